@@ -1,1 +1,34 @@
-//! Placeholder
+//! Cross-process locks on files, and a page of atomics that processes share.
+//!
+//! [`FileLock`] is an advisory lock that the kernel frees when its holder dies, with deadlines,
+//! the holder's name in the timeout error, and protection against `fork`.
+//! [`SharedPage`] is 4 KiB of a file mapped by every process that opens it, with a cross-process
+//! wait and wake. [`filesystem_of`] tells whether a directory's filesystem can be trusted with either.
+//!
+//! This crate knows nothing of logs or events.
+//!
+//! ```
+//! use std::time::{Duration, Instant};
+//! use strand_lock::FileLock;
+//!
+//! # let dir = tempfile::tempdir()?;
+//! let lock = FileLock::open(dir.path().join("lock"))?;
+//! let guard = lock.lock_until(Instant::now() + Duration::from_secs(5))?;
+//! // … nobody else, in this process or another, holds the lock here …
+//! guard.unlock()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod file_lock;
+mod filesystem;
+mod holder;
+mod page;
+mod sys;
+
+pub use error::{LockError, PageError};
+pub use file_lock::{Counters, ExclusiveGuard, FileLock, SharedGuard};
+pub use filesystem::{Filesystem, FilesystemKind, filesystem_of};
+pub use holder::Holder;
+pub use page::{SharedPage, SharedPageReader};
+pub use sys::{boot_id, monotonic_ns};

@@ -1,0 +1,37 @@
+//! The system calls, and all `unsafe` of this crate: one function a call, safe to use from outside.
+
+mod words;
+pub(crate) use words::{PAGE_BYTES, U32_WORDS, U64_WORDS, Words};
+
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+pub(crate) use unix::{LockFile, file_state, filesystem, process_started, running_for};
+#[cfg(unix)]
+pub use unix::{boot_id, monotonic_ns};
+
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+pub(crate) use windows::{LockFile, file_state, filesystem, process_started, running_for};
+#[cfg(windows)]
+pub use windows::{boot_id, monotonic_ns};
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod futex;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) use futex::{wait, wake};
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod poll;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) use poll::{wait, wake};
+
+/// What is known of an open file.
+pub(crate) struct FileState {
+    pub(crate) len_bytes: u64,
+    /// Names that the file has; 0 when it was deleted.
+    pub(crate) links: u64,
+    /// Device and inode.
+    pub(crate) identity: (u64, u64),
+}

@@ -1,0 +1,319 @@
+use std::{
+    cell::RefCell,
+    ffi::c_int,
+    fs::File,
+    io,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    path::Path,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use rustix::{
+    fs::{FlockOperation, OFlags},
+    io::Errno,
+    time::ClockId,
+};
+
+use super::FileState;
+
+/// An open file to lock, which a forked child lets go of at once.
+///
+/// `flock` belongs to the open file and is freed when its last descriptor is closed, so a child's
+/// inherited descriptor would keep the lock of a parent that dies. A handler that runs in the child
+/// puts `/dev/null` in the descriptor's place.
+#[derive(Debug)]
+pub(crate) struct LockFile {
+    file: File,
+}
+
+impl LockFile {
+    /// Opens a file by `open`, with no `fork` between that and the note that it exists.
+    pub(crate) fn open(open: impl FnOnce() -> io::Result<File>) -> io::Result<Self> {
+        fork::install()?;
+        let mut inherited = fork::inherited();
+        let file = open()?;
+        inherited.push(file.as_raw_fd());
+        Ok(Self { file })
+    }
+
+    /// Takes the lock if it is free; false when it is not.
+    pub(crate) fn try_lock(&self, exclusive: bool) -> io::Result<bool> {
+        let operation = if exclusive {
+            FlockOperation::NonBlockingLockExclusive
+        } else {
+            FlockOperation::NonBlockingLockShared
+        };
+        match rustix::io::retry_on_intr(|| rustix::fs::flock(&self.file, operation)) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) fn unlock(&self) -> io::Result<()> {
+        Ok(rustix::io::retry_on_intr(|| {
+            rustix::fs::flock(&self.file, FlockOperation::Unlock)
+        })?)
+    }
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        let descriptor = self.file.as_raw_fd();
+        let mut inherited = fork::inherited();
+        if let Some(index) = inherited.iter().position(|other| *other == descriptor) {
+            inherited.swap_remove(index);
+        }
+    }
+}
+
+mod fork {
+    use super::{
+        Mutex, MutexGuard, OFlags, OnceLock, OwnedFd, PoisonError, RawFd, RefCell, c_int, io,
+    };
+    use std::os::fd::{AsRawFd, FromRawFd};
+
+    /// Descriptors that a child must not inherit.
+    static INHERITED: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
+    static NOTHING: OnceLock<OwnedFd> = OnceLock::new();
+
+    thread_local! {
+        /// The lock on `INHERITED`, kept from before the fork until after it, in parent and child.
+        static DURING_FORK: RefCell<Option<MutexGuard<'static, Vec<RawFd>>>> = const { RefCell::new(None) };
+    }
+
+    // POSIX; in every libc that std links to.
+    unsafe extern "C" {
+        fn pthread_atfork(
+            prepare: Option<unsafe extern "C" fn()>,
+            parent: Option<unsafe extern "C" fn()>,
+            child: Option<unsafe extern "C" fn()>,
+        ) -> c_int;
+    }
+
+    pub(super) fn inherited() -> MutexGuard<'static, Vec<RawFd>> {
+        INHERITED.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the handlers called at every later `fork`, once for the process.
+    pub(super) fn install() -> io::Result<()> {
+        static INSTALLED: Mutex<bool> = Mutex::new(false);
+        let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*installed {
+            let flags = OFlags::RDWR | OFlags::CLOEXEC;
+            let nothing = rustix::fs::open(c"/dev/null", flags, rustix::fs::Mode::empty())?;
+            NOTHING.get_or_init(|| nothing);
+            // SAFETY: the handlers are functions without captured state that live as long as the program.
+            let failed = unsafe {
+                pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child))
+            };
+            if failed != 0 {
+                return Err(io::Error::from_raw_os_error(failed));
+            }
+            *installed = true;
+        }
+        Ok(())
+    }
+
+    unsafe extern "C" fn before() {
+        let guard = inherited();
+        drop(DURING_FORK.try_with(|slot| slot.replace(Some(guard))));
+    }
+
+    unsafe extern "C" fn after_in_parent() {
+        drop(DURING_FORK.try_with(RefCell::take));
+    }
+
+    /// Only `dup2` and `fcntl` are called here, as a child of a threaded program may.
+    unsafe extern "C" fn after_in_child() {
+        drop(DURING_FORK.try_with(|slot| {
+            if let (Some(guard), Some(nothing)) = (slot.borrow().as_ref(), NOTHING.get()) {
+                for descriptor in guard.iter() {
+                    replace(*descriptor, nothing);
+                }
+            }
+            slot.take()
+        }));
+    }
+
+    fn replace(descriptor: RawFd, with: &OwnedFd) {
+        // SAFETY: the descriptor is open, since its `LockFile` takes it off the list before closing
+        // it; `forget` below leaves it to that `LockFile`.
+        let mut old = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        // Failures can't be reported here; `LockError::Forked` still keeps the child from using the lock.
+        rustix::io::retry_on_intr(|| rustix::io::dup2(with, &mut old)).ok();
+        rustix::io::fcntl_setfd(&old, rustix::io::FdFlags::CLOEXEC).ok();
+        debug_assert_eq!(old.as_raw_fd(), descriptor);
+        std::mem::forget(old);
+    }
+}
+
+/// Nanoseconds of a clock that never jumps and that all processes of this machine share.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    nanoseconds(rustix::time::clock_gettime(ClockId::Monotonic))
+}
+
+fn nanoseconds(time: rustix::time::Timespec) -> u64 {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let rest = u64::try_from(time.tv_nsec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(rest)
+}
+
+pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
+    let stat = rustix::fs::fstat(file)?;
+    #[allow(
+        clippy::allow_attributes,
+        clippy::useless_conversion,
+        clippy::cast_sign_loss,
+        clippy::unnecessary_cast,
+        reason = "the fields' types differ between systems"
+    )]
+    Ok(FileState {
+        len_bytes: u64::try_from(stat.st_size).unwrap_or(0),
+        links: u64::from(stat.st_nlink),
+        identity: (stat.st_dev as u64, stat.st_ino as u64),
+    })
+}
+
+/// A text that changes with every boot, so that what was written in memory before one is known as stale.
+///
+/// `None` where the system has no such thing; then nothing that was shared in memory can be
+/// trusted unless a process that shares it still runs.
+#[must_use]
+pub fn boot_id() -> Option<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .ok()
+        .map(|id| id.trim().to_owned())
+}
+
+/// When a process started, in ticks of a hundredth of a second after boot. `None` when it does not run, or not on Linux.
+pub(crate) fn process_started(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command stands in parentheses and may hold spaces and parentheses itself.
+    let (_, after_command) = stat.rsplit_once(") ")?;
+    after_command.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(target_os = "linux")]
+pub(crate) fn running_for(started: u64) -> Duration {
+    let up = Duration::from_nanos(nanoseconds(rustix::time::clock_gettime(ClockId::Boottime)));
+    up.saturating_sub(Duration::from_millis(started.saturating_mul(10)))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn running_for(_started: u64) -> Duration {
+    Duration::ZERO
+}
+
+pub(crate) use filesystem::filesystem;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod filesystem {
+    use super::{Path, io};
+    use crate::{Filesystem, FilesystemKind};
+
+    /// Magic numbers of `statfs(2)` and of the kernel's `magic.h`.
+    const NETWORK: &[(u64, &str)] = &[
+        (0x6969, "nfs"),
+        (0x517b, "smb"),
+        (0xff53_4d42, "cifs"),
+        (0xfe53_4d42, "smb2"),
+        (0x0102_1997, "9p"),
+        (0x5346_414f, "afs"),
+        (0x6b41_4653, "kafs"),
+        (0x7375_7245, "coda"),
+        (0x564c, "ncp"),
+        (0x00c3_6400, "ceph"),
+        (0x0bd0_0bd0, "lustre"),
+        (0x4750_4653, "gpfs"),
+        (0x1983_0326, "fhgfs"),
+        (0x786f_4256, "vboxsf"),
+        (0xaad7_aaea, "panfs"),
+    ];
+    const FUSE: u64 = 0x6573_5546;
+
+    pub(crate) fn filesystem(dir: &Path) -> io::Result<Filesystem> {
+        #[allow(
+            clippy::allow_attributes,
+            clippy::cast_sign_loss,
+            clippy::unnecessary_cast,
+            reason = "the field's type differs between machines"
+        )]
+        let magic = rustix::fs::statfs(dir)?.f_type as u64 & 0xffff_ffff;
+        if let Some((_, name)) = NETWORK.iter().find(|(number, _)| *number == magic) {
+            return Ok(Filesystem {
+                kind: FilesystemKind::Network,
+                name: (*name).to_owned(),
+            });
+        }
+        if magic != FUSE {
+            return Ok(Filesystem {
+                kind: FilesystemKind::Local,
+                name: format!("{magic:#x}"),
+            });
+        }
+        let name = mounted_as(dir).unwrap_or_else(|| "fuse".to_owned());
+        // A block device behind FUSE (ntfs-3g, exfat) is on this machine and nowhere else.
+        let kind = if name == "fuseblk" {
+            FilesystemKind::Local
+        } else {
+            FilesystemKind::UnknownFuse
+        };
+        Ok(Filesystem { kind, name })
+    }
+
+    /// The type of the mount with the longest mount point above `dir`, as in `/proc/self/mountinfo`.
+    fn mounted_as(dir: &Path) -> Option<String> {
+        let dir = dir.canonicalize().ok()?;
+        let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let mounts = table.lines().filter_map(|line| {
+            let (mount, filesystem) = line.split_once(" - ")?;
+            let point = mount.split(' ').nth(4)?.replace("\\040", " ");
+            dir.starts_with(&point).then(|| {
+                (
+                    point.len(),
+                    filesystem.split(' ').next().unwrap_or("").to_owned(),
+                )
+            })
+        });
+        // The last of equals lies on top.
+        mounts.max_by_key(|(len, _)| *len).map(|(_, name)| name)
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod filesystem {
+    use super::{Path, io};
+    use crate::{Filesystem, FilesystemKind};
+
+    const NETWORK: &[&str] = &[
+        "nfs", "smbfs", "cifs", "afpfs", "webdav", "ftp", "9p", "afs", "coda",
+    ];
+
+    pub(crate) fn filesystem(dir: &Path) -> io::Result<Filesystem> {
+        let stat = rustix::fs::statfs(dir)?;
+        #[allow(
+            clippy::allow_attributes,
+            clippy::cast_sign_loss,
+            clippy::unnecessary_cast,
+            reason = "the type of a C char differs between machines"
+        )]
+        let bytes: Vec<u8> = stat
+            .f_fstypename
+            .iter()
+            .map(|byte| *byte as u8)
+            .take_while(|byte| *byte != 0)
+            .collect();
+        let name = String::from_utf8_lossy(&bytes).into_owned();
+        let kind = if NETWORK.contains(&name.as_str()) {
+            FilesystemKind::Network
+        } else if name.contains("fuse") {
+            FilesystemKind::UnknownFuse
+        } else {
+            FilesystemKind::Local
+        };
+        Ok(Filesystem { kind, name })
+    }
+}
