@@ -1,1 +1,60 @@
-//! Placeholder
+//! A crash-safe write-ahead log of JSON events that many processes append to at once.
+//!
+//! A store is a directory. [`Log`] appends to it, from any number of threads and processes;
+//! [`Reader`] and [`Store`] read it without a lock. There is no daemon, and nothing runs in the
+//! background. Each record is one line of JSON, so `jq`, `grep` and `tail -f` work on a live log.
+//!
+//! ```
+//! use strand_core::{Issue, IssueEvent, Log, Options, Store};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! let now = 1_706_540_000_123; // milliseconds since 1970
+//! let log = Log::open(dir.path(), Options::default())?;
+//! log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
+//! // The event is on the disk: it survives a crash of this process, of the system, and the loss of power.
+//!
+//! let store = Store::load(dir.path())?;
+//! assert_eq!(store.get("bd-1").map(|issue| issue.title()), Some("Mend the fence".to_owned()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The bytes are described in `docs/FORMAT.md`, the reasons in `docs/DESIGN.md`. Comments such as
+//! `// I3` name the invariants listed there.
+#![forbid(unsafe_code)]
+
+mod append;
+mod commit;
+mod error;
+mod event;
+mod format;
+mod hints;
+mod issue;
+mod lines;
+mod log;
+mod manifest;
+mod options;
+mod payload;
+mod probe;
+mod reader;
+mod records;
+mod recover;
+mod recovery;
+mod storage;
+mod store;
+mod time;
+
+pub use error::{CorruptReason, Error, InvalidEvent, Outcome, Result};
+pub use event::{IssueEvent, Op};
+pub use format::{FORMAT_VERSION, RECORD_BYTES_MAX, SEQ_MAX};
+pub use issue::{Dependency, ID_BYTES_MAX, Issue, TITLE_BYTES_MAX};
+pub use log::{Log, Receipt};
+pub use options::{Durability, Options};
+pub use payload::Payload;
+pub use probe::{Point, Probe};
+pub use reader::Reader;
+pub use records::{Record, Records};
+pub use recover::{Tail, classify};
+pub use recovery::Recovery;
+pub use storage::{Disk, OpenMode, Storage, StorageFile};
+pub use store::Store;
+pub use strand_lock::{Filesystem, FilesystemKind, Holder, LockError};

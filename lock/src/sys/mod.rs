@@ -35,3 +35,10 @@ pub(crate) struct FileState {
     /// Device and inode.
     pub(crate) identity: (u64, u64),
 }
+
+/// When this machine was booted, to two seconds.
+fn boot_time() -> String {
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let up = std::time::Duration::from_nanos(monotonic_ns());
+    format!("{}", now.saturating_sub(up).as_secs() / 2)
+}

@@ -177,15 +177,15 @@ pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
     })
 }
 
-/// A text that changes with every boot, so that what was written in memory before one is known as stale.
+/// A text that changes with every boot, so that what was written to shared memory before one is known as stale.
 ///
-/// `None` where the system has no such thing; then nothing that was shared in memory can be
-/// trusted unless a process that shares it still runs.
+/// The system's boot id on Linux; elsewhere the time of the boot, which also changes when the clock
+/// is set. Change without a boot costs its user a rebuild; sameness across one would need a boot that
+/// takes less than two seconds.
 #[must_use]
-pub fn boot_id() -> Option<String> {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .ok()
-        .map(|id| id.trim().to_owned())
+pub fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    id.map_or_else(|_| super::boot_time(), |id| id.trim().to_owned())
 }
 
 /// When a process started, in ticks of a hundredth of a second after boot. `None` when it does not run, or not on Linux.

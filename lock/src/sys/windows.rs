@@ -118,10 +118,13 @@ pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
     })
 }
 
-/// Windows has no name for a boot, so what was shared in memory is trusted only while a process that shares it runs.
+/// A text that changes with every boot, so that what was written to shared memory before one is known as stale.
+///
+/// The time of the boot, which also changes when the clock is set. Change without a boot costs its
+/// user a rebuild; sameness across one would need a boot that takes less than two seconds.
 #[must_use]
-pub fn boot_id() -> Option<String> {
-    None
+pub fn boot_id() -> String {
+    super::boot_time()
 }
 
 /// Not asked for on Windows: a holder's note is believed as it stands.

@@ -1,0 +1,96 @@
+//! What the holder of the lock does to append. // I2
+
+use std::sync::PoisonError;
+
+use crate::{
+    Error, Outcome, Point, Result,
+    format::{EncodedPayload, Header, SEQ_MAX, segment_name},
+    hints::{Hints, TailHint},
+    log::{LogCore, Segment},
+    storage::OpenMode,
+};
+
+impl LogCore {
+    /// Writes one record behind the tail and publishes it; returns its number. The caller holds the lock.
+    pub(crate) fn append_locked(&self, payload: &EncodedPayload) -> Result<u64> {
+        let (hints, mut tail, mut segment) = self.tail_under_lock()?;
+        if tail.offset >= self.options.segment_bytes_max {
+            (tail, segment) = self.rotate(&hints, tail, &segment)?;
+        }
+        let seq = tail.seq + 1; // I4
+        assert!(seq <= SEQ_MAX, "sequence numbers end at {SEQ_MAX}");
+        let synced = hints.committed().unwrap_or(0);
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        payload.write_line(Header { seq, synced }, &mut line);
+        self.options.hit(Point::BeforeWrite);
+        let failed = match segment.file.write_at(&line, tail.offset) {
+            Ok(written) if written == line.len() => None,
+            Ok(_) => Some(std::io::ErrorKind::WriteZero.into()),
+            Err(error) => Some(error),
+        };
+        if let Some(source) = failed {
+            // Cut back what may have been written. If that fails too, the next holder of the lock
+            // finds the bytes behind the tail, and keeps the record if it is whole.
+            let cut = segment.file.set_len(tail.offset);
+            let outcome = if cut.is_ok() {
+                Outcome::Rejected
+            } else {
+                Outcome::Unknown
+            };
+            return Err(Error::Io {
+                op: "append to",
+                path: segment.path,
+                outcome,
+                source,
+            });
+        }
+        self.options.hit(Point::AfterWrite);
+        let end = tail.offset + line.len() as u64;
+        hints.publish_tail(TailHint {
+            seq,
+            last_offset: tail.offset,
+            offset: end,
+            ..tail
+        });
+        self.options.hit(Point::TailPublished);
+        Ok(seq)
+    }
+
+    /// Begins the next segment. The caller holds the lock.
+    ///
+    /// The full segment is durable before its successor exists, so that only the last one can be torn.
+    fn rotate(&self, hints: &Hints, tail: TailHint, full: &Segment) -> Result<(TailHint, Segment)> {
+        let storage = self.options.storage.as_ref();
+        full.file.sync_data().map_err(|error| {
+            hints.poison(tail.seq);
+            Error::io("sync", &full.path)(error)
+        })?;
+        hints.commit(tail.seq);
+        self.options.hit(Point::RotationSynced);
+        // Dying from here on leaves an odd generation: the next holder looks at the files.
+        hints.begin_change();
+        let first_seq = tail.seq + 1;
+        let path = self.dir.join(segment_name(first_seq));
+        let file = storage
+            .open(&path, OpenMode::CreateNew)
+            .map_err(Error::io("create", &path))?;
+        storage
+            .sync_dir(&self.dir)
+            .map_err(Error::io("sync", &self.dir))?;
+        self.options.hit(Point::SegmentCreated);
+        let segment = Segment {
+            first_seq,
+            path,
+            file: file.into(),
+        };
+        *self.cached_segment() = Some(segment.clone());
+        let tail = TailHint {
+            segment: first_seq,
+            seq: tail.seq,
+            last_offset: 0,
+            offset: 0,
+        };
+        hints.publish_tail(tail);
+        Ok((tail, segment))
+    }
+}

@@ -1,0 +1,145 @@
+//! How a record becomes durable: one sync for everybody who waits.
+//!
+//! Whoever finds no leader becomes it: it reads the tail, syncs once, raises the watermark and wakes
+//! all. The others sleep until the watermark covers them. The lead is a word in the shared page that
+//! says only *who works now*, so that not everybody syncs at once; nothing depends on its being
+//! unique. A leader that died or was stopped holds up nobody for longer than the patience of the
+//! first follower, who takes the lead from it. Should both sync, both are right: each raises the
+//! watermark to a tail that it read before its own sync. // I6
+//!
+//! Group commit over a shared watermark is what databases do inside one process; see the `DESIGN.md`
+//! question "Why is there no sync lock?".
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use crate::{Error, Point, Result, hints::Hints, log::LogCore};
+
+/// The least time that a follower gives a leader in which nothing moves.
+const PATIENCE_MIN: Duration = Duration::from_millis(5);
+/// … and otherwise this many times what syncs took lately.
+const PATIENCE_IN_SYNCS: u32 = 8;
+
+impl LogCore {
+    /// Blocks until every record through `seq` is durable.
+    pub(crate) fn sync_to(&self, seq: u64) -> Result<()> {
+        let mut hints = self.hints();
+        let mut watch = Watch::new();
+        loop {
+            if hints.check().is_err() {
+                hints = self.mend()?;
+            }
+            let Some(committed) = hints.committed() else {
+                hints = self.mend()?;
+                continue;
+            };
+            if committed >= seq {
+                return Ok(());
+            }
+            if hints.poisoned().is_some_and(|through| through >= seq) {
+                let reason = "the sync that covers it failed".to_owned();
+                return Err(Error::DurabilityUnknown { seq, reason });
+            }
+            let leader = hints.leader();
+            let patience =
+                PATIENCE_MIN.max(Duration::from_micros(hints.sync_us()) * PATIENCE_IN_SYNCS);
+            let left = watch.left(leader, committed, patience);
+            if leader == 0 || left.is_zero() {
+                let token = new_token();
+                if hints.take_lead(leader, token) {
+                    let led = self.lead(&hints, seq);
+                    hints.leave_lead(token);
+                    hints.wake();
+                    self.options.hit(Point::Woken);
+                    led?;
+                }
+                continue;
+            }
+            let commits = hints.commits();
+            hints.announce_sleep();
+            if hints.leader() == leader && hints.committed() == Some(committed) {
+                hints.sleep(commits, left);
+            }
+        }
+    }
+
+    /// Syncs once for everybody.
+    fn lead(&self, hints: &Hints, seq: u64) -> Result<()> {
+        self.options.hit(Point::LeaderElected);
+        let Some((segment, through)) = hints.sync_target() else {
+            self.mend()?;
+            return Ok(());
+        };
+        if through < seq {
+            let reason = format!("the log ends at record {through}");
+            return Err(Error::DurabilityUnknown { seq, reason });
+        }
+        if segment > through {
+            return Ok(()); // Rotated in between: whoever did that has synced all through `through`.
+        }
+        let file = self.segment(segment)?.file;
+        self.options.hit(Point::BeforeSync);
+        let started = Instant::now();
+        if let Err(error) = file.sync_data() {
+            hints.poison(through); // I7
+            return Err(Error::DurabilityUnknown {
+                seq,
+                reason: error.to_string(),
+            });
+        }
+        let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.options.hit(Point::AfterSync);
+        hints.commit(through);
+        hints.note_sync_us(us);
+        self.options.hit(Point::Committed);
+        Ok(())
+    }
+
+    /// Has the hints rebuilt from the log, which also makes it durable.
+    fn mend(&self) -> Result<std::sync::Arc<Hints>> {
+        let guard = self
+            .lock
+            .lock_until(Instant::now() + self.options.lock_timeout)?;
+        let (hints, ..) = self.tail_under_lock()?;
+        guard.unlock()?;
+        Ok(hints)
+    }
+}
+
+/// A number that no other leader has: its value means nothing but "the same one still".
+fn new_token() -> u64 {
+    static COUNT: AtomicU64 = AtomicU64::new(1);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed) & 0xffff_ffff;
+    u64::from(std::process::id()) << 32 | count.max(1)
+}
+
+/// How long the present leader has gone on without anything moving.
+struct Watch {
+    leader: u64,
+    committed: u64,
+    since: Instant,
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self {
+            leader: 0,
+            committed: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// What is left of `patience` with a leader that has not moved the watermark.
+    fn left(&mut self, leader: u64, committed: u64, patience: Duration) -> Duration {
+        if (self.leader, self.committed) != (leader, committed) {
+            *self = Self {
+                leader,
+                committed,
+                since: Instant::now(),
+            };
+        }
+        patience.saturating_sub(self.since.elapsed())
+    }
+}

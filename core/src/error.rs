@@ -1,0 +1,288 @@
+use std::{fmt, io, path::PathBuf};
+
+use strand_lock::{Filesystem, LockError};
+
+/// The result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong with a store. Each variant says what is left on disk.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call failed. [`Error::outcome`] tells whether an append may be stored all the same.
+    #[error("cannot {op} {}: {source}", path.display())]
+    Io {
+        /// What was attempted, as a verb.
+        op: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What an append that ended this way left behind.
+        outcome: Outcome,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Bytes violate `docs/FORMAT.md`. Nothing was changed or skipped.
+    #[error("{} is corrupt at byte {offset}: {reason}; {}", path.display(), reason.advice())]
+    Corrupt {
+        /// The damaged file.
+        path: PathBuf,
+        /// Where in it the first bad line, or the missing one, begins.
+        offset: u64,
+        /// What is wrong there.
+        reason: CorruptReason,
+    },
+    /// The store was written by a newer version of this crate. Nothing was changed.
+    #[error(
+        "{} has format version {found}, and this program knows versions up to {supported}; use a newer program",
+        path.display()
+    )]
+    UnsupportedVersion {
+        /// The store's manifest.
+        path: PathBuf,
+        /// The version that it names.
+        found: u64,
+        /// The newest version known here.
+        supported: u64,
+    },
+    /// The lock could not be taken; [`LockError::Timeout`] names the holder. Nothing was written.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// There is no such directory. Nothing was created.
+    #[error("the directory {} does not exist; create it first", path.display())]
+    MissingDirectory {
+        /// The missing directory.
+        path: PathBuf,
+    },
+    /// There is a file, or something else, where the store's directory should be.
+    #[error("{} is not a directory", path.display())]
+    NotADirectory {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// The directory holds no store. Only readers answer this; [`crate::Log::open`] creates one.
+    #[error("{} holds no store (no MANIFEST)", path.display())]
+    NoStore {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// This process may not write in the directory. Nothing was changed.
+    #[error("cannot write in {}: {source}", path.display())]
+    NotWritable {
+        /// The file that could not be opened for writing.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The directory is on a filesystem where locks or shared memory may not work between all who reach it.
+    #[error(
+        "{} is on {} ({:?}), where locks are not known to exclude everybody; move the store to a local disk, \
+         or set `allow_unsafe_filesystem`",
+        path.display(), filesystem.name, filesystem.kind
+    )]
+    UnsafeFilesystem {
+        /// The directory.
+        path: PathBuf,
+        /// What it is on.
+        filesystem: Filesystem,
+    },
+    /// The event was refused. Nothing was written.
+    #[error("invalid event: {0}")]
+    InvalidEvent(#[from] InvalidEvent),
+    /// The record would be longer than [`crate::RECORD_BYTES_MAX`]. Nothing was written.
+    #[error(
+        "the record would take {bytes} bytes, and {max} are the most; split the batch or shorten the event"
+    )]
+    RecordTooLarge {
+        /// Its length.
+        bytes: u64,
+        /// The most that is allowed.
+        max: u64,
+    },
+    /// A sync failed, so the record is in the log but may not survive a loss of power. It is not
+    /// acknowledged; it may be seen later, whole, or never. The next append writes the doubtful
+    /// records again before it adds its own.
+    #[error("record {seq} is written, but making it durable failed: {reason}")]
+    DurabilityUnknown {
+        /// The record's sequence number.
+        seq: u64,
+        /// What is known of the failure.
+        reason: String,
+    },
+}
+
+/// What an operation that failed left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Certainly nothing is stored.
+    Rejected,
+    /// The record may be stored, whole, at most once.
+    Unknown,
+}
+
+impl Error {
+    /// What an append that ended with this error left behind.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Io { outcome, .. } => *outcome,
+            Self::DurabilityUnknown { .. } => Outcome::Unknown,
+            _ => Outcome::Rejected,
+        }
+    }
+
+    /// True when the same call can succeed later without anybody's help.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Lock(error) if error.is_contention())
+    }
+
+    pub(crate) fn io(op: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            op,
+            path,
+            outcome: Outcome::Rejected,
+            source,
+        }
+    }
+}
+
+/// What is wrong with the bytes at some place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CorruptReason {
+    /// The line does not begin as a record does.
+    NotARecord,
+    /// The line's checksum is not that of its bytes.
+    Checksum {
+        /// What the line says.
+        stored: u32,
+        /// What its bytes give.
+        computed: u32,
+    },
+    /// The line ends without a newline, and it is not the last thing that was being written.
+    Unterminated,
+    /// Another sequence number should stand here.
+    Sequence {
+        /// The number that should.
+        expected: u64,
+        /// The number that does.
+        found: u64,
+    },
+    /// Records that were acknowledged as durable are not there.
+    Missing {
+        /// The first that is missing.
+        from_seq: u64,
+        /// The last that was acknowledged.
+        through_seq: u64,
+    },
+    /// The record's checksum is right, but its content is not an event.
+    Payload {
+        /// What the decoder said.
+        message: String,
+    },
+    /// The manifest is not what this crate writes.
+    Manifest {
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Log files exist, but no manifest that names them.
+    ManifestMissing,
+}
+
+impl CorruptReason {
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::ManifestMissing | Self::Manifest { .. } => "restore the MANIFEST from a backup",
+            Self::Missing { .. } => {
+                "restore the file from a backup (if it was put back from an older one on purpose, delete `shm`)"
+            }
+            _ => "restore the file from a backup, or move it away",
+        }
+    }
+}
+
+impl fmt::Display for CorruptReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotARecord => write!(f, "this line is not a record"),
+            Self::Checksum { stored, computed } => {
+                write!(
+                    f,
+                    "the line says checksum {stored:08x}, its bytes give {computed:08x}"
+                )
+            }
+            Self::Unterminated => write!(f, "the line has no end"),
+            Self::Sequence { expected, found } => {
+                write!(f, "record {found} stands where {expected} should")
+            }
+            Self::Missing {
+                from_seq,
+                through_seq,
+            } => {
+                write!(
+                    f,
+                    "the acknowledged records {from_seq} to {through_seq} are missing"
+                )
+            }
+            Self::Payload { message } => {
+                write!(f, "the record is whole, but is no event: {message}")
+            }
+            Self::Manifest { message } => write!(f, "{message}"),
+            Self::ManifestMissing => write!(f, "there are log files but no MANIFEST"),
+        }
+    }
+}
+
+/// Why an event is refused before anything is written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidEvent {
+    /// The id is empty.
+    #[error("the id is empty")]
+    EmptyId,
+    /// The id or title is longer than allowed.
+    #[error("the {field} has {bytes} bytes, and {max} are the most")]
+    TooLong {
+        /// Which field.
+        field: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// The most that is allowed.
+        max: usize,
+    },
+    /// An add or update needs the issue in `data`.
+    #[error("the event has no issue in `data`")]
+    MissingIssue,
+    /// A field of the issue is missing or of the wrong type.
+    #[error("the issue's {field} is not a JSON {expected}")]
+    Field {
+        /// Which field.
+        field: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The event and the issue in it name different ids.
+    #[error("the event is for {event:?}, but its issue is {issue:?}")]
+    IdMismatch {
+        /// The event's id.
+        event: String,
+        /// The issue's id.
+        issue: String,
+    },
+    /// The issue is not a JSON object.
+    #[error("the issue is not a JSON object: {message}")]
+    NotAnObject {
+        /// What the parser said.
+        message: String,
+    },
+    /// A batch without events has no meaning.
+    #[error("the batch is empty")]
+    EmptyBatch,
+    /// The payload can't be written as a record.
+    #[error("the payload can't be written as JSON object: {message}")]
+    Encoding {
+        /// What is wrong.
+        message: String,
+    },
+}

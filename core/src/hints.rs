@@ -1,0 +1,411 @@
+//! The volatile hints that writers share: where the log ends, and how far it is durable.
+//!
+//! They live in the mapped file `shm`, or, where memory can't be shared, in this process alone.
+//! Nothing here is believed without a check: each word carries a tag, the page carries the identity
+//! of the store, of its own file and of the boot, and whoever takes the lock compares the tail with
+//! the log itself. If anything is off, the hints are rebuilt from the log.
+
+use std::{
+    path::Path,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use strand_lock::{PageError, SharedPage, SharedPageReader};
+
+pub(crate) const SHM: &str = "shm";
+
+/// Indices of 64-bit words; those that change independently are cache lines (8 words) apart.
+mod word {
+    pub(super) const IDENTITY: usize = 0;
+    pub(super) const STORE: usize = 1;
+    /// Odd while the words of the tail are being changed.
+    pub(super) const GENERATION: usize = 8;
+    pub(super) const SEGMENT: usize = 9;
+    pub(super) const TAIL_OFFSET: usize = 10;
+    pub(super) const LAST_OFFSET: usize = 11;
+    pub(super) const TAIL_SEQ: usize = 12;
+    pub(super) const COMMITTED: usize = 16;
+    /// 0, or 1 + the highest record whose sync failed.
+    pub(super) const POISON: usize = 17;
+    pub(super) const LEADER: usize = 24;
+    pub(super) const SYNC_US: usize = 25;
+    pub(super) const ALL: usize = 32;
+}
+
+/// Indices of 32-bit words.
+mod wait {
+    pub(super) const COMMITS: usize = 0;
+    pub(super) const SLEEPERS: usize = 16;
+    pub(super) const ALL: usize = 32;
+}
+
+/// Where the log ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TailHint {
+    /// The first record of the segment that is written to.
+    pub(crate) segment: u64,
+    /// The last record's number; that before `segment` when the segment is empty.
+    pub(crate) seq: u64,
+    /// Where the last record begins.
+    pub(crate) last_offset: u64,
+    /// Where it ends and the next begins.
+    pub(crate) offset: u64,
+}
+
+/// Packs a 48-bit value with a tag that a stray write, a zeroed page or a wrong index does not have.
+/// The value stands above, so that sealed words compare as their values do.
+fn seal(index: usize, value: u64) -> u64 {
+    debug_assert!(value < 1 << 48);
+    value << 16 | u64::from(tag(index, value))
+}
+
+fn unseal(index: usize, word: u64) -> Option<u64> {
+    let value = word >> 16;
+    (word & 0xffff == u64::from(tag(index, value))).then_some(value)
+}
+
+fn tag(index: usize, value: u64) -> u16 {
+    let [a, b, ..] = crc32c::crc32c_append(
+        0x5f72_616e ^ u32::from(index.to_le_bytes()[0]),
+        &value.to_le_bytes(),
+    )
+    .to_le_bytes();
+    u16::from_le_bytes([a, b])
+}
+
+/// 48 bits that stand for a text.
+fn digest(text: &str) -> u64 {
+    let (low, high) = (
+        crc32c::crc32c(text.as_bytes()),
+        crc32c::crc32c_append(0x9e37_79b9, text.as_bytes()),
+    );
+    u64::from(high & 0xffff) << 32 | u64::from(low)
+}
+
+#[derive(Debug)]
+pub(crate) struct Hints {
+    words: Words,
+    /// What the page must say to be believed; see [`Origin`].
+    identity: u64,
+    store: u64,
+}
+
+/// What hints belong to: this format and store, this boot, and this very file, which a copy is not.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    pub(crate) format: u64,
+    pub(crate) store: &'a str,
+}
+
+impl Origin<'_> {
+    fn identity(self, (device, inode): (u64, u64)) -> u64 {
+        static BOOT: OnceLock<String> = OnceLock::new();
+        let boot = BOOT.get_or_init(strand_lock::boot_id);
+        digest(&format!(
+            "{} {} {boot} {device} {inode}",
+            self.format, self.store
+        ))
+    }
+}
+
+#[derive(Debug)]
+enum Words {
+    Shared(SharedPage),
+    Private(Box<PrivateWords>),
+}
+
+#[derive(Debug)]
+struct PrivateWords {
+    wide: [AtomicU64; word::ALL],
+    narrow: [AtomicU32; wait::ALL],
+}
+
+impl Hints {
+    /// Maps the page of the store in `dir`.
+    pub(crate) fn shared(dir: &Path, origin: Origin<'_>) -> Result<Self, PageError> {
+        let page = SharedPage::open(dir.join(SHM))?;
+        let identity = origin.identity(page.identity()?);
+        Ok(Self {
+            words: Words::Shared(page),
+            identity,
+            store: digest(origin.store),
+        })
+    }
+
+    /// Hints that no other process sees.
+    pub(crate) fn private(origin: Origin<'_>) -> Self {
+        let wide = std::array::from_fn(|_| AtomicU64::new(0));
+        let narrow = std::array::from_fn(|_| AtomicU32::new(0));
+        let words = Words::Private(Box::new(PrivateWords { wide, narrow }));
+        Self {
+            words,
+            identity: origin.identity((0, 0)),
+            store: digest(origin.store),
+        }
+    }
+
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.words, Words::Shared(_))
+    }
+
+    /// Tells whether the page can still be touched. Costs a system call when it is shared.
+    pub(crate) fn check(&self) -> Result<(), PageError> {
+        match &self.words {
+            Words::Shared(page) => page.check(),
+            Words::Private(_) => Ok(()),
+        }
+    }
+
+    fn wide(&self, index: usize) -> &AtomicU64 {
+        match &self.words {
+            Words::Shared(page) => page.u64(index),
+            Words::Private(words) => words
+                .wide
+                .get(index)
+                .unwrap_or_else(|| unreachable!("indices are constants")),
+        }
+    }
+
+    fn narrow(&self, index: usize) -> &AtomicU32 {
+        match &self.words {
+            Words::Shared(page) => page.u32(index),
+            Words::Private(words) => words
+                .narrow
+                .get(index)
+                .unwrap_or_else(|| unreachable!("indices are constants")),
+        }
+    }
+
+    fn get(&self, index: usize) -> Option<u64> {
+        unseal(index, self.wide(index).load(Ordering::Acquire))
+    }
+
+    fn set(&self, index: usize, value: u64) {
+        self.wide(index)
+            .store(seal(index, value), Ordering::Release);
+    }
+
+    /// True when the page was filled for this store, in this file, since this boot.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.get(word::IDENTITY) == Some(self.identity)
+    }
+
+    /// The watermark, if the page was ever this store's; true also after a reboot or in a copy,
+    /// since it was durable before it was written here.
+    pub(crate) fn committed_of_store(&self) -> Option<u64> {
+        if self.get(word::STORE) == Some(self.store) {
+            self.committed()
+        } else {
+            None
+        }
+    }
+
+    /// The tail, if it is whole. The caller holds the lock.
+    pub(crate) fn tail(&self) -> Option<TailHint> {
+        let generation = self.get(word::GENERATION)?;
+        let tail = TailHint {
+            segment: self.get(word::SEGMENT)?,
+            seq: self.get(word::TAIL_SEQ)?,
+            last_offset: self.get(word::LAST_OFFSET)?,
+            offset: self.get(word::TAIL_OFFSET)?,
+        };
+        let plausible = generation % 2 == 0
+            && tail.segment <= tail.seq + 1
+            && tail.last_offset <= tail.offset
+            && self.committed()? <= tail.seq;
+        plausible.then_some(tail)
+    }
+
+    /// Publishes a new tail. The caller holds the lock.
+    ///
+    /// Dying in here leaves an odd generation, and the next holder rebuilds. `TAIL_SEQ` comes last,
+    /// because a leader reads it without the lock: see [`Hints::sync_target`].
+    pub(crate) fn publish_tail(&self, tail: TailHint) {
+        let generation = self.begin_change();
+        self.set(word::SEGMENT, tail.segment);
+        self.set(word::LAST_OFFSET, tail.last_offset);
+        self.set(word::TAIL_OFFSET, tail.offset);
+        self.set(word::TAIL_SEQ, tail.seq);
+        self.set(word::GENERATION, generation + 1);
+    }
+
+    /// Marks the tail as being changed, until [`Hints::publish_tail`]. The caller holds the lock.
+    pub(crate) fn begin_change(&self) -> u64 {
+        let generation = self.get(word::GENERATION).unwrap_or(0) & ((1 << 47) - 1) | 1;
+        self.set(word::GENERATION, generation);
+        generation
+    }
+
+    /// Fills the page anew. The caller holds the lock, and everything through `tail` is durable.
+    pub(crate) fn rebuild(&self, tail: TailHint) {
+        self.begin_change();
+        self.set(word::IDENTITY, self.identity);
+        self.set(word::STORE, self.store);
+        if self
+            .committed()
+            .is_none_or(|committed| committed > tail.seq)
+        {
+            self.set(word::COMMITTED, tail.seq);
+        }
+        self.commit(tail.seq);
+        self.set(word::POISON, 0);
+        self.set(word::LEADER, 0);
+        self.set(word::SYNC_US, 0);
+        self.publish_tail(tail);
+    }
+
+    /// Every record through this one is durable.
+    pub(crate) fn committed(&self) -> Option<u64> {
+        self.get(word::COMMITTED)
+    }
+
+    /// The last record's number, without the lock.
+    pub(crate) fn tail_seq(&self) -> Option<u64> {
+        self.get(word::TAIL_SEQ)
+    }
+
+    /// What a sync begun now will cover: the segment to sync, and the last record in it.
+    ///
+    /// The tail is read before the segment. If the segment read begins behind that tail, the log was
+    /// rotated in between, and whoever rotated has synced all before; then there is nothing to do.
+    pub(crate) fn sync_target(&self) -> Option<(u64, u64)> {
+        let seq = self.tail_seq()?;
+        let segment = self.get(word::SEGMENT)?;
+        Some((segment, seq))
+    }
+
+    /// Raises the watermark, never lowers it (I6).
+    pub(crate) fn commit(&self, seq: u64) {
+        self.wide(word::COMMITTED)
+            .fetch_max(seal(word::COMMITTED, seq), Ordering::AcqRel);
+    }
+
+    /// Marks the records through `seq` as doubtful: their sync failed. Everybody sees it.
+    pub(crate) fn poison(&self, seq: u64) {
+        self.set(word::POISON, seq + 1);
+    }
+
+    /// The highest record whose sync failed, if one did and nobody has mended it.
+    pub(crate) fn poisoned(&self) -> Option<u64> {
+        self.get(word::POISON)?.checked_sub(1)
+    }
+
+    /// Whether a poison mark or a damaged one is there.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.get(word::POISON) != Some(0)
+    }
+
+    /// The present leader's token, 0 when there is none.
+    pub(crate) fn leader(&self) -> u64 {
+        self.wide(word::LEADER).load(Ordering::Acquire)
+    }
+
+    /// Makes the caller the leader in the place of `old`; false when another was faster.
+    pub(crate) fn take_lead(&self, old: u64, token: u64) -> bool {
+        self.wide(word::LEADER)
+            .compare_exchange(old, token, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Gives the lead back, unless somebody has taken it over.
+    pub(crate) fn leave_lead(&self, token: u64) {
+        self.wide(word::LEADER)
+            .compare_exchange(token, 0, Ordering::AcqRel, Ordering::Relaxed)
+            .ok();
+    }
+
+    /// How long the last syncs took, in microseconds.
+    pub(crate) fn sync_us(&self) -> u64 {
+        self.get(word::SYNC_US).unwrap_or(0)
+    }
+
+    pub(crate) fn note_sync_us(&self, us: u64) {
+        self.set(word::SYNC_US, (self.sync_us() * 7 + us.min(1 << 40)) / 8);
+    }
+
+    /// The number of commits, to be given to [`Hints::sleep`].
+    pub(crate) fn commits(&self) -> u32 {
+        self.narrow(wait::COMMITS).load(Ordering::SeqCst)
+    }
+
+    /// Announces that somebody is about to sleep. Look at the state again between this and [`Hints::sleep`].
+    pub(crate) fn announce_sleep(&self) {
+        self.narrow(wait::SLEEPERS).store(1, Ordering::SeqCst);
+    }
+
+    /// Sleeps until [`Hints::wake`], while the number of commits is `commits`, for `time` at most.
+    pub(crate) fn sleep(&self, commits: u32, time: Duration) {
+        match &self.words {
+            Words::Shared(page) => page.wait(wait::COMMITS, commits, time),
+            Words::Private(_) => std::thread::sleep(time.min(Duration::from_micros(100))),
+        }
+    }
+
+    /// Wakes all who sleep.
+    pub(crate) fn wake(&self) {
+        self.narrow(wait::COMMITS).fetch_add(1, Ordering::SeqCst);
+        if self.narrow(wait::SLEEPERS).load(Ordering::SeqCst) != 0
+            && self.narrow(wait::SLEEPERS).swap(0, Ordering::SeqCst) != 0
+            && let Words::Shared(page) = &self.words
+        {
+            page.wake_all(wait::COMMITS);
+        }
+    }
+}
+
+/// The watermark as a reader sees it: without the lock, and without writing.
+#[derive(Debug)]
+pub(crate) struct CommittedView {
+    page: SharedPageReader,
+    identity: u64,
+}
+
+impl CommittedView {
+    /// `None` when there are no hints, or none that can be trusted.
+    pub(crate) fn open(dir: &Path, origin: Origin<'_>) -> Option<Self> {
+        let page = SharedPageReader::open(dir.join(SHM)).ok()?;
+        let identity = origin.identity(page.identity().ok()?);
+        Some(Self { page, identity })
+    }
+
+    fn get(&self, index: usize) -> Option<u64> {
+        unseal(index, self.page.load_u64(index))
+    }
+
+    /// The watermark, and how far the log reaches.
+    pub(crate) fn committed(&self) -> Option<u64> {
+        self.page.check().ok()?;
+        if self.get(word::IDENTITY) != Some(self.identity) {
+            return None;
+        }
+        self.get(word::COMMITTED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_word_gives_its_value_back_and_no_changed_bit_passes() {
+        for value in [0, 1, 2, 255, 65_535, 65_536, (1 << 48) - 1] {
+            for index in 0..word::ALL {
+                let sealed = seal(index, value);
+                assert_eq!(unseal(index, sealed), Some(value));
+                for bit in 0..64 {
+                    assert_eq!(
+                        unseal(index, sealed ^ 1 << bit),
+                        None,
+                        "value {value}, bit {bit}"
+                    );
+                }
+                assert_eq!(unseal(index, 0), None, "a zeroed page is no hint");
+                assert_eq!(unseal(index, u64::MAX), None);
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+use std::io;
+
+use memchr::memchr;
+
+use crate::storage::{StorageFile, read_full};
+
+/// Reads a file line by line through a buffer that grows to the longest line and no further.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    buffer: Vec<u8>,
+    /// The unread part of `buffer`.
+    unread: std::ops::Range<usize>,
+    /// Where in the file the unread part begins.
+    offset: u64,
+}
+
+/// A line in the buffer, until the next one is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Where in the file it begins.
+    pub(crate) offset: u64,
+    start: usize,
+    len: usize,
+}
+
+const CHUNK_BYTES: usize = 64 << 10;
+
+impl Lines {
+    /// Begins anew at `offset`, keeping the buffer.
+    pub(crate) fn restart(&mut self, offset: u64) {
+        self.unread = 0..0;
+        self.offset = offset;
+    }
+
+    /// The next line that is not blank, or `None` at the end of the file.
+    pub(crate) fn next(&mut self, file: &dyn StorageFile) -> io::Result<Option<Span>> {
+        let mut searched = 0;
+        loop {
+            if searched == 0 {
+                let blank = self
+                    .unread()
+                    .iter()
+                    .take_while(|byte| **byte == b'\n')
+                    .count();
+                self.skip(blank);
+            }
+            if let Some(end) = self
+                .unread()
+                .get(searched..)
+                .and_then(|new| memchr(b'\n', new))
+            {
+                return Ok(Some(self.take(searched + end + 1)));
+            }
+            searched = self.unread.len();
+            if self.fill(file)? == 0 {
+                return Ok((searched > 0).then(|| self.take(searched)));
+            }
+        }
+    }
+
+    /// The bytes of the line that [`Lines::next`] answered last, with its newline unless the file ends without one.
+    pub(crate) fn text(&self, span: Span) -> &[u8] {
+        self.buffer
+            .get(span.start..span.start + span.len)
+            .unwrap_or_default()
+    }
+
+    fn unread(&self) -> &[u8] {
+        self.buffer.get(self.unread.clone()).unwrap_or_default()
+    }
+
+    fn take(&mut self, len: usize) -> Span {
+        let span = Span {
+            offset: self.offset,
+            start: self.unread.start,
+            len,
+        };
+        self.skip(len);
+        span
+    }
+
+    fn skip(&mut self, len: usize) {
+        self.unread.start += len;
+        self.offset += len as u64;
+    }
+
+    /// Reads more behind what is unread; returns how much.
+    fn fill(&mut self, file: &dyn StorageFile) -> io::Result<usize> {
+        self.buffer.copy_within(self.unread.clone(), 0);
+        self.unread = 0..self.unread.len();
+        if self.buffer.len() < self.unread.end + CHUNK_BYTES {
+            self.buffer.resize(self.unread.end + CHUNK_BYTES, 0);
+        }
+        let end = self.offset + self.unread.len() as u64;
+        let room = self.buffer.get_mut(self.unread.end..).unwrap_or_default();
+        let read = read_full(file, room, end)?;
+        self.unread.end += read;
+        Ok(read)
+    }
+}

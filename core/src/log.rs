@@ -1,0 +1,387 @@
+use std::{
+    fmt, io,
+    marker::PhantomData,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::Instant,
+};
+
+use strand_lock::{FileLock, FilesystemKind, LockError, filesystem_of};
+
+use crate::{
+    CorruptReason, Durability, Error, InvalidEvent, IssueEvent, Options, Outcome, Payload, Point,
+    Records, Result, StorageFile,
+    format::{EncodedPayload, RECORD_BYTES_MAX, segment_name},
+    hints::Hints,
+    manifest::{MANIFEST, Manifest},
+    reader::require_directory,
+    records::{End, RawRecords, segments},
+    recovery::Recovery,
+    storage::OpenMode,
+};
+
+/// A store's log, opened to append. Share it between threads by reference; any number of processes
+/// can have the same store open.
+///
+/// Nothing runs in the background: what happens, happens inside the calls.
+///
+/// ```
+/// use strand_core::{Issue, IssueEvent, Log, Options};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path(), Options::default())?;
+/// let issue = Issue::new("bd-1", "Mend the fence", 1_706_540_000_123);
+/// let receipt = log.append(&IssueEvent::add(issue, 1_706_540_000_123))?;
+/// assert_eq!(receipt.seq, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Log<P: Payload = IssueEvent> {
+    pub(crate) core: LogCore,
+    payload: PhantomData<fn(P) -> P>,
+}
+
+/// What an acknowledged append returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The record's number: one more than that of the record before it, whoever wrote that.
+    pub seq: u64,
+}
+
+impl<P: Payload> Log<P> {
+    /// Opens the store in `dir` to append; makes an empty directory a store.
+    ///
+    /// Blocks for the lock, at most [`Options::lock_timeout`]. Does not read the log, unless the
+    /// shared hints can't be trusted (after a reboot, in a copy): then it reads the last segment,
+    /// keeps a torn tail in `quarantine/` and cuts it off; see [`Log::recovery`].
+    ///
+    /// # Errors
+    /// Nothing was written: [`Error::MissingDirectory`], [`Error::NotADirectory`], [`Error::NotWritable`],
+    /// [`Error::UnsafeFilesystem`], [`Error::UnsupportedVersion`], [`Error::Lock`], [`Error::Corrupt`].
+    /// [`Error::Io`]: what was done so far is found and finished by the next open.
+    pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
+        Ok(Self {
+            core: LogCore::open(dir.as_ref(), options)?,
+            payload: PhantomData,
+        })
+    }
+
+    /// Appends one event as a record of its own.
+    ///
+    /// Blocks for the lock, at most [`Options::lock_timeout`], and with [`Durability::Synced`] for
+    /// one sync of the disk, which it may share with others. On return the record survives what
+    /// [`Options::durability`] says.
+    ///
+    /// # Errors
+    /// [`Error::outcome`] tells what is left: for [`Error::InvalidEvent`], [`Error::RecordTooLarge`],
+    /// [`Error::Lock`] and most of [`Error::Io`] nothing; after [`Error::DurabilityUnknown`] the
+    /// record is in the log, and may or may not survive the loss of power.
+    pub fn append(&self, event: &P) -> Result<Receipt> {
+        event.validate()?;
+        self.core.append(&EncodedPayload::one(to_json(event)?)?)
+    }
+
+    /// Appends several events as one record: all of them or none, also after a crash.
+    ///
+    /// # Errors
+    /// As [`Log::append`]; [`InvalidEvent::EmptyBatch`] when there are none.
+    pub fn append_batch(&self, events: &[P]) -> Result<Receipt> {
+        if events.is_empty() {
+            return Err(InvalidEvent::EmptyBatch.into());
+        }
+        events.iter().try_for_each(Payload::validate)?;
+        self.core.append(&EncodedPayload::batch(to_json(&events)?))
+    }
+
+    /// Blocks until every record through `seq` is durable.
+    ///
+    /// For appends with [`Durability::Buffered`], whose receipt tells `seq`.
+    ///
+    /// # Errors
+    /// [`Error::DurabilityUnknown`] when the sync failed, and for a `seq` that was never written.
+    pub fn sync_to(&self, seq: u64) -> Result<()> {
+        self.core.sync_to(seq)
+    }
+
+    /// The records through the watermark: what is durable now.
+    ///
+    /// # Errors
+    /// None now; each record can be an error: [`Error::Corrupt`], [`Error::Io`].
+    pub fn read(&self) -> Result<Records<P>> {
+        Ok(Records::new(self.core.raw(self.committed_seq())))
+    }
+
+    /// The records through the tail: those too that were appended with [`Durability::Buffered`] and
+    /// are not durable yet.
+    ///
+    /// # Errors
+    /// As [`Log::read`].
+    pub fn replay(&self) -> Result<Records<P>> {
+        Ok(Records::new(self.core.raw(self.tail_seq())))
+    }
+
+    /// The watermark: every record through it is durable. 0 when there is none.
+    #[must_use]
+    pub fn committed_seq(&self) -> u64 {
+        self.core.hints().committed().unwrap_or(0)
+    }
+
+    /// The last record that was written, durable or not. 0 when there is none.
+    #[must_use]
+    pub fn tail_seq(&self) -> u64 {
+        self.core.hints().tail_seq().unwrap_or(0)
+    }
+
+    /// What this `Log` did with the store's lock.
+    #[must_use]
+    pub fn lock_counters(&self) -> strand_lock::Counters {
+        self.core.lock.counters()
+    }
+
+    /// What opening found and mended.
+    #[must_use]
+    pub fn recovery(&self) -> &Recovery {
+        &self.core.recovery
+    }
+
+    /// Closes the log, after making durable what was only buffered.
+    ///
+    /// # Errors
+    /// As [`Log::sync_to`].
+    pub fn close(self) -> Result<()> {
+        self.core.sync_to(self.tail_seq())
+    }
+}
+
+impl<P: Payload> fmt::Debug for Log<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("dir", &self.core.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    let encoding = |error: serde_json::Error| InvalidEvent::Encoding {
+        message: error.to_string(),
+    };
+    Ok(serde_json::to_vec(value).map_err(encoding)?)
+}
+
+/// The log without the type of its payload. Its parts: `append` (what the lock's holder does),
+/// `recovery` (what it does when the hints and the log differ), `commit` (how a record becomes durable).
+pub(crate) struct LogCore {
+    pub(crate) dir: PathBuf,
+    pub(crate) options: Options,
+    pub(crate) manifest: Manifest,
+    pub(crate) lock: FileLock,
+    /// Replaced when the page's file was cut short or deleted.
+    hints: RwLock<Arc<Hints>>,
+    segment: Mutex<Option<Segment>>,
+    /// The line being written; used by the holder of `lock`.
+    pub(crate) line: Mutex<Vec<u8>>,
+    recovery: Recovery,
+}
+
+/// An open segment.
+#[derive(Debug, Clone)]
+pub(crate) struct Segment {
+    pub(crate) first_seq: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn StorageFile>,
+}
+
+impl LogCore {
+    fn open(dir: &Path, options: Options) -> Result<Self> {
+        require_directory(dir)?;
+        let shared = memory_can_be_shared(dir, &options)?;
+        let storage = options.storage.as_ref();
+        // Refuse a newer store before anything is created in its directory.
+        Manifest::read(storage, dir)?;
+        let lock = FileLock::open(dir.join("lock")).map_err(not_writable)?;
+        let deadline = Instant::now() + options.lock_timeout;
+        let guard = lock.lock_until(deadline)?;
+        let manifest = match Manifest::read(storage, dir)? {
+            Some(manifest) => manifest,
+            None => create_store(dir, &options)?,
+        };
+        let hints = if shared {
+            Hints::shared(dir, manifest.origin()).map_err(page_error)?
+        } else {
+            Hints::private(manifest.origin())
+        };
+        drop(guard);
+        let mut core = Self {
+            dir: dir.to_owned(),
+            manifest,
+            lock,
+            hints: RwLock::new(Arc::new(hints)),
+            segment: Mutex::default(),
+            line: Mutex::default(),
+            recovery: Recovery::default(),
+            options,
+        };
+        core.recovery = core.recover_on_open(deadline)?;
+        Ok(core)
+    }
+
+    fn append(&self, payload: &EncodedPayload) -> Result<Receipt> {
+        let bytes = payload.line_bytes_max();
+        if bytes > RECORD_BYTES_MAX {
+            return Err(Error::RecordTooLarge {
+                bytes: bytes as u64,
+                max: RECORD_BYTES_MAX as u64,
+            });
+        }
+        let guard = self
+            .lock
+            .lock_until(Instant::now() + self.options.lock_timeout)?;
+        self.options.hit(Point::LockHeld);
+        let mut written = self.append_locked(payload);
+        let synced = self.options.durability == Durability::Synced;
+        let sync_in_lock = synced && !self.hints().is_shared();
+        if sync_in_lock && let Ok(seq) = written {
+            written = self.sync_to(seq).map(|()| seq);
+        }
+        self.options.hit(Point::BeforeUnlock);
+        let unlocked = guard.unlock();
+        let seq = written?;
+        unlocked.map_err(|error| written_but(error, &self.dir))?;
+        if synced && !sync_in_lock {
+            self.sync_to(seq)?;
+        }
+        Ok(Receipt { seq })
+    }
+
+    pub(crate) fn raw(&self, through_seq: u64) -> RawRecords {
+        let storage = Arc::clone(&self.options.storage);
+        // Without shared memory, nobody tells how far the others have come.
+        let end = if self.hints().is_shared() {
+            End::Seq(through_seq)
+        } else {
+            End::LastValid
+        };
+        RawRecords::new(storage, &self.dir, self.manifest.first_seq, end)
+    }
+
+    pub(crate) fn hints(&self) -> Arc<Hints> {
+        Arc::clone(&self.hints.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Opens the page anew, after its file was cut short or deleted.
+    pub(crate) fn reopen_hints(&self) -> Result<Arc<Hints>> {
+        let hints = Arc::new(Hints::shared(&self.dir, self.manifest.origin()).map_err(page_error)?);
+        *self.hints.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&hints);
+        Ok(hints)
+    }
+
+    /// The segment that begins with `first_seq`, opened once.
+    pub(crate) fn segment(&self, first_seq: u64) -> Result<Segment> {
+        let mut cached = self.cached_segment();
+        if let Some(segment) = cached
+            .as_ref()
+            .filter(|segment| segment.first_seq == first_seq)
+        {
+            return Ok(segment.clone());
+        }
+        let path = self.dir.join(segment_name(first_seq));
+        let file = self
+            .options
+            .storage
+            .open(&path, OpenMode::ReadWrite)
+            .map_err(Error::io("open", &path))?;
+        let segment = Segment {
+            first_seq,
+            path,
+            file: file.into(),
+        };
+        *cached = Some(segment.clone());
+        Ok(segment)
+    }
+
+    pub(crate) fn cached_segment(&self) -> MutexGuard<'_, Option<Segment>> {
+        self.segment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn memory_can_be_shared(dir: &Path, options: &Options) -> Result<bool> {
+    let filesystem = filesystem_of(dir).map_err(Error::io("examine", dir))?;
+    match filesystem.kind {
+        FilesystemKind::Local => Ok(true),
+        _ if options.allow_unsafe_filesystem => Ok(false),
+        _ => Err(Error::UnsafeFilesystem {
+            path: dir.to_owned(),
+            filesystem,
+        }),
+    }
+}
+
+/// Makes `dir` a store. The caller holds the lock. Dying in here leaves an empty segment at the most.
+fn create_store(dir: &Path, options: &Options) -> Result<Manifest> {
+    let storage = options.storage.as_ref();
+    let manifest = Manifest::new();
+    let path = dir.join(segment_name(manifest.first_seq));
+    match segments(storage, dir)?.as_slice() {
+        [] => drop(
+            storage
+                .open(&path, OpenMode::CreateNew)
+                .map_err(Error::io("create", &path))?,
+        ),
+        [first] if *first == manifest.first_seq => {
+            let file = storage
+                .open(&path, OpenMode::Read)
+                .map_err(Error::io("open", &path))?;
+            if file.len_bytes().map_err(Error::io("examine", &path))? > 0 {
+                return Err(manifest_missing(dir));
+            }
+        }
+        _ => return Err(manifest_missing(dir)),
+    }
+    storage.sync_dir(dir).map_err(Error::io("sync", dir))?;
+    manifest.write(storage, dir)?;
+    Ok(manifest)
+}
+
+fn manifest_missing(dir: &Path) -> Error {
+    Error::Corrupt {
+        path: dir.join(MANIFEST),
+        offset: 0,
+        reason: CorruptReason::ManifestMissing,
+    }
+}
+
+fn not_writable(error: LockError) -> Error {
+    match error {
+        LockError::Io { path, source, .. }
+            if matches!(
+                source.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            Error::NotWritable { path, source }
+        }
+        error => Error::Lock(error),
+    }
+}
+
+pub(crate) fn page_error(error: strand_lock::PageError) -> Error {
+    use strand_lock::PageError;
+    let message = error.to_string();
+    match error {
+        PageError::Io { op, path, source } => Error::io(op, path)(source),
+        PageError::Truncated { path, .. } | PageError::Deleted { path } => {
+            Error::io("use", path)(io::Error::other(message))
+        }
+        error => Error::io("use", "shm")(io::Error::other(error)),
+    }
+}
+
+fn written_but(error: LockError, dir: &Path) -> Error {
+    let source = io::Error::other(error);
+    Error::Io {
+        op: "unlock",
+        path: dir.to_owned(),
+        outcome: Outcome::Unknown,
+        source,
+    }
+}

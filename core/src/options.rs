@@ -1,0 +1,127 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{Point, Probe, Storage, storage::Disk};
+
+/// What an acknowledged append survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Durability {
+    /// The append returns after the record is on the disk (`fdatasync`; `F_FULLFSYNC` on macOS,
+    /// `FlushFileBuffers` on Windows). It survives the death of any process, of the system, and the
+    /// loss of power, as far as the disk keeps its word.
+    #[default]
+    Synced,
+    /// The append returns after the record is in the system's memory. It survives the death of any
+    /// process, but the loss of power or a crash of the system can take it, and every later one.
+    /// [`crate::Log::sync_to`] makes it durable afterwards.
+    Buffered,
+}
+
+/// How a log is opened. `Options::default()` is right for most.
+///
+/// ```
+/// use std::time::Duration;
+/// use strand_core::{Durability, Options};
+///
+/// let options = Options::default().durability(Durability::Buffered).lock_timeout(Duration::from_secs(2));
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// What acknowledged appends survive. Default: [`Durability::Synced`].
+    pub durability: Durability,
+    /// How long an append or an open waits for the lock. Default: 30 s.
+    pub lock_timeout: Duration,
+    /// A segment that has reached this size is followed by a new one. Default: 64 MiB.
+    pub segment_bytes_max: u64,
+    /// Open a store on a network or unknown filesystem all the same. Default: false.
+    ///
+    /// Then every append syncs while it holds the lock, and no memory is shared. Whether the lock
+    /// excludes other machines is up to that filesystem.
+    pub allow_unsafe_filesystem: bool,
+    /// Called at each step of the protocol; for tests. Default: none.
+    pub probe: Option<Arc<dyn Probe>>,
+    /// Where the files are; for tests. Default: the disk.
+    pub storage: Arc<dyn Storage>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Synced,
+            lock_timeout: Duration::from_secs(30),
+            segment_bytes_max: 64 << 20,
+            allow_unsafe_filesystem: false,
+            probe: None,
+            storage: Arc::new(Disk),
+        }
+    }
+}
+
+impl Options {
+    /// Sets [`Options::durability`].
+    #[must_use]
+    pub fn durability(self, durability: Durability) -> Self {
+        Self { durability, ..self }
+    }
+
+    /// Sets [`Options::lock_timeout`].
+    #[must_use]
+    pub fn lock_timeout(self, lock_timeout: Duration) -> Self {
+        Self {
+            lock_timeout,
+            ..self
+        }
+    }
+
+    /// Sets [`Options::segment_bytes_max`].
+    #[must_use]
+    pub fn segment_bytes_max(self, segment_bytes_max: u64) -> Self {
+        Self {
+            segment_bytes_max,
+            ..self
+        }
+    }
+
+    /// Sets [`Options::allow_unsafe_filesystem`].
+    #[must_use]
+    pub fn allow_unsafe_filesystem(self, allow_unsafe_filesystem: bool) -> Self {
+        Self {
+            allow_unsafe_filesystem,
+            ..self
+        }
+    }
+
+    /// Sets [`Options::probe`].
+    #[must_use]
+    pub fn probe(self, probe: Arc<dyn Probe>) -> Self {
+        Self {
+            probe: Some(probe),
+            ..self
+        }
+    }
+
+    /// Sets [`Options::storage`].
+    #[must_use]
+    pub fn storage(self, storage: Arc<dyn Storage>) -> Self {
+        Self { storage, ..self }
+    }
+
+    pub(crate) fn hit(&self, point: Point) {
+        if let Some(probe) = &self.probe {
+            probe.hit(point);
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("durability", &self.durability)
+            .field("lock_timeout", &self.lock_timeout)
+            .field("segment_bytes_max", &self.segment_bytes_max)
+            .field("allow_unsafe_filesystem", &self.allow_unsafe_filesystem)
+            .field("probe", &self.probe.is_some())
+            .field("storage", &self.storage)
+            .finish()
+    }
+}

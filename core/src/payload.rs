@@ -1,0 +1,32 @@
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::InvalidEvent;
+
+/// What a log's records carry: anything that serde writes as one JSON object.
+///
+/// The object's members stand in the record's line behind `crc`, `seq` and `synced`, so it should
+/// not use these names; a first member named `batch` is refused. Everything else is stored as serde
+/// writes it and given back as it was stored.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use strand_core::{Log, Options, Payload};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Job { name: String, seconds: f64 }
+/// impl Payload for Job {}
+///
+/// # let dir = tempfile::tempdir()?;
+/// let log: Log<Job> = Log::open(dir.path(), Options::default())?;
+/// log.append(&Job { name: "build".into(), seconds: 1.5 })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Payload: Serialize + DeserializeOwned {
+    /// Refuses a payload before anything is written. The default accepts all.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn validate(&self) -> Result<(), InvalidEvent> {
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+use std::fmt;
+
+/// A place in the log's code that a test can watch, stop or kill at.
+///
+/// Named places let a test kill a process between any two steps of the protocol.
+macro_rules! points {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// A named step of the protocol, at which [`Probe::hit`] is called.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Point { $($(#[$doc])* $name,)+ }
+
+        impl Point {
+            /// All points.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The point's name, as in the source.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+        }
+    };
+}
+
+points! {
+    /// The lock was taken.
+    LockHeld,
+    /// The record is about to be written.
+    BeforeWrite,
+    /// The record was written, but its place is not published.
+    AfterWrite,
+    /// The new tail is published.
+    TailPublished,
+    /// The lock is about to be freed.
+    BeforeUnlock,
+    /// This thread leads the next sync.
+    LeaderElected,
+    /// The leader is about to sync.
+    BeforeSync,
+    /// The sync succeeded, but the watermark is not published.
+    AfterSync,
+    /// The watermark is published, but nobody is woken.
+    Committed,
+    /// Those who waited are woken.
+    Woken,
+    /// Bytes were found behind the published tail, or the hints can't be trusted.
+    RecoveryStarted,
+    /// Torn bytes are in quarantine, but still in the log too.
+    Quarantined,
+    /// Torn bytes are cut off.
+    TornTailCut,
+    /// Doubtful records were written again and synced, but nothing is published.
+    RecoverySynced,
+    /// The full segment is synced, and its successor does not exist.
+    RotationSynced,
+    /// The new segment exists and is durable, but is not published.
+    SegmentCreated,
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Watches a log from inside; for tests and tracing.
+///
+/// Called by the thread that does the work, also while the lock is held: whatever this does, everybody waits for.
+pub trait Probe: Send + Sync {
+    /// The work has come to `point`.
+    fn hit(&self, point: Point);
+}

@@ -1,0 +1,297 @@
+use std::{
+    fmt, io,
+    marker::PhantomData,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    CorruptReason, Error, Payload, Result, Storage, StorageFile, Tail,
+    format::{Body, Header, Line, segment_first_seq, segment_name},
+    lines::{Lines, Span},
+    recover::Scan,
+    storage::OpenMode,
+};
+
+/// A record of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Record<P> {
+    /// Its number: gapless, beginning at 1.
+    pub seq: u64,
+    /// Its events; more than one, or none, only in a batch.
+    pub events: Vec<P>,
+    /// Whether it was written by [`crate::Log::append_batch`].
+    pub batch: bool,
+    /// Its bytes as stored, without the newline.
+    pub line: Vec<u8>,
+    /// Where its line begins in its segment.
+    pub offset: u64,
+}
+
+/// An iterator over the records of a log, in their order. Holds one line in memory, not the log.
+///
+/// After an error it ends.
+pub struct Records<P> {
+    raw: RawRecords,
+    scratch: Vec<u8>,
+    payload: PhantomData<fn() -> P>,
+}
+
+impl<P> fmt::Debug for Records<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Records")
+            .field("raw", &self.raw)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P: Payload> Records<P> {
+    pub(crate) fn new(raw: RawRecords) -> Self {
+        Self {
+            raw,
+            scratch: Vec::new(),
+            payload: PhantomData,
+        }
+    }
+}
+
+impl<P: Payload> Iterator for Records<P> {
+    type Item = Result<Record<P>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let raw = match self.raw.next() {
+            Ok(raw) => raw?,
+            Err(error) => return Some(Err(error)),
+        };
+        let Header { seq, .. } = raw.line.header;
+        let batch = matches!(raw.line.body, Body::Batch(_));
+        let record = raw.line.body.decode(&mut self.scratch).map(|events| {
+            let line = raw.text.to_owned();
+            Record {
+                seq,
+                events,
+                batch,
+                line,
+                offset: raw.offset,
+            }
+        });
+        let offset = raw.offset;
+        Some(record.map_err(|reason| {
+            self.raw.stop();
+            self.raw.corrupt(offset, reason)
+        }))
+    }
+}
+
+impl Body<'_> {
+    /// The events of a record whose checksum is right.
+    pub(crate) fn decode<P: Payload>(
+        self,
+        scratch: &mut Vec<u8>,
+    ) -> std::result::Result<Vec<P>, CorruptReason> {
+        let events = match self {
+            Self::One(members) => {
+                scratch.clear();
+                scratch.push(b'{');
+                scratch.extend_from_slice(members);
+                serde_json::from_slice(scratch).map(|event| vec![event])
+            }
+            Self::Batch(array) => serde_json::from_slice(array),
+        };
+        events.map_err(|error| CorruptReason::Payload {
+            message: error.to_string(),
+        })
+    }
+}
+
+/// Where an iteration ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// After this record; all through it must be there.
+    Seq(u64),
+    /// Where the good records end, since nobody knows how far they should reach.
+    LastValid,
+}
+
+/// A record whose checksum is right, in the buffer of its iterator.
+#[derive(Debug)]
+pub(crate) struct RawRecord<'a> {
+    pub(crate) line: Line<'a>,
+    pub(crate) text: &'a [u8],
+    pub(crate) offset: u64,
+}
+
+/// The lines of a log through its segments, checked, but not decoded.
+#[derive(Debug)]
+pub(crate) struct RawRecords {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    segment: Option<(PathBuf, Box<dyn StorageFile>)>,
+    lines: Lines,
+    next_seq: u64,
+    end: End,
+    done: bool,
+}
+
+impl RawRecords {
+    pub(crate) fn new(storage: Arc<dyn Storage>, dir: &Path, first_seq: u64, end: End) -> Self {
+        let done = end == End::Seq(first_seq - 1);
+        Self {
+            storage,
+            dir: dir.to_owned(),
+            segment: None,
+            lines: Lines::default(),
+            next_seq: first_seq,
+            end,
+            done,
+        }
+    }
+
+    /// The next record; `None` at the end, and after an error.
+    pub(crate) fn next(&mut self) -> Result<Option<RawRecord<'_>>> {
+        if self.done {
+            return Ok(None);
+        }
+        let found = self.advance();
+        match found {
+            Ok(Some(span)) => {
+                self.done = self.end == End::Seq(self.next_seq);
+                self.next_seq += 1;
+                let text = self.lines.text(span);
+                let text = text.strip_suffix(b"\n").unwrap_or(text);
+                // Checked by `advance`; cheap enough to read again.
+                match Line::trusted(text) {
+                    Some(line) => Ok(Some(RawRecord {
+                        line,
+                        text,
+                        offset: span.offset,
+                    })),
+                    None => Err(self.corrupt(span.offset, CorruptReason::NotARecord)),
+                }
+            }
+            Ok(None) => {
+                self.done = true;
+                Ok(None)
+            }
+            Err(error) => {
+                self.done = true;
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds the line of the record `next_seq`, and checks it.
+    fn advance(&mut self) -> Result<Option<Span>> {
+        loop {
+            let Some((path, file)) = &self.segment else {
+                if !self.open_next_segment()? {
+                    return Ok(None);
+                }
+                continue;
+            };
+            let Some(span) = self
+                .lines
+                .next(file.as_ref())
+                .map_err(Error::io("read", path))?
+            else {
+                self.segment = None;
+                continue;
+            };
+            let text = self.lines.text(span);
+            let expected = self.next_seq;
+            let parsed = text
+                .strip_suffix(b"\n")
+                .ok_or(CorruptReason::Unterminated)
+                .and_then(Line::parse);
+            let reason = match parsed.map(|line| line.header.seq) {
+                Ok(seq) if seq == expected => return Ok(Some(span)),
+                Ok(found) => CorruptReason::Sequence { expected, found },
+                Err(reason) => reason,
+            };
+            return match self.end {
+                End::Seq(_) => Err(self.corrupt(span.offset, reason)),
+                End::LastValid => self.judge(span),
+            };
+        }
+    }
+
+    /// Opens the segment that begins with `next_seq`; false when the log ends here.
+    fn open_next_segment(&mut self) -> Result<bool> {
+        let path = self.dir.join(segment_name(self.next_seq));
+        match self.storage.open(&path, OpenMode::Read) {
+            Ok(file) => {
+                self.lines.restart(0);
+                self.segment = Some((path, file));
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match self.end {
+                End::Seq(through_seq) => {
+                    let reason = CorruptReason::Missing {
+                        from_seq: self.next_seq,
+                        through_seq,
+                    };
+                    Err(Error::Corrupt {
+                        path,
+                        offset: 0,
+                        reason,
+                    })
+                }
+                End::LastValid => Ok(false),
+            },
+            Err(error) => Err(Error::io("open", path)(error)),
+        }
+    }
+
+    /// A bad line where nobody knows how far the log should reach: a torn tail ends it, anything else is an error.
+    fn judge(&mut self, bad: Span) -> Result<Option<Span>> {
+        let Some((path, file)) = &self.segment else {
+            return Ok(None);
+        };
+        let mut scan = Scan::new(self.next_seq, bad.offset);
+        let mut next = Some(bad);
+        while let Some(line) = next {
+            scan.line(self.lines.text(line), line.offset);
+            next = self
+                .lines
+                .next(file.as_ref())
+                .map_err(Error::io("read", path))?;
+        }
+        // A later segment was begun only after all of this one was durable.
+        let later = segments(self.storage.as_ref(), &self.dir)?
+            .into_iter()
+            .find(|first| *first > self.next_seq);
+        match scan.tail(later.map_or(0, |first| first - 1)) {
+            Tail::Corrupt { offset, reason } => Err(self.corrupt(offset, reason)),
+            Tail::Clean | Tail::Torn { .. } => Ok(None),
+        }
+    }
+
+    /// Ends the iteration.
+    pub(crate) fn stop(&mut self) {
+        self.done = true;
+    }
+
+    pub(crate) fn corrupt(&self, offset: u64, reason: CorruptReason) -> Error {
+        let path = self
+            .segment
+            .as_ref()
+            .map_or_else(|| self.dir.clone(), |(path, _)| path.clone());
+        Error::Corrupt {
+            path,
+            offset,
+            reason,
+        }
+    }
+}
+
+/// The first sequence numbers of all segments in `dir`, in order.
+pub(crate) fn segments(storage: &dyn Storage, dir: &Path) -> Result<Vec<u64>> {
+    let names = storage.list(dir).map_err(Error::io("list", dir))?;
+    let mut segments: Vec<u64> = names
+        .iter()
+        .filter_map(|name| segment_first_seq(name))
+        .collect();
+    segments.sort_unstable();
+    Ok(segments)
+}

@@ -1,0 +1,480 @@
+//! What the holder of the lock does before anything else: make sure that the log ends where the
+//! hints say, and mend it if not. What the bytes *are* is decided in `recover`, without I/O.
+//!
+//! | hints | the log behind the hinted tail | then |
+//! | --- | --- | --- |
+//! | good | nothing, or newlines | go on |
+//! | good | bytes: a writer died before it published | *repair*: read from the tail on |
+//! | good | shorter than the tail | *rebuild* |
+//! | cut, deleted, of another boot, store or file; damaged; poisoned; half-changed | – | *rebuild*: read the last segment |
+//!
+//! Both keep whole records (and write them again, since a sync that failed may have left them in
+//! memory only), move a torn tail to `quarantine/`, and stop at corruption without changing anything.
+//! Dying at any step leaves a state that the next holder treats the same way. // I9
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Instant};
+
+use crate::{
+    CorruptReason, Error, Point, Result, Tail,
+    format::{Line, segment_name},
+    hints::{Hints, TailHint},
+    lines::Lines,
+    log::{LogCore, Segment},
+    records::segments,
+    recover::Scan,
+    storage::{OpenMode, read_full, write_full},
+};
+
+pub(crate) const QUARANTINE: &str = "quarantine";
+
+/// What was found behind the acknowledged records, and what was done about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// The hints could not be trusted, and the last segment was read.
+    pub rebuilt: bool,
+    /// Whole records that a writer had written but not published; they are kept.
+    pub adopted: u64,
+    /// Bytes of a torn tail that were cut off.
+    pub cut_bytes: u64,
+    /// Where the cut bytes are kept.
+    pub quarantined: Option<PathBuf>,
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            rebuilt,
+            adopted,
+            cut_bytes,
+            quarantined,
+        } = self;
+        write!(
+            f,
+            "{}",
+            if *rebuilt {
+                "read the last segment"
+            } else {
+                "trusted the hints"
+            }
+        )?;
+        if *adopted > 0 {
+            write!(f, ", kept {adopted} whole records that were not published")?;
+        }
+        if let Some(path) = quarantined {
+            write!(
+                f,
+                ", moved {cut_bytes} bytes of a torn tail to {}",
+                path.display()
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The tail that holds, with what is needed to append to it.
+pub(crate) type Settled = (Arc<Hints>, TailHint, Segment);
+
+/// What stands behind the hinted tail.
+#[derive(Debug, PartialEq, Eq)]
+enum Behind {
+    Nothing,
+    Bytes,
+    /// The log is shorter than the hint, or no record ends there.
+    NotATail,
+}
+
+impl LogCore {
+    /// Makes sure that the log ends where the hints say. The caller holds the lock.
+    pub(crate) fn tail_under_lock(&self) -> Result<Settled> {
+        self.settle(&mut Recovery::default())
+    }
+
+    /// As [`LogCore::tail_under_lock`], and reads the last record too.
+    pub(crate) fn recover_on_open(&self, deadline: Instant) -> Result<Recovery> {
+        let guard = self.lock.lock_until(deadline)?;
+        let mut report = Recovery::default();
+        let (hints, tail, segment) = self.settle(&mut report)?;
+        if !report.rebuilt && !last_record_is(&segment, tail)? {
+            self.rebuild(&hints, &mut report)?;
+        }
+        guard.unlock()?;
+        Ok(report)
+    }
+
+    fn settle(&self, report: &mut Recovery) -> Result<Settled> {
+        let mut hints = self.hints();
+        if hints.check().is_err() {
+            hints = self.reopen_hints()?;
+        }
+        if !hints.is_ours() || hints.is_poisoned() {
+            return self.rebuild(&hints, report);
+        }
+        let Some(mut tail) = hints.tail() else {
+            return self.rebuild(&hints, report);
+        };
+        let Some(mut segment) = self.segment_if_there(tail.segment)? else {
+            return self.rebuild(&hints, report);
+        };
+        loop {
+            match behind(&segment, tail)? {
+                Behind::NotATail => return self.rebuild(&hints, report),
+                Behind::Bytes => tail = self.repair(&hints, tail, &segment, report)?,
+                Behind::Nothing => {}
+            }
+            // Where no memory is shared, another process may have begun the next segment.
+            let next = tail.seq + 1;
+            if hints.is_shared() || next == tail.segment {
+                break;
+            }
+            let Some(successor) = self.segment_if_there(next)? else {
+                break;
+            };
+            segment = successor;
+            tail = TailHint {
+                segment: next,
+                last_offset: 0,
+                offset: 0,
+                ..tail
+            };
+        }
+        Ok((hints, tail, segment))
+    }
+
+    fn segment_if_there(&self, first_seq: u64) -> Result<Option<Segment>> {
+        match self.segment(first_seq) {
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
+    }
+
+    /// Deals with the bytes that a writer left behind the published tail.
+    fn repair(
+        &self,
+        hints: &Hints,
+        tail: TailHint,
+        segment: &Segment,
+        report: &mut Recovery,
+    ) -> Result<TailHint> {
+        self.options.hit(Point::RecoveryStarted);
+        let mut scan = Scan::new(tail.seq + 1, tail.offset);
+        scan_file(segment, &mut scan, tail.offset)?;
+        let end = ScanEnd::of(&scan);
+        self.act(
+            scan.tail(hints.committed().unwrap_or(0)),
+            &end,
+            segment,
+            report,
+        )?;
+        let adopted = end.last_seq - tail.seq;
+        if adopted == 0 {
+            return Ok(tail);
+        }
+        report.adopted += adopted;
+        if hints.is_shared() {
+            write_again(segment, tail.offset, end.valid_len)?;
+        }
+        let tail = TailHint {
+            seq: end.last_seq,
+            last_offset: end.last_offset,
+            offset: end.valid_len,
+            ..tail
+        };
+        hints.publish_tail(tail);
+        Ok(tail)
+    }
+
+    /// Finds the tail without the hints, makes everything through it durable, and fills the hints anew.
+    fn rebuild(&self, hints: &Arc<Hints>, report: &mut Recovery) -> Result<Settled> {
+        self.options.hit(Point::RecoveryStarted);
+        report.rebuilt = true;
+        let known_seq = hints.committed_of_store().unwrap_or(0);
+        hints.begin_change();
+        *self.cached_segment() = None;
+        let all = segments(self.options.storage.as_ref(), &self.dir)?;
+        let Some(&last) = all.last().filter(|last| **last >= self.manifest.first_seq) else {
+            let (from_seq, path) = (
+                self.manifest.first_seq,
+                self.dir.join(segment_name(self.manifest.first_seq)),
+            );
+            let reason = CorruptReason::Missing {
+                from_seq,
+                through_seq: known_seq.max(from_seq),
+            };
+            return Err(Error::Corrupt {
+                path,
+                offset: 0,
+                reason,
+            });
+        };
+        let segment = self.segment(last)?;
+        let mut scan = Scan::new(last, 0);
+        scan_file(&segment, &mut scan, 0)?;
+        let end = ScanEnd::of(&scan);
+        let durable_seq = known_seq.max(scan.synced_seq());
+        if end.last_seq < last && last > self.manifest.first_seq {
+            self.require_whole_before(&all, last)?;
+        }
+        self.act(scan.tail(known_seq), &end, &segment, report)?;
+        if let Some(doubtful_from) = end_of_record(&segment, last, durable_seq, end.last_seq)? {
+            write_again(&segment, doubtful_from, end.valid_len)?;
+        }
+        segment
+            .file
+            .sync_data()
+            .map_err(Error::io("sync", &segment.path))?;
+        self.options.hit(Point::RecoverySynced);
+        let tail = TailHint {
+            segment: last,
+            seq: end.last_seq,
+            last_offset: end.last_offset,
+            offset: end.valid_len,
+        };
+        hints.rebuild(tail);
+        Ok((Arc::clone(hints), tail, segment))
+    }
+
+    /// An empty last segment says nothing of the record before it, so its predecessor must be whole.
+    fn require_whole_before(&self, all: &[u64], last: u64) -> Result<()> {
+        let Some(&previous) = all.iter().rev().find(|first| **first < last) else {
+            let path = self.dir.join(segment_name(self.manifest.first_seq));
+            let reason = CorruptReason::Missing {
+                from_seq: self.manifest.first_seq,
+                through_seq: last - 1,
+            };
+            return Err(Error::Corrupt {
+                path,
+                offset: 0,
+                reason,
+            });
+        };
+        let path = self.dir.join(segment_name(previous));
+        let file = self
+            .options
+            .storage
+            .open(&path, OpenMode::Read)
+            .map_err(Error::io("open", &path))?;
+        let segment = Segment {
+            first_seq: previous,
+            path,
+            file: file.into(),
+        };
+        let mut scan = Scan::new(previous, 0);
+        scan_file(&segment, &mut scan, 0)?;
+        let (next_seq, offset) = (scan.next_seq, scan.valid_len);
+        let reason = match scan.tail(last - 1) {
+            Tail::Clean if next_seq == last => return Ok(()),
+            Tail::Corrupt { offset, reason } => {
+                return Err(Error::Corrupt {
+                    path: segment.path,
+                    offset,
+                    reason,
+                });
+            }
+            Tail::Clean | Tail::Torn { .. } => CorruptReason::Sequence {
+                expected: last - 1,
+                found: next_seq - 1,
+            },
+        };
+        Err(Error::Corrupt {
+            path: segment.path,
+            offset,
+            reason,
+        })
+    }
+
+    /// Acts on the decision: nothing, or quarantine and cut, or refuse.
+    fn act(
+        &self,
+        tail: Tail,
+        end: &ScanEnd,
+        segment: &Segment,
+        report: &mut Recovery,
+    ) -> Result<()> {
+        match tail {
+            Tail::Clean => Ok(()),
+            Tail::Corrupt { offset, reason } => Err(Error::Corrupt {
+                path: segment.path.clone(),
+                offset,
+                reason,
+            }),
+            Tail::Torn { valid_len } => {
+                report.cut_bytes += end.content_len - valid_len;
+                report.quarantined = Some(self.quarantine(segment, valid_len, end.content_len)?);
+                self.options.hit(Point::Quarantined);
+                segment
+                    .file
+                    .set_len(valid_len)
+                    .map_err(Error::io("cut", &segment.path))?;
+                self.options.hit(Point::TornTailCut);
+                Ok(())
+            }
+        }
+    }
+
+    /// Copies bytes of a segment to a file of their own, durably.
+    fn quarantine(&self, segment: &Segment, from: u64, to: u64) -> Result<PathBuf> {
+        let storage = self.options.storage.as_ref();
+        let dir = self.dir.join(QUARANTINE);
+        storage
+            .create_dir(&dir)
+            .map_err(Error::io("create", &dir))?;
+        let (path, file) = (0..)
+            .map(|number| {
+                dir.join(format!(
+                    "{}-{from}-{number}.torn",
+                    segment_name(segment.first_seq)
+                ))
+            })
+            .find_map(|path| match storage.open(&path, OpenMode::CreateNew) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => None,
+                created => Some(
+                    created
+                        .map_err(Error::io("create", &path))
+                        .map(|file| (path, file)),
+                ),
+            })
+            .unwrap_or_else(|| unreachable!("the numbers do not end"))?;
+        copy(from, to, |buffer, offset| {
+            let read = read_full(segment.file.as_ref(), buffer, offset)
+                .map_err(Error::io("read", &segment.path))?;
+            let bytes = buffer.get(..read).unwrap_or_default();
+            write_full(file.as_ref(), bytes, offset - from).map_err(Error::io("write", &path))?;
+            Ok(read)
+        })?;
+        file.sync_data().map_err(Error::io("sync", &path))?;
+        storage.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
+        storage
+            .sync_dir(&self.dir)
+            .map_err(Error::io("sync", &self.dir))?;
+        Ok(path)
+    }
+}
+
+/// What is needed of a scan after its decision.
+struct ScanEnd {
+    last_seq: u64,
+    last_offset: u64,
+    valid_len: u64,
+    content_len: u64,
+}
+
+impl ScanEnd {
+    fn of(scan: &Scan) -> Self {
+        let Scan {
+            next_seq,
+            last_offset,
+            valid_len,
+            content_len,
+            ..
+        } = *scan;
+        Self {
+            last_seq: next_seq - 1,
+            last_offset,
+            valid_len,
+            content_len,
+        }
+    }
+}
+
+fn scan_file(segment: &Segment, scan: &mut Scan, from: u64) -> Result<()> {
+    let mut lines = Lines::default();
+    lines.restart(from);
+    while let Some(span) = lines
+        .next(segment.file.as_ref())
+        .map_err(Error::io("read", &segment.path))?
+    {
+        scan.line(lines.text(span), span.offset);
+    }
+    Ok(())
+}
+
+/// Looks at the byte before the tail and the one behind it.
+fn behind(segment: &Segment, tail: TailHint) -> Result<Behind> {
+    let mut bytes = [0; 2];
+    let before = tail.offset.min(1);
+    let window = bytes
+        .get_mut(..1 + usize::from(before == 1))
+        .unwrap_or_default();
+    let read = read_full(segment.file.as_ref(), window, tail.offset - before);
+    let read = read.map_err(Error::io("read", &segment.path))?;
+    Ok(match (before, window.get(..read).unwrap_or_default()) {
+        (0, [] | [b'\n']) | (1, [b'\n'] | [b'\n', b'\n']) => Behind::Nothing,
+        (0, [_]) | (1, [b'\n', _]) => Behind::Bytes,
+        _ => Behind::NotATail,
+    })
+}
+
+/// Reads the last record: is it the one that the hints say?
+fn last_record_is(segment: &Segment, tail: TailHint) -> Result<bool> {
+    if tail.seq < tail.segment {
+        return Ok(tail.offset == 0);
+    }
+    let Ok(len) = usize::try_from(tail.offset - tail.last_offset) else {
+        return Ok(false);
+    };
+    if len > crate::format::RECORD_BYTES_MAX {
+        return Ok(false);
+    }
+    let mut line = vec![0; len];
+    let read = read_full(segment.file.as_ref(), &mut line, tail.last_offset);
+    let read = read.map_err(Error::io("read", &segment.path))?;
+    let text = line.get(..read).and_then(|line| line.strip_suffix(b"\n"));
+    Ok(text
+        .and_then(|text| Line::parse(text).ok())
+        .is_some_and(|line| line.header.seq == tail.seq))
+}
+
+/// Where the record `seq` ends in a segment that was scanned before; `None` when nothing stands behind it.
+fn end_of_record(
+    segment: &Segment,
+    first_seq: u64,
+    seq: u64,
+    last_seq: u64,
+) -> Result<Option<u64>> {
+    if seq >= last_seq {
+        return Ok(None);
+    }
+    let mut lines = Lines::default();
+    let mut next_seq = first_seq;
+    while let Some(span) = lines
+        .next(segment.file.as_ref())
+        .map_err(Error::io("read", &segment.path))?
+    {
+        if next_seq > seq {
+            return Ok(Some(span.offset));
+        }
+        next_seq += 1;
+    }
+    Ok(None)
+}
+
+/// Writes bytes of the log again as they are. After a failed sync the system may take pages for
+/// clean that never reached the disk; only what is written again is synced again.
+fn write_again(segment: &Segment, from: u64, to: u64) -> Result<()> {
+    let file = segment.file.as_ref();
+    copy(from, to, |buffer, offset| {
+        let read = read_full(file, buffer, offset).map_err(Error::io("read", &segment.path))?;
+        let bytes = buffer.get(..read).unwrap_or_default();
+        write_full(file, bytes, offset).map_err(Error::io("write", &segment.path))?;
+        Ok(read)
+    })
+}
+
+/// Calls `step` for each piece of a range, until it answers that nothing more is there.
+fn copy(from: u64, to: u64, mut step: impl FnMut(&mut [u8], u64) -> Result<usize>) -> Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut offset = from;
+    while offset < to {
+        let want = usize::try_from(to - offset)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        match step(buffer.get_mut(..want).unwrap_or_default(), offset)? {
+            0 => break,
+            read => offset += read as u64,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! The few file operations that the log needs, as a trait, so that tests can record them, make
+//! them fail, and forget what was not synced.
+
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io,
+    path::Path,
+};
+
+/// How [`Storage::open`] opens a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OpenMode {
+    /// An existing file, to read.
+    Read,
+    /// An existing file, to read and write.
+    ReadWrite,
+    /// A file that does not exist yet, to read and write.
+    CreateNew,
+}
+
+/// Where a store's files are. [`Disk`] is the real one.
+///
+/// Errors are the system's. `EINTR` is the implementation's to retry.
+pub trait Storage: fmt::Debug + Send + Sync {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// The system's.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>>;
+    /// The names in a directory that are valid Unicode, in no order.
+    ///
+    /// # Errors
+    /// The system's.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Creates a directory, unless it exists.
+    ///
+    /// # Errors
+    /// The system's.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Renames a file over another.
+    ///
+    /// # Errors
+    /// The system's.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable. Does nothing where directories can't be synced (Windows).
+    ///
+    /// # Errors
+    /// The system's.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// An open file of a [`Storage`].
+pub trait StorageFile: fmt::Debug + Send + Sync {
+    /// Reads at an offset; 0 bytes mean the end of the file.
+    ///
+    /// # Errors
+    /// The system's.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes at an offset, with one system call; may write less.
+    ///
+    /// # Errors
+    /// The system's.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+    /// Cuts or lengthens the file.
+    ///
+    /// # Errors
+    /// The system's.
+    fn set_len(&self, len_bytes: u64) -> io::Result<()>;
+    /// The file's length.
+    ///
+    /// # Errors
+    /// The system's.
+    fn len_bytes(&self) -> io::Result<u64>;
+    /// Makes the file's bytes and length durable.
+    ///
+    /// # Errors
+    /// The system's. After one, it is unknown which writes since the last success are durable.
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+/// The real files.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Disk;
+
+impl Storage for Disk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(mode != OpenMode::Read)
+            .create_new(mode == OpenMode::CreateNew);
+        Ok(Box::new(DiskFile(options.open(path)?)))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let names = dir
+            .read_dir()?
+            .map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
+        names.filter_map(Result::transpose).collect()
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        if cfg!(windows) {
+            Ok(())
+        } else {
+            File::open(dir)?.sync_all()
+        }
+    }
+}
+
+#[derive(Debug)]
+struct DiskFile(File);
+
+impl StorageFile for DiskFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        #[cfg(unix)]
+        let read = |buffer: &mut [u8]| std::os::unix::fs::FileExt::read_at(&self.0, buffer, offset);
+        #[cfg(windows)]
+        let read =
+            |buffer: &mut [u8]| std::os::windows::fs::FileExt::seek_read(&self.0, buffer, offset);
+        retry(|| read(buffer))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        #[cfg(unix)]
+        let write = || std::os::unix::fs::FileExt::write_at(&self.0, bytes, offset);
+        #[cfg(windows)]
+        let write = || std::os::windows::fs::FileExt::seek_write(&self.0, bytes, offset);
+        retry(write)
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.0.set_len(len_bytes)
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Reads until `buffer` is full or the file ends; returns how much was read.
+pub(crate) fn read_full(
+    file: &dyn StorageFile,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + done as u64)? {
+            0 => break,
+            read => done += read,
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all of `bytes`, in as many calls as it takes. For everything but records.
+pub(crate) fn write_full(file: &dyn StorageFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+        match file.write_at(rest, offset + done as u64)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => done += written,
+        }
+    }
+    Ok(())
+}
