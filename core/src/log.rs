@@ -174,7 +174,7 @@ pub(crate) struct LogCore {
     pub(crate) dir: PathBuf,
     pub(crate) options: Options,
     pub(crate) manifest: Manifest,
-    pub(crate) lock: FileLock,
+    pub(crate) lock: Arc<FileLock>,
     /// Replaced when the page's file was cut short or deleted.
     hints: RwLock<Arc<Hints>>,
     segment: Mutex<Option<Segment>>,
@@ -198,9 +198,8 @@ impl LogCore {
         let storage = options.storage.as_ref();
         // Refuse a newer store before anything is created in its directory.
         Manifest::read(storage, dir)?;
-        let lock = FileLock::open(dir.join("lock")).map_err(not_writable)?;
-        let deadline = Instant::now() + options.lock_timeout;
-        let guard = lock.lock_until(deadline)?;
+        let lock = Arc::new(FileLock::open(dir.join("lock")).map_err(not_writable)?);
+        let guard = lock.lock_until(Instant::now() + options.lock_timeout)?;
         let manifest = match Manifest::read(storage, dir)? {
             Some(manifest) => manifest,
             None => create_store(dir, &options)?,
@@ -210,18 +209,18 @@ impl LogCore {
         } else {
             Hints::private(manifest.origin())
         };
-        drop(guard);
         let mut core = Self {
             dir: dir.to_owned(),
             manifest,
-            lock,
+            lock: Arc::clone(&lock),
             hints: RwLock::new(Arc::new(hints)),
             segment: Mutex::default(),
             line: Mutex::default(),
             recovery: Recovery::default(),
             options,
         };
-        core.recovery = core.recover_on_open(deadline)?;
+        core.recovery = core.recover_on_open()?;
+        guard.unlock()?;
         Ok(core)
     }
 

@@ -129,6 +129,8 @@ pub(crate) struct RawRecords {
     dir: PathBuf,
     segment: Option<(PathBuf, Box<dyn StorageFile>)>,
     lines: Lines,
+    /// Where the last record of the open segment ends.
+    valid_len: u64,
     next_seq: u64,
     end: End,
     done: bool,
@@ -142,6 +144,7 @@ impl RawRecords {
             dir: dir.to_owned(),
             segment: None,
             lines: Lines::default(),
+            valid_len: 0,
             next_seq: first_seq,
             end,
             done,
@@ -205,12 +208,15 @@ impl RawRecords {
                 .ok_or(CorruptReason::Unterminated)
                 .and_then(Line::parse);
             let reason = match parsed.map(|line| line.header.seq) {
-                Ok(seq) if seq == expected => return Ok(Some(span)),
+                Ok(seq) if seq == expected => {
+                    self.valid_len = span.offset + text.len() as u64;
+                    return Ok(Some(span));
+                }
                 Ok(found) => CorruptReason::Sequence { expected, found },
                 Err(reason) => reason,
             };
             return match self.end {
-                End::Seq(_) => Err(self.corrupt(span.offset, reason)),
+                End::Seq(_) => Err(self.corrupt(self.valid_len, reason)),
                 End::LastValid => self.judge(span),
             };
         }
@@ -222,6 +228,7 @@ impl RawRecords {
         match self.storage.open(&path, OpenMode::Read) {
             Ok(file) => {
                 self.lines.restart(0);
+                self.valid_len = 0;
                 self.segment = Some((path, file));
                 Ok(true)
             }
@@ -248,7 +255,7 @@ impl RawRecords {
         let Some((path, file)) = &self.segment else {
             return Ok(None);
         };
-        let mut scan = Scan::new(self.next_seq, bad.offset);
+        let mut scan = Scan::new(self.next_seq, self.valid_len);
         let mut next = Some(bad);
         while let Some(line) = next {
             scan.line(self.lines.text(line), line.offset);

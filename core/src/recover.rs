@@ -43,6 +43,7 @@ pub enum Tail {
 /// | a bad line | above all of these | `Torn` before that line |
 ///
 /// A line is bad when it has no newline, is no record, has a wrong checksum, or is out of sequence.
+/// The damage begins where the good records end. Blank lines are no lines.
 ///
 /// ```
 /// use strand_core::{Tail, classify};
@@ -82,16 +83,10 @@ pub(crate) struct Scan {
     pub(crate) valid_len: u64,
     /// The highest `synced` of all good records, also of those behind a bad line.
     synced_seq: u64,
-    /// The end of the last good record that is known to be durable by the `synced` of another.
-    bad: Option<Bad>,
+    /// What is wrong behind `valid_len`.
+    bad: Option<CorruptReason>,
     /// The end of the last line that is not blank.
     pub(crate) content_len: u64,
-}
-
-#[derive(Debug)]
-struct Bad {
-    offset: u64,
-    reason: CorruptReason,
 }
 
 impl Scan {
@@ -133,24 +128,17 @@ impl Scan {
                 Some(header)
             }
             Ok(Line { header, .. }) => {
-                self.bad(
-                    offset,
-                    CorruptReason::Sequence {
-                        expected,
-                        found: header.seq,
-                    },
-                );
+                self.bad = Some(CorruptReason::Sequence {
+                    expected,
+                    found: header.seq,
+                });
                 None
             }
             Err(reason) => {
-                self.bad(offset, reason);
+                self.bad = Some(reason);
                 None
             }
         }
-    }
-
-    fn bad(&mut self, offset: u64, reason: CorruptReason) {
-        self.bad = Some(Bad { offset, reason });
     }
 
     /// Every record through this one was durable, as far as the records themselves tell.
@@ -171,7 +159,10 @@ impl Scan {
                     through_seq: durable_seq,
                 },
             },
-            Some(Bad { offset, reason }) if lost => Tail::Corrupt { offset, reason },
+            Some(reason) if lost => Tail::Corrupt {
+                offset: self.valid_len,
+                reason,
+            },
             Some(_) => Tail::Torn {
                 valid_len: self.valid_len,
             },

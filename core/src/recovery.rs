@@ -12,7 +12,7 @@
 //! memory only), move a torn tail to `quarantine/`, and stop at corruption without changing anything.
 //! Dying at any step leaves a state that the next holder treats the same way. // I9
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Instant};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use crate::{
     CorruptReason, Error, Point, Result, Tail,
@@ -91,14 +91,12 @@ impl LogCore {
     }
 
     /// As [`LogCore::tail_under_lock`], and reads the last record too.
-    pub(crate) fn recover_on_open(&self, deadline: Instant) -> Result<Recovery> {
-        let guard = self.lock.lock_until(deadline)?;
+    pub(crate) fn recover_on_open(&self) -> Result<Recovery> {
         let mut report = Recovery::default();
         let (hints, tail, segment) = self.settle(&mut report)?;
         if !report.rebuilt && !last_record_is(&segment, tail)? {
             self.rebuild(&hints, &mut report)?;
         }
-        guard.unlock()?;
         Ok(report)
     }
 

@@ -1,0 +1,119 @@
+//! The order of writes, syncs and publications, and what a failure of each leaves.
+
+use std::sync::Arc;
+
+use strand_core::{Error, Log, Options, Outcome, Point};
+
+use crate::support::{Call, Recorder, event, ids, names};
+
+fn recorded(dir: &std::path::Path) -> (Log, Recorder) {
+    let recorder = Recorder::default();
+    let options = Options::default()
+        .storage(Arc::new(recorder.clone()))
+        .probe(Arc::new(recorder.clone()));
+    let log = Log::open(dir, options).unwrap();
+    recorder.take();
+    (log, recorder)
+}
+
+#[test]
+fn a_lone_append_is_one_write_and_one_sync_and_published_after_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, recorder) = recorded(dir.path());
+    log.append(&event("bd-1")).unwrap();
+    let len = recorder.take().iter().find_map(|call| match call {
+        Call::Write { len, .. } => Some(*len),
+        _ => None,
+    });
+    log.append(&event("bd-2")).unwrap();
+    let at = Call::At;
+    let write = Call::Write {
+        offset: len.unwrap() as u64,
+        len: len.unwrap(),
+    };
+    assert_eq!(
+        recorder.take(),
+        [
+            at(Point::LockHeld),
+            at(Point::BeforeWrite),
+            write,
+            at(Point::AfterWrite),
+            at(Point::TailPublished),
+            at(Point::BeforeUnlock),
+            at(Point::LeaderElected),
+            at(Point::BeforeSync),
+            Call::Sync,
+            at(Point::AfterSync),
+            at(Point::Committed),
+            at(Point::Woken),
+        ]
+    );
+}
+
+#[test]
+fn a_failed_sync_is_unknown_and_the_next_append_writes_the_doubtful_bytes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, recorder) = recorded(dir.path());
+    log.append(&event("bd-1")).unwrap();
+    recorder.fail_next_sync();
+    let error = log.append(&event("bd-2")).unwrap_err();
+    assert!(
+        matches!(error, Error::DurabilityUnknown { seq: 2, .. }),
+        "{error}"
+    );
+    assert_eq!(error.outcome(), Outcome::Unknown);
+    assert_eq!(log.committed_seq(), 1);
+    assert!(
+        matches!(log.sync_to(2), Err(Error::DurabilityUnknown { .. })),
+        "a second sync proves nothing"
+    );
+    recorder.take();
+    assert_eq!(log.append(&event("bd-3")).unwrap().seq, 3);
+    let calls = recorder.take();
+    let writes: Vec<_> = calls
+        .iter()
+        .filter(|call| matches!(call, Call::Write { .. } | Call::Sync))
+        .collect();
+    assert!(
+        matches!(
+            writes[..],
+            [
+                Call::Write { .. },
+                Call::Sync,
+                Call::Write { .. },
+                Call::Sync
+            ]
+        ),
+        "written again, synced, and only then appended to: {writes:?}"
+    );
+    assert_eq!(ids(log.read().unwrap()), ["bd-1", "bd-2", "bd-3"]);
+}
+
+#[test]
+fn a_short_write_is_cut_back_and_rejected() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, recorder) = recorded(dir.path());
+    log.append(&event("bd-1")).unwrap();
+    for only in [0, 1, 30] {
+        recorder.write_next_only(only);
+        let error = log.append(&event("bd-lost")).unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Rejected, "{error}");
+    }
+    assert_eq!(log.append(&event("bd-2")).unwrap().seq, 2);
+    assert_eq!(ids(log.read().unwrap()), ["bd-1", "bd-2"]);
+    assert!(!names(dir.path()).contains(&"quarantine".to_owned()));
+}
+
+#[test]
+fn a_short_write_that_can_not_be_cut_back_is_unknown_and_mended_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, recorder) = recorded(dir.path());
+    recorder.write_next_only(30);
+    recorder.fail_set_len(true);
+    let error = log.append(&event("bd-lost")).unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    recorder.fail_set_len(false);
+    assert_eq!(log.append(&event("bd-1")).unwrap().seq, 1);
+    assert_eq!(ids(log.read().unwrap()), ["bd-1"]);
+    assert_eq!(names(&dir.path().join("quarantine")).len(), 1);
+}

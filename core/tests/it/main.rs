@@ -1,0 +1,15 @@
+//! One binary for all integration tests; the modules are the areas.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that can't go on should panic"
+)]
+
+mod append;
+mod bad_input;
+mod classify;
+mod commit;
+mod golden;
+mod processes;
+mod recover;
+mod support;

@@ -1,0 +1,265 @@
+//! Damage between two runs: what is kept, what is cut, what is refused.
+
+use std::{fs, path::Path};
+
+use strand_core::{CorruptReason, Error, IssueEvent, Log, Options, Reader};
+
+use crate::support::{event, first_segment, ids, line_ends, names, open, store_of};
+
+const RECORDS: u64 = 5;
+/// The last record's index in what `line_ends` answers.
+const LAST: usize = 4;
+
+/// Forgets what only a running system knows, as a reboot does, but keeps the watermark on disk or not.
+fn forget_hints(dir: &Path) {
+    fs::remove_file(dir.join("shm")).unwrap();
+}
+
+fn expected(count: u64) -> Vec<String> {
+    (1..=count).map(|number| format!("bd-{number}")).collect()
+}
+
+fn corrupt_at(dir: &Path) -> (u64, CorruptReason) {
+    match Log::<IssueEvent>::open(dir, Options::default()) {
+        Err(Error::Corrupt {
+            path,
+            offset,
+            reason,
+        }) => {
+            assert_eq!(path, first_segment(dir));
+            (offset, reason)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_tail_torn_at_every_byte_is_kept_aside_and_the_next_append_is_safe() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = store_of(dir.path(), RECORDS);
+    let ends = line_ends(&bytes);
+    let start = ends[LAST];
+    for cut in start..bytes.len() {
+        let case = tempfile::tempdir().unwrap();
+        fs::copy(dir.path().join("MANIFEST"), case.path().join("MANIFEST")).unwrap();
+        fs::write(first_segment(case.path()), &bytes[..cut]).unwrap();
+        let reader: Reader = Reader::open(case.path()).unwrap();
+        assert_eq!(
+            ids(reader.read().unwrap()),
+            expected(RECORDS - 1),
+            "cut at {cut}"
+        );
+        let log = open(case.path());
+        assert_eq!(log.recovery().cut_bytes, (cut - start) as u64);
+        match &log.recovery().quarantined {
+            Some(path) => assert_eq!(fs::read(path).unwrap(), &bytes[start..cut]),
+            None => assert_eq!(cut, start),
+        }
+        assert_eq!(log.append(&event("bd-next")).unwrap().seq, RECORDS);
+        let mut ids_now = expected(RECORDS - 1);
+        ids_now.push("bd-next".into());
+        assert_eq!(ids(log.read().unwrap()), ids_now, "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_writer_killed_between_write_and_publish_leaves_a_whole_record_which_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let bytes = store_of(dir.path(), RECORDS);
+    let longer = store_of(other.path(), RECORDS + 2);
+    let log = open(dir.path());
+    // The next two records, written behind the published tail by one who did not live to publish them.
+    fs::write(first_segment(dir.path()), &longer).unwrap();
+    assert_eq!(log.append(&event("bd-8")).unwrap().seq, RECORDS + 3);
+    assert_eq!(ids(log.read().unwrap()), expected(RECORDS + 3));
+    assert!(bytes.len() < longer.len());
+}
+
+#[test]
+fn a_writer_killed_within_its_write_leaves_a_torn_record_which_is_cut_under_the_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bytes = store_of(dir.path(), RECORDS);
+    let log = open(dir.path());
+    let torn = br#"{"crc":"00000000","seq":6,"#;
+    bytes.extend_from_slice(torn);
+    fs::write(first_segment(dir.path()), &bytes).unwrap();
+    assert_eq!(
+        ids(Reader::open(dir.path()).unwrap().read().unwrap()),
+        expected(RECORDS)
+    );
+    assert_eq!(log.append(&event("bd-6")).unwrap().seq, 6);
+    assert_eq!(ids(log.read().unwrap()), expected(6));
+    let quarantine = names(&dir.path().join("quarantine"));
+    assert_eq!(quarantine.len(), 1);
+    assert_eq!(
+        fs::read(dir.path().join("quarantine").join(&quarantine[0])).unwrap(),
+        torn
+    );
+}
+
+#[test]
+fn a_damaged_acknowledged_record_is_an_error_with_its_place_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = store_of(dir.path(), RECORDS);
+    let ends = line_ends(&bytes);
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x04;
+        fs::write(first_segment(dir.path()), &damaged).unwrap();
+        let start = *ends.iter().rev().find(|end| **end <= at).unwrap() as u64;
+        // The reader knows the watermark from the hints.
+        let error = Reader::<IssueEvent>::open(dir.path())
+            .unwrap()
+            .read()
+            .unwrap()
+            .find_map(Result::err)
+            .unwrap();
+        assert!(
+            matches!(error, Error::Corrupt { offset, .. } if offset == start),
+            "byte {at}: {error}"
+        );
+        // The writer too, even where the hints look stale: their watermark was durable.
+        let shm = fs::read(dir.path().join("shm")).unwrap();
+        let mut stale = shm.clone();
+        stale[3] ^= 0xff; // The identity, which a reboot changes.
+        fs::write(dir.path().join("shm"), &stale).unwrap();
+        assert_eq!(corrupt_at(dir.path()).0, start, "byte {at}");
+        fs::write(dir.path().join("shm"), &shm).unwrap();
+        assert_eq!(fs::read(first_segment(dir.path())).unwrap(), damaged);
+    }
+    assert!(!dir.path().join("quarantine").exists());
+}
+
+#[test]
+fn an_acknowledged_record_that_is_missing_is_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = store_of(dir.path(), RECORDS);
+    let ends = line_ends(&bytes);
+    fs::write(first_segment(dir.path()), &bytes[..ends[3]]).unwrap();
+    let missing = CorruptReason::Missing {
+        from_seq: 4,
+        through_seq: RECORDS,
+    };
+    assert_eq!(corrupt_at(dir.path()), (ends[3] as u64, missing));
+    fs::remove_file(first_segment(dir.path())).unwrap();
+    let missing = CorruptReason::Missing {
+        from_seq: 1,
+        through_seq: RECORDS,
+    };
+    assert_eq!(corrupt_at(dir.path()), (0, missing));
+}
+
+#[test]
+fn hints_that_are_gone_or_damaged_cost_a_scan_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    store_of(dir.path(), RECORDS);
+    let shm = dir.path().join("shm");
+    let good = fs::read(&shm).unwrap();
+    for at in 0..1024 {
+        for change in [0x01, 0x80, 0xff] {
+            let mut damaged = good.clone();
+            damaged[at] ^= change;
+            fs::write(&shm, &damaged).unwrap();
+            let log = open(dir.path());
+            assert_eq!(
+                (log.tail_seq(), log.committed_seq()),
+                (RECORDS, RECORDS),
+                "byte {at}"
+            );
+            assert_eq!(ids(log.read().unwrap()), expected(RECORDS), "byte {at}");
+        }
+    }
+    for len in [0, 1, 8, 2048, 4095] {
+        fs::write(&shm, &good[..len]).unwrap();
+        assert_eq!(open(dir.path()).tail_seq(), RECORDS);
+    }
+    forget_hints(dir.path());
+    let log = open(dir.path());
+    assert!(log.recovery().rebuilt);
+    assert_eq!(log.append(&event("bd-6")).unwrap().seq, 6);
+}
+
+#[test]
+fn hints_that_are_cut_or_deleted_under_a_living_log_are_rebuilt() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    log.append(&event("bd-1")).unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(dir.path().join("shm"))
+        .unwrap()
+        .set_len(0)
+        .unwrap();
+    assert_eq!(log.append(&event("bd-2")).unwrap().seq, 2);
+    forget_hints(dir.path());
+    assert_eq!(log.append(&event("bd-3")).unwrap().seq, 3);
+    let other = open(dir.path());
+    assert_eq!(other.append(&event("bd-4")).unwrap().seq, 4);
+    assert_eq!(log.append(&event("bd-5")).unwrap().seq, 5);
+    assert_eq!(ids(log.read().unwrap()), expected(5));
+    assert_eq!(ids(other.read().unwrap()), expected(5));
+}
+
+#[test]
+fn a_copy_made_while_nobody_runs_is_a_store_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    log.append(&event("bd-1")).unwrap();
+    drop(log);
+    let copy = tempfile::tempdir().unwrap();
+    for name in names(dir.path()) {
+        fs::copy(dir.path().join(&name), copy.path().join(&name)).unwrap();
+    }
+    open(dir.path()).append(&event("bd-2")).unwrap();
+    let copied = open(copy.path());
+    assert!(
+        copied.recovery().rebuilt,
+        "the hints name the file that they were written to"
+    );
+    assert_eq!(copied.append(&event("bd-2")).unwrap().seq, 2);
+    assert_eq!(ids(copied.read().unwrap()), expected(2));
+}
+
+#[test]
+fn an_empty_last_segment_needs_a_whole_one_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = store_of(dir.path(), RECORDS);
+    forget_hints(dir.path());
+    fs::write(dir.path().join("log-00000000000000000006.jsonl"), "").unwrap();
+    let log = open(dir.path());
+    assert_eq!(log.append(&event("bd-6")).unwrap().seq, 6);
+    assert_eq!(ids(log.read().unwrap()), expected(6));
+    drop(log);
+    // A torn end in a segment that has a successor is corruption: it was durable before the next began.
+    forget_hints(dir.path());
+    fs::write(dir.path().join("log-00000000000000000006.jsonl"), "").unwrap();
+    fs::write(first_segment(dir.path()), &bytes[..bytes.len() - 3]).unwrap();
+    let start = line_ends(&bytes)[LAST] as u64;
+    assert_eq!(corrupt_at(dir.path()).0, start);
+    let error = Reader::<IssueEvent>::open(dir.path())
+        .unwrap()
+        .read()
+        .unwrap()
+        .find_map(Result::err)
+        .unwrap();
+    assert!(
+        matches!(error, Error::Corrupt { offset, .. } if offset == start),
+        "{error}"
+    );
+}
+
+#[test]
+fn recovery_twice_gives_the_same_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = store_of(dir.path(), RECORDS);
+    forget_hints(dir.path());
+    fs::write(first_segment(dir.path()), &bytes[..bytes.len() - 7]).unwrap();
+    drop(open(dir.path()));
+    let once = fs::read(first_segment(dir.path())).unwrap();
+    forget_hints(dir.path());
+    let log = open(dir.path());
+    assert_eq!(log.recovery().cut_bytes, 0);
+    assert_eq!(fs::read(first_segment(dir.path())).unwrap(), once);
+    assert_eq!(names(&dir.path().join("quarantine")).len(), 1);
+}

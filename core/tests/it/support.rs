@@ -1,0 +1,230 @@
+//! What several areas need: events, a storage that can be told to fail, and child processes.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use strand_core::{
+    Disk, Issue, IssueEvent, Log, OpenMode, Options, Point, Probe, Record, Storage, StorageFile,
+};
+
+pub(crate) const TS: i64 = 1_706_540_000_123;
+
+pub(crate) fn event(id: &str) -> IssueEvent {
+    IssueEvent::add(Issue::new(id, "Mend the fence", TS), TS)
+}
+
+pub(crate) fn open(dir: &Path) -> Log {
+    Log::open(dir, Options::default()).unwrap()
+}
+
+/// A store with `count` records `bd-1`, `bd-2`, …, and the bytes of its only segment.
+pub(crate) fn store_of(dir: &Path, count: u64) -> Vec<u8> {
+    let log = open(dir);
+    for number in 1..=count {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+    }
+    std::fs::read(first_segment(dir)).unwrap()
+}
+
+pub(crate) fn first_segment(dir: &Path) -> PathBuf {
+    dir.join("log-00000000000000000001.jsonl")
+}
+
+pub(crate) fn ids(
+    records: impl Iterator<Item = strand_core::Result<Record<IssueEvent>>>,
+) -> Vec<String> {
+    records
+        .flat_map(|record| record.unwrap().events)
+        .map(|event| event.id)
+        .collect()
+}
+
+/// All names in a directory, sorted.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = dir
+        .read_dir()
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The end of each line, counted from the beginning of the file, 0 included.
+pub(crate) fn line_ends(bytes: &[u8]) -> Vec<usize> {
+    std::iter::once(0)
+        .chain(
+            bytes
+                .iter()
+                .enumerate()
+                .filter(|(_, byte)| **byte == b'\n')
+                .map(|(at, _)| at + 1),
+        )
+        .collect()
+}
+
+/// Starts this test binary again to run the test `name`, which sees `STRAND_CHILD` and then acts as a child.
+pub(crate) fn child(name: &str, dir: &Path, argument: &str) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env("STRAND_CHILD", argument)
+        .env("STRAND_DIR", dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap()
+}
+
+/// In a child: the directory and the argument. `None` when the test runs as a test.
+pub(crate) fn as_child() -> Option<(PathBuf, String)> {
+    Some((
+        std::env::var_os("STRAND_DIR")?.into(),
+        std::env::var("STRAND_CHILD").ok()?,
+    ))
+}
+
+/// Waits for a child's success, and kills it when it takes too long.
+pub(crate) fn finish(mut child: Child) {
+    let deadline = Instant::now() + Duration::from_mins(2);
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "a child failed: {status}");
+            return;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("a child hung");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The disk, with a note of each write and sync, and with failures on demand.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Recorder(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    calls: Vec<Call>,
+    fail_next_sync: bool,
+    write_next_only: Option<usize>,
+    fail_set_len: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Call {
+    Write { offset: u64, len: usize },
+    Sync,
+    At(Point),
+}
+
+impl Recorder {
+    pub(crate) fn take(&self) -> Vec<Call> {
+        std::mem::take(&mut self.0.lock().unwrap().calls)
+    }
+
+    pub(crate) fn fail_next_sync(&self) {
+        self.0.lock().unwrap().fail_next_sync = true;
+    }
+
+    /// Lets the next write store only so many bytes.
+    pub(crate) fn write_next_only(&self, bytes: usize) {
+        self.0.lock().unwrap().write_next_only = Some(bytes);
+    }
+
+    pub(crate) fn fail_set_len(&self, fail: bool) {
+        self.0.lock().unwrap().fail_set_len = fail;
+    }
+
+    fn note(&self, call: Call) {
+        self.0.lock().unwrap().calls.push(call);
+    }
+}
+
+impl Probe for Recorder {
+    fn hit(&self, point: Point) {
+        self.note(Call::At(point));
+    }
+}
+
+impl Storage for Recorder {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        let file = Disk.open(path, mode)?;
+        let is_log = path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("log-"));
+        Ok(if is_log {
+            Box::new(RecordedFile {
+                file,
+                recorder: self.clone(),
+            })
+        } else {
+            file
+        })
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        Disk.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.create_dir(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.sync_dir(dir)
+    }
+}
+
+#[derive(Debug)]
+struct RecordedFile {
+    file: Box<dyn StorageFile>,
+    recorder: Recorder,
+}
+
+impl StorageFile for RecordedFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let only = self.recorder.0.lock().unwrap().write_next_only.take();
+        let bytes = &bytes[..only.unwrap_or(bytes.len())];
+        self.recorder.note(Call::Write {
+            offset,
+            len: bytes.len(),
+        });
+        self.file.write_at(bytes, offset)
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        if self.recorder.0.lock().unwrap().fail_set_len {
+            return Err(io::Error::other("set_len was told to fail"));
+        }
+        self.file.set_len(len_bytes)
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        self.file.len_bytes()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if std::mem::take(&mut self.recorder.0.lock().unwrap().fail_next_sync) {
+            return Err(io::Error::other("the sync was told to fail"));
+        }
+        self.file.sync_data()?;
+        self.recorder.note(Call::Sync);
+        Ok(())
+    }
+}
