@@ -9,10 +9,11 @@ pub const RECORD_BYTES_MAX: usize = 4 << 20;
 /// The largest sequence number.
 pub const SEQ_MAX: u64 = (1 << 48) - 1;
 
-const CRC_KEY: &[u8] = br#"{"crc":""#;
+/// How every record begins. It can't stand inside a JSON string, where quotes are escaped.
+pub(crate) const RECORD_START: &[u8] = br#"{"crc":""#;
 const CRC_DIGITS: usize = 8;
 /// Where the bytes begin that the checksum covers.
-const CHECKED_FROM: usize = CRC_KEY.len() + CRC_DIGITS + br#"","#.len();
+const CHECKED_FROM: usize = RECORD_START.len() + CRC_DIGITS + br#"","#.len();
 const BATCH_KEY: &[u8] = br#""batch":"#;
 
 const _: () = assert!(CHECKED_FROM == 18);
@@ -114,7 +115,7 @@ impl EncodedPayload {
 /// Puts the checksum of a line without newline into its place.
 pub(crate) fn put_checksum(line: &mut [u8]) {
     let crc = crc32c::crc32c(line.get(CHECKED_FROM..).unwrap_or_default());
-    let digits = line.iter_mut().skip(CRC_KEY.len()).take(CRC_DIGITS);
+    let digits = line.iter_mut().skip(RECORD_START.len()).take(CRC_DIGITS);
     for (digit, shift) in digits.zip((0..CRC_DIGITS).rev()) {
         let value = crc >> (4 * shift) & 0xf;
         *digit = char::from_digit(value, 16).map_or(b'0', |c| c as u8);
@@ -124,10 +125,10 @@ pub(crate) fn put_checksum(line: &mut [u8]) {
 /// Checks the frame and the checksum of a line without newline; returns what the checksum covers.
 pub(crate) fn checked(line: &[u8]) -> Result<&[u8], CorruptReason> {
     let digits = line
-        .strip_prefix(CRC_KEY)
+        .strip_prefix(RECORD_START)
         .and_then(|rest| rest.get(..CRC_DIGITS));
     let stored = digits.and_then(hex).ok_or(CorruptReason::NotARecord)?;
-    let frame = line.get(CRC_KEY.len() + CRC_DIGITS..CHECKED_FROM);
+    let frame = line.get(RECORD_START.len() + CRC_DIGITS..CHECKED_FROM);
     if frame != Some(br#"","#) || line.last() != Some(&b'}') {
         return Err(CorruptReason::NotARecord);
     }

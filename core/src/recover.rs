@@ -9,7 +9,7 @@ use memchr::memchr;
 
 use crate::{
     CorruptReason,
-    format::{Header, Line},
+    format::{Header, Line, RECORD_START},
 };
 
 /// What the end of a segment is.
@@ -113,9 +113,13 @@ impl Scan {
         let parsed = text
             .ok_or(CorruptReason::Unterminated)
             .and_then(Line::parse);
-        if let Ok(Line { header, .. }) = parsed {
-            self.synced_seq = self.synced_seq.max(header.synced);
-        }
+        let synced = match &parsed {
+            Ok(line) => Some(line.header.synced),
+            Err(_) => text
+                .and_then(record_at_the_end)
+                .map(|line| line.header.synced),
+        };
+        self.synced_seq = self.synced_seq.max(synced.unwrap_or(0));
         if self.bad.is_some() {
             return None;
         }
@@ -168,4 +172,15 @@ impl Scan {
             },
         }
     }
+}
+
+/// The good record that a bad line ends with, if it does: damage to a newline joins two lines.
+///
+/// Only a few places are tried, so that no bytes can make this slow.
+fn record_at_the_end(line: &[u8]) -> Option<Line<'_>> {
+    const PLACES: usize = 8;
+    let starts = memchr::memmem::rfind_iter(line, RECORD_START).take(PLACES);
+    starts
+        .filter_map(|start| line.get(start..))
+        .find_map(|text| Line::parse(text).ok())
 }
