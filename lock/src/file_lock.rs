@@ -9,7 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Holder, LockError, SharedPage, holder, sys};
+use crate::{
+    Holder, LockError, SharedPage,
+    holder::{self, Myself},
+    sys,
+};
 
 /// An advisory lock on a file, shared or exclusive, freed by the kernel when its holder dies.
 ///
@@ -30,7 +34,7 @@ pub struct FileLock {
     page: Option<SharedPage>,
     path: Arc<Path>,
     gate: Gate,
-    owner_pid: u32,
+    me: Myself,
     totals: Totals,
 }
 
@@ -75,7 +79,7 @@ impl FileLock {
             page,
             path: path.into(),
             gate: Gate::default(),
-            owner_pid: std::process::id(),
+            me: Myself::new(),
             totals: Totals::default(),
         })
     }
@@ -153,7 +157,7 @@ impl FileLock {
     }
 
     fn acquire(&self, kind: Kind, limit: Limit) -> Result<Held<'_>, LockError> {
-        if std::process::id() != self.owner_pid {
+        if !self.me.is_this_process() {
             return Err(LockError::Forked {
                 path: self.path.to_path_buf(),
             });
@@ -194,7 +198,7 @@ impl FileLock {
         if kind == Kind::Exclusive
             && let Some(page) = self.touchable_page()
         {
-            holder::note(page);
+            holder::note(page, &self.me);
         }
         Ok(Held {
             lock: self,
@@ -222,7 +226,7 @@ impl FileLock {
     }
 
     fn release(&self, kind: Kind, acquired: Instant) -> Result<(), LockError> {
-        if std::process::id() != self.owner_pid {
+        if !self.me.is_this_process() {
             return Ok(()); // A forked child's copy of the guard: the lock is the parent's.
         }
         self.totals.released(acquired.elapsed());

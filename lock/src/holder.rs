@@ -1,8 +1,4 @@
-use std::{
-    fmt,
-    sync::{OnceLock, atomic::Ordering},
-    time::Duration,
-};
+use std::{fmt, ops::Range, sync::atomic::Ordering, time::Duration};
 
 use crate::{SharedPage, sys};
 
@@ -12,7 +8,8 @@ use crate::{SharedPage, sys};
 pub struct Holder {
     /// The process id.
     pub pid: u32,
-    /// How long the process had been running; a pid alone is reused.
+    /// How long the process had been running (a pid alone is reused), zero where the system does
+    /// not tell.
     pub running_for: Duration,
     /// The command line, cut to 64 bytes.
     pub command: String,
@@ -37,15 +34,16 @@ impl fmt::Display for Holder {
 
 /// What stands in the first words of a lock file's page.
 mod word {
+    use super::Range;
+
     pub(super) const PID: usize = 0;
     pub(super) const STARTED: usize = 1;
     pub(super) const SINCE_NS: usize = 2;
-    pub(super) const COMMAND: std::ops::Range<usize> = 8..16;
+    pub(super) const COMMAND: Range<usize> = 8..16;
 }
 
-/// Notes this process as the holder. The caller holds the lock.
-pub(crate) fn note(page: &SharedPage) {
-    let me = Myself::get();
+/// Notes `me` as the holder. The caller holds the lock.
+pub(crate) fn note(page: &SharedPage, me: &Myself) {
     page.u64(word::SINCE_NS)
         .store(sys::monotonic_ns(), Ordering::Relaxed);
     page.u64(word::STARTED).store(me.started, Ordering::Relaxed);
@@ -63,64 +61,132 @@ pub(crate) fn clear(page: &SharedPage) {
 
 /// Reads the note, unless it is from a process that has ended.
 pub(crate) fn read(page: &SharedPage) -> Option<Holder> {
-    let pid = u32::try_from(page.u64(word::PID).load(Ordering::Acquire))
+    const LOOKS: usize = 8;
+    let look = || {
+        std::array::from_fn::<u64, { word::COMMAND.end }, _>(|index| {
+            page.u64(index).load(Ordering::Acquire)
+        })
+    };
+    // The lock may change hands meanwhile. Two equal looks in a row saw one note, since no two
+    // have the same time.
+    let note = (0..LOOKS).find_map(|_| {
+        let note = look();
+        (note == look()).then_some(note)
+    })?;
+    let pid = u32::try_from(note[word::PID])
         .ok()
         .filter(|pid| *pid != 0)?;
-    let started = page.u64(word::STARTED).load(Ordering::Relaxed);
-    if sys::process_started(pid).is_some_and(|now| now != started) {
-        return None;
+    let started = note[word::STARTED];
+    if started != UNKNOWN && sys::process_started(pid) != Some(started) {
+        return None; // It was killed, and its pid perhaps reused.
     }
-    let since_ns = page.u64(word::SINCE_NS).load(Ordering::Relaxed);
-    let bytes: Vec<u8> = word::COMMAND
-        .flat_map(|index| page.u64(index).load(Ordering::Relaxed).to_le_bytes())
+    let bytes: Vec<u8> = note
+        .iter()
+        .skip(word::COMMAND.start)
+        .flat_map(|word| word.to_le_bytes())
         .collect();
     let command = String::from_utf8_lossy(&bytes)
         .trim_end_matches('\0')
         .to_owned();
     Some(Holder {
         pid,
-        running_for: sys::running_for(started),
+        running_for: if started == UNKNOWN {
+            Duration::ZERO
+        } else {
+            sys::running_for(started)
+        },
         command,
-        held_for: Duration::from_nanos(sys::monotonic_ns().saturating_sub(since_ns)),
+        held_for: Duration::from_nanos(sys::monotonic_ns().saturating_sub(note[word::SINCE_NS])),
     })
 }
 
-struct Myself {
+/// Stands for a start that the system does not tell.
+const UNKNOWN: u64 = 0;
+
+/// This process, as its notes name it. Not kept in a static, because a forked child is another.
+#[derive(Debug)]
+pub(crate) struct Myself {
     pid: u32,
     started: u64,
     command: [u64; 8],
 }
 
 impl Myself {
-    fn get() -> &'static Self {
-        static MYSELF: OnceLock<Myself> = OnceLock::new();
-        // A forked child can't hold a lock (LockError::Forked) until it opens one of its own;
-        // by then the pid here may be its parent's, which only blurs a diagnostic.
-        MYSELF.get_or_init(|| {
-            let pid = std::process::id();
-            let mut args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
-            let program = args.next().unwrap_or_default();
-            let program = program
-                .rsplit(['/', '\\'])
-                .next()
-                .unwrap_or_default()
-                .to_owned();
-            let mut line = args.fold(program, |line, arg| line + " " + &arg);
-            line.truncate(line.floor_char_boundary(64));
-            let mut command = [0; 8];
-            for (value, chunk) in command.iter_mut().zip(line.as_bytes().chunks(8)) {
-                let mut bytes = [0; 8];
-                bytes
-                    .iter_mut()
-                    .zip(chunk)
-                    .for_each(|(to, from)| *to = *from);
-                *value = u64::from_le_bytes(bytes);
-            }
-            Self {
-                pid,
-                started: sys::process_started(pid).unwrap_or(0),
-                command,
-            }
-        })
+    pub(crate) fn new() -> Self {
+        let pid = std::process::id();
+        let mut args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
+        let program = args.next().unwrap_or_default();
+        let program = program
+            .rsplit(['/', '\\'])
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        Self {
+            pid,
+            started: sys::process_started(pid).unwrap_or(UNKNOWN),
+            command: words(&args.fold(program, |line, arg| line + " " + &arg)),
+        }
+    }
+
+    /// False in a child that was forked after [`Myself::new`].
+    pub(crate) fn is_this_process(&self) -> bool {
+        self.pid == std::process::id()
+    }
+}
+
+/// The text as words, cut to what they hold.
+fn words(text: &str) -> [u64; 8] {
+    let text = text.split_at(text.floor_char_boundary(64)).0;
+    let mut chunks = text.as_bytes().chunks(8);
+    std::array::from_fn(|_| {
+        let mut bytes = [0; 8];
+        let chunk = chunks.next().unwrap_or_default();
+        for (to, from) in bytes.iter_mut().zip(chunk) {
+            *to = *from;
+        }
+        u64::from_le_bytes(bytes)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_cut_between_characters_and_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let page = SharedPage::open(dir.path().join("page")).unwrap();
+        assert_eq!(read(&page), None);
+        let mut me = Myself::new();
+        me.command = words("tool é");
+        note(&page, &me);
+        let holder = read(&page).unwrap();
+        assert_eq!(
+            (holder.pid, holder.command.as_str()),
+            (std::process::id(), "tool é")
+        );
+        clear(&page);
+        assert_eq!(read(&page), None);
+
+        me.command = words(&"é".repeat(40));
+        note(&page, &me);
+        assert_eq!(read(&page).unwrap().command, "é".repeat(32));
+        me.command = words(&format!("x{}", "é".repeat(40)));
+        note(&page, &me);
+        assert_eq!(read(&page).unwrap().command, format!("x{}", "é".repeat(31)));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_reused_pid_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let page = SharedPage::open(dir.path().join("page")).unwrap();
+        let mut me = Myself::new();
+        me.started -= 1;
+        note(&page, &me);
+        assert_eq!(read(&page), None);
+        me.started = UNKNOWN;
+        note(&page, &me);
+        assert_eq!(read(&page).unwrap().running_for, Duration::ZERO);
     }
 }

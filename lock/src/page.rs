@@ -27,7 +27,7 @@ use crate::{PageError, sys};
 /// let (here, there) = (SharedPage::open(dir.path().join("page"))?, SharedPage::open(dir.path().join("page"))?);
 /// here.u64(7).store(42, Relaxed);
 /// assert_eq!(there.u64(7).load(Relaxed), 42);
-/// # Ok::<(), strand_lock::PageError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct SharedPage {

@@ -188,21 +188,33 @@ pub fn boot_id() -> String {
     id.map_or_else(|_| super::boot_time(), |id| id.trim().to_owned())
 }
 
-/// When a process started, in ticks of a hundredth of a second after boot. `None` when it does not run, or not on Linux.
+/// When a process started, in ticks of a hundredth of a second after boot. `None` when it has
+/// ended (a zombie holds no lock any more), when it can't be seen, and where the system does not tell.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn process_started(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command stands in parentheses and may hold spaces and parentheses itself.
     let (_, after_command) = stat.rsplit_once(") ")?;
-    after_command.split(' ').nth(19)?.parse().ok()
+    let mut fields = after_command.split(' ');
+    let state = fields.next()?;
+    if ["Z", "X", "x"].contains(&state) {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn running_for(started: u64) -> Duration {
     let up = Duration::from_nanos(nanoseconds(rustix::time::clock_gettime(ClockId::Boottime)));
     up.saturating_sub(Duration::from_millis(started.saturating_mul(10)))
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn process_started(_pid: u32) -> Option<u64> {
+    None
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn running_for(_started: u64) -> Duration {
     Duration::ZERO
 }

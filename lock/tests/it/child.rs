@@ -1,0 +1,147 @@
+//! Child processes: this test binary, run again with a role.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{ChildStdin, Command, Stdio},
+    sync::mpsc,
+};
+
+use crate::PATIENCE;
+
+const ROLE: &str = "STRAND_LOCK_TEST_ROLE";
+const DIR: &str = "STRAND_LOCK_TEST_DIR";
+/// Tells a child's messages from what the test harness prints.
+const MARK: &str = "@@";
+
+/// A child in a role. It ends with its role, or when its standard input is closed, or when this is dropped.
+pub(crate) struct Child {
+    process: std::process::Child,
+    input: Option<ChildStdin>,
+    messages: mpsc::Receiver<String>,
+}
+
+impl Child {
+    pub(crate) fn start(role: &str, dir: &Path) -> Self {
+        let mut process = command(role, dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let (sender, messages) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if let Some((_, message)) = line.split_once(MARK)
+                    && sender.send(message.to_owned()).is_err()
+                {
+                    break;
+                }
+            }
+        });
+        Self {
+            input: process.stdin.take(),
+            process,
+            messages,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The next message; panics when none comes.
+    pub(crate) fn hear(&self) -> String {
+        self.messages
+            .recv_timeout(PATIENCE)
+            .expect("the child says something")
+    }
+
+    pub(crate) fn expect(&self, message: &str) {
+        assert_eq!(self.hear(), message);
+    }
+
+    /// What it says from now on, until it (and whoever inherited its output) has ended.
+    pub(crate) fn hear_all(&mut self) -> Vec<String> {
+        self.close_input();
+        let mut all = Vec::new();
+        loop {
+            match self.messages.recv_timeout(PATIENCE) {
+                Ok(message) => all.push(message),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return all,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the child does not end: {all:?}"),
+            }
+        }
+    }
+
+    /// Has the child go on from [`wait_for_word`].
+    pub(crate) fn tell(&mut self, word: &str) {
+        writeln!(self.input.as_mut().unwrap(), "{word}").unwrap();
+    }
+
+    /// Has the child go on from [`wait_for_word`] for good.
+    pub(crate) fn close_input(&mut self) {
+        self.input = None;
+    }
+
+    /// `SIGKILL`; the child remains a zombie until [`Child::reap`] or drop.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+    }
+
+    /// Waits for the end of a child that was killed.
+    pub(crate) fn reap(&mut self) {
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// The command that runs this binary in a role.
+pub(crate) fn command(role: &str, dir: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "child::role", "--nocapture", "--test-threads=1"])
+        .env(ROLE, role)
+        .env(DIR, dir);
+    command
+}
+
+/// Says something to the parent; called in a child.
+pub(crate) fn say(message: impl std::fmt::Display) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{MARK}{message}").unwrap();
+    out.flush().unwrap();
+}
+
+/// Waits until the parent says something or is gone; called in a child.
+pub(crate) fn wait_for_word() {
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+/// Where children begin. Does nothing as a test of its own.
+#[test]
+fn role() {
+    let Ok(role) = std::env::var(ROLE) else {
+        return;
+    };
+    let dir = std::path::PathBuf::from(std::env::var_os(DIR).unwrap());
+    match role.as_str() {
+        "hold" => crate::processes::hold(&dir),
+        "acquire" => crate::processes::acquire(&dir),
+        "try" => crate::processes::try_all(&dir),
+        "linger" => crate::processes::linger(),
+        "hold_and_spawn" => crate::processes::hold_and_spawn(&dir),
+        "increment" => crate::processes::increment(&dir),
+        "intervals" => crate::processes::intervals(&dir),
+        "answer" => crate::page::answer(&dir),
+        #[cfg(unix)]
+        "hold_and_fork" => crate::fork::hold_and_fork(&dir),
+        _ => panic!("no such role: {role}"),
+    }
+}

@@ -1,0 +1,189 @@
+//! The shared page.
+
+use std::{fs, path::Path, sync::atomic::Ordering, time::Duration};
+
+use strand_lock::{PageError, SharedPage, SharedPageReader};
+
+use crate::{
+    PATIENCE,
+    child::{Child, say},
+    deadline,
+};
+
+/// Words of the page in these tests.
+const CALL: usize = 0;
+const ANSWER: usize = 1;
+const ROUNDS: u32 = 200;
+
+/// Sleeps until the word is something else than `old`; a wake that gets lost is a panic.
+fn wait_for_change(page: &SharedPage, word: usize, old: u32) -> u32 {
+    let deadline = deadline();
+    loop {
+        let now = page.u32(word).load(Ordering::Acquire);
+        if now != old {
+            return now;
+        }
+        assert!(std::time::Instant::now() < deadline, "nobody woke us");
+        // Beyond our own deadline and the other side's, so that only a wake helps.
+        page.wait(word, old, 2 * PATIENCE);
+    }
+}
+
+/// A child that answers each call.
+pub(crate) fn answer(dir: &Path) {
+    let page = SharedPage::open(dir.join("page")).unwrap();
+    for round in 1..=ROUNDS {
+        assert_eq!(wait_for_change(&page, CALL, round - 1), round);
+        page.u32(ANSWER).store(round, Ordering::Release);
+        page.wake_one(ANSWER);
+    }
+    say("answered");
+}
+
+#[test]
+fn processes_wake_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = SharedPage::open(dir.path().join("page")).unwrap();
+    let child = Child::start("answer", dir.path());
+    for round in 1..=ROUNDS {
+        page.u32(CALL).store(round, Ordering::Release);
+        page.wake_all(CALL);
+        assert_eq!(wait_for_change(&page, ANSWER, round - 1), round);
+    }
+    child.expect("answered");
+}
+
+#[test]
+fn a_reader_is_woken_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("page");
+    let page = SharedPage::open(&path).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let reader = SharedPageReader::open(&path).unwrap();
+            while reader.load_u32(CALL) == 0 {
+                reader.wait(CALL, 0, 2 * PATIENCE);
+            }
+            assert_eq!(reader.load_u64(5), 55);
+        });
+        page.u64(5).store(55, Ordering::Relaxed);
+        page.u32(CALL).store(1, Ordering::Release);
+        page.wake_all(CALL);
+    });
+}
+
+#[test]
+fn a_wait_ends_with_its_time_or_at_once_when_the_word_differs() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = SharedPage::open(dir.path().join("page")).unwrap();
+    page.wait(CALL, 0, Duration::from_millis(1));
+    page.wait(CALL, 0, Duration::ZERO);
+    page.wait(CALL, 1, 2 * PATIENCE);
+}
+
+#[test]
+fn every_word_is_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("page");
+    let page = SharedPage::open(&path).unwrap();
+    for index in 0..SharedPage::U64_WORDS {
+        page.u64(index).store(index as u64 + 1, Ordering::Relaxed);
+    }
+    for (index, value) in (0..SharedPage::U32_WORDS).zip(1000..) {
+        page.u32(index).store(value, Ordering::Relaxed);
+    }
+    let reader = SharedPageReader::open(&path).unwrap();
+    for index in 0..SharedPage::U64_WORDS {
+        assert_eq!(reader.load_u64(index), index as u64 + 1);
+    }
+    for (index, value) in (0..SharedPage::U32_WORDS).zip(1000..) {
+        assert_eq!(reader.load_u32(index), value);
+    }
+    assert_eq!(fs::metadata(&path).unwrap().len(), SharedPage::BYTES);
+    assert_eq!(page.identity().unwrap(), reader.identity().unwrap());
+}
+
+#[test]
+#[should_panic(expected = "32-bit words")]
+fn a_word_behind_the_page_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = SharedPage::open(dir.path().join("page")).unwrap();
+    page.u32(SharedPage::U32_WORDS).load(Ordering::Relaxed);
+}
+
+#[test]
+fn a_long_file_is_not_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("page");
+    fs::write(&path, vec![7; 9000]).unwrap();
+    let page = SharedPage::open(&path).unwrap();
+    page.check().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), vec![7; 9000]);
+}
+
+#[test]
+fn a_reader_creates_and_lengthens_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("page");
+    let error = SharedPageReader::open(&path).unwrap_err();
+    assert!(
+        matches!(error, PageError::Io { op: "open", .. }),
+        "{error:?}"
+    );
+    assert!(!path.exists());
+    fs::write(&path, "short").unwrap();
+    let error = SharedPageReader::open(&path).unwrap_err();
+    assert!(matches!(error, PageError::Truncated { len_bytes: 5, .. }));
+    assert_eq!(fs::read(&path).unwrap(), b"short");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_page_cut_short_is_told_and_can_be_opened_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("page");
+    let page = SharedPage::open(&path).unwrap();
+    let reader = SharedPageReader::open(&path).unwrap();
+    page.u64(1).store(1, Ordering::Relaxed);
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for len_bytes in [4095, 0] {
+        file.set_len(len_bytes).unwrap();
+        for error in [page.check().unwrap_err(), reader.check().unwrap_err()] {
+            let PageError::Truncated {
+                len_bytes: found, ..
+            } = error
+            else {
+                panic!("{error}");
+            };
+            assert_eq!(found, len_bytes);
+        }
+    }
+    let new = SharedPage::open(&path).unwrap();
+    new.check().unwrap();
+    assert_eq!(new.u64(1).load(Ordering::Relaxed), 0);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_deleted_page_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("page");
+    let page = SharedPage::open(&path).unwrap();
+    let reader = SharedPageReader::open(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    for error in [page.check().unwrap_err(), reader.check().unwrap_err()] {
+        assert!(matches!(error, PageError::Deleted { .. }), "{error}");
+    }
+    let new = SharedPage::open(&path).unwrap();
+    assert_ne!(new.identity().unwrap(), page.identity().unwrap());
+}
+
+#[test]
+fn a_copy_has_another_identity() {
+    let dir = tempfile::tempdir().unwrap();
+    let (original, copy) = (dir.path().join("page"), dir.path().join("copy"));
+    let page = SharedPage::open(&original).unwrap();
+    fs::copy(&original, &copy).unwrap();
+    let copied = SharedPage::open(&copy).unwrap();
+    assert_ne!(page.identity().unwrap(), copied.identity().unwrap());
+}
