@@ -4,7 +4,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -162,7 +162,7 @@ impl FileLock {
                 path: self.path.to_path_buf(),
             });
         }
-        let started = Instant::now();
+        let started_ns = sys::monotonic_ns();
         let mut contended = false;
         let refuse = || match limit {
             Limit::Now => LockError::Contended {
@@ -170,7 +170,7 @@ impl FileLock {
             },
             Limit::None | Limit::Until(_) => LockError::Timeout {
                 path: self.path.to_path_buf(),
-                waited: started.elapsed(),
+                waited: Duration::from_nanos(sys::monotonic_ns().saturating_sub(started_ns)),
                 holder: self.holder().map(Box::new),
             },
         };
@@ -187,24 +187,28 @@ impl FileLock {
             };
             if !self.file.try_lock(kind == Kind::Exclusive).map_err(io)? {
                 contended = true;
+                if limit.left(RECHECK).is_none() {
+                    return Err(refuse());
+                }
                 while !self.try_lock_as_waiter(kind).map_err(io)? {
                     self.sleep(kind, limit.left(RECHECK).ok_or_else(refuse)?);
                 }
             }
         }
         entry.complete();
-        let acquired = Instant::now();
-        self.totals.acquired(contended, acquired - started);
+        let held = Held {
+            lock: self,
+            kind,
+            acquired_ns: sys::monotonic_ns(),
+        };
+        self.totals
+            .acquired(contended, held.acquired_ns.saturating_sub(started_ns));
         if kind == Kind::Exclusive
             && let Some(page) = self.touchable_page()
         {
-            holder::note(page, &self.me);
+            holder::note(page, &self.me, held.acquired_ns);
         }
-        Ok(Held {
-            lock: self,
-            kind,
-            acquired,
-        })
+        Ok(held)
     }
 
     /// Announces a waiter, then tries; in this order, so that an unlock after a failed try sees the
@@ -225,11 +229,12 @@ impl FileLock {
         }
     }
 
-    fn release(&self, kind: Kind, acquired: Instant) -> Result<(), LockError> {
+    fn release(&self, kind: Kind, acquired_ns: u64) -> Result<(), LockError> {
         if !self.me.is_this_process() {
             return Ok(()); // A forked child's copy of the guard: the lock is the parent's.
         }
-        self.totals.released(acquired.elapsed());
+        self.totals
+            .released(sys::monotonic_ns().saturating_sub(acquired_ns));
         self.gate.leave(kind, || {
             let page = self.touchable_page();
             if kind == Kind::Exclusive
@@ -260,7 +265,7 @@ impl FileLock {
 
     /// The page, unless somebody cut the file short, which would make touching it fatal.
     fn touchable_page(&self) -> Option<&SharedPage> {
-        self.page.as_ref().filter(|page| page.check().is_ok())
+        self.page.as_ref().filter(|page| page.is_whole())
     }
 }
 
@@ -313,6 +318,8 @@ struct GateState {
     closed: bool,
     /// Threads that hold it shared.
     shared: usize,
+    /// Threads that sleep until this changes.
+    waiting: usize,
 }
 
 impl Gate {
@@ -342,11 +349,22 @@ impl Gate {
             }
             *contended = true;
             let left = limit.left(Duration::from_secs(1))?;
+            state.waiting += 1;
             state = self
                 .changed
                 .wait_timeout(state, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
+            state.waiting -= 1;
+        }
+    }
+
+    /// Has the sleepers look at the changed state. A system call, so not without sleepers.
+    fn wake(&self, state: MutexGuard<'_, GateState>) {
+        let waiting = state.waiting;
+        drop(state);
+        if waiting > 0 {
+            self.changed.notify_all();
         }
     }
 
@@ -362,8 +380,7 @@ impl Gate {
             Ok(())
         };
         state.closed = false;
-        drop(state);
-        self.changed.notify_all();
+        self.wake(state);
         result
     }
 }
@@ -394,8 +411,7 @@ impl GateEntry<'_> {
             let mut state = self.gate.state();
             state.closed = false;
             state.shared = 1;
-            drop(state);
-            self.gate.changed.notify_all();
+            self.gate.wake(state);
         }
         self.stage = Stage::Completed;
     }
@@ -404,8 +420,9 @@ impl GateEntry<'_> {
 impl Drop for GateEntry<'_> {
     fn drop(&mut self) {
         if self.stage == Stage::Closed {
-            self.gate.state().closed = false;
-            self.gate.changed.notify_all();
+            let mut state = self.gate.state();
+            state.closed = false;
+            self.gate.wake(state);
         }
     }
 }
@@ -414,12 +431,12 @@ impl Drop for GateEntry<'_> {
 struct Held<'a> {
     lock: &'a FileLock,
     kind: Kind,
-    acquired: Instant,
+    acquired_ns: u64,
 }
 
 impl Held<'_> {
     fn unlock(self) -> Result<(), LockError> {
-        let result = self.lock.release(self.kind, self.acquired);
+        let result = self.lock.release(self.kind, self.acquired_ns);
         std::mem::forget(self);
         result
     }
@@ -428,7 +445,7 @@ impl Held<'_> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         // Drop can't report; closing the file frees the lock at the latest.
-        drop(self.lock.release(self.kind, self.acquired));
+        drop(self.lock.release(self.kind, self.acquired_ns));
     }
 }
 
@@ -483,7 +500,7 @@ pub struct Counters {
 #[derive(Debug, Default)]
 struct Totals {
     acquisitions: AtomicU64,
-    contended: AtomicU32,
+    contended: AtomicU64,
     wait_ns: AtomicU64,
     hold_ns: AtomicU64,
     longest_wait_ns: AtomicU64,
@@ -491,22 +508,23 @@ struct Totals {
 }
 
 impl Totals {
-    fn acquired(&self, contended: bool, wait: Duration) {
+    fn acquired(&self, contended: bool, wait_ns: u64) {
         self.acquisitions.fetch_add(1, Ordering::Relaxed);
-        self.contended
-            .fetch_add(contended.into(), Ordering::Relaxed);
-        add(wait, &self.wait_ns, &self.longest_wait_ns);
+        if contended {
+            self.contended.fetch_add(1, Ordering::Relaxed);
+        }
+        add(wait_ns, &self.wait_ns, &self.longest_wait_ns);
     }
 
-    fn released(&self, hold: Duration) {
-        add(hold, &self.hold_ns, &self.longest_hold_ns);
+    fn released(&self, hold_ns: u64) {
+        add(hold_ns, &self.hold_ns, &self.longest_hold_ns);
     }
 
     fn read(&self) -> Counters {
         let time = |ns: &AtomicU64| Duration::from_nanos(ns.load(Ordering::Relaxed));
         Counters {
             acquisitions: self.acquisitions.load(Ordering::Relaxed),
-            contended: self.contended.load(Ordering::Relaxed).into(),
+            contended: self.contended.load(Ordering::Relaxed),
             wait: time(&self.wait_ns),
             hold: time(&self.hold_ns),
             longest_wait: time(&self.longest_wait_ns),
@@ -515,8 +533,7 @@ impl Totals {
     }
 }
 
-fn add(time: Duration, total_ns: &AtomicU64, longest_ns: &AtomicU64) {
-    let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+fn add(ns: u64, total_ns: &AtomicU64, longest_ns: &AtomicU64) {
     total_ns.fetch_add(ns, Ordering::Relaxed);
     longest_ns.fetch_max(ns, Ordering::Relaxed);
 }

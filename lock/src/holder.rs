@@ -42,10 +42,9 @@ mod word {
     pub(super) const COMMAND: Range<usize> = 8..16;
 }
 
-/// Notes `me` as the holder. The caller holds the lock.
-pub(crate) fn note(page: &SharedPage, me: &Myself) {
-    page.u64(word::SINCE_NS)
-        .store(sys::monotonic_ns(), Ordering::Relaxed);
+/// Notes `me` as the holder since a time of [`sys::monotonic_ns`]. The caller holds the lock.
+pub(crate) fn note(page: &SharedPage, me: &Myself, since_ns: u64) {
+    page.u64(word::SINCE_NS).store(since_ns, Ordering::Relaxed);
     page.u64(word::STARTED).store(me.started, Ordering::Relaxed);
     for (index, value) in word::COMMAND.zip(me.command) {
         page.u64(index).store(value, Ordering::Relaxed);
@@ -159,7 +158,7 @@ mod tests {
         assert_eq!(read(&page), None);
         let mut me = Myself::new();
         me.command = words("tool é");
-        note(&page, &me);
+        note(&page, &me, 1);
         let holder = read(&page).unwrap();
         assert_eq!(
             (holder.pid, holder.command.as_str()),
@@ -169,10 +168,10 @@ mod tests {
         assert_eq!(read(&page), None);
 
         me.command = words(&"é".repeat(40));
-        note(&page, &me);
+        note(&page, &me, 1);
         assert_eq!(read(&page).unwrap().command, "é".repeat(32));
         me.command = words(&format!("x{}", "é".repeat(40)));
-        note(&page, &me);
+        note(&page, &me, 1);
         assert_eq!(read(&page).unwrap().command, format!("x{}", "é".repeat(31)));
     }
 
@@ -183,10 +182,10 @@ mod tests {
         let page = SharedPage::open(dir.path().join("page")).unwrap();
         let mut me = Myself::new();
         me.started -= 1;
-        note(&page, &me);
+        note(&page, &me, 1);
         assert_eq!(read(&page), None);
         me.started = UNKNOWN;
-        note(&page, &me);
+        note(&page, &me, 1);
         assert_eq!(read(&page).unwrap().running_for, Duration::ZERO);
     }
 }

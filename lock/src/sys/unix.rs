@@ -24,7 +24,8 @@ use super::FileState;
 /// puts `/dev/null` in the descriptor's place.
 #[derive(Debug)]
 pub(crate) struct LockFile {
-    file: File,
+    /// `None` only while being dropped.
+    file: Option<File>,
 }
 
 impl LockFile {
@@ -34,7 +35,11 @@ impl LockFile {
         let mut inherited = fork::inherited();
         let file = open()?;
         inherited.push(file.as_raw_fd());
-        Ok(Self { file })
+        Ok(Self { file: Some(file) })
+    }
+
+    fn file(&self) -> &File {
+        self.file.as_ref().expect("open until dropped")
     }
 
     /// Takes the lock if it is free; false when it is not.
@@ -44,7 +49,7 @@ impl LockFile {
         } else {
             FlockOperation::NonBlockingLockShared
         };
-        match rustix::io::retry_on_intr(|| rustix::fs::flock(&self.file, operation)) {
+        match rustix::io::retry_on_intr(|| rustix::fs::flock(self.file(), operation)) {
             Ok(()) => Ok(true),
             Err(Errno::WOULDBLOCK) => Ok(false),
             Err(error) => Err(error.into()),
@@ -53,18 +58,20 @@ impl LockFile {
 
     pub(crate) fn unlock(&self) -> io::Result<()> {
         Ok(rustix::io::retry_on_intr(|| {
-            rustix::fs::flock(&self.file, FlockOperation::Unlock)
+            rustix::fs::flock(self.file(), FlockOperation::Unlock)
         })?)
     }
 }
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        let descriptor = self.file.as_raw_fd();
+        let descriptor = self.file().as_raw_fd();
         let mut inherited = fork::inherited();
         if let Some(index) = inherited.iter().position(|other| *other == descriptor) {
             inherited.swap_remove(index);
         }
+        // Closed while nobody can fork: a child born after the note is gone would keep the file open.
+        self.file = None;
     }
 }
 
