@@ -1,1 +1,229 @@
-//! Placeholder
+//! Stress harness for strand: real processes that write to one log at the same time, some of them
+//! killed, and an oracle that knows no tolerance.
+//!
+//! [`run`] does one run and judges it; the `strand-stress` binary is a thin shell around it.
+//! The verdict is made from three sources that do not know of each other: what the agents were
+//! told ([`ledger`]), the bytes in the files ([`stored`]), and the moments at which the lock was
+//! held ([`control`] and the intervals in the ledger). [`oracle::judge`] puts them together and is
+//! a pure function.
+
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod config;
+pub mod control;
+pub mod crc32c;
+pub mod examine;
+pub mod ledger;
+pub mod oracle;
+pub mod parent;
+pub mod payload;
+pub mod report;
+pub mod stored;
+pub mod violation;
+pub mod wire;
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::config::{Config, UsageError};
+use crate::ledger::Ledger;
+use crate::oracle::Evidence;
+use crate::parent::{EnvironmentError, Places};
+use crate::payload::{PayloadError, PayloadSource, Payloads};
+use crate::report::{Facts, Report, Verdict};
+use crate::stored::EventText;
+use crate::violation::Violation;
+
+/// How much of what the agents said on standard error is in the report.
+const STDERR_BYTES_MAX: u64 = 16 << 10;
+
+/// A run that could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration makes no sense; nothing was started.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// Something outside the log made the run impossible.
+    #[error("{message}")]
+    Environment {
+        /// What.
+        message: String,
+        /// Where the store is, when there already was one.
+        store: Option<PathBuf>,
+    },
+}
+
+impl RunError {
+    fn environment(message: impl Into<String>) -> RunError {
+        RunError::Environment { message: message.into(), store: None }
+    }
+
+    /// The exit status of the harness.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            RunError::Usage(_) => 2,
+            RunError::Environment { .. } => Verdict::Environment.exit_status(),
+        }
+    }
+}
+
+impl From<PayloadError> for RunError {
+    /// A file that is no list of events is the caller's mistake; one that cannot be read is not.
+    fn from(error: PayloadError) -> RunError {
+        let text = agent::describe(&error);
+        match error {
+            PayloadError::Read { .. } => RunError::environment(text),
+            PayloadError::Empty { .. } | PayloadError::Invalid { .. } => {
+                RunError::Usage(UsageError(text))
+            }
+        }
+    }
+}
+
+/// Does one run and judges it. `exe` is the `strand-stress` binary, which the agents are started
+/// from; `progress` is told now and then how many operations were acknowledged.
+///
+/// The store is in a directory of its own, which is removed after a run that passed, unless
+/// [`Config::keep`] is set; [`Report::store`] says where it was kept.
+///
+/// # Errors
+/// [`RunError::Usage`] before anything was done; [`RunError::Environment`] when a directory could
+/// not be made or a process not be started. Every process that was started is reaped.
+pub fn run(
+    config: &Config,
+    exe: &Path,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Report, RunError> {
+    config.validate()?;
+    let source = payload_source(config)?;
+    let payloads = Payloads::open(&source, config.seed, config.writes)?;
+    payloads.check(config.agents)?;
+    let run_dir = make_run_dir(config)?;
+    let places = Places {
+        store: run_dir.path().join("store"),
+        control: run_dir.path().join("control"),
+        stderr: run_dir.path().join("agents.stderr"),
+    };
+    fs::create_dir(&places.store)
+        .map_err(|error| RunError::environment(format!("{}: {error}", places.store.display())))?;
+    match parent::run(config, &source, exe, &places, progress) {
+        Ok(outcome) => judge(config, &payloads, &places, outcome, run_dir),
+        Err(EnvironmentError(message)) => {
+            let store = Some(run_dir.keep().join("store"));
+            Err(RunError::Environment { message, store })
+        }
+    }
+}
+
+/// Examines the store, judges, and keeps or removes the directory of the run.
+fn judge(
+    config: &Config,
+    payloads: &Payloads,
+    places: &Places,
+    outcome: parent::Outcome,
+    run_dir: TempDir,
+) -> Result<Report, RunError> {
+    let parent::Outcome { mut ledger, go_ns, hang, spawned, killed } = outcome;
+    let mut violations = Vec::new();
+    let mut stored = 0;
+    if hang.is_none() {
+        if config.kills() {
+            // What recovery starts from: if it goes wrong, this is what to look at.
+            let as_left = run_dir.path().join("as-left");
+            examine::copy_store(&places.store, &as_left).map_err(|error| {
+                RunError::environment(format!("{}: {error}", as_left.display()))
+            })?;
+        }
+        let copy = run_dir.path().join("store-before-the-last-append");
+        let examination = examine::examine(&places.store, &copy, killed > 0);
+        stored = examination.records.len() as u64;
+        ledger.views.extend(examination.views);
+        let expected = |agent, write| expected_event(payloads, agent, write);
+        violations = oracle::judge(&Evidence {
+            agents: config.agents,
+            writes: config.writes,
+            synced: config.durability == config::Durability::Synced,
+            ledger: &ledger,
+            records: &examination.records,
+            bad_lines: &examination.bad_lines,
+            expected: &expected,
+        });
+        violations.extend(examination.violations);
+        let reaped = ledger.incarnations.len() as u64;
+        if reaped != spawned {
+            let detail = format!("{spawned} processes were started and {reaped} reaped");
+            violations.push(Violation::Protocol { detail });
+        }
+    }
+    let facts =
+        Facts { config, ledger: &ledger, go_ns, stored, spawned, killed, violations, hang };
+    let mut report = Report::new(facts);
+    report.agents_stderr = read_start(&places.stderr);
+    if report.verdict != Verdict::Pass || config.keep {
+        keep(&mut report, &ledger, run_dir).map_err(RunError::environment)?;
+    } else {
+        let path = run_dir.path().to_owned();
+        run_dir.close().map_err(|error| {
+            RunError::environment(format!("cannot remove {}: {error}", path.display()))
+        })?;
+    }
+    Ok(report)
+}
+
+/// Keeps the run's directory, with the report and the ledger beside the store.
+fn keep(report: &mut Report, ledger: &Ledger, run_dir: TempDir) -> Result<(), String> {
+    let dir = run_dir.keep();
+    report.store = Some(dir.join("store"));
+    let write = |name: &str, text: String| {
+        let path = dir.join(name);
+        fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    write("report.json", report.to_json())?;
+    write("ledger.json", serde_json::to_string(ledger).map_err(|error| error.to_string())?)
+}
+
+fn payload_source(config: &Config) -> Result<PayloadSource, RunError> {
+    Ok(match (&config.payload, config.payload_bytes) {
+        (Some(path), _) => {
+            let path = path.canonicalize().map_err(|error| {
+                RunError::environment(format!("cannot read the events in {}: {error}", path.display()))
+            })?;
+            PayloadSource::File { path }
+        }
+        (None, Some(record_bytes)) => PayloadSource::Padded { record_bytes },
+        (None, None) => PayloadSource::Small,
+    })
+}
+
+fn make_run_dir(config: &Config) -> Result<TempDir, RunError> {
+    let parent = config.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let cannot = |error: std::io::Error| {
+        RunError::environment(format!("cannot make a directory in {}: {error}", parent.display()))
+    };
+    let parent = parent.canonicalize().map_err(cannot)?;
+    tempfile::Builder::new()
+        .prefix(&format!("strand-stress-{}-", config.seed))
+        .tempdir_in(parent)
+        .map_err(cannot)
+}
+
+/// The event that an agent gave to the log. The payloads of the whole run were checked before it
+/// began, so that one that cannot be made any more compares unequal to everything.
+fn expected_event(payloads: &Payloads, agent: u32, write: u32) -> EventText {
+    let json = payloads.expected(agent, write);
+    json.ok().and_then(|json| EventText::parse(&json).ok()).unwrap_or_default()
+}
+
+fn read_start(path: &Path) -> String {
+    let mut bytes = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(STDERR_BYTES_MAX).read_to_end(&mut bytes));
+    match read {
+        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) => format!("{}: {error}", path.display()),
+    }
+}

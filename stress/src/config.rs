@@ -1,0 +1,304 @@
+//! What one run does: the flags of the command line, checked, and turned back into a replay line.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Most agents in one run: each has one bit in the shared page of [`crate::control`].
+pub const AGENTS_MAX: u32 = 10_000;
+/// Most writes of one agent.
+pub const WRITES_MAX: u32 = 10_000_000;
+/// Longest time the watchdog may be told to wait.
+pub const TIMEOUT_S_MAX: u64 = 7 * 24 * 3600;
+
+/// Whether agents are processes or threads of one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Every agent is a process of its own with a log of its own.
+    Process,
+    /// All agents are threads of one child process and share one log.
+    Thread,
+}
+
+/// The durability that agents ask of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// An acknowledged append survives power loss.
+    Synced,
+    /// An acknowledged append survives the death of its process.
+    Buffered,
+}
+
+/// A deliberate misdeed of agent 0 that the harness has to notice. For tests of the harness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Sabotage {
+    /// Hang for ever while holding the lock.
+    Hang,
+    /// Acknowledge the first write without having made it.
+    Skip,
+    /// Make the first write twice and acknowledge it once.
+    Repeat,
+    /// Exit in the middle of the first write without having been killed.
+    Die,
+}
+
+/// Everything that decides what a run does. Two runs with one `Config` differ only in scheduling.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each one is a flag of the command line"
+)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
+pub struct Config {
+    /// Agents that write at the same time
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub agents: u32,
+    /// Writes of each agent
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub writes: u32,
+    /// Runs, each with the next seed; the first failure ends them
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub iterations: u32,
+    /// Decides payloads and victims [default: a fresh one, printed]
+    #[arg(long, default_value_t = fresh_seed(), hide_default_value = true, value_name = "S")]
+    pub seed: u64,
+    /// Agents are processes, or threads of one process
+    #[arg(long, value_enum, default_value_t = Mode::Process)]
+    pub mode: Mode,
+    /// Start a new process for each write
+    #[arg(long)]
+    pub one_shot: bool,
+    /// What an acknowledgement promises
+    #[arg(long, value_enum, default_value_t = Durability::Synced)]
+    pub durability: Durability,
+    /// Take the events from this JSONL file instead of making them up
+    #[arg(long, value_name = "FILE")]
+    pub payload: Option<PathBuf>,
+    /// Pad each record to about this size
+    #[arg(long, value_name = "BYTES")]
+    pub payload_bytes: Option<usize>,
+    /// SIGKILL random agents at this mean rate and start successors
+    #[arg(long, default_value_t = 0.0, value_name = "R")]
+    pub kill_per_second: f64,
+    /// A run that takes longer is a hang: reported, and every child reaped
+    #[arg(long, default_value_t = 120, value_name = "N")]
+    pub timeout_s: u64,
+    /// An existing directory to make the store's directory in [default: the system's temporary one]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Keep the store also after a run that passed
+    #[arg(long)]
+    pub keep: bool,
+    /// Write the report of the last (or failed) run to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Print how evenly the agents were served
+    #[arg(long)]
+    pub report_starvation: bool,
+    /// Print the verdict only
+    #[arg(long)]
+    pub quiet: bool,
+    /// A misdeed of agent 0 that the harness has to notice
+    #[arg(long, value_enum, hide = true, value_name = "MISDEED")]
+    pub sabotage: Option<Sabotage>,
+}
+
+impl Default for Config {
+    /// What `strand-stress run` does without a flag, but with seed 1.
+    fn default() -> Config {
+        Config {
+            agents: 5,
+            writes: 20,
+            iterations: 1,
+            seed: 1,
+            mode: Mode::Process,
+            one_shot: false,
+            durability: Durability::Synced,
+            payload: None,
+            payload_bytes: None,
+            kill_per_second: 0.0,
+            timeout_s: 120,
+            dir: None,
+            keep: false,
+            json: None,
+            report_starvation: false,
+            quiet: false,
+            sabotage: None,
+        }
+    }
+}
+
+/// A combination of flags that makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+impl Config {
+    /// Checks each limit and each combination.
+    ///
+    /// # Errors
+    /// [`UsageError`] names the flag and its limit; nothing was started.
+    pub fn validate(&self) -> Result<(), UsageError> {
+        within("--agents", u64::from(self.agents), u64::from(AGENTS_MAX))?;
+        within("--writes", u64::from(self.writes), u64::from(WRITES_MAX))?;
+        within("--iterations", u64::from(self.iterations), u64::from(u32::MAX))?;
+        within("--timeout-s", self.timeout_s, TIMEOUT_S_MAX)?;
+        if !self.kill_per_second.is_finite() || !(0.0..=10_000.0).contains(&self.kill_per_second) {
+            return usage("--kill-per-second takes a number from 0 to 10000");
+        }
+        if self.one_shot && self.mode == Mode::Thread {
+            return usage("--one-shot starts a process for each write; it excludes --mode thread");
+        }
+        if self.payload.is_some() && self.payload_bytes.is_some() {
+            return usage("--payload and --payload-bytes exclude each other");
+        }
+        Ok(())
+    }
+
+    /// All operations that a complete run invokes.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        u64::from(self.agents) * u64::from(self.writes)
+    }
+
+    /// Whether processes are killed during the run.
+    #[must_use]
+    pub fn kills(&self) -> bool {
+        self.kill_per_second > 0.0
+    }
+
+    /// The arguments that repeat this run: every flag that decides what happens in it.
+    #[must_use]
+    pub fn replay_arguments(&self) -> Vec<String> {
+        let mut arguments: Vec<String> = Vec::new();
+        let mut flag = |name: &str, value: Option<String>| {
+            arguments.push(name.to_owned());
+            arguments.extend(value);
+        };
+        flag("--seed", Some(self.seed.to_string()));
+        flag("--agents", Some(self.agents.to_string()));
+        flag("--writes", Some(self.writes.to_string()));
+        flag("--mode", Some(value_name(self.mode)));
+        flag("--durability", Some(value_name(self.durability)));
+        flag("--kill-per-second", Some(self.kill_per_second.to_string()));
+        flag("--timeout-s", Some(self.timeout_s.to_string()));
+        if self.one_shot {
+            flag("--one-shot", None);
+        }
+        if let Some(path) = &self.payload {
+            flag("--payload", Some(shell_word(&path.display().to_string())));
+        }
+        if let Some(bytes) = self.payload_bytes {
+            flag("--payload-bytes", Some(bytes.to_string()));
+        }
+        if let Some(dir) = &self.dir {
+            flag("--dir", Some(shell_word(&dir.display().to_string())));
+        }
+        if let Some(sabotage) = self.sabotage {
+            flag("--sabotage", Some(value_name(sabotage)));
+        }
+        arguments
+    }
+
+    /// One line for a shell that repeats this run.
+    #[must_use]
+    pub fn replay_line(&self) -> String {
+        format!("cargo xtask stress {}", self.replay_arguments().join(" "))
+    }
+}
+
+/// A seed that no earlier run had, small enough to survive tools that keep numbers as doubles.
+#[must_use]
+pub fn fresh_seed() -> u64 {
+    u64::from(rand::random::<u32>())
+}
+
+fn value_name(value: impl clap::ValueEnum) -> String {
+    value
+        .to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:=@".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+fn within(flag: &str, value: u64, max: u64) -> Result<(), UsageError> {
+    if (1..=max).contains(&value) {
+        Ok(())
+    } else {
+        usage(format!("{flag} takes a number from 1 to {max}, not {value}"))
+    }
+}
+
+fn usage(message: impl Into<String>) -> Result<(), UsageError> {
+    Err(UsageError(message.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    #[test]
+    fn the_replay_line_means_the_same_run() {
+        let config = Config {
+            seed: 77,
+            agents: 3,
+            writes: 9,
+            one_shot: true,
+            durability: Durability::Buffered,
+            payload: Some(PathBuf::from("a b's.jsonl")),
+            kill_per_second: 12.5,
+            timeout_s: 9,
+            sabotage: Some(Sabotage::Repeat),
+            ..Config::default()
+        };
+        assert!(config.replay_line().contains(r"--payload 'a b'\''s.jsonl'"));
+        let unquoted = config.replay_arguments().into_iter().map(|word| {
+            word.strip_prefix('\'')
+                .and_then(|word| word.strip_suffix('\''))
+                .map_or(word.clone(), |word| word.replace(r"'\''", "'"))
+        });
+        let parsed = Flags::parse_from(std::iter::once("run".to_owned()).chain(unquoted)).config;
+        assert_eq!(parsed, config);
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_command_line() {
+        assert_eq!(Flags::parse_from(["run", "--seed", "1"]).config, Config::default());
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let refused = [
+            Config { agents: 0, ..Config::default() },
+            Config { agents: AGENTS_MAX + 1, ..Config::default() },
+            Config { writes: 0, ..Config::default() },
+            Config { timeout_s: 0, ..Config::default() },
+            Config { iterations: 0, ..Config::default() },
+            Config { kill_per_second: -1.0, ..Config::default() },
+            Config { kill_per_second: f64::NAN, ..Config::default() },
+            Config { one_shot: true, mode: Mode::Thread, ..Config::default() },
+            Config { payload: Some("x".into()), payload_bytes: Some(9), ..Config::default() },
+        ];
+        for config in refused {
+            assert!(config.validate().is_err(), "{config:?}");
+        }
+        assert_eq!(Config::default().validate(), Ok(()));
+    }
+}

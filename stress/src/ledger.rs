@@ -1,0 +1,333 @@
+//! What the agents were told, kept outside the store: built from their messages, one process at a
+//! time, and then put together.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::wire::{LockCounters, Message, Prefix};
+
+/// How an operation ended, as far as its agent could tell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub enum Outcome {
+    /// The log gave a receipt.
+    Acknowledged {
+        /// The number in the receipt.
+        seq: u64,
+        /// Immediately after the call returned.
+        ack_ns: u64,
+    },
+    /// The log said that nothing was stored.
+    Rejected {
+        /// The error.
+        error: String,
+    },
+    /// The agent was killed, or the log could not say.
+    Unknown {
+        /// The error; empty when the agent was killed.
+        error: String,
+    },
+}
+
+/// One write of one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Operation {
+    /// Who.
+    pub agent: u32,
+    /// Which of its writes, from 1.
+    pub write: u32,
+    /// When it began: no later than the call.
+    pub invoke_ns: u64,
+    /// How it ended.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// The lock was held by `agent` in this interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Hold {
+    /// The holder.
+    pub agent: u32,
+    /// After the lock was taken.
+    pub from_ns: u64,
+    /// Before the lock was given back.
+    pub to_ns: u64,
+}
+
+/// A holder of the lock saw another agent marked as a holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Sighting {
+    /// The holder that looked.
+    pub agent: u32,
+    /// When.
+    pub at_ns: u64,
+    /// The other one.
+    pub other: u32,
+}
+
+/// What one read saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct View {
+    /// Who read, for the evidence.
+    pub reader: String,
+    /// Before the read.
+    pub begin_ns: u64,
+    /// What was seen.
+    pub prefix: Prefix,
+}
+
+/// The watermark, seen at some moment of an interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Watermark {
+    /// Before the look.
+    pub begin_ns: u64,
+    /// After the look.
+    pub end_ns: u64,
+    /// What was seen.
+    pub seq: u64,
+}
+
+/// How a process of an agent ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// It did all it was asked to.
+    Finished,
+    /// The harness killed it.
+    Killed,
+    /// It ended by itself before it should have.
+    Died {
+        /// Its exit status.
+        status: String,
+    },
+}
+
+/// One process, from its start to its reaping.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Incarnation {
+    /// The agents that it ran: one, or all of them as threads.
+    pub agents: Vec<u32>,
+    /// Its process id.
+    pub pid: u32,
+    /// Just before it was killed.
+    pub killed_ns: Option<u64>,
+    /// After it was reaped and its marks in the shared page were taken away.
+    pub reaped_ns: u64,
+    /// How it ended.
+    pub end: End,
+    /// Agents whose mark was still there although the process ended by itself.
+    pub left_holding: Vec<u32>,
+}
+
+/// Everything that was reported in one run.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Ledger {
+    /// In the order of their invocation by one process.
+    pub operations: Vec<Operation>,
+    /// Completed intervals.
+    pub holds: Vec<Hold>,
+    /// Marks of others seen.
+    pub sightings: Vec<Sighting>,
+    /// Reads.
+    pub views: Vec<View>,
+    /// Looks at the watermark.
+    pub watermarks: Vec<Watermark>,
+    /// Processes.
+    pub incarnations: Vec<Incarnation>,
+    /// The lock's counters, summed up over the processes (the longest ones: their maximum).
+    pub counters: LockCounters,
+    /// Duration of each acknowledged call.
+    pub append_ns: Vec<(u32, u64)>,
+    /// Messages that make no sense, and why.
+    pub protocol_errors: Vec<String>,
+    /// Reasons why a process could not go on that lie outside the log.
+    pub environment_errors: Vec<String>,
+    /// Reasons why a process could not go on that lie in the log.
+    pub fatal_errors: Vec<String>,
+}
+
+/// The ledger of one process while it runs.
+#[derive(Debug, Default)]
+pub struct Reporting {
+    ledger: Ledger,
+    /// The operation of each agent that has begun and not ended.
+    open: HashMap<u32, (u32, u64)>,
+    counters: LockCounters,
+    done: bool,
+}
+
+impl Reporting {
+    /// Enters one message.
+    pub fn take(&mut self, message: Message) {
+        match message {
+            Message::Ready => {}
+            Message::Invoke { agent, write, at_ns } => {
+                if let Some((open, _)) = self.open.insert(agent, (write, at_ns)) {
+                    self.nonsense(format!("agent {agent} invoked {write} during {open}"));
+                }
+            }
+            Message::Ack { agent, write, seq, start_ns, ack_ns } => {
+                self.ledger.append_ns.push((agent, ack_ns.saturating_sub(start_ns)));
+                self.close(agent, write, Some(start_ns), Outcome::Acknowledged { seq, ack_ns });
+            }
+            Message::Failure { agent, write, rejected, environment, error } => {
+                if environment {
+                    let text = format!("agent {agent}, write {write}: {error}");
+                    self.ledger.environment_errors.push(text);
+                }
+                let outcome = if rejected {
+                    Outcome::Rejected { error }
+                } else {
+                    Outcome::Unknown { error }
+                };
+                self.close(agent, write, None, outcome);
+            }
+            Message::Watermark { begin_ns, end_ns, seq } => {
+                self.ledger.watermarks.push(Watermark { begin_ns, end_ns, seq });
+            }
+            Message::Hold { agent, from_ns, to_ns } => {
+                self.ledger.holds.push(Hold { agent, from_ns, to_ns });
+            }
+            Message::Sighting { agent, at_ns, other } => {
+                self.ledger.sightings.push(Sighting { agent, at_ns, other });
+            }
+            Message::Counters(counters) => self.counters = counters,
+            Message::View { agent, begin_ns, prefix } => {
+                let reader = format!("agent {agent}");
+                self.ledger.views.push(View { reader, begin_ns, prefix });
+            }
+            Message::Fatal { environment: true, error } => self.ledger.environment_errors.push(error),
+            Message::Fatal { environment: false, error } => self.ledger.fatal_errors.push(error),
+            Message::Done => self.done = true,
+        }
+    }
+
+    /// Enters a line that is not a message.
+    pub fn nonsense(&mut self, text: String) {
+        self.ledger.protocol_errors.push(text);
+    }
+
+    /// Whether the process said that it finished.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// The ledger of the process, which has ended: what had begun and not ended is unknown.
+    #[must_use]
+    pub fn finish(mut self, incarnation: Incarnation) -> Ledger {
+        let mut open: Vec<_> = self.open.drain().collect();
+        open.sort_unstable();
+        for (agent, (write, invoke_ns)) in open {
+            if incarnation.end == End::Finished {
+                let text = format!("agent {agent} finished without an outcome of write {write}");
+                self.ledger.protocol_errors.push(text);
+            }
+            let outcome = Outcome::Unknown { error: String::new() };
+            self.ledger.operations.push(Operation { agent, write, invoke_ns, outcome });
+        }
+        self.ledger.counters = self.counters;
+        self.ledger.incarnations.push(incarnation);
+        self.ledger
+    }
+
+    fn close(&mut self, agent: u32, write: u32, start_ns: Option<u64>, outcome: Outcome) {
+        match self.open.remove(&agent) {
+            Some((open, invoke_ns)) if open == write => {
+                let invoke_ns = start_ns.unwrap_or(invoke_ns);
+                self.ledger.operations.push(Operation { agent, write, invoke_ns, outcome });
+            }
+            open => self.nonsense(format!(
+                "agent {agent} reported {outcome:?} for write {write}, open was {open:?}"
+            )),
+        }
+    }
+}
+
+impl Ledger {
+    /// Adds what another process reported.
+    pub fn absorb(&mut self, other: Ledger) {
+        let Ledger {
+            operations,
+            holds,
+            sightings,
+            views,
+            watermarks,
+            incarnations,
+            counters,
+            append_ns,
+            protocol_errors,
+            environment_errors,
+            fatal_errors,
+        } = other;
+        self.operations.extend(operations);
+        self.holds.extend(holds);
+        self.sightings.extend(sightings);
+        self.views.extend(views);
+        self.watermarks.extend(watermarks);
+        self.incarnations.extend(incarnations);
+        self.append_ns.extend(append_ns);
+        self.protocol_errors.extend(protocol_errors);
+        self.environment_errors.extend(environment_errors);
+        self.fatal_errors.extend(fatal_errors);
+        let sum = &mut self.counters;
+        sum.acquisitions += counters.acquisitions;
+        sum.contended += counters.contended;
+        sum.wait_ns += counters.wait_ns;
+        sum.hold_ns += counters.hold_ns;
+        sum.longest_wait_ns = sum.longest_wait_ns.max(counters.longest_wait_ns);
+        sum.longest_hold_ns = sum.longest_hold_ns.max(counters.longest_hold_ns);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn incarnation(end: End) -> Incarnation {
+        Incarnation {
+            agents: vec![4],
+            pid: 1,
+            killed_ns: None,
+            reaped_ns: 100,
+            end,
+            left_holding: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_operation_without_an_outcome_is_unknown() {
+        let mut reporting = Reporting::default();
+        reporting.take(Message::Invoke { agent: 4, write: 1, at_ns: 10 });
+        reporting.take(Message::Ack { agent: 4, write: 1, seq: 9, start_ns: 11, ack_ns: 15 });
+        reporting.take(Message::Invoke { agent: 4, write: 2, at_ns: 16 });
+        let ledger = reporting.finish(incarnation(End::Killed));
+        let outcomes: Vec<_> = ledger.operations.iter().map(|op| (op.write, &op.outcome)).collect();
+        assert_eq!(
+            outcomes,
+            [
+                (1, &Outcome::Acknowledged { seq: 9, ack_ns: 15 }),
+                (2, &Outcome::Unknown { error: String::new() }),
+            ]
+        );
+        assert_eq!(ledger.append_ns, [(4, 4)]);
+        assert!(ledger.protocol_errors.is_empty());
+    }
+
+    #[test]
+    fn finishing_in_the_middle_of_an_operation_is_a_protocol_error() {
+        let mut reporting = Reporting::default();
+        reporting.take(Message::Invoke { agent: 4, write: 1, at_ns: 10 });
+        assert_eq!(reporting.finish(incarnation(End::Finished)).protocol_errors.len(), 1);
+    }
+
+    #[test]
+    fn an_outcome_of_an_operation_that_never_began_is_a_protocol_error() {
+        let mut reporting = Reporting::default();
+        reporting.take(Message::Ack { agent: 4, write: 1, seq: 9, start_ns: 11, ack_ns: 15 });
+        let ledger = reporting.finish(incarnation(End::Finished));
+        assert!(ledger.operations.is_empty());
+        assert_eq!(ledger.protocol_errors.len(), 1);
+    }
+}

@@ -1,0 +1,634 @@
+//! The parent of the agents: starts them, lets them go together, hears all they report, kills
+//! some, reads meanwhile, and does not wait for ever.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde::Serialize;
+use strand_core::{IssueEvent, Reader};
+use strand_lock::{FileLock, monotonic_ns};
+
+use crate::agent::describe;
+use crate::config::{Config, Mode};
+use crate::control::Control;
+use crate::ledger::{End, Incarnation, Ledger, Reporting, View, Watermark};
+use crate::payload::PayloadSource;
+use crate::wire::{AgentSpec, Lane, Message, Prefix};
+
+/// How often the parent looks at the watermark while agents write.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// A read of the whole log costs at most this part of the time that the run takes.
+const READ_SHARE: u32 = 20;
+/// How many agents read the whole log after their last write.
+const VIEWS_MAX: u64 = 8;
+/// How often the progress is drawn, and the deadline looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// Agents wait for the lock this much longer than the watchdog waits for them.
+const LOCK_TIMEOUT_BEYOND_WATCHDOG: Duration = Duration::from_secs(600);
+
+/// Where a run happens. Only `store` is the log's; the rest is the harness's own.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The store under test.
+    pub store: PathBuf,
+    /// The file of the shared page.
+    pub control: PathBuf,
+    /// What the agents say on standard error.
+    pub stderr: PathBuf,
+}
+
+/// What came out of a run, before it is judged.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Everything that was reported.
+    pub ledger: Ledger,
+    /// The start that all waited for; `None` when it never came to that.
+    pub go_ns: Option<u64>,
+    /// What everybody was doing when the watchdog lost patience.
+    pub hang: Option<Hang>,
+    /// Processes started.
+    pub spawned: u64,
+    /// Processes that were killed by chance.
+    pub killed: u64,
+}
+
+/// A run that did not end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hang {
+    /// After how long the watchdog lost patience.
+    pub after_ms: u64,
+    /// Who had the lock of the log, as noted by that holder.
+    pub lock_holder: Option<String>,
+    /// What each agent was doing.
+    pub agents: Vec<AgentState>,
+    /// Processes that were killed and reaped.
+    pub reaped: u64,
+}
+
+/// What one agent was doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AgentState {
+    /// The agent.
+    pub agent: u32,
+    /// Its process.
+    pub pid: u32,
+    /// What it was doing, and since when.
+    pub doing: String,
+}
+
+/// Something outside the log made the run impossible.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct EnvironmentError(pub String);
+
+/// Does a whole run: every process that it starts is reaped when it returns.
+///
+/// `exe` is the harness binary, which knows the `agent` subcommand.
+///
+/// # Errors
+/// A process could not be started, or a file not be made. What was started is reaped.
+pub fn run(
+    config: &Config,
+    payload: &PayloadSource,
+    exe: &Path,
+    places: &Places,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Outcome, EnvironmentError> {
+    let control = Control::open(&places.control, config.agents)
+        .map_err(|error| EnvironmentError(describe(&error)))?;
+    let stderr = File::create(&places.stderr)
+        .map_err(|error| EnvironmentError(format!("{}: {error}", places.stderr.display())))?;
+    let slots: Vec<Slot> = match config.mode {
+        Mode::Process => (0..config.agents).map(|agent| Slot::new(vec![agent])).collect(),
+        Mode::Thread => vec![Slot::new((0..config.agents).collect())],
+    };
+    let parent = Parent {
+        config,
+        payload,
+        exe,
+        places,
+        control,
+        stderr,
+        slots,
+        tally: Mutex::new(Tally::default()),
+        changed: Condvar::new(),
+        stopping: AtomicBool::new(false),
+        acknowledged: AtomicU64::new(0),
+        spawned: AtomicU64::new(0),
+        killed: AtomicU64::new(0),
+    };
+    parent.run(progress)
+}
+
+/// A place for one process at a time, and what is known of the present one.
+struct Slot {
+    agents: Vec<u32>,
+    live: Mutex<Live>,
+}
+
+struct Live {
+    child: Option<Child>,
+    pid: u32,
+    killed_ns: Option<u64>,
+    /// By position in [`Slot::agents`].
+    doing: Vec<Doing>,
+}
+
+#[derive(Clone, Copy)]
+enum Doing {
+    Starting { since_ns: u64 },
+    Ready { since_ns: u64 },
+    Writing { write: u32, since_ns: u64 },
+    Between { write: u32, since_ns: u64 },
+    Finished,
+}
+
+impl Slot {
+    fn new(agents: Vec<u32>) -> Slot {
+        let doing = vec![Doing::Starting { since_ns: monotonic_ns() }; agents.len()];
+        Slot { agents, live: Mutex::new(Live { child: None, pid: 0, killed_ns: None, doing }) }
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    ready: usize,
+    finished: usize,
+    failure: Option<String>,
+    ledger: Ledger,
+}
+
+struct Parent<'a> {
+    config: &'a Config,
+    payload: &'a PayloadSource,
+    exe: &'a Path,
+    places: &'a Places,
+    control: Control,
+    stderr: File,
+    slots: Vec<Slot>,
+    tally: Mutex<Tally>,
+    changed: Condvar,
+    /// No more processes are to be started.
+    stopping: AtomicBool,
+    acknowledged: AtomicU64,
+    spawned: AtomicU64,
+    killed: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Parent<'_> {
+    fn run(self, progress: &(dyn Fn(u64) + Sync)) -> Result<Outcome, EnvironmentError> {
+        let mut go_ns = None;
+        let mut hang = None;
+        std::thread::scope(|scope| {
+            for (index, slot) in self.slots.iter().enumerate() {
+                let builder = std::thread::Builder::new().stack_size(512 << 10);
+                let parent = &self;
+                let spawned = builder.spawn_scoped(scope, move || parent.serve(slot));
+                if let Err(error) = spawned {
+                    self.fail(format!("cannot start a thread for process {index}: {error}"));
+                    break;
+                }
+            }
+            let deadline = Instant::now() + Duration::from_secs(self.config.timeout_s);
+            let everybody = self.slots.len();
+            let mut timely =
+                self.wait_until(deadline, progress, |tally| tally.ready + tally.finished >= everybody);
+            if timely && lock(&self.tally).failure.is_none() {
+                go_ns = Some(monotonic_ns());
+                self.control.go();
+                scope.spawn(|| self.watch());
+                if self.config.kills() {
+                    scope.spawn(|| self.kill_at_random());
+                }
+                timely = self.wait_until(deadline, progress, |tally| tally.finished >= everybody);
+            }
+            if !timely {
+                hang = Some(self.describe_hang());
+            }
+            let reaped = self.stop();
+            if let Some(hang) = &mut hang {
+                hang.reaped = reaped;
+            }
+        });
+        let tally = self.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(failure) = tally.failure {
+            return Err(EnvironmentError(failure));
+        }
+        let mut ledger = tally.ledger;
+        ledger.incarnations.sort_by_key(|incarnation| incarnation.reaped_ns);
+        Ok(Outcome {
+            ledger,
+            go_ns,
+            hang,
+            spawned: self.spawned.into_inner(),
+            killed: self.killed.into_inner(),
+        })
+    }
+
+    /// Waits until `done` or a failure; `false` when the deadline came first.
+    fn wait_until(
+        &self,
+        deadline: Instant,
+        progress: &(dyn Fn(u64) + Sync),
+        done: impl Fn(&Tally) -> bool,
+    ) -> bool {
+        let mut tally = lock(&self.tally);
+        loop {
+            if done(&tally) || tally.failure.is_some() {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.changed.wait_timeout(tally, left.min(TICK));
+            tally = waited.unwrap_or_else(PoisonError::into_inner).0;
+            progress(self.acknowledged.load(Ordering::Relaxed));
+        }
+    }
+
+    fn fail(&self, reason: String) {
+        lock(&self.tally).failure.get_or_insert(reason);
+        self.changed.notify_all();
+    }
+
+    fn is_over(&self, tally: &Tally) -> bool {
+        tally.finished >= self.slots.len() || tally.failure.is_some() || self.is_stopping()
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Waits for `time`, or until the run is over; `true` when it is.
+    fn pause(&self, time: Duration) -> bool {
+        let started = Instant::now();
+        let mut tally = lock(&self.tally);
+        loop {
+            if self.is_over(&tally) {
+                return true;
+            }
+            let left = time.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.changed.wait_timeout(tally, left.min(TICK));
+            tally = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Serves one slot to its end: starts its process, hears it out, reaps it, starts its successor.
+    fn serve(&self, slot: &Slot) {
+        let mut next: Vec<u32> = vec![1; slot.agents.len()];
+        let mut announced = false;
+        while !self.is_stopping() {
+            let lanes = self.lanes(&slot.agents, &next);
+            if lanes.is_empty() {
+                break;
+            }
+            let stdout = match self.start(slot, lanes) {
+                Ok(Some(stdout)) => stdout,
+                Ok(None) => break,
+                Err(error) => {
+                    self.fail(error);
+                    break;
+                }
+            };
+            let mut reporting = Reporting::default();
+            self.hear(slot, stdout, &mut reporting, &mut next, &mut announced);
+            let incarnation = match self.reap(slot, reporting.is_done()) {
+                Ok(incarnation) => incarnation,
+                Err(error) => {
+                    self.fail(format!("cannot wait for an agent: {error}"));
+                    break;
+                }
+            };
+            let goes_on = !matches!(incarnation.end, End::Died { .. });
+            lock(&self.tally).ledger.absorb(reporting.finish(incarnation));
+            if !goes_on {
+                break;
+            }
+        }
+        lock(&self.tally).finished += 1;
+        self.changed.notify_all();
+    }
+
+    /// What the next process of a slot has to do; nothing when all is done.
+    fn lanes(&self, agents: &[u32], next: &[u32]) -> Vec<Lane> {
+        let config = self.config;
+        let mut lanes = Vec::new();
+        for (&agent, &first_write) in agents.iter().zip(next) {
+            if first_write <= config.writes {
+                let last_write = if config.one_shot { first_write } else { config.writes };
+                let view = last_write == config.writes && is_viewer(config, agent);
+                lanes.push(Lane { agent, first_write, last_write, view });
+            }
+        }
+        lanes
+    }
+
+    /// Starts the next process of a slot; `None` when no more may be started.
+    fn start(&self, slot: &Slot, lanes: Vec<Lane>) -> Result<Option<ChildStdout>, String> {
+        let config = self.config;
+        let lock_timeout =
+            Duration::from_secs(config.timeout_s).saturating_add(LOCK_TIMEOUT_BEYOND_WATCHDOG);
+        let spec = AgentSpec {
+            store: self.places.store.clone(),
+            control: self.places.control.clone(),
+            agents: config.agents,
+            lanes,
+            writes: config.writes,
+            seed: config.seed,
+            payload: self.payload.clone(),
+            durability: config.durability,
+            lock_timeout_ms: u64::try_from(lock_timeout.as_millis()).unwrap_or(u64::MAX),
+            counters_always: config.kills(),
+            sabotage: config.sabotage,
+        };
+        let mut line = serde_json::to_string(&spec).map_err(|error| error.to_string())?;
+        line.push('\n');
+        let stderr = self.stderr.try_clone().map_err(|error| error.to_string())?;
+        // Under the lock: who stops the run either sees this child or keeps it from being started.
+        let mut live = lock(&slot.live);
+        if self.is_stopping() {
+            return Ok(None);
+        }
+        let mut child = Command::new(self.exe)
+            .arg("agent")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .map_err(|error| format!("cannot start an agent ({}): {error}", self.exe.display()))?;
+        self.spawned.fetch_add(1, Ordering::SeqCst);
+        live.pid = child.id();
+        live.killed_ns = None;
+        live.doing.fill(Doing::Starting { since_ns: monotonic_ns() });
+        let stdout = child.stdout.take();
+        // The child may already be dead; then its silence tells.
+        let told = child.stdin.as_mut().map(|stdin| stdin.write_all(line.as_bytes()));
+        live.child = Some(child);
+        drop(live);
+        match told {
+            Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(format!("cannot tell an agent what to do: {error}"))
+            }
+            _ => stdout.map(Some).ok_or_else(|| "an agent has no standard output".to_owned()),
+        }
+    }
+
+    /// Takes in what a process reports, to its end.
+    fn hear(
+        &self,
+        slot: &Slot,
+        stdout: ChildStdout,
+        reporting: &mut Reporting,
+        next: &mut [u32],
+        announced: &mut bool,
+    ) {
+        let mut stdout = BufReader::with_capacity(64 << 10, stdout);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match stdout.read_until(b'\n', &mut line) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => {
+                    reporting.nonsense(format!("cannot read from an agent: {error}"));
+                    return;
+                }
+            }
+            // A line without an end is from a process that was killed while it wrote it.
+            let Some(text) = line.strip_suffix(b"\n") else { return };
+            let text = String::from_utf8_lossy(text);
+            let Some(message) = Message::parse(&text) else {
+                reporting.nonsense(format!("an agent said {text:?}"));
+                continue;
+            };
+            self.follow(slot, &message, next);
+            if message == Message::Ready && !*announced {
+                *announced = true;
+                lock(&self.tally).ready += 1;
+                self.changed.notify_all();
+            }
+            reporting.take(message);
+        }
+    }
+
+    /// Keeps up with what the agents of a slot are doing, and what is next for them.
+    fn follow(&self, slot: &Slot, message: &Message, next: &mut [u32]) {
+        let (agent, doing) = match *message {
+            Message::Ready => {
+                lock(&slot.live).doing.fill(Doing::Ready { since_ns: monotonic_ns() });
+                return;
+            }
+            Message::Invoke { agent, write, at_ns } => {
+                (agent, Doing::Writing { write, since_ns: at_ns })
+            }
+            Message::Ack { agent, write, ack_ns, .. } => {
+                self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                (agent, Doing::Between { write, since_ns: ack_ns })
+            }
+            Message::Failure { agent, write, .. } => {
+                (agent, Doing::Between { write, since_ns: monotonic_ns() })
+            }
+            _ => return,
+        };
+        let Some(index) = slot.agents.iter().position(|&other| other == agent) else { return };
+        if let Some(place) = lock(&slot.live).doing.get_mut(index) {
+            *place = doing;
+        }
+        if let (Doing::Writing { write, .. }, Some(next)) = (doing, next.get_mut(index)) {
+            // Once begun it is not begun again, whatever becomes of it.
+            *next = write + 1;
+        }
+    }
+
+    fn reap(&self, slot: &Slot, done: bool) -> io::Result<Incarnation> {
+        let mut live = lock(&slot.live);
+        let status = match live.child.take() {
+            Some(mut child) => child.wait()?,
+            None => return Err(io::Error::other("there is no child to wait for")),
+        };
+        let end = classify_end(status, done, live.killed_ns.is_some());
+        if end == End::Killed && !self.is_stopping() {
+            self.killed.fetch_add(1, Ordering::SeqCst);
+        }
+        live.doing.fill(Doing::Finished);
+        let (pid, killed_ns) = (live.pid, live.killed_ns);
+        drop(live);
+        // A log that threads share was opened under a mark of its own.
+        let opener = (slot.agents.len() > 1).then_some(self.config.agents);
+        let marks = slot.agents.iter().copied().chain(opener);
+        let marked: Vec<u32> = marks.filter(|&agent| self.control.leave(agent)).collect();
+        let left_holding = if end == End::Finished { marked } else { Vec::new() };
+        let agents = slot.agents.iter().copied().chain(opener).collect();
+        Ok(Incarnation { agents, pid, killed_ns, reaped_ns: monotonic_ns(), end, left_holding })
+    }
+
+    /// Kills what is left and lets nothing new start; returns how many were left. Their servants
+    /// reap them: the scope that runs them does not end before.
+    fn stop(&self) -> u64 {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.control.go();
+        self.changed.notify_all();
+        let mut stopped = 0;
+        for slot in &self.slots {
+            let mut live = lock(&slot.live);
+            if live.child.is_some() {
+                kill(&mut live);
+                stopped += 1;
+            }
+        }
+        stopped
+    }
+
+    /// Kills random agents at random times until the run is over.
+    fn kill_at_random(&self) {
+        let mut random = StdRng::seed_from_u64(self.config.seed);
+        loop {
+            let uniform: f64 = random.random();
+            let pause_s = -(1.0 - uniform).ln() / self.config.kill_per_second;
+            if self.pause(Duration::try_from_secs_f64(pause_s).unwrap_or(Duration::MAX)) {
+                return;
+            }
+            let first = random.random_range(0..self.slots.len());
+            // The one that the dice chose, or the next one that lives.
+            let (before, from) = self.slots.split_at(first);
+            for slot in from.iter().chain(before) {
+                let mut live = lock(&slot.live);
+                if live.child.is_some() && live.killed_ns.is_none() {
+                    kill(&mut live);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Reads while others write, like any other process would.
+    fn watch(&self) {
+        let mut seen = Ledger::default();
+        if let Err(error) = self.watch_store(&mut seen) {
+            seen.fatal_errors.push(format!("a reader beside the run failed: {}", describe(&error)));
+        }
+        lock(&self.tally).ledger.absorb(seen);
+    }
+
+    fn watch_store(&self, seen: &mut Ledger) -> Result<(), strand_core::Error> {
+        let reader = Reader::<IssueEvent>::open(&self.places.store)?;
+        let mut last_read = None;
+        let mut read_took = Duration::ZERO;
+        loop {
+            let over = self.pause(LOOK_INTERVAL);
+            let begin_ns = monotonic_ns();
+            if let Some(seq) = reader.committed_seq() {
+                seen.watermarks.push(Watermark { begin_ns, end_ns: monotonic_ns(), seq });
+            }
+            let is_due = last_read
+                .is_none_or(|at: Instant| at.elapsed() >= read_took.saturating_mul(READ_SHARE));
+            if self.acknowledged.load(Ordering::Relaxed) > 0 && (is_due || over) {
+                let started = Instant::now();
+                let begin_ns = monotonic_ns();
+                let mut prefix = Prefix::default();
+                for record in reader.read()? {
+                    let record = record?;
+                    prefix = prefix.with(record.seq, &record.line);
+                }
+                seen.views.push(View { reader: "reader beside the run".into(), begin_ns, prefix });
+                read_took = started.elapsed();
+                last_read = Some(Instant::now());
+            }
+            if over {
+                return Ok(());
+            }
+        }
+    }
+
+    fn describe_hang(&self) -> Hang {
+        let now_ns = monotonic_ns();
+        let mut agents = Vec::new();
+        for slot in &self.slots {
+            let live = lock(&slot.live);
+            agents.extend(slot.agents.iter().zip(&live.doing).map(|(&agent, doing)| AgentState {
+                agent,
+                pid: live.pid,
+                doing: doing.describe(now_ns),
+            }));
+        }
+        let path = self.places.store.join("lock");
+        let holder = path.exists().then(|| FileLock::open(&path).ok()?.holder()).flatten();
+        Hang {
+            after_ms: self.config.timeout_s.saturating_mul(1_000),
+            lock_holder: holder.map(|holder| holder.to_string()),
+            agents,
+            reaped: 0,
+        }
+    }
+}
+
+impl Doing {
+    fn describe(self, now_ns: u64) -> String {
+        let ms = |since_ns: u64| now_ns.saturating_sub(since_ns) / 1_000_000;
+        match self {
+            Doing::Starting { since_ns } => format!("starting for {} ms", ms(since_ns)),
+            Doing::Ready { since_ns } => format!("ready, not writing, for {} ms", ms(since_ns)),
+            Doing::Writing { write, since_ns } => {
+                format!("in write {write} for {} ms", ms(since_ns))
+            }
+            Doing::Between { write, since_ns } => {
+                format!("done with write {write} for {} ms", ms(since_ns))
+            }
+            Doing::Finished => "ended".to_owned(),
+        }
+    }
+}
+
+fn kill(live: &mut Live) {
+    if let Some(child) = &mut live.child {
+        live.killed_ns.get_or_insert_with(monotonic_ns);
+        // It fails only for a child that has been reaped, and this one has not been.
+        let killed = child.kill();
+        assert!(killed.is_ok(), "cannot kill a child: {killed:?}");
+    }
+}
+
+/// How a process ended. One that was killed after it had said that it is done has finished.
+fn classify_end(status: ExitStatus, done: bool, killed: bool) -> End {
+    let was_killed = killed && is_kill(status);
+    if done && (status.success() || was_killed) {
+        End::Finished
+    } else if was_killed {
+        End::Killed
+    } else {
+        End::Died { status: status.to_string() }
+    }
+}
+
+/// Whether this is the end that [`Child::kill`] makes.
+#[cfg(unix)]
+fn is_kill(status: ExitStatus) -> bool {
+    const SIGKILL: i32 = 9;
+    std::os::unix::process::ExitStatusExt::signal(&status) == Some(SIGKILL)
+}
+
+/// Whether this is the end that [`Child::kill`] makes.
+#[cfg(not(unix))]
+fn is_kill(status: ExitStatus) -> bool {
+    status.code() == Some(1)
+}
+
+fn is_viewer(config: &Config, agent: u32) -> bool {
+    let agents = u64::from(config.agents);
+    (u64::from(agent) + config.seed % agents) % agents < VIEWS_MAX
+}

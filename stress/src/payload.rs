@@ -1,0 +1,324 @@
+//! The event of each write, as a function of the seed, the agent and the number of the write: the
+//! agent makes it, and the oracle makes it again to compare it with what is stored.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use strand_core::{Issue, IssueEvent};
+
+/// A fixed moment for made-up events (ms since 1970): the payload must not depend on the clock.
+const EPOCH_MS: i64 = 1_706_540_000_000;
+/// The frame of a record (checksum, seq, synced, ts, op, id) is about this long.
+const FRAME_BYTES: usize = 110;
+
+/// Where events come from; small enough to hand to each agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PayloadSource {
+    /// Made up, and small.
+    Small,
+    /// Made up, with a description that makes the record about so many bytes long.
+    Padded {
+        /// The length to come near to.
+        record_bytes: usize,
+    },
+    /// The lines of a file in turn, with new ids.
+    File {
+        /// JSONL, one event a line.
+        path: PathBuf,
+    },
+}
+
+/// A file of events could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PayloadError {
+    /// The file could not be read.
+    #[error("cannot read the events in {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file has no lines.
+    #[error("there are no events in {path}")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A line is not an event.
+    #[error("line {line} of {path} is not an event: {reason}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// What the parser said.
+        reason: String,
+    },
+}
+
+/// The events of a run.
+#[derive(Debug)]
+pub struct Payloads {
+    seed: u64,
+    /// Writes of each agent, so that agents take different parts of a file.
+    writes: u32,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Made { record_bytes: usize },
+    File { path: PathBuf, text: String, lines: Vec<Range<usize>> },
+}
+
+/// The id of one write's event, unique in a run.
+#[must_use]
+pub fn event_id(agent: u32, write: u32) -> String {
+    format!("bd-t{agent}w{write}")
+}
+
+/// The agent and the write of an id made by [`event_id`]; `None` for every other text.
+#[must_use]
+pub fn parse_event_id(id: &str) -> Option<(u32, u32)> {
+    let (agent, write) = id.strip_prefix("bd-t")?.split_once('w')?;
+    let key = (agent.parse().ok()?, write.parse().ok()?);
+    (event_id(key.0, key.1) == id).then_some(key)
+}
+
+impl Payloads {
+    /// Prepares the events of a run. A file is read, and not parsed before an event is asked for:
+    /// a process that makes one write should not pay for twelve thousand.
+    ///
+    /// # Errors
+    /// [`PayloadError::Read`] and [`PayloadError::Empty`].
+    pub fn open(source: &PayloadSource, seed: u64, writes: u32) -> Result<Payloads, PayloadError> {
+        let kind = match source {
+            PayloadSource::Small => Kind::Made { record_bytes: 0 },
+            PayloadSource::Padded { record_bytes } => Kind::Made { record_bytes: *record_bytes },
+            PayloadSource::File { path } => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| PayloadError::Read { path: path.clone(), source })?;
+                let lines = line_ranges(&text);
+                if lines.is_empty() {
+                    return Err(PayloadError::Empty { path: path.clone() });
+                }
+                Kind::File { path: path.clone(), text, lines }
+            }
+        };
+        Ok(Payloads { seed, writes, kind })
+    }
+
+    /// Checks the events of a whole run of `agents` by `writes`.
+    ///
+    /// # Errors
+    /// [`PayloadError::Invalid`] with the first line that is not an event.
+    pub fn check(&self, agents: u32) -> Result<(), PayloadError> {
+        if let Kind::File { path, text, lines } = &self.kind {
+            let used = u64::from(agents) * u64::from(self.writes);
+            for index in 0..lines.len().min(usize::try_from(used).unwrap_or(usize::MAX)) {
+                parse_line(path, text, lines, index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The event of one write.
+    ///
+    /// # Errors
+    /// [`PayloadError::Invalid`]: the line of the file is not an event.
+    pub fn event(&self, agent: u32, write: u32) -> Result<IssueEvent, PayloadError> {
+        let id = event_id(agent, write);
+        match &self.kind {
+            Kind::Made { record_bytes } => Ok(self.made(&id, agent, write, *record_bytes)),
+            Kind::File { path, text, lines } => {
+                let turn = u64::from(agent) * u64::from(self.writes) + u64::from(write) - 1;
+                let index = usize::try_from(turn % lines.len() as u64).unwrap_or(0);
+                let mut event = parse_line(path, text, lines, index)?;
+                let invalid = |reason: String| PayloadError::Invalid {
+                    path: path.clone(),
+                    line: index + 1,
+                    reason,
+                };
+                if let Some(data) = event.data.take() {
+                    event.data = Some(data.set("id", &id).map_err(|error| invalid(error.to_string()))?);
+                }
+                event.id = id;
+                Ok(event)
+            }
+        }
+    }
+
+    /// The JSON text of one write's event, as the oracle expects to find it.
+    ///
+    /// # Errors
+    /// As [`Payloads::event`].
+    pub fn expected(&self, agent: u32, write: u32) -> Result<String, PayloadError> {
+        let event = self.event(agent, write)?;
+        serde_json::to_string(&event).map_err(|error| PayloadError::Invalid {
+            path: PathBuf::new(),
+            line: 0,
+            reason: error.to_string(),
+        })
+    }
+
+    fn made(&self, id: &str, agent: u32, write: u32, record_bytes: usize) -> IssueEvent {
+        let ts = EPOCH_MS + i64::from(agent) * 1_000 + i64::from(write);
+        let mut noise = Noise(self.seed ^ (u64::from(agent) << 32) ^ u64::from(write));
+        let mut title = String::with_capacity(64);
+        assert!(
+            write!(title, "Agent {agent}, write {write}, {:016x}", noise.next()).is_ok(),
+            "writing to memory does not fail"
+        );
+        let issue = Issue::new(id, &title, ts);
+        let bare = issue.as_json().len() + FRAME_BYTES;
+        let issue = match record_bytes.checked_sub(bare) {
+            None | Some(0) => issue,
+            Some(missing) => issue
+                .set("description", &padding(&mut noise, missing))
+                .unwrap_or(issue),
+        };
+        IssueEvent::add(issue, ts)
+    }
+}
+
+/// Text whose JSON form is about `json_bytes` long, with characters that need escaping.
+fn padding(noise: &mut Noise, json_bytes: usize) -> String {
+    const ALPHABET: [char; 64] = [
+        'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l', 'm', 'n', 'o', 'p', 'q', 'r',
+        's', 't', 'u', 'v', 'w', 'x', 'y', 'z', 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J',
+        'K', 'L', 'M', 'N', 'O', 'P', 'Q', 'R', 'S', 'T', 'U', 'V', '0', '1', '2', '3', '4', '5',
+        '6', '7', '8', '9', ' ', '\n', '"', '\\', '{', 'é',
+    ];
+    let mut text = String::with_capacity(json_bytes);
+    let mut length = 0;
+    while length < json_bytes {
+        let mut bits = noise.next();
+        for _ in 0..10 {
+            let index = usize::try_from(bits % 64).unwrap_or(0);
+            let character = ALPHABET.get(index).copied().unwrap_or('-');
+            text.push(character);
+            length += if matches!(character, '\n' | '"' | '\\' | 'é') { 2 } else { 1 };
+            bits >>= 6;
+            if length >= json_bytes {
+                break;
+            }
+        }
+    }
+    text
+}
+
+fn line_ranges(text: &str) -> Vec<Range<usize>> {
+    let mut lines = Vec::new();
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let end = start + line.len();
+        if !line.trim().is_empty() {
+            lines.push(start..end);
+        }
+        start = end;
+    }
+    lines
+}
+
+fn parse_line(
+    path: &Path,
+    text: &str,
+    lines: &[Range<usize>],
+    index: usize,
+) -> Result<IssueEvent, PayloadError> {
+    let line = lines.get(index).and_then(|range| text.get(range.clone())).unwrap_or_default();
+    serde_json::from_str(line.trim()).map_err(|error| PayloadError::Invalid {
+        path: path.to_owned(),
+        line: index + 1,
+        reason: error.to_string(),
+    })
+}
+
+/// `SplitMix64`: the same numbers on every machine and in every version of every crate.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_back_and_no_other_text_is_one() {
+        assert_eq!(event_id(3, 17), "bd-t3w17");
+        assert_eq!(parse_event_id("bd-t3w17"), Some((3, 17)));
+        for id in ["", "bd-1", "bd-t3", "bd-t3w", "bd-tw1", "bd-t03w1", "bd-t3w+1", "xbd-t3w1"] {
+            assert_eq!(parse_event_id(id), None, "{id}");
+        }
+    }
+
+    #[test]
+    fn events_depend_on_seed_agent_and_write_and_on_nothing_else() {
+        let text = |seed, agent, write| {
+            let source = PayloadSource::Padded { record_bytes: 500 };
+            Payloads::open(&source, seed, 20).unwrap().expected(agent, write).unwrap()
+        };
+        assert_eq!(text(1, 2, 3), text(1, 2, 3));
+        assert_ne!(text(1, 2, 3), text(2, 2, 3));
+        assert_ne!(text(1, 2, 3), text(1, 3, 3));
+        assert_ne!(text(1, 2, 3), text(1, 2, 4));
+    }
+
+    #[test]
+    fn padding_makes_records_of_about_the_size_asked_for() {
+        for record_bytes in [400_usize, 1_000, 10_000] {
+            let source = PayloadSource::Padded { record_bytes };
+            let event = Payloads::open(&source, 9, 1).unwrap().expected(1, 1).unwrap();
+            let difference = (event.len() + 45).abs_diff(record_bytes);
+            assert!(difference < 60, "{} for {record_bytes}", event.len());
+        }
+    }
+
+    #[test]
+    fn a_file_gives_its_events_in_turn_with_new_ids() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let lines = [
+            r#"{"op":"add","ts":5,"id":"x-1","data":{"id":"x-1","title":"one","odd":[1.50,null]}}"#,
+            r#"{"op":"close","ts":6,"id":"x-1","data":null}"#,
+        ];
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        let payloads = Payloads::open(&PayloadSource::File { path }, 1, 2).unwrap();
+        payloads.check(2).unwrap();
+        let first = payloads.event(1, 1).unwrap();
+        assert_eq!((first.id.as_str(), first.ts), ("bd-t1w1", 5));
+        let data: serde_json::Value =
+            serde_json::from_str(first.data.as_ref().unwrap().as_json()).unwrap();
+        assert_eq!(data["id"], "bd-t1w1");
+        assert!(first.data.as_ref().unwrap().as_json().contains("[1.50,null]"));
+        let second = payloads.event(1, 2).unwrap();
+        assert_eq!((second.id.as_str(), second.ts), ("bd-t1w2", 6));
+        assert!(second.data.is_none());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_an_error_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let source = PayloadSource::File { path: path.clone() };
+        assert!(matches!(Payloads::open(&source, 1, 5), Err(PayloadError::Read { .. })));
+        std::fs::write(&path, "\n\n").unwrap();
+        assert!(matches!(Payloads::open(&source, 1, 5), Err(PayloadError::Empty { .. })));
+        let good = r#"{"op":"close","ts":6,"id":"x-1","data":null}"#;
+        std::fs::write(&path, format!("{good}\nnonsense\n")).unwrap();
+        let payloads = Payloads::open(&source, 1, 5).unwrap();
+        assert!(matches!(payloads.check(1), Err(PayloadError::Invalid { line: 2, .. })));
+    }
+}

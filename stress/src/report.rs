@@ -1,0 +1,521 @@
+//! The report of a run: as JSON for programs, as a short table for people.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::config::{Config, Mode};
+use crate::ledger::{Ledger, Outcome};
+use crate::oracle;
+use crate::parent::Hang;
+use crate::violation::Violation;
+
+/// The version of the JSON report's form.
+pub const SCHEMA: u32 = 1;
+/// How many violations a person is shown; the JSON report has them all.
+const VIOLATIONS_SHOWN: usize = 10;
+/// How many lines of what the agents said a person is shown.
+const STDERR_LINES_SHOWN: usize = 20;
+const EXIT_PASS: u8 = 0;
+const EXIT_VIOLATED: u8 = 1;
+const EXIT_HANG: u8 = 3;
+const EXIT_ENVIRONMENT: u8 = 4;
+
+/// What came of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Every invariant holds.
+    Pass,
+    /// At least one does not.
+    Violated,
+    /// The run did not end.
+    Hang,
+    /// Something outside the log stopped it.
+    Environment,
+}
+
+impl Verdict {
+    /// The exit status of the harness.
+    #[must_use]
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Verdict::Pass => EXIT_PASS,
+            Verdict::Violated => EXIT_VIOLATED,
+            Verdict::Hang => EXIT_HANG,
+            Verdict::Environment => EXIT_ENVIRONMENT,
+        }
+    }
+}
+
+/// A distribution of durations in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Quantiles {
+    /// The median.
+    pub p50: f64,
+    /// Nine of ten are at most this.
+    pub p90: f64,
+    /// 99 of 100.
+    pub p99: f64,
+    /// 999 of 1000.
+    pub p999: f64,
+    /// The longest.
+    pub max: f64,
+}
+
+/// Durations of one kind, in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Durations {
+    /// Together.
+    pub total: f64,
+    /// On average.
+    pub mean: f64,
+    /// The longest.
+    pub max: f64,
+}
+
+/// How the lock did its work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct LockReport {
+    /// The most that held it at one time, by either measurement.
+    pub max_holders: u64,
+    /// How often it was taken, by its own counters. A killed process reports those of its
+    /// completed operations.
+    pub acquisitions: u64,
+    /// How many of them had to wait.
+    pub contended: u64,
+    /// Waiting for it, by its own counters.
+    pub wait_us: Durations,
+    /// Holding it, by the intervals that the agents noted.
+    pub hold_us: Durations,
+}
+
+/// What one agent got done.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct AgentReport {
+    /// The agent.
+    pub agent: u32,
+    /// Processes it took.
+    pub processes: u64,
+    /// Acknowledged operations.
+    pub acknowledged: u64,
+    /// Rejected operations.
+    pub rejected: u64,
+    /// Operations whose outcome is unknown.
+    pub unknown: u64,
+    /// From the barrier to its last acknowledgement.
+    pub completed_ms: f64,
+    /// Its slowest acknowledged operation.
+    pub longest_append_us: f64,
+}
+
+/// How evenly the agents were served.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Starvation {
+    /// When the first agent was done.
+    pub fastest_ms: f64,
+    /// When the last one was.
+    pub slowest_ms: f64,
+    /// The second by the first.
+    pub slowest_to_fastest: f64,
+    /// The longest that a single operation took.
+    pub longest_append_us: f64,
+    /// The longest that anybody waited for the lock.
+    pub longest_lock_wait_us: f64,
+}
+
+/// Runs with one set of flags, together.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Iterations {
+    /// Runs so far.
+    pub completed: u32,
+    /// Acknowledged operations of them all.
+    pub acknowledged: u64,
+    /// The median of their times.
+    pub elapsed_ms_median: f64,
+    /// The longest of their times.
+    pub elapsed_ms_max: f64,
+}
+
+/// Everything about one run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// All of it, the seed included.
+    pub config: Config,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// Operations that the log acknowledged.
+    pub acknowledged: u64,
+    /// Operations that it rejected.
+    pub rejected: u64,
+    /// Operations whose outcome nobody was told.
+    pub unknown: u64,
+    /// Records in the store.
+    pub stored: u64,
+    /// From the barrier to the last acknowledgement.
+    pub elapsed_ms: f64,
+    /// Acknowledged operations by that time.
+    pub appends_per_second: f64,
+    /// How long acknowledged operations took.
+    pub append_us: Quantiles,
+    /// How the lock did its work.
+    pub lock: LockReport,
+    /// Each agent.
+    pub per_agent: Vec<AgentReport>,
+    /// How evenly they were served.
+    pub starvation: Starvation,
+    /// Processes started.
+    pub processes: u64,
+    /// Processes killed by chance.
+    pub killed: u64,
+    /// The reads that were compared with the store.
+    pub views: u64,
+    /// What is wrong, with the evidence.
+    pub violations: Vec<Violation>,
+    /// What stopped the run from outside the log.
+    pub environment_errors: Vec<String>,
+    /// What everybody was doing, if the run did not end.
+    pub hang: Option<Hang>,
+    /// The beginning of what the agents said on standard error.
+    pub agents_stderr: String,
+    /// Where the store is, if it was kept.
+    pub store: Option<PathBuf>,
+    /// The line that repeats the run.
+    pub replay: String,
+    /// This run and those before it.
+    pub iterations: Iterations,
+}
+
+/// What a report is made from.
+pub(crate) struct Facts<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) go_ns: Option<u64>,
+    pub(crate) stored: u64,
+    pub(crate) spawned: u64,
+    pub(crate) killed: u64,
+    pub(crate) violations: Vec<Violation>,
+    pub(crate) hang: Option<Hang>,
+}
+
+impl Report {
+    pub(crate) fn new(facts: Facts<'_>) -> Report {
+        let Facts { config, ledger, go_ns, stored, spawned, killed, violations, hang } = facts;
+        let since_go_ms =
+            |at_ns: u64| micros(at_ns.saturating_sub(go_ns.unwrap_or(at_ns))) / 1_000.0;
+        let per_agent = per_agent(config, ledger, since_go_ms);
+        let elapsed_ms = per_agent.iter().map(|agent| agent.completed_ms).fold(0.0, f64::max);
+        let sum = |count: fn(&AgentReport) -> u64| per_agent.iter().map(count).sum::<u64>();
+        let (acknowledged, rejected, unknown) =
+            (sum(|agent| agent.acknowledged), sum(|agent| agent.rejected), sum(|agent| agent.unknown));
+        let verdict = if hang.is_some() {
+            Verdict::Hang
+        } else if !violations.is_empty() {
+            Verdict::Violated
+        } else if !ledger.environment_errors.is_empty() {
+            Verdict::Environment
+        } else {
+            Verdict::Pass
+        };
+        Report {
+            schema: SCHEMA,
+            config: config.clone(),
+            verdict,
+            acknowledged,
+            rejected,
+            unknown,
+            stored,
+            elapsed_ms,
+            appends_per_second: ratio(count(acknowledged) * 1_000.0, elapsed_ms),
+            append_us: quantiles(ledger.append_ns.iter().map(|(_, ns)| *ns)),
+            lock: lock_report(ledger),
+            starvation: starvation(&per_agent, ledger),
+            per_agent,
+            processes: spawned,
+            killed,
+            views: ledger.views.len() as u64,
+            violations,
+            environment_errors: ledger.environment_errors.clone(),
+            hang,
+            agents_stderr: String::new(),
+            store: None,
+            replay: config.replay_line(),
+            iterations: Iterations {
+                completed: 1,
+                acknowledged,
+                elapsed_ms_median: elapsed_ms,
+                elapsed_ms_max: elapsed_ms,
+            },
+        }
+    }
+
+    /// The report as JSON with a newline at its end.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let json = serde_json::to_string_pretty(self);
+        json.map_or_else(|error| format!("{{\"error\":\"{error}\"}}\n"), |json| json + "\n")
+    }
+
+    /// The figures as a short table, with a newline after each line.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        let mut row = |name: &str, value: String| {
+            assert!(writeln!(text, "{name:<13}{value}").is_ok(), "writing to memory does not fail");
+        };
+        row(
+            "operations",
+            format!(
+                "{} acknowledged, {} rejected, {} unknown; {} stored",
+                self.acknowledged, self.rejected, self.unknown, self.stored
+            ),
+        );
+        row("processes", format!("{} started, {} killed", self.processes, self.killed));
+        row(
+            "elapsed",
+            format!("{:.2} ms, {:.0} appends/s", self.elapsed_ms, self.appends_per_second),
+        );
+        let Quantiles { p50, p90, p99, p999, max } = self.append_us;
+        row(
+            "append",
+            format!("{p50:.0} us p50, {p90:.0} p90, {p99:.0} p99, {p999:.0} p99.9, {max:.0} max"),
+        );
+        let lock = self.lock;
+        row(
+            "lock",
+            format!(
+                "{} holder{} at most, {} acquisitions, {} contended",
+                lock.max_holders,
+                if lock.max_holders == 1 { "" } else { "s" },
+                lock.acquisitions,
+                lock.contended
+            ),
+        );
+        let mean_max = |d: Durations| format!("{:.1} us mean, {:.0} max", d.mean, d.max);
+        row("lock wait", mean_max(lock.wait_us));
+        row("lock hold", mean_max(lock.hold_us));
+        row("reads", format!("{} compared with the store", self.views));
+        text
+    }
+
+    /// How evenly the agents were served, with a newline after each line.
+    #[must_use]
+    pub fn starvation_table(&self) -> String {
+        let mut text = String::from("agent  acknowledged  completed ms  longest append us\n");
+        for agent in &self.per_agent {
+            let written = writeln!(
+                text,
+                "{:<6} {:>12} {:>13.2} {:>18.0}",
+                agent.agent, agent.acknowledged, agent.completed_ms, agent.longest_append_us
+            );
+            assert!(written.is_ok(), "writing to memory does not fail");
+        }
+        let s = self.starvation;
+        text + &format!(
+            "starvation   slowest to fastest {:.2} ({:.2} / {:.2} ms), longest append {:.0} us, \
+             longest lock wait {:.0} us\n",
+            s.slowest_to_fastest, s.slowest_ms, s.fastest_ms, s.longest_append_us, s.longest_lock_wait_us
+        )
+    }
+
+    /// PASS or FAIL in one line.
+    #[must_use]
+    pub fn verdict_line(&self) -> String {
+        let many = self.violations.len();
+        match self.verdict {
+            Verdict::Pass => format!(
+                "PASS: {} acknowledged, {} stored, every invariant holds (seed {}, {:.2} ms)",
+                self.acknowledged, self.stored, self.config.seed, self.elapsed_ms
+            ),
+            Verdict::Violated => format!("FAIL: {many} violation{}", if many == 1 { "" } else { "s" }),
+            Verdict::Hang => format!("FAIL: hang, not done after {} s", self.config.timeout_s),
+            Verdict::Environment => "FAIL: the environment stopped the run".to_owned(),
+        }
+    }
+
+    /// What a person needs to go after a failure: the evidence, the seed and the whole
+    /// configuration, where the store is, and the line that repeats the run.
+    #[must_use]
+    pub fn failure_details(&self) -> String {
+        let mut lines: Vec<String> = Vec::new();
+        let shown = self.violations.iter().take(VIOLATIONS_SHOWN);
+        lines.extend(shown.map(|violation| format!("  {violation}")));
+        if self.violations.len() > VIOLATIONS_SHOWN {
+            let more = self.violations.len() - VIOLATIONS_SHOWN;
+            lines.push(format!("  and {more} more; the report has them all"));
+        }
+        lines.extend(self.environment_errors.iter().take(VIOLATIONS_SHOWN).map(|e| format!("  {e}")));
+        if let Some(hang) = &self.hang {
+            lines.extend(hang.agents.iter().map(|state| {
+                format!("  agent {} (pid {}): {}", state.agent, state.pid, state.doing)
+            }));
+            let holder = hang.lock_holder.as_deref().unwrap_or("nobody known");
+            lines.push(format!("  lock held by {holder}"));
+            lines.push(format!("  {} processes killed and reaped", hang.reaped));
+        }
+        if !self.agents_stderr.is_empty() {
+            lines.push("agents said".to_owned());
+            let said = self.agents_stderr.lines().take(STDERR_LINES_SHOWN);
+            lines.extend(said.map(|line| format!("  {line}")));
+        }
+        lines.push(failure_trailer(&self.config, self.store.as_deref()));
+        lines.join("\n") + "\n"
+    }
+}
+
+/// The seed, the configuration, the place of the store and the replay line.
+#[must_use]
+pub fn failure_trailer(config: &Config, store: Option<&std::path::Path>) -> String {
+    let store = store.map_or("nothing was stored".to_owned(), |path| path.display().to_string());
+    let json = serde_json::to_string(config).unwrap_or_default();
+    let seed = config.seed;
+    let replay = config.replay_line();
+    format!("seed         {seed}\nconfig       {json}\nstore        {store}\nreplay       {replay}")
+}
+
+/// What a run is about to do, on one line.
+#[must_use]
+pub fn headline(config: &Config) -> String {
+    let mode = match (config.mode, config.one_shot) {
+        (Mode::Thread, _) => "threads of one process",
+        (Mode::Process, true) => "a process for each write",
+        (Mode::Process, false) => "processes",
+    };
+    let json = serde_json::to_string(config).unwrap_or_default();
+    format!(
+        "strand-stress: seed {}, {} agents x {} writes, {mode}\nconfig       {json}",
+        config.seed, config.agents, config.writes
+    )
+}
+
+/// The combined figures of several runs, from their elapsed times and the sum of their operations.
+#[must_use]
+pub fn iterations(elapsed_ms: &[f64], acknowledged: u64) -> Iterations {
+    let mut sorted = elapsed_ms.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    Iterations {
+        completed: u32::try_from(sorted.len()).unwrap_or(u32::MAX),
+        acknowledged,
+        elapsed_ms_median: sorted.get(sorted.len() / 2).copied().unwrap_or(0.0),
+        elapsed_ms_max: sorted.last().copied().unwrap_or(0.0),
+    }
+}
+
+fn per_agent(config: &Config, ledger: &Ledger, since_go_ms: impl Fn(u64) -> f64) -> Vec<AgentReport> {
+    let mut agents: Vec<AgentReport> =
+        (0..config.agents).map(|agent| AgentReport { agent, ..AgentReport::default() }).collect();
+    for operation in &ledger.operations {
+        let Some(report) = agents.get_mut(operation.agent as usize) else { continue };
+        match operation.outcome {
+            Outcome::Acknowledged { ack_ns, .. } => {
+                report.acknowledged += 1;
+                report.completed_ms = report.completed_ms.max(since_go_ms(ack_ns));
+            }
+            Outcome::Rejected { .. } => report.rejected += 1,
+            Outcome::Unknown { .. } => report.unknown += 1,
+        }
+    }
+    for &(agent, ns) in &ledger.append_ns {
+        if let Some(report) = agents.get_mut(agent as usize) {
+            report.longest_append_us = report.longest_append_us.max(micros(ns));
+        }
+    }
+    for agent in ledger.incarnations.iter().flat_map(|incarnation| &incarnation.agents) {
+        if let Some(report) = agents.get_mut(*agent as usize) {
+            report.processes += 1;
+        }
+    }
+    agents
+}
+
+fn starvation(agents: &[AgentReport], ledger: &Ledger) -> Starvation {
+    let fastest_ms = agents.iter().map(|agent| agent.completed_ms).fold(f64::INFINITY, f64::min);
+    let fastest_ms = if fastest_ms.is_finite() { fastest_ms } else { 0.0 };
+    let slowest_ms = agents.iter().map(|agent| agent.completed_ms).fold(0.0, f64::max);
+    Starvation {
+        fastest_ms,
+        slowest_ms,
+        slowest_to_fastest: ratio(slowest_ms, fastest_ms),
+        longest_append_us: agents.iter().map(|agent| agent.longest_append_us).fold(0.0, f64::max),
+        longest_lock_wait_us: micros(ledger.counters.longest_wait_ns),
+    }
+}
+
+fn lock_report(ledger: &Ledger) -> LockReport {
+    let counters = ledger.counters;
+    let held = ledger.holds.iter().map(|hold| hold.to_ns.saturating_sub(hold.from_ns));
+    let (total_ns, longest_ns) =
+        held.fold((0, 0), |(total, longest), ns| (total + ns, ns.max(longest)));
+    LockReport {
+        max_holders: oracle::max_holders(ledger),
+        acquisitions: counters.acquisitions,
+        contended: counters.contended,
+        wait_us: durations(counters.wait_ns, counters.acquisitions, counters.longest_wait_ns),
+        hold_us: durations(total_ns, ledger.holds.len() as u64, longest_ns),
+    }
+}
+
+fn durations(total_ns: u64, number: u64, longest_ns: u64) -> Durations {
+    let total = micros(total_ns);
+    Durations { total, mean: ratio(total, count(number)), max: micros(longest_ns) }
+}
+
+fn quantiles(all_ns: impl Iterator<Item = u64>) -> Quantiles {
+    const SIGNIFICANT_DIGITS: u8 = 3;
+    let Ok(mut histogram) = Histogram::<u64>::new(SIGNIFICANT_DIGITS) else {
+        return Quantiles::default();
+    };
+    for ns in all_ns {
+        histogram.saturating_record(ns);
+    }
+    let at = |quantile| micros(histogram.value_at_quantile(quantile));
+    Quantiles {
+        p50: at(0.5),
+        p90: at(0.9),
+        p99: at(0.99),
+        p999: at(0.999),
+        max: micros(histogram.max()),
+    }
+}
+
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+fn micros(ns: u64) -> f64 {
+    count(ns) / 1_000.0
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people; exact up to 2^53")]
+fn count(number: u64) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_those_of_the_durations() {
+        let q = quantiles((1..=1_000).map(|us| us * 1_000));
+        for (found, expected) in
+            [(q.p50, 500.0), (q.p90, 900.0), (q.p99, 990.0), (q.p999, 999.0), (q.max, 1_000.0)]
+        {
+            assert!((found - expected).abs() <= 1.0, "{q:?}");
+        }
+        assert_eq!(quantiles(std::iter::empty()), Quantiles::default());
+    }
+
+    #[test]
+    fn iterations_have_a_median_and_a_maximum() {
+        let together = iterations(&[3.0, 1.0, 2.0], 30);
+        assert_eq!(
+            together,
+            Iterations { completed: 3, acknowledged: 30, elapsed_ms_median: 2.0, elapsed_ms_max: 3.0 }
+        );
+    }
+}

@@ -1,0 +1,372 @@
+//! What agents tell the parent through their standard output: one message a line.
+//!
+//! An agent writes the outcome of one operation and the start of the next with one write, so that
+//! reporting costs it one system call per operation. A line without its newline is from an agent
+//! that was killed while it wrote, and means nothing.
+
+use std::io::Write as _;
+use std::str::SplitAsciiWhitespace;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Durability, Sabotage};
+use crate::payload::PayloadSource;
+
+/// What the parent hands to an agent process: one line of JSON on its standard input, which then
+/// stays open for as long as the parent lives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentSpec {
+    /// The store under test.
+    pub store: std::path::PathBuf,
+    /// The file of the shared page, outside the store.
+    pub control: std::path::PathBuf,
+    /// Number of agents in the whole run.
+    pub agents: u32,
+    /// What this process does: one lane per thread.
+    pub lanes: Vec<Lane>,
+    /// Writes of each agent in the whole run.
+    pub writes: u32,
+    /// Decides the payloads.
+    pub seed: u64,
+    /// Where the events come from.
+    pub payload: PayloadSource,
+    /// What to ask of the log.
+    pub durability: Durability,
+    /// How long the log may wait for its lock: longer than the watchdog.
+    pub lock_timeout_ms: u64,
+    /// Report the lock's counters with every operation, since this process may be killed.
+    pub counters_always: bool,
+    /// What agent 0 is to do wrong.
+    pub sabotage: Option<Sabotage>,
+}
+
+/// A contiguous part of one agent's writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lane {
+    /// The agent, from 0.
+    pub agent: u32,
+    /// Its first write in this process, from 1.
+    pub first_write: u32,
+    /// Its last write in this process.
+    pub last_write: u32,
+    /// Read the log after the last write and report what was seen.
+    pub view: bool,
+}
+
+/// One message of an agent. All times are [`strand_lock::monotonic_ns`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// The log is open; the agent waits for the start.
+    Ready,
+    /// The operation is about to begin.
+    Invoke {
+        /// Who.
+        agent: u32,
+        /// Which of its writes.
+        write: u32,
+        /// When, before the operation.
+        at_ns: u64,
+    },
+    /// The operation was acknowledged.
+    Ack {
+        /// Who.
+        agent: u32,
+        /// Which of its writes.
+        write: u32,
+        /// The sequence number in the receipt.
+        seq: u64,
+        /// Immediately before the call.
+        start_ns: u64,
+        /// Immediately after the call.
+        ack_ns: u64,
+    },
+    /// The operation failed.
+    Failure {
+        /// Who.
+        agent: u32,
+        /// Which of its writes.
+        write: u32,
+        /// Whether the log says that nothing was stored.
+        rejected: bool,
+        /// Whether the cause lies outside the log: a full disk, a missing permission.
+        environment: bool,
+        /// The error and its causes.
+        error: String,
+    },
+    /// The committed watermark, read in an interval.
+    Watermark {
+        /// Before the look.
+        begin_ns: u64,
+        /// After the look.
+        end_ns: u64,
+        /// What was seen.
+        seq: u64,
+    },
+    /// The lock was held in this interval.
+    Hold {
+        /// Who.
+        agent: u32,
+        /// At `LockHeld`.
+        from_ns: u64,
+        /// At `BeforeUnlock`.
+        to_ns: u64,
+    },
+    /// At `LockHeld`, another agent was marked as a holder.
+    Sighting {
+        /// Who looked.
+        agent: u32,
+        /// When.
+        at_ns: u64,
+        /// Who was marked.
+        other: u32,
+    },
+    /// The lock's counters of this process, from its start.
+    Counters(LockCounters),
+    /// What a read saw.
+    View {
+        /// Who read.
+        agent: u32,
+        /// Before the read.
+        begin_ns: u64,
+        /// The digest of what was seen.
+        prefix: Prefix,
+    },
+    /// The agent cannot go on: the log did not open, or a read failed.
+    Fatal {
+        /// Whether the cause lies outside the log.
+        environment: bool,
+        /// What failed, and its causes.
+        error: String,
+    },
+    /// All lanes of this process are finished.
+    Done,
+}
+
+/// `strand_lock::Counters` in plain numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockCounters {
+    /// Times the lock was taken.
+    pub acquisitions: u64,
+    /// Those that had to wait.
+    pub contended: u64,
+    /// Total time waited.
+    pub wait_ns: u64,
+    /// Longest single wait.
+    pub longest_wait_ns: u64,
+    /// Total time held.
+    pub hold_ns: u64,
+    /// Longest single hold.
+    pub longest_hold_ns: u64,
+}
+
+/// A digest of the first records of a log: two reads saw one order exactly when the shorter one's
+/// digest is the longer one's at the same length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefix {
+    /// Number of records.
+    pub count: u64,
+    /// Sequence number of the last one; 0 when there is none.
+    pub last_seq: u64,
+    /// FNV-1a over all lines with their newlines.
+    pub digest: u64,
+}
+
+impl Default for Prefix {
+    fn default() -> Prefix {
+        Prefix { count: 0, last_seq: 0, digest: 0xCBF2_9CE4_8422_2325 }
+    }
+}
+
+impl Prefix {
+    /// The prefix that is longer by one record.
+    #[must_use]
+    pub fn with(self, seq: u64, line: &[u8]) -> Prefix {
+        let mix = |digest: u64, &byte: &u8| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+        let digest = mix(line.iter().fold(self.digest, mix), &b'\n');
+        Prefix { count: self.count + 1, last_seq: seq, digest }
+    }
+}
+
+impl Message {
+    /// Appends the line of this message to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let written = match self {
+            Message::Ready => writeln!(out, "ready"),
+            Message::Invoke { agent, write, at_ns } => writeln!(out, "I {agent} {write} {at_ns}"),
+            Message::Ack { agent, write, seq, start_ns, ack_ns } => {
+                writeln!(out, "A {agent} {write} {seq} {start_ns} {ack_ns}")
+            }
+            Message::Failure { agent, write, rejected, environment, error } => {
+                let error = json_text(error);
+                let (rejected, environment) = (u8::from(*rejected), u8::from(*environment));
+                writeln!(out, "F {agent} {write} {rejected} {environment} {error}")
+            }
+            Message::Watermark { begin_ns, end_ns, seq } => {
+                writeln!(out, "W {begin_ns} {end_ns} {seq}")
+            }
+            Message::Hold { agent, from_ns, to_ns } => {
+                writeln!(out, "H {agent} {from_ns} {to_ns}")
+            }
+            Message::Sighting { agent, at_ns, other } => {
+                writeln!(out, "S {agent} {at_ns} {other}")
+            }
+            Message::Counters(counters) => writeln!(
+                out,
+                "C {} {} {} {} {} {}",
+                counters.acquisitions,
+                counters.contended,
+                counters.wait_ns,
+                counters.longest_wait_ns,
+                counters.hold_ns,
+                counters.longest_hold_ns
+            ),
+            Message::View { agent, begin_ns, prefix } => {
+                let Prefix { count, last_seq, digest } = prefix;
+                writeln!(out, "V {agent} {begin_ns} {count} {last_seq} {digest}")
+            }
+            Message::Fatal { environment, error } => {
+                writeln!(out, "fatal {} {}", u8::from(*environment), json_text(error))
+            }
+            Message::Done => writeln!(out, "done"),
+        };
+        assert!(written.is_ok(), "writing to memory does not fail");
+    }
+
+    /// Reads one line without its newline; `None` when it is not a message.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Message> {
+        let (kind, rest) = line.split_once(' ').unwrap_or((line, ""));
+        // An error's text is the rest of its line, in JSON.
+        let (numbers, text) = match rest.split_once('"') {
+            Some((numbers, _)) => (numbers, rest.get(numbers.len()..)?),
+            None => (rest, ""),
+        };
+        let mut words = numbers.split_ascii_whitespace();
+        let message = match kind {
+            "ready" => Message::Ready,
+            "done" => Message::Done,
+            "I" => Message::Invoke {
+                agent: number(&mut words)?,
+                write: number(&mut words)?,
+                at_ns: number(&mut words)?,
+            },
+            "A" => Message::Ack {
+                agent: number(&mut words)?,
+                write: number(&mut words)?,
+                seq: number(&mut words)?,
+                start_ns: number(&mut words)?,
+                ack_ns: number(&mut words)?,
+            },
+            "F" => Message::Failure {
+                agent: number(&mut words)?,
+                write: number(&mut words)?,
+                rejected: number::<u8>(&mut words)? == 1,
+                environment: number::<u8>(&mut words)? == 1,
+                error: serde_json::from_str(text).ok()?,
+            },
+            "W" => Message::Watermark {
+                begin_ns: number(&mut words)?,
+                end_ns: number(&mut words)?,
+                seq: number(&mut words)?,
+            },
+            "H" => Message::Hold {
+                agent: number(&mut words)?,
+                from_ns: number(&mut words)?,
+                to_ns: number(&mut words)?,
+            },
+            "S" => Message::Sighting {
+                agent: number(&mut words)?,
+                at_ns: number(&mut words)?,
+                other: number(&mut words)?,
+            },
+            "C" => Message::Counters(LockCounters {
+                acquisitions: number(&mut words)?,
+                contended: number(&mut words)?,
+                wait_ns: number(&mut words)?,
+                longest_wait_ns: number(&mut words)?,
+                hold_ns: number(&mut words)?,
+                longest_hold_ns: number(&mut words)?,
+            }),
+            "V" => Message::View {
+                agent: number(&mut words)?,
+                begin_ns: number(&mut words)?,
+                prefix: Prefix {
+                    count: number(&mut words)?,
+                    last_seq: number(&mut words)?,
+                    digest: number(&mut words)?,
+                },
+            },
+            "fatal" => Message::Fatal {
+                environment: number::<u8>(&mut words)? == 1,
+                error: serde_json::from_str(text).ok()?,
+            },
+            _ => return None,
+        };
+        words.next().is_none().then_some(message)
+    }
+}
+
+fn number<T: std::str::FromStr>(words: &mut SplitAsciiWhitespace<'_>) -> Option<T> {
+    words.next()?.parse().ok()
+}
+
+fn json_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_survives_the_pipe() {
+        let messages = [
+            Message::Ready,
+            Message::Invoke { agent: 1, write: 2, at_ns: 3 },
+            Message::Ack { agent: 1, write: 2, seq: 3, start_ns: 4, ack_ns: u64::MAX },
+            Message::Failure {
+                agent: 1,
+                write: 2,
+                rejected: true,
+                environment: false,
+                error: "a \"quoted\"\nsecond line: 7".into(),
+            },
+            Message::Watermark { begin_ns: 1, end_ns: 2, seq: 3 },
+            Message::Hold { agent: 1, from_ns: 2, to_ns: 3 },
+            Message::Sighting { agent: 1, at_ns: 2, other: 3 },
+            Message::Counters(LockCounters {
+                acquisitions: 1,
+                contended: 2,
+                wait_ns: 3,
+                longest_wait_ns: 4,
+                hold_ns: 5,
+                longest_hold_ns: 6,
+            }),
+            Message::View { agent: 1, begin_ns: 2, prefix: Prefix::default().with(1, b"{}") },
+            Message::Fatal { environment: true, error: String::new() },
+            Message::Done,
+        ];
+        for message in messages {
+            let mut line = Vec::new();
+            message.encode(&mut line);
+            let text = std::str::from_utf8(&line).unwrap().strip_suffix('\n').unwrap();
+            assert!(!text.contains('\n'), "{text}");
+            assert_eq!(Message::parse(text), Some(message), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_message_is_not_taken_for_one() {
+        for line in ["", "A 1 2", "A 1 2 3 4 5 6", "A 1 2 3 4 x", "Z 1", "F 1 2 0 0 text"] {
+            assert_eq!(Message::parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_digest_depends_on_the_order_and_on_line_ends() {
+        let one = Prefix::default().with(1, b"ab").with(2, b"c");
+        assert_ne!(one, Prefix::default().with(1, b"a").with(2, b"bc"));
+        assert_ne!(one, Prefix::default().with(1, b"c").with(2, b"ab"));
+        assert_eq!(one, Prefix::default().with(1, b"ab").with(2, b"c"));
+    }
+}
