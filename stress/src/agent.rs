@@ -12,6 +12,7 @@ use strand_lock::monotonic_ns;
 
 use crate::config::{Durability, Sabotage};
 use crate::control::Control;
+use crate::ledger::{Hold, Sighting, Watermark};
 use crate::payload::Payloads;
 use crate::wire::{AgentSpec, Lane, LockCounters, Message, Prefix};
 
@@ -46,11 +47,19 @@ pub fn main() -> ExitCode {
         }
         Err(error) => {
             let environment = is_environment(error.as_ref());
-            Message::Fatal { environment, error: describe(error.as_ref()) }.encode(&mut out);
+            Message::Fatal {
+                environment,
+                error: describe(error.as_ref()),
+            }
+            .encode(&mut out);
             ExitCode::FAILURE
         }
     };
-    if send(&mut out).is_ok() { code } else { ExitCode::FAILURE }
+    if send(&mut out).is_ok() {
+        code
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// The parent keeps the other end of standard input open and never writes to it again.
@@ -75,7 +84,11 @@ fn run(spec: &AgentSpec) -> Result<(), Box<dyn Error + Send + Sync>> {
     let probe = Arc::new(HoldProbe {
         control,
         // A shared log is opened by none of its threads: it has a mark of its own.
-        opener: if spec.lanes.len() > 1 { spec.agents } else { first },
+        opener: if spec.lanes.len() > 1 {
+            spec.agents
+        } else {
+            first
+        },
         hangs: spec.sabotage == Some(Sabotage::Hang),
         seen: Mutex::new(Vec::new()),
     });
@@ -92,13 +105,20 @@ fn run(spec: &AgentSpec) -> Result<(), Box<dyn Error + Send + Sync>> {
     Message::Ready.encode(&mut out);
     probe.drain(&mut out);
     send(&mut out)?;
-    let agent = Agent { spec, log, probe, payloads };
+    let agent = Agent {
+        spec,
+        log,
+        probe,
+        payloads,
+    };
     agent.probe.control.wait_for_go();
     match spec.lanes.as_slice() {
         [lane] => agent.run_lane(*lane)?,
         lanes => std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                lanes.iter().map(|lane| scope.spawn(|| agent.run_lane(*lane))).collect();
+            let threads: Vec<_> = lanes
+                .iter()
+                .map(|lane| scope.spawn(|| agent.run_lane(*lane)))
+                .collect();
             for thread in threads {
                 thread.join().map_err(|_| "a thread panicked")??;
             }
@@ -117,7 +137,12 @@ impl Agent<'_> {
         let mut out = Vec::with_capacity(512);
         for write in lane.first_write..=lane.last_write {
             let event = self.payloads.event(lane.agent, write)?;
-            Message::Invoke { agent: lane.agent, write, at_ns: monotonic_ns() }.encode(&mut out);
+            Message::Invoke {
+                agent: lane.agent,
+                write,
+                at_ns: monotonic_ns(),
+            }
+            .encode(&mut out);
             send(&mut out)?;
             self.operate(lane.agent, write, &event, &mut out);
             self.probe.drain(&mut out);
@@ -130,7 +155,12 @@ impl Agent<'_> {
         if lane.view {
             let begin_ns = monotonic_ns();
             let prefix = self.view()?;
-            Message::View { agent: lane.agent, begin_ns, prefix }.encode(&mut out);
+            Message::View {
+                agent: lane.agent,
+                begin_ns,
+                prefix,
+            }
+            .encode(&mut out);
             send(&mut out)?;
         }
         Ok(())
@@ -143,16 +173,24 @@ impl Agent<'_> {
         let result = match sabotage {
             None | Some(Sabotage::Hang) => self.log.append(event).map(|receipt| receipt.seq),
             Some(Sabotage::Skip) => Ok(self.log.tail_seq() + 1),
-            Some(Sabotage::Repeat) => {
-                self.log.append(event).and_then(|_| self.log.append(event)).map(|r| r.seq)
-            }
+            Some(Sabotage::Repeat) => self
+                .log
+                .append(event)
+                .and_then(|_| self.log.append(event))
+                .map(|r| r.seq),
             Some(Sabotage::Die) => std::process::exit(EXIT_SABOTAGE),
         };
         let ack_ns = monotonic_ns();
         let seq = self.log.committed_seq();
         let end_ns = monotonic_ns();
         match result {
-            Ok(seq) => Message::Ack { agent, write, seq, start_ns, ack_ns },
+            Ok(seq) => Message::Ack {
+                agent,
+                write,
+                seq,
+                start_ns,
+                ack_ns,
+            },
             Err(error) => Message::Failure {
                 agent,
                 write,
@@ -162,7 +200,12 @@ impl Agent<'_> {
             },
         }
         .encode(out);
-        Message::Watermark { begin_ns: ack_ns, end_ns, seq }.encode(out);
+        Message::Watermark(Watermark {
+            begin_ns: ack_ns,
+            end_ns,
+            seq,
+        })
+        .encode(out);
     }
 
     /// What a read sees; for a buffered log also what is not synced yet.
@@ -223,12 +266,20 @@ struct HoldProbe {
 
 impl HoldProbe {
     fn note(&self, message: Message) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(message);
     }
 
     /// Moves what was noted to `out`.
     fn drain(&self, out: &mut Vec<u8>) {
-        for message in self.seen.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for message in self
+            .seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
             message.encode(out);
         }
     }
@@ -243,7 +294,11 @@ impl Probe for HoldProbe {
                 let at_ns = monotonic_ns();
                 HELD_SINCE_NS.set(at_ns);
                 for other in self.control.enter(mark) {
-                    self.note(Message::Sighting { agent: mark, at_ns, other });
+                    self.note(Message::Sighting(Sighting {
+                        agent: mark,
+                        at_ns,
+                        other,
+                    }));
                 }
                 while self.hangs && agent == Some(0) {
                     std::thread::park();
@@ -253,7 +308,11 @@ impl Probe for HoldProbe {
                 self.control.leave(mark);
                 let from_ns = HELD_SINCE_NS.replace(0);
                 let to_ns = monotonic_ns();
-                self.note(Message::Hold { agent: mark, from_ns, to_ns });
+                self.note(Message::Hold(Hold {
+                    agent: mark,
+                    from_ns,
+                    to_ns,
+                }));
             }
             _ => {}
         }
@@ -298,7 +357,10 @@ mod tests {
     use super::*;
 
     fn io_error(kind: io::ErrorKind) -> crate::payload::PayloadError {
-        crate::payload::PayloadError::Read { path: "x".into(), source: kind.into() }
+        crate::payload::PayloadError::Read {
+            path: "x".into(),
+            source: kind.into(),
+        }
     }
 
     #[test]

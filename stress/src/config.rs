@@ -143,7 +143,11 @@ impl Config {
     pub fn validate(&self) -> Result<(), UsageError> {
         within("--agents", u64::from(self.agents), u64::from(AGENTS_MAX))?;
         within("--writes", u64::from(self.writes), u64::from(WRITES_MAX))?;
-        within("--iterations", u64::from(self.iterations), u64::from(u32::MAX))?;
+        within(
+            "--iterations",
+            u64::from(self.iterations),
+            u64::from(u32::MAX),
+        )?;
         within("--timeout-s", self.timeout_s, TIMEOUT_S_MAX)?;
         if !self.kill_per_second.is_finite() || !(0.0..=10_000.0).contains(&self.kill_per_second) {
             return usage("--kill-per-second takes a number from 0 to 10000");
@@ -180,8 +184,8 @@ impl Config {
         flag("--seed", Some(self.seed.to_string()));
         flag("--agents", Some(self.agents.to_string()));
         flag("--writes", Some(self.writes.to_string()));
-        flag("--mode", Some(value_name(self.mode)));
-        flag("--durability", Some(value_name(self.durability)));
+        flag("--mode", Some(value_name(&self.mode)));
+        flag("--durability", Some(value_name(&self.durability)));
         flag("--kill-per-second", Some(self.kill_per_second.to_string()));
         flag("--timeout-s", Some(self.timeout_s.to_string()));
         if self.one_shot {
@@ -197,7 +201,7 @@ impl Config {
             flag("--dir", Some(shell_word(&dir.display().to_string())));
         }
         if let Some(sabotage) = self.sabotage {
-            flag("--sabotage", Some(value_name(sabotage)));
+            flag("--sabotage", Some(value_name(&sabotage)));
         }
         arguments
     }
@@ -215,7 +219,7 @@ pub fn fresh_seed() -> u64 {
     u64::from(rand::random::<u32>())
 }
 
-fn value_name(value: impl clap::ValueEnum) -> String {
+fn value_name(value: &impl clap::ValueEnum) -> String {
     value
         .to_possible_value()
         .map_or_else(String::new, |value| value.get_name().to_owned())
@@ -234,7 +238,9 @@ fn within(flag: &str, value: u64, max: u64) -> Result<(), UsageError> {
     if (1..=max).contains(&value) {
         Ok(())
     } else {
-        usage(format!("{flag} takes a number from 1 to {max}, not {value}"))
+        usage(format!(
+            "{flag} takes a number from 1 to {max}, not {value}"
+        ))
     }
 }
 
@@ -280,21 +286,53 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_command_line() {
-        assert_eq!(Flags::parse_from(["run", "--seed", "1"]).config, Config::default());
+        assert_eq!(
+            Flags::parse_from(["run", "--seed", "1"]).config,
+            Config::default()
+        );
     }
 
     #[test]
     fn nonsense_is_refused() {
         let refused = [
-            Config { agents: 0, ..Config::default() },
-            Config { agents: AGENTS_MAX + 1, ..Config::default() },
-            Config { writes: 0, ..Config::default() },
-            Config { timeout_s: 0, ..Config::default() },
-            Config { iterations: 0, ..Config::default() },
-            Config { kill_per_second: -1.0, ..Config::default() },
-            Config { kill_per_second: f64::NAN, ..Config::default() },
-            Config { one_shot: true, mode: Mode::Thread, ..Config::default() },
-            Config { payload: Some("x".into()), payload_bytes: Some(9), ..Config::default() },
+            Config {
+                agents: 0,
+                ..Config::default()
+            },
+            Config {
+                agents: AGENTS_MAX + 1,
+                ..Config::default()
+            },
+            Config {
+                writes: 0,
+                ..Config::default()
+            },
+            Config {
+                timeout_s: 0,
+                ..Config::default()
+            },
+            Config {
+                iterations: 0,
+                ..Config::default()
+            },
+            Config {
+                kill_per_second: -1.0,
+                ..Config::default()
+            },
+            Config {
+                kill_per_second: f64::NAN,
+                ..Config::default()
+            },
+            Config {
+                one_shot: true,
+                mode: Mode::Thread,
+                ..Config::default()
+            },
+            Config {
+                payload: Some("x".into()),
+                payload_bytes: Some(9),
+                ..Config::default()
+            },
         ];
         for config in refused {
             assert!(config.validate().is_err(), "{config:?}");

@@ -39,9 +39,18 @@ impl Control {
     ///
     /// # Errors
     /// The file could not be opened, grown or mapped.
+    ///
+    /// # Panics
+    /// When there are more than [`AGENTS_MAX`] agents.
     pub fn open(path: &Path, agents: u32) -> Result<Control, PageError> {
-        assert!(agents <= AGENTS_MAX, "Config::validate limits the number of agents");
-        Ok(Control { page: SharedPage::open(path)?, words: place(agents).0 + 1 })
+        assert!(
+            agents <= AGENTS_MAX,
+            "Config::validate limits the number of agents"
+        );
+        Ok(Control {
+            page: SharedPage::open(path)?,
+            words: place(agents).0 + 1,
+        })
     }
 
     /// Lets everybody go who waits in [`Control::wait_for_go`], and everybody who comes later.
@@ -81,6 +90,7 @@ impl Control {
     }
 
     /// Takes the mark of `agent` away; `false` when there was none.
+    #[expect(clippy::must_use_candidate, reason = "what it does is the point")]
     pub fn leave(&self, agent: u32) -> bool {
         let (word, bit) = place(agent);
         self.page.u64(word).fetch_and(!bit, Ordering::SeqCst) & bit != 0

@@ -12,6 +12,7 @@ use strand_lock::FileLock;
 
 use crate::agent::describe;
 use crate::ledger::View;
+use crate::parent::catch_panic;
 use crate::stored::{BadLine, Segment, StoredRecord, is_segment, parse_segment, read_segments};
 use crate::violation::Violation;
 use crate::wire::Prefix;
@@ -46,7 +47,10 @@ trait Step<T> {
 
 impl<T, E: std::error::Error + 'static> Step<T> for Result<T, E> {
     fn step(self, step: &'static str) -> Result<T, Failed> {
-        self.map_err(|error| Failed { step, error: describe(&error) })
+        self.map_err(|error| Failed {
+            step,
+            error: describe(&error),
+        })
     }
 }
 
@@ -57,10 +61,18 @@ impl<T, E: std::error::Error + 'static> Step<T> for Result<T, E> {
 #[must_use]
 pub fn examine(dir: &Path, copy_dir: &Path, killed: bool) -> Examination {
     let mut examination = Examination::default();
-    if let Err(failed) = examination.take_all(dir, copy_dir, killed) {
-        let Failed { step, error } = failed;
+    let taken = catch_panic(|| examination.take_all(dir, copy_dir, killed));
+    let taken = taken.unwrap_or_else(|error| {
+        Err(Failed {
+            step: "call the log",
+            error,
+        })
+    });
+    if let Err(Failed { step, error }) = taken {
         let step = step.to_owned();
-        examination.violations.push(Violation::ExaminationFailed { step, error });
+        examination
+            .violations
+            .push(Violation::ExaminationFailed { step, error });
         if examination.records.is_empty() {
             // Judge at least what the files contain.
             if let Ok(segments) = read_segments(dir) {
@@ -76,21 +88,31 @@ impl Examination {
         // A reader must leave alone even what waits for recovery.
         let begin_ns = strand_lock::monotonic_ns();
         let prefix = self.read_only(dir)?;
-        self.views.push(View { reader: "reader before recovery".into(), begin_ns, prefix });
+        self.views.push(View {
+            reader: "reader before recovery".into(),
+            begin_ns,
+            prefix,
+        });
 
         let begin_ns = strand_lock::monotonic_ns();
         let first = recover(dir)?;
         let reader = "reader after recovery".to_owned();
-        self.views.push(View { reader, begin_ns, prefix: first.prefix });
+        self.views.push(View {
+            reader,
+            begin_ns,
+            prefix: first.prefix,
+        });
         let second = recover(dir)?;
         if first != second {
             let (first, second) = (format!("{first:?}"), format!("{second:?}"));
-            self.violations.push(Violation::RecoveriesDiffer { first, second });
+            self.violations
+                .push(Violation::RecoveriesDiffer { first, second });
         }
         let read_only = self.read_only(dir)?;
         if read_only != second.prefix {
             let (first, second) = (format!("{:?}", second.prefix), format!("{read_only:?}"));
-            self.violations.push(Violation::RecoveriesDiffer { first, second });
+            self.violations
+                .push(Violation::RecoveriesDiffer { first, second });
         }
 
         let segments = read_segments(dir).step("read the segments")?;
@@ -126,12 +148,14 @@ impl Examination {
         drop(reader);
         if watermark.is_some_and(|seq| seq > prefix.last_seq) {
             let detail = format!("watermark {watermark:?}, last read {}", prefix.last_seq);
-            self.violations.push(Violation::ReadDiffersFromFiles { detail });
+            self.violations
+                .push(Violation::ReadDiffersFromFiles { detail });
         }
         let after = list(dir).step("list the store after a read-only open")?;
         let changes = differences(&before, &after);
         if !changes.is_empty() {
-            self.violations.push(Violation::ReadOnlyOpenWrote { changes });
+            self.violations
+                .push(Violation::ReadOnlyOpenWrote { changes });
         }
         Ok(prefix)
     }
@@ -145,13 +169,15 @@ impl Examination {
         }
         if read.len() != self.records.len() {
             let detail = format!("{} records read, {} stored", read.len(), self.records.len());
-            self.violations.push(Violation::ReadDiffersFromFiles { detail });
+            self.violations
+                .push(Violation::ReadDiffersFromFiles { detail });
         }
         for (read, stored) in read.iter().zip(&self.records) {
             if (read.seq, &read.line) != (stored.seq, &stored.line) {
                 let line = String::from_utf8_lossy(&read.line);
                 let detail = format!("read {} as {}: {line}", stored.place.offset, read.seq);
-                self.violations.push(Violation::ReadDiffersFromFiles { detail });
+                self.violations
+                    .push(Violation::ReadDiffersFromFiles { detail });
                 break;
             }
         }
@@ -190,7 +216,8 @@ impl Examination {
         for (path, facts) in files {
             if path.starts_with("quarantine/") {
                 if !killed {
-                    self.violations.push(Violation::UnprovokedQuarantine { path });
+                    self.violations
+                        .push(Violation::UnprovokedQuarantine { path });
                 }
             } else if !belongs(&path) {
                 self.violations.push(Violation::LeftoverFile { path });
@@ -199,7 +226,8 @@ impl Examination {
                 let taken = lock.try_lock().map(drop);
                 if let Err(error) = taken {
                     let error = describe(&error);
-                    self.violations.push(Violation::LeftoverLock { file: path, error });
+                    self.violations
+                        .push(Violation::LeftoverLock { file: path, error });
                 }
             }
         }
@@ -215,7 +243,9 @@ impl Examination {
         let receipt = log.append(&event).step("the next append")?;
         let took = started.elapsed();
         let last = log.read().step("read the next append")?.last();
-        let last = last.transpose().step("read the record of the next append")?;
+        let last = last
+            .transpose()
+            .step("read the record of the next append")?;
         log.close().step("close after the next append")?;
         let mut fail = |detail| self.violations.push(Violation::NextAppendFailed { detail });
         if took > NEXT_APPEND_LIMIT {
@@ -254,7 +284,11 @@ fn recover(dir: &Path) -> Result<Recovered, Failed> {
     }
     let (tail_seq, committed_seq) = (log.tail_seq(), log.committed_seq());
     log.close().step("close after recovery")?;
-    Ok(Recovered { tail_seq, committed_seq, prefix })
+    Ok(Recovered {
+        tail_seq,
+        committed_seq,
+        prefix,
+    })
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -278,16 +312,20 @@ fn list(dir: &Path) -> io::Result<BTreeMap<String, Facts>> {
                 open.push((format!("{path}/"), entry.path()));
             }
             let length = if is_dir { 0 } else { metadata.len() };
-            files.insert(path, Facts { is_dir, length, modified: metadata.modified().ok() });
+            files.insert(
+                path,
+                Facts {
+                    is_dir,
+                    length,
+                    modified: metadata.modified().ok(),
+                },
+            );
         }
     }
     Ok(files)
 }
 
-fn differences(
-    before: &BTreeMap<String, Facts>,
-    after: &BTreeMap<String, Facts>,
-) -> Vec<String> {
+fn differences(before: &BTreeMap<String, Facts>, after: &BTreeMap<String, Facts>) -> Vec<String> {
     let mut changes = Vec::new();
     for (path, facts) in before {
         match after.get(path) {
@@ -296,15 +334,25 @@ fn differences(
             Some(_) => {}
         }
     }
-    changes.extend(after.keys().filter(|path| !before.contains_key(*path)).map(|path| format!("{path} is new")));
+    changes.extend(
+        after
+            .keys()
+            .filter(|path| !before.contains_key(*path))
+            .map(|path| format!("{path} is new")),
+    );
     changes
 }
 
 /// Whether DESIGN.md §3 knows a file of this name.
 fn belongs(path: &str) -> bool {
     let is_snapshot = path.starts_with("snapshot-")
-        && Path::new(path).extension().is_some_and(|extension| extension == "jsonl");
-    matches!(path, "MANIFEST" | "shm" | "quarantine") || is_lock(path) || is_segment(path) || is_snapshot
+        && Path::new(path)
+            .extension()
+            .is_some_and(|extension| extension == "jsonl");
+    matches!(path, "MANIFEST" | "shm" | "quarantine")
+        || is_lock(path)
+        || is_segment(path)
+        || is_snapshot
 }
 
 fn is_lock(path: &str) -> bool {
@@ -341,7 +389,10 @@ mod tests {
         fs::write(at("quarantine/one"), "1").unwrap();
         fs::write(at("MANIFEST"), "1").unwrap();
         let before = list(dir.path()).unwrap();
-        assert_eq!(differences(&before, &list(dir.path()).unwrap()), Vec::<String>::new());
+        assert_eq!(
+            differences(&before, &list(dir.path()).unwrap()),
+            Vec::<String>::new()
+        );
         fs::write(at("MANIFEST"), "22").unwrap();
         fs::write(at("new"), "").unwrap();
         fs::remove_file(at("quarantine/one")).unwrap();
@@ -353,10 +404,22 @@ mod tests {
 
     #[test]
     fn strangers_do_not_belong() {
-        for path in ["MANIFEST", "lock", "shm", "log-00000000000000000001.jsonl", "snapshot-7.jsonl"] {
+        for path in [
+            "MANIFEST",
+            "lock",
+            "shm",
+            "log-00000000000000000001.jsonl",
+            "snapshot-7.jsonl",
+        ] {
             assert!(belongs(path), "{path}");
         }
-        for path in ["MANIFEST.tmp", "log-1.jsonl", "snapshot-7.jsonl.tmp", ".tmpX", "lock2"] {
+        for path in [
+            "MANIFEST.tmp",
+            "log-1.jsonl",
+            "snapshot-7.jsonl.tmp",
+            ".tmpX",
+            "lock2",
+        ] {
             assert!(!belongs(path), "{path}");
         }
     }
@@ -373,9 +436,14 @@ mod tests {
             let mut examination = Examination::default();
             assert!(examination.check_leftovers(dir.path(), killed).is_ok());
             let violations = examination.violations.iter();
-            violations.map(|v| v.to_string().split(':').next().unwrap().to_owned()).collect::<Vec<_>>()
+            violations
+                .map(|v| v.to_string().split(':').next().unwrap().to_owned())
+                .collect::<Vec<_>>()
         };
-        assert_eq!(kinds(false), ["leftover file", "leftover lock", "unprovoked quarantine"]);
+        assert_eq!(
+            kinds(false),
+            ["leftover file", "leftover lock", "unprovoked quarantine"]
+        );
         drop(guard);
         assert_eq!(kinds(true), ["leftover file"]);
     }

@@ -160,46 +160,81 @@ pub struct Reporting {
 impl Reporting {
     /// Enters one message.
     pub fn take(&mut self, message: Message) {
+        let ledger = &mut self.ledger;
         match message {
             Message::Ready => {}
-            Message::Invoke { agent, write, at_ns } => {
+            Message::Done => self.done = true,
+            Message::Counters(counters) => self.counters = counters,
+            Message::Invoke {
+                agent,
+                write,
+                at_ns,
+            } => {
                 if let Some((open, _)) = self.open.insert(agent, (write, at_ns)) {
                     self.nonsense(format!("agent {agent} invoked {write} during {open}"));
                 }
             }
-            Message::Ack { agent, write, seq, start_ns, ack_ns } => {
-                self.ledger.append_ns.push((agent, ack_ns.saturating_sub(start_ns)));
-                self.close(agent, write, Some(start_ns), Outcome::Acknowledged { seq, ack_ns });
+            Message::Ack {
+                agent,
+                write,
+                seq,
+                start_ns,
+                ack_ns,
+            } => {
+                ledger
+                    .append_ns
+                    .push((agent, ack_ns.saturating_sub(start_ns)));
+                self.close(
+                    agent,
+                    write,
+                    Some(start_ns),
+                    Outcome::Acknowledged { seq, ack_ns },
+                );
             }
-            Message::Failure { agent, write, rejected, environment, error } => {
+            Message::Failure {
+                agent,
+                write,
+                rejected,
+                environment,
+                error,
+            } => {
                 if environment {
                     let text = format!("agent {agent}, write {write}: {error}");
-                    self.ledger.environment_errors.push(text);
+                    ledger.environment_errors.push(text);
                 }
+                let rejection = Outcome::Rejected {
+                    error: error.clone(),
+                };
                 let outcome = if rejected {
-                    Outcome::Rejected { error }
+                    rejection
                 } else {
                     Outcome::Unknown { error }
                 };
                 self.close(agent, write, None, outcome);
             }
-            Message::Watermark { begin_ns, end_ns, seq } => {
-                self.ledger.watermarks.push(Watermark { begin_ns, end_ns, seq });
+            Message::Fatal { environment, error } => {
+                let errors = if environment {
+                    &mut ledger.environment_errors
+                } else {
+                    &mut ledger.fatal_errors
+                };
+                errors.push(error);
             }
-            Message::Hold { agent, from_ns, to_ns } => {
-                self.ledger.holds.push(Hold { agent, from_ns, to_ns });
-            }
-            Message::Sighting { agent, at_ns, other } => {
-                self.ledger.sightings.push(Sighting { agent, at_ns, other });
-            }
-            Message::Counters(counters) => self.counters = counters,
-            Message::View { agent, begin_ns, prefix } => {
+            Message::Watermark(watermark) => ledger.watermarks.push(watermark),
+            Message::Hold(hold) => ledger.holds.push(hold),
+            Message::Sighting(sighting) => ledger.sightings.push(sighting),
+            Message::View {
+                agent,
+                begin_ns,
+                prefix,
+            } => {
                 let reader = format!("agent {agent}");
-                self.ledger.views.push(View { reader, begin_ns, prefix });
+                ledger.views.push(View {
+                    reader,
+                    begin_ns,
+                    prefix,
+                });
             }
-            Message::Fatal { environment: true, error } => self.ledger.environment_errors.push(error),
-            Message::Fatal { environment: false, error } => self.ledger.fatal_errors.push(error),
-            Message::Done => self.done = true,
         }
     }
 
@@ -224,8 +259,15 @@ impl Reporting {
                 let text = format!("agent {agent} finished without an outcome of write {write}");
                 self.ledger.protocol_errors.push(text);
             }
-            let outcome = Outcome::Unknown { error: String::new() };
-            self.ledger.operations.push(Operation { agent, write, invoke_ns, outcome });
+            let outcome = Outcome::Unknown {
+                error: String::new(),
+            };
+            self.ledger.operations.push(Operation {
+                agent,
+                write,
+                invoke_ns,
+                outcome,
+            });
         }
         self.ledger.counters = self.counters;
         self.ledger.incarnations.push(incarnation);
@@ -236,7 +278,12 @@ impl Reporting {
         match self.open.remove(&agent) {
             Some((open, invoke_ns)) if open == write => {
                 let invoke_ns = start_ns.unwrap_or(invoke_ns);
-                self.ledger.operations.push(Operation { agent, write, invoke_ns, outcome });
+                self.ledger.operations.push(Operation {
+                    agent,
+                    write,
+                    invoke_ns,
+                    outcome,
+                });
             }
             open => self.nonsense(format!(
                 "agent {agent} reported {outcome:?} for write {write}, open was {open:?}"
@@ -299,16 +346,39 @@ mod tests {
     #[test]
     fn an_operation_without_an_outcome_is_unknown() {
         let mut reporting = Reporting::default();
-        reporting.take(Message::Invoke { agent: 4, write: 1, at_ns: 10 });
-        reporting.take(Message::Ack { agent: 4, write: 1, seq: 9, start_ns: 11, ack_ns: 15 });
-        reporting.take(Message::Invoke { agent: 4, write: 2, at_ns: 16 });
+        reporting.take(Message::Invoke {
+            agent: 4,
+            write: 1,
+            at_ns: 10,
+        });
+        reporting.take(Message::Ack {
+            agent: 4,
+            write: 1,
+            seq: 9,
+            start_ns: 11,
+            ack_ns: 15,
+        });
+        reporting.take(Message::Invoke {
+            agent: 4,
+            write: 2,
+            at_ns: 16,
+        });
         let ledger = reporting.finish(incarnation(End::Killed));
-        let outcomes: Vec<_> = ledger.operations.iter().map(|op| (op.write, &op.outcome)).collect();
+        let outcomes: Vec<_> = ledger
+            .operations
+            .iter()
+            .map(|op| (op.write, &op.outcome))
+            .collect();
         assert_eq!(
             outcomes,
             [
                 (1, &Outcome::Acknowledged { seq: 9, ack_ns: 15 }),
-                (2, &Outcome::Unknown { error: String::new() }),
+                (
+                    2,
+                    &Outcome::Unknown {
+                        error: String::new()
+                    }
+                ),
             ]
         );
         assert_eq!(ledger.append_ns, [(4, 4)]);
@@ -318,14 +388,30 @@ mod tests {
     #[test]
     fn finishing_in_the_middle_of_an_operation_is_a_protocol_error() {
         let mut reporting = Reporting::default();
-        reporting.take(Message::Invoke { agent: 4, write: 1, at_ns: 10 });
-        assert_eq!(reporting.finish(incarnation(End::Finished)).protocol_errors.len(), 1);
+        reporting.take(Message::Invoke {
+            agent: 4,
+            write: 1,
+            at_ns: 10,
+        });
+        assert_eq!(
+            reporting
+                .finish(incarnation(End::Finished))
+                .protocol_errors
+                .len(),
+            1
+        );
     }
 
     #[test]
     fn an_outcome_of_an_operation_that_never_began_is_a_protocol_error() {
         let mut reporting = Reporting::default();
-        reporting.take(Message::Ack { agent: 4, write: 1, seq: 9, start_ns: 11, ack_ns: 15 });
+        reporting.take(Message::Ack {
+            agent: 4,
+            write: 1,
+            seq: 9,
+            start_ns: 11,
+            ack_ns: 15,
+        });
         let ledger = reporting.finish(incarnation(End::Finished));
         assert!(ledger.operations.is_empty());
         assert_eq!(ledger.protocol_errors.len(), 1);

@@ -59,7 +59,10 @@ pub enum RunError {
 
 impl RunError {
     fn environment(message: impl Into<String>) -> RunError {
-        RunError::Environment { message: message.into(), store: None }
+        RunError::Environment {
+            message: message.into(),
+            store: None,
+        }
     }
 
     /// The exit status of the harness.
@@ -128,10 +131,23 @@ fn judge(
     outcome: parent::Outcome,
     run_dir: TempDir,
 ) -> Result<Report, RunError> {
-    let parent::Outcome { mut ledger, go_ns, hang, spawned, killed } = outcome;
+    let parent::Outcome {
+        mut ledger,
+        go_ns,
+        hang,
+        spawned,
+        killed,
+    } = outcome;
     let mut violations = Vec::new();
-    let mut stored = 0;
-    if hang.is_none() {
+    let stored;
+    if hang.is_some() {
+        // Who knows what a store is like that somebody hangs in: count, and leave it as it is.
+        let segments = stored::read_segments(&places.store).unwrap_or_default();
+        stored = segments
+            .iter()
+            .map(|s| stored::parse_segment(s).0.len() as u64)
+            .sum();
+    } else {
         if config.kills() {
             // What recovery starts from: if it goes wrong, this is what to look at.
             let as_left = run_dir.path().join("as-left");
@@ -160,8 +176,16 @@ fn judge(
             violations.push(Violation::Protocol { detail });
         }
     }
-    let facts =
-        Facts { config, ledger: &ledger, go_ns, stored, spawned, killed, violations, hang };
+    let facts = Facts {
+        config,
+        ledger: &ledger,
+        go_ns,
+        stored,
+        spawned,
+        killed,
+        violations,
+        hang,
+    };
     let mut report = Report::new(facts);
     report.agents_stderr = read_start(&places.stderr);
     if report.verdict != Verdict::Pass || config.keep {
@@ -184,14 +208,20 @@ fn keep(report: &mut Report, ledger: &Ledger, run_dir: TempDir) -> Result<(), St
         fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
     };
     write("report.json", report.to_json())?;
-    write("ledger.json", serde_json::to_string(ledger).map_err(|error| error.to_string())?)
+    write(
+        "ledger.json",
+        serde_json::to_string(ledger).map_err(|error| error.to_string())?,
+    )
 }
 
 fn payload_source(config: &Config) -> Result<PayloadSource, RunError> {
     Ok(match (&config.payload, config.payload_bytes) {
         (Some(path), _) => {
             let path = path.canonicalize().map_err(|error| {
-                RunError::environment(format!("cannot read the events in {}: {error}", path.display()))
+                RunError::environment(format!(
+                    "cannot read the events in {}: {error}",
+                    path.display()
+                ))
             })?;
             PayloadSource::File { path }
         }
@@ -203,7 +233,10 @@ fn payload_source(config: &Config) -> Result<PayloadSource, RunError> {
 fn make_run_dir(config: &Config) -> Result<TempDir, RunError> {
     let parent = config.dir.clone().unwrap_or_else(std::env::temp_dir);
     let cannot = |error: std::io::Error| {
-        RunError::environment(format!("cannot make a directory in {}: {error}", parent.display()))
+        RunError::environment(format!(
+            "cannot make a directory in {}: {error}",
+            parent.display()
+        ))
     };
     let parent = parent.canonicalize().map_err(cannot)?;
     tempfile::Builder::new()
@@ -216,12 +249,15 @@ fn make_run_dir(config: &Config) -> Result<TempDir, RunError> {
 /// began, so that one that cannot be made any more compares unequal to everything.
 fn expected_event(payloads: &Payloads, agent: u32, write: u32) -> EventText {
     let json = payloads.expected(agent, write);
-    json.ok().and_then(|json| EventText::parse(&json).ok()).unwrap_or_default()
+    json.ok()
+        .and_then(|json| EventText::parse(&json).ok())
+        .unwrap_or_default()
 }
 
 fn read_start(path: &Path) -> String {
     let mut bytes = Vec::new();
-    let read = fs::File::open(path).and_then(|file| file.take(STDERR_BYTES_MAX).read_to_end(&mut bytes));
+    let read =
+        fs::File::open(path).and_then(|file| file.take(STDERR_BYTES_MAX).read_to_end(&mut bytes));
     match read {
         Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) => format!("{}: {error}", path.display()),

@@ -41,8 +41,12 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::try_parse() {
-        Ok(Arguments { command: Command::Run(config) }) => run_all(&config),
-        Ok(Arguments { command: Command::Agent }) => agent::main(),
+        Ok(Arguments {
+            command: Command::Run(config),
+        }) => run_all(&config),
+        Ok(Arguments {
+            command: Command::Agent,
+        }) => agent::main(),
         Err(error) => {
             let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
             // Nothing is left to be done when even this cannot be printed.
@@ -69,7 +73,10 @@ fn run_all(config: &Config) -> ExitCode {
     let mut acknowledged = 0;
     for iteration in 0..config.iterations {
         let seed = config.seed.wrapping_add(u64::from(iteration));
-        let config = Config { seed, ..config.clone() };
+        let config = Config {
+            seed,
+            ..config.clone()
+        };
         if !config.quiet && iteration == 0 {
             say(&headline(&config));
         }
@@ -106,7 +113,8 @@ fn run_one(config: &Config, exe: &Path) -> Result<Report, RunError> {
     let shows = !config.quiet && std::io::stderr().is_terminal();
     let result = strand_stress::run(config, exe, &|acknowledged| {
         if shows && started.elapsed() > PROGRESS_AFTER {
-            bar.get_or_init(|| progress_bar(config.operations())).set_position(acknowledged);
+            bar.get_or_init(|| progress_bar(config.operations()))
+                .set_position(acknowledged);
         }
     });
     if let Some(bar) = bar.get() {
@@ -116,7 +124,8 @@ fn run_one(config: &Config, exe: &Path) -> Result<Report, RunError> {
 }
 
 fn progress_bar(operations: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} acknowledged, {elapsed}, {per_sec}");
+    let style =
+        ProgressStyle::with_template("{bar:40} {pos}/{len} acknowledged, {elapsed}, {per_sec}");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(operations).with_style(style)
 }

@@ -31,10 +31,15 @@ pub struct Evidence<'a> {
 /// Every violation that the evidence shows.
 #[must_use]
 pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
-    let mut violations: Vec<Violation> =
-        evidence.bad_lines.iter().cloned().map(Violation::BadBytes).collect();
+    let mut violations: Vec<Violation> = evidence
+        .bad_lines
+        .iter()
+        .cloned()
+        .map(Violation::BadBytes)
+        .collect();
+    // What may have caused the rest comes first.
+    check_processes(evidence.ledger, &mut violations);
     check_operations(evidence, &mut violations);
-    check_invocations(evidence, &mut violations);
     check_sequence(evidence.records, &mut violations);
     check_agent_order(evidence.records, &mut violations);
     check_real_time(evidence, &mut violations);
@@ -42,7 +47,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     check_views(evidence, &mut violations);
     check_holds(&evidence.ledger.holds, &mut violations);
     check_sightings(evidence.ledger, &mut violations);
-    check_processes(evidence.ledger, &mut violations);
+    check_invocations(evidence, &mut violations);
     violations
 }
 
@@ -51,21 +56,31 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 #[must_use]
 pub fn max_holders(ledger: &Ledger) -> u64 {
     let mut together: BTreeMap<(u32, u64), u64> = BTreeMap::new();
-    for sighting in ledger.sightings.iter().filter(|s| !is_excused(ledger, s.other, s.at_ns)) {
-        *together.entry((sighting.agent, sighting.at_ns)).or_insert(1) += 1;
+    for sighting in ledger
+        .sightings
+        .iter()
+        .filter(|s| !is_excused(ledger, s.other, s.at_ns))
+    {
+        *together
+            .entry((sighting.agent, sighting.at_ns))
+            .or_insert(1) += 1;
     }
     let marked = together.into_values().max().unwrap_or(0);
     let mut edges: Vec<(u64, bool)> = Vec::with_capacity(ledger.holds.len() * 2);
-    for hold in &ledger.holds {
+    // An interval without a length has no moment in which another could have held it, too.
+    for hold in ledger.holds.iter().filter(|hold| hold.from_ns < hold.to_ns) {
         edges.push((hold.from_ns, true));
-        edges.push((hold.to_ns.max(hold.from_ns), false));
+        edges.push((hold.to_ns, false));
     }
-    // At one and the same moment an end comes before a beginning: that is no overlap. An empty
-    // interval still counts as one holder below.
+    // At one and the same moment an end comes before a beginning: that is no overlap.
     edges.sort_unstable();
     let (mut now, mut overlapping) = (0_u64, u64::from(!ledger.holds.is_empty()));
     for (_, begins) in edges {
-        now = if begins { now + 1 } else { now.saturating_sub(1) };
+        now = if begins {
+            now + 1
+        } else {
+            now.saturating_sub(1)
+        };
         overlapping = overlapping.max(now);
     }
     marked.max(overlapping)
@@ -74,8 +89,12 @@ pub fn max_holders(ledger: &Ledger) -> u64 {
 /// (1) to (4): what became of each operation.
 fn check_operations(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     let mut stored: HashMap<(u32, u32), Vec<&StoredRecord>> = HashMap::new();
-    let invoked: HashSet<(u32, u32)> =
-        evidence.ledger.operations.iter().map(|op| (op.agent, op.write)).collect();
+    let invoked: HashSet<(u32, u32)> = evidence
+        .ledger
+        .operations
+        .iter()
+        .map(|op| (op.agent, op.write))
+        .collect();
     for record in evidence.records {
         match parse_event_id(&record.event.id).filter(|key| invoked.contains(key)) {
             Some(key) => stored.entry(key).or_default().push(record),
@@ -87,7 +106,9 @@ fn check_operations(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
         }
     }
     for operation in &evidence.ledger.operations {
-        let copies = stored.get(&(operation.agent, operation.write)).map_or(&[][..], Vec::as_slice);
+        let copies = stored
+            .get(&(operation.agent, operation.write))
+            .map_or(&[][..], Vec::as_slice);
         check_operation(evidence, operation, copies, violations);
     }
 }
@@ -114,7 +135,12 @@ fn check_operation(
     }
     if let Outcome::Acknowledged { seq, ack_ns } = operation.outcome {
         if copies.is_empty() {
-            violations.push(Violation::Lost { agent, write, seq, ack_ns });
+            violations.push(Violation::Lost {
+                agent,
+                write,
+                seq,
+                ack_ns,
+            });
         } else if copies.iter().all(|copy| copy.seq != seq) {
             violations.extend(copies.first().map(|copy| Violation::Misplaced {
                 agent,
@@ -143,10 +169,10 @@ fn check_operation(
 fn check_invocations(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     let ledger = evidence.ledger;
     let stopped = !ledger.environment_errors.is_empty();
-    let mut times: HashMap<(u32, u32), u64> = HashMap::new();
+    let mut begun: HashMap<(u32, u32), u64> = HashMap::new();
     for operation in &ledger.operations {
         let Operation { agent, write, .. } = *operation;
-        *times.entry((agent, write)).or_default() += 1;
+        *begun.entry((agent, write)).or_default() += 1;
         let (rejected, error) = match &operation.outcome {
             Outcome::Rejected { error } => (true, error),
             Outcome::Unknown { error } if !error.is_empty() => (false, error),
@@ -154,15 +180,39 @@ fn check_invocations(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
         };
         if !stopped {
             let error = error.clone();
-            violations.push(Violation::Failed { agent, write, rejected, error });
+            violations.push(Violation::Failed {
+                agent,
+                write,
+                rejected,
+                error,
+            });
         }
     }
     for agent in 0..evidence.agents {
+        let mut missing = (0, 0);
         for write in 1..=evidence.writes {
-            let times = times.get(&(agent, write)).copied().unwrap_or(0);
-            if times > 1 || (times == 0 && !stopped) {
-                violations.push(Violation::Invocations { agent, write, times });
+            let times = begun.get(&(agent, write)).copied().unwrap_or(0);
+            if times > 1 {
+                violations.push(Violation::BegunTwice {
+                    agent,
+                    write,
+                    times,
+                });
+            } else if times == 0 {
+                missing = (
+                    missing.0 + 1,
+                    if missing.0 == 0 { write } else { missing.1 },
+                );
             }
+        }
+        if let (writes @ 1.., first_write) = missing
+            && !stopped
+        {
+            violations.push(Violation::NeverBegun {
+                agent,
+                first_write,
+                writes,
+            });
         }
     }
 }
@@ -174,14 +224,21 @@ fn check_sequence(records: &[StoredRecord], violations: &mut Vec<Violation>) {
     for record in records {
         if record.seq != expected {
             let place = record.place.clone();
-            violations.push(Violation::SeqGap { expected, found: record.seq, place });
+            violations.push(Violation::SeqGap {
+                expected,
+                found: record.seq,
+                place,
+            });
         }
         expected = record.seq.saturating_add(1);
         if record.place.file != file {
             file = &record.place.file;
             if first_seq(file) != Some(record.seq) {
                 let file = file.to_owned();
-                violations.push(Violation::SegmentName { file, first_seq: record.seq });
+                violations.push(Violation::SegmentName {
+                    file,
+                    first_seq: record.seq,
+                });
             }
         }
     }
@@ -191,7 +248,9 @@ fn check_sequence(records: &[StoredRecord], violations: &mut Vec<Violation>) {
 fn check_agent_order(records: &[StoredRecord], violations: &mut Vec<Violation>) {
     let mut latest: HashMap<u32, u32> = HashMap::new();
     for record in records {
-        let Some((agent, write)) = parse_event_id(&record.event.id) else { continue };
+        let Some((agent, write)) = parse_event_id(&record.event.id) else {
+            continue;
+        };
         match latest.get(&agent) {
             Some(&before) if before > write => violations.push(Violation::AgentOrder {
                 agent,
@@ -252,32 +311,50 @@ fn check_real_time(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
         seq.map(|seq| (operation.invoke_ns, (operation.invoke_ns, seq)))
     });
     let known = known_before(acknowledgements(evidence.ledger), begun.collect());
-    violations.extend(known.into_iter().filter(|((_, known), (_, seq))| seq <= known).map(
-        |((ack_ns, acknowledged_seq), (invoke_ns, seq))| Violation::RealTimeOrder {
-            acknowledged_seq,
-            ack_ns,
-            invoke_ns,
-            seq,
-        },
-    ));
+    violations.extend(
+        known
+            .into_iter()
+            .filter(|((_, known), (_, seq))| seq <= known)
+            .map(
+                |((ack_ns, acknowledged_seq), (invoke_ns, seq))| Violation::RealTimeOrder {
+                    acknowledged_seq,
+                    ack_ns,
+                    invoke_ns,
+                    seq,
+                },
+            ),
+    );
 }
 
 /// (8): no look at the watermark finds less than an earlier one, nor, when acknowledged means
 /// synced, less than what had been acknowledged.
 fn check_watermarks(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     let looks = &evidence.ledger.watermarks;
-    let later = || looks.iter().map(|&look| (look.begin_ns, look)).collect::<Vec<_>>();
+    let later = || {
+        looks
+            .iter()
+            .map(|&look| (look.begin_ns, look))
+            .collect::<Vec<_>>()
+    };
     let seen = looks.iter().map(|look| (look.end_ns, look.seq)).collect();
     for ((seen_ns, highest), later) in known_before(seen, later()) {
         if later.seq < highest {
-            violations.push(Violation::WatermarkFell { highest, seen_ns, later });
+            violations.push(Violation::WatermarkFell {
+                highest,
+                seen_ns,
+                later,
+            });
         }
     }
     if evidence.synced {
         let known = known_before(acknowledgements(evidence.ledger), later());
         for ((ack_ns, acknowledged_seq), later) in known {
             if later.seq < acknowledged_seq {
-                violations.push(Violation::WatermarkBehindAck { acknowledged_seq, ack_ns, later });
+                violations.push(Violation::WatermarkBehindAck {
+                    acknowledged_seq,
+                    ack_ns,
+                    later,
+                });
             }
         }
     }
@@ -297,16 +374,27 @@ fn check_views(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
         let stored = prefixes.get(count).copied();
         if stored != Some(view.prefix) {
             let stored_digest = stored.map(|stored| stored.digest);
-            violations.push(Violation::ViewDiffers { view: view.clone(), stored_digest });
+            violations.push(Violation::ViewDiffers {
+                view: view.clone(),
+                stored_digest,
+            });
         }
     }
-    let views = evidence.ledger.views.iter().map(|view| (view.begin_ns, view)).collect();
-    for ((ack_ns, acknowledged_seq), view) in
-        known_before(acknowledgements(evidence.ledger), views)
+    let views = evidence
+        .ledger
+        .views
+        .iter()
+        .map(|view| (view.begin_ns, view))
+        .collect();
+    for ((ack_ns, acknowledged_seq), view) in known_before(acknowledgements(evidence.ledger), views)
     {
         if view.prefix.last_seq < acknowledged_seq {
             let view = view.clone();
-            violations.push(Violation::ViewMissesAck { view, acknowledged_seq, ack_ns });
+            violations.push(Violation::ViewMissesAck {
+                view,
+                acknowledged_seq,
+                ack_ns,
+            });
         }
     }
 }
@@ -348,7 +436,9 @@ fn is_excused(ledger: &Ledger, agent: u32, at_ns: u64) -> bool {
     ledger.incarnations.iter().any(|incarnation| {
         incarnation.end == End::Killed
             && incarnation.agents.contains(&agent)
-            && incarnation.killed_ns.is_some_and(|killed_ns| killed_ns <= at_ns)
+            && incarnation
+                .killed_ns
+                .is_some_and(|killed_ns| killed_ns <= at_ns)
             && at_ns <= incarnation.reaped_ns
     })
 }

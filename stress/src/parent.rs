@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,7 +32,7 @@ const VIEWS_MAX: u64 = 8;
 /// How often the progress is drawn, and the deadline looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Agents wait for the lock this much longer than the watchdog waits for them.
-const LOCK_TIMEOUT_BEYOND_WATCHDOG: Duration = Duration::from_secs(600);
+const LOCK_TIMEOUT_BEYOND_WATCHDOG: Duration = Duration::from_mins(10);
 
 /// Where a run happens. Only `store` is the log's; the rest is the harness's own.
 #[derive(Debug, Clone)]
@@ -106,7 +107,9 @@ pub fn run(
     let stderr = File::create(&places.stderr)
         .map_err(|error| EnvironmentError(format!("{}: {error}", places.stderr.display())))?;
     let slots: Vec<Slot> = match config.mode {
-        Mode::Process => (0..config.agents).map(|agent| Slot::new(vec![agent])).collect(),
+        Mode::Process => (0..config.agents)
+            .map(|agent| Slot::new(vec![agent]))
+            .collect(),
         Mode::Thread => vec![Slot::new((0..config.agents).collect())],
     };
     let parent = Parent {
@@ -152,8 +155,21 @@ enum Doing {
 
 impl Slot {
     fn new(agents: Vec<u32>) -> Slot {
-        let doing = vec![Doing::Starting { since_ns: monotonic_ns() }; agents.len()];
-        Slot { agents, live: Mutex::new(Live { child: None, pid: 0, killed_ns: None, doing }) }
+        let doing = vec![
+            Doing::Starting {
+                since_ns: monotonic_ns()
+            };
+            agents.len()
+        ];
+        Slot {
+            agents,
+            live: Mutex::new(Live {
+                child: None,
+                pid: 0,
+                killed_ns: None,
+                doing,
+            }),
+        }
     }
 }
 
@@ -196,14 +212,17 @@ impl Parent<'_> {
                 let parent = &self;
                 let spawned = builder.spawn_scoped(scope, move || parent.serve(slot));
                 if let Err(error) = spawned {
-                    self.fail(format!("cannot start a thread for process {index}: {error}"));
+                    self.fail(format!(
+                        "cannot start a thread for process {index}: {error}"
+                    ));
                     break;
                 }
             }
             let deadline = Instant::now() + Duration::from_secs(self.config.timeout_s);
             let everybody = self.slots.len();
-            let mut timely =
-                self.wait_until(deadline, progress, |tally| tally.ready + tally.finished >= everybody);
+            let mut timely = self.wait_until(deadline, progress, |tally| {
+                tally.ready + tally.finished >= everybody
+            });
             if timely && lock(&self.tally).failure.is_none() {
                 go_ns = Some(monotonic_ns());
                 self.control.go();
@@ -221,12 +240,17 @@ impl Parent<'_> {
                 hang.reaped = reaped;
             }
         });
-        let tally = self.tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let tally = self
+            .tally
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(failure) = tally.failure {
             return Err(EnvironmentError(failure));
         }
         let mut ledger = tally.ledger;
-        ledger.incarnations.sort_by_key(|incarnation| incarnation.reaped_ns);
+        ledger
+            .incarnations
+            .sort_by_key(|incarnation| incarnation.reaped_ns);
         Ok(Outcome {
             ledger,
             go_ns,
@@ -315,7 +339,9 @@ impl Parent<'_> {
                 }
             };
             let goes_on = !matches!(incarnation.end, End::Died { .. });
-            lock(&self.tally).ledger.absorb(reporting.finish(incarnation));
+            lock(&self.tally)
+                .ledger
+                .absorb(reporting.finish(incarnation));
             if !goes_on {
                 break;
             }
@@ -330,9 +356,18 @@ impl Parent<'_> {
         let mut lanes = Vec::new();
         for (&agent, &first_write) in agents.iter().zip(next) {
             if first_write <= config.writes {
-                let last_write = if config.one_shot { first_write } else { config.writes };
+                let last_write = if config.one_shot {
+                    first_write
+                } else {
+                    config.writes
+                };
                 let view = last_write == config.writes && is_viewer(config, agent);
-                lanes.push(Lane { agent, first_write, last_write, view });
+                lanes.push(Lane {
+                    agent,
+                    first_write,
+                    last_write,
+                    view,
+                });
             }
         }
         lanes
@@ -356,8 +391,8 @@ impl Parent<'_> {
             counters_always: config.kills(),
             sabotage: config.sabotage,
         };
-        let mut line = serde_json::to_string(&spec).map_err(|error| error.to_string())?;
-        line.push('\n');
+        let mut briefing = serde_json::to_string(&spec).map_err(|error| error.to_string())?;
+        briefing.push('\n');
         let stderr = self.stderr.try_clone().map_err(|error| error.to_string())?;
         // Under the lock: who stops the run either sees this child or keeps it from being started.
         let mut live = lock(&slot.live);
@@ -374,17 +409,24 @@ impl Parent<'_> {
         self.spawned.fetch_add(1, Ordering::SeqCst);
         live.pid = child.id();
         live.killed_ns = None;
-        live.doing.fill(Doing::Starting { since_ns: monotonic_ns() });
+        live.doing.fill(Doing::Starting {
+            since_ns: monotonic_ns(),
+        });
         let stdout = child.stdout.take();
         // The child may already be dead; then its silence tells.
-        let told = child.stdin.as_mut().map(|stdin| stdin.write_all(line.as_bytes()));
+        let told = child
+            .stdin
+            .as_mut()
+            .map(|stdin| stdin.write_all(briefing.as_bytes()));
         live.child = Some(child);
         drop(live);
         match told {
             Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Err(format!("cannot tell an agent what to do: {error}"))
             }
-            _ => stdout.map(Some).ok_or_else(|| "an agent has no standard output".to_owned()),
+            _ => stdout
+                .map(Some)
+                .ok_or_else(|| "an agent has no standard output".to_owned()),
         }
     }
 
@@ -410,7 +452,9 @@ impl Parent<'_> {
                 }
             }
             // A line without an end is from a process that was killed while it wrote it.
-            let Some(text) = line.strip_suffix(b"\n") else { return };
+            let Some(text) = line.strip_suffix(b"\n") else {
+                return;
+            };
             let text = String::from_utf8_lossy(text);
             let Some(message) = Message::parse(&text) else {
                 reporting.nonsense(format!("an agent said {text:?}"));
@@ -430,22 +474,49 @@ impl Parent<'_> {
     fn follow(&self, slot: &Slot, message: &Message, next: &mut [u32]) {
         let (agent, doing) = match *message {
             Message::Ready => {
-                lock(&slot.live).doing.fill(Doing::Ready { since_ns: monotonic_ns() });
+                lock(&slot.live).doing.fill(Doing::Ready {
+                    since_ns: monotonic_ns(),
+                });
                 return;
             }
-            Message::Invoke { agent, write, at_ns } => {
-                (agent, Doing::Writing { write, since_ns: at_ns })
-            }
-            Message::Ack { agent, write, ack_ns, .. } => {
+            Message::Invoke {
+                agent,
+                write,
+                at_ns,
+            } => (
+                agent,
+                Doing::Writing {
+                    write,
+                    since_ns: at_ns,
+                },
+            ),
+            Message::Ack {
+                agent,
+                write,
+                ack_ns,
+                ..
+            } => {
                 self.acknowledged.fetch_add(1, Ordering::Relaxed);
-                (agent, Doing::Between { write, since_ns: ack_ns })
+                (
+                    agent,
+                    Doing::Between {
+                        write,
+                        since_ns: ack_ns,
+                    },
+                )
             }
-            Message::Failure { agent, write, .. } => {
-                (agent, Doing::Between { write, since_ns: monotonic_ns() })
-            }
+            Message::Failure { agent, write, .. } => (
+                agent,
+                Doing::Between {
+                    write,
+                    since_ns: monotonic_ns(),
+                },
+            ),
             _ => return,
         };
-        let Some(index) = slot.agents.iter().position(|&other| other == agent) else { return };
+        let Some(index) = slot.agents.iter().position(|&other| other == agent) else {
+            return;
+        };
         if let Some(place) = lock(&slot.live).doing.get_mut(index) {
             *place = doing;
         }
@@ -472,9 +543,20 @@ impl Parent<'_> {
         let opener = (slot.agents.len() > 1).then_some(self.config.agents);
         let marks = slot.agents.iter().copied().chain(opener);
         let marked: Vec<u32> = marks.filter(|&agent| self.control.leave(agent)).collect();
-        let left_holding = if end == End::Finished { marked } else { Vec::new() };
+        let left_holding = if end == End::Finished {
+            marked
+        } else {
+            Vec::new()
+        };
         let agents = slot.agents.iter().copied().chain(opener).collect();
-        Ok(Incarnation { agents, pid, killed_ns, reaped_ns: monotonic_ns(), end, left_holding })
+        Ok(Incarnation {
+            agents,
+            pid,
+            killed_ns,
+            reaped_ns: monotonic_ns(),
+            end,
+            left_holding,
+        })
     }
 
     /// Kills what is left and lets nothing new start; returns how many were left. Their servants
@@ -519,9 +601,14 @@ impl Parent<'_> {
     /// Reads while others write, like any other process would.
     fn watch(&self) {
         let mut seen = Ledger::default();
-        if let Err(error) = self.watch_store(&mut seen) {
-            seen.fatal_errors.push(format!("a reader beside the run failed: {}", describe(&error)));
-        }
+        let watched = catch_panic(|| self.watch_store(&mut seen));
+        let error = match watched {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(describe(&error)),
+            Err(panic) => Some(panic),
+        };
+        seen.fatal_errors
+            .extend(error.map(|e| format!("a reader beside the run failed: {e}")));
         lock(&self.tally).ledger.absorb(seen);
     }
 
@@ -533,7 +620,11 @@ impl Parent<'_> {
             let over = self.pause(LOOK_INTERVAL);
             let begin_ns = monotonic_ns();
             if let Some(seq) = reader.committed_seq() {
-                seen.watermarks.push(Watermark { begin_ns, end_ns: monotonic_ns(), seq });
+                seen.watermarks.push(Watermark {
+                    begin_ns,
+                    end_ns: monotonic_ns(),
+                    seq,
+                });
             }
             let is_due = last_read
                 .is_none_or(|at: Instant| at.elapsed() >= read_took.saturating_mul(READ_SHARE));
@@ -545,7 +636,11 @@ impl Parent<'_> {
                     let record = record?;
                     prefix = prefix.with(record.seq, &record.line);
                 }
-                seen.views.push(View { reader: "reader beside the run".into(), begin_ns, prefix });
+                seen.views.push(View {
+                    reader: "reader beside the run".into(),
+                    begin_ns,
+                    prefix,
+                });
                 read_took = started.elapsed();
                 last_read = Some(Instant::now());
             }
@@ -560,14 +655,22 @@ impl Parent<'_> {
         let mut agents = Vec::new();
         for slot in &self.slots {
             let live = lock(&slot.live);
-            agents.extend(slot.agents.iter().zip(&live.doing).map(|(&agent, doing)| AgentState {
-                agent,
-                pid: live.pid,
-                doing: doing.describe(now_ns),
-            }));
+            agents.extend(
+                slot.agents
+                    .iter()
+                    .zip(&live.doing)
+                    .map(|(&agent, doing)| AgentState {
+                        agent,
+                        pid: live.pid,
+                        doing: doing.describe(now_ns),
+                    }),
+            );
         }
         let path = self.places.store.join("lock");
-        let holder = path.exists().then(|| FileLock::open(&path).ok()?.holder()).flatten();
+        let holder = path
+            .exists()
+            .then(|| FileLock::open(&path).ok()?.holder())
+            .flatten();
         Hang {
             after_ms: self.config.timeout_s.saturating_mul(1_000),
             lock_holder: holder.map(|holder| holder.to_string()),
@@ -611,7 +714,9 @@ fn classify_end(status: ExitStatus, done: bool, killed: bool) -> End {
     } else if was_killed {
         End::Killed
     } else {
-        End::Died { status: status.to_string() }
+        End::Died {
+            status: status.to_string(),
+        }
     }
 }
 
@@ -631,4 +736,16 @@ fn is_kill(status: ExitStatus) -> bool {
 fn is_viewer(config: &Config, agent: u32) -> bool {
     let agents = u64::from(config.agents);
     (u64::from(agent) + config.seed % agents) % agents < VIEWS_MAX
+}
+
+/// Calls the log in the parent: should it panic, then that is a finding about the log, and the
+/// harness has to live to report it.
+pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        format!("panicked: {}", text.unwrap_or_default())
+    })
 }

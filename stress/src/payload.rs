@@ -71,8 +71,14 @@ pub struct Payloads {
 
 #[derive(Debug)]
 enum Kind {
-    Made { record_bytes: usize },
-    File { path: PathBuf, text: String, lines: Vec<Range<usize>> },
+    Made {
+        record_bytes: usize,
+    },
+    File {
+        path: PathBuf,
+        text: String,
+        lines: Vec<Range<usize>>,
+    },
 }
 
 /// The id of one write's event, unique in a run.
@@ -98,15 +104,23 @@ impl Payloads {
     pub fn open(source: &PayloadSource, seed: u64, writes: u32) -> Result<Payloads, PayloadError> {
         let kind = match source {
             PayloadSource::Small => Kind::Made { record_bytes: 0 },
-            PayloadSource::Padded { record_bytes } => Kind::Made { record_bytes: *record_bytes },
+            PayloadSource::Padded { record_bytes } => Kind::Made {
+                record_bytes: *record_bytes,
+            },
             PayloadSource::File { path } => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|source| PayloadError::Read { path: path.clone(), source })?;
+                let text = std::fs::read_to_string(path).map_err(|source| PayloadError::Read {
+                    path: path.clone(),
+                    source,
+                })?;
                 let lines = line_ranges(&text);
                 if lines.is_empty() {
                     return Err(PayloadError::Empty { path: path.clone() });
                 }
-                Kind::File { path: path.clone(), text, lines }
+                Kind::File {
+                    path: path.clone(),
+                    text,
+                    lines,
+                }
             }
         };
         Ok(Payloads { seed, writes, kind })
@@ -144,7 +158,10 @@ impl Payloads {
                     reason,
                 };
                 if let Some(data) = event.data.take() {
-                    event.data = Some(data.set("id", &id).map_err(|error| invalid(error.to_string()))?);
+                    event.data = Some(
+                        data.set("id", &id)
+                            .map_err(|error| invalid(error.to_string()))?,
+                    );
                 }
                 event.id = id;
                 Ok(event)
@@ -201,7 +218,11 @@ fn padding(noise: &mut Noise, json_bytes: usize) -> String {
             let index = usize::try_from(bits % 64).unwrap_or(0);
             let character = ALPHABET.get(index).copied().unwrap_or('-');
             text.push(character);
-            length += if matches!(character, '\n' | '"' | '\\' | 'é') { 2 } else { 1 };
+            length += if matches!(character, '\n' | '"' | '\\' | 'é') {
+                2
+            } else {
+                1
+            };
             bits >>= 6;
             if length >= json_bytes {
                 break;
@@ -230,7 +251,10 @@ fn parse_line(
     lines: &[Range<usize>],
     index: usize,
 ) -> Result<IssueEvent, PayloadError> {
-    let line = lines.get(index).and_then(|range| text.get(range.clone())).unwrap_or_default();
+    let line = lines
+        .get(index)
+        .and_then(|range| text.get(range.clone()))
+        .unwrap_or_default();
     serde_json::from_str(line.trim()).map_err(|error| PayloadError::Invalid {
         path: path.to_owned(),
         line: index + 1,
@@ -259,7 +283,9 @@ mod tests {
     fn ids_are_read_back_and_no_other_text_is_one() {
         assert_eq!(event_id(3, 17), "bd-t3w17");
         assert_eq!(parse_event_id("bd-t3w17"), Some((3, 17)));
-        for id in ["", "bd-1", "bd-t3", "bd-t3w", "bd-tw1", "bd-t03w1", "bd-t3w+1", "xbd-t3w1"] {
+        for id in [
+            "", "bd-1", "bd-t3", "bd-t3w", "bd-tw1", "bd-t03w1", "bd-t3w+1", "xbd-t3w1",
+        ] {
             assert_eq!(parse_event_id(id), None, "{id}");
         }
     }
@@ -268,7 +294,10 @@ mod tests {
     fn events_depend_on_seed_agent_and_write_and_on_nothing_else() {
         let text = |seed, agent, write| {
             let source = PayloadSource::Padded { record_bytes: 500 };
-            Payloads::open(&source, seed, 20).unwrap().expected(agent, write).unwrap()
+            Payloads::open(&source, seed, 20)
+                .unwrap()
+                .expected(agent, write)
+                .unwrap()
         };
         assert_eq!(text(1, 2, 3), text(1, 2, 3));
         assert_ne!(text(1, 2, 3), text(2, 2, 3));
@@ -280,7 +309,10 @@ mod tests {
     fn padding_makes_records_of_about_the_size_asked_for() {
         for record_bytes in [400_usize, 1_000, 10_000] {
             let source = PayloadSource::Padded { record_bytes };
-            let event = Payloads::open(&source, 9, 1).unwrap().expected(1, 1).unwrap();
+            let event = Payloads::open(&source, 9, 1)
+                .unwrap()
+                .expected(1, 1)
+                .unwrap();
             let difference = (event.len() + 45).abs_diff(record_bytes);
             assert!(difference < 60, "{} for {record_bytes}", event.len());
         }
@@ -302,7 +334,14 @@ mod tests {
         let data: serde_json::Value =
             serde_json::from_str(first.data.as_ref().unwrap().as_json()).unwrap();
         assert_eq!(data["id"], "bd-t1w1");
-        assert!(first.data.as_ref().unwrap().as_json().contains("[1.50,null]"));
+        assert!(
+            first
+                .data
+                .as_ref()
+                .unwrap()
+                .as_json()
+                .contains("[1.50,null]")
+        );
         let second = payloads.event(1, 2).unwrap();
         assert_eq!((second.id.as_str(), second.ts), ("bd-t1w2", 6));
         assert!(second.data.is_none());
@@ -313,12 +352,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
         let source = PayloadSource::File { path: path.clone() };
-        assert!(matches!(Payloads::open(&source, 1, 5), Err(PayloadError::Read { .. })));
+        assert!(matches!(
+            Payloads::open(&source, 1, 5),
+            Err(PayloadError::Read { .. })
+        ));
         std::fs::write(&path, "\n\n").unwrap();
-        assert!(matches!(Payloads::open(&source, 1, 5), Err(PayloadError::Empty { .. })));
+        assert!(matches!(
+            Payloads::open(&source, 1, 5),
+            Err(PayloadError::Empty { .. })
+        ));
         let good = r#"{"op":"close","ts":6,"id":"x-1","data":null}"#;
         std::fs::write(&path, format!("{good}\nnonsense\n")).unwrap();
         let payloads = Payloads::open(&source, 1, 5).unwrap();
-        assert!(matches!(payloads.check(1), Err(PayloadError::Invalid { line: 2, .. })));
+        assert!(matches!(
+            payloads.check(1),
+            Err(PayloadError::Invalid { line: 2, .. })
+        ));
     }
 }

@@ -1,12 +1,11 @@
 //! The report of a run: as JSON for programs, as a short table for people.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::config::{Config, Mode};
+use crate::config::{Config, Mode, TIMEOUT_S_MAX};
 use crate::ledger::{Ledger, Outcome};
 use crate::oracle;
 use crate::parent::Hang;
@@ -204,14 +203,29 @@ pub(crate) struct Facts<'a> {
 
 impl Report {
     pub(crate) fn new(facts: Facts<'_>) -> Report {
-        let Facts { config, ledger, go_ns, stored, spawned, killed, violations, hang } = facts;
+        let Facts {
+            config,
+            ledger,
+            go_ns,
+            stored,
+            spawned,
+            killed,
+            violations,
+            hang,
+        } = facts;
         let since_go_ms =
             |at_ns: u64| micros(at_ns.saturating_sub(go_ns.unwrap_or(at_ns))) / 1_000.0;
         let per_agent = per_agent(config, ledger, since_go_ms);
-        let elapsed_ms = per_agent.iter().map(|agent| agent.completed_ms).fold(0.0, f64::max);
+        let elapsed_ms = per_agent
+            .iter()
+            .map(|agent| agent.completed_ms)
+            .fold(0.0, f64::max);
         let sum = |count: fn(&AgentReport) -> u64| per_agent.iter().map(count).sum::<u64>();
-        let (acknowledged, rejected, unknown) =
-            (sum(|agent| agent.acknowledged), sum(|agent| agent.rejected), sum(|agent| agent.unknown));
+        let (acknowledged, rejected, unknown) = (
+            sum(|agent| agent.acknowledged),
+            sum(|agent| agent.rejected),
+            sum(|agent| agent.unknown),
+        );
         let verdict = if hang.is_some() {
             Verdict::Hang
         } else if !violations.is_empty() {
@@ -257,69 +271,78 @@ impl Report {
     #[must_use]
     pub fn to_json(&self) -> String {
         let json = serde_json::to_string_pretty(self);
-        json.map_or_else(|error| format!("{{\"error\":\"{error}\"}}\n"), |json| json + "\n")
+        json.map_or_else(
+            |error| format!("{{\"error\":\"{error}\"}}\n"),
+            |json| json + "\n",
+        )
     }
 
     /// The figures as a short table, with a newline after each line.
     #[must_use]
     pub fn table(&self) -> String {
-        let mut text = String::new();
-        let mut row = |name: &str, value: String| {
-            assert!(writeln!(text, "{name:<13}{value}").is_ok(), "writing to memory does not fail");
+        let Quantiles {
+            p50,
+            p90,
+            p99,
+            p999,
+            max,
+        } = self.append_us;
+        let lock = self.lock;
+        let holders = if lock.max_holders == 1 {
+            "holder"
+        } else {
+            "holders"
         };
-        row(
-            "operations",
+        let mean_max = |d: Durations| format!("{:.1} us mean, {:.0} max", d.mean, d.max);
+        let rows = [
             format!(
-                "{} acknowledged, {} rejected, {} unknown; {} stored",
+                "operations   {} acknowledged, {} rejected, {} unknown; {} stored",
                 self.acknowledged, self.rejected, self.unknown, self.stored
             ),
-        );
-        row("processes", format!("{} started, {} killed", self.processes, self.killed));
-        row(
-            "elapsed",
-            format!("{:.2} ms, {:.0} appends/s", self.elapsed_ms, self.appends_per_second),
-        );
-        let Quantiles { p50, p90, p99, p999, max } = self.append_us;
-        row(
-            "append",
-            format!("{p50:.0} us p50, {p90:.0} p90, {p99:.0} p99, {p999:.0} p99.9, {max:.0} max"),
-        );
-        let lock = self.lock;
-        row(
-            "lock",
             format!(
-                "{} holder{} at most, {} acquisitions, {} contended",
-                lock.max_holders,
-                if lock.max_holders == 1 { "" } else { "s" },
-                lock.acquisitions,
-                lock.contended
+                "processes    {} started, {} killed",
+                self.processes, self.killed
             ),
-        );
-        let mean_max = |d: Durations| format!("{:.1} us mean, {:.0} max", d.mean, d.max);
-        row("lock wait", mean_max(lock.wait_us));
-        row("lock hold", mean_max(lock.hold_us));
-        row("reads", format!("{} compared with the store", self.views));
-        text
+            format!(
+                "elapsed      {:.2} ms, {:.0} appends/s",
+                self.elapsed_ms, self.appends_per_second
+            ),
+            format!(
+                "append       {p50:.0} us p50, {p90:.0} p90, {p99:.0} p99, {p999:.0} p99.9, {max:.0} max"
+            ),
+            format!(
+                "lock         {} {holders} at most, {} acquisitions, {} contended",
+                lock.max_holders, lock.acquisitions, lock.contended
+            ),
+            format!("lock wait    {}", mean_max(lock.wait_us)),
+            format!("lock hold    {}", mean_max(lock.hold_us)),
+            format!("reads        {} compared with the store", self.views),
+        ];
+        rows.join("\n") + "\n"
     }
 
     /// How evenly the agents were served, with a newline after each line.
     #[must_use]
     pub fn starvation_table(&self) -> String {
-        let mut text = String::from("agent  acknowledged  completed ms  longest append us\n");
-        for agent in &self.per_agent {
-            let written = writeln!(
-                text,
+        let head = "agent  acknowledged  completed ms  longest append us".to_owned();
+        let agents = self.per_agent.iter().map(|agent| {
+            format!(
                 "{:<6} {:>12} {:>13.2} {:>18.0}",
                 agent.agent, agent.acknowledged, agent.completed_ms, agent.longest_append_us
-            );
-            assert!(written.is_ok(), "writing to memory does not fail");
-        }
+            )
+        });
         let s = self.starvation;
-        text + &format!(
+        let foot = format!(
             "starvation   slowest to fastest {:.2} ({:.2} / {:.2} ms), longest append {:.0} us, \
              longest lock wait {:.0} us\n",
-            s.slowest_to_fastest, s.slowest_ms, s.fastest_ms, s.longest_append_us, s.longest_lock_wait_us
-        )
+            s.slowest_to_fastest,
+            s.slowest_ms,
+            s.fastest_ms,
+            s.longest_append_us,
+            s.longest_lock_wait_us
+        );
+        let lines: Vec<String> = std::iter::once(head).chain(agents).chain([foot]).collect();
+        lines.join("\n")
     }
 
     /// PASS or FAIL in one line.
@@ -331,7 +354,9 @@ impl Report {
                 "PASS: {} acknowledged, {} stored, every invariant holds (seed {}, {:.2} ms)",
                 self.acknowledged, self.stored, self.config.seed, self.elapsed_ms
             ),
-            Verdict::Violated => format!("FAIL: {many} violation{}", if many == 1 { "" } else { "s" }),
+            Verdict::Violated => {
+                format!("FAIL: {many} violation{}", if many == 1 { "" } else { "s" })
+            }
             Verdict::Hang => format!("FAIL: hang, not done after {} s", self.config.timeout_s),
             Verdict::Environment => "FAIL: the environment stopped the run".to_owned(),
         }
@@ -348,10 +373,18 @@ impl Report {
             let more = self.violations.len() - VIOLATIONS_SHOWN;
             lines.push(format!("  and {more} more; the report has them all"));
         }
-        lines.extend(self.environment_errors.iter().take(VIOLATIONS_SHOWN).map(|e| format!("  {e}")));
+        lines.extend(
+            self.environment_errors
+                .iter()
+                .take(VIOLATIONS_SHOWN)
+                .map(|e| format!("  {e}")),
+        );
         if let Some(hang) = &self.hang {
             lines.extend(hang.agents.iter().map(|state| {
-                format!("  agent {} (pid {}): {}", state.agent, state.pid, state.doing)
+                format!(
+                    "  agent {} (pid {}): {}",
+                    state.agent, state.pid, state.doing
+                )
             }));
             let holder = hang.lock_holder.as_deref().unwrap_or("nobody known");
             lines.push(format!("  lock held by {holder}"));
@@ -370,7 +403,9 @@ impl Report {
 /// The seed, the configuration, the place of the store and the replay line.
 #[must_use]
 pub fn failure_trailer(config: &Config, store: Option<&std::path::Path>) -> String {
-    let store = store.map_or("nothing was stored".to_owned(), |path| path.display().to_string());
+    let store = store.map_or("nothing was stored".to_owned(), |path| {
+        path.display().to_string()
+    });
     let json = serde_json::to_string(config).unwrap_or_default();
     let seed = config.seed;
     let replay = config.replay_line();
@@ -405,11 +440,21 @@ pub fn iterations(elapsed_ms: &[f64], acknowledged: u64) -> Iterations {
     }
 }
 
-fn per_agent(config: &Config, ledger: &Ledger, since_go_ms: impl Fn(u64) -> f64) -> Vec<AgentReport> {
-    let mut agents: Vec<AgentReport> =
-        (0..config.agents).map(|agent| AgentReport { agent, ..AgentReport::default() }).collect();
+fn per_agent(
+    config: &Config,
+    ledger: &Ledger,
+    since_go_ms: impl Fn(u64) -> f64,
+) -> Vec<AgentReport> {
+    let mut agents: Vec<AgentReport> = (0..config.agents)
+        .map(|agent| AgentReport {
+            agent,
+            ..AgentReport::default()
+        })
+        .collect();
     for operation in &ledger.operations {
-        let Some(report) = agents.get_mut(operation.agent as usize) else { continue };
+        let Some(report) = agents.get_mut(operation.agent as usize) else {
+            continue;
+        };
         match operation.outcome {
             Outcome::Acknowledged { ack_ns, .. } => {
                 report.acknowledged += 1;
@@ -424,7 +469,11 @@ fn per_agent(config: &Config, ledger: &Ledger, since_go_ms: impl Fn(u64) -> f64)
             report.longest_append_us = report.longest_append_us.max(micros(ns));
         }
     }
-    for agent in ledger.incarnations.iter().flat_map(|incarnation| &incarnation.agents) {
+    for agent in ledger
+        .incarnations
+        .iter()
+        .flat_map(|incarnation| &incarnation.agents)
+    {
         if let Some(report) = agents.get_mut(*agent as usize) {
             report.processes += 1;
         }
@@ -433,40 +482,66 @@ fn per_agent(config: &Config, ledger: &Ledger, since_go_ms: impl Fn(u64) -> f64)
 }
 
 fn starvation(agents: &[AgentReport], ledger: &Ledger) -> Starvation {
-    let fastest_ms = agents.iter().map(|agent| agent.completed_ms).fold(f64::INFINITY, f64::min);
-    let fastest_ms = if fastest_ms.is_finite() { fastest_ms } else { 0.0 };
-    let slowest_ms = agents.iter().map(|agent| agent.completed_ms).fold(0.0, f64::max);
+    let fastest_ms = agents
+        .iter()
+        .map(|agent| agent.completed_ms)
+        .fold(f64::INFINITY, f64::min);
+    let fastest_ms = if fastest_ms.is_finite() {
+        fastest_ms
+    } else {
+        0.0
+    };
+    let slowest_ms = agents
+        .iter()
+        .map(|agent| agent.completed_ms)
+        .fold(0.0, f64::max);
     Starvation {
         fastest_ms,
         slowest_ms,
         slowest_to_fastest: ratio(slowest_ms, fastest_ms),
-        longest_append_us: agents.iter().map(|agent| agent.longest_append_us).fold(0.0, f64::max),
+        longest_append_us: agents
+            .iter()
+            .map(|agent| agent.longest_append_us)
+            .fold(0.0, f64::max),
         longest_lock_wait_us: micros(ledger.counters.longest_wait_ns),
     }
 }
 
 fn lock_report(ledger: &Ledger) -> LockReport {
     let counters = ledger.counters;
-    let held = ledger.holds.iter().map(|hold| hold.to_ns.saturating_sub(hold.from_ns));
+    let held = ledger
+        .holds
+        .iter()
+        .map(|hold| hold.to_ns.saturating_sub(hold.from_ns));
     let (total_ns, longest_ns) =
         held.fold((0, 0), |(total, longest), ns| (total + ns, ns.max(longest)));
     LockReport {
         max_holders: oracle::max_holders(ledger),
         acquisitions: counters.acquisitions,
         contended: counters.contended,
-        wait_us: durations(counters.wait_ns, counters.acquisitions, counters.longest_wait_ns),
+        wait_us: durations(
+            counters.wait_ns,
+            counters.acquisitions,
+            counters.longest_wait_ns,
+        ),
         hold_us: durations(total_ns, ledger.holds.len() as u64, longest_ns),
     }
 }
 
 fn durations(total_ns: u64, number: u64, longest_ns: u64) -> Durations {
     let total = micros(total_ns);
-    Durations { total, mean: ratio(total, count(number)), max: micros(longest_ns) }
+    Durations {
+        total,
+        mean: ratio(total, count(number)),
+        max: micros(longest_ns),
+    }
 }
 
 fn quantiles(all_ns: impl Iterator<Item = u64>) -> Quantiles {
     const SIGNIFICANT_DIGITS: u8 = 3;
-    let Ok(mut histogram) = Histogram::<u64>::new(SIGNIFICANT_DIGITS) else {
+    const LONGEST_NS: u64 = TIMEOUT_S_MAX * 1_000_000_000;
+    let bounded = Histogram::<u64>::new_with_bounds(1, LONGEST_NS, SIGNIFICANT_DIGITS);
+    let Ok(mut histogram) = bounded else {
         return Quantiles::default();
     };
     for ns in all_ns {
@@ -490,7 +565,10 @@ fn micros(ns: u64) -> f64 {
     count(ns) / 1_000.0
 }
 
-#[expect(clippy::cast_precision_loss, reason = "figures for people; exact up to 2^53")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "figures for people; exact up to 2^53"
+)]
 fn count(number: u64) -> f64 {
     number as f64
 }
@@ -502,9 +580,13 @@ mod tests {
     #[test]
     fn quantiles_are_those_of_the_durations() {
         let q = quantiles((1..=1_000).map(|us| us * 1_000));
-        for (found, expected) in
-            [(q.p50, 500.0), (q.p90, 900.0), (q.p99, 990.0), (q.p999, 999.0), (q.max, 1_000.0)]
-        {
+        for (found, expected) in [
+            (q.p50, 500.0),
+            (q.p90, 900.0),
+            (q.p99, 990.0),
+            (q.p999, 999.0),
+            (q.max, 1_000.0),
+        ] {
             assert!((found - expected).abs() <= 1.0, "{q:?}");
         }
         assert_eq!(quantiles(std::iter::empty()), Quantiles::default());
@@ -515,7 +597,12 @@ mod tests {
         let together = iterations(&[3.0, 1.0, 2.0], 30);
         assert_eq!(
             together,
-            Iterations { completed: 3, acknowledged: 30, elapsed_ms_median: 2.0, elapsed_ms_max: 3.0 }
+            Iterations {
+                completed: 3,
+                acknowledged: 30,
+                elapsed_ms_median: 2.0,
+                elapsed_ms_max: 3.0
+            }
         );
     }
 }

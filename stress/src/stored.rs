@@ -116,7 +116,12 @@ pub fn read_segments(dir: &Path) -> io::Result<Vec<Segment>> {
     names.sort();
     names
         .into_iter()
-        .map(|name| Ok(Segment { bytes: std::fs::read(dir.join(&name))?, name }))
+        .map(|name| {
+            Ok(Segment {
+                bytes: std::fs::read(dir.join(&name))?,
+                name,
+            })
+        })
         .collect()
 }
 
@@ -131,7 +136,11 @@ pub fn is_segment(name: &str) -> bool {
 pub fn first_seq(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("log-")?.strip_suffix(".jsonl")?;
     let all_digits = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    if all_digits { digits.parse().ok() } else { None }
+    if all_digits {
+        digits.parse().ok()
+    } else {
+        None
+    }
 }
 
 /// Takes one segment apart. Empty lines are the space that was allocated in advance: they may only
@@ -143,11 +152,20 @@ pub fn parse_segment(segment: &Segment) -> (Vec<StoredRecord>, Vec<BadLine>) {
     let mut offset = 0;
     let mut first_blank = None;
     for line in segment.bytes.split_inclusive(|&byte| byte == b'\n') {
-        let place = |offset| Place { file: segment.name.clone(), offset };
+        let place = |offset| Place {
+            file: segment.name.clone(),
+            offset,
+        };
         let mut report = |offset, reason: &str| {
-            let excerpt = line.get(..line.len().min(EXCERPT_BYTES)).unwrap_or_default();
+            let excerpt = line
+                .get(..line.len().min(EXCERPT_BYTES))
+                .unwrap_or_default();
             let excerpt = String::from_utf8_lossy(excerpt).into_owned();
-            bad.push(BadLine { place: place(offset), reason: reason.to_owned(), excerpt });
+            bad.push(BadLine {
+                place: place(offset),
+                reason: reason.to_owned(),
+                excerpt,
+            });
         };
         if line == b"\n" {
             first_blank.get_or_insert(offset);
@@ -183,7 +201,9 @@ fn parse_line(line: &[u8]) -> Result<(u64, EventText), String> {
         .ok_or("the checksum is not eight lower-case hexadecimal digits")?;
     let computed = crc32c(body);
     if written != computed {
-        return Err(format!("the checksum says {written:08x}, the bytes {computed:08x}"));
+        return Err(format!(
+            "the checksum says {written:08x}, the bytes {computed:08x}"
+        ));
     }
     let text = std::str::from_utf8(line).map_err(|error| error.to_string())?;
     let frame: RawFrame = serde_json::from_str(text).map_err(|error| error.to_string())?;
@@ -214,7 +234,10 @@ mod tests {
     const EVENT: &str = r#"{"ts":5,"op":"add","id":"bd-t0w1","data":{"id":"bd-t0w1","n":1.0}}"#;
 
     fn segment(bytes: impl Into<Vec<u8>>) -> Segment {
-        Segment { name: format!("log-{:020}.jsonl", 1), bytes: bytes.into() }
+        Segment {
+            name: format!("log-{:020}.jsonl", 1),
+            bytes: bytes.into(),
+        }
     }
 
     #[test]
@@ -225,7 +248,10 @@ mod tests {
         assert_eq!(records.len(), 1);
         assert_eq!(records[0].seq, 7);
         assert_eq!(records[0].event, EventText::parse(EVENT).unwrap());
-        assert_eq!(records[0].event.data.as_deref(), Some(r#"{"id":"bd-t0w1","n":1.0}"#));
+        assert_eq!(
+            records[0].event.data.as_deref(),
+            Some(r#"{"id":"bd-t0w1","n":1.0}"#)
+        );
     }
 
     #[test]
@@ -257,7 +283,12 @@ mod tests {
     #[test]
     fn only_segments_have_a_segments_name() {
         assert_eq!(first_seq("log-00000000000000000017.jsonl"), Some(17));
-        for name in ["log-17.jsonl", "log-00000000000000000017.jsonl.tmp", "lock", "MANIFEST"] {
+        for name in [
+            "log-17.jsonl",
+            "log-00000000000000000017.jsonl.tmp",
+            "lock",
+            "MANIFEST",
+        ] {
             assert!(!is_segment(name), "{name}");
         }
     }

@@ -227,14 +227,23 @@ pub enum Violation {
         /// The error.
         error: String,
     },
-    /// An agent never came to one of its writes, or came to it more than once.
-    Invocations {
+    /// An agent began one of its writes more than once.
+    BegunTwice {
         /// Whose.
         agent: u32,
         /// Which of its writes.
         write: u32,
         /// How often it began.
         times: u64,
+    },
+    /// An agent never came to some of its writes.
+    NeverBegun {
+        /// Whose.
+        agent: u32,
+        /// The first of them.
+        first_write: u32,
+        /// How many.
+        writes: u32,
     },
     /// A process ended by itself before it should have.
     AgentDied {
@@ -268,7 +277,10 @@ impl Violation {
     /// Whether it says that two held the lock.
     #[must_use]
     pub fn is_about_holders(&self) -> bool {
-        matches!(self, Violation::TwoHolders { .. } | Violation::HoldsOverlap { .. })
+        matches!(
+            self,
+            Violation::TwoHolders { .. } | Violation::HoldsOverlap { .. }
+        )
     }
 }
 
@@ -277,7 +289,10 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let json = serde_json::to_value(self).map_err(|_| fmt::Error)?;
         let fields = json.as_object().ok_or(fmt::Error)?;
-        let kind = fields.get("kind").and_then(|kind| kind.as_str()).ok_or(fmt::Error)?;
+        let kind = fields
+            .get("kind")
+            .and_then(|kind| kind.as_str())
+            .ok_or(fmt::Error)?;
         write!(f, "{}:", kind.replace('_', " "))?;
         for (name, value) in fields.iter().filter(|(name, _)| *name != "kind") {
             write!(f, " {name}={value}")?;

@@ -10,6 +10,7 @@ use std::str::SplitAsciiWhitespace;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Durability, Sabotage};
+use crate::ledger::{Hold, Sighting, Watermark};
 use crate::payload::PayloadSource;
 
 /// What the parent hands to an agent process: one line of JSON on its standard input, which then
@@ -94,32 +95,11 @@ pub enum Message {
         error: String,
     },
     /// The committed watermark, read in an interval.
-    Watermark {
-        /// Before the look.
-        begin_ns: u64,
-        /// After the look.
-        end_ns: u64,
-        /// What was seen.
-        seq: u64,
-    },
-    /// The lock was held in this interval.
-    Hold {
-        /// Who.
-        agent: u32,
-        /// At `LockHeld`.
-        from_ns: u64,
-        /// At `BeforeUnlock`.
-        to_ns: u64,
-    },
+    Watermark(Watermark),
+    /// The lock was held in an interval.
+    Hold(Hold),
     /// At `LockHeld`, another agent was marked as a holder.
-    Sighting {
-        /// Who looked.
-        agent: u32,
-        /// When.
-        at_ns: u64,
-        /// Who was marked.
-        other: u32,
-    },
+    Sighting(Sighting),
     /// The lock's counters of this process, from its start.
     Counters(LockCounters),
     /// What a read saw.
@@ -173,7 +153,11 @@ pub struct Prefix {
 
 impl Default for Prefix {
     fn default() -> Prefix {
-        Prefix { count: 0, last_seq: 0, digest: 0xCBF2_9CE4_8422_2325 }
+        Prefix {
+            count: 0,
+            last_seq: 0,
+            digest: 0xCBF2_9CE4_8422_2325,
+        }
     }
 }
 
@@ -181,33 +165,69 @@ impl Prefix {
     /// The prefix that is longer by one record.
     #[must_use]
     pub fn with(self, seq: u64, line: &[u8]) -> Prefix {
-        let mix = |digest: u64, &byte: &u8| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+        let mix =
+            |digest: u64, &byte: &u8| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
         let digest = mix(line.iter().fold(self.digest, mix), &b'\n');
-        Prefix { count: self.count + 1, last_seq: seq, digest }
+        Prefix {
+            count: self.count + 1,
+            last_seq: seq,
+            digest,
+        }
     }
 }
 
 impl Message {
     /// Appends the line of this message to `out`.
+    ///
+    /// # Panics
+    /// Never: writing to memory does not fail.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let written = match self {
             Message::Ready => writeln!(out, "ready"),
-            Message::Invoke { agent, write, at_ns } => writeln!(out, "I {agent} {write} {at_ns}"),
-            Message::Ack { agent, write, seq, start_ns, ack_ns } => {
+            Message::Invoke {
+                agent,
+                write,
+                at_ns,
+            } => writeln!(out, "I {agent} {write} {at_ns}"),
+            Message::Ack {
+                agent,
+                write,
+                seq,
+                start_ns,
+                ack_ns,
+            } => {
                 writeln!(out, "A {agent} {write} {seq} {start_ns} {ack_ns}")
             }
-            Message::Failure { agent, write, rejected, environment, error } => {
+            Message::Failure {
+                agent,
+                write,
+                rejected,
+                environment,
+                error,
+            } => {
                 let error = json_text(error);
                 let (rejected, environment) = (u8::from(*rejected), u8::from(*environment));
                 writeln!(out, "F {agent} {write} {rejected} {environment} {error}")
             }
-            Message::Watermark { begin_ns, end_ns, seq } => {
+            Message::Watermark(Watermark {
+                begin_ns,
+                end_ns,
+                seq,
+            }) => {
                 writeln!(out, "W {begin_ns} {end_ns} {seq}")
             }
-            Message::Hold { agent, from_ns, to_ns } => {
+            Message::Hold(Hold {
+                agent,
+                from_ns,
+                to_ns,
+            }) => {
                 writeln!(out, "H {agent} {from_ns} {to_ns}")
             }
-            Message::Sighting { agent, at_ns, other } => {
+            Message::Sighting(Sighting {
+                agent,
+                at_ns,
+                other,
+            }) => {
                 writeln!(out, "S {agent} {at_ns} {other}")
             }
             Message::Counters(counters) => writeln!(
@@ -220,8 +240,16 @@ impl Message {
                 counters.hold_ns,
                 counters.longest_hold_ns
             ),
-            Message::View { agent, begin_ns, prefix } => {
-                let Prefix { count, last_seq, digest } = prefix;
+            Message::View {
+                agent,
+                begin_ns,
+                prefix,
+            } => {
+                let Prefix {
+                    count,
+                    last_seq,
+                    digest,
+                } = prefix;
                 writeln!(out, "V {agent} {begin_ns} {count} {last_seq} {digest}")
             }
             Message::Fatal { environment, error } => {
@@ -264,21 +292,21 @@ impl Message {
                 environment: number::<u8>(&mut words)? == 1,
                 error: serde_json::from_str(text).ok()?,
             },
-            "W" => Message::Watermark {
+            "W" => Message::Watermark(Watermark {
                 begin_ns: number(&mut words)?,
                 end_ns: number(&mut words)?,
                 seq: number(&mut words)?,
-            },
-            "H" => Message::Hold {
+            }),
+            "H" => Message::Hold(Hold {
                 agent: number(&mut words)?,
                 from_ns: number(&mut words)?,
                 to_ns: number(&mut words)?,
-            },
-            "S" => Message::Sighting {
+            }),
+            "S" => Message::Sighting(Sighting {
                 agent: number(&mut words)?,
                 at_ns: number(&mut words)?,
                 other: number(&mut words)?,
-            },
+            }),
             "C" => Message::Counters(LockCounters {
                 acquisitions: number(&mut words)?,
                 contended: number(&mut words)?,
@@ -322,8 +350,18 @@ mod tests {
     fn every_message_survives_the_pipe() {
         let messages = [
             Message::Ready,
-            Message::Invoke { agent: 1, write: 2, at_ns: 3 },
-            Message::Ack { agent: 1, write: 2, seq: 3, start_ns: 4, ack_ns: u64::MAX },
+            Message::Invoke {
+                agent: 1,
+                write: 2,
+                at_ns: 3,
+            },
+            Message::Ack {
+                agent: 1,
+                write: 2,
+                seq: 3,
+                start_ns: 4,
+                ack_ns: u64::MAX,
+            },
             Message::Failure {
                 agent: 1,
                 write: 2,
@@ -331,9 +369,21 @@ mod tests {
                 environment: false,
                 error: "a \"quoted\"\nsecond line: 7".into(),
             },
-            Message::Watermark { begin_ns: 1, end_ns: 2, seq: 3 },
-            Message::Hold { agent: 1, from_ns: 2, to_ns: 3 },
-            Message::Sighting { agent: 1, at_ns: 2, other: 3 },
+            Message::Watermark(Watermark {
+                begin_ns: 1,
+                end_ns: 2,
+                seq: 3,
+            }),
+            Message::Hold(Hold {
+                agent: 1,
+                from_ns: 2,
+                to_ns: 3,
+            }),
+            Message::Sighting(Sighting {
+                agent: 1,
+                at_ns: 2,
+                other: 3,
+            }),
             Message::Counters(LockCounters {
                 acquisitions: 1,
                 contended: 2,
@@ -342,14 +392,24 @@ mod tests {
                 hold_ns: 5,
                 longest_hold_ns: 6,
             }),
-            Message::View { agent: 1, begin_ns: 2, prefix: Prefix::default().with(1, b"{}") },
-            Message::Fatal { environment: true, error: String::new() },
+            Message::View {
+                agent: 1,
+                begin_ns: 2,
+                prefix: Prefix::default().with(1, b"{}"),
+            },
+            Message::Fatal {
+                environment: true,
+                error: String::new(),
+            },
             Message::Done,
         ];
         for message in messages {
             let mut line = Vec::new();
             message.encode(&mut line);
-            let text = std::str::from_utf8(&line).unwrap().strip_suffix('\n').unwrap();
+            let text = std::str::from_utf8(&line)
+                .unwrap()
+                .strip_suffix('\n')
+                .unwrap();
             assert!(!text.contains('\n'), "{text}");
             assert_eq!(Message::parse(text), Some(message), "{text}");
         }
@@ -357,7 +417,14 @@ mod tests {
 
     #[test]
     fn what_is_not_a_message_is_not_taken_for_one() {
-        for line in ["", "A 1 2", "A 1 2 3 4 5 6", "A 1 2 3 4 x", "Z 1", "F 1 2 0 0 text"] {
+        for line in [
+            "",
+            "A 1 2",
+            "A 1 2 3 4 5 6",
+            "A 1 2 3 4 x",
+            "Z 1",
+            "F 1 2 0 0 text",
+        ] {
             assert_eq!(Message::parse(line), None, "{line}");
         }
     }

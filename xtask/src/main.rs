@@ -1,2 +1,67 @@
-//! Tasks
-fn main() {}
+//! `cargo xtask stress` and `cargo xtask ci`.
+
+#![forbid(unsafe_code)]
+
+mod cargo;
+mod ci;
+mod stress;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <task>
+
+tasks:
+  stress [--iterations N] [--minutes M] [flags of the harness]
+        build the harness in release mode and run it, with the next seed (or a fresh
+        one) each time, to the first failure; `cargo xtask stress --help` lists the flags
+  ci    everything that CI checks beside the tests";
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let task = arguments.next();
+    let rest: Vec<String> = arguments.collect();
+    let result = match task.as_deref() {
+        Some("stress") => stress::run(&rest),
+        Some("ci") if rest.is_empty() => ci::run(),
+        Some("help" | "--help" | "-h") => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => Err(Failure::usage(USAGE)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { message, code }) => {
+            if !message.is_empty() {
+                eprintln!("{message}");
+            }
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Why a task failed, and its exit status: that of the harness where the harness failed.
+struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    const USAGE: u8 = 2;
+    const ENVIRONMENT: u8 = 4;
+
+    fn usage(message: impl Into<String>) -> Failure {
+        Failure {
+            message: message.into(),
+            code: Failure::USAGE,
+        }
+    }
+
+    fn environment(message: impl Into<String>) -> Failure {
+        Failure {
+            message: message.into(),
+            code: Failure::ENVIRONMENT,
+        }
+    }
+}

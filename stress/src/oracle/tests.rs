@@ -26,14 +26,25 @@ struct Run {
 fn record(seq: u64, agent: u32, write: u32) -> StoredRecord {
     let line = fabricate_line(seq, &event_json(agent, write));
     let name = format!("log-{:020}.jsonl", 1);
-    let (mut records, bad) = parse_segment(&Segment { name, bytes: format!("{line}\n").into() });
+    let (mut records, bad) = parse_segment(&Segment {
+        name,
+        bytes: format!("{line}\n").into(),
+    });
     assert!(bad.is_empty());
     records.remove(0)
 }
 
 fn acknowledged(agent: u32, write: u32, seq: u64) -> Operation {
-    let outcome = Outcome::Acknowledged { seq, ack_ns: seq * 100 + 50 };
-    Operation { agent, write, invoke_ns: seq * 100, outcome }
+    let outcome = Outcome::Acknowledged {
+        seq,
+        ack_ns: seq * 100 + 50,
+    };
+    Operation {
+        agent,
+        write,
+        invoke_ns: seq * 100,
+        outcome,
+    }
 }
 
 fn prefix(records: &[StoredRecord], count: usize) -> Prefix {
@@ -56,7 +67,11 @@ impl Run {
     fn good() -> Run {
         let order = [(1, 0, 1), (2, 1, 1), (3, 0, 2), (4, 1, 2)];
         let records: Vec<_> = order.iter().map(|&(s, a, w)| record(s, a, w)).collect();
-        let watermark = |seq| Watermark { begin_ns: seq * 100 + 51, end_ns: seq * 100 + 52, seq };
+        let watermark = |seq| Watermark {
+            begin_ns: seq * 100 + 51,
+            end_ns: seq * 100 + 52,
+            seq,
+        };
         let hold = |&(s, agent, _): &(u64, u32, u32)| Hold {
             agent,
             from_ns: s * 100 + 10,
@@ -68,13 +83,21 @@ impl Run {
             prefix: prefix(&records, count),
         };
         let ledger = Ledger {
-            operations: order.iter().map(|&(s, a, w)| acknowledged(a, w, s)).collect(),
+            operations: order
+                .iter()
+                .map(|&(s, a, w)| acknowledged(a, w, s))
+                .collect(),
             holds: order.iter().map(hold).collect(),
             watermarks: (1..=4).map(watermark).collect(),
             views: vec![view(10, 0), view(260, 2), view(255, 3), view(500, 4)],
             ..Ledger::default()
         };
-        Run { ledger, records, bad_lines: Vec::new(), synced: true }
+        Run {
+            ledger,
+            records,
+            bad_lines: Vec::new(),
+            synced: true,
+        }
     }
 
     fn judge(&self) -> Vec<Violation> {
@@ -128,7 +151,12 @@ fn point_1_a_lost_write() {
     run.records.pop();
     assert_eq!(
         run.judge(),
-        [Violation::Lost { agent: 1, write: 2, seq: 4, ack_ns: 450 }]
+        [Violation::Lost {
+            agent: 1,
+            write: 2,
+            seq: 4,
+            ack_ns: 450
+        }]
     );
 }
 
@@ -136,23 +164,45 @@ fn point_1_a_lost_write() {
 fn point_1_a_duplicate() {
     let mut run = Run::unread();
     run.records.push(record(5, 1, 2));
-    assert_eq!(run.judge(), [Violation::Duplicated { agent: 1, write: 2, seqs: vec![4, 5] }]);
+    assert_eq!(
+        run.judge(),
+        [Violation::Duplicated {
+            agent: 1,
+            write: 2,
+            seqs: vec![4, 5]
+        }]
+    );
 }
 
 #[test]
 fn point_1_another_seq_than_acknowledged() {
     let mut run = Run::unread();
-    run.outcome(3, Outcome::Acknowledged { seq: 5, ack_ns: 450 });
+    run.outcome(
+        3,
+        Outcome::Acknowledged {
+            seq: 5,
+            ack_ns: 450,
+        },
+    );
     run.ledger.watermarks.clear();
     assert_eq!(
         run.judge(),
-        [Violation::Misplaced { agent: 1, write: 2, acknowledged_seq: 5, stored_seq: 4 }]
+        [Violation::Misplaced {
+            agent: 1,
+            write: 2,
+            acknowledged_seq: 5,
+            stored_seq: 4
+        }]
     );
 }
 
 #[test]
 fn point_1_other_bytes() {
-    for (from, to) in [("\"t\"", "\"T\""), ("\"t\"", " \"t\""), ("\"ts\":2", "\"ts\":3")] {
+    for (from, to) in [
+        ("\"t\"", "\"T\""),
+        ("\"t\"", " \"t\""),
+        ("\"ts\":2", "\"ts\":3"),
+    ] {
         let mut run = Run::unread();
         let line = fabricate_line(4, &event_json(1, 2).replace(from, to));
         run.records[3].event = EventText::parse(&line).unwrap();
@@ -164,18 +214,30 @@ fn point_1_other_bytes() {
 #[test]
 fn point_2_a_rejected_write_is_stored() {
     let mut run = Run::unread();
-    run.outcome(3, Outcome::Rejected { error: "full".into() });
+    run.outcome(
+        3,
+        Outcome::Rejected {
+            error: "full".into(),
+        },
+    );
     assert_eq!(run.kinds(), ["failed", "rejected_but_stored"]);
     run.records.pop();
     assert_eq!(run.kinds(), ["failed"]);
-    run.ledger.environment_errors.push("the disk is full".into());
+    run.ledger
+        .environment_errors
+        .push("the disk is full".into());
     assert_eq!(run.judge(), []);
 }
 
 #[test]
 fn point_3_an_unknown_write_is_stored_at_most_once_and_whole() {
     let mut run = Run::unread();
-    run.outcome(3, Outcome::Unknown { error: String::new() });
+    run.outcome(
+        3,
+        Outcome::Unknown {
+            error: String::new(),
+        },
+    );
     assert_eq!(run.judge(), []);
     run.records.push(record(5, 1, 2));
     assert_eq!(run.kinds(), ["duplicated"]);
@@ -190,21 +252,30 @@ fn point_3_an_unknown_write_is_stored_at_most_once_and_whole() {
 #[test]
 fn point_3_an_unknown_write_that_was_seen_stays() {
     let mut run = Run::good();
-    run.outcome(3, Outcome::Unknown { error: String::new() });
+    run.outcome(
+        3,
+        Outcome::Unknown {
+            error: String::new(),
+        },
+    );
     run.records.pop();
     assert_eq!(run.kinds(), ["view_differs"]);
 }
 
 #[test]
 fn point_4_nothing_else_is_there() {
-    for foreign in [record(5, 2, 1), record(5, 0, 3), record(5, 1, 0)] {
+    for foreign in [record(5, 2, 1), record(5, 0, 3), record(5, 1, 3)] {
         let mut run = Run::unread();
         run.records.push(foreign);
         assert_eq!(run.kinds(), ["foreign"]);
     }
     let mut run = Run::unread();
     let name = format!("log-{:020}.jsonl", 1);
-    run.bad_lines = parse_segment(&Segment { name, bytes: b"{\"seq\":5}\n".to_vec() }).1;
+    run.bad_lines = parse_segment(&Segment {
+        name,
+        bytes: b"{\"seq\":5}\n".to_vec(),
+    })
+    .1;
     assert_eq!(run.kinds(), ["bad_bytes"]);
 }
 
@@ -212,7 +283,13 @@ fn point_4_nothing_else_is_there() {
 fn point_5_the_numbers_have_no_gap_and_segments_are_named_after_them() {
     let mut run = Run::unread();
     run.records[3] = record(5, 1, 2);
-    run.outcome(3, Outcome::Acknowledged { seq: 5, ack_ns: 550 });
+    run.outcome(
+        3,
+        Outcome::Acknowledged {
+            seq: 5,
+            ack_ns: 550,
+        },
+    );
     assert_eq!(run.kinds(), ["seq_gap"]);
 
     let mut run = Run::unread();
@@ -243,13 +320,29 @@ fn point_7_after_an_acknowledgement_comes_a_higher_number() {
     run.ledger.watermarks.clear();
     // (1,2) at 4 was acknowledged at 450; (0,2) at 3 begins only then.
     run.ledger.operations[2].invoke_ns = 451;
-    run.outcome(2, Outcome::Acknowledged { seq: 3, ack_ns: 460 });
+    run.outcome(
+        2,
+        Outcome::Acknowledged {
+            seq: 3,
+            ack_ns: 460,
+        },
+    );
     assert_eq!(
         run.judge(),
-        [Violation::RealTimeOrder { acknowledged_seq: 4, ack_ns: 450, invoke_ns: 451, seq: 3 }]
+        [Violation::RealTimeOrder {
+            acknowledged_seq: 4,
+            ack_ns: 450,
+            invoke_ns: 451,
+            seq: 3
+        }]
     );
     // The same for a write whose outcome is unknown, but which is stored.
-    run.outcome(2, Outcome::Unknown { error: String::new() });
+    run.outcome(
+        2,
+        Outcome::Unknown {
+            error: String::new(),
+        },
+    );
     assert_eq!(run.kinds(), ["real_time_order"]);
     run.ledger.operations[2].invoke_ns = 450;
     assert_eq!(run.judge(), []);
@@ -259,7 +352,11 @@ fn point_7_after_an_acknowledgement_comes_a_higher_number() {
 fn point_8_the_watermark_never_falls() {
     let mut run = Run::unread();
     run.synced = false;
-    run.ledger.watermarks.push(Watermark { begin_ns: 453, end_ns: 460, seq: 3 });
+    run.ledger.watermarks.push(Watermark {
+        begin_ns: 453,
+        end_ns: 460,
+        seq: 3,
+    });
     assert_eq!(run.kinds(), ["watermark_fell"]);
     // Looks that overlap prove nothing.
     run.ledger.watermarks[4].begin_ns = 452;
@@ -269,7 +366,11 @@ fn point_8_the_watermark_never_falls() {
 #[test]
 fn point_8_the_watermark_covers_what_was_acknowledged_as_synced() {
     let mut run = Run::unread();
-    run.ledger.watermarks = vec![Watermark { begin_ns: 451, end_ns: 452, seq: 3 }];
+    run.ledger.watermarks = vec![Watermark {
+        begin_ns: 451,
+        end_ns: 452,
+        seq: 3,
+    }];
     assert_eq!(run.kinds(), ["watermark_behind_ack"]);
     run.synced = false;
     assert_eq!(run.judge(), []);
@@ -305,21 +406,43 @@ fn point_11_intervals_overlap() {
     // It lies in the first one, which is longer than the next one.
     run.ledger.holds[0].to_ns = 450;
     run.ledger.holds.truncate(2);
-    run.ledger.holds.push(Hold { agent: 1, from_ns: 440, to_ns: 460 });
+    run.ledger.holds.push(Hold {
+        agent: 1,
+        from_ns: 440,
+        to_ns: 460,
+    });
     let first = run.ledger.holds[0];
     assert_eq!(
         run.judge(),
         [
-            Violation::HoldsOverlap { first, second: run.ledger.holds[1] },
-            Violation::HoldsOverlap { first, second: run.ledger.holds[2] },
+            Violation::HoldsOverlap {
+                first,
+                second: run.ledger.holds[1]
+            },
+            Violation::HoldsOverlap {
+                first,
+                second: run.ledger.holds[2]
+            },
         ]
     );
     assert_eq!(max_holders(&run.ledger), 2);
     // One begins when the other ends.
     run.ledger.holds = vec![
-        Hold { agent: 0, from_ns: 10, to_ns: 20 },
-        Hold { agent: 1, from_ns: 20, to_ns: 20 },
-        Hold { agent: 0, from_ns: 20, to_ns: 30 },
+        Hold {
+            agent: 0,
+            from_ns: 10,
+            to_ns: 20,
+        },
+        Hold {
+            agent: 1,
+            from_ns: 20,
+            to_ns: 20,
+        },
+        Hold {
+            agent: 0,
+            from_ns: 20,
+            to_ns: 30,
+        },
     ];
     assert_eq!(run.judge(), []);
     assert_eq!(max_holders(&run.ledger), 1);
@@ -328,8 +451,16 @@ fn point_11_intervals_overlap() {
 #[test]
 fn point_11_a_second_holder_is_seen_unless_it_is_dead() {
     let mut run = Run::good();
-    run.ledger.sightings.push(Sighting { agent: 0, at_ns: 200, other: 1 });
-    let found = [Violation::TwoHolders { agent: 0, other: 1, at_ns: 200 }];
+    run.ledger.sightings.push(Sighting {
+        agent: 0,
+        at_ns: 200,
+        other: 1,
+    });
+    let found = [Violation::TwoHolders {
+        agent: 0,
+        other: 1,
+        at_ns: 200,
+    }];
     assert_eq!(run.judge(), found);
     assert_eq!(max_holders(&run.ledger), 2);
     // Somebody else was killed, or it was killed later, or was already gone, or ended by itself.
@@ -337,7 +468,10 @@ fn point_11_a_second_holder_is_seen_unless_it_is_dead() {
         killed(0, 150, 250),
         killed(1, 201, 250),
         killed(1, 100, 199),
-        Incarnation { end: End::Finished, ..killed(1, 150, 250) },
+        Incarnation {
+            end: End::Finished,
+            ..killed(1, 150, 250)
+        },
     ] {
         run.ledger.incarnations = vec![incarnation];
         assert_eq!(run.judge(), found);
@@ -351,8 +485,16 @@ fn point_11_a_second_holder_is_seen_unless_it_is_dead() {
 fn point_11_three_holders_are_three() {
     let mut run = Run::good();
     run.ledger.sightings = vec![
-        Sighting { agent: 0, at_ns: 200, other: 1 },
-        Sighting { agent: 0, at_ns: 200, other: 2 },
+        Sighting {
+            agent: 0,
+            at_ns: 200,
+            other: 1,
+        },
+        Sighting {
+            agent: 0,
+            at_ns: 200,
+            other: 2,
+        },
     ];
     assert_eq!(max_holders(&run.ledger), 3);
 }
@@ -360,8 +502,14 @@ fn point_11_three_holders_are_three() {
 #[test]
 fn processes_that_end_badly() {
     let mut run = Run::good();
-    let died = End::Died { status: "exit status: 101".into() };
-    run.ledger.incarnations = vec![Incarnation { killed_ns: None, end: died, ..killed(1, 0, 9) }];
+    let died = End::Died {
+        status: "exit status: 101".into(),
+    };
+    run.ledger.incarnations = vec![Incarnation {
+        killed_ns: None,
+        end: died,
+        ..killed(1, 0, 9)
+    }];
     assert_eq!(run.kinds(), ["agent_died"]);
     run.ledger.incarnations = vec![Incarnation {
         killed_ns: None,
@@ -382,23 +530,43 @@ fn each_write_begins_exactly_once() {
     let mut run = Run::unread();
     run.ledger.operations.pop();
     run.records.pop();
-    assert_eq!(run.judge(), [Violation::Invocations { agent: 1, write: 2, times: 0 }]);
+    assert_eq!(
+        run.judge(),
+        [Violation::NeverBegun {
+            agent: 1,
+            first_write: 2,
+            writes: 1
+        }]
+    );
 
     let mut run = Run::unread();
     let again = run.ledger.operations[3].clone();
     run.ledger.operations.push(again);
-    assert_eq!(run.kinds(), ["invocations"]);
+    assert_eq!(run.kinds(), ["begun_twice"]);
 }
 
 #[test]
 fn an_error_without_a_cause_is_a_violation() {
     let mut run = Run::unread();
-    run.outcome(3, Outcome::Unknown { error: "sync failed".into() });
+    run.outcome(
+        3,
+        Outcome::Unknown {
+            error: "sync failed".into(),
+        },
+    );
     assert_eq!(run.kinds(), ["failed"]);
 }
 
 #[test]
 fn a_violation_is_printed_with_its_evidence() {
-    let violation = Violation::Lost { agent: 1, write: 2, seq: 4, ack_ns: 450 };
-    assert_eq!(violation.to_string(), "lost: ack_ns=450 agent=1 seq=4 write=2");
+    let violation = Violation::Lost {
+        agent: 1,
+        write: 2,
+        seq: 4,
+        ack_ns: 450,
+    };
+    assert_eq!(
+        violation.to_string(),
+        "lost: ack_ns=450 agent=1 seq=4 write=2"
+    );
 }

@@ -1,0 +1,58 @@
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
+
+use strand_stress::config::Durability;
+use strand_stress::payload::PayloadSource;
+use strand_stress::wire::{AgentSpec, Lane, Message};
+
+use crate::common::exe;
+
+/// An agent that waits for a start that never comes, because its parent is gone.
+#[test]
+fn an_agent_ends_when_its_parent_does() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = dir.path().join("store");
+    std::fs::create_dir(&store).expect("a directory");
+    let spec = AgentSpec {
+        store,
+        control: dir.path().join("control"),
+        agents: 1,
+        lanes: vec![Lane {
+            agent: 0,
+            first_write: 1,
+            last_write: 1,
+            view: false,
+        }],
+        writes: 1,
+        seed: 1,
+        payload: PayloadSource::Small,
+        durability: Durability::Synced,
+        lock_timeout_ms: 10_000,
+        counters_always: false,
+        sabotage: None,
+    };
+    let mut child = Command::new(exe())
+        .arg("agent")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the agent starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    writeln!(stdin, "{}", serde_json::to_string(&spec).expect("JSON")).expect("it listens");
+    let mut line = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    stdout.read_line(&mut line).expect("it speaks");
+    assert_eq!(Message::parse(line.trim_end()), Some(Message::Ready));
+    drop(stdin);
+    assert_eq!(child.wait().expect("it ends").code(), Some(90));
+}
+
+#[test]
+fn an_agent_without_a_parent_is_a_usage_error() {
+    let output = Command::new(exe())
+        .arg("agent")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the agent starts");
+    assert_eq!(output.status.code(), Some(2));
+}

@@ -1,0 +1,70 @@
+use std::path::Path;
+use std::process::{Command, Output};
+
+use strand_stress::config::{Config, fresh_seed};
+use strand_stress::report::{Report, Verdict};
+
+/// The harness's binary.
+pub(crate) fn exe() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_strand-stress"))
+}
+
+/// What the command line's defaults are, with a seed of its own.
+pub(crate) fn config() -> Config {
+    Config {
+        seed: fresh_seed(),
+        ..Config::default()
+    }
+}
+
+/// Does a run that has to pass, with each operation acknowledged unless processes are killed.
+pub(crate) fn passes(config: &Config) -> Report {
+    let report = strand_stress::run(config, exe(), &|_| {});
+    let report = report.unwrap_or_else(|error| panic!("{error}\n{}", config.replay_line()));
+    let shown = || format!("{}{}", report.table(), report.failure_details());
+    assert_eq!(report.verdict, Verdict::Pass, "{}", shown());
+    assert_eq!(report.lock.max_holders, 1, "{}", shown());
+    assert_eq!(report.rejected, 0, "{}", shown());
+    assert_eq!(
+        report.acknowledged + report.unknown,
+        config.operations(),
+        "{}",
+        shown()
+    );
+    if !config.kills() {
+        assert_eq!(report.acknowledged, config.operations(), "{}", shown());
+        assert_eq!(report.stored, config.operations(), "{}", shown());
+    }
+    assert_eq!(report.store, None, "{}", shown());
+    println!("{}", report.table());
+    report
+}
+
+/// Calls the harness as a user does.
+pub(crate) fn harness(arguments: &[&str]) -> Output {
+    Command::new(exe())
+        .arg("run")
+        .args(arguments)
+        .output()
+        .expect("the harness starts")
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("the harness prints text")
+}
+
+/// What is directly in a directory.
+pub(crate) fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).expect("the directory can be read");
+    let mut names: Vec<String> = entries
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,13 @@
+//! The harness from outside: what must pass passes, and what must fail fails as documented.
+
+#![expect(clippy::indexing_slicing, reason = "a test that panics has failed, as it should")]
+
+mod common;
+
+mod agent;
+mod command_line;
+mod kills;
+mod misdeeds;
+mod report;
+mod runs;
+mod watchdog;

@@ -1,0 +1,69 @@
+//! Calling cargo.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::Failure;
+
+/// A cargo command in the workspace's directory.
+pub(crate) fn command(arguments: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(cargo);
+    command
+        .args(arguments)
+        .current_dir(manifest_dir.parent().unwrap_or(manifest_dir));
+    command
+}
+
+/// Builds the harness in release mode and returns its binary, as cargo names it.
+pub(crate) fn build_harness() -> Result<PathBuf, Failure> {
+    let arguments = [
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "strand-stress",
+        "--message-format",
+        "json-render-diagnostics",
+    ];
+    let output = command(&arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| Failure::environment(format!("cannot start cargo: {error}")))?;
+    if !output.status.success() {
+        return Err(Failure::environment("the harness does not build"));
+    }
+    executable(&String::from_utf8_lossy(&output.stdout))
+        .ok_or_else(|| Failure::environment("cargo did not name the harness it built"))
+}
+
+/// The binary in cargo's messages.
+fn executable(messages: &str) -> Option<PathBuf> {
+    let messages = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    let executable = |message: serde_json::Value| {
+        let is_harness = message.pointer("/target/name")? == "strand-stress";
+        let path = message.get("executable")?.as_str().map(PathBuf::from);
+        path.filter(|_| is_harness)
+    };
+    messages.filter_map(executable).next_back()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_harness_is_found_in_cargos_messages() {
+        let messages = [
+            r#"{"reason":"compiler-artifact","target":{"name":"strand-lock"},"executable":null}"#,
+            r#"{"reason":"compiler-artifact","target":{"name":"strand-stress"},"executable":null}"#,
+            r#"{"reason":"compiler-artifact","target":{"name":"strand-stress"},"executable":"t/s"}"#,
+            r#"{"reason":"build-finished","success":true}"#,
+        ];
+        assert_eq!(executable(&messages.join("\n")), Some(PathBuf::from("t/s")));
+        assert_eq!(executable(""), None);
+    }
+}

@@ -1,0 +1,92 @@
+//! Everything that CI checks beside the tests: to the first failure, each step with its time.
+
+use std::process::Command;
+use std::time::Instant;
+
+use crate::{Failure, cargo};
+
+/// Short stress runs: the harness's flags. One of each kind; the long ones are `xtask stress`.
+const STRESS: [&[&str]; 6] = [
+    &["--agents", "5", "--writes", "20"],
+    &[
+        "--agents",
+        "10",
+        "--writes",
+        "100",
+        "--kill-per-second",
+        "50",
+    ],
+    &["--agents", "8", "--writes", "10", "--one-shot"],
+    &[
+        "--agents",
+        "8",
+        "--writes",
+        "100",
+        "--durability",
+        "buffered",
+    ],
+    &["--agents", "8", "--writes", "100", "--mode", "thread"],
+    &[
+        "--agents",
+        "4",
+        "--writes",
+        "25",
+        "--payload-bytes",
+        "20000",
+    ],
+];
+
+pub(crate) fn run() -> Result<(), Failure> {
+    let started = Instant::now();
+    step("format", &mut cargo::command(&["fmt", "--all", "--check"]))?;
+    let clippy = [
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    step("clippy", &mut cargo::command(&clippy))?;
+    let doc = ["doc", "--quiet", "--workspace", "--no-deps"];
+    step(
+        "documentation",
+        cargo::command(&doc).env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    let building = Instant::now();
+    let harness = cargo::build_harness()?;
+    passed("build the harness", building);
+    for flags in STRESS {
+        let mut command = Command::new(&harness);
+        step(
+            &format!("stress {}", flags.join(" ")),
+            command.args(["run", "--quiet"]).args(flags),
+        )?;
+    }
+    println!("ci: passed in {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn step(name: &str, command: &mut Command) -> Result<(), Failure> {
+    let started = Instant::now();
+    let status = command
+        .status()
+        .map_err(|error| Failure::environment(format!("ci: cannot start {name}: {error}")))?;
+    if status.success() {
+        passed(name, started);
+        return Ok(());
+    }
+    let code = status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(1);
+    Err(Failure {
+        message: format!("ci: FAILED: {name} ({status})"),
+        code,
+    })
+}
+
+fn passed(name: &str, started: Instant) {
+    println!("ci: {:6.1} s  {name}", started.elapsed().as_secs_f64());
+}
