@@ -337,6 +337,9 @@ pub(crate) fn describe(error: &(dyn Error + 'static)) -> String {
 pub(crate) fn is_environment(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
+        if let Some(strand_core::Error::UnsafeFilesystem { .. }) = error.downcast_ref() {
+            return true;
+        }
         if let Some(error) = error.downcast_ref::<io::Error>() {
             return matches!(
                 error.kind(),

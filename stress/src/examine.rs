@@ -191,13 +191,11 @@ impl Examination {
         let mut folded = Store::default();
         for record in reader.read().step("read to fold")? {
             let record = record.step("read a record to fold")?;
-            folded.apply(&record);
+            for event in record.events {
+                folded.apply(record.seq, event).step("apply an event")?;
+            }
         }
-        let state = |store: &Store| -> BTreeMap<String, String> {
-            let text = |issue: &Issue| (issue.id().into_owned(), issue.as_json().to_owned());
-            store.iter().map(text).collect()
-        };
-        if (loaded.last_seq(), state(&loaded)) != (folded.last_seq(), state(&folded)) {
+        if loaded != folded {
             let detail = format!(
                 "loaded {} issues through {}, folded {} through {}",
                 loaded.len(),

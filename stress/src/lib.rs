@@ -250,7 +250,7 @@ fn make_run_dir(config: &Config) -> Result<TempDir, RunError> {
 fn expected_event(payloads: &Payloads, agent: u32, write: u32) -> EventText {
     let json = payloads.expected(agent, write);
     json.ok()
-        .and_then(|json| EventText::parse(&json).ok())
+        .and_then(|json| EventText::parse(json).ok())
         .unwrap_or_default()
 }
 

@@ -157,8 +157,8 @@ fn check_operation(
                 agent,
                 write,
                 place: copy.place.clone(),
-                expected: format!("{expected:?}"),
-                found: format!("{:?}", copy.event),
+                expected: expected.json,
+                found: copy.event.json.clone(),
             });
         }
     }

@@ -159,7 +159,7 @@ impl Payloads {
                 };
                 if let Some(data) = event.data.take() {
                     event.data = Some(
-                        data.set("id", &id)
+                        data.with("id", &id)
                             .map_err(|error| invalid(error.to_string()))?,
                     );
                 }
@@ -195,7 +195,7 @@ impl Payloads {
         let issue = match record_bytes.checked_sub(bare) {
             None | Some(0) => issue,
             Some(missing) => issue
-                .set("description", &padding(&mut noise, missing))
+                .with("description", &padding(&mut noise, missing))
                 .unwrap_or(issue),
         };
         IssueEvent::add(issue, ts)

@@ -6,7 +6,6 @@ use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::crc32c::crc32c;
 
@@ -41,17 +40,13 @@ pub struct StoredRecord {
     pub place: Place,
 }
 
-/// An event taken apart far enough to compare it byte for byte: an issue is one token.
+/// An event as it is written, down to the byte.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EventText {
-    /// Milliseconds since 1970.
-    pub ts: i64,
-    /// What happened.
-    pub op: String,
-    /// To which issue.
+    /// The issue it is about.
     pub id: String,
-    /// The issue's JSON text; `None` for null or nothing.
-    pub data: Option<String>,
+    /// Its JSON object.
+    pub json: String,
 }
 
 /// Bytes in a segment that are no record.
@@ -66,19 +61,9 @@ pub struct BadLine {
 }
 
 #[derive(Deserialize)]
-struct RawEvent<'a> {
-    ts: i64,
-    #[serde(borrow)]
-    op: Cow<'a, str>,
+struct Named<'a> {
     #[serde(borrow)]
     id: Cow<'a, str>,
-    #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct RawFrame {
-    seq: u64,
 }
 
 /// `{"crc":"9f2c01ab",` is in front of what the checksum covers.
@@ -88,18 +73,13 @@ const CRC_SUFFIX: &[u8] = b"\",";
 const EXCERPT_BYTES: usize = 160;
 
 impl EventText {
-    /// Takes an event's JSON object apart; other fields of the object are ignored.
+    /// The event that `json` describes.
     ///
     /// # Errors
     /// What the JSON parser says.
-    pub fn parse(json: &str) -> Result<EventText, serde_json::Error> {
-        let raw: RawEvent<'_> = serde_json::from_str(json)?;
-        Ok(EventText {
-            ts: raw.ts,
-            op: raw.op.into_owned(),
-            id: raw.id.into_owned(),
-            data: raw.data.map(|data| data.get().to_owned()),
-        })
+    pub fn parse(json: String) -> Result<EventText, serde_json::Error> {
+        let id = serde_json::from_str::<Named<'_>>(&json)?.id.into_owned();
+        Ok(EventText { id, json })
     }
 }
 
@@ -205,10 +185,23 @@ fn parse_line(line: &[u8]) -> Result<(u64, EventText), String> {
             "the checksum says {written:08x}, the bytes {computed:08x}"
         ));
     }
-    let text = std::str::from_utf8(line).map_err(|error| error.to_string())?;
-    let frame: RawFrame = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let event = EventText::parse(text).map_err(|error| error.to_string())?;
-    Ok((frame.seq, event))
+    // The log's own members come first, and the rest is the event's object.
+    let body = std::str::from_utf8(body).map_err(|error| error.to_string())?;
+    let (seq, rest) = number_member(body, "seq").ok_or("there is no number behind the checksum")?;
+    let (_, rest) = number_member(rest, "synced").unwrap_or((0, rest));
+    let event = EventText::parse(format!("{{{rest}")).map_err(|error| error.to_string())?;
+    Ok((seq, event))
+}
+
+/// The number in `"name":17,` at the start of `text`, and what follows it.
+fn number_member<'a>(text: &'a str, name: &str) -> Option<(u64, &'a str)> {
+    let rest = text
+        .strip_prefix('"')?
+        .strip_prefix(name)?
+        .strip_prefix("\":")?;
+    let (digits, rest) = rest.split_once(',')?;
+    let number: u64 = digits.parse().ok()?;
+    (number.to_string() == digits).then_some((number, rest))
 }
 
 /// The checksum's digits and the bytes that it covers: after the comma, through the last brace.
@@ -247,10 +240,13 @@ mod tests {
         assert_eq!(bad, []);
         assert_eq!(records.len(), 1);
         assert_eq!(records[0].seq, 7);
-        assert_eq!(records[0].event, EventText::parse(EVENT).unwrap());
         assert_eq!(
-            records[0].event.data.as_deref(),
-            Some(r#"{"id":"bd-t0w1","n":1.0}"#)
+            records[0].event,
+            EventText::parse(EVENT.to_owned()).unwrap()
+        );
+        assert_eq!(
+            (records[0].event.id.as_str(), records[0].event.json.as_str()),
+            ("bd-t0w1", EVENT)
         );
     }
 

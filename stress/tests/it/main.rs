@@ -1,6 +1,9 @@
 //! The harness from outside: what must pass passes, and what must fail fails as documented.
 
-#![expect(clippy::indexing_slicing, reason = "a test that panics has failed, as it should")]
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed, as it should"
+)]
 
 mod common;
 
