@@ -12,7 +12,7 @@ use strand_lock::monotonic_ns;
 
 use crate::config::{Durability, Sabotage};
 use crate::control::Control;
-use crate::ledger::{Hold, Sighting, Watermark};
+use crate::ledger::{Hold, Sighting, View, Watermark};
 use crate::payload::Payloads;
 use crate::wire::{AgentSpec, Lane, LockCounters, Message, Prefix};
 
@@ -155,11 +155,13 @@ impl Agent<'_> {
         if lane.view {
             let begin_ns = monotonic_ns();
             let prefix = self.view()?;
-            Message::View {
-                agent: lane.agent,
+            Message::View(View {
+                reader: format!("agent {}", lane.agent),
                 begin_ns,
+                end_ns: monotonic_ns(),
+                through_tail: true,
                 prefix,
-            }
+            })
             .encode(&mut out);
             send(&mut out)?;
         }
@@ -208,7 +210,7 @@ impl Agent<'_> {
         .encode(out);
     }
 
-    /// What a read sees; for a buffered log also what is not synced yet.
+    /// What a read sees that goes through the tail. Where acknowledged means synced, every read does.
     fn view(&self) -> Result<Prefix, strand_core::Error> {
         let records = match self.spec.durability {
             Durability::Synced => self.log.read()?,

@@ -91,6 +91,8 @@ impl Examination {
         self.views.push(View {
             reader: "reader before recovery".into(),
             begin_ns,
+            end_ns: strand_lock::monotonic_ns(),
+            through_tail: false,
             prefix,
         });
 
@@ -100,6 +102,8 @@ impl Examination {
         self.views.push(View {
             reader,
             begin_ns,
+            end_ns: strand_lock::monotonic_ns(),
+            through_tail: true,
             prefix: first.prefix,
         });
         let second = recover(dir)?;

@@ -73,6 +73,10 @@ pub struct View {
     pub reader: String,
     /// Before the read.
     pub begin_ns: u64,
+    /// After the read.
+    pub end_ns: u64,
+    /// Whether it read to the tail, and not only what is known to be synced.
+    pub through_tail: bool,
     /// What was seen.
     pub prefix: Prefix,
 }
@@ -223,18 +227,7 @@ impl Reporting {
             Message::Watermark(watermark) => ledger.watermarks.push(watermark),
             Message::Hold(hold) => ledger.holds.push(hold),
             Message::Sighting(sighting) => ledger.sightings.push(sighting),
-            Message::View {
-                agent,
-                begin_ns,
-                prefix,
-            } => {
-                let reader = format!("agent {agent}");
-                ledger.views.push(View {
-                    reader,
-                    begin_ns,
-                    prefix,
-                });
-            }
+            Message::View(view) => ledger.views.push(view),
         }
     }
 

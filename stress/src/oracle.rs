@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::ledger::{End, Hold, Ledger, Operation, Outcome};
+use crate::ledger::{End, Hold, Ledger, Operation, Outcome, View};
 use crate::payload::parse_event_id;
 use crate::stored::{BadLine, EventText, StoredRecord, first_seq};
-use crate::violation::Violation;
+use crate::violation::{Promise, Violation};
 use crate::wire::Prefix;
 
 /// What the verdict is made from.
@@ -360,8 +360,9 @@ fn check_watermarks(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     }
 }
 
-/// (9), (10) and the second half of (3): each read saw a prefix of what is stored now, and all
-/// that had been acknowledged before it began.
+/// (9), (10) and the second half of (3): each read saw a prefix of what is stored now; it saw all
+/// that had been acknowledged before it began, as far as it was to read it, all below a watermark
+/// that had been seen, and all that earlier reads of its kind had seen.
 fn check_views(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     let mut prefixes = vec![Prefix::default()];
     let mut prefix = Prefix::default();
@@ -369,7 +370,8 @@ fn check_views(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
         prefix = prefix.with(record.seq, &record.line);
         prefixes.push(prefix);
     }
-    for view in &evidence.ledger.views {
+    let ledger = evidence.ledger;
+    for view in &ledger.views {
         let count = usize::try_from(view.prefix.count).unwrap_or(usize::MAX);
         let stored = prefixes.get(count).copied();
         if stored != Some(view.prefix) {
@@ -380,21 +382,45 @@ fn check_views(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
             });
         }
     }
-    let views = evidence
-        .ledger
-        .views
+    let reads_tail = |view: &View| evidence.synced || view.through_tail;
+    let later = |of_tail: bool| -> Vec<(u64, &View)> {
+        let views = ledger
+            .views
+            .iter()
+            .filter(|view| !of_tail || reads_tail(view));
+        views.map(|view| (view.begin_ns, view)).collect()
+    };
+    let seen = |of_tail: bool| -> Vec<Known> {
+        let views = ledger
+            .views
+            .iter()
+            .filter(|view| of_tail || evidence.synced || !view.through_tail);
+        views
+            .map(|view| (view.end_ns, view.prefix.last_seq))
+            .collect()
+    };
+    let watermarks = ledger
+        .watermarks
         .iter()
-        .map(|view| (view.begin_ns, view))
+        .map(|look| (look.end_ns, look.seq))
         .collect();
-    for ((ack_ns, acknowledged_seq), view) in known_before(acknowledgements(evidence.ledger), views)
-    {
-        if view.prefix.last_seq < acknowledged_seq {
-            let view = view.clone();
-            violations.push(Violation::ViewMissesAck {
-                view,
-                acknowledged_seq,
-                ack_ns,
-            });
+    for (source, known, later) in [
+        (Promise::Acknowledged, acknowledgements(ledger), later(true)),
+        (Promise::Watermark, watermarks, later(false)),
+        (Promise::EarlierRead, seen(false), later(false)),
+        (Promise::EarlierRead, seen(true), later(true)),
+    ] {
+        for ((known_ns, seq), view) in known_before(known, later) {
+            let misses = Violation::ViewMisses {
+                view: view.clone(),
+                seq,
+                source,
+                known_ns,
+            };
+            // Two of the sources can find the same.
+            if view.prefix.last_seq < seq && !violations.contains(&misses) {
+                violations.push(misses);
+            }
         }
     }
 }

@@ -639,6 +639,8 @@ impl Parent<'_> {
                 seen.views.push(View {
                     reader: "reader beside the run".into(),
                     begin_ns,
+                    end_ns: monotonic_ns(),
+                    through_tail: false,
                     prefix,
                 });
                 read_took = started.elapsed();

@@ -7,6 +7,18 @@ use serde::Serialize;
 use crate::ledger::{Hold, View, Watermark};
 use crate::stored::{BadLine, Place};
 
+/// Why a read has to contain a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Promise {
+    /// It had been acknowledged before the read began.
+    Acknowledged,
+    /// A watermark at or above it had been seen before the read began.
+    Watermark,
+    /// A read that had ended before this one began contained it.
+    EarlierRead,
+}
+
 /// A broken promise. The numbers in brackets are the points of the design's oracle (DESIGN.md §9).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -140,14 +152,16 @@ pub enum Violation {
         /// The digest of as many stored records; `None`: there are fewer.
         stored_digest: Option<u64>,
     },
-    /// (10) A read that began after an acknowledgement does not contain it.
-    ViewMissesAck {
+    /// (9, 10) A read did not see what it had to.
+    ViewMisses {
         /// The read.
         view: View,
-        /// The acknowledged number.
-        acknowledged_seq: u64,
-        /// When it was acknowledged.
-        ack_ns: u64,
+        /// The number that it had to contain.
+        seq: u64,
+        /// Why.
+        source: Promise,
+        /// Since when that was known.
+        known_ns: u64,
     },
     /// (11) A holder of the lock found another living holder.
     TwoHolders {

@@ -10,7 +10,7 @@ use std::str::SplitAsciiWhitespace;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Durability, Sabotage};
-use crate::ledger::{Hold, Sighting, Watermark};
+use crate::ledger::{Hold, Sighting, View, Watermark};
 use crate::payload::PayloadSource;
 
 /// What the parent hands to an agent process: one line of JSON on its standard input, which then
@@ -102,15 +102,8 @@ pub enum Message {
     Sighting(Sighting),
     /// The lock's counters of this process, from its start.
     Counters(LockCounters),
-    /// What a read saw.
-    View {
-        /// Who read.
-        agent: u32,
-        /// Before the read.
-        begin_ns: u64,
-        /// The digest of what was seen.
-        prefix: Prefix,
-    },
+    /// What a read of an agent saw.
+    View(View),
     /// The agent cannot go on: the log did not open, or a read failed.
     Fatal {
         /// Whether the cause lies outside the log.
@@ -240,17 +233,24 @@ impl Message {
                 counters.hold_ns,
                 counters.longest_hold_ns
             ),
-            Message::View {
-                agent,
-                begin_ns,
-                prefix,
-            } => {
+            Message::View(view) => {
+                let View {
+                    begin_ns,
+                    end_ns,
+                    through_tail,
+                    prefix,
+                    reader,
+                } = view;
                 let Prefix {
                     count,
                     last_seq,
                     digest,
                 } = prefix;
-                writeln!(out, "V {agent} {begin_ns} {count} {last_seq} {digest}")
+                let (through_tail, reader) = (u8::from(*through_tail), json_text(reader));
+                writeln!(
+                    out,
+                    "V {begin_ns} {end_ns} {through_tail} {count} {last_seq} {digest} {reader}"
+                )
             }
             Message::Fatal { environment, error } => {
                 writeln!(out, "fatal {} {}", u8::from(*environment), json_text(error))
@@ -315,15 +315,17 @@ impl Message {
                 hold_ns: number(&mut words)?,
                 longest_hold_ns: number(&mut words)?,
             }),
-            "V" => Message::View {
-                agent: number(&mut words)?,
+            "V" => Message::View(View {
                 begin_ns: number(&mut words)?,
+                end_ns: number(&mut words)?,
+                through_tail: number::<u8>(&mut words)? == 1,
                 prefix: Prefix {
                     count: number(&mut words)?,
                     last_seq: number(&mut words)?,
                     digest: number(&mut words)?,
                 },
-            },
+                reader: serde_json::from_str(text).ok()?,
+            }),
             "fatal" => Message::Fatal {
                 environment: number::<u8>(&mut words)? == 1,
                 error: serde_json::from_str(text).ok()?,
@@ -392,11 +394,13 @@ mod tests {
                 hold_ns: 5,
                 longest_hold_ns: 6,
             }),
-            Message::View {
-                agent: 1,
+            Message::View(View {
+                reader: "agent 1".into(),
                 begin_ns: 2,
+                end_ns: 3,
+                through_tail: true,
                 prefix: Prefix::default().with(1, b"{}"),
-            },
+            }),
             Message::Fatal {
                 environment: true,
                 error: String::new(),

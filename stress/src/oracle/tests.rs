@@ -80,6 +80,8 @@ impl Run {
         let view = |begin_ns, count| View {
             reader: "test".into(),
             begin_ns,
+            end_ns: begin_ns + 5,
+            through_tail: true,
             prefix: prefix(&records, count),
         };
         let ledger = Ledger {
@@ -391,11 +393,80 @@ fn point_9_reads_are_prefixes_of_one_order() {
 }
 
 #[test]
+fn point_9_reads_only_grow() {
+    let mut run = Run::good();
+    run.synced = false;
+    run.ledger.watermarks.clear();
+    run.ledger.operations.clear();
+    let misses = |run: &Run, index: usize, known_ns| {
+        let view = run.ledger.views[index].clone();
+        let source = Promise::EarlierRead;
+        let expected = Violation::ViewMisses {
+            view,
+            seq: 3,
+            source,
+            known_ns,
+        };
+        run.judge().contains(&expected)
+    };
+    run.ledger.views[3].prefix = prefix(&run.records, 2);
+    assert!(misses(&run, 3, 260));
+    // A read of what is synced may end before one that went through the tail, but not the reverse.
+    run.ledger.views[3].through_tail = false;
+    assert!(!misses(&run, 3, 260));
+    run.ledger.views[2].through_tail = false;
+    assert!(misses(&run, 3, 260));
+    run.ledger.views[3].through_tail = true;
+    assert!(misses(&run, 3, 260));
+    // They overlap.
+    run.ledger.views[3].begin_ns = 260;
+    assert!(!misses(&run, 3, 260));
+}
+
+#[test]
 fn point_10_a_read_contains_what_was_acknowledged_before_it() {
     let mut run = Run::good();
+    run.ledger.watermarks.clear();
     run.ledger.views[3].prefix = prefix(&run.records, 3);
-    assert_eq!(run.kinds(), ["view_misses_ack"]);
+    let view = run.ledger.views[3].clone();
+    let source = Promise::Acknowledged;
+    assert_eq!(
+        run.judge(),
+        [Violation::ViewMisses {
+            view,
+            seq: 4,
+            source,
+            known_ns: 450
+        }]
+    );
     run.ledger.views[3].begin_ns = 450;
+    assert_eq!(run.judge(), []);
+    // Of a buffered log, only a read through the tail has to.
+    run.ledger.views[3].begin_ns = 451;
+    run.ledger.views[3].through_tail = false;
+    assert_eq!(run.kinds(), ["view_misses"]);
+    run.synced = false;
+    assert_eq!(run.judge(), []);
+}
+
+#[test]
+fn a_read_contains_what_is_below_a_watermark_seen_before_it() {
+    let mut run = Run::good();
+    run.synced = false;
+    run.ledger.views[3].prefix = prefix(&run.records, 3);
+    run.ledger.views[3].through_tail = false;
+    let view = run.ledger.views[3].clone();
+    let source = Promise::Watermark;
+    assert_eq!(
+        run.judge(),
+        [Violation::ViewMisses {
+            view,
+            seq: 4,
+            source,
+            known_ns: 452
+        }]
+    );
+    run.ledger.views[3].begin_ns = 452;
     assert_eq!(run.judge(), []);
 }
 
