@@ -58,3 +58,7 @@ pub use recovery::Recovery;
 pub use storage::{Disk, OpenMode, Storage, StorageFile};
 pub use store::Store;
 pub use strand_lock::{Filesystem, FilesystemKind, Holder, LockError};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct ReadmeExamples;
