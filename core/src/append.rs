@@ -1,6 +1,6 @@
 //! What the holder of the lock does to append. // I2
 
-use std::sync::PoisonError;
+use std::sync::{PoisonError, atomic::Ordering};
 
 use crate::{
     Error, Outcome, Point, Result,
@@ -22,6 +22,7 @@ impl LogCore {
         let synced = hints.committed().unwrap_or(0);
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         payload.write_line(Header { seq, synced }, &mut line);
+        self.lay_out(&segment, tail.offset + line.len() as u64);
         self.options.hit(Point::BeforeWrite);
         let failed = match segment.file.write_at(&line, tail.offset) {
             Ok(written) if written == line.len() => None,
@@ -32,6 +33,7 @@ impl LogCore {
             // Cut back what may have been written. If that fails too, the next holder of the lock
             // finds the bytes behind the tail, and keeps the record if it is whole.
             let cut = segment.file.set_len(tail.offset);
+            segment.len_bytes.store(0, Ordering::Relaxed);
             let outcome = if cut.is_ok() {
                 Outcome::Rejected
             } else {
@@ -56,11 +58,31 @@ impl LogCore {
         Ok(seq)
     }
 
+    /// Lays out free space behind the log when less than `end` is there. The caller holds the lock.
+    ///
+    /// Failing does no harm: the record is then written at the end of the file, or fails by itself.
+    fn lay_out(&self, segment: &Segment, end: u64) {
+        let want = usize::try_from(self.options.preallocate_bytes).unwrap_or(0);
+        if want == 0 || end <= segment.len_bytes.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(mut len) = segment.file.len_bytes() else {
+            return;
+        };
+        if end > len {
+            let space = vec![b'\n'; want];
+            len += segment.file.write_at(&space, len).unwrap_or(0) as u64;
+        }
+        segment.len_bytes.store(len, Ordering::Relaxed);
+    }
+
     /// Begins the next segment. The caller holds the lock.
     ///
     /// The full segment is durable before its successor exists, so that only the last one can be torn.
     fn rotate(&self, hints: &Hints, tail: TailHint, full: &Segment) -> Result<(TailHint, Segment)> {
         let storage = self.options.storage.as_ref();
+        let cut = full.file.set_len(tail.offset); // The free space behind it.
+        cut.map_err(Error::io("cut", &full.path))?;
         full.file.sync_data().map_err(|error| {
             hints.poison(tail.seq);
             Error::io("sync", &full.path)(error)
@@ -78,11 +100,7 @@ impl LogCore {
             .sync_dir(&self.dir)
             .map_err(Error::io("sync", &self.dir))?;
         self.options.hit(Point::SegmentCreated);
-        let segment = Segment {
-            first_seq,
-            path,
-            file: file.into(),
-        };
+        let segment = Segment::new(first_seq, path, file);
         *self.cached_segment() = Some(segment.clone());
         let tail = TailHint {
             segment: first_seq,

@@ -2,7 +2,7 @@ use std::{
     fmt, io,
     marker::PhantomData,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::AtomicU64},
     time::Instant,
 };
 
@@ -189,6 +189,21 @@ pub(crate) struct Segment {
     pub(crate) first_seq: u64,
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn StorageFile>,
+    /// How long the file was when this process last looked, free space included. Only a hint.
+    pub(crate) len_bytes: Arc<AtomicU64>,
+}
+
+impl Segment {
+    pub(crate) fn new(first_seq: u64, path: PathBuf, file: Box<dyn StorageFile>) -> Self {
+        let file = file.into();
+        let len_bytes = Arc::default();
+        Self {
+            first_seq,
+            path,
+            file,
+            len_bytes,
+        }
+    }
 }
 
 impl LogCore {
@@ -289,11 +304,7 @@ impl LogCore {
             .storage
             .open(&path, OpenMode::ReadWrite)
             .map_err(Error::io("open", &path))?;
-        let segment = Segment {
-            first_seq,
-            path,
-            file: file.into(),
-        };
+        let segment = Segment::new(first_seq, path, file);
         *cached = Some(segment.clone());
         Ok(segment)
     }

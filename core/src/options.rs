@@ -33,6 +33,10 @@ pub struct Options {
     pub lock_timeout: Duration,
     /// A segment that has reached this size is followed by a new one. Default: 64 MiB.
     pub segment_bytes_max: u64,
+    /// How much free space (newlines) is laid out behind the log at a time; 0 for none. Default: 256 KiB.
+    ///
+    /// A sync of bytes that overwrite laid-out ones has no new length to record, and is faster for it.
+    pub preallocate_bytes: u64,
     /// Open a store on a network or unknown filesystem all the same. Default: false.
     ///
     /// Then every append syncs while it holds the lock, and no memory is shared. Whether the lock
@@ -50,6 +54,7 @@ impl Default for Options {
             durability: Durability::Synced,
             lock_timeout: Duration::from_secs(30),
             segment_bytes_max: 64 << 20,
+            preallocate_bytes: 256 << 10,
             allow_unsafe_filesystem: false,
             probe: None,
             storage: Arc::new(Disk),
@@ -78,6 +83,15 @@ impl Options {
     pub fn segment_bytes_max(self, segment_bytes_max: u64) -> Self {
         Self {
             segment_bytes_max,
+            ..self
+        }
+    }
+
+    /// Sets [`Options::preallocate_bytes`].
+    #[must_use]
+    pub fn preallocate_bytes(self, preallocate_bytes: u64) -> Self {
+        Self {
+            preallocate_bytes,
             ..self
         }
     }
@@ -119,6 +133,7 @@ impl fmt::Debug for Options {
             .field("durability", &self.durability)
             .field("lock_timeout", &self.lock_timeout)
             .field("segment_bytes_max", &self.segment_bytes_max)
+            .field("preallocate_bytes", &self.preallocate_bytes)
             .field("allow_unsafe_filesystem", &self.allow_unsafe_filesystem)
             .field("probe", &self.probe.is_some())
             .field("storage", &self.storage)

@@ -254,11 +254,7 @@ impl LogCore {
             .storage
             .open(&path, OpenMode::Read)
             .map_err(Error::io("open", &path))?;
-        let segment = Segment {
-            first_seq: previous,
-            path,
-            file: file.into(),
-        };
+        let segment = Segment::new(previous, path, file);
         let mut scan = Scan::new(previous, 0);
         scan_file(&segment, &mut scan, 0)?;
         let (next_seq, offset) = (scan.next_seq, scan.valid_len);

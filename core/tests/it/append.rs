@@ -175,6 +175,49 @@ fn segments_roll_over_and_are_read_as_one_log() {
 }
 
 #[test]
+fn free_space_is_laid_out_used_and_cut_at_the_end_of_a_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::default()
+        .preallocate_bytes(1000)
+        .segment_bytes_max(5000);
+    let log: Log = Log::open(dir.path(), options.clone()).unwrap();
+    let other: Log = Log::open(dir.path(), options.clone()).unwrap();
+    let mut expected = Vec::new();
+    for number in 1..=40 {
+        let log = if number % 3 == 0 { &other } else { &log };
+        expected.push(format!("bd-{number}"));
+        log.append(&event(&expected[number - 1])).unwrap();
+        assert_eq!(ids(log.read().unwrap()), expected);
+    }
+    let segments: Vec<_> = names(dir.path())
+        .into_iter()
+        .filter(|name| name.starts_with("log-"))
+        .collect();
+    let (last, full) = segments.split_last().unwrap();
+    assert!(full.len() >= 2);
+    for name in full {
+        let bytes = std::fs::read(dir.path().join(name)).unwrap();
+        assert!(bytes.ends_with(b"}\n"), "{name} ends with its last record");
+    }
+    let bytes = std::fs::read(dir.path().join(last)).unwrap();
+    assert!(
+        bytes.ends_with(b"\n\n"),
+        "the last segment ends with free space"
+    );
+    assert!(bytes.len() < 5000 + 1000 + 500);
+    // Without the hints too, the space is known for what it is.
+    drop((log, other));
+    std::fs::remove_file(dir.path().join("shm")).unwrap();
+    assert_eq!(
+        ids(Reader::open(dir.path()).unwrap().read().unwrap()),
+        expected
+    );
+    let log: Log = Log::open(dir.path(), options).unwrap();
+    assert_eq!(log.recovery().cut_bytes, 0);
+    assert_eq!(log.append(&event("bd-41")).unwrap().seq, 41);
+}
+
+#[test]
 fn the_fold_follows_its_table() {
     let mut store = Store::default();
     let issue = |status: &str| Issue::new("a", "T", TS).with("status", status).unwrap();

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use strand_core::{Error, Log, Options, Outcome, Point};
+use strand_core::{Error, Log, Outcome, Point};
 
-use crate::support::{Call, Recorder, event, ids, names};
+use crate::support::{Call, Recorder, event, ids, names, options};
 
 fn recorded(dir: &std::path::Path) -> (Log, Recorder) {
     let recorder = Recorder::default();
-    let options = Options::default()
+    let options = options()
         .storage(Arc::new(recorder.clone()))
         .probe(Arc::new(recorder.clone()));
     let log = Log::open(dir, options).unwrap();

@@ -99,6 +99,25 @@ fn a_writer_killed_within_its_write_leaves_a_torn_record_which_is_cut_under_the_
 }
 
 #[test]
+fn a_record_torn_within_free_space_is_cut_with_the_space() {
+    for written in [1, 2, 8, 17, 18, 100, 250] {
+        let dir = tempfile::tempdir().unwrap();
+        let log: Log = Log::open(dir.path(), Options::default().preallocate_bytes(4096)).unwrap();
+        log.append(&event("bd-1")).unwrap();
+        let mut bytes = fs::read(first_segment(dir.path())).unwrap();
+        let end = line_ends(&bytes)[1];
+        let torn = bytes[..written].to_vec();
+        bytes[end..end + written].copy_from_slice(&torn);
+        fs::write(first_segment(dir.path()), &bytes).unwrap();
+        assert_eq!(log.append(&event("bd-2")).unwrap().seq, 2);
+        assert_eq!(ids(log.read().unwrap()), expected(2));
+        let quarantine = dir.path().join("quarantine");
+        let kept = fs::read(quarantine.join(&names(&quarantine)[0])).unwrap();
+        assert_eq!(kept.strip_suffix(b"\n").unwrap_or(&kept), torn);
+    }
+}
+
+#[test]
 fn a_damaged_acknowledged_record_is_an_error_with_its_place_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = store_of(dir.path(), RECORDS);

@@ -19,7 +19,12 @@ pub(crate) fn event(id: &str) -> IssueEvent {
 }
 
 pub(crate) fn open(dir: &Path) -> Log {
-    Log::open(dir, Options::default()).unwrap()
+    Log::open(dir, options()).unwrap()
+}
+
+/// Options without free space behind the log, so that a file's bytes are its records.
+pub(crate) fn options() -> Options {
+    Options::default().preallocate_bytes(0)
 }
 
 /// A store with `count` records `bd-1`, `bd-2`, …, and the bytes of its only segment.
