@@ -250,6 +250,11 @@ mod filesystem {
         (0x1983_0326, "fhgfs"),
         (0x786f_4256, "vboxsf"),
         (0xaad7_aaea, "panfs"),
+        (0x2003_0528, "orangefs"),
+        (0xbacb_acbc, "vmhgfs"),
+        (0x7c7c_6673, "prl_fs"),
+        (0x0116_1970, "gfs2"),
+        (0x7461_636f, "ocfs2"),
     ];
     const FUSE: u64 = 0x6573_5546;
 
@@ -273,7 +278,12 @@ mod filesystem {
                 name: format!("{magic:#x}"),
             });
         }
-        let name = mounted_as(dir).unwrap_or_else(|| "fuse".to_owned());
+        let name = dir
+            .canonicalize()
+            .ok()
+            .zip(std::fs::read_to_string("/proc/self/mountinfo").ok())
+            .and_then(|(dir, table)| mounted_as(&dir, &table))
+            .unwrap_or_else(|| "fuse".to_owned());
         // A block device behind FUSE (ntfs-3g, exfat) is on this machine and nowhere else.
         let kind = if name == "fuseblk" {
             FilesystemKind::Local
@@ -283,22 +293,42 @@ mod filesystem {
         Ok(Filesystem { kind, name })
     }
 
-    /// The type of the mount with the longest mount point above `dir`, as in `/proc/self/mountinfo`.
-    fn mounted_as(dir: &Path) -> Option<String> {
-        let dir = dir.canonicalize().ok()?;
-        let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    /// The type of the mount with the longest mount point above `dir`, in a table such as
+    /// `/proc/self/mountinfo`.
+    fn mounted_as(dir: &Path, table: &str) -> Option<String> {
         let mounts = table.lines().filter_map(|line| {
             let (mount, filesystem) = line.split_once(" - ")?;
             let point = mount.split(' ').nth(4)?.replace("\\040", " ");
-            dir.starts_with(&point).then(|| {
-                (
-                    point.len(),
-                    filesystem.split(' ').next().unwrap_or("").to_owned(),
-                )
-            })
+            let name = filesystem.split(' ').next()?;
+            dir.starts_with(&point).then_some((point.len(), name))
         });
         // The last of equals lies on top.
-        mounts.max_by_key(|(len, _)| *len).map(|(_, name)| name)
+        mounts
+            .max_by_key(|(len, _)| *len)
+            .map(|(_, name)| name.to_owned())
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::{Path, mounted_as};
+
+        #[test]
+        fn the_innermost_and_last_mount_counts() {
+            let table = "\
+21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+36 21 0:31 / /home rw shared:2 master:1 - fuse.sshfs host:/ rw
+37 21 0:32 / /home/my\\040disk rw - fuseblk /dev/sdb1 rw
+38 21 0:33 / /srv rw - nfs4 host:/srv rw
+39 38 0:34 / /srv rw - fuse.mergerfs a:b rw
+not a mount
+";
+            let mounted_as = |dir| mounted_as(Path::new(dir), table).unwrap();
+            assert_eq!(mounted_as("/etc"), "ext4");
+            assert_eq!(mounted_as("/home"), "fuse.sshfs");
+            assert_eq!(mounted_as("/homestead"), "ext4");
+            assert_eq!(mounted_as("/home/my disk/x"), "fuseblk");
+            assert_eq!(mounted_as("/srv/x"), "fuse.mergerfs");
+        }
     }
 }
 

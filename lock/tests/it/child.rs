@@ -90,6 +90,7 @@ impl Child {
     }
 
     /// Waits for the end of a child that was killed.
+    #[cfg(target_os = "linux")]
     pub(crate) fn reap(&mut self) {
         self.process.wait().unwrap();
     }
