@@ -139,6 +139,33 @@ fn a_shared_waiter_and_an_exclusive_one_both_get_their_turn() {
 }
 
 #[test]
+fn a_panic_frees_the_lock_and_a_guard_may_end_in_another_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lock");
+    let (one, other) = (
+        FileLock::open(&path).unwrap(),
+        FileLock::open(&path).unwrap(),
+    );
+    thread::scope(|scope| {
+        for shared in [true, false] {
+            let one = &one;
+            let panicked = scope.spawn(move || {
+                let _exclusive = (!shared).then(|| one.lock().unwrap());
+                let _shared = shared.then(|| one.lock_shared().unwrap());
+                std::panic::resume_unwind(Box::new("on purpose"));
+            });
+            panicked.join().unwrap_err();
+            drop(other.try_lock().unwrap());
+            drop(one.try_lock().unwrap());
+        }
+        let guard = one.lock().unwrap();
+        scope.spawn(|| drop(guard)).join().unwrap();
+    });
+    drop(other.try_lock().unwrap());
+    drop(one.try_lock().unwrap());
+}
+
+#[test]
 fn a_deadline_ends_the_wait() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lock");
