@@ -15,7 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Error, Point, Result, hints::Hints, log::LogCore};
+use crate::{
+    Error, Point, Result,
+    hints::{Hints, Round},
+    log::LogCore,
+};
 
 /// The least time that a follower gives a leader in which nothing moves.
 const PATIENCE_MIN: Duration = Duration::from_millis(5);
@@ -31,6 +35,8 @@ impl LogCore {
             if hints.check().is_err() {
                 hints = self.mend()?;
             }
+            // Read before the state that decides whether to sleep, so that no bell is missed.
+            let rung = hints.rung();
             let Some(committed) = hints.committed() else {
                 hints = self.mend()?;
                 continue;
@@ -51,35 +57,35 @@ impl LogCore {
                 if hints.take_lead(leader, token) {
                     let led = self.lead(&hints, seq);
                     hints.leave_lead(token);
-                    hints.wake();
+                    match led {
+                        Ok(Some(round)) => hints.ring(round),
+                        _ => hints.ring_both(),
+                    }
                     self.options.hit(Point::Woken);
                     led?;
                 }
-                continue;
-            }
-            let commits = hints.commits();
-            hints.announce_sleep();
-            if hints.leader() == leader && hints.committed() == Some(committed) {
-                hints.sleep(commits, left);
+            } else {
+                hints.sleep(hints.round().bell_for(seq), rung, left);
             }
         }
     }
 
-    /// Syncs once for everybody.
-    fn lead(&self, hints: &Hints, seq: u64) -> Result<()> {
+    /// Syncs once for everybody. Answers the round, unless there was nothing to sync.
+    fn lead(&self, hints: &Hints, seq: u64) -> Result<Option<Round>> {
         self.options.hit(Point::LeaderElected);
         let Some((segment, through)) = hints.sync_target() else {
             self.mend()?;
-            return Ok(());
+            return Ok(None);
         };
         if through < seq {
             let reason = format!("the log ends at record {through}");
             return Err(Error::DurabilityUnknown { seq, reason });
         }
         if segment > through {
-            return Ok(()); // Rotated in between: whoever did that has synced all through `through`.
+            return Ok(None); // Rotated in between: whoever did that has synced all through `through`.
         }
         let file = self.segment(segment)?.file;
+        let round = hints.begin_round(through);
         self.options.hit(Point::BeforeSync);
         let started = Instant::now();
         if let Err(error) = file.sync_data() {
@@ -94,7 +100,7 @@ impl LogCore {
         hints.commit(through);
         hints.note_sync_us(us);
         self.options.hit(Point::Committed);
-        Ok(())
+        Ok(Some(round))
     }
 
     /// Has the hints rebuilt from the log, which also makes it durable.

@@ -109,8 +109,7 @@ impl Payload for IssueEvent {
             None if matches!(self.op, Op::Add | Op::Update) => Err(InvalidEvent::MissingIssue),
             None => Ok(()),
             Some(issue) => {
-                issue.validate()?;
-                let id = issue.id();
+                let id = issue.validated_id()?;
                 if id == self.id {
                     Ok(())
                 } else {

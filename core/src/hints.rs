@@ -33,14 +33,54 @@ mod word {
     pub(super) const POISON: usize = 17;
     pub(super) const LEADER: usize = 24;
     pub(super) const SYNC_US: usize = 25;
+    /// What the sync that runs will cover, and its round: see [`super::Round`].
+    pub(super) const ROUND: usize = 26;
     pub(super) const ALL: usize = 32;
 }
 
 /// Indices of 32-bit words.
 mod wait {
-    pub(super) const COMMITS: usize = 0;
-    pub(super) const SLEEPERS: usize = 16;
+    /// The bells of even and of odd rounds, apart by a cache line.
+    pub(super) const BELLS: [usize; 2] = [0, 16];
+    /// Not 0 when somebody sleeps until that bell rings.
+    pub(super) const SLEEPERS: [usize; 2] = [1, 17];
     pub(super) const ALL: usize = 32;
+}
+
+/// A round is one sync by one leader. It covers the records through its target; who waits for one of
+/// them sleeps until its bell rings, and everybody else until the next round's. There are two bells,
+/// for even and for odd rounds, so that a sync wakes those whom it covers, and one more to lead the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Round {
+    number: u16,
+    target: u64,
+}
+
+impl Round {
+    fn from_word(word: u64) -> Self {
+        let [low, high, ..] = word.to_le_bytes();
+        Self {
+            number: u16::from_le_bytes([low, high]),
+            target: word >> 16,
+        }
+    }
+
+    fn to_word(self) -> u64 {
+        self.target << 16 | u64::from(self.number)
+    }
+
+    fn bell(self) -> usize {
+        usize::from(self.number % 2)
+    }
+
+    /// The bell that rings when `seq` is durable.
+    pub(crate) fn bell_for(self, seq: u64) -> usize {
+        if seq <= self.target {
+            self.bell()
+        } else {
+            1 - self.bell()
+        }
+    }
 }
 
 /// Where the log ends.
@@ -253,7 +293,7 @@ impl Hints {
         }
         self.commit(tail.seq);
         self.set(word::POISON, 0);
-        self.set(word::LEADER, 0);
+        self.wide(word::LEADER).store(0, Ordering::Release);
         self.set(word::SYNC_US, 0);
         self.publish_tail(tail);
     }
@@ -327,32 +367,80 @@ impl Hints {
         self.set(word::SYNC_US, (self.sync_us() * 7 + us.min(1 << 40)) / 8);
     }
 
-    /// The number of commits, to be given to [`Hints::sleep`].
-    pub(crate) fn commits(&self) -> u32 {
-        self.narrow(wait::COMMITS).load(Ordering::SeqCst)
+    /// The round that runs, or ran last.
+    pub(crate) fn round(&self) -> Round {
+        Round::from_word(self.wide(word::ROUND).load(Ordering::SeqCst))
     }
 
-    /// Announces that somebody is about to sleep. Look at the state again between this and [`Hints::sleep`].
-    pub(crate) fn announce_sleep(&self) {
-        self.narrow(wait::SLEEPERS).store(1, Ordering::SeqCst);
+    /// Begins the round whose sync will cover the records through `target`.
+    pub(crate) fn begin_round(&self, target: u64) -> Round {
+        let round = Round {
+            number: self.round().number.wrapping_add(1),
+            target,
+        };
+        self.wide(word::ROUND)
+            .store(round.to_word(), Ordering::SeqCst);
+        round
     }
 
-    /// Sleeps until [`Hints::wake`], while the number of commits is `commits`, for `time` at most.
-    pub(crate) fn sleep(&self, commits: u32, time: Duration) {
+    /// How often each bell has rung, to be given to [`Hints::sleep`].
+    pub(crate) fn rung(&self) -> [u32; 2] {
+        wait::BELLS.map(|bell| self.narrow(bell).load(Ordering::SeqCst))
+    }
+
+    /// Sleeps until `bell` rings, unless it has rung since `rung` was read; for `time` at most.
+    ///
+    /// Read `rung` first, then the state that says whether to sleep.
+    pub(crate) fn sleep(&self, bell: usize, rung: [u32; 2], time: Duration) {
+        let (Some(word), Some(sleepers), Some(rung)) = (
+            wait::BELLS.get(bell),
+            wait::SLEEPERS.get(bell),
+            rung.get(bell),
+        ) else {
+            return;
+        };
+        self.narrow(*sleepers).store(1, Ordering::SeqCst);
         match &self.words {
-            Words::Shared(page) => page.wait(wait::COMMITS, commits, time),
+            Words::Shared(page) => page.wait(*word, *rung, time),
             Words::Private(_) => std::thread::sleep(time.min(Duration::from_micros(100))),
         }
     }
 
-    /// Wakes all who sleep.
-    pub(crate) fn wake(&self) {
-        self.narrow(wait::COMMITS).fetch_add(1, Ordering::SeqCst);
-        if self.narrow(wait::SLEEPERS).load(Ordering::SeqCst) != 0
-            && self.narrow(wait::SLEEPERS).swap(0, Ordering::SeqCst) != 0
+    /// Ends a round: wakes one who waits for the next, so that it leads that, and all who waited for this one.
+    pub(crate) fn ring(&self, round: Round) {
+        self.ring_for_one(1 - round.bell());
+        self.ring_for_all(round.bell());
+    }
+
+    /// Wakes all who sleep, whatever they wait for.
+    pub(crate) fn ring_both(&self) {
+        self.ring_for_all(0);
+        self.ring_for_all(1);
+    }
+
+    /// The mark of sleepers is taken back *before* the bell rings: who sets it later has heard the
+    /// bell, or sleeps until the next. The other way round, a sleeper could lose its mark and be forgotten.
+    fn ring_for_all(&self, bell: usize) {
+        let (Some(word), Some(sleepers)) = (wait::BELLS.get(bell), wait::SLEEPERS.get(bell)) else {
+            return;
+        };
+        let somebody_sleeps = self.narrow(*sleepers).swap(0, Ordering::SeqCst) != 0;
+        self.narrow(*word).fetch_add(1, Ordering::SeqCst);
+        if somebody_sleeps && let Words::Shared(page) = &self.words {
+            page.wake_all(*word);
+        }
+    }
+
+    /// Leaves the mark of sleepers, since only one of them is woken.
+    fn ring_for_one(&self, bell: usize) {
+        let (Some(word), Some(sleepers)) = (wait::BELLS.get(bell), wait::SLEEPERS.get(bell)) else {
+            return;
+        };
+        self.narrow(*word).fetch_add(1, Ordering::SeqCst);
+        if self.narrow(*sleepers).load(Ordering::SeqCst) != 0
             && let Words::Shared(page) = &self.words
         {
-            page.wake_all(wait::COMMITS);
+            page.wake_one(*word);
         }
     }
 }

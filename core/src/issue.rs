@@ -86,14 +86,25 @@ impl Issue {
     /// # Errors
     /// [`InvalidEvent::Field`] when one is missing or no string, [`InvalidEvent::EmptyId`], [`InvalidEvent::TooLong`].
     pub fn validate(&self) -> Result<(), InvalidEvent> {
+        self.validated_id().map(drop)
+    }
+
+    /// The id of a valid issue. One look at the text, since every append pays for it.
+    pub(crate) fn validated_id(&self) -> Result<String, InvalidEvent> {
+        let fields = self.fields();
         let string = |field| {
-            self.field::<String>(field).ok_or(InvalidEvent::Field {
+            let value = fields.iter().rev().find(|(name, _)| name == field);
+            let text =
+                value.and_then(|(_, value)| serde_json::from_str::<String>(value.get()).ok());
+            text.ok_or(InvalidEvent::Field {
                 field,
                 expected: "string",
             })
         };
-        validate_id(&string("id")?)?;
-        at_most("title", string("title")?.len(), TITLE_BYTES_MAX)
+        let id = string("id")?;
+        validate_id(&id)?;
+        at_most("title", string("title")?.len(), TITLE_BYTES_MAX)?;
+        Ok(id)
     }
 
     /// The fields in their order, as they were written.
