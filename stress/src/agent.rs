@@ -368,6 +368,51 @@ mod tests {
         }
     }
 
+    /// What the probe of a log without a working lock would report.
+    #[test]
+    fn two_holders_at_once_are_seen_by_mark_and_by_clock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control");
+        let probe = |opener| HoldProbe {
+            control: Control::open(&path, 8).unwrap(),
+            opener,
+            hangs: false,
+            seen: Mutex::new(Vec::new()),
+        };
+        let (one, two) = (probe(3), probe(5));
+        one.hit(Point::LockHeld);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                two.hit(Point::LockHeld);
+                two.hit(Point::BeforeUnlock);
+            });
+        });
+        one.hit(Point::BeforeUnlock);
+        let mut reporting = crate::ledger::Reporting::default();
+        for probe in [one, two] {
+            for message in probe.seen.into_inner().unwrap() {
+                reporting.take(message);
+            }
+        }
+        let ledger = reporting.finish(crate::ledger::Incarnation {
+            agents: vec![3, 5],
+            pid: 1,
+            killed_ns: None,
+            reaped_ns: u64::MAX,
+            end: crate::ledger::End::Finished,
+            left_holding: Vec::new(),
+        });
+        assert_eq!(ledger.sightings.len(), 1);
+        assert_eq!(
+            (ledger.sightings[0].agent, ledger.sightings[0].other),
+            (5, 3)
+        );
+        assert_eq!(ledger.holds.len(), 2);
+        assert!(ledger.holds[0].from_ns <= ledger.holds[1].from_ns);
+        assert!(ledger.holds[1].to_ns <= ledger.holds[0].to_ns);
+        assert_eq!(crate::oracle::max_holders(&ledger), 2);
+    }
+
     #[test]
     fn only_what_lies_outside_the_log_is_the_environment() {
         assert!(is_environment(&io_error(io::ErrorKind::StorageFull)));

@@ -13,8 +13,8 @@ use crate::violation::Violation;
 
 /// The version of the JSON report's form.
 pub const SCHEMA: u32 = 1;
-/// How many violations a person is shown; the JSON report has them all.
-const VIOLATIONS_SHOWN: usize = 10;
+/// How many violations of each kind a person is shown; the JSON report has them all.
+const VIOLATIONS_SHOWN: usize = 4;
 /// How many lines of what the agents said a person is shown.
 const STDERR_LINES_SHOWN: usize = 20;
 const EXIT_PASS: u8 = 0;
@@ -366,13 +366,7 @@ impl Report {
     /// configuration, where the store is, and the line that repeats the run.
     #[must_use]
     pub fn failure_details(&self) -> String {
-        let mut lines: Vec<String> = Vec::new();
-        let shown = self.violations.iter().take(VIOLATIONS_SHOWN);
-        lines.extend(shown.map(|violation| format!("  {violation}")));
-        if self.violations.len() > VIOLATIONS_SHOWN {
-            let more = self.violations.len() - VIOLATIONS_SHOWN;
-            lines.push(format!("  and {more} more; the report has them all"));
-        }
+        let mut lines = violation_lines(&self.violations);
         lines.extend(
             self.environment_errors
                 .iter()
@@ -398,6 +392,32 @@ impl Report {
         lines.push(failure_trailer(&self.config, self.store.as_deref()));
         lines.join("\n") + "\n"
     }
+}
+
+/// The violations, the first few of each kind.
+fn violation_lines(violations: &[Violation]) -> Vec<String> {
+    let mut kinds: Vec<(String, Vec<String>)> = Vec::new();
+    for violation in violations {
+        let line = violation.to_string();
+        let kind = line.split(':').next().unwrap_or_default().to_owned();
+        match kinds.iter_mut().find(|(other, _)| *other == kind) {
+            Some((_, lines)) => lines.push(line),
+            None => kinds.push((kind, vec![line])),
+        }
+    }
+    let mut shown = Vec::new();
+    for (kind, lines) in kinds {
+        shown.extend(
+            lines
+                .iter()
+                .take(VIOLATIONS_SHOWN)
+                .map(|line| format!("  {line}")),
+        );
+        if let more @ 1.. = lines.len().saturating_sub(VIOLATIONS_SHOWN) {
+            shown.push(format!("  {kind}: {more} more, all in the report"));
+        }
+    }
+    shown
 }
 
 /// The seed, the configuration, the place of the store and the replay line.
@@ -590,6 +610,26 @@ mod tests {
             assert!((found - expected).abs() <= 1.0, "{q:?}");
         }
         assert_eq!(quantiles(std::iter::empty()), Quantiles::default());
+    }
+
+    #[test]
+    fn a_person_is_shown_some_of_each_kind() {
+        let lost = |write| Violation::Lost {
+            agent: 0,
+            write,
+            seq: 1,
+            ack_ns: 2,
+        };
+        let mut violations: Vec<_> = (1..=9).map(lost).collect();
+        violations.push(Violation::TwoHolders {
+            agent: 0,
+            other: 1,
+            at_ns: 3,
+        });
+        let lines = violation_lines(&violations);
+        assert_eq!(lines.len(), 6, "{lines:?}");
+        assert_eq!(lines[4], "  lost: 5 more, all in the report");
+        assert_eq!(lines[5], "  two holders: agent=0 at_ns=3 other=1");
     }
 
     #[test]
