@@ -4,17 +4,18 @@ use std::cell::Cell;
 use std::error::Error;
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use strand_core::{IssueEvent, Log, Options, Outcome, Point, Probe};
 use strand_lock::monotonic_ns;
 
-use crate::config::{Durability, Sabotage};
+use crate::config::{Durability, KillAt, Sabotage, UsageError};
 use crate::control::Control;
 use crate::ledger::{Hold, Sighting, View, Watermark};
 use crate::payload::Payloads;
-use crate::wire::{AgentSpec, Lane, LockCounters, Message, Prefix};
+use crate::wire::{AgentSpec, KillOrder, Lane, LockCounters, Message, Prefix};
 
 /// The exit status of an agent whose parent is gone.
 const EXIT_ORPHANED: i32 = 90;
@@ -90,6 +91,7 @@ fn run(spec: &AgentSpec) -> Result<(), Box<dyn Error + Send + Sync>> {
             first
         },
         hangs: spec.sabotage == Some(Sabotage::Hang),
+        kill: spec.kill.as_ref().map(Execution::new).transpose()?,
         seen: Mutex::new(Vec::new()),
     });
     let durability = match spec.durability {
@@ -263,7 +265,42 @@ struct HoldProbe {
     opener: u32,
     /// Agent 0 hangs at its first write, with the lock.
     hangs: bool,
+    kill: Option<Execution>,
     seen: Mutex<Vec<Message>>,
+}
+
+/// Where the process asks to be killed.
+struct Execution {
+    at: KillAt,
+    /// How many such places are left to come to.
+    left: AtomicU32,
+}
+
+impl Execution {
+    fn new(order: &KillOrder) -> Result<Execution, UsageError> {
+        let at = KillAt::parse(&order.at)?;
+        Ok(Execution {
+            at,
+            left: AtomicU32::new(order.occurrence),
+        })
+    }
+
+    /// Does not return where the process is to be killed: it is the parent that kills, so that it
+    /// is a real SIGKILL, at exactly this point.
+    fn pass(&self, point: Point) {
+        if self.at.is_at(point) && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let mut out = Vec::new();
+            Message::KillMe {
+                point: point.name().to_owned(),
+            }
+            .encode(&mut out);
+            if send(&mut out).is_ok() {
+                loop {
+                    std::thread::park();
+                }
+            }
+        }
+    }
 }
 
 impl HoldProbe {
@@ -272,6 +309,12 @@ impl HoldProbe {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(message);
+    }
+
+    fn pass(&self, point: Point) {
+        if let Some(execution) = &self.kill {
+            execution.pass(point);
+        }
     }
 
     /// Moves what was noted to `out`.
@@ -305,8 +348,10 @@ impl Probe for HoldProbe {
                 while self.hangs && agent == Some(0) {
                     std::thread::park();
                 }
+                self.pass(point);
             }
             Point::BeforeUnlock => {
+                self.pass(point);
                 self.control.leave(mark);
                 let from_ns = HELD_SINCE_NS.replace(0);
                 let to_ns = monotonic_ns();
@@ -316,7 +361,7 @@ impl Probe for HoldProbe {
                     to_ns,
                 }));
             }
-            _ => {}
+            _ => self.pass(point),
         }
     }
 }
@@ -377,6 +422,7 @@ mod tests {
             control: Control::open(&path, 8).unwrap(),
             opener,
             hangs: false,
+            kill: None,
             seen: Mutex::new(Vec::new()),
         };
         let (one, two) = (probe(3), probe(5));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use strand_core::Point;
 
 /// Most agents in one run: each has one bit in the shared page of [`crate::control`].
 pub const AGENTS_MAX: u32 = 10_000;
@@ -82,6 +83,9 @@ pub struct Config {
     /// SIGKILL random agents at this mean rate and start successors
     #[arg(long, default_value_t = 0.0, value_name = "R")]
     pub kill_per_second: f64,
+    /// SIGKILL agents at this named point of the log's protocol, or at `any`, and start successors
+    #[arg(long, value_name = "POINT")]
+    pub kill_at: Option<String>,
     /// A run that takes longer is a hang: reported, and every child reaped
     #[arg(long, default_value_t = 120, value_name = "N")]
     pub timeout_s: u64,
@@ -119,6 +123,7 @@ impl Default for Config {
             payload: None,
             payload_bytes: None,
             kill_per_second: 0.0,
+            kill_at: None,
             timeout_s: 120,
             dir: None,
             keep: false,
@@ -127,6 +132,41 @@ impl Default for Config {
             quiet: false,
             sabotage: None,
         }
+    }
+}
+
+/// Where agents are killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KillAt {
+    /// At every point of the log's protocol, as it comes.
+    Any,
+    /// At one of them.
+    Point(Point),
+}
+
+impl KillAt {
+    /// The point of this name, or `any`.
+    ///
+    /// # Errors
+    /// [`UsageError`] lists the names.
+    pub fn parse(name: &str) -> Result<KillAt, UsageError> {
+        if name == "any" {
+            return Ok(KillAt::Any);
+        }
+        let point = Point::ALL.iter().find(|point| point.name() == name);
+        point.copied().map(KillAt::Point).ok_or_else(|| {
+            let names: Vec<&str> = Point::ALL.iter().map(|point| point.name()).collect();
+            UsageError(format!(
+                "--kill-at takes any, or one of {}",
+                names.join(", ")
+            ))
+        })
+    }
+
+    /// Whether `point` is such a place.
+    #[must_use]
+    pub fn is_at(self, point: Point) -> bool {
+        self == KillAt::Any || self == KillAt::Point(point)
     }
 }
 
@@ -152,6 +192,9 @@ impl Config {
         if !self.kill_per_second.is_finite() || !(0.0..=10_000.0).contains(&self.kill_per_second) {
             return usage("--kill-per-second takes a number from 0 to 10000");
         }
+        if let Some(name) = &self.kill_at {
+            KillAt::parse(name)?;
+        }
         if self.one_shot && self.mode == Mode::Thread {
             return usage("--one-shot starts a process for each write; it excludes --mode thread");
         }
@@ -170,7 +213,7 @@ impl Config {
     /// Whether processes are killed during the run.
     #[must_use]
     pub fn kills(&self) -> bool {
-        self.kill_per_second > 0.0
+        self.kill_per_second > 0.0 || self.kill_at.is_some()
     }
 
     /// The arguments that repeat this run: every flag that decides what happens in it.
@@ -188,6 +231,9 @@ impl Config {
         flag("--durability", Some(value_name(&self.durability)));
         flag("--kill-per-second", Some(self.kill_per_second.to_string()));
         flag("--timeout-s", Some(self.timeout_s.to_string()));
+        if let Some(name) = &self.kill_at {
+            flag("--kill-at", Some(name.clone()));
+        }
         if self.one_shot {
             flag("--one-shot", None);
         }
@@ -270,6 +316,7 @@ mod tests {
             durability: Durability::Buffered,
             payload: Some(PathBuf::from("a b's.jsonl")),
             kill_per_second: 12.5,
+            kill_at: Some("AfterWrite".to_owned()),
             timeout_s: 9,
             sabotage: Some(Sabotage::Repeat),
             ..Config::default()
@@ -326,6 +373,10 @@ mod tests {
             Config {
                 one_shot: true,
                 mode: Mode::Thread,
+                ..Config::default()
+            },
+            Config {
+                kill_at: Some("nowhere".to_owned()),
                 ..Config::default()
             },
             Config {

@@ -1,7 +1,7 @@
 //! What the agents were told, kept outside the store: built from their messages, one process at a
 //! time, and then put together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -143,6 +143,8 @@ pub struct Ledger {
     pub counters: LockCounters,
     /// Duration of each acknowledged call.
     pub append_ns: Vec<(u32, u64)>,
+    /// How often a process was killed at which point of the log's protocol.
+    pub killed_at: BTreeMap<String, u64>,
     /// Messages that make no sense, and why.
     pub protocol_errors: Vec<String>,
     /// Reasons why a process could not go on that lie outside the log.
@@ -168,6 +170,7 @@ impl Reporting {
         match message {
             Message::Ready => {}
             Message::Done => self.done = true,
+            Message::KillMe { point } => *ledger.killed_at.entry(point).or_default() += 1,
             Message::Counters(counters) => self.counters = counters,
             Message::Invoke {
                 agent,
@@ -297,6 +300,7 @@ impl Ledger {
             incarnations,
             counters,
             append_ns,
+            killed_at,
             protocol_errors,
             environment_errors,
             fatal_errors,
@@ -311,6 +315,9 @@ impl Ledger {
         self.protocol_errors.extend(protocol_errors);
         self.environment_errors.extend(environment_errors);
         self.fatal_errors.extend(fatal_errors);
+        for (point, times) in killed_at {
+            *self.killed_at.entry(point).or_default() += times;
+        }
         let sum = &mut self.counters;
         sum.acquisitions += counters.acquisitions;
         sum.contended += counters.contended;

@@ -21,7 +21,7 @@ use crate::config::{Config, Mode};
 use crate::control::Control;
 use crate::ledger::{End, Incarnation, Ledger, Reporting, View, Watermark};
 use crate::payload::PayloadSource;
-use crate::wire::{AgentSpec, Lane, Message, Prefix};
+use crate::wire::{AgentSpec, KillOrder, Lane, Message, Prefix};
 
 /// How often the parent looks at the watermark while agents write.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -29,6 +29,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 const READ_SHARE: u32 = 20;
 /// How many agents read the whole log after their last write.
 const VIEWS_MAX: u64 = 8;
+/// A process that is killed at a point is so at one of this many times that it comes there.
+const OCCURRENCE_MAX: u32 = 8;
 /// How often the progress is drawn, and the deadline looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Agents wait for the lock this much longer than the watchdog waits for them.
@@ -133,6 +135,8 @@ pub fn run(
 /// A place for one process at a time, and what is known of the present one.
 struct Slot {
     agents: Vec<u32>,
+    /// Started so far.
+    processes: AtomicU64,
     live: Mutex<Live>,
 }
 
@@ -163,6 +167,7 @@ impl Slot {
         ];
         Slot {
             agents,
+            processes: AtomicU64::new(0),
             live: Mutex::new(Live {
                 child: None,
                 pid: 0,
@@ -227,7 +232,7 @@ impl Parent<'_> {
                 go_ns = Some(monotonic_ns());
                 self.control.go();
                 scope.spawn(|| self.watch());
-                if self.config.kills() {
+                if self.config.kill_per_second > 0.0 {
                     scope.spawn(|| self.kill_at_random());
                 }
                 timely = self.wait_until(deadline, progress, |tally| tally.finished >= everybody);
@@ -388,6 +393,7 @@ impl Parent<'_> {
             payload: self.payload.clone(),
             durability: config.durability,
             lock_timeout_ms: u64::try_from(lock_timeout.as_millis()).unwrap_or(u64::MAX),
+            kill: self.kill_order(slot),
             counters_always: config.kills(),
             sabotage: config.sabotage,
         };
@@ -430,6 +436,24 @@ impl Parent<'_> {
         }
     }
 
+    /// Where the next process of a slot is to be killed. The number of processes so far is part of
+    /// it: a successor that always died at the same place, in its recovery, would never be done.
+    fn kill_order(&self, slot: &Slot) -> Option<KillOrder> {
+        let at = self.config.kill_at.clone()?;
+        let first = u64::from(slot.agents.first().copied().unwrap_or(0));
+        let processes = slot.processes.fetch_add(1, Ordering::SeqCst);
+        let seed = self.config.seed ^ (first << 40) ^ (processes << 16);
+        let most = if at == "any" {
+            8 * OCCURRENCE_MAX
+        } else {
+            OCCURRENCE_MAX
+        };
+        Some(KillOrder {
+            at,
+            occurrence: StdRng::seed_from_u64(seed).random_range(1..=most),
+        })
+    }
+
     /// Takes in what a process reports, to its end.
     fn hear(
         &self,
@@ -461,6 +485,9 @@ impl Parent<'_> {
                 continue;
             };
             self.follow(slot, &message, next);
+            if matches!(message, Message::KillMe { .. }) {
+                kill(&mut lock(&slot.live));
+            }
             if message == Message::Ready && !*announced {
                 *announced = true;
                 lock(&self.tally).ready += 1;

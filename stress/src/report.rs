@@ -1,5 +1,6 @@
 //! The report of a run: as JSON for programs, as a short table for people.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use hdrhistogram::Histogram;
@@ -169,8 +170,10 @@ pub struct Report {
     pub starvation: Starvation,
     /// Processes started.
     pub processes: u64,
-    /// Processes killed by chance.
+    /// Processes killed, by chance or at a point.
     pub killed: u64,
+    /// How often a process was killed at which point of the log's protocol.
+    pub killed_at: BTreeMap<String, u64>,
     /// The reads that were compared with the store.
     pub views: u64,
     /// What is wrong, with the evidence.
@@ -251,6 +254,7 @@ impl Report {
             per_agent,
             processes: spawned,
             killed,
+            killed_at: ledger.killed_at.clone(),
             views: ledger.views.len() as u64,
             violations,
             environment_errors: ledger.environment_errors.clone(),
@@ -318,6 +322,15 @@ impl Report {
             format!("lock hold    {}", mean_max(lock.hold_us)),
             format!("reads        {} compared with the store", self.views),
         ];
+        let killed_at = self
+            .killed_at
+            .iter()
+            .map(|(point, times)| format!("{point} {times}"));
+        let killed_at = killed_at.collect::<Vec<_>>().join(", ");
+        let mut rows = rows.to_vec();
+        if !killed_at.is_empty() {
+            rows.push(format!("killed at    {killed_at}"));
+        }
         rows.join("\n") + "\n"
     }
 

@@ -35,10 +35,21 @@ pub struct AgentSpec {
     pub durability: Durability,
     /// How long the log may wait for its lock: longer than the watchdog.
     pub lock_timeout_ms: u64,
+    /// Where this process asks to be killed.
+    pub kill: Option<KillOrder>,
     /// Report the lock's counters with every operation, since this process may be killed.
     pub counters_always: bool,
     /// What agent 0 is to do wrong.
     pub sabotage: Option<Sabotage>,
+}
+
+/// Where a process asks to be killed: it says so, and then stands still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KillOrder {
+    /// A point's name, or `any`.
+    pub at: String,
+    /// At the how-manieth such place it comes to, from 1.
+    pub occurrence: u32,
 }
 
 /// A contiguous part of one agent's writes.
@@ -110,6 +121,11 @@ pub enum Message {
         environment: bool,
         /// What failed, and its causes.
         error: String,
+    },
+    /// The process stands still at this point, and waits to be killed.
+    KillMe {
+        /// The point's name.
+        point: String,
     },
     /// All lanes of this process are finished.
     Done,
@@ -255,6 +271,7 @@ impl Message {
             Message::Fatal { environment, error } => {
                 writeln!(out, "fatal {} {}", u8::from(*environment), json_text(error))
             }
+            Message::KillMe { point } => writeln!(out, "kill {}", json_text(point)),
             Message::Done => writeln!(out, "done"),
         };
         assert!(written.is_ok(), "writing to memory does not fail");
@@ -273,6 +290,9 @@ impl Message {
         let message = match kind {
             "ready" => Message::Ready,
             "done" => Message::Done,
+            "kill" => Message::KillMe {
+                point: serde_json::from_str(text).ok()?,
+            },
             "I" => Message::Invoke {
                 agent: number(&mut words)?,
                 write: number(&mut words)?,
@@ -404,6 +424,9 @@ mod tests {
             Message::Fatal {
                 environment: true,
                 error: String::new(),
+            },
+            Message::KillMe {
+                point: "AfterWrite".into(),
             },
             Message::Done,
         ];

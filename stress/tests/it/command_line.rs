@@ -15,6 +15,7 @@ fn usage_errors_have_status_2_and_start_nothing() {
         &["--mode", "thread", "--one-shot"],
         &["--kill-per-second", "-1"],
         &["--durability", "maybe"],
+        &["--kill-at", "nowhere"],
         &["--payload", bad],
     ] {
         let mut arguments = vec!["--dir", dir_path];

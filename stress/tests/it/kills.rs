@@ -78,3 +78,49 @@ fn kills_of_all_threads_at_once() {
         },
     );
 }
+
+/// Every step of the protocol is one that a process can die at. Points that only a recovery or a
+/// full segment comes to are not reached in every run.
+#[test]
+fn kills_at_every_point() {
+    let reached = |report: &strand_stress::report::Report, name: &str| {
+        report.killed_at.get(name).is_some_and(|times| *times > 0)
+    };
+    for point in [
+        "LockHeld",
+        "BeforeWrite",
+        "AfterWrite",
+        "TailPublished",
+        "BeforeUnlock",
+    ] {
+        for durability in [Durability::Synced, Durability::Buffered] {
+            let kill_at = Some(point.to_owned());
+            let report = passes(&Config {
+                writes: 30,
+                kill_at,
+                durability,
+                ..config()
+            });
+            assert!(reached(&report, point), "{point}: {}", report.table());
+        }
+    }
+    for point in [
+        "LeaderElected",
+        "BeforeSync",
+        "AfterSync",
+        "Committed",
+        "Woken",
+    ] {
+        let report = passes(&Config {
+            writes: 30,
+            kill_at: Some(point.to_owned()),
+            ..config()
+        });
+        assert!(reached(&report, point), "{point}: {}", report.table());
+    }
+    passes(&Config {
+        writes: 100,
+        kill_at: Some("any".to_owned()),
+        ..config()
+    });
+}
