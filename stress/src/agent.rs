@@ -102,6 +102,10 @@ fn run(spec: &AgentSpec) -> Result<(), Box<dyn Error + Send + Sync>> {
         .durability(durability)
         .lock_timeout(Duration::from_millis(spec.lock_timeout_ms))
         .probe(Arc::clone(&probe) as Arc<dyn Probe>);
+    let options = match spec.segment_bytes {
+        Some(bytes) => options.segment_bytes_max(bytes),
+        None => options,
+    };
     let log = Log::open(&spec.store, options)?;
     let mut out = Vec::new();
     Message::Ready.encode(&mut out);
@@ -274,21 +278,42 @@ struct Execution {
     at: KillAt,
     /// How many such places are left to come to.
     left: AtomicU32,
+    /// Of [`KillAt::Any`]: how many are left of those that few processes come to at all; 0: it is
+    /// not killed at one.
+    rare_left: AtomicU32,
 }
+
+/// Points that every append comes to; the others belong to recoveries and full segments.
+const COMMON_POINTS: [Point; 10] = [
+    Point::LockHeld,
+    Point::BeforeWrite,
+    Point::AfterWrite,
+    Point::TailPublished,
+    Point::BeforeUnlock,
+    Point::LeaderElected,
+    Point::BeforeSync,
+    Point::AfterSync,
+    Point::Committed,
+    Point::Woken,
+];
 
 impl Execution {
     fn new(order: &KillOrder) -> Result<Execution, UsageError> {
         let at = KillAt::parse(&order.at)?;
+        let left = AtomicU32::new(order.occurrence);
         Ok(Execution {
             at,
-            left: AtomicU32::new(order.occurrence),
+            left,
+            rare_left: AtomicU32::new(order.occurrence % 3),
         })
     }
 
     /// Does not return where the process is to be killed: it is the parent that kills, so that it
     /// is a real SIGKILL, at exactly this point.
     fn pass(&self, point: Point) {
-        if self.at.is_at(point) && self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+        let is_rare = self.at == KillAt::Any && !COMMON_POINTS.contains(&point);
+        let left = if is_rare { &self.rare_left } else { &self.left };
+        if self.at.is_at(point) && left.fetch_sub(1, Ordering::SeqCst) == 1 {
             let mut out = Vec::new();
             Message::KillMe {
                 point: point.name().to_owned(),

@@ -80,6 +80,9 @@ pub struct Config {
     /// Pad each record to about this size
     #[arg(long, value_name = "BYTES")]
     pub payload_bytes: Option<usize>,
+    /// Begin a new segment of the log after so many bytes [default: the log's own]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub segment_bytes: Option<u64>,
     /// SIGKILL random agents at this mean rate and start successors
     #[arg(long, default_value_t = 0.0, value_name = "R")]
     pub kill_per_second: f64,
@@ -122,6 +125,7 @@ impl Default for Config {
             durability: Durability::Synced,
             payload: None,
             payload_bytes: None,
+            segment_bytes: None,
             kill_per_second: 0.0,
             kill_at: None,
             timeout_s: 120,
@@ -243,6 +247,9 @@ impl Config {
         if let Some(bytes) = self.payload_bytes {
             flag("--payload-bytes", Some(bytes.to_string()));
         }
+        if let Some(bytes) = self.segment_bytes {
+            flag("--segment-bytes", Some(bytes.to_string()));
+        }
         if let Some(dir) = &self.dir {
             flag("--dir", Some(shell_word(&dir.display().to_string())));
         }
@@ -316,6 +323,7 @@ mod tests {
             durability: Durability::Buffered,
             payload: Some(PathBuf::from("a b's.jsonl")),
             kill_per_second: 12.5,
+            segment_bytes: Some(4096),
             kill_at: Some("AfterWrite".to_owned()),
             timeout_s: 9,
             sabotage: Some(Sabotage::Repeat),

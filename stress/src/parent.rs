@@ -393,6 +393,7 @@ impl Parent<'_> {
             payload: self.payload.clone(),
             durability: config.durability,
             lock_timeout_ms: u64::try_from(lock_timeout.as_millis()).unwrap_or(u64::MAX),
+            segment_bytes: config.segment_bytes,
             kill: self.kill_order(slot),
             counters_always: config.kills(),
             sabotage: config.sabotage,

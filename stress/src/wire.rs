@@ -33,6 +33,8 @@ pub struct AgentSpec {
     pub payload: PayloadSource,
     /// What to ask of the log.
     pub durability: Durability,
+    /// When to begin a new segment.
+    pub segment_bytes: Option<u64>,
     /// How long the log may wait for its lock: longer than the watchdog.
     pub lock_timeout_ms: u64,
     /// Where this process asks to be killed.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::{Failure, cargo};
 
 /// Short stress runs: the harness's flags. One of each kind; the long ones are `xtask stress`.
-const STRESS: [&[&str]; 6] = [
+const STRESS: [&[&str]; 7] = [
     &["--agents", "5", "--writes", "20"],
     &[
         "--agents",
@@ -15,6 +15,14 @@ const STRESS: [&[&str]; 6] = [
         "100",
         "--kill-per-second",
         "50",
+    ],
+    &[
+        "--writes",
+        "60",
+        "--kill-at",
+        "any",
+        "--segment-bytes",
+        "4096",
     ],
     &["--agents", "8", "--writes", "10", "--one-shot"],
     &[

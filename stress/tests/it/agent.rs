@@ -28,6 +28,7 @@ fn an_agent_ends_when_its_parent_does() {
         payload: PayloadSource::Small,
         durability: Durability::Synced,
         lock_timeout_ms: 10_000,
+        segment_bytes: None,
         kill: None,
         counters_always: false,
         sabotage: None,

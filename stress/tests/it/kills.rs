@@ -118,9 +118,15 @@ fn kills_at_every_point() {
         });
         assert!(reached(&report, point), "{point}: {}", report.table());
     }
-    passes(&Config {
+    // Small segments, so that a process can also die while it begins one.
+    let kill_at = Some("any".to_owned());
+    let report = passes(&Config {
         writes: 100,
-        kill_at: Some("any".to_owned()),
+        segment_bytes: Some(4096),
+        kill_at,
         ..config()
     });
+    for point in ["RecoveryStarted", "RotationSynced", "SegmentCreated"] {
+        assert!(reached(&report, point), "{point}: {}", report.table());
+    }
 }

@@ -80,6 +80,16 @@ fn events_from_a_file() {
 }
 
 #[test]
+fn many_small_segments() {
+    passes(&Config {
+        agents: 8,
+        writes: 50,
+        segment_bytes: Some(2_000),
+        ..config()
+    });
+}
+
+#[test]
 fn one_agent_alone() {
     passes(&Config {
         agents: 1,
