@@ -7,6 +7,7 @@ use crate::{
     format::{EncodedPayload, Header, SEQ_MAX, segment_name},
     hints::{Hints, TailHint},
     log::{LogCore, Segment},
+    recovery::sync_doubtful,
     storage::OpenMode,
 };
 
@@ -83,10 +84,15 @@ impl LogCore {
         let storage = self.options.storage.as_ref();
         let cut = full.file.set_len(tail.offset); // The free space behind it.
         cut.map_err(Error::io("cut", &full.path))?;
-        full.file.sync_data().map_err(|error| {
+        // A leader that is at work, or that died at it, may have seen its sync fail.
+        let synced = match hints.leader() {
+            0 => full.file.sync_data().map_err(Error::io("sync", &full.path)),
+            _ => sync_doubtful(full, tail.offset, tail.seq, hints.committed().unwrap_or(0)),
+        };
+        if synced.is_err() {
             hints.poison(tail.seq);
-            Error::io("sync", &full.path)(error)
-        })?;
+        }
+        synced?;
         hints.commit(tail.seq);
         self.options.hit(Point::RotationSynced);
         // Dying from here on leaves an odd generation: the next holder looks at the files.

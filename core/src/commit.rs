@@ -4,7 +4,8 @@
 //! all. The others sleep until the watermark covers them. The lead is a word in the shared page that
 //! says only *who works now*, so that not everybody syncs at once; nothing depends on its being
 //! unique. A leader that died or was stopped holds up nobody for longer than the patience of the
-//! first follower, who takes the lead from it. Should both sync, both are right: each raises the
+//! first follower, who takes the lead from it, and writes the doubtful records again before it syncs,
+//! since the lost leader may have seen its sync fail. Should both sync, both are right: each raises the
 //! watermark to a tail that it read before its own sync. // I6
 //!
 //! Group commit over a shared watermark is what databases do inside one process; see the `DESIGN.md`
@@ -44,9 +45,14 @@ impl LogCore {
             if committed >= seq {
                 return Ok(());
             }
-            if hints.poisoned().is_some_and(|through| through >= seq) {
-                let reason = "the sync that covers it failed".to_owned();
-                return Err(Error::DurabilityUnknown { seq, reason });
+            if hints.is_poisoned() {
+                if hints.poisoned().is_some_and(|through| through >= seq) {
+                    let reason = "the sync that covers it failed".to_owned();
+                    return Err(Error::DurabilityUnknown { seq, reason });
+                }
+                // A sync would now prove nothing, also for what was written later.
+                hints = self.mend()?;
+                continue;
             }
             let leader = hints.leader();
             let patience =
@@ -55,7 +61,12 @@ impl LogCore {
             if leader == 0 || left.is_zero() {
                 let token = new_token();
                 if hints.take_lead(leader, token) {
-                    let led = self.lead(&hints, seq);
+                    let led = if leader == 0 {
+                        self.lead(&hints, seq)
+                    } else {
+                        self.options.hit(Point::LeadTakenOver);
+                        self.take_over_sync().map(|()| None)
+                    };
                     hints.leave_lead(token);
                     match led {
                         Ok(Some(round)) => hints.ring(round),

@@ -99,6 +99,7 @@ impl<P: Payload> Log<P> {
     ///
     /// # Errors
     /// [`Error::DurabilityUnknown`] when the sync failed, and for a `seq` that was never written.
+    /// [`Error::Lock`], [`Error::Corrupt`], [`Error::Io`] when the hints had to be mended and could not.
     pub fn sync_to(&self, seq: u64) -> Result<()> {
         self.core.sync_to(seq)
     }
@@ -255,16 +256,28 @@ impl LogCore {
         let synced = self.options.durability == Durability::Synced;
         let sync_in_lock = synced && !self.hints().is_shared();
         if sync_in_lock && let Ok(seq) = written {
-            written = self.sync_to(seq).map(|()| seq);
+            written = self.sync_written(seq);
         }
         self.options.hit(Point::BeforeUnlock);
         let unlocked = guard.unlock();
         let seq = written?;
         unlocked.map_err(|error| written_but(error, &self.dir))?;
         if synced && !sync_in_lock {
-            self.sync_to(seq)?;
+            self.sync_written(seq)?;
         }
         Ok(Receipt { seq })
+    }
+
+    /// Makes a record durable that is in the log already: whatever fails now, it is not *rejected*.
+    fn sync_written(&self, seq: u64) -> Result<u64> {
+        match self.sync_to(seq) {
+            Ok(()) => Ok(seq),
+            Err(error @ Error::DurabilityUnknown { .. }) => Err(error),
+            Err(error) => {
+                let reason = error.to_string();
+                Err(Error::DurabilityUnknown { seq, reason })
+            }
+        }
     }
 
     pub(crate) fn raw(&self, through_seq: u64) -> RawRecords {

@@ -36,6 +36,8 @@ points! {
     BeforeUnlock,
     /// This thread leads the next sync.
     LeaderElected,
+    /// This thread took the lead from one that is not heard of any more.
+    LeadTakenOver,
     /// The leader is about to sync.
     BeforeSync,
     /// The sync succeeded, but the watermark is not published.

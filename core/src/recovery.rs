@@ -12,7 +12,7 @@
 //! memory only), move a torn tail to `quarantine/`, and stop at corruption without changing anything.
 //! Dying at any step leaves a state that the next holder treats the same way. // I9
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc, time::Instant};
 
 use crate::{
     CorruptReason, Error, Point, Result, Tail,
@@ -216,13 +216,7 @@ impl LogCore {
             self.require_whole_before(&all, last)?;
         }
         self.act(scan.tail(known_seq), &end, &segment, report)?;
-        if let Some(doubtful_from) = end_of_record(&segment, last, durable_seq, end.last_seq)? {
-            write_again(&segment, doubtful_from, end.valid_len)?;
-        }
-        segment
-            .file
-            .sync_data()
-            .map_err(Error::io("sync", &segment.path))?;
+        sync_doubtful(&segment, end.valid_len, end.last_seq, durable_seq)?;
         self.options.hit(Point::RecoverySynced);
         let tail = TailHint {
             segment: last,
@@ -232,6 +226,19 @@ impl LogCore {
         };
         hints.rebuild(tail);
         Ok((Arc::clone(hints), tail, segment))
+    }
+
+    /// Makes everything durable in the place of a leader that is not heard of any more. It may have seen
+    /// its sync fail, and died before it told, so a sync alone would prove nothing.
+    pub(crate) fn take_over_sync(&self) -> Result<()> {
+        let guard = self
+            .lock
+            .lock_until(Instant::now() + self.options.lock_timeout)?;
+        let (hints, tail, segment) = self.tail_under_lock()?;
+        let committed = hints.committed().unwrap_or(0);
+        sync_doubtful(&segment, tail.offset, tail.seq, committed)?;
+        hints.commit(tail.seq);
+        Ok(guard.unlock()?)
     }
 
     /// An empty last segment says nothing of the record before it, so its predecessor must be whole.
@@ -421,28 +428,59 @@ fn last_record_is(segment: &Segment, tail: TailHint) -> Result<bool> {
         .is_some_and(|line| line.header.seq == tail.seq))
 }
 
-/// Where the record `seq` ends in a segment that was scanned before; `None` when nothing stands behind it.
-fn end_of_record(
+/// Where the records above the watermark begin, in a segment whose good records end at `end`.
+///
+/// They are few, so this reads backwards, in growing steps. `None` when there are none.
+fn doubtful_from(
     segment: &Segment,
-    first_seq: u64,
-    seq: u64,
+    end: u64,
     last_seq: u64,
+    committed: u64,
 ) -> Result<Option<u64>> {
-    if seq >= last_seq {
+    if committed >= last_seq {
         return Ok(None);
     }
-    let mut lines = Lines::default();
-    let mut next_seq = first_seq;
-    while let Some(span) = lines
-        .next(segment.file.as_ref())
-        .map_err(Error::io("read", &segment.path))?
-    {
-        if next_seq > seq {
-            return Ok(Some(span.offset));
+    let mut window = 64 << 10;
+    loop {
+        let from = end.saturating_sub(window);
+        let mut bytes = vec![0; usize::try_from(end - from).unwrap_or(usize::MAX)];
+        let read = read_full(segment.file.as_ref(), &mut bytes, from);
+        read.map_err(Error::io("read", &segment.path))?;
+        // The first line of a window that begins within the file is only the end of one.
+        let mut offset = from;
+        for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let text = line.strip_suffix(b"\n").unwrap_or(line);
+            let whole = number > 0 || from == 0;
+            let seq = Line::trusted(text)
+                .filter(|_| whole)
+                .map(|line| line.header.seq);
+            match seq {
+                Some(seq) if seq == committed + 1 => return Ok(Some(offset)),
+                Some(seq) if seq > committed + 1 && from > 0 => break,
+                _ => offset += line.len() as u64,
+            }
         }
-        next_seq += 1;
+        if from == 0 {
+            return Ok(Some(0)); // All of this segment is doubtful.
+        }
+        window *= 8;
     }
-    Ok(None)
+}
+
+/// Writes the records above the watermark again, and syncs.
+pub(crate) fn sync_doubtful(
+    segment: &Segment,
+    end: u64,
+    last_seq: u64,
+    committed: u64,
+) -> Result<()> {
+    if let Some(from) = doubtful_from(segment, end, last_seq, committed)? {
+        write_again(segment, from, end)?;
+    }
+    segment
+        .file
+        .sync_data()
+        .map_err(Error::io("sync", &segment.path))
 }
 
 /// Writes bytes of the log again as they are. After a failed sync the system may take pages for
