@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use strand_core::Point;
+use strand_core::{Point, RECORD_BYTES_MAX};
 
 /// Most agents in one run: each has one bit in the shared page of [`crate::control`].
 pub const AGENTS_MAX: u32 = 10_000;
 /// Most writes of one agent.
 pub const WRITES_MAX: u32 = 10_000_000;
+/// Longest padded records: their lengths differ, and the longest must still be a record.
+pub const PAYLOAD_BYTES_MAX: usize = RECORD_BYTES_MAX / 4 * 3;
 /// Longest time the watchdog may be told to wait.
 pub const TIMEOUT_S_MAX: u64 = 7 * 24 * 3600;
 
@@ -196,6 +198,14 @@ impl Config {
         if !self.kill_per_second.is_finite() || !(0.0..=10_000.0).contains(&self.kill_per_second) {
             return usage("--kill-per-second takes a number from 0 to 10000");
         }
+        if self
+            .payload_bytes
+            .is_some_and(|bytes| bytes > PAYLOAD_BYTES_MAX)
+        {
+            return usage(format!(
+                "--payload-bytes takes a number up to {PAYLOAD_BYTES_MAX}"
+            ));
+        }
         if let Some(name) = &self.kill_at {
             KillAt::parse(name)?;
         }
@@ -381,6 +391,10 @@ mod tests {
             Config {
                 one_shot: true,
                 mode: Mode::Thread,
+                ..Config::default()
+            },
+            Config {
+                payload_bytes: Some(PAYLOAD_BYTES_MAX + 1),
                 ..Config::default()
             },
             Config {

@@ -10,6 +10,8 @@ use strand_core::{Issue, IssueEvent};
 
 /// A fixed moment for made-up events (ms since 1970): the payload must not depend on the clock.
 const EPOCH_MS: i64 = 1_706_540_000_000;
+/// Made-up records differ in length, so that remains of one show behind another in its place.
+const SMALL_DESCRIPTION_BYTES_MAX: usize = 300;
 /// The frame of a record (checksum, seq, synced, ts, op, id) is about this long.
 const FRAME_BYTES: usize = 110;
 
@@ -191,13 +193,15 @@ impl Payloads {
             "writing to memory does not fail"
         );
         let issue = Issue::new(id, &title, ts);
-        let bare = issue.as_json().len() + FRAME_BYTES;
-        let issue = match record_bytes.checked_sub(bare) {
-            None | Some(0) => issue,
-            Some(missing) => issue
-                .with("description", &padding(&mut noise, missing))
-                .unwrap_or(issue),
+        let description_bytes = match record_bytes.checked_sub(issue.as_json().len() + FRAME_BYTES)
+        {
+            None | Some(0) => noise.below(SMALL_DESCRIPTION_BYTES_MAX),
+            Some(missing) => missing - missing / 8 + noise.below(missing / 4),
         };
+        let description = padding(&mut noise, description_bytes);
+        let issue = issue
+            .with("description", &description)
+            .unwrap_or_else(|error| unreachable!("text can be written as JSON: {error}"));
         IssueEvent::add(issue, ts)
     }
 }
@@ -266,6 +270,12 @@ fn parse_line(
 struct Noise(u64);
 
 impl Noise {
+    /// A number below `limit`, or 0.
+    fn below(&mut self, limit: usize) -> usize {
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX).max(1);
+        usize::try_from(self.next() % limit).unwrap_or(0)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -307,15 +317,32 @@ mod tests {
 
     #[test]
     fn padding_makes_records_of_about_the_size_asked_for() {
-        for record_bytes in [400_usize, 1_000, 10_000] {
+        for record_bytes in [600_usize, 1_000, 10_000] {
             let source = PayloadSource::Padded { record_bytes };
-            let event = Payloads::open(&source, 9, 1)
-                .unwrap()
-                .expected(1, 1)
-                .unwrap();
-            let difference = (event.len() + 45).abs_diff(record_bytes);
-            assert!(difference < 60, "{} for {record_bytes}", event.len());
+            let payloads = Payloads::open(&source, 9, 99).unwrap();
+            let lengths: Vec<usize> = (1..=99)
+                .map(|write| payloads.expected(1, write).unwrap().len())
+                .collect();
+            let mean = lengths.iter().sum::<usize>() / lengths.len();
+            assert!(
+                mean.abs_diff(record_bytes) < record_bytes / 8,
+                "{mean} for {record_bytes}"
+            );
+            assert!(
+                lengths
+                    .iter()
+                    .all(|bytes| bytes.abs_diff(record_bytes) < record_bytes / 4)
+            );
         }
+    }
+
+    #[test]
+    fn made_up_records_differ_in_length() {
+        let payloads = Payloads::open(&PayloadSource::Small, 9, 99).unwrap();
+        let lengths: std::collections::BTreeSet<usize> = (1..=99)
+            .map(|write| payloads.expected(1, write).unwrap().len())
+            .collect();
+        assert!(lengths.len() > 50, "{lengths:?}");
     }
 
     #[test]
