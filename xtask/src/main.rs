@@ -1,7 +1,8 @@
-//! `cargo xtask stress` and `cargo xtask ci`.
+//! `cargo xtask stress`, `cargo xtask ci` and `cargo xtask bench`.
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cargo;
 mod ci;
 mod stress;
@@ -15,6 +16,9 @@ tasks:
   stress [--iterations N] [--minutes M] [flags of the harness]
         build the harness in release mode and run it, with the next seed (or a fresh
         one) each time, to the first failure; `cargo xtask stress --help` lists the flags
+  bench [flags of the benchmark]
+        build the benchmark with the systems it compares strand with, in release mode, and
+        run it; `cargo xtask bench --help` lists the flags
   ci    everything that CI checks beside the tests";
 
 fn main() -> ExitCode {
@@ -23,6 +27,7 @@ fn main() -> ExitCode {
     let rest: Vec<String> = arguments.collect();
     let result = match task.as_deref() {
         Some("stress") => stress::run(&rest),
+        Some("bench") => bench::run(&rest),
         Some("ci") if rest.is_empty() => ci::run(),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");

@@ -1,0 +1,80 @@
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Parser, ValueEnum as _};
+
+use crate::systems::System;
+
+/// Measures strand beside SQLite, LMDB and a plain locked file, on the same disk in one run.
+#[derive(Debug, Parser)]
+#[command(name = "strand-bench", max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Directory on the disk to measure; everything happens in a new directory inside it.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Events to write, one JSON object a line; without it, events of about 650 bytes are made up.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) payload: Option<PathBuf>,
+    /// Rounds, in each of which every system has its turn.
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Fewer writes: finishes in under three minutes.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// How many processes write at once.
+    #[arg(long, value_delimiter = ',', default_value = "1,5,20,100")]
+    pub(crate) agents: Vec<usize>,
+    /// Events that each process writes; without it, fewer for the slower systems.
+    #[arg(long)]
+    writes: Option<usize>,
+    /// Systems to measure, instead of all that were built.
+    #[arg(long, value_delimiter = ',', value_enum)]
+    systems: Vec<System>,
+    /// Measure appends only, and not opening, reading, memory and one-shot processes.
+    #[arg(long)]
+    pub(crate) rows_only: bool,
+    /// Write the figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write one page with plots.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+impl Cli {
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds
+            .unwrap_or(if self.quick { 5 } else { 7 })
+            .max(1)
+    }
+
+    pub(crate) fn systems(&self) -> Vec<System> {
+        if self.systems.is_empty() {
+            System::value_variants().to_vec()
+        } else {
+            self.systems.clone()
+        }
+    }
+
+    /// Events that each agent writes: so many that a turn takes some tenths of a second, whatever
+    /// the system.
+    pub(crate) fn writes(&self, system: System, agents: usize) -> usize {
+        let total = match (system.is_slow_with_many(), agents) {
+            (_, 1) => 1_000,
+            (false, _) => 10_000,
+            (true, ..50) => 1_500,
+            (true, _) => 2_000,
+        };
+        let total = if self.quick { total } else { 4 * total };
+        self.writes.unwrap_or(total / agents.max(1)).max(1)
+    }
+
+    /// A turn that takes longer is cut off; its rate is that of the events written until then.
+    pub(crate) fn cap(&self) -> Duration {
+        Duration::from_secs(if self.quick { 5 } else { 30 })
+    }
+
+    /// How often a measurement outside the rounds is repeated.
+    pub(crate) fn repeats(&self) -> usize {
+        if self.quick { 60 } else { 200 }
+    }
+}

@@ -1,0 +1,90 @@
+//! `cargo xtask bench`: strand beside what a user would pick instead, on one disk in one run.
+//!
+//! Systems take turns (see [`schedule`]), each with real processes that begin at one barrier and
+//! write the same events. What it prints is described in `docs/PERFORMANCE.md`.
+#![forbid(unsafe_code)]
+
+mod agent;
+mod barrier;
+mod bars;
+mod cli;
+mod events;
+mod html;
+mod machine;
+mod measure;
+mod one_shot;
+mod progress;
+mod report;
+mod run;
+mod schedule;
+mod statistics;
+mod systems;
+
+use std::{process::ExitCode, time::Instant};
+
+use clap::Parser as _;
+
+use crate::{cli::Cli, progress::Progress, report::Report};
+
+/// An error that ends the program with a message.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    // The processes that are measured are this program too; they get no further than this, so that
+    // none of them pays for parsing a command line.
+    let result = match args.next().as_deref() {
+        Some(agent::COMMAND) => agent::main(args),
+        Some(one_shot::COMMAND) => one_shot::main(args),
+        Some(measure::MEMORY_COMMAND) => measure::memory_main(args),
+        _ => bench(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench() -> Result<()> {
+    let cli = Cli::parse();
+    let started = Instant::now();
+    let scratch = tempfile::Builder::new()
+        .prefix("strand-bench-")
+        .tempdir_in(&cli.dir)?;
+    let events = events::sample(cli.payload.as_deref())?;
+    let events_file = scratch.path().join("events.jsonl");
+    events::save(&events, &events_file)?;
+
+    let steps = schedule::steps(cli.rounds(), &cli.agents, &cli.systems(), |system, agents| {
+        cli.writes(system, agents)
+    });
+    let mut progress = Progress::new(steps.len() + measure::parts(&cli), cli.rounds());
+    let mut report = Report::new(&cli, &events);
+    let runner = run::Runner {
+        scratch: scratch.path(),
+        events_file: &events_file,
+        cap: cli.cap(),
+    };
+    for step in &steps {
+        progress.step(step.round, &step.to_string());
+        report.add(step, runner.run(step)?);
+    }
+    if !cli.rows_only {
+        measure::all(&cli, &runner, &events, &mut progress, &mut report.extras)?;
+    }
+    progress.finish();
+    report.seconds = started.elapsed().as_secs_f64();
+
+    let summary = report.summary();
+    print!("{}", summary.table());
+    if let Some(path) = &cli.json {
+        std::fs::write(path, serde_json::to_string_pretty(&summary)? + "\n")?;
+    }
+    if let Some(path) = &cli.html {
+        std::fs::write(path, html::page(&summary))?;
+    }
+    Ok(())
+}

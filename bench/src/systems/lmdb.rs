@@ -1,0 +1,57 @@
+use std::path::Path;
+
+use heed::{
+    Database, Env, EnvOpenOptions,
+    byteorder::BigEndian,
+    types::{ByteSlice, U64},
+};
+
+use super::Appender;
+use crate::{Result, events::Event};
+
+const MAP_BYTES: usize = 1 << 30;
+/// More than there are agents.
+const READERS_MAX: u32 = 1_024;
+
+/// A key is the number of its event, so that each is put behind the last.
+pub(super) struct Lmdb {
+    env: Env,
+    events: Database<heed::types::OwnedType<U64<BigEndian>>, ByteSlice>,
+}
+
+pub(super) fn prepare(dir: &Path) -> Result<()> {
+    Lmdb::open(dir).map(drop)
+}
+
+impl Lmdb {
+    pub(super) fn open(dir: &Path) -> Result<Self> {
+        let env = EnvOpenOptions::new()
+            .map_size(MAP_BYTES)
+            .max_readers(READERS_MAX)
+            .open(dir)
+            .map_err(text)?;
+        let events = match env.open_database(None).map_err(text)? {
+            Some(events) => events,
+            None => env.create_database(None).map_err(text)?,
+        };
+        Ok(Self { env, events })
+    }
+}
+
+impl Appender for Lmdb {
+    fn append(&mut self, event: &Event) -> Result<()> {
+        let mut transaction = self.env.write_txn().map_err(text)?;
+        let last = self.events.last(&transaction).map_err(text)?;
+        let seq = last.map_or(0, |(seq, _)| seq.get()) + 1;
+        self.events
+            .append(&mut transaction, &U64::new(seq), event.text.as_bytes())
+            .map_err(text)?;
+        transaction.commit().map_err(text)
+    }
+}
+
+/// heed's errors can't be sent between threads, which boxed errors here need not be either, but
+/// they hold what their messages say.
+fn text(error: heed::Error) -> Box<dyn std::error::Error> {
+    error.to_string().into()
+}

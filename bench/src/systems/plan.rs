@@ -1,0 +1,46 @@
+use std::{
+    fs::{File, OpenOptions},
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use super::Appender;
+use crate::{Result, events::Event};
+
+/// Takes the lock, opens the log anew, appends a line, syncs, closes, frees the lock.
+pub(super) struct Plan {
+    lock: File,
+    log: PathBuf,
+    line: Vec<u8>,
+}
+
+pub(super) fn prepare(dir: &Path) -> Result<()> {
+    File::create_new(dir.join("lock"))?;
+    File::create_new(dir.join("log.jsonl"))?.sync_all()?;
+    Ok(())
+}
+
+impl Plan {
+    pub(super) fn open(dir: &Path) -> Result<Self> {
+        Ok(Self {
+            lock: File::open(dir.join("lock"))?,
+            log: dir.join("log.jsonl"),
+            line: Vec::new(),
+        })
+    }
+}
+
+impl Appender for Plan {
+    fn append(&mut self, event: &Event) -> Result<()> {
+        self.line.clear();
+        self.line.extend_from_slice(event.text.as_bytes());
+        self.line.push(b'\n');
+        self.lock.lock()?;
+        let mut log = OpenOptions::new().append(true).open(&self.log)?;
+        log.write_all(&self.line)?;
+        log.sync_all()?;
+        drop(log);
+        self.lock.unlock()?;
+        Ok(())
+    }
+}

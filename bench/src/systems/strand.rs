@@ -1,0 +1,26 @@
+use std::path::Path;
+
+use strand_core::{Durability, Log, Options};
+
+use super::Appender;
+use crate::{Result, events::Event};
+
+pub(crate) struct Strand(Log);
+
+pub(super) fn prepare(dir: &Path) -> Result<()> {
+    let log: Log = Log::open(dir, Options::default())?;
+    Ok(log.close()?)
+}
+
+impl Strand {
+    pub(crate) fn open(dir: &Path, durability: Durability) -> Result<Self> {
+        Ok(Self(Log::open(dir, Options::default().durability(durability))?))
+    }
+}
+
+impl Appender for Strand {
+    fn append(&mut self, event: &Event) -> Result<()> {
+        self.0.append(&event.decoded)?;
+        Ok(())
+    }
+}
