@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     measure::Extras,
     report::Measured,
-    statistics::median_ratio,
+    statistics::{median, median_ratio},
     systems::System,
 };
 
@@ -57,6 +57,15 @@ impl Ratio {
         }
     }
 
+    /// What was measured, for people.
+    pub(crate) fn figure(&self) -> String {
+        match self.measured {
+            None => "–".to_owned(),
+            Some(figure) if figure >= 100.0 => format!("{figure:.0}"),
+            Some(figure) => format!("{figure:.2}"),
+        }
+    }
+
     pub(crate) fn verdict(&self) -> &'static str {
         match self.met {
             Some(true) => "met",
@@ -95,7 +104,7 @@ pub(crate) fn ratios(rows: &[Measured], extras: &Extras) -> Vec<Ratio> {
         Bar::AtMost(25.0),
         of(System::Strand, 20)
             .zip(bare)
-            .map(|(strand, bare)| median_ratio(&strand.p999_us, &bare.p50_us)),
+            .map(|(strand, bare)| median(&strand.p999_us) / median(&bare.p50_us)),
     ));
     ratios.push(Ratio::new(
         "20 agents: slowest agent's finish over the fastest's",
@@ -119,10 +128,21 @@ pub(crate) fn ratios(rows: &[Measured], extras: &Extras) -> Vec<Ratio> {
         (
             "one-shot process over the bare program",
             Bar::AtMost(1.3),
-            extras.one_shot_us.as_ref().map(|shot| shot.strand_over_bare),
+            extras
+                .one_shot_us
+                .as_ref()
+                .map(|shot| shot.strand_over_bare),
         ),
-        ("verify scan, MB/s", Bar::AtLeast(1_000.0), extras.verify_mb_per_s),
-        ("fold of the events, MB/s", Bar::AtLeast(250.0), extras.fold_mb_per_s),
+        (
+            "verify scan, MB/s",
+            Bar::AtLeast(1_000.0),
+            extras.verify_mb_per_s,
+        ),
+        (
+            "fold of the events, MB/s",
+            Bar::AtLeast(250.0),
+            extras.fold_mb_per_s,
+        ),
         (
             "memory of an appending process over an empty program, MiB",
             Bar::AtMost(6.0),
@@ -144,7 +164,11 @@ fn peers() -> [PeerBars; 3] {
     [
         (sqlite, "SQLite", vec![(5, 8.0), (20, 20.0), (100, 30.0)]),
         (lmdb, "LMDB", vec![(5, 4.0), (20, 12.0)]),
-        (Some(System::Plan), "the original plan", vec![(5, 2.5), (20, 8.0)]),
+        (
+            Some(System::Plan),
+            "the original plan",
+            vec![(5, 2.5), (20, 8.0)],
+        ),
     ]
 }
 
@@ -164,15 +188,19 @@ mod tests {
     fn what_was_not_measured_is_neither_met_nor_missed() {
         let all = ratios(&[], &Extras::default());
         assert_eq!(all.len(), 16);
-        assert!(all.iter().all(|ratio| ratio.met.is_none() && ratio.measured.is_none()));
+        assert!(
+            all.iter()
+                .all(|ratio| ratio.met.is_none() && ratio.measured.is_none())
+        );
         assert_eq!(Ratio::new("x", Bar::AtMost(1.0), Some(f64::NAN)).met, None);
     }
 
     #[test]
     fn rates_are_compared_round_by_round() {
-        let row = |system, rates: &[f64]| Measured {
-            appends_per_s: rates.to_vec(),
-            ..Measured::new(system, 5, 20)
+        let row = |system, rates: &[f64]| {
+            let mut row = Measured::new(system, 5, 20);
+            row.appends_per_s = rates.to_vec();
+            row
         };
         let rows = [
             row(System::Strand, &[300.0, 30.0, 310.0]),
@@ -180,7 +208,10 @@ mod tests {
         ];
         let all = ratios(&rows, &Extras::default());
         let plan = all.iter().find(|ratio| ratio.measured.is_some()).unwrap();
-        assert_eq!(plan.name, "durable appends/s, 5 agents, over the original plan");
+        assert_eq!(
+            plan.name,
+            "durable appends/s, 5 agents, over the original plan"
+        );
         assert_eq!((plan.measured, plan.met), (Some(3.0), Some(true)));
     }
 }

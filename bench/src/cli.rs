@@ -42,9 +42,7 @@ pub(crate) struct Cli {
 
 impl Cli {
     pub(crate) fn rounds(&self) -> usize {
-        self.rounds
-            .unwrap_or(if self.quick { 5 } else { 7 })
-            .max(1)
+        self.rounds.unwrap_or(if self.quick { 5 } else { 7 }).max(1)
     }
 
     pub(crate) fn systems(&self) -> Vec<System> {

@@ -37,7 +37,11 @@ pub(crate) fn sample(payload: Option<&Path>) -> Result<Vec<Event>> {
         return Err(format!("{} holds no events", path.display()).into());
     }
     let step = lines.len().div_ceil(EVENTS_MAX);
-    lines.into_iter().step_by(step).map(Event::from_json).collect()
+    lines
+        .into_iter()
+        .step_by(step)
+        .map(Event::from_json)
+        .collect()
 }
 
 pub(crate) fn save(events: &[Event], path: &Path) -> Result<()> {
@@ -55,7 +59,11 @@ pub(crate) fn load(path: &Path, agent: usize, count: usize) -> Result<Vec<Event>
     let text = fs::read_to_string(path)?;
     let lines: Vec<&str> = text.lines().collect();
     let first = (agent * count) % lines.len().max(1);
-    let mine = lines.iter().cycle().skip(first).take(count.min(lines.len()));
+    let mine = lines
+        .iter()
+        .cycle()
+        .skip(first)
+        .take(count.min(lines.len()));
     mine.map(|line| Event::from_json(line)).collect()
 }
 
@@ -71,9 +79,15 @@ fn generated(index: usize) -> Result<Event> {
     let mut description = String::new();
     let mut state = index as u64 + 1;
     while description.len() < GENERATED_TEXT_BYTES {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         let word = usize::try_from(state >> 61)?;
-        write!(description, "{} ", WORDS.get(word).copied().unwrap_or_default())?;
+        write!(
+            description,
+            "{} ",
+            WORDS.get(word).copied().unwrap_or_default()
+        )?;
     }
     let ts = 1_706_540_000_000 + i64::try_from(index)?;
     let issue = Issue::from_json(&format!(
@@ -92,9 +106,16 @@ mod tests {
     #[test]
     fn made_up_events_are_about_650_bytes_and_decode_to_themselves() {
         let events = sample(None).unwrap();
-        assert!((550..750).contains(&mean_bytes(&events)), "{}", mean_bytes(&events));
+        assert!(
+            (550..750).contains(&mean_bytes(&events)),
+            "{}",
+            mean_bytes(&events)
+        );
         for event in events.iter().take(20) {
-            assert_eq!(Event::from_json(&event.text).unwrap().decoded, event.decoded);
+            assert_eq!(
+                Event::from_json(&event.text).unwrap().decoded,
+                event.decoded
+            );
         }
     }
 

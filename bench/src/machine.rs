@@ -69,6 +69,9 @@ mod tests {
     #[test]
     fn the_closest_mount_counts() {
         let root = Path::new("/");
-        assert_eq!(mounted_as(root, "a / ext4 rw\nb /x tmpfs rw\n").as_deref(), Some("ext4"));
+        assert_eq!(
+            mounted_as(root, "a / ext4 rw\nb /x tmpfs rw\n").as_deref(),
+            Some("ext4")
+        );
     }
 }

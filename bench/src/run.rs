@@ -143,7 +143,10 @@ mod tests {
 
     #[test]
     fn a_turn_lasts_until_its_slowest_agent_ends() {
-        let turn = Turn::of(vec![told(4_000, &[2_000, 2_000]), told(6_000, &[1_000, 5_000])], 2);
+        let turn = Turn::of(
+            vec![told(4_000, &[2_000, 2_000]), told(6_000, &[1_000, 5_000])],
+            2,
+        );
         assert!((turn.appends_per_s() - 4.0 / 6e-6).abs() < 1.0);
         assert!((turn.slowest_over_fastest - 1.5).abs() < 1e-9);
         assert_eq!(turn.latencies_ns, [1_000, 2_000, 2_000, 5_000]);

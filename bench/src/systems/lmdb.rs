@@ -50,8 +50,8 @@ impl Appender for Lmdb {
     }
 }
 
-/// heed's errors can't be sent between threads, which boxed errors here need not be either, but
-/// they hold what their messages say.
+/// heed's errors hold what can't outlive them; their messages say it all.
+#[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
 fn text(error: heed::Error) -> Box<dyn std::error::Error> {
     error.to_string().into()
 }

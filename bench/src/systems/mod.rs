@@ -66,7 +66,10 @@ impl System {
 
     /// A limit that others are compared with, not a choice.
     pub(crate) fn is_limit(self) -> bool {
-        matches!(self, Self::StrandBuffered | Self::Bare | Self::BarePreallocated)
+        matches!(
+            self,
+            Self::StrandBuffered | Self::Bare | Self::BarePreallocated
+        )
     }
 
     /// Only one process does it.

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use super::Appender;
 use crate::{Result, events::Event};
 
-const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+const BUSY_TIMEOUT: Duration = Duration::from_mins(1);
 const INSERT: &str = "INSERT INTO events (event) VALUES (?1)";
 
 /// One row an event, in the order of a rising key: what comes closest to a log.
@@ -14,7 +14,10 @@ pub(crate) struct Sqlite(Connection);
 pub(super) fn prepare(dir: &Path) -> Result<()> {
     let connection = Connection::open(dir.join("events.db"))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.execute("CREATE TABLE events (seq INTEGER PRIMARY KEY, event TEXT)", ())?;
+    connection.execute(
+        "CREATE TABLE events (seq INTEGER PRIMARY KEY, event TEXT)",
+        (),
+    )?;
     Ok(())
 }
 

@@ -14,7 +14,10 @@ pub(super) fn prepare(dir: &Path) -> Result<()> {
 
 impl Strand {
     pub(crate) fn open(dir: &Path, durability: Durability) -> Result<Self> {
-        Ok(Self(Log::open(dir, Options::default().durability(durability))?))
+        Ok(Self(Log::open(
+            dir,
+            Options::default().durability(durability),
+        )?))
     }
 }
 

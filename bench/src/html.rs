@@ -1,1 +1,0 @@
-use crate::report::Summary; pub(crate) fn page(_: &Summary) -> String { String::new() }

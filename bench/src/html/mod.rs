@@ -1,0 +1,323 @@
+//! One page that shows a run: no other file, no script, nothing from the network.
+
+mod plot;
+
+use plot::{Curve, LogAxis, Plot, Unit};
+
+use crate::{
+    bars::Ratio,
+    report::{QUANTILES, Row, Summary},
+};
+
+/// Where the greatest latency stands beside the quantiles, which stand at the number of their nines.
+const MAX_AT_NINES: f64 = 3.5;
+
+/// The page of a run.
+pub(crate) fn page(summary: &Summary) -> String {
+    let rows: Vec<&Row> = summary.rows.iter().chain(&summary.limits).collect();
+    let extras = summary
+        .extras
+        .lines()
+        .iter()
+        .map(|line| format!("<li>{}</li>\n", escaped(line)))
+        .collect::<Vec<_>>()
+        .concat();
+    let extras = if extras.is_empty() {
+        extras
+    } else {
+        format!("<h2>Besides</h2>\n<ul>\n{extras}</ul>\n")
+    };
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>strand bench</title>\n<style>\n{style}</style>\n</head>\n<body>\n\
+         <h1>Durable appends by many processes at once</h1>\n<p>{circumstances}</p>\n\
+         <h2>Throughput by agents</h2>\n\
+         <p>Every agent is a process. Both axes are logarithmic; higher is better.</p>\n{throughput}\
+         <h2>Latency distribution by system</h2>\n\
+         <p>How long the given share of appends took at most, all rounds together. Logarithmic; lower is better.</p>\n\
+         {legend}<div class=\"plots\">\n{latency}</div>\n\
+         <h2>The bars</h2>\n{bars}{extras}<h2>All figures</h2>\n{figures}</body>\n</html>\n",
+        style = include_str!("style.css"),
+        circumstances = escaped(&summary.circumstances()),
+        throughput = throughput(&rows),
+        legend = legend(&rows),
+        latency = latency(&rows),
+        bars = bars(&summary.ratios),
+        figures = figures(&rows),
+    )
+}
+
+/// How a system is drawn, the same everywhere: a colour of the style sheet and a line style.
+fn look(system: &str) -> (&'static str, &'static str) {
+    match system {
+        "strand" => ("--strand", ""),
+        "strand-buffered" => ("--strand", "dashed"),
+        "plan" => ("--plan", ""),
+        "sqlite" => ("--sqlite", ""),
+        "lmdb" => ("--lmdb", ""),
+        "bare" => ("--limit", "dashed"),
+        _ => ("--limit", "dotted"),
+    }
+}
+
+/// The systems in the order of their first row.
+fn systems<'a>(rows: &[&'a Row]) -> Vec<&'a Row> {
+    let mut systems: Vec<&Row> = Vec::new();
+    for row in rows {
+        if systems.iter().all(|seen| seen.system != row.system) {
+            systems.push(row);
+        }
+    }
+    systems
+}
+
+fn legend(rows: &[&Row]) -> String {
+    let entries = systems(rows)
+        .iter()
+        .map(|row| {
+            let (colour, style) = look(&row.system);
+            format!(
+                "<li><svg viewBox=\"0 0 28 8\" aria-hidden=\"true\"><path class=\"curve {style}\" \
+                 style=\"stroke:var({colour})\" d=\"M1 4H27\"/></svg>{}</li>\n",
+                escaped(row.title)
+            )
+        })
+        .collect::<Vec<_>>()
+        .concat();
+    format!("<ul class=\"legend\">\n{entries}</ul>\n")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "numbers of agents are small")]
+fn throughput(rows: &[&Row]) -> String {
+    let mut agents: Vec<usize> = rows.iter().map(|row| row.agents).collect();
+    agents.sort_unstable();
+    agents.dedup();
+    let last = agents.last().copied().unwrap_or(1);
+    let curves = systems(rows).into_iter().map(|system| {
+        let mine = rows.iter().filter(|row| row.system == system.system);
+        let mut points: Vec<(f64, f64)> = mine
+            .map(|row| (row.agents as f64, row.appends_per_s))
+            .collect();
+        // A limit of one process is a line to compare with.
+        if let ([(agents, rate)], true) = (points.as_slice(), last > 1) {
+            let beyond = (last as f64, *rate);
+            if *agents < beyond.0 {
+                points.push(beyond);
+            }
+        }
+        let (colour, style) = look(&system.system);
+        Curve {
+            title: system.title,
+            colour,
+            style,
+            points,
+        }
+    });
+    let curves: Vec<Curve<'_>> = curves.collect();
+    let plot = Plot {
+        label: "Appends per second by number of agents",
+        ticks_x: agents
+            .iter()
+            .map(|n| ((*n as f64), n.to_string()))
+            .collect(),
+        log_x: true,
+        axis_y: LogAxis::of(&curves),
+        title_x: "agents",
+        unit_y: Unit::PerSecond,
+        curves,
+    };
+    format!(
+        "{}<figure class=\"one\">{}</figure>\n",
+        legend(rows),
+        plot.svg()
+    )
+}
+
+fn latency(rows: &[&Row]) -> String {
+    let mut agents: Vec<usize> = rows.iter().map(|row| row.agents).collect();
+    agents.sort_unstable();
+    agents.dedup();
+    let nines = |q: f64| {
+        if q < 1.0 {
+            -(1.0 - q).log10()
+        } else {
+            MAX_AT_NINES
+        }
+    };
+    let ticks = [
+        (0.5, "50 %"),
+        (0.9, "90 %"),
+        (0.99, "99 %"),
+        (0.999, "99.9 %"),
+        (1.0, "max"),
+    ];
+    let curves = |agents: usize| -> Vec<Curve<'_>> {
+        let mine = rows.iter().filter(|row| row.agents == agents);
+        mine.map(|row| {
+            let (colour, style) = look(&row.system);
+            let points = QUANTILES.iter().zip(row.quantiles_us);
+            Curve {
+                title: row.title,
+                colour,
+                style,
+                points: points.map(|(q, us)| (nines(*q), us)).collect(),
+            }
+        })
+        .collect()
+    };
+    // One scale for all, so that they can be compared.
+    let every: Vec<Curve<'_>> = agents.iter().flat_map(|agents| curves(*agents)).collect();
+    let axis_y = LogAxis::of(&every);
+    let plots = agents.iter().map(|agents| {
+        let heading = if *agents == 1 {
+            "1 agent".to_owned()
+        } else {
+            format!("{agents} agents")
+        };
+        let plot = Plot {
+            label: &format!("Latency of appends with {heading}"),
+            ticks_x: ticks.map(|(q, name)| (nines(q), name.to_owned())).to_vec(),
+            log_x: false,
+            axis_y,
+            title_x: "share of appends",
+            unit_y: Unit::Microseconds,
+            curves: curves(*agents),
+        };
+        format!("<figure><h3>{heading}</h3>{}</figure>\n", plot.svg())
+    });
+    plots.collect()
+}
+
+fn bars(ratios: &[Ratio]) -> String {
+    let rows = ratios
+        .iter()
+        .map(|ratio| {
+            let (class, mark) = match ratio.met {
+                Some(true) => ("met", "✓ "),
+                Some(false) => ("missed", "✗ "),
+                None => ("unknown", ""),
+            };
+            format!(
+                "<tr><td>{}</td><td class=\"figure\">{}</td><td class=\"figure\">{}</td>\
+                 <td class=\"{class}\">{mark}{}</td></tr>\n",
+                escaped(&ratio.name),
+                ratio.bar,
+                ratio.figure(),
+                ratio.verdict(),
+            )
+        })
+        .collect::<Vec<_>>()
+        .concat();
+    format!(
+        "<div class=\"scroll\"><table>\n<tr><th>what</th><th class=\"figure\">bar</th>\
+         <th class=\"figure\">measured</th><th></th></tr>\n{rows}</table></div>\n"
+    )
+}
+
+fn figures(rows: &[&Row]) -> String {
+    const TITLES: [&str; 7] = [
+        "writes",
+        "appends/s",
+        "p50 µs",
+        "p99 µs",
+        "p99.9 µs",
+        "max µs",
+        "slowest/fastest",
+    ];
+    let titles: String = TITLES
+        .map(|title| format!("<th class=\"figure\">{title}</th>"))
+        .concat();
+    let mut sorted: Vec<&&Row> = rows.iter().collect();
+    sorted.sort_by_key(|row| row.agents);
+    let body = sorted
+        .iter()
+        .map(|row| {
+            let figures = [
+                row.writes.to_string(),
+                format!("{:.0}", row.appends_per_s),
+                format!("{:.0}", row.p50_us),
+                format!("{:.0}", row.p99_us),
+                format!("{:.0}", row.p999_us),
+                format!("{:.0}", row.max_us),
+                format!("{:.2}", row.slowest_agent_over_fastest),
+            ];
+            let figures = figures.map(|figure| format!("<td class=\"figure\">{figure}</td>"));
+            let cut = if row.capped { " (cut off)" } else { "" };
+            format!(
+                "<tr><td class=\"figure\">{}</td><td>{}{cut}</td>{}</tr>\n",
+                row.agents,
+                escaped(row.title),
+                figures.concat()
+            )
+        })
+        .collect::<Vec<_>>()
+        .concat();
+    format!(
+        "<div class=\"scroll\"><table>\n<tr><th class=\"figure\">agents</th><th>system</th>{titles}</tr>\n\
+         {body}</table></div>\n"
+    )
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::{agent::Told, cli::Cli, report::Report, run::Turn, schedule, systems::System};
+
+    fn summary() -> Summary {
+        let cli = Cli::parse_from(["bench", "--rounds", "2"]);
+        let mut report = Report::new(&cli, &[]);
+        let systems = [System::Strand, System::Plan, System::Bare];
+        for step in schedule::steps(2, &[1, 5], &systems, |_, _| 3) {
+            let told = |_| Told {
+                finish_ns: 900_000,
+                latencies_ns: vec![100_000, 300_000, 500_000],
+            };
+            report.add(&step, Turn::of((0..step.agents).map(told).collect(), 3));
+        }
+        report.summary()
+    }
+
+    #[test]
+    fn the_page_needs_nothing_but_itself() {
+        let page = page(&summary());
+        for outside in ["http", "src=", "<link", "<script", "url(", "@import"] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+        assert!(page.contains("prefers-color-scheme: dark") && page.contains("width=device-width"));
+        assert_eq!(
+            page.matches("<figure").count(),
+            1 + 2,
+            "throughput, and latency by agents"
+        );
+        assert!(!page.contains("NaN") && !page.contains("inf"));
+        for tag in [
+            "svg", "figure", "table", "tr", "td", "th", "li", "ul", "div", "p", "text", "g",
+        ] {
+            let opened = page.matches(&format!("<{tag} ")).count()
+                + page.matches(&format!("<{tag}>")).count();
+            assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_nothing_is_a_page_too() {
+        let report = Report::new(&Cli::parse_from(["bench"]), &[]);
+        let page = page(&report.summary());
+        assert!(page.ends_with("</html>\n") && page.contains("not measured"));
+    }
+
+    #[test]
+    fn text_is_escaped() {
+        assert_eq!(escaped("a<b> & \"c\""), "a&lt;b&gt; &amp; &quot;c&quot;");
+    }
+}
