@@ -53,17 +53,20 @@ impl Cli {
         }
     }
 
-    /// Events that each agent writes: so many that a turn takes some tenths of a second, whatever
-    /// the system.
+    /// Events that each agent writes. In a full run all systems write the same; in a quick one,
+    /// those that take seconds for it with many agents write less.
     pub(crate) fn writes(&self, system: System, agents: usize) -> usize {
-        let total = match (system.is_slow_with_many(), agents) {
-            (_, 1) => 1_000,
-            (false, _) => 10_000,
-            (true, ..50) => 1_500,
-            (true, _) => 2_000,
+        let writes = match agents {
+            1 => 2_000,
+            2..50 => 200,
+            _ => 100,
         };
-        let total = if self.quick { total } else { 4 * total };
-        self.writes.unwrap_or(total / agents.max(1)).max(1)
+        let share = match agents {
+            1 if self.quick => 2,
+            10.. if self.quick && system.is_slow_with_many() => 4,
+            _ => 1,
+        };
+        self.writes.unwrap_or(writes / share).max(1)
     }
 
     /// A turn that takes longer is cut off; its rate is that of the events written until then.

@@ -77,7 +77,7 @@ impl System {
         matches!(self, Self::Bare | Self::BarePreallocated)
     }
 
-    /// Does not share syncs, so that it gets fewer writes to do in the same time.
+    /// Does not share syncs, so that many agents take long.
     pub(crate) fn is_slow_with_many(self) -> bool {
         !matches!(self, Self::Strand | Self::StrandBuffered)
     }
