@@ -2,13 +2,15 @@
 
 use std::sync::{PoisonError, atomic::Ordering};
 
+use strand_lock::SharedPage;
+
 use crate::{
     Error, Outcome, Point, Result,
     format::{EncodedPayload, Header, SEQ_MAX, segment_name},
-    hints::{Hints, TailHint},
+    hints::{Hints, SHM, TailHint},
     log::{LogCore, Segment},
     recovery::sync_doubtful,
-    storage::OpenMode,
+    storage::{OpenMode, write_full},
 };
 
 impl LogCore {
@@ -77,6 +79,18 @@ impl LogCore {
         segment.len_bytes.store(len, Ordering::Relaxed);
     }
 
+    /// Clears the page that others may share while this process does not: it would have them go on in
+    /// the full segment. They look at the files then.
+    fn forget_shared_hints(&self) -> Result<()> {
+        let path = self.dir.join(SHM);
+        let file = match self.options.storage.open(&path, OpenMode::ReadWrite) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            opened => opened.map_err(Error::io("open", &path))?,
+        };
+        let nothing = [0; SharedPage::BYTES];
+        write_full(file.as_ref(), &nothing, 0).map_err(Error::io("clear", &path))
+    }
+
     /// Begins the next segment. The caller holds the lock.
     ///
     /// The full segment is durable before its successor exists, so that only the last one can be torn.
@@ -97,6 +111,9 @@ impl LogCore {
         self.options.hit(Point::RotationSynced);
         // Dying from here on leaves an odd generation: the next holder looks at the files.
         hints.begin_change();
+        if !hints.is_shared() {
+            self.forget_shared_hints()?;
+        }
         let first_seq = tail.seq + 1;
         let path = self.dir.join(segment_name(first_seq));
         let file = storage

@@ -35,6 +35,8 @@ mod word {
     pub(super) const SYNC_US: usize = 25;
     /// What the sync that runs will cover, and its round: see [`super::Round`].
     pub(super) const ROUND: usize = 26;
+    /// The last round in which somebody stayed awake to lead the next.
+    pub(super) const VOLUNTEER: usize = 27;
     pub(super) const ALL: usize = 32;
 }
 
@@ -71,6 +73,11 @@ impl Round {
 
     fn bell(self) -> usize {
         usize::from(self.number % 2)
+    }
+
+    /// Whether the round's sync makes `seq` durable.
+    pub(crate) fn covers(self, seq: u64) -> bool {
+        seq <= self.target
     }
 
     /// The bell that rings when `seq` is durable.
@@ -383,6 +390,16 @@ impl Hints {
         round
     }
 
+    /// Makes the caller the one who stays awake in this round, to lead the next at once.
+    pub(crate) fn volunteer(&self, round: Round) -> bool {
+        let word = self.wide(word::VOLUNTEER);
+        let old = word.load(Ordering::Relaxed);
+        old != round.to_word()
+            && word
+                .compare_exchange(old, round.to_word(), Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+    }
+
     /// How often each bell has rung, to be given to [`Hints::sleep`].
     pub(crate) fn rung(&self) -> [u32; 2] {
         wait::BELLS.map(|bell| self.narrow(bell).load(Ordering::SeqCst))
@@ -406,9 +423,12 @@ impl Hints {
         }
     }
 
-    /// Ends a round: wakes one who waits for the next, so that it leads that, and all who waited for this one.
+    /// Ends a round: wakes one who waits for the next, so that it leads that, unless somebody stayed
+    /// awake for it; and all who waited for this one.
     pub(crate) fn ring(&self, round: Round) {
-        self.ring_for_one(1 - round.bell());
+        if self.wide(word::VOLUNTEER).load(Ordering::Acquire) != round.to_word() {
+            self.ring_for_one(1 - round.bell());
+        }
         self.ring_for_all(round.bell());
     }
 

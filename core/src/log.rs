@@ -235,8 +235,11 @@ impl LogCore {
             recovery: Recovery::default(),
             options,
         };
-        core.recovery = core.recover_on_open()?;
+        core.options.hit(Point::LockHeld);
+        let recovered = core.recover_on_open();
+        core.options.hit(Point::BeforeUnlock);
         guard.unlock()?;
+        core.recovery = recovered?;
         Ok(core)
     }
 
@@ -248,30 +251,39 @@ impl LogCore {
                 max: RECORD_BYTES_MAX as u64,
             });
         }
-        let guard = self
-            .lock
-            .lock_until(Instant::now() + self.options.lock_timeout)?;
-        self.options.hit(Point::LockHeld);
-        let mut written = self.append_locked(payload);
         let synced = self.options.durability == Durability::Synced;
+        // Where no memory is shared, the record must be there for the next holder of the lock.
         let sync_in_lock = synced && !self.hints().is_shared();
-        if sync_in_lock && let Ok(seq) = written {
-            written = self.sync_written(seq);
-        }
-        self.options.hit(Point::BeforeUnlock);
-        let unlocked = guard.unlock();
-        let seq = written?;
-        unlocked.map_err(|error| written_but(error, &self.dir))?;
+        let seq = self.locked(|| {
+            let seq = self.append_locked(payload)?;
+            if sync_in_lock {
+                self.sync_locked(seq)?;
+            }
+            Ok(seq)
+        })?;
         if synced && !sync_in_lock {
             self.sync_written(seq)?;
         }
         Ok(Receipt { seq })
     }
 
+    /// Does `work` while holding the lock.
+    pub(crate) fn locked<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let deadline = Instant::now() + self.options.lock_timeout;
+        let guard = self.lock.lock_until(deadline)?;
+        self.options.hit(Point::LockHeld);
+        let done = work();
+        self.options.hit(Point::BeforeUnlock);
+        let freed = guard.unlock();
+        let done = done?;
+        freed.map_err(|error| done_but_held(error, &self.dir))?;
+        Ok(done)
+    }
+
     /// Makes a record durable that is in the log already: whatever fails now, it is not *rejected*.
-    fn sync_written(&self, seq: u64) -> Result<u64> {
+    fn sync_written(&self, seq: u64) -> Result<()> {
         match self.sync_to(seq) {
-            Ok(()) => Ok(seq),
+            Ok(()) => Ok(()),
             Err(error @ Error::DurabilityUnknown { .. }) => Err(error),
             Err(error) => {
                 let reason = error.to_string();
@@ -330,7 +342,7 @@ impl LogCore {
 fn memory_can_be_shared(dir: &Path, options: &Options) -> Result<bool> {
     let filesystem = filesystem_of(dir).map_err(Error::io("examine", dir))?;
     match filesystem.kind {
-        FilesystemKind::Local => Ok(true),
+        FilesystemKind::Local => Ok(options.share_memory),
         _ if options.allow_unsafe_filesystem => Ok(false),
         _ => Err(Error::UnsafeFilesystem {
             path: dir.to_owned(),
@@ -399,7 +411,7 @@ pub(crate) fn page_error(error: strand_lock::PageError) -> Error {
     }
 }
 
-fn written_but(error: LockError, dir: &Path) -> Error {
+fn done_but_held(error: LockError, dir: &Path) -> Error {
     let source = io::Error::other(error);
     Error::Io {
         op: "unlock",

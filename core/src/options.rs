@@ -39,9 +39,15 @@ pub struct Options {
     pub preallocate_bytes: u64,
     /// Open a store on a network or unknown filesystem all the same. Default: false.
     ///
-    /// Then every append syncs while it holds the lock, and no memory is shared. Whether the lock
-    /// excludes other machines is up to that filesystem.
+    /// Then no memory is shared, see [`Options::share_memory`]. Whether the lock excludes other
+    /// machines is up to that filesystem.
     pub allow_unsafe_filesystem: bool,
+    /// Share hints with other processes through the mapped file `shm`. Default: true.
+    ///
+    /// Without, every append looks for what others have appended, and syncs while it holds the lock:
+    /// right, but slow. For machines where mapped files are not shared between all who use the store;
+    /// others may share meanwhile. Never shared where [`Options::allow_unsafe_filesystem`] was needed.
+    pub share_memory: bool,
     /// Called at each step of the protocol; for tests. Default: none.
     pub probe: Option<Arc<dyn Probe>>,
     /// Where the files are; for tests. Default: the disk.
@@ -56,6 +62,7 @@ impl Default for Options {
             segment_bytes_max: 64 << 20,
             preallocate_bytes: 256 << 10,
             allow_unsafe_filesystem: false,
+            share_memory: true,
             probe: None,
             storage: Arc::new(Disk),
         }
@@ -105,6 +112,15 @@ impl Options {
         }
     }
 
+    /// Sets [`Options::share_memory`].
+    #[must_use]
+    pub fn share_memory(self, share_memory: bool) -> Self {
+        Self {
+            share_memory,
+            ..self
+        }
+    }
+
     /// Sets [`Options::probe`].
     #[must_use]
     pub fn probe(self, probe: Arc<dyn Probe>) -> Self {
@@ -135,6 +151,7 @@ impl fmt::Debug for Options {
             .field("segment_bytes_max", &self.segment_bytes_max)
             .field("preallocate_bytes", &self.preallocate_bytes)
             .field("allow_unsafe_filesystem", &self.allow_unsafe_filesystem)
+            .field("share_memory", &self.share_memory)
             .field("probe", &self.probe.is_some())
             .field("storage", &self.storage)
             .finish()

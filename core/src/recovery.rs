@@ -12,7 +12,7 @@
 //! memory only), move a torn tail to `quarantine/`, and stop at corruption without changing anything.
 //! Dying at any step leaves a state that the next holder treats the same way. // I9
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Instant};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use crate::{
     CorruptReason, Error, Point, Result, Tail,
@@ -231,14 +231,13 @@ impl LogCore {
     /// Makes everything durable in the place of a leader that is not heard of any more. It may have seen
     /// its sync fail, and died before it told, so a sync alone would prove nothing.
     pub(crate) fn take_over_sync(&self) -> Result<()> {
-        let guard = self
-            .lock
-            .lock_until(Instant::now() + self.options.lock_timeout)?;
-        let (hints, tail, segment) = self.tail_under_lock()?;
-        let committed = hints.committed().unwrap_or(0);
-        sync_doubtful(&segment, tail.offset, tail.seq, committed)?;
-        hints.commit(tail.seq);
-        Ok(guard.unlock()?)
+        self.locked(|| {
+            let (hints, tail, segment) = self.tail_under_lock()?;
+            let committed = hints.committed().unwrap_or(0);
+            sync_doubtful(&segment, tail.offset, tail.seq, committed)?;
+            hints.commit(tail.seq);
+            Ok(())
+        })
     }
 
     /// An empty last segment says nothing of the record before it, so its predecessor must be whole.

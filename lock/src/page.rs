@@ -39,7 +39,7 @@ pub struct SharedPage {
 
 impl SharedPage {
     /// Size of a page and of the file behind it.
-    pub const BYTES: u64 = sys::PAGE_BYTES as u64;
+    pub const BYTES: usize = sys::PAGE_BYTES;
     /// Number of 64-bit words.
     pub const U64_WORDS: usize = sys::U64_WORDS;
     /// Number of 32-bit words, on which [`SharedPage::wait`] can wait.
@@ -63,8 +63,8 @@ impl SharedPage {
     /// Maps an open file, lengthening it to a page first.
     pub(crate) fn map(file: File, path: &Path) -> Result<Self, PageError> {
         let state = sys::file_state(&file).map_err(io_error("examine", path))?;
-        if state.len_bytes < Self::BYTES {
-            file.set_len(Self::BYTES)
+        if state.len_bytes < Self::BYTES as u64 {
+            file.set_len(Self::BYTES as u64)
                 .map_err(io_error("lengthen", path))?;
         }
         let words = sys::Words::map(&file).map_err(io_error("map", path))?;
@@ -88,7 +88,7 @@ impl SharedPage {
     /// Tells whether the page can be touched, at less than half the cost of [`SharedPage::check`].
     pub(crate) fn is_whole(&self) -> bool {
         let len_bytes = (&self.file).seek(SeekFrom::End(0));
-        len_bytes.is_ok_and(|len_bytes| len_bytes >= Self::BYTES)
+        len_bytes.is_ok_and(|len_bytes| len_bytes >= Self::BYTES as u64)
     }
 
     /// The 64-bit word at `index`.
@@ -223,7 +223,7 @@ fn wait(word: &AtomicU32, expected: u32, timeout: Duration) {
 
 fn check(file: &File, path: &Path) -> Result<(), PageError> {
     let state = sys::file_state(file).map_err(io_error("examine", path))?;
-    if state.len_bytes < SharedPage::BYTES {
+    if state.len_bytes < SharedPage::BYTES as u64 {
         return Err(PageError::Truncated {
             path: path.to_owned(),
             len_bytes: state.len_bytes,

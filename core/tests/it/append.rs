@@ -218,6 +218,49 @@ fn free_space_is_laid_out_used_and_cut_at_the_end_of_a_segment() {
 }
 
 #[test]
+fn logs_that_share_no_memory_find_what_others_appended() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::default().segment_bytes_max(2000);
+    let alone = options.clone().share_memory(false);
+    let logs: [Log; 3] =
+        [alone.clone(), alone, options].map(|options| Log::open(dir.path(), options).unwrap());
+    let mut expected = Vec::new();
+    for number in 1..=60_usize {
+        expected.push(format!("bd-{number}"));
+        let receipt = logs[number * 7 % 3]
+            .append(&event(&expected[number - 1]))
+            .unwrap();
+        assert_eq!(receipt.seq, number as u64);
+    }
+    for log in &logs[..2] {
+        assert_eq!(ids(log.read().unwrap()), expected);
+    }
+    // The one that shares learns of the others' records when it appends or opens.
+    logs[2].append(&event("bd-61")).unwrap();
+    expected.push("bd-61".into());
+    assert_eq!(ids(logs[2].read().unwrap()), expected);
+    std::thread::scope(|scope| {
+        for log in &logs {
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    log.append(&event("bd-x")).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(
+        logs[0]
+            .read()
+            .unwrap()
+            .map(Result::unwrap)
+            .last()
+            .unwrap()
+            .seq,
+        121
+    );
+}
+
+#[test]
 fn the_fold_follows_its_table() {
     let mut store = Store::default();
     let issue = |status: &str| Issue::new("a", "T", TS).with("status", status).unwrap();

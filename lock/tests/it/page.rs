@@ -99,7 +99,7 @@ fn every_word_is_its_own() {
     for (index, value) in (0..SharedPage::U32_WORDS).zip(1000..) {
         assert_eq!(reader.load_u32(index), value);
     }
-    assert_eq!(fs::metadata(&path).unwrap().len(), SharedPage::BYTES);
+    assert_eq!(fs::metadata(&path).unwrap().len(), SharedPage::BYTES as u64);
     assert_eq!(page.identity().unwrap(), reader.identity().unwrap());
 }
 
