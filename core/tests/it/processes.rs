@@ -193,3 +193,123 @@ fn agents_killed_at_any_moment_lose_no_acknowledged_write() {
         acknowledged.len()
     );
 }
+
+/// Stops or kills its own process the first time that the log comes to a point.
+#[cfg(unix)]
+struct AtPoint {
+    point: strand_core::Point,
+    signal: &'static str,
+}
+
+#[cfg(unix)]
+impl strand_core::Probe for AtPoint {
+    fn hit(&self, point: strand_core::Point) {
+        if point == self.point {
+            println!("\nAT {point}");
+            let pid = std::process::id().to_string();
+            let mut kill = std::process::Command::new("kill");
+            kill.args([self.signal, &pid]).status().unwrap();
+        }
+    }
+}
+
+/// A child that appends once and is stopped or killed at the point that its argument names, and the
+/// parent's log, once the child has come there.
+#[cfg(unix)]
+fn stuck_at(name: &str, dir: &std::path::Path, argument: &str) -> (Child, strand_core::Log) {
+    let log = open(dir);
+    let mut child = child(name, dir, argument);
+    let output = BufReader::new(child.stdout.take().unwrap());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in output.lines().map_while(Result::ok) {
+            if line.starts_with("AT ") {
+                tell.send(()).unwrap();
+            }
+        }
+    });
+    told.recv_timeout(Duration::from_secs(30)).unwrap();
+    (child, log)
+}
+
+#[cfg(unix)]
+fn append_with(dir: &std::path::Path, point: &str, signal: &'static str) {
+    let point = *strand_core::Point::ALL
+        .iter()
+        .find(|known| known.name() == point)
+        .unwrap();
+    let probe = std::sync::Arc::new(AtPoint { point, signal });
+    let options = strand_core::Options::default().probe(probe);
+    let log: strand_core::Log = strand_core::Log::open(dir, options).unwrap();
+    log.append(&event("bd-stuck")).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_stopped_leader_holds_nobody_up_and_is_right_when_it_goes_on() {
+    if let Some((dir, point)) = as_child() {
+        return append_with(&dir, &point, "-STOP");
+    }
+    let name = "processes::a_stopped_leader_holds_nobody_up_and_is_right_when_it_goes_on";
+    for point in ["LeaderElected", "BeforeSync", "AfterSync", "Committed"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (child, log) = stuck_at(name, dir.path(), point);
+        let stopped = Instant::now();
+        let mut appends = 0_u32;
+        while stopped.elapsed() < Duration::from_millis(200) {
+            log.append(&event(&format!("bd-{appends}"))).unwrap();
+            appends += 1;
+            assert_eq!(log.committed_seq(), u64::from(appends) + 1, "at {point}");
+        }
+        assert!(
+            appends > 10,
+            "{appends} appends while the leader was stopped at {point}"
+        );
+        let committed = log.committed_seq();
+        let pid = child.id().to_string();
+        let mut kill = std::process::Command::new("kill");
+        assert!(kill.args(["-CONT", &pid]).status().unwrap().success());
+        finish(child);
+        assert_eq!(
+            log.committed_seq(),
+            committed,
+            "the watermark does not fall"
+        );
+        assert_eq!(ids(log.read().unwrap())[0], "bd-stuck");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_writer_killed_at_any_step_leaves_a_log_that_goes_on() {
+    if let Some((dir, point)) = as_child() {
+        return append_with(&dir, &point, "-KILL");
+    }
+    let name = "processes::a_writer_killed_at_any_step_leaves_a_log_that_goes_on";
+    // Opening takes and frees the lock too, so a kill at either comes before anything is written.
+    let steps = [
+        ("LockHeld", 0),
+        ("BeforeUnlock", 0),
+        ("BeforeWrite", 0),
+        ("AfterWrite", 1),
+        ("TailPublished", 1),
+        ("LeaderElected", 1),
+        ("BeforeSync", 1),
+        ("AfterSync", 1),
+        ("Committed", 1),
+        ("Woken", 1),
+    ];
+    for (point, stored) in steps {
+        for _ in 0..10 {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut child, log) = stuck_at(name, dir.path(), point);
+            child.wait().unwrap();
+            let started = Instant::now();
+            let seq = log.append(&event("bd-next")).unwrap().seq;
+            assert!(started.elapsed() < Duration::from_secs(5));
+            assert_eq!(seq, stored + 1, "killed at {point}");
+            assert_eq!(log.committed_seq(), seq);
+            assert_eq!(ids(log.read().unwrap()).len() as u64, seq);
+        }
+    }
+}
