@@ -58,12 +58,9 @@ fn bench() -> Result<()> {
     let events_file = scratch.path().join("events.jsonl");
     events::save(&events, &events_file)?;
 
-    let steps = schedule::steps(
-        cli.rounds(),
-        &cli.agents,
-        &cli.systems(),
-        |system, agents| cli.writes(system, agents),
-    );
+    let steps = schedule::steps(cli.rounds(), &cli.agents, &cli.systems(), |agents| {
+        cli.writes(agents)
+    });
     let mut progress = Progress::new(steps.len() + measure::parts(&cli), cli.rounds());
     let mut report = Report::new(&cli, &events);
     let runner = run::Runner {

@@ -31,7 +31,7 @@ pub(crate) fn steps(
     rounds: usize,
     agents: &[usize],
     systems: &[System],
-    writes: impl Fn(System, usize) -> usize,
+    writes: impl Fn(usize) -> usize,
 ) -> Vec<Step> {
     let mut steps = Vec::new();
     for round in 0..rounds {
@@ -45,7 +45,7 @@ pub(crate) fn steps(
                         round,
                         system,
                         agents,
-                        writes: (writes(system, agents) / repeats).max(1),
+                        writes: (writes(agents) / repeats).max(1),
                     });
                 }
             }
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn every_system_has_one_turn_for_each_number_of_agents_in_each_round() {
-        let steps = steps(4, &[1, 20], &SYSTEMS, |_, _| 100);
+        let steps = steps(4, &[1, 20], &SYSTEMS, |_| 100);
         assert_eq!(
             steps.len(),
             4 * (SYSTEMS.len() * TURNS_OF_ONE_AGENT + 2),
@@ -95,7 +95,7 @@ mod tests {
             3,
             &[5],
             &[System::Strand, System::Plan, System::StrandBuffered],
-            |_, _| 1,
+            |_| 1,
         );
         assert!(steps.is_sorted_by_key(|step| step.round));
         let first: Vec<System> = steps.iter().step_by(3).map(|step| step.system).collect();

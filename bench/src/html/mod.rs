@@ -277,7 +277,7 @@ mod tests {
         let cli = Cli::parse_from(["bench", "--rounds", "2"]);
         let mut report = Report::new(&cli, &[]);
         let systems = [System::Strand, System::Plan, System::Bare];
-        for step in schedule::steps(2, &[1, 5], &systems, |_, _| 3) {
+        for step in schedule::steps(2, &[1, 5], &systems, |_| 3) {
             let told = |_| Told {
                 finish_ns: 900_000,
                 latencies_ns: vec![100_000, 300_000, 500_000],

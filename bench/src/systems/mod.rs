@@ -77,11 +77,6 @@ impl System {
         matches!(self, Self::Bare | Self::BarePreallocated)
     }
 
-    /// Does not share syncs, so that many agents take long.
-    pub(crate) fn is_slow_with_many(self) -> bool {
-        !matches!(self, Self::Strand | Self::StrandBuffered)
-    }
-
     /// Makes an empty store in an empty directory, durably.
     pub(crate) fn prepare(self, dir: &Path) -> Result<()> {
         match self {
