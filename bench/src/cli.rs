@@ -38,6 +38,10 @@ pub(crate) struct Cli {
     /// Write one page with plots.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+
+    /// Write the plot of the throughput as an image to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 impl Cli {

@@ -86,5 +86,8 @@ fn bench() -> Result<()> {
     if let Some(path) = &cli.html {
         std::fs::write(path, html::page(&summary))?;
     }
+    if let Some(path) = &cli.svg {
+        std::fs::write(path, html::image(&summary))?;
+    }
     Ok(())
 }

@@ -88,8 +88,24 @@ fn legend(rows: &[&Row]) -> String {
     format!("<ul class=\"legend\">\n{entries}</ul>\n")
 }
 
-#[expect(clippy::cast_precision_loss, reason = "numbers of agents are small")]
+/// The plot of the throughput as an image of its own.
+pub(crate) fn image(summary: &Summary) -> String {
+    let rows: Vec<&Row> = summary.rows.iter().chain(&summary.limits).collect();
+    let entries = systems(&rows);
+    let names = entries
+        .iter()
+        .map(|row| (look(&row.system), row.title))
+        .map(|((colour, style), title)| (colour, style, title));
+    throughput_plot(&rows).image(include_str!("style.css"), &names.collect::<Vec<_>>())
+}
+
 fn throughput(rows: &[&Row]) -> String {
+    let plot = throughput_plot(rows).svg();
+    format!("{}<figure class=\"one\">{plot}</figure>\n", legend(rows))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "numbers of agents are small")]
+fn throughput_plot<'a>(rows: &[&'a Row]) -> Plot<'a> {
     let mut agents: Vec<usize> = rows.iter().map(|row| row.agents).collect();
     agents.sort_unstable();
     agents.dedup();
@@ -115,7 +131,7 @@ fn throughput(rows: &[&Row]) -> String {
         }
     });
     let curves: Vec<Curve<'_>> = curves.collect();
-    let plot = Plot {
+    Plot {
         label: "Appends per second by number of agents",
         ticks_x: agents
             .iter()
@@ -126,12 +142,7 @@ fn throughput(rows: &[&Row]) -> String {
         title_x: "agents",
         unit_y: Unit::PerSecond,
         curves,
-    };
-    format!(
-        "{}<figure class=\"one\">{}</figure>\n",
-        legend(rows),
-        plot.svg()
-    )
+    }
 }
 
 fn latency(rows: &[&Row]) -> String {

@@ -108,6 +108,38 @@ impl Plot<'_> {
         svg + "</svg>"
     }
 
+    /// The plot as an image of its own: with its style, a ground, and the names of its curves, each with
+    /// its colour and line style, below.
+    pub(super) fn image(&self, style: &str, names: &[(&str, &str, &str)]) -> String {
+        const ROW: f64 = 18.0;
+        const COLUMN: f64 = 150.0;
+        let columns = ((WIDTH - LEFT) / COLUMN).floor();
+        let mut legend = String::new();
+        let (mut x, mut y) = (LEFT, HEIGHT + 14.0);
+        for (colour, line, name) in names {
+            if x + COLUMN > LEFT + columns * COLUMN {
+                (x, y) = (LEFT, y + ROW);
+            }
+            let (line_y, text_x) = (y - 4.0, x + 32.0);
+            write!(
+                legend,
+                "<path class=\"curve {line}\" style=\"stroke:var({colour})\" d=\"M{x:.1} {line_y:.1}h26\"/>\n\
+                 <text x=\"{text_x:.1}\" y=\"{y:.1}\">{name}</text>\n"
+            )
+            .unwrap_or_else(|_| unreachable!("writing to a String can't fail"));
+            x += COLUMN;
+        }
+        let height = y + 10.0;
+        let head = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\">\n<style>\n{style}</style>\n\
+             <rect width=\"{WIDTH}\" height=\"{height}\" style=\"fill:var(--panel)\"/>\n"
+        );
+        let plot = self
+            .svg()
+            .replacen("<svg", &format!("<svg height=\"{HEIGHT}\""), 1);
+        head + &plot + &legend + "</svg>\n"
+    }
+
     fn draw(&self, svg: &mut String) -> std::fmt::Result {
         let floor = HEIGHT - BOTTOM;
         for power in self.axis_y.low..=self.axis_y.high {
