@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The least time that a follower gives a leader in which nothing moves.
-const PATIENCE_MIN: Duration = Duration::from_millis(5);
+const PATIENCE_MIN: Duration = Duration::from_millis(20);
 /// … and otherwise this many times what syncs took lately.
 const PATIENCE_IN_SYNCS: u32 = 8;
 
@@ -83,7 +83,9 @@ impl LogCore {
                 // One of those who wait for the next round stays awake, so that the disk is never idle
                 // for as long as it takes to wake a process.
                 if !round.covers(seq) && hints.volunteer(round) {
-                    stay_awake(&hints, leader);
+                    if !stay_awake(&hints, leader) {
+                        hints.withdraw();
+                    }
                 } else {
                     hints.sleep(round.bell_for(seq), rung, left);
                 }
@@ -94,6 +96,9 @@ impl LogCore {
     /// Syncs once for everybody. Answers the round, unless there was nothing to sync.
     fn lead(&self, hints: &Hints, seq: u64) -> Result<Option<Round>> {
         self.options.hit(Point::LeaderElected);
+        // Whoever can run on this processor and has just been woken, appends first and shares this sync.
+        // Not a delay: with nobody to give way to, it returns at once.
+        std::thread::yield_now();
         let Some((segment, through)) = hints.sync_target() else {
             self.mend()?;
             return Ok(None);
@@ -143,13 +148,18 @@ impl LogCore {
 }
 
 /// Waits for the end of a leader's work without sleeping, but giving way to whoever has work to do;
-/// for as long as two syncs of a fast disk take. On a slow one, waking costs nothing in comparison.
-fn stay_awake(hints: &Hints, leader: u64) {
+/// false when that takes longer than two syncs of a fast disk. On a slow one, waking costs nothing in
+/// comparison.
+fn stay_awake(hints: &Hints, leader: u64) -> bool {
     let most = Duration::from_micros(2 * hints.sync_us().clamp(50, 500));
     let started = Instant::now();
-    while hints.leader() == leader && started.elapsed() < most {
+    while started.elapsed() < most {
+        if hints.leader() != leader {
+            return true;
+        }
         std::thread::yield_now();
     }
+    false
 }
 
 /// A number that no other leader has: its value means nothing but "the same one still".

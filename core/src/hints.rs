@@ -348,7 +348,7 @@ impl Hints {
 
     /// The present leader's token, 0 when there is none.
     pub(crate) fn leader(&self) -> u64 {
-        self.wide(word::LEADER).load(Ordering::Acquire)
+        self.wide(word::LEADER).load(Ordering::SeqCst)
     }
 
     /// Makes the caller the leader in the place of `old`; false when another was faster.
@@ -361,7 +361,7 @@ impl Hints {
     /// Gives the lead back, unless somebody has taken it over.
     pub(crate) fn leave_lead(&self, token: u64) {
         self.wide(word::LEADER)
-            .compare_exchange(token, 0, Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(token, 0, Ordering::SeqCst, Ordering::Relaxed)
             .ok();
     }
 
@@ -393,11 +393,17 @@ impl Hints {
     /// Makes the caller the one who stays awake in this round, to lead the next at once.
     pub(crate) fn volunteer(&self, round: Round) -> bool {
         let word = self.wide(word::VOLUNTEER);
-        let old = word.load(Ordering::Relaxed);
+        let old = word.load(Ordering::SeqCst);
         old != round.to_word()
             && word
-                .compare_exchange(old, round.to_word(), Ordering::AcqRel, Ordering::Relaxed)
+                .compare_exchange(old, round.to_word(), Ordering::SeqCst, Ordering::SeqCst)
                 .is_ok()
+    }
+
+    /// Takes that back. A leader that ends now either sees this and wakes somebody, or has left
+    /// the lead before, which the caller sees when it looks again.
+    pub(crate) fn withdraw(&self) {
+        self.wide(word::VOLUNTEER).store(0, Ordering::SeqCst);
     }
 
     /// How often each bell has rung, to be given to [`Hints::sleep`].
@@ -426,7 +432,7 @@ impl Hints {
     /// Ends a round: wakes one who waits for the next, so that it leads that, unless somebody stayed
     /// awake for it; and all who waited for this one.
     pub(crate) fn ring(&self, round: Round) {
-        if self.wide(word::VOLUNTEER).load(Ordering::Acquire) != round.to_word() {
+        if self.wide(word::VOLUNTEER).load(Ordering::SeqCst) != round.to_word() {
             self.ring_for_one(1 - round.bell());
         }
         self.ring_for_all(round.bell());
