@@ -57,6 +57,10 @@ pub(crate) fn run() -> Result<(), Failure> {
         "warnings",
     ];
     step("clippy", &mut cargo::command(&clippy))?;
+    let (package, feature) = ("strand-bench", "peers");
+    let mut peers = cargo::command(&["clippy", "--quiet", "--all-targets", "--package", package]);
+    peers.args(["--features", feature, "--", "-D", "warnings"]);
+    step("clippy of the benchmark with its peers", &mut peers)?;
     let doc = ["doc", "--quiet", "--workspace", "--no-deps"];
     step(
         "documentation",

@@ -20,6 +20,13 @@ fn what_is_appended_is_read_back_in_order() {
         ids(Reader::open(dir.path()).unwrap().read().unwrap()),
         expected
     );
+    assert_eq!(
+        Reader::<IssueEvent>::open(dir.path())
+            .unwrap()
+            .verify()
+            .unwrap(),
+        20
+    );
     drop(log);
     let again = open(dir.path());
     assert_eq!(again.append(&event("bd-21")).unwrap().seq, 21);

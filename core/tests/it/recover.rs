@@ -138,6 +138,11 @@ fn a_damaged_acknowledged_record_is_an_error_with_its_place_and_changes_nothing(
             matches!(error, Error::Corrupt { offset, .. } if offset == start),
             "byte {at}: {error}"
         );
+        let verified = Reader::<IssueEvent>::open(dir.path()).unwrap().verify();
+        assert!(
+            matches!(verified, Err(Error::Corrupt { offset, .. }) if offset == start),
+            "byte {at}: {verified:?}"
+        );
         // The writer too, even where the hints look stale: their watermark was durable.
         let shm = fs::read(dir.path().join("shm")).unwrap();
         let mut stale = shm.clone();
