@@ -166,7 +166,7 @@ fn peers() -> [PeerBars; 3] {
         (lmdb, "LMDB", vec![(5, 4.0), (20, 12.0)]),
         (
             Some(System::Plan),
-            "the original plan",
+            "a plain locked file",
             vec![(5, 2.5), (20, 8.0)],
         ),
     ]
@@ -210,7 +210,7 @@ mod tests {
         let plan = all.iter().find(|ratio| ratio.measured.is_some()).unwrap();
         assert_eq!(
             plan.name,
-            "durable appends/s, 5 agents, over the original plan"
+            "durable appends/s, 5 agents, over a plain locked file"
         );
         assert_eq!((plan.measured, plan.met), (Some(3.0), Some(true)));
     }

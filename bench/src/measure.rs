@@ -4,7 +4,6 @@
 use std::{
     fs::{self, File},
     hint::black_box,
-    io::Read as _,
     path::Path,
     process::{Command, Stdio},
     time::Instant,

@@ -53,7 +53,7 @@ impl System {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Strand => "strand",
-            Self::Plan => "original plan",
+            Self::Plan => "locked file",
             #[cfg(feature = "peers")]
             Self::Sqlite => "SQLite WAL FULL",
             #[cfg(feature = "peers")]
