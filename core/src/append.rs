@@ -108,6 +108,7 @@ impl LogCore {
         }
         synced?;
         hints.commit(tail.seq);
+        hints.ring_both();
         self.options.hit(Point::RotationSynced);
         // Dying from here on leaves an odd generation: the next holder looks at the files.
         hints.begin_change();

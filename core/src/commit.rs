@@ -110,6 +110,10 @@ impl LogCore {
         if segment > through {
             return Ok(None); // Rotated in between: whoever did that has synced all through `through`.
         }
+        if !self.has_open(segment) {
+            self.take_over_sync()?; // Opening it takes care of what its sync would not tell.
+            return Ok(None);
+        }
         let file = self.segment(segment)?.file;
         let round = hints.begin_round(through);
         self.options.hit(Point::BeforeSync);

@@ -450,9 +450,13 @@ impl Hints {
         let (Some(word), Some(sleepers)) = (wait::BELLS.get(bell), wait::SLEEPERS.get(bell)) else {
             return;
         };
-        let somebody_sleeps = self.narrow(*sleepers).swap(0, Ordering::SeqCst) != 0;
+        let slept = self.narrow(*sleepers).swap(0, Ordering::SeqCst) != 0;
         self.narrow(*word).fetch_add(1, Ordering::SeqCst);
-        if somebody_sleeps && let Words::Shared(page) = &self.words {
+        // Set since: by one who sleeps on the old count, or by one who will find the new one.
+        let sleeps = self.narrow(*sleepers).load(Ordering::SeqCst) != 0;
+        if (slept || sleeps)
+            && let Words::Shared(page) = &self.words
+        {
             page.wake_all(*word);
         }
     }

@@ -334,6 +334,13 @@ impl LogCore {
         Ok(segment)
     }
 
+    /// Whether this process has the segment open already.
+    pub(crate) fn has_open(&self, first_seq: u64) -> bool {
+        self.cached_segment()
+            .as_ref()
+            .is_some_and(|segment| segment.first_seq == first_seq)
+    }
+
     pub(crate) fn cached_segment(&self) -> MutexGuard<'_, Option<Segment>> {
         self.segment.lock().unwrap_or_else(PoisonError::into_inner)
     }

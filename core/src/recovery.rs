@@ -111,6 +111,7 @@ impl LogCore {
         let Some(mut tail) = hints.tail() else {
             return self.rebuild(&hints, report);
         };
+        let opens = !self.has_open(tail.segment);
         let Some(mut segment) = self.segment_if_there(tail.segment)? else {
             return self.rebuild(&hints, report);
         };
@@ -135,6 +136,14 @@ impl LogCore {
                 offset: 0,
                 ..tail
             };
+        }
+        if opens && hints.is_shared() {
+            // The system does not tell a file of syncs that failed before it was opened, so what is
+            // not known to be durable has to be written through this one. (I7)
+            let committed = hints.committed().unwrap_or(0);
+            if let Some(from) = doubtful_from(&segment, tail.offset, tail.seq, committed)? {
+                write_again(&segment, from, tail.offset)?;
+            }
         }
         Ok((hints, tail, segment))
     }
@@ -216,7 +225,16 @@ impl LogCore {
             self.require_whole_before(&all, last)?;
         }
         self.act(scan.tail(known_seq), &end, &segment, report)?;
-        sync_doubtful(&segment, end.valid_len, end.last_seq, durable_seq)?;
+        let synced = sync_doubtful(&segment, end.valid_len, end.last_seq, durable_seq);
+        if synced.is_err() {
+            hints.poison(end.last_seq); // I7
+        }
+        synced?;
+        // Whoever created the segment may have died before its name was durable.
+        let storage = self.options.storage.as_ref();
+        storage
+            .sync_dir(&self.dir)
+            .map_err(Error::io("sync", &self.dir))?;
         self.options.hit(Point::RecoverySynced);
         let tail = TailHint {
             segment: last,
@@ -234,7 +252,11 @@ impl LogCore {
         self.locked(|| {
             let (hints, tail, segment) = self.tail_under_lock()?;
             let committed = hints.committed().unwrap_or(0);
-            sync_doubtful(&segment, tail.offset, tail.seq, committed)?;
+            let synced = sync_doubtful(&segment, tail.offset, tail.seq, committed);
+            if synced.is_err() {
+                hints.poison(tail.seq); // I7
+            }
+            synced?;
             hints.commit(tail.seq);
             Ok(())
         })
