@@ -120,9 +120,7 @@ impl LogCore {
         let file = storage
             .open(&path, OpenMode::CreateNew)
             .map_err(Error::io("create", &path))?;
-        storage
-            .sync_dir(&self.dir)
-            .map_err(Error::io("sync", &self.dir))?;
+        self.sync_dir()?;
         self.options.hit(Point::SegmentCreated);
         let segment = Segment::new(first_seq, path, file);
         *self.cached_segment() = Some(segment.clone());

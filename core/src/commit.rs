@@ -33,6 +33,16 @@ const PATIENCE_IN_SYNCS: u32 = 8;
 impl LogCore {
     /// Blocks until every record through `seq` is durable.
     pub(crate) fn sync_to(&self, seq: u64) -> Result<()> {
+        let mut counted_on = false;
+        let synced = self.follow_or_lead(seq, &mut counted_on);
+        if counted_on {
+            self.hints().ring_both(); // Nobody else was woken to lead.
+        }
+        synced
+    }
+
+    /// Sets `counted_on` while this thread is the one who stayed awake to lead the next round.
+    fn follow_or_lead(&self, seq: u64, counted_on: &mut bool) -> Result<()> {
         let mut hints = self.hints();
         let mut watch = Watch::new();
         loop {
@@ -64,6 +74,7 @@ impl LogCore {
             if leader == 0 || left.is_zero() {
                 let token = new_token();
                 if hints.take_lead(leader, token) {
+                    *counted_on = false;
                     let led = if leader == 0 {
                         self.lead(&hints, seq)
                     } else {
@@ -83,7 +94,8 @@ impl LogCore {
                 // One of those who wait for the next round stays awake, so that the disk is never idle
                 // for as long as it takes to wake a process.
                 if !round.covers(seq) && hints.volunteer(round) {
-                    if !stay_awake(&hints, leader) {
+                    *counted_on = stay_awake(&hints, leader);
+                    if !*counted_on {
                         hints.withdraw();
                     }
                 } else {

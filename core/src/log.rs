@@ -334,6 +334,14 @@ impl LogCore {
         Ok(segment)
     }
 
+    /// Makes the names of the store's files durable.
+    pub(crate) fn sync_dir(&self) -> Result<()> {
+        let storage = self.options.storage.as_ref();
+        storage
+            .sync_dir(&self.dir)
+            .map_err(Error::io("sync", &self.dir))
+    }
+
     /// Whether this process has the segment open already.
     pub(crate) fn has_open(&self, first_seq: u64) -> bool {
         self.cached_segment()

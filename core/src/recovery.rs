@@ -129,6 +129,7 @@ impl LogCore {
             let Some(successor) = self.segment_if_there(next)? else {
                 break;
             };
+            self.sync_dir()?;
             segment = successor;
             tail = TailHint {
                 segment: next,
@@ -232,9 +233,7 @@ impl LogCore {
         synced?;
         // Whoever created the segment may have died before its name was durable.
         let storage = self.options.storage.as_ref();
-        storage
-            .sync_dir(&self.dir)
-            .map_err(Error::io("sync", &self.dir))?;
+        self.sync_dir()?;
         self.options.hit(Point::RecoverySynced);
         let tail = TailHint {
             segment: last,
@@ -368,9 +367,7 @@ impl LogCore {
         })?;
         file.sync_data().map_err(Error::io("sync", &path))?;
         storage.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
-        storage
-            .sync_dir(&self.dir)
-            .map_err(Error::io("sync", &self.dir))?;
+        self.sync_dir()?;
         Ok(path)
     }
 }
