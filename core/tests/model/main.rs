@@ -1,0 +1,249 @@
+//! Every state that the commit protocol can be in, with three writers.
+//!
+//! `protocol` is the code of `core/src` as steps between which anything may happen, `state` what they
+//! work on, `search` goes through all states, `power` asks what is left when the power goes.
+//!
+//! A state is looked at for the properties of [`Property`]. Memory is sequentially consistent here: the
+//! words are atomics, and where an order counts, the code asks for it. A record is one step, or half a one
+//! when its writer dies. Not part of the model: free space, writes that fail, a lock that is not got in
+//! time, damaged or deleted hints, logs that share no memory, several threads in a process.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that can't go on should panic"
+)]
+
+mod power;
+mod protocol;
+mod search;
+mod state;
+
+use protocol::{Bug, Model, Property, Told};
+use search::search;
+
+/// Three writers, one append each, that look again and again.
+const BASE: Model = Model {
+    records: 0,
+    appends: [1, 1, 1],
+    deaths: 0,
+    failures: 0,
+    told: Told::Each,
+    timeouts: true,
+    sleeps: false,
+    bug: None,
+};
+
+/// Followers that sleep, and nothing but the others to wake them.
+const SLEEPING: Model = Model {
+    sleeps: true,
+    timeouts: false,
+    ..BASE
+};
+
+fn holds(model: Model) {
+    match search(&model) {
+        Ok(report) => println!(
+            "{} states, {} moves, {} disks, {:.1} s: {model:?}",
+            report.states,
+            report.moves,
+            report.disks,
+            report.time.as_secs_f64()
+        ),
+        Err(found) => panic!(
+            "{model:?}\n{:?} after {} states:\n{}",
+            found.broken, found.states, found.trace
+        ),
+    }
+}
+
+fn is_caught(bug: Bug, property: Property, model: Model) {
+    let bug = Some(bug);
+    match search(&Model { bug, ..model }) {
+        Ok(report) => panic!("{bug:?} was not found in {} states", report.states),
+        Err(found) => {
+            println!("{bug:?}: {:?} after {} states", found.broken, found.states);
+            assert_eq!(found.broken.0, property, "{bug:?}\n{}", found.trace);
+        }
+    }
+}
+
+#[test]
+fn killed_writers_lose_nothing_and_hold_up_nobody() {
+    for records in 0..=2 {
+        let appends = [1, 1, 1];
+        for deaths in 1..=2 {
+            holds(Model {
+                records,
+                appends,
+                deaths,
+                ..BASE
+            });
+        }
+    }
+    holds(Model {
+        appends: [2, 2, 0],
+        deaths: 2,
+        ..BASE
+    });
+    holds(Model {
+        appends: [2, 1, 1],
+        deaths: 1,
+        ..BASE
+    });
+}
+
+#[test]
+#[ignore = "takes half a minute"]
+fn killed_writers_of_two_appends_each_lose_nothing_and_hold_up_nobody() {
+    holds(Model {
+        appends: [2, 2, 2],
+        deaths: 1,
+        ..BASE
+    });
+}
+
+#[test]
+fn nobody_sleeps_for_ever() {
+    for records in 0..=2 {
+        holds(Model {
+            records,
+            ..SLEEPING
+        });
+    }
+    holds(Model {
+        appends: [2, 2, 0],
+        ..SLEEPING
+    });
+}
+
+#[test]
+fn sleepers_with_patience_survive_a_killed_writer() {
+    let appends = [2, 2, 0];
+    holds(Model {
+        appends,
+        deaths: 1,
+        timeouts: true,
+        ..SLEEPING
+    });
+}
+
+#[test]
+fn nothing_is_acknowledged_that_a_failed_sync_has_lost() {
+    for records in 0..=2 {
+        for (deaths, failures) in [(0, 2), (1, 1)] {
+            holds(Model {
+                records,
+                deaths,
+                failures,
+                ..BASE
+            });
+        }
+    }
+    for (deaths, failures) in [(0, 2), (1, 2)] {
+        holds(Model {
+            appends: [2, 2, 0],
+            deaths,
+            failures,
+            ..BASE
+        });
+    }
+}
+
+#[test]
+fn mistakes_in_the_order_of_steps_are_caught() {
+    let full = Model { records: 1, ..BASE };
+    let killed = Model { deaths: 1, ..full };
+    is_caught(Bug::TailLoadedAfterSync, Property::Watermark, full);
+    is_caught(Bug::SegmentLoadedBeforeTail, Property::Watermark, full);
+    is_caught(Bug::CommitBeforeSync, Property::Watermark, full);
+    is_caught(Bug::CommitIsAStore, Property::Watermark, full);
+    is_caught(Bug::AcknowledgedBeforeSync, Property::Acknowledged, full);
+    is_caught(Bug::PublishedBeforeWrite, Property::Readable, full);
+    is_caught(Bug::AppendWithoutLock, Property::OneHolder, full);
+    is_caught(Bug::TornTailStays, Property::Gapless, killed);
+    is_caught(Bug::RotationWithoutSync, Property::Watermark, full);
+    is_caught(Bug::RotationOnlyCreates, Property::Recoverable, full);
+    let two_before = Model { deaths: 1, ..BASE };
+    is_caught(
+        Bug::RotationPublishedBeforeCommit,
+        Property::Progress,
+        two_before,
+    );
+    is_caught(Bug::RotationStaysEven, Property::Progress, killed);
+    is_caught(Bug::RebuildWithoutDirSync, Property::Watermark, killed);
+}
+
+#[test]
+fn lost_wakes_are_caught() {
+    let two = Model {
+        appends: [2, 2, 0],
+        ..SLEEPING
+    };
+    is_caught(Bug::BellsLoadedLate, Property::Progress, two);
+    is_caught(Bug::SleeperNotMarked, Property::Progress, two);
+    is_caught(Bug::VolunteerSleeps, Property::Progress, two);
+    is_caught(Bug::MarkNotLookedAtAgain, Property::Progress, two);
+    is_caught(Bug::NoRing, Property::Progress, two);
+    is_caught(Bug::NobodyWokenToLead, Property::Progress, two);
+    is_caught(Bug::RingBeforeLeave, Property::Progress, two);
+    is_caught(Bug::BellBeforeMark, Property::Progress, SLEEPING);
+    is_caught(Bug::VolunteerLeaves, Property::Progress, SLEEPING);
+    is_caught(Bug::RotationDoesNotRing, Property::Progress, SLEEPING);
+}
+
+#[test]
+fn trust_after_a_failed_sync_is_caught() {
+    let fails = Model {
+        records: 1,
+        failures: 1,
+        ..BASE
+    };
+    let twice = Model {
+        appends: [2, 1, 1],
+        ..fails
+    };
+    is_caught(Bug::FailedSyncTriedAgain, Property::Watermark, fails);
+    is_caught(Bug::RebuildWithoutWriting, Property::Watermark, fails);
+    is_caught(Bug::OpenTrusts, Property::Watermark, fails);
+    is_caught(Bug::FailureNotMarked, Property::Watermark, twice);
+    is_caught(Bug::RotationFailureNotMarked, Property::Watermark, twice);
+    is_caught(Bug::TakeoverFailureNotMarked, Property::Watermark, twice);
+}
+
+/// Where the system tells only one of those who have the file open, no order of steps helps.
+#[test]
+fn a_system_that_hides_a_failure_from_others_is_caught() {
+    let hides = Model {
+        records: 1,
+        failures: 1,
+        told: Told::One,
+        ..BASE
+    };
+    let found = search(&hides).unwrap_err();
+    assert_eq!(found.broken.0, Property::Watermark, "{}", found.trace);
+}
+
+#[test]
+fn two_leaders_are_no_mistake() {
+    let bug = Some(Bug::LeaveIsAStore);
+    holds(Model {
+        records: 1,
+        deaths: 1,
+        bug,
+        ..BASE
+    });
+    holds(Model {
+        records: 1,
+        failures: 2,
+        bug,
+        ..BASE
+    });
+    let bug = Some(Bug::TakeoverOnlySyncs);
+    holds(Model {
+        records: 1,
+        deaths: 1,
+        failures: 1,
+        bug,
+        ..BASE
+    });
+}
