@@ -9,6 +9,7 @@ mod append;
 mod bad_input;
 mod classify;
 mod commit;
+mod directory;
 mod golden;
 mod processes;
 mod recover;
