@@ -157,37 +157,13 @@ impl Model {
     }
 
     /// All that can happen next.
-    ///
-    /// Where a writer's next step touches only what nobody but it can see or change, as the holder of
-    /// `lock`, then that step and its death are all that is tried: the steps of the others do the same
-    /// before and after it, and no property tells the difference.
     pub(crate) fn moves(&self, state: &State, moves: &mut Vec<Move>) {
         moves.clear();
-        if let Some(who) = (0..WRITERS).find(|who| self.is_private(state, *who)) {
-            self.moves_of(state, who, moves);
-            return;
-        }
         for who in 0..WRITERS {
             // Two writers in the same situation lead to the same states.
             if who == 0 || state.writers[who] != state.writers[who - 1] {
                 self.moves_of(state, who, moves);
             }
-        }
-    }
-
-    fn is_private(&self, state: &State, who: usize) -> bool {
-        match state.writers[who].step {
-            Step::PublishOdd
-            | Step::PublishLast
-            | Step::PublishOffset
-            | Step::PublishEven
-            | Step::RotateOdd => true,
-            Step::PublishSegment => state.segment + 1 == state.segments,
-            // Here the mark is never set, and which files are open does not matter.
-            Step::SettlePoison | Step::SettleTail | Step::RebuildPoison | Step::LoadPoison => {
-                self.failures == 0
-            }
-            _ => false,
         }
     }
 
