@@ -232,7 +232,6 @@ impl LogCore {
         }
         synced?;
         // Whoever created the segment may have died before its name was durable.
-        let storage = self.options.storage.as_ref();
         self.sync_dir()?;
         self.options.hit(Point::RecoverySynced);
         let tail = TailHint {

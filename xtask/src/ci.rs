@@ -66,6 +66,18 @@ pub(crate) fn run() -> Result<(), Failure> {
         "documentation",
         cargo::command(&doc).env("RUSTDOCFLAGS", "-D warnings"),
     )?;
+    // The states that take too long without optimisation.
+    let model = [
+        "test",
+        "--quiet",
+        "--release",
+        "--package",
+        "strand-core",
+        "--test",
+        "model",
+    ];
+    let mut model = cargo::command(&model);
+    step("model", model.args(["--", "--ignored"]))?;
     let building = Instant::now();
     let harness = cargo::build_harness()?;
     passed("build the harness", building);

@@ -47,7 +47,6 @@ impl Storage for Directories {
 }
 
 #[test]
-#[ignore = "fails until `rebuild` syncs the directory"]
 fn a_segment_whose_creation_was_interrupted_is_named_durably_before_a_record_in_it_is_acknowledged()
 {
     let dir = tempfile::tempdir().unwrap();

@@ -25,8 +25,8 @@ pub(crate) enum Property {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Broken(pub(crate) Property, pub(crate) &'static str);
 
-/// A mistake that the protocol could contain. Those of which it says so are in `core/src`, at the time of
-/// writing; the model is the protocol without them.
+/// A mistake that the protocol could contain. Those that say so were in `core/src` until this search found
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
     // What a leader does.
@@ -47,7 +47,7 @@ pub(crate) enum Bug {
     RotationPublishedBeforeCommit,
     /// The successor is created while the generation is even.
     RotationStaysEven,
-    /// A segment whose creator died, or failed, before it synced the directory is appended to. In `core/src`.
+    /// A segment whose creator died, or failed, before it synced the directory is appended to. It was in `core/src`.
     RebuildWithoutDirSync,
     // How followers wait.
     /// The bells are looked at only before sleeping, not before the state that decides to.
@@ -56,8 +56,8 @@ pub(crate) enum Bug {
     /// The mark of sleepers is taken back after the bell has rung: it may be that of one who sleeps until
     /// the next.
     BellBeforeMark,
-    /// The mark is taken back before the bell rings, and who sets it between the two is forgotten. In
-    /// `core/src`.
+    /// The mark is taken back before the bell rings, and who sets it between the two is forgotten. It
+    /// was in `core/src`.
     MarkNotLookedAtAgain,
     RingBeforeLeave,
     NoRing,
@@ -65,20 +65,20 @@ pub(crate) enum Bug {
     NobodyWokenToLead,
     /// Who has stayed awake for long enough, and sleeps, is still counted on to lead.
     VolunteerSleeps,
-    /// Who stayed awake to lead, but is done without leading, wakes nobody. In `core/src`.
+    /// Who stayed awake to lead, but is done without leading, wakes nobody. It was in `core/src`.
     VolunteerLeaves,
     /// A rotation raises the watermark, and wakes nobody: the one who is woken to lead has nothing left to
-    /// do, and the others sleep on. In `core/src`.
+    /// do, and the others sleep on. It was in `core/src`.
     RotationDoesNotRing,
     // What happens after a failed sync.
     FailedSyncTriedAgain,
     RebuildWithoutWriting,
     FailureNotMarked,
     RotationFailureNotMarked,
-    /// In `core/src`.
+    /// It was in `core/src`.
     TakeoverFailureNotMarked,
     /// Who opens a segment does not write again what is above the watermark, though the kernel tells a file
-    /// nothing of what failed before it was opened. In `core/src`.
+    /// nothing of what failed before it was opened. It was in `core/src`.
     OpenTrusts,
     /// Not a mistake, unless the last one is made.
     TakeoverOnlySyncs,
