@@ -356,13 +356,17 @@ impl LogCore {
 
 fn memory_can_be_shared(dir: &Path, options: &Options) -> Result<bool> {
     let filesystem = filesystem_of(dir).map_err(Error::io("examine", dir))?;
-    match filesystem.kind {
-        FilesystemKind::Local => Ok(options.share_memory),
-        _ if options.allow_unsafe_filesystem => Ok(false),
-        _ => Err(Error::UnsafeFilesystem {
-            path: dir.to_owned(),
-            filesystem,
-        }),
+    shares_memory(filesystem.kind, options).ok_or_else(|| Error::UnsafeFilesystem {
+        path: dir.to_owned(),
+        filesystem,
+    })
+}
+
+/// Whether a store on such a filesystem shares memory between processes; `None` to refuse it.
+fn shares_memory(kind: FilesystemKind, options: &Options) -> Option<bool> {
+    match kind {
+        FilesystemKind::Local => Some(options.share_memory),
+        _ => options.allow_unsafe_filesystem.then_some(false),
     }
 }
 
@@ -433,5 +437,23 @@ fn done_but_held(error: LockError, dir: &Path) -> Error {
         path: dir.to_owned(),
         outcome: Outcome::Unknown,
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filesystems_that_others_reach_are_refused_unless_the_caller_insists() {
+        let careful = Options::default();
+        let insists = Options::default().allow_unsafe_filesystem(true);
+        assert_eq!(shares_memory(FilesystemKind::Local, &careful), Some(true));
+        for kind in [FilesystemKind::Network, FilesystemKind::UnknownFuse] {
+            assert_eq!(shares_memory(kind, &careful), None);
+            assert_eq!(shares_memory(kind, &insists), Some(false));
+        }
+        let alone = Options::default().share_memory(false);
+        assert_eq!(shares_memory(FilesystemKind::Local, &alone), Some(false));
     }
 }
