@@ -317,7 +317,7 @@ mod filesystem {
             let table = "\
 21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 36 21 0:31 / /home rw shared:2 master:1 - fuse.sshfs host:/ rw
-37 21 0:32 / /home/my\\040disk rw - fuseblk /dev/sdb1 rw
+37 21 0:32 / /mnt/my\\040disk rw - fuseblk /dev/sdb1 rw
 38 21 0:33 / /srv rw - nfs4 host:/srv rw
 39 38 0:34 / /srv rw - fuse.mergerfs a:b rw
 not a mount
@@ -326,7 +326,7 @@ not a mount
             assert_eq!(mounted_as("/etc"), "ext4");
             assert_eq!(mounted_as("/home"), "fuse.sshfs");
             assert_eq!(mounted_as("/homestead"), "ext4");
-            assert_eq!(mounted_as("/home/my disk/x"), "fuseblk");
+            assert_eq!(mounted_as("/mnt/my disk/x"), "fuseblk");
             assert_eq!(mounted_as("/srv/x"), "fuse.mergerfs");
         }
     }
