@@ -103,10 +103,7 @@ impl LogCore {
             0 => full.file.sync_data().map_err(Error::io("sync", &full.path)),
             _ => sync_doubtful(full, tail.offset, tail.seq, hints.committed().unwrap_or(0)),
         };
-        if synced.is_err() {
-            hints.poison(tail.seq);
-        }
-        synced?;
+        hints.poison_unless_synced(tail.seq, synced)?;
         hints.commit(tail.seq);
         hints.ring_both();
         self.options.hit(Point::RotationSynced);

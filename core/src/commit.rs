@@ -130,13 +130,8 @@ impl LogCore {
         let round = hints.begin_round(through);
         self.options.hit(Point::BeforeSync);
         let started = Instant::now();
-        if let Err(error) = file.sync_data() {
-            hints.poison(through); // I7
-            return Err(Error::DurabilityUnknown {
-                seq,
-                reason: error.to_string(),
-            });
-        }
+        let synced = hints.poison_unless_synced(through, file.sync_data());
+        synced.map_err(|error| unknown(seq, &error))?;
         let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.options.hit(Point::AfterSync);
         hints.commit(through);
@@ -148,11 +143,8 @@ impl LogCore {
     /// Syncs while holding the lock, which everybody else waits for.
     pub(crate) fn sync_locked(&self, seq: u64) -> Result<()> {
         let (hints, tail, segment) = self.tail_under_lock()?;
-        segment.file.sync_data().map_err(|error| {
-            hints.poison(tail.seq); // I7
-            let reason = error.to_string();
-            Error::DurabilityUnknown { seq, reason }
-        })?;
+        let synced = hints.poison_unless_synced(tail.seq, segment.file.sync_data());
+        synced.map_err(|error| unknown(seq, &error))?;
         hints.commit(tail.seq);
         Ok(())
     }
@@ -161,6 +153,12 @@ impl LogCore {
     fn mend(&self) -> Result<Arc<Hints>> {
         self.locked(|| self.tail_under_lock().map(|(hints, ..)| hints))
     }
+}
+
+/// What a record is after its sync failed.
+fn unknown(seq: u64, error: &std::io::Error) -> Error {
+    let reason = error.to_string();
+    Error::DurabilityUnknown { seq, reason }
 }
 
 /// Waits for the end of a leader's work without sleeping, but giving way to whoever has work to do;

@@ -331,9 +331,13 @@ impl Hints {
             .fetch_max(seal(word::COMMITTED, seq), Ordering::AcqRel);
     }
 
-    /// Marks the records through `seq` as doubtful: their sync failed. Everybody sees it.
-    pub(crate) fn poison(&self, seq: u64) {
-        self.set(word::POISON, seq + 1);
+    /// Marks the records through `seq` as doubtful if their sync failed, and passes the result on.
+    /// Everybody sees it, and nobody acknowledges them before they are written again. // I7
+    pub(crate) fn poison_unless_synced<E>(&self, seq: u64, synced: Result<(), E>) -> Result<(), E> {
+        if synced.is_err() {
+            self.set(word::POISON, seq + 1);
+        }
+        synced
     }
 
     /// The highest record whose sync failed, if one did and nobody has mended it.

@@ -9,11 +9,11 @@ use std::{
 use strand_lock::{FileLock, FilesystemKind, LockError, filesystem_of};
 
 use crate::{
-    CorruptReason, Durability, Error, InvalidEvent, IssueEvent, Options, Outcome, Payload, Point,
-    Records, Result, StorageFile,
+    Durability, Error, InvalidEvent, IssueEvent, Options, Outcome, Payload, Point, Records, Result,
+    StorageFile,
     format::{EncodedPayload, RECORD_BYTES_MAX, segment_name},
     hints::Hints,
-    manifest::{MANIFEST, Manifest},
+    manifest::{Manifest, manifest_missing},
     reader::require_directory,
     records::{End, RawRecords, segments},
     recovery::Recovery,
@@ -394,14 +394,6 @@ fn create_store(dir: &Path, options: &Options) -> Result<Manifest> {
     storage.sync_dir(dir).map_err(Error::io("sync", dir))?;
     manifest.write(storage, dir)?;
     Ok(manifest)
-}
-
-fn manifest_missing(dir: &Path) -> Error {
-    Error::Corrupt {
-        path: dir.join(MANIFEST),
-        offset: 0,
-        reason: CorruptReason::ManifestMissing,
-    }
 }
 
 fn not_writable(error: LockError) -> Error {

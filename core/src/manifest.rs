@@ -16,7 +16,7 @@ use crate::{
     storage::{OpenMode, Storage, read_full, write_full},
 };
 
-pub(crate) const MANIFEST: &str = "MANIFEST";
+const MANIFEST: &str = "MANIFEST";
 const MANIFEST_NEW: &str = "MANIFEST.new";
 const MANIFEST_BYTES_MAX: usize = 64 << 10;
 
@@ -122,5 +122,14 @@ impl Manifest {
             .rename(&new, &path)
             .map_err(Error::io("rename", &new))?;
         storage.sync_dir(dir).map_err(Error::io("sync", dir))
+    }
+}
+
+/// Log files without the manifest that names them.
+pub(crate) fn manifest_missing(dir: &Path) -> Error {
+    Error::Corrupt {
+        path: dir.join(MANIFEST),
+        offset: 0,
+        reason: CorruptReason::ManifestMissing,
     }
 }

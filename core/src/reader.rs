@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::{
-    CorruptReason, Error, IssueEvent, Payload, Records, Result, Storage,
+    Error, IssueEvent, Payload, Records, Result, Storage,
     hints::CommittedView,
-    manifest::{MANIFEST, Manifest},
+    manifest::{Manifest, manifest_missing},
     records::{End, RawRecords, segments},
     storage::Disk,
 };
@@ -60,12 +60,7 @@ impl<P: Payload> Reader<P> {
                     path: dir.to_owned(),
                 }
             } else {
-                let reason = CorruptReason::ManifestMissing;
-                Error::Corrupt {
-                    path: dir.join(MANIFEST),
-                    offset: 0,
-                    reason,
-                }
+                manifest_missing(dir)
             });
         };
         let committed = CommittedView::open(dir, manifest.origin());

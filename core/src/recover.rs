@@ -9,7 +9,7 @@ use memchr::memchr;
 
 use crate::{
     CorruptReason,
-    format::{Header, Line, RECORD_START},
+    format::{Line, RECORD_START},
 };
 
 /// What the end of a segment is.
@@ -102,11 +102,11 @@ impl Scan {
         }
     }
 
-    /// Takes the next line with its newline, if it has one. Answers the header of a good record in its place.
-    pub(crate) fn line(&mut self, line: &[u8], offset: u64) -> Option<Header> {
+    /// Takes the next line with its newline, if it has one.
+    pub(crate) fn line(&mut self, line: &[u8], offset: u64) {
         let text = line.strip_suffix(b"\n");
         if text.is_some_and(<[u8]>::is_empty) {
-            return None;
+            return;
         }
         let end = offset + line.len() as u64;
         self.content_len = end;
@@ -121,7 +121,7 @@ impl Scan {
         };
         self.synced_seq = self.synced_seq.max(synced.unwrap_or(0));
         if self.bad.is_some() {
-            return None;
+            return;
         }
         let expected = self.next_seq;
         match parsed {
@@ -129,19 +129,14 @@ impl Scan {
                 self.next_seq += 1;
                 self.last_offset = offset;
                 self.valid_len = end;
-                Some(header)
             }
             Ok(Line { header, .. }) => {
                 self.bad = Some(CorruptReason::Sequence {
                     expected,
                     found: header.seq,
                 });
-                None
             }
-            Err(reason) => {
-                self.bad = Some(reason);
-                None
-            }
+            Err(reason) => self.bad = Some(reason),
         }
     }
 
@@ -150,11 +145,16 @@ impl Scan {
         self.synced_seq
     }
 
+    /// The last good record's number; that before the first when there is none.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.next_seq - 1
+    }
+
     /// The decision, when there are no more lines.
-    pub(crate) fn tail(self, durable_seq: u64) -> Tail {
+    pub(crate) fn tail(&self, durable_seq: u64) -> Tail {
         let durable_seq = durable_seq.max(self.synced_seq);
         let lost = self.next_seq <= durable_seq;
-        match self.bad {
+        match self.bad.clone() {
             None if !lost => Tail::Clean,
             None => Tail::Corrupt {
                 offset: self.valid_len,

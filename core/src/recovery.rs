@@ -167,27 +167,20 @@ impl LogCore {
         report: &mut Recovery,
     ) -> Result<TailHint> {
         self.options.hit(Point::RecoveryStarted);
-        let mut scan = Scan::new(tail.seq + 1, tail.offset);
-        scan_file(segment, &mut scan, tail.offset)?;
-        let end = ScanEnd::of(&scan);
-        self.act(
-            scan.tail(hints.committed().unwrap_or(0)),
-            &end,
-            segment,
-            report,
-        )?;
-        let adopted = end.last_seq - tail.seq;
+        let scan = scan_file(segment, tail.seq + 1, tail.offset)?;
+        self.act(&scan, hints.committed().unwrap_or(0), segment, report)?;
+        let adopted = scan.last_seq() - tail.seq;
         if adopted == 0 {
             return Ok(tail);
         }
         report.adopted += adopted;
         if hints.is_shared() {
-            write_again(segment, tail.offset, end.valid_len)?;
+            write_again(segment, tail.offset, scan.valid_len)?;
         }
         let tail = TailHint {
-            seq: end.last_seq,
-            last_offset: end.last_offset,
-            offset: end.valid_len,
+            seq: scan.last_seq(),
+            last_offset: scan.last_offset,
+            offset: scan.valid_len,
             ..tail
         };
         hints.publish_tail(tail);
@@ -203,42 +196,26 @@ impl LogCore {
         *self.cached_segment() = None;
         let all = segments(self.options.storage.as_ref(), &self.dir)?;
         let Some(&last) = all.last().filter(|last| **last >= self.manifest.first_seq) else {
-            let (from_seq, path) = (
-                self.manifest.first_seq,
-                self.dir.join(segment_name(self.manifest.first_seq)),
-            );
-            let reason = CorruptReason::Missing {
-                from_seq,
-                through_seq: known_seq.max(from_seq),
-            };
-            return Err(Error::Corrupt {
-                path,
-                offset: 0,
-                reason,
-            });
+            return Err(self.first_segment_missing(known_seq.max(self.manifest.first_seq)));
         };
         let segment = self.segment(last)?;
-        let mut scan = Scan::new(last, 0);
-        scan_file(&segment, &mut scan, 0)?;
-        let end = ScanEnd::of(&scan);
+        let scan = scan_file(&segment, last, 0)?;
+        let last_seq = scan.last_seq();
         let durable_seq = known_seq.max(scan.synced_seq());
-        if end.last_seq < last && last > self.manifest.first_seq {
+        if last_seq < last && last > self.manifest.first_seq {
             self.require_whole_before(&all, last)?;
         }
-        self.act(scan.tail(known_seq), &end, &segment, report)?;
-        let synced = sync_doubtful(&segment, end.valid_len, end.last_seq, durable_seq);
-        if synced.is_err() {
-            hints.poison(end.last_seq); // I7
-        }
-        synced?;
+        self.act(&scan, known_seq, &segment, report)?;
+        let synced = sync_doubtful(&segment, scan.valid_len, last_seq, durable_seq);
+        hints.poison_unless_synced(last_seq, synced)?;
         // Whoever created the segment may have died before its name was durable.
         self.sync_dir()?;
         self.options.hit(Point::RecoverySynced);
         let tail = TailHint {
             segment: last,
-            seq: end.last_seq,
-            last_offset: end.last_offset,
-            offset: end.valid_len,
+            seq: last_seq,
+            last_offset: scan.last_offset,
+            offset: scan.valid_len,
         };
         hints.rebuild(tail);
         Ok((Arc::clone(hints), tail, segment))
@@ -251,10 +228,7 @@ impl LogCore {
             let (hints, tail, segment) = self.tail_under_lock()?;
             let committed = hints.committed().unwrap_or(0);
             let synced = sync_doubtful(&segment, tail.offset, tail.seq, committed);
-            if synced.is_err() {
-                hints.poison(tail.seq); // I7
-            }
-            synced?;
+            hints.poison_unless_synced(tail.seq, synced)?;
             hints.commit(tail.seq);
             Ok(())
         })
@@ -263,16 +237,7 @@ impl LogCore {
     /// An empty last segment says nothing of the record before it, so its predecessor must be whole.
     fn require_whole_before(&self, all: &[u64], last: u64) -> Result<()> {
         let Some(&previous) = all.iter().rev().find(|first| **first < last) else {
-            let path = self.dir.join(segment_name(self.manifest.first_seq));
-            let reason = CorruptReason::Missing {
-                from_seq: self.manifest.first_seq,
-                through_seq: last - 1,
-            };
-            return Err(Error::Corrupt {
-                path,
-                offset: 0,
-                reason,
-            });
+            return Err(self.first_segment_missing(last - 1));
         };
         let path = self.dir.join(segment_name(previous));
         let file = self
@@ -281,8 +246,7 @@ impl LogCore {
             .open(&path, OpenMode::Read)
             .map_err(Error::io("open", &path))?;
         let segment = Segment::new(previous, path, file);
-        let mut scan = Scan::new(previous, 0);
-        scan_file(&segment, &mut scan, 0)?;
+        let scan = scan_file(&segment, previous, 0)?;
         let (next_seq, offset) = (scan.next_seq, scan.valid_len);
         let reason = match scan.tail(last - 1) {
             Tail::Clean if next_seq == last => return Ok(()),
@@ -305,15 +269,29 @@ impl LogCore {
         })
     }
 
+    fn first_segment_missing(&self, through_seq: u64) -> Error {
+        let from_seq = self.manifest.first_seq;
+        let path = self.dir.join(segment_name(from_seq));
+        let reason = CorruptReason::Missing {
+            from_seq,
+            through_seq,
+        };
+        Error::Corrupt {
+            path,
+            offset: 0,
+            reason,
+        }
+    }
+
     /// Acts on the decision: nothing, or quarantine and cut, or refuse.
     fn act(
         &self,
-        tail: Tail,
-        end: &ScanEnd,
+        scan: &Scan,
+        durable_seq: u64,
         segment: &Segment,
         report: &mut Recovery,
     ) -> Result<()> {
-        match tail {
+        match scan.tail(durable_seq) {
             Tail::Clean => Ok(()),
             Tail::Corrupt { offset, reason } => Err(Error::Corrupt {
                 path: segment.path.clone(),
@@ -321,8 +299,8 @@ impl LogCore {
                 reason,
             }),
             Tail::Torn { valid_len } => {
-                report.cut_bytes += end.content_len - valid_len;
-                report.quarantined = Some(self.quarantine(segment, valid_len, end.content_len)?);
+                report.cut_bytes += scan.content_len - valid_len;
+                report.quarantined = Some(self.quarantine(segment, valid_len, scan.content_len)?);
                 self.options.hit(Point::Quarantined);
                 segment
                     .file
@@ -371,33 +349,9 @@ impl LogCore {
     }
 }
 
-/// What is needed of a scan after its decision.
-struct ScanEnd {
-    last_seq: u64,
-    last_offset: u64,
-    valid_len: u64,
-    content_len: u64,
-}
-
-impl ScanEnd {
-    fn of(scan: &Scan) -> Self {
-        let Scan {
-            next_seq,
-            last_offset,
-            valid_len,
-            content_len,
-            ..
-        } = *scan;
-        Self {
-            last_seq: next_seq - 1,
-            last_offset,
-            valid_len,
-            content_len,
-        }
-    }
-}
-
-fn scan_file(segment: &Segment, scan: &mut Scan, from: u64) -> Result<()> {
+/// Scans a segment from a place on, where the record `first_seq` should be.
+fn scan_file(segment: &Segment, first_seq: u64, from: u64) -> Result<Scan> {
+    let mut scan = Scan::new(first_seq, from);
     let mut lines = Lines::default();
     lines.restart(from);
     while let Some(span) = lines
@@ -406,7 +360,7 @@ fn scan_file(segment: &Segment, scan: &mut Scan, from: u64) -> Result<()> {
     {
         scan.line(lines.text(span), span.offset);
     }
-    Ok(())
+    Ok(scan)
 }
 
 /// Looks at the byte before the tail and the one behind it.
