@@ -121,12 +121,14 @@ struct State {
     fail_next_sync: bool,
     write_next_only: Option<usize>,
     fail_set_len: bool,
+    fail_sync_dir: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
     Write { offset: u64, len: usize },
     Sync,
+    SyncDir,
     At(Point),
 }
 
@@ -146,6 +148,10 @@ impl Recorder {
 
     pub(crate) fn fail_set_len(&self, fail: bool) {
         self.0.lock().unwrap().fail_set_len = fail;
+    }
+
+    pub(crate) fn fail_sync_dir(&self, fail: bool) {
+        self.0.lock().unwrap().fail_sync_dir = fail;
     }
 
     fn note(&self, call: Call) {
@@ -188,7 +194,12 @@ impl Storage for Recorder {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        Disk.sync_dir(dir)
+        if self.0.lock().unwrap().fail_sync_dir {
+            return Err(io::Error::other("the sync of a directory was told to fail"));
+        }
+        Disk.sync_dir(dir)?;
+        self.note(Call::SyncDir);
+        Ok(())
     }
 }
 
