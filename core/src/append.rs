@@ -9,14 +9,22 @@ use crate::{
     format::{EncodedPayload, Header, SEQ_MAX, segment_name},
     hints::{Hints, SHM, TailHint},
     log::{LogCore, Segment},
-    recovery::sync_doubtful,
+    recovery::{Settled, sync_doubtful},
     storage::{OpenMode, write_full},
 };
 
 impl LogCore {
     /// Writes one record behind the tail and publishes it; returns its number. The caller holds the lock.
     pub(crate) fn append_locked(&self, payload: &EncodedPayload) -> Result<u64> {
-        let (hints, mut tail, mut segment) = self.tail_under_lock()?;
+        self.append_behind(self.tail_under_lock()?, payload)
+    }
+
+    /// As [`LogCore::append_locked`], behind a tail that was looked at under the same lock.
+    pub(crate) fn append_behind(
+        &self,
+        (hints, mut tail, mut segment): Settled,
+        payload: &EncodedPayload,
+    ) -> Result<u64> {
         if tail.offset >= self.options.segment_bytes_max {
             (tail, segment) = self.rotate(&hints, tail, &segment)?;
         }
@@ -77,6 +85,16 @@ impl LogCore {
             len += segment.file.write_at(&space, len).unwrap_or(0) as u64;
         }
         segment.len_bytes.store(len, Ordering::Relaxed);
+    }
+
+    /// Begins a new segment, unless the present one is empty; answers the last record before it.
+    /// The caller holds the lock.
+    pub(crate) fn rotate_locked(&self) -> Result<u64> {
+        let (hints, tail, segment) = self.tail_under_lock()?;
+        if tail.offset > 0 {
+            self.rotate(&hints, tail, &segment)?;
+        }
+        Ok(tail.seq)
     }
 
     /// Clears the page that others may share while this process does not: it would have them go on in

@@ -2,6 +2,8 @@ use std::{fmt, io, path::PathBuf};
 
 use strand_lock::{Filesystem, LockError};
 
+use crate::Issue;
+
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -98,6 +100,46 @@ pub enum Error {
         /// The most that is allowed.
         max: u64,
     },
+    /// The record that was asked for is folded into a snapshot, and its segment is gone. Begin with
+    /// [`crate::Snapshot::open`], and go on behind the record that it reflects.
+    #[error(
+        "record {from_seq} is compacted away; load {} and go on with record {}",
+        snapshot.display(), snapshot_seq + 1
+    )]
+    Compacted {
+        /// The record that was asked for.
+        from_seq: u64,
+        /// The last record that the snapshot reflects.
+        snapshot_seq: u64,
+        /// The snapshot's file.
+        snapshot: PathBuf,
+    },
+    /// A condition did not hold: the issue was changed, or claimed, in the meantime. Nothing was written.
+    #[error("{}", version_mismatch(id, *expected, *found))]
+    VersionMismatch {
+        /// The issue's id.
+        id: String,
+        /// The version that was asked for; `None` for a claim.
+        expected: Option<u64>,
+        /// The present version; `None` when there never was such an issue.
+        found: Option<u64>,
+        /// The issue as it is; `None` when it is not there.
+        issue: Option<Box<Issue>>,
+    },
+    /// There is an issue with this id already. Nothing was written.
+    #[error("there is an issue {id:?} already (version {version})")]
+    AlreadyExists {
+        /// The id.
+        id: String,
+        /// The issue's version.
+        version: u64,
+    },
+    /// There is no issue with this id. Nothing was written.
+    #[error("there is no issue {id:?}")]
+    NoSuchIssue {
+        /// The id.
+        id: String,
+    },
     /// A sync failed, so the record is in the log but may not survive a loss of power. It is not
     /// acknowledged; it may be seen later, whole, or never. The next append writes the doubtful
     /// records again before it adds its own.
@@ -136,6 +178,15 @@ impl Error {
         matches!(self, Self::Lock(error) if error.is_contention())
     }
 
+    /// True when the store is as it should be, but not as the caller expected: another was faster.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(
+            self,
+            Self::VersionMismatch { .. } | Self::AlreadyExists { .. } | Self::NoSuchIssue { .. }
+        )
+    }
+
     pub(crate) fn io(op: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io {
@@ -144,6 +195,19 @@ impl Error {
             outcome: Outcome::Rejected,
             source,
         }
+    }
+}
+
+fn version_mismatch(id: &str, expected: Option<u64>, found: Option<u64>) -> String {
+    let found = found.map_or_else(
+        || "unknown".to_owned(),
+        |found| format!("at version {found}"),
+    );
+    match expected {
+        Some(expected) => {
+            format!("issue {id:?} is {found}, not at {expected}; look at it again and decide anew")
+        }
+        None => format!("issue {id:?} can't be claimed: it is {found}, not open or not free"),
     }
 }
 
@@ -188,6 +252,11 @@ pub enum CorruptReason {
     },
     /// Log files exist, but no manifest that names them.
     ManifestMissing,
+    /// The file is not the snapshot that the manifest names.
+    Snapshot {
+        /// What is wrong with it.
+        message: String,
+    },
 }
 
 impl CorruptReason {
@@ -228,7 +297,7 @@ impl fmt::Display for CorruptReason {
             Self::Payload { message } => {
                 write!(f, "the record is whole, but is no event: {message}")
             }
-            Self::Manifest { message } => write!(f, "{message}"),
+            Self::Manifest { message } | Self::Snapshot { message } => write!(f, "{message}"),
             Self::ManifestMissing => write!(f, "there are log files but no MANIFEST"),
         }
     }
@@ -241,7 +310,10 @@ pub enum InvalidEvent {
     /// The id is empty.
     #[error("the id is empty")]
     EmptyId,
-    /// The id or title is longer than allowed.
+    /// The idempotency key is empty.
+    #[error("the idempotency key is empty")]
+    EmptyKey,
+    /// The id, title or key is longer than allowed.
     #[error("the {field} has {bytes} bytes, and {max} are the most")]
     TooLong {
         /// Which field.
@@ -275,6 +347,15 @@ pub enum InvalidEvent {
     NotAnObject {
         /// What the parser said.
         message: String,
+    },
+    /// Only a patch has a `patch`, and every patch has one.
+    #[error("`op` patch and the member `patch` go together")]
+    PatchMismatch,
+    /// A patch changes an array, but the field is none.
+    #[error("the issue's {field} is no array")]
+    NotAnArray {
+        /// Which field.
+        field: String,
     },
     /// A batch without events has no meaning.
     #[error("the batch is empty")]

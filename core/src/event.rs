@@ -7,7 +7,13 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::{InvalidEvent, Issue, Payload, issue::validate_id};
+use crate::{
+    InvalidEvent, Issue, Patch, Payload,
+    issue::{at_most, validate_id},
+};
+
+/// The longest idempotency key, in bytes.
+pub const KEY_BYTES_MAX: usize = 256;
 
 /// What happened to an issue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,6 +34,8 @@ pub enum Op {
     SetBlocked,
     /// It waits no more.
     UnsetBlocked,
+    /// Some of its fields were changed; see [`Patch`].
+    Patch,
 }
 
 /// One event in an issue's life: the payload that this crate brings along.
@@ -44,6 +52,10 @@ pub struct IssueEvent {
     pub id: String,
     /// The issue after the event, where the event carries it.
     pub data: Option<Issue>,
+    /// What changed; only with [`Op::Patch`].
+    pub patch: Option<Patch>,
+    /// The idempotency key of the append: see [`crate::Batch::key`]. In a batch the first event has it.
+    pub key: Option<String>,
     /// Further members, in their order, each value as it was written.
     pub extra: Vec<(String, Box<RawValue>)>,
 }
@@ -55,6 +67,8 @@ impl IssueEvent {
             op,
             id,
             data,
+            patch: None,
+            key: None,
             extra: Vec::new(),
         }
     }
@@ -95,6 +109,25 @@ impl IssueEvent {
         Self::of(Op::SetBlocked, id.into(), ts, None)
     }
 
+    /// Some fields of the issue are changed.
+    #[must_use]
+    pub fn patch(id: impl Into<String>, patch: Patch, ts: i64) -> Self {
+        Self {
+            patch: Some(patch),
+            ..Self::of(Op::Patch, id.into(), ts, None)
+        }
+    }
+
+    /// The same event with an idempotency key, 1 to 256 bytes. [`crate::Log::append`] stores it;
+    /// only [`crate::Log::commit`] looks whether it is there already.
+    #[must_use]
+    pub fn with_key(self, key: impl Into<String>) -> Self {
+        Self {
+            key: Some(key.into()),
+            ..self
+        }
+    }
+
     /// The issue waits no more.
     #[must_use]
     pub fn unset_blocked(id: impl Into<String>, ts: i64) -> Self {
@@ -105,6 +138,14 @@ impl IssueEvent {
 impl Payload for IssueEvent {
     fn validate(&self) -> Result<(), InvalidEvent> {
         validate_id(&self.id)?;
+        if let Some(key) = &self.key {
+            validate_key(key)?;
+        }
+        match &self.patch {
+            Some(patch) if self.op == Op::Patch && self.data.is_none() => patch.validate()?,
+            None if self.op != Op::Patch => {}
+            _ => return Err(InvalidEvent::PatchMismatch),
+        }
         match &self.data {
             None if matches!(self.op, Op::Add | Op::Update) => Err(InvalidEvent::MissingIssue),
             None => Ok(()),
@@ -123,6 +164,13 @@ impl Payload for IssueEvent {
     }
 }
 
+pub(crate) fn validate_key(key: &str) -> Result<(), InvalidEvent> {
+    if key.is_empty() {
+        return Err(InvalidEvent::EmptyKey);
+    }
+    at_most("key", key.len(), KEY_BYTES_MAX)
+}
+
 impl PartialEq for IssueEvent {
     /// Equal to the byte, not only in meaning.
     fn eq(&self, other: &Self) -> bool {
@@ -133,7 +181,8 @@ impl PartialEq for IssueEvent {
                 .map(|(name, value)| (name.clone(), value.get().to_owned()))
                 .collect::<Vec<_>>()
         };
-        (self.ts, self.op, &self.id, &self.data) == (other.ts, other.op, &other.id, &other.data)
+        (self.ts, self.op, &self.id, &self.key) == (other.ts, other.op, &other.id, &other.key)
+            && (&self.data, &self.patch) == (&other.data, &other.patch)
             && extra(self) == extra(other)
     }
 }
@@ -144,7 +193,13 @@ impl Serialize for IssueEvent {
         map.serialize_entry("ts", &self.ts)?;
         map.serialize_entry("op", &self.op)?;
         map.serialize_entry("id", &self.id)?;
-        map.serialize_entry("data", &self.data)?;
+        match &self.patch {
+            Some(patch) => map.serialize_entry("patch", patch)?,
+            None => map.serialize_entry("data", &self.data)?,
+        }
+        if let Some(key) = &self.key {
+            map.serialize_entry("key", key)?;
+        }
         for (name, value) in &self.extra {
             map.serialize_entry(name, value)?;
         }
@@ -163,14 +218,16 @@ impl<'de> Deserialize<'de> for IssueEvent {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<IssueEvent, A::Error> {
-                let (mut ts, mut op, mut id, mut data, mut extra) =
-                    (None, None, None, None, Vec::new());
+                let (mut ts, mut op, mut id, mut data) = (None, None, None, None);
+                let (mut patch, mut key, mut extra) = (None, None, Vec::new());
                 while let Some(name) = map.next_key()? {
                     match name {
                         Name::Ts => ts = Some(map.next_value()?),
                         Name::Op => op = Some(map.next_value()?),
                         Name::Id => id = Some(map.next_value()?),
                         Name::Data => data = map.next_value()?,
+                        Name::Patch => patch = map.next_value()?,
+                        Name::Key => key = map.next_value()?,
                         Name::Other(name) => extra.push((name, map.next_value()?)),
                     }
                 }
@@ -180,6 +237,8 @@ impl<'de> Deserialize<'de> for IssueEvent {
                     op: op.ok_or_else(|| missing("op"))?,
                     id: id.ok_or_else(|| missing("id"))?,
                     data,
+                    patch,
+                    key,
                     extra,
                 })
             }
@@ -193,6 +252,8 @@ enum Name {
     Op,
     Id,
     Data,
+    Patch,
+    Key,
     Other(String),
 }
 
@@ -212,6 +273,8 @@ impl<'de> Deserialize<'de> for Name {
                     "op" => Name::Op,
                     "id" => Name::Id,
                     "data" => Name::Data,
+                    "patch" => Name::Patch,
+                    "key" => Name::Key,
                     name => Name::Other(name.to_owned()),
                 })
             }

@@ -1,9 +1,9 @@
 //! The bytes of a record and the names of files. Pure: no I/O. The description is `docs/FORMAT.md`.
 
-use crate::{CorruptReason, InvalidEvent};
+use crate::{CorruptReason, Error, InvalidEvent};
 
 /// The format version that this crate writes.
-pub const FORMAT_VERSION: u64 = 1;
+pub const FORMAT_VERSION: u64 = 2;
 /// The longest record, its newline included.
 pub const RECORD_BYTES_MAX: usize = 4 << 20;
 /// The largest sequence number.
@@ -76,8 +76,20 @@ impl EncodedPayload {
         }
     }
 
+    /// Refuses what would not fit into a record.
+    pub(crate) fn check_len(&self) -> Result<(), Error> {
+        let bytes = self.line_bytes_max();
+        if bytes > RECORD_BYTES_MAX {
+            return Err(Error::RecordTooLarge {
+                bytes: bytes as u64,
+                max: RECORD_BYTES_MAX as u64,
+            });
+        }
+        Ok(())
+    }
+
     /// Length of the whole line with the longest header.
-    pub(crate) fn line_bytes_max(&self) -> usize {
+    fn line_bytes_max(&self) -> usize {
         const HEADER_BYTES_MAX: usize =
             CHECKED_FROM + 2 * 15 + br#""seq":,"synced":,"batch":}"#.len() + 1;
         self.text.len() + HEADER_BYTES_MAX
@@ -226,6 +238,16 @@ fn take_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
         .map(|number| (number, rest))
 }
 
+/// The name of the snapshot that reflects the records through this one.
+pub(crate) fn snapshot_name(seq: u64) -> String {
+    format!("snapshot-{seq:020}.jsonl")
+}
+
+/// The number in a snapshot's name.
+pub(crate) fn snapshot_seq(name: &str) -> Option<u64> {
+    numbered(name, "snapshot-")
+}
+
 /// The name of the segment whose first record has this number.
 pub(crate) fn segment_name(first_seq: u64) -> String {
     format!("log-{first_seq:020}.jsonl")
@@ -233,7 +255,11 @@ pub(crate) fn segment_name(first_seq: u64) -> String {
 
 /// The number in a segment's name.
 pub(crate) fn segment_first_seq(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix("log-")?.strip_suffix(".jsonl")?;
+    numbered(name, "log-")
+}
+
+fn numbered(name: &str, prefix: &str) -> Option<u64> {
+    let digits = name.strip_prefix(prefix)?.strip_suffix(".jsonl")?;
     (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit()))
         .then(|| digits.parse().ok())
         .flatten()

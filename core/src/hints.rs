@@ -46,7 +46,9 @@ mod wait {
     pub(super) const BELLS: [usize; 2] = [0, 16];
     /// Not 0 when somebody sleeps until that bell rings.
     pub(super) const SLEEPERS: [usize; 2] = [1, 17];
-    pub(super) const ALL: usize = 32;
+    /// Counts how often the watermark rose; followers sleep on it. They can't leave a mark: they don't write.
+    pub(super) const FOLLOWERS_BELL: usize = 32;
+    pub(super) const ALL: usize = 33;
 }
 
 /// A round is one sync by one leader. It covers the records through its target; who waits for one of
@@ -141,21 +143,20 @@ pub(crate) struct Hints {
     store: u64,
 }
 
-/// What hints belong to: this format and store, this boot, and this very file, which a copy is not.
+/// What hints belong to: this layout and store, this boot, and this very file, which a copy is not.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin<'a> {
-    pub(crate) format: u64,
     pub(crate) store: &'a str,
 }
+
+/// The version of the page's layout.
+const LAYOUT: u64 = 1;
 
 impl Origin<'_> {
     fn identity(self, (device, inode): (u64, u64)) -> u64 {
         static BOOT: OnceLock<String> = OnceLock::new();
         let boot = BOOT.get_or_init(strand_lock::boot_id);
-        digest(&format!(
-            "{} {} {boot} {device} {inode}",
-            self.format, self.store
-        ))
+        digest(&format!("{LAYOUT} {} {boot} {device} {inode}", self.store))
     }
 }
 
@@ -440,12 +441,23 @@ impl Hints {
             self.ring_for_one(1 - round.bell());
         }
         self.ring_for_all(round.bell());
+        self.ring_for_followers();
     }
 
     /// Wakes all who sleep, whatever they wait for.
     pub(crate) fn ring_both(&self) {
         self.ring_for_all(0);
         self.ring_for_all(1);
+        self.ring_for_followers();
+    }
+
+    /// Wakes the readers who sleep until the watermark rises. One system call, also when nobody sleeps.
+    fn ring_for_followers(&self) {
+        self.narrow(wait::FOLLOWERS_BELL)
+            .fetch_add(1, Ordering::SeqCst);
+        if let Words::Shared(page) = &self.words {
+            page.wake_all(wait::FOLLOWERS_BELL);
+        }
     }
 
     /// The mark of sleepers is taken back *before* the bell rings: who sets it later has heard the
@@ -505,6 +517,16 @@ impl CommittedView {
             return None;
         }
         self.get(word::COMMITTED)
+    }
+
+    /// How often the watermark rose, to be given to [`CommittedView::sleep`].
+    pub(crate) fn rung(&self) -> u32 {
+        self.page.load_u32(wait::FOLLOWERS_BELL)
+    }
+
+    /// Sleeps until the watermark rises, unless it did since `rung` was read; for `time` at most.
+    pub(crate) fn sleep(&self, rung: u32, time: Duration) {
+        self.page.wait(wait::FOLLOWERS_BELL, rung, time);
     }
 }
 

@@ -163,7 +163,7 @@ impl Issue {
         Self::of(fields)
     }
 
-    fn of(fields: Vec<(Cow<'_, str>, &RawValue)>) -> Result<Self, InvalidEvent> {
+    pub(crate) fn of(fields: Vec<(Cow<'_, str>, &RawValue)>) -> Result<Self, InvalidEvent> {
         raw(&Fields(fields))
             .map(Self)
             .map_err(|error| InvalidEvent::Encoding {
@@ -270,7 +270,7 @@ pub(crate) fn validate_id(id: &str) -> Result<(), InvalidEvent> {
     at_most("id", id.len(), ID_BYTES_MAX)
 }
 
-fn at_most(field: &'static str, bytes: usize, max: usize) -> Result<(), InvalidEvent> {
+pub(crate) fn at_most(field: &'static str, bytes: usize, max: usize) -> Result<(), InvalidEvent> {
     if bytes > max {
         Err(InvalidEvent::TooLong { field, bytes, max })
     } else {
@@ -315,7 +315,7 @@ impl<'de> Deserialize<'de> for Issue {
 }
 
 /// The members of an object in their order, with the text of each value.
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Fields<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Fields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -11,8 +11,9 @@ use strand_lock::{FileLock, FilesystemKind, LockError, filesystem_of};
 use crate::{
     Durability, Error, InvalidEvent, IssueEvent, Options, Outcome, Payload, Point, Records, Result,
     StorageFile,
-    format::{EncodedPayload, RECORD_BYTES_MAX, segment_name},
-    hints::Hints,
+    folded::Folded,
+    format::{EncodedPayload, segment_name},
+    hints::{Hints, Origin},
     manifest::{Manifest, manifest_missing},
     reader::require_directory,
     records::{End, RawRecords, segments},
@@ -46,6 +47,9 @@ pub struct Log<P: Payload = IssueEvent> {
 pub struct Receipt {
     /// The record's number: one more than that of the record before it, whoever wrote that.
     pub seq: u64,
+    /// The record was there already: an append with the same idempotency key had stored it. Nothing
+    /// was written now.
+    pub repeated: bool,
 }
 
 impl<P: Payload> Log<P> {
@@ -104,12 +108,12 @@ impl<P: Payload> Log<P> {
         self.core.sync_to(seq)
     }
 
-    /// The records through the watermark: what is durable now.
+    /// The records behind the live snapshot, through the watermark: what is durable now.
     ///
     /// # Errors
-    /// None now; each record can be an error: [`Error::Corrupt`], [`Error::Io`].
+    /// As [`crate::Reader::read`].
     pub fn read(&self) -> Result<Records<P>> {
-        Ok(Records::new(self.core.raw(self.committed_seq())))
+        Ok(Records::new(self.core.raw(self.committed_seq())?))
     }
 
     /// The records through the tail: those too that were appended with [`Durability::Buffered`] and
@@ -118,7 +122,7 @@ impl<P: Payload> Log<P> {
     /// # Errors
     /// As [`Log::read`].
     pub fn replay(&self) -> Result<Records<P>> {
-        Ok(Records::new(self.core.raw(self.tail_seq())))
+        Ok(Records::new(self.core.raw(self.tail_seq())?))
     }
 
     /// The watermark: every record through it is durable. 0 when there is none.
@@ -162,7 +166,7 @@ impl<P: Payload> fmt::Debug for Log<P> {
     }
 }
 
-fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     let encoding = |error: serde_json::Error| InvalidEvent::Encoding {
         message: error.to_string(),
     };
@@ -174,13 +178,16 @@ fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
 pub(crate) struct LogCore {
     pub(crate) dir: PathBuf,
     pub(crate) options: Options,
-    pub(crate) manifest: Manifest,
+    /// Tells this store from others; see [`Manifest::store`].
+    pub(crate) store_id: String,
     pub(crate) lock: Arc<FileLock>,
     /// Replaced when the page's file was cut short or deleted.
     hints: RwLock<Arc<Hints>>,
     segment: Mutex<Option<Segment>>,
     /// The line being written; used by the holder of `lock`.
     pub(crate) line: Mutex<Vec<u8>>,
+    /// The state that conditions are checked against; read when the first one is.
+    pub(crate) state: Mutex<Option<Folded>>,
     recovery: Recovery,
 }
 
@@ -227,11 +234,12 @@ impl LogCore {
         };
         let mut core = Self {
             dir: dir.to_owned(),
-            manifest,
+            store_id: manifest.store,
             lock: Arc::clone(&lock),
             hints: RwLock::new(Arc::new(hints)),
             segment: Mutex::default(),
             line: Mutex::default(),
+            state: Mutex::default(),
             recovery: Recovery::default(),
             options,
         };
@@ -240,31 +248,38 @@ impl LogCore {
         core.options.hit(Point::BeforeUnlock);
         guard.unlock()?;
         core.recovery = recovered?;
+        core.remove_orphans()?;
         Ok(core)
     }
 
     fn append(&self, payload: &EncodedPayload) -> Result<Receipt> {
-        let bytes = payload.line_bytes_max();
-        if bytes > RECORD_BYTES_MAX {
-            return Err(Error::RecordTooLarge {
-                bytes: bytes as u64,
-                max: RECORD_BYTES_MAX as u64,
-            });
-        }
-        let synced = self.options.durability == Durability::Synced;
-        // Where no memory is shared, the record must be there for the next holder of the lock.
-        let sync_in_lock = synced && !self.hints().is_shared();
+        payload.check_len()?;
         let seq = self.locked(|| {
             let seq = self.append_locked(payload)?;
-            if sync_in_lock {
-                self.sync_locked(seq)?;
-            }
+            self.sync_in_lock(seq)?;
             Ok(seq)
         })?;
-        if synced && !sync_in_lock {
+        self.acknowledge(seq)?;
+        Ok(Receipt {
+            seq,
+            repeated: false,
+        })
+    }
+
+    /// Where no memory is shared, a record must be durable before the next holder of the lock sees it.
+    pub(crate) fn sync_in_lock(&self, seq: u64) -> Result<()> {
+        if self.options.durability == Durability::Synced && !self.hints().is_shared() {
+            self.sync_locked(seq)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a written record as durable as the options ask.
+    pub(crate) fn acknowledge(&self, seq: u64) -> Result<()> {
+        if self.options.durability == Durability::Synced && self.hints().is_shared() {
             self.sync_written(seq)?;
         }
-        Ok(Receipt { seq })
+        Ok(())
     }
 
     /// Does `work` while holding the lock.
@@ -292,15 +307,36 @@ impl LogCore {
         }
     }
 
-    pub(crate) fn raw(&self, through_seq: u64) -> RawRecords {
+    fn raw(&self, through_seq: u64) -> Result<RawRecords> {
         let storage = Arc::clone(&self.options.storage);
+        let first_seq = self.manifest()?.first_seq;
+        Ok(RawRecords::new(
+            storage,
+            &self.dir,
+            first_seq,
+            self.end(through_seq),
+        ))
+    }
+
+    /// Where a read ends that is to reach this record.
+    pub(crate) fn end(&self, through_seq: u64) -> End {
         // Without shared memory, nobody tells how far the others have come.
-        let end = if self.hints().is_shared() {
+        if self.hints().is_shared() {
             End::Seq(through_seq)
         } else {
             End::LastValid
-        };
-        RawRecords::new(storage, &self.dir, self.manifest.first_seq, end)
+        }
+    }
+
+    /// The manifest as it is now: a compaction replaces it.
+    pub(crate) fn manifest(&self) -> Result<Manifest> {
+        Manifest::required(self.options.storage.as_ref(), &self.dir)
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        Origin {
+            store: &self.store_id,
+        }
     }
 
     pub(crate) fn hints(&self) -> Arc<Hints> {
@@ -309,7 +345,7 @@ impl LogCore {
 
     /// Opens the page anew, after its file was cut short or deleted.
     pub(crate) fn reopen_hints(&self) -> Result<Arc<Hints>> {
-        let hints = Arc::new(Hints::shared(&self.dir, self.manifest.origin()).map_err(page_error)?);
+        let hints = Arc::new(Hints::shared(&self.dir, self.origin()).map_err(page_error)?);
         *self.hints.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&hints);
         Ok(hints)
     }

@@ -11,13 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     CorruptReason, Error, Result,
-    format::{FORMAT_VERSION, checked, put_checksum},
+    format::{FORMAT_VERSION, SEQ_MAX, checked, put_checksum},
     hints::Origin,
-    storage::{OpenMode, Storage, read_full, write_full},
+    storage::{OpenMode, Storage, StorageFile, read_full, replace_file, write_full},
 };
 
-const MANIFEST: &str = "MANIFEST";
-const MANIFEST_NEW: &str = "MANIFEST.new";
+pub(crate) const MANIFEST: &str = "MANIFEST";
 const MANIFEST_BYTES_MAX: usize = 64 << 10;
 
 /// What the manifest says.
@@ -29,6 +28,20 @@ pub(crate) struct Manifest {
     pub(crate) store: String,
     /// The first record of the first segment.
     pub(crate) first_seq: u64,
+    /// What the records before `first_seq` lead to; `None` when there are none.
+    #[serde(default)]
+    pub(crate) snapshot: Option<SnapshotMark>,
+}
+
+/// Which snapshot is the live one, and what tells that it is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SnapshotMark {
+    /// The last record that it reflects.
+    pub(crate) seq: u64,
+    /// The file's length.
+    pub(crate) bytes: u64,
+    /// The checksum of all its bytes.
+    pub(crate) crc: u32,
 }
 
 /// The one member that every version has.
@@ -45,14 +58,22 @@ impl Manifest {
             format: FORMAT_VERSION,
             store: format!("{:016x}{:016x}", draw(), draw()),
             first_seq: 1,
+            snapshot: None,
+        }
+    }
+
+    /// The same store after a compaction.
+    pub(crate) fn compacted(&self, snapshot: SnapshotMark) -> Self {
+        Self {
+            format: FORMAT_VERSION,
+            store: self.store.clone(),
+            first_seq: snapshot.seq + 1,
+            snapshot: Some(snapshot),
         }
     }
 
     pub(crate) fn origin(&self) -> Origin<'_> {
-        Origin {
-            format: self.format,
-            store: &self.store,
-        }
+        Origin { store: &self.store }
     }
 
     /// Reads the manifest of the store in `dir`; `None` when there is none.
@@ -66,6 +87,11 @@ impl Manifest {
         let len = read_full(file.as_ref(), &mut bytes, 0).map_err(Error::io("read", &path))?;
         bytes.truncate(len);
         Self::parse(&bytes, path).map(Some)
+    }
+
+    /// As [`Manifest::read`], where a store is known to be.
+    pub(crate) fn required(storage: &dyn Storage, dir: &Path) -> Result<Self> {
+        Self::read(storage, dir)?.ok_or_else(|| manifest_missing(dir))
     }
 
     fn parse(bytes: &[u8], path: PathBuf) -> Result<Self> {
@@ -86,11 +112,25 @@ impl Manifest {
             };
             serde_json::from_slice(text).map_err(message)
         });
+        let manifest = manifest.and_then(Self::consistent);
         manifest.map_err(|reason| Error::Corrupt {
             path,
             offset: 0,
             reason,
         })
+    }
+
+    fn consistent(self) -> std::result::Result<Self, CorruptReason> {
+        let before = self.snapshot.map_or(0, |snapshot| snapshot.seq);
+        if self.first_seq.checked_sub(1) == Some(before) && self.first_seq <= SEQ_MAX {
+            Ok(self)
+        } else {
+            let message = format!(
+                "the log begins with record {}, but the snapshot ends with {before}",
+                self.first_seq
+            );
+            Err(CorruptReason::Manifest { message })
+        }
     }
 
     fn to_bytes(&self) -> Vec<u8> {
@@ -103,25 +143,13 @@ impl Manifest {
     }
 
     /// Replaces the manifest durably: the old one or the new one is there, never a mixture.
-    /// The caller holds the lock.
+    ///
+    /// The caller holds `lock` when there is none yet, and `compact.lock` when there is one.
     pub(crate) fn write(&self, storage: &dyn Storage, dir: &Path) -> Result<()> {
-        let (new, path) = (dir.join(MANIFEST_NEW), dir.join(MANIFEST));
-        // A writer that died may have left a `MANIFEST.new` behind.
-        let file = match storage.open(&new, OpenMode::CreateNew) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                storage.open(&new, OpenMode::ReadWrite)
-            }
-            created => created,
+        let write = |file: &dyn StorageFile, path: &Path| {
+            write_full(file, &self.to_bytes(), 0).map_err(Error::io("write", path))
         };
-        let file = file.map_err(Error::io("create", &new))?;
-        file.set_len(0).map_err(Error::io("empty", &new))?;
-        write_full(file.as_ref(), &self.to_bytes(), 0).map_err(Error::io("write", &new))?;
-        file.sync_data().map_err(Error::io("sync", &new))?;
-        drop(file);
-        storage
-            .rename(&new, &path)
-            .map_err(Error::io("rename", &new))?;
-        storage.sync_dir(dir).map_err(Error::io("sync", dir))
+        replace_file(storage, dir, MANIFEST, write, || {})
     }
 }
 

@@ -37,6 +37,20 @@ pub struct Options {
     ///
     /// A sync of bytes that overwrite laid-out ones has no new length to record, and is faster for it.
     pub preallocate_bytes: u64,
+    /// [`crate::Log::compaction_due`] once the log behind the snapshot has so many bytes. Default: 16 MiB.
+    pub compact_after_bytes: u64,
+    /// [`crate::Log::compaction_due`] once so many records are behind the snapshot. Default: 100,000.
+    pub compact_after_records: u64,
+    /// How many older snapshots a compaction leaves in the directory, as backups. Default: 1.
+    pub backup_snapshots: usize,
+    /// How long a compaction keeps the tombstone of a deleted issue, in milliseconds after the `ts` of
+    /// the event that deleted it. Default: 30 days.
+    pub tombstone_ms: u64,
+    /// For how many records after its own an idempotency key is remembered. Default: 1,000,000.
+    ///
+    /// All who use a store should say the same: a key is forgotten when the one who asks, or a
+    /// compaction, thinks it too old.
+    pub idempotency_records: u64,
     /// Open a store on a network or unknown filesystem all the same. Default: false.
     ///
     /// Then no memory is shared, see [`Options::share_memory`]. Whether the lock excludes other
@@ -61,6 +75,11 @@ impl Default for Options {
             lock_timeout: Duration::from_secs(30),
             segment_bytes_max: 64 << 20,
             preallocate_bytes: 256 << 10,
+            compact_after_bytes: 16 << 20,
+            compact_after_records: 100_000,
+            backup_snapshots: 1,
+            tombstone_ms: 30 * 24 * 3600 * 1000,
+            idempotency_records: 1_000_000,
             allow_unsafe_filesystem: false,
             share_memory: true,
             probe: None,
@@ -99,6 +118,51 @@ impl Options {
     pub fn preallocate_bytes(self, preallocate_bytes: u64) -> Self {
         Self {
             preallocate_bytes,
+            ..self
+        }
+    }
+
+    /// Sets [`Options::compact_after_bytes`].
+    #[must_use]
+    pub fn compact_after_bytes(self, compact_after_bytes: u64) -> Self {
+        Self {
+            compact_after_bytes,
+            ..self
+        }
+    }
+
+    /// Sets [`Options::compact_after_records`].
+    #[must_use]
+    pub fn compact_after_records(self, compact_after_records: u64) -> Self {
+        Self {
+            compact_after_records,
+            ..self
+        }
+    }
+
+    /// Sets [`Options::backup_snapshots`].
+    #[must_use]
+    pub fn backup_snapshots(self, backup_snapshots: usize) -> Self {
+        Self {
+            backup_snapshots,
+            ..self
+        }
+    }
+
+    /// Sets [`Options::tombstone_ms`].
+    #[must_use]
+    pub fn tombstone_ms(self, tombstone_ms: u64) -> Self {
+        Self {
+            tombstone_ms,
+            ..self
+        }
+    }
+
+    /// Sets [`Options::idempotency_records`].
+    #[must_use]
+    pub fn idempotency_records(self, idempotency_records: u64) -> Self {
+        Self {
+            idempotency_records,
             ..self
         }
     }
@@ -150,6 +214,11 @@ impl fmt::Debug for Options {
             .field("lock_timeout", &self.lock_timeout)
             .field("segment_bytes_max", &self.segment_bytes_max)
             .field("preallocate_bytes", &self.preallocate_bytes)
+            .field("compact_after_bytes", &self.compact_after_bytes)
+            .field("compact_after_records", &self.compact_after_records)
+            .field("backup_snapshots", &self.backup_snapshots)
+            .field("tombstone_ms", &self.tombstone_ms)
+            .field("idempotency_records", &self.idempotency_records)
             .field("allow_unsafe_filesystem", &self.allow_unsafe_filesystem)
             .field("share_memory", &self.share_memory)
             .field("probe", &self.probe.is_some())

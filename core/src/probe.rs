@@ -58,6 +58,18 @@ points! {
     RotationSynced,
     /// The new segment exists and is durable, but is not published.
     SegmentCreated,
+    /// A compaction has begun a new segment, and will fold what is before it.
+    CompactionRotated,
+    /// The snapshot is written and synced, but has not got its name.
+    SnapshotWritten,
+    /// The snapshot has its name, durably, but the manifest does not name it.
+    SnapshotRenamed,
+    /// The manifest names the new snapshot; the files before it are still there.
+    ManifestReplaced,
+    /// Files that the manifest does not need are about to be removed, by a compaction or by an open.
+    BeforeRemoval,
+    /// They are removed.
+    OldFilesRemoved,
 }
 
 impl fmt::Display for Point {

@@ -2,15 +2,15 @@ use std::{
     io,
     marker::PhantomData,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
-    Error, IssueEvent, Payload, Records, Result, Storage,
-    hints::CommittedView,
+    Error, Follower, IssueEvent, Payload, Records, Result, Snapshot, Storage,
     manifest::{Manifest, manifest_missing},
-    records::{End, RawRecords, segments},
+    records::{RawRecords, segments},
     storage::Disk,
+    watermark::Watermark,
 };
 
 /// Reads a store: takes no lock, writes nothing, and needs no permission to write. // I3
@@ -37,8 +37,7 @@ use crate::{
 pub struct Reader<P: Payload = IssueEvent> {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
-    manifest: Manifest,
-    committed: Option<CommittedView>,
+    watermark: Mutex<Watermark>,
     payload: PhantomData<fn() -> P>,
 }
 
@@ -52,42 +51,55 @@ impl<P: Payload> Reader<P> {
         Self::open_in(Arc::new(Disk), dir.as_ref())
     }
 
-    pub(crate) fn open_in(storage: Arc<dyn Storage>, dir: &Path) -> Result<Self> {
-        require_directory(dir)?;
-        let Some(manifest) = Manifest::read(storage.as_ref(), dir)? else {
-            return Err(if segments(storage.as_ref(), dir)?.is_empty() {
-                Error::NoStore {
-                    path: dir.to_owned(),
-                }
-            } else {
-                manifest_missing(dir)
-            });
-        };
-        let committed = CommittedView::open(dir, manifest.origin());
+    fn open_in(storage: Arc<dyn Storage>, dir: &Path) -> Result<Self> {
+        let watermark = open_watermark(storage.as_ref(), dir)?;
         Ok(Self {
             storage,
             dir: dir.to_owned(),
-            manifest,
-            committed,
+            watermark: Mutex::new(watermark),
             payload: PhantomData,
         })
     }
 
-    /// All records through the present watermark. Each call looks at the watermark anew.
+    /// The records behind the live snapshot, through the present watermark: all records, as long as
+    /// the store was never compacted. Each call looks at the manifest and the watermark anew.
     ///
     /// # Errors
-    /// None now; each record can be an error: [`Error::Corrupt`], [`Error::Io`].
+    /// [`Error::Corrupt`] for a damaged manifest, [`Error::Io`]. Each record can be an error, too:
+    /// [`Error::Corrupt`], [`Error::Io`], and [`Error::Compacted`] where a compaction takes the rest
+    /// of them away meanwhile.
     pub fn read(&self) -> Result<Records<P>> {
-        Ok(Records::new(self.raw()))
+        Ok(Records::new(self.raw()?))
+    }
+
+    /// The records from `from_seq` on, also those that are yet to come.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for a damaged manifest, [`Error::Io`]. Where `from_seq` is compacted away,
+    /// the follower's first answer says so.
+    pub fn follow(&self, from_seq: u64) -> Result<Follower<P>> {
+        let mut watermark = self.watermark().again();
+        let storage = Arc::clone(&self.storage);
+        let records = RawRecords::from(storage, &self.dir, from_seq, watermark.end())?;
+        Ok(Follower::new(watermark, records))
+    }
+
+    /// The state that the store's issue events lead to, as of the present watermark.
+    ///
+    /// # Errors
+    /// As [`Snapshot::open`].
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::open_in(&self.storage, &self.dir)
     }
 
     /// Checks every record through the present watermark without decoding it: form, checksum and number.
     /// Returns how many there are. Holds one line in memory.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] with the place of the first damage, [`Error::Io`].
+    /// [`Error::Corrupt`] with the place of the first damage, [`Error::Io`], and [`Error::Compacted`]
+    /// as for [`Reader::read`].
     pub fn verify(&self) -> Result<u64> {
-        let mut records = self.raw();
+        let mut records = self.raw()?;
         let mut count = 0;
         while records.next()?.is_some() {
             count += 1;
@@ -95,20 +107,35 @@ impl<P: Payload> Reader<P> {
         Ok(count)
     }
 
-    pub(crate) fn raw(&self) -> RawRecords {
-        let end = self.committed_seq().map_or(End::LastValid, End::Seq);
-        RawRecords::new(
-            Arc::clone(&self.storage),
-            &self.dir,
-            self.manifest.first_seq,
-            end,
-        )
+    fn raw(&self) -> Result<RawRecords> {
+        let first_seq = Manifest::required(self.storage.as_ref(), &self.dir)?.first_seq;
+        let end = self.watermark().end();
+        let storage = Arc::clone(&self.storage);
+        Ok(RawRecords::new(storage, &self.dir, first_seq, end))
     }
 
     /// The watermark: every record through it is durable. `None` where no hints can be trusted.
     #[must_use]
     pub fn committed_seq(&self) -> Option<u64> {
-        self.committed.as_ref().and_then(CommittedView::committed)
+        self.watermark().committed()
+    }
+
+    fn watermark(&self) -> MutexGuard<'_, Watermark> {
+        self.watermark
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes sure that there is a store in `dir`.
+pub(crate) fn open_watermark(storage: &dyn Storage, dir: &Path) -> Result<Watermark> {
+    require_directory(dir)?;
+    match Manifest::read(storage, dir)? {
+        Some(manifest) => Ok(Watermark::open(dir, &manifest.store)),
+        None if segments(storage, dir)?.is_empty() => Err(Error::NoStore {
+            path: dir.to_owned(),
+        }),
+        None => Err(manifest_missing(dir)),
     }
 }
 

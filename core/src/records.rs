@@ -7,8 +7,9 @@ use std::{
 
 use crate::{
     CorruptReason, Error, Payload, Result, Storage, StorageFile, Tail,
-    format::{Body, Header, Line, segment_first_seq, segment_name},
+    format::{Body, Line, segment_first_seq, segment_name, snapshot_name},
     lines::{Lines, Span},
+    manifest::Manifest,
     recover::Scan,
     storage::OpenMode,
 };
@@ -60,27 +61,7 @@ impl<P: Payload> Iterator for Records<P> {
     type Item = Result<Record<P>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let raw = match self.raw.next() {
-            Ok(raw) => raw?,
-            Err(error) => return Some(Err(error)),
-        };
-        let Header { seq, .. } = raw.line.header;
-        let batch = matches!(raw.line.body, Body::Batch(_));
-        let record = raw.line.body.decode(&mut self.scratch).map(|events| {
-            let line = raw.text.to_owned();
-            Record {
-                seq,
-                events,
-                batch,
-                line,
-                offset: raw.offset,
-            }
-        });
-        let offset = raw.offset;
-        Some(record.map_err(|reason| {
-            self.raw.stop();
-            self.raw.corrupt(offset, reason)
-        }))
+        self.raw.next_decoded(&mut self.scratch).transpose()
     }
 }
 
@@ -127,36 +108,86 @@ pub(crate) struct RawRecord<'a> {
 pub(crate) struct RawRecords {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
-    segment: Option<(PathBuf, Box<dyn StorageFile>)>,
+    segment: Option<OpenSegment>,
     lines: Lines,
     /// Where the last record of the open segment ends.
     valid_len: u64,
     next_seq: u64,
+    /// Records before this one are passed over.
+    from_seq: u64,
     end: End,
     done: bool,
 }
 
+#[derive(Debug)]
+struct OpenSegment {
+    first_seq: u64,
+    path: PathBuf,
+    file: Box<dyn StorageFile>,
+}
+
 impl RawRecords {
+    /// The records from `first_seq` on, with which a segment begins.
     pub(crate) fn new(storage: Arc<dyn Storage>, dir: &Path, first_seq: u64, end: End) -> Self {
-        let done = end == End::Seq(first_seq - 1);
-        Self {
+        let mut records = Self {
             storage,
             dir: dir.to_owned(),
             segment: None,
             lines: Lines::default(),
             valid_len: 0,
             next_seq: first_seq,
+            from_seq: first_seq,
             end,
-            done,
-        }
+            done: false,
+        };
+        records.resume(end);
+        records
+    }
+
+    /// The records from `from_seq` on, wherever in a segment that is.
+    pub(crate) fn from(
+        storage: Arc<dyn Storage>,
+        dir: &Path,
+        from_seq: u64,
+        end: End,
+    ) -> Result<Self> {
+        let from_seq = from_seq.max(1);
+        let live = Manifest::required(storage.as_ref(), dir)?.first_seq;
+        let all = segments(storage.as_ref(), dir)?;
+        let before = all
+            .into_iter()
+            .rfind(|first| (live..=from_seq).contains(first));
+        // Where there is none, nothing is found there either, and the manifest tells why.
+        let mut records = Self::new(storage, dir, before.unwrap_or(from_seq), end);
+        records.from_seq = from_seq;
+        Ok(records)
+    }
+
+    /// Goes on behind the last record, to another end.
+    pub(crate) fn resume(&mut self, end: End) {
+        self.end = end;
+        self.done = matches!(end, End::Seq(seq) if seq < self.next_seq);
+        self.lines.restart(self.valid_len);
+    }
+
+    /// The number of the next record that [`RawRecords::next`] answers.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.next_seq.max(self.from_seq)
     }
 
     /// The next record; `None` at the end, and after an error.
     pub(crate) fn next(&mut self) -> Result<Option<RawRecord<'_>>> {
-        if self.done {
-            return Ok(None);
+        let mut found = Ok(None);
+        while !self.done {
+            found = self.advance();
+            let passed_over = matches!(found, Ok(Some(_))) && self.next_seq < self.from_seq;
+            if !passed_over {
+                break;
+            }
+            self.done = self.end == End::Seq(self.next_seq);
+            self.next_seq += 1;
+            found = Ok(None);
         }
-        let found = self.advance();
         match found {
             Ok(Some(span)) => {
                 self.done = self.end == End::Seq(self.next_seq);
@@ -184,10 +215,34 @@ impl RawRecords {
         }
     }
 
+    /// The next record with its events; `None` at the end, and after an error.
+    pub(crate) fn next_decoded<P: Payload>(
+        &mut self,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Option<Record<P>>> {
+        let Some(raw) = self.next()? else {
+            return Ok(None);
+        };
+        let (seq, offset) = (raw.line.header.seq, raw.offset);
+        let batch = matches!(raw.line.body, Body::Batch(_));
+        let record = raw.line.body.decode(scratch).map(|events| Record {
+            seq,
+            events,
+            batch,
+            line: raw.text.to_owned(),
+            offset,
+        });
+        record.map(Some).map_err(|reason| {
+            // Resuming comes to the same record again: it is not skipped.
+            (self.done, self.next_seq, self.valid_len) = (true, seq, offset);
+            self.corrupt(offset, reason)
+        })
+    }
+
     /// Finds the line of the record `next_seq`, and checks it.
     fn advance(&mut self) -> Result<Option<Span>> {
         loop {
-            let Some((path, file)) = &self.segment else {
+            let Some(segment) = &self.segment else {
                 if !self.open_next_segment()? {
                     return Ok(None);
                 }
@@ -195,10 +250,12 @@ impl RawRecords {
             };
             let Some(span) = self
                 .lines
-                .next(file.as_ref())
-                .map_err(Error::io("read", path))?
+                .next(segment.file.as_ref())
+                .map_err(Error::io("read", &segment.path))?
             else {
-                self.segment = None;
+                if !self.open_next_segment()? {
+                    return Ok(None);
+                }
                 continue;
             };
             let text = self.lines.text(span);
@@ -224,35 +281,61 @@ impl RawRecords {
 
     /// Opens the segment that begins with `next_seq`; false when the log ends here.
     fn open_next_segment(&mut self) -> Result<bool> {
-        let path = self.dir.join(segment_name(self.next_seq));
-        match self.storage.open(&path, OpenMode::Read) {
-            Ok(file) => {
-                self.lines.restart(0);
-                self.valid_len = 0;
-                self.segment = Some((path, file));
-                Ok(true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match self.end {
-                End::Seq(through_seq) => {
-                    let reason = CorruptReason::Missing {
-                        from_seq: self.next_seq,
-                        through_seq,
-                    };
-                    Err(Error::Corrupt {
+        let first_seq = self.next_seq;
+        let path = self.dir.join(segment_name(first_seq));
+        let is_open = |open: &OpenSegment| open.first_seq == first_seq;
+        if !self.segment.as_ref().is_some_and(is_open) {
+            match self.storage.open(&path, OpenMode::Read) {
+                Ok(file) => {
+                    self.lines.restart(0);
+                    self.valid_len = 0;
+                    self.segment = Some(OpenSegment {
+                        first_seq,
                         path,
-                        offset: 0,
-                        reason,
-                    })
+                        file,
+                    });
+                    return Ok(true);
                 }
-                End::LastValid => Ok(false),
-            },
-            Err(error) => Err(Error::io("open", path)(error)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("open", path)(error)),
+            }
+            let live = Manifest::required(self.storage.as_ref(), &self.dir)?.first_seq;
+            if live > self.from_seq.max(first_seq) {
+                return Err(self.compacted(live - 1));
+            }
+            if live > first_seq {
+                (self.next_seq, self.segment) = (live, None);
+                return Ok(true);
+            }
+        }
+        match self.end {
+            End::Seq(through_seq) => {
+                let reason = CorruptReason::Missing {
+                    from_seq: first_seq,
+                    through_seq,
+                };
+                Err(Error::Corrupt {
+                    path,
+                    offset: 0,
+                    reason,
+                })
+            }
+            End::LastValid => Ok(false),
+        }
+    }
+
+    /// The next record is folded into a snapshot.
+    fn compacted(&self, snapshot_seq: u64) -> Error {
+        Error::Compacted {
+            from_seq: self.next_seq(),
+            snapshot_seq,
+            snapshot: self.dir.join(snapshot_name(snapshot_seq)),
         }
     }
 
     /// A bad line where nobody knows how far the log should reach: a torn tail ends it, anything else is an error.
     fn judge(&mut self, bad: Span) -> Result<Option<Span>> {
-        let Some((path, file)) = &self.segment else {
+        let Some(OpenSegment { path, file, .. }) = &self.segment else {
             return Ok(None);
         };
         let mut scan = Scan::new(self.next_seq, self.valid_len);
@@ -274,16 +357,11 @@ impl RawRecords {
         }
     }
 
-    /// Ends the iteration.
-    pub(crate) fn stop(&mut self) {
-        self.done = true;
-    }
-
     pub(crate) fn corrupt(&self, offset: u64, reason: CorruptReason) -> Error {
         let path = self
             .segment
             .as_ref()
-            .map_or_else(|| self.dir.clone(), |(path, _)| path.clone());
+            .map_or_else(|| self.dir.clone(), |segment| segment.path.clone());
         Error::Corrupt {
             path,
             offset,

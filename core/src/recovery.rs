@@ -195,15 +195,17 @@ impl LogCore {
         hints.begin_change();
         *self.cached_segment() = None;
         let all = segments(self.options.storage.as_ref(), &self.dir)?;
-        let Some(&last) = all.last().filter(|last| **last >= self.manifest.first_seq) else {
-            return Err(self.first_segment_missing(known_seq.max(self.manifest.first_seq)));
+        // Read after the list, so that a segment which a compaction removed is not missed.
+        let live = self.manifest()?.first_seq;
+        let Some(&last) = all.last().filter(|last| **last >= live) else {
+            return Err(self.segment_missing(live, known_seq.max(live)));
         };
         let segment = self.segment(last)?;
         let scan = scan_file(&segment, last, 0)?;
         let last_seq = scan.last_seq();
         let durable_seq = known_seq.max(scan.synced_seq());
-        if last_seq < last && last > self.manifest.first_seq {
-            self.require_whole_before(&all, last)?;
+        if last_seq < last && last > live {
+            self.require_whole_before(&all, live, last)?;
         }
         self.act(&scan, known_seq, &segment, report)?;
         let synced = sync_doubtful(&segment, scan.valid_len, last_seq, durable_seq);
@@ -235,9 +237,9 @@ impl LogCore {
     }
 
     /// An empty last segment says nothing of the record before it, so its predecessor must be whole.
-    fn require_whole_before(&self, all: &[u64], last: u64) -> Result<()> {
+    fn require_whole_before(&self, all: &[u64], live: u64, last: u64) -> Result<()> {
         let Some(&previous) = all.iter().rev().find(|first| **first < last) else {
-            return Err(self.first_segment_missing(last - 1));
+            return Err(self.segment_missing(live, last - 1));
         };
         let path = self.dir.join(segment_name(previous));
         let file = self
@@ -269,8 +271,7 @@ impl LogCore {
         })
     }
 
-    fn first_segment_missing(&self, through_seq: u64) -> Error {
-        let from_seq = self.manifest.first_seq;
+    fn segment_missing(&self, from_seq: u64, through_seq: u64) -> Error {
         let path = self.dir.join(segment_name(from_seq));
         let reason = CorruptReason::Missing {
             from_seq,

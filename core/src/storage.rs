@@ -8,6 +8,8 @@ use std::{
     path::Path,
 };
 
+use crate::{Error, Result};
+
 /// How [`Storage::open`] opens a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OpenMode {
@@ -43,6 +45,11 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// # Errors
     /// The system's.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file. Who has it open can go on reading it.
+    ///
+    /// # Errors
+    /// The system's.
+    fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable. Does nothing where directories can't be synced (Windows).
     ///
     /// # Errors
@@ -97,7 +104,7 @@ impl Storage for Disk {
         let names = dir
             .read_dir()?
             .map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
-        names.filter_map(Result::transpose).collect()
+        names.filter_map(io::Result::transpose).collect()
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
@@ -106,6 +113,10 @@ impl Storage for Disk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -186,4 +197,33 @@ pub(crate) fn write_full(file: &dyn StorageFile, bytes: &[u8], offset: u64) -> i
         }
     }
     Ok(())
+}
+
+/// Writes a file as a whole under another name, makes it durable, and then gives it its own name: a reader
+/// sees the old file or the new one, never a part. The caller sees to it that nobody else does the same.
+pub(crate) fn replace_file(
+    storage: &dyn Storage,
+    dir: &Path,
+    name: &str,
+    write: impl FnOnce(&dyn StorageFile, &Path) -> Result<()>,
+    before_rename: impl FnOnce(),
+) -> Result<()> {
+    let (new, path) = (dir.join(format!("{name}.new")), dir.join(name));
+    // A writer that died may have left one behind.
+    let file = match storage.open(&new, OpenMode::CreateNew) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            storage.open(&new, OpenMode::ReadWrite)
+        }
+        created => created,
+    };
+    let file = file.map_err(Error::io("create", &new))?;
+    file.set_len(0).map_err(Error::io("empty", &new))?;
+    write(file.as_ref(), &new)?;
+    file.sync_data().map_err(Error::io("sync", &new))?;
+    drop(file);
+    before_rename();
+    storage
+        .rename(&new, &path)
+        .map_err(Error::io("rename", &new))?;
+    storage.sync_dir(dir).map_err(Error::io("sync", dir))
 }

@@ -1,25 +1,31 @@
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
 use crate::{
-    Error, InvalidEvent, Issue, IssueEvent, Op, Reader, Result, records::RawRecords, time::rfc3339,
+    InvalidEvent, Issue, IssueEvent, Result, Snapshot,
+    fold::{Effect, fold},
 };
 
 /// The state that the log's events lead to: every issue as it is now.
 ///
-/// The fold is the same whoever computes it and however often. What an event does to an issue:
+/// The fold is the same whoever computes it and however often. What an event does to an issue, by its
+/// `status` (`tombstone` counts as closed, and everything but `closed` and `blocked` as open):
 ///
-/// | event | absent | present | deleted |
-/// | --- | --- | --- | --- |
-/// | `add` | stored | replaced | stored |
-/// | `update` | stored | replaced | – |
-/// | `close`, `reopen` with `data` | stored | replaced | – |
-/// | `close` | – | `status` closed, `closed_at` set | – |
-/// | `reopen`, `unset_blocked` | – | `status` open, `closed_at` gone | – |
-/// | `set_blocked` | – | `status` blocked | – |
-/// | `delete` | – | deleted | – |
+/// | event | absent | open | blocked | closed | deleted |
+/// | --- | --- | --- | --- | --- | --- |
+/// | `add` | stored | replaced | replaced | replaced | stored |
+/// | `update`, `close`, `reopen` with `data` | – | replaced | replaced | replaced | – |
+/// | `patch` | – | changed | changed | changed | – |
+/// | `close` | – | closed, `closed_at` set | closed, `closed_at` set | – | – |
+/// | `reopen` | – | – | – | open, `closed_at` gone | – |
+/// | `set_blocked` | – | blocked | – | – | – |
+/// | `unset_blocked` | – | – | open | – | – |
+/// | `delete` | – | deleted | deleted | deleted | – |
 ///
-/// – means that the event changes nothing; [`Store::without_effect`] counts these. The events without
-/// `data` also set `updated_at`.
+/// – means that the event changes nothing, not even the version; [`Store::without_effect`] counts these. A patch of a
+/// field that is no array where it should be changes nothing as a whole. The events without `data` also set `updated_at`.
 ///
 /// ```
 /// use strand_core::{Issue, IssueEvent, Log, Options, Store};
@@ -37,104 +43,126 @@ use crate::{
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Store {
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<Box<str>, Entry>,
+    keys: HashMap<Box<str>, u64>,
     present: usize,
     last_seq: u64,
     without_effect: u64,
 }
 
+/// What is known of an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Entry {
-    /// `None` when it was deleted.
-    issue: Option<Issue>,
-    version: u64,
+pub(crate) enum Entry {
+    Present {
+        issue: Issue,
+        version: u64,
+    },
+    /// `ts` is that of the event that deleted it.
+    Deleted {
+        ts: i64,
+        version: u64,
+    },
+}
+
+impl Entry {
+    pub(crate) fn version(&self) -> u64 {
+        match self {
+            Self::Present { version, .. } | Self::Deleted { version, .. } => *version,
+        }
+    }
+
+    fn issue(&self) -> Option<&Issue> {
+        match self {
+            Self::Present { issue, .. } => Some(issue),
+            Self::Deleted { .. } => None,
+        }
+    }
 }
 
 impl Store {
-    /// Reads the store in `dir` and folds its records. Takes no lock and writes nothing.
+    /// Reads the store in `dir` and folds it, through the present watermark. Takes no lock and writes nothing.
     ///
     /// # Errors
-    /// As [`Reader::open`] and [`Reader::read`].
+    /// As [`Snapshot::open`].
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
-        let reader: Reader = Reader::open(dir)?;
-        Self::fold(reader.raw())
+        Snapshot::open(dir).map(Snapshot::into_store)
     }
 
-    fn fold(mut records: RawRecords) -> Result<Self> {
-        let mut store = Self::default();
-        let mut scratch = Vec::new();
-        while let Some(record) = records.next()? {
-            let seq = record.line.header.seq;
-            let offset = record.offset;
-            let applied = record
-                .line
-                .body
-                .decode::<IssueEvent>(&mut scratch)
-                .map(|events| {
-                    events
-                        .into_iter()
-                        .try_for_each(|event| store.apply(seq, event))
-                });
-            match applied {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(Error::InvalidEvent(error)),
-                Err(reason) => return Err(records.corrupt(offset, reason)),
-            }
-        }
-        Ok(store)
-    }
-
-    /// Applies one event of the record `seq`. Events must be applied in the order of the log.
+    /// Applies one event of the record `seq`. Events must be applied in the order of the log, each once.
     ///
     /// # Errors
-    /// [`InvalidEvent::Encoding`] never in practice; the store is unchanged.
+    /// None now.
     pub fn apply(&mut self, seq: u64, event: IssueEvent) -> std::result::Result<(), InvalidEvent> {
-        let IssueEvent {
-            ts, op, id, data, ..
-        } = event;
+        let now = self.get(&event.id);
+        let was = now.is_some();
+        let effect = fold(now, &event);
+        let IssueEvent { ts, id, key, .. } = event;
         self.last_seq = seq;
-        let old = self.entries.get(&id).map(|entry| entry.issue.as_ref());
-        let new = match (op, data, old) {
-            (Op::Add, Some(issue), _) => Some(Some(issue)),
-            (_, Some(issue), None | Some(Some(_))) if op != Op::Delete => Some(Some(issue)),
-            (Op::Delete, _, Some(Some(_))) => Some(None),
-            (_, None, Some(Some(issue))) => changed(issue, op, ts)?.map(Some),
-            _ => None,
-        };
-        match new {
-            None => self.without_effect += 1,
-            Some(issue) => {
-                let was = old.flatten().is_some();
-                self.present = self.present - usize::from(was) + usize::from(issue.is_some());
-                self.entries.insert(
-                    id,
-                    Entry {
-                        issue,
-                        version: seq,
-                    },
-                );
+        if let Some(key) = key {
+            self.keys.insert(key.into(), seq);
+        }
+        let entry = match effect {
+            Effect::Nothing => {
+                self.without_effect += 1;
+                return Ok(());
             }
+            Effect::Put(issue) => Entry::Present {
+                issue,
+                version: seq,
+            },
+            Effect::Delete => Entry::Deleted { ts, version: seq },
+        };
+        let is = entry.issue().is_some();
+        self.present = self.present + usize::from(is) - usize::from(was);
+        match self.entries.get_mut(id.as_str()) {
+            Some(old) => *old = entry,
+            None => drop(self.entries.insert(id.into(), entry)),
         }
         Ok(())
+    }
+
+    /// Applies a record, unless it was applied before: then it changes nothing, and answers false.
+    ///
+    /// # Errors
+    /// As [`Store::apply`].
+    pub fn apply_record(
+        &mut self,
+        seq: u64,
+        events: Vec<IssueEvent>,
+    ) -> std::result::Result<bool, InvalidEvent> {
+        if seq <= self.last_seq {
+            return Ok(false);
+        }
+        for event in events {
+            self.apply(seq, event)?;
+        }
+        self.last_seq = seq;
+        Ok(true)
     }
 
     /// The issue with this id, unless it was deleted.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Issue> {
-        self.entries.get(id)?.issue.as_ref()
+        self.entries.get(id)?.issue()
     }
 
-    /// The number of the record that last changed the issue, or deleted it.
+    /// The number of the record that last changed the issue, or deleted it. That of a deleted one is forgotten
+    /// some time after ([`crate::Options::tombstone_ms`]).
     #[must_use]
     pub fn version(&self, id: &str) -> Option<u64> {
-        self.entries.get(id).map(|entry| entry.version)
+        self.entries.get(id).map(Entry::version)
+    }
+
+    /// The record that carried this idempotency key, as long as it is remembered.
+    #[must_use]
+    pub fn key(&self, key: &str) -> Option<u64> {
+        self.keys.get(key).copied()
     }
 
     /// The issues with their ids, in the order of the ids.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Issue)> {
-        self.entries
-            .iter()
-            .filter_map(|(id, entry)| Some((id.as_str(), entry.issue.as_ref()?)))
+        let present = self.entries.iter();
+        present.filter_map(|(id, entry)| Some((&**id, entry.issue()?)))
     }
 
     /// How many issues there are.
@@ -155,21 +183,57 @@ impl Store {
         self.last_seq
     }
 
-    /// How many events changed nothing, because there was no such issue.
+    /// How many events changed nothing.
     #[must_use]
     pub fn without_effect(&self) -> u64 {
         self.without_effect
     }
-}
 
-/// The issue after an event that carries none; `None` when the event does not change it.
-fn changed(issue: &Issue, op: Op, ts: i64) -> std::result::Result<Option<Issue>, InvalidEvent> {
-    let now = rfc3339(ts);
-    let issue = match op {
-        Op::Close => issue.with("status", "closed")?.with("closed_at", &now)?,
-        Op::Reopen | Op::UnsetBlocked => issue.with("status", "open")?.without("closed_at")?,
-        Op::SetBlocked => issue.with("status", "blocked")?,
-        Op::Add | Op::Update | Op::Delete => return Ok(None),
-    };
-    issue.with("updated_at", &now).map(Some)
+    /// All that is known of each id, tombstones included, in the order of the ids.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        self.entries.iter().map(|(id, entry)| (&**id, entry))
+    }
+
+    /// The idempotency keys in the order of their records.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (&str, u64)> {
+        let mut keys: Vec<(u64, &str)> =
+            self.keys.iter().map(|(key, seq)| (*seq, &**key)).collect();
+        keys.sort_unstable();
+        keys.into_iter().map(|(seq, key)| (key, seq))
+    }
+
+    /// Takes an issue from a snapshot.
+    pub(crate) fn restore_issue(&mut self, id: String, version: u64, issue: Issue) {
+        let entry = Entry::Present { issue, version };
+        let old = self.entries.insert(id.into(), entry);
+        self.present += usize::from(old.is_none());
+    }
+
+    /// Takes a tombstone from a snapshot.
+    pub(crate) fn restore_tombstone(&mut self, id: String, version: u64, ts: i64) {
+        self.entries
+            .insert(id.into(), Entry::Deleted { ts, version });
+    }
+
+    /// Takes an idempotency key from a snapshot.
+    pub(crate) fn restore_key(&mut self, key: String, seq: u64) {
+        self.keys.insert(key.into(), seq);
+    }
+
+    /// Takes from a snapshot what is about all of it.
+    pub(crate) fn restore_header(&mut self, last_seq: u64, without_effect: u64) {
+        self.last_seq = last_seq;
+        self.without_effect = without_effect;
+    }
+
+    /// Forgets the idempotency keys of records before this one.
+    pub(crate) fn forget_keys_before(&mut self, seq: u64) {
+        self.keys.retain(|_, of| *of >= seq);
+    }
+
+    /// Forgets the issues that were deleted before this moment.
+    pub(crate) fn forget_tombstones_before(&mut self, ts_ms: i64) {
+        let remains = |entry: &Entry| !matches!(entry, Entry::Deleted { ts, .. } if *ts < ts_ms);
+        self.entries.retain(|_, entry| remains(entry));
+    }
 }

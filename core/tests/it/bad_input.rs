@@ -142,7 +142,7 @@ fn a_store_of_a_newer_format_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     store_of(dir.path(), 1);
     let manifest = dir.path().join("MANIFEST");
-    std::fs::write(&manifest, "{\"format\":2,\"all\":\"new\"}\n").unwrap();
+    std::fs::write(&manifest, "{\"format\":3,\"all\":\"new\"}\n").unwrap();
     std::fs::remove_file(dir.path().join("lock")).unwrap();
     let before = names(dir.path());
     for error in [
@@ -153,8 +153,8 @@ fn a_store_of_a_newer_format_is_left_alone() {
             matches!(
                 error,
                 Error::UnsupportedVersion {
-                    found: 2,
-                    supported: 1,
+                    found: 3,
+                    supported: 2,
                     ..
                 }
             ),

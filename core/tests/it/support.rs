@@ -193,6 +193,10 @@ impl Storage for Recorder {
         Disk.rename(from, to)
     }
 
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk.remove(path)
+    }
+
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         if self.0.lock().unwrap().fail_sync_dir {
             return Err(io::Error::other("the sync of a directory was told to fail"));

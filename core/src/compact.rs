@@ -1,0 +1,321 @@
+//! Folding the log into a snapshot beside the writers. See "Compaction" in `docs/DESIGN.md`.
+//!
+//! | step | under | dying after it leaves |
+//! | --- | --- | --- |
+//! | begin a new segment | `compact.lock`, `lock` | one more segment, which is no harm |
+//! | fold what is before it, write `snapshot-….jsonl.new`, sync | `compact.lock` | an orphan |
+//! | rename it, sync the directory | `compact.lock` | an orphan |
+//! | replace the manifest, sync the directory | `compact.lock` | old files that nobody needs |
+//! | remove the old files, sync the directory | `compact.lock` | nothing |
+//!
+//! Orphans and old files are removed by the next compaction, and by the next open.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use strand_lock::{FileLock, LockError};
+
+use crate::{
+    Error, IssueEvent, Log, Point, Result, Snapshot,
+    folded::Folded,
+    format::{segment_first_seq, snapshot_name, snapshot_seq},
+    log::LogCore,
+    manifest::{MANIFEST, Manifest},
+    records::{End, segments},
+    snapshot_file,
+    storage::{OpenMode, replace_file},
+};
+
+const COMPACT_LOCK: &str = "compact.lock";
+
+/// What [`Log::compact`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Compacted {
+    /// The log is folded into a new snapshot.
+    Done(Compaction),
+    /// Somebody else compacts this store now. Nothing was done.
+    AlreadyRunning,
+    /// There is no record behind the live snapshot. Nothing was done, but for old files that were removed.
+    NothingNew,
+}
+
+/// A finished compaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Compaction {
+    /// The last record that the snapshot reflects.
+    pub seq: u64,
+    /// How many issues are in it.
+    pub issues: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// The old files that were removed.
+    pub removed: Vec<String>,
+    /// How long the store's lock was held for it.
+    pub lock_held: Duration,
+    /// How long all of it took.
+    pub elapsed: Duration,
+}
+
+impl Log<IssueEvent> {
+    /// Folds the log into a snapshot, and removes the segments that this makes superfluous.
+    ///
+    /// Runs in the caller's thread, and takes as long as it takes to read the state and write it. Others append
+    /// meanwhile: the store's lock is held only while a new segment is begun. Call it when
+    /// [`Log::compaction_due`] says so, from wherever it hurts nobody; a [`crate::Compactor`] does
+    /// that in a thread. All or nothing, also when the process dies.
+    ///
+    /// # Errors
+    /// The store is as before, but for a new segment and files that the next open removes: [`Error::Lock`],
+    /// [`Error::Corrupt`] (what can't be read is not compacted), [`Error::Io`].
+    ///
+    /// ```
+    /// use strand_core::{Compacted, Issue, IssueEvent, Log, Options, Store};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path(), Options::default())?;
+    /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+    /// let Compacted::Done(done) = log.compact()? else { panic!("nobody else is at it") };
+    /// assert_eq!((done.seq, done.issues), (1, 1));
+    /// assert_eq!(Store::load(dir.path())?.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn compact(&self) -> Result<Compacted> {
+        self.core.compact()
+    }
+
+    /// Whether the log behind the live snapshot has reached [`crate::Options::compact_after_bytes`] or
+    /// [`crate::Options::compact_after_records`]. Looks at the lengths of the files only.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for a damaged manifest, [`Error::Io`].
+    pub fn compaction_due(&self) -> Result<bool> {
+        self.core.compaction_due()
+    }
+
+    /// The state as of the present watermark, as [`Snapshot::open`].
+    ///
+    /// # Errors
+    /// As [`Snapshot::open`].
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::open_in(&self.core.options.storage, &self.core.dir)
+    }
+}
+
+impl LogCore {
+    fn compact(&self) -> Result<Compacted> {
+        let started = Instant::now();
+        let done = self.alone(|| self.compact_alone(started))?;
+        Ok(done.unwrap_or(Compacted::AlreadyRunning))
+    }
+
+    /// Does `work` while holding `compact.lock`; `None` when somebody else holds it.
+    fn alone<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+        let lock = Arc::new(FileLock::open(self.dir.join(COMPACT_LOCK))?);
+        let guard = match lock.try_lock() {
+            Err(LockError::Contended { .. }) => return Ok(None),
+            locked => locked?,
+        };
+        let done = work()?;
+        guard.unlock()?;
+        Ok(Some(done))
+    }
+
+    /// The caller holds `compact.lock`.
+    fn compact_alone(&self, started: Instant) -> Result<Compacted> {
+        let storage = self.options.storage.as_ref();
+        let old = self.manifest()?;
+        // Most is made durable before the lock is taken, so that it is not held for long.
+        self.sync_to(self.hints().tail_seq().unwrap_or(0))?;
+        let mut held = Instant::now();
+        let through = self.locked(|| {
+            held = Instant::now();
+            self.rotate_locked()
+        })?;
+        let lock_held = held.elapsed();
+        self.options.hit(Point::CompactionRotated);
+        if through < old.first_seq {
+            self.remove_surplus(&old, self.options.backup_snapshots)?;
+            return Ok(Compacted::NothingNew);
+        }
+        let folded = Folded::through(&self.options.storage, &self.dir, &old, || End::Seq(through))?;
+        let Some(Folded { mut store, .. }) = folded else {
+            let gone = std::io::Error::other("the live snapshot was replaced by somebody else");
+            return Err(Error::io("read", &self.dir)(gone));
+        };
+        store.forget_keys_before(through.saturating_sub(self.options.idempotency_records));
+        store.forget_tombstones_before(now_ms().saturating_sub_unsigned(self.options.tombstone_ms));
+
+        let mut mark = None;
+        let write = |file: &dyn crate::StorageFile, path: &std::path::Path| {
+            // Piece by piece to the disk, so that no other's sync has to wait for all of it.
+            let sync = |file: &dyn crate::StorageFile| file.sync_data();
+            mark = Some(snapshot_file::write(
+                &store,
+                &self.store_id,
+                file,
+                path,
+                sync,
+            )?);
+            Ok(())
+        };
+        let name = snapshot_name(through);
+        replace_file(storage, &self.dir, &name, write, || {
+            self.options.hit(Point::SnapshotWritten);
+        })?;
+        let Some(mark) = mark else {
+            unreachable!("a file that was replaced was written");
+        };
+        self.options.hit(Point::SnapshotRenamed);
+        let new = old.compacted(mark);
+        new.write(storage, &self.dir)?;
+        self.options.hit(Point::ManifestReplaced);
+        let removed = self.remove_surplus(&new, self.options.backup_snapshots)?;
+        Ok(Compacted::Done(Compaction {
+            seq: through,
+            issues: store.len() as u64,
+            bytes: mark.bytes,
+            removed,
+            lock_held,
+            elapsed: started.elapsed(),
+        }))
+    }
+
+    /// Removes what a compaction that died has left behind, unless somebody compacts now.
+    pub(crate) fn remove_orphans(&self) -> Result<()> {
+        let storage = self.options.storage.as_ref();
+        let names = storage
+            .list(&self.dir)
+            .map_err(Error::io("list", &self.dir))?;
+        if surplus(&names, &self.manifest()?, usize::MAX).is_empty() {
+            return Ok(());
+        }
+        self.alone(|| self.remove_surplus(&self.manifest()?, usize::MAX))
+            .map(drop)
+    }
+
+    /// The caller holds `compact.lock`.
+    fn remove_surplus(&self, manifest: &Manifest, backups: usize) -> Result<Vec<String>> {
+        let storage = self.options.storage.as_ref();
+        let names = storage
+            .list(&self.dir)
+            .map_err(Error::io("list", &self.dir))?;
+        let surplus = surplus(&names, manifest, backups);
+        if surplus.is_empty() {
+            return Ok(surplus);
+        }
+        self.options.hit(Point::BeforeRemoval);
+        for name in &surplus {
+            let path = self.dir.join(name);
+            storage.remove(&path).map_err(Error::io("remove", &path))?;
+        }
+        self.sync_dir()?;
+        self.options.hit(Point::OldFilesRemoved);
+        Ok(surplus)
+    }
+
+    fn compaction_due(&self) -> Result<bool> {
+        let storage = self.options.storage.as_ref();
+        let live = self.manifest()?.first_seq;
+        let records = (self.hints().tail_seq().unwrap_or(0) + 1).saturating_sub(live);
+        if records >= self.options.compact_after_records {
+            return Ok(true);
+        }
+        let mut bytes = 0;
+        for first_seq in segments(storage, &self.dir)? {
+            let path = self.dir.join(crate::format::segment_name(first_seq));
+            match storage.open(&path, OpenMode::Read) {
+                Ok(file) if first_seq >= live => {
+                    bytes += file.len_bytes().map_err(Error::io("examine", &path))?;
+                }
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("open", path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(records > 0 && bytes >= self.options.compact_after_bytes)
+    }
+}
+
+/// The files in a store's directory that this manifest does not need: what came before its snapshot, but for
+/// so many older snapshots, and what a compaction that died was about to put in their place.
+fn surplus(names: &[String], manifest: &Manifest, backups: usize) -> Vec<String> {
+    let live = manifest.first_seq - 1;
+    let older: BTreeSet<u64> = names
+        .iter()
+        .filter_map(|name| snapshot_seq(name).filter(|seq| *seq < live))
+        .collect();
+    let kept: BTreeSet<u64> = older.into_iter().rev().take(backups).collect();
+    let is_surplus = |name: &&String| {
+        let being_written = name
+            .strip_suffix(".new")
+            .is_some_and(|name| name == MANIFEST || snapshot_seq(name).is_some());
+        let snapshot = snapshot_seq(name)
+            .is_some_and(|seq| seq != live && !kept.contains(&seq) || manifest.snapshot.is_none());
+        let segment = segment_first_seq(name).is_some_and(|first| first < manifest.first_seq);
+        being_written || snapshot || segment
+    };
+    names.iter().filter(is_surplus).cloned().collect()
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::SnapshotMark;
+
+    #[test]
+    fn surplus_is_what_the_manifest_does_not_need() {
+        let names: Vec<String> = [
+            "MANIFEST",
+            "MANIFEST.new",
+            "lock",
+            "compact.lock",
+            "shm",
+            "quarantine",
+            "notes.txt",
+            "snapshot-00000000000000000004.jsonl",
+            "snapshot-00000000000000000007.jsonl",
+            "snapshot-00000000000000000009.jsonl",
+            "snapshot-00000000000000000011.jsonl",
+            "snapshot-00000000000000000012.jsonl.new",
+            "log-00000000000000000001.jsonl",
+            "log-00000000000000000008.jsonl",
+            "log-00000000000000000010.jsonl",
+            "log-00000000000000000012.jsonl",
+        ]
+        .map(str::to_owned)
+        .into();
+        let mark = SnapshotMark {
+            seq: 9,
+            bytes: 1,
+            crc: 2,
+        };
+        let manifest = Manifest::new().compacted(mark);
+        let orphans = [
+            "MANIFEST.new",
+            "snapshot-00000000000000000011.jsonl",
+            "snapshot-00000000000000000012.jsonl.new",
+            "log-00000000000000000001.jsonl",
+            "log-00000000000000000008.jsonl",
+        ];
+        assert_eq!(surplus(&names, &manifest, usize::MAX), orphans);
+        let with_one_backup = surplus(&names, &manifest, 1);
+        assert!(with_one_backup.contains(&"snapshot-00000000000000000004.jsonl".to_owned()));
+        assert_eq!(with_one_backup.len(), orphans.len() + 1);
+        assert_eq!(surplus(&names, &manifest, 0).len(), orphans.len() + 2);
+        let never_compacted = surplus(&names, &Manifest::new(), usize::MAX);
+        assert_eq!(never_compacted.len(), 6, "{never_compacted:?}");
+    }
+}

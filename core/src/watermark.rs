@@ -1,0 +1,70 @@
+//! How far the log is durable, as a reader sees it.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{hints::CommittedView, hints::Origin, records::End};
+
+/// How long a follower sleeps where nobody can wake it.
+const POLL: Duration = Duration::from_millis(20);
+/// How long it sleeps at most where somebody can: whoever raised the watermark may have died before it rang.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+
+/// The watermark in the store's volatile hints, looked for anew where it was not to be had.
+#[derive(Debug)]
+pub(crate) struct Watermark {
+    dir: PathBuf,
+    store: String,
+    view: Option<CommittedView>,
+}
+
+impl Watermark {
+    pub(crate) fn open(dir: &Path, store: &str) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            store: store.to_owned(),
+            view: None,
+        }
+    }
+
+    /// Another one for the same store.
+    pub(crate) fn again(&self) -> Self {
+        Self::open(&self.dir, &self.store)
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// `None` where no hints can be trusted.
+    pub(crate) fn committed(&mut self) -> Option<u64> {
+        let committed = self.view.as_ref().and_then(CommittedView::committed);
+        if committed.is_some() {
+            return committed;
+        }
+        let origin = Origin { store: &self.store };
+        self.view = CommittedView::open(&self.dir, origin);
+        self.view.as_ref().and_then(CommittedView::committed)
+    }
+
+    /// Where a read that begins now ends.
+    pub(crate) fn end(&mut self) -> End {
+        self.committed().map_or(End::LastValid, End::Seq)
+    }
+
+    /// To be given to [`Watermark::sleep`]; read it before the state that decides whether to sleep.
+    pub(crate) fn rung(&self) -> Option<u32> {
+        let view = self.view.as_ref()?;
+        view.committed().map(|_| view.rung())
+    }
+
+    /// Sleeps until the watermark may have risen, for `time` at most.
+    pub(crate) fn sleep(&self, rung: Option<u32>, time: Duration) {
+        match (&self.view, rung) {
+            (Some(view), Some(rung)) => view.sleep(rung, time.min(SLEEP_MAX)),
+            _ => std::thread::sleep(time.min(POLL)),
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! Compaction: the state is the same before, during and after it, wherever it is interrupted.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use strand_core::{
+    Batch, Compacted, Compaction, Compactor, Disk, Error, Issue, IssueEvent, Log, OpenMode, Patch,
+    Point, Probe, Reader, Snapshot, Storage, StorageFile, Store,
+};
+use strand_lock::FileLock;
+
+use crate::support::{TS, event, names, open, options};
+
+fn compact(log: &Log) -> Compaction {
+    match log.compact().unwrap() {
+        Compacted::Done(compaction) => compaction,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn snapshot_path(dir: &Path, seq: u64) -> PathBuf {
+    dir.join(format!("snapshot-{seq:020}.jsonl"))
+}
+
+/// Segments and snapshots.
+fn data_files(dir: &Path) -> Vec<String> {
+    let mut names = names(dir);
+    names.retain(|name| name.starts_with("log-") || name.starts_with("snapshot-"));
+    names
+}
+
+/// A store with issues, a tombstone, a key, a record without effect and several segments.
+fn varied(dir: &Path) -> Log {
+    let log = Log::open(dir, options().segment_bytes_max(700)).unwrap();
+    let now = i64::MAX / 2; // No tombstone is old enough to expire.
+    for number in 1..=8 {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+    }
+    log.append(&IssueEvent::delete("bd-3", now)).unwrap();
+    log.append(&IssueEvent::close("bd-3", now)).unwrap();
+    let odd = r#"{"id":"bd-9","title":"🪢 \u0041","x":1.10,"big":18446744073709551616,"x":2}"#;
+    log.append(&IssueEvent::add(Issue::from_json(odd).unwrap(), now))
+        .unwrap();
+    let keyed = Batch::new(now)
+        .key("k-1")
+        .patch("bd-1", Patch::new().add_label("a"));
+    log.commit(&keyed).unwrap();
+    log.append_batch(&[event("bd-10"), IssueEvent::close("bd-2", now)])
+        .unwrap();
+    log
+}
+
+#[test]
+fn a_compaction_leaves_the_same_state_in_fewer_files_and_the_log_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = varied(dir.path());
+    let before = Store::load(dir.path()).unwrap();
+    assert!(data_files(dir.path()).len() > 3);
+
+    let done = compact(&log);
+    assert_eq!((done.seq, done.issues), (13, before.len() as u64));
+    assert_eq!(
+        done.bytes,
+        fs::metadata(snapshot_path(dir.path(), 13)).unwrap().len()
+    );
+    assert_eq!(
+        data_files(dir.path()),
+        [
+            "log-00000000000000000014.jsonl",
+            "snapshot-00000000000000000013.jsonl"
+        ]
+    );
+    assert_eq!(Store::load(dir.path()).unwrap(), before);
+    assert_eq!(log.compact().unwrap(), Compacted::NothingNew);
+
+    assert_eq!(log.append(&event("bd-11")).unwrap().seq, 14);
+    assert_eq!(open(dir.path()).append(&event("bd-12")).unwrap().seq, 15);
+    let after = Store::load(dir.path()).unwrap();
+    assert_eq!((after.len(), after.last_seq()), (before.len() + 2, 15));
+    assert_eq!(after.version("bd-9"), before.version("bd-9"));
+    let reader: Reader = Reader::open(dir.path()).unwrap();
+    let seqs: Vec<u64> = reader
+        .read()
+        .unwrap()
+        .map(|record| record.unwrap().seq)
+        .collect();
+    assert_eq!(seqs, [14, 15]);
+}
+
+#[test]
+fn without_hints_the_log_behind_a_snapshot_is_recovered_as_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = varied(dir.path());
+    compact(&log);
+    let before = Store::load(dir.path()).unwrap();
+    drop(log);
+    fs::remove_file(dir.path().join("shm")).unwrap();
+    assert_eq!(Store::load(dir.path()).unwrap(), before);
+    let log = open(dir.path());
+    assert!(log.recovery().rebuilt);
+    assert_eq!(log.append(&event("bd-11")).unwrap().seq, 14);
+    // Without the live segment, the snapshot alone is not the store.
+    drop(log);
+    fs::remove_file(dir.path().join("shm")).unwrap();
+    fs::remove_file(dir.path().join("log-00000000000000000014.jsonl")).unwrap();
+    let refused = Log::<IssueEvent>::open(dir.path(), options());
+    assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+}
+
+#[test]
+fn old_snapshots_are_kept_as_backups_as_many_as_were_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let log: Log = Log::open(dir.path(), options().backup_snapshots(2)).unwrap();
+    for number in 1..=5 {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+        compact(&log);
+    }
+    // An open by somebody who would keep fewer removes none.
+    drop(Log::<IssueEvent>::open(dir.path(), options().backup_snapshots(0)).unwrap());
+    assert_eq!(
+        data_files(dir.path()),
+        [
+            "log-00000000000000000006.jsonl",
+            "snapshot-00000000000000000003.jsonl",
+            "snapshot-00000000000000000004.jsonl",
+            "snapshot-00000000000000000005.jsonl"
+        ]
+    );
+}
+
+#[test]
+fn tombstones_and_keys_survive_as_long_as_the_options_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = varied(dir.path());
+    compact(&log);
+    let store = Store::load(dir.path()).unwrap();
+    assert_eq!(store.version("bd-3"), Some(9), "the tombstone is kept");
+    assert_eq!(store.key("k-1"), Some(12));
+    let again = Batch::new(TS)
+        .key("k-1")
+        .patch("bd-1", Patch::new().add_label("b"));
+    let receipt = open(dir.path()).commit(&again).unwrap();
+    assert_eq!((receipt.seq, receipt.repeated), (12, true));
+
+    let short = options().tombstone_ms(0).idempotency_records(1);
+    let log: Log = Log::open(dir.path(), short).unwrap();
+    log.append(&IssueEvent::delete("bd-4", TS)).unwrap();
+    compact(&log);
+    let store = Store::load(dir.path()).unwrap();
+    assert_eq!(store.version("bd-4"), None, "deleted long ago");
+    assert_eq!(store.version("bd-3"), Some(9), "deleted in the far future");
+    assert_eq!(store.key("k-1"), None);
+}
+
+#[test]
+fn of_two_compactors_one_works_and_the_other_returns_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = varied(dir.path());
+    let lock = Arc::new(FileLock::open(dir.path().join("compact.lock")).unwrap());
+    let guard = lock.try_lock().unwrap();
+    assert_eq!(log.compact().unwrap(), Compacted::AlreadyRunning);
+    guard.unlock().unwrap();
+    compact(&log);
+}
+
+/// Stops at one point until it is told to go on.
+struct Halt {
+    point: Point,
+    reached: Mutex<mpsc::Sender<()>>,
+    go: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Probe for Halt {
+    fn hit(&self, point: Point) {
+        if point == self.point {
+            self.reached.lock().unwrap().send(()).unwrap();
+            self.go.lock().unwrap().recv().ok();
+        }
+    }
+}
+
+#[test]
+fn writers_readers_and_opens_go_on_at_every_step_of_a_compaction() {
+    let points = [
+        Point::CompactionRotated,
+        Point::SnapshotWritten,
+        Point::SnapshotRenamed,
+        Point::ManifestReplaced,
+        Point::BeforeRemoval,
+    ];
+    for point in points {
+        let dir = tempfile::tempdir().unwrap();
+        let other = varied(dir.path());
+        let reader: Reader = Reader::open(dir.path()).unwrap();
+        let mut follower = reader.follow(1).unwrap();
+        let mut snapshot = Snapshot::open(dir.path()).unwrap();
+        let mut records = reader.read().unwrap();
+        records.next().unwrap().unwrap();
+        let expected = Store::load(dir.path()).unwrap();
+
+        let (reached, is_reached) = mpsc::channel();
+        let (go, goes) = mpsc::channel();
+        let halt = Halt {
+            point,
+            reached: Mutex::new(reached),
+            go: Mutex::new(goes),
+        };
+        let path = dir.path().to_owned();
+        let compactor = std::thread::spawn(move || {
+            let log: Log = Log::open(&path, options().probe(Arc::new(halt))).unwrap();
+            compact(&log)
+        });
+        is_reached.recv_timeout(Duration::from_mins(1)).unwrap();
+        assert_eq!(Store::load(dir.path()).unwrap(), expected, "{point}");
+        assert_eq!(other.append(&event("bd-new")).unwrap().seq, 14, "{point}");
+        let late = open(dir.path());
+        assert_eq!(late.append(&event("bd-newer")).unwrap().seq, 15, "{point}");
+        assert_eq!(late.compact().unwrap(), Compacted::AlreadyRunning);
+        let during = Store::load(dir.path()).unwrap();
+        assert_eq!((during.len(), during.last_seq()), (expected.len() + 2, 15));
+        drop(go);
+        assert_eq!(compactor.join().unwrap().seq, 13);
+
+        assert_eq!(Store::load(dir.path()).unwrap(), during, "{point}");
+        assert_eq!(snapshot.refresh().unwrap(), 15);
+        assert_eq!(*snapshot, during, "{point}");
+        // Who had not begun to read is told; who has the file open reads on in it.
+        let first = follower.try_next();
+        assert!(
+            matches!(
+                first,
+                Err(Error::Compacted {
+                    from_seq: 1,
+                    snapshot_seq: 13,
+                    ..
+                })
+            ),
+            "{point}: {first:?}"
+        );
+        records.next().unwrap().unwrap();
+        let last = records.last().unwrap();
+        assert!(
+            matches!(last, Err(Error::Compacted { .. })),
+            "{point}: {last:?}"
+        );
+    }
+}
+
+/// The disk, until its calls run out; from then on as if the process were dead.
+#[derive(Debug, Clone)]
+struct Mortal {
+    left: Arc<AtomicU64>,
+}
+
+impl Mortal {
+    fn with(calls: u64) -> Self {
+        let left = Arc::new(AtomicU64::new(calls));
+        Self { left }
+    }
+
+    fn live(&self) -> io::Result<()> {
+        let spent = self
+            .left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                left.checked_sub(1)
+            });
+        spent.map(drop).map_err(|_| io::Error::other("dead"))
+    }
+}
+
+impl Storage for Mortal {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        self.live()?;
+        let file = Disk.open(path, mode)?;
+        Ok(Box::new(MortalFile {
+            file,
+            life: self.clone(),
+        }))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.live()?;
+        Disk.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.live()?;
+        Disk.create_dir(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.live()?;
+        Disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.live()?;
+        Disk.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.live()?;
+        Disk.sync_dir(dir)
+    }
+}
+
+#[derive(Debug)]
+struct MortalFile {
+    file: Box<dyn StorageFile>,
+    life: Mortal,
+}
+
+impl StorageFile for MortalFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.life.live()?;
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        // A dying process may have written a part.
+        match self.life.live() {
+            Ok(()) => self.file.write_at(bytes, offset),
+            Err(error) => {
+                self.file.write_at(&bytes[..bytes.len() / 2], offset)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.life.live()?;
+        self.file.set_len(len_bytes)
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        self.file.len_bytes()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.life.live()?;
+        self.file.sync_data()
+    }
+}
+
+#[test]
+fn a_compaction_that_dies_at_any_call_is_finished_or_undone_by_the_next_open() {
+    let mut outcomes = [0, 0];
+    for calls in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        drop(varied(dir.path()));
+        // One compaction before, so that a live snapshot and a backup are there, too.
+        compact(&open(dir.path()));
+        open(dir.path()).append(&event("bd-13")).unwrap();
+        compact(&open(dir.path()));
+        open(dir.path()).append(&event("bd-14")).unwrap();
+        let expected = Store::load(dir.path()).unwrap();
+
+        let storage = Mortal::with(u64::MAX);
+        let log: Log = Log::open(dir.path(), options().storage(Arc::new(storage.clone()))).unwrap();
+        storage.left.store(calls, Ordering::SeqCst);
+        let compacted = log.compact();
+        drop(log);
+        assert_eq!(
+            Store::load(dir.path()).unwrap(),
+            expected,
+            "after {calls} calls"
+        );
+
+        let log = open(dir.path());
+        assert_eq!(
+            Store::load(dir.path()).unwrap(),
+            expected,
+            "after {calls} calls"
+        );
+        let files = data_files(dir.path());
+        let snapshots = files.iter().filter(|name| name.starts_with("snap")).count();
+        assert!(
+            !names(dir.path()).iter().any(|name| name.contains(".new")),
+            "after {calls} calls: {files:?}"
+        );
+        let finished = files.contains(&"snapshot-00000000000000000015.jsonl".to_owned());
+        outcomes[usize::from(finished)] += 1;
+        assert!(snapshots <= 3, "after {calls} calls: {files:?}");
+        if finished {
+            assert!(
+                !files.contains(&"log-00000000000000000015.jsonl".to_owned()),
+                "{files:?}"
+            );
+        }
+        assert_eq!(
+            log.append(&event("bd-15")).unwrap().seq,
+            16,
+            "after {calls} calls"
+        );
+        compact(&log);
+        assert_eq!(data_files(dir.path()).len(), 3);
+        if compacted.is_ok() {
+            break;
+        }
+    }
+    assert!(outcomes[0] > 10 && outcomes[1] > 3, "{outcomes:?}");
+}
+
+#[test]
+fn every_changed_byte_and_every_cut_of_a_snapshot_is_an_error_in_that_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = varied(dir.path());
+    compact(&log);
+    let path = snapshot_path(dir.path(), 13);
+    let good = fs::read(&path).unwrap();
+    let refused = |bytes: &[u8], what: &str| {
+        fs::write(&path, bytes).unwrap();
+        match Store::load(dir.path()) {
+            Err(Error::Corrupt {
+                path: at, offset, ..
+            }) => {
+                assert_eq!(at, path);
+                assert!(offset <= good.len() as u64, "{what}");
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    };
+    for at in 0..good.len() {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1 << (at % 8);
+        refused(&bytes, &format!("byte {at}"));
+        refused(&good[..at], &format!("cut at {at}"));
+    }
+    let mut doubled = good.clone();
+    doubled.extend_from_slice(&good);
+    refused(&doubled, "doubled");
+    fs::remove_file(&path).unwrap();
+    let missing = Store::load(dir.path());
+    assert!(matches!(missing, Err(Error::Corrupt { .. })), "{missing:?}");
+    fs::write(&path, &good).unwrap();
+    Store::load(dir.path()).unwrap();
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_is_not_compacted_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = varied(dir.path());
+    compact(&log);
+    log.append(&event("bd-11")).unwrap();
+    let path = snapshot_path(dir.path(), 13);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[200] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert!(matches!(log.compact(), Err(Error::Corrupt { .. })));
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    assert_eq!(log.append(&event("bd-12")).unwrap().seq, 15);
+}
+
+#[test]
+fn a_compaction_is_due_when_the_log_is_long_and_a_thread_sees_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let few = options().compact_after_records(3);
+    let log: Arc<Log> = Arc::new(Log::open(dir.path(), few).unwrap());
+    assert!(!log.compaction_due().unwrap());
+    for number in 1..=3 {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+    }
+    assert!(log.compaction_due().unwrap());
+    let bytes = options().compact_after_bytes(100);
+    assert!(
+        Log::<IssueEvent>::open(dir.path(), bytes)
+            .unwrap()
+            .compaction_due()
+            .unwrap()
+    );
+
+    let compactor = Compactor::start(Arc::clone(&log), Duration::from_millis(1)).unwrap();
+    let reader: Reader = Reader::open(dir.path()).unwrap();
+    while reader.read().unwrap().count() > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(compactor.stop().unwrap(), 1);
+    assert!(!log.compaction_due().unwrap());
+    assert_eq!(Store::load(dir.path()).unwrap().len(), 3);
+}
+
+#[test]
+fn a_snapshot_of_another_store_is_refused() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for dir in [&one, &other] {
+        compact(&varied(dir.path()));
+    }
+    fs::copy(
+        snapshot_path(other.path(), 13),
+        snapshot_path(one.path(), 13),
+    )
+    .unwrap();
+    let refused = Store::load(one.path());
+    assert!(
+        matches!(&refused, Err(error @ Error::Corrupt { .. }) if error.to_string().contains("another store")),
+        "{refused:?}"
+    );
+}

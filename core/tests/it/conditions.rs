@@ -1,0 +1,292 @@
+//! Writes with conditions: exactly one of those who compete succeeds, and the others are told why not.
+
+use std::collections::BTreeSet;
+
+use strand_core::{
+    Batch, Durability, Error, InvalidEvent, Issue, IssueEvent, Log, Patch, Reader, Store,
+};
+
+use crate::support::{TS, as_child, child, finish, open, options};
+
+fn issue(id: &str) -> Issue {
+    Issue::new(id, "Mend the fence", TS)
+}
+
+#[test]
+fn an_update_needs_the_version_that_it_was_made_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, other) = (open(dir.path()), open(dir.path()));
+    let version = one.create(issue("bd-1"), TS).unwrap().seq;
+    let mine = issue("bd-1").with("priority", &1).unwrap();
+    let theirs = issue("bd-1").with("priority", &2).unwrap();
+    let won = one.update_if(mine.clone(), version, TS).unwrap().seq;
+    match other.update_if(theirs, version, TS) {
+        Err(Error::VersionMismatch {
+            id,
+            expected,
+            found,
+            issue,
+        }) => {
+            assert_eq!(
+                (id.as_str(), expected, found),
+                ("bd-1", Some(version), Some(won))
+            );
+            assert_eq!(*issue.unwrap(), mine);
+        }
+        result => panic!("{result:?}"),
+    }
+    assert_eq!(one.tail_seq(), won, "nothing was written");
+    other.append(&IssueEvent::delete("bd-1", TS)).unwrap();
+    let deleted = one.update_if(mine, won, TS).unwrap_err();
+    assert!(
+        matches!(
+            &deleted,
+            Error::VersionMismatch {
+                found: Some(3),
+                issue: None,
+                ..
+            }
+        ),
+        "{deleted:?}"
+    );
+    assert!(deleted.is_conflict());
+}
+
+#[test]
+fn creating_what_exists_is_an_error_also_when_another_created_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, other) = (open(dir.path()), open(dir.path()));
+    one.create(issue("bd-1"), TS).unwrap();
+    let again = other.create(issue("bd-1"), TS).unwrap_err();
+    assert!(
+        matches!(again, Error::AlreadyExists { version: 1, .. }),
+        "{again:?}"
+    );
+    one.compact().unwrap();
+    other.create(issue("bd-1"), TS).unwrap_err();
+    one.append(&IssueEvent::delete("bd-1", TS)).unwrap();
+    other.create(issue("bd-1"), TS).unwrap();
+    let missing = other
+        .patch("bd-2", Patch::new().add_label("a"), TS)
+        .unwrap_err();
+    assert!(matches!(missing, Error::NoSuchIssue { .. }), "{missing:?}");
+}
+
+#[test]
+fn changes_of_different_fields_both_survive() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, other) = (open(dir.path()), open(dir.path()));
+    one.create(issue("bd-1"), TS).unwrap();
+    let priority = Patch::new().set("priority", &0).unwrap();
+    one.patch("bd-1", priority.add_label("red"), TS).unwrap();
+    other
+        .patch("bd-1", Patch::new().add_label("blue"), TS)
+        .unwrap();
+    let now = Store::load(dir.path()).unwrap();
+    let now = now.get("bd-1").unwrap();
+    assert_eq!(
+        (now.priority(), now.labels()),
+        (Some(0), vec!["red".into(), "blue".into()])
+    );
+    let no_array = one.patch("bd-1", Patch::new().add("title", &"x").unwrap(), TS);
+    assert!(
+        matches!(no_array, Err(Error::InvalidEvent(_))),
+        "{no_array:?}"
+    );
+    assert_eq!(one.tail_seq(), 3);
+}
+
+#[test]
+fn a_batch_is_written_as_a_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    log.create(issue("bd-1"), TS).unwrap();
+    log.create(issue("bd-2"), TS).unwrap();
+    let both = Batch::new(TS).close_if("bd-1", 1).close_if("bd-2", 1);
+    let refused = log.commit(&both).unwrap_err();
+    assert!(
+        matches!(&refused, Error::VersionMismatch { id, .. } if id == "bd-2"),
+        "{refused:?}"
+    );
+    assert_eq!(
+        Store::load(dir.path())
+            .unwrap()
+            .get("bd-1")
+            .unwrap()
+            .status()
+            .unwrap(),
+        "open"
+    );
+
+    let chain = Batch::new(TS)
+        .create(issue("bd-3"))
+        .patch("bd-3", Patch::new().add_label("a"))
+        .claim("bd-3", "agent-7")
+        .require("bd-2", 2)
+        .require_absent("bd-4")
+        .delete_if("bd-2", 2);
+    let seq = log.commit(&chain).unwrap().seq;
+    let store = Store::load(dir.path()).unwrap();
+    assert_eq!(store.version("bd-3"), Some(seq));
+    let three = store.get("bd-3").unwrap();
+    assert_eq!(
+        (three.assignee().unwrap(), three.labels()),
+        ("agent-7".into(), vec!["a".into()])
+    );
+    assert!(store.get("bd-2").is_none());
+    let twice = Batch::new(TS).create(issue("bd-5")).create(issue("bd-5"));
+    assert!(matches!(
+        log.commit(&twice),
+        Err(Error::AlreadyExists { .. })
+    ));
+    let gone = Batch::new(TS).delete("bd-1").close("bd-1");
+    assert!(matches!(log.commit(&gone), Err(Error::NoSuchIssue { .. })));
+    let nothing = log.commit(&Batch::new(TS).require("bd-1", 1));
+    assert!(matches!(
+        nothing,
+        Err(Error::InvalidEvent(InvalidEvent::EmptyBatch))
+    ));
+}
+
+#[test]
+fn a_repeated_write_is_answered_with_its_first_receipt() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = Batch::new(TS).key("agent-7/1").create(issue("bd-1"));
+    let first = open(dir.path()).commit(&write).unwrap();
+    assert_eq!((first.seq, first.repeated), (1, false));
+    let log = open(dir.path());
+    log.create(issue("bd-2"), TS).unwrap();
+    let again = log.commit(&write).unwrap();
+    assert_eq!((again.seq, again.repeated), (1, true));
+    log.compact().unwrap();
+    assert_eq!(open(dir.path()).commit(&write).unwrap(), again);
+    assert_eq!(log.tail_seq(), 2);
+    let mine = Batch::new(TS).key("agent-7/2").claim("bd-2", "agent-7");
+    assert_eq!(log.commit(&mine).unwrap().seq, 3);
+    assert_eq!(
+        log.commit(&mine).unwrap().seq,
+        3,
+        "though it can't be claimed any more"
+    );
+
+    let forgetful: Log = Log::open(dir.path(), options().idempotency_records(1)).unwrap();
+    let refused = forgetful.commit(&write);
+    assert!(
+        matches!(refused, Err(Error::AlreadyExists { .. })),
+        "{refused:?}"
+    );
+    for bad in ["", &"k".repeat(257)] {
+        let refused = log.commit(&Batch::new(TS).key(bad).create(issue("bd-3")));
+        assert!(
+            matches!(refused, Err(Error::InvalidEvent(_))),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
+fn what_a_refusal_tells_of_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let buffered: Log = Log::open(dir.path(), options().durability(Durability::Buffered)).unwrap();
+    buffered.create(issue("bd-1"), TS).unwrap();
+    let synced = open(dir.path());
+    buffered.claim("bd-1", "agent-7", TS).unwrap();
+    assert!(synced.committed_seq() < 2);
+    synced.claim("bd-1", "agent-8", TS).unwrap_err();
+    assert_eq!(synced.committed_seq(), 2);
+}
+
+#[test]
+fn conditions_work_where_no_memory_is_shared() {
+    let dir = tempfile::tempdir().unwrap();
+    let one: Log = Log::open(dir.path(), options().share_memory(false)).unwrap();
+    let other: Log = Log::open(dir.path(), options().share_memory(false)).unwrap();
+    let shared = open(dir.path());
+    one.create(issue("bd-1"), TS).unwrap();
+    other.create(issue("bd-1"), TS).unwrap_err();
+    other.claim("bd-1", "agent-7", TS).unwrap();
+    shared.claim("bd-1", "agent-8", TS).unwrap_err();
+    shared.compact().unwrap();
+    one.claim("bd-1", "agent-9", TS).unwrap_err();
+    one.create(issue("bd-2"), TS).unwrap();
+    other.compact().unwrap();
+    shared.claim("bd-2", "agent-8", TS).unwrap();
+    assert_eq!(Store::load(dir.path()).unwrap().len(), 2);
+}
+
+const ISSUES: u64 = 40;
+
+#[test]
+fn of_many_processes_exactly_one_claims_each_issue_while_the_log_is_compacted() {
+    if let Some((dir, agent)) = as_child() {
+        let log = open(&dir);
+        let offset: u64 = agent.parse().unwrap();
+        for number in 0..ISSUES {
+            let id = format!("bd-{}", (number + 7 * offset) % ISSUES);
+            match log.claim(&id, &agent, TS) {
+                Ok(_) => {}
+                Err(Error::VersionMismatch { issue, .. }) => {
+                    assert_ne!(issue.unwrap().assignee().unwrap(), agent);
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    for number in 0..ISSUES {
+        log.create(issue(&format!("bd-{number}")), TS).unwrap();
+    }
+    let mut follower: strand_core::Follower = Reader::open(dir.path())
+        .unwrap()
+        .follow(ISSUES + 1)
+        .unwrap();
+    let name =
+        "conditions::of_many_processes_exactly_one_claims_each_issue_while_the_log_is_compacted";
+    let children: Vec<_> = (0..4)
+        .map(|agent| child(name, dir.path(), &agent.to_string()))
+        .collect();
+    let mut claimed = BTreeSet::new();
+    while claimed.len() < usize::try_from(ISSUES).unwrap() {
+        if let Some(record) = follower.try_next().unwrap() {
+            assert!(claimed.insert(record.events[0].id.clone()), "claimed twice");
+        } else {
+            log.compact().unwrap();
+        }
+    }
+    children.into_iter().for_each(finish);
+    assert_eq!(follower.try_next().unwrap(), None);
+    assert_eq!(log.tail_seq(), 2 * ISSUES);
+}
+
+#[test]
+fn new_ids_are_nobody_elses() {
+    if let Some((dir, agent)) = as_child() {
+        let log = open(&dir);
+        for _ in 0..100 {
+            let (id, _) = log.create_new("bd", TS, issue).unwrap();
+            log.patch(&id, Patch::new().add_label(&agent), TS).unwrap();
+        }
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let children: Vec<_> = (0..3)
+        .map(|agent| {
+            child(
+                "conditions::new_ids_are_nobody_elses",
+                dir.path(),
+                &agent.to_string(),
+            )
+        })
+        .collect();
+    children.into_iter().for_each(finish);
+    let store = Store::load(dir.path()).unwrap();
+    assert_eq!(store.len(), 300);
+    assert!(
+        store
+            .iter()
+            .all(|(id, issue)| id.len() <= 7 && issue.labels().len() == 1)
+    );
+}

@@ -1,0 +1,153 @@
+//! Following a log, and keeping a state up with it.
+
+use std::time::{Duration, Instant};
+
+use strand_core::{Durability, Error, Log, Options, Reader, Snapshot, Store};
+
+use crate::support::{as_child, child, event, finish, open, options};
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_mins(1)
+}
+
+#[test]
+fn a_follower_sees_every_record_once_across_rotation_and_compaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let log: Log = Log::open(dir.path(), options().segment_bytes_max(300)).unwrap();
+    let reader: Reader = Reader::open(dir.path()).unwrap();
+    let mut follower = reader.follow(1).unwrap();
+    for number in 1..=60 {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+        let record = follower.next_before(soon()).unwrap().unwrap();
+        assert_eq!(
+            (record.seq, record.events[0].id.as_str()),
+            (number, &*format!("bd-{number}"))
+        );
+        assert_eq!(follower.try_next().unwrap(), None);
+        if number % 7 == 0 {
+            log.compact().unwrap();
+        }
+    }
+    assert_eq!(follower.next_seq(), 61);
+}
+
+#[test]
+fn one_can_follow_from_the_middle_of_a_segment_and_from_the_future() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    for number in 1..=5 {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+    }
+    let reader: Reader = Reader::open(dir.path()).unwrap();
+    let mut middle = reader.follow(3).unwrap();
+    let mut future = reader.follow(7).unwrap();
+    assert_eq!(middle.try_next().unwrap().unwrap().seq, 3);
+    assert!(future.try_next().unwrap().is_none());
+    log.append(&event("bd-6")).unwrap();
+    assert!(future.try_next().unwrap().is_none());
+    log.append(&event("bd-7")).unwrap();
+    assert_eq!(future.try_next().unwrap().unwrap().seq, 7);
+    assert_eq!(middle.try_next().unwrap().unwrap().seq, 4);
+}
+
+#[test]
+fn who_comes_too_late_is_told_where_to_begin() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    for number in 1..=5 {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+    }
+    log.compact().unwrap();
+    log.append(&event("bd-6")).unwrap();
+    let reader: Reader = Reader::open(dir.path()).unwrap();
+    let mut late = reader.follow(3).unwrap();
+    for _ in 0..2 {
+        match late.try_next() {
+            Err(Error::Compacted {
+                from_seq,
+                snapshot_seq,
+                snapshot,
+            }) => {
+                assert_eq!((from_seq, snapshot_seq), (3, 5));
+                assert!(snapshot.is_file());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let snapshot = Snapshot::open(dir.path()).unwrap();
+    let mut follower = reader.follow(snapshot.last_seq()).unwrap();
+    assert_eq!(follower.try_next().unwrap().unwrap().seq, 6);
+}
+
+#[test]
+fn a_follower_sees_only_what_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let log: Log = Log::open(
+        dir.path(),
+        Options::default().durability(Durability::Buffered),
+    )
+    .unwrap();
+    let mut follower: strand_core::Follower = Reader::open(dir.path()).unwrap().follow(1).unwrap();
+    let receipt = log.append(&event("bd-1")).unwrap();
+    let short = Instant::now() + Duration::from_millis(20);
+    assert!(follower.next_before(short).unwrap().is_none());
+    log.sync_to(receipt.seq).unwrap();
+    assert_eq!(follower.next_before(soon()).unwrap().unwrap().seq, 1);
+}
+
+#[test]
+fn followers_go_on_when_the_hints_are_deleted_or_were_never_there() {
+    for share in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let log: Log = Log::open(dir.path(), options().share_memory(share)).unwrap();
+        let mut follower: strand_core::Follower =
+            Reader::open(dir.path()).unwrap().follow(1).unwrap();
+        log.append(&event("bd-1")).unwrap();
+        assert_eq!(follower.next_before(soon()).unwrap().unwrap().seq, 1);
+        std::fs::remove_file(dir.path().join("shm")).ok();
+        log.append(&event("bd-2")).unwrap();
+        assert_eq!(follower.next_before(soon()).unwrap().unwrap().seq, 2);
+        log.append(&event("bd-3")).unwrap();
+        assert_eq!(follower.next_before(soon()).unwrap().unwrap().seq, 3);
+    }
+}
+
+#[test]
+fn a_sleeping_follower_is_woken_by_another_process() {
+    if let Some((dir, _)) = as_child() {
+        let log = open(&dir);
+        for number in 1..=20 {
+            log.append(&event(&format!("bd-{number}"))).unwrap();
+        }
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let mut follower: strand_core::Follower = Reader::open(dir.path()).unwrap().follow(1).unwrap();
+    let writer = child(
+        "follow::a_sleeping_follower_is_woken_by_another_process",
+        dir.path(),
+        "write",
+    );
+    for number in 1..=20 {
+        assert_eq!(follower.next_before(soon()).unwrap().unwrap().seq, number);
+    }
+    finish(writer);
+}
+
+#[test]
+fn a_refreshed_state_is_the_one_that_a_new_load_finds() {
+    let dir = tempfile::tempdir().unwrap();
+    let log: Log = Log::open(dir.path(), options().segment_bytes_max(400)).unwrap();
+    let mut snapshot = Snapshot::open(dir.path()).unwrap();
+    for number in 1..=30 {
+        log.append(&event(&format!("bd-{}", number % 7))).unwrap();
+        if number % 3 == 0 {
+            assert_eq!(snapshot.refresh().unwrap(), number);
+            assert_eq!(*snapshot, Store::load(dir.path()).unwrap());
+        }
+        if number % 10 == 5 {
+            log.compact().unwrap();
+        }
+    }
+}
