@@ -6,6 +6,7 @@ use std::{
 use crate::{
     InvalidEvent, Issue, IssueEvent, Result, Snapshot,
     fold::{Effect, fold},
+    index::Lazy,
 };
 
 /// The state that the log's events lead to: every issue as it is now.
@@ -48,6 +49,7 @@ pub struct Store {
     present: usize,
     last_seq: u64,
     without_effect: u64,
+    pub(crate) index: Lazy,
 }
 
 /// What is known of an id.
@@ -114,6 +116,7 @@ impl Store {
         };
         let is = entry.issue().is_some();
         self.present = self.present + usize::from(is) - usize::from(was);
+        self.index.put(&id, entry.issue());
         match self.entries.get_mut(id.as_str()) {
             Some(old) => *old = entry,
             None => drop(self.entries.insert(id.into(), entry)),
@@ -144,6 +147,11 @@ impl Store {
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Issue> {
         self.entries.get(id)?.issue()
+    }
+
+    pub(crate) fn get_with_id(&self, id: &str) -> Option<(&str, &Issue)> {
+        let (id, entry) = self.entries.get_key_value(id)?;
+        Some((id, entry.issue()?))
     }
 
     /// The number of the record that last changed the issue, or deleted it. That of a deleted one is forgotten
@@ -205,6 +213,7 @@ impl Store {
     /// Takes an issue from a snapshot.
     pub(crate) fn restore_issue(&mut self, id: String, version: u64, issue: Issue) {
         let entry = Entry::Present { issue, version };
+        self.index.put(&id, entry.issue());
         let old = self.entries.insert(id.into(), entry);
         self.present += usize::from(old.is_none());
     }

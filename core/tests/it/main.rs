@@ -12,6 +12,7 @@ mod commit;
 mod compact;
 mod conditions;
 mod directory;
+mod fold;
 mod follow;
 mod golden;
 mod processes;
