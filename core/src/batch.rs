@@ -200,6 +200,23 @@ impl Batch {
         self
     }
 
+    /// As [`Batch::event`], or with `new` as [`Batch::create`].
+    pub(crate) fn add(&mut self, event: IssueEvent, new: bool) {
+        self.steps.push(Step {
+            id: event.id.clone(),
+            expect: if new {
+                Expect::Absent
+            } else {
+                Expect::Anything
+            },
+            event: Some(event),
+        });
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
     /// Checks all that can be checked without the store, and encodes the record.
     fn encode(&self) -> Result<EncodedPayload> {
         if let Some(key) = &self.key {
@@ -320,6 +337,15 @@ impl Log<IssueEvent> {
         self.core.commit(batch)
     }
 
+    /// Looks at the state that conditions are checked against, as it is now.
+    pub(crate) fn with_state<T>(&self, look: impl FnOnce(&Store) -> T) -> Result<T> {
+        let state = self.core.fresh_state()?;
+        let Some(Folded { store, .. }) = state.as_ref() else {
+            unreachable!("it was read just now");
+        };
+        Ok(look(store))
+    }
+
     /// Creates an issue.
     ///
     /// # Errors
@@ -354,7 +380,7 @@ impl Log<IssueEvent> {
         const ATTEMPTS: u32 = 100;
         let mut attempts = 0;
         loop {
-            let id = self.core.draw_id(prefix)?;
+            let id = self.with_state(|store| draw_id(prefix, store))?;
             attempts += 1;
             match self.create(make(&id), ts) {
                 Err(Error::AlreadyExists { .. }) if attempts < ATTEMPTS => {}
@@ -458,21 +484,6 @@ impl LogCore {
         }
     }
 
-    /// An id that nobody has, as far as is known without the lock.
-    fn draw_id(&self, prefix: &str) -> Result<String> {
-        let state = self.fresh_state()?;
-        let Some(Folded { store, .. }) = state.as_ref() else {
-            unreachable!("it was read just now");
-        };
-        let digits = id_digits(store.len());
-        loop {
-            let id = format!("{prefix}-{}", random_digits(digits));
-            if store.version(&id).is_none() {
-                return Ok(id);
-            }
-        }
-    }
-
     /// The state through the present tail, read without the lock.
     fn fresh_state(&self) -> Result<MutexGuard<'_, Option<Folded>>> {
         let mut state = self.state();
@@ -496,6 +507,17 @@ impl LogCore {
             }
         };
         Ok(&state.insert(folded).store)
+    }
+}
+
+/// An id that nobody has in this state.
+fn draw_id(prefix: &str, store: &Store) -> String {
+    let digits = id_digits(store.len());
+    loop {
+        let id = format!("{prefix}-{}", random_digits(digits));
+        if store.version(&id).is_none() {
+            return id;
+        }
     }
 }
 

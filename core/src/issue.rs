@@ -81,6 +81,10 @@ impl Issue {
         self.0.get()
     }
 
+    pub(crate) fn as_raw(&self) -> &RawValue {
+        &self.0
+    }
+
     /// Refuses an issue without a proper id and title.
     ///
     /// # Errors

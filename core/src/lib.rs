@@ -36,9 +36,12 @@ mod format;
 mod hints;
 mod index;
 mod issue;
+mod json;
+mod jsonl;
 mod lines;
 mod log;
 mod manifest;
+mod merge;
 mod options;
 mod patch;
 mod payload;
@@ -63,7 +66,11 @@ pub use follow::Follower;
 pub use format::{FORMAT_VERSION, RECORD_BYTES_MAX, SEQ_MAX};
 pub use index::Filter;
 pub use issue::{Dependency, ID_BYTES_MAX, Issue, TITLE_BYTES_MAX};
+pub use jsonl::{
+    BadLine, BadLines, Existing, ImportError, ImportOptions, Imported, export, write_jsonl,
+};
 pub use log::{Log, Receipt};
+pub use merge::{Conflict, MergeError, Merged, Side, merge, merge_files};
 pub use options::{Durability, Options};
 pub use patch::Patch;
 pub use payload::Payload;

@@ -52,11 +52,9 @@ struct AnyVersion {
 
 impl Manifest {
     pub(crate) fn new() -> Self {
-        // The keys of a `RandomState` are drawn by the system.
-        let draw = || RandomState::new().build_hasher().finish();
         Self {
             format: FORMAT_VERSION,
-            store: format!("{:016x}{:016x}", draw(), draw()),
+            store: random_id(),
             first_seq: 1,
             snapshot: None,
         }
@@ -151,6 +149,13 @@ impl Manifest {
         };
         replace_file(storage, dir, MANIFEST, write, || {})
     }
+}
+
+/// 32 random hexadecimal digits.
+pub(crate) fn random_id() -> String {
+    // The keys of a `RandomState` are drawn by the system.
+    let draw = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", draw(), draw())
 }
 
 /// Log files without the manifest that names them.

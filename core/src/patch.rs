@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use crate::{
     InvalidEvent, Issue,
     issue::{Fields, TITLE_BYTES_MAX, at_most},
+    json::same,
 };
 
 /// A change of some fields of an issue, which leaves the others to others: two agents that patch
@@ -247,12 +248,6 @@ fn array<'a>(
         field: field.to_owned(),
     })?;
     Ok(elements.into_iter().map(Cow::Borrowed).collect())
-}
-
-/// Whether two texts mean the same JSON value.
-fn same(a: &RawValue, b: &RawValue) -> bool {
-    let value = |text: &RawValue| serde_json::from_str::<serde_json::Value>(text.get()).ok();
-    a.get() == b.get() || value(a).is_some_and(|a| value(b) == Some(a))
 }
 
 fn push(lists: &mut Lists, field: String, value: Box<RawValue>) {

@@ -24,6 +24,56 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
+/// The inverse of [`civil`].
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let month_from_march = (month + 9) % 12;
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+/// The seconds since 1970 and the nanoseconds of a time in the form of RFC 3339, with any offset; `None` for other texts.
+pub(crate) fn parse_rfc3339(text: &str) -> Option<(i64, u32)> {
+    let number = |range: std::ops::Range<usize>| -> Option<i64> {
+        let digits = text.get(range)?;
+        let all = digits.bytes().all(|byte| byte.is_ascii_digit());
+        all.then(|| digits.parse().ok()).flatten()
+    };
+    let marks = [(4, "-"), (7, "-"), (13, ":"), (16, ":")];
+    let marked = marks
+        .iter()
+        .all(|(at, mark)| text.get(*at..=*at) == Some(mark));
+    if !marked || !matches!(text.get(10..11), Some("T" | "t" | " ")) {
+        return None;
+    }
+    let date = days(number(0..4)?, number(5..7)?, number(8..10)?);
+    let time = (number(11..13)? * 60 + number(14..16)?) * 60 + number(17..19)?;
+    let rest = text.get(19..)?;
+    let (nanos, zone) = match rest.strip_prefix('.') {
+        None => (0, rest),
+        Some(rest) => {
+            let end = rest.find(|c: char| !c.is_ascii_digit())?;
+            let (digits, zone) = rest.split_at(end);
+            (format!("{digits:0<9}").get(..9)?.parse().ok()?, zone)
+        }
+    };
+    let offset = match zone {
+        "Z" | "z" => 0,
+        _ => {
+            let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+            let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
+            match zone.get(..1)? {
+                "+" => minutes * 60,
+                "-" => -minutes * 60,
+                _ => return None,
+            }
+        }
+    };
+    Some((date * 86_400 + time - offset, nanos))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,5 +84,31 @@ mod tests {
         assert_eq!(rfc3339(1_706_540_000_123), "2024-01-29T14:53:20.123Z");
         assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00.000Z");
         assert_eq!(rfc3339(-1), "1969-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn times_are_read_with_any_offset_and_precision() {
+        for ts in [
+            0,
+            1_706_540_000_123,
+            951_782_400_000,
+            -1,
+            -62_135_596_800_000,
+        ] {
+            let (seconds, nanos) = parse_rfc3339(&rfc3339(ts)).expect("a time");
+            assert_eq!(seconds * 1000 + i64::from(nanos) / 1_000_000, ts);
+        }
+        let known = parse_rfc3339("2025-10-12T00:43:03.453438-07:00").expect("a time");
+        assert_eq!(parse_rfc3339("2025-10-12T07:43:03.453438000Z"), Some(known));
+        for text in [
+            "",
+            "2025",
+            "2025-10-12T00:43:03",
+            "2025-10-12T00:43:03.",
+            "now",
+            "2025-10-12T00:43:03*01:00",
+        ] {
+            assert_eq!(parse_rfc3339(text), None, "{text}");
+        }
     }
 }

@@ -15,6 +15,8 @@ mod directory;
 mod fold;
 mod follow;
 mod golden;
+mod jsonl;
+mod merge;
 mod processes;
 mod recover;
 mod support;

@@ -1,0 +1,345 @@
+//! Merging two exports that go back to one: by issue and by field. Pure, but for [`merge_files`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    io::Write as _,
+    path::Path,
+};
+
+use serde_json::value::RawValue;
+
+use crate::{
+    Error, Issue,
+    json::same,
+    jsonl::{parse_issue, read_file, replace_atomically},
+    time::parse_rfc3339,
+};
+
+/// One of the three inputs of a merge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The common ancestor.
+    Base,
+    /// The one that is merged into.
+    Ours,
+    /// The one that is merged.
+    Theirs,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Base => "base",
+            Self::Ours => "ours",
+            Self::Theirs => "theirs",
+        })
+    }
+}
+
+/// What a merge gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Merged {
+    /// The issues, one a line, in the order of their ids; where there is a conflict, both lines between the markers that git
+    /// uses.
+    pub text: String,
+    /// What could not be decided.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// Something that both sides changed in different ways.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Conflict {
+    /// The issue.
+    pub id: String,
+    /// The field; `None` when one side deleted the issue, or it can't be merged by field.
+    pub field: Option<String>,
+    /// What it was, as JSON; `None` when it was missing.
+    pub base: Option<String>,
+    /// What it is in ours.
+    pub ours: Option<String>,
+    /// What it is in theirs.
+    pub theirs: Option<String>,
+}
+
+/// Why there is no merge. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MergeError {
+    /// A line is no issue, or its id stands twice.
+    #[error("line {line} of {side}: {reason}; nothing was merged")]
+    BadLine {
+        /// In which input.
+        side: Side,
+        /// The line's number, from 1.
+        line: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] Error),
+}
+
+/// Merges two exports with their common ancestor.
+///
+/// | base to ours | base to theirs | then |
+/// | --- | --- | --- |
+/// | the same | anything | theirs |
+/// | anything | the same | ours |
+/// | the same change | the same change | that |
+/// | changed | changed otherwise | field by field |
+/// | deleted | changed, or the other way round | a conflict |
+///
+/// The same table holds for each field, where two different changes are a conflict, except: of two `updated_at` the later one
+/// counts; arrays are merged as sets (what either added is in, what either removed is out).
+/// Equal is what means the same JSON value. An issue without conflict keeps ours' order of fields, with theirs' new ones at the end,
+/// and each value its spelling.
+///
+/// On a conflict both lines stand between markers, equal in all that could be merged: whoever chooses one
+/// loses only what was in conflict. A file with markers can't be imported. A name that stands twice in one object makes
+/// the issue one that can't be merged by field.
+///
+/// ```
+/// use strand_core::merge;
+///
+/// let base = br#"{"id":"bd-1","title":"Mend the fence","status":"open","labels":["a"]}"#;
+/// let ours = br#"{"id":"bd-1","title":"Mend the fence","status":"closed","labels":["a"]}"#;
+/// let theirs = br#"{"id":"bd-1","title":"Mend the fence","status":"open","labels":["a","b"]}"#;
+/// let merged = merge(base, ours, theirs)?;
+/// assert_eq!(merged.text, "{\"id\":\"bd-1\",\"title\":\"Mend the fence\",\"status\":\"closed\",\"labels\":[\"a\",\"b\"]}\n");
+/// assert!(merged.conflicts.is_empty());
+/// # Ok::<(), strand_core::MergeError>(())
+/// ```
+///
+/// # Errors
+/// [`MergeError::BadLine`].
+pub fn merge(base: &[u8], ours: &[u8], theirs: &[u8]) -> Result<Merged, MergeError> {
+    let base = issues(Side::Base, base)?;
+    let ours = issues(Side::Ours, ours)?;
+    let theirs = issues(Side::Theirs, theirs)?;
+    let mut merged = Merged {
+        text: String::new(),
+        conflicts: Vec::new(),
+    };
+    let ids: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+    for id in ids {
+        merge_issue(id, base.get(id), ours.get(id), theirs.get(id), &mut merged);
+    }
+    Ok(merged)
+}
+
+/// Merges three files, and puts the result in the place of `ours`, as git asks of a merge driver
+/// (`driver = … %O %A %B`).
+///
+/// # Errors
+/// [`MergeError`]; `ours` is as it was.
+pub fn merge_files(base: &Path, ours: &Path, theirs: &Path) -> Result<Merged, MergeError> {
+    let merged = merge(&read_file(base)?, &read_file(ours)?, &read_file(theirs)?)?;
+    replace_atomically(ours, |file| file.write_all(merged.text.as_bytes()))?;
+    Ok(merged)
+}
+
+fn issues(side: Side, text: &[u8]) -> Result<BTreeMap<String, Issue>, MergeError> {
+    let mut issues = BTreeMap::new();
+    let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
+    for (line, bytes) in (1..).zip(text.split(|byte| *byte == b'\n')) {
+        let bytes = bytes.trim_ascii();
+        if bytes.is_empty() {
+            continue;
+        }
+        let bad = |reason| MergeError::BadLine { side, line, reason };
+        let issue = parse_issue(bytes).map_err(bad)?;
+        if let Some(twice) = issues.insert(issue.id(), issue) {
+            return Err(bad(format!("its id {:?} stands twice", twice.id())));
+        }
+    }
+    Ok(issues)
+}
+
+impl Merged {
+    fn line(&mut self, issue: &Issue) {
+        self.text.push_str(issue.as_json());
+        self.text.push('\n');
+    }
+
+    fn both(&mut self, ours: Option<&Issue>, theirs: Option<&Issue>) {
+        self.text.push_str("<<<<<<< ours\n");
+        if let Some(issue) = ours {
+            self.line(issue);
+        }
+        self.text.push_str("=======\n");
+        if let Some(issue) = theirs {
+            self.line(issue);
+        }
+        self.text.push_str(">>>>>>> theirs\n");
+    }
+}
+
+fn merge_issue(
+    id: &str,
+    base: Option<&Issue>,
+    ours: Option<&Issue>,
+    theirs: Option<&Issue>,
+    merged: &mut Merged,
+) {
+    let text = |issue: Option<&Issue>| issue.map(|issue| issue.as_json().to_owned());
+    match decide(
+        base.map(Issue::as_raw),
+        ours.map(Issue::as_raw),
+        theirs.map(Issue::as_raw),
+    ) {
+        Decided::Ours => ours.into_iter().for_each(|issue| merged.line(issue)),
+        Decided::Theirs => theirs.into_iter().for_each(|issue| merged.line(issue)),
+        Decided::Neither => {
+            let by_field = ours.zip(theirs).and_then(|(ours, theirs)| {
+                let base = base.map_or_else(|| Some(Vec::new()), fields)?;
+                merge_fields(id, &base, &fields(ours)?, &fields(theirs)?)
+            });
+            let Some((one, other, conflicts)) = by_field else {
+                merged.both(ours, theirs);
+                merged.conflicts.push(Conflict {
+                    id: id.to_owned(),
+                    field: None,
+                    base: text(base),
+                    ours: text(ours),
+                    theirs: text(theirs),
+                });
+                return;
+            };
+            if conflicts.is_empty() {
+                merged.line(&one);
+            } else {
+                merged.both(Some(&one), Some(&other));
+                merged.conflicts.extend(conflicts);
+            }
+        }
+    }
+}
+
+enum Decided {
+    Ours,
+    Theirs,
+    Neither,
+}
+
+/// The first three lines of the table.
+fn decide(base: Option<&RawValue>, ours: Option<&RawValue>, theirs: Option<&RawValue>) -> Decided {
+    let equal = |a: Option<&RawValue>, b: Option<&RawValue>| match (a, b) {
+        (Some(a), Some(b)) => same(a, b),
+        (a, b) => a.is_none() && b.is_none(),
+    };
+    if equal(ours, theirs) || equal(base, theirs) {
+        Decided::Ours
+    } else if equal(base, ours) {
+        Decided::Theirs
+    } else {
+        Decided::Neither
+    }
+}
+
+type Fields<'a> = Vec<(String, &'a RawValue)>;
+
+/// The fields of an issue, unless one of them stands there twice.
+fn fields(issue: &Issue) -> Option<Fields<'_>> {
+    let fields = issue.fields().into_iter();
+    let fields: Fields<'_> = fields
+        .map(|(name, value)| (name.into_owned(), value))
+        .collect();
+    let names: BTreeSet<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+    (names.len() == fields.len()).then_some(fields)
+}
+
+/// Merges field by field. Answers the issue with ours' values where there are conflicts, and that with theirs'.
+fn merge_fields(
+    id: &str,
+    base: &Fields<'_>,
+    ours: &Fields<'_>,
+    theirs: &Fields<'_>,
+) -> Option<(Issue, Issue, Vec<Conflict>)> {
+    let find = |fields: &Fields<'_>, name: &str| {
+        let found = fields.iter().find(|(field, _)| field == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    let (mut one, mut other, mut conflicts) = (Vec::new(), Vec::new(), Vec::new());
+    let new = theirs
+        .iter()
+        .filter(|(name, _)| ours.iter().all(|(field, _)| field != name));
+    for name in ours.iter().chain(new).map(|(name, _)| name) {
+        let (base, ours, theirs) = (find(base, name), find(ours, name), find(theirs, name));
+        let sides = (base.as_deref(), ours.as_deref(), theirs.as_deref());
+        let merged = match decide(sides.0, sides.1, sides.2) {
+            Decided::Ours => Some(ours.clone()),
+            Decided::Theirs => Some(theirs.clone()),
+            Decided::Neither if name == "updated_at" => {
+                later(sides.1, sides.2).map(|later| Some(later.to_owned()))
+            }
+            Decided::Neither => merge_arrays(sides.0, sides.1, sides.2).map(Some),
+        };
+        let (of_one, of_other) = if let Some(value) = merged {
+            (value.clone(), value)
+        } else {
+            let text = |value: &Option<Box<RawValue>>| {
+                value.as_deref().map(|value| value.get().to_owned())
+            };
+            conflicts.push(Conflict {
+                id: id.to_owned(),
+                field: Some(name.clone()),
+                base: text(&base),
+                ours: text(&ours),
+                theirs: text(&theirs),
+            });
+            (ours, theirs)
+        };
+        one.extend(of_one.map(|value| (name, value)));
+        other.extend(of_other.map(|value| (name, value)));
+    }
+    let issue = |fields: &[(&String, Box<RawValue>)]| {
+        let fields = fields.iter();
+        Issue::of(
+            fields
+                .map(|(name, value)| (name.as_str().into(), &**value))
+                .collect(),
+        )
+        .ok()
+    };
+    Some((issue(&one)?, issue(&other)?, conflicts))
+}
+
+/// The later of two times; `None` when one of them is none.
+fn later<'a>(ours: Option<&'a RawValue>, theirs: Option<&'a RawValue>) -> Option<&'a RawValue> {
+    let time = |value: &RawValue| {
+        let text: String = serde_json::from_str(value.get()).ok()?;
+        parse_rfc3339(&text)
+    };
+    let (ours, theirs) = (ours?, theirs?);
+    Some(if time(theirs)? > time(ours)? {
+        theirs
+    } else {
+        ours
+    })
+}
+
+/// What either side added is in, what either removed is out; `None` when one of them is no array.
+fn merge_arrays(
+    base: Option<&RawValue>,
+    ours: Option<&RawValue>,
+    theirs: Option<&RawValue>,
+) -> Option<Box<RawValue>> {
+    let array =
+        |value: &RawValue| -> Option<Vec<Box<RawValue>>> { serde_json::from_str(value.get()).ok() };
+    let base = base.map_or_else(|| Some(Vec::new()), array)?;
+    let (ours, theirs) = (array(ours?)?, array(theirs?)?);
+    let is_in =
+        |array: &[Box<RawValue>], value: &RawValue| array.iter().any(|other| same(other, value));
+    let kept = ours
+        .iter()
+        .filter(|value| is_in(&theirs, value) || !is_in(&base, value));
+    let added = theirs
+        .iter()
+        .filter(|value| !is_in(&ours, value) && !is_in(&base, value));
+    let merged: Vec<&Box<RawValue>> = kept.chain(added).collect();
+    serde_json::value::to_raw_value(&merged).ok()
+}

@@ -1,0 +1,198 @@
+//! Issues in and out as JSON lines.
+
+use std::{fs, io::Cursor};
+
+use strand_core::{
+    Existing, ImportError, ImportOptions, Imported, IssueEvent, Log, Patch, Store, export,
+    write_jsonl,
+};
+
+use crate::support::{TS, names, open};
+
+fn import(log: &Log, text: &str, options: ImportOptions) -> Result<Imported, ImportError> {
+    log.import(&mut Cursor::new(text), options)
+}
+
+fn odd_lines() -> Vec<String> {
+    let mut lines: Vec<String> = [
+        r#"{"id":"a","title":"plain"}"#,
+        r#"{"title":"\u0041 \/ \ud83e\udea2 🪢 \"quoted\" \\ \n","id":"b","lone":"\ud800"}"#,
+        r#"{"id":"c","title":"numbers","n":[1.10,1e400,-0.0,1E+2,18446744073709551616,0.1e-7]}"#,
+        r#"{"id":"d","title":"twice","x":1,"x":2,"title":"last"}"#,
+        r#"{ "id" : "e",	"title":"white  space" , "labels":[ ] , "z":null,"a":{"y":{},"b":[[]]}}"#,
+        r#"{"id":"f","title":"ü","dependencies":[{"issue_id":"f","depends_on_id":"a","type":"blocks"}],"comments":[{"id":1}]}"#,
+        r#"{"id":"g\u0000","title":""}"#,
+    ]
+    .map(str::to_owned)
+    .into();
+    lines.push(format!(
+        r#"{{"id":"h","title":"deep","x":{}{}}}"#,
+        "[".repeat(5000),
+        "]".repeat(5000)
+    ));
+    lines.push(format!(
+        r#"{{"id":"i","title":"long","x":"{}"}}"#,
+        "x".repeat(3 << 20)
+    ));
+    lines
+}
+
+#[test]
+fn what_is_imported_is_exported_to_the_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let lines = odd_lines();
+    // In another order, with blank lines, another line end and a mark at the beginning.
+    let reversed: Vec<&str> = lines.iter().rev().map(String::as_str).collect();
+    let text = format!("\u{feff}  {} \r\n\n", reversed.join(" \r\n\n  "));
+    let imported = import(&log, &text, ImportOptions::new(TS)).unwrap();
+    assert_eq!((imported.lines, imported.added), (9, 9));
+    let expected = lines.join("\n") + "\n";
+    for compact in [false, true] {
+        if compact {
+            log.compact().unwrap();
+        }
+        let store = Store::load(dir.path()).unwrap();
+        let mut out = Vec::new();
+        write_jsonl(&store, &mut out).unwrap();
+        assert!(
+            out == expected.as_bytes(),
+            "{}",
+            String::from_utf8_lossy(&out)
+        );
+        let file = dir.path().join("issues.jsonl");
+        assert_eq!(export(&store, &file).unwrap(), 9);
+        assert_eq!(fs::read_to_string(&file).unwrap(), expected);
+    }
+    let again = import(&log, &text, ImportOptions::new(TS)).unwrap();
+    assert_eq!(
+        (again.added, again.replaced, again.unchanged, again.last_seq),
+        (0, 0, 9, 0)
+    );
+}
+
+#[test]
+fn bad_lines_are_named_and_nothing_is_imported_unless_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let too_long = format!(r#"{{"id":"l","title":"{}"}}"#, "x".repeat(5 << 20));
+    let good = r#"{"id":"a","title":"A"}"#;
+    let text = format!(
+        "{good}\n\n[1]\n{{\"id\":\"b\"}}\n<<<<<<< ours\n{good}\n{too_long}\n{{\"id\":\"c\",\"title\":\"C\"}}"
+    );
+    let Err(ImportError::BadLines(bad)) = import(&log, &text, ImportOptions::new(TS)) else {
+        panic!("it was imported");
+    };
+    let numbers: Vec<u64> = bad.first.iter().map(|bad| bad.line).collect();
+    assert_eq!((bad.count, numbers), (5, vec![3, 4, 5, 6, 7]));
+    assert!(bad.first[3].reason.contains("line 1"), "{bad}");
+    assert_eq!(log.tail_seq(), 0);
+
+    let skipping = ImportOptions::new(TS).skip_bad_lines(true);
+    let imported = import(&log, &text, skipping).unwrap();
+    assert_eq!((imported.lines, imported.added, imported.bad), (7, 2, bad));
+    let mut invalid = good.as_bytes().to_vec();
+    invalid[20] = 0xff;
+    let refused = log.import(&mut Cursor::new(invalid), ImportOptions::new(TS));
+    assert!(
+        matches!(refused, Err(ImportError::BadLines(bad)) if bad.first[0].reason.contains("UTF-8"))
+    );
+}
+
+#[test]
+fn what_exists_is_replaced_kept_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let line = |id: &str, n: u32| format!("{{\"id\":\"{id}\",\"title\":\"T\",\"n\":{n}}}\n");
+    let first = line("a", 1) + &line("b", 1);
+    import(&log, &first, ImportOptions::new(TS)).unwrap();
+    let second = line("a", 2) + &line("b", 1) + &line("c", 2);
+    let refused = import(
+        &log,
+        &second,
+        ImportOptions::new(TS).existing(Existing::Refuse),
+    );
+    assert!(
+        matches!(refused, Err(ImportError::Exists { line: 1, .. })),
+        "{refused:?}"
+    );
+    let kept = import(
+        &log,
+        &second,
+        ImportOptions::new(TS).existing(Existing::Keep),
+    )
+    .unwrap();
+    assert_eq!((kept.added, kept.replaced, kept.unchanged), (1, 0, 2));
+    let replaced = import(&log, &second, ImportOptions::new(TS)).unwrap();
+    assert_eq!(
+        (replaced.added, replaced.replaced, replaced.unchanged),
+        (0, 1, 2)
+    );
+    log.append(&IssueEvent::delete("a", TS)).unwrap();
+    let back = import(
+        &log,
+        &second,
+        ImportOptions::new(TS).existing(Existing::Keep),
+    )
+    .unwrap();
+    assert_eq!((back.added, back.unchanged), (1, 2));
+}
+
+#[test]
+fn a_large_import_is_made_of_several_records_and_an_interrupted_one_can_be_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let lines: Vec<String> = (0..3000)
+        .map(|n| format!(r#"{{"id":"bd-{n:04}","title":"{}"}}"#, "x".repeat(1000)))
+        .collect();
+    let text = lines.join("\n");
+    let half = lines[..1500].join("\n");
+    import(&log, &half, ImportOptions::new(TS)).unwrap();
+    let records = log.tail_seq();
+    assert!(records >= 2);
+    let imported = import(&log, &text, ImportOptions::new(TS)).unwrap();
+    assert_eq!((imported.added, imported.unchanged), (1500, 1500));
+    assert!(imported.last_seq >= records + 2);
+    assert_eq!(Store::load(dir.path()).unwrap().len(), 3000);
+}
+
+#[test]
+fn a_failed_export_leaves_the_old_file_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("issues.jsonl");
+    fs::create_dir(&target).unwrap();
+    export(&Store::default(), &target).unwrap_err();
+    assert_eq!(names(dir.path()), ["issues.jsonl"]);
+    let missing = dir.path().join("missing").join("issues.jsonl");
+    export(&Store::default(), &missing).unwrap_err();
+}
+
+#[cfg(unix)]
+#[test]
+fn an_export_keeps_the_permissions_of_the_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("issues.jsonl");
+    fs::write(&target, "").unwrap();
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o640)).unwrap();
+    export(&Store::default(), &target).unwrap();
+    assert_eq!(
+        target.metadata().unwrap().permissions().mode() & 0o777,
+        0o640
+    );
+}
+
+#[test]
+fn a_patch_after_an_import_changes_only_what_it_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let line = r#"{ "id":"a", "n":1.10,"title":"T","updated_at":"x","m":1e400}"#;
+    import(&log, line, ImportOptions::new(TS)).unwrap();
+    let patch = Patch::new().unset("updated_at").set("n", &2).unwrap();
+    log.patch("a", patch, TS).unwrap();
+    let store = Store::load(dir.path()).unwrap();
+    assert_eq!(
+        store.get("a").unwrap().as_json(),
+        r#"{"id":"a","n":2,"title":"T","m":1e400}"#
+    );
+}
