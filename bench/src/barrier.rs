@@ -47,9 +47,15 @@ impl Barrier {
 
     /// Parent: releases the agents when all are there, and lets them report when all are done.
     pub(crate) fn lead(&self, children: &mut [Child]) -> Result<()> {
+        self.lead_while(children, || ())
+    }
+
+    /// As [`Barrier::lead`], and does something while the agents work.
+    pub(crate) fn lead_while(&self, children: &mut [Child], work: impl FnOnce()) -> Result<()> {
         self.await_all(word::READY, children)?;
         self.0.u64(RELEASED_NS).store(monotonic_ns(), Release);
         self.open_gate(word::RELEASED);
+        work();
         self.await_all(word::DONE, children)?;
         self.open_gate(word::REPORT);
         Ok(())

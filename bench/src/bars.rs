@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     measure::Extras,
     report::Measured,
+    state::State,
     statistics::{median, median_ratio},
     systems::System,
 };
@@ -149,8 +150,56 @@ pub(crate) fn ratios(rows: &[Measured], extras: &Extras) -> Vec<Ratio> {
             extras.memory.as_ref().map(crate::measure::Memory::most_mib),
         ),
     ];
+    let more = more.into_iter().chain(of_state(extras.state.as_ref()));
     ratios.extend(more.map(|(name, bar, measured)| Ratio::new(name, bar, measured)));
     ratios
+}
+
+/// The bars of compaction, readers and claims.
+fn of_state(measured: Option<&State>) -> [(&'static str, Bar, Option<f64>); 8] {
+    let state = |figure: fn(&State) -> f64| measured.map(figure);
+    [
+        (
+            "append p99 beside a compaction over the same without",
+            Bar::AtMost(2.0),
+            state(|state| state.p99_with_compaction),
+        ),
+        (
+            "compaction: longest time the lock is held, less one sync, in ms",
+            Bar::AtMost(1.0),
+            state(|state| state.lock_held_ms - state.sync_ms),
+        ),
+        (
+            "load of 100,000 issues from a snapshot, MB/s",
+            Bar::AtLeast(250.0),
+            state(|state| state.load_mb_per_s),
+        ),
+        (
+            "load: peak memory over the file",
+            Bar::AtMost(3.0),
+            state(|state| state.load_peak_over_file),
+        ),
+        (
+            "refresh after 10 records over a full load, in thousandths",
+            Bar::AtMost(1.0),
+            state(|state| state.refresh_us / state.load_ms),
+        ),
+        (
+            "5 writers' throughput with 64 readers over that without",
+            Bar::AtLeast(0.7),
+            state(|state| state.throughput_with_readers),
+        ),
+        (
+            "20 agents claiming, over SQLite",
+            Bar::AtLeast(5.0),
+            measured.and_then(|state| state.claims_over_sqlite),
+        ),
+        (
+            "median from acknowledgement to a follower's sight, in ms",
+            Bar::AtMost(1.0),
+            state(|state| state.wake_p50_us / 1e3),
+        ),
+    ]
 }
 
 type PeerBars = (Option<System>, &'static str, Vec<(usize, f64)>);
@@ -187,7 +236,7 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_neither_met_nor_missed() {
         let all = ratios(&[], &Extras::default());
-        assert_eq!(all.len(), 16);
+        assert_eq!(all.len(), 24);
         assert!(
             all.iter()
                 .all(|ratio| ratio.met.is_none() && ratio.measured.is_none())

@@ -32,6 +32,9 @@ pub(crate) struct Cli {
     /// Measure appends only, and not opening, reading, memory and one-shot processes.
     #[arg(long)]
     pub(crate) rows_only: bool,
+    /// Measure none of the appends, only the rest.
+    #[arg(long, conflicts_with = "rows_only")]
+    pub(crate) no_rows: bool,
     /// Write the figures as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

@@ -17,6 +17,7 @@ mod progress;
 mod report;
 mod run;
 mod schedule;
+mod state;
 mod statistics;
 mod systems;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     let result = match args.next().as_deref() {
         Some(agent::COMMAND) => agent::main(args),
         Some(one_shot::COMMAND) => one_shot::main(args),
+        Some(state::COMMAND) => state::main(args),
         Some(measure::MEMORY_COMMAND) => measure::memory_main(args),
         _ => bench(),
     };
@@ -58,7 +60,8 @@ fn bench() -> Result<()> {
     let events_file = scratch.path().join("events.jsonl");
     events::save(&events, &events_file)?;
 
-    let steps = schedule::steps(cli.rounds(), &cli.agents, &cli.systems(), |agents| {
+    let rounds = if cli.no_rows { 0 } else { cli.rounds() };
+    let steps = schedule::steps(rounds, &cli.agents, &cli.systems(), |agents| {
         cli.writes(agents)
     });
     let mut progress = Progress::new(steps.len() + measure::parts(&cli), cli.rounds());

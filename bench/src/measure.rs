@@ -22,6 +22,7 @@ use crate::{
     progress::Progress,
     run::Runner,
     schedule::Step,
+    state::{self, State},
     statistics::median,
     systems::System,
 };
@@ -50,6 +51,7 @@ pub(crate) struct Extras {
     /// `Store::load`.
     pub(crate) fold_mb_per_s: Option<f64>,
     pub(crate) memory: Option<Memory>,
+    pub(crate) state: Option<State>,
 }
 
 /// Opening a log of some length for appending.
@@ -125,13 +127,14 @@ impl Extras {
                 memory.large_log_peak_kib,
             ));
         }
+        lines.extend(self.state.iter().flat_map(State::lines));
         lines
     }
 }
 
 /// How many parts [`all`] reports to the progress bar.
 pub(crate) fn parts(cli: &Cli) -> usize {
-    if cli.rows_only { 0 } else { 6 }
+    if cli.rows_only { 0 } else { 6 + state::PARTS }
 }
 
 pub(crate) fn all(
@@ -164,6 +167,10 @@ pub(crate) fn all(
     if cfg!(target_os = "linux") {
         extras.memory = Some(memory(runner, of(SMALL)?, large)?);
     }
+    drop(logs);
+    let rounds = cli.rounds();
+    let state = state::measure(runner, events, rounds, |part| progress.part(part))?;
+    extras.state = Some(state);
     Ok(())
 }
 
@@ -309,14 +316,14 @@ fn memory(runner: &Runner<'_>, small: &Path, large: &Path) -> Result<Memory> {
 
 /// A process's resident memory.
 #[derive(Debug)]
-struct Resident {
+pub(crate) struct Resident {
     now_kib: f64,
-    peak_kib: f64,
+    pub(crate) peak_kib: f64,
 }
 
 impl Resident {
     /// Of a process that appends to `log`, or does nothing.
-    fn of_process(runner: &Runner<'_>, log: Option<&Path>) -> Result<Self> {
+    pub(crate) fn of_process(runner: &Runner<'_>, log: Option<&Path>) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(MEMORY_COMMAND).stdin(Stdio::null());
         if let Some(log) = log {
@@ -329,7 +336,7 @@ impl Resident {
         Self::parse(&String::from_utf8(output.stdout)?)
     }
 
-    fn parse(status: &str) -> Result<Self> {
+    pub(crate) fn parse(status: &str) -> Result<Self> {
         let kib = |name| -> Result<f64> {
             let value = field(status, name).ok_or("the system does not tell a process's memory")?;
             Ok(value.trim_end_matches(" kB").parse()?)

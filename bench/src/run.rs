@@ -118,7 +118,8 @@ impl Runner<'_> {
 }
 
 /// Agents, ended when the run ends early.
-struct Children(Vec<Child>);
+#[derive(Default)]
+pub(crate) struct Children(pub(crate) Vec<Child>);
 
 impl Drop for Children {
     fn drop(&mut self) {
