@@ -160,7 +160,49 @@ impl RawRecords {
         // Where there is none, nothing is found there either, and the manifest tells why.
         let mut records = Self::new(storage, dir, before.unwrap_or(from_seq), end);
         records.from_seq = from_seq;
+        // Not behind the end, which is where it comes to a stand.
+        let near = match end {
+            End::Seq(through_seq) => from_seq.min(through_seq),
+            End::LastValid => from_seq,
+        };
+        if before.is_some_and(|first| first < near) && records.open_next_segment()? {
+            records.seek(near)?;
+        }
         Ok(records)
+    }
+
+    /// Goes near to a record of the open segment, by halving: what stands before is neither read nor checked.
+    /// Finding nothing, it stays at the beginning.
+    fn seek(&mut self, seq: u64) -> Result<()> {
+        /// So near is near enough: it is read anyway.
+        const NEAR_BYTES: u64 = 16 << 10;
+        let Some(OpenSegment { path, file, .. }) = &self.segment else {
+            return Ok(());
+        };
+        let (mut low, mut high) = (0, file.len_bytes().map_err(Error::io("examine", path))?);
+        while high - low > NEAR_BYTES {
+            let middle = low + (high - low) / 2;
+            // The line that begins first behind the middle; the rest of that in the middle is passed over.
+            self.lines.restart(middle);
+            let mut line = self.lines.next(file.as_ref());
+            if line.as_ref().is_ok_and(Option::is_some) {
+                line = self.lines.next(file.as_ref());
+            }
+            let line = line.map_err(Error::io("read", path))?;
+            let found = line.and_then(|span| {
+                let text = self.lines.text(span).strip_suffix(b"\n")?;
+                let line = Line::parse(text).ok()?;
+                Some((span.offset, line.header.seq))
+            });
+            match found {
+                Some((offset, first)) if first <= seq && offset < high => {
+                    (low, self.valid_len, self.next_seq) = (offset, offset, first);
+                }
+                _ => high = middle,
+            }
+        }
+        self.lines.restart(self.valid_len);
+        Ok(())
     }
 
     /// Goes on behind the last record, to another end.

@@ -51,6 +51,45 @@ fn one_can_follow_from_the_middle_of_a_segment_and_from_the_future() {
 }
 
 #[test]
+fn one_can_follow_from_any_record_of_a_long_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let buffered = Options::default().durability(Durability::Buffered);
+    let log: Log = Log::open(dir.path(), buffered).unwrap();
+    for number in 1..=2000 {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+    }
+    log.sync_to(1500).unwrap();
+    let through = log.committed_seq();
+    log.append(&event("bd-2001")).unwrap();
+    let reader: Reader = Reader::open(dir.path()).unwrap();
+    for from in (1..2010).step_by(7) {
+        let mut follower = reader.follow(from).unwrap();
+        let next = follower.try_next().unwrap().map(|record| record.seq);
+        assert_eq!(next, (from <= through).then_some(from), "from {from}");
+        assert_eq!(follower.next_seq(), from + u64::from(next.is_some()));
+    }
+    // What is damaged in front of it is not read; what is damaged in it is an error.
+    let segment = crate::support::first_segment(dir.path());
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[50] ^= 1;
+    std::fs::write(&segment, &bytes).unwrap();
+    assert_eq!(
+        reader
+            .follow(1400)
+            .unwrap()
+            .try_next()
+            .unwrap()
+            .unwrap()
+            .seq,
+        1400
+    );
+    assert!(matches!(
+        reader.follow(1).unwrap().try_next(),
+        Err(Error::Corrupt { .. })
+    ));
+}
+
+#[test]
 fn who_comes_too_late_is_told_where_to_begin() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
