@@ -26,6 +26,8 @@ impl LogCore {
         payload: &EncodedPayload,
     ) -> Result<u64> {
         if tail.offset >= self.options.segment_bytes_max {
+            let cut = segment.file.set_len(tail.offset); // The free space behind it.
+            cut.map_err(Error::io("cut", &segment.path))?;
             (tail, segment) = self.rotate(&hints, tail, &segment)?;
         }
         let seq = tail.seq + 1; // I4
@@ -88,7 +90,8 @@ impl LogCore {
     }
 
     /// Begins a new segment, unless the present one is empty; answers the last record before it.
-    /// The caller holds the lock.
+    /// The caller holds the lock, and is about to fold the old segment: so its free space is not cut off, which
+    /// would take a second entry in the filesystem's journal.
     pub(crate) fn rotate_locked(&self) -> Result<u64> {
         let (hints, tail, segment) = self.tail_under_lock()?;
         if tail.offset > 0 {
@@ -114,8 +117,6 @@ impl LogCore {
     /// The full segment is durable before its successor exists, so that only the last one can be torn.
     fn rotate(&self, hints: &Hints, tail: TailHint, full: &Segment) -> Result<(TailHint, Segment)> {
         let storage = self.options.storage.as_ref();
-        let cut = full.file.set_len(tail.offset); // The free space behind it.
-        cut.map_err(Error::io("cut", &full.path))?;
         // A leader that is at work, or that died at it, may have seen its sync fail.
         let synced = match hints.leader() {
             0 => full.file.sync_data().map_err(Error::io("sync", &full.path)),

@@ -12,18 +12,20 @@
 
 use std::{
     collections::BTreeSet,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use strand_lock::{FileLock, LockError};
+use strand_lock::{FileLock, LockError, lower_thread_priority};
 
 use crate::{
-    Error, IssueEvent, Log, Point, Result, Snapshot,
+    Error, IssueEvent, Log, Point, Result, Snapshot, StorageFile,
     folded::Folded,
     format::{segment_first_seq, snapshot_name, snapshot_seq},
     log::LogCore,
     manifest::{MANIFEST, Manifest},
+    pace::Pace,
     records::{End, segments},
     snapshot_file,
     storage::{OpenMode, replace_file},
@@ -127,7 +129,6 @@ impl LogCore {
 
     /// The caller holds `compact.lock`.
     fn compact_alone(&self, started: Instant) -> Result<Compacted> {
-        let storage = self.options.storage.as_ref();
         let old = self.manifest()?;
         // Most is made durable before the lock is taken, so that it is not held for long.
         self.sync_to(self.hints().tail_seq().unwrap_or(0))?;
@@ -142,7 +143,30 @@ impl LogCore {
             self.remove_surplus(&old, self.options.backup_snapshots)?;
             return Ok(Compacted::NothingNew);
         }
-        let folded = Folded::through(&self.options.storage, &self.dir, &old, || End::Seq(through))?;
+        // In a thread of its own, since a priority can't be raised again.
+        let done = std::thread::scope(|scope| {
+            let work = || {
+                lower_thread_priority();
+                self.fold_and_switch(&old, through)
+            };
+            match scope.spawn(work).join() {
+                Ok(done) => done,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })?;
+        Ok(Compacted::Done(Compaction {
+            lock_held,
+            elapsed: started.elapsed(),
+            ..done
+        }))
+    }
+
+    /// Folds the records through `through`, has the manifest name the result, and removes what that replaces.
+    fn fold_and_switch(&self, old: &Manifest, through: u64) -> Result<Compaction> {
+        let storage = self.options.storage.as_ref();
+        let folded = Folded::through(&self.options.storage, &self.dir, old, Pace::GENTLE, || {
+            End::Seq(through)
+        })?;
         let Some(Folded { mut store, .. }) = folded else {
             let gone = std::io::Error::other("the live snapshot was replaced by somebody else");
             return Err(Error::io("read", &self.dir)(gone));
@@ -151,16 +175,9 @@ impl LogCore {
         store.forget_tombstones_before(now_ms().saturating_sub_unsigned(self.options.tombstone_ms));
 
         let mut mark = None;
-        let write = |file: &dyn crate::StorageFile, path: &std::path::Path| {
-            // Piece by piece to the disk, so that no other's sync has to wait for all of it.
-            let sync = |file: &dyn crate::StorageFile| file.sync_data();
-            mark = Some(snapshot_file::write(
-                &store,
-                &self.store_id,
-                file,
-                path,
-                sync,
-            )?);
+        let write = |file: &dyn StorageFile, path: &Path| {
+            let written = snapshot_file::write(&store, &self.store_id, file, path, Pace::GENTLE);
+            mark = Some(written?);
             Ok(())
         };
         let name = snapshot_name(through);
@@ -175,14 +192,14 @@ impl LogCore {
         new.write(storage, &self.dir)?;
         self.options.hit(Point::ManifestReplaced);
         let removed = self.remove_surplus(&new, self.options.backup_snapshots)?;
-        Ok(Compacted::Done(Compaction {
+        Ok(Compaction {
             seq: through,
             issues: store.len() as u64,
             bytes: mark.bytes,
             removed,
-            lock_held,
-            elapsed: started.elapsed(),
-        }))
+            lock_held: Duration::ZERO,
+            elapsed: Duration::ZERO,
+        })
     }
 
     /// Removes what a compaction that died has left behind, unless somebody compacts now.

@@ -5,6 +5,7 @@ use std::{path::Path, sync::Arc};
 use crate::{
     Error, IssueEvent, Result, Storage, Store,
     manifest::Manifest,
+    pace::Pace,
     records::{End, RawRecords},
     snapshot_file,
 };
@@ -20,6 +21,7 @@ pub(crate) struct Folded {
     records: RawRecords,
     storage: Arc<dyn Storage>,
     scratch: Vec<u8>,
+    pace: Pace,
 }
 
 impl Folded {
@@ -32,7 +34,7 @@ impl Folded {
         let mut attempts = 0;
         loop {
             let manifest = Manifest::required(storage.as_ref(), dir)?;
-            let loaded = Self::through(storage, dir, &manifest, &mut end);
+            let loaded = Self::through(storage, dir, &manifest, Pace::HURRIED, &mut end);
             attempts += 1;
             match loaded {
                 Ok(Some(folded)) => return Ok(folded),
@@ -51,9 +53,10 @@ impl Folded {
         storage: &Arc<dyn Storage>,
         dir: &Path,
         manifest: &Manifest,
+        mut pace: Pace,
         end: impl FnOnce() -> End,
     ) -> Result<Option<Self>> {
-        let Some(store) = snapshot_file::read(storage.as_ref(), dir, manifest)? else {
+        let Some(store) = snapshot_file::read(storage.as_ref(), dir, manifest, &mut pace)? else {
             return Ok(None);
         };
         let mut folded = Self {
@@ -61,6 +64,7 @@ impl Folded {
             records: RawRecords::new(Arc::clone(storage), dir, manifest.first_seq, end()),
             storage: Arc::clone(storage),
             scratch: Vec::new(),
+            pace,
         };
         folded.apply_all()?;
         Ok(Some(folded))
@@ -82,6 +86,7 @@ impl Folded {
     fn apply_all(&mut self) -> Result<()> {
         while let Some(record) = self.records.next()? {
             let (seq, offset) = (record.line.header.seq, record.offset);
+            self.pace.did(record.text.len());
             let events = record.line.body.decode::<IssueEvent>(&mut self.scratch);
             let applied = events.map(|events| self.store.apply_record(seq, events));
             match applied {

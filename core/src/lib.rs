@@ -43,6 +43,7 @@ mod log;
 mod manifest;
 mod merge;
 mod options;
+mod pace;
 mod patch;
 mod payload;
 mod probe;

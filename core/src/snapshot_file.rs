@@ -9,12 +9,13 @@ use crate::{
     format::{checked, put_checksum, snapshot_name},
     lines::Lines,
     manifest::{Manifest, SnapshotMark},
+    pace::Pace,
     storage::{OpenMode, write_full},
     store::Entry,
 };
 
 /// How much is written at a time.
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 256 << 10;
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Header<'a> {
@@ -44,16 +45,17 @@ struct Item<'a> {
     issue: Option<Cow<'a, Issue>>,
 }
 
-/// Writes the state to a new file, a piece at a time; `after_piece` is called between pieces.
+/// Writes the state to a new file, and syncs it piece by piece, so that nobody else's sync has to wait for all of it.
 pub(crate) fn write(
     store: &Store,
     store_id: &str,
     file: &dyn StorageFile,
     path: &Path,
-    mut after_piece: impl FnMut(&dyn StorageFile) -> io::Result<()>,
+    pace: Pace,
 ) -> Result<SnapshotMark> {
     let mut out = Out {
         file,
+        pace,
         mark: SnapshotMark {
             seq: store.last_seq(),
             bytes: 0,
@@ -83,10 +85,6 @@ pub(crate) fn write(
                 issue,
                 ..Item::default()
             })?;
-            if out.chunk.len() >= CHUNK_BYTES {
-                out.flush()?;
-                after_piece(file)?;
-            }
         }
         for (key, seq) in store.keys() {
             out.line(&Item {
@@ -94,10 +92,6 @@ pub(crate) fn write(
                 seq: Some(seq),
                 ..Item::default()
             })?;
-            if out.chunk.len() >= CHUNK_BYTES {
-                out.flush()?;
-                after_piece(file)?;
-            }
         }
         out.flush()
     })();
@@ -109,6 +103,7 @@ struct Out<'a> {
     file: &'a dyn StorageFile,
     mark: SnapshotMark,
     chunk: Vec<u8>,
+    pace: Pace,
 }
 
 impl Out<'_> {
@@ -120,6 +115,10 @@ impl Out<'_> {
         self.chunk.remove(members); // The object's own opening brace.
         put_checksum(self.chunk.get_mut(start..).unwrap_or_default());
         self.chunk.push(b'\n');
+        self.pace.did(self.chunk.len() - start);
+        if self.chunk.len() >= CHUNK_BYTES {
+            self.flush()?;
+        }
         Ok(())
     }
 
@@ -128,7 +127,7 @@ impl Out<'_> {
         self.mark.crc = crc32c::crc32c_append(self.mark.crc, &self.chunk);
         self.mark.bytes += self.chunk.len() as u64;
         self.chunk.clear();
-        Ok(())
+        self.file.sync_data()
     }
 }
 
@@ -139,6 +138,7 @@ pub(crate) fn read(
     storage: &dyn Storage,
     dir: &Path,
     manifest: &Manifest,
+    pace: &mut Pace,
 ) -> Result<Option<Store>> {
     let Some(mark) = manifest.snapshot else {
         return Ok(Some(Store::default()));
@@ -169,6 +169,7 @@ pub(crate) fn read(
         let line = lines.text(span);
         crc = crc32c::crc32c_append(crc, line);
         bytes += line.len() as u64;
+        pace.did(line.len());
         reading
             .line(line, manifest)
             .map_err(|reason| corrupt(&path, span.offset, reason))?;

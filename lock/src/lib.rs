@@ -32,3 +32,11 @@ pub use filesystem::{Filesystem, FilesystemKind, filesystem_of};
 pub use holder::Holder;
 pub use page::{SharedPage, SharedPageReader};
 pub use sys::{boot_id, monotonic_ns};
+
+/// Has this thread run only when no other wants the processor, for the rest of its life: for work that
+/// nobody waits for. Does nothing where a thread has no priority of its own (all but Linux).
+pub fn lower_thread_priority() {
+    // Refused, the work is done all the same.
+    #[cfg(target_os = "linux")]
+    rustix::process::nice(19).ok();
+}
