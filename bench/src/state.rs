@@ -496,12 +496,11 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
         }
         "claim-strand" => {
             let log: Log = Log::open(store, Options::default())?;
-            let mut snapshot = log.snapshot()?;
+            log.look(Store::len)?;
             let name = format!("agent-{agent}");
             let released_ns = barrier.wait_for_release(agents);
             let done = claim_all(agent, released_ns, |id| {
-                snapshot.refresh()?;
-                if snapshot.get(id).and_then(Issue::assignee).is_some() {
+                if log.look(|store| store.get(id).and_then(Issue::assignee).is_some())? {
                     return Ok(false);
                 }
                 match log.claim(id, &name, 0) {

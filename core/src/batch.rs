@@ -337,8 +337,27 @@ impl Log<IssueEvent> {
         self.core.commit(batch)
     }
 
-    /// Looks at the state that conditions are checked against, as it is now.
-    pub(crate) fn with_state<T>(&self, look: impl FnOnce(&Store) -> T) -> Result<T> {
+    /// Looks at the state that conditions are checked against, as it is now: through the last record, durable or not.
+    ///
+    /// To decide what to write. Takes no lock that another process would wait for; other threads that write
+    /// with conditions through this `Log` wait until `look` returns. The first call reads the whole state.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Io`].
+    ///
+    /// ```
+    /// use strand_core::{Filter, Issue, Log, Options};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path(), Options::default())?;
+    /// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
+    /// let next = log.look(|store| store.ready().first().map(|(id, _)| (*id).to_owned()))?;
+    /// if let Some(id) = next {
+    ///     log.claim(&id, "agent-7", 0)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn look<T>(&self, look: impl FnOnce(&Store) -> T) -> Result<T> {
         let state = self.core.fresh_state()?;
         let Some(Folded { store, .. }) = state.as_ref() else {
             unreachable!("it was read just now");
@@ -380,7 +399,7 @@ impl Log<IssueEvent> {
         const ATTEMPTS: u32 = 100;
         let mut attempts = 0;
         loop {
-            let id = self.with_state(|store| draw_id(prefix, store))?;
+            let id = self.look(|store| draw_id(prefix, store))?;
             attempts += 1;
             match self.create(make(&id), ts) {
                 Err(Error::AlreadyExists { .. }) if attempts < ATTEMPTS => {}

@@ -303,7 +303,7 @@ impl Log<IssueEvent> {
                 Err(reason) => imported.bad.push(line, reason),
                 Ok(issue) if options.existing == Existing::Refuse && exists.is_none() => {
                     let id = issue.id();
-                    let found = self.with_state(|store| store.get(&id).is_some());
+                    let found = self.look(|store| store.get(&id).is_some());
                     if found.map_err(|source| failed(source, &imported))? {
                         exists = Some((line, id));
                     }
@@ -334,7 +334,7 @@ impl Log<IssueEvent> {
         loop {
             let mut batch = Batch::new(options.ts);
             let mut done = imported.clone();
-            let written = self.with_state(|store| {
+            let written = self.look(|store| {
                 for (_, issue) in issues {
                     match store.get(&issue.id()) {
                         Some(old) if options.existing == Existing::Replace && old != issue => {

@@ -12,6 +12,8 @@ pub(crate) struct Lines {
     unread: std::ops::Range<usize>,
     /// Where in the file the unread part begins.
     offset: u64,
+    /// How much is read next: little at first, since who goes on behind the last record finds little.
+    chunk_bytes: usize,
 }
 
 /// A line in the buffer, until the next one is read.
@@ -23,13 +25,15 @@ pub(crate) struct Span {
     len: usize,
 }
 
-const CHUNK_BYTES: usize = 64 << 10;
+const CHUNK_BYTES_MIN: usize = 4 << 10;
+const CHUNK_BYTES_MAX: usize = 64 << 10;
 
 impl Lines {
     /// Begins anew at `offset`, keeping the buffer.
     pub(crate) fn restart(&mut self, offset: u64) {
         self.unread = 0..0;
         self.offset = offset;
+        self.chunk_bytes = CHUNK_BYTES_MIN;
     }
 
     /// The next line that is not blank, or `None` at the end of the file.
@@ -88,11 +92,14 @@ impl Lines {
     fn fill(&mut self, file: &dyn StorageFile) -> io::Result<usize> {
         self.buffer.copy_within(self.unread.clone(), 0);
         self.unread = 0..self.unread.len();
-        if self.buffer.len() < self.unread.end + CHUNK_BYTES {
-            self.buffer.resize(self.unread.end + CHUNK_BYTES, 0);
+        let chunk_bytes = self.chunk_bytes.max(CHUNK_BYTES_MIN);
+        self.chunk_bytes = (2 * chunk_bytes).min(CHUNK_BYTES_MAX);
+        let wanted = self.unread.end..self.unread.end + chunk_bytes;
+        if self.buffer.len() < wanted.end {
+            self.buffer.resize(wanted.end, 0);
         }
         let end = self.offset + self.unread.len() as u64;
-        let room = self.buffer.get_mut(self.unread.end..).unwrap_or_default();
+        let room = self.buffer.get_mut(wanted).unwrap_or_default();
         let read = read_full(file, room, end)?;
         self.unread.end += read;
         Ok(read)
