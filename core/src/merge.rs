@@ -95,7 +95,7 @@ pub enum MergeError {
 ///
 /// The same table holds for each field, where two different changes are a conflict, except: of two `updated_at` the later one
 /// counts; arrays are merged as sets (what either added is in, what either removed is out).
-/// Equal is what means the same JSON value. An issue without conflict keeps ours' order of fields, with theirs' new ones at the end,
+/// Equal is what means the same JSON value; where only one side changed how a value is written, that is kept. An issue without conflict keeps ours' order of fields, with theirs' new ones at the end,
 /// and each value its spelling.
 ///
 /// On a conflict both lines stand between markers, equal in all that could be merged: whoever chooses one
@@ -185,40 +185,45 @@ fn merge_issue(
     theirs: Option<&Issue>,
     merged: &mut Merged,
 ) {
-    let text = |issue: Option<&Issue>| issue.map(|issue| issue.as_json().to_owned());
-    match decide(
-        base.map(Issue::as_raw),
-        ours.map(Issue::as_raw),
-        theirs.map(Issue::as_raw),
-    ) {
+    let raw = [base, ours, theirs].map(|issue| issue.map(Issue::as_raw));
+    let by_field = || {
+        let (ours, theirs) = ours.zip(theirs)?;
+        let base = base.map_or_else(|| Some(Vec::new()), fields)?;
+        merge_fields(id, &base, &fields(ours)?, &fields(theirs)?)
+    };
+    let mut decided = decide(raw, same_bytes);
+    if decided == Decided::Neither {
+        // By field, and not by the meaning of the whole: what one side spelled anew in another field stays.
+        match by_field() {
+            Some((one, _, conflicts)) if conflicts.is_empty() => return merged.line(&one),
+            Some((one, other, conflicts)) => {
+                merged.both(Some(&one), Some(&other));
+                return merged.conflicts.extend(conflicts);
+            }
+            None => decided = decide(raw, same_meaning),
+        }
+    }
+    match decided {
         Decided::Ours => ours.into_iter().for_each(|issue| merged.line(issue)),
         Decided::Theirs => theirs.into_iter().for_each(|issue| merged.line(issue)),
         Decided::Neither => {
-            let by_field = ours.zip(theirs).and_then(|(ours, theirs)| {
-                let base = base.map_or_else(|| Some(Vec::new()), fields)?;
-                merge_fields(id, &base, &fields(ours)?, &fields(theirs)?)
+            merged.both(ours, theirs);
+            let [base, ours, theirs] = raw.map(text);
+            let (id, field) = (id.to_owned(), None);
+            merged.conflicts.push(Conflict {
+                id,
+                field,
+                base,
+                ours,
+                theirs,
             });
-            let Some((one, other, conflicts)) = by_field else {
-                merged.both(ours, theirs);
-                merged.conflicts.push(Conflict {
-                    id: id.to_owned(),
-                    field: None,
-                    base: text(base),
-                    ours: text(ours),
-                    theirs: text(theirs),
-                });
-                return;
-            };
-            if conflicts.is_empty() {
-                merged.line(&one);
-            } else {
-                merged.both(Some(&one), Some(&other));
-                merged.conflicts.extend(conflicts);
-            }
         }
     }
 }
 
+type Value<'a> = Option<&'a RawValue>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Decided {
     Ours,
     Theirs,
@@ -226,11 +231,10 @@ enum Decided {
 }
 
 /// The first three lines of the table.
-fn decide(base: Option<&RawValue>, ours: Option<&RawValue>, theirs: Option<&RawValue>) -> Decided {
-    let equal = |a: Option<&RawValue>, b: Option<&RawValue>| match (a, b) {
-        (Some(a), Some(b)) => same(a, b),
-        (a, b) => a.is_none() && b.is_none(),
-    };
+fn decide(
+    [base, ours, theirs]: [Value<'_>; 3],
+    equal: impl Fn(Value<'_>, Value<'_>) -> bool,
+) -> Decided {
     if equal(ours, theirs) || equal(base, theirs) {
         Decided::Ours
     } else if equal(base, ours) {
@@ -238,6 +242,29 @@ fn decide(base: Option<&RawValue>, ours: Option<&RawValue>, theirs: Option<&RawV
     } else {
         Decided::Neither
     }
+}
+
+fn same_bytes(a: Value<'_>, b: Value<'_>) -> bool {
+    a.map(RawValue::get) == b.map(RawValue::get)
+}
+
+fn same_meaning(a: Value<'_>, b: Value<'_>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => same(a, b),
+        (a, b) => a.is_none() && b.is_none(),
+    }
+}
+
+/// By bytes first, so that a value which only one side spelled anew keeps that spelling.
+fn decide_field(values: [Value<'_>; 3]) -> Decided {
+    match decide(values, same_bytes) {
+        Decided::Neither => decide(values, same_meaning),
+        decided => decided,
+    }
+}
+
+fn text(value: Value<'_>) -> Option<String> {
+    value.map(|value| value.get().to_owned())
 }
 
 type Fields<'a> = Vec<(String, &'a RawValue)>;
@@ -269,27 +296,25 @@ fn merge_fields(
         .filter(|(name, _)| ours.iter().all(|(field, _)| field != name));
     for name in ours.iter().chain(new).map(|(name, _)| name) {
         let (base, ours, theirs) = (find(base, name), find(ours, name), find(theirs, name));
-        let sides = (base.as_deref(), ours.as_deref(), theirs.as_deref());
-        let merged = match decide(sides.0, sides.1, sides.2) {
+        let sides = [base.as_deref(), ours.as_deref(), theirs.as_deref()];
+        let merged = match decide_field(sides) {
             Decided::Ours => Some(ours.clone()),
             Decided::Theirs => Some(theirs.clone()),
             Decided::Neither if name == "updated_at" => {
-                later(sides.1, sides.2).map(|later| Some(later.to_owned()))
+                later(sides).map(|later| Some(later.to_owned()))
             }
-            Decided::Neither => merge_arrays(sides.0, sides.1, sides.2).map(Some),
+            Decided::Neither => merge_arrays(sides).map(Some),
         };
         let (of_one, of_other) = if let Some(value) = merged {
             (value.clone(), value)
         } else {
-            let text = |value: &Option<Box<RawValue>>| {
-                value.as_deref().map(|value| value.get().to_owned())
-            };
+            let [base, of_ours, of_theirs] = sides.map(text);
             conflicts.push(Conflict {
                 id: id.to_owned(),
                 field: Some(name.clone()),
-                base: text(&base),
-                ours: text(&ours),
-                theirs: text(&theirs),
+                base,
+                ours: of_ours,
+                theirs: of_theirs,
             });
             (ours, theirs)
         };
@@ -309,7 +334,7 @@ fn merge_fields(
 }
 
 /// The later of two times; `None` when one of them is none.
-fn later<'a>(ours: Option<&'a RawValue>, theirs: Option<&'a RawValue>) -> Option<&'a RawValue> {
+fn later([_, ours, theirs]: [Value<'_>; 3]) -> Value<'_> {
     let time = |value: &RawValue| {
         let text: String = serde_json::from_str(value.get()).ok()?;
         parse_rfc3339(&text)
@@ -323,11 +348,7 @@ fn later<'a>(ours: Option<&'a RawValue>, theirs: Option<&'a RawValue>) -> Option
 }
 
 /// What either side added is in, what either removed is out; `None` when one of them is no array.
-fn merge_arrays(
-    base: Option<&RawValue>,
-    ours: Option<&RawValue>,
-    theirs: Option<&RawValue>,
-) -> Option<Box<RawValue>> {
+fn merge_arrays([base, ours, theirs]: [Value<'_>; 3]) -> Option<Box<RawValue>> {
     let array =
         |value: &RawValue| -> Option<Vec<Box<RawValue>>> { serde_json::from_str(value.get()).ok() };
     let base = base.map_or_else(|| Some(Vec::new()), array)?;

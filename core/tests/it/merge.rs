@@ -101,6 +101,18 @@ fn a_conflict_keeps_both_lines_which_differ_only_in_it() {
 }
 
 #[test]
+fn a_value_that_one_side_only_spelled_anew_keeps_that_spelling() {
+    let base = line("a", r#","n":1.1,"s":"A","o":{"p":1,"q":2},"x":1"#) + "\n";
+    let anew = line("a", r#","n":1.10,"s":"\u0041","o":{"q":2,"p":1},"x":1"#) + "\n";
+    assert_eq!(merged(&base, &anew, &base), (anew.clone(), vec![]));
+    assert_eq!(merged(&base, &base, &anew), (anew.clone(), vec![]));
+    let changed = line("a", r#","n":1.1,"s":"A","o":{"p":1,"q":2},"x":2"#) + "\n";
+    let both = anew.replace("\"x\":1", "\"x\":2");
+    assert_eq!(merged(&base, &anew, &changed), (both.clone(), vec![]));
+    assert_eq!(merged(&base, &changed, &anew), (both, vec![]));
+}
+
+#[test]
 fn what_is_no_issue_is_an_error_that_names_the_line() {
     let good = line("a", "");
     let cases = [
