@@ -1,23 +1,32 @@
 //! Issues as JSON lines: the file that people commit to git, and other tools read.
 
 use std::{
-    collections::HashMap,
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
     fs::{File, OpenOptions},
     io::{self, BufRead, BufWriter, Read as _, Seek, Write},
     path::{Path, PathBuf},
 };
 
-use crate::{Batch, Error, Issue, IssueEvent, Log, RECORD_BYTES_MAX, Result, Store};
+use serde_json::value::RawValue;
+
+use crate::{
+    Batch, Error, ID_BYTES_MAX, InvalidEvent, Issue, IssueEvent, Log, RECORD_BYTES_MAX, Result,
+    Store,
+};
 
 /// So much text of issues goes into one record.
 const BATCH_BYTES: usize = 1 << 20;
-/// A longer line does not fit into a record with its frame.
-const LINE_BYTES_MAX: usize = RECORD_BYTES_MAX - 1024;
+/// What a record has beside an issue's text, at most: the frame, and the event with an id that is escaped.
+const FRAME_BYTES_MAX: usize = 2048;
+/// A longer line does not fit into a record.
+const LINE_BYTES_MAX: usize = RECORD_BYTES_MAX - FRAME_BYTES_MAX;
+const _: () = assert!(FRAME_BYTES_MAX >= ID_BYTES_MAX * r"\u0000".len() + 256);
 /// So many bad lines are told of; the others are counted.
 const BAD_LINES_MAX: usize = 100;
 
 /// Writes all issues as JSON lines: in the order of their ids (by bytes), each exactly as it is stored. The
-/// same state gives the same bytes.
+/// same state gives the same bytes. In an issue of several lines, which no log holds, spaces take the place of line ends.
 ///
 /// # Errors
 /// The writer's.
@@ -35,19 +44,30 @@ const BAD_LINES_MAX: usize = 100;
 /// ```
 pub fn write_jsonl(store: &Store, out: &mut impl Write) -> io::Result<()> {
     for (_, issue) in store.iter() {
-        out.write_all(issue.as_json().as_bytes())?;
+        out.write_all(on_one_line(issue.as_json()).as_bytes())?;
         out.write_all(b"\n")?;
     }
     Ok(())
 }
 
+/// An issue's text without line ends. They can't stand inside a JSON string, so that they are only white space.
+fn on_one_line(text: &str) -> Cow<'_, str> {
+    if memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_none() {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(text.replace(['\n', '\r'], " "))
+    }
+}
+
 /// Replaces the file at `path` by the issues as JSON lines, see [`write_jsonl`]; answers how many there are.
 ///
 /// The file is written under another name in the same directory, synced and renamed, so that there is always
-/// the old one or the new one. An existing file keeps its permissions.
+/// the old one or the new one. An existing file keeps its permissions; of a symbolic link, the file that it
+/// leads to is replaced. Blocks for two syncs of the disk. A process that is killed meanwhile leaves the other file behind.
 ///
 /// # Errors
-/// [`Error::Io`]: the old file is as it was, and no other is left behind.
+/// [`Error::Io`]: the old file is as it was, and no other is left behind. Where the directory could not be synced, which the
+/// error names, the new file is there, but a loss of power may bring back the old one.
 pub fn export(store: &Store, path: impl AsRef<Path>) -> Result<u64> {
     let path = path.as_ref();
     replace_atomically(path, |file| {
@@ -63,6 +83,8 @@ pub(crate) fn replace_atomically(
     path: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<()> {
+    let target = path.canonicalize();
+    let path = target.as_deref().unwrap_or(path);
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
@@ -210,6 +232,17 @@ pub enum ImportError {
     /// The input could not be read. What was imported before is whole.
     #[error("cannot read the lines to import: {0}")]
     Read(#[from] io::Error),
+    /// Somebody changed the input between its two readings. What was imported before is whole, and was checked.
+    #[error(
+        "line {line} is not what it was when it was checked; leave the input alone and import again \
+         ({} issues of earlier lines were imported)", before.added + before.replaced
+    )]
+    Changed {
+        /// The number of the first line that is different, from 1.
+        line: u64,
+        /// What was imported before.
+        before: Box<Imported>,
+    },
     /// There are lines that are no issue. Nothing was imported.
     #[error("{0}; nothing was imported")]
     BadLines(BadLines),
@@ -240,13 +273,16 @@ impl Log<IssueEvent> {
     /// Imports issues from JSON lines, each an object with `id` and `title`.
     ///
     /// All or nothing, unless [`ImportOptions::skip_bad_lines`] is set: the input is read once to check it, and again
-    /// to write it, so that memory holds no more than the ids. What is written are batches of about 1 MiB, each of
+    /// to write it, so that memory holds no more than the ids and the state. What is written are batches of about 1 MiB, each of
     /// them whole or not at all; an import that is killed leaves some of them, and importing again completes it.
     ///
     /// Each issue is stored as its line says, to the byte, without the white space around it: unknown fields,
-    /// order, the spelling of numbers and escapes. A name that stands twice in an object is kept twice, and the
+    /// order, the spelling of numbers and escapes. Only a carriage return between tokens becomes a space. A name that stands twice in an object is kept twice, and the
     /// last one counts. Blank lines and a byte order mark at the beginning are passed over. Bad is a line that is no JSON
-    /// object with `id` and `title`, is not UTF-8, is longer than 4,193,280 bytes, or has the id of an earlier line.
+    /// object with `id` and `title`, is not UTF-8, is longer than 4,192,256 bytes, or has the id of an earlier line.
+    /// A deleted issue counts as one that is not there.
+    ///
+    /// Blocks as [`Log::append`] does for each batch, and each is as durable as [`crate::Options::durability`] says.
     ///
     /// # Errors
     /// [`ImportError`].
@@ -268,13 +304,19 @@ impl Log<IssueEvent> {
         options: ImportOptions,
     ) -> std::result::Result<Imported, ImportError> {
         let start = input.stream_position()?;
-        let mut imported = self.check(input, options)?;
+        let (mut imported, checked) = self.check(input, options)?;
         input.seek(io::SeekFrom::Start(start))?;
+        let mut checked = checked.into_iter();
         let mut lines = IssueLines::default();
         let mut pending: Vec<(u64, Issue)> = Vec::new();
         let mut bytes = 0;
         while let Some((number, issue)) = lines.next(input)? {
             let Ok(issue) = issue else { continue };
+            let expected = checked.next();
+            if expected != Some(Checked::new(number, &issue)) {
+                let line = expected.map_or(number, |checked| checked.line.min(number));
+                return Err(changed(line, imported));
+            }
             let len = issue.as_json().len();
             if bytes + len > BATCH_BYTES {
                 self.import_some(&pending, options, &mut imported)?;
@@ -284,21 +326,26 @@ impl Log<IssueEvent> {
             bytes += len + 64; // The event around it.
             pending.push((number, issue));
         }
+        if let Some(missing) = checked.next() {
+            return Err(changed(missing.line, imported));
+        }
         self.import_some(&pending, options, &mut imported)?;
         Ok(imported)
     }
 
-    /// The first reading: what is wrong with the lines, and whether any of them may be imported.
+    /// The first reading: what is wrong with the lines, whether any of them may be imported, and which.
     fn check(
         &self,
         input: &mut impl BufRead,
         options: ImportOptions,
-    ) -> std::result::Result<Imported, ImportError> {
+    ) -> std::result::Result<(Imported, Vec<Checked>), ImportError> {
         let mut imported = Imported::default();
+        let mut checked = Vec::new();
         let mut lines = IssueLines::default();
         let mut exists = None;
         while let Some((line, issue)) = lines.next(input)? {
             imported.lines += 1;
+            checked.extend(issue.as_ref().ok().map(|issue| Checked::new(line, issue)));
             match issue {
                 Err(reason) => imported.bad.push(line, reason),
                 Ok(issue) if options.existing == Existing::Refuse && exists.is_none() => {
@@ -320,7 +367,7 @@ impl Log<IssueEvent> {
                 id,
                 before: Box::new(imported),
             }),
-            None => Ok(imported),
+            None => Ok((imported, checked)),
         }
     }
 
@@ -385,6 +432,27 @@ fn failed(source: Error, before: &Imported) -> ImportError {
     }
 }
 
+fn changed(line: u64, before: Imported) -> ImportError {
+    ImportError::Changed {
+        line,
+        before: Box::new(before),
+    }
+}
+
+/// By what the second reading knows a line that the first has checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Checked {
+    line: u64,
+    crc: u32,
+}
+
+impl Checked {
+    fn new(line: u64, issue: &Issue) -> Self {
+        let crc = crc32c::crc32c(issue.as_json().as_bytes());
+        Self { line, crc }
+    }
+}
+
 /// Reads issues line by line. Holds one line and the ids.
 #[derive(Default)]
 struct IssueLines {
@@ -422,6 +490,10 @@ impl IssueLines {
             let line = line.unwrap_or(&self.bytes).trim_ascii();
             if !line.is_empty() {
                 let issue = parse_issue(line).and_then(|issue| {
+                    let issue = match on_one_line(issue.as_json()) {
+                        Cow::Borrowed(_) => issue,
+                        Cow::Owned(text) => parse_issue(text.as_bytes())?,
+                    };
                     match self.seen.insert(issue.id().into(), self.number) {
                         Some(earlier) => {
                             let id = issue.id();
@@ -440,7 +512,14 @@ impl IssueLines {
 /// The issue that a line without white space around it is.
 pub(crate) fn parse_issue(line: &[u8]) -> std::result::Result<Issue, String> {
     let text = std::str::from_utf8(line).map_err(|error| format!("it is not UTF-8: {error}"))?;
-    Issue::from_json(text).map_err(|error| error.to_string())
+    Issue::from_json(text).map_err(|error| {
+        // An object whose names can't be read seems to have no fields at all.
+        let names = serde_json::from_str::<BTreeMap<String, &RawValue>>(text);
+        match (&error, names) {
+            (InvalidEvent::Field { .. }, Err(reason)) => format!("a name can't be read: {reason}"),
+            _ => error.to_string(),
+        }
+    })
 }
 
 fn skip_line(input: &mut impl BufRead) -> io::Result<()> {

@@ -1,13 +1,20 @@
 //! Issues in and out as JSON lines.
 
-use std::{fs, io::Cursor};
-
-use strand_core::{
-    Existing, ImportError, ImportOptions, Imported, IssueEvent, Log, Patch, Store, export,
-    write_jsonl,
+use std::{
+    fs,
+    io::{self, BufRead, Cursor, Read, Seek, SeekFrom},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use crate::support::{TS, names, open};
+use strand_core::{
+    Existing, ImportError, ImportOptions, Imported, Issue, IssueEvent, Log, Patch, Point, Probe,
+    RECORD_BYTES_MAX, Store, export, write_jsonl,
+};
+
+use crate::support::{TS, as_child, child, names, open, options};
 
 fn import(log: &Log, text: &str, options: ImportOptions) -> Result<Imported, ImportError> {
     log.import(&mut Cursor::new(text), options)
@@ -69,6 +76,126 @@ fn what_is_imported_is_exported_to_the_byte() {
         (again.added, again.replaced, again.unchanged, again.last_seq),
         (0, 0, 9, 0)
     );
+}
+
+#[test]
+fn a_carriage_return_between_tokens_changes_no_other_white_space() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let text = "{ \"id\" : \"a\", \"title\":\"A\"}\r\n{\"id\":\"b\",\r\"title\": \"B\"}\r\n";
+    import(&log, text, ImportOptions::new(TS)).unwrap();
+    let mut out = Vec::new();
+    write_jsonl(&Store::load(dir.path()).unwrap(), &mut out).unwrap();
+    let expected = "{ \"id\" : \"a\", \"title\":\"A\"}\n{\"id\":\"b\", \"title\": \"B\"}\n";
+    assert_eq!(String::from_utf8(out).unwrap(), expected);
+    let again = import(&log, text, ImportOptions::new(TS)).unwrap();
+    assert_eq!((again.unchanged, again.last_seq), (2, 0));
+}
+
+#[test]
+fn an_issue_of_several_lines_is_exported_as_one() {
+    let mut store = Store::default();
+    let issue = Issue::from_json("{\n\"id\":\"a\",\r\n\"title\":\"T\"}").unwrap();
+    store.apply(1, IssueEvent::add(issue, TS)).unwrap();
+    let mut out = Vec::new();
+    write_jsonl(&store, &mut out).unwrap();
+    assert_eq!(out, b"{ \"id\":\"a\",  \"title\":\"T\"}\n");
+}
+
+/// A line of exactly so many bytes, whose id takes six times its length in JSON.
+fn line_of(bytes: usize) -> String {
+    let head = format!(
+        r#"{{"id":"{}","title":"T","x":""#,
+        r"\u0001".repeat(strand_core::ID_BYTES_MAX)
+    );
+    let rest = "x".repeat(bytes - head.len() - 2);
+    format!("{head}{rest}\"}}")
+}
+
+#[test]
+fn the_longest_line_fits_into_a_record_and_a_longer_one_is_bad() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let max = RECORD_BYTES_MAX - 2048;
+    let before = format!(r#"{{"id":"a","title":"{}"}}"#, "x".repeat(4000));
+    let longer = format!("{before}\n{}\n", line_of(max + 1));
+    let refused = import(&log, &longer, ImportOptions::new(TS));
+    assert!(
+        matches!(refused, Err(ImportError::BadLines(bad)) if bad.count == 1 && bad.first[0].line == 2)
+    );
+    assert_eq!(log.tail_seq(), 0);
+    let longest = format!("{before}\n{}\n", line_of(max));
+    assert_eq!(
+        import(&log, &longest, ImportOptions::new(TS))
+            .unwrap()
+            .added,
+        2
+    );
+}
+
+#[test]
+fn a_name_that_is_no_unicode_is_told_of_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = r#"{"id":"a","title":"T","\ud800":1}"#;
+    let error = import(&open(dir.path()), text, ImportOptions::new(TS)).unwrap_err();
+    assert!(
+        error.to_string().contains("a name can't be read"),
+        "{error}"
+    );
+}
+
+/// An input that is another one when it is read again.
+struct Unsteady {
+    now: Cursor<String>,
+    next: String,
+}
+
+impl Read for Unsteady {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.now.read(buffer)
+    }
+}
+
+impl BufRead for Unsteady {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.now.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.now.consume(amount);
+    }
+}
+
+impl Seek for Unsteady {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        if to == SeekFrom::Start(0) {
+            self.now = Cursor::new(std::mem::take(&mut self.next));
+        }
+        self.now.seek(to)
+    }
+}
+
+#[test]
+fn an_input_that_changes_while_it_is_imported_is_an_error_and_nothing_unchecked_is_written() {
+    let line = |id: &str, n: u32| format!("{{\"id\":\"{id}\",\"title\":\"T\",\"n\":{n}}}\n");
+    let checked = line("a", 1) + &line("b", 1);
+    for (next, at) in [
+        (line("a", 1) + "garbage\n", 2),
+        (line("a", 1), 2),
+        (line("a", 2) + &line("b", 1), 1),
+        (checked.clone() + &line("c", 1), 3),
+        (line("a", 1) + "\n" + &line("b", 1), 2),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path());
+        let now = Cursor::new(checked.clone());
+        let mut input = Unsteady { now, next };
+        match log.import(&mut input, ImportOptions::new(TS)) {
+            Err(ImportError::Changed { line, .. }) => assert_eq!(line, at),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(log.tail_seq(), 0);
+    }
 }
 
 #[test]
@@ -156,6 +283,69 @@ fn a_large_import_is_made_of_several_records_and_an_interrupted_one_can_be_repea
     assert_eq!(Store::load(dir.path()).unwrap().len(), 3000);
 }
 
+/// Ends the process as a kill does, when it comes to a point for the nth time.
+struct DiesAt(Point, AtomicU64);
+
+impl Probe for DiesAt {
+    fn hit(&self, point: Point) {
+        if point == self.0 && self.1.fetch_sub(1, Ordering::SeqCst) == 1 {
+            std::process::abort();
+        }
+    }
+}
+
+#[test]
+fn an_import_that_is_killed_leaves_whole_batches_and_repeating_it_completes_it() {
+    let lines: Vec<String> = (0..4000)
+        .map(|n| format!(r#"{{"id":"bd-{n:04}","title":"{}"}}"#, "x".repeat(1000)))
+        .collect();
+    let text = lines.join("\n") + "\n";
+    if let Some((dir, argument)) = as_child() {
+        let (point, record) = argument.split_once(' ').unwrap();
+        let point = Point::ALL.iter().find(|at| at.name() == point).unwrap();
+        let probe = DiesAt(*point, AtomicU64::new(record.parse().unwrap()));
+        let log = Log::open(dir, options().probe(Arc::new(probe))).unwrap();
+        import(&log, &text, ImportOptions::new(TS)).unwrap();
+        return;
+    }
+    let name = "jsonl::an_import_that_is_killed_leaves_whole_batches_and_repeating_it_completes_it";
+    let points = [Point::BeforeWrite, Point::AfterWrite, Point::Committed];
+    for (point, record) in points
+        .into_iter()
+        .flat_map(|point| [(point, 1), (point, 3)])
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let argument = format!("{point} {record}");
+        let ended = child(name, dir.path(), &argument).wait().unwrap();
+        assert!(!ended.success(), "it was to die at {argument}");
+        let log = open(dir.path());
+        let batches: Vec<_> = log.read().unwrap().map(Result::unwrap).collect();
+        // What was written and not synced is found by the next append.
+        let committed = if point == Point::Committed {
+            record
+        } else {
+            record - 1
+        };
+        assert_eq!(batches.len(), committed, "{argument}");
+        let ids: Vec<_> = batches
+            .into_iter()
+            .flat_map(|batch| batch.events)
+            .map(|event| event.id)
+            .collect();
+        let left: Vec<_> = (0..ids.len()).map(|n| format!("bd-{n:04}")).collect();
+        assert_eq!(ids, left);
+        let imported = import(&log, &text, ImportOptions::new(TS)).unwrap();
+        assert!(
+            imported.unchanged >= ids.len() as u64,
+            "{argument}: {imported:?}"
+        );
+        assert_eq!(imported.added + imported.unchanged, 4000);
+        let mut out = Vec::new();
+        write_jsonl(&Store::load(dir.path()).unwrap(), &mut out).unwrap();
+        assert!(out == text.as_bytes(), "{argument}");
+    }
+}
+
 #[test]
 fn a_failed_export_leaves_the_old_file_and_no_other() {
     let dir = tempfile::tempdir().unwrap();
@@ -165,6 +355,21 @@ fn a_failed_export_leaves_the_old_file_and_no_other() {
     assert_eq!(names(dir.path()), ["issues.jsonl"]);
     let missing = dir.path().join("missing").join("issues.jsonl");
     export(&Store::default(), &missing).unwrap_err();
+}
+
+#[cfg(unix)]
+#[test]
+fn an_export_to_a_symbolic_link_replaces_the_file_that_it_leads_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let elsewhere = dir.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("issues.jsonl"), "old").unwrap();
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink("elsewhere/issues.jsonl", &link).unwrap();
+    export(&Store::default(), &link).unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(fs::read(&link).unwrap(), b"");
+    assert_eq!(names(&elsewhere), ["issues.jsonl"]);
 }
 
 #[cfg(unix)]
