@@ -10,7 +10,7 @@ use crate::issue::Fields;
 const DEPTH_MAX: u32 = 100;
 
 /// Whether two texts mean the same JSON value. The order of an object's members does not count, unless one
-/// name stands there twice. Integers of any size are compared by their digits, other numbers as `f64`.
+/// name stands there twice. Integers are compared as they are written, other numbers as decimals of any length.
 pub(crate) fn same(a: &RawValue, b: &RawValue) -> bool {
     same_text(a.get(), b.get(), 0)
 }
@@ -53,13 +53,31 @@ fn members(object: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
     Some(fields)
 }
 
-/// A number that is no integer.
-fn number(text: &str) -> Option<f64> {
-    let is_integer = text
-        .bytes()
-        .all(|byte| byte == b'-' || byte.is_ascii_digit());
-    let number: f64 = text.parse().ok()?;
-    (!is_integer && number.is_finite()).then_some(number)
+/// A number that is no integer: its sign, its digits from the first to the last that is not 0, and the power of
+/// ten of the last one. As `f64`, numbers would be the same that are not.
+fn number(text: &str) -> Option<(bool, String, i64)> {
+    if !text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
+        return None;
+    }
+    let (negative, text) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (mantissa, power) = match text.split_once(['e', 'E']) {
+        Some((mantissa, power)) => (mantissa, power.parse::<i64>().ok()?),
+        None if text.contains('.') => (text, 0),
+        None => return None,
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let significant = digits.trim_end_matches('0');
+    let zeros = i64::try_from(digits.len() - significant.len()).ok()?;
+    let power = power
+        .checked_sub(i64::try_from(fraction.len()).ok()?)?
+        .checked_add(zeros)?;
+    let significant = significant.trim_start_matches('0');
+    let power = if significant.is_empty() { 0 } else { power };
+    Some((negative, significant.to_owned(), power))
 }
 
 #[cfg(test)]
@@ -72,6 +90,9 @@ mod tests {
             (r#""\u0041""#, r#""A""#),
             (r#"{"a":1,"b":[ 1,2]}"#, r#"{"b":[1,2],"a":1}"#),
             ("1e2", "100.0"),
+            ("-12.50E-3", "-0.0125"),
+            ("0.0", "0e7"),
+            ("1e400", "10.0e399"),
         ] {
             assert!(same(a, b), "{a} {b}");
         }
@@ -79,6 +100,10 @@ mod tests {
             ("1", "2"),
             ("18446744073709551616", "18446744073709551617"),
             ("1e400", "1e401"),
+            ("12345678901234567.1", "12345678901234567.2"),
+            ("1e99999999999999999999", "1e99999999999999999998"),
+            ("1.5", "-1.5"),
+            ("0.0", "-0.0"),
             ("null", "false"),
             (r#"{"a":1,"a":2}"#, r#"{"a":2}"#),
             (r#"{"a":1,"a":2}"#, r#"{"a":2,"a":1}"#),

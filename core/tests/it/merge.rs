@@ -113,6 +113,16 @@ fn a_value_that_one_side_only_spelled_anew_keeps_that_spelling() {
 }
 
 #[test]
+fn numbers_that_only_a_float_takes_for_the_same_are_a_conflict() {
+    let base = line("a", r#","n":1,"x":1"#);
+    let ours = line("a", r#","n":12345678901234567.2,"x":2"#);
+    let theirs = line("a", r#","n":12345678901234567.1,"x":1"#);
+    let (text, conflicts) = merged(&base, &ours, &theirs);
+    assert_eq!(conflicts, [("a".to_owned(), Some("n".to_owned()))]);
+    assert!(text.contains("567.1") && text.contains("567.2"), "{text}");
+}
+
+#[test]
 fn what_is_no_issue_is_an_error_that_names_the_line() {
     let good = line("a", "");
     let cases = [
