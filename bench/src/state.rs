@@ -34,7 +34,7 @@ const WRITERS: usize = 5;
 const READERS: usize = 64;
 /// What a reader does: it looks at so many of the last records, and then sleeps.
 const READ_RECORDS: u64 = 100;
-const READ_SLEEP: Duration = Duration::from_millis(20);
+const READ_SLEEP: Duration = Duration::from_millis(100);
 const CLAIMERS: usize = 20;
 const POOL: usize = 1_000;
 const FOLLOWED: u64 = 500;
@@ -76,6 +76,11 @@ impl State {
                 self.load_ms, self.load_mb_per_s, self.load_peak_over_file
             ),
             format!("refresh after 10 records: {:.0} µs", self.refresh_us),
+            format!(
+                "{WRITERS} writers beside {READERS} readers, each of which reads the last {READ_RECORDS} records every {} ms: {:.2} × the throughput",
+                READ_SLEEP.as_millis(),
+                self.throughput_with_readers
+            ),
             format!(
                 "{CLAIMERS} agents claim {POOL} issues: {:.0} claims/s{}",
                 self.claims_per_s,
@@ -521,8 +526,8 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
 
 /// Looks at the last records again and again, until it is killed.
 fn read(store: &Path) -> Result<()> {
+    let reader: Reader = Reader::open(store)?;
     loop {
-        let reader: Reader = Reader::open(store)?;
         let from = reader
             .committed_seq()
             .unwrap_or(0)

@@ -154,7 +154,7 @@ impl Issue {
             Some((_, old)) => *old = &value,
             None => fields.push((Cow::Borrowed(field), &value)),
         }
-        Self::of(fields)
+        Self::of(&fields)
     }
 
     /// The same issue without a field.
@@ -164,15 +164,32 @@ impl Issue {
     pub fn without(&self, field: &str) -> Result<Self, InvalidEvent> {
         let mut fields = self.fields();
         fields.retain(|(name, _)| name != field);
-        Self::of(fields)
+        Self::of(&fields)
     }
 
-    pub(crate) fn of(fields: Vec<(Cow<'_, str>, &RawValue)>) -> Result<Self, InvalidEvent> {
-        raw(&Fields(fields))
-            .map(Self)
-            .map_err(|error| InvalidEvent::Encoding {
-                message: error.to_string(),
-            })
+    pub(crate) fn of(fields: &[(Cow<'_, str>, &RawValue)]) -> Result<Self, InvalidEvent> {
+        let encoding = |error: serde_json::Error| InvalidEvent::Encoding {
+            message: error.to_string(),
+        };
+        let bytes = |(name, value): &(Cow<'_, str>, &RawValue)| name.len() + value.get().len() + 4;
+        let mut text = String::with_capacity(2 + fields.iter().map(bytes).sum::<usize>());
+        for (name, value) in fields {
+            text.push(if text.is_empty() { '{' } else { ',' });
+            if name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            {
+                text.push('"');
+                text.push_str(name);
+                text.push('"');
+            } else {
+                text.push_str(&serde_json::to_string(name).map_err(encoding)?);
+            }
+            text.push(':');
+            text.push_str(value.get());
+        }
+        text.push_str(if text.is_empty() { "{}" } else { "}" });
+        RawValue::from_string(text).map(Self).map_err(encoding)
     }
 
     /// The issue's name; empty in an object that has none.
@@ -340,12 +357,6 @@ impl<'de> Deserialize<'de> for Fields<'de> {
             }
         }
         deserializer.deserialize_map(Members)
-    }
-}
-
-impl Serialize for Fields<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
 }
 

@@ -322,13 +322,11 @@ fn merge_fields(
         other.extend(of_other.map(|value| (name, value)));
     }
     let issue = |fields: &[(&String, Box<RawValue>)]| {
-        let fields = fields.iter();
-        Issue::of(
-            fields
-                .map(|(name, value)| (name.as_str().into(), &**value))
-                .collect(),
-        )
-        .ok()
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| (name.as_str().into(), &**value))
+            .collect();
+        Issue::of(&fields).ok()
     };
     Some((issue(&one)?, issue(&other)?, conflicts))
 }

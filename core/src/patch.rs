@@ -8,10 +8,13 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    InvalidEvent, Issue,
+    InvalidEvent, Issue, RECORD_BYTES_MAX,
     issue::{Fields, TITLE_BYTES_MAX, at_most},
     json::same,
 };
+
+/// A longer issue would not fit into a record of its own, with the frame.
+const ISSUE_BYTES_MAX: usize = RECORD_BYTES_MAX - 2048;
 
 /// A change of some fields of an issue, which leaves the others to others: two agents that patch
 /// different fields of one issue both survive.
@@ -172,7 +175,8 @@ impl Patch {
     /// The issue with the changes; all other fields keep their bytes and their order.
     ///
     /// # Errors
-    /// [`InvalidEvent::Field`] when a field that should be an array is none.
+    /// [`InvalidEvent::NotAnArray`] when a field that should be an array is none; [`InvalidEvent::TooLong`] when the
+    /// issue would not fit into a record any more.
     pub fn apply(&self, issue: &Issue) -> Result<Issue, InvalidEvent> {
         self.apply_with(issue, None)
     }
@@ -223,7 +227,9 @@ impl Patch {
         for (field, value) in &arrays {
             put(&mut fields, field, value);
         }
-        Issue::of(fields)
+        let patched = Issue::of(&fields)?;
+        at_most("issue", patched.as_json().len(), ISSUE_BYTES_MAX)?;
+        Ok(patched)
     }
 }
 

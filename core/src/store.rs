@@ -95,7 +95,8 @@ impl Store {
     /// # Errors
     /// None now.
     pub fn apply(&mut self, seq: u64, event: IssueEvent) -> std::result::Result<(), InvalidEvent> {
-        let now = self.get(&event.id);
+        let old = self.entries.get_mut(event.id.as_str());
+        let now = old.as_ref().and_then(|entry| entry.issue());
         let was = now.is_some();
         let effect = fold(now, &event);
         let IssueEvent { ts, id, key, .. } = event;
@@ -117,7 +118,7 @@ impl Store {
         let is = entry.issue().is_some();
         self.present = self.present + usize::from(is) - usize::from(was);
         self.index.put(&id, entry.issue());
-        match self.entries.get_mut(id.as_str()) {
+        match old {
             Some(old) => *old = entry,
             None => drop(self.entries.insert(id.into(), entry)),
         }

@@ -138,6 +138,28 @@ fn a_patch_of_a_later_version_keeps_its_members_and_one_that_takes_the_id_is_ref
     }
 }
 
+#[test]
+fn no_patch_makes_an_issue_longer_than_a_record() {
+    let text = "x".repeat(3 << 20);
+    let patch = || Patch::new().append_comment(&text).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let log: Log = Log::open(dir.path(), options()).unwrap();
+    log.create(issue("bd-1", "open"), TS).unwrap();
+    log.patch("bd-1", patch(), TS).unwrap();
+    let refused = log.patch("bd-1", patch(), TS);
+    assert!(
+        matches!(refused, Err(strand_core::Error::InvalidEvent(_))),
+        "{refused:?}"
+    );
+    log.append(&IssueEvent::patch("bd-1", patch(), TS)).unwrap();
+    log.compact().unwrap();
+    let store = Store::load(dir.path()).unwrap();
+    assert_eq!(
+        (store.version("bd-1"), store.without_effect()),
+        (Some(2), 1)
+    );
+}
+
 fn queried(store: &Store) -> Vec<String> {
     let ids = |found: Vec<(&str, &Issue)>| {
         found
