@@ -62,8 +62,11 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<(i64, u32)> {
     let offset = match zone {
         "Z" | "z" => 0,
         _ => {
-            let (hours, minutes) = zone.get(1..)?.split_once(':')?;
-            let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
+            let at = text.len().checked_sub("+00:00".len())?;
+            if zone.len() != text.len() - at || zone.get(3..4) != Some(":") {
+                return None;
+            }
+            let minutes = number(at + 1..at + 3)? * 60 + number(at + 4..at + 6)?;
             match zone.get(..1)? {
                 "+" => minutes * 60,
                 "-" => -minutes * 60,
@@ -107,6 +110,11 @@ mod tests {
             "2025-10-12T00:43:03.",
             "now",
             "2025-10-12T00:43:03*01:00",
+            "2025-10-12T00:43:03+1:00",
+            "2025-10-12T00:43:03+-1:00",
+            "2025-10-12T00:43:03+01:000",
+            "2025-10-12T00:43:03+9000000000000000000:00",
+            "2025-10-12T00:43:03+01:0é",
         ] {
             assert_eq!(parse_rfc3339(text), None, "{text}");
         }
