@@ -12,38 +12,72 @@ const DEPTH_MAX: u32 = 100;
 /// Whether two texts mean the same JSON value. The order of an object's members does not count, unless one
 /// name stands there twice. Integers are compared as they are written, other numbers as decimals of any length.
 pub(crate) fn same(a: &RawValue, b: &RawValue) -> bool {
-    same_text(a.get(), b.get(), 0)
+    same_text(a.get(), b.get())
 }
 
-fn same_text(a: &str, b: &str, depth: u32) -> bool {
-    if a == b {
-        return true;
+fn same_text(a: &str, b: &str) -> bool {
+    // Values of different kinds are told apart by their first bytes, before anything is parsed.
+    let kind = |text: &str| {
+        text.bytes()
+            .next()
+            .filter(|byte| br#"{["tfn"#.contains(byte))
+    };
+    a == b || kind(a) == kind(b) && meaning_of_text(a) == meaning_of_text(b)
+}
+
+/// What a JSON text means: two values are the [`same`] if and only if this is. To look one up among many.
+pub(crate) fn meaning(value: &RawValue) -> String {
+    meaning_of_text(value.get())
+}
+
+fn meaning_of_text(text: &str) -> String {
+    let mut meaning = String::with_capacity(text.len());
+    write_meaning(text, 0, &mut meaning);
+    meaning
+}
+
+/// Writes the text with sorted names, and one spelling of each string and number. What can't be read, and what lies too
+/// deep, stands for itself; no such text is the spelling of anything else.
+fn write_meaning(text: &str, depth: u32, out: &mut String) {
+    let written = match text.as_bytes().first() {
+        _ if depth == DEPTH_MAX => None,
+        Some(b'{') => members(text).map(|members| {
+            out.push('{');
+            for (name, value) in members {
+                write_string(&name, out);
+                out.push(':');
+                write_meaning(value.get(), depth + 1, out);
+                out.push(',');
+            }
+            out.push('}');
+        }),
+        Some(b'[') => serde_json::from_str::<Vec<&RawValue>>(text)
+            .ok()
+            .map(|values| {
+                out.push('[');
+                for value in values {
+                    write_meaning(value.get(), depth + 1, out);
+                    out.push(',');
+                }
+                out.push(']');
+            }),
+        Some(b'"') => serde_json::from_str::<String>(text)
+            .ok()
+            .map(|text| write_string(&text, out)),
+        _ => number(text).map(|(negative, digits, power)| {
+            out.push_str(if negative { "-" } else { "" });
+            out.push_str(&digits);
+            out.push('e');
+            out.push_str(&power.to_string());
+        }),
+    };
+    if written.is_none() {
+        out.push_str(text);
     }
-    if depth == DEPTH_MAX {
-        return false;
-    }
-    let same = |a: &RawValue, b: &RawValue| same_text(a.get(), b.get(), depth + 1);
-    match (a.as_bytes().first(), b.as_bytes().first()) {
-        (Some(b'{'), Some(b'{')) => {
-            let (Some(a), Some(b)) = (members(a), members(b)) else {
-                return false;
-            };
-            let mut pairs = a.iter().zip(&b);
-            a.len() == b.len() && pairs.all(|(a, b)| a.0 == b.0 && same(a.1, b.1))
-        }
-        (Some(b'['), Some(b'[')) => {
-            let parse = serde_json::from_str::<Vec<&RawValue>>;
-            let (Ok(a), Ok(b)) = (parse(a), parse(b)) else {
-                return false;
-            };
-            a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| same(a, b))
-        }
-        (Some(b'"'), Some(b'"')) => {
-            let parse = |text| serde_json::from_str::<String>(text).ok();
-            parse(a).is_some_and(|a| parse(b) == Some(a))
-        }
-        _ => number(a).is_some_and(|a| number(b) == Some(a)),
-    }
+}
+
+fn write_string(text: &str, out: &mut String) {
+    out.push_str(&serde_json::Value::from(text).to_string());
 }
 
 /// The members in the order of their names; those of one name in their own.
@@ -84,7 +118,7 @@ fn number(text: &str) -> Option<(bool, String, i64)> {
 mod tests {
     #[test]
     fn texts_are_the_same_when_they_mean_the_same_value() {
-        let same = |a: &str, b: &str| super::same_text(a, b, 0);
+        let same = |a: &str, b: &str| super::same_text(a, b);
         for (a, b) in [
             ("1.10", "1.1"),
             (r#""\u0041""#, r#""A""#),
@@ -93,6 +127,7 @@ mod tests {
             ("-12.50E-3", "-0.0125"),
             ("0.0", "0e7"),
             ("1e400", "10.0e399"),
+            (r#"["\ud800",{"a":1.0}]"#, r#"[ "\ud800", {"a":1.00} ]"#),
         ] {
             assert!(same(a, b), "{a} {b}");
         }
@@ -109,6 +144,10 @@ mod tests {
             (r#"{"a":1,"a":2}"#, r#"{"a":2,"a":1}"#),
             ("[1]", "[1,1]"),
             (r#""1""#, "1"),
+            (r#""\ud800""#, r#""\\ud800""#),
+            (r#""\ud800""#, r#""\udc00""#),
+            (r#"["a","b"]"#, r#"["a,b"]"#),
+            (r#"[["a"],"b"]"#, r#"[["a","b"]]"#),
         ] {
             assert!(!same(a, b), "{a} {b}");
         }

@@ -1,7 +1,8 @@
 //! Merging two exports that go back to one: by issue and by field. Pure, but for [`merge_files`].
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     io::Write as _,
     path::Path,
@@ -11,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     Error, Issue,
-    json::same,
+    json::{meaning, same},
     jsonl::{parse_issue, read_file, replace_atomically},
     time::parse_rfc3339,
 };
@@ -279,6 +280,13 @@ fn fields(issue: &Issue) -> Option<Fields<'_>> {
     (names.len() == fields.len()).then_some(fields)
 }
 
+fn by_name<'a>(fields: &'a Fields<'_>) -> HashMap<&'a str, &'a RawValue> {
+    let fields = fields.iter();
+    fields
+        .map(|(name, value)| (name.as_str(), *value))
+        .collect()
+}
+
 /// Merges field by field. Answers the issue with ours' values where there are conflicts, and that with theirs'.
 fn merge_fields(
     id: &str,
@@ -286,24 +294,21 @@ fn merge_fields(
     ours: &Fields<'_>,
     theirs: &Fields<'_>,
 ) -> Option<(Issue, Issue, Vec<Conflict>)> {
-    let find = |fields: &Fields<'_>, name: &str| {
-        let found = fields.iter().find(|(field, _)| field == name);
-        found.map(|(_, value)| (*value).to_owned())
-    };
+    let (in_base, in_ours, in_theirs) = (by_name(base), by_name(ours), by_name(theirs));
     let (mut one, mut other, mut conflicts) = (Vec::new(), Vec::new(), Vec::new());
     let new = theirs
         .iter()
-        .filter(|(name, _)| ours.iter().all(|(field, _)| field != name));
+        .filter(|(name, _)| !in_ours.contains_key(name.as_str()));
     for name in ours.iter().chain(new).map(|(name, _)| name) {
-        let (base, ours, theirs) = (find(base, name), find(ours, name), find(theirs, name));
-        let sides = [base.as_deref(), ours.as_deref(), theirs.as_deref()];
+        let sides = [&in_base, &in_ours, &in_theirs].map(|side| side.get(name.as_str()).copied());
+        let [_, ours, theirs] = sides.map(|value| value.map(Cow::Borrowed));
         let merged = match decide_field(sides) {
             Decided::Ours => Some(ours.clone()),
             Decided::Theirs => Some(theirs.clone()),
             Decided::Neither if name == "updated_at" => {
-                later(sides).map(|later| Some(later.to_owned()))
+                later(sides).map(|later| Some(Cow::Borrowed(later)))
             }
-            Decided::Neither => merge_arrays(sides).map(Some),
+            Decided::Neither => merge_arrays(sides).map(|array| Some(Cow::Owned(array))),
         };
         let (of_one, of_other) = if let Some(value) = merged {
             (value.clone(), value)
@@ -321,7 +326,7 @@ fn merge_fields(
         one.extend(of_one.map(|value| (name, value)));
         other.extend(of_other.map(|value| (name, value)));
     }
-    let issue = |fields: &[(&String, Box<RawValue>)]| {
+    let issue = |fields: &[(&String, Cow<'_, RawValue>)]| {
         let fields: Vec<_> = fields
             .iter()
             .map(|(name, value)| (name.as_str().into(), &**value))
@@ -347,18 +352,26 @@ fn later([_, ours, theirs]: [Value<'_>; 3]) -> Value<'_> {
 
 /// What either side added is in, what either removed is out; `None` when one of them is no array.
 fn merge_arrays([base, ours, theirs]: [Value<'_>; 3]) -> Option<Box<RawValue>> {
-    let array =
-        |value: &RawValue| -> Option<Vec<Box<RawValue>>> { serde_json::from_str(value.get()).ok() };
-    let base = base.map_or_else(|| Some(Vec::new()), array)?;
-    let (ours, theirs) = (array(ours?)?, array(theirs?)?);
-    let is_in =
-        |array: &[Box<RawValue>], value: &RawValue| array.iter().any(|other| same(other, value));
+    let base = base.map_or_else(|| Some(Vec::new()), elements)?;
+    let (ours, theirs) = (elements(ours?)?, elements(theirs?)?);
+    let (in_base, in_ours, in_theirs) = (meanings(&base), meanings(&ours), meanings(&theirs));
     let kept = ours
         .iter()
-        .filter(|value| is_in(&theirs, value) || !is_in(&base, value));
+        .filter(|(meaning, _)| in_theirs.contains(meaning) || !in_base.contains(meaning));
     let added = theirs
         .iter()
-        .filter(|value| !is_in(&ours, value) && !is_in(&base, value));
-    let merged: Vec<&Box<RawValue>> = kept.chain(added).collect();
+        .filter(|(meaning, _)| !in_ours.contains(meaning) && !in_base.contains(meaning));
+    let merged: Vec<&RawValue> = kept.chain(added).map(|(_, value)| *value).collect();
     serde_json::value::to_raw_value(&merged).ok()
+}
+
+/// The elements of an array, each after what it means.
+fn elements(array: &RawValue) -> Option<Vec<(String, &RawValue)>> {
+    let values: Vec<&RawValue> = serde_json::from_str(array.get()).ok()?;
+    let values = values.into_iter();
+    Some(values.map(|value| (meaning(value), value)).collect())
+}
+
+fn meanings<'a>(elements: &'a [(String, &RawValue)]) -> HashSet<&'a String> {
+    elements.iter().map(|(meaning, _)| meaning).collect()
 }
