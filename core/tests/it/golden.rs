@@ -2,11 +2,18 @@
 
 use std::{fs, path::Path};
 
-use strand_core::{Issue, IssueEvent, Store};
+use strand_core::{Batch, Issue, IssueEvent, Log, Options, Patch, Store};
 
 use crate::support::{TS, first_segment, open};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1");
+/// The store of version 1 after more records, a compaction, and one more record.
+const COMPACTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v2");
+const COMPACTED_FILES: [&str; 3] = [
+    "MANIFEST",
+    "snapshot-00000000000000000008.jsonl",
+    "log-00000000000000000009.jsonl",
+];
 
 fn events() -> Vec<Vec<IssueEvent>> {
     let odd = r#"{"id":"bd-2","title":"Zahlen: 1.10","x-float":1.10,"x-big":12345678901234567890123,"emoji":"🪢","null":null}"#;
@@ -64,4 +71,61 @@ fn this_build_reads_the_golden_store() {
     let store = Store::load(dir.path()).unwrap();
     assert_eq!(store.iter().map(|(id, _)| id).collect::<Vec<_>>(), ["bd-1"]);
     assert_eq!(store.get("bd-1").unwrap().status().unwrap(), "open");
+}
+
+fn copy(from: &str, names: &[&str], to: &Path) {
+    for name in names {
+        fs::copy(Path::new(from).join(name), to.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn this_build_compacts_a_store_of_version_1_into_the_golden_one_of_version_2() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(
+        GOLDEN,
+        &["MANIFEST", "log-00000000000000000001.jsonl"],
+        dir.path(),
+    );
+    let keeps_tombstones = Options::default()
+        .preallocate_bytes(0)
+        .tombstone_ms(u64::MAX);
+    let log: Log = Log::open(dir.path(), keeps_tombstones).unwrap();
+    let patch = Patch::new()
+        .set("n", &1.5)
+        .unwrap()
+        .unset("priority")
+        .add_label("a");
+    log.commit(&Batch::new(TS).key("k-1").patch("bd-1", patch))
+        .unwrap();
+    let odd = Issue::from_json(r#"{"id":"ü","title":"","x":1.10,"x":[ ]}"#).unwrap();
+    let both = Batch::new(TS)
+        .create(odd)
+        .claim("bd-1", "agent-7")
+        .key("k-2");
+    log.commit(&both).unwrap();
+    log.compact().unwrap();
+    log.append(&IssueEvent::close("ü", TS)).unwrap();
+    for name in COMPACTED_FILES {
+        let written = fs::read_to_string(dir.path().join(name)).unwrap();
+        let golden = fs::read_to_string(Path::new(COMPACTED).join(name)).unwrap();
+        assert_eq!(written, golden, "{name}");
+    }
+}
+
+#[test]
+fn this_build_reads_the_golden_compacted_store() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(COMPACTED, &COMPACTED_FILES, dir.path());
+    let store = Store::load(dir.path()).unwrap();
+    assert_eq!((store.len(), store.last_seq()), (2, 9));
+    let versions = ["bd-1", "bd-2", "ü"].map(|id| store.version(id));
+    assert_eq!(versions, [Some(8), Some(6), Some(9)]);
+    assert_eq!((store.key("k-1"), store.key("k-2")), (Some(7), Some(8)));
+    let issue = store.get("bd-1").unwrap();
+    assert_eq!(issue.assignee().unwrap(), "agent-7");
+    assert_eq!(issue.labels(), ["a"]);
+    assert_eq!(store.get("ü").unwrap().status().unwrap(), "closed");
+    let reopened = IssueEvent::reopen("ü", TS);
+    assert_eq!(open(dir.path()).append(&reopened).unwrap().seq, 10);
 }
