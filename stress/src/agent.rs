@@ -8,14 +8,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use strand_core::{IssueEvent, Log, Options, Outcome, Point, Probe};
+use strand_core::{IssueEvent, Log, Options, Outcome, Point, Probe, Records, Snapshot};
 use strand_lock::monotonic_ns;
 
-use crate::config::{Durability, KillAt, Sabotage, UsageError};
+use crate::archive::Archive;
+use crate::config::{Durability, KillAt, Sabotage, UsageError, Workload};
 use crate::control::Control;
-use crate::ledger::{Hold, Sighting, View, Watermark};
-use crate::payload::Payloads;
-use crate::wire::{AgentSpec, KillOrder, Lane, LockCounters, Message, Prefix};
+use crate::helpers;
+use crate::ledger::{Hold, Seen, Sighting, View, Watermark};
+use crate::payload::{PayloadError, Payloads, operation_key};
+use crate::plan::{self, Plan, Refusal};
+use crate::wire::{AgentSpec, KillOrder, Lane, LockCounters, Message, Prefix, Role};
 
 /// The exit status of an agent whose parent is gone.
 const EXIT_ORPHANED: i32 = 90;
@@ -39,7 +42,10 @@ pub fn main() -> ExitCode {
         }
     };
     std::thread::spawn(exit_with_parent);
-    let result = run(&spec);
+    let result = match spec.role {
+        Role::Agent => run(&spec),
+        _ => helpers::run(&spec),
+    };
     let mut out = Vec::new();
     let code = match result {
         Ok(()) => {
@@ -70,6 +76,17 @@ fn exit_with_parent() {
     std::process::exit(EXIT_ORPHANED);
 }
 
+/// An agent draws one write in so many from what it saw before its last one.
+const STALE_ONE_IN: u32 = 3;
+
+/// One write.
+enum Task {
+    /// An event without a condition.
+    Append(Box<IssueEvent>),
+    /// Changes with conditions.
+    Commit(Plan),
+}
+
 /// What all lanes of a process share.
 struct Agent<'a> {
     spec: &'a AgentSpec,
@@ -80,32 +97,16 @@ struct Agent<'a> {
 
 fn run(spec: &AgentSpec) -> Result<(), Box<dyn Error + Send + Sync>> {
     let payloads = Payloads::open(&spec.payload, spec.seed, spec.writes)?;
-    let control = Control::open(&spec.control, spec.agents)?;
+    let control = Control::open(&spec.control, spec.marks)?;
     let first = spec.lanes.first().map_or(0, |lane| lane.agent);
-    let probe = Arc::new(HoldProbe {
-        control,
-        // A shared log is opened by none of its threads: it has a mark of its own.
-        opener: if spec.lanes.len() > 1 {
-            spec.agents
-        } else {
-            first
-        },
-        hangs: spec.sabotage == Some(Sabotage::Hang),
-        kill: spec.kill.as_ref().map(Execution::new).transpose()?,
-        seen: Mutex::new(Vec::new()),
-    });
-    let durability = match spec.durability {
-        Durability::Synced => strand_core::Durability::Synced,
-        Durability::Buffered => strand_core::Durability::Buffered,
+    // A shared log is opened by none of its threads: it has a mark of its own.
+    let opener = if spec.lanes.len() > 1 {
+        spec.agents
+    } else {
+        first
     };
-    let options = Options::default()
-        .durability(durability)
-        .lock_timeout(Duration::from_millis(spec.lock_timeout_ms))
-        .probe(Arc::clone(&probe) as Arc<dyn Probe>);
-    let options = match spec.segment_bytes {
-        Some(bytes) => options.segment_bytes_max(bytes),
-        None => options,
-    };
+    let probe = Arc::new(HoldProbe::new(spec, control, opener)?);
+    let options = log_options(spec, Arc::clone(&probe) as Arc<dyn Probe>);
     let log = Log::open(&spec.store, options)?;
     let mut out = Vec::new();
     Message::Ready.encode(&mut out);
@@ -119,11 +120,11 @@ fn run(spec: &AgentSpec) -> Result<(), Box<dyn Error + Send + Sync>> {
     };
     agent.probe.control.wait_for_go();
     match spec.lanes.as_slice() {
-        [lane] => agent.run_lane(*lane)?,
+        [lane] => agent.run_lane(lane)?,
         lanes => std::thread::scope(|scope| {
             let threads: Vec<_> = lanes
                 .iter()
-                .map(|lane| scope.spawn(|| agent.run_lane(*lane)))
+                .map(|lane| scope.spawn(|| agent.run_lane(lane)))
                 .collect();
             for thread in threads {
                 thread.join().map_err(|_| "a thread panicked")??;
@@ -137,12 +138,44 @@ fn run(spec: &AgentSpec) -> Result<(), Box<dyn Error + Send + Sync>> {
     Ok(())
 }
 
+/// How a process of the run opens the log.
+pub(crate) fn log_options(spec: &AgentSpec, probe: Arc<dyn Probe>) -> Options {
+    let durability = match spec.durability {
+        Durability::Synced => strand_core::Durability::Synced,
+        Durability::Buffered => strand_core::Durability::Buffered,
+    };
+    let options = Options::default()
+        .durability(durability)
+        .lock_timeout(Duration::from_millis(spec.lock_timeout_ms))
+        .probe(probe);
+    match spec.segment_bytes {
+        Some(bytes) => options.segment_bytes_max(bytes),
+        None => options,
+    }
+}
+
 impl Agent<'_> {
-    fn run_lane(&self, lane: Lane) -> Result<(), Box<dyn Error + Send + Sync>> {
+    fn run_lane(&self, lane: &Lane) -> Result<(), Box<dyn Error + Send + Sync>> {
         AGENT.set(Some(lane.agent));
         let mut out = Vec::with_capacity(512);
+        let mut seen = match self.spec.workload {
+            Workload::Mixed => Some(Snapshot::open(&self.spec.store)?),
+            Workload::Append | Workload::Claim => None,
+        };
         for write in lane.first_write..=lane.last_write {
-            let event = self.payloads.event(lane.agent, write)?;
+            let task = match (&lane.repeat, &mut seen) {
+                (Some(plan), _) if write == lane.first_write => Task::Commit(plan.clone()),
+                (_, Some(seen)) => Task::Commit(self.draw(lane.agent, write, seen)?),
+                _ => self.task(lane.agent, write)?,
+            };
+            if let Task::Commit(plan) = &task {
+                Message::Planned {
+                    agent: lane.agent,
+                    write,
+                    plan: plan.clone(),
+                }
+                .encode(&mut out);
+            }
             Message::Invoke {
                 agent: lane.agent,
                 write,
@@ -150,7 +183,7 @@ impl Agent<'_> {
             }
             .encode(&mut out);
             send(&mut out)?;
-            self.operate(lane.agent, write, &event, &mut out);
+            self.operate(lane.agent, write, &task, &mut out)?;
             self.probe.drain(&mut out);
             if self.spec.counters_always {
                 Message::Counters(self.counters()).encode(&mut out);
@@ -161,50 +194,108 @@ impl Agent<'_> {
         if lane.view {
             let begin_ns = monotonic_ns();
             let prefix = self.view()?;
-            Message::View(View {
-                reader: format!("agent {}", lane.agent),
-                begin_ns,
-                end_ns: monotonic_ns(),
-                through_tail: true,
-                prefix,
-            })
-            .encode(&mut out);
+            let end_ns = monotonic_ns();
+            // Of a compacted log that looks empty, nobody can tell what was seen.
+            if prefix.count > 0 || !self.spec.compacts {
+                Message::View(View {
+                    reader: format!("agent {}", lane.agent),
+                    begin_ns,
+                    end_ns,
+                    through_tail: true,
+                    seen: Seen::Records(prefix),
+                })
+                .encode(&mut out);
+            }
             send(&mut out)?;
         }
         Ok(())
     }
 
-    /// One append, and the messages that tell how it went.
-    fn operate(&self, agent: u32, write: u32, event: &IssueEvent, out: &mut Vec<u8>) {
+    fn task(&self, agent: u32, write: u32) -> Result<Task, PayloadError> {
+        let AgentSpec {
+            seed,
+            agents,
+            writes,
+            ..
+        } = *self.spec;
+        Ok(match self.spec.workload {
+            Workload::Claim => Task::Commit(plan::claim(seed, agent, agents, write, writes)),
+            Workload::Append | Workload::Mixed => {
+                Task::Append(Box::new(self.payloads.event(agent, write)?))
+            }
+        })
+    }
+
+    /// Draws a write from what the agent sees, which is not always the latest.
+    fn draw(
+        &self,
+        agent: u32,
+        write: u32,
+        seen: &mut Snapshot,
+    ) -> Result<Plan, Box<dyn Error + Send + Sync>> {
+        if !write.is_multiple_of(STALE_ONE_IN) {
+            seen.refresh()?;
+        }
+        let plan = plan::mixed(&self.payloads, self.spec.seed, agent, write, seen)?;
+        Ok(plan)
+    }
+
+    /// One write, and the messages that tell how it went.
+    fn operate(
+        &self,
+        agent: u32,
+        write: u32,
+        task: &Task,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
         let sabotage = self.spec.sabotage.filter(|_| (agent, write) == (0, 1));
+        let key = operation_key(agent, write);
+        let batch = match task {
+            Task::Commit(plan) => Some(plan.batch(&key)?),
+            Task::Append(_) => None,
+        };
         let start_ns = monotonic_ns();
-        let result = match sabotage {
-            None | Some(Sabotage::Hang) => self.log.append(event).map(|receipt| receipt.seq),
-            Some(Sabotage::Skip) => Ok(self.log.tail_seq() + 1),
-            Some(Sabotage::Repeat) => self
-                .log
-                .append(event)
-                .and_then(|_| self.log.append(event))
-                .map(|r| r.seq),
-            Some(Sabotage::Die) => std::process::exit(EXIT_SABOTAGE),
+        let receipt = |seq| (seq, false);
+        let result = match (task, &batch, sabotage) {
+            (_, Some(batch), _) => self.log.commit(batch).map(|r| (r.seq, r.repeated)),
+            (Task::Commit(_), None, _) => return Err("a plan is a batch".into()),
+            (Task::Append(event), _, None | Some(Sabotage::Hang)) => {
+                self.log.append(event).map(|r| (r.seq, r.repeated))
+            }
+            (_, _, Some(Sabotage::Skip)) => Ok(receipt(self.log.tail_seq() + 1)),
+            (Task::Append(event), _, Some(Sabotage::Repeat)) => {
+                let twice = self.log.append(event).and_then(|_| self.log.append(event));
+                twice.map(|r| receipt(r.seq))
+            }
+            (_, _, Some(Sabotage::Die)) => std::process::exit(EXIT_SABOTAGE),
         };
         let ack_ns = monotonic_ns();
         let seq = self.log.committed_seq();
         let end_ns = monotonic_ns();
         match result {
-            Ok(seq) => Message::Ack {
+            Ok((seq, repeated)) => Message::Ack {
                 agent,
                 write,
                 seq,
                 start_ns,
                 ack_ns,
+                repeated,
             },
-            Err(error) => Message::Failure {
-                agent,
-                write,
-                rejected: error.outcome() == Outcome::Rejected,
-                environment: is_environment(&error),
-                error: describe(&error),
+            Err(error) => match Refusal::of(&error) {
+                Some(refusal) => Message::Refused {
+                    agent,
+                    write,
+                    start_ns,
+                    end_ns: ack_ns,
+                    refusal,
+                },
+                None => Message::Failure {
+                    agent,
+                    write,
+                    rejected: error.outcome() == Outcome::Rejected,
+                    environment: is_environment(&error),
+                    error: describe(&error),
+                },
             },
         }
         .encode(out);
@@ -214,20 +305,15 @@ impl Agent<'_> {
             seq,
         })
         .encode(out);
+        Ok(())
     }
 
     /// What a read sees that goes through the tail. Where acknowledged means synced, every read does.
     fn view(&self) -> Result<Prefix, strand_core::Error> {
-        let records = match self.spec.durability {
-            Durability::Synced => self.log.read()?,
-            Durability::Buffered => self.log.replay()?,
-        };
-        let mut prefix = Prefix::default();
-        for record in records {
-            let record = record?;
-            prefix = prefix.with(record.seq, &record.line);
-        }
-        Ok(prefix)
+        read_records(|| match self.spec.durability {
+            Durability::Synced => self.log.read(),
+            Durability::Buffered => self.log.replay(),
+        })
     }
 
     fn counters(&self) -> LockCounters {
@@ -244,9 +330,27 @@ impl Agent<'_> {
     }
 }
 
+/// Reads all records there are. Where a compaction takes them away meanwhile, the read begins again.
+pub(crate) fn read_records(
+    mut open: impl FnMut() -> Result<Records<IssueEvent>, strand_core::Error>,
+) -> Result<Prefix, strand_core::Error> {
+    loop {
+        let mut prefix = Prefix::default();
+        let read = open()?.try_for_each(|record| {
+            let record = record?;
+            prefix = prefix.with(record.seq, &record.line);
+            Ok(())
+        });
+        match read {
+            Err(strand_core::Error::Compacted { .. }) => {}
+            read => return read.map(|()| prefix),
+        }
+    }
+}
+
 /// Sends and empties `out`. Standard output passes text that ends with a newline on with one
 /// system call.
-fn send(out: &mut Vec<u8>) -> io::Result<()> {
+pub(crate) fn send(out: &mut Vec<u8>) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(out)?;
     stdout.flush()?;
@@ -263,8 +367,9 @@ thread_local! {
 
 /// Watches the lock of one log from inside: marks its holder in the shared page, and notes the
 /// intervals.
-struct HoldProbe {
-    control: Control,
+pub(crate) struct HoldProbe {
+    pub(crate) control: Control,
+    archive: Archive,
     /// Whose mark is used by a thread that is no agent.
     opener: u32,
     /// Agent 0 hangs at its first write, with the lock.
@@ -279,8 +384,8 @@ struct Execution {
     /// How many such places are left to come to.
     left: AtomicU32,
     /// Of [`KillAt::Any`]: how many are left of those that few processes come to at all; 0: it is
-    /// not killed at one.
-    rare_left: AtomicU32,
+    /// not killed at one; `None`: they count like all others.
+    rare_left: Option<AtomicU32>,
 }
 
 /// Points that every append comes to; the others belong to recoveries and full segments.
@@ -298,13 +403,14 @@ const COMMON_POINTS: [Point; 10] = [
 ];
 
 impl Execution {
-    fn new(order: &KillOrder) -> Result<Execution, UsageError> {
+    fn new(order: &KillOrder, tells_rare: bool) -> Result<Execution, UsageError> {
         let at = KillAt::parse(&order.at)?;
         let left = AtomicU32::new(order.occurrence);
+        let rare_left = tells_rare.then(|| AtomicU32::new(order.occurrence % 3));
         Ok(Execution {
             at,
             left,
-            rare_left: AtomicU32::new(order.occurrence % 3),
+            rare_left,
         })
     }
 
@@ -312,7 +418,8 @@ impl Execution {
     /// is a real SIGKILL, at exactly this point.
     fn pass(&self, point: Point) {
         let is_rare = self.at == KillAt::Any && !COMMON_POINTS.contains(&point);
-        let left = if is_rare { &self.rare_left } else { &self.left };
+        let rare_left = self.rare_left.as_ref().filter(|_| is_rare);
+        let left = rare_left.unwrap_or(&self.left);
         if self.at.is_at(point) && left.fetch_sub(1, Ordering::SeqCst) == 1 {
             let mut out = Vec::new();
             Message::KillMe {
@@ -329,6 +436,27 @@ impl Execution {
 }
 
 impl HoldProbe {
+    /// The probe of a process whose threads that are no agents use the mark `opener`.
+    pub(crate) fn new(
+        spec: &AgentSpec,
+        control: Control,
+        opener: u32,
+    ) -> Result<HoldProbe, UsageError> {
+        let is_agent = spec.role == Role::Agent;
+        let kill = spec.kill.as_ref();
+        Ok(HoldProbe {
+            control,
+            archive: Archive::new(&spec.store, &spec.archive),
+            opener,
+            hangs: spec.sabotage == Some(Sabotage::Hang),
+            // To a compactor, the points that are rare to agents are not.
+            kill: kill
+                .map(|order| Execution::new(order, is_agent))
+                .transpose()?,
+            seen: Mutex::new(Vec::new()),
+        })
+    }
+
     fn note(&self, message: Message) {
         self.seen
             .lock()
@@ -343,7 +471,7 @@ impl HoldProbe {
     }
 
     /// Moves what was noted to `out`.
-    fn drain(&self, out: &mut Vec<u8>) {
+    pub(crate) fn drain(&self, out: &mut Vec<u8>) {
         for message in self
             .seen
             .lock()
@@ -359,6 +487,7 @@ impl Probe for HoldProbe {
     fn hit(&self, point: Point) {
         let agent = AGENT.get();
         let mark = agent.unwrap_or(self.opener);
+        self.archive.pass(point);
         match point {
             Point::LockHeld => {
                 let at_ns = monotonic_ns();
@@ -445,6 +574,7 @@ mod tests {
         let path = dir.path().join("control");
         let probe = |opener| HoldProbe {
             control: Control::open(&path, 8).unwrap(),
+            archive: Archive::new(dir.path(), dir.path()),
             opener,
             hangs: false,
             kill: None,
@@ -466,6 +596,7 @@ mod tests {
             }
         }
         let ledger = reporting.finish(crate::ledger::Incarnation {
+            role: "agent",
             agents: vec![3, 5],
             pid: 1,
             killed_ns: None,

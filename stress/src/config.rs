@@ -7,6 +7,10 @@ use strand_core::{Point, RECORD_BYTES_MAX};
 
 /// Most agents in one run: each has one bit in the shared page of [`crate::control`].
 pub const AGENTS_MAX: u32 = 10_000;
+/// Most readers, followers and compactors of each kind.
+pub const HELPERS_MAX: u32 = 1_000;
+/// Most compactors: each has one bit in the shared page, too.
+pub const COMPACTORS_MAX: u32 = 64;
 /// Most writes of one agent.
 pub const WRITES_MAX: u32 = 10_000_000;
 /// Longest padded records: their lengths differ, and the longest must still be a record.
@@ -32,6 +36,18 @@ pub enum Durability {
     Synced,
     /// An acknowledged append survives the death of its process.
     Buffered,
+}
+
+/// What agents write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Workload {
+    /// Events without a condition, each about an issue of its own.
+    Append,
+    /// Every agent tries to claim every issue of one pool, which has as many as there are writes.
+    Claim,
+    /// Writes with conditions on shared issues, in the proportions of a real tracker.
+    Mixed,
 }
 
 /// A deliberate misdeed of agent 0 that the harness has to notice. For tests of the harness.
@@ -76,6 +92,21 @@ pub struct Config {
     /// What an acknowledgement promises
     #[arg(long, value_enum, default_value_t = Durability::Synced)]
     pub durability: Durability,
+    /// What the agents write
+    #[arg(long, value_enum, default_value_t = Workload::Append)]
+    pub workload: Workload,
+    /// Processes that refresh a state of the store, again and again
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub readers: u32,
+    /// Processes that follow the log from its first record on
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub followers: u32,
+    /// Compact the store so often, in processes of their own
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub compact_every_ms: Option<u64>,
+    /// How many processes do that
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub compactors: u32,
     /// Take the events from this JSONL file instead of making them up
     #[arg(long, value_name = "FILE")]
     pub payload: Option<PathBuf>,
@@ -85,10 +116,10 @@ pub struct Config {
     /// Begin a new segment of the log after so many bytes [default: the log's own]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub segment_bytes: Option<u64>,
-    /// SIGKILL random agents at this mean rate and start successors
+    /// SIGKILL random processes of the run at this mean rate and start successors
     #[arg(long, default_value_t = 0.0, value_name = "R")]
     pub kill_per_second: f64,
-    /// SIGKILL agents at this named point of the log's protocol, or at `any`, and start successors
+    /// SIGKILL processes at this named point of the log's protocol, or at `any`, and start successors
     #[arg(long, value_name = "POINT")]
     pub kill_at: Option<String>,
     /// A run that takes longer is a hang: reported, and every child reaped
@@ -125,6 +156,11 @@ impl Default for Config {
             mode: Mode::Process,
             one_shot: false,
             durability: Durability::Synced,
+            workload: Workload::Append,
+            readers: 0,
+            followers: 0,
+            compact_every_ms: None,
+            compactors: 1,
             payload: None,
             payload_bytes: None,
             segment_bytes: None,
@@ -195,6 +231,22 @@ impl Config {
             u64::from(u32::MAX),
         )?;
         within("--timeout-s", self.timeout_s, TIMEOUT_S_MAX)?;
+        within(
+            "--compactors",
+            u64::from(self.compactors),
+            u64::from(COMPACTORS_MAX),
+        )?;
+        for (flag, number) in [("--readers", self.readers), ("--followers", self.followers)] {
+            if number > HELPERS_MAX {
+                return usage(format!("{flag} takes a number up to {HELPERS_MAX}"));
+            }
+        }
+        if self.compactors > 1 && self.compact_every_ms.is_none() {
+            return usage("--compactors needs --compact-every-ms");
+        }
+        if self.workload != Workload::Append && self.sabotage.is_some() {
+            return usage("--sabotage is for --workload append");
+        }
         if !self.kill_per_second.is_finite() || !(0.0..=10_000.0).contains(&self.kill_per_second) {
             return usage("--kill-per-second takes a number from 0 to 10000");
         }
@@ -224,6 +276,22 @@ impl Config {
         u64::from(self.agents) * u64::from(self.writes)
     }
 
+    /// Processes that compact.
+    #[must_use]
+    pub fn compacting(&self) -> u32 {
+        self.compact_every_ms.map_or(0, |_| self.compactors)
+    }
+
+    /// How many issues are there before the agents begin.
+    #[must_use]
+    pub fn pool(&self) -> u32 {
+        match self.workload {
+            Workload::Append => 0,
+            Workload::Claim => self.writes,
+            Workload::Mixed => (self.agents * 3).clamp(10, 64),
+        }
+    }
+
     /// Whether processes are killed during the run.
     #[must_use]
     pub fn kills(&self) -> bool {
@@ -243,6 +311,13 @@ impl Config {
         flag("--writes", Some(self.writes.to_string()));
         flag("--mode", Some(value_name(&self.mode)));
         flag("--durability", Some(value_name(&self.durability)));
+        flag("--workload", Some(value_name(&self.workload)));
+        flag("--readers", Some(self.readers.to_string()));
+        flag("--followers", Some(self.followers.to_string()));
+        if let Some(ms) = self.compact_every_ms {
+            flag("--compact-every-ms", Some(ms.to_string()));
+            flag("--compactors", Some(self.compactors.to_string()));
+        }
         flag("--kill-per-second", Some(self.kill_per_second.to_string()));
         flag("--timeout-s", Some(self.timeout_s.to_string()));
         if let Some(name) = &self.kill_at {
@@ -337,6 +412,11 @@ mod tests {
             kill_at: Some("AfterWrite".to_owned()),
             timeout_s: 9,
             sabotage: Some(Sabotage::Repeat),
+            workload: Workload::Mixed,
+            readers: 3,
+            followers: 2,
+            compact_every_ms: Some(20),
+            compactors: 2,
             ..Config::default()
         };
         assert!(config.replay_line().contains(r"--payload 'a b'\''s.jsonl'"));
@@ -399,6 +479,19 @@ mod tests {
             },
             Config {
                 kill_at: Some("nowhere".to_owned()),
+                ..Config::default()
+            },
+            Config {
+                readers: HELPERS_MAX + 1,
+                ..Config::default()
+            },
+            Config {
+                compactors: 2,
+                ..Config::default()
+            },
+            Config {
+                workload: Workload::Claim,
+                sabotage: Some(Sabotage::Skip),
                 ..Config::default()
             },
             Config {

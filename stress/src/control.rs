@@ -7,7 +7,7 @@
 //!
 //! | words | meaning | changed by |
 //! | --- | --- | --- |
-//! | `u32(0)` | 0 before the start, 1 after it | the parent, once |
+//! | `u32(0)` | 0 before the start, 1 after it, 2 when all agents are done | the parent |
 //! | `u64(agent / 64)`, bit `agent % 64` | this agent holds the lock | the agent while it holds the lock; the parent after it reaped the agent |
 
 use std::path::Path;
@@ -16,14 +16,18 @@ use std::time::Duration;
 
 use strand_lock::{PageError, SharedPage};
 
-use crate::config::AGENTS_MAX;
+use crate::config::{AGENTS_MAX, COMPACTORS_MAX};
 
 const GO_WORD: usize = 0;
 const BITS: usize = 64;
 /// How long a waiter sleeps at most before it looks again.
 const GO_WAIT: Duration = Duration::from_millis(200);
 
-const _: () = assert!((AGENTS_MAX as usize).div_ceil(BITS) < SharedPage::U64_WORDS);
+/// The highest mark: agents have the first ones, then comes one for who opens a log for many, then
+/// the compactors'.
+pub const MARK_MAX: u32 = AGENTS_MAX + COMPACTORS_MAX;
+
+const _: () = assert!((MARK_MAX as usize) / BITS < SharedPage::U64_WORDS);
 
 /// The shared page of one run.
 #[derive(Debug)]
@@ -34,22 +38,22 @@ pub struct Control {
 }
 
 impl Control {
-    /// Maps the page in the file `path`, which is created when missing, for agents through
-    /// number `agents`.
+    /// Maps the page in the file `path`, which is created when missing, for marks through
+    /// number `marks`.
     ///
     /// # Errors
     /// The file could not be opened, grown or mapped.
     ///
     /// # Panics
-    /// When there are more than [`AGENTS_MAX`] agents.
-    pub fn open(path: &Path, agents: u32) -> Result<Control, PageError> {
+    /// When there are marks above [`MARK_MAX`].
+    pub fn open(path: &Path, marks: u32) -> Result<Control, PageError> {
         assert!(
-            agents <= AGENTS_MAX,
+            marks <= MARK_MAX,
             "Config::validate limits the number of agents"
         );
         Ok(Control {
             page: SharedPage::open(path)?,
-            words: place(agents).0 + 1,
+            words: place(marks).0 + 1,
         })
     }
 
@@ -57,6 +61,30 @@ impl Control {
     pub fn go(&self) {
         self.page.u32(GO_WORD).store(1, Ordering::SeqCst);
         self.page.wake_all(GO_WORD);
+    }
+
+    /// Tells everybody that the agents are done.
+    pub fn end(&self) {
+        self.page.u32(GO_WORD).store(2, Ordering::SeqCst);
+        self.page.wake_all(GO_WORD);
+    }
+
+    /// Whether the agents are done.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.page.u32(GO_WORD).load(Ordering::SeqCst) == 2
+    }
+
+    /// Waits for `time`, or until the agents are done.
+    pub fn pause(&self, time: Duration) {
+        let until = std::time::Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            if left.is_zero() || self.is_over() {
+                return;
+            }
+            self.page.wait(GO_WORD, 1, left.min(GO_WAIT));
+        }
     }
 
     /// Waits for [`Control::go`].
@@ -110,15 +138,15 @@ mod tests {
     fn a_second_holder_is_seen_with_its_number() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control");
-        let one = Control::open(&path, AGENTS_MAX).unwrap();
-        let two = Control::open(&path, AGENTS_MAX).unwrap();
+        let one = Control::open(&path, MARK_MAX).unwrap();
+        let two = Control::open(&path, MARK_MAX).unwrap();
         assert_eq!(one.enter(3), Vec::<u32>::new());
-        assert_eq!(two.enter(AGENTS_MAX), [3]);
-        assert_eq!(one.enter(64), [3, AGENTS_MAX]);
+        assert_eq!(two.enter(MARK_MAX), [3]);
+        assert_eq!(one.enter(64), [3, MARK_MAX]);
         assert!(one.leave(3));
         assert!(!one.leave(3));
         assert!(two.leave(64));
-        assert_eq!(two.enter(3), [AGENTS_MAX]);
+        assert_eq!(two.enter(3), [MARK_MAX]);
     }
 
     #[test]
@@ -133,5 +161,11 @@ mod tests {
             control.go();
         });
         Control::open(&path, AGENTS_MAX).unwrap().wait_for_go();
+        assert!(!control.is_over());
+        std::thread::scope(|scope| {
+            scope.spawn(|| control.pause(Duration::from_mins(10)));
+            control.end();
+        });
+        assert!(control.is_over());
     }
 }

@@ -1,19 +1,27 @@
 //! What can only be asked of the store itself, when the agents are gone: whether it reads what its
 //! files contain, recovers to one state, leaves nothing behind, and goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use strand_core::{Issue, IssueEvent, Log, Options, Reader, Record, Store};
+use strand_core::{Compacted, Issue, IssueEvent, Log, Options, Reader, Record, Store};
 use strand_lock::FileLock;
 
 use crate::agent::describe;
-use crate::ledger::View;
+use crate::archive::Archive;
+use crate::crc32c::crc32c;
+use crate::fold::Model;
+use crate::helpers::digest;
+use crate::ledger::{Seen, View};
 use crate::parent::catch_panic;
-use crate::stored::{BadLine, Segment, StoredRecord, is_segment, parse_segment, read_segments};
+use crate::stored::{
+    BadLine, Segment, StoredManifest, StoredRecord, StoredSnapshot, first_seq, is_segment,
+    is_snapshot, names, parse_manifest, parse_segment, parse_snapshot, snapshot_seq,
+};
 use crate::violation::Violation;
 use crate::wire::Prefix;
 
@@ -31,6 +39,10 @@ pub struct Examination {
     pub bad_lines: Vec<BadLine>,
     /// What the log's own reads saw.
     pub views: Vec<View>,
+    /// Every state that the records lead to; `None` when they lead to none.
+    pub model: Option<Model>,
+    /// The records that end a snapshot that there was at some time.
+    pub snapshot_seqs: BTreeSet<u64>,
     /// What is wrong.
     pub violations: Vec<Violation>,
 }
@@ -54,14 +66,19 @@ impl<T, E: std::error::Error + 'static> Step<T> for Result<T, E> {
     }
 }
 
-/// Examines the store in `dir`; `killed`: processes were killed in the run, so there may have been
+/// Examines the store in `dir`, from which files were removed to `archive_dir`; `killed`: processes were killed in the run, so there may have been
 /// something to recover. `copy_dir` does not exist: the store as it is before the last append is
 /// copied there and in the end takes the place of the store, so that what is kept holds exactly
 /// what the agents wrote.
 #[must_use]
-pub fn examine(dir: &Path, copy_dir: &Path, killed: bool) -> Examination {
+pub fn examine(dir: &Path, archive_dir: &Path, copy_dir: &Path, killed: bool) -> Examination {
     let mut examination = Examination::default();
-    let taken = catch_panic(|| examination.take_all(dir, copy_dir, killed));
+    let places = Places {
+        dir,
+        archive: archive_dir,
+        copy: copy_dir,
+    };
+    let taken = catch_panic(|| examination.take_all(&places, killed));
     let taken = taken.unwrap_or_else(|error| {
         Err(Failed {
             step: "call the log",
@@ -75,16 +92,42 @@ pub fn examine(dir: &Path, copy_dir: &Path, killed: bool) -> Examination {
             .push(Violation::ExaminationFailed { step, error });
         if examination.records.is_empty() {
             // Judge at least what the files contain.
-            if let Ok(segments) = read_segments(dir) {
-                examination.take_segments(&segments);
-            }
+            drop(examination.take_segments(&places));
         }
     }
     examination
 }
 
+struct Places<'a> {
+    dir: &'a Path,
+    archive: &'a Path,
+    copy: &'a Path,
+}
+
+impl Places<'_> {
+    /// How the log is opened here: what that removes is kept, too.
+    fn options(&self) -> Options {
+        Options::default().probe(Arc::new(Archive::new(self.dir, self.archive)))
+    }
+
+    /// The files of store and archive whose names `belong`, each once, sorted by name, with their directory.
+    fn files(&self, belong: fn(&str) -> bool) -> io::Result<Vec<(String, PathBuf)>> {
+        let mut files = BTreeMap::new();
+        for dir in [self.archive, self.dir] {
+            for name in names(dir)? {
+                let bare = name.split('~').next().unwrap_or_default();
+                if belong(bare) {
+                    files.insert(name, dir.to_owned());
+                }
+            }
+        }
+        Ok(files.into_iter().collect())
+    }
+}
+
 impl Examination {
-    fn take_all(&mut self, dir: &Path, copy_dir: &Path, killed: bool) -> Result<(), Failed> {
+    fn take_all(&mut self, places: &Places<'_>, killed: bool) -> Result<(), Failed> {
+        let dir = places.dir;
         // A reader must leave alone even what waits for recovery.
         let begin_ns = strand_lock::monotonic_ns();
         let prefix = self.read_only(dir)?;
@@ -93,20 +136,20 @@ impl Examination {
             begin_ns,
             end_ns: strand_lock::monotonic_ns(),
             through_tail: false,
-            prefix,
+            seen: Seen::Records(prefix),
         });
 
         let begin_ns = strand_lock::monotonic_ns();
-        let first = recover(dir)?;
+        let first = recover(places)?;
         let reader = "reader after recovery".to_owned();
         self.views.push(View {
             reader,
             begin_ns,
             end_ns: strand_lock::monotonic_ns(),
             through_tail: true,
-            prefix: first.prefix,
+            seen: Seen::Records(first.prefix),
         });
-        let second = recover(dir)?;
+        let second = recover(places)?;
         if first != second {
             let (first, second) = (format!("{first:?}"), format!("{second:?}"));
             self.violations
@@ -119,34 +162,91 @@ impl Examination {
                 .push(Violation::RecoveriesDiffer { first, second });
         }
 
-        let segments = read_segments(dir).step("read the segments")?;
-        self.take_segments(&segments);
+        self.take_segments(places)
+            .step("read the segments of store and archive")?;
+        let archive = Archive::new(dir, places.archive);
+        archive
+            .forget_what_is_stored()
+            .step("clear the archive of what is in the store")?;
         self.compare_read(dir)?;
         self.compare_fold(dir)?;
+        self.compare_snapshots(places)?;
         self.check_leftovers(dir, killed)?;
-        copy_store(dir, copy_dir).step("copy the store")?;
+        copy_store(dir, places.copy).step("copy the store")?;
         self.append_next(dir)?;
+        self.compact_last(dir)?;
         fs::remove_dir_all(dir).step("remove the store with the last append")?;
-        fs::rename(copy_dir, dir).step("put the copy of the store in its place")
+        fs::rename(places.copy, dir).step("put the copy of the store in its place")
     }
 
-    fn take_segments(&mut self, segments: &[Segment]) {
-        for segment in segments {
-            let (records, bad_lines) = parse_segment(segment);
+    fn take_segments(&mut self, places: &Places<'_>) -> io::Result<()> {
+        for (name, dir) in places.files(is_segment)? {
+            let bytes = fs::read(dir.join(&name))?;
+            let archived = places.archive.join(&name);
+            let replaced = dir == places.dir && archived.exists() && fs::read(archived)? != bytes;
+            if replaced || !is_segment(&name) {
+                let file = name.clone();
+                self.violations.push(Violation::SegmentReplaced { file });
+            }
+            let (records, bad_lines) = parse_segment(&Segment { name, bytes });
             self.records.extend(records);
             self.bad_lines.extend(bad_lines);
         }
+        match Model::of(&self.records) {
+            Ok(model) => self.model = Some(model),
+            Err(detail) => self.violations.push(Violation::FoldDiffers { detail }),
+        }
+        Ok(())
+    }
+
+    /// (12) Each snapshot that there ever was is the fold of the records that it stands for; the manifest
+    /// names the live one.
+    fn compare_snapshots(&mut self, places: &Places<'_>) -> Result<(), Failed> {
+        let manifest = manifest(places.dir)?;
+        let before = manifest.first_seq.saturating_sub(1);
+        if manifest.snapshot.map_or(0, |mark| mark.seq) != before {
+            let detail = format!("{manifest:?}");
+            self.violations.push(Violation::ManifestDiffers { detail });
+        }
+        let mut live = None;
+        let files = places.files(is_snapshot).step("list the snapshots")?;
+        for (name, dir) in files {
+            let bytes = fs::read(dir.join(&name)).step("read a snapshot")?;
+            let seq = name.split('~').next().and_then(snapshot_seq).unwrap_or(0);
+            self.snapshot_seqs.insert(seq);
+            if dir == places.dir && seq == before {
+                live = Some((bytes.len() as u64, crc32c(&bytes)));
+            }
+            let difference = match parse_snapshot(&bytes) {
+                Ok(snapshot) if snapshot.seq != seq => Some(format!("it says {}", snapshot.seq)),
+                Ok(snapshot) => {
+                    let model = self.model.as_ref();
+                    model.and_then(|model| snapshot_difference(model, &snapshot))
+                }
+                Err(error) => Some(error),
+            };
+            let file = name;
+            self.violations
+                .extend(difference.map(|detail| Violation::SnapshotDiffers { file, detail }));
+        }
+        let named = manifest.snapshot.map(|mark| (mark.bytes, mark.crc));
+        if named != live {
+            let detail = format!("it names a snapshot of {named:?}, and there is {live:?}");
+            self.violations.push(Violation::ManifestDiffers { detail });
+        }
+        Ok(())
     }
 
     /// A read-only open, with the proof that it wrote nothing.
     fn read_only(&mut self, dir: &Path) -> Result<Prefix, Failed> {
         let before = list(dir).step("list the store before a read-only open")?;
         let reader = Reader::<IssueEvent>::open(dir).step("open read-only")?;
-        let mut prefix = Prefix::default();
+        let mut prefix = Prefix::behind(manifest(dir)?.first_seq.saturating_sub(1));
         for record in reader.read().step("read in a read-only open")? {
             let record = record.step("read a record in a read-only open")?;
             prefix = prefix.with(record.seq, &record.line);
         }
+        reader.snapshot().step("load in a read-only open")?;
         // Without the hints, nobody knows it.
         let watermark = reader.committed_seq();
         drop(reader);
@@ -171,12 +271,15 @@ impl Examination {
         for record in reader.read().step("read to compare")? {
             read.push(record.step("read a record to compare")?);
         }
-        if read.len() != self.records.len() {
-            let detail = format!("{} records read, {} stored", read.len(), self.records.len());
+        let first_seq = manifest(dir)?.first_seq;
+        let behind = self.records.iter().filter(|record| record.seq >= first_seq);
+        if read.len() != behind.clone().count() {
+            let detail = format!("{} records read, {} stored", read.len(), behind.count());
             self.violations
                 .push(Violation::ReadDiffersFromFiles { detail });
+            return Ok(());
         }
-        for (read, stored) in read.iter().zip(&self.records) {
+        for (read, stored) in read.iter().zip(behind) {
             if (read.seq, &read.line) != (stored.seq, &stored.line) {
                 let line = String::from_utf8_lossy(&read.line);
                 let detail = format!("read {} as {}: {line}", stored.place.offset, read.seq);
@@ -188,33 +291,58 @@ impl Examination {
         Ok(())
     }
 
-    /// `Store::load` is the fold of what is read.
+    /// (12) `Store::load` is the fold of all records that were ever written.
     fn compare_fold(&mut self, dir: &Path) -> Result<(), Failed> {
         let loaded = Store::load(dir).step("load the state")?;
-        let reader = Reader::<IssueEvent>::open(dir).step("open read-only to fold")?;
-        let mut folded = Store::default();
-        for record in reader.read().step("read to fold")? {
-            let record = record.step("read a record to fold")?;
-            for event in record.events {
-                folded.apply(record.seq, event).step("apply an event")?;
-            }
-        }
-        if loaded != folded {
-            let detail = format!(
-                "loaded {} issues through {}, folded {} through {}",
-                loaded.len(),
-                loaded.last_seq(),
-                folded.len(),
-                folded.last_seq()
-            );
+        let difference = self.model.as_ref().and_then(|model| {
+            let (expected, found) = (model.last_state(), digest(&loaded));
+            let differs = || format!("{expected:?} expected, {found:?} loaded");
+            let difference = model.difference(expected.seq, issues(&loaded));
+            difference.or_else(|| (expected != found).then(differs))
+        });
+        self.violations
+            .extend(difference.map(|detail| Violation::FoldDiffers { detail }));
+        Ok(())
+    }
+
+    /// (12) A last compaction changes nothing but the files, and leaves only what is needed.
+    fn compact_last(&mut self, dir: &Path) -> Result<(), Failed> {
+        let before = Store::load(dir).step("load the state before the last compaction")?;
+        let log: Log<IssueEvent> =
+            Log::open(dir, Options::default()).step("open for the last compaction")?;
+        let compacted = log.compact().step("the last compaction")?;
+        log.close().step("close after the last compaction")?;
+        if !matches!(compacted, Compacted::Done(_)) {
+            let detail = format!("the last compaction was {compacted:?}");
             self.violations.push(Violation::FoldDiffers { detail });
         }
+        let after = Store::load(dir).step("load the state after the last compaction")?;
+        let (then, now) = (digest(&before), digest(&after));
+        if then != now {
+            let detail = format!("{then:?} before the last compaction, {now:?} after it");
+            self.violations.push(Violation::FoldDiffers { detail });
+        }
+        let backups = Options::default().backup_snapshots;
+        let surplus = surplus(
+            &names(dir).step("list the store")?,
+            &manifest(dir)?,
+            backups,
+        );
+        let surplus = surplus.into_iter();
+        self.violations
+            .extend(surplus.map(|path| Violation::LeftoverFile { path }));
         Ok(())
     }
 
     /// No file that does not belong there, and no lock that is still taken.
     fn check_leftovers(&mut self, dir: &Path, killed: bool) -> Result<(), Failed> {
         let files = list(dir).step("list the store for leftovers")?;
+        // An open does not count the backups.
+        let names: Vec<String> = files.keys().cloned().collect();
+        let surplus = surplus(&names, &manifest(dir)?, usize::MAX);
+        let surplus = surplus.into_iter();
+        self.violations
+            .extend(surplus.map(|path| Violation::LeftoverFile { path }));
         for (path, facts) in files {
             if path.starts_with("quarantine/") {
                 if !killed {
@@ -276,10 +404,10 @@ struct Recovered {
 }
 
 /// Opens for appending, which recovers, makes everything durable, and reads.
-fn recover(dir: &Path) -> Result<Recovered, Failed> {
-    let log = Log::<IssueEvent>::open(dir, Options::default()).step("open for recovery")?;
+fn recover(places: &Places<'_>) -> Result<Recovered, Failed> {
+    let log = Log::<IssueEvent>::open(places.dir, places.options()).step("open for recovery")?;
     log.sync_to(log.tail_seq()).step("sync to the tail")?;
-    let mut prefix = Prefix::default();
+    let mut prefix = Prefix::behind(manifest(places.dir)?.first_seq.saturating_sub(1));
     for record in log.read().step("read after recovery")? {
         let record = record.step("read a record after recovery")?;
         prefix = prefix.with(record.seq, &record.line);
@@ -291,6 +419,65 @@ fn recover(dir: &Path) -> Result<Recovered, Failed> {
         committed_seq,
         prefix,
     })
+}
+
+fn manifest(dir: &Path) -> Result<StoredManifest, Failed> {
+    let bytes = fs::read(dir.join("MANIFEST")).step("read the manifest")?;
+    parse_manifest(&bytes).map_err(|error| Failed {
+        step: "read the manifest",
+        error,
+    })
+}
+
+/// The issues of a state: id, version and text.
+fn issues(store: &Store) -> impl Iterator<Item = (&str, u64, &str)> {
+    let issues = store.iter();
+    issues.map(|(id, issue)| (id, store.version(id).unwrap_or(0), issue.as_json()))
+}
+
+/// How a snapshot differs from the fold of the records that it stands for.
+fn snapshot_difference(model: &Model, snapshot: &StoredSnapshot) -> Option<String> {
+    let seq = snapshot.seq;
+    let issues = snapshot.issues.iter();
+    let issues = issues.map(|(id, version, text)| (id.as_str(), *version, text.as_str()));
+    let difference = model.difference(seq, issues);
+    if difference.is_some() {
+        return difference;
+    }
+    let expected = model.state(seq)?.without_effect;
+    if snapshot.without_effect != expected {
+        let found = snapshot.without_effect;
+        return Some(format!("{found} events without effect, not {expected}"));
+    }
+    let wrong = snapshot.tombstones.iter();
+    let mut wrong = wrong.filter(|(id, version)| model.issue(id, seq) != Some((*version, None)));
+    if let Some((id, version)) = wrong.next() {
+        let found = model.issue(id, seq);
+        return Some(format!("{id} deleted by {version}, and it is {found:?}"));
+    }
+    let (keys, expected) = (snapshot.keys.len() as u64, model.keys_through(seq));
+    let mut wrong = snapshot.keys.iter();
+    let wrong = wrong.find(|(key, of)| model.key(key) != Some(*of));
+    (keys != expected || wrong.is_some())
+        .then(|| format!("{keys} keys, not {expected}, or another record for {wrong:?}"))
+}
+
+/// The files that the store does not need: segments before the log, snapshots that are not live, but for
+/// so many older ones, and what was being written.
+fn surplus(names: &[String], manifest: &StoredManifest, backups: usize) -> Vec<String> {
+    let live = manifest.snapshot.map(|mark| mark.seq);
+    let snapshots = names.iter().filter_map(|name| snapshot_seq(name));
+    let older = snapshots.filter(|seq| Some(*seq) < live);
+    let mut older: Vec<u64> = older.collect();
+    older.sort_unstable_by(|one, other| other.cmp(one));
+    older.truncate(backups);
+    let is_surplus = |name: &&String| {
+        let segment = first_seq(name).is_some_and(|first| first < manifest.first_seq);
+        let snapshot =
+            snapshot_seq(name).is_some_and(|seq| Some(seq) != live && !older.contains(&seq));
+        segment || snapshot
+    };
+    names.iter().filter(is_surplus).cloned().collect()
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -347,14 +534,10 @@ fn differences(before: &BTreeMap<String, Facts>, after: &BTreeMap<String, Facts>
 
 /// Whether DESIGN.md §3 knows a file of this name.
 fn belongs(path: &str) -> bool {
-    let is_snapshot = path.starts_with("snapshot-")
-        && Path::new(path)
-            .extension()
-            .is_some_and(|extension| extension == "jsonl");
     matches!(path, "MANIFEST" | "shm" | "quarantine")
         || is_lock(path)
         || is_segment(path)
-        || is_snapshot
+        || is_snapshot(path)
 }
 
 fn is_lock(path: &str) -> bool {
@@ -411,14 +594,15 @@ mod tests {
             "lock",
             "shm",
             "log-00000000000000000001.jsonl",
-            "snapshot-7.jsonl",
+            "snapshot-00000000000000000007.jsonl",
         ] {
             assert!(belongs(path), "{path}");
         }
         for path in [
             "MANIFEST.tmp",
             "log-1.jsonl",
-            "snapshot-7.jsonl.tmp",
+            "MANIFEST.new",
+            "snapshot-00000000000000000007.jsonl.new",
             ".tmpX",
             "lock2",
         ] {
@@ -427,8 +611,80 @@ mod tests {
     }
 
     #[test]
+    fn what_the_manifest_does_not_need_is_surplus() {
+        let manifest = StoredManifest {
+            first_seq: 10,
+            snapshot: Some(crate::stored::Mark {
+                seq: 9,
+                bytes: 1,
+                crc: 1,
+            }),
+        };
+        let segment = |seq: u64| format!("log-{seq:020}.jsonl");
+        let snapshot = |seq: u64| format!("snapshot-{seq:020}.jsonl");
+        let names = [
+            segment(8),
+            segment(10),
+            snapshot(3),
+            snapshot(5),
+            snapshot(9),
+            snapshot(11),
+        ];
+        let found = surplus(&names, &manifest, 1);
+        assert_eq!(found, [segment(8), snapshot(3), snapshot(11)]);
+        let found = surplus(&names, &manifest, usize::MAX);
+        assert_eq!(found, [segment(8), snapshot(11)]);
+        let never = StoredManifest {
+            first_seq: 1,
+            snapshot: None,
+        };
+        assert_eq!(surplus(&names, &never, 9).len(), 4);
+    }
+
+    #[test]
+    fn each_part_of_a_snapshot_is_compared_with_the_records() {
+        let add = r#"{"ts":0,"op":"add","id":"a","data":{"id":"a","title":"t"},"key":"k"}"#;
+        let gone = r#"{"ts":0,"op":"add","id":"b","data":{"id":"b","title":"t"}}"#;
+        let delete = r#"{"ts":0,"op":"delete","id":"b","data":null}"#;
+        let mut model = Model::default();
+        model.apply(1, [add, gone]).unwrap();
+        model.apply(2, [delete, delete]).unwrap();
+        let right = StoredSnapshot {
+            seq: 2,
+            without_effect: 1,
+            issues: vec![("a".into(), 1, r#"{"id":"a","title":"t"}"#.into())],
+            tombstones: vec![("b".into(), 2)],
+            keys: vec![("k".into(), 1)],
+        };
+        assert_eq!(snapshot_difference(&model, &right), None);
+        let change = |change: fn(&mut StoredSnapshot)| {
+            let mut snapshot = right.clone();
+            change(&mut snapshot);
+            snapshot
+        };
+        // The tombstone may have expired.
+        let expired = change(|snapshot| snapshot.tombstones.clear());
+        assert_eq!(snapshot_difference(&model, &expired), None);
+        for wrong in [
+            change(|snapshot| snapshot.issues[0].1 = 2),
+            change(|snapshot| snapshot.issues[0].2.push(' ')),
+            change(|snapshot| snapshot.issues.clear()),
+            change(|snapshot| snapshot.without_effect = 0),
+            change(|snapshot| snapshot.tombstones[0].1 = 1),
+            change(|snapshot| snapshot.keys.clear()),
+            change(|snapshot| snapshot.keys[0].1 = 2),
+            change(|snapshot| snapshot.seq = 1),
+            change(|snapshot| snapshot.seq = 3),
+        ] {
+            assert!(snapshot_difference(&model, &wrong).is_some(), "{wrong:?}");
+        }
+    }
+
+    #[test]
     fn a_leftover_file_and_a_taken_lock_are_reported() {
         let dir = tempfile::tempdir().unwrap();
+        let manifest = crate::stored::with_checksum(r#""format":1,"store":"x","first_seq":1}"#);
+        fs::write(dir.path().join("MANIFEST"), manifest + "\n").unwrap();
         fs::write(dir.path().join("MANIFEST.tmp"), "").unwrap();
         fs::create_dir(dir.path().join("quarantine")).unwrap();
         fs::write(dir.path().join("quarantine/torn"), "x").unwrap();

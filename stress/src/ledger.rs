@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use crate::fold::StateDigest;
+use crate::plan::{Plan, Refusal};
 use crate::wire::{LockCounters, Message, Prefix};
 
 /// How an operation ended, as far as its agent could tell.
@@ -17,6 +19,15 @@ pub enum Outcome {
         seq: u64,
         /// Immediately after the call returned.
         ack_ns: u64,
+        /// Whether it came from the idempotency key.
+        repeated: bool,
+    },
+    /// A condition did not hold, and the log said so.
+    Refused {
+        /// What the log said.
+        refusal: Refusal,
+        /// Immediately after the call returned.
+        end_ns: u64,
     },
     /// The log said that nothing was stored.
     Rejected {
@@ -67,7 +78,7 @@ pub struct Sighting {
 }
 
 /// What one read saw.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
     /// Who read, for the evidence.
     pub reader: String,
@@ -78,7 +89,58 @@ pub struct View {
     /// Whether it read to the tail, and not only what is known to be synced.
     pub through_tail: bool,
     /// What was seen.
-    pub prefix: Prefix,
+    pub seen: Seen,
+}
+
+/// What can be seen of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seen {
+    /// Its records, or those behind its snapshot.
+    Records(Prefix),
+    /// The state that they lead to.
+    State(StateDigest),
+}
+
+impl Seen {
+    /// The last record that was seen, or is reflected in what was seen.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        match self {
+            Seen::Records(prefix) => prefix.last_seq,
+            Seen::State(state) => state.seq,
+        }
+    }
+}
+
+/// One call of a compactor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompactionSeen {
+    /// Before the call.
+    pub begin_ns: u64,
+    /// After the call.
+    pub end_ns: u64,
+    /// What it did.
+    pub outcome: Compacting,
+}
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compacting {
+    /// There is a new snapshot.
+    Done {
+        /// The last record that it reflects.
+        seq: u64,
+        /// Its length.
+        bytes: u64,
+        /// How long the store's lock was held.
+        lock_held_ns: u64,
+    },
+    /// Somebody else was at it.
+    AlreadyRunning,
+    /// There was no new record.
+    NothingNew,
 }
 
 /// The watermark, seen at some moment of an interval.
@@ -110,7 +172,9 @@ pub enum End {
 /// One process, from its start to its reaping.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Incarnation {
-    /// The agents that it ran: one, or all of them as threads.
+    /// What it was for.
+    pub role: &'static str,
+    /// The agents that it ran: one, or all of them as threads; and its further marks in the shared page.
     pub agents: Vec<u32>,
     /// Its process id.
     pub pid: u32,
@@ -137,6 +201,10 @@ pub struct Ledger {
     pub views: Vec<View>,
     /// Looks at the watermark.
     pub watermarks: Vec<Watermark>,
+    /// What was asked for in writes with conditions: agent, write, what.
+    pub plans: Vec<(u32, u32, Plan)>,
+    /// Calls of the compactors.
+    pub compactions: Vec<CompactionSeen>,
     /// Processes.
     pub incarnations: Vec<Incarnation>,
     /// The lock's counters, summed up over the processes (the longest ones: their maximum).
@@ -172,6 +240,18 @@ impl Reporting {
             Message::Done => self.done = true,
             Message::KillMe { point } => *ledger.killed_at.entry(point).or_default() += 1,
             Message::Counters(counters) => self.counters = counters,
+            Message::Planned { agent, write, plan } => ledger.plans.push((agent, write, plan)),
+            Message::Compacted(seen) => ledger.compactions.push(seen),
+            Message::Refused {
+                agent,
+                write,
+                start_ns,
+                end_ns,
+                refusal,
+            } => {
+                let outcome = Outcome::Refused { refusal, end_ns };
+                self.close(agent, write, Some(start_ns), outcome);
+            }
             Message::Invoke {
                 agent,
                 write,
@@ -187,6 +267,7 @@ impl Reporting {
                 seq,
                 start_ns,
                 ack_ns,
+                repeated,
             } => {
                 ledger
                     .append_ns
@@ -195,7 +276,11 @@ impl Reporting {
                     agent,
                     write,
                     Some(start_ns),
-                    Outcome::Acknowledged { seq, ack_ns },
+                    Outcome::Acknowledged {
+                        seq,
+                        ack_ns,
+                        repeated,
+                    },
                 );
             }
             Message::Failure {
@@ -297,6 +382,8 @@ impl Ledger {
             sightings,
             views,
             watermarks,
+            plans,
+            compactions,
             incarnations,
             counters,
             append_ns,
@@ -310,6 +397,8 @@ impl Ledger {
         self.sightings.extend(sightings);
         self.views.extend(views);
         self.watermarks.extend(watermarks);
+        self.plans.extend(plans);
+        self.compactions.extend(compactions);
         self.incarnations.extend(incarnations);
         self.append_ns.extend(append_ns);
         self.protocol_errors.extend(protocol_errors);
@@ -334,6 +423,7 @@ mod tests {
 
     fn incarnation(end: End) -> Incarnation {
         Incarnation {
+            role: "agent",
             agents: vec![4],
             pid: 1,
             killed_ns: None,
@@ -357,6 +447,7 @@ mod tests {
             seq: 9,
             start_ns: 11,
             ack_ns: 15,
+            repeated: false,
         });
         reporting.take(Message::Invoke {
             agent: 4,
@@ -372,7 +463,14 @@ mod tests {
         assert_eq!(
             outcomes,
             [
-                (1, &Outcome::Acknowledged { seq: 9, ack_ns: 15 }),
+                (
+                    1,
+                    &Outcome::Acknowledged {
+                        seq: 9,
+                        ack_ns: 15,
+                        repeated: false
+                    }
+                ),
                 (
                     2,
                     &Outcome::Unknown {
@@ -411,6 +509,7 @@ mod tests {
             seq: 9,
             start_ns: 11,
             ack_ns: 15,
+            repeated: false,
         });
         let ledger = reporting.finish(incarnation(End::Finished));
         assert!(ledger.operations.is_empty());

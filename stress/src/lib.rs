@@ -10,32 +10,40 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod archive;
 pub mod config;
 pub mod control;
 pub mod crc32c;
 pub mod examine;
+pub mod figures;
+pub mod fold;
+pub mod helpers;
+pub mod journal;
 pub mod ledger;
 pub mod oracle;
 pub mod parent;
 pub mod payload;
+pub mod plan;
 pub mod report;
 pub mod stored;
 pub mod violation;
 pub mod wire;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::config::{Config, UsageError};
+use crate::config::{Config, UsageError, Workload};
+use crate::journal::Journal;
 use crate::ledger::Ledger;
 use crate::oracle::Evidence;
 use crate::parent::{EnvironmentError, Places};
-use crate::payload::{PayloadError, PayloadSource, Payloads};
+use crate::payload::{PayloadError, PayloadSource, Payloads, operation_key};
+use crate::plan::Plan;
 use crate::report::{Facts, Report, Verdict};
-use crate::stored::EventText;
 use crate::violation::Violation;
 
 /// How much of what the agents said on standard error is in the report.
@@ -111,9 +119,13 @@ pub fn run(
         store: run_dir.path().join("store"),
         control: run_dir.path().join("control"),
         stderr: run_dir.path().join("agents.stderr"),
+        archive: run_dir.path().join("archive"),
+        journals: run_dir.path().join("journals"),
     };
-    fs::create_dir(&places.store)
-        .map_err(|error| RunError::environment(format!("{}: {error}", places.store.display())))?;
+    for dir in [&places.store, &places.archive, &places.journals] {
+        fs::create_dir(dir)
+            .map_err(|error| RunError::environment(format!("{}: {error}", dir.display())))?;
+    }
     match parent::run(config, &source, exe, &places, progress) {
         Ok(outcome) => judge(config, &payloads, &places, outcome, run_dir),
         Err(EnvironmentError(message)) => {
@@ -139,6 +151,7 @@ fn judge(
         killed,
     } = outcome;
     let mut violations = Vec::new();
+    let mut journals = Vec::new();
     let stored;
     if hang.is_some() {
         // Who knows what a store is like that somebody hangs in: count, and leave it as it is.
@@ -156,10 +169,20 @@ fn judge(
             })?;
         }
         let copy = run_dir.path().join("store-before-the-last-append");
-        let examination = examine::examine(&places.store, &copy, killed > 0);
+        let examination = examine::examine(&places.store, &places.archive, &copy, killed > 0);
+        for follower in 0..config.followers {
+            journals.push(read_journal(&places.journal(follower)).map_err(RunError::environment)?);
+        }
         stored = examination.records.len() as u64;
         ledger.views.extend(examination.views);
-        let expected = |agent, write| expected_event(payloads, agent, write);
+        let plans = ledger.plans.iter();
+        let plans: HashMap<(u32, u32), &Plan> = plans
+            .map(|(agent, write, plan)| ((*agent, *write), plan))
+            .collect();
+        let expected = |agent, write| match plans.get(&(agent, write)) {
+            Some(plan) => plan.events(&operation_key(agent, write)),
+            None => vec![expected_event(payloads, agent, write)],
+        };
         violations = oracle::judge(&Evidence {
             agents: config.agents,
             writes: config.writes,
@@ -168,6 +191,15 @@ fn judge(
             records: &examination.records,
             bad_lines: &examination.bad_lines,
             expected: &expected,
+            keyed: config.workload != Workload::Append,
+            claimed: if config.workload == Workload::Claim {
+                config.pool()
+            } else {
+                0
+            },
+            model: examination.model.as_ref(),
+            snapshot_seqs: &examination.snapshot_seqs,
+            journals: &journals,
         });
         violations.extend(examination.violations);
         let reaped = ledger.incarnations.len() as u64;
@@ -179,6 +211,7 @@ fn judge(
     let facts = Facts {
         config,
         ledger: &ledger,
+        journals: &journals,
         go_ns,
         stored,
         spawned,
@@ -247,11 +280,17 @@ fn make_run_dir(config: &Config) -> Result<TempDir, RunError> {
 
 /// The event that an agent gave to the log. The payloads of the whole run were checked before it
 /// began, so that one that cannot be made any more compares unequal to everything.
-fn expected_event(payloads: &Payloads, agent: u32, write: u32) -> EventText {
-    let json = payloads.expected(agent, write);
-    json.ok()
-        .and_then(|json| EventText::parse(json).ok())
-        .unwrap_or_default()
+fn expected_event(payloads: &Payloads, agent: u32, write: u32) -> String {
+    payloads.expected(agent, write).unwrap_or_default()
+}
+
+/// What a follower got; nothing when it was never started.
+fn read_journal(path: &Path) -> Result<Journal, String> {
+    match fs::read(path) {
+        Ok(bytes) => Journal::parse(&bytes),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Journal::default()),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
 }
 
 fn read_start(path: &Path) -> String {

@@ -7,21 +7,23 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
-use strand_core::{IssueEvent, Reader};
+use strand_core::{IssueEvent, Log, Options, Reader};
 use strand_lock::{FileLock, monotonic_ns};
 
-use crate::agent::describe;
+use crate::agent::{describe, read_records};
+use crate::archive::Archive;
 use crate::config::{Config, Mode};
 use crate::control::Control;
-use crate::ledger::{End, Incarnation, Ledger, Reporting, View, Watermark};
-use crate::payload::PayloadSource;
-use crate::wire::{AgentSpec, KillOrder, Lane, Message, Prefix};
+use crate::ledger::{self, End, Incarnation, Ledger, Operation, Reporting, Seen, View, Watermark};
+use crate::payload::{PayloadSource, operation_key};
+use crate::plan::{self, Plan};
+use crate::wire::{AgentSpec, KillOrder, Lane, Message, Role};
 
 /// How often the parent looks at the watermark while agents write.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -45,6 +47,18 @@ pub struct Places {
     pub control: PathBuf,
     /// What the agents say on standard error.
     pub stderr: PathBuf,
+    /// Where files of the store stay that are removed from it.
+    pub archive: PathBuf,
+    /// The directory of the followers' journals.
+    pub journals: PathBuf,
+}
+
+impl Places {
+    /// The journal of a follower.
+    #[must_use]
+    pub fn journal(&self, follower: u32) -> PathBuf {
+        self.journals.join(format!("follower-{follower}"))
+    }
 }
 
 /// What came out of a run, before it is judged.
@@ -71,6 +85,8 @@ pub struct Hang {
     pub lock_holder: Option<String>,
     /// What each agent was doing.
     pub agents: Vec<AgentState>,
+    /// The other processes that had not ended.
+    pub others: Vec<String>,
     /// Processes that were killed and reaped.
     pub reaped: u64,
 }
@@ -104,16 +120,18 @@ pub fn run(
     places: &Places,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Outcome, EnvironmentError> {
-    let control = Control::open(&places.control, config.agents)
+    let control = Control::open(&places.control, marks(config))
         .map_err(|error| EnvironmentError(describe(&error)))?;
     let stderr = File::create(&places.stderr)
         .map_err(|error| EnvironmentError(format!("{}: {error}", places.stderr.display())))?;
     let slots: Vec<Slot> = match config.mode {
         Mode::Process => (0..config.agents)
-            .map(|agent| Slot::new(vec![agent]))
+            .map(|agent| Slot::new(vec![agent], Role::Agent))
             .collect(),
-        Mode::Thread => vec![Slot::new((0..config.agents).collect())],
+        Mode::Thread => vec![Slot::new((0..config.agents).collect(), Role::Agent)],
     };
+    let helpers = helper_roles(config, places);
+    let helpers = helpers.into_iter().map(|role| Slot::new(Vec::new(), role));
     let parent = Parent {
         config,
         payload,
@@ -122,19 +140,86 @@ pub fn run(
         control,
         stderr,
         slots,
+        helpers: helpers.collect(),
         tally: Mutex::new(Tally::default()),
         changed: Condvar::new(),
+        over: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
         acknowledged: AtomicU64::new(0),
         spawned: AtomicU64::new(0),
         killed: AtomicU64::new(0),
     };
+    match catch_panic(|| set_up(config, places)) {
+        Ok(ledger) => lock(&parent.tally)
+            .ledger
+            .absorb(ledger.unwrap_or_default()),
+        Err(panic) => lock(&parent.tally).ledger.fatal_errors.push(panic),
+    }
     parent.run(progress)
+}
+
+/// The highest mark in the shared page: see [`crate::control`].
+fn marks(config: &Config) -> u32 {
+    config.agents + config.compacting()
+}
+
+fn helper_roles(config: &Config, places: &Places) -> Vec<Role> {
+    let readers = (0..config.readers).map(|number| Role::Reader { number });
+    let followers = (0..config.followers).map(|number| Role::Follower {
+        number,
+        journal: places.journal(number),
+    });
+    let compactors = (0..config.compacting()).map(|number| Role::Compactor {
+        number,
+        mark: config.agents + 1 + number,
+        every_ms: config.compact_every_ms.unwrap_or(1),
+    });
+    readers.chain(followers).chain(compactors).collect()
+}
+
+/// Creates the pool of issues that the workload needs, as an agent behind the last one would.
+fn set_up(config: &Config, places: &Places) -> Option<Ledger> {
+    let plans = plan::setup(config.pool());
+    if plans.is_empty() {
+        return None;
+    }
+    let mut ledger = Ledger::default();
+    let written = (|| {
+        let archive = Archive::new(&places.store, &places.archive);
+        let options = Options::default().probe(Arc::new(archive));
+        let log: Log<IssueEvent> = Log::open(&places.store, options)?;
+        for (write, plan) in (1..).zip(plans) {
+            let key = operation_key(config.agents, write);
+            let batch = plan.batch(&key)?;
+            ledger.plans.push((config.agents, write, plan));
+            let invoke_ns = monotonic_ns();
+            let receipt = log.commit(&batch)?;
+            ledger.operations.push(Operation {
+                agent: config.agents,
+                write,
+                invoke_ns,
+                outcome: ledger::Outcome::Acknowledged {
+                    seq: receipt.seq,
+                    ack_ns: monotonic_ns(),
+                    repeated: receipt.repeated,
+                },
+            });
+        }
+        log.close()?;
+        Ok::<(), Box<dyn std::error::Error>>(())
+    })();
+    let failed = written.err().map(|error| describe(error.as_ref()));
+    ledger
+        .fatal_errors
+        .extend(failed.map(|error| format!("creating the pool failed: {error}")));
+    Some(ledger)
 }
 
 /// A place for one process at a time, and what is known of the present one.
 struct Slot {
+    /// None, unless it is for agents.
     agents: Vec<u32>,
+    role: Role,
     /// Started so far.
     processes: AtomicU64,
     live: Mutex<Live>,
@@ -157,8 +242,38 @@ enum Doing {
     Finished,
 }
 
+/// What is next for an agent.
+struct Next {
+    write: u32,
+    /// What that write is, where a predecessor may have made it.
+    plan: Option<Plan>,
+}
+
 impl Slot {
-    fn new(agents: Vec<u32>) -> Slot {
+    /// The marks in the shared page that its process uses.
+    fn marks(&self, agents: u32) -> Vec<u32> {
+        match &self.role {
+            // A log that threads share was opened under a mark of its own.
+            Role::Agent if self.agents.len() > 1 => {
+                self.agents.iter().copied().chain([agents]).collect()
+            }
+            Role::Agent => self.agents.clone(),
+            Role::Compactor { mark, .. } => vec![*mark],
+            Role::Reader { .. } | Role::Follower { .. } => Vec::new(),
+        }
+    }
+
+    /// Tells it from the others.
+    fn number(&self) -> u64 {
+        match &self.role {
+            Role::Agent => u64::from(self.agents.first().copied().unwrap_or(0)),
+            Role::Reader { number } => 0x10_0000 + u64::from(*number),
+            Role::Follower { number, .. } => 0x20_0000 + u64::from(*number),
+            Role::Compactor { number, .. } => 0x30_0000 + u64::from(*number),
+        }
+    }
+
+    fn new(agents: Vec<u32>, role: Role) -> Slot {
         let doing = vec![
             Doing::Starting {
                 since_ns: monotonic_ns()
@@ -167,6 +282,7 @@ impl Slot {
         ];
         Slot {
             agents,
+            role,
             processes: AtomicU64::new(0),
             live: Mutex::new(Live {
                 child: None,
@@ -181,7 +297,10 @@ impl Slot {
 #[derive(Default)]
 struct Tally {
     ready: usize,
+    /// Slots of agents that are done.
     finished: usize,
+    /// Other slots that are done.
+    helpers_finished: usize,
     failure: Option<String>,
     ledger: Ledger,
 }
@@ -193,9 +312,14 @@ struct Parent<'a> {
     places: &'a Places,
     control: Control,
     stderr: File,
+    /// Those of the agents.
     slots: Vec<Slot>,
+    /// Those of the readers, followers and compactors.
+    helpers: Vec<Slot>,
     tally: Mutex<Tally>,
     changed: Condvar,
+    /// The agents are done, and nobody is killed any more.
+    over: AtomicBool,
     /// No more processes are to be started.
     stopping: AtomicBool,
     acknowledged: AtomicU64,
@@ -212,7 +336,7 @@ impl Parent<'_> {
         let mut go_ns = None;
         let mut hang = None;
         std::thread::scope(|scope| {
-            for (index, slot) in self.slots.iter().enumerate() {
+            for (index, slot) in self.all_slots().enumerate() {
                 let builder = std::thread::Builder::new().stack_size(512 << 10);
                 let parent = &self;
                 let spawned = builder.spawn_scoped(scope, move || parent.serve(slot));
@@ -224,9 +348,9 @@ impl Parent<'_> {
                 }
             }
             let deadline = Instant::now() + Duration::from_secs(self.config.timeout_s);
-            let everybody = self.slots.len();
+            let (agents, helpers) = (self.slots.len(), self.helpers.len());
             let mut timely = self.wait_until(deadline, progress, |tally| {
-                tally.ready + tally.finished >= everybody
+                tally.ready + tally.finished + tally.helpers_finished >= agents + helpers
             });
             if timely && lock(&self.tally).failure.is_none() {
                 go_ns = Some(monotonic_ns());
@@ -235,7 +359,13 @@ impl Parent<'_> {
                 if self.config.kill_per_second > 0.0 {
                     scope.spawn(|| self.kill_at_random());
                 }
-                timely = self.wait_until(deadline, progress, |tally| tally.finished >= everybody);
+                timely = self.wait_until(deadline, progress, |tally| tally.finished >= agents);
+                self.over.store(true, Ordering::SeqCst);
+                self.control.end();
+                timely = timely
+                    && self.wait_until(deadline, progress, |tally| {
+                        tally.helpers_finished >= helpers
+                    });
             }
             if !timely {
                 hang = Some(self.describe_hang());
@@ -287,6 +417,10 @@ impl Parent<'_> {
         }
     }
 
+    fn all_slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().chain(&self.helpers)
+    }
+
     fn fail(&self, reason: String) {
         lock(&self.tally).failure.get_or_insert(reason);
         self.changed.notify_all();
@@ -319,11 +453,15 @@ impl Parent<'_> {
 
     /// Serves one slot to its end: starts its process, hears it out, reaps it, starts its successor.
     fn serve(&self, slot: &Slot) {
-        let mut next: Vec<u32> = vec![1; slot.agents.len()];
+        let next = slot.agents.iter().map(|_| Next {
+            write: 1,
+            plan: None,
+        });
+        let mut next: Vec<Next> = next.collect();
         let mut announced = false;
         while !self.is_stopping() {
             let lanes = self.lanes(&slot.agents, &next);
-            if lanes.is_empty() {
+            if lanes.is_empty() && slot.role == Role::Agent {
                 break;
             }
             let stdout = match self.start(slot, lanes) {
@@ -343,7 +481,11 @@ impl Parent<'_> {
                     break;
                 }
             };
-            let goes_on = !matches!(incarnation.end, End::Died { .. });
+            let goes_on = match incarnation.end {
+                End::Died { .. } => false,
+                End::Finished => slot.role == Role::Agent,
+                End::Killed => true,
+            };
             lock(&self.tally)
                 .ledger
                 .absorb(reporting.finish(incarnation));
@@ -351,15 +493,21 @@ impl Parent<'_> {
                 break;
             }
         }
-        lock(&self.tally).finished += 1;
+        let mut tally = lock(&self.tally);
+        match slot.role {
+            Role::Agent => tally.finished += 1,
+            _ => tally.helpers_finished += 1,
+        }
+        drop(tally);
         self.changed.notify_all();
     }
 
     /// What the next process of a slot has to do; nothing when all is done.
-    fn lanes(&self, agents: &[u32], next: &[u32]) -> Vec<Lane> {
+    fn lanes(&self, agents: &[u32], next: &[Next]) -> Vec<Lane> {
         let config = self.config;
         let mut lanes = Vec::new();
-        for (&agent, &first_write) in agents.iter().zip(next) {
+        for (&agent, next) in agents.iter().zip(next) {
+            let first_write = next.write;
             if first_write <= config.writes {
                 let last_write = if config.one_shot {
                     first_write
@@ -372,6 +520,7 @@ impl Parent<'_> {
                     first_write,
                     last_write,
                     view,
+                    repeat: next.plan.clone(),
                 });
             }
         }
@@ -386,7 +535,12 @@ impl Parent<'_> {
         let spec = AgentSpec {
             store: self.places.store.clone(),
             control: self.places.control.clone(),
+            archive: self.places.archive.clone(),
+            role: slot.role.clone(),
             agents: config.agents,
+            marks: marks(config),
+            workload: config.workload,
+            compacts: config.compacting() > 0,
             lanes,
             writes: config.writes,
             seed: config.seed,
@@ -441,9 +595,11 @@ impl Parent<'_> {
     /// it: a successor that always died at the same place, in its recovery, would never be done.
     fn kill_order(&self, slot: &Slot) -> Option<KillOrder> {
         let at = self.config.kill_at.clone()?;
-        let first = u64::from(slot.agents.first().copied().unwrap_or(0));
+        if self.over.load(Ordering::SeqCst) {
+            return None;
+        }
         let processes = slot.processes.fetch_add(1, Ordering::SeqCst);
-        let seed = self.config.seed ^ (first << 40) ^ (processes << 16);
+        let seed = self.config.seed ^ (slot.number() << 40) ^ (processes << 16);
         let most = if at == "any" {
             8 * OCCURRENCE_MAX
         } else {
@@ -461,7 +617,7 @@ impl Parent<'_> {
         slot: &Slot,
         stdout: ChildStdout,
         reporting: &mut Reporting,
-        next: &mut [u32],
+        next: &mut [Next],
         announced: &mut bool,
     ) {
         let mut stdout = BufReader::with_capacity(64 << 10, stdout);
@@ -499,7 +655,17 @@ impl Parent<'_> {
     }
 
     /// Keeps up with what the agents of a slot are doing, and what is next for them.
-    fn follow(&self, slot: &Slot, message: &Message, next: &mut [u32]) {
+    fn follow(&self, slot: &Slot, message: &Message, next: &mut [Next]) {
+        if let Message::Planned { agent, write, plan } = message {
+            let index = slot.agents.iter().position(|other| other == agent);
+            if let Some(next) = index.and_then(|index| next.get_mut(index)) {
+                *next = Next {
+                    write: *write,
+                    plan: Some(plan.clone()),
+                };
+            }
+            return;
+        }
         let (agent, doing) = match *message {
             Message::Ready => {
                 lock(&slot.live).doing.fill(Doing::Ready {
@@ -522,6 +688,12 @@ impl Parent<'_> {
                 agent,
                 write,
                 ack_ns,
+                ..
+            }
+            | Message::Refused {
+                agent,
+                write,
+                end_ns: ack_ns,
                 ..
             } => {
                 self.acknowledged.fetch_add(1, Ordering::Relaxed);
@@ -548,9 +720,19 @@ impl Parent<'_> {
         if let Some(place) = lock(&slot.live).doing.get_mut(index) {
             *place = doing;
         }
-        if let (Doing::Writing { write, .. }, Some(next)) = (doing, next.get_mut(index)) {
-            // Once begun it is not begun again, whatever becomes of it.
-            *next = write + 1;
+        let Some(next) = next.get_mut(index) else {
+            return;
+        };
+        match doing {
+            // With its key it is begun again; without, it is not, whatever becomes of it.
+            Doing::Writing { .. } if next.plan.is_some() => {}
+            Doing::Writing { write, .. } | Doing::Between { write, .. } => {
+                *next = Next {
+                    write: write + 1,
+                    plan: None,
+                };
+            }
+            Doing::Starting { .. } | Doing::Ready { .. } | Doing::Finished => {}
         }
     }
 
@@ -567,17 +749,16 @@ impl Parent<'_> {
         live.doing.fill(Doing::Finished);
         let (pid, killed_ns) = (live.pid, live.killed_ns);
         drop(live);
-        // A log that threads share was opened under a mark of its own.
-        let opener = (slot.agents.len() > 1).then_some(self.config.agents);
-        let marks = slot.agents.iter().copied().chain(opener);
-        let marked: Vec<u32> = marks.filter(|&agent| self.control.leave(agent)).collect();
+        let agents = slot.marks(self.config.agents);
+        let marks = agents.iter().copied();
+        let marked: Vec<u32> = marks.filter(|&mark| self.control.leave(mark)).collect();
         let left_holding = if end == End::Finished {
             marked
         } else {
             Vec::new()
         };
-        let agents = slot.agents.iter().copied().chain(opener).collect();
         Ok(Incarnation {
+            role: slot.role.name(),
             agents,
             pid,
             killed_ns,
@@ -591,10 +772,10 @@ impl Parent<'_> {
     /// reap them: the scope that runs them does not end before.
     fn stop(&self) -> u64 {
         self.stopping.store(true, Ordering::SeqCst);
-        self.control.go();
+        self.control.end();
         self.changed.notify_all();
         let mut stopped = 0;
-        for slot in &self.slots {
+        for slot in self.all_slots() {
             let mut live = lock(&slot.live);
             if live.child.is_some() {
                 kill(&mut live);
@@ -613,10 +794,10 @@ impl Parent<'_> {
             if self.pause(Duration::try_from_secs_f64(pause_s).unwrap_or(Duration::MAX)) {
                 return;
             }
-            let first = random.random_range(0..self.slots.len());
+            let first = random.random_range(0..self.slots.len() + self.helpers.len());
             // The one that the dice chose, or the next one that lives.
-            let (before, from) = self.slots.split_at(first);
-            for slot in from.iter().chain(before) {
+            let (from, before) = (self.all_slots().skip(first), self.all_slots().take(first));
+            for slot in from.chain(before) {
                 let mut live = lock(&slot.live);
                 if live.child.is_some() && live.killed_ns.is_none() {
                     kill(&mut live);
@@ -659,18 +840,18 @@ impl Parent<'_> {
             if self.acknowledged.load(Ordering::Relaxed) > 0 && (is_due || over) {
                 let started = Instant::now();
                 let begin_ns = monotonic_ns();
-                let mut prefix = Prefix::default();
-                for record in reader.read()? {
-                    let record = record?;
-                    prefix = prefix.with(record.seq, &record.line);
+                let prefix = read_records(|| reader.read())?;
+                let end_ns = monotonic_ns();
+                // Of a compacted log that looks empty, nobody can tell what was seen.
+                if prefix.count > 0 || self.config.compacting() == 0 {
+                    seen.views.push(View {
+                        reader: "reader beside the run".into(),
+                        begin_ns,
+                        end_ns,
+                        through_tail: false,
+                        seen: Seen::Records(prefix),
+                    });
                 }
-                seen.views.push(View {
-                    reader: "reader beside the run".into(),
-                    begin_ns,
-                    end_ns: monotonic_ns(),
-                    through_tail: false,
-                    prefix,
-                });
                 read_took = started.elapsed();
                 last_read = Some(Instant::now());
             }
@@ -696,6 +877,14 @@ impl Parent<'_> {
                     }),
             );
         }
+        let others = self.helpers.iter().filter_map(|slot| {
+            let live = lock(&slot.live);
+            let role = &slot.role;
+            live.child
+                .is_some()
+                .then(|| format!("{role:?} (pid {})", live.pid))
+        });
+        let others = others.collect();
         let path = self.places.store.join("lock");
         let holder = path
             .exists()
@@ -705,6 +894,7 @@ impl Parent<'_> {
             after_ms: self.config.timeout_s.saturating_mul(1_000),
             lock_holder: holder.map(|holder| holder.to_string()),
             agents,
+            others,
             reaped: 0,
         }
     }

@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use strand_core::{Issue, IssueEvent};
+use strand_core::{Issue, IssueEvent, Op};
 
 /// A fixed moment for made-up events (ms since 1970): the payload must not depend on the clock.
-const EPOCH_MS: i64 = 1_706_540_000_000;
+pub(crate) const EPOCH_MS: i64 = 1_706_540_000_000;
 /// Made-up records differ in length, so that remains of one show behind another in its place.
 const SMALL_DESCRIPTION_BYTES_MAX: usize = 300;
 /// The frame of a record (checksum, seq, synced, ts, op, id) is about this long.
@@ -97,6 +97,20 @@ pub fn parse_event_id(id: &str) -> Option<(u32, u32)> {
     (event_id(key.0, key.1) == id).then_some(key)
 }
 
+/// The idempotency key of one write, unique in a run.
+#[must_use]
+pub fn operation_key(agent: u32, write: u32) -> String {
+    format!("a{agent}w{write}")
+}
+
+/// The agent and the write of a key made by [`operation_key`]; `None` for every other text.
+#[must_use]
+pub fn parse_operation_key(key: &str) -> Option<(u32, u32)> {
+    let (agent, write) = key.strip_prefix('a')?.split_once('w')?;
+    let operation = (agent.parse().ok()?, write.parse().ok()?);
+    (operation_key(operation.0, operation.1) == key).then_some(operation)
+}
+
 impl Payloads {
     /// Prepares the events of a run. A file is read, and not parsed before an event is asked for:
     /// a process that makes one write should not pay for twelve thousand.
@@ -169,6 +183,22 @@ impl Payloads {
                 Ok(event)
             }
         }
+    }
+
+    /// The op of one write's event, unless it is made up, and an issue for it.
+    ///
+    /// # Errors
+    /// As [`Payloads::event`].
+    pub fn op_and_issue(
+        &self,
+        agent: u32,
+        write: u32,
+    ) -> Result<(Option<Op>, Issue), PayloadError> {
+        let event = self.event(agent, write)?;
+        let op = matches!(self.kind, Kind::File { .. }).then_some(event.op);
+        let made = || Issue::new(&event.id, "An issue without a text", event.ts);
+        let issue = event.data.clone().unwrap_or_else(made);
+        Ok((op, issue))
     }
 
     /// The JSON text of one write's event, as the oracle expects to find it.
@@ -267,16 +297,16 @@ fn parse_line(
 }
 
 /// `SplitMix64`: the same numbers on every machine and in every version of every crate.
-struct Noise(u64);
+pub(crate) struct Noise(pub(crate) u64);
 
 impl Noise {
     /// A number below `limit`, or 0.
-    fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         let limit = u64::try_from(limit).unwrap_or(u64::MAX).max(1);
         usize::try_from(self.next() % limit).unwrap_or(0)
     }
 
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

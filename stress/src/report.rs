@@ -7,6 +7,8 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::config::{Config, Mode, TIMEOUT_S_MAX};
+use crate::figures::{self, ConditionsReport, HelpersReport};
+use crate::journal::Journal;
 use crate::ledger::{Ledger, Outcome};
 use crate::oracle;
 use crate::parent::Hang;
@@ -103,6 +105,8 @@ pub struct AgentReport {
     pub acknowledged: u64,
     /// Rejected operations.
     pub rejected: u64,
+    /// Refused operations.
+    pub refused: u64,
     /// Operations whose outcome is unknown.
     pub unknown: u64,
     /// From the barrier to its last acknowledgement.
@@ -176,6 +180,12 @@ pub struct Report {
     pub killed_at: BTreeMap<String, u64>,
     /// The reads that were compared with the store.
     pub views: u64,
+    /// Operations that were refused, since a condition did not hold.
+    pub refused: u64,
+    /// What became of writes with conditions.
+    pub conditions: ConditionsReport,
+    /// What readers, followers and compactors did.
+    pub helpers: HelpersReport,
     /// What is wrong, with the evidence.
     pub violations: Vec<Violation>,
     /// What stopped the run from outside the log.
@@ -196,6 +206,7 @@ pub struct Report {
 pub(crate) struct Facts<'a> {
     pub(crate) config: &'a Config,
     pub(crate) ledger: &'a Ledger,
+    pub(crate) journals: &'a [Journal],
     pub(crate) go_ns: Option<u64>,
     pub(crate) stored: u64,
     pub(crate) spawned: u64,
@@ -209,6 +220,7 @@ impl Report {
         let Facts {
             config,
             ledger,
+            journals,
             go_ns,
             stored,
             spawned,
@@ -224,8 +236,9 @@ impl Report {
             .map(|agent| agent.completed_ms)
             .fold(0.0, f64::max);
         let sum = |count: fn(&AgentReport) -> u64| per_agent.iter().map(count).sum::<u64>();
-        let (acknowledged, rejected, unknown) = (
+        let (acknowledged, refused, rejected, unknown) = (
             sum(|agent| agent.acknowledged),
+            sum(|agent| agent.refused),
             sum(|agent| agent.rejected),
             sum(|agent| agent.unknown),
         );
@@ -256,6 +269,9 @@ impl Report {
             killed,
             killed_at: ledger.killed_at.clone(),
             views: ledger.views.len() as u64,
+            refused,
+            conditions: figures::conditions(ledger),
+            helpers: figures::helpers(ledger, journals, stored),
             violations,
             environment_errors: ledger.environment_errors.clone(),
             hang,
@@ -300,8 +316,8 @@ impl Report {
         let mean_max = |d: Durations| format!("{:.1} us mean, {:.0} max", d.mean, d.max);
         let rows = [
             format!(
-                "operations   {} acknowledged, {} rejected, {} unknown; {} stored",
-                self.acknowledged, self.rejected, self.unknown, self.stored
+                "operations   {} acknowledged, {} refused, {} rejected, {} unknown; {} stored",
+                self.acknowledged, self.refused, self.rejected, self.unknown, self.stored
             ),
             format!(
                 "processes    {} started, {} killed",
@@ -328,6 +344,7 @@ impl Report {
             .map(|(point, times)| format!("{point} {times}"));
         let killed_at = killed_at.collect::<Vec<_>>().join(", ");
         let mut rows = rows.to_vec();
+        rows.extend(figures::rows(&self.helpers, &self.conditions));
         if !killed_at.is_empty() {
             rows.push(format!("killed at    {killed_at}"));
         }
@@ -393,6 +410,7 @@ impl Report {
                     state.agent, state.pid, state.doing
                 )
             }));
+            lines.extend(hang.others.iter().map(|other| format!("  {other}")));
             let holder = hang.lock_holder.as_deref().unwrap_or("nobody known");
             lines.push(format!("  lock held by {holder}"));
             lines.push(format!("  {} processes killed and reaped", hang.reaped));
@@ -493,6 +511,10 @@ fn per_agent(
                 report.acknowledged += 1;
                 report.completed_ms = report.completed_ms.max(since_go_ms(ack_ns));
             }
+            Outcome::Refused { end_ns, .. } => {
+                report.refused += 1;
+                report.completed_ms = report.completed_ms.max(since_go_ms(end_ns));
+            }
             Outcome::Rejected { .. } => report.rejected += 1,
             Outcome::Unknown { .. } => report.unknown += 1,
         }
@@ -570,7 +592,7 @@ fn durations(total_ns: u64, number: u64, longest_ns: u64) -> Durations {
     }
 }
 
-fn quantiles(all_ns: impl Iterator<Item = u64>) -> Quantiles {
+pub(crate) fn quantiles(all_ns: impl Iterator<Item = u64>) -> Quantiles {
     const SIGNIFICANT_DIGITS: u8 = 3;
     const LONGEST_NS: u64 = TIMEOUT_S_MAX * 1_000_000_000;
     let bounded = Histogram::<u64>::new_with_bounds(1, LONGEST_NS, SIGNIFICANT_DIGITS);

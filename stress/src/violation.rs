@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::ledger::{Hold, View, Watermark};
+use crate::plan::Refusal;
 use crate::stored::{BadLine, Place};
 
 /// Why a read has to contain a record.
@@ -163,6 +164,90 @@ pub enum Violation {
         /// Since when that was known.
         known_ns: u64,
     },
+    /// (2) A write whose condition did not hold, as the log said, is stored.
+    RefusedButStored {
+        /// Whose.
+        agent: u32,
+        /// Which of its writes.
+        write: u32,
+        /// Where it is.
+        seq: u64,
+        /// What the log had said.
+        refusal: Refusal,
+    },
+    /// A write was answered from its idempotency key when it was made for the first time.
+    RepeatedAtFirst {
+        /// Whose.
+        agent: u32,
+        /// Which of its writes.
+        write: u32,
+        /// The number in the receipt.
+        seq: u64,
+    },
+    /// A write is stored although its condition did not hold at its place.
+    ConditionBroken {
+        /// Whose.
+        agent: u32,
+        /// Which of its writes.
+        write: u32,
+        /// Its place.
+        seq: u64,
+        /// What the log should have said.
+        refusal: Refusal,
+    },
+    /// A write was refused for a reason that there was at no moment between its call and its answer.
+    UnfoundedRefusal {
+        /// Whose.
+        agent: u32,
+        /// Which of its writes.
+        write: u32,
+        /// What the log said.
+        refusal: Refusal,
+        /// The last record that was certainly there at the call.
+        from_seq: u64,
+        /// The last record that can have been there at the answer.
+        through_seq: u64,
+    },
+    /// An issue of the pool was not claimed, or more than once.
+    NotClaimedOnce {
+        /// The issue.
+        id: String,
+        /// The records that claim it.
+        seqs: Vec<u64>,
+    },
+    /// (8, 9) What a follower got is not what is stored, or not in order.
+    JournalDiffers {
+        /// Which follower.
+        follower: u32,
+        /// How.
+        detail: String,
+    },
+    /// (8) A follower ended before it had got what had been acknowledged.
+    FollowerBehind {
+        /// Which follower.
+        follower: u32,
+        /// The last record that it got.
+        last_seq: u64,
+        /// The last that was acknowledged.
+        acknowledged_seq: u64,
+    },
+    /// (12) A snapshot file is not the fold of the records that it stands for.
+    SnapshotDiffers {
+        /// Its name.
+        file: String,
+        /// How.
+        detail: String,
+    },
+    /// The manifest does not fit the files that it names.
+    ManifestDiffers {
+        /// How.
+        detail: String,
+    },
+    /// (5) A segment was replaced by another of the same name.
+    SegmentReplaced {
+        /// Its name.
+        file: String,
+    },
     /// (11) A holder of the lock found another living holder.
     TwoHolders {
         /// The holder that looked.
@@ -261,6 +346,8 @@ pub enum Violation {
     },
     /// A process ended by itself before it should have.
     AgentDied {
+        /// What it was for.
+        role: &'static str,
         /// Its agents.
         agents: Vec<u32>,
         /// Its process id.

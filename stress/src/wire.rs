@@ -9,9 +9,10 @@ use std::str::SplitAsciiWhitespace;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Durability, Sabotage};
-use crate::ledger::{Hold, Sighting, View, Watermark};
+use crate::config::{Durability, Sabotage, Workload};
+use crate::ledger::{CompactionSeen, Hold, Sighting, View, Watermark};
 use crate::payload::PayloadSource;
+use crate::plan::{Plan, Refusal};
 
 /// What the parent hands to an agent process: one line of JSON on its standard input, which then
 /// stays open for as long as the parent lives.
@@ -21,8 +22,18 @@ pub struct AgentSpec {
     pub store: std::path::PathBuf,
     /// The file of the shared page, outside the store.
     pub control: std::path::PathBuf,
+    /// Where files of the store stay that are removed from it.
+    pub archive: std::path::PathBuf,
+    /// What this process is for.
+    pub role: Role,
     /// Number of agents in the whole run.
     pub agents: u32,
+    /// The highest mark in the shared page that anybody in the run uses.
+    pub marks: u32,
+    /// What agents write.
+    pub workload: Workload,
+    /// Whether somebody compacts the store during the run.
+    pub compacts: bool,
     /// What this process does: one lane per thread.
     pub lanes: Vec<Lane>,
     /// Writes of each agent in the whole run.
@@ -54,8 +65,50 @@ pub struct KillOrder {
     pub occurrence: u32,
 }
 
+/// What a process of the run is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It writes.
+    Agent,
+    /// It holds a state of the store and refreshes it, again and again.
+    Reader {
+        /// Its number among the readers.
+        number: u32,
+    },
+    /// It follows the log and writes what it gets to a journal of its own.
+    Follower {
+        /// Its number among the followers.
+        number: u32,
+        /// The journal, which its predecessors have begun.
+        journal: std::path::PathBuf,
+    },
+    /// It compacts the store, again and again.
+    Compactor {
+        /// Its number among the compactors.
+        number: u32,
+        /// Its mark in the shared page.
+        mark: u32,
+        /// How long it waits between two compactions.
+        every_ms: u64,
+    },
+}
+
+impl Role {
+    /// In one word.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Role::Agent => "agent",
+            Role::Reader { .. } => "reader",
+            Role::Follower { .. } => "follower",
+            Role::Compactor { .. } => "compactor",
+        }
+    }
+}
+
 /// A contiguous part of one agent's writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lane {
     /// The agent, from 0.
     pub agent: u32,
@@ -65,6 +118,8 @@ pub struct Lane {
     pub last_write: u32,
     /// Read the log after the last write and report what was seen.
     pub view: bool,
+    /// What the first write was when a predecessor was killed during it: it is repeated.
+    pub repeat: Option<Plan>,
 }
 
 /// One message of an agent. All times are [`strand_lock::monotonic_ns`].
@@ -72,6 +127,15 @@ pub struct Lane {
 pub enum Message {
     /// The log is open; the agent waits for the start.
     Ready,
+    /// What the next operation will be, with the events as they have to be stored.
+    Planned {
+        /// Who.
+        agent: u32,
+        /// Which of its writes.
+        write: u32,
+        /// What.
+        plan: Plan,
+    },
     /// The operation is about to begin.
     Invoke {
         /// Who.
@@ -93,6 +157,21 @@ pub enum Message {
         start_ns: u64,
         /// Immediately after the call.
         ack_ns: u64,
+        /// Whether it was answered from its idempotency key.
+        repeated: bool,
+    },
+    /// A condition of the operation did not hold.
+    Refused {
+        /// Who.
+        agent: u32,
+        /// Which of its writes.
+        write: u32,
+        /// Immediately before the call.
+        start_ns: u64,
+        /// Immediately after the call.
+        end_ns: u64,
+        /// Which, and what the log says about it.
+        refusal: Refusal,
     },
     /// The operation failed.
     Failure {
@@ -115,8 +194,10 @@ pub enum Message {
     Sighting(Sighting),
     /// The lock's counters of this process, from its start.
     Counters(LockCounters),
-    /// What a read of an agent saw.
+    /// What a read saw.
     View(View),
+    /// What a compactor did.
+    Compacted(CompactionSeen),
     /// The agent cannot go on: the log did not open, or a read failed.
     Fatal {
         /// Whether the cause lies outside the log.
@@ -150,13 +231,15 @@ pub struct LockCounters {
     pub longest_hold_ns: u64,
 }
 
-/// A digest of the first records of a log: two reads saw one order exactly when the shorter one's
-/// digest is the longer one's at the same length.
+/// A digest of consecutive records of a log: two reads that began with one record saw one order
+/// exactly when the shorter one's digest is the longer one's at the same length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prefix {
+    /// Sequence number of the record that is, or would be, the first one.
+    pub first_seq: u64,
     /// Number of records.
     pub count: u64,
-    /// Sequence number of the last one; 0 when there is none.
+    /// Sequence number of the last one; that before the first one when there is none.
     pub last_seq: u64,
     /// FNV-1a over all lines with their newlines.
     pub digest: u64,
@@ -164,15 +247,22 @@ pub struct Prefix {
 
 impl Default for Prefix {
     fn default() -> Prefix {
-        Prefix {
-            count: 0,
-            last_seq: 0,
-            digest: 0xCBF2_9CE4_8422_2325,
-        }
+        Prefix::behind(0)
     }
 }
 
 impl Prefix {
+    /// Nothing yet, behind the record `seq`.
+    #[must_use]
+    pub fn behind(seq: u64) -> Prefix {
+        Prefix {
+            first_seq: seq + 1,
+            count: 0,
+            last_seq: seq,
+            digest: 0xCBF2_9CE4_8422_2325,
+        }
+    }
+
     /// The prefix that is longer by one record.
     #[must_use]
     pub fn with(self, seq: u64, line: &[u8]) -> Prefix {
@@ -180,6 +270,8 @@ impl Prefix {
             |digest: u64, &byte: &u8| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
         let digest = mix(line.iter().fold(self.digest, mix), &b'\n');
         Prefix {
+            // A log that was compacted begins with a later record.
+            first_seq: if self.count == 0 { seq } else { self.first_seq },
             count: self.count + 1,
             last_seq: seq,
             digest,
@@ -200,14 +292,32 @@ impl Message {
                 write,
                 at_ns,
             } => writeln!(out, "I {agent} {write} {at_ns}"),
+            Message::Planned { agent, write, plan } => {
+                writeln!(out, "P {agent} {write} {}", json(plan))
+            }
             Message::Ack {
                 agent,
                 write,
                 seq,
                 start_ns,
                 ack_ns,
+                repeated,
             } => {
-                writeln!(out, "A {agent} {write} {seq} {start_ns} {ack_ns}")
+                let repeated = u8::from(*repeated);
+                writeln!(
+                    out,
+                    "A {agent} {write} {seq} {start_ns} {ack_ns} {repeated}"
+                )
+            }
+            Message::Refused {
+                agent,
+                write,
+                start_ns,
+                end_ns,
+                refusal,
+            } => {
+                let refusal = json(refusal);
+                writeln!(out, "R {agent} {write} {start_ns} {end_ns} {refusal}")
             }
             Message::Failure {
                 agent,
@@ -251,25 +361,8 @@ impl Message {
                 counters.hold_ns,
                 counters.longest_hold_ns
             ),
-            Message::View(view) => {
-                let View {
-                    begin_ns,
-                    end_ns,
-                    through_tail,
-                    prefix,
-                    reader,
-                } = view;
-                let Prefix {
-                    count,
-                    last_seq,
-                    digest,
-                } = prefix;
-                let (through_tail, reader) = (u8::from(*through_tail), json_text(reader));
-                writeln!(
-                    out,
-                    "V {begin_ns} {end_ns} {through_tail} {count} {last_seq} {digest} {reader}"
-                )
-            }
+            Message::View(view) => writeln!(out, "V {}", json(view)),
+            Message::Compacted(seen) => writeln!(out, "X {}", json(seen)),
             Message::Fatal { environment, error } => {
                 writeln!(out, "fatal {} {}", u8::from(*environment), json_text(error))
             }
@@ -283,9 +376,9 @@ impl Message {
     #[must_use]
     pub fn parse(line: &str) -> Option<Message> {
         let (kind, rest) = line.split_once(' ').unwrap_or((line, ""));
-        // An error's text is the rest of its line, in JSON.
-        let (numbers, text) = match rest.split_once('"') {
-            Some((numbers, _)) => (numbers, rest.get(numbers.len()..)?),
+        // A text or an object is the rest of its line, in JSON.
+        let (numbers, text) = match rest.find(['"', '{']) {
+            Some(at) => rest.split_at_checked(at)?,
             None => (rest, ""),
         };
         let mut words = numbers.split_ascii_whitespace();
@@ -300,12 +393,25 @@ impl Message {
                 write: number(&mut words)?,
                 at_ns: number(&mut words)?,
             },
+            "P" => Message::Planned {
+                agent: number(&mut words)?,
+                write: number(&mut words)?,
+                plan: serde_json::from_str(text).ok()?,
+            },
             "A" => Message::Ack {
                 agent: number(&mut words)?,
                 write: number(&mut words)?,
                 seq: number(&mut words)?,
                 start_ns: number(&mut words)?,
                 ack_ns: number(&mut words)?,
+                repeated: number::<u8>(&mut words)? == 1,
+            },
+            "R" => Message::Refused {
+                agent: number(&mut words)?,
+                write: number(&mut words)?,
+                start_ns: number(&mut words)?,
+                end_ns: number(&mut words)?,
+                refusal: serde_json::from_str(text).ok()?,
             },
             "F" => Message::Failure {
                 agent: number(&mut words)?,
@@ -337,17 +443,8 @@ impl Message {
                 hold_ns: number(&mut words)?,
                 longest_hold_ns: number(&mut words)?,
             }),
-            "V" => Message::View(View {
-                begin_ns: number(&mut words)?,
-                end_ns: number(&mut words)?,
-                through_tail: number::<u8>(&mut words)? == 1,
-                prefix: Prefix {
-                    count: number(&mut words)?,
-                    last_seq: number(&mut words)?,
-                    digest: number(&mut words)?,
-                },
-                reader: serde_json::from_str(text).ok()?,
-            }),
+            "V" => Message::View(serde_json::from_str(text).ok()?),
+            "X" => Message::Compacted(serde_json::from_str(text).ok()?),
             "fatal" => Message::Fatal {
                 environment: number::<u8>(&mut words)? == 1,
                 error: serde_json::from_str(text).ok()?,
@@ -366,9 +463,15 @@ fn json_text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value)
+        .unwrap_or_else(|error| unreachable!("plain data can be written: {error}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::{Compacting, Seen};
 
     #[test]
     fn every_message_survives_the_pipe() {
@@ -385,7 +488,34 @@ mod tests {
                 seq: 3,
                 start_ns: 4,
                 ack_ns: u64::MAX,
+                repeated: true,
             },
+            Message::Planned {
+                agent: 1,
+                write: 2,
+                plan: crate::plan::claim(1, 1, 2, 2, 9),
+            },
+            Message::Refused {
+                agent: 1,
+                write: 2,
+                start_ns: 3,
+                end_ns: 4,
+                refusal: Refusal::VersionMismatch {
+                    id: "a \"{".into(),
+                    expected: None,
+                    found: Some(7),
+                    issue: Some("{}".into()),
+                },
+            },
+            Message::Compacted(CompactionSeen {
+                begin_ns: 1,
+                end_ns: 2,
+                outcome: Compacting::Done {
+                    seq: 3,
+                    bytes: 4,
+                    lock_held_ns: 5,
+                },
+            }),
             Message::Failure {
                 agent: 1,
                 write: 2,
@@ -421,7 +551,7 @@ mod tests {
                 begin_ns: 2,
                 end_ns: 3,
                 through_tail: true,
-                prefix: Prefix::default().with(1, b"{}"),
+                seen: Seen::Records(Prefix::default().with(1, b"{}")),
             }),
             Message::Fatal {
                 environment: true,
@@ -449,7 +579,7 @@ mod tests {
         for line in [
             "",
             "A 1 2",
-            "A 1 2 3 4 5 6",
+            "A 1 2 3 4 5 0 7",
             "A 1 2 3 4 x",
             "Z 1",
             "F 1 2 0 0 text",

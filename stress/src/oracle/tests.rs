@@ -1,6 +1,7 @@
 //! A run without a fault, and for each point of the oracle a fabricated one that breaks it.
 
 use super::*;
+use crate::fold::StateDigest;
 use crate::ledger::{Incarnation, Sighting, View, Watermark};
 use crate::payload::event_id;
 use crate::stored::{Segment, fabricate_line, parse_segment};
@@ -10,8 +11,8 @@ fn event_json(agent: u32, write: u32) -> String {
     format!(r#"{{"ts":{write},"op":"add","id":"{id}","data":{{"id":"{id}","title":"t"}}}}"#)
 }
 
-fn event(agent: u32, write: u32) -> EventText {
-    EventText::parse(event_json(agent, write)).unwrap()
+fn events(agent: u32, write: u32) -> Vec<String> {
+    vec![event_json(agent, write)]
 }
 
 /// Two agents with two writes each, stored in turn: (0,1) (1,1) (0,2) (1,2) at 1 to 4.
@@ -21,6 +22,10 @@ struct Run {
     records: Vec<StoredRecord>,
     bad_lines: Vec<BadLine>,
     synced: bool,
+    keyed: bool,
+    claimed: u32,
+    snapshot_seqs: BTreeSet<u64>,
+    journals: Vec<Journal>,
 }
 
 fn record(seq: u64, agent: u32, write: u32) -> StoredRecord {
@@ -38,6 +43,7 @@ fn acknowledged(agent: u32, write: u32, seq: u64) -> Operation {
     let outcome = Outcome::Acknowledged {
         seq,
         ack_ns: seq * 100 + 50,
+        repeated: false,
     };
     Operation {
         agent,
@@ -54,6 +60,7 @@ fn prefix(records: &[StoredRecord], count: usize) -> Prefix {
 
 fn killed(agent: u32, killed_ns: u64, reaped_ns: u64) -> Incarnation {
     Incarnation {
+        role: "agent",
         agents: vec![agent],
         pid: 7,
         killed_ns: Some(killed_ns),
@@ -82,7 +89,7 @@ impl Run {
             begin_ns,
             end_ns: begin_ns + 5,
             through_tail: true,
-            prefix: prefix(&records, count),
+            seen: Seen::Records(prefix(&records, count)),
         };
         let ledger = Ledger {
             operations: order
@@ -99,6 +106,10 @@ impl Run {
             records,
             bad_lines: Vec::new(),
             synced: true,
+            keyed: false,
+            claimed: 0,
+            snapshot_seqs: BTreeSet::new(),
+            journals: Vec::new(),
         }
     }
 
@@ -110,7 +121,17 @@ impl Run {
             ledger: &self.ledger,
             records: &self.records,
             bad_lines: &self.bad_lines,
-            expected: &event,
+            expected: &|agent, write| {
+                let mut plans = self.ledger.plans.iter();
+                let plan = plans.find(|plan| (plan.0, plan.1) == (agent, write));
+                let key = crate::payload::operation_key(agent, write);
+                plan.map_or_else(|| events(agent, write), |plan| plan.2.events(&key))
+            },
+            keyed: self.keyed,
+            claimed: self.claimed,
+            model: Model::of(&self.records).ok().as_ref(),
+            snapshot_seqs: &self.snapshot_seqs,
+            journals: &self.journals,
         })
     }
 
@@ -184,6 +205,7 @@ fn point_1_another_seq_than_acknowledged() {
         Outcome::Acknowledged {
             seq: 5,
             ack_ns: 450,
+            repeated: false,
         },
     );
     run.ledger.watermarks.clear();
@@ -206,8 +228,8 @@ fn point_1_other_bytes() {
         ("\"ts\":2", "\"ts\":3"),
     ] {
         let mut run = Run::unread();
-        run.records[3].event.json = event_json(1, 2).replace(from, to);
-        assert_ne!(run.records[3].event.json, event_json(1, 2));
+        run.records[3].events[0].json = event_json(1, 2).replace(from, to);
+        assert_ne!(run.records[3].events[0].json, event_json(1, 2));
         assert_eq!(run.kinds(), ["altered"], "{from} {to}");
     }
 }
@@ -245,7 +267,7 @@ fn point_3_an_unknown_write_is_stored_at_most_once_and_whole() {
     run.records.truncate(3);
     assert_eq!(run.judge(), []);
     let mut changed = record(4, 1, 2);
-    changed.event.json.pop();
+    changed.events[0].json.pop();
     run.records.push(changed);
     assert_eq!(run.kinds(), ["altered"]);
 }
@@ -289,6 +311,7 @@ fn point_5_the_numbers_have_no_gap_and_segments_are_named_after_them() {
         Outcome::Acknowledged {
             seq: 5,
             ack_ns: 550,
+            repeated: false,
         },
     );
     assert_eq!(run.kinds(), ["seq_gap"]);
@@ -326,6 +349,7 @@ fn point_7_after_an_acknowledgement_comes_a_higher_number() {
         Outcome::Acknowledged {
             seq: 3,
             ack_ns: 460,
+            repeated: false,
         },
     );
     assert_eq!(
@@ -382,13 +406,13 @@ fn point_9_reads_are_prefixes_of_one_order() {
     let mut run = Run::good();
     let mut other = run.records.clone();
     other.swap(0, 1);
-    run.ledger.views[2].prefix = prefix(&other, 3);
+    run.ledger.views[2].seen = Seen::Records(prefix(&other, 3));
     assert_eq!(run.kinds(), ["view_differs"]);
 
     let mut run = Run::good();
     let mut longer = run.records.clone();
     longer.push(record(5, 0, 3));
-    run.ledger.views[3].prefix = prefix(&longer, 5);
+    run.ledger.views[3].seen = Seen::Records(prefix(&longer, 5));
     assert_eq!(run.kinds(), ["view_differs"]);
 }
 
@@ -409,7 +433,7 @@ fn point_9_reads_only_grow() {
         };
         run.judge().contains(&expected)
     };
-    run.ledger.views[3].prefix = prefix(&run.records, 2);
+    run.ledger.views[3].seen = Seen::Records(prefix(&run.records, 2));
     assert!(misses(&run, 3, 260));
     // A read of what is synced may end before one that went through the tail, but not the reverse.
     run.ledger.views[3].through_tail = false;
@@ -427,7 +451,7 @@ fn point_9_reads_only_grow() {
 fn point_10_a_read_contains_what_was_acknowledged_before_it() {
     let mut run = Run::good();
     run.ledger.watermarks.clear();
-    run.ledger.views[3].prefix = prefix(&run.records, 3);
+    run.ledger.views[3].seen = Seen::Records(prefix(&run.records, 3));
     let view = run.ledger.views[3].clone();
     let source = Promise::Acknowledged;
     assert_eq!(
@@ -453,7 +477,7 @@ fn point_10_a_read_contains_what_was_acknowledged_before_it() {
 fn a_read_contains_what_is_below_a_watermark_seen_before_it() {
     let mut run = Run::good();
     run.synced = false;
-    run.ledger.views[3].prefix = prefix(&run.records, 3);
+    run.ledger.views[3].seen = Seen::Records(prefix(&run.records, 3));
     run.ledger.views[3].through_tail = false;
     let view = run.ledger.views[3].clone();
     let source = Promise::Watermark;
@@ -639,4 +663,299 @@ fn a_violation_is_printed_with_its_evidence() {
         violation.to_string(),
         "lost: ack_ns=450 agent=1 seq=4 write=2"
     );
+}
+
+/// Two issues that two agents try to claim, each in its own order; agent 2 created them at 1. Operation n
+/// runs from 100n to 100n + 50.
+fn claiming() -> Run {
+    let mut model = Model::default();
+    let mut run = Run {
+        ledger: Ledger::default(),
+        records: Vec::new(),
+        bad_lines: Vec::new(),
+        synced: true,
+        keyed: true,
+        claimed: 2,
+        snapshot_seqs: BTreeSet::new(),
+        journals: Vec::new(),
+    };
+    let order = [(2, 1), (0, 1), (1, 1), (0, 2), (1, 2)];
+    for (number, (agent, write)) in (1..).zip(order) {
+        let plan = match agent {
+            2 => crate::plan::setup(2).remove(0),
+            _ => crate::plan::claim(0, agent, 2, write, 2),
+        };
+        let seq = model.last_state().seq;
+        let (invoke_ns, end_ns) = (number * 100, number * 100 + 50);
+        let outcome = if let Some(refusal) = plan.refusal_at(&model, seq) {
+            Outcome::Refused { refusal, end_ns }
+        } else {
+            let record = keyed_record(seq + 1, agent, write, &plan);
+            let events = record.events.iter().map(|event| event.json.as_str());
+            model.apply(seq + 1, events).unwrap();
+            run.records.push(record);
+            Outcome::Acknowledged {
+                seq: seq + 1,
+                ack_ns: end_ns,
+                repeated: false,
+            }
+        };
+        run.ledger.plans.push((agent, write, plan));
+        run.ledger.operations.push(Operation {
+            agent,
+            write,
+            invoke_ns,
+            outcome,
+        });
+    }
+    run
+}
+
+fn keyed_record(seq: u64, agent: u32, write: u32, plan: &Plan) -> StoredRecord {
+    let events = plan.events(&crate::payload::operation_key(agent, write));
+    let event = match events.as_slice() {
+        [event] => event.clone(),
+        events => format!("{{\"batch\":[{}]}}", events.join(",")),
+    };
+    let name = format!("log-{:020}.jsonl", 1);
+    let bytes = fabricate_line(seq, &event) + "\n";
+    let (mut records, bad) = parse_segment(&Segment {
+        name,
+        bytes: bytes.into(),
+    });
+    assert_eq!(bad, []);
+    records.remove(0)
+}
+
+impl Run {
+    /// The index of the first refused operation.
+    fn refused(&self) -> usize {
+        let mut operations = self.ledger.operations.iter();
+        let refused = |operation: &Operation| matches!(operation.outcome, Outcome::Refused { .. });
+        operations.position(refused).unwrap()
+    }
+
+    fn state(&self, seq: u64) -> StateDigest {
+        Model::of(&self.records).unwrap().state(seq).unwrap()
+    }
+
+    /// A follower that got every record at 1,000 and later.
+    fn follow(&mut self) {
+        let entries = self.records.iter().map(|record| Entry::Record {
+            at_ns: 1_000 + record.seq,
+            live: true,
+            line: record.line.clone(),
+        });
+        let entries = entries.collect();
+        self.journals = vec![Journal { entries, bytes: 0 }];
+    }
+}
+
+#[test]
+fn claims_that_are_as_they_should_be() {
+    let run = claiming();
+    assert_eq!(run.judge(), []);
+    assert_eq!((run.records.len(), run.ledger.operations.len()), (3, 5));
+}
+
+#[test]
+fn point_2_a_refused_write_is_stored() {
+    let mut run = claiming();
+    let Operation { agent, write, .. } = run.ledger.operations[run.refused()];
+    let plans = run.ledger.plans.clone();
+    let (.., plan) = plans
+        .iter()
+        .find(|plan| (plan.0, plan.1) == (agent, write))
+        .unwrap();
+    run.records.push(keyed_record(4, agent, write, plan));
+    let kinds = ["condition_broken", "not_claimed_once", "refused_but_stored"];
+    assert_eq!(run.kinds(), kinds);
+}
+
+#[test]
+fn a_write_that_was_interrupted_is_made_again_and_stored_once() {
+    let mut run = claiming();
+    let interrupted = Operation {
+        invoke_ns: 195,
+        outcome: Outcome::Unknown {
+            error: String::new(),
+        },
+        ..run.ledger.operations[1].clone()
+    };
+    run.ledger.operations.insert(1, interrupted);
+    let repeated = Outcome::Acknowledged {
+        seq: 2,
+        ack_ns: 250,
+        repeated: true,
+    };
+    run.outcome(2, repeated.clone());
+    assert_eq!(run.judge(), []);
+    run.keyed = false;
+    assert_eq!(run.kinds(), ["begun_twice"]);
+    run.keyed = true;
+    run.ledger.operations.remove(1);
+    run.outcome(1, repeated);
+    assert_eq!(run.kinds(), ["repeated_at_first"]);
+}
+
+#[test]
+fn a_refusal_needs_a_reason_at_a_moment_of_the_call() {
+    let mut run = claiming();
+    let refused = run.refused();
+    let told = run.ledger.operations[refused].outcome.clone();
+    let Outcome::Refused { refusal, end_ns } = told.clone() else {
+        panic!("{told:?}")
+    };
+    let Refusal::VersionMismatch {
+        id, issue, found, ..
+    } = refusal
+    else {
+        panic!("{refusal:?}")
+    };
+    for (found, issue) in [(Some(1), issue.clone()), (found, None), (None, issue)] {
+        let refusal = Refusal::VersionMismatch {
+            id: id.clone(),
+            expected: None,
+            found,
+            issue,
+        };
+        run.outcome(refused, Outcome::Refused { refusal, end_ns });
+        assert_eq!(run.kinds(), ["unfounded_refusal"]);
+    }
+    // It was over before anybody claimed anything.
+    run.outcome(refused, told);
+    run.ledger.operations[refused].invoke_ns = 160;
+    if let Outcome::Refused { end_ns, .. } = &mut run.ledger.operations[refused].outcome {
+        *end_ns = 170;
+    }
+    assert!(run.kinds().contains(&"unfounded_refusal".to_owned()));
+}
+
+#[test]
+fn every_issue_of_the_pool_is_claimed() {
+    let mut run = claiming();
+    run.claimed = 3;
+    let id = pool_id(2);
+    let seqs = Vec::new();
+    assert_eq!(run.judge(), [Violation::NotClaimedOnce { id, seqs }]);
+}
+
+#[test]
+fn points_9_and_10_states_are_those_that_the_records_lead_to() {
+    let mut run = claiming();
+    let view = |begin_ns, state| View {
+        reader: "reader 1".into(),
+        begin_ns,
+        end_ns: begin_ns + 5,
+        through_tail: false,
+        seen: Seen::State(state),
+    };
+    run.ledger.views = vec![view(151, run.state(1)), view(900, run.state(3))];
+    assert_eq!(run.judge(), []);
+    run.ledger.views[1].seen = Seen::State(run.state(2));
+    assert_eq!(run.kinds(), ["view_misses"]);
+    let changes: [fn(&mut StateDigest); 4] = [
+        |state| state.digest ^= 1,
+        |state| state.issues += 1,
+        |state| state.without_effect += 1,
+        |state| state.seq = 9,
+    ];
+    for change in changes {
+        let mut state = run.state(3);
+        change(&mut state);
+        run.ledger.views[1].seen = Seen::State(state);
+        assert_eq!(run.kinds(), ["view_differs"]);
+    }
+}
+
+#[test]
+fn point_9_only_a_snapshot_takes_the_place_of_the_first_records() {
+    let mut run = Run::good();
+    let behind = Prefix::behind(2).with(3, &run.records[2].line);
+    run.ledger.views[2].seen = Seen::Records(behind);
+    assert_eq!(run.kinds(), ["view_differs"]);
+    run.snapshot_seqs = BTreeSet::from([2]);
+    assert_eq!(run.judge(), []);
+    let other = Prefix::behind(2).with(3, &run.records[1].line);
+    run.ledger.views[2].seen = Seen::Records(other);
+    assert_eq!(run.kinds(), ["view_differs"]);
+}
+
+#[test]
+fn points_8_and_9_followers_get_every_record_in_its_order() {
+    let mut run = claiming();
+    run.follow();
+    assert_eq!(run.judge(), []);
+    run.journals[0].entries.swap(0, 1);
+    assert_eq!(run.kinds(), ["journal_differs"]);
+    run.follow();
+    run.journals[0].entries.remove(1);
+    assert_eq!(run.kinds(), ["journal_differs"]);
+    run.follow();
+    let again = run.journals[0].entries[2].clone();
+    run.journals[0].entries.push(again);
+    assert_eq!(run.kinds(), ["journal_differs"]);
+    run.follow();
+    let other = keyed_record(3, 0, 1, &run.ledger.plans[1].2);
+    if let Entry::Record { line, .. } = &mut run.journals[0].entries[2] {
+        *line = other.line;
+    }
+    assert_eq!(run.kinds(), ["journal_differs"]);
+    run.follow();
+    run.journals[0].entries.pop();
+    assert_eq!(run.kinds(), ["follower_behind"]);
+    run.follow();
+    run.ledger.watermarks = vec![Watermark {
+        begin_ns: 2_000,
+        end_ns: 2_001,
+        seq: 2,
+    }];
+    assert_eq!(run.kinds(), ["watermark_behind_ack", "watermark_fell"]);
+}
+
+#[test]
+fn a_follower_that_comes_too_late_gets_a_snapshot_that_goes_as_far_as_needed() {
+    let mut run = claiming();
+    run.snapshot_seqs = BTreeSet::from([2]);
+    run.follow();
+    let record = run.journals[0].entries.remove(2);
+    let gap = |from_seq, snapshot_seq, loaded| Entry::Gap {
+        from_seq,
+        snapshot_seq,
+        loaded,
+    };
+    let right = gap(1, 2, run.state(2));
+    run.journals[0].entries = vec![right.clone(), record.clone()];
+    assert_eq!(run.judge(), []);
+    let mut other = run.state(2);
+    other.digest ^= 1;
+    for wrong in [
+        gap(2, 2, run.state(2)),
+        gap(1, 0, run.state(2)),
+        gap(1, 2, run.state(1)),
+        gap(1, 1, run.state(2)),
+        gap(1, 2, other),
+    ] {
+        run.journals[0].entries = vec![wrong, record.clone()];
+        assert_eq!(run.kinds(), ["journal_differs"]);
+    }
+    run.journals[0].entries = vec![right];
+    assert_eq!(run.kinds(), ["follower_behind"]);
+}
+
+#[test]
+fn point_12_a_compaction_that_was_reported_left_a_snapshot() {
+    let mut run = claiming();
+    run.ledger.compactions = vec![crate::ledger::CompactionSeen {
+        begin_ns: 1,
+        end_ns: 2,
+        outcome: Compacting::Done {
+            seq: 2,
+            bytes: 9,
+            lock_held_ns: 1,
+        },
+    }];
+    assert_eq!(run.kinds(), ["snapshot_differs"]);
+    run.snapshot_seqs = BTreeSet::from([2]);
+    assert_eq!(run.judge(), []);
 }

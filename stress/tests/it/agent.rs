@@ -1,9 +1,9 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
-use strand_stress::config::Durability;
+use strand_stress::config::{Durability, Workload};
 use strand_stress::payload::PayloadSource;
-use strand_stress::wire::{AgentSpec, Lane, Message};
+use strand_stress::wire::{AgentSpec, Lane, Message, Role};
 
 use crate::common::exe;
 
@@ -16,12 +16,18 @@ fn an_agent_ends_when_its_parent_does() {
     let spec = AgentSpec {
         store,
         control: dir.path().join("control"),
+        archive: dir.path().to_owned(),
+        role: Role::Agent,
         agents: 1,
+        marks: 1,
+        workload: Workload::Append,
+        compacts: false,
         lanes: vec![Lane {
             agent: 0,
             first_write: 1,
             last_write: 1,
             view: false,
+            repeat: None,
         }],
         writes: 1,
         seed: 1,

@@ -1,4 +1,4 @@
-use strand_stress::config::{Config, Durability, Mode};
+use strand_stress::config::{Config, Durability, Mode, Workload};
 
 use crate::common::{config, passes};
 
@@ -128,5 +128,69 @@ fn kills_at_every_point() {
     });
     for point in ["RecoveryStarted", "RotationSynced", "SegmentCreated"] {
         assert!(reached(&report, point), "{point}: {}", report.table());
+    }
+}
+
+/// Readers, followers and a compactor beside the agents, all of which are killed.
+fn among_all(workload: Workload) -> Config {
+    Config {
+        agents: 4,
+        writes: 60,
+        workload,
+        readers: 3,
+        followers: 2,
+        compact_every_ms: Some(10),
+        segment_bytes: Some(8192),
+        ..config()
+    }
+}
+
+#[test]
+fn kills_among_readers_followers_and_a_compactor() {
+    for workload in [Workload::Append, Workload::Claim, Workload::Mixed] {
+        let kill_per_second = 60.0;
+        rounds(
+            4,
+            &Config {
+                kill_per_second,
+                ..among_all(workload)
+            },
+        );
+    }
+}
+
+#[test]
+fn kills_at_every_step_of_a_compaction() {
+    for point in [
+        "CompactionRotated",
+        "SnapshotWritten",
+        "SnapshotRenamed",
+        "ManifestReplaced",
+        "BeforeRemoval",
+        "OldFilesRemoved",
+    ] {
+        let report = passes(&Config {
+            kill_at: Some(point.to_owned()),
+            writes: 150,
+            compact_every_ms: Some(1),
+            ..among_all(Workload::Mixed)
+        });
+        let killed = report.killed_at.get(point).copied().unwrap_or(0);
+        assert!(killed > 0, "{point}: {}", report.table());
+    }
+}
+
+#[test]
+fn kills_of_one_shot_processes_and_of_threads_that_write_with_conditions() {
+    for (one_shot, mode) in [(true, Mode::Process), (false, Mode::Thread)] {
+        let report = passes(&Config {
+            one_shot,
+            mode,
+            writes: 40,
+            kill_at: Some("any".to_owned()),
+            ..among_all(Workload::Mixed)
+        });
+        assert!(report.killed > 0, "{}", report.table());
+        assert!(report.conditions.repeated > 0, "{}", report.table());
     }
 }

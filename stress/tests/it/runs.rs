@@ -1,4 +1,4 @@
-use strand_stress::config::{Config, Durability, Mode};
+use strand_stress::config::{Config, Durability, Mode, Workload};
 
 use crate::common::{config, exe, passes};
 
@@ -109,4 +109,53 @@ fn a_spawn_that_fails_is_an_error() {
     let error = strand_stress::run(&config, &missing, &|_| {}).expect_err("nothing to start");
     assert_eq!(error.exit_status(), 4, "{error}");
     assert!(error.to_string().contains("no-such-harness"), "{error}");
+}
+
+#[test]
+fn readers_followers_and_a_compactor_beside_every_workload() {
+    for workload in [Workload::Append, Workload::Claim, Workload::Mixed] {
+        for durability in [Durability::Synced, Durability::Buffered] {
+            let report = passes(&Config {
+                writes: 150,
+                workload,
+                durability,
+                readers: 2,
+                followers: 2,
+                compact_every_ms: Some(2),
+                compactors: 2,
+                ..config()
+            });
+            let helpers = &report.helpers;
+            assert_eq!(report.processes, 5 + 2 + 2 + 2, "{}", report.table());
+            assert!(helpers.states > 2, "{}", report.table());
+            assert!(helpers.followed > 0, "{}", report.table());
+            assert!(helpers.compactions > 0, "{}", report.table());
+        }
+    }
+}
+
+#[test]
+fn every_issue_of_a_pool_is_claimed_once_and_the_others_are_told() {
+    let report = passes(&Config {
+        agents: 8,
+        writes: 50,
+        workload: Workload::Claim,
+        ..config()
+    });
+    assert_eq!(report.conditions.claims_won, 50);
+    assert_eq!(report.conditions.claims_lost, 7 * 50);
+}
+
+#[test]
+fn conditions_fail_now_and_then_where_everybody_changes_everything() {
+    let report = passes(&Config {
+        agents: 8,
+        writes: 100,
+        workload: Workload::Mixed,
+        ..config()
+    });
+    let conditions = report.conditions;
+    assert!(conditions.mismatches > 0, "{}", report.table());
+    assert!(conditions.already_exists > 0, "{}", report.table());
+    assert!(conditions.claims_won > 0, "{}", report.table());
 }
