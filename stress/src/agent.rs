@@ -16,7 +16,7 @@ use crate::config::{Durability, KillAt, Sabotage, UsageError, Workload};
 use crate::control::Control;
 use crate::helpers;
 use crate::ledger::{Hold, Seen, Sighting, View, Watermark};
-use crate::payload::{PayloadError, Payloads, operation_key};
+use crate::payload::{Payloads, operation_key};
 use crate::plan::{self, Plan, Refusal};
 use crate::wire::{AgentSpec, KillOrder, Lane, LockCounters, Message, Prefix, Role};
 
@@ -96,7 +96,10 @@ struct Agent<'a> {
 }
 
 fn run(spec: &AgentSpec) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let payloads = Payloads::open(&spec.payload, spec.seed, spec.writes)?;
+    let mut payloads = Payloads::open(&spec.payload, spec.seed, spec.writes)?;
+    if spec.workload == Workload::Replay {
+        payloads.partition(spec.agents)?;
+    }
     let control = Control::open(&spec.control, spec.marks)?;
     let first = spec.lanes.first().map_or(0, |lane| lane.agent);
     // A shared log is opened by none of its threads: it has a mark of its own.
@@ -160,7 +163,7 @@ impl Agent<'_> {
         let mut out = Vec::with_capacity(512);
         let mut seen = match self.spec.workload {
             Workload::Mixed => Some(Snapshot::open(&self.spec.store)?),
-            Workload::Append | Workload::Claim => None,
+            Workload::Append | Workload::Claim | Workload::Replay => None,
         };
         for write in lane.first_write..=lane.last_write {
             let task = match (&lane.repeat, &mut seen) {
@@ -211,7 +214,7 @@ impl Agent<'_> {
         Ok(())
     }
 
-    fn task(&self, agent: u32, write: u32) -> Result<Task, PayloadError> {
+    fn task(&self, agent: u32, write: u32) -> Result<Task, Box<dyn Error + Send + Sync>> {
         let AgentSpec {
             seed,
             agents,
@@ -220,6 +223,9 @@ impl Agent<'_> {
         } = *self.spec;
         Ok(match self.spec.workload {
             Workload::Claim => Task::Commit(plan::claim(seed, agent, agents, write, writes)),
+            Workload::Replay => {
+                Task::Commit(plan::replayed(&self.payloads.replayed(agent, write)?)?)
+            }
             Workload::Append | Workload::Mixed => {
                 Task::Append(Box::new(self.payloads.event(agent, write)?))
             }

@@ -48,6 +48,8 @@ pub enum Workload {
     Claim,
     /// Writes with conditions on shared issues, in the proportions of a real tracker.
     Mixed,
+    /// The events of the file `--payload`, each issue's by one agent in their order.
+    Replay,
 }
 
 /// A deliberate misdeed of agent 0 that the harness has to notice. For tests of the harness.
@@ -74,7 +76,7 @@ pub struct Config {
     /// Agents that write at the same time
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub agents: u32,
-    /// Writes of each agent
+    /// Writes of each agent; a replay goes through the file instead
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub writes: u32,
     /// Runs, each with the next seed; the first failure ends them
@@ -244,6 +246,9 @@ impl Config {
         if self.compactors > 1 && self.compact_every_ms.is_none() {
             return usage("--compactors needs --compact-every-ms");
         }
+        if self.workload == Workload::Replay && self.payload.is_none() {
+            return usage("--workload replay needs --payload");
+        }
         if self.workload != Workload::Append && self.sabotage.is_some() {
             return usage("--sabotage is for --workload append");
         }
@@ -286,7 +291,7 @@ impl Config {
     #[must_use]
     pub fn pool(&self) -> u32 {
         match self.workload {
-            Workload::Append => 0,
+            Workload::Append | Workload::Replay => 0,
             Workload::Claim => self.writes,
             Workload::Mixed => (self.agents * 3).clamp(10, 64),
         }
@@ -487,6 +492,10 @@ mod tests {
             },
             Config {
                 compactors: 2,
+                ..Config::default()
+            },
+            Config {
+                workload: Workload::Replay,
                 ..Config::default()
             },
             Config {

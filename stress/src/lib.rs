@@ -24,6 +24,7 @@ pub mod oracle;
 pub mod parent;
 pub mod payload;
 pub mod plan;
+pub mod replay;
 pub mod report;
 pub mod stored;
 pub mod violation;
@@ -112,8 +113,13 @@ pub fn run(
 ) -> Result<Report, RunError> {
     config.validate()?;
     let source = payload_source(config)?;
-    let payloads = Payloads::open(&source, config.seed, config.writes)?;
-    payloads.check(config.agents)?;
+    let mut payloads = Payloads::open(&source, config.seed, config.writes)?;
+    if config.workload == Workload::Replay {
+        payloads.partition(config.agents)?;
+    } else {
+        payloads.check(config.agents)?;
+    }
+    let writes = payloads.writes_of(config.agents);
     let run_dir = make_run_dir(config)?;
     let places = Places {
         store: run_dir.path().join("store"),
@@ -126,7 +132,7 @@ pub fn run(
         fs::create_dir(dir)
             .map_err(|error| RunError::environment(format!("{}: {error}", dir.display())))?;
     }
-    match parent::run(config, &source, exe, &places, progress) {
+    match parent::run(config, &source, &writes, exe, &places, progress) {
         Ok(outcome) => judge(config, &payloads, &places, outcome, run_dir),
         Err(EnvironmentError(message)) => {
             let store = Some(run_dir.keep().join("store"));
@@ -152,6 +158,7 @@ fn judge(
     } = outcome;
     let mut violations = Vec::new();
     let mut journals = Vec::new();
+    let is_replay = config.workload == Workload::Replay;
     let stored;
     if hang.is_some() {
         // Who knows what a store is like that somebody hangs in: count, and leave it as it is.
@@ -185,7 +192,7 @@ fn judge(
         };
         violations = oracle::judge(&Evidence {
             agents: config.agents,
-            writes: config.writes,
+            writes: &payloads.writes_of(config.agents),
             synced: config.durability == config::Durability::Synced,
             ledger: &ledger,
             records: &examination.records,
@@ -202,6 +209,11 @@ fn judge(
             journals: &journals,
         });
         violations.extend(examination.violations);
+        if let Some(model) = examination.model.as_ref().filter(|_| is_replay) {
+            let difference = replay::difference(payloads, model)?;
+            let difference = difference.filter(|_| ledger.environment_errors.is_empty());
+            violations.extend(difference.map(|detail| Violation::FoldDiffers { detail }));
+        }
         let reaped = ledger.incarnations.len() as u64;
         if reaped != spawned {
             let detail = format!("{spawned} processes were started and {reaped} reaped");

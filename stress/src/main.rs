@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use strand_stress::config::Config;
+use strand_stress::config::{Config, Workload};
 use strand_stress::report::{Report, Verdict, headline};
 use strand_stress::{RunError, agent, report};
 
@@ -34,6 +34,8 @@ struct Arguments {
 enum Command {
     /// Start agents, let them write, and judge what is stored
     Run(Box<Config>),
+    /// Let agents append the events of a file, each issue's by one of them, and judge what is stored
+    Replay(Box<Config>),
     /// Be an agent (started by `run`)
     #[command(hide = true)]
     Agent,
@@ -44,6 +46,12 @@ fn main() -> ExitCode {
         Ok(Arguments {
             command: Command::Run(config),
         }) => run_all(&config),
+        Ok(Arguments {
+            command: Command::Replay(config),
+        }) => run_all(&Config {
+            workload: Workload::Replay,
+            ..*config
+        }),
         Ok(Arguments {
             command: Command::Agent,
         }) => agent::main(),

@@ -109,13 +109,14 @@ pub struct EnvironmentError(pub String);
 
 /// Does a whole run: every process that it starts is reaped when it returns.
 ///
-/// `exe` is the harness binary, which knows the `agent` subcommand.
+/// `writes` are those of each agent. `exe` is the harness binary, which knows the `agent` subcommand.
 ///
 /// # Errors
 /// A process could not be started, or a file not be made. What was started is reaped.
 pub fn run(
     config: &Config,
     payload: &PayloadSource,
+    writes: &[u32],
     exe: &Path,
     places: &Places,
     progress: &(dyn Fn(u64) + Sync),
@@ -135,6 +136,7 @@ pub fn run(
     let parent = Parent {
         config,
         payload,
+        writes,
         exe,
         places,
         control,
@@ -308,6 +310,7 @@ struct Tally {
 struct Parent<'a> {
     config: &'a Config,
     payload: &'a PayloadSource,
+    writes: &'a [u32],
     exe: &'a Path,
     places: &'a Places,
     control: Control,
@@ -508,13 +511,10 @@ impl Parent<'_> {
         let mut lanes = Vec::new();
         for (&agent, next) in agents.iter().zip(next) {
             let first_write = next.write;
-            if first_write <= config.writes {
-                let last_write = if config.one_shot {
-                    first_write
-                } else {
-                    config.writes
-                };
-                let view = last_write == config.writes && is_viewer(config, agent);
+            let writes = self.writes.get(agent as usize).copied().unwrap_or(0);
+            if first_write <= writes {
+                let last_write = if config.one_shot { first_write } else { writes };
+                let view = last_write == writes && is_viewer(config, agent);
                 lanes.push(Lane {
                     agent,
                     first_write,

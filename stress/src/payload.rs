@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use strand_core::{Issue, IssueEvent, Op};
 
+use crate::fold::issue_digest;
+
 /// A fixed moment for made-up events (ms since 1970): the payload must not depend on the clock.
 pub(crate) const EPOCH_MS: i64 = 1_706_540_000_000;
 /// Made-up records differ in length, so that remains of one show behind another in its place.
@@ -69,6 +71,8 @@ pub struct Payloads {
     /// Writes of each agent, so that agents take different parts of a file.
     writes: u32,
     kind: Kind,
+    /// The lines of each agent in a replay.
+    parts: Vec<Vec<usize>>,
 }
 
 #[derive(Debug)]
@@ -139,7 +143,73 @@ impl Payloads {
                 }
             }
         };
-        Ok(Payloads { seed, writes, kind })
+        Ok(Payloads {
+            seed,
+            writes,
+            kind,
+            parts: Vec::new(),
+        })
+    }
+
+    /// Gives each line of a file to one of `agents`, all lines of one issue to the same.
+    ///
+    /// # Errors
+    /// [`PayloadError::Invalid`] with the first line that is not an event.
+    pub fn partition(&mut self, agents: u32) -> Result<(), PayloadError> {
+        let Kind::File { path, text, lines } = &self.kind else {
+            return Ok(());
+        };
+        let mut parts = vec![Vec::new(); agents as usize];
+        for index in 0..lines.len() {
+            let id = parse_line(path, text, lines, index)?.id;
+            let hash = issue_digest(&id, 0, "") % u64::from(agents.max(1));
+            let part = usize::try_from(hash)
+                .ok()
+                .and_then(|agent| parts.get_mut(agent));
+            if let Some(part) = part {
+                part.push(index);
+            }
+        }
+        self.parts = parts;
+        Ok(())
+    }
+
+    /// How many writes each agent has: after [`Payloads::partition`], its lines.
+    #[must_use]
+    pub fn writes_of(&self, agents: u32) -> Vec<u32> {
+        if self.parts.is_empty() {
+            return vec![self.writes; agents as usize];
+        }
+        let parts = self.parts.iter();
+        parts
+            .map(|part| u32::try_from(part.len()).unwrap_or(u32::MAX))
+            .collect()
+    }
+
+    /// A line of the file as it is; `write` counts the agent's own lines from 1.
+    ///
+    /// # Errors
+    /// [`PayloadError::Invalid`]: it is not an event.
+    pub fn replayed(&self, agent: u32, write: u32) -> Result<IssueEvent, PayloadError> {
+        let part = self.parts.get(agent as usize);
+        let index = part.and_then(|part| part.get((write as usize).checked_sub(1)?));
+        match (&self.kind, index) {
+            (Kind::File { path, text, lines }, Some(index)) => {
+                parse_line(path, text, lines, *index)
+            }
+            _ => Err(PayloadError::Empty {
+                path: PathBuf::new(),
+            }),
+        }
+    }
+
+    /// All events of the file in its order.
+    pub fn file(&self) -> impl Iterator<Item = Result<IssueEvent, PayloadError>> {
+        let (path, text, lines): (&Path, &str, &[Range<usize>]) = match &self.kind {
+            Kind::File { path, text, lines } => (path, text, lines),
+            Kind::Made { .. } => (Path::new(""), "", &[]),
+        };
+        (0..lines.len()).map(move |index| parse_line(path, text, lines, index))
     }
 
     /// Checks the events of a whole run of `agents` by `writes`.
@@ -402,6 +472,34 @@ mod tests {
         let second = payloads.event(1, 2).unwrap();
         assert_eq!((second.id.as_str(), second.ts), ("bd-t1w2", 6));
         assert!(second.data.is_none());
+    }
+
+    #[test]
+    fn a_replay_gives_each_line_to_one_agent_and_an_issues_lines_to_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let line = |number: u32| {
+            let id = number % 7;
+            format!(r#"{{"op":"close","ts":{number},"id":"x-{id}","data":null}}"#)
+        };
+        let text: Vec<String> = (0..70).map(line).collect();
+        std::fs::write(&path, text.join("\n")).unwrap();
+        let mut payloads = Payloads::open(&PayloadSource::File { path }, 1, 2).unwrap();
+        payloads.partition(3).unwrap();
+        let writes = payloads.writes_of(3);
+        assert_eq!(writes.iter().sum::<u32>(), 70);
+        let mut owners = std::collections::BTreeMap::new();
+        for (agent, writes) in (0..).zip(writes) {
+            let mut last = -1;
+            for write in 1..=writes {
+                let event = payloads.replayed(agent, write).unwrap();
+                assert!(event.ts > last);
+                last = event.ts;
+                assert_eq!(*owners.entry(event.id).or_insert(agent), agent);
+            }
+            assert!(payloads.replayed(agent, writes + 1).is_err());
+        }
+        assert_eq!(payloads.file().count(), 70);
     }
 
     #[test]

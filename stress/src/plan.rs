@@ -36,6 +36,8 @@ pub struct Step {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expect {
+    /// Whatever it is.
+    Anything,
     /// Absent or deleted.
     Absent,
     /// There.
@@ -144,6 +146,7 @@ impl Plan {
             let event: IssueEvent =
                 serde_json::from_str(json).map_err(|error| error.to_string())?;
             batch = match (&step.expect, event) {
+                (Expect::Anything, event) => batch.event(event),
                 (Expect::Claimable(agent), _) => batch.claim(id, agent),
                 (
                     expect,
@@ -225,7 +228,7 @@ impl Plan {
                 (Expect::Version(expected), _) => mismatch(Some(*expected)),
                 (Expect::Claimable(_), Some(text)) if is_claimable(text) => None,
                 (Expect::Claimable(_), _) => mismatch(None),
-                (Expect::Absent, None) | (Expect::Present, Some(_)) => None,
+                (Expect::Anything, _) | (Expect::Absent, None) | (Expect::Present, Some(_)) => None,
             };
             if refusal.is_some() {
                 return refusal;
@@ -313,6 +316,19 @@ fn claim_step(id: &str, agent: u32, ts: i64) -> Step {
 #[must_use]
 pub fn agent_name(agent: u32) -> String {
     format!("agent-{agent}")
+}
+
+/// An event of a file, without a condition.
+///
+/// # Errors
+/// The event cannot be written as JSON.
+pub fn replayed(event: &IssueEvent) -> Result<Plan, serde_json::Error> {
+    let step = Step {
+        id: event.id.clone(),
+        expect: Expect::Anything,
+        event: Some(serde_json::to_string(event)?),
+    };
+    Ok(Plan::of(event.ts, vec![step]))
 }
 
 /// An issue that is there before the agents begin; numbered from 0.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::config::{Config, Mode, TIMEOUT_S_MAX};
+use crate::config::{Config, Mode, TIMEOUT_S_MAX, Workload};
 use crate::figures::{self, ConditionsReport, HelpersReport};
 use crate::journal::Journal;
 use crate::ledger::{Ledger, Outcome};
@@ -472,10 +472,12 @@ pub fn headline(config: &Config) -> String {
         (Mode::Process, false) => "processes",
     };
     let json = serde_json::to_string(config).unwrap_or_default();
-    format!(
-        "strand-stress: seed {}, {} agents x {} writes, {mode}\nconfig       {json}",
-        config.seed, config.agents, config.writes
-    )
+    let (seed, agents) = (config.seed, config.agents);
+    let writes = match config.workload {
+        Workload::Replay => "by the events of the file".to_owned(),
+        _ => format!("x {} writes", config.writes),
+    };
+    format!("strand-stress: seed {seed}, {agents} agents {writes}, {mode}\nconfig       {json}")
 }
 
 /// The combined figures of several runs, from their elapsed times and the sum of their operations.

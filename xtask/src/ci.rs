@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::{Failure, cargo};
 
 /// Short stress runs: the harness's flags. One of each kind; the long ones are `xtask stress`.
-const STRESS: [&[&str]; 7] = [
+const STRESS: [&[&str]; 9] = [
     &["--agents", "5", "--writes", "20"],
     &[
         "--agents",
@@ -41,6 +41,40 @@ const STRESS: [&[&str]; 7] = [
         "25",
         "--payload-bytes",
         "20000",
+    ],
+    &[
+        "--workload",
+        "mixed",
+        "--writes",
+        "200",
+        "--readers",
+        "4",
+        "--followers",
+        "2",
+        "--compact-every-ms",
+        "10",
+        "--kill-at",
+        "any",
+        "--segment-bytes",
+        "16384",
+    ],
+    &[
+        "--workload",
+        "claim",
+        "--agents",
+        "10",
+        "--writes",
+        "200",
+        "--readers",
+        "2",
+        "--followers",
+        "1",
+        "--compact-every-ms",
+        "10",
+        "--compactors",
+        "2",
+        "--kill-per-second",
+        "20",
     ],
 ];
 

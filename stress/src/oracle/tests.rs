@@ -116,7 +116,7 @@ impl Run {
     fn judge(&self) -> Vec<Violation> {
         judge(&Evidence {
             agents: 2,
-            writes: 2,
+            writes: &[2, 2],
             synced: self.synced,
             ledger: &self.ledger,
             records: &self.records,

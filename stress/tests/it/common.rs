@@ -28,7 +28,7 @@ pub(crate) fn passes(config: &Config) -> Report {
     // With a key, an operation is made again until it has an outcome.
     let interrupted = match config.workload {
         Workload::Append => report.unknown,
-        Workload::Claim | Workload::Mixed => 0,
+        Workload::Claim | Workload::Mixed | Workload::Replay => 0,
     };
     let operations = config.operations();
     let known = report.acknowledged + report.refused;

@@ -1,4 +1,5 @@
 use strand_stress::config::{Config, Durability, Mode, Workload};
+use strand_stress::report::Verdict;
 
 use crate::common::{config, exe, passes};
 
@@ -158,4 +159,54 @@ fn conditions_fail_now_and_then_where_everybody_changes_everything() {
     assert!(conditions.mismatches > 0, "{}", report.table());
     assert!(conditions.already_exists > 0, "{}", report.table());
     assert!(conditions.claims_won > 0, "{}", report.table());
+}
+
+/// A trace with an issue's whole life, again and again, and with lines that have no effect.
+fn trace() -> String {
+    let mut lines = Vec::new();
+    for number in 0..400 {
+        let id = format!("x-{}", number * 7 % 61);
+        let data = format!(
+            r#"{{"id":"{id}","title":"é \"{number}\"","n":1.{number}0,"labels":["a"],"big":18446744073709551616}}"#
+        );
+        let (op, data) = match number % 9 {
+            0 | 1 => ("add", data.as_str()),
+            2..=4 => ("update", data.as_str()),
+            5 => ("close", data.as_str()),
+            6 => ("close", "null"),
+            7 => ("reopen", "null"),
+            _ => ("delete", "null"),
+        };
+        lines.push(format!(
+            r#"{{"op":"{op}","ts":{number},"id":"{id}","data":{data}}}"#
+        ));
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn a_trace_that_many_processes_append_leads_where_one_would_get() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("events.jsonl");
+    std::fs::write(&path, trace()).expect("it can be written");
+    for kill_per_second in [0.0, 40.0] {
+        let config = Config {
+            payload: Some(path.clone()),
+            workload: Workload::Replay,
+            kill_per_second,
+            followers: 1,
+            compact_every_ms: Some(5),
+            ..config()
+        };
+        let report = strand_stress::run(&config, exe(), &|_| {});
+        let report = report.unwrap_or_else(|error| panic!("{error}"));
+        let shown = || format!("{}{}", report.table(), report.failure_details());
+        assert_eq!(report.verdict, Verdict::Pass, "{}", shown());
+        assert_eq!(
+            (report.acknowledged, report.stored),
+            (400, 400),
+            "{}",
+            shown()
+        );
+    }
 }
