@@ -2,10 +2,12 @@
 //! killed, and an oracle that knows no tolerance.
 //!
 //! [`run`] does one run and judges it; the `strand-stress` binary is a thin shell around it.
-//! The verdict is made from three sources that do not know of each other: what the agents were
-//! told ([`ledger`]), the bytes in the files ([`stored`]), and the moments at which the lock was
-//! held ([`control`] and the intervals in the ledger). [`oracle::judge`] puts them together and is
-//! a pure function.
+//! The verdict is made from sources that do not know of each other: what the agents were told
+//! ([`ledger`]), the bytes in the files ([`stored`]; also of those that a compaction has removed, [`archive`]),
+//! the moments at which the lock was held ([`control`] and the intervals in the ledger), what
+//! followers got ([`journal`]) and which states readers saw. [`oracle::judge`] puts them together and is a
+//! pure function; what the records lead to, it knows from a fold of its own ([`fold`]), and which
+//! conditions hold, from [`plan`].
 
 #![forbid(unsafe_code)]
 

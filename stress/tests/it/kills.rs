@@ -135,7 +135,7 @@ fn kills_at_every_point() {
 fn among_all(workload: Workload) -> Config {
     Config {
         agents: 4,
-        writes: 60,
+        writes: 150,
         workload,
         readers: 3,
         followers: 2,
@@ -148,7 +148,7 @@ fn among_all(workload: Workload) -> Config {
 #[test]
 fn kills_among_readers_followers_and_a_compactor() {
     for workload in [Workload::Append, Workload::Claim, Workload::Mixed] {
-        let kill_per_second = 60.0;
+        let kill_per_second = 100.0;
         rounds(
             4,
             &Config {
@@ -171,7 +171,6 @@ fn kills_at_every_step_of_a_compaction() {
     ] {
         let report = passes(&Config {
             kill_at: Some(point.to_owned()),
-            writes: 150,
             compact_every_ms: Some(1),
             ..among_all(Workload::Mixed)
         });
