@@ -14,7 +14,7 @@ use strand_lock::FileLock;
 use crate::agent::describe;
 use crate::archive::Archive;
 use crate::crc32c::crc32c;
-use crate::fold::Model;
+use crate::fold::{Model, StateDigest};
 use crate::helpers::digest;
 use crate::ledger::{Seen, View};
 use crate::parent::catch_panic;
@@ -322,16 +322,53 @@ impl Examination {
             let detail = format!("{then:?} before the last compaction, {now:?} after it");
             self.violations.push(Violation::FoldDiffers { detail });
         }
-        let backups = Options::default().backup_snapshots;
-        let surplus = surplus(
-            &names(dir).step("list the store")?,
-            &manifest(dir)?,
-            backups,
-        );
-        let surplus = surplus.into_iter();
-        self.violations
-            .extend(surplus.map(|path| Violation::LeftoverFile { path }));
+        let left = names(dir).step("list the store after the last compaction")?;
+        let manifest = manifest(dir)?;
+        let surplus = surplus(&left, &manifest, Options::default().backup_snapshots);
+        self.leave(surplus);
+        self.open_among_orphans(dir, &manifest, now)
+    }
+
+    /// (15) An open removes what compactions that died may have left, and nothing else.
+    fn open_among_orphans(
+        &mut self,
+        dir: &Path,
+        manifest: &StoredManifest,
+        state: StateDigest,
+    ) -> Result<(), Failed> {
+        let before = names(dir).step("list the store before the orphans")?;
+        let (live, later) = (manifest.first_seq - 1, manifest.first_seq + 9);
+        let orphans = [
+            "MANIFEST.new".to_owned(),
+            format!("snapshot-{later:020}.jsonl.new"),
+            format!("snapshot-{later:020}.jsonl"),
+            format!("log-{live:020}.jsonl"),
+        ];
+        for name in &orphans {
+            fs::write(dir.join(name), "orphan\n").step("write an orphan")?;
+        }
+        let log: Log<IssueEvent> =
+            Log::open(dir, Options::default()).step("open among the orphans")?;
+        log.close().step("close among the orphans")?;
+        let after = names(dir).step("list the store after the orphans")?;
+        let left = after.iter().filter(|name| orphans.contains(name));
+        self.leave(left.cloned().collect());
+        if let Some(gone) = before.iter().find(|name| !after.contains(name)) {
+            let detail = format!("an open has removed {gone} with the orphans");
+            self.violations.push(Violation::FoldDiffers { detail });
+        }
+        let now = digest(&Store::load(dir).step("load the state after the orphans")?);
+        if now != state {
+            let detail = format!("{state:?} before orphans were removed, {now:?} after that");
+            self.violations.push(Violation::FoldDiffers { detail });
+        }
         Ok(())
+    }
+
+    fn leave(&mut self, surplus: Vec<String>) {
+        let left = surplus.into_iter();
+        self.violations
+            .extend(left.map(|path| Violation::LeftoverFile { path }));
     }
 
     /// No file that does not belong there, and no lock that is still taken.
@@ -340,9 +377,7 @@ impl Examination {
         // An open does not count the backups.
         let names: Vec<String> = files.keys().cloned().collect();
         let surplus = surplus(&names, &manifest(dir)?, usize::MAX);
-        let surplus = surplus.into_iter();
-        self.violations
-            .extend(surplus.map(|path| Violation::LeftoverFile { path }));
+        self.leave(surplus);
         for (path, facts) in files {
             if path.starts_with("quarantine/") {
                 if !killed {

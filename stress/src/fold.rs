@@ -433,9 +433,56 @@ fn apply_patch(issue: Members<'_>, patch: &str, time: &str) -> Result<String, St
     Ok(issue.to_json())
 }
 
+/// Whether two texts mean one JSON value: an object's members count in any order, a number that is
+/// no integer by its value.
 fn same(one: &str, other: &str) -> bool {
-    let parse = |text| serde_json::from_str::<serde_json::Value>(text).ok();
-    one == other || parse(one).is_some_and(|one| parse(other) == Some(one))
+    if one == other {
+        return true;
+    }
+    if let (Ok(one), Ok(other)) = (Members::parse(one), Members::parse(other)) {
+        let sorted = |members: Members<'_>| {
+            let members = members.0.into_iter();
+            let mut members: Vec<(String, String)> = members
+                .map(|(name, value)| (name, value.into_owned()))
+                .collect();
+            members.sort_by(|one, other| one.0.cmp(&other.0));
+            members
+        };
+        let (one, other) = (sorted(one), sorted(other));
+        let mut pairs = one.iter().zip(&other);
+        return one.len() == other.len()
+            && pairs.all(|(one, other)| one.0 == other.0 && same(&one.1, &other.1));
+    }
+    let array = |text| serde_json::from_str::<Vec<&RawValue>>(text).ok();
+    if let (Some(one), Some(other)) = (array(one), array(other)) {
+        let mut pairs = one.iter().zip(&other);
+        return one.len() == other.len() && pairs.all(|(one, other)| same(one.get(), other.get()));
+    }
+    let string = |text| serde_json::from_str::<String>(text).ok();
+    if let (Some(one), Some(other)) = (string(one), string(other)) {
+        return one == other;
+    }
+    decimal(one).is_some_and(|one| decimal(other) == Some(one))
+}
+
+/// A number that is no integer: its sign, its digits without zeros at the ends, and the power of ten of
+/// the first one.
+fn decimal(text: &str) -> Option<(bool, String, i64)> {
+    let is_number = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+    if !is_number || !text.contains(['.', 'e', 'E']) {
+        return None;
+    }
+    let unsigned = text.trim_start_matches('-');
+    let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let from_first = digits.trim_start_matches('0');
+    let leading = i64::try_from(digits.len() - from_first.len()).ok()?;
+    let first = i64::try_from(whole.len()).ok()? - leading;
+    let power = exponent.parse::<i64>().ok()?.checked_add(first)?;
+    let digits = from_first.trim_end_matches('0').to_owned();
+    let power = if digits.is_empty() { 0 } else { power };
+    Some((text.starts_with('-'), digits, power))
 }
 
 /// `2024-01-29T14:53:20.123Z`, counted up year by year.
@@ -549,6 +596,33 @@ mod tests {
         assert_eq!(after(Some(ISSUE), patch), Effect::Put(patched.to_owned()));
         let wrong = r#"{"ts":0,"op":"patch","id":"a","patch":{"set":{"p":1},"add":{"n":[1]}}}"#;
         assert_eq!(after(Some(ISSUE), wrong), Effect::CannotPatch);
+    }
+
+    #[test]
+    fn values_are_the_same_by_their_meaning() {
+        for (one, other) in [
+            ("1.10", "1.1"),
+            ("1e2", "100.0"),
+            ("-12.50E-3", "-0.0125"),
+            ("0.0", "0e7"),
+            (r#""\u0041""#, r#""A""#),
+            (r#"{"a":[1.0],"b":2}"#, r#"{"b":2,"a":[1.00]}"#),
+        ] {
+            assert!(same(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("1", "2"),
+            ("1.1", "1.2"),
+            ("1.1", "-1.1"),
+            ("1e400", "1e401"),
+            ("18446744073709551616", "18446744073709551617"),
+            (r#""1""#, "1"),
+            ("[1]", "[1,1]"),
+            (r#"{"a":1}"#, r#"{"b":1}"#),
+            ("null", "false"),
+        ] {
+            assert!(!same(one, other), "{one} {other}");
+        }
     }
 
     #[test]
