@@ -33,6 +33,10 @@ const READ_SHARE: u32 = 20;
 const VIEWS_MAX: u64 = 8;
 /// A process that is killed at a point is so at one of this many times that it comes there.
 const OCCURRENCE_MAX: u32 = 8;
+/// So many processes are killed by chance before any operation has an outcome.
+const KILLS_BEFORE_PROGRESS: u64 = 64;
+/// So many more for each operation that has one.
+const KILLS_PER_OPERATION: u64 = 2;
 /// How often the progress is drawn, and the deadline looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Agents wait for the lock this much longer than the watchdog waits for them.
@@ -605,10 +609,14 @@ impl Parent<'_> {
         } else {
             OCCURRENCE_MAX
         };
-        Some(KillOrder {
-            at,
-            occurrence: StdRng::seed_from_u64(seed).random_range(1..=most),
-        })
+        // A compactor comes to each of its points once in a compaction, and to few compactions.
+        let is_first = matches!(slot.role, Role::Compactor { .. }) && processes.is_multiple_of(2);
+        let occurrence = if is_first && at != "any" {
+            1
+        } else {
+            StdRng::seed_from_u64(seed).random_range(1..=most)
+        };
+        Some(KillOrder { at, occurrence })
     }
 
     /// Takes in what a process reports, to its end.
@@ -788,12 +796,19 @@ impl Parent<'_> {
     /// Kills random agents at random times until the run is over.
     fn kill_at_random(&self) {
         let mut random = StdRng::seed_from_u64(self.config.seed);
+        let mut kills = 0;
         loop {
             let uniform: f64 = random.random();
             let pause_s = -(1.0 - uniform).ln() / self.config.kill_per_second;
             if self.pause(Duration::try_from_secs_f64(pause_s).unwrap_or(Duration::MAX)) {
                 return;
             }
+            // On a machine so busy that processes take longer to start than they live, nothing would ever be done.
+            let allowed = self.acknowledged.load(Ordering::Relaxed) * KILLS_PER_OPERATION;
+            if kills > allowed + KILLS_BEFORE_PROGRESS {
+                continue;
+            }
+            kills += 1;
             let first = random.random_range(0..self.slots.len() + self.helpers.len());
             // The one that the dice chose, or the next one that lives.
             let (from, before) = (self.all_slots().skip(first), self.all_slots().take(first));
