@@ -135,7 +135,7 @@ fn kills_at_every_point() {
 fn among_all(workload: Workload) -> Config {
     Config {
         agents: 4,
-        writes: 150,
+        writes: 100,
         workload,
         readers: 3,
         followers: 2,
@@ -148,9 +148,9 @@ fn among_all(workload: Workload) -> Config {
 #[test]
 fn kills_among_readers_followers_and_a_compactor() {
     for workload in [Workload::Append, Workload::Claim, Workload::Mixed] {
-        let kill_per_second = 100.0;
+        let kill_per_second = 80.0;
         rounds(
-            4,
+            2,
             &Config {
                 kill_per_second,
                 ..among_all(workload)
