@@ -91,7 +91,7 @@ impl Folded {
             let applied = events.map(|events| self.store.apply_record(seq, events));
             match applied {
                 Ok(applied) => drop(applied.map_err(Error::InvalidEvent)?),
-                Err(reason) => return Err(self.records.corrupt(offset, reason)),
+                Err(reason) => return Err(self.records.refuse(seq, offset, reason)),
             }
         }
         Ok(())

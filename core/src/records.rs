@@ -224,42 +224,40 @@ impl RawRecords {
 
     /// The next record; `None` at the end, and after an error.
     pub(crate) fn next(&mut self) -> Result<Option<RawRecord<'_>>> {
-        let mut found = Ok(None);
-        while !self.done {
-            found = self.advance();
-            let passed_over = matches!(found, Ok(Some(_))) && self.next_seq < self.from_seq;
-            if !passed_over {
-                break;
+        let span = loop {
+            let Some(span) = self.step()? else {
+                return Ok(None);
+            };
+            if self.next_seq > self.from_seq {
+                break span;
             }
+        };
+        let text = self.lines.text(span);
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        // Checked by `advance`; cheap enough to read again.
+        match Line::trusted(text) {
+            Some(line) => Ok(Some(RawRecord {
+                line,
+                text,
+                offset: span.offset,
+            })),
+            None => Err(self.corrupt(span.offset, CorruptReason::NotARecord)),
+        }
+    }
+
+    /// Goes over one record, unless the end is reached.
+    fn step(&mut self) -> Result<Option<Span>> {
+        if self.done {
+            return Ok(None);
+        }
+        let found = self.advance();
+        if matches!(found, Ok(Some(_))) {
             self.done = self.end == End::Seq(self.next_seq);
             self.next_seq += 1;
-            found = Ok(None);
+        } else {
+            self.done = true;
         }
-        match found {
-            Ok(Some(span)) => {
-                self.done = self.end == End::Seq(self.next_seq);
-                self.next_seq += 1;
-                let text = self.lines.text(span);
-                let text = text.strip_suffix(b"\n").unwrap_or(text);
-                // Checked by `advance`; cheap enough to read again.
-                match Line::trusted(text) {
-                    Some(line) => Ok(Some(RawRecord {
-                        line,
-                        text,
-                        offset: span.offset,
-                    })),
-                    None => Err(self.corrupt(span.offset, CorruptReason::NotARecord)),
-                }
-            }
-            Ok(None) => {
-                self.done = true;
-                Ok(None)
-            }
-            Err(error) => {
-                self.done = true;
-                Err(error)
-            }
-        }
+        found
     }
 
     /// The next record with its events; `None` at the end, and after an error.
@@ -279,11 +277,15 @@ impl RawRecords {
             line: raw.text.to_owned(),
             offset,
         });
-        record.map(Some).map_err(|reason| {
-            // Resuming comes to the same record again: it is not skipped.
-            (self.done, self.next_seq, self.valid_len) = (true, seq, offset);
-            self.corrupt(offset, reason)
-        })
+        record
+            .map(Some)
+            .map_err(|reason| self.refuse(seq, offset, reason))
+    }
+
+    /// Ends the iteration in front of a record that could not be decoded: resuming comes to it again. // I10
+    pub(crate) fn refuse(&mut self, seq: u64, offset: u64, reason: CorruptReason) -> Error {
+        (self.done, self.next_seq, self.valid_len) = (true, seq, offset);
+        self.corrupt(offset, reason)
     }
 
     /// Finds the line of the record `next_seq`, and checks it.
@@ -404,7 +406,7 @@ impl RawRecords {
         }
     }
 
-    pub(crate) fn corrupt(&self, offset: u64, reason: CorruptReason) -> Error {
+    fn corrupt(&self, offset: u64, reason: CorruptReason) -> Error {
         let path = self
             .segment
             .as_ref()

@@ -175,6 +175,32 @@ fn a_sleeping_follower_is_woken_by_another_process() {
 }
 
 #[test]
+fn a_record_that_is_no_issue_event_is_an_error_each_time_and_never_skipped() {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Other {
+        n: u32,
+    }
+    impl strand_core::Payload for Other {}
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    log.append(&event("bd-1")).unwrap();
+    let mut snapshot = Snapshot::open(dir.path()).unwrap();
+    let mut follower: strand_core::Follower = Reader::open(dir.path()).unwrap().follow(2).unwrap();
+    let other: Log<Other> = Log::open(dir.path(), options()).unwrap();
+    other.append(&Other { n: 1 }).unwrap();
+    log.append(&event("bd-3")).unwrap();
+    for _ in 0..3 {
+        assert!(matches!(snapshot.refresh(), Err(Error::Corrupt { .. })));
+        assert!(matches!(follower.try_next(), Err(Error::Corrupt { .. })));
+        assert!(matches!(
+            log.claim("bd-1", "agent-7", 0),
+            Err(Error::Corrupt { .. })
+        ));
+    }
+    assert_eq!((snapshot.last_seq(), snapshot.len()), (1, 1));
+}
+
+#[test]
 fn a_refreshed_state_is_the_one_that_a_new_load_finds() {
     let dir = tempfile::tempdir().unwrap();
     let log: Log = Log::open(dir.path(), options().segment_bytes_max(400)).unwrap();
