@@ -2,8 +2,8 @@
 //! [`Log::commit`] and its relatives, which take the lock, look, and write.
 
 use std::{
-    collections::{BTreeMap, hash_map::RandomState},
-    hash::{BuildHasher as _, Hasher as _},
+    borrow::Cow,
+    collections::BTreeMap,
     sync::{MutexGuard, PoisonError},
 };
 
@@ -15,6 +15,7 @@ use crate::{
     format::EncodedPayload,
     issue::validate_id,
     log::{LogCore, to_json},
+    manifest::random,
 };
 
 /// Several changes that are made together or not at all, each under a condition.
@@ -228,14 +229,11 @@ impl Batch {
                 None => validate_id(&step.id)?,
             }
         }
-        let mut events: Vec<IssueEvent> = self
-            .steps
-            .iter()
-            .filter_map(|step| step.event.clone())
-            .collect();
+        let events = self.steps.iter().filter_map(|step| step.event.as_ref());
+        let mut events: Vec<Cow<'_, IssueEvent>> = events.map(Cow::Borrowed).collect();
         let first = events.first_mut().ok_or(InvalidEvent::EmptyBatch)?;
         if self.key.is_some() {
-            first.key.clone_from(&self.key);
+            first.to_mut().key.clone_from(&self.key);
         }
         let payload = match events.as_slice() {
             [event] => EncodedPayload::one(to_json(event)?)?,
@@ -452,44 +450,33 @@ impl LogCore {
         let payload = batch.encode()?;
         // Most of what is new is read before the lock is taken, so that it is not held for long.
         drop(self.fresh_state()?);
-        let mut refusal = None;
-        let receipt = self.locked(|| {
+        let (decision, seq) = self.locked(|| {
             let settled = self.tail_under_lock()?;
             let tail_seq = settled.1.seq;
             let mut state = self.state();
             let store = self.advance(&mut state, tail_seq)?;
-            let seq = match decide(batch, store, self.options.idempotency_records) {
+            let decision = decide(batch, store, self.options.idempotency_records);
+            let seq = match &decision {
                 Decision::Write => self.append_behind(settled, &payload)?,
-                Decision::Repeat(seq) => {
-                    return Ok(Receipt {
-                        seq,
-                        repeated: true,
-                    });
-                }
-                Decision::Refuse(error) => {
-                    refusal = Some(error);
-                    return Ok(Receipt {
-                        seq: tail_seq,
-                        repeated: true,
-                    });
-                }
+                Decision::Repeat(seq) => *seq,
+                Decision::Refuse(_) => tail_seq,
             };
             drop(state);
-            self.sync_in_lock(seq)?;
-            Ok(Receipt {
-                seq,
-                repeated: false,
-            })
+            if matches!(decision, Decision::Write) {
+                self.sync_in_lock(seq)?;
+            }
+            Ok((decision, seq))
         })?;
-        let Some(refusal) = refusal else {
-            self.acknowledge(receipt.seq)?;
-            return Ok(receipt);
+        let repeated = matches!(decision, Decision::Repeat(_));
+        let Decision::Refuse(refusal) = decision else {
+            self.acknowledge(seq)?;
+            return Ok(Receipt { seq, repeated });
         };
         // What the answer tells of must not be lost afterwards.
         let told = match &refusal {
-            Error::VersionMismatch { found, .. } => found.unwrap_or(receipt.seq),
+            Error::VersionMismatch { found, .. } => found.unwrap_or(seq),
             Error::AlreadyExists { version, .. } => *version,
-            _ => receipt.seq,
+            _ => seq,
         };
         match self.acknowledge(told) {
             // Nothing of this batch was written, whatever became of what it met.
@@ -552,8 +539,7 @@ fn id_digits(issues: usize) -> u32 {
 }
 
 fn random_digits(count: u32) -> String {
-    // The keys of a `RandomState` are drawn by the system.
-    let mut draw = RandomState::new().build_hasher().finish();
+    let mut draw = random();
     let digit = |_| {
         let digit = u32::try_from(draw % 36).unwrap_or(0);
         draw /= 36;

@@ -22,7 +22,7 @@ use strand_lock::{FileLock, LockError, lower_thread_priority};
 use crate::{
     Error, IssueEvent, Log, Point, Result, Snapshot, StorageFile,
     folded::Folded,
-    format::{segment_first_seq, snapshot_name, snapshot_seq},
+    format::{segment_first_seq, segment_name, snapshot_name, snapshot_seq},
     log::LogCore,
     manifest::{MANIFEST, Manifest},
     pace::Pace,
@@ -203,12 +203,14 @@ impl LogCore {
     }
 
     /// Removes what a compaction that died has left behind, unless somebody compacts now.
-    pub(crate) fn remove_orphans(&self) -> Result<()> {
+    ///
+    /// `manifest` is as it was a moment ago, which tells whether to look closer.
+    pub(crate) fn remove_orphans(&self, manifest: &Manifest) -> Result<()> {
         let storage = self.options.storage.as_ref();
         let names = storage
             .list(&self.dir)
             .map_err(Error::io("list", &self.dir))?;
-        if surplus(&names, &self.manifest()?, usize::MAX).is_empty() {
+        if surplus(&names, manifest, usize::MAX).is_empty() {
             return Ok(());
         }
         self.alone(|| self.remove_surplus(&self.manifest()?, usize::MAX))
@@ -243,16 +245,16 @@ impl LogCore {
             return Ok(true);
         }
         let mut bytes = 0;
-        for first_seq in segments(storage, &self.dir)? {
-            let path = self.dir.join(crate::format::segment_name(first_seq));
+        let behind = segments(storage, &self.dir)?.into_iter();
+        for first_seq in behind.filter(|first| *first >= live) {
+            let path = self.dir.join(segment_name(first_seq));
             match storage.open(&path, OpenMode::Read) {
-                Ok(file) if first_seq >= live => {
+                // Compacted away in between.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                opened => {
+                    let file = opened.map_err(Error::io("open", &path))?;
                     bytes += file.len_bytes().map_err(Error::io("examine", &path))?;
                 }
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("open", path)(error));
-                }
-                _ => {}
             }
         }
         Ok(records > 0 && bytes >= self.options.compact_after_bytes)

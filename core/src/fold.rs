@@ -15,10 +15,20 @@ pub(crate) enum Effect {
 
 /// The three states that events tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Status {
+pub(crate) enum Status {
     Open,
     Blocked,
     Closed,
+}
+
+impl Status {
+    pub(crate) fn of(status: Option<&str>) -> Self {
+        match status {
+            Some("closed" | "tombstone") => Self::Closed,
+            Some("blocked") => Self::Blocked,
+            _ => Self::Open,
+        }
+    }
 }
 
 /// Decides what `event` does to the issue that it names; `None` is one that is absent or deleted.
@@ -46,11 +56,7 @@ pub(crate) fn fold(now: Option<&Issue>, event: &IssueEvent) -> Effect {
     if let Some(issue) = data {
         return Effect::Put(issue.clone());
     }
-    let status = || match issue.status().as_deref() {
-        Some("closed" | "tombstone") => Status::Closed,
-        Some("blocked") => Status::Blocked,
-        _ => Status::Open,
-    };
+    let status = || Status::of(issue.status().as_deref());
     let now = || rfc3339(*ts);
     let changed: Result<Issue, InvalidEvent> = match op {
         Op::Close if status() != Status::Closed => issue

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use crate::{Dependency, Issue, Store};
+use crate::{Dependency, Issue, Store, fold::Status};
 
 /// Which issues [`Store::list`] answers: those that match all that is given.
 ///
@@ -101,7 +101,7 @@ impl Facts {
     }
 
     fn is_closed(&self) -> bool {
-        matches!(self.status.as_deref(), Some("closed" | "tombstone"))
+        Status::of(self.status.as_deref()) == Status::Closed
     }
 
     fn matches(&self, filter: &Filter) -> bool {

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::{File, OpenOptions},
     io::{self, BufRead, BufWriter, Read as _, Seek, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use serde_json::value::RawValue;
@@ -533,9 +533,4 @@ fn skip_line(input: &mut impl BufRead) -> io::Result<()> {
             return Ok(());
         }
     }
-}
-
-/// Where a file of issues is, for messages.
-pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(Error::io("read", PathBuf::from(path)))
 }

@@ -234,7 +234,7 @@ impl LogCore {
         };
         let mut core = Self {
             dir: dir.to_owned(),
-            store_id: manifest.store,
+            store_id: manifest.store.clone(),
             lock: Arc::clone(&lock),
             hints: RwLock::new(Arc::new(hints)),
             segment: Mutex::default(),
@@ -248,7 +248,7 @@ impl LogCore {
         core.options.hit(Point::BeforeUnlock);
         guard.unlock()?;
         core.recovery = recovered?;
-        core.remove_orphans()?;
+        core.remove_orphans(&manifest)?;
         Ok(core)
     }
 

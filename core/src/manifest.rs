@@ -153,9 +153,12 @@ impl Manifest {
 
 /// 32 random hexadecimal digits.
 pub(crate) fn random_id() -> String {
-    // The keys of a `RandomState` are drawn by the system.
-    let draw = || RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", draw(), draw())
+    format!("{:016x}{:016x}", random(), random())
+}
+
+/// A number that nobody can foresee: the keys of a `RandomState` are drawn by the system.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 /// Log files without the manifest that names them.

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::{
     Error, Issue,
     json::{meaning, same},
-    jsonl::{parse_issue, read_file, replace_atomically},
+    jsonl::{parse_issue, replace_atomically},
     time::parse_rfc3339,
 };
 
@@ -138,7 +138,8 @@ pub fn merge(base: &[u8], ours: &[u8], theirs: &[u8]) -> Result<Merged, MergeErr
 /// # Errors
 /// [`MergeError`]; `ours` is as it was.
 pub fn merge_files(base: &Path, ours: &Path, theirs: &Path) -> Result<Merged, MergeError> {
-    let merged = merge(&read_file(base)?, &read_file(ours)?, &read_file(theirs)?)?;
+    let read = |path: &Path| std::fs::read(path).map_err(Error::io("read", path));
+    let merged = merge(&read(base)?, &read(ours)?, &read(theirs)?)?;
     replace_atomically(ours, |file| file.write_all(merged.text.as_bytes()))?;
     Ok(merged)
 }

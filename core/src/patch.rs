@@ -321,11 +321,11 @@ impl<'de> Deserialize<'de> for Patch {
                 let mut patch = Patch::default();
                 while let Some(name) = map.next_key::<String>()? {
                     match name.as_str() {
-                        "set" => patch.set = owned(map.next_value::<Fields<'de>>()?),
+                        "set" => patch.set = members(&mut map)?,
                         "unset" => patch.unset = map.next_value()?,
-                        "remove" => patch.remove = map.next_value::<Pairs>()?.0,
-                        "add" => patch.add = map.next_value::<Pairs>()?.0,
-                        "append" => patch.append = map.next_value::<Pairs>()?.0,
+                        "remove" => patch.remove = members(&mut map)?,
+                        "add" => patch.add = members(&mut map)?,
+                        "append" => patch.append = members(&mut map)?,
                         _ => patch.extra.push((name, map.next_value()?)),
                     }
                 }
@@ -336,34 +336,11 @@ impl<'de> Deserialize<'de> for Patch {
     }
 }
 
-fn owned(fields: Fields<'_>) -> Vec<(String, Box<RawValue>)> {
-    let fields = fields.0.into_iter();
-    fields
-        .map(|(name, value)| (name.into_owned(), value.to_owned()))
-        .collect()
-}
-
-/// An object of arrays, in its order.
-struct Pairs(Lists);
-
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Pairs;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of arrays")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(Pairs(pairs))
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
+/// The members of an object, in their order.
+fn members<'de, V: Deserialize<'de>, A: MapAccess<'de>>(
+    map: &mut A,
+) -> Result<Vec<(String, V)>, A::Error> {
+    let Fields(members) = map.next_value::<Fields<'de, V>>()?;
+    let owned = |(name, value): (Cow<'de, str>, V)| (name.into_owned(), value);
+    Ok(members.into_iter().map(owned).collect())
 }
