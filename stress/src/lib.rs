@@ -29,6 +29,7 @@ pub mod plan;
 pub mod replay;
 pub mod report;
 pub mod stored;
+pub mod torture;
 pub mod violation;
 pub mod wire;
 

@@ -1,0 +1,55 @@
+//! Torture: the tiers of tests that attack a store, each with a count of what it tried.
+//!
+//! A tier is a function from a [`Budget`] to a [`Tally`]. It tries as much as its time allows, in an order that its seed
+//! decides, and stops at the first few violations.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How much a tier may do.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    /// Decides everything that is drawn. One case can be replayed from it.
+    pub seed: u64,
+    /// About how long the tier may take. What must be exhaustive ignores it.
+    pub time: Duration,
+    /// Leave out what takes long: for each change, where a full run is for each night.
+    pub quick: bool,
+    /// How many threads may work at a time.
+    pub threads: usize,
+    /// The `strand-stress` binary, for tiers that start processes.
+    pub exe: PathBuf,
+}
+
+/// What a tier tried, and what it found.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Tally {
+    /// The tier's short name: `T2`.
+    pub tier: &'static str,
+    /// What a case is: `crash states`.
+    pub unit: &'static str,
+    /// How many were tried.
+    pub cases: u64,
+    /// What else is worth counting, each with its name.
+    pub counts: Vec<(String, u64)>,
+    /// What should not have been. Empty when all is well.
+    pub violations: Vec<Finding>,
+    /// Why nothing was tried, where the tier can't run on this machine.
+    pub skipped: Option<String>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// A violation of what the log promises.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Finding {
+    /// What was wrong, with the whole configuration of the case.
+    pub what: String,
+    /// One command that does it again.
+    pub replay: String,
+    /// Where the store was kept.
+    pub kept: Option<PathBuf>,
+}
+
+/// A tier stops when it has found so many violations: more of the same would only hide them.
+pub const FINDINGS_MAX: usize = 5;
