@@ -8,14 +8,14 @@ use std::{
 };
 
 use crate::{
-    Error, InvalidEvent, Issue, IssueEvent, Log, Outcome, Patch, Payload, Receipt, Result, Store,
+    Error, Host, InvalidEvent, Issue, IssueEvent, Log, Outcome, Patch, Payload, Receipt, Result,
+    Store,
     event::validate_key,
     fold::{Effect, fold},
     folded::Folded,
     format::EncodedPayload,
     issue::validate_id,
     log::{LogCore, to_json},
-    manifest::random,
 };
 
 /// Several changes that are made together or not at all, each under a condition.
@@ -397,7 +397,7 @@ impl Log<IssueEvent> {
         const ATTEMPTS: u32 = 100;
         let mut attempts = 0;
         loop {
-            let id = self.look(|store| draw_id(prefix, store))?;
+            let id = self.look(|store| draw_id(prefix, store, self.core.host()))?;
             attempts += 1;
             match self.create(make(&id), ts) {
                 Err(Error::AlreadyExists { .. }) if attempts < ATTEMPTS => {}
@@ -517,10 +517,10 @@ impl LogCore {
 }
 
 /// An id that nobody has in this state.
-fn draw_id(prefix: &str, store: &Store) -> String {
+fn draw_id(prefix: &str, store: &Store, host: &dyn Host) -> String {
     let digits = id_digits(store.len());
     loop {
-        let id = format!("{prefix}-{}", random_digits(digits));
+        let id = format!("{prefix}-{}", random_digits(digits, host.random()));
         if store.version(&id).is_none() {
             return id;
         }
@@ -538,8 +538,7 @@ fn id_digits(issues: usize) -> u32 {
         .unwrap_or(DIGITS_MAX)
 }
 
-fn random_digits(count: u32) -> String {
-    let mut draw = random();
+fn random_digits(count: u32, mut draw: u64) -> String {
     let digit = |_| {
         let digit = u32::try_from(draw % 36).unwrap_or(0);
         draw /= 36;
@@ -557,7 +556,7 @@ mod tests {
         assert_eq!([0, 700, 26_000, 900_000].map(id_digits), [3, 3, 4, 5]);
         assert_eq!(id_digits(usize::MAX), 12);
         for digits in 3..=12 {
-            assert_eq!(random_digits(digits).len(), digits as usize);
+            assert_eq!(random_digits(digits, u64::MAX).len(), digits as usize);
         }
     }
 }

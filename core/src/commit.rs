@@ -20,7 +20,7 @@ use std::{
 };
 
 use crate::{
-    Error, Point, Result,
+    Error, Host, Point, Result,
     hints::{Hints, Round},
     log::LogCore,
 };
@@ -44,7 +44,7 @@ impl LogCore {
     /// Sets `counted_on` while this thread is the one who stayed awake to lead the next round.
     fn follow_or_lead(&self, seq: u64, counted_on: &mut bool) -> Result<()> {
         let mut hints = self.hints();
-        let mut watch = Watch::new();
+        let mut watch = Watch::new(self.host().now());
         loop {
             if hints.check().is_err() {
                 hints = self.mend()?;
@@ -70,7 +70,7 @@ impl LogCore {
             let leader = hints.leader();
             let patience =
                 PATIENCE_MIN.max(Duration::from_micros(hints.sync_us()) * PATIENCE_IN_SYNCS);
-            let left = watch.left(leader, committed, patience);
+            let left = watch.left(leader, committed, patience, self.host().now());
             if leader == 0 || left.is_zero() {
                 let token = new_token();
                 if hints.take_lead(leader, token) {
@@ -94,7 +94,7 @@ impl LogCore {
                 // One of those who wait for the next round stays awake, so that the disk is never idle
                 // for as long as it takes to wake a process.
                 if !round.covers(seq) && hints.volunteer(round) {
-                    *counted_on = stay_awake(&hints, leader);
+                    *counted_on = stay_awake(self.host(), &hints, leader);
                     if !*counted_on {
                         hints.withdraw();
                     }
@@ -110,7 +110,7 @@ impl LogCore {
         self.options.hit(Point::LeaderElected);
         // Whoever can run on this processor and has just been woken, appends first and shares this sync.
         // Not a delay: with nobody to give way to, it returns at once.
-        std::thread::yield_now();
+        self.host().give_way();
         let Some((segment, through)) = hints.sync_target() else {
             self.mend()?;
             return Ok(None);
@@ -129,10 +129,10 @@ impl LogCore {
         let file = self.segment(segment)?.file;
         let round = hints.begin_round(through);
         self.options.hit(Point::BeforeSync);
-        let started = Instant::now();
+        let started = self.host().now();
         let synced = hints.poison_unless_synced(through, file.sync_data());
         synced.map_err(|error| unknown(seq, &error))?;
-        let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let us = u64::try_from((self.host().now() - started).as_micros()).unwrap_or(u64::MAX);
         self.options.hit(Point::AfterSync);
         hints.commit(through);
         hints.note_sync_us(us);
@@ -164,14 +164,14 @@ fn unknown(seq: u64, error: &std::io::Error) -> Error {
 /// Waits for the end of a leader's work without sleeping, but giving way to whoever has work to do;
 /// false when that takes longer than two syncs of a fast disk. On a slow one, waking costs nothing in
 /// comparison.
-fn stay_awake(hints: &Hints, leader: u64) -> bool {
+fn stay_awake(host: &dyn Host, hints: &Hints, leader: u64) -> bool {
     let most = Duration::from_micros(2 * hints.sync_us().clamp(50, 500));
-    let started = Instant::now();
-    while started.elapsed() < most {
+    let started = host.now();
+    while host.now() - started < most {
         if hints.leader() != leader {
             return true;
         }
-        std::thread::yield_now();
+        host.give_way();
     }
     false
 }
@@ -191,23 +191,23 @@ struct Watch {
 }
 
 impl Watch {
-    fn new() -> Self {
+    fn new(now: Instant) -> Self {
         Self {
             leader: 0,
             committed: 0,
-            since: Instant::now(),
+            since: now,
         }
     }
 
     /// What is left of `patience` with a leader that has not moved the watermark.
-    fn left(&mut self, leader: u64, committed: u64, patience: Duration) -> Duration {
+    fn left(&mut self, leader: u64, committed: u64, patience: Duration, now: Instant) -> Duration {
         if (self.leader, self.committed) != (leader, committed) {
             *self = Self {
                 leader,
                 committed,
-                since: Instant::now(),
+                since: now,
             };
         }
-        patience.saturating_sub(self.since.elapsed())
+        patience.saturating_sub(now - self.since)
     }
 }

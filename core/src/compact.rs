@@ -13,11 +13,10 @@
 use std::{
     collections::BTreeSet,
     path::Path,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use strand_lock::{FileLock, LockError, lower_thread_priority};
+use strand_lock::{LockError, lower_thread_priority};
 
 use crate::{
     Error, IssueEvent, Log, Point, Result, Snapshot, StorageFile,
@@ -110,14 +109,14 @@ impl Log<IssueEvent> {
 
 impl LogCore {
     fn compact(&self) -> Result<Compacted> {
-        let started = Instant::now();
+        let started = self.host().now();
         let done = self.alone(|| self.compact_alone(started))?;
         Ok(done.unwrap_or(Compacted::AlreadyRunning))
     }
 
     /// Does `work` while holding `compact.lock`; `None` when somebody else holds it.
     fn alone<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
-        let lock = Arc::new(FileLock::open(self.dir.join(COMPACT_LOCK))?);
+        let lock = self.host().open_lock(&self.dir.join(COMPACT_LOCK))?;
         let guard = match lock.try_lock() {
             Err(LockError::Contended { .. }) => return Ok(None),
             locked => locked?,
@@ -132,12 +131,12 @@ impl LogCore {
         let old = self.manifest()?;
         // Most is made durable before the lock is taken, so that it is not held for long.
         self.sync_to(self.hints().tail_seq().unwrap_or(0))?;
-        let mut held = Instant::now();
+        let mut held = self.host().now();
         let through = self.locked(|| {
-            held = Instant::now();
+            held = self.host().now();
             self.rotate_locked()
         })?;
-        let lock_held = held.elapsed();
+        let lock_held = self.host().now() - held;
         self.options.hit(Point::CompactionRotated);
         if through < old.first_seq {
             self.remove_surplus(&old, self.options.backup_snapshots)?;
@@ -156,7 +155,7 @@ impl LogCore {
         })?;
         Ok(Compacted::Done(Compaction {
             lock_held,
-            elapsed: started.elapsed(),
+            elapsed: self.host().now() - started,
             ..done
         }))
     }
@@ -172,7 +171,9 @@ impl LogCore {
             return Err(Error::io("read", &self.dir)(gone));
         };
         store.forget_keys_before(through.saturating_sub(self.options.idempotency_records));
-        store.forget_tombstones_before(now_ms().saturating_sub_unsigned(self.options.tombstone_ms));
+        let now_ms = self.host().unix_ms();
+        let oldest_ms = now_ms.saturating_sub_unsigned(self.options.tombstone_ms);
+        store.forget_tombstones_before(oldest_ms);
 
         let mut mark = None;
         let write = |file: &dyn StorageFile, path: &Path| {
@@ -282,13 +283,6 @@ fn surplus(names: &[String], manifest: &Manifest, backups: usize) -> Vec<String>
     names.iter().filter(is_surplus).cloned().collect()
 }
 
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,7 +315,7 @@ mod tests {
             bytes: 1,
             crc: 2,
         };
-        let manifest = Manifest::new().compacted(mark);
+        let manifest = Manifest::new(&crate::ThisMachine).compacted(mark);
         let orphans = [
             "MANIFEST.new",
             "snapshot-00000000000000000011.jsonl",
@@ -334,7 +328,7 @@ mod tests {
         assert!(with_one_backup.contains(&"snapshot-00000000000000000004.jsonl".to_owned()));
         assert_eq!(with_one_backup.len(), orphans.len() + 1);
         assert_eq!(surplus(&names, &manifest, 0).len(), orphans.len() + 2);
-        let never_compacted = surplus(&names, &Manifest::new(), usize::MAX);
+        let never_compacted = surplus(&names, &Manifest::new(&crate::ThisMachine), usize::MAX);
         assert_eq!(never_compacted.len(), 6, "{never_compacted:?}");
     }
 }

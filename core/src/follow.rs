@@ -65,7 +65,7 @@ impl<P: Payload> Follower<P> {
             if let Some(record) = self.try_next()? {
                 return Ok(Some(record));
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(self.watermark.host().now());
             if left.is_zero() {
                 return Ok(None);
             }

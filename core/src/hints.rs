@@ -7,14 +7,13 @@
 
 use std::{
     path::Path,
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
-use strand_lock::{PageError, SharedPage, SharedPageReader};
+use strand_lock::PageError;
+
+use crate::{Host, Page, PageView};
 
 pub(crate) const SHM: &str = "shm";
 
@@ -137,7 +136,8 @@ fn digest(text: &str) -> u64 {
 
 #[derive(Debug)]
 pub(crate) struct Hints {
-    words: Words,
+    page: Box<dyn Page>,
+    shared: bool,
     /// What the page must say to be believed; see [`Origin`].
     identity: u64,
     store: u64,
@@ -153,79 +153,96 @@ pub(crate) struct Origin<'a> {
 const LAYOUT: u64 = 1;
 
 impl Origin<'_> {
-    fn identity(self, (device, inode): (u64, u64)) -> u64 {
-        static BOOT: OnceLock<String> = OnceLock::new();
-        let boot = BOOT.get_or_init(strand_lock::boot_id);
+    fn identity(self, host: &dyn Host, (device, inode): (u64, u64)) -> u64 {
+        let boot = host.boot_id();
         digest(&format!("{LAYOUT} {} {boot} {device} {inode}", self.store))
     }
 }
 
+/// A page that no other process sees.
 #[derive(Debug)]
-enum Words {
-    Shared(SharedPage),
-    Private(Box<PrivateWords>),
-}
-
-#[derive(Debug)]
-struct PrivateWords {
+struct PrivatePage {
     wide: [AtomicU64; word::ALL],
     narrow: [AtomicU32; wait::ALL],
 }
 
+impl Page for PrivatePage {
+    fn u64(&self, index: usize) -> &AtomicU64 {
+        self.wide
+            .get(index)
+            .unwrap_or_else(|| unreachable!("indices are constants"))
+    }
+
+    fn u32(&self, index: usize) -> &AtomicU32 {
+        self.narrow
+            .get(index)
+            .unwrap_or_else(|| unreachable!("indices are constants"))
+    }
+
+    fn wait(&self, _index: usize, _expected: u32, timeout: Duration) {
+        std::thread::sleep(timeout.min(Duration::from_micros(100)));
+    }
+
+    fn wake_one(&self, _index: usize) {}
+
+    fn wake_all(&self, _index: usize) {}
+
+    fn check(&self) -> Result<(), PageError> {
+        Ok(())
+    }
+
+    fn identity(&self) -> Result<(u64, u64), PageError> {
+        Ok((0, 0))
+    }
+}
+
 impl Hints {
     /// Maps the page of the store in `dir`.
-    pub(crate) fn shared(dir: &Path, origin: Origin<'_>) -> Result<Self, PageError> {
-        let page = SharedPage::open(dir.join(SHM))?;
-        let identity = origin.identity(page.identity()?);
+    pub(crate) fn shared(
+        host: &dyn Host,
+        dir: &Path,
+        origin: Origin<'_>,
+    ) -> Result<Self, PageError> {
+        Self::on(host.open_page(&dir.join(SHM))?, true, host, origin)
+    }
+
+    /// Hints that no other process sees.
+    pub(crate) fn private(host: &dyn Host, origin: Origin<'_>) -> Result<Self, PageError> {
+        let wide = std::array::from_fn(|_| AtomicU64::new(0));
+        let narrow = std::array::from_fn(|_| AtomicU32::new(0));
+        Self::on(Box::new(PrivatePage { wide, narrow }), false, host, origin)
+    }
+
+    fn on(
+        page: Box<dyn Page>,
+        shared: bool,
+        host: &dyn Host,
+        origin: Origin<'_>,
+    ) -> Result<Self, PageError> {
+        let identity = origin.identity(host, page.identity()?);
         Ok(Self {
-            words: Words::Shared(page),
+            page,
+            shared,
             identity,
             store: digest(origin.store),
         })
     }
 
-    /// Hints that no other process sees.
-    pub(crate) fn private(origin: Origin<'_>) -> Self {
-        let wide = std::array::from_fn(|_| AtomicU64::new(0));
-        let narrow = std::array::from_fn(|_| AtomicU32::new(0));
-        let words = Words::Private(Box::new(PrivateWords { wide, narrow }));
-        Self {
-            words,
-            identity: origin.identity((0, 0)),
-            store: digest(origin.store),
-        }
-    }
-
     pub(crate) fn is_shared(&self) -> bool {
-        matches!(self.words, Words::Shared(_))
+        self.shared
     }
 
     /// Tells whether the page can still be touched. Costs a system call when it is shared.
     pub(crate) fn check(&self) -> Result<(), PageError> {
-        match &self.words {
-            Words::Shared(page) => page.check(),
-            Words::Private(_) => Ok(()),
-        }
+        self.page.check()
     }
 
     fn wide(&self, index: usize) -> &AtomicU64 {
-        match &self.words {
-            Words::Shared(page) => page.u64(index),
-            Words::Private(words) => words
-                .wide
-                .get(index)
-                .unwrap_or_else(|| unreachable!("indices are constants")),
-        }
+        self.page.u64(index)
     }
 
     fn narrow(&self, index: usize) -> &AtomicU32 {
-        match &self.words {
-            Words::Shared(page) => page.u32(index),
-            Words::Private(words) => words
-                .narrow
-                .get(index)
-                .unwrap_or_else(|| unreachable!("indices are constants")),
-        }
+        self.page.u32(index)
     }
 
     fn get(&self, index: usize) -> Option<u64> {
@@ -428,10 +445,7 @@ impl Hints {
             return;
         };
         self.narrow(*sleepers).store(1, Ordering::SeqCst);
-        match &self.words {
-            Words::Shared(page) => page.wait(*word, *rung, time),
-            Words::Private(_) => std::thread::sleep(time.min(Duration::from_micros(100))),
-        }
+        self.page.wait(*word, *rung, time);
     }
 
     /// Ends a round: wakes one who waits for the next, so that it leads that, unless somebody stayed
@@ -455,9 +469,7 @@ impl Hints {
     fn ring_for_followers(&self) {
         self.narrow(wait::FOLLOWERS_BELL)
             .fetch_add(1, Ordering::SeqCst);
-        if let Words::Shared(page) = &self.words {
-            page.wake_all(wait::FOLLOWERS_BELL);
-        }
+        self.page.wake_all(wait::FOLLOWERS_BELL);
     }
 
     /// The mark of sleepers is taken back *before* the bell rings: who sets it later has heard the
@@ -470,10 +482,8 @@ impl Hints {
         self.narrow(*word).fetch_add(1, Ordering::SeqCst);
         // Set since: by one who sleeps on the old count, or by one who will find the new one.
         let sleeps = self.narrow(*sleepers).load(Ordering::SeqCst) != 0;
-        if (slept || sleeps)
-            && let Words::Shared(page) = &self.words
-        {
-            page.wake_all(*word);
+        if slept || sleeps {
+            self.page.wake_all(*word);
         }
     }
 
@@ -483,10 +493,8 @@ impl Hints {
             return;
         };
         self.narrow(*word).fetch_add(1, Ordering::SeqCst);
-        if self.narrow(*sleepers).load(Ordering::SeqCst) != 0
-            && let Words::Shared(page) = &self.words
-        {
-            page.wake_one(*word);
+        if self.narrow(*sleepers).load(Ordering::SeqCst) != 0 {
+            self.page.wake_one(*word);
         }
     }
 }
@@ -494,15 +502,15 @@ impl Hints {
 /// The watermark as a reader sees it: without the lock, and without writing.
 #[derive(Debug)]
 pub(crate) struct CommittedView {
-    page: SharedPageReader,
+    page: Box<dyn PageView>,
     identity: u64,
 }
 
 impl CommittedView {
     /// `None` when there are no hints, or none that can be trusted.
-    pub(crate) fn open(dir: &Path, origin: Origin<'_>) -> Option<Self> {
-        let page = SharedPageReader::open(dir.join(SHM)).ok()?;
-        let identity = origin.identity(page.identity().ok()?);
+    pub(crate) fn open(host: &dyn Host, dir: &Path, origin: Origin<'_>) -> Option<Self> {
+        let page = host.open_page_to_read(&dir.join(SHM)).ok()?;
+        let identity = origin.identity(host, page.identity().ok()?);
         Some(Self { page, identity })
     }
 

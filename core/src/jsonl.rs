@@ -91,7 +91,10 @@ pub(crate) fn replace_atomically(
     };
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.new", crate::manifest::random_id()));
+    name.push(format!(
+        ".{}.new",
+        crate::manifest::random_id(&crate::ThisMachine)
+    ));
     let new = dir.join(name);
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;

@@ -34,6 +34,7 @@ mod folded;
 mod follow;
 mod format;
 mod hints;
+mod host;
 mod index;
 mod issue;
 mod json;
@@ -65,6 +66,7 @@ pub use error::{CorruptReason, Error, InvalidEvent, Outcome, Result};
 pub use event::{IssueEvent, KEY_BYTES_MAX, Op};
 pub use follow::Follower;
 pub use format::{FORMAT_VERSION, RECORD_BYTES_MAX, SEQ_MAX};
+pub use host::{HeldLock, Host, Page, PageView, StoreLock, ThisMachine};
 pub use index::Filter;
 pub use issue::{Dependency, ID_BYTES_MAX, Issue, TITLE_BYTES_MAX};
 pub use jsonl::{
@@ -83,7 +85,7 @@ pub use recovery::Recovery;
 pub use snapshot::Snapshot;
 pub use storage::{Disk, OpenMode, Storage, StorageFile};
 pub use store::Store;
-pub use strand_lock::{Filesystem, FilesystemKind, Holder, LockError};
+pub use strand_lock::{Counters, Filesystem, FilesystemKind, Holder, LockError, PageError};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -3,14 +3,13 @@ use std::{
     marker::PhantomData,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::AtomicU64},
-    time::Instant,
 };
 
-use strand_lock::{FileLock, FilesystemKind, LockError, filesystem_of};
+use strand_lock::{FilesystemKind, LockError};
 
 use crate::{
-    Durability, Error, InvalidEvent, IssueEvent, Options, Outcome, Payload, Point, Records, Result,
-    StorageFile,
+    Durability, Error, Host, InvalidEvent, IssueEvent, Options, Outcome, Payload, Point, Records,
+    Result, StorageFile, StoreLock,
     folded::Folded,
     format::{EncodedPayload, segment_name},
     hints::{Hints, Origin},
@@ -180,7 +179,7 @@ pub(crate) struct LogCore {
     pub(crate) options: Options,
     /// Tells this store from others; see [`Manifest::store`].
     pub(crate) store_id: String,
-    pub(crate) lock: Arc<FileLock>,
+    pub(crate) lock: Arc<dyn StoreLock>,
     /// Replaced when the page's file was cut short or deleted.
     hints: RwLock<Arc<Hints>>,
     segment: Mutex<Option<Segment>>,
@@ -216,22 +215,25 @@ impl Segment {
 
 impl LogCore {
     fn open(dir: &Path, options: Options) -> Result<Self> {
-        require_directory(dir)?;
+        require_directory(options.storage.as_ref(), dir)?;
         let shared = memory_can_be_shared(dir, &options)?;
         let storage = options.storage.as_ref();
+        let host = storage.host();
         // Refuse a newer store before anything is created in its directory.
         Manifest::read(storage, dir)?;
-        let lock = Arc::new(FileLock::open(dir.join("lock")).map_err(not_writable)?);
-        let guard = lock.lock_until(Instant::now() + options.lock_timeout)?;
+        let lock = host.open_lock(&dir.join("lock")).map_err(not_writable)?;
+        let lock: Arc<dyn StoreLock> = lock.into();
+        let guard = lock.lock_until(host.now() + options.lock_timeout)?;
         let manifest = match Manifest::read(storage, dir)? {
             Some(manifest) => manifest,
             None => create_store(dir, &options)?,
         };
         let hints = if shared {
-            Hints::shared(dir, manifest.origin()).map_err(page_error)?
+            Hints::shared(host, dir, manifest.origin())
         } else {
-            Hints::private(manifest.origin())
+            Hints::private(host, manifest.origin())
         };
+        let hints = hints.map_err(page_error)?;
         let mut core = Self {
             dir: dir.to_owned(),
             store_id: manifest.store.clone(),
@@ -284,7 +286,7 @@ impl LogCore {
 
     /// Does `work` while holding the lock.
     pub(crate) fn locked<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let deadline = Instant::now() + self.options.lock_timeout;
+        let deadline = self.host().now() + self.options.lock_timeout;
         let guard = self.lock.lock_until(deadline)?;
         self.options.hit(Point::LockHeld);
         let done = work();
@@ -333,6 +335,10 @@ impl LogCore {
         Manifest::required(self.options.storage.as_ref(), &self.dir)
     }
 
+    pub(crate) fn host(&self) -> &dyn Host {
+        self.options.storage.host()
+    }
+
     fn origin(&self) -> Origin<'_> {
         Origin {
             store: &self.store_id,
@@ -345,7 +351,8 @@ impl LogCore {
 
     /// Opens the page anew, after its file was cut short or deleted.
     pub(crate) fn reopen_hints(&self) -> Result<Arc<Hints>> {
-        let hints = Arc::new(Hints::shared(&self.dir, self.origin()).map_err(page_error)?);
+        let hints = Hints::shared(self.host(), &self.dir, self.origin());
+        let hints = Arc::new(hints.map_err(page_error)?);
         *self.hints.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&hints);
         Ok(hints)
     }
@@ -391,7 +398,11 @@ impl LogCore {
 }
 
 fn memory_can_be_shared(dir: &Path, options: &Options) -> Result<bool> {
-    let filesystem = filesystem_of(dir).map_err(Error::io("examine", dir))?;
+    let filesystem = options
+        .storage
+        .host()
+        .filesystem(dir)
+        .map_err(Error::io("examine", dir))?;
     shares_memory(filesystem.kind, options).ok_or_else(|| Error::UnsafeFilesystem {
         path: dir.to_owned(),
         filesystem,
@@ -409,7 +420,7 @@ fn shares_memory(kind: FilesystemKind, options: &Options) -> Option<bool> {
 /// Makes `dir` a store. The caller holds the lock. Dying in here leaves an empty segment at the most.
 fn create_store(dir: &Path, options: &Options) -> Result<Manifest> {
     let storage = options.storage.as_ref();
-    let manifest = Manifest::new();
+    let manifest = Manifest::new(storage.host());
     let path = dir.join(segment_name(manifest.first_seq));
     match segments(storage, dir)?.as_slice() {
         [] => drop(

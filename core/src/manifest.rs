@@ -1,8 +1,6 @@
 //! The file that says which files make up the store. Replaced as a whole, by rename.
 
 use std::{
-    collections::hash_map::RandomState,
-    hash::{BuildHasher as _, Hasher as _},
     io,
     path::{Path, PathBuf},
 };
@@ -10,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CorruptReason, Error, Result,
+    CorruptReason, Error, Host, Result,
     format::{FORMAT_VERSION, SEQ_MAX, checked, put_checksum},
     hints::Origin,
     storage::{OpenMode, Storage, StorageFile, read_full, replace_file, write_full},
@@ -51,10 +49,10 @@ struct AnyVersion {
 }
 
 impl Manifest {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(host: &dyn Host) -> Self {
         Self {
             format: FORMAT_VERSION,
-            store: random_id(),
+            store: random_id(host),
             first_seq: 1,
             snapshot: None,
         }
@@ -152,13 +150,8 @@ impl Manifest {
 }
 
 /// 32 random hexadecimal digits.
-pub(crate) fn random_id() -> String {
-    format!("{:016x}{:016x}", random(), random())
-}
-
-/// A number that nobody can foresee: the keys of a `RandomState` are drawn by the system.
-pub(crate) fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
+pub(crate) fn random_id(host: &dyn Host) -> String {
+    format!("{:016x}{:016x}", host.random(), host.random())
 }
 
 /// Log files without the manifest that names them.

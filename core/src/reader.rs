@@ -51,8 +51,12 @@ impl<P: Payload> Reader<P> {
         Self::open_in(Arc::new(Disk), dir.as_ref())
     }
 
-    fn open_in(storage: Arc<dyn Storage>, dir: &Path) -> Result<Self> {
-        let watermark = open_watermark(storage.as_ref(), dir)?;
+    /// As [`Reader::open`], where the files are in `storage`; for tests.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn open_in(storage: Arc<dyn Storage>, dir: &Path) -> Result<Self> {
+        let watermark = open_watermark(&storage, dir)?;
         Ok(Self {
             storage,
             dir: dir.to_owned(),
@@ -128,21 +132,21 @@ impl<P: Payload> Reader<P> {
 }
 
 /// Makes sure that there is a store in `dir`.
-pub(crate) fn open_watermark(storage: &dyn Storage, dir: &Path) -> Result<Watermark> {
-    require_directory(dir)?;
-    match Manifest::read(storage, dir)? {
-        Some(manifest) => Ok(Watermark::open(dir, &manifest.store)),
-        None if segments(storage, dir)?.is_empty() => Err(Error::NoStore {
+pub(crate) fn open_watermark(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Watermark> {
+    require_directory(storage.as_ref(), dir)?;
+    match Manifest::read(storage.as_ref(), dir)? {
+        Some(manifest) => Ok(Watermark::open(storage, dir, &manifest.store)),
+        None if segments(storage.as_ref(), dir)?.is_empty() => Err(Error::NoStore {
             path: dir.to_owned(),
         }),
         None => Err(manifest_missing(dir)),
     }
 }
 
-pub(crate) fn require_directory(dir: &Path) -> Result<()> {
-    match dir.metadata() {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(Error::NotADirectory {
+pub(crate) fn require_directory(storage: &dyn Storage, dir: &Path) -> Result<()> {
+    match storage.is_dir(dir) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::NotADirectory {
             path: dir.to_owned(),
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::MissingDirectory {

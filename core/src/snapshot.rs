@@ -39,8 +39,12 @@ impl Snapshot {
         Self::open_in(&(Arc::new(Disk) as Arc<dyn Storage>), dir.as_ref())
     }
 
-    pub(crate) fn open_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self> {
-        let mut watermark = open_watermark(storage.as_ref(), dir)?;
+    /// As [`Snapshot::open`], where the files are in `storage`; for tests.
+    ///
+    /// # Errors
+    /// As [`Snapshot::open`].
+    pub fn open_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self> {
+        let mut watermark = open_watermark(storage, dir)?;
         let folded = Folded::load(storage, dir, || watermark.end())?;
         Ok(Self { folded, watermark })
     }

@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use crate::{Error, Result};
+use crate::{Error, Host, Result, ThisMachine};
 
 /// How [`Storage::open`] opens a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,6 +35,13 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// # Errors
     /// The system's.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Whether `path` is a directory.
+    ///
+    /// # Errors
+    /// The system's: `NotFound` when nothing is there.
+    fn is_dir(&self, path: &Path) -> io::Result<bool> {
+        Ok(path.metadata()?.is_dir())
+    }
     /// Creates a directory, unless it exists.
     ///
     /// # Errors
@@ -55,6 +62,10 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// # Errors
     /// The system's.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// The machine that these files are on.
+    fn host(&self) -> &dyn Host {
+        &ThisMachine
+    }
 }
 
 /// An open file of a [`Storage`].

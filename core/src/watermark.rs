@@ -2,10 +2,11 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use crate::{hints::CommittedView, hints::Origin, records::End};
+use crate::{Host, Storage, hints::CommittedView, hints::Origin, records::End};
 
 /// How long a follower sleeps where nobody can wake it.
 const POLL: Duration = Duration::from_millis(20);
@@ -15,14 +16,16 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// The watermark in the store's volatile hints, looked for anew where it was not to be had.
 #[derive(Debug)]
 pub(crate) struct Watermark {
+    storage: Arc<dyn Storage>,
     dir: PathBuf,
     store: String,
     view: Option<CommittedView>,
 }
 
 impl Watermark {
-    pub(crate) fn open(dir: &Path, store: &str) -> Self {
+    pub(crate) fn open(storage: &Arc<dyn Storage>, dir: &Path, store: &str) -> Self {
         Self {
+            storage: Arc::clone(storage),
             dir: dir.to_owned(),
             store: store.to_owned(),
             view: None,
@@ -31,7 +34,11 @@ impl Watermark {
 
     /// Another one for the same store.
     pub(crate) fn again(&self) -> Self {
-        Self::open(&self.dir, &self.store)
+        Self::open(&self.storage, &self.dir, &self.store)
+    }
+
+    pub(crate) fn host(&self) -> &dyn Host {
+        self.storage.host()
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -45,7 +52,7 @@ impl Watermark {
             return committed;
         }
         let origin = Origin { store: &self.store };
-        self.view = CommittedView::open(&self.dir, origin);
+        self.view = CommittedView::open(self.host(), &self.dir, origin);
         self.view.as_ref().and_then(CommittedView::committed)
     }
 
@@ -64,7 +71,7 @@ impl Watermark {
     pub(crate) fn sleep(&self, rung: Option<u32>, time: Duration) {
         match (&self.view, rung) {
             (Some(view), Some(rung)) => view.sleep(rung, time.min(SLEEP_MAX)),
-            _ => std::thread::sleep(time.min(POLL)),
+            _ => self.host().sleep(time.min(POLL)),
         }
     }
 }

@@ -12,6 +12,15 @@ pub struct Filesystem {
     pub name: String,
 }
 
+impl Filesystem {
+    /// Describes a filesystem, as [`filesystem_of`] does.
+    #[must_use]
+    pub fn new(kind: FilesystemKind, name: impl Into<String>) -> Self {
+        let name = name.into();
+        Self { kind, name }
+    }
+}
+
 /// Whether a filesystem can carry locks and shared pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

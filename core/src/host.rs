@@ -1,0 +1,240 @@
+//! What a store needs of the machine beside its files, as traits, so that a simulation can stand in for it.
+
+use std::{
+    collections::hash_map::RandomState,
+    fmt,
+    hash::{BuildHasher as _, Hasher as _},
+    io,
+    path::Path,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, AtomicU64},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use strand_lock::{
+    Counters, ExclusiveGuard, FileLock, Filesystem, LockError, PageError, SharedPage,
+    SharedPageReader, filesystem_of,
+};
+
+/// The machine that a store is on: locks, shared memory, time and chance. [`ThisMachine`] is the real one.
+///
+/// Every method is the real thing unless it is replaced.
+pub trait Host: fmt::Debug + Send + Sync {
+    /// Opens the lock file at `path`; creates it when missing.
+    ///
+    /// # Errors
+    /// As [`FileLock::open`].
+    fn open_lock(&self, path: &Path) -> Result<Box<dyn StoreLock>, LockError> {
+        Ok(Box::new(FileLock::open(path)?))
+    }
+
+    /// Opens the shared page at `path`; creates it when missing.
+    ///
+    /// # Errors
+    /// As [`SharedPage::open`].
+    fn open_page(&self, path: &Path) -> Result<Box<dyn Page>, PageError> {
+        Ok(Box::new(SharedPage::open(path)?))
+    }
+
+    /// Opens the shared page at `path` to look at it.
+    ///
+    /// # Errors
+    /// As [`SharedPageReader::open`].
+    fn open_page_to_read(&self, path: &Path) -> Result<Box<dyn PageView>, PageError> {
+        Ok(Box::new(SharedPageReader::open(path)?))
+    }
+
+    /// The filesystem that `dir` is on.
+    ///
+    /// # Errors
+    /// The system's.
+    fn filesystem(&self, dir: &Path) -> io::Result<Filesystem> {
+        filesystem_of(dir)
+    }
+
+    /// Changes with each start of the machine.
+    fn boot_id(&self) -> String {
+        static BOOT: OnceLock<String> = OnceLock::new();
+        BOOT.get_or_init(strand_lock::boot_id).clone()
+    }
+
+    /// The time that deadlines are measured by.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// The time of day, in milliseconds since 1970.
+    fn unix_ms(&self) -> i64 {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(0, |since| {
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })
+    }
+
+    /// Lets others run first, if there are any.
+    fn give_way(&self) {
+        std::thread::yield_now();
+    }
+
+    /// Sleeps.
+    fn sleep(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
+    /// A number that nobody can foresee.
+    fn random(&self) -> u64 {
+        // Its keys are drawn by the system.
+        RandomState::new().build_hasher().finish()
+    }
+}
+
+/// The real machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ThisMachine;
+
+impl Host for ThisMachine {}
+
+/// A lock on a file, as [`FileLock`].
+pub trait StoreLock: fmt::Debug + Send + Sync {
+    /// As [`FileLock::lock_until`].
+    ///
+    /// # Errors
+    /// As there.
+    fn lock_until(&self, deadline: Instant) -> Result<Box<dyn HeldLock + '_>, LockError>;
+
+    /// As [`FileLock::try_lock`].
+    ///
+    /// # Errors
+    /// As there.
+    fn try_lock(&self) -> Result<Box<dyn HeldLock + '_>, LockError>;
+
+    /// As [`FileLock::counters`].
+    fn counters(&self) -> Counters;
+}
+
+/// A lock that is held until this is dropped.
+pub trait HeldLock {
+    /// As [`ExclusiveGuard::unlock`].
+    ///
+    /// # Errors
+    /// As there.
+    fn unlock(self: Box<Self>) -> Result<(), LockError>;
+}
+
+impl StoreLock for FileLock {
+    fn lock_until(&self, deadline: Instant) -> Result<Box<dyn HeldLock + '_>, LockError> {
+        Ok(Box::new(FileLock::lock_until(self, deadline)?))
+    }
+
+    fn try_lock(&self) -> Result<Box<dyn HeldLock + '_>, LockError> {
+        Ok(Box::new(FileLock::try_lock(self)?))
+    }
+
+    fn counters(&self) -> Counters {
+        FileLock::counters(self)
+    }
+}
+
+impl HeldLock for ExclusiveGuard<'_> {
+    fn unlock(self: Box<Self>) -> Result<(), LockError> {
+        ExclusiveGuard::unlock(*self)
+    }
+}
+
+/// A page of words that processes share, as [`SharedPage`].
+pub trait Page: fmt::Debug + Send + Sync {
+    /// As [`SharedPage::u64`].
+    fn u64(&self, index: usize) -> &AtomicU64;
+    /// As [`SharedPage::u32`].
+    fn u32(&self, index: usize) -> &AtomicU32;
+    /// As [`SharedPage::wait`].
+    fn wait(&self, index: usize, expected: u32, timeout: Duration);
+    /// As [`SharedPage::wake_one`].
+    fn wake_one(&self, index: usize);
+    /// As [`SharedPage::wake_all`].
+    fn wake_all(&self, index: usize);
+    /// As [`SharedPage::check`].
+    ///
+    /// # Errors
+    /// As there.
+    fn check(&self) -> Result<(), PageError>;
+    /// As [`SharedPage::identity`].
+    ///
+    /// # Errors
+    /// As there.
+    fn identity(&self) -> Result<(u64, u64), PageError>;
+}
+
+impl Page for SharedPage {
+    fn u64(&self, index: usize) -> &AtomicU64 {
+        SharedPage::u64(self, index)
+    }
+
+    fn u32(&self, index: usize) -> &AtomicU32 {
+        SharedPage::u32(self, index)
+    }
+
+    fn wait(&self, index: usize, expected: u32, timeout: Duration) {
+        SharedPage::wait(self, index, expected, timeout);
+    }
+
+    fn wake_one(&self, index: usize) {
+        SharedPage::wake_one(self, index);
+    }
+
+    fn wake_all(&self, index: usize) {
+        SharedPage::wake_all(self, index);
+    }
+
+    fn check(&self) -> Result<(), PageError> {
+        SharedPage::check(self)
+    }
+
+    fn identity(&self) -> Result<(u64, u64), PageError> {
+        SharedPage::identity(self)
+    }
+}
+
+/// A shared page that is only looked at, as [`SharedPageReader`].
+pub trait PageView: fmt::Debug + Send + Sync {
+    /// As [`SharedPageReader::load_u64`].
+    fn load_u64(&self, index: usize) -> u64;
+    /// As [`SharedPageReader::load_u32`].
+    fn load_u32(&self, index: usize) -> u32;
+    /// As [`SharedPageReader::wait`].
+    fn wait(&self, index: usize, expected: u32, timeout: Duration);
+    /// As [`SharedPageReader::check`].
+    ///
+    /// # Errors
+    /// As there.
+    fn check(&self) -> Result<(), PageError>;
+    /// As [`SharedPageReader::identity`].
+    ///
+    /// # Errors
+    /// As there.
+    fn identity(&self) -> Result<(u64, u64), PageError>;
+}
+
+impl PageView for SharedPageReader {
+    fn load_u64(&self, index: usize) -> u64 {
+        SharedPageReader::load_u64(self, index)
+    }
+
+    fn load_u32(&self, index: usize) -> u32 {
+        SharedPageReader::load_u32(self, index)
+    }
+
+    fn wait(&self, index: usize, expected: u32, timeout: Duration) {
+        SharedPageReader::wait(self, index, expected, timeout);
+    }
+
+    fn check(&self) -> Result<(), PageError> {
+        SharedPageReader::check(self)
+    }
+
+    fn identity(&self) -> Result<(u64, u64), PageError> {
+        SharedPageReader::identity(self)
+    }
+}
