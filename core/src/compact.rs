@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strand_lock::{LockError, lower_thread_priority};
+use strand_lock::LockError;
 
 use crate::{
     Error, IssueEvent, Log, Point, Result, Snapshot, StorageFile,
@@ -145,7 +145,7 @@ impl LogCore {
         // In a thread of its own, since a priority can't be raised again.
         let done = std::thread::scope(|scope| {
             let work = || {
-                lower_thread_priority();
+                self.host().lower_priority();
                 self.fold_and_switch(&old, through)
             };
             match scope.spawn(work).join() {

@@ -15,7 +15,7 @@ use std::{
 
 use strand_lock::{
     Counters, ExclusiveGuard, FileLock, Filesystem, LockError, PageError, SharedPage,
-    SharedPageReader, filesystem_of,
+    SharedPageReader, filesystem_of, lower_thread_priority,
 };
 
 /// The machine that a store is on: locks, shared memory, time and chance. [`ThisMachine`] is the real one.
@@ -81,6 +81,11 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// Sleeps.
     fn sleep(&self, time: Duration) {
         std::thread::sleep(time);
+    }
+
+    /// As [`lower_thread_priority`].
+    fn lower_priority(&self) {
+        lower_thread_priority();
     }
 
     /// A number that nobody can foresee.
