@@ -10,6 +10,7 @@ use crate::{
     hints::{Hints, SHM, TailHint},
     log::{LogCore, Segment},
     recovery::{Settled, sync_doubtful},
+    seeded::{Bug, seeded},
     storage::{OpenMode, write_full},
 };
 
@@ -30,7 +31,8 @@ impl LogCore {
             cut.map_err(Error::io("cut", &segment.path))?;
             (tail, segment) = self.rotate(&hints, tail, &segment)?;
         }
-        let seq = tail.seq + 1; // I4
+        let reused = seeded(Bug::SeqReused) && tail.offset == 0 && tail.seq > 0;
+        let seq = tail.seq + 1 - u64::from(reused); // I4
         assert!(seq <= SEQ_MAX, "sequence numbers end at {SEQ_MAX}");
         let synced = hints.committed().unwrap_or(0);
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,14 +40,18 @@ impl LogCore {
         self.lay_out(&segment, tail.offset + line.len() as u64);
         self.options.hit(Point::BeforeWrite);
         let failed = match segment.file.write_at(&line, tail.offset) {
-            Ok(written) if written == line.len() => None,
+            Ok(written) if written == line.len() || seeded(Bug::ShortWriteIgnored) => None,
             Ok(_) => Some(std::io::ErrorKind::WriteZero.into()),
             Err(error) => Some(error),
         };
         if let Some(source) = failed {
             // Cut back what may have been written. If that fails too, the next holder of the lock
             // finds the bytes behind the tail, and keeps the record if it is whole.
-            let cut = segment.file.set_len(tail.offset);
+            let cut = if seeded(Bug::FailedWriteStays) {
+                Ok(())
+            } else {
+                segment.file.set_len(tail.offset)
+            };
             segment.len_bytes.store(0, Ordering::Relaxed);
             let outcome = if cut.is_ok() {
                 Outcome::Rejected
@@ -119,6 +125,7 @@ impl LogCore {
         let storage = self.options.storage.as_ref();
         // A leader that is at work, or that died at it, may have seen its sync fail.
         let synced = match hints.leader() {
+            _ if seeded(Bug::NoSyncAtRotation) => Ok(()),
             0 => full.file.sync_data().map_err(Error::io("sync", &full.path)),
             _ => sync_doubtful(full, tail.offset, tail.seq, hints.committed().unwrap_or(0)),
         };
@@ -136,7 +143,9 @@ impl LogCore {
         let file = storage
             .open(&path, OpenMode::CreateNew)
             .map_err(Error::io("create", &path))?;
-        self.sync_dir()?;
+        if !seeded(Bug::NoDirSyncAtRotation) {
+            self.sync_dir()?;
+        }
         self.options.hit(Point::SegmentCreated);
         let segment = Segment::new(first_seq, path, file);
         *self.cached_segment() = Some(segment.clone());

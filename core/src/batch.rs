@@ -16,6 +16,7 @@ use crate::{
     format::EncodedPayload,
     issue::validate_id,
     log::{LogCore, to_json},
+    seeded::{Bug, seeded},
 };
 
 /// Several changes that are made together or not at all, each under a condition.
@@ -311,6 +312,7 @@ fn refusal(step: &Step, now: Option<&Issue>, version: Option<u64>) -> Option<Err
         (Expect::Version(expected), Some(_)) => {
             (version != Some(expected)).then(|| mismatch(Some(expected)))
         }
+        (Expect::Claimable, Some(_)) if seeded(Bug::ClaimUnchecked) => None,
         (Expect::Claimable, _) => (!now.is_some_and(is_claimable)).then(|| mismatch(None)),
         (Expect::Anything, _) | (Expect::Absent, None) | (Expect::Present, Some(_)) => None,
     }
@@ -454,7 +456,12 @@ impl LogCore {
             let settled = self.tail_under_lock()?;
             let tail_seq = settled.1.seq;
             let mut state = self.state();
-            let store = self.advance(&mut state, tail_seq)?;
+            let known_seq = if seeded(Bug::StaleCondition) {
+                0
+            } else {
+                tail_seq
+            };
+            let store = self.advance(&mut state, known_seq)?;
             let decision = decide(batch, store, self.options.idempotency_records);
             let seq = match &decision {
                 Decision::Write => self.append_behind(settled, &payload)?,

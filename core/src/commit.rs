@@ -23,6 +23,7 @@ use crate::{
     Error, Host, Point, Result,
     hints::{Hints, Round},
     log::LogCore,
+    seeded::{Bug, seeded},
 };
 
 /// The least time that a follower gives a leader in which nothing moves.
@@ -33,6 +34,9 @@ const PATIENCE_IN_SYNCS: u32 = 8;
 impl LogCore {
     /// Blocks until every record through `seq` is durable.
     pub(crate) fn sync_to(&self, seq: u64) -> Result<()> {
+        if seeded(Bug::AckBeforeSync) {
+            return Ok(());
+        }
         let mut counted_on = false;
         let synced = self.follow_or_lead(seq, &mut counted_on);
         if counted_on {
@@ -130,11 +134,22 @@ impl LogCore {
         let round = hints.begin_round(through);
         self.options.hit(Point::BeforeSync);
         let started = self.host().now();
-        let synced = hints.poison_unless_synced(through, file.sync_data());
+        if seeded(Bug::WatermarkEarly) {
+            hints.commit(through);
+        }
+        let mut synced = match file.sync_data() {
+            _ if seeded(Bug::NoDataSync) => Ok(()),
+            Err(_) if seeded(Bug::RetryFailedSync) => file.sync_data(),
+            synced => synced,
+        };
+        if !seeded(Bug::NoPoison) {
+            synced = hints.poison_unless_synced(through, synced);
+        }
         synced.map_err(|error| unknown(seq, &error))?;
         let us = u64::try_from((self.host().now() - started).as_micros()).unwrap_or(u64::MAX);
         self.options.hit(Point::AfterSync);
-        hints.commit(through);
+        let read_late = seeded(Bug::WatermarkTooHigh).then(|| hints.tail_seq());
+        hints.commit(read_late.flatten().unwrap_or(through));
         hints.note_sync_us(us);
         self.options.hit(Point::Committed);
         Ok(Some(round))

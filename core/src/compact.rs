@@ -26,6 +26,7 @@ use crate::{
     manifest::{MANIFEST, Manifest},
     pace::Pace,
     records::{End, segments},
+    seeded::{Bug, seeded},
     snapshot_file,
     storage::{OpenMode, replace_file},
 };
@@ -170,9 +171,19 @@ impl LogCore {
             let gone = std::io::Error::other("the live snapshot was replaced by somebody else");
             return Err(Error::io("read", &self.dir)(gone));
         };
-        store.forget_keys_before(through.saturating_sub(self.options.idempotency_records));
+        let oldest_seq = if seeded(Bug::KeyForgotten) {
+            u64::MAX
+        } else {
+            through.saturating_sub(self.options.idempotency_records)
+        };
+        store.forget_keys_before(oldest_seq);
         let now_ms = self.host().unix_ms();
         let oldest_ms = now_ms.saturating_sub_unsigned(self.options.tombstone_ms);
+        let oldest_ms = if seeded(Bug::TombstoneDropped) {
+            i64::MAX
+        } else {
+            oldest_ms
+        };
         store.forget_tombstones_before(oldest_ms);
 
         let mut mark = None;
@@ -190,6 +201,9 @@ impl LogCore {
         };
         self.options.hit(Point::SnapshotRenamed);
         let new = old.compacted(mark);
+        if seeded(Bug::SegmentsRemovedEarly) {
+            self.remove_surplus(&new, self.options.backup_snapshots)?;
+        }
         new.write(storage, &self.dir)?;
         self.options.hit(Point::ManifestReplaced);
         let removed = self.remove_surplus(&new, self.options.backup_snapshots)?;

@@ -52,6 +52,7 @@ mod reader;
 mod records;
 mod recover;
 mod recovery;
+mod seeded;
 mod snapshot;
 mod snapshot_file;
 mod storage;
@@ -86,6 +87,9 @@ pub use snapshot::Snapshot;
 pub use storage::{Disk, OpenMode, Storage, StorageFile};
 pub use store::Store;
 pub use strand_lock::{Counters, Filesystem, FilesystemKind, Holder, LockError, PageError};
+
+#[cfg(strand_seeded_bugs)]
+pub use seeded::Bug;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

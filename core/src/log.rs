@@ -17,6 +17,7 @@ use crate::{
     reader::require_directory,
     records::{End, RawRecords, segments},
     recovery::Recovery,
+    seeded::{Bug, seeded},
     storage::OpenMode,
 };
 
@@ -93,6 +94,12 @@ impl<P: Payload> Log<P> {
             return Err(InvalidEvent::EmptyBatch.into());
         }
         events.iter().try_for_each(Payload::validate)?;
+        if seeded(Bug::BatchSplit) {
+            let mut receipts = events.iter().map(|event| self.append(event));
+            return receipts
+                .next_back()
+                .unwrap_or_else(|| unreachable!("there are some"));
+        }
         self.core.append(&EncodedPayload::batch(to_json(&events)?))
     }
 
@@ -287,9 +294,16 @@ impl LogCore {
     /// Does `work` while holding the lock.
     pub(crate) fn locked<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let deadline = self.host().now() + self.options.lock_timeout;
+        if seeded(Bug::NoLock) {
+            return work();
+        }
         let guard = self.lock.lock_until(deadline)?;
         self.options.hit(Point::LockHeld);
         let done = work();
+        if done.is_err() && seeded(Bug::LockKeptAfterError) {
+            std::mem::forget(guard);
+            return done;
+        }
         self.options.hit(Point::BeforeUnlock);
         let freed = guard.unlock();
         let done = done?;

@@ -11,6 +11,7 @@ use crate::{
     CorruptReason, Error, Host, Result,
     format::{FORMAT_VERSION, SEQ_MAX, checked, put_checksum},
     hints::Origin,
+    seeded::{Bug, seeded},
     storage::{OpenMode, Storage, StorageFile, read_full, replace_file, write_full},
 };
 
@@ -145,6 +146,12 @@ impl Manifest {
         let write = |file: &dyn StorageFile, path: &Path| {
             write_full(file, &self.to_bytes(), 0).map_err(Error::io("write", path))
         };
+        if seeded(Bug::ManifestInPlace)
+            && let Ok(file) = storage.open(&dir.join(MANIFEST), OpenMode::ReadWrite)
+        {
+            write(file.as_ref(), dir)?;
+            return file.sync_data().map_err(Error::io("sync", dir));
+        }
         replace_file(storage, dir, MANIFEST, write, || {})
     }
 }

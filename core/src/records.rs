@@ -11,6 +11,7 @@ use crate::{
     lines::{Lines, Span},
     manifest::Manifest,
     recover::Scan,
+    seeded::{Bug, seeded},
     storage::OpenMode,
 };
 
@@ -338,6 +339,10 @@ impl RawRecords {
                 Ok(file) => {
                     self.lines.restart(0);
                     self.valid_len = 0;
+                    if seeded(Bug::FollowerSkips) && self.segment.is_some() {
+                        self.next_seq += 1;
+                        self.lines.next(file.as_ref()).ok();
+                    }
                     self.segment = Some(OpenSegment {
                         first_seq,
                         path,
@@ -347,6 +352,14 @@ impl RawRecords {
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(Error::io("open", path)(error)),
+            }
+            if seeded(Bug::MissingSegmentSkipped)
+                && let Some(later) = segments(self.storage.as_ref(), &self.dir)?
+                    .into_iter()
+                    .find(|later| *later > first_seq)
+            {
+                self.next_seq = later;
+                return Ok(true);
             }
             let live = Manifest::required(self.storage.as_ref(), &self.dir)?.first_seq;
             if live > self.from_seq.max(first_seq) {

@@ -22,6 +22,7 @@ use crate::{
     log::{LogCore, Segment},
     records::segments,
     recover::Scan,
+    seeded::{Bug, seeded},
     storage::{OpenMode, read_full, write_full},
 };
 
@@ -208,7 +209,11 @@ impl LogCore {
             self.require_whole_before(&all, live, last)?;
         }
         self.act(&scan, known_seq, &segment, report)?;
-        let synced = sync_doubtful(&segment, scan.valid_len, last_seq, durable_seq);
+        let synced = if seeded(Bug::NoSyncInRecovery) {
+            Ok(())
+        } else {
+            sync_doubtful(&segment, scan.valid_len, last_seq, durable_seq)
+        };
         hints.poison_unless_synced(last_seq, synced)?;
         // Whoever created the segment may have died before its name was durable.
         self.sync_dir()?;
@@ -292,7 +297,13 @@ impl LogCore {
         segment: &Segment,
         report: &mut Recovery,
     ) -> Result<()> {
-        match scan.tail(durable_seq) {
+        let tail = match scan.tail(durable_seq) {
+            Tail::Corrupt { offset, .. } if seeded(Bug::CutBelowWatermark) => {
+                Tail::Torn { valid_len: offset }
+            }
+            tail => tail,
+        };
+        match tail {
             Tail::Clean => Ok(()),
             Tail::Corrupt { offset, reason } => Err(Error::Corrupt {
                 path: segment.path.clone(),
@@ -301,8 +312,14 @@ impl LogCore {
             }),
             Tail::Torn { valid_len } => {
                 report.cut_bytes += scan.content_len - valid_len;
-                report.quarantined = Some(self.quarantine(segment, valid_len, scan.content_len)?);
+                if !seeded(Bug::TornTailThrownAway) {
+                    let kept = self.quarantine(segment, valid_len, scan.content_len)?;
+                    report.quarantined = Some(kept);
+                }
                 self.options.hit(Point::Quarantined);
+                if seeded(Bug::TornTailStays) {
+                    return Ok(());
+                }
                 segment
                     .file
                     .set_len(valid_len)

@@ -8,7 +8,10 @@ use std::{
     path::Path,
 };
 
-use crate::{Error, Host, Result, ThisMachine};
+use crate::{
+    Error, Host, Result, ThisMachine,
+    seeded::{Bug, seeded},
+};
 
 /// How [`Storage::open`] opens a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -190,9 +193,10 @@ pub(crate) fn read_full(
 ) -> io::Result<usize> {
     let mut done = 0;
     while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + done as u64)? {
-            0 => break,
-            read => done += read,
+        match file.read_at(rest, offset + done as u64) {
+            Ok(0) => break,
+            Err(_) if seeded(Bug::ReadErrorIsEnd) => break,
+            read => done += read?,
         }
     }
     Ok(done)
@@ -230,11 +234,16 @@ pub(crate) fn replace_file(
     let file = file.map_err(Error::io("create", &new))?;
     file.set_len(0).map_err(Error::io("empty", &new))?;
     write(file.as_ref(), &new)?;
-    file.sync_data().map_err(Error::io("sync", &new))?;
+    if !seeded(Bug::RenameBeforeSync) {
+        file.sync_data().map_err(Error::io("sync", &new))?;
+    }
     drop(file);
     before_rename();
     storage
         .rename(&new, &path)
         .map_err(Error::io("rename", &new))?;
+    if seeded(Bug::NoDirSyncOfReplaced) {
+        return Ok(());
+    }
     storage.sync_dir(dir).map_err(Error::io("sync", dir))
 }

@@ -6,7 +6,12 @@ use std::{
     time::Duration,
 };
 
-use crate::{Host, Storage, hints::CommittedView, hints::Origin, records::End};
+use crate::{
+    Host, Storage,
+    hints::{CommittedView, Origin},
+    records::End,
+    seeded::{Bug, seeded},
+};
 
 /// How long a follower sleeps where nobody can wake it.
 const POLL: Duration = Duration::from_millis(20);
@@ -58,6 +63,9 @@ impl Watermark {
 
     /// Where a read that begins now ends.
     pub(crate) fn end(&mut self) -> End {
+        if seeded(Bug::ReaderPastWatermark) {
+            return End::LastValid;
+        }
         self.committed().map_or(End::LastValid, End::Seq)
     }
 

@@ -12,6 +12,7 @@ use std::{
 use crate::{
     Holder, LockError, SharedPage,
     holder::{self, Myself},
+    seeded::{NO_DEADLINE, seeded},
     sys,
 };
 
@@ -320,6 +321,7 @@ impl Limit {
     /// How long to sleep before the next look, `most` at most; `None` when time is over.
     fn left(self, most: Duration) -> Option<Duration> {
         match self {
+            Self::Until(_) if seeded(NO_DEADLINE) => Some(most),
             Self::None => Some(most),
             Self::Now => None,
             Self::Until(deadline) => {

@@ -24,6 +24,7 @@ mod file_lock;
 mod filesystem;
 mod holder;
 mod page;
+mod seeded;
 mod sys;
 
 pub use error::{LockError, PageError};
@@ -31,6 +32,8 @@ pub use file_lock::{Counters, ExclusiveGuard, FileLock, SharedGuard};
 pub use filesystem::{Filesystem, FilesystemKind, filesystem_of};
 pub use holder::Holder;
 pub use page::{SharedPage, SharedPageReader};
+#[cfg(strand_seeded_bugs)]
+pub use seeded::SEEDED_BUGS;
 pub use sys::{boot_id, monotonic_ns};
 
 /// Has this thread run only when no other wants the processor, for the rest of its life: for work that

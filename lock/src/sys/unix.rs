@@ -79,6 +79,7 @@ mod fork {
     use super::{
         Mutex, MutexGuard, OFlags, OnceLock, OwnedFd, PoisonError, RawFd, RefCell, c_int, io,
     };
+    use crate::seeded::{FORK_KEEPS_LOCK, seeded};
     use std::os::fd::{AsRawFd, FromRawFd};
 
     /// Descriptors that a child must not inherit.
@@ -111,6 +112,8 @@ mod fork {
             let flags = OFlags::RDWR | OFlags::CLOEXEC;
             let nothing = rustix::fs::open(c"/dev/null", flags, rustix::fs::Mode::empty())?;
             NOTHING.get_or_init(|| nothing);
+            // Asked for now, since a child may not read its environment.
+            seeded(FORK_KEEPS_LOCK);
             // SAFETY: the handlers are functions without captured state that live as long as the program.
             let failed = unsafe {
                 pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child))
@@ -136,7 +139,8 @@ mod fork {
     unsafe extern "C" fn after_in_child() {
         drop(DURING_FORK.try_with(|slot| {
             if let (Some(guard), Some(nothing)) = (slot.borrow().as_ref(), NOTHING.get()) {
-                for descriptor in guard.iter() {
+                let kept = seeded(FORK_KEEPS_LOCK);
+                for descriptor in guard.iter().filter(|_| !kept) {
                     replace(*descriptor, nothing);
                 }
             }

@@ -1,0 +1,39 @@
+//! Deliberate mistakes, each of which the tests must find. They exist only where the compiler is told
+//! `--cfg strand_seeded_bugs`, and no build without debug assertions can have them; one is switched on by the variable
+//! `STRAND_SEEDED_BUG` of the environment.
+
+#[cfg(all(strand_seeded_bugs, not(debug_assertions)))]
+compile_error!("deliberate mistakes are not for release builds");
+
+/// Each mistake's name, the tests that must find it, and what is wrong.
+#[cfg(strand_seeded_bugs)]
+pub const SEEDED_BUGS: &[(&str, &str, &str)] = &[
+    (
+        FORK_KEEPS_LOCK,
+        "lock tests",
+        "a forked child keeps its parent's lock",
+    ),
+    (
+        NO_DEADLINE,
+        "lock tests",
+        "who waits for a lock does not look at the deadline",
+    ),
+];
+
+pub(crate) const FORK_KEEPS_LOCK: &str = "fork-keeps-lock";
+pub(crate) const NO_DEADLINE: &str = "no-deadline";
+
+/// Whether this mistake is to be made.
+#[cfg(not(strand_seeded_bugs))]
+pub(crate) const fn seeded(_name: &str) -> bool {
+    false
+}
+
+/// Whether this mistake is to be made.
+#[cfg(strand_seeded_bugs)]
+pub(crate) fn seeded(name: &str) -> bool {
+    use std::sync::OnceLock;
+    static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
+    let chosen = CHOSEN.get_or_init(|| std::env::var("STRAND_SEEDED_BUG").ok());
+    chosen.as_deref() == Some(name)
+}
