@@ -28,6 +28,7 @@ pub mod payload;
 pub mod plan;
 pub mod replay;
 pub mod report;
+pub mod sim;
 pub mod stored;
 pub mod torture;
 pub mod violation;
