@@ -1,0 +1,952 @@
+//! Virtual processes that share a [`VirtualDisk`], locks, pages of memory, and a clock.
+//!
+//! Each process is a thread, but only one of them runs at a time: at each of its calls to the storage, a lock or a
+//! word of a page, a process may have to wait until it is chosen again. Who is chosen, what fails, who dies and when the power
+//! goes is drawn from the seed, and time passes only as the machine says, so that a seed gives the same run each time.
+//!
+//! What runs is the real code of `strand-core`, which knows the machine as its [`Storage`] and [`Host`].
+
+use std::collections::BTreeMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, OnceLock, PoisonError};
+use std::time::Instant;
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::disk::VirtualDisk;
+
+/// The words of a page, as `strand_lock::SharedPage` has them.
+const WIDE: usize = 256;
+const NARROW: usize = 512;
+
+/// What may go wrong, and how often. Chances are of one step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weather {
+    /// Another process goes on.
+    pub switch: f64,
+    /// Some process is killed; in the middle of a write, a part of it may be done.
+    pub kill: f64,
+    /// Some process is stopped for a while.
+    pub stop: f64,
+    /// The power goes, and everybody dies.
+    pub power_cut: f64,
+    /// A sync fails, of files or directories.
+    pub sync_fails: f64,
+    /// A write fails or is short.
+    pub write_fails: f64,
+    /// A read fails.
+    pub read_fails: f64,
+    /// Any other call fails.
+    pub call_fails: f64,
+    /// The disk becomes full, or has room again.
+    pub full: f64,
+    /// A sleeper wakes without a reason.
+    pub wake: f64,
+}
+
+impl Weather {
+    /// Nothing goes wrong.
+    pub const CLEAR: Weather = Weather {
+        switch: 0.0,
+        kill: 0.0,
+        stop: 0.0,
+        power_cut: 0.0,
+        sync_fails: 0.0,
+        write_fails: 0.0,
+        read_fails: 0.0,
+        call_fails: 0.0,
+        full: 0.0,
+        wake: 0.0,
+    };
+}
+
+/// How often each kind of trouble came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Troubles {
+    /// Steps of all processes.
+    pub steps: u64,
+    /// Times that another process went on.
+    pub switches: u64,
+    /// Processes killed.
+    pub kills: u64,
+    /// Processes stopped.
+    pub stops: u64,
+    /// Losses of power.
+    pub power_cuts: u64,
+    /// Calls that failed, short writes among them.
+    pub faults: u64,
+}
+
+/// A machine with its disk, from one start to the next.
+#[derive(Clone)]
+pub struct Machine {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// One for each process that may run.
+    turns: Vec<Condvar>,
+    pub(super) base: Instant,
+    pub(super) boot: u64,
+}
+
+pub(super) struct State {
+    pub(super) disk: VirtualDisk,
+    weather: Weather,
+    pub(super) rng: StdRng,
+    pub(super) now_ns: u64,
+    running: Option<usize>,
+    pub(super) processes: Vec<ProcessState>,
+    /// Who holds each lock file that was opened.
+    pub(super) locks: BTreeMap<PathBuf, Option<usize>>,
+    pub(super) pages: BTreeMap<PathBuf, Arc<Words>>,
+    /// What the system has written of the pages, at some time.
+    written_back: BTreeMap<PathBuf, Vec<u64>>,
+    full: bool,
+    /// The fault of each call, for who wants to choose them one by one.
+    troubles: Troubles,
+    steps_max: u64,
+    digest: u64,
+    trace: Option<Vec<String>>,
+    /// What no process may ever do, but one did.
+    broken: Vec<String>,
+    hang: Option<String>,
+    power: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct ProcessState {
+    pub(super) doing: Doing,
+    dead: bool,
+    stopped_until_ns: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Doing {
+    Runs,
+    WaitsForLock {
+        path: PathBuf,
+        until_ns: u64,
+    },
+    WaitsForWord {
+        path: PathBuf,
+        index: usize,
+        until_ns: u64,
+    },
+    Sleeps {
+        until_ns: u64,
+    },
+    Over,
+}
+
+/// Why a thread of a process that was killed unwinds.
+struct Killed;
+
+#[derive(Debug)]
+pub(super) struct Words {
+    pub(super) wide: Vec<AtomicU64>,
+    pub(super) narrow: Vec<AtomicU32>,
+}
+
+impl Words {
+    pub(super) fn new(words: &[u64]) -> Words {
+        let at = |index| words.get(index).copied().unwrap_or(0);
+        let half = |index: usize| {
+            let shifted = at(WIDE + index / 2) >> (index % 2 * 32);
+            u32::try_from(shifted & u64::from(u32::MAX)).unwrap_or(0)
+        };
+        Words {
+            wide: (0..WIDE).map(|index| AtomicU64::new(at(index))).collect(),
+            narrow: (0..NARROW)
+                .map(|index| AtomicU32::new(half(index)))
+                .collect(),
+        }
+    }
+
+    /// The page as 512 words, the narrow ones in pairs.
+    fn copy(&self) -> Vec<u64> {
+        let wide = self.wide.iter().map(|word| word.load(Ordering::SeqCst));
+        let narrow = self.narrow.chunks(2).map(|pair| {
+            let half = |index: usize| {
+                pair.get(index)
+                    .map_or(0, |word| word.load(Ordering::SeqCst))
+            };
+            u64::from(half(0)) | u64::from(half(1)) << 32
+        });
+        wide.chain(narrow).collect()
+    }
+}
+
+/// How a run of processes ended.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// Processes that panicked by themselves, with their message.
+    pub panics: Vec<(usize, String)>,
+    /// What no process may ever do, but one did.
+    pub broken: Vec<String>,
+    /// Why nobody could go on, if nobody could.
+    pub hang: Option<String>,
+    /// Whether the power went.
+    pub power_cut: bool,
+}
+
+/// What a process does: it gets the machine as it sees it.
+pub type Program<'a> = Box<dyn FnOnce(&Arc<Process>) + Send + 'a>;
+
+impl Machine {
+    /// Starts a machine with this disk. `boot` tells this start from others.
+    #[must_use]
+    pub fn start(
+        disk: VirtualDisk,
+        pages: BTreeMap<PathBuf, Vec<u64>>,
+        boot: u64,
+        seed: u64,
+    ) -> Machine {
+        silence_kills();
+        let state = State {
+            disk,
+            weather: Weather::CLEAR,
+            rng: StdRng::seed_from_u64(seed),
+            now_ns: 0,
+            running: None,
+            processes: Vec::new(),
+            locks: BTreeMap::new(),
+            pages: pages
+                .into_iter()
+                .map(|(path, words)| (path, Arc::new(Words::new(&words))))
+                .collect(),
+            written_back: BTreeMap::new(),
+            full: false,
+            troubles: Troubles::default(),
+            steps_max: 3_000_000,
+            digest: seed,
+            trace: None,
+            broken: Vec::new(),
+            hang: None,
+            power: true,
+        };
+        Machine::new(state, boot, 0)
+    }
+
+    fn new(state: State, boot: u64, processes: usize) -> Machine {
+        static BASE: OnceLock<Instant> = OnceLock::new();
+        let turns = (0..processes).map(|_| Condvar::new()).collect();
+        Machine {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                turns,
+                base: *BASE.get_or_init(Instant::now),
+                boot,
+            }),
+        }
+    }
+
+    /// Runs one process in the caller's thread, alone, and without trouble.
+    pub fn alone<T>(&mut self, work: impl FnOnce(&Arc<Process>) -> T) -> T {
+        self.prepare(1, Weather::CLEAR);
+        self.shared.state().running = Some(0);
+        let done = work(&self.process(0));
+        let mut state = self.shared.state();
+        state.bury(0);
+        done
+    }
+
+    /// Runs processes at the same time until all have ended, in this weather.
+    pub fn run(&mut self, programs: Vec<Program<'_>>, weather: Weather) -> Ended {
+        self.prepare(programs.len(), weather);
+        let panics = std::thread::scope(|scope| {
+            let threads: Vec<_> = programs
+                .into_iter()
+                .enumerate()
+                .map(|(id, program)| {
+                    let process = self.process(id);
+                    scope.spawn(move || process.live(program))
+                })
+                .collect();
+            {
+                let mut state = self.shared.state();
+                let first = state.pick();
+                self.shared.hand_to(&mut state, first);
+            }
+            let ends = threads.into_iter().enumerate();
+            ends.filter_map(|(id, thread)| {
+                let message = thread
+                    .join()
+                    .unwrap_or_else(|panic| Some(describe(&*panic)));
+                message.map(|message| (id, message))
+            })
+            .collect()
+        });
+        let mut state = self.shared.state();
+        Ended {
+            panics,
+            broken: std::mem::take(&mut state.broken),
+            hang: state.hang.take(),
+            power_cut: !state.power,
+        }
+    }
+
+    /// Makes room for so many processes. Nobody runs.
+    fn prepare(&mut self, processes: usize, weather: Weather) {
+        let mut state = self.shared.state();
+        state.weather = weather;
+        state.processes = vec![
+            ProcessState {
+                doing: Doing::Runs,
+                dead: false,
+                stopped_until_ns: 0,
+            };
+            processes
+        ];
+        state.locks.values_mut().for_each(|owner| *owner = None);
+        state.full = false;
+        state.running = None;
+        drop(state);
+        if self.shared.turns.len() < processes {
+            let state = self.shared.state().take();
+            *self = Machine::new(state, self.shared.boot, processes);
+        }
+    }
+
+    fn process(&self, id: usize) -> Arc<Process> {
+        Arc::new(Process {
+            shared: Arc::clone(&self.shared),
+            id,
+        })
+    }
+
+    /// The machine after a loss of power: its disk has what was synced, and of the rest what chance left.
+    #[must_use]
+    pub fn restart(&self) -> Machine {
+        let mut state = self.shared.state();
+        let State {
+            disk,
+            rng,
+            pages,
+            written_back,
+            ..
+        } = &mut *state;
+        let image = disk.random_crash(rng);
+        let mut left = BTreeMap::new();
+        for (path, page) in pages {
+            // The system writes a page back when it likes, and its name is not synced by itself.
+            let words = match rng.random_range(0..8) {
+                0 => continue,
+                1 => vec![0; WIDE + NARROW / 2],
+                2..=4 => page.copy(),
+                _ => written_back.get(path).cloned().unwrap_or_default(),
+            };
+            left.insert(path.clone(), words);
+        }
+        let seed = rng.random();
+        let mut next = state.take();
+        next.disk = VirtualDisk::from_image(&image);
+        next.rng = StdRng::seed_from_u64(seed);
+        next.pages = left
+            .into_iter()
+            .map(|(path, words)| (path, Arc::new(Words::new(&words))))
+            .collect();
+        next.written_back = BTreeMap::new();
+        next.power = true;
+        Machine::new(next, self.shared.boot + 1, 0)
+    }
+
+    /// A copy of the disk as it is now.
+    #[must_use]
+    pub fn disk(&self) -> VirtualDisk {
+        self.shared.state().disk.clone()
+    }
+
+    /// What came so far.
+    #[must_use]
+    pub fn troubles(&self) -> Troubles {
+        self.shared.state().troubles
+    }
+
+    /// A number that two runs share only if all their steps were the same.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.shared.state().digest
+    }
+
+    /// Has the machine write down its steps from now on.
+    pub fn trace(&self) {
+        self.shared.state().trace = Some(Vec::new());
+    }
+
+    /// The steps since [`Machine::trace`].
+    #[must_use]
+    pub fn steps(&self) -> Vec<String> {
+        self.shared.state().trace.clone().unwrap_or_default()
+    }
+}
+
+impl Shared {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hand_to(&self, state: &mut State, process: Option<usize>) {
+        state.running = process;
+        match process.and_then(|process| self.turns.get(process)) {
+            Some(turn) => turn.notify_all(),
+            None => self.turns.iter().for_each(Condvar::notify_all),
+        }
+    }
+}
+
+impl State {
+    /// Leaves a state that nobody uses any more.
+    fn take(&mut self) -> State {
+        let rest = State {
+            disk: VirtualDisk::new(),
+            weather: Weather::CLEAR,
+            rng: StdRng::seed_from_u64(0),
+            now_ns: 0,
+            running: None,
+            processes: Vec::new(),
+            locks: BTreeMap::new(),
+            pages: BTreeMap::new(),
+            written_back: BTreeMap::new(),
+            full: false,
+            troubles: Troubles::default(),
+            steps_max: 0,
+            digest: 0,
+            trace: None,
+            broken: Vec::new(),
+            hang: None,
+            power: false,
+        };
+        std::mem::replace(self, rest)
+    }
+
+    fn chance(&mut self, chance: f64) -> bool {
+        chance > 0.0 && self.rng.random_bool(chance.min(1.0))
+    }
+
+    fn can_run(&self, process: &ProcessState) -> bool {
+        if process.dead || process.stopped_until_ns > self.now_ns {
+            return false;
+        }
+        match &process.doing {
+            Doing::Runs => true,
+            Doing::WaitsForLock { path, until_ns } => {
+                *until_ns <= self.now_ns || self.locks.get(path).is_none_or(Option::is_none)
+            }
+            Doing::WaitsForWord { until_ns, .. } | Doing::Sleeps { until_ns } => {
+                *until_ns <= self.now_ns
+            }
+            Doing::Over => false,
+        }
+    }
+
+    /// When a process that can't run now may, if nobody does anything.
+    fn wakes_at_ns(process: &ProcessState) -> Option<u64> {
+        let until_ns = match process.doing {
+            Doing::Runs => 0,
+            Doing::WaitsForLock { until_ns, .. }
+            | Doing::WaitsForWord { until_ns, .. }
+            | Doing::Sleeps { until_ns } => until_ns,
+            Doing::Over => return None,
+        };
+        (!process.dead).then_some(until_ns.max(process.stopped_until_ns))
+    }
+
+    /// Who goes on. Where nobody can now, time passes.
+    fn pick(&mut self) -> Option<usize> {
+        loop {
+            let ready: Vec<usize> = (0..self.processes.len())
+                .filter(|id| {
+                    self.processes
+                        .get(*id)
+                        .is_some_and(|process| self.can_run(process))
+                })
+                .collect();
+            if !ready.is_empty() {
+                let index = self.rng.random_range(0..ready.len());
+                return ready.get(index).copied();
+            }
+            let next_ns = self.processes.iter().filter_map(State::wakes_at_ns).min()?;
+            self.now_ns = self.now_ns.max(next_ns);
+        }
+    }
+
+    fn is_dead(&self, id: usize) -> bool {
+        self.processes.get(id).is_none_or(|process| process.dead)
+    }
+
+    /// Ends a process: the system frees its locks.
+    fn bury(&mut self, id: usize) {
+        if let Some(process) = self.processes.get_mut(id) {
+            process.doing = Doing::Over;
+        }
+        for owner in self.locks.values_mut() {
+            if *owner == Some(id) {
+                *owner = None;
+            }
+        }
+    }
+
+    fn kill(&mut self, id: usize) {
+        self.bury(id);
+        if let Some(process) = self.processes.get_mut(id) {
+            process.dead = true;
+        }
+    }
+
+    fn kill_all(&mut self) {
+        (0..self.processes.len()).for_each(|id| self.kill(id));
+    }
+
+    fn note(&mut self, id: usize, call: Call, detail: &dyn Fn() -> String) {
+        let number = (id as u64) << 8 | call as u64;
+        self.digest = (self.digest.rotate_left(7) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!(
+                "{} process {id}: {call:?} {}",
+                self.now_ns,
+                detail()
+            ));
+        }
+    }
+
+    fn note_event(&mut self, what: &str, id: usize) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{} *** {what} {id}", self.now_ns));
+        }
+    }
+
+    /// What comes over the machine at a step of `id`. Answers whether that process dies in the middle of its call.
+    fn weather(&mut self, id: usize) -> bool {
+        if self.chance(self.weather.power_cut) {
+            self.note_event("the power goes, at a step of", id);
+            self.troubles.power_cuts += 1;
+            self.power = false;
+            return true;
+        }
+        if self.chance(self.weather.full) {
+            self.full = !self.full;
+        }
+        let alive = |process: &ProcessState| !process.dead && process.doing != Doing::Over;
+        if self.chance(self.weather.stop) {
+            let who = self.rng.random_range(0..self.processes.len());
+            // Shorter and longer than a follower's patience, and now and then longer than that for the lock.
+            let for_ns = match self.rng.random_range(0..10) {
+                0..=3 => self.rng.random_range(0..1_000_000),
+                4..=8 => self.rng.random_range(1_000_000..200_000_000),
+                _ => 40_000_000_000,
+            };
+            let until_ns = self.now_ns + for_ns;
+            if let Some(process) = self.processes.get_mut(who).filter(|process| alive(process)) {
+                process.stopped_until_ns = until_ns;
+                self.troubles.stops += 1;
+                self.note_event("stopped: process", who);
+            }
+        }
+        if self.chance(self.weather.wake) {
+            for process in &mut self.processes {
+                if matches!(process.doing, Doing::WaitsForWord { .. }) {
+                    process.doing = Doing::Runs;
+                    break;
+                }
+            }
+        }
+        if self.chance(self.weather.kill) {
+            let who = self.rng.random_range(0..self.processes.len());
+            if self.processes.get(who).is_some_and(alive) {
+                self.note_event("killed: process", who);
+                self.troubles.kills += 1;
+                if who == id {
+                    return true;
+                }
+                self.kill(who);
+            }
+        }
+        if self.chance(0.002) {
+            let pages = self.pages.iter();
+            self.written_back = pages
+                .map(|(path, page)| (path.clone(), page.copy()))
+                .collect();
+        }
+        false
+    }
+
+    /// The error that this call answers, if it fails.
+    pub(super) fn fault(&mut self, call: Call) -> Option<io::Error> {
+        let grows = matches!(
+            call,
+            Call::Write | Call::Create | Call::Rename | Call::CreateDir
+        );
+        if self.full && grows {
+            self.troubles.faults += 1;
+            return Some(io::ErrorKind::StorageFull.into());
+        }
+        let chance = match call {
+            Call::Sync | Call::SyncDir => self.weather.sync_fails,
+            Call::Write => self.weather.write_fails,
+            Call::Read => self.weather.read_fails,
+            _ => self.weather.call_fails,
+        };
+        if !self.chance(chance) {
+            return None;
+        }
+        self.troubles.faults += 1;
+        let errno = match (call, self.rng.random_range(0..3)) {
+            (Call::Write | Call::Create, 0) => return Some(io::ErrorKind::StorageFull.into()),
+            (Call::Write | Call::Create, 1) => return Some(io::ErrorKind::QuotaExceeded.into()),
+            _ => EIO,
+        };
+        Some(io::Error::from_raw_os_error(errno))
+    }
+}
+
+/// "Input/output error", on all systems that have numbers for errors like that.
+const EIO: i32 = 5;
+
+/// The kinds of calls at which a process may be made to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    Open,
+    Create,
+    List,
+    IsDir,
+    CreateDir,
+    Rename,
+    Remove,
+    SyncDir,
+    Read,
+    Write,
+    SetLen,
+    Len,
+    Sync,
+    Lock,
+    TryLock,
+    Unlock,
+    OpenPage,
+    CheckPage,
+    Word,
+    Wait,
+    Wake,
+    GiveWay,
+    Sleep,
+    /// The process begins, or does something that only tests see.
+    Own,
+}
+
+impl Call {
+    fn cost_ns(self) -> u64 {
+        match self {
+            Call::Sync | Call::SyncDir => 120_000,
+            Call::GiveWay => 20_000,
+            Call::Word | Call::Own => 10,
+            _ => 1_000,
+        }
+    }
+}
+
+/// A machine as one of its processes sees it.
+pub struct Process {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: usize,
+}
+
+impl std::fmt::Debug for Process {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {}", self.id)
+    }
+}
+
+impl Process {
+    /// Waits for its turn, does what it has to do, and dies.
+    fn live(self: &Arc<Self>, program: Program<'_>) -> Option<String> {
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            drop(self.wait_for_turn(self.shared.state()));
+            program(self);
+        }));
+        let message = match ended {
+            Ok(()) => None,
+            Err(panic) if panic.is::<Killed>() => None,
+            Err(panic) => Some(describe(&*panic)),
+        };
+        let mut state = self.shared.state();
+        state.bury(self.id);
+        if state.running == Some(self.id) {
+            let next = state.pick();
+            self.shared.hand_to(&mut state, next);
+        }
+        message
+    }
+
+    fn wait_for_turn<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        loop {
+            if state.is_dead(self.id) {
+                drop(state);
+                die();
+            }
+            if state.running == Some(self.id) {
+                return state;
+            }
+            let Some(turn) = self.shared.turns.get(self.id) else {
+                unreachable!("each process has a turn");
+            };
+            state = turn.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Lets others go on, if it is to be, and then begins a call. `None` for one who is dead already.
+    pub(super) fn step(
+        &self,
+        call: Call,
+        detail: &dyn Fn() -> String,
+    ) -> Option<MutexGuard<'_, State>> {
+        let (state, dies) = self.begin(call, detail)?;
+        if dies {
+            self.end_here(state);
+        }
+        Some(state)
+    }
+
+    /// As [`Process::step`], for a call that may be done in part before the process dies of what comes over it.
+    pub(super) fn begin(
+        &self,
+        call: Call,
+        detail: &dyn Fn() -> String,
+    ) -> Option<(MutexGuard<'_, State>, bool)> {
+        let mut state = self.shared.state();
+        if state.is_dead(self.id) {
+            drop(state);
+            if std::thread::panicking() {
+                return None;
+            }
+            die();
+        }
+        state.troubles.steps += 1;
+        state.now_ns += call.cost_ns();
+        if state.troubles.steps > state.steps_max && state.hang.is_none() {
+            let doing: Vec<_> = state
+                .processes
+                .iter()
+                .map(|process| process.doing.clone())
+                .collect();
+            state.hang = Some(format!("{} steps, and no end: {doing:?}", state.steps_max));
+            state.kill_all();
+            self.shared.hand_to(&mut state, None);
+            drop(state);
+            die();
+        }
+        let switch = match call {
+            Call::GiveWay => 0.7,
+            _ => state.weather.switch,
+        };
+        if state.chance(switch) {
+            state = self.others_first(state);
+        }
+        state.note(self.id, call, detail);
+        let dies = state.weather(self.id);
+        Some((state, dies))
+    }
+
+    /// Has anybody who can run go on, perhaps this process itself.
+    fn others_first<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let next = state.pick();
+        if next == Some(self.id) {
+            return state;
+        }
+        if next.is_none() {
+            let doing: Vec<_> = state
+                .processes
+                .iter()
+                .map(|process| process.doing.clone())
+                .collect();
+            state.hang = Some(format!("nobody can go on: {doing:?}"));
+            state.kill_all();
+        }
+        state.troubles.switches += 1;
+        self.shared.hand_to(&mut state, next);
+        self.wait_for_turn(state)
+    }
+
+    /// Dies, alone or with all others.
+    pub(super) fn end_here(&self, mut state: MutexGuard<'_, State>) -> ! {
+        if state.power {
+            state.kill(self.id);
+            let next = state.pick();
+            self.shared.hand_to(&mut state, next);
+        } else {
+            state.kill_all();
+            self.shared.hand_to(&mut state, None);
+        }
+        drop(state);
+        die()
+    }
+
+    /// Waits until `doing` is over, while others go on.
+    pub(super) fn block<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        doing: Doing,
+    ) -> MutexGuard<'a, State> {
+        if let Some(process) = state.processes.get_mut(self.id) {
+            process.doing = doing;
+        }
+        state = self.others_first(state);
+        if let Some(process) = state.processes.get_mut(self.id) {
+            process.doing = Doing::Runs;
+        }
+        state
+    }
+
+    /// One call to the disk.
+    pub(super) fn call<T>(
+        &self,
+        call: Call,
+        detail: &dyn Fn() -> String,
+        done: impl FnOnce(&mut State) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut state = self.step(call, detail).ok_or_else(dead)?;
+        match state.fault(call) {
+            Some(error) => Err(error),
+            None => done(&mut state),
+        }
+    }
+
+    /// Where the machine's clock stands, in nanoseconds since its start.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        self.shared.state().now_ns
+    }
+
+    /// A step that the process does for a test, between its calls.
+    pub fn own_step(&self) {
+        drop(self.step(Call::Own, &String::new));
+    }
+
+    /// A number for the process's own decisions.
+    #[must_use]
+    pub fn draw(&self, below: u64) -> u64 {
+        self.shared.state().rng.random_range(0..below.max(1))
+    }
+
+    pub(super) fn must_hold(&self, state: &mut State, path: &Path, what: &str) {
+        let Some(dir) = path.parent() else { return };
+        let holds = |lock: &str| {
+            let owner = state.locks.get(&dir.join(lock));
+            owner.is_some_and(|owner| *owner == Some(self.id))
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let allowed =
+            if name.starts_with("log-") && what == "remove" || name.starts_with("snapshot-") {
+                holds("compact.lock")
+            } else if name.starts_with("log-") {
+                holds("lock") || holds("compact.lock") && what == "sync"
+            } else if name.starts_with("MANIFEST") {
+                holds("lock") || holds("compact.lock")
+            } else {
+                true
+            };
+        if !allowed {
+            let id = self.id;
+            state.broken.push(format!(
+                "process {id} did {what} to {name} without the lock (I2)"
+            ));
+        }
+    }
+}
+
+fn die() -> ! {
+    panic_any(Killed)
+}
+
+pub(super) fn dead() -> io::Error {
+    io::Error::other("this process is dead")
+}
+
+fn describe(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let owned = || panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(owned)
+        .unwrap_or("a panic without a message")
+        .to_owned()
+}
+
+/// The death of a virtual process is nothing to be told on standard error.
+fn silence_kills() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !info.payload().is::<Killed>() {
+                others(info);
+            }
+        }));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strand_core::{Issue, IssueEvent, Log, Options, Reader, Storage};
+
+    fn options(process: &Arc<Process>) -> Options {
+        Options::default().storage(Arc::clone(process) as Arc<dyn Storage>)
+    }
+
+    fn add(process: usize, number: u32) -> IssueEvent {
+        let id = format!("p{process}-{number}");
+        IssueEvent::add(Issue::new(&id, "An issue", 0), 0)
+    }
+
+    /// Three processes append; answers the records that are there afterwards, and the machine's digest.
+    fn three(seed: u64, weather: &Weather) -> (Vec<String>, u64) {
+        let mut machine = Machine::start(VirtualDisk::new(), BTreeMap::new(), 1, seed);
+        let programs = (0..3).map(|id| -> Program<'_> {
+            Box::new(move |process| {
+                let log: Log = Log::open("", options(process)).expect("the store opens");
+                for number in 0..20 {
+                    log.append(&add(id, number)).expect("nothing fails");
+                }
+            })
+        });
+        let ended = machine.run(programs.collect(), weather.clone());
+        assert_eq!(ended.panics, []);
+        assert_eq!(ended.broken, [""; 0]);
+        assert_eq!(ended.hang, None);
+        let ids = machine.alone(|process| {
+            let reader: Reader =
+                Reader::open_in(Arc::clone(process) as _, Path::new("")).expect("a store");
+            let records = reader.read().expect("it can be read");
+            records
+                .flat_map(|record| record.expect("a good record").events)
+                .map(|event| event.id)
+                .collect()
+        });
+        (ids, machine.digest())
+    }
+
+    #[test]
+    fn processes_share_a_log_and_a_seed_gives_the_same_run_again() {
+        let weather = Weather {
+            switch: 0.3,
+            wake: 0.001,
+            ..Weather::CLEAR
+        };
+        let mut orders = std::collections::HashSet::new();
+        for seed in 0..20 {
+            let (mut ids, digest) = three(seed, &weather);
+            assert_eq!(three(seed, &weather), (ids.clone(), digest));
+            orders.insert(ids.clone());
+            ids.sort();
+            let mut expected: Vec<String> = (0..3)
+                .flat_map(|p| (0..20).map(move |n| format!("p{p}-{n}")))
+                .collect();
+            expected.sort();
+            assert_eq!(ids, expected);
+        }
+        assert!(orders.len() > 15, "{} orders", orders.len());
+    }
+}
