@@ -14,8 +14,8 @@ use crate::{
     format::{EncodedPayload, segment_name},
     hints::{Hints, Origin},
     manifest::{Manifest, manifest_missing},
-    reader::require_directory,
-    records::{End, RawRecords, segments},
+    reader::{is_new, require_directory},
+    records::{End, RawRecords},
     recovery::Recovery,
     seeded::{Bug, seeded},
     storage::OpenMode,
@@ -434,23 +434,14 @@ fn shares_memory(kind: FilesystemKind, options: &Options) -> Option<bool> {
 /// Makes `dir` a store. The caller holds the lock. Dying in here leaves an empty segment at the most.
 fn create_store(dir: &Path, options: &Options) -> Result<Manifest> {
     let storage = options.storage.as_ref();
+    if !is_new(storage, dir)? {
+        return Err(manifest_missing(dir));
+    }
     let manifest = Manifest::new(storage.host());
     let path = dir.join(segment_name(manifest.first_seq));
-    match segments(storage, dir)?.as_slice() {
-        [] => drop(
-            storage
-                .open(&path, OpenMode::CreateNew)
-                .map_err(Error::io("create", &path))?,
-        ),
-        [first] if *first == manifest.first_seq => {
-            let file = storage
-                .open(&path, OpenMode::Read)
-                .map_err(Error::io("open", &path))?;
-            if file.len_bytes().map_err(Error::io("examine", &path))? > 0 {
-                return Err(manifest_missing(dir));
-            }
-        }
-        _ => return Err(manifest_missing(dir)),
+    match storage.open(&path, OpenMode::CreateNew) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        created => drop(created.map_err(Error::io("create", &path))?),
     }
     storage.sync_dir(dir).map_err(Error::io("sync", dir))?;
     manifest.write(storage, dir)?;

@@ -7,9 +7,10 @@ use std::{
 
 use crate::{
     Error, Follower, IssueEvent, Payload, Records, Result, Snapshot, Storage,
+    format::segment_name,
     manifest::{Manifest, manifest_missing},
     records::{RawRecords, segments},
-    storage::Disk,
+    storage::{Disk, OpenMode},
     watermark::Watermark,
 };
 
@@ -134,12 +135,39 @@ impl<P: Payload> Reader<P> {
 /// Makes sure that there is a store in `dir`.
 pub(crate) fn open_watermark(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Watermark> {
     require_directory(storage.as_ref(), dir)?;
-    match Manifest::read(storage.as_ref(), dir)? {
+    let mut manifest = Manifest::read(storage.as_ref(), dir)?;
+    if manifest.is_none() {
+        if is_new(storage.as_ref(), dir)? {
+            return Err(Error::NoStore {
+                path: dir.to_owned(),
+            });
+        }
+        // It may have been created in between, and records appended.
+        manifest = Manifest::read(storage.as_ref(), dir)?;
+    }
+    match manifest {
         Some(manifest) => Ok(Watermark::open(storage, dir, &manifest.store)),
-        None if segments(storage.as_ref(), dir)?.is_empty() => Err(Error::NoStore {
-            path: dir.to_owned(),
-        }),
         None => Err(manifest_missing(dir)),
+    }
+}
+
+/// Whether a directory without manifest holds no store yet: nothing, or what a creation begins with, which is
+/// an empty first segment.
+pub(crate) fn is_new(storage: &dyn Storage, dir: &Path) -> Result<bool> {
+    match segments(storage, dir)?.as_slice() {
+        [] => Ok(true),
+        [1] => {
+            let path = dir.join(segment_name(1));
+            match storage.open(&path, OpenMode::Read) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+                opened => {
+                    let file = opened.map_err(Error::io("open", &path))?;
+                    let len = file.len_bytes().map_err(Error::io("examine", &path))?;
+                    Ok(len == 0)
+                }
+            }
+        }
+        _ => Ok(false),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use strand_core::{
     CorruptReason, Error, ID_BYTES_MAX, InvalidEvent, Issue, IssueEvent, LockError, Log, Options,
-    Outcome, Reader, TITLE_BYTES_MAX,
+    Outcome, Reader, Snapshot, TITLE_BYTES_MAX,
 };
 
 use crate::support::{TS, event, first_segment, names, open, store_of};
@@ -206,6 +206,34 @@ fn logs_without_a_manifest_are_not_taken_for_a_new_store() {
         "{error}"
     );
     assert_eq!(std::fs::read(first_segment(dir.path())).unwrap(), bytes);
+}
+
+#[test]
+fn a_store_that_is_just_being_created_is_no_store_yet_to_a_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    // What the creation begins with.
+    std::fs::write(first_segment(dir.path()), "").unwrap();
+    let refused = Reader::<IssueEvent>::open(dir.path());
+    assert!(matches!(refused, Err(Error::NoStore { .. })), "{refused:?}");
+    let refused = Snapshot::open(dir.path());
+    assert!(matches!(refused, Err(Error::NoStore { .. })), "{refused:?}");
+    assert_eq!(names(dir.path()).len(), 1);
+    open(dir.path()).append(&event("bd-1")).unwrap();
+    assert_eq!(Snapshot::open(dir.path()).unwrap().len(), 1);
+    // Records without a manifest are another matter, and so is a later segment.
+    std::fs::remove_file(dir.path().join("MANIFEST")).unwrap();
+    let missing = |dir: &std::path::Path| {
+        let refused = Reader::<IssueEvent>::open(dir);
+        let reason = match refused {
+            Err(Error::Corrupt { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reason, CorruptReason::ManifestMissing);
+    };
+    missing(dir.path());
+    let later = tempfile::tempdir().unwrap();
+    std::fs::write(later.path().join("log-00000000000000000002.jsonl"), "").unwrap();
+    missing(later.path());
 }
 
 #[test]
