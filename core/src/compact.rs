@@ -3,12 +3,15 @@
 //! | step | under | dying after it leaves |
 //! | --- | --- | --- |
 //! | begin a new segment | `compact.lock`, `lock` | one more segment, which is no harm |
-//! | fold what is before it, write `snapshot-….jsonl.new`, sync | `compact.lock` | an orphan |
+//! | fold what is before it | `compact.lock` | nothing |
+//! | remove what an earlier compaction that died has left | `compact.lock` | less of it |
+//! | write `snapshot-….jsonl.new`, sync | `compact.lock` | an orphan |
 //! | rename it, sync the directory | `compact.lock` | an orphan |
 //! | replace the manifest, sync the directory | `compact.lock` | old files that nobody needs |
 //! | remove the old files, sync the directory | `compact.lock` | nothing |
 //!
-//! Orphans and old files are removed by the next compaction, and by the next open.
+//! Orphans and old files are removed by the next compaction, and by the next open. A compaction that fails
+//! removes the file that it was writing at once.
 
 use std::{
     collections::BTreeSet,
@@ -186,9 +189,12 @@ impl LogCore {
         };
         store.forget_tombstones_before(oldest_ms);
 
+        // What an earlier compaction that died has left takes space that this one may need. Not before now: had
+        // the live snapshot been damaged, it could be mended with it.
+        let mut removed = self.remove_surplus(old, self.options.backup_snapshots)?;
         let mut mark = None;
         let write = |file: &dyn StorageFile, path: &Path| {
-            let written = snapshot_file::write(&store, &self.store_id, file, path, Pace::GENTLE);
+            let written = snapshot_file::write(&store, &old.store, file, path, Pace::GENTLE);
             mark = Some(written?);
             Ok(())
         };
@@ -206,7 +212,7 @@ impl LogCore {
         }
         new.write(storage, &self.dir)?;
         self.options.hit(Point::ManifestReplaced);
-        let removed = self.remove_surplus(&new, self.options.backup_snapshots)?;
+        removed.extend(self.remove_surplus(&new, self.options.backup_snapshots)?);
         Ok(Compaction {
             seq: through,
             issues: store.len() as u64,

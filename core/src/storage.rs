@@ -216,6 +216,8 @@ pub(crate) fn write_full(file: &dyn StorageFile, bytes: &[u8], offset: u64) -> i
 
 /// Writes a file as a whole under another name, makes it durable, and then gives it its own name: a reader
 /// sees the old file or the new one, never a part. The caller sees to it that nobody else does the same.
+///
+/// Failing, it removes what it has written, so that a full disk is as full as before.
 pub(crate) fn replace_file(
     storage: &dyn Storage,
     dir: &Path,
@@ -223,7 +225,23 @@ pub(crate) fn replace_file(
     write: impl FnOnce(&dyn StorageFile, &Path) -> Result<()>,
     before_rename: impl FnOnce(),
 ) -> Result<()> {
-    let (new, path) = (dir.join(format!("{name}.new")), dir.join(name));
+    write_new(storage, dir, name, write)?;
+    before_rename();
+    put_in_place(storage, dir, name).inspect_err(|_| remove_new(storage, dir, name))?;
+    if seeded(Bug::NoDirSyncOfReplaced) {
+        return Ok(());
+    }
+    storage.sync_dir(dir).map_err(Error::io("sync", dir))
+}
+
+/// The first half of [`replace_file`]: all that needs space.
+pub(crate) fn write_new(
+    storage: &dyn Storage,
+    dir: &Path,
+    name: &str,
+    write: impl FnOnce(&dyn StorageFile, &Path) -> Result<()>,
+) -> Result<()> {
+    let new = dir.join(new_name(name));
     // A writer that died may have left one behind.
     let file = match storage.open(&new, OpenMode::CreateNew) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -232,18 +250,31 @@ pub(crate) fn replace_file(
         created => created,
     };
     let file = file.map_err(Error::io("create", &new))?;
-    file.set_len(0).map_err(Error::io("empty", &new))?;
-    write(file.as_ref(), &new)?;
-    if !seeded(Bug::RenameBeforeSync) {
-        file.sync_data().map_err(Error::io("sync", &new))?;
-    }
+    let written = (|| {
+        file.set_len(0).map_err(Error::io("empty", &new))?;
+        write(file.as_ref(), &new)?;
+        if seeded(Bug::RenameBeforeSync) {
+            return Ok(());
+        }
+        file.sync_data().map_err(Error::io("sync", &new))
+    })();
     drop(file);
-    before_rename();
+    written.inspect_err(|_| remove_new(storage, dir, name))
+}
+
+/// The second half of [`replace_file`], but for the sync of the directory.
+pub(crate) fn put_in_place(storage: &dyn Storage, dir: &Path, name: &str) -> Result<()> {
+    let new = dir.join(new_name(name));
     storage
-        .rename(&new, &path)
-        .map_err(Error::io("rename", &new))?;
-    if seeded(Bug::NoDirSyncOfReplaced) {
-        return Ok(());
-    }
-    storage.sync_dir(dir).map_err(Error::io("sync", dir))
+        .rename(&new, &dir.join(name))
+        .map_err(Error::io("rename", &new))
+}
+
+/// Takes [`write_new`] back. Failing does no harm: the next open removes the file.
+pub(crate) fn remove_new(storage: &dyn Storage, dir: &Path, name: &str) {
+    storage.remove(&dir.join(new_name(name))).ok();
+}
+
+fn new_name(name: &str) -> String {
+    format!("{name}.new")
 }

@@ -409,6 +409,124 @@ fn a_compaction_that_dies_at_any_call_is_finished_or_undone_by_the_next_open() {
     assert!(outcomes[0] > 10 && outcomes[1] > 3, "{outcomes:?}");
 }
 
+/// The disk, with so much space left for snapshots.
+#[derive(Debug, Clone)]
+struct Full {
+    left_bytes: Arc<AtomicU64>,
+}
+
+impl Storage for Full {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        let file = Disk.open(path, mode)?;
+        if path.to_string_lossy().contains("snapshot-") {
+            let disk = self.clone();
+            return Ok(Box::new(FullFile { file, disk }));
+        }
+        Ok(file)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        Disk.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.create_dir(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let len = fs::metadata(path)?.len();
+        Disk.remove(path)?;
+        self.left_bytes.fetch_add(len, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.sync_dir(dir)
+    }
+}
+
+#[derive(Debug)]
+struct FullFile {
+    file: Box<dyn StorageFile>,
+    disk: Full,
+}
+
+impl StorageFile for FullFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let left = self.disk.left_bytes.load(Ordering::SeqCst);
+        let fit = &bytes[..bytes.len().min(usize::try_from(left).unwrap())];
+        if fit.is_empty() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let written = self.file.write_at(fit, offset)?;
+        self.disk
+            .left_bytes
+            .fetch_sub(written as u64, Ordering::SeqCst);
+        Ok(written)
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.file.set_len(len_bytes)
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        self.file.len_bytes()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+#[test]
+fn a_compaction_on_a_full_disk_fails_without_a_trace_and_uses_the_space_of_surplus_backups() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(varied(dir.path()));
+    let disk = Full {
+        left_bytes: Arc::new(AtomicU64::new(100)),
+    };
+    let with = |backups| {
+        let options = options().backup_snapshots(backups);
+        let options = options.storage(Arc::new(disk.clone()));
+        Log::<IssueEvent>::open(dir.path(), options).unwrap()
+    };
+    let before = Store::load(dir.path()).unwrap();
+    for _ in 0..2 {
+        let refused = with(1).compact();
+        assert!(
+            matches!(&refused, Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull),
+            "{refused:?}"
+        );
+        let files = names(dir.path());
+        assert!(!files.iter().any(|name| name.contains("snapshot")));
+        assert_eq!(disk.left_bytes.load(Ordering::SeqCst), 100);
+        assert_eq!(Store::load(dir.path()).unwrap(), before);
+    }
+    // Snapshots 13, 14 and 15, and no space for a fourth but in the place of one.
+    disk.left_bytes.store(u64::MAX / 2, Ordering::SeqCst);
+    for number in 14..=16 {
+        compact(&with(9));
+        open(dir.path()).append(&event("bd-11")).unwrap();
+        assert_eq!(Store::load(dir.path()).unwrap().last_seq(), number);
+    }
+    disk.left_bytes.store(500, Ordering::SeqCst);
+    assert!(with(9).compact().is_err());
+    let done = compact(&with(1));
+    let mut removed = done.removed;
+    removed.retain(|name| name.starts_with("snapshot-"));
+    let surplus = [13, 14].map(|seq| format!("snapshot-{seq:020}.jsonl"));
+    assert_eq!(removed, surplus);
+    assert_eq!(Store::load(dir.path()).unwrap().last_seq(), 16);
+}
+
 #[test]
 fn every_changed_byte_and_every_cut_of_a_snapshot_is_an_error_in_that_file() {
     let dir = tempfile::tempdir().unwrap();
