@@ -123,6 +123,8 @@ pub(crate) struct RawRecords {
     from_seq: u64,
     end: End,
     done: bool,
+    /// The record for which the files were looked at anew, lest that goes on forever.
+    reopened_for: u64,
 }
 
 #[derive(Debug)]
@@ -145,6 +147,7 @@ impl RawRecords {
             from_seq: first_seq,
             end,
             done: false,
+            reopened_for: 0,
         };
         records.resume(end);
         records
@@ -215,6 +218,7 @@ impl RawRecords {
     pub(crate) fn resume(&mut self, end: End) {
         self.end = end;
         self.done = matches!(end, End::Seq(seq) if seq < self.next_seq);
+        self.reopened_for = 0;
         self.lines.restart(self.valid_len);
     }
 
@@ -251,7 +255,10 @@ impl RawRecords {
         if self.done {
             return Ok(None);
         }
-        let found = self.advance();
+        let mut found = self.advance();
+        if matches!(found, Err(Error::Corrupt { .. })) && self.reopen() {
+            found = self.advance();
+        }
         if matches!(found, Ok(Some(_))) {
             self.done = self.end == End::Seq(self.next_seq);
             self.next_seq += 1;
@@ -259,6 +266,22 @@ impl RawRecords {
             self.done = true;
         }
         found
+    }
+
+    /// Looks for the next record in the files as they are now: a repair may have replaced the one that is open.
+    /// False when there is nothing else to go on with.
+    fn reopen(&mut self) -> bool {
+        let wanted = self.next_seq();
+        if self.reopened_for == wanted {
+            return false;
+        }
+        let storage = Arc::clone(&self.storage);
+        let Ok(fresh) = Self::from(storage, &self.dir, wanted, self.end) else {
+            return false;
+        };
+        *self = fresh;
+        self.reopened_for = wanted;
+        true
     }
 
     /// The next record with its events; `None` at the end, and after an error.
@@ -370,20 +393,28 @@ impl RawRecords {
                 return Ok(true);
             }
         }
-        match self.end {
-            End::Seq(through_seq) => {
-                let reason = CorruptReason::Missing {
-                    from_seq: first_seq,
-                    through_seq,
-                };
-                Err(Error::Corrupt {
-                    path,
-                    offset: 0,
-                    reason,
-                })
+        let through_seq = match self.end {
+            End::Seq(through_seq) => Some(through_seq),
+            // There always is a first segment.
+            End::LastValid if self.segment.is_none() => Some(first_seq),
+            End::LastValid => {
+                let all = segments(self.storage.as_ref(), &self.dir)?;
+                let later = all.into_iter().find(|first| *first > first_seq);
+                later.map(|later| later - 1)
             }
-            End::LastValid => Ok(false),
-        }
+        };
+        let Some(through_seq) = through_seq else {
+            return Ok(false);
+        };
+        let reason = CorruptReason::Missing {
+            from_seq: first_seq,
+            through_seq,
+        };
+        Err(Error::Corrupt {
+            path,
+            offset: 0,
+            reason,
+        })
     }
 
     /// The next record is folded into a snapshot.
@@ -397,6 +428,7 @@ impl RawRecords {
 
     /// A bad line where nobody knows how far the log should reach: a torn tail ends it, anything else is an error.
     fn judge(&mut self, bad: Span) -> Result<Option<Span>> {
+        let all = segments(self.storage.as_ref(), &self.dir)?;
         let Some(OpenSegment { path, file, .. }) = &self.segment else {
             return Ok(None);
         };
@@ -410,11 +442,17 @@ impl RawRecords {
                 .map_err(Error::io("read", path))?;
         }
         // A later segment was begun only after all of this one was durable.
-        let later = segments(self.storage.as_ref(), &self.dir)?
-            .into_iter()
-            .find(|first| *first > self.next_seq);
+        let later = all.into_iter().find(|first| *first >= self.next_seq);
         match scan.tail(later.map_or(0, |first| first - 1)) {
             Tail::Corrupt { offset, reason } => Err(self.corrupt(offset, reason)),
+            // This one is complete; what stands behind its records is none.
+            Tail::Clean | Tail::Torn { .. } if later == Some(self.next_seq) => {
+                if self.open_next_segment()? {
+                    self.advance()
+                } else {
+                    Ok(None)
+                }
+            }
             Tail::Clean | Tail::Torn { .. } => Ok(None),
         }
     }

@@ -287,3 +287,109 @@ fn recovery_twice_gives_the_same_store() {
     assert_eq!(fs::read(first_segment(dir.path())).unwrap(), once);
     assert_eq!(names(&dir.path().join("quarantine")).len(), 1);
 }
+
+/// What a reader reads of the log, and what ends it.
+fn read(dir: &Path) -> (Vec<u64>, Option<CorruptReason>) {
+    let reader: Reader = Reader::open(dir).unwrap();
+    let mut seqs = Vec::new();
+    for record in reader.read().unwrap() {
+        match record {
+            Ok(record) => seqs.push(record.seq),
+            Err(Error::Corrupt { reason, .. }) => return (seqs, Some(reason)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    (seqs, None)
+}
+
+#[test]
+fn a_reader_without_hints_finds_a_segment_that_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let log: Log = Log::open(dir.path(), crate::support::options().segment_bytes_max(1)).unwrap();
+    for number in 1..=4 {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+    }
+    drop(log);
+    forget_hints(dir.path());
+    let all: Vec<u64> = (1..=4).collect();
+    assert_eq!(read(dir.path()), (all.clone(), None));
+    for gone in 1..=3 {
+        let path = dir.path().join(format!("log-{gone:020}.jsonl"));
+        let bytes = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let (seqs, reason) = read(dir.path());
+        assert_eq!(seqs, all[..gone - 1]);
+        assert!(
+            matches!(reason, Some(CorruptReason::Missing { from_seq, .. }) if from_seq == gone as u64),
+            "{reason:?}"
+        );
+        fs::write(&path, bytes).unwrap();
+    }
+    assert_eq!(read(dir.path()), (all, None));
+}
+
+#[test]
+fn a_reader_without_hints_passes_over_what_stands_behind_a_complete_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let log: Log = Log::open(dir.path(), crate::support::options().segment_bytes_max(1)).unwrap();
+    for number in 1..=3 {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+    }
+    drop(log);
+    forget_hints(dir.path());
+    let mut bytes = fs::read(first_segment(dir.path())).unwrap();
+    bytes.extend_from_slice(b"junk in free space\n");
+    fs::write(first_segment(dir.path()), &bytes).unwrap();
+    assert_eq!(read(dir.path()), (vec![1, 2, 3], None));
+}
+
+#[test]
+fn a_follower_goes_on_in_the_file_that_was_put_in_the_place_of_a_damaged_one() {
+    for hints in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = store_of(dir.path(), RECORDS);
+        if !hints {
+            forget_hints(dir.path());
+        }
+        let reader: Reader = Reader::open(dir.path()).unwrap();
+        let mut follower = reader.follow(1).unwrap();
+        let mut damaged = bytes.clone();
+        damaged[line_ends(&bytes)[2] + 30] ^= 1;
+        fs::write(first_segment(dir.path()), &damaged).unwrap();
+        for seq in 1..=2 {
+            assert_eq!(follower.try_next().unwrap().unwrap().seq, seq);
+        }
+        for _ in 0..2 {
+            let refused = follower.try_next();
+            assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+        }
+        fs::write(dir.path().join("new"), &bytes).unwrap();
+        fs::rename(dir.path().join("new"), first_segment(dir.path())).unwrap();
+        for seq in 3..=RECORDS {
+            assert_eq!(follower.try_next().unwrap().unwrap().seq, seq);
+        }
+        assert!(follower.try_next().unwrap().is_none());
+        open(dir.path()).append(&event("bd-6")).unwrap();
+        assert_eq!(follower.try_next().unwrap().unwrap().seq, RECORDS + 1);
+    }
+}
+
+#[test]
+fn a_writer_without_shared_memory_never_writes_to_a_segment_that_was_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = first_segment(dir.path());
+    let log: Log = Log::open(dir.path(), crate::support::options().share_memory(false)).unwrap();
+    log.append(&event("bd-1")).unwrap();
+    let other = open(dir.path());
+    other.append(&event("bd-2")).unwrap();
+    drop(other);
+    // The second record was lost, and put back in another file, before the next segment was begun.
+    let whole = fs::read(&first).unwrap();
+    fs::write(dir.path().join("new"), &whole).unwrap();
+    fs::write(&first, &whole[..line_ends(&whole)[1]]).unwrap();
+    fs::write(dir.path().join("log-00000000000000000003.jsonl"), "").unwrap();
+    fs::rename(dir.path().join("new"), &first).unwrap();
+    forget_hints(dir.path());
+    assert_eq!(log.append(&event("bd-3")).unwrap().seq, 3);
+    assert_eq!(read(dir.path()), (vec![1, 2, 3], None));
+}
