@@ -112,32 +112,19 @@ impl LogCore {
         let Some(mut tail) = hints.tail() else {
             return self.rebuild(&hints, report);
         };
+        // Where no memory is shared, another process may have begun a segment since, and a repair may have
+        // replaced the one that is open here.
+        if !hints.is_shared() && self.segments()?.last() != Some(&tail.segment) {
+            return self.rebuild(&hints, report);
+        }
         let opens = !self.has_open(tail.segment);
-        let Some(mut segment) = self.segment_if_there(tail.segment)? else {
+        let Some(segment) = self.segment_if_there(tail.segment)? else {
             return self.rebuild(&hints, report);
         };
-        loop {
-            match behind(&segment, tail)? {
-                Behind::NotATail => return self.rebuild(&hints, report),
-                Behind::Bytes => tail = self.repair(&hints, tail, &segment, report)?,
-                Behind::Nothing => {}
-            }
-            // Where no memory is shared, another process may have begun the next segment.
-            let next = tail.seq + 1;
-            if hints.is_shared() || next == tail.segment {
-                break;
-            }
-            let Some(successor) = self.segment_if_there(next)? else {
-                break;
-            };
-            self.sync_dir()?;
-            segment = successor;
-            tail = TailHint {
-                segment: next,
-                last_offset: 0,
-                offset: 0,
-                ..tail
-            };
+        match behind(&segment, tail)? {
+            Behind::NotATail => return self.rebuild(&hints, report),
+            Behind::Bytes => tail = self.repair(&hints, tail, &segment, report)?,
+            Behind::Nothing => {}
         }
         if opens && hints.is_shared() {
             // The system does not tell a file of syncs that failed before it was opened, so what is
@@ -148,6 +135,10 @@ impl LogCore {
             }
         }
         Ok((hints, tail, segment))
+    }
+
+    fn segments(&self) -> Result<Vec<u64>> {
+        segments(self.options.storage.as_ref(), &self.dir)
     }
 
     fn segment_if_there(&self, first_seq: u64) -> Result<Option<Segment>> {
@@ -195,7 +186,7 @@ impl LogCore {
         let known_seq = hints.committed_of_store().unwrap_or(0);
         hints.begin_change();
         *self.cached_segment() = None;
-        let all = segments(self.options.storage.as_ref(), &self.dir)?;
+        let all = self.segments()?;
         // Read after the list, so that a segment which a compaction removed is not missed.
         let live = self.manifest()?.first_seq;
         let Some(&last) = all.last().filter(|last| **last >= live) else {
