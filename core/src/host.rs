@@ -14,8 +14,8 @@ use std::{
 };
 
 use strand_lock::{
-    Counters, ExclusiveGuard, FileLock, Filesystem, LockError, PageError, SharedPage,
-    SharedPageReader, filesystem_of, lower_thread_priority,
+    Counters, ExclusiveGuard, FileLock, Filesystem, LockError, LockState, PageError, SharedPage,
+    SharedPageReader, filesystem_of, look_at_lock, lower_thread_priority,
 };
 
 /// The machine that a store is on: locks, shared memory, time and chance. [`ThisMachine`] is the real one.
@@ -44,6 +44,14 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// As [`SharedPageReader::open`].
     fn open_page_to_read(&self, path: &Path) -> Result<Box<dyn PageView>, PageError> {
         Ok(Box::new(SharedPageReader::open(path)?))
+    }
+
+    /// As [`look_at_lock`].
+    ///
+    /// # Errors
+    /// As there.
+    fn look_at_lock(&self, path: &Path) -> Result<LockState, PageError> {
+        look_at_lock(path)
     }
 
     /// The filesystem that `dir` is on.

@@ -86,7 +86,9 @@ pub use recovery::Recovery;
 pub use snapshot::Snapshot;
 pub use storage::{Disk, OpenMode, Storage, StorageFile};
 pub use store::Store;
-pub use strand_lock::{Counters, Filesystem, FilesystemKind, Holder, LockError, PageError};
+pub use strand_lock::{
+    Counters, Filesystem, FilesystemKind, Holder, LockError, LockState, PageError,
+};
 
 #[cfg(strand_seeded_bugs)]
 pub use seeded::Bug;

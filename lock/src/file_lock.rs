@@ -54,10 +54,10 @@ const PAUSES_PER_SPIN: u32 = 20;
 
 /// The 32-bit words of the page that waiters sleep on: those who want the lock for themselves are
 /// woken one at a time, those who share it all together.
-const EXCLUSIVE_WAITERS: usize = 0;
-const SHARED_WAITERS: usize = 1;
+pub(crate) const EXCLUSIVE_WAITERS: usize = 0;
+pub(crate) const SHARED_WAITERS: usize = 1;
 const NOBODY_SLEEPS: u32 = 0;
-const SOMEBODY_SLEEPS: u32 = 1;
+pub(crate) const SOMEBODY_SLEEPS: u32 = 1;
 
 impl FileLock {
     /// Opens the lock file at `path` for reading and writing; creates it when missing.
@@ -158,7 +158,8 @@ impl FileLock {
     /// A snapshot for people: the lock may have changed hands since.
     #[must_use]
     pub fn holder(&self) -> Option<Holder> {
-        self.touchable_page().and_then(holder::read)
+        let page = self.touchable_page()?;
+        holder::read(|index| page.u64(index).load(Ordering::Acquire))
     }
 
     /// What this `FileLock` did since it was opened.

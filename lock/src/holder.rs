@@ -1,6 +1,10 @@
-use std::{fmt, ops::Range, sync::atomic::Ordering, time::Duration};
+use std::{fmt, ops::Range, path::Path, sync::atomic::Ordering, time::Duration};
 
-use crate::{SharedPage, sys};
+use crate::{
+    PageError, SharedPage, SharedPageReader,
+    file_lock::{EXCLUSIVE_WAITERS, SHARED_WAITERS, SOMEBODY_SLEEPS},
+    sys,
+};
 
 /// Who holds a lock, as that holder noted it. Diagnostics only: no lock is ever broken because of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +36,42 @@ impl fmt::Display for Holder {
     }
 }
 
+/// What a lock's file tells to those who only look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LockState {
+    /// Who holds the lock exclusively.
+    pub holder: Option<Holder>,
+    /// Somebody sleeps until the lock is free, or died while sleeping.
+    pub waiting: bool,
+}
+
+/// Looks at the lock file at `path`: takes no lock, creates nothing, and needs no permission to write.
+///
+/// A snapshot for people: the lock may have changed hands since.
+///
+/// # Errors
+/// As [`SharedPageReader::open`].
+///
+/// ```
+/// use strand_lock::{FileLock, look_at_lock};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let lock = FileLock::open(dir.path().join("lock"))?;
+/// let guard = lock.lock()?;
+/// let seen = look_at_lock(lock.path())?;
+/// assert_eq!(seen.holder.map(|holder| holder.pid), Some(std::process::id()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn look_at_lock(path: impl AsRef<Path>) -> Result<LockState, PageError> {
+    let page = SharedPageReader::open(path)?;
+    let sleep = |word| page.load_u32(word) == SOMEBODY_SLEEPS;
+    Ok(LockState {
+        holder: read(|index| page.load_u64(index)),
+        waiting: sleep(EXCLUSIVE_WAITERS) || sleep(SHARED_WAITERS),
+    })
+}
+
 /// What stands in the first words of a lock file's page.
 mod word {
     use super::Range;
@@ -58,14 +98,10 @@ pub(crate) fn clear(page: &SharedPage) {
     page.u64(word::PID).store(0, Ordering::Release);
 }
 
-/// Reads the note, unless it is from a process that has ended.
-pub(crate) fn read(page: &SharedPage) -> Option<Holder> {
+/// Reads the note from the page's words, unless it is from a process that has ended.
+pub(crate) fn read(load: impl Fn(usize) -> u64) -> Option<Holder> {
     const LOOKS: usize = 8;
-    let look = || {
-        std::array::from_fn::<u64, { word::COMMAND.end }, _>(|index| {
-            page.u64(index).load(Ordering::Acquire)
-        })
-    };
+    let look = || std::array::from_fn::<u64, { word::COMMAND.end }, _>(&load);
     // The lock may change hands meanwhile. Two equal looks in a row saw one note, since no two
     // have the same time.
     let note = (0..LOOKS).find_map(|_| {
@@ -150,6 +186,10 @@ fn words(text: &str) -> [u64; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(page: &SharedPage) -> Option<Holder> {
+        super::read(|index| page.u64(index).load(Ordering::Acquire))
+    }
 
     #[test]
     fn a_note_is_cut_between_characters_and_taken_back() {

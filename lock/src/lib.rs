@@ -30,7 +30,7 @@ mod sys;
 pub use error::{LockError, PageError};
 pub use file_lock::{Counters, ExclusiveGuard, FileLock, SharedGuard};
 pub use filesystem::{Filesystem, FilesystemKind, filesystem_of};
-pub use holder::Holder;
+pub use holder::{Holder, LockState, look_at_lock};
 pub use page::{SharedPage, SharedPageReader};
 #[cfg(strand_seeded_bugs)]
 pub use seeded::SEEDED_BUGS;

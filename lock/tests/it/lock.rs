@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strand_lock::{FileLock, LockError};
+use strand_lock::{FileLock, LockError, look_at_lock};
 
 use crate::{deadline, soon};
 
@@ -319,4 +319,35 @@ fn a_path_that_cannot_be_opened_is_an_io_error() {
     let error = FileLock::open(dir.path().join("no such directory/lock")).unwrap_err();
     assert!(!error.is_contention());
     assert!(matches!(error, LockError::Io { op: "open", .. }), "{error}");
+}
+
+#[test]
+fn looking_at_a_lock_tells_the_holder_and_the_waiters_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lock");
+    assert!(look_at_lock(&path).is_err());
+    assert!(!path.exists());
+    fs::write(&path, "short").unwrap();
+    assert!(look_at_lock(&path).is_err());
+    assert_eq!(fs::read(&path).unwrap(), b"short");
+    let lock = FileLock::open(&path).unwrap();
+    fs::write(&path, [0; 4096]).unwrap();
+    let free = look_at_lock(&path).unwrap();
+    assert_eq!((free.holder, free.waiting), (None, false));
+    let guard = lock.lock().unwrap();
+    let bytes = fs::read(&path).unwrap();
+    let held = look_at_lock(&path).unwrap();
+    assert_eq!(held.holder.unwrap().pid, std::process::id());
+    assert!(!held.waiting);
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    let other = FileLock::open(&path).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| drop(other.lock_until(deadline()).unwrap()));
+        let give_up = deadline();
+        while !look_at_lock(&path).unwrap().waiting {
+            assert!(Instant::now() < give_up);
+            thread::yield_now();
+        }
+        drop(guard);
+    });
 }
