@@ -81,6 +81,18 @@ pub struct Troubles {
     pub faults: u64,
 }
 
+impl Troubles {
+    /// Adds what came to another machine.
+    pub fn add(&mut self, other: Troubles) {
+        self.steps += other.steps;
+        self.switches += other.switches;
+        self.kills += other.kills;
+        self.stops += other.stops;
+        self.power_cuts += other.power_cuts;
+        self.faults += other.faults;
+    }
+}
+
 /// A machine with its disk, from one start to the next.
 #[derive(Clone)]
 pub struct Machine {
@@ -815,6 +827,12 @@ impl Process {
         }
     }
 
+    /// Which of the machine's processes it is.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.id
+    }
+
     /// Where the machine's clock stands, in nanoseconds since its start.
     #[must_use]
     pub fn now_ns(&self) -> u64 {
@@ -832,28 +850,25 @@ impl Process {
         self.shared.state().rng.random_range(0..below.max(1))
     }
 
+    /// Notes it when a process changes a file whose lock it does not hold. // I2
     pub(super) fn must_hold(&self, state: &mut State, path: &Path, what: &str) {
-        let Some(dir) = path.parent() else { return };
-        let holds = |lock: &str| {
-            let owner = state.locks.get(&dir.join(lock));
-            owner.is_some_and(|owner| *owner == Some(self.id))
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+            return;
         };
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let allowed =
-            if name.starts_with("log-") && what == "remove" || name.starts_with("snapshot-") {
-                holds("compact.lock")
-            } else if name.starts_with("log-") {
-                holds("lock") || holds("compact.lock") && what == "sync"
-            } else if name.starts_with("MANIFEST") {
-                holds("lock") || holds("compact.lock")
-            } else {
-                true
-            };
-        if !allowed {
+        let name = name.to_string_lossy();
+        let locks: &[&str] = match name.split_once('-').map_or(&*name, |(kind, _)| kind) {
+            _ if !state.locks.keys().any(|lock| lock.parent() == Some(dir)) => &[], // Not the store's directory.
+            "log" if what == "remove" => &["compact.lock"],
+            "log" => &["lock"],
+            "snapshot" => &["compact.lock"],
+            "MANIFEST" | "MANIFEST.new" => &["lock", "compact.lock"],
+            _ => &[],
+        };
+        let holds = |lock: &&str| state.locks.get(&dir.join(lock)) == Some(&Some(self.id));
+        if !locks.is_empty() && !locks.iter().any(holds) {
             let id = self.id;
-            state.broken.push(format!(
-                "process {id} did {what} to {name} without the lock (I2)"
-            ));
+            let broken = format!("process {id} did {what} to {name} without {locks:?} (I2)");
+            state.broken.push(broken);
         }
     }
 }

@@ -3,6 +3,8 @@
 //! A tier is a function from a [`Budget`] to a [`Tally`]. It tries as much as its time allows, in an order that its seed
 //! decides, and stops at the first few violations.
 
+pub mod schedules;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
