@@ -15,6 +15,8 @@ pub const COMPACTORS_MAX: u32 = 64;
 pub const WRITES_MAX: u32 = 10_000_000;
 /// Longest padded records: their lengths differ, and the longest must still be a record.
 pub const PAYLOAD_BYTES_MAX: usize = RECORD_BYTES_MAX / 4 * 3;
+/// Highest rate of what happens by chance.
+pub const RATE_MAX: f64 = 10_000.0;
 /// Longest time the watchdog may be told to wait.
 pub const TIMEOUT_S_MAX: u64 = 7 * 24 * 3600;
 
@@ -121,9 +123,19 @@ pub struct Config {
     /// SIGKILL random processes of the run at this mean rate and start successors
     #[arg(long, default_value_t = 0.0, value_name = "R")]
     pub kill_per_second: f64,
-    /// SIGKILL processes at this named point of the log's protocol, or at `any`, and start successors
+    /// SIGKILL processes at this named point of the log's protocol, or at `any`, and start successors;
+    /// of several points with commas between them, each process draws one
     #[arg(long, value_name = "POINT")]
     pub kill_at: Option<String>,
+    /// SIGSTOP random processes of the run at this mean rate, each for some milliseconds
+    #[arg(long, default_value_t = 0.0, value_name = "R")]
+    pub stop_per_second: f64,
+    /// Leave half a record behind the log at this mean rate, as a writer that is killed in its write does
+    #[arg(long, default_value_t = 0.0, value_name = "R")]
+    pub tear_per_second: f64,
+    /// Delete the hints in `shm` at this mean rate
+    #[arg(long, default_value_t = 0.0, value_name = "R")]
+    pub forget_per_second: f64,
     /// A run that takes longer is a hang: reported, and every child reaped
     #[arg(long, default_value_t = 120, value_name = "N")]
     pub timeout_s: u64,
@@ -168,6 +180,9 @@ impl Default for Config {
             segment_bytes: None,
             kill_per_second: 0.0,
             kill_at: None,
+            stop_per_second: 0.0,
+            tear_per_second: 0.0,
+            forget_per_second: 0.0,
             timeout_s: 120,
             dir: None,
             keep: false,
@@ -252,8 +267,13 @@ impl Config {
         if self.workload != Workload::Append && self.sabotage.is_some() {
             return usage("--sabotage is for --workload append");
         }
-        if !self.kill_per_second.is_finite() || !(0.0..=10_000.0).contains(&self.kill_per_second) {
-            return usage("--kill-per-second takes a number from 0 to 10000");
+        for (flag, rate) in self.rates() {
+            if !rate.is_finite() || !(0.0..=RATE_MAX).contains(&rate) {
+                return usage(format!("{flag} takes a number from 0 to {RATE_MAX}"));
+            }
+        }
+        if self.stop_per_second > 0.0 && cfg!(not(unix)) {
+            return usage("--stop-per-second needs a system that can stop a process");
         }
         if self
             .payload_bytes
@@ -263,7 +283,7 @@ impl Config {
                 "--payload-bytes takes a number up to {PAYLOAD_BYTES_MAX}"
             ));
         }
-        if let Some(name) = &self.kill_at {
+        for name in self.kill_points() {
             KillAt::parse(name)?;
         }
         if self.one_shot && self.mode == Mode::Thread {
@@ -297,10 +317,27 @@ impl Config {
         }
     }
 
-    /// Whether processes are killed during the run.
+    /// Whether processes are killed during the run, or what a killed one leaves is made up.
     #[must_use]
     pub fn kills(&self) -> bool {
-        self.kill_per_second > 0.0 || self.kill_at.is_some()
+        self.kill_per_second > 0.0 || self.kill_at.is_some() || self.tear_per_second > 0.0
+    }
+
+    /// The names in [`Config::kill_at`], of which each process draws one.
+    #[must_use]
+    pub fn kill_points(&self) -> Vec<&str> {
+        let names = self.kill_at.as_deref();
+        names.map_or_else(Vec::new, |names| names.split(',').collect())
+    }
+
+    /// What happens by chance during the run: the flag, and how often a second on average.
+    fn rates(&self) -> [(&'static str, f64); 4] {
+        [
+            ("--kill-per-second", self.kill_per_second),
+            ("--stop-per-second", self.stop_per_second),
+            ("--tear-per-second", self.tear_per_second),
+            ("--forget-per-second", self.forget_per_second),
+        ]
     }
 
     /// The arguments that repeat this run: every flag that decides what happens in it.
@@ -323,7 +360,9 @@ impl Config {
             flag("--compact-every-ms", Some(ms.to_string()));
             flag("--compactors", Some(self.compactors.to_string()));
         }
-        flag("--kill-per-second", Some(self.kill_per_second.to_string()));
+        for (name, rate) in self.rates() {
+            flag(name, Some(rate.to_string()));
+        }
         flag("--timeout-s", Some(self.timeout_s.to_string()));
         if let Some(name) = &self.kill_at {
             flag("--kill-at", Some(name.clone()));
@@ -414,7 +453,10 @@ mod tests {
             payload: Some(PathBuf::from("a b's.jsonl")),
             kill_per_second: 12.5,
             segment_bytes: Some(4096),
-            kill_at: Some("AfterWrite".to_owned()),
+            kill_at: Some("AfterWrite,LeadTakenOver".to_owned()),
+            stop_per_second: 2.5,
+            tear_per_second: 7.0,
+            forget_per_second: 0.25,
             timeout_s: 9,
             sabotage: Some(Sabotage::Repeat),
             workload: Workload::Mixed,
@@ -474,6 +516,14 @@ mod tests {
                 ..Config::default()
             },
             Config {
+                tear_per_second: -1.0,
+                ..Config::default()
+            },
+            Config {
+                forget_per_second: RATE_MAX + 1.0,
+                ..Config::default()
+            },
+            Config {
                 one_shot: true,
                 mode: Mode::Thread,
                 ..Config::default()
@@ -484,6 +534,10 @@ mod tests {
             },
             Config {
                 kill_at: Some("nowhere".to_owned()),
+                ..Config::default()
+            },
+            Config {
+                kill_at: Some("AfterWrite,".to_owned()),
                 ..Config::default()
             },
             Config {

@@ -213,6 +213,8 @@ pub struct Ledger {
     pub append_ns: Vec<(u32, u64)>,
     /// How often a process was killed at which point of the log's protocol.
     pub killed_at: BTreeMap<String, u64>,
+    /// How many of those were at it while they opened the store, before they had said that they are ready.
+    pub killed_opening_at: BTreeMap<String, u64>,
     /// Messages that make no sense, and why.
     pub protocol_errors: Vec<String>,
     /// Reasons why a process could not go on that lie outside the log.
@@ -228,6 +230,7 @@ pub struct Reporting {
     /// The operation of each agent that has begun and not ended.
     open: HashMap<u32, (u32, u64)>,
     counters: LockCounters,
+    ready: bool,
     done: bool,
 }
 
@@ -236,9 +239,14 @@ impl Reporting {
     pub fn take(&mut self, message: Message) {
         let ledger = &mut self.ledger;
         match message {
-            Message::Ready => {}
+            Message::Ready => self.ready = true,
             Message::Done => self.done = true,
-            Message::KillMe { point } => *ledger.killed_at.entry(point).or_default() += 1,
+            Message::KillMe { point } => {
+                if !self.ready {
+                    *ledger.killed_opening_at.entry(point.clone()).or_default() += 1;
+                }
+                *ledger.killed_at.entry(point).or_default() += 1;
+            }
             Message::Counters(counters) => self.counters = counters,
             Message::Planned { agent, write, plan } => ledger.plans.push((agent, write, plan)),
             Message::Compacted(seen) => ledger.compactions.push(seen),
@@ -388,6 +396,7 @@ impl Ledger {
             counters,
             append_ns,
             killed_at,
+            killed_opening_at,
             protocol_errors,
             environment_errors,
             fatal_errors,
@@ -404,8 +413,13 @@ impl Ledger {
         self.protocol_errors.extend(protocol_errors);
         self.environment_errors.extend(environment_errors);
         self.fatal_errors.extend(fatal_errors);
-        for (point, times) in killed_at {
-            *self.killed_at.entry(point).or_default() += times;
+        for (all, some) in [
+            (&mut self.killed_at, killed_at),
+            (&mut self.killed_opening_at, killed_opening_at),
+        ] {
+            for (point, times) in some {
+                *all.entry(point).or_default() += times;
+            }
         }
         let sum = &mut self.counters;
         sum.acquisitions += counters.acquisitions;

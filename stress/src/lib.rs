@@ -159,6 +159,9 @@ fn judge(
         hang,
         spawned,
         killed,
+        stopped,
+        torn,
+        forgotten,
     } = outcome;
     let mut violations = Vec::new();
     let mut journals = Vec::new();
@@ -180,7 +183,8 @@ fn judge(
             })?;
         }
         let copy = run_dir.path().join("store-before-the-last-append");
-        let examination = examine::examine(&places.store, &places.archive, &copy, killed > 0);
+        let examination =
+            examine::examine(&places.store, &places.archive, &copy, killed + torn > 0);
         for follower in 0..config.followers {
             journals.push(read_journal(&places.journal(follower)).map_err(RunError::environment)?);
         }
@@ -232,6 +236,9 @@ fn judge(
         stored,
         spawned,
         killed,
+        stopped,
+        torn,
+        forgotten,
         violations,
         hang,
     };

@@ -1,6 +1,8 @@
 //! The parent of the agents: starts them, lets them go together, hears all they report, kills
 //! some, reads meanwhile, and does not wait for ever.
 
+pub(crate) mod mischief;
+
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::panic::AssertUnwindSafe;
@@ -76,8 +78,14 @@ pub struct Outcome {
     pub hang: Option<Hang>,
     /// Processes started.
     pub spawned: u64,
-    /// Processes that were killed by chance.
+    /// Processes that were killed.
     pub killed: u64,
+    /// How often a process was stopped for a while.
+    pub stopped: u64,
+    /// How often half a record was left behind the log.
+    pub torn: u64,
+    /// How often the hints were deleted.
+    pub forgotten: u64,
 }
 
 /// A run that did not end.
@@ -154,6 +162,9 @@ pub fn run(
         acknowledged: AtomicU64::new(0),
         spawned: AtomicU64::new(0),
         killed: AtomicU64::new(0),
+        stopped: AtomicU64::new(0),
+        torn: AtomicU64::new(0),
+        forgotten: AtomicU64::new(0),
     };
     match catch_panic(|| set_up(config, places)) {
         Ok(ledger) => lock(&parent.tally)
@@ -332,6 +343,9 @@ struct Parent<'a> {
     acknowledged: AtomicU64,
     spawned: AtomicU64,
     killed: AtomicU64,
+    stopped: AtomicU64,
+    torn: AtomicU64,
+    forgotten: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -366,6 +380,7 @@ impl Parent<'_> {
                 if self.config.kill_per_second > 0.0 {
                     scope.spawn(|| self.kill_at_random());
                 }
+                self.spawn_mischief(scope);
                 timely = self.wait_until(deadline, progress, |tally| tally.finished >= agents);
                 self.over.store(true, Ordering::SeqCst);
                 self.control.end();
@@ -399,6 +414,9 @@ impl Parent<'_> {
             hang,
             spawned: self.spawned.into_inner(),
             killed: self.killed.into_inner(),
+            stopped: self.stopped.into_inner(),
+            torn: self.torn.into_inner(),
+            forgotten: self.forgotten.into_inner(),
         })
     }
 
@@ -598,12 +616,18 @@ impl Parent<'_> {
     /// Where the next process of a slot is to be killed. The number of processes so far is part of
     /// it: a successor that always died at the same place, in its recovery, would never be done.
     fn kill_order(&self, slot: &Slot) -> Option<KillOrder> {
-        let at = self.config.kill_at.clone()?;
-        if self.over.load(Ordering::SeqCst) {
+        let points = self.config.kill_points();
+        if points.is_empty() || self.over.load(Ordering::SeqCst) {
             return None;
         }
         let processes = slot.processes.fetch_add(1, Ordering::SeqCst);
         let seed = self.config.seed ^ (slot.number() << 40) ^ (processes << 16);
+        let mut random = StdRng::seed_from_u64(seed);
+        let drawn = match points.len() {
+            1 => 0,
+            many => random.random_range(0..many),
+        };
+        let at = (*points.get(drawn)?).to_owned();
         let most = if at == "any" {
             8 * OCCURRENCE_MAX
         } else {
@@ -614,7 +638,7 @@ impl Parent<'_> {
         let occurrence = if is_first && at != "any" {
             1
         } else {
-            StdRng::seed_from_u64(seed).random_range(1..=most)
+            random.random_range(1..=most)
         };
         Some(KillOrder { at, occurrence })
     }
@@ -795,31 +819,54 @@ impl Parent<'_> {
 
     /// Kills random agents at random times until the run is over.
     fn kill_at_random(&self) {
-        let mut random = StdRng::seed_from_u64(self.config.seed);
         let mut kills = 0;
+        self.at_random(self.config.kill_per_second, 0, |random| {
+            // On a machine so busy that processes take longer to start than they live, nothing would ever be done.
+            let allowed = self.acknowledged.load(Ordering::Relaxed) * KILLS_PER_OPERATION;
+            if kills <= allowed + KILLS_BEFORE_PROGRESS {
+                kills += 1;
+                self.with_any_child(random, kill);
+            }
+            Ok(())
+        });
+    }
+
+    /// Does something at random times, `per_second` on average, until the run is over or it fails.
+    fn at_random(
+        &self,
+        per_second: f64,
+        salt: u64,
+        mut act: impl FnMut(&mut StdRng) -> io::Result<()>,
+    ) {
+        let mut random = StdRng::seed_from_u64(self.config.seed ^ salt);
         loop {
             let uniform: f64 = random.random();
-            let pause_s = -(1.0 - uniform).ln() / self.config.kill_per_second;
+            let pause_s = -(1.0 - uniform).ln() / per_second;
             if self.pause(Duration::try_from_secs_f64(pause_s).unwrap_or(Duration::MAX)) {
                 return;
             }
-            // On a machine so busy that processes take longer to start than they live, nothing would ever be done.
-            let allowed = self.acknowledged.load(Ordering::Relaxed) * KILLS_PER_OPERATION;
-            if kills > allowed + KILLS_BEFORE_PROGRESS {
-                continue;
-            }
-            kills += 1;
-            let first = random.random_range(0..self.slots.len() + self.helpers.len());
-            // The one that the dice chose, or the next one that lives.
-            let (from, before) = (self.all_slots().skip(first), self.all_slots().take(first));
-            for slot in from.chain(before) {
-                let mut live = lock(&slot.live);
-                if live.child.is_some() && live.killed_ns.is_none() {
-                    kill(&mut live);
-                    break;
-                }
+            if let Err(error) = act(&mut random) {
+                self.fail(error.to_string());
+                return;
             }
         }
+    }
+
+    /// Hands over the process that the dice chose, or the next one that lives; nothing when there is none.
+    fn with_any_child<T>(
+        &self,
+        random: &mut StdRng,
+        act: impl FnOnce(&mut Live) -> T,
+    ) -> Option<(&Slot, T)> {
+        let first = random.random_range(0..self.slots.len() + self.helpers.len());
+        let (from, before) = (self.all_slots().skip(first), self.all_slots().take(first));
+        for slot in from.chain(before) {
+            let mut live = lock(&slot.live);
+            if live.child.is_some() && live.killed_ns.is_none() {
+                return Some((slot, act(&mut live)));
+            }
+        }
+        None
     }
 
     /// Reads while others write, like any other process would.

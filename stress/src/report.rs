@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::config::{Config, Mode, TIMEOUT_S_MAX, Workload};
 use crate::figures::{self, ConditionsReport, HelpersReport};
 use crate::journal::Journal;
-use crate::ledger::{Ledger, Outcome};
+use crate::ledger::{End, Ledger, Outcome};
 use crate::oracle;
 use crate::parent::Hang;
 use crate::violation::Violation;
@@ -178,6 +178,16 @@ pub struct Report {
     pub killed: u64,
     /// How often a process was killed at which point of the log's protocol.
     pub killed_at: BTreeMap<String, u64>,
+    /// How many of those were opening the store.
+    pub killed_opening_at: BTreeMap<String, u64>,
+    /// How many processes of each role were killed, by chance or at a point.
+    pub killed_roles: BTreeMap<&'static str, u64>,
+    /// How often a process was stopped for a while.
+    pub stopped: u64,
+    /// How often half a record was left behind the log.
+    pub torn: u64,
+    /// How often the hints were deleted.
+    pub forgotten: u64,
     /// The reads that were compared with the store.
     pub views: u64,
     /// Operations that were refused, since a condition did not hold.
@@ -211,6 +221,9 @@ pub(crate) struct Facts<'a> {
     pub(crate) stored: u64,
     pub(crate) spawned: u64,
     pub(crate) killed: u64,
+    pub(crate) stopped: u64,
+    pub(crate) torn: u64,
+    pub(crate) forgotten: u64,
     pub(crate) violations: Vec<Violation>,
     pub(crate) hang: Option<Hang>,
 }
@@ -225,6 +238,9 @@ impl Report {
             stored,
             spawned,
             killed,
+            stopped,
+            torn,
+            forgotten,
             violations,
             hang,
         } = facts;
@@ -268,6 +284,11 @@ impl Report {
             processes: spawned,
             killed,
             killed_at: ledger.killed_at.clone(),
+            killed_opening_at: ledger.killed_opening_at.clone(),
+            killed_roles: killed_roles(ledger),
+            stopped,
+            torn,
+            forgotten,
             views: ledger.views.len() as u64,
             refused,
             conditions: figures::conditions(ledger),
@@ -347,6 +368,12 @@ impl Report {
         rows.extend(figures::rows(&self.helpers, &self.conditions));
         if !killed_at.is_empty() {
             rows.push(format!("killed at    {killed_at}"));
+        }
+        if self.stopped + self.torn + self.forgotten > 0 {
+            rows.push(format!(
+                "also         {} stopped for a while, {} torn tails, hints deleted {} times",
+                self.stopped, self.torn, self.forgotten
+            ));
         }
         rows.join("\n") + "\n"
     }
@@ -536,6 +563,16 @@ fn per_agent(
         }
     }
     agents
+}
+
+fn killed_roles(ledger: &Ledger) -> BTreeMap<&'static str, u64> {
+    let mut roles = BTreeMap::new();
+    for incarnation in &ledger.incarnations {
+        if incarnation.end == End::Killed {
+            *roles.entry(incarnation.role).or_default() += 1;
+        }
+    }
+    roles
 }
 
 fn starvation(agents: &[AgentReport], ledger: &Ledger) -> Starvation {
