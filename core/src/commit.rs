@@ -165,7 +165,7 @@ impl LogCore {
     }
 
     /// Has the hints rebuilt from the log, which also makes it durable.
-    fn mend(&self) -> Result<Arc<Hints>> {
+    pub(crate) fn mend(&self) -> Result<Arc<Hints>> {
         self.locked(|| self.tail_under_lock().map(|(hints, ..)| hints))
     }
 }

@@ -524,13 +524,16 @@ impl CommittedView {
         unseal(index, self.page.load_u64(index))
     }
 
-    /// The watermark, and how far the log reaches.
+    /// The watermark.
     pub(crate) fn committed(&self) -> Option<u64> {
         self.page.check().ok()?;
         if self.get(word::IDENTITY) != Some(self.identity) {
             return None;
         }
-        self.get(word::COMMITTED)
+        let committed = self.get(word::COMMITTED)?;
+        // Of a page that was deleted before the look, nobody knows how far others have come in the next one.
+        self.page.check().ok()?;
+        Some(committed)
     }
 
     /// How often the watermark rose, to be given to [`CommittedView::sleep`].

@@ -21,6 +21,9 @@ use crate::{
     storage::OpenMode,
 };
 
+/// How often the hints are looked at anew because somebody deleted them meanwhile.
+const LOOKS_MAX: u32 = 3;
+
 /// A store's log, opened to append. Share it between threads by reference; any number of processes
 /// can have the same store open.
 ///
@@ -132,15 +135,19 @@ impl<P: Payload> Log<P> {
     }
 
     /// The watermark: every record through it is durable. 0 when there is none.
+    ///
+    /// Does not block, unless somebody has deleted the hints: then they are rebuilt, under the lock.
     #[must_use]
     pub fn committed_seq(&self) -> u64 {
-        self.core.hints().committed().unwrap_or(0)
+        self.core.look(Hints::committed)
     }
 
     /// The last record that was written, durable or not. 0 when there is none.
+    ///
+    /// Blocks where [`Log::committed_seq`] does.
     #[must_use]
     pub fn tail_seq(&self) -> u64 {
-        self.core.hints().tail_seq().unwrap_or(0)
+        self.core.look(Hints::tail_seq)
     }
 
     /// What this `Log` did with the store's lock.
@@ -289,6 +296,27 @@ impl LogCore {
             self.sync_written(seq)?;
         }
         Ok(())
+    }
+
+    /// What `word` says in the hints that everybody uses. Who has only looked at a page since it was deleted would
+    /// see for ever what it said then, while others go on in the next one.
+    fn look(&self, word: fn(&Hints) -> Option<u64>) -> u64 {
+        let mut hints = self.hints();
+        let mut last = None;
+        for _ in 0..LOOKS_MAX {
+            if hints.check().is_ok() {
+                last = word(&hints);
+                // Nobody can have gone on in another page before this look, if this one was still there after it.
+                if last.is_some() && hints.check().is_ok() {
+                    break;
+                }
+            }
+            match self.mend() {
+                Ok(mended) => hints = mended,
+                Err(_) => break,
+            }
+        }
+        last.or_else(|| word(&hints)).unwrap_or(0)
     }
 
     /// Does `work` while holding the lock.

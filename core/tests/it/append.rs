@@ -225,6 +225,23 @@ fn free_space_is_laid_out_used_and_cut_at_the_end_of_a_segment() {
 }
 
 #[test]
+fn a_log_whose_hints_were_deleted_sees_what_others_appended_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = || -> Log { Log::open(dir.path(), Options::default()).unwrap() };
+    let (here, there) = (log(), log());
+    here.append(&event("bd-1")).unwrap();
+    std::fs::remove_file(dir.path().join("shm")).unwrap();
+    assert_eq!(there.append(&event("bd-2")).unwrap().seq, 2);
+    assert_eq!(here.committed_seq(), 2);
+    std::fs::remove_file(dir.path().join("shm")).unwrap();
+    assert_eq!(there.append(&event("bd-3")).unwrap().seq, 3);
+    assert_eq!(ids(here.read().unwrap()), ["bd-1", "bd-2", "bd-3"]);
+    std::fs::remove_file(dir.path().join("shm")).unwrap();
+    assert_eq!(there.append(&event("bd-4")).unwrap().seq, 4);
+    assert_eq!((here.tail_seq(), here.committed_seq()), (4, 4));
+}
+
+#[test]
 fn logs_that_share_no_memory_find_what_others_appended() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options::default().segment_bytes_max(2000);
