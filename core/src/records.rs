@@ -347,7 +347,13 @@ impl RawRecords {
             };
             return match self.end {
                 End::Seq(_) => Err(self.corrupt(self.valid_len, reason)),
-                End::LastValid => self.judge(span),
+                End::LastValid => {
+                    let judged = self.judge(span);
+                    if judged.is_err() && self.is_there_now()? {
+                        continue;
+                    }
+                    judged
+                }
             };
         }
     }
@@ -455,6 +461,24 @@ impl RawRecords {
             }
             Tail::Clean | Tail::Torn { .. } => Ok(None),
         }
+    }
+
+    /// Whether the next record is good by now. A writer may have been at it when its bytes were read; what proves that
+    /// it was durable was read later, so that it is whole since then if it ever was. The lines go on with it.
+    fn is_there_now(&mut self) -> Result<bool> {
+        let Some(OpenSegment { path, file, .. }) = &self.segment else {
+            return Ok(false);
+        };
+        self.lines.restart(self.valid_len);
+        let span = self
+            .lines
+            .next(file.as_ref())
+            .map_err(Error::io("read", path))?;
+        let text = span.and_then(|span| self.lines.text(span).strip_suffix(b"\n"));
+        let line = text.and_then(|text| Line::parse(text).ok());
+        let is_there = line.is_some_and(|line| line.header.seq == self.next_seq);
+        self.lines.restart(self.valid_len);
+        Ok(is_there)
     }
 
     fn corrupt(&self, offset: u64, reason: CorruptReason) -> Error {

@@ -202,6 +202,7 @@ fn judge(
             agents: config.agents,
             writes: &payloads.writes_of(config.agents),
             synced: config.durability == config::Durability::Synced,
+            hints_were_lost: forgotten > 0,
             ledger: &ledger,
             records: &examination.records,
             bad_lines: &examination.bad_lines,

@@ -1,10 +1,15 @@
 //! Following a log, and keeping a state up with it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use strand_core::{Durability, Error, Log, Options, Reader, Snapshot, Store};
+use strand_core::{Durability, Error, Issue, IssueEvent, Log, Options, Reader, Snapshot, Store};
 
-use crate::support::{as_child, child, event, finish, open, options};
+use crate::support::{
+    Recorder, TS, as_child, child, event, finish, first_segment, line_ends, open, options,
+};
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_mins(1)
@@ -149,6 +154,44 @@ fn followers_go_on_when_the_hints_are_deleted_or_were_never_there() {
         log.append(&event("bd-3")).unwrap();
         assert_eq!(follower.next_before(soon()).unwrap().unwrap().seq, 3);
     }
+}
+
+#[test]
+fn a_read_without_hints_does_not_take_a_record_that_is_being_written_for_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    for number in 1..=9 {
+        let issue = Issue::new(&format!("bd-{number}"), &"fence ".repeat(200), TS);
+        log.append(&IssueEvent::add(issue, TS)).unwrap();
+    }
+    std::fs::remove_file(dir.path().join("shm")).unwrap();
+    let bytes = std::fs::read(first_segment(dir.path())).unwrap();
+    let recorder = Recorder::default();
+    let reader: Reader = Reader::open_in(Arc::new(recorder.clone()), dir.path()).unwrap();
+    let mut places = line_ends(&bytes);
+    let middles: Vec<_> = places
+        .windows(2)
+        .map(|line| line[0].midpoint(line[1]))
+        .collect();
+    places.extend(middles);
+    for place in places {
+        recorder.blank_next_read_from(place as u64);
+        let found = reader.read().unwrap().collect::<Result<Vec<_>, _>>();
+        // Where it looked too early, it may end. What it found later tells that nothing is missing.
+        let found = found.unwrap_or_else(|error| panic!("blank from {place}: {error}"));
+        let sure = line_ends(&bytes[..place]).len() as u64 - 1;
+        assert!(
+            found.len() as u64 >= sure,
+            "blank from {place}: {}",
+            found.len()
+        );
+    }
+    // What is bad when it is looked at again, is.
+    let mut damaged = bytes.clone();
+    damaged[bytes.len() / 2] ^= 1;
+    std::fs::write(first_segment(dir.path()), &damaged).unwrap();
+    let last = reader.read().unwrap().last().unwrap();
+    assert!(matches!(last, Err(Error::Corrupt { .. })), "{last:?}");
 }
 
 #[test]

@@ -120,6 +120,7 @@ struct State {
     calls: Vec<Call>,
     fail_next_sync: bool,
     write_next_only: Option<usize>,
+    blank_next_read_from: Option<u64>,
     fail_set_len: bool,
     fail_sync_dir: bool,
 }
@@ -144,6 +145,11 @@ impl Recorder {
     /// Lets the next write store only so many bytes.
     pub(crate) fn write_next_only(&self, bytes: usize) {
         self.0.lock().unwrap().write_next_only = Some(bytes);
+    }
+
+    /// Lets the next read find only newlines from this offset on: what stands there was written just after it.
+    pub(crate) fn blank_next_read_from(&self, offset: u64) {
+        self.0.lock().unwrap().blank_next_read_from = Some(offset);
     }
 
     pub(crate) fn fail_set_len(&self, fail: bool) {
@@ -215,7 +221,12 @@ struct RecordedFile {
 
 impl StorageFile for RecordedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
+        let read = self.file.read_at(buffer, offset)?;
+        if let Some(from) = self.recorder.0.lock().unwrap().blank_next_read_from.take() {
+            let from = usize::try_from(from.saturating_sub(offset)).unwrap();
+            buffer[..read][from.min(read)..].fill(b'\n');
+        }
+        Ok(read)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {

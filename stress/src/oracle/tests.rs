@@ -22,6 +22,7 @@ struct Run {
     records: Vec<StoredRecord>,
     bad_lines: Vec<BadLine>,
     synced: bool,
+    hints_were_lost: bool,
     keyed: bool,
     claimed: u32,
     snapshot_seqs: BTreeSet<u64>,
@@ -106,6 +107,7 @@ impl Run {
             records,
             bad_lines: Vec::new(),
             synced: true,
+            hints_were_lost: false,
             keyed: false,
             claimed: 0,
             snapshot_seqs: BTreeSet::new(),
@@ -118,6 +120,7 @@ impl Run {
             agents: 2,
             writes: &[2, 2],
             synced: self.synced,
+            hints_were_lost: self.hints_were_lost,
             ledger: &self.ledger,
             records: &self.records,
             bad_lines: &self.bad_lines,
@@ -442,6 +445,9 @@ fn point_9_reads_only_grow() {
     assert!(misses(&run, 3, 260));
     run.ledger.views[3].through_tail = true;
     assert!(misses(&run, 3, 260));
+    run.hints_were_lost = true;
+    assert!(!misses(&run, 3, 260));
+    run.hints_were_lost = false;
     // They overlap.
     run.ledger.views[3].begin_ns = 260;
     assert!(!misses(&run, 3, 260));
@@ -674,6 +680,7 @@ fn claiming() -> Run {
         records: Vec::new(),
         bad_lines: Vec::new(),
         synced: true,
+        hints_were_lost: false,
         keyed: true,
         claimed: 2,
         snapshot_seqs: BTreeSet::new(),
