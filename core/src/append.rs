@@ -45,19 +45,7 @@ impl LogCore {
             Err(error) => Some(error),
         };
         if let Some(source) = failed {
-            // Cut back what may have been written. If that fails too, the next holder of the lock
-            // finds the bytes behind the tail, and keeps the record if it is whole.
-            let cut = if seeded(Bug::FailedWriteStays) {
-                Ok(())
-            } else {
-                segment.file.set_len(tail.offset)
-            };
-            segment.len_bytes.store(0, Ordering::Relaxed);
-            let outcome = if cut.is_ok() {
-                Outcome::Rejected
-            } else {
-                Outcome::Unknown
-            };
+            let outcome = cut_back(&hints, tail, &segment);
             return Err(Error::Io {
                 op: "append to",
                 path: segment.path,
@@ -126,7 +114,9 @@ impl LogCore {
         // A leader that is at work, or that died at it, may have seen its sync fail.
         let synced = match hints.leader() {
             _ if seeded(Bug::NoSyncAtRotation) => Ok(()),
-            0 => full.file.sync_data().map_err(Error::io("sync", &full.path)),
+            0 if !hints.is_poisoned() => {
+                full.file.sync_data().map_err(Error::io("sync", &full.path))
+            }
             _ => sync_doubtful(full, tail.offset, tail.seq, hints.committed().unwrap_or(0)),
         };
         hints.poison_unless_synced(tail.seq, synced)?;
@@ -157,5 +147,21 @@ impl LogCore {
         };
         hints.publish_tail(tail);
         Ok((tail, segment))
+    }
+}
+
+/// Cuts off what a failed write may have written, durably, so that no crash brings it back. If that fails too, the next holder
+/// of the lock finds the bytes behind the tail, and keeps the record if it is whole.
+fn cut_back(hints: &Hints, tail: TailHint, segment: &Segment) -> Outcome {
+    segment.len_bytes.store(0, Ordering::Relaxed);
+    if seeded(Bug::FailedWriteStays) {
+        return Outcome::Rejected;
+    }
+    let cut = segment.file.set_len(tail.offset);
+    let synced = cut.and_then(|()| hints.poison_unless_synced(tail.seq, segment.file.sync_data()));
+    if synced.is_ok() {
+        Outcome::Rejected
+    } else {
+        Outcome::Unknown
     }
 }

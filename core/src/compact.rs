@@ -248,6 +248,8 @@ impl LogCore {
         if surplus.is_empty() {
             return Ok(surplus);
         }
+        // Whoever has written the manifest may have died before its name was durable, or was told that it is not.
+        self.sync_dir()?;
         self.options.hit(Point::BeforeRemoval);
         for name in &surplus {
             let path = self.dir.join(name);

@@ -285,7 +285,8 @@ impl LogCore {
     /// Where no memory is shared, a record must be durable before the next holder of the lock sees it.
     pub(crate) fn sync_in_lock(&self, seq: u64) -> Result<()> {
         if self.options.durability == Durability::Synced && !self.hints().is_shared() {
-            self.sync_locked(seq)?;
+            self.sync_locked(seq)
+                .map_err(|error| written_but(seq, error))?;
         }
         Ok(())
     }
@@ -293,7 +294,7 @@ impl LogCore {
     /// Makes a written record as durable as the options ask.
     pub(crate) fn acknowledge(&self, seq: u64) -> Result<()> {
         if self.options.durability == Durability::Synced && self.hints().is_shared() {
-            self.sync_written(seq)?;
+            self.sync_to(seq).map_err(|error| written_but(seq, error))?;
         }
         Ok(())
     }
@@ -337,18 +338,6 @@ impl LogCore {
         let done = done?;
         freed.map_err(|error| done_but_held(error, &self.dir))?;
         Ok(done)
-    }
-
-    /// Makes a record durable that is in the log already: whatever fails now, it is not *rejected*.
-    fn sync_written(&self, seq: u64) -> Result<()> {
-        match self.sync_to(seq) {
-            Ok(()) => Ok(()),
-            Err(error @ Error::DurabilityUnknown { .. }) => Err(error),
-            Err(error) => {
-                let reason = error.to_string();
-                Err(Error::DurabilityUnknown { seq, reason })
-            }
-        }
     }
 
     fn raw(&self, through_seq: u64) -> Result<RawRecords> {
@@ -499,6 +488,17 @@ pub(crate) fn page_error(error: strand_lock::PageError) -> Error {
             Error::io("use", path)(io::Error::other(message))
         }
         error => Error::io("use", "shm")(io::Error::other(error)),
+    }
+}
+
+/// A record is in the log already: whatever fails now, it is not *rejected*.
+fn written_but(seq: u64, error: Error) -> Error {
+    match error {
+        Error::DurabilityUnknown { .. } => error,
+        error => {
+            let reason = error.to_string();
+            Error::DurabilityUnknown { seq, reason }
+        }
     }
 }
 

@@ -345,6 +345,9 @@ impl RawRecords {
                 Ok(found) => CorruptReason::Sequence { expected, found },
                 Err(reason) => reason,
             };
+            if self.has_successor()? && self.open_next_segment()? {
+                continue;
+            }
             return match self.end {
                 End::Seq(_) => Err(self.corrupt(self.valid_len, reason)),
                 End::LastValid => {
@@ -461,6 +464,17 @@ impl RawRecords {
             }
             Tail::Clean | Tail::Torn { .. } => Ok(None),
         }
+    }
+
+    /// Whether a segment begins with the next record. Then the open one is complete, and what stands behind its records is
+    /// free space, of which a crash may have left anything.
+    fn has_successor(&self) -> Result<bool> {
+        let is_open = |open: &OpenSegment| open.first_seq == self.next_seq;
+        if self.segment.as_ref().is_none_or(is_open) {
+            return Ok(false);
+        }
+        let all = segments(self.storage.as_ref(), &self.dir)?;
+        Ok(all.contains(&self.next_seq))
     }
 
     /// Whether the next record is good by now. A writer may have been at it when its bytes were read; what proves that

@@ -247,7 +247,8 @@ impl LogCore {
         let scan = scan_file(&segment, previous, 0)?;
         let (next_seq, offset) = (scan.next_seq, scan.valid_len);
         let reason = match scan.tail(last - 1) {
-            Tail::Clean if next_seq == last => return Ok(()),
+            // Behind its last record a crash may have left anything of the free space.
+            Tail::Clean | Tail::Torn { .. } if next_seq == last => return Ok(()),
             Tail::Corrupt { offset, reason } => {
                 return Err(Error::Corrupt {
                     path: segment.path,

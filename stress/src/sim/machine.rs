@@ -17,7 +17,7 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::disk::VirtualDisk;
+use super::disk::{InodeId, VirtualDisk};
 
 /// The words of a page, as `strand_lock::SharedPage` has them.
 const WIDE: usize = 256;
@@ -117,6 +117,8 @@ pub(super) struct State {
     /// Who holds each lock file that was opened.
     pub(super) locks: BTreeMap<PathBuf, Option<usize>>,
     pub(super) pages: BTreeMap<PathBuf, Arc<Words>>,
+    /// How many syncs of each file failed: everybody who has it open is told once, as Linux does since 4.13.
+    pub(super) failed_syncs: BTreeMap<InodeId, u64>,
     /// What the system has written of the pages, at some time.
     written_back: BTreeMap<PathBuf, Vec<u64>>,
     full: bool,
@@ -232,6 +234,7 @@ impl Machine {
                 .into_iter()
                 .map(|(path, words)| (path, Arc::new(Words::new(&words))))
                 .collect(),
+            failed_syncs: BTreeMap::new(),
             written_back: BTreeMap::new(),
             full: false,
             troubles: Troubles::default(),
@@ -363,6 +366,7 @@ impl Machine {
             .into_iter()
             .map(|(path, words)| (path, Arc::new(Words::new(&words))))
             .collect();
+        next.failed_syncs = BTreeMap::new();
         next.written_back = BTreeMap::new();
         next.power = true;
         Machine::new(next, self.shared.boot + 1, 0)
@@ -424,6 +428,7 @@ impl State {
             processes: Vec::new(),
             locks: BTreeMap::new(),
             pages: BTreeMap::new(),
+            failed_syncs: BTreeMap::new(),
             written_back: BTreeMap::new(),
             full: false,
             troubles: Troubles::default(),

@@ -23,21 +23,25 @@ impl Storage for Process {
             Call::Open
         };
         let detail = || format!("{} {mode:?}", path.display());
-        let inode = self.call(call, &detail, |state| {
+        let mut told = 0;
+        let what = self.call(call, &detail, |state| {
             if mode == OpenMode::CreateNew {
                 self.must_hold(state, path, "create");
             }
             if let Some(page) = state.pages.get(path) {
                 return Ok(What::Page(Arc::clone(page)));
             }
-            Ok(What::File(state.disk.open(path, mode)?))
+            let inode = state.disk.open(path, mode)?;
+            told = state.failed_syncs.get(&inode).copied().unwrap_or(0);
+            Ok(What::File(inode))
         })?;
         Ok(Box::new(VirtualFile {
             process: Process {
                 shared: Arc::clone(&self.shared),
                 id: self.id,
             },
-            what: inode,
+            what,
+            told: told.into(),
             path: path.to_owned(),
         }))
     }
@@ -107,6 +111,8 @@ struct VirtualFile {
     process: Process,
     what: What,
     path: PathBuf,
+    /// Of how many failed syncs this open file was told.
+    told: AtomicU64,
 }
 
 impl VirtualFile {
@@ -207,13 +213,19 @@ impl StorageFile for VirtualFile {
         let What::File(inode) = self.what else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        match state.fault(Call::Sync) {
-            Some(error) => {
-                state.disk.fail_sync(inode)?;
-                Err(error)
-            }
-            None => state.disk.sync_data(inode),
+        if let Some(error) = state.fault(Call::Sync) {
+            state.disk.fail_sync(inode)?;
+            let failed = state.failed_syncs.entry(inode).or_default();
+            *failed += 1;
+            self.told.store(*failed, Ordering::Relaxed);
+            return Err(error);
         }
+        state.disk.sync_data(inode)?;
+        let failed = state.failed_syncs.get(&inode).copied().unwrap_or(0);
+        if self.told.swap(failed, Ordering::Relaxed) < failed {
+            return Err(io::Error::other("an earlier sync of this file failed"));
+        }
+        Ok(())
     }
 }
 

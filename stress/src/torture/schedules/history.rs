@@ -138,12 +138,13 @@ impl History {
 
     /// What a process had buffered through this record is durable now.
     pub(crate) fn synced(&mut self, process: usize, through_seq: u64) {
+        let now = self.tick();
         for entry in &mut self.entries {
-            if let (true, Some((_, told))) = (entry.process == process, &mut entry.ended)
-                && let Told::Buffered(seq) = *told
+            if let (true, Some(ended)) = (entry.process == process, &mut entry.ended)
+                && let Told::Buffered(seq) = ended.1
                 && seq <= through_seq
             {
-                *told = Told::Acknowledged(seq);
+                *ended = (now, Told::Acknowledged(seq));
             }
         }
     }

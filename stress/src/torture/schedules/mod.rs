@@ -194,8 +194,9 @@ impl Case {
         });
         let readers = (0..self.readers).map(|number| {
             let history = Arc::clone(history);
-            Box::new(move |process: &Arc<Process>| programs::read(process, number, &history))
-                as Program<'a>
+            Box::new(move |process: &Arc<Process>| {
+                programs::read(process, &self.habits, number, &history)
+            }) as Program<'a>
         });
         writers.chain(readers).collect()
     }

@@ -109,6 +109,8 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
         let operation = lock(history).begin(process.number(), kind.clone());
         let receipt = ask(&log, process, operation, &kind);
         let told = match &receipt {
+            // It may be repeated of one that is lost with the power.
+            Ok(Receipt { repeated: true, .. }) if buffers => Told::Rejected,
             Ok(Receipt {
                 seq,
                 repeated: true,
@@ -128,7 +130,7 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
 
 fn ask(log: &Log, process: &Process, operation: u32, kind: &Kind) -> Result<Receipt> {
     let mark = |part| Issue::new(&marker(operation, part), "A marker", 0);
-    let batch = Batch::new(0);
+    let batch = Batch::new(process.unix_ms());
     let batch = match kind {
         Kind::Append => return log.append(&IssueEvent::add(mark(0), 0)),
         Kind::Batch(parts) => {
@@ -147,7 +149,7 @@ fn ask(log: &Log, process: &Process, operation: u32, kind: &Kind) -> Result<Rece
 }
 
 /// Reads the store in the three ways that there are, again and again.
-pub(super) fn read(process: &Arc<Process>, number: usize, history: &Shared) {
+pub(super) fn read(process: &Arc<Process>, habits: &Habits, number: usize, history: &Shared) {
     const VIEWS: u64 = 6;
     let storage = Arc::clone(process) as Arc<dyn Storage>;
     let dir = Path::new("");
@@ -196,7 +198,7 @@ pub(super) fn read(process: &Arc<Process>, number: usize, history: &Shared) {
         begun,
         last_seq,
         operations: got,
-        loose: false,
+        loose: !habits.share_memory,
     });
 }
 
