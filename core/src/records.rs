@@ -256,7 +256,7 @@ impl RawRecords {
             return Ok(None);
         }
         let mut found = self.advance();
-        if matches!(found, Err(Error::Corrupt { .. })) && self.reopen() {
+        if matches!(found, Err(Error::Corrupt { .. })) && self.reopen()? {
             found = self.advance();
         }
         if matches!(found, Ok(Some(_))) {
@@ -270,18 +270,15 @@ impl RawRecords {
 
     /// Looks for the next record in the files as they are now: a repair may have replaced the one that is open.
     /// False when there is nothing else to go on with.
-    fn reopen(&mut self) -> bool {
+    fn reopen(&mut self) -> Result<bool> {
         let wanted = self.next_seq();
         if self.reopened_for == wanted {
-            return false;
+            return Ok(false);
         }
         let storage = Arc::clone(&self.storage);
-        let Ok(fresh) = Self::from(storage, &self.dir, wanted, self.end) else {
-            return false;
-        };
-        *self = fresh;
+        *self = Self::from(storage, &self.dir, wanted, self.end)?;
         self.reopened_for = wanted;
-        true
+        Ok(true)
     }
 
     /// The next record with its events; `None` at the end, and after an error.

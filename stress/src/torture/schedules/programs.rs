@@ -231,7 +231,9 @@ fn records(reader: &Reader) -> Result<Seen> {
 }
 
 fn refreshed(storage: &Arc<dyn Storage>, snapshot: &mut Option<Snapshot>) -> Result<Seen> {
-    let mut fresh = match snapshot.take() {
+    let reader: Reader = Reader::open_in(Arc::clone(storage), Path::new(""))?;
+    let loose = reader.committed_seq().is_none();
+    let fresh = match snapshot.take() {
         None => Snapshot::open_in(storage, Path::new(""))?,
         Some(mut old) => {
             old.refresh()?;
@@ -245,11 +247,6 @@ fn refreshed(storage: &Arc<dyn Storage>, snapshot: &mut Option<Snapshot>) -> Res
     seen.sort_unstable();
     seen.dedup();
     let last_seq = fresh.last_seq();
-    // Looks again, so that what is loose is known.
-    let loose = Reader::<IssueEvent>::open_in(Arc::clone(storage), Path::new(""))?
-        .committed_seq()
-        .is_none();
-    fresh.refresh()?;
     *snapshot = Some(fresh);
     Ok(Some((last_seq, seen, loose)))
 }
