@@ -22,6 +22,7 @@ pub mod fold;
 pub mod helpers;
 pub mod journal;
 pub mod ledger;
+pub mod machine;
 pub mod oracle;
 pub mod parent;
 pub mod payload;

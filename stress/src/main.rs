@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use strand_stress::config::{Config, Workload};
 use strand_stress::report::{Report, Verdict, headline};
-use strand_stress::{RunError, agent, report};
+use strand_stress::{RunError, agent, report, torture};
 
 /// A run that takes longer than this gets a progress bar, on a terminal.
 const PROGRESS_AFTER: Duration = Duration::from_secs(1);
@@ -36,6 +36,8 @@ enum Command {
     Run(Box<Config>),
     /// Let agents append the events of a file, each issue's by one of them, and judge what is stored
     Replay(Box<Config>),
+    /// Attack the log tier by tier, each with its count, and end with a table
+    Torture(torture::command::Arguments),
     /// Be an agent (started by `run`)
     #[command(hide = true)]
     Agent,
@@ -52,6 +54,9 @@ fn main() -> ExitCode {
             workload: Workload::Replay,
             ..*config
         }),
+        Ok(Arguments {
+            command: Command::Torture(arguments),
+        }) => torture::command::main(&arguments),
         Ok(Arguments {
             command: Command::Agent,
         }) => agent::main(),

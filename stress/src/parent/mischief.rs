@@ -80,6 +80,7 @@ impl Parent<'_> {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Signal {
     Stop,
     Continue,

@@ -1,7 +1,11 @@
 //! Torture: the tiers of tests that attack a store, each with a count of what it tried.
 //!
 //! A tier is a function from a [`Budget`] to a [`Tally`]. It tries as much as its time allows, in an order that its seed
-//! decides, and stops at the first few violations.
+//! decides, and stops at the first few violations. [`TIERS`] has them all; [`command`] runs them one after the other.
+
+pub mod command;
+pub mod kills;
+pub mod report;
 
 pub mod schedules;
 
@@ -38,9 +42,43 @@ pub struct Tally {
     pub violations: Vec<Finding>,
     /// Why nothing was tried, where the tier can't run on this machine.
     pub skipped: Option<String>,
+    /// What outside the log stopped the tier before it was done.
+    pub environment: Option<String>,
     /// How long it took.
     pub seconds: f64,
 }
+
+/// A tier, as it is run and listed.
+#[derive(Debug, Clone, Copy)]
+pub struct Tier {
+    /// Its short name: `T2`.
+    pub name: &'static str,
+    /// What it attacks, in a few words.
+    pub attacks: &'static str,
+    /// Does it.
+    pub run: fn(&Budget) -> Tally,
+    /// Does one case again that [`Finding::replay`] names, where a case can be done alone.
+    pub replay: Option<fn(&Budget, &str) -> Tally>,
+    /// Its part, in seconds, of a full run of [`FULL_SECONDS`].
+    pub seconds: u32,
+    /// Its part, in seconds, of a quick run of [`QUICK_SECONDS`].
+    pub quick_seconds: u32,
+}
+
+/// How long a full run of all tiers takes.
+pub const FULL_SECONDS: u32 = 600;
+/// How long a quick run of all tiers takes.
+pub const QUICK_SECONDS: u32 = 150;
+
+/// All tiers, in the order in which they are run.
+pub const TIERS: &[Tier] = &[Tier {
+    name: "T7",
+    attacks: "real processes, killed at random and at every step",
+    run: kills::run,
+    replay: None,
+    seconds: 100,
+    quick_seconds: 20,
+}];
 
 /// A violation of what the log promises.
 #[derive(Debug, Clone, serde::Serialize)]

@@ -13,4 +13,5 @@ mod kills;
 mod misdeeds;
 mod report;
 mod runs;
+mod torture;
 mod watchdog;
