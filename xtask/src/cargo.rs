@@ -18,16 +18,25 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
 
 /// Builds the harness in release mode and returns its binary, as cargo names it.
 pub(crate) fn build_harness() -> Result<PathBuf, Failure> {
-    let arguments = [
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "strand-stress",
-        "--message-format",
-        "json-render-diagnostics",
-    ];
-    let output = command(&arguments)
+    build(&mut command(&["build", "--quiet", "--release"]))
+}
+
+/// Builds the harness with deliberate bugs, in a directory of its own, and returns its binary.
+pub(crate) fn build_harness_with_bugs() -> Result<PathBuf, Failure> {
+    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    flags.push_str(" --cfg strand_seeded_bugs");
+    let profile = ["build", "--quiet", "--profile", "seeded"];
+    let mut build_command = command(&profile);
+    build_command
+        .args(["--target-dir", "target/seeded"])
+        .env("RUSTFLAGS", flags.trim_start());
+    build(&mut build_command)
+}
+
+fn build(command: &mut Command) -> Result<PathBuf, Failure> {
+    let output = command
+        .args(["--package", "strand-stress"])
+        .args(["--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
         .map_err(|error| Failure::environment(format!("cannot start cargo: {error}")))?;

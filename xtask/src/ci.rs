@@ -122,6 +122,10 @@ pub(crate) fn run() -> Result<(), Failure> {
             command.args(["run", "--quiet"]).args(flags),
         )?;
     }
+    step(
+        "torture --quick",
+        Command::new(&harness).args(["torture", "--quick"]),
+    )?;
     println!("ci: passed in {:.1} s", started.elapsed().as_secs_f64());
     Ok(())
 }

@@ -1,10 +1,12 @@
-//! `cargo xtask stress`, `cargo xtask ci` and `cargo xtask bench`.
+//! `cargo xtask stress`, `torture`, `soak`, `mutants`, `bench` and `ci`.
 
 #![forbid(unsafe_code)]
 
 mod bench;
 mod cargo;
 mod ci;
+mod harness;
+mod mutants;
 mod stress;
 
 use std::process::ExitCode;
@@ -16,6 +18,14 @@ tasks:
   stress [--iterations N] [--minutes M] [flags of the harness]
         build the harness in release mode and run it, with the next seed (or a fresh
         one) each time, to the first failure; `cargo xtask stress --help` lists the flags
+  torture [--quick | --minutes M] [--tier Tn]... [--seed S] [--json FILE]
+        build the harness in release mode, and attack the log tier by tier: faults, crash
+        states, kills, power cuts, damage; ends with a table
+  soak --minutes M [--seed S] [--json FILE]
+        alternate everything for so long, and report the trend of open files, memory, disk
+        and latency
+  mutants [--bug NAME]... [--seconds S] [--seed S] [--json FILE]
+        build the harness with deliberate bugs, and show which tier catches each
   bench [flags of the benchmark]
         build the benchmark with the systems it compares strand with, in release mode, and
         run it; `cargo xtask bench --help` lists the flags
@@ -27,6 +37,8 @@ fn main() -> ExitCode {
     let rest: Vec<String> = arguments.collect();
     let result = match task.as_deref() {
         Some("stress") => stress::run(&rest),
+        Some(task @ ("torture" | "soak")) => harness::pass_on(task, &rest),
+        Some("mutants") => mutants::run(&rest),
         Some("bench") => bench::run(&rest),
         Some("ci") if rest.is_empty() => ci::run(),
         Some("help" | "--help" | "-h") => {

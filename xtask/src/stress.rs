@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use crate::harness::{cannot_start, exit_code};
 use crate::{Failure, cargo};
 
 /// A loop by time prints where it is this often.
@@ -218,17 +219,6 @@ impl Sum {
 fn print(output: &Output) {
     print!("{}", String::from_utf8_lossy(&output.stdout));
     eprint!("{}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn exit_code(status: std::process::ExitStatus) -> u8 {
-    status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(1)
-}
-
-fn cannot_start(harness: &Path, error: &std::io::Error) -> Failure {
-    Failure::environment(format!("cannot start {}: {error}", harness.display()))
 }
 
 #[cfg(test)]
