@@ -63,9 +63,9 @@ impl SharedPage {
     /// Maps an open file, lengthening it to a page first.
     pub(crate) fn map(file: File, path: &Path) -> Result<Self, PageError> {
         let state = sys::file_state(&file).map_err(io_error("examine", path))?;
-        if state.len_bytes < Self::BYTES as u64 {
-            file.set_len(Self::BYTES as u64)
-                .map_err(io_error("lengthen", path))?;
+        // Touching a page that the disk has no space for raises SIGBUS, so it must have some before.
+        if state.len_bytes < Self::BYTES as u64 || !state.has_space {
+            sys::reserve(&file, Self::BYTES as u64).map_err(io_error("lengthen", path))?;
         }
         let words = sys::Words::map(&file).map_err(io_error("map", path))?;
         Ok(Self {

@@ -6,14 +6,14 @@ pub(crate) use words::{PAGE_BYTES, U32_WORDS, U64_WORDS, Words};
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
-pub(crate) use unix::{LockFile, file_state, filesystem, process_started, running_for};
+pub(crate) use unix::{LockFile, file_state, filesystem, process_started, reserve, running_for};
 #[cfg(unix)]
 pub use unix::{boot_id, monotonic_ns};
 
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
-pub(crate) use windows::{LockFile, file_state, filesystem, process_started, running_for};
+pub(crate) use windows::{LockFile, file_state, filesystem, process_started, reserve, running_for};
 #[cfg(windows)]
 pub use windows::{boot_id, monotonic_ns};
 
@@ -30,6 +30,8 @@ pub(crate) use poll::{wait, wake};
 /// What is known of an open file.
 pub(crate) struct FileState {
     pub(crate) len_bytes: u64,
+    /// Whether the disk has any space for it: false for one that was only lengthened.
+    pub(crate) has_space: bool,
     /// Names that the file has; 0 when it was deleted.
     pub(crate) links: u64,
     /// Device and inode.

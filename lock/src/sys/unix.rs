@@ -183,9 +183,25 @@ pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
     )]
     Ok(FileState {
         len_bytes: u64::try_from(stat.st_size).unwrap_or(0),
+        has_space: stat.st_blocks > 0,
         links: u64::from(stat.st_nlink),
         identity: (stat.st_dev as u64, stat.st_ino as u64),
     })
+}
+
+/// Gives a file so many bytes, with space on the disk for all of them. Where the filesystem can't promise that, it only
+/// becomes long enough.
+pub(crate) fn reserve(file: &File, len_bytes: u64) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use rustix::fs::{FallocateFlags, fallocate};
+        let reserved =
+            rustix::io::retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, len_bytes));
+        if !matches!(reserved, Err(Errno::OPNOTSUPP | Errno::NOSYS)) {
+            return Ok(reserved?);
+        }
+    }
+    file.set_len(len_bytes.max(file.metadata()?.len()))
 }
 
 /// A text that changes with every boot, so that what was written to shared memory before one is known as stale.

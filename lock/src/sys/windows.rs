@@ -110,12 +110,19 @@ pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
     let wide = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
     Ok(FileState {
         len_bytes: wide(info.nFileSizeHigh, info.nFileSizeLow),
+        // What is not there yet is found when it is written, and not by a signal.
+        has_space: true,
         links: info.nNumberOfLinks.into(),
         identity: (
             info.dwVolumeSerialNumber.into(),
             wide(info.nFileIndexHigh, info.nFileIndexLow),
         ),
     })
+}
+
+/// Gives a file so many bytes.
+pub(crate) fn reserve(file: &File, len_bytes: u64) -> io::Result<()> {
+    file.set_len(len_bytes.max(file.metadata()?.len()))
 }
 
 /// A text that changes with every boot, so that what was written to shared memory before one is known as stale.

@@ -53,6 +53,41 @@ fn processes_wake_each_other() {
     child.expect("answered");
 }
 
+/// On a full disk, touching it would else raise SIGBUS.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_page_has_its_space_before_it_is_touched() {
+    use std::os::unix::fs::MetadataExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let blocks = |name: &str| dir.path().join(name).metadata().unwrap().blocks();
+    let page = SharedPage::open(dir.path().join("new")).unwrap();
+    assert!(blocks("new") > 0);
+    drop(page);
+    // As another program, or an earlier version, may have left it.
+    let longer = 3 * SharedPage::BYTES as u64;
+    for (name, len) in [
+        ("short", 7),
+        ("sparse", SharedPage::BYTES as u64),
+        ("longer", longer),
+    ] {
+        let file = fs::File::create(dir.path().join(name)).unwrap();
+        file.set_len(len).unwrap();
+        assert_eq!(blocks(name), 0, "the filesystem has no sparse files");
+        drop(SharedPage::open(dir.path().join(name)).unwrap());
+        assert!(blocks(name) > 0, "{name}");
+        let expected = len.max(SharedPage::BYTES as u64);
+        assert_eq!(file.metadata().unwrap().len(), expected);
+    }
+    // What is there stays.
+    let path = dir.path().join("filled");
+    fs::write(&path, [7; 100]).unwrap();
+    drop(SharedPage::open(&path).unwrap());
+    assert_eq!(
+        fs::read(&path).unwrap()[..101],
+        [[7; 100].as_slice(), &[0]].concat()
+    );
+}
+
 #[test]
 fn a_reader_is_woken_too() {
     let dir = tempfile::tempdir().unwrap();
