@@ -156,9 +156,14 @@ pub(crate) fn log_options(spec: &AgentSpec, probe: Arc<dyn Probe>) -> Options {
         } else {
             u64::MAX
         })
+        .storage(spec.storage())
         .probe(probe);
-    match spec.segment_bytes {
+    let options = match spec.segment_bytes {
         Some(bytes) => options.segment_bytes_max(bytes),
+        None => options,
+    };
+    match spec.preallocate_bytes {
+        Some(bytes) => options.preallocate_bytes(bytes),
         None => options,
     }
 }
@@ -168,7 +173,7 @@ impl Agent<'_> {
         AGENT.set(Some(lane.agent));
         let mut out = Vec::with_capacity(512);
         let mut seen = match self.spec.workload {
-            Workload::Mixed => Some(Snapshot::open(&self.spec.store)?),
+            Workload::Mixed => Some(Snapshot::open_in(&self.spec.storage(), &self.spec.store)?),
             Workload::Append | Workload::Claim | Workload::Replay => None,
         };
         for write in lane.first_write..=lane.last_write {

@@ -120,6 +120,9 @@ pub struct Config {
     /// Begin a new segment of the log after so many bytes [default: the log's own]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub segment_bytes: Option<u64>,
+    /// Make so much free space behind the log at a time [default: the log's own]
+    #[arg(long, value_name = "BYTES")]
+    pub preallocate_bytes: Option<u64>,
     /// SIGKILL random processes of the run at this mean rate and start successors
     #[arg(long, default_value_t = 0.0, value_name = "R")]
     pub kill_per_second: f64,
@@ -178,6 +181,7 @@ impl Default for Config {
             payload: None,
             payload_bytes: None,
             segment_bytes: None,
+            preallocate_bytes: None,
             kill_per_second: 0.0,
             kill_at: None,
             stop_per_second: 0.0,
@@ -379,6 +383,9 @@ impl Config {
         if let Some(bytes) = self.segment_bytes {
             flag("--segment-bytes", Some(bytes.to_string()));
         }
+        if let Some(bytes) = self.preallocate_bytes {
+            flag("--preallocate-bytes", Some(bytes.to_string()));
+        }
         if let Some(dir) = &self.dir {
             flag("--dir", Some(shell_word(&dir.display().to_string())));
         }
@@ -453,6 +460,7 @@ mod tests {
             payload: Some(PathBuf::from("a b's.jsonl")),
             kill_per_second: 12.5,
             segment_bytes: Some(4096),
+            preallocate_bytes: Some(512),
             kill_at: Some("AfterWrite,LeadTakenOver".to_owned()),
             stop_per_second: 2.5,
             tear_per_second: 7.0,

@@ -112,6 +112,7 @@ fn ready(control: &Control) -> io::Result<()> {
 fn read(spec: &AgentSpec, number: u32, control: &Control, end: &mut Execution) -> Outcome {
     wait_for_store(&spec.store);
     let reader = format!("reader {number}");
+    let storage = spec.storage();
     let mut held: Option<Snapshot> = None;
     ready(control)?;
     let mut out = Vec::new();
@@ -121,7 +122,7 @@ fn read(spec: &AgentSpec, number: u32, control: &Control, end: &mut Execution) -
         let begin_ns = monotonic_ns();
         match &mut held {
             Some(snapshot) if round % OPEN_ANEW_EVERY != 0 => drop(snapshot.refresh()?),
-            _ => held = Some(Snapshot::open(&spec.store)?),
+            _ => held = Some(Snapshot::open_in(&storage, &spec.store)?),
         }
         let end_ns = monotonic_ns();
         let state = held.as_ref().map(|snapshot| digest(snapshot));
@@ -147,7 +148,7 @@ fn follow(spec: &AgentSpec, path: &Path, control: &Control, end: &mut Execution)
     wait_for_store(&spec.store);
     let mut journal = resume(path)?;
     let mut next = journal.next_seq;
-    let reader = Reader::<IssueEvent>::open(&spec.store)?;
+    let reader = Reader::<IssueEvent>::open_in(spec.storage(), &spec.store)?;
     ready(control)?;
     // What it finds when it comes is not what it waited for.
     let mut live = false;

@@ -27,6 +27,7 @@ pub mod oracle;
 pub mod parent;
 pub mod payload;
 pub mod plan;
+pub mod powerfs;
 pub mod replay;
 pub mod report;
 pub mod sim;
@@ -43,6 +44,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::config::{Config, UsageError, Workload};
+use crate::examine::Examination;
 use crate::journal::Journal;
 use crate::ledger::Ledger;
 use crate::oracle::Evidence;
@@ -184,39 +186,23 @@ fn judge(
             })?;
         }
         let copy = run_dir.path().join("store-before-the-last-append");
-        let examination =
+        let mut examination =
             examine::examine(&places.store, &places.archive, &copy, killed + torn > 0);
         for follower in 0..config.followers {
             journals.push(read_journal(&places.journal(follower)).map_err(RunError::environment)?);
         }
         stored = examination.records.len() as u64;
-        ledger.views.extend(examination.views);
-        let plans = ledger.plans.iter();
-        let plans: HashMap<(u32, u32), &Plan> = plans
-            .map(|(agent, write, plan)| ((*agent, *write), plan))
-            .collect();
-        let expected = |agent, write| match plans.get(&(agent, write)) {
-            Some(plan) => plan.events(&operation_key(agent, write)),
-            None => vec![expected_event(payloads, agent, write)],
-        };
-        violations = oracle::judge(&Evidence {
-            agents: config.agents,
+        let views = std::mem::take(&mut examination.views);
+        ledger.views.extend(views);
+        violations = judge_stored(&Judged {
+            config,
+            payloads,
             writes: &payloads.writes_of(config.agents),
-            synced: config.durability == config::Durability::Synced,
             hints_were_lost: forgotten > 0,
+            complete: true,
             ledger: &ledger,
-            records: &examination.records,
-            bad_lines: &examination.bad_lines,
-            expected: &expected,
-            keyed: config.workload != Workload::Append,
-            claimed: if config.workload == Workload::Claim {
-                config.pool()
-            } else {
-                0
-            },
-            model: examination.model.as_ref(),
-            snapshot_seqs: &examination.snapshot_seqs,
             journals: &journals,
+            examination: &examination,
         });
         violations.extend(examination.violations);
         if let Some(model) = examination.model.as_ref().filter(|_| is_replay) {
@@ -255,6 +241,60 @@ fn judge(
         })?;
     }
     Ok(report)
+}
+
+/// What [`judge_stored`] puts together.
+struct Judged<'a> {
+    config: &'a Config,
+    payloads: &'a Payloads,
+    /// Writes of each agent.
+    writes: &'a [u32],
+    /// See [`Evidence::hints_were_lost`].
+    hints_were_lost: bool,
+    /// See [`Evidence::complete`].
+    complete: bool,
+    ledger: &'a Ledger,
+    journals: &'a [Journal],
+    examination: &'a Examination,
+}
+
+/// Every violation that ledger, files and journals show together; not those that the examination found.
+fn judge_stored(judged: &Judged<'_>) -> Vec<Violation> {
+    let Judged {
+        config,
+        payloads,
+        ledger,
+        examination,
+        ..
+    } = *judged;
+    let plans = ledger.plans.iter();
+    let plans: HashMap<(u32, u32), &Plan> = plans
+        .map(|(agent, write, plan)| ((*agent, *write), plan))
+        .collect();
+    let expected = |agent, write| match plans.get(&(agent, write)) {
+        Some(plan) => plan.events(&operation_key(agent, write)),
+        None => vec![expected_event(payloads, agent, write)],
+    };
+    oracle::judge(&Evidence {
+        agents: config.agents,
+        writes: judged.writes,
+        synced: config.durability == config::Durability::Synced,
+        hints_were_lost: judged.hints_were_lost,
+        complete: judged.complete,
+        ledger,
+        records: &examination.records,
+        bad_lines: &examination.bad_lines,
+        expected: &expected,
+        keyed: config.workload != Workload::Append,
+        claimed: if config.workload == Workload::Claim {
+            config.pool()
+        } else {
+            0
+        },
+        model: examination.model.as_ref(),
+        snapshot_seqs: &examination.snapshot_seqs,
+        journals: judged.journals,
+    })
 }
 
 /// Keeps the run's directory, with the report and the ledger beside the store.

@@ -12,6 +12,10 @@ use crate::violation::{Promise, Violation};
 use crate::wire::Prefix;
 
 /// What the verdict is made from.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each one is a fact of its own about the run"
+)]
 #[derive(Clone, Copy)]
 pub struct Evidence<'a> {
     /// Agents of the run.
@@ -23,6 +27,8 @@ pub struct Evidence<'a> {
     /// Whether the hints were deleted during the run. Who reads without them may see what is not durable yet, and
     /// thus more than who reads with them later.
     pub hints_were_lost: bool,
+    /// Whether everybody came to an end by themselves: then followers have got everything.
+    pub complete: bool,
     /// What was reported.
     pub ledger: &'a Ledger,
     /// All records in the order of the files.
@@ -445,7 +451,7 @@ fn check_journals(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
             }
         }
         let last_seq = next - 1;
-        if evidence.synced && last_seq < acknowledged_seq {
+        if evidence.complete && evidence.synced && last_seq < acknowledged_seq {
             violations.push(Violation::FollowerBehind {
                 follower,
                 last_seq,

@@ -39,6 +39,8 @@ const OCCURRENCE_MAX: u32 = 8;
 const KILLS_BEFORE_PROGRESS: u64 = 64;
 /// So many more for each operation that has one.
 const KILLS_PER_OPERATION: u64 = 2;
+/// How often a run that loses power looks whether there is anybody left to lose it.
+const POWER_TICK: Duration = Duration::from_millis(20);
 /// How often the progress is drawn, and the deadline looked at.
 const TICK: Duration = Duration::from_millis(100);
 /// Agents wait for the lock this much longer than the watchdog waits for them.
@@ -119,6 +121,38 @@ pub struct AgentState {
 #[error("{0}")]
 pub struct EnvironmentError(pub String);
 
+/// The power of the machine that a store is on.
+pub trait Power {
+    /// Names the time between the machine's start and its loss of power.
+    fn boot(&self) -> String;
+    /// Waits for it to go by itself, for `time` at most; whether it has gone.
+    fn is_cut_within(&self, time: Duration) -> bool;
+    /// Cuts it, if it has not gone: from now on nothing is stored, and nobody who uses the store gets an answer.
+    fn cut(&self);
+    /// Every process that may wait for an answer has been sent the signal that kills it.
+    fn release(&self);
+}
+
+/// What is next for an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Next {
+    /// The number of its next write.
+    pub write: u32,
+    /// What that write is, where it was begun before and its outcome is not known.
+    pub plan: Option<Plan>,
+}
+
+impl Next {
+    /// The first write.
+    #[must_use]
+    pub fn first() -> Next {
+        Next {
+            write: 1,
+            plan: None,
+        }
+    }
+}
+
 /// Does a whole run: every process that it starts is reaped when it returns.
 ///
 /// `writes` are those of each agent. `exe` is the harness binary, which knows the `agent` subcommand.
@@ -133,46 +167,46 @@ pub fn run(
     places: &Places,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Outcome, EnvironmentError> {
-    let control = Control::open(&places.control, marks(config))
-        .map_err(|error| EnvironmentError(describe(&error)))?;
-    let stderr = File::create(&places.stderr)
-        .map_err(|error| EnvironmentError(format!("{}: {error}", places.stderr.display())))?;
-    let slots: Vec<Slot> = match config.mode {
-        Mode::Process => (0..config.agents)
-            .map(|agent| Slot::new(vec![agent], Role::Agent))
-            .collect(),
-        Mode::Thread => vec![Slot::new((0..config.agents).collect(), Role::Agent)],
-    };
-    let helpers = helper_roles(config, places);
-    let helpers = helpers.into_iter().map(|role| Slot::new(Vec::new(), role));
-    let parent = Parent {
-        config,
-        payload,
-        writes,
-        exe,
-        places,
-        control,
-        stderr,
-        slots,
-        helpers: helpers.collect(),
-        tally: Mutex::new(Tally::default()),
-        changed: Condvar::new(),
-        over: AtomicBool::new(false),
-        stopping: AtomicBool::new(false),
-        acknowledged: AtomicU64::new(0),
-        spawned: AtomicU64::new(0),
-        killed: AtomicU64::new(0),
-        stopped: AtomicU64::new(0),
-        torn: AtomicU64::new(0),
-        forgotten: AtomicU64::new(0),
-    };
-    match catch_panic(|| set_up(config, places)) {
-        Ok(ledger) => lock(&parent.tally)
-            .ledger
-            .absorb(ledger.unwrap_or_default()),
-        Err(panic) => lock(&parent.tally).ledger.fatal_errors.push(panic),
-    }
+    let parent = Parent::new(config, payload, writes, exe, places)?;
+    lock(&parent.tally).ledger.absorb(set_up(config, places));
     parent.run(progress)
+}
+
+/// Does a run that is ended by a loss of power, on a store that is set up: starts every process, cuts the power after `limit` unless
+/// it goes by itself before, and kills everything. `next` says where each agent begins, and then where it would go on.
+///
+/// Nobody waits for the others before the first write, and this process does not look into the store.
+///
+/// # Errors
+/// As [`run`]; the power is cut all the same.
+pub fn run_until_cut(
+    config: &Config,
+    payload: &PayloadSource,
+    exe: &Path,
+    places: &Places,
+    (power, limit): (&dyn Power, Duration),
+    next: &mut [Next],
+) -> Result<Outcome, EnvironmentError> {
+    let writes = vec![config.writes; config.agents as usize];
+    let mut parent = Parent::new(config, payload, &writes, exe, places)?;
+    parent.boot = Some(power.boot());
+    for slot in &parent.slots {
+        let begins = |agent: &u32| next.get(*agent as usize).cloned();
+        let begin = slot
+            .agents
+            .iter()
+            .map(|agent| begins(agent).unwrap_or_else(Next::first));
+        *lock(&slot.next) = begin.collect();
+    }
+    parent.run_until_cut(power, limit);
+    for slot in &parent.slots {
+        for (agent, then) in slot.agents.iter().zip(lock(&slot.next).drain(..)) {
+            if let Some(next) = next.get_mut(*agent as usize) {
+                *next = then;
+            }
+        }
+    }
+    parent.outcome(None, None)
 }
 
 /// The highest mark in the shared page: see [`crate::control`].
@@ -194,13 +228,21 @@ fn helper_roles(config: &Config, places: &Places) -> Vec<Role> {
     readers.chain(followers).chain(compactors).collect()
 }
 
-/// Creates the pool of issues that the workload needs, as an agent behind the last one would.
-fn set_up(config: &Config, places: &Places) -> Option<Ledger> {
+/// Creates the pool of issues that the workload needs, as an agent behind the last one would. Should the log
+/// panic, the ledger says so.
+pub(crate) fn set_up(config: &Config, places: &Places) -> Ledger {
+    catch_panic(|| create_pool(config, places)).unwrap_or_else(|panic| Ledger {
+        fatal_errors: vec![panic],
+        ..Ledger::default()
+    })
+}
+
+fn create_pool(config: &Config, places: &Places) -> Ledger {
     let plans = plan::setup(config.pool());
-    if plans.is_empty() {
-        return None;
-    }
     let mut ledger = Ledger::default();
+    if plans.is_empty() {
+        return ledger;
+    }
     let written = (|| {
         let archive = Archive::new(&places.store, &places.archive);
         let options = Options::default().probe(Arc::new(archive));
@@ -229,7 +271,7 @@ fn set_up(config: &Config, places: &Places) -> Option<Ledger> {
     ledger
         .fatal_errors
         .extend(failed.map(|error| format!("creating the pool failed: {error}")));
-    Some(ledger)
+    ledger
 }
 
 /// A place for one process at a time, and what is known of the present one.
@@ -240,6 +282,8 @@ struct Slot {
     /// Started so far.
     processes: AtomicU64,
     live: Mutex<Live>,
+    /// Where its agents begin, and then where they would go on; by position in `agents`.
+    next: Mutex<Vec<Next>>,
 }
 
 struct Live {
@@ -257,13 +301,6 @@ enum Doing {
     Writing { write: u32, since_ns: u64 },
     Between { write: u32, since_ns: u64 },
     Finished,
-}
-
-/// What is next for an agent.
-struct Next {
-    write: u32,
-    /// What that write is, where a predecessor may have made it.
-    plan: Option<Plan>,
 }
 
 impl Slot {
@@ -298,6 +335,7 @@ impl Slot {
             agents.len()
         ];
         Slot {
+            next: Mutex::new(vec![Next::first(); agents.len()]),
             agents,
             role,
             processes: AtomicU64::new(0),
@@ -346,28 +384,117 @@ struct Parent<'a> {
     stopped: AtomicU64,
     torn: AtomicU64,
     forgotten: AtomicU64,
+    /// See [`AgentSpec::boot`].
+    boot: Option<String>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Cuts the power and kills everything when it is dropped.
+struct PowerEnd<'a> {
+    parent: &'a Parent<'a>,
+    power: &'a dyn Power,
+}
+
+impl Drop for PowerEnd<'_> {
+    fn drop(&mut self) {
+        self.power.cut();
+        self.parent.stop();
+        self.power.release();
+    }
+}
+
+impl<'a> Parent<'a> {
+    fn new(
+        config: &'a Config,
+        payload: &'a PayloadSource,
+        writes: &'a [u32],
+        exe: &'a Path,
+        places: &'a Places,
+    ) -> Result<Parent<'a>, EnvironmentError> {
+        let control = Control::open(&places.control, marks(config))
+            .map_err(|error| EnvironmentError(describe(&error)))?;
+        let stderr = File::create(&places.stderr)
+            .map_err(|error| EnvironmentError(format!("{}: {error}", places.stderr.display())))?;
+        let slots: Vec<Slot> = match config.mode {
+            Mode::Process => (0..config.agents)
+                .map(|agent| Slot::new(vec![agent], Role::Agent))
+                .collect(),
+            Mode::Thread => vec![Slot::new((0..config.agents).collect(), Role::Agent)],
+        };
+        let helpers = helper_roles(config, places);
+        let helpers = helpers.into_iter().map(|role| Slot::new(Vec::new(), role));
+        Ok(Parent {
+            config,
+            payload,
+            writes,
+            exe,
+            places,
+            control,
+            stderr,
+            slots,
+            helpers: helpers.collect(),
+            tally: Mutex::new(Tally::default()),
+            changed: Condvar::new(),
+            over: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            acknowledged: AtomicU64::new(0),
+            spawned: AtomicU64::new(0),
+            killed: AtomicU64::new(0),
+            stopped: AtomicU64::new(0),
+            torn: AtomicU64::new(0),
+            forgotten: AtomicU64::new(0),
+            boot: None,
+        })
+    }
+}
+
 impl Parent<'_> {
+    /// Serves every slot in a thread of its own.
+    fn serve_all<'scope>(&'scope self, scope: &'scope std::thread::Scope<'scope, '_>) {
+        for (index, slot) in self.all_slots().enumerate() {
+            let builder = std::thread::Builder::new().stack_size(512 << 10);
+            let spawned = builder.spawn_scoped(scope, move || self.serve(slot));
+            if let Err(error) = spawned {
+                self.fail(format!(
+                    "cannot start a thread for process {index}: {error}"
+                ));
+                break;
+            }
+        }
+    }
+
+    fn run_until_cut(&self, power: &dyn Power, limit: Duration) {
+        self.control.go();
+        std::thread::scope(|scope| {
+            // Whatever happens here, the processes are killed: the scope waits for those who wait for them.
+            let _end = PowerEnd {
+                parent: self,
+                power,
+            };
+            self.serve_all(scope);
+            if self.config.kill_per_second > 0.0 {
+                scope.spawn(|| self.kill_at_random());
+            }
+            let deadline = Instant::now() + limit;
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                // Where nobody is left to use any, nobody trips.
+                let is_cut = power.is_cut_within(left.min(POWER_TICK));
+                if is_cut || left.is_zero() || self.is_over(&lock(&self.tally)) {
+                    break;
+                }
+            }
+        });
+    }
+
     fn run(self, progress: &(dyn Fn(u64) + Sync)) -> Result<Outcome, EnvironmentError> {
         let mut go_ns = None;
         let mut hang = None;
         std::thread::scope(|scope| {
-            for (index, slot) in self.all_slots().enumerate() {
-                let builder = std::thread::Builder::new().stack_size(512 << 10);
-                let parent = &self;
-                let spawned = builder.spawn_scoped(scope, move || parent.serve(slot));
-                if let Err(error) = spawned {
-                    self.fail(format!(
-                        "cannot start a thread for process {index}: {error}"
-                    ));
-                    break;
-                }
-            }
+            self.serve_all(scope);
             let deadline = Instant::now() + Duration::from_secs(self.config.timeout_s);
             let (agents, helpers) = (self.slots.len(), self.helpers.len());
             let mut timely = self.wait_until(deadline, progress, |tally| {
@@ -397,6 +524,10 @@ impl Parent<'_> {
                 hang.reaped = reaped;
             }
         });
+        self.outcome(go_ns, hang)
+    }
+
+    fn outcome(self, go_ns: Option<u64>, hang: Option<Hang>) -> Result<Outcome, EnvironmentError> {
         let tally = self
             .tally
             .into_inner()
@@ -478,11 +609,7 @@ impl Parent<'_> {
 
     /// Serves one slot to its end: starts its process, hears it out, reaps it, starts its successor.
     fn serve(&self, slot: &Slot) {
-        let next = slot.agents.iter().map(|_| Next {
-            write: 1,
-            plan: None,
-        });
-        let mut next: Vec<Next> = next.collect();
+        let mut next = std::mem::take(&mut *lock(&slot.next));
         let mut announced = false;
         while !self.is_stopping() {
             let lanes = self.lanes(&slot.agents, &next);
@@ -518,6 +645,7 @@ impl Parent<'_> {
                 break;
             }
         }
+        *lock(&slot.next) = next;
         let mut tally = lock(&self.tally);
         match slot.role {
             Role::Agent => tally.finished += 1,
@@ -570,6 +698,8 @@ impl Parent<'_> {
             durability: config.durability,
             lock_timeout_ms: u64::try_from(lock_timeout.as_millis()).unwrap_or(u64::MAX),
             segment_bytes: config.segment_bytes,
+            preallocate_bytes: config.preallocate_bytes,
+            boot: self.boot.clone(),
             kill: self.kill_order(slot),
             counters_always: config.kills(),
             sabotage: config.sabotage,

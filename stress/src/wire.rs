@@ -6,13 +6,16 @@
 
 use std::io::Write as _;
 use std::str::SplitAsciiWhitespace;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use strand_core::{Disk, Storage};
 
 use crate::config::{Durability, Sabotage, Workload};
 use crate::ledger::{CompactionSeen, Hold, Sighting, View, Watermark};
 use crate::payload::PayloadSource;
 use crate::plan::{Plan, Refusal};
+use crate::powerfs::local::LocalDisk;
 
 /// What the parent hands to an agent process: one line of JSON on its standard input, which then
 /// stays open for as long as the parent lives.
@@ -46,6 +49,11 @@ pub struct AgentSpec {
     pub durability: Durability,
     /// When to begin a new segment.
     pub segment_bytes: Option<u64>,
+    /// How much free space to make behind the log at a time.
+    pub preallocate_bytes: Option<u64>,
+    /// The store is on a filesystem of the harness, which the log does not know and is to take for a local one; this names the
+    /// start of the machine that it is on.
+    pub boot: Option<String>,
     /// How long the log may wait for its lock: longer than the watchdog.
     pub lock_timeout_ms: u64,
     /// Where this process asks to be killed.
@@ -92,6 +100,17 @@ pub enum Role {
         /// How long it waits between two compactions.
         every_ms: u64,
     },
+}
+
+impl AgentSpec {
+    /// Where the store's files are.
+    #[must_use]
+    pub fn storage(&self) -> Arc<dyn Storage> {
+        match &self.boot {
+            Some(boot) => Arc::new(LocalDisk::new(boot)),
+            None => Arc::new(Disk),
+        }
+    }
 }
 
 impl Role {

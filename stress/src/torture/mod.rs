@@ -7,6 +7,7 @@ pub mod command;
 pub mod kills;
 pub mod report;
 
+pub mod power_cuts;
 pub mod schedules;
 
 use std::path::PathBuf;

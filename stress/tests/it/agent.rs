@@ -35,6 +35,8 @@ fn an_agent_ends_when_its_parent_does() {
         durability: Durability::Synced,
         lock_timeout_ms: 10_000,
         segment_bytes: None,
+        preallocate_bytes: None,
+        boot: None,
         kill: None,
         counters_always: false,
         sabotage: None,

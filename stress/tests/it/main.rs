@@ -11,6 +11,9 @@ mod agent;
 mod command_line;
 mod kills;
 mod misdeeds;
+mod power_cuts;
+#[cfg(target_os = "linux")]
+mod powerfs;
 mod report;
 mod runs;
 mod torture;

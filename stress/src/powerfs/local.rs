@@ -1,0 +1,77 @@
+//! The disk of a machine that can lose its power: each filesystem on it is local, since the log refuses those that some
+//! program serves, because it can't know them, and the harness knows its own; and each start of the machine is another one.
+
+use std::io;
+use std::path::Path;
+
+use strand_core::{
+    Disk, Filesystem, FilesystemKind, Host, OpenMode, Storage, StorageFile, ThisMachine,
+};
+
+/// [`Disk`] on a machine whose filesystems are all local.
+#[derive(Debug)]
+pub struct LocalDisk {
+    machine: LocalMachine,
+}
+
+/// [`ThisMachine`], but for its filesystems and its starts.
+#[derive(Debug)]
+struct LocalMachine {
+    boot: String,
+}
+
+impl LocalDisk {
+    /// The disk of a machine after the start named `boot`.
+    #[must_use]
+    pub fn new(boot: &str) -> LocalDisk {
+        let boot = boot.to_owned();
+        LocalDisk {
+            machine: LocalMachine { boot },
+        }
+    }
+}
+
+impl Host for LocalMachine {
+    fn filesystem(&self, dir: &Path) -> io::Result<Filesystem> {
+        let found = ThisMachine.filesystem(dir)?;
+        Ok(Filesystem::new(FilesystemKind::Local, found.name))
+    }
+
+    fn boot_id(&self) -> String {
+        self.boot.clone()
+    }
+}
+
+impl Storage for LocalDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        Disk.open(path, mode)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        Disk.list(dir)
+    }
+
+    fn is_dir(&self, path: &Path) -> io::Result<bool> {
+        Disk.is_dir(path)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.create_dir(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.sync_dir(dir)
+    }
+
+    fn host(&self) -> &dyn Host {
+        &self.machine
+    }
+}
