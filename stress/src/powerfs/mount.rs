@@ -252,6 +252,8 @@ impl PowerFs {
     pub fn end(mut self) -> io::Result<()> {
         self.close();
         match self.ended.recv_timeout(END_LIMIT) {
+            // The kernel has given the connection up.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
             Ok(ended) => ended,
             Err(RecvTimeoutError::Disconnected) => {
                 Err(io::Error::other("the filesystem has panicked"))
