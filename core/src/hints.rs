@@ -314,8 +314,10 @@ impl Hints {
     /// Fills the page anew. The caller holds the lock, and everything through `tail` is durable.
     pub(crate) fn rebuild(&self, tail: TailHint) {
         self.begin_change();
-        self.set(word::IDENTITY, self.identity);
-        self.set(word::STORE, self.store);
+        if self.get(word::STORE) != Some(self.store) {
+            // Until both are right, the watermark is nobody's.
+            self.wide(word::STORE).store(0, Ordering::Release);
+        }
         if self
             .committed()
             .is_none_or(|committed| committed > tail.seq)
@@ -323,6 +325,9 @@ impl Hints {
             self.set(word::COMMITTED, tail.seq);
         }
         self.commit(tail.seq);
+        self.set(word::STORE, self.store);
+        // From here on readers believe the watermark, and no record behind it that they find then. // I6
+        self.set(word::IDENTITY, self.identity);
         self.set(word::POISON, 0);
         self.wide(word::LEADER).store(0, Ordering::Release);
         self.set(word::SYNC_US, 0);

@@ -14,6 +14,7 @@ pub(crate) struct Lines {
     offset: u64,
     /// How much is read next: little at first, since who goes on behind the last record finds little.
     chunk_bytes: usize,
+    reads: u64,
 }
 
 /// A line in the buffer, until the next one is read.
@@ -69,6 +70,11 @@ impl Lines {
             .unwrap_or_default()
     }
 
+    /// How often it has read from the file: what it answered since the last time was there then.
+    pub(crate) fn reads(&self) -> u64 {
+        self.reads
+    }
+
     fn unread(&self) -> &[u8] {
         self.buffer.get(self.unread.clone()).unwrap_or_default()
     }
@@ -101,6 +107,7 @@ impl Lines {
         let end = self.offset + self.unread.len() as u64;
         let room = self.buffer.get_mut(wanted).unwrap_or_default();
         let read = read_full(file, room, end)?;
+        self.reads += 1;
         self.unread.end += read;
         Ok(read)
     }

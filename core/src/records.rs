@@ -13,6 +13,7 @@ use crate::{
     recover::Scan,
     seeded::{Bug, seeded},
     storage::OpenMode,
+    watermark::Watermark,
 };
 
 /// A record of the log.
@@ -99,6 +100,8 @@ pub(crate) enum End {
     Seq(u64),
     /// Where the good records end, since nobody knows how far they should reach.
     LastValid,
+    /// As `LastValid` until somebody tells how far the log is durable, and there from then on.
+    NobodyKnows,
 }
 
 /// A record whose checksum is right, in the buffer of its iterator.
@@ -125,6 +128,10 @@ pub(crate) struct RawRecords {
     done: bool,
     /// The record for which the files were looked at anew, lest that goes on forever.
     reopened_for: u64,
+    /// Who may tell meanwhile where [`End::NobodyKnows`] is.
+    watermark: Option<Watermark>,
+    /// How often `lines` had read when that was last asked for.
+    asked_after: u64,
 }
 
 #[derive(Debug)]
@@ -148,6 +155,8 @@ impl RawRecords {
             end,
             done: false,
             reopened_for: 0,
+            watermark: None,
+            asked_after: 0,
         };
         records.resume(end);
         records
@@ -172,7 +181,7 @@ impl RawRecords {
         // Not behind the end, which is where it comes to a stand.
         let near = match end {
             End::Seq(through_seq) => from_seq.min(through_seq),
-            End::LastValid => from_seq,
+            End::LastValid | End::NobodyKnows => from_seq,
         };
         if before.is_some_and(|first| first < near) && records.open_next_segment()? {
             records.seek(near)?;
@@ -259,6 +268,16 @@ impl RawRecords {
         if matches!(found, Err(Error::Corrupt { .. })) && self.reopen()? {
             found = self.advance();
         }
+        if let Ok(Some(span)) = found
+            && self.end == End::NobodyKnows
+        {
+            let seen = self.may_be_seen();
+            if !matches!(seen, Ok(true)) {
+                self.valid_len = span.offset;
+                self.lines.restart(span.offset);
+                found = seen.map(|_| None);
+            }
+        }
         if matches!(found, Ok(Some(_))) {
             self.done = self.end == End::Seq(self.next_seq);
             self.next_seq += 1;
@@ -266,6 +285,24 @@ impl RawRecords {
             self.done = true;
         }
         found
+    }
+
+    /// Whether the record that was found may be seen. Writers tell how far the log is durable before they append: what had been
+    /// read when nobody had told yet was there before them. // I6
+    fn may_be_seen(&mut self) -> Result<bool> {
+        if self.asked_after == self.lines.reads() {
+            return Ok(true);
+        }
+        self.asked_after = self.lines.reads();
+        if self.watermark.is_none() {
+            let store = Manifest::required(self.storage.as_ref(), &self.dir)?.store;
+            self.watermark = Some(Watermark::open(&self.storage, &self.dir, &store));
+        }
+        let Some(seq) = self.watermark.as_mut().and_then(Watermark::committed) else {
+            return Ok(true);
+        };
+        self.end = End::Seq(seq);
+        Ok(self.next_seq <= seq)
     }
 
     /// Looks for the next record in the files as they are now: a repair may have replaced the one that is open.
@@ -347,7 +384,7 @@ impl RawRecords {
             }
             return match self.end {
                 End::Seq(_) => Err(self.corrupt(self.valid_len, reason)),
-                End::LastValid => {
+                End::LastValid | End::NobodyKnows => {
                     let judged = self.judge(span);
                     if judged.is_err() && self.is_there_now()? {
                         continue;
@@ -402,8 +439,8 @@ impl RawRecords {
         let through_seq = match self.end {
             End::Seq(through_seq) => Some(through_seq),
             // There always is a first segment.
-            End::LastValid if self.segment.is_none() => Some(first_seq),
-            End::LastValid => {
+            End::LastValid | End::NobodyKnows if self.segment.is_none() => Some(first_seq),
+            End::LastValid | End::NobodyKnows => {
                 let all = segments(self.storage.as_ref(), &self.dir)?;
                 let later = all.into_iter().find(|first| *first > first_seq);
                 later.map(|later| later - 1)

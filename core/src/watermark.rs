@@ -66,7 +66,7 @@ impl Watermark {
         if seeded(Bug::ReaderPastWatermark) {
             return End::LastValid;
         }
-        self.committed().map_or(End::LastValid, End::Seq)
+        self.committed().map_or(End::NobodyKnows, End::Seq)
     }
 
     /// To be given to [`Watermark::sleep`]; read it before the state that decides whether to sleep.

@@ -55,6 +55,38 @@ fn one_can_follow_from_the_middle_of_a_segment_and_from_the_future() {
     assert_eq!(middle.try_next().unwrap().unwrap().seq, 4);
 }
 
+/// As after a start of the machine: who begins to read before the first writer has come does not see what
+/// that writer has not made durable.
+#[test]
+fn who_began_without_hints_sees_nothing_that_is_not_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    log.append(&event("bd-1")).unwrap();
+    log.close().unwrap();
+    std::fs::remove_file(dir.path().join("shm")).unwrap();
+    let reader: Reader = Reader::open(dir.path()).unwrap();
+    let mut follower = reader.follow(1).unwrap();
+    let mut late = reader.follow(1).unwrap();
+    let mut records = reader.read().unwrap();
+    let seq = |record: Option<strand_core::Record<IssueEvent>>| record.map(|record| record.seq);
+    assert_eq!(seq(follower.try_next().unwrap()), Some(1));
+
+    let buffered = Options::default().durability(Durability::Buffered);
+    let log: Log = Log::open(dir.path(), buffered).unwrap();
+    log.append(&event("bd-2")).unwrap();
+    assert_eq!((log.tail_seq(), log.committed_seq()), (2, 1));
+    assert_eq!(seq(follower.try_next().unwrap()), None);
+    assert_eq!(seq(records.next().transpose().unwrap()), Some(1));
+    assert_eq!(seq(records.next().transpose().unwrap()), None);
+    assert_eq!(seq(late.try_next().unwrap()), Some(1));
+    assert_eq!(seq(late.try_next().unwrap()), None);
+    log.sync_to(2).unwrap();
+    for follower in [&mut follower, &mut late] {
+        assert_eq!(seq(follower.try_next().unwrap()), Some(2));
+        assert_eq!(follower.next_seq(), 3);
+    }
+}
+
 #[test]
 fn one_can_follow_from_any_record_of_a_long_segment() {
     let dir = tempfile::tempdir().unwrap();
