@@ -236,10 +236,14 @@ mod linux {
 
     /// Draws when the power goes: sometimes in the first open, sometimes long after it; often at a sync, when most
     /// is at stake.
-    fn draw_tripwire(random: &mut StdRng) -> Tripwire {
-        let (counts, most) = match random.random_range(0..8) {
+    fn draw_tripwire(random: &mut StdRng, compacts: bool) -> Tripwire {
+        // Compactions are what names are changed for.
+        let kinds = if compacts { 12 } else { 8 };
+        let (counts, most) = match random.random_range(0..kinds) {
             0..4 => (Counts::Changes, 9),
             4..6 => (Counts::FileSyncs, 7),
+            8..10 => (Counts::Names, 5),
+            10..12 => (Counts::DirSyncs, 4),
             6 => (Counts::DirSyncs, 3),
             _ => (Counts::Names, 3),
         };
@@ -387,7 +391,8 @@ mod linux {
             safe.map_err(|refusal| io::Error::other(format!("no archive: {refusal:?}")))?;
             let served = PowerFs::serve(disk, &self.dir.path().join("mount"))?;
             let limit = Duration::from_millis(self.random.random_range(10..=CUT_LIMIT_MS));
-            let tripwire = draw_tripwire(&mut self.random);
+            let compacts = self.config.compacting() > 0;
+            let tripwire = draw_tripwire(&mut self.random, compacts);
             self.tripwire = Some(tripwire);
             served.arm(tripwire);
             let places = self.places(served.path());
@@ -412,6 +417,8 @@ mod linux {
             self.count_losses(losses);
             let reaped = outcome.ledger.incarnations.len() as u64;
             self.count("processes", outcome.spawned);
+            self.count("processes killed before", outcome.killed);
+            self.count("compactions", outcome.ledger.compactions.len() as u64);
             self.ledger.absorb(outcome.ledger);
             let detail = format!(
                 "{} processes were started and {reaped} reaped",
