@@ -23,14 +23,24 @@ pub(crate) fn build_harness() -> Result<PathBuf, Failure> {
 
 /// Builds the harness with deliberate bugs, in a directory of its own, and returns its binary.
 pub(crate) fn build_harness_with_bugs() -> Result<PathBuf, Failure> {
+    build(&mut with_bugs("build"))
+}
+
+/// The tests of `lock`, built with deliberate bugs.
+pub(crate) fn lock_tests_with_bugs() -> Command {
+    let mut command = with_bugs("test");
+    command.args(["--package", "strand-lock", "--test", "it"]);
+    command
+}
+
+fn with_bugs(task: &str) -> Command {
     let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     flags.push_str(" --cfg strand_seeded_bugs");
-    let profile = ["build", "--quiet", "--profile", "seeded"];
-    let mut build_command = command(&profile);
-    build_command
+    let mut command = command(&[task, "--quiet", "--profile", "seeded"]);
+    command
         .args(["--target-dir", "target/seeded"])
         .env("RUSTFLAGS", flags.trim_start());
-    build(&mut build_command)
+    command
 }
 
 fn build(command: &mut Command) -> Result<PathBuf, Failure> {

@@ -14,6 +14,8 @@ use crate::{Failure, cargo};
 
 /// Names the bug that is switched on.
 const SWITCH: &str = "STRAND_SEEDED_BUG";
+/// What catches bugs of `lock` that no tier can meet: its own tests.
+const LOCK_TESTS: &str = "lock tests";
 /// How long a tier gets for a bug.
 const SECONDS: f64 = 20.0;
 const SEED: u64 = 1;
@@ -153,7 +155,8 @@ impl Task {
     /// Has the tier try that must catch the bug, and then the others.
     fn hunt(&self, harness: &Path, bug: &Bug, tiers: &BTreeSet<&str>) -> Result<Hunt, Failure> {
         let expected = bug.tier.as_str();
-        let others = tiers.iter().copied().filter(|tier| *tier != expected);
+        let others = tiers.iter().copied();
+        let others = others.filter(|tier| *tier != expected && *tier != LOCK_TESTS);
         let mut hunt = Hunt {
             bug: bug.clone(),
             runs: Vec::new(),
@@ -168,6 +171,9 @@ impl Task {
     }
 
     fn run_tier(&self, harness: &Path, tier: &str, bug: Option<&Bug>) -> Result<Run, Failure> {
+        if tier == LOCK_TESTS {
+            return lock_tests(bug);
+        }
         let report =
             std::env::temp_dir().join(format!("strand-mutants-{}.json", std::process::id()));
         // What an earlier run has left would be taken for this one's.
@@ -200,6 +206,30 @@ impl Task {
             seconds,
         ))
     }
+}
+
+fn lock_tests(bug: Option<&Bug>) -> Result<Run, Failure> {
+    let mut command = cargo::lock_tests_with_bugs();
+    command.env_remove(SWITCH).stdin(Stdio::null());
+    if let Some(bug) = bug {
+        command.env(SWITCH, &bug.name);
+    }
+    let started = Instant::now();
+    let output = command
+        .output()
+        .map_err(|error| Failure::environment(format!("cannot start cargo: {error}")))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let failed = said.lines().find(|line| line.ends_with("--- FAILED"));
+    Ok(Run {
+        tier: LOCK_TESTS.to_owned(),
+        end: match (output.status.success(), failed) {
+            (true, _) => End::Passed,
+            (false, Some(test)) => End::Caught(test.trim_end_matches(" --- FAILED").to_owned()),
+            (false, None) => End::Failed(String::from_utf8_lossy(&output.stderr).into_owned()),
+        },
+        cases: u64::from(bug.is_some()),
+        seconds: started.elapsed().as_secs_f64(),
+    })
 }
 
 impl Run {

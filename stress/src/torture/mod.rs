@@ -5,9 +5,8 @@
 
 pub mod command;
 pub mod kills;
-pub mod report;
-
 pub mod power_cuts;
+pub mod report;
 pub mod schedules;
 
 use std::path::PathBuf;
@@ -72,14 +71,32 @@ pub const FULL_SECONDS: u32 = 600;
 pub const QUICK_SECONDS: u32 = 150;
 
 /// All tiers, in the order in which they are run.
-pub const TIERS: &[Tier] = &[Tier {
-    name: "T7",
-    attacks: "real processes, killed at random and at every step",
-    run: kills::run,
-    replay: None,
-    seconds: 100,
-    quick_seconds: 20,
-}];
+pub const TIERS: &[Tier] = &[
+    Tier {
+        name: "T4",
+        attacks: "virtual processes in seeded schedules, with faults, kills and power cuts",
+        run: schedules::run,
+        replay: Some(schedules::replay),
+        seconds: 100,
+        quick_seconds: 20,
+    },
+    Tier {
+        name: "T7",
+        attacks: "real processes, killed at random and at every step",
+        run: kills::run,
+        replay: None,
+        seconds: 100,
+        quick_seconds: 20,
+    },
+    Tier {
+        name: "T8",
+        attacks: "real processes on a disk that loses what was not synced",
+        run: power_cuts::run,
+        replay: None,
+        seconds: 100,
+        quick_seconds: 15,
+    },
+];
 
 /// A violation of what the log promises.
 #[derive(Debug, Clone, serde::Serialize)]

@@ -5,6 +5,7 @@ mod history;
 mod programs;
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,19 +104,39 @@ pub fn run(budget: &Budget) -> Tally {
     tally
 }
 
-/// Runs one seed again; answers what was wrong, and each step before it.
+/// Runs one seed again, and prints each step that its processes take.
 #[must_use]
-pub fn replay(seed: u64) -> (Vec<String>, Vec<String>) {
+pub fn replay(_budget: &Budget, seed: &str) -> Tally {
+    let started = Instant::now();
+    let mut tally = Tally {
+        tier: TIER,
+        unit: "seeds",
+        ..Tally::default()
+    };
+    let Ok(seed) = seed.parse() else {
+        tally.environment = Some(format!("{seed:?} is no seed"));
+        return tally;
+    };
     let mut steps = Vec::new();
     let (_, wrong) = Case::draw(seed).run(Some(&mut steps));
-    (wrong, steps)
+    let mut out = std::io::stdout().lock();
+    for step in steps {
+        // Whoever closed the pipe does not want to read it.
+        drop(writeln!(out, "{step}"));
+    }
+    tally.cases = 1;
+    if !wrong.is_empty() {
+        tally.violations.push(finding(seed, &wrong));
+    }
+    tally.seconds = started.elapsed().as_secs_f64();
+    tally
 }
 
 fn finding(seed: u64, wrong: &[String]) -> Finding {
     let case = Case::draw(seed);
     Finding {
         what: format!("{}\n  {case:?}", wrong.join("\n")),
-        replay: format!("strand-stress torture --tier {TIER} --replay {seed}"),
+        replay: format!("cargo xtask torture --tier {TIER} --replay {seed}"),
         kept: None,
     }
 }
@@ -195,7 +216,7 @@ impl Case {
         let readers = (0..self.readers).map(|number| {
             let history = Arc::clone(history);
             Box::new(move |process: &Arc<Process>| {
-                programs::read(process, &self.habits, number, &history)
+                programs::read(process, &self.habits, number, &history);
             }) as Program<'a>
         });
         writers.chain(readers).collect()
