@@ -31,6 +31,7 @@ pub mod powerfs;
 pub mod replay;
 pub mod report;
 pub mod sim;
+pub mod soak;
 pub mod stored;
 pub mod torture;
 pub mod violation;

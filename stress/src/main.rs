@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use strand_stress::config::{Config, Workload};
 use strand_stress::report::{Report, Verdict, headline};
-use strand_stress::{RunError, agent, report, torture};
+use strand_stress::{RunError, agent, report, soak, torture};
 
 /// A run that takes longer than this gets a progress bar, on a terminal.
 const PROGRESS_AFTER: Duration = Duration::from_secs(1);
@@ -38,6 +38,11 @@ enum Command {
     Replay(Box<Config>),
     /// Attack the log tier by tier, each with its count, and end with a table
     Torture(torture::command::Arguments),
+    /// Alternate everything for a time, and look at what grows meanwhile
+    Soak(soak::Arguments),
+    /// Be a process that stays (started by `soak`)
+    #[command(hide = true)]
+    Resident,
     /// Be an agent (started by `run`)
     #[command(hide = true)]
     Agent,
@@ -60,6 +65,12 @@ fn main() -> ExitCode {
         Ok(Arguments {
             command: Command::Torture(arguments),
         }) => torture::command::main(&arguments),
+        Ok(Arguments {
+            command: Command::Soak(arguments),
+        }) => soak::main(&arguments),
+        Ok(Arguments {
+            command: Command::Resident,
+        }) => soak::resident::main(),
         Ok(Arguments {
             command: Command::Agent,
         }) => agent::main(),

@@ -12,7 +12,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use strand_lock::FileLock;
 
-use super::{Live, Parent, lock};
+use super::{Parent, lock};
 use crate::stored::{Segment, fabricate_line, first_seq, is_segment, names, parse_segment};
 
 /// How long a process is stopped at most, on average half of it.
@@ -42,18 +42,19 @@ impl Parent<'_> {
     /// Stops a process at a time, wherever it is, and lets it go on.
     fn stop_at_random(&self) {
         self.at_random(self.config.stop_per_second, STOP_SALT, |random| {
-            let stopped =
-                self.with_any_child(random, |live| signal(live, Signal::Stop).map(|()| live.pid));
+            let stopped = self.with_any_child(random, |live| {
+                signal(live.pid, Signal::Stop).map(|()| live.pid)
+            });
             let Some((slot, pid)) = stopped else {
                 return Ok(());
             };
             let pid = pid?;
             self.stopped.fetch_add(1, Ordering::SeqCst);
             self.pause(STOP_MAX.mul_f64(random.random()));
-            let mut live = lock(&slot.live);
+            let live = lock(&slot.live);
             // Its successor was never stopped.
             if live.child.is_some() && live.pid == pid {
-                signal(&mut live, Signal::Continue)?;
+                signal(pid, Signal::Continue)?;
             }
             Ok(())
         });
@@ -80,17 +81,18 @@ impl Parent<'_> {
     }
 }
 
+/// What a process can be told.
 #[derive(Clone, Copy)]
-enum Signal {
+pub(crate) enum Signal {
     Stop,
     Continue,
 }
 
-/// The caller has seen that the child was not reaped yet, so that its number is nobody else's.
+/// Stops a child or lets it go on. The caller has seen that it was not reaped yet, so that its number is nobody else's.
 #[cfg(unix)]
-fn signal(live: &mut Live, signal: Signal) -> io::Result<()> {
+pub(crate) fn signal(pid: u32, signal: Signal) -> io::Result<()> {
     use rustix::process::{Pid, Signal as Sent, kill_process};
-    let pid = i32::try_from(live.pid).ok().and_then(Pid::from_raw);
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
     let sent = match signal {
         Signal::Stop => Sent::STOP,
@@ -99,8 +101,9 @@ fn signal(live: &mut Live, signal: Signal) -> io::Result<()> {
     Ok(kill_process(pid, sent)?)
 }
 
+/// Stops a child or lets it go on, where the system can.
 #[cfg(not(unix))]
-fn signal(_: &mut Live, _: Signal) -> io::Result<()> {
+pub(crate) fn signal(_: u32, _: Signal) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

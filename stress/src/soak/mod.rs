@@ -1,0 +1,911 @@
+//! A soak: everything that this harness can do to a store, one after the other and again, for as long as is asked for.
+//!
+//! Rounds are runs of the harness, each with a store of its own and judged by its oracle. Beside them, one store stays:
+//! two [residents](resident) have it open all the time, visitors come to it and are killed, its hints are deleted, and
+//! it is compacted. After each round, the residents compare it with what they know, and what they use is measured:
+//! what leaks, grows. Where a small filesystem can be mounted, [disks become full](full_disk), too.
+
+pub mod full_disk;
+pub mod resident;
+mod tenant;
+pub mod trend;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use serde::Serialize;
+use strand_core::{Issue, IssueEvent, Log, Patch, Store};
+use tempfile::TempDir;
+
+use self::full_disk::{FullDisk, SmallDisk};
+use self::resident::{Answer, Spec};
+use self::tenant::{Tenant, Usage};
+use self::trend::{Limit, Series, Trend};
+use crate::RunError;
+use crate::agent::describe;
+use crate::config::{Config, Durability, Mode, UsageError, Workload, fresh_seed};
+use crate::machine::Machine;
+use crate::parent::catch_panic;
+use crate::parent::mischief::{Signal, signal};
+use crate::report::Verdict;
+use crate::torture::report::grouped;
+
+const EXIT_USAGE: u8 = 2;
+const MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
+/// How many live issues each resident keeps.
+const ISSUES: usize = 400;
+const RESIDENTS: u64 = 2;
+/// How long latency is measured after each round.
+const MEASURE: Duration = Duration::from_millis(250);
+/// How long a visitor lives at most.
+const VISIT_MAX: Duration = Duration::from_millis(150);
+/// How long a resident is stopped.
+const STOP: Duration = Duration::from_millis(40);
+/// The watchdog of one round.
+const ROUND_TIMEOUT_S: u64 = 120;
+/// Events in the trace that is replayed.
+const TRACE_EVENTS: u32 = 300;
+const TS: i64 = 1_706_540_000_123;
+
+/// The flags of `soak`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// How long
+    #[arg(long, value_name = "M")]
+    pub minutes: f64,
+    /// Decides everything that is drawn [default: a fresh one, printed]
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+    /// Write the report to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// An existing directory to make the stores' directory in [default: the system's temporary one]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Why a soak ends before its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// Something was not as it should be.
+    Violation(String),
+    /// A process did not go on.
+    Hang(String),
+    /// Something outside the log failed.
+    Environment(String),
+}
+
+/// A kind of round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    /// Writes with conditions among readers, followers and a compactor, all of which are killed by chance.
+    Mixed,
+    /// Everybody claims everything, and is killed at every step.
+    Claim,
+    /// A trace is replayed, with kills.
+    Replay,
+    /// Processes are stopped for a while, with whatever they hold.
+    Stops,
+    /// Compactors back to back.
+    Storm,
+    /// Many readers and followers.
+    Crowd,
+    /// A process for each write, with kills.
+    OneShot,
+    /// The hints are deleted, and tails are torn.
+    Lost,
+    /// Appends that are not synced, with kills.
+    Buffered,
+    /// Threads of one process, with kills.
+    Threads,
+    /// Records of some kilobytes.
+    Large,
+    /// A disk becomes full.
+    FullDisk,
+}
+
+const KINDS: [Kind; 12] = [
+    Kind::Mixed,
+    Kind::Claim,
+    Kind::Replay,
+    Kind::Stops,
+    Kind::Storm,
+    Kind::Crowd,
+    Kind::OneShot,
+    Kind::Lost,
+    Kind::Buffered,
+    Kind::Threads,
+    Kind::Large,
+    Kind::FullDisk,
+];
+
+/// Everything about one soak.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// What came of it.
+    pub verdict: Verdict,
+    /// Decided everything that was drawn.
+    pub seed: u64,
+    /// How long it was to take, and took.
+    pub planned_minutes: f64,
+    /// How long it took.
+    pub minutes: f64,
+    /// What it ran on.
+    pub machine: Machine,
+    rounds: BTreeMap<Kind, u64>,
+    /// Operations that were acknowledged, in the rounds and by the residents.
+    pub acknowledged: u64,
+    /// Processes that were killed.
+    pub killed: u64,
+    /// How often a process was stopped for a while.
+    pub stopped: u64,
+    /// Of the disks that became full.
+    pub full_disk: FullDisk,
+    /// How what was measured went.
+    pub trends: Vec<Trend>,
+    /// What ended it before its time.
+    pub trouble: Option<Trouble>,
+    /// Where the stores are, if they were kept.
+    pub kept: Option<PathBuf>,
+    /// One command that does it again.
+    pub replay: String,
+}
+
+/// Does what the flags say; the exit status is that of the harness.
+#[must_use]
+pub fn main(arguments: &Arguments) -> ExitCode {
+    if let Err(error) = validate(arguments) {
+        eprintln!("strand-stress: {error}");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let seed = arguments.seed.unwrap_or_else(fresh_seed);
+    say(&format!(
+        "strand-stress: soak, seed {seed}, {} minutes",
+        arguments.minutes
+    ));
+    let begun = std::env::current_exe().and_then(|exe| Ok((exe, make_dir(arguments, seed)?)));
+    let (exe, dir) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            eprintln!("strand-stress: {error}");
+            return ExitCode::from(Verdict::Environment.exit_status());
+        }
+    };
+    let report = run(arguments, seed, &exe, dir);
+    say(report.table().trim_end());
+    say(&report.verdict_line());
+    if let Some(path) = &arguments.json
+        && let Err(error) = fs::write(path, report.to_json())
+    {
+        eprintln!("strand-stress: cannot write {}: {error}", path.display());
+        if report.verdict == Verdict::Pass {
+            return ExitCode::from(Verdict::Environment.exit_status());
+        }
+    }
+    ExitCode::from(report.verdict.exit_status())
+}
+
+fn validate(arguments: &Arguments) -> Result<(), UsageError> {
+    let minutes = arguments.minutes;
+    if !minutes.is_finite() || minutes <= 0.0 || minutes > MINUTES_MAX {
+        let what = format!("--minutes takes a number above 0, up to {MINUTES_MAX}");
+        return Err(UsageError(what));
+    }
+    Ok(())
+}
+
+fn make_dir(arguments: &Arguments, seed: u64) -> io::Result<TempDir> {
+    let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
+    tempfile::Builder::new()
+        .prefix(&format!("strand-soak-{seed}-"))
+        .tempdir_in(parent.canonicalize()?)
+}
+
+/// Prints a line. Whoever closed the pipe does not want to read it.
+fn say(text: &str) {
+    drop(writeln!(io::stdout().lock(), "{text}"));
+}
+
+/// Soaks, and keeps the stores when something is wrong.
+fn run(arguments: &Arguments, seed: u64, exe: &Path, dir: TempDir) -> Report {
+    let started = Instant::now();
+    let time = Duration::from_secs_f64(arguments.minutes * 60.0);
+    let mut soak = Soak::new(seed, exe, dir.path());
+    let ended =
+        catch_panic(|| soak.soak(time)).unwrap_or_else(|panic| Err(Trouble::Violation(panic)));
+    let trouble = ended.err();
+    let trends: Vec<Trend> = soak.series.iter().map(Series::trend).collect();
+    let verdict = match &trouble {
+        Some(Trouble::Violation(_)) => Verdict::Violated,
+        Some(Trouble::Hang(_)) => Verdict::Hang,
+        Some(Trouble::Environment(_)) => Verdict::Environment,
+        None if trends.iter().any(Trend::fails) => Verdict::Violated,
+        None => Verdict::Pass,
+    };
+    let Soak {
+        rounds,
+        acknowledged,
+        killed,
+        stopped,
+        full_disk,
+        ..
+    } = soak;
+    let machine = Machine::of(dir.path());
+    let kept = (verdict != Verdict::Pass).then(|| dir.keep());
+    Report {
+        verdict,
+        seed,
+        planned_minutes: arguments.minutes,
+        minutes: started.elapsed().as_secs_f64() / 60.0,
+        machine,
+        rounds,
+        acknowledged,
+        killed,
+        stopped,
+        full_disk,
+        trends,
+        trouble,
+        kept,
+        replay: format!(
+            "cargo xtask soak --minutes {} --seed {seed}",
+            arguments.minutes
+        ),
+    }
+}
+
+struct Soak<'a> {
+    seed: u64,
+    exe: &'a Path,
+    dir: &'a Path,
+    random: StdRng,
+    rounds: BTreeMap<Kind, u64>,
+    acknowledged: u64,
+    killed: u64,
+    stopped: u64,
+    visitors: u64,
+    full_disk: FullDisk,
+    series: Vec<Series>,
+}
+
+impl<'a> Soak<'a> {
+    fn new(seed: u64, exe: &'a Path, dir: &'a Path) -> Soak<'a> {
+        Soak {
+            seed,
+            exe,
+            dir,
+            random: StdRng::seed_from_u64(seed),
+            rounds: BTreeMap::new(),
+            acknowledged: 0,
+            killed: 0,
+            stopped: 0,
+            visitors: 0,
+            full_disk: FullDisk::default(),
+            series: Vec::new(),
+        }
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.join("resident-store")
+    }
+
+    fn soak(&mut self, time: Duration) -> Result<(), Trouble> {
+        let started = Instant::now();
+        let trace = self.dir.join("trace.jsonl");
+        self.write_trace(&trace)
+            .and_then(|()| fs::create_dir(self.store()))
+            .map_err(|error| Trouble::Environment(error.to_string()))?;
+        let small = SmallDisk::mount(&self.dir.join("small-disk"));
+        if let Err(reason) = &small {
+            self.full_disk.skipped = Some(reason.clone());
+        }
+        let mut residents = Vec::new();
+        for number in 1..=RESIDENTS {
+            let spec = self.spec(format!("resident{number}"), number);
+            residents.push(Tenant::start(self.exe, &spec)?);
+        }
+        let bar = progress_bar(time);
+        while started.elapsed() < time {
+            let mut kinds = KINDS;
+            kinds.shuffle(&mut self.random);
+            for kind in kinds {
+                if started.elapsed() >= time {
+                    break;
+                }
+                let seed = u64::from(self.random.random::<u32>());
+                match (kind, &small) {
+                    (Kind::FullDisk, Ok(disk)) => full_disk::round(
+                        disk,
+                        self.exe,
+                        seed,
+                        &self.dir.join("full-disk-store"),
+                        &mut self.full_disk,
+                    )?,
+                    (Kind::FullDisk, Err(_)) => continue,
+                    _ => self.round(kind, &config(kind, seed, self.dir, &trace))?,
+                }
+                *self.rounds.entry(kind).or_default() += 1;
+                self.disturb(&residents)?;
+                self.measure(&mut residents)?;
+                bar.set_position(started.elapsed().as_secs());
+            }
+        }
+        bar.finish_and_clear();
+        for resident in residents {
+            resident.quit()?;
+        }
+        Ok(())
+    }
+
+    fn spec(&self, name: String, number: u64) -> Spec {
+        Spec {
+            store: self.store(),
+            name,
+            seed: self.seed.wrapping_add(number),
+            issues: ISSUES,
+            quiet: false,
+            announces: false,
+            compacts: true,
+        }
+    }
+
+    /// A run of the harness, with its oracle.
+    fn round(&mut self, kind: Kind, config: &Config) -> Result<(), Trouble> {
+        let report = crate::run(config, self.exe, &|_| {}).map_err(|error| match error {
+            RunError::Usage(error) => Trouble::Violation(format!("{kind:?}: {error}")),
+            RunError::Environment { message, .. } => Trouble::Environment(message),
+        })?;
+        self.acknowledged += report.acknowledged;
+        self.killed += report.killed;
+        self.stopped += report.stopped;
+        let what = || format!("{}\n{}", report.verdict_line(), report.failure_details());
+        match report.verdict {
+            Verdict::Pass => Ok(()),
+            Verdict::Violated => Err(Trouble::Violation(what())),
+            Verdict::Hang => Err(Trouble::Hang(what())),
+            Verdict::Environment => Err(Trouble::Environment(what())),
+        }
+    }
+
+    /// What befalls the store that stays: a visitor that is killed, hints that are deleted, a resident that is stopped.
+    fn disturb(&mut self, residents: &[Tenant]) -> Result<(), Trouble> {
+        self.visitors += 1;
+        let name = format!("visitor{}", self.visitors);
+        let spec = Spec {
+            announces: true,
+            compacts: false,
+            ..self.spec(name.clone(), 1_000 + self.visitors)
+        };
+        let mut visitor = Tenant::spawn(self.exe, &spec)?;
+        visitor.begin_work(VISIT_MAX)?;
+        std::thread::sleep(VISIT_MAX.mul_f64(self.random.random()));
+        let answers = visitor.kill();
+        self.killed += 1;
+        if cfg!(unix)
+            && let Some(resident) = residents.last()
+        {
+            let stopping = |error: io::Error| {
+                Trouble::Environment(format!("a resident can't be stopped: {error}"))
+            };
+            signal(resident.pid(), Signal::Stop).map_err(stopping)?;
+            std::thread::sleep(STOP);
+            signal(resident.pid(), Signal::Continue).map_err(stopping)?;
+            self.stopped += 1;
+        }
+        match fs::remove_file(self.store().join("shm")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Trouble::Environment(error.to_string()));
+            }
+            _ => {}
+        }
+        let failed =
+            |error: strand_core::Error| Trouble::Violation(format!("{name}: {}", describe(&error)));
+        let log: Log = Log::open(self.store(), resident::options()).map_err(failed)?;
+        let state = log.snapshot().map_err(failed)?;
+        let left = survivors(&state, &name, &answers).map_err(Trouble::Violation)?;
+        for id in left {
+            log.append(&IssueEvent::delete(id, TS)).map_err(failed)?;
+        }
+        // Whether anybody else compacts at this moment does not matter.
+        log.compact().map_err(failed)?;
+        log.close().map_err(failed)
+    }
+
+    /// What the residents say of their store, and what they use.
+    fn measure(&mut self, residents: &mut [Tenant]) -> Result<(), Trouble> {
+        let mut live = 0;
+        let mut samples: Vec<(String, f64, Limit)> = Vec::new();
+        for (number, resident) in (1..).zip(residents) {
+            let worked = resident.work(MEASURE)?;
+            self.acknowledged += worked.acknowledged;
+            if !worked.errors.is_empty() || worked.unknown + worked.rejected_full > 0 {
+                return Err(Trouble::Violation(format!("resident {number}: {worked:?}")));
+            }
+            live += resident.check()?;
+            if worked.acknowledged > 0 && number == 1 {
+                samples.push(("append p50, us".to_owned(), worked.p50_us, LATENCY_P50));
+                samples.push(("append p99, us".to_owned(), worked.p99_us, LATENCY_P99));
+            }
+            let usage = Usage::of(Some(resident.pid()));
+            samples.extend(uses(&format!("resident {number}"), usage));
+        }
+        samples.extend(uses("harness", Usage::of(None)));
+        let bytes =
+            disk_bytes(&self.store()).map_err(|error| Trouble::Environment(error.to_string()))?;
+        if live > 0 {
+            let issues = f64::from(u32::try_from(live).unwrap_or(u32::MAX));
+            samples.push(("disk bytes per live issue".to_owned(), bytes / issues, DISK));
+        }
+        for (name, sample, limit) in samples {
+            match self.series.iter_mut().find(|series| series.name == name) {
+                Some(series) => series.samples.push(sample),
+                None => self.series.push(Series {
+                    name,
+                    samples: vec![sample],
+                    limit,
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Events of a few issues, to be replayed.
+    fn write_trace(&mut self, path: &Path) -> io::Result<()> {
+        let mut lines = String::new();
+        for number in 0..TRACE_EVENTS {
+            let id = format!("bd-trace{}", number % 60);
+            let event = match number / 60 {
+                0 => IssueEvent::add(Issue::new(&id, &format!("Issue {number}"), TS), TS),
+                1 | 3 => {
+                    let patch = Patch::new().set("priority", &self.random.random_range(0..5));
+                    IssueEvent::patch(id, patch.map_err(io::Error::other)?, TS)
+                }
+                2 => IssueEvent::close(id, TS),
+                _ if number % 2 == 0 => IssueEvent::delete(id, TS),
+                _ => IssueEvent::reopen(id, TS),
+            };
+            lines += &serde_json::to_string(&event)?;
+            lines.push('\n');
+        }
+        fs::write(path, lines)
+    }
+}
+
+const FILES: Limit = Limit {
+    factor: 1.0,
+    slack: 4.0,
+    fails: true,
+};
+const MAPS: Limit = Limit {
+    factor: 1.0,
+    slack: 24.0,
+    fails: true,
+};
+const MEMORY: Limit = Limit {
+    factor: 1.25,
+    slack: 8.0 * 1024.0,
+    fails: true,
+};
+const DISK: Limit = Limit {
+    factor: 1.5,
+    slack: 512.0,
+    fails: true,
+};
+const LATENCY_P50: Limit = Limit {
+    factor: 2.0,
+    slack: 50.0,
+    fails: false,
+};
+const LATENCY_P99: Limit = Limit {
+    factor: 3.0,
+    slack: 500.0,
+    fails: false,
+};
+
+fn uses(who: &str, usage: Usage) -> Vec<(String, f64, Limit)> {
+    let Usage {
+        files,
+        maps,
+        memory_kib,
+    } = usage;
+    let all = [
+        ("open files", files, FILES),
+        ("mappings", maps, MAPS),
+        ("memory, KiB", memory_kib, MEMORY),
+    ];
+    let known = all
+        .into_iter()
+        .filter_map(|(what, value, limit)| Some((format!("{who}: {what}"), value?, limit)));
+    known.collect()
+}
+
+/// What the files in a directory take up.
+fn disk_bytes(dir: &Path) -> io::Result<f64> {
+    let mut kib = 0;
+    for entry in fs::read_dir(dir)? {
+        // What is compacted away meanwhile takes up nothing.
+        let Ok(found) = entry?.metadata() else {
+            continue;
+        };
+        kib += found.len().div_ceil(1024);
+    }
+    Ok(f64::from(u32::try_from(kib).unwrap_or(u32::MAX)) * 1024.0)
+}
+
+/// Which issues of a killed visitor are there. All that it has acknowledged must be as it said; of its last write, which
+/// nobody was told of, anything may be there.
+fn survivors(state: &Store, name: &str, answers: &[Answer]) -> Result<Vec<String>, String> {
+    let prefix = format!("{name}-");
+    let mut said: BTreeMap<&str, (u64, bool)> = BTreeMap::new();
+    let mut last_seq = 0;
+    for answer in answers {
+        if let Answer::Acknowledged {
+            seq,
+            changed,
+            deleted,
+        } = answer
+        {
+            last_seq = *seq;
+            said.extend(changed.iter().map(|id| (id.as_str(), (*seq, true))));
+            said.extend(deleted.iter().map(|id| (id.as_str(), (*seq, false))));
+        }
+    }
+    let own = || {
+        state
+            .iter()
+            .map(|(id, _)| id)
+            .filter(|id| id.starts_with(&prefix))
+    };
+    let mut later: Vec<u64> = Vec::new();
+    for (id, (seq, is_there)) in said {
+        let version = state.version(id);
+        let found = (version.unwrap_or(seq), state.get(id).is_some());
+        if found == (seq, is_there) {
+            continue;
+        }
+        // Only the write after its last acknowledged one can have changed it again.
+        if found.0 <= last_seq {
+            return Err(format!(
+                "{id}: record {seq} was acknowledged, and {found:?} is stored"
+            ));
+        }
+        later.push(found.0);
+    }
+    later.sort_unstable();
+    later.dedup();
+    if later.len() > 1 {
+        return Err(format!(
+            "records {later:?} were written by {name}, which has not heard of the first"
+        ));
+    }
+    Ok(own().map(str::to_owned).collect())
+}
+
+/// The run of the harness for a round.
+fn config(kind: Kind, seed: u64, dir: &Path, trace: &Path) -> Config {
+    let base = Config {
+        seed,
+        agents: 4,
+        writes: 100,
+        timeout_s: ROUND_TIMEOUT_S,
+        dir: Some(dir.to_owned()),
+        segment_bytes: Some(16 << 10),
+        quiet: true,
+        ..Config::default()
+    };
+    let any = || Some("any".to_owned());
+    match kind {
+        Kind::Mixed | Kind::FullDisk => Config {
+            workload: Workload::Mixed,
+            readers: 2,
+            followers: 2,
+            compact_every_ms: Some(10),
+            kill_per_second: 60.0,
+            ..base
+        },
+        Kind::Claim => Config {
+            workload: Workload::Claim,
+            followers: 1,
+            compact_every_ms: Some(20),
+            kill_at: any(),
+            ..base
+        },
+        Kind::Replay => Config {
+            workload: Workload::Replay,
+            payload: Some(trace.to_owned()),
+            readers: 1,
+            kill_per_second: 60.0,
+            ..base
+        },
+        Kind::Stops => Config {
+            workload: Workload::Mixed,
+            stop_per_second: if cfg!(unix) { 20.0 } else { 0.0 },
+            readers: 1,
+            followers: 1,
+            compact_every_ms: Some(20),
+            ..base
+        },
+        Kind::Storm => Config {
+            compact_every_ms: Some(1),
+            compactors: 4,
+            readers: 2,
+            followers: 1,
+            writes: 200,
+            ..base
+        },
+        Kind::Crowd => Config {
+            readers: 12,
+            followers: 8,
+            compact_every_ms: Some(30),
+            ..base
+        },
+        Kind::OneShot => Config {
+            one_shot: true,
+            writes: 30,
+            kill_per_second: 100.0,
+            workload: Workload::Mixed,
+            ..base
+        },
+        Kind::Lost => Config {
+            forget_per_second: 50.0,
+            tear_per_second: 50.0,
+            kill_at: any(),
+            readers: 1,
+            followers: 1,
+            ..base
+        },
+        Kind::Buffered => Config {
+            durability: Durability::Buffered,
+            kill_per_second: 80.0,
+            followers: 1,
+            writes: 200,
+            ..base
+        },
+        Kind::Threads => Config {
+            mode: Mode::Thread,
+            workload: Workload::Mixed,
+            kill_per_second: 20.0,
+            ..base
+        },
+        Kind::Large => Config {
+            payload_bytes: Some(20_000),
+            segment_bytes: Some(1 << 20),
+            writes: 30,
+            kill_at: any(),
+            ..base
+        },
+    }
+}
+
+fn progress_bar(time: Duration) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("soak {bar:40} {elapsed} of {len} s");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(time.as_secs().max(1)).with_style(style)
+}
+
+impl Report {
+    /// As JSON with a newline at its end.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let json = serde_json::to_string_pretty(self);
+        json.map_or_else(
+            |error| format!("{{\"error\":\"{error}\"}}\n"),
+            |json| json + "\n",
+        )
+    }
+
+    /// What was done, and the trends; with a newline after each line.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut lines = Vec::new();
+        let rounds = self
+            .rounds
+            .iter()
+            .map(|(kind, rounds)| format!("{kind:?} {rounds}"));
+        lines.push(format!(
+            "rounds       {}",
+            rounds.collect::<Vec<_>>().join(", ")
+        ));
+        lines.push(format!(
+            "operations   {} acknowledged; {} processes killed, {} stopped for a while",
+            grouped(self.acknowledged),
+            grouped(self.killed),
+            grouped(self.stopped)
+        ));
+        let full = &self.full_disk;
+        lines.push(match &full.skipped {
+            Some(reason) => format!("full disk    SKIPPED, NOTHING TRIED: {reason}"),
+            None => format!(
+                "full disk    {} times; {} acknowledged, {} rejected, {} compactions failed cleanly",
+                full.rounds,
+                grouped(full.acknowledged),
+                grouped(full.rejected),
+                full.failed_compactions
+            ),
+        });
+        lines.push(format!(
+            "{:<28}  {:>11}  {:>12}  {:>9}  {:>7}  verdict",
+            "trend", "first 1/4", "last 1/4", "max", "samples"
+        ));
+        lines.extend(self.trends.iter().map(|trend| {
+            let Trend {
+                name,
+                first,
+                last,
+                max,
+                samples,
+                ..
+            } = trend;
+            let verdict = trend.verdict();
+            format!("{name:<28}  {first:>11.1}  {last:>12.1}  {max:>9.1}  {samples:>7}  {verdict}")
+        }));
+        lines.join("\n") + "\n"
+    }
+
+    /// PASS or FAIL in one line, and what a person needs to go after a failure.
+    #[must_use]
+    pub fn verdict_line(&self) -> String {
+        let (minutes, seed) = (self.minutes, self.seed);
+        let rounds: u64 = self.rounds.values().sum();
+        if self.verdict == Verdict::Pass {
+            return format!(
+                "PASS: {rounds} rounds in {minutes:.1} minutes, nothing lost, nothing grows (seed {seed})"
+            );
+        }
+        let growing = self.trends.iter().filter(|trend| trend.fails());
+        let growing: Vec<&str> = growing.map(|trend| trend.name.as_str()).collect();
+        let what = match &self.trouble {
+            Some(Trouble::Violation(what)) => format!("violation: {}", what.trim_end()),
+            Some(Trouble::Hang(what)) => format!("hang: {}", what.trim_end()),
+            Some(Trouble::Environment(what)) => {
+                format!("the environment stopped the soak: {}", what.trim_end())
+            }
+            None => format!("grows: {}", growing.join(", ")),
+        };
+        let kept = self
+            .kept
+            .as_ref()
+            .map_or_else(String::new, |path| path.display().to_string());
+        let replay = &self.replay;
+        format!("FAIL: {what}\nseed         {seed}\nkept         {kept}\nreplay       {replay}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_round_is_one_that_the_harness_does() {
+        for kind in KINDS {
+            let config = config(kind, 1, Path::new("/tmp"), Path::new("trace"));
+            assert_eq!(config.validate(), Ok(()), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_trace_is_one_that_can_be_replayed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut soak = Soak::new(3, Path::new("x"), dir.path());
+        let path = dir.path().join("trace.jsonl");
+        soak.write_trace(&path).unwrap();
+        let mut store = Store::default();
+        let text = fs::read_to_string(path).unwrap();
+        for (seq, line) in (1..).zip(text.lines()) {
+            store
+                .apply(seq, serde_json::from_str(line).unwrap())
+                .unwrap();
+        }
+        assert_eq!(
+            (store.last_seq(), store.len()),
+            (u64::from(TRACE_EVENTS), 30)
+        );
+    }
+
+    fn acknowledged(seq: u64, changed: &[&str], deleted: &[&str]) -> Answer {
+        let owned = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
+        Answer::Acknowledged {
+            seq,
+            changed: owned(changed),
+            deleted: owned(deleted),
+        }
+    }
+
+    #[test]
+    fn what_a_visitor_was_told_must_be_there_and_its_last_write_may() {
+        let mut store = Store::default();
+        let mut apply = |seq, event| store.apply(seq, event).unwrap();
+        let add = |id: &str| IssueEvent::add(Issue::new(id, "x", TS), TS);
+        apply(1, add("v-1"));
+        apply(2, add("w-9"));
+        apply(3, add("v-2"));
+        apply(4, IssueEvent::delete("v-1", TS));
+        apply(5, IssueEvent::close("v-2", TS));
+        let told = [
+            acknowledged(1, &["v-1"], &[]),
+            acknowledged(3, &["v-2"], &[]),
+        ];
+        let deleted = acknowledged(4, &[], &["v-1"]);
+        // The close was not acknowledged before the visitor was killed.
+        let all = [told[0].clone(), told[1].clone(), deleted];
+        assert_eq!(survivors(&store, "v", &all), Ok(vec!["v-2".to_owned()]));
+        // Both the deletion and the close came after the last that was: they can't have been one write.
+        assert!(survivors(&store, "v", &told).is_err());
+        let lost = [
+            acknowledged(1, &["v-1"], &[]),
+            acknowledged(6, &["v-3"], &[]),
+        ];
+        assert!(survivors(&store, "v", &lost).is_err());
+    }
+
+    #[test]
+    fn a_report_says_what_was_skipped_and_what_grows() {
+        let series = Series {
+            name: "harness: open files".to_owned(),
+            samples: (0..20).map(f64::from).collect(),
+            limit: FILES,
+        };
+        let mut report = Report {
+            verdict: Verdict::Violated,
+            seed: 5,
+            planned_minutes: 1.0,
+            minutes: 1.0,
+            machine: Machine::of(Path::new("/")),
+            rounds: BTreeMap::from([(Kind::Mixed, 3)]),
+            acknowledged: 12_345,
+            killed: 4,
+            stopped: 0,
+            full_disk: FullDisk {
+                skipped: Some("no".to_owned()),
+                ..FullDisk::default()
+            },
+            trends: vec![series.trend()],
+            trouble: None,
+            kept: None,
+            replay: "cargo xtask soak".to_owned(),
+        };
+        let table = report.table();
+        for part in [
+            "Mixed 3",
+            "12,345 acknowledged",
+            "SKIPPED, NOTHING TRIED: no",
+            "GROWS",
+        ] {
+            assert!(table.contains(part), "{table}");
+        }
+        assert!(
+            report
+                .verdict_line()
+                .starts_with("FAIL: grows: harness: open files\n")
+        );
+        report.trouble = Some(Trouble::Hang("resident1".to_owned()));
+        assert!(report.verdict_line().starts_with("FAIL: hang: resident1\n"));
+        report.verdict = Verdict::Pass;
+        assert!(report.verdict_line().starts_with("PASS: 3 rounds"));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for minutes in [0.0, -1.0, f64::NAN, MINUTES_MAX + 1.0] {
+            let arguments = Arguments {
+                minutes,
+                seed: None,
+                json: None,
+                dir: None,
+            };
+            assert!(validate(&arguments).is_err(), "{minutes}");
+        }
+    }
+}
