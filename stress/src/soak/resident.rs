@@ -269,7 +269,7 @@ impl Resident {
     fn settle(&mut self, write: Write, result: Result<Receipt, Error>) -> Result<bool, Failure> {
         match result {
             Ok(_) if write.refused => {
-                self.complain("a claim of a claimed issue was acknowledged".to_owned())
+                self.complain("a claim of a claimed issue was acknowledged".to_owned());
             }
             Ok(receipt) => {
                 if self.spec.announces {
@@ -531,7 +531,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut resident = resident(dir.path());
         for round in 0..4 {
-            let worked = resident.work(Duration::from_millis(30)).unwrap();
+            for _ in 0..40 {
+                resident.write().unwrap();
+            }
+            let worked = resident.work(Duration::from_millis(5)).unwrap();
             assert_eq!(worked.errors, Vec::<String>::new());
             assert!(worked.acknowledged > 0 && worked.followed > 0, "{worked:?}");
             if round == 2 {
@@ -547,7 +550,9 @@ mod tests {
     fn it_complains_of_what_is_lost_and_of_what_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let mut resident = resident(dir.path());
-        resident.work(Duration::from_millis(30)).unwrap();
+        while resident.order.len() < 10 {
+            resident.write().unwrap();
+        }
         let id = resident.order.back().cloned().unwrap();
         resident.known.remove(&id);
         let wrong = resident.check().unwrap();

@@ -16,5 +16,6 @@ mod power_cuts;
 mod powerfs;
 mod report;
 mod runs;
+mod soak;
 mod torture;
 mod watchdog;
