@@ -242,12 +242,14 @@ mod linux {
         let (counts, most) = match random.random_range(0..kinds) {
             0..4 => (Counts::Changes, 9),
             4..6 => (Counts::FileSyncs, 7),
-            8..10 => (Counts::Names, 5),
-            10..12 => (Counts::DirSyncs, 4),
+            8..10 => (Counts::Names, 6),
+            10..12 => (Counts::DirSyncs, 5),
             6 => (Counts::DirSyncs, 3),
             _ => (Counts::Names, 3),
         };
-        let magnitude = random.random_range(0..=most);
+        // Before the first compaction, all the others come to the store.
+        let least = if compacts { 3 } else { 0 };
+        let magnitude = random.random_range(least..=most);
         let passes = random.random_range(0..1_u32 << magnitude);
         Tripwire {
             counts,
