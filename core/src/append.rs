@@ -45,7 +45,12 @@ impl LogCore {
             Err(error) => Some(error),
         };
         if let Some(source) = failed {
-            let outcome = cut_back(&hints, tail, &segment);
+            // If what may have been written can't be cut off, the next holder of the lock finds it behind the tail, and
+            // keeps the record if it is whole.
+            let outcome = match self.take_back(&hints, tail, &segment) {
+                Ok(()) => Outcome::Rejected,
+                Err(_) => Outcome::Unknown,
+            };
             return Err(Error::Io {
                 op: "append to",
                 path: segment.path,
@@ -63,6 +68,18 @@ impl LogCore {
         });
         self.options.hit(Point::TailPublished);
         Ok(seq)
+    }
+
+    /// Cuts off what a write that failed may have left behind the tail, durably: free space there makes a whole line of
+    /// one that lacks its newline, and a loss of power would bring it back. The caller holds the lock.
+    fn take_back(&self, hints: &Hints, tail: TailHint, segment: &Segment) -> std::io::Result<()> {
+        segment.len_bytes.store(0, Ordering::Relaxed);
+        if seeded(Bug::FailedWriteStays) {
+            return Ok(());
+        }
+        segment.file.set_len(tail.offset)?;
+        // What others have written is synced by this, too, and nobody else would be told that it failed. // I7
+        hints.poison_unless_synced(tail.seq, segment.file.sync_data())
     }
 
     /// Lays out free space behind the log when less than `end` is there. The caller holds the lock.
@@ -147,21 +164,5 @@ impl LogCore {
         };
         hints.publish_tail(tail);
         Ok((tail, segment))
-    }
-}
-
-/// Cuts off what a failed write may have written, durably, so that no crash brings it back. If that fails too, the next holder
-/// of the lock finds the bytes behind the tail, and keeps the record if it is whole.
-fn cut_back(hints: &Hints, tail: TailHint, segment: &Segment) -> Outcome {
-    segment.len_bytes.store(0, Ordering::Relaxed);
-    if seeded(Bug::FailedWriteStays) {
-        return Outcome::Rejected;
-    }
-    let cut = segment.file.set_len(tail.offset);
-    let synced = cut.and_then(|()| hints.poison_unless_synced(tail.seq, segment.file.sync_data()));
-    if synced.is_ok() {
-        Outcome::Rejected
-    } else {
-        Outcome::Unknown
     }
 }

@@ -452,7 +452,7 @@ impl LogCore {
         let payload = batch.encode()?;
         // Most of what is new is read before the lock is taken, so that it is not held for long.
         drop(self.fresh_state()?);
-        let (decision, seq) = self.locked(|| {
+        let (decision, seq, synced) = self.locked(|| {
             let settled = self.tail_under_lock()?;
             let tail_seq = settled.1.seq;
             let mut state = self.state();
@@ -466,26 +466,23 @@ impl LogCore {
             let seq = match &decision {
                 Decision::Write => self.append_behind(settled, &payload)?,
                 Decision::Repeat(seq) => *seq,
-                Decision::Refuse(_) => tail_seq,
+                // What the answer tells of must not be lost afterwards.
+                Decision::Refuse(refusal) => match refusal {
+                    Error::VersionMismatch { found, .. } => found.unwrap_or(tail_seq),
+                    Error::AlreadyExists { version, .. } => *version,
+                    _ => tail_seq,
+                },
             };
             drop(state);
-            if matches!(decision, Decision::Write) {
-                self.sync_in_lock(seq)?;
-            }
-            Ok((decision, seq))
+            let synced = self.sync_in_lock(seq);
+            Ok((decision, seq, synced))
         })?;
+        let durable = synced.and_then(|()| self.acknowledge(seq));
         let repeated = matches!(decision, Decision::Repeat(_));
         let Decision::Refuse(refusal) = decision else {
-            self.acknowledge(seq)?;
-            return Ok(Receipt { seq, repeated });
+            return durable.map(|()| Receipt { seq, repeated });
         };
-        // What the answer tells of must not be lost afterwards.
-        let told = match &refusal {
-            Error::VersionMismatch { found, .. } => found.unwrap_or(seq),
-            Error::AlreadyExists { version, .. } => *version,
-            _ => seq,
-        };
-        match self.acknowledge(told) {
+        match durable {
             // Nothing of this batch was written, whatever became of what it met.
             Err(Error::DurabilityUnknown { reason, .. }) => Err(Error::Io {
                 op: "sync",
@@ -493,7 +490,7 @@ impl LogCore {
                 outcome: Outcome::Rejected,
                 source: std::io::Error::other(reason),
             }),
-            acknowledged => acknowledged.and(Err(refusal)),
+            durable => durable.and(Err(refusal)),
         }
     }
 

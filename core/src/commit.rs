@@ -120,6 +120,15 @@ impl LogCore {
             return Ok(None);
         };
         if through < seq {
+            // Where no memory is shared, another process may have written it unseen.
+            let through = if hints.is_shared() {
+                through
+            } else {
+                self.mend()?.tail_seq().unwrap_or(0)
+            };
+            if through >= seq {
+                return Ok(None);
+            }
             let reason = format!("the log ends at record {through}");
             return Err(Error::DurabilityUnknown { seq, reason });
         }

@@ -282,11 +282,13 @@ impl LogCore {
         })
     }
 
-    /// Where no memory is shared, a record must be durable before the next holder of the lock sees it.
+    /// Where no memory is shared, a record must be durable before the next holder of the lock sees it. It is in the log
+    /// already: whatever fails now, it is not *rejected*.
     pub(crate) fn sync_in_lock(&self, seq: u64) -> Result<()> {
-        if self.options.durability == Durability::Synced && !self.hints().is_shared() {
-            self.sync_locked(seq)
-                .map_err(|error| written_but(seq, error))?;
+        let hints = self.hints();
+        let is_durable = || hints.committed().is_some_and(|committed| committed >= seq);
+        if self.options.durability == Durability::Synced && !hints.is_shared() && !is_durable() {
+            written(seq, self.sync_locked(seq))?;
         }
         Ok(())
     }
@@ -294,7 +296,7 @@ impl LogCore {
     /// Makes a written record as durable as the options ask.
     pub(crate) fn acknowledge(&self, seq: u64) -> Result<()> {
         if self.options.durability == Durability::Synced && self.hints().is_shared() {
-            self.sync_to(seq).map_err(|error| written_but(seq, error))?;
+            written(seq, self.sync_to(seq))?;
         }
         Ok(())
     }
@@ -491,14 +493,14 @@ pub(crate) fn page_error(error: strand_lock::PageError) -> Error {
     }
 }
 
-/// A record is in the log already: whatever fails now, it is not *rejected*.
-fn written_but(seq: u64, error: Error) -> Error {
-    match error {
-        Error::DurabilityUnknown { .. } => error,
-        error => {
+/// What came of making a record durable that is in the log already.
+fn written(seq: u64, synced: Result<()>) -> Result<()> {
+    match synced {
+        Err(error) if !matches!(error, Error::DurabilityUnknown { .. }) => {
             let reason = error.to_string();
-            Error::DurabilityUnknown { seq, reason }
+            Err(Error::DurabilityUnknown { seq, reason })
         }
+        synced => synced,
     }
 }
 

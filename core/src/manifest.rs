@@ -17,6 +17,8 @@ use crate::{
 
 pub(crate) const MANIFEST: &str = "MANIFEST";
 const MANIFEST_BYTES_MAX: usize = 64 << 10;
+/// More than a manifest of this version has.
+const MANIFEST_BYTES_USUAL: usize = 1 << 10;
 
 /// What the manifest says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,8 +82,13 @@ impl Manifest {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(Error::io("open", &path))?,
         };
-        let mut bytes = vec![0; MANIFEST_BYTES_MAX];
-        let len = read_full(file.as_ref(), &mut bytes, 0).map_err(Error::io("read", &path))?;
+        let mut bytes = vec![0; MANIFEST_BYTES_USUAL];
+        let mut len = read_full(file.as_ref(), &mut bytes, 0).map_err(Error::io("read", &path))?;
+        if len == bytes.len() {
+            bytes.resize(MANIFEST_BYTES_MAX, 0);
+            let rest = bytes.get_mut(len..).unwrap_or_default();
+            len += read_full(file.as_ref(), rest, len as u64).map_err(Error::io("read", &path))?;
+        }
         bytes.truncate(len);
         Self::parse(&bytes, path).map(Some)
     }

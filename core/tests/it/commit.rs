@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use strand_core::{Error, Log, Outcome, Point};
+use strand_core::{Batch, Durability, Error, Issue, Log, Outcome, Point};
 
 use crate::support::{Call, Recorder, event, ids, names, options};
 
@@ -102,6 +102,70 @@ fn a_short_write_is_cut_back_and_rejected() {
     assert_eq!(log.append(&event("bd-2")).unwrap().seq, 2);
     assert_eq!(ids(log.read().unwrap()), ["bd-1", "bd-2"]);
     assert!(!names(dir.path()).contains(&"quarantine".to_owned()));
+}
+
+#[test]
+fn a_rejected_record_is_off_the_disk_before_its_caller_is_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::default();
+    let options = options()
+        .preallocate_bytes(4096)
+        .storage(Arc::new(recorder.clone()));
+    let log: Log = Log::open(dir.path(), options).unwrap();
+    log.append(&event("bd-1")).unwrap();
+    // Its newline is there already: it is the free space. So this is a whole record, until it is cut off.
+    let line_bytes = |calls: Vec<Call>| {
+        calls.iter().find_map(|call| match call {
+            Call::Write { len, .. } if *len < 4096 => Some(*len),
+            _ => None,
+        })
+    };
+    let only = line_bytes(recorder.take()).unwrap() - 1;
+    recorder.write_next_only(only);
+    let error = log.append(&event("bd-2")).unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Rejected, "{error}");
+    assert_eq!(recorder.take().last(), Some(&Call::Sync));
+    assert_eq!(log.append(&event("bd-2")).unwrap().seq, 2);
+
+    // A sync that fails leaves it in doubt, with all that was not durable before.
+    recorder.write_next_only(only);
+    recorder.fail_next_sync();
+    let error = log.append(&event("bd-3")).unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    assert_eq!(log.append(&event("bd-4")).unwrap().seq, 3);
+    assert_eq!(ids(log.read().unwrap()), ["bd-1", "bd-2", "bd-4"]);
+}
+
+#[test]
+fn without_shared_memory_what_an_answer_tells_of_is_durable_and_what_is_written_is_not_rejected() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::default();
+    let alone = |storage: &Recorder| {
+        options()
+            .share_memory(false)
+            .storage(Arc::new(storage.clone()))
+    };
+    let log: Log = Log::open(dir.path(), alone(&recorder)).unwrap();
+    let other = alone(&Recorder::default()).durability(Durability::Buffered);
+    let other: Log = Log::open(dir.path(), other).unwrap();
+    let create = Batch::new(0).key("k").create(Issue::new("bd-1", "Mend", 0));
+    assert_eq!(other.commit(&create).unwrap().seq, 1);
+    recorder.take();
+    let taken = log.create(Issue::new("bd-1", "Mend", 0), 0).unwrap_err();
+    assert!(matches!(taken, Error::AlreadyExists { .. }), "{taken}");
+    assert!(recorder.take().contains(&Call::Sync));
+
+    let create = Batch::new(0).key("l").create(Issue::new("bd-2", "Mend", 0));
+    assert_eq!(other.commit(&create).unwrap().seq, 2);
+    recorder.take();
+    assert!(log.commit(&create).unwrap().repeated);
+    assert!(recorder.take().contains(&Call::Sync));
+    assert_eq!(other.append(&event("bd-3")).unwrap().seq, 3);
+    log.sync_to(3).unwrap();
+
+    recorder.fail_next_sync();
+    let error = log.append(&event("bd-4")).unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
 }
 
 #[test]
