@@ -515,6 +515,7 @@ impl Hints {
 pub(crate) struct CommittedView {
     page: Box<dyn PageView>,
     identity: u64,
+    store: u64,
 }
 
 impl CommittedView {
@@ -522,7 +523,12 @@ impl CommittedView {
     pub(crate) fn open(host: &dyn Host, dir: &Path, origin: Origin<'_>) -> Option<Self> {
         let page = host.open_page_to_read(&dir.join(SHM)).ok()?;
         let identity = origin.identity(host, page.identity().ok()?);
-        Some(Self { page, identity })
+        let store = digest(origin.store);
+        Some(Self {
+            page,
+            identity,
+            store,
+        })
     }
 
     fn get(&self, index: usize) -> Option<u64> {
@@ -539,6 +545,15 @@ impl CommittedView {
         // Of a page that was deleted before the look, nobody knows how far others have come in the next one.
         self.page.check().ok()?;
         Some(committed)
+    }
+
+    /// As [`Hints::committed_of_store`].
+    pub(crate) fn committed_of_store(&self) -> Option<u64> {
+        self.page.check().ok()?;
+        if self.get(word::STORE) != Some(self.store) {
+            return None;
+        }
+        self.get(word::COMMITTED)
     }
 
     /// How often the watermark rose, to be given to [`CommittedView::sleep`].

@@ -359,7 +359,7 @@ impl LogCore {
         if self.hints().is_shared() {
             End::Seq(through_seq)
         } else {
-            End::LastValid
+            End::LastValid(self.hints().committed().unwrap_or(0))
         }
     }
 

@@ -98,10 +98,19 @@ impl Body<'_> {
 pub(crate) enum End {
     /// After this record; all through it must be there.
     Seq(u64),
-    /// Where the good records end, since nobody knows how far they should reach.
-    LastValid,
+    /// Where the good records end, since nobody knows how far they should reach. All through this one were
+    /// durable at some time, so these must be there.
+    LastValid(u64),
     /// As `LastValid` until somebody tells how far the log is durable, and there from then on.
-    NobodyKnows,
+    NobodyKnows(u64),
+}
+
+impl End {
+    /// All through this one must be there.
+    fn durable_seq(self) -> u64 {
+        let (Self::Seq(seq) | Self::LastValid(seq) | Self::NobodyKnows(seq)) = self;
+        seq
+    }
 }
 
 /// A record whose checksum is right, in the buffer of its iterator.
@@ -124,6 +133,8 @@ pub(crate) struct RawRecords {
     next_seq: u64,
     /// Records before this one are passed over.
     from_seq: u64,
+    /// Records before this one are compacted away. What is left of their segments does not count.
+    live_seq: u64,
     end: End,
     done: bool,
     /// The record for which the files were looked at anew, lest that goes on forever.
@@ -152,6 +163,7 @@ impl RawRecords {
             valid_len: 0,
             next_seq: first_seq,
             from_seq: first_seq,
+            live_seq: 0,
             end,
             done: false,
             reopened_for: 0,
@@ -178,10 +190,11 @@ impl RawRecords {
         // Where there is none, nothing is found there either, and the manifest tells why.
         let mut records = Self::new(storage, dir, before.unwrap_or(from_seq), end);
         records.from_seq = from_seq;
+        records.live_seq = live;
         // Not behind the end, which is where it comes to a stand.
         let near = match end {
             End::Seq(through_seq) => from_seq.min(through_seq),
-            End::LastValid | End::NobodyKnows => from_seq,
+            End::LastValid(_) | End::NobodyKnows(_) => from_seq,
         };
         if before.is_some_and(|first| first < near) && records.open_next_segment()? {
             records.seek(near)?;
@@ -269,7 +282,7 @@ impl RawRecords {
             found = self.advance();
         }
         if let Ok(Some(span)) = found
-            && self.end == End::NobodyKnows
+            && matches!(self.end, End::NobodyKnows(_))
         {
             let seen = self.may_be_seen();
             if !matches!(seen, Ok(true)) {
@@ -348,6 +361,9 @@ impl RawRecords {
 
     /// Finds the line of the record `next_seq`, and checks it.
     fn advance(&mut self) -> Result<Option<Span>> {
+        if self.next_seq() < self.live_seq {
+            return Err(self.compacted(self.live_seq - 1));
+        }
         loop {
             let Some(segment) = &self.segment else {
                 if !self.open_next_segment()? {
@@ -384,7 +400,7 @@ impl RawRecords {
             }
             return match self.end {
                 End::Seq(_) => Err(self.corrupt(self.valid_len, reason)),
-                End::LastValid | End::NobodyKnows => {
+                End::LastValid(_) | End::NobodyKnows(_) => {
                     let judged = self.judge(span);
                     if judged.is_err() && self.is_there_now()? {
                         continue;
@@ -436,23 +452,21 @@ impl RawRecords {
                 return Ok(true);
             }
         }
-        let through_seq = match self.end {
-            End::Seq(through_seq) => Some(through_seq),
-            // There always is a first segment.
-            End::LastValid | End::NobodyKnows if self.segment.is_none() => Some(first_seq),
-            End::LastValid | End::NobodyKnows => {
-                let all = segments(self.storage.as_ref(), &self.dir)?;
-                let later = all.into_iter().find(|first| *first > first_seq);
-                later.map(|later| later - 1)
-            }
-        };
-        let Some(through_seq) = through_seq else {
+        let durable_seq = self.end.durable_seq();
+        let all = segments(self.storage.as_ref(), &self.dir)?;
+        let later = all.into_iter().find(|first| *first > first_seq);
+        let through_seq = later.map_or(durable_seq, |later| durable_seq.max(later - 1));
+        // There always is a first segment.
+        if through_seq < first_seq && self.segment.is_some() {
             return Ok(false);
-        };
+        }
         let reason = CorruptReason::Missing {
             from_seq: first_seq,
-            through_seq,
+            through_seq: through_seq.max(first_seq),
         };
+        if later.is_none() && self.segment.is_some() {
+            return Err(self.corrupt(self.valid_len, reason)); // The last one ends too early.
+        }
         Err(Error::Corrupt {
             path,
             offset: 0,
@@ -486,7 +500,8 @@ impl RawRecords {
         }
         // A later segment was begun only after all of this one was durable.
         let later = all.into_iter().find(|first| *first >= self.next_seq);
-        match scan.tail(later.map_or(0, |first| first - 1)) {
+        let durable_seq = self.end.durable_seq();
+        match scan.tail(later.map_or(durable_seq, |first| durable_seq.max(first - 1))) {
             Tail::Corrupt { offset, reason } => Err(self.corrupt(offset, reason)),
             // This one is complete; what stands behind its records is none.
             Tail::Clean | Tail::Torn { .. } if later == Some(self.next_seq) => {

@@ -64,9 +64,14 @@ impl Watermark {
     /// Where a read that begins now ends.
     pub(crate) fn end(&mut self) -> End {
         if seeded(Bug::ReaderPastWatermark) {
-            return End::LastValid;
+            return End::LastValid(0);
         }
-        self.committed().map_or(End::NobodyKnows, End::Seq)
+        match (self.committed(), &self.view) {
+            (Some(seq), _) => End::Seq(seq),
+            // A page that can't be trusted with how far the log reaches by now, but that was this store's once.
+            (None, Some(view)) => End::NobodyKnows(view.committed_of_store().unwrap_or(0)),
+            (None, None) => End::NobodyKnows(0),
+        }
     }
 
     /// To be given to [`Watermark::sleep`]; read it before the state that decides whether to sleep.

@@ -11,6 +11,7 @@ mod classify;
 mod commit;
 mod compact;
 mod conditions;
+mod damage;
 mod directory;
 mod fold;
 mod follow;
