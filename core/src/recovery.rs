@@ -15,8 +15,8 @@
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use crate::{
-    CorruptReason, Error, Point, Result, Tail,
-    format::{Line, segment_name},
+    CorruptReason, Error, Point, Result, StorageFile, Tail,
+    format::{Line, RECORD_BYTES_MAX, segment_name},
     hints::{Hints, TailHint},
     lines::Lines,
     log::{LogCore, Segment},
@@ -123,10 +123,19 @@ impl LogCore {
         };
         match behind(&segment, tail)? {
             Behind::NotATail => return self.rebuild(&hints, report),
+            // What comes behind a damaged record is not touched.
+            Behind::Bytes if !last_record_is(&segment, tail)? => {
+                return self.rebuild(&hints, report);
+            }
             Behind::Bytes => tail = self.repair(&hints, tail, &segment, report)?,
             Behind::Nothing => {}
         }
         if opens && hints.is_shared() {
+            // A page of an earlier moment, put back while the system runs, would have records written into a
+            // segment that has a successor.
+            if tail.seq >= tail.segment && self.segments()?.contains(&(tail.seq + 1)) {
+                return self.rebuild(&hints, report);
+            }
             // The system does not tell a file of syncs that failed before it was opened, so what is
             // not known to be durable has to be written through this one. (I7)
             let committed = hints.committed().unwrap_or(0);
@@ -196,8 +205,12 @@ impl LogCore {
         let scan = scan_file(&segment, last, 0)?;
         let last_seq = scan.last_seq();
         let durable_seq = known_seq.max(scan.synced_seq());
-        if last_seq < last && last > live {
-            self.require_whole_before(&all, live, last)?;
+        if last > live {
+            if last_seq < last {
+                self.require_whole_before(&all, live, last)?;
+            } else {
+                self.require_ends_before(&all, last)?;
+            }
         }
         self.act(&scan, known_seq, &segment, report)?;
         let synced = if seeded(Bug::NoSyncInRecovery) {
@@ -245,27 +258,50 @@ impl LogCore {
             .map_err(Error::io("open", &path))?;
         let segment = Segment::new(previous, path, file);
         let scan = scan_file(&segment, previous, 0)?;
-        let (next_seq, offset) = (scan.next_seq, scan.valid_len);
-        let reason = match scan.tail(last - 1) {
+        if scan.next_seq > last {
+            return Err(self.overlapping(scan.next_seq, last));
+        }
+        match scan.tail(last - 1) {
             // Behind its last record a crash may have left anything of the free space.
-            Tail::Clean | Tail::Torn { .. } if next_seq == last => return Ok(()),
-            Tail::Corrupt { offset, reason } => {
-                return Err(Error::Corrupt {
-                    path: segment.path,
-                    offset,
-                    reason,
-                });
-            }
-            Tail::Clean | Tail::Torn { .. } => CorruptReason::Sequence {
-                expected: last - 1,
-                found: next_seq - 1,
-            },
+            Tail::Clean | Tail::Torn { .. } => Ok(()),
+            Tail::Corrupt { offset, reason } => Err(Error::Corrupt {
+                path: segment.path,
+                offset,
+                reason,
+            }),
+        }
+    }
+
+    /// The last segment must not begin with a record that its predecessor has: it is another store's, or a copy, and
+    /// nobody would find what is appended to it. Looks at the first and at the last line of the predecessor only.
+    fn require_ends_before(&self, all: &[u64], last: u64) -> Result<()> {
+        let Some(&previous) = all.iter().rev().find(|first| **first < last) else {
+            return Ok(());
         };
-        Err(Error::Corrupt {
-            path: segment.path,
-            offset,
-            reason,
-        })
+        let path = self.dir.join(segment_name(previous));
+        let storage = self.options.storage.as_ref();
+        let file = match storage.open(&path, OpenMode::Read) {
+            // Compacted away since the names were listed.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            opened => opened.map_err(Error::io("open", &path))?,
+        };
+        let ends = || {
+            let begins = first_record(file.as_ref())? == Some(previous);
+            Ok(last_record(file.as_ref())?.filter(|_| begins))
+        };
+        match ends().map_err(Error::io("read", &path))? {
+            Some(found) if found >= last => Err(self.overlapping(found + 1, last)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The segment `found` has a name that says that it begins with a record which stands before it.
+    fn overlapping(&self, expected: u64, found: u64) -> Error {
+        Error::Corrupt {
+            path: self.dir.join(segment_name(found)),
+            offset: 0,
+            reason: CorruptReason::Sequence { expected, found },
+        }
     }
 
     fn segment_missing(&self, from_seq: u64, through_seq: u64) -> Error {
@@ -397,7 +433,7 @@ fn last_record_is(segment: &Segment, tail: TailHint) -> Result<bool> {
     let Ok(len) = usize::try_from(tail.offset - tail.last_offset) else {
         return Ok(false);
     };
-    if len > crate::format::RECORD_BYTES_MAX {
+    if len > RECORD_BYTES_MAX {
         return Ok(false);
     }
     let mut line = vec![0; len];
@@ -407,6 +443,43 @@ fn last_record_is(segment: &Segment, tail: TailHint) -> Result<bool> {
     Ok(text
         .and_then(|text| Line::parse(text).ok())
         .is_some_and(|line| line.header.seq == tail.seq))
+}
+
+/// The number of the record that a segment begins with; `None` where its first line is none.
+fn first_record(file: &dyn StorageFile) -> std::io::Result<Option<u64>> {
+    let mut lines = Lines::default();
+    lines.restart(0);
+    let Some(span) = lines.next(file)? else {
+        return Ok(None);
+    };
+    let text = lines.text(span).strip_suffix(b"\n");
+    Ok(text
+        .and_then(|text| Line::parse(text).ok())
+        .map(|line| line.header.seq))
+}
+
+/// The number of the record that a segment ends with; `None` where its last line is none. Reads backwards.
+fn last_record(file: &dyn StorageFile) -> std::io::Result<Option<u64>> {
+    let mut end = file.len_bytes()?;
+    // What was read of the last line.
+    let mut line = Vec::new();
+    loop {
+        let from = end.saturating_sub(64 << 10);
+        let mut bytes = vec![0; usize::try_from(end - from).unwrap_or(0)];
+        let read = read_full(file, &mut bytes, from)?;
+        bytes.truncate(read);
+        if line.is_empty() {
+            let content = bytes.iter().rposition(|byte| *byte != b'\n');
+            bytes.truncate(content.map_or(0, |last| last + 1)); // Without the free space.
+        }
+        bytes.append(&mut line);
+        let start = memchr::memrchr(b'\n', &bytes).map(|newline| newline + 1);
+        if start.is_some() || from == 0 || bytes.len() > RECORD_BYTES_MAX {
+            let text = bytes.get(start.unwrap_or(0)..).unwrap_or_default();
+            return Ok(Line::parse(text).ok().map(|line| line.header.seq));
+        }
+        (end, line) = (from, bytes);
+    }
 }
 
 /// Where the records above the watermark begin, in a segment whose good records end at `end`.

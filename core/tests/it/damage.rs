@@ -1,10 +1,14 @@
 //! Files of another moment, another store or another place: each is found out, and nothing more is lost.
 
-use std::{fs, path::Path};
+use std::{fs, io::Write as _, path::Path};
 
 use strand_core::{CorruptReason, Error, IssueEvent, Log, Options, Reader};
 
-use crate::support::{event, first_segment, line_ends, names, open, store_of};
+use crate::support::{event, first_segment, line_ends, names, open, options, store_of};
+
+fn segment(dir: &Path, first_seq: u64) -> std::path::PathBuf {
+    dir.join(format!("log-{first_seq:020}.jsonl"))
+}
 
 fn copy_of(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
@@ -89,5 +93,83 @@ fn what_is_left_of_compacted_segments_is_not_followed() {
             "{answered:?}"
         );
     }
+}
+
+#[test]
+fn a_torn_tail_behind_a_damaged_record_stays_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = store_of(dir.path(), 3);
+    let last = line_ends(&bytes)[2];
+    let mut damaged = bytes.clone();
+    damaged[last + 20] ^= 1;
+    damaged.extend_from_slice(b"{\"crc\":\"9f2c");
+    fs::write(first_segment(dir.path()), &damaged).unwrap();
+    let before = names(dir.path());
+    let opened = Log::<IssueEvent>::open(dir.path(), Options::default());
+    assert_eq!(place(opened.err()).1, last as u64);
+    assert_eq!(fs::read(first_segment(dir.path())).unwrap(), damaged);
+    assert_eq!(names(dir.path()), before);
+}
+
+/// A store of three segments, with records 1 to 3, 4 to 6 and 7 to 9.
+fn three_segments(dir: &Path) -> Log {
+    store_of(dir, 3);
+    two_segments_more(dir)
+}
+
+fn two_segments_more(dir: &Path) -> Log {
+    let whole = fs::metadata(first_segment(dir)).unwrap().len();
+    let log = Log::open(dir, options().segment_bytes_max(whole)).unwrap();
+    for number in 4..=9 {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+    }
+    assert!(segment(dir, 7).exists());
+    log
+}
+
+#[test]
+fn a_segment_that_claims_records_of_another_is_not_appended_to() {
+    for (from, content) in [(9, 4), (8, 8)] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(three_segments(dir.path()));
+        let claims = segment(dir.path(), from);
+        if content == from {
+            // Of another store, whose segments begin elsewhere.
+            let other = tempfile::tempdir().unwrap();
+            let bytes = store_of(other.path(), 9);
+            fs::write(&claims, &bytes[line_ends(&bytes)[7]..]).unwrap();
+        } else {
+            fs::copy(segment(dir.path(), content), &claims).unwrap();
+        }
+        fs::remove_file(dir.path().join("shm")).unwrap();
+        let before = names(dir.path());
+        let opened = Log::<IssueEvent>::open(dir.path(), Options::default());
+        let overlaps = CorruptReason::Sequence {
+            expected: 10,
+            found: from,
+        };
+        assert_eq!(place(opened.err()), (claims.clone(), 0, overlaps));
+        fs::remove_file(&claims).unwrap();
+        assert_eq!(open(dir.path()).append(&event("bd-10")).unwrap().seq, 10);
+        assert_eq!(names(dir.path()).len(), before.len()); // `shm` for the other.
+        assert_eq!(read(dir.path()).0, 10);
+    }
+}
+
+#[test]
+fn a_page_of_an_earlier_moment_does_not_have_records_written_into_a_closed_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    store_of(dir.path(), 3);
+    let page = fs::read(dir.path().join("shm")).unwrap();
+    drop(two_segments_more(dir.path()));
+    // In place: another file would not be believed.
+    let shm = fs::OpenOptions::new()
+        .write(true)
+        .open(dir.path().join("shm"));
+    shm.unwrap().write_all(&page).unwrap();
+    let log = open(dir.path());
+    assert!(log.recovery().rebuilt);
+    assert_eq!(log.append(&event("bd-10")).unwrap().seq, 10);
+    assert!(matches!(read(dir.path()), (10, None)));
 }
 
