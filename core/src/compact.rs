@@ -143,7 +143,7 @@ impl LogCore {
         let lock_held = self.host().now() - held;
         self.options.hit(Point::CompactionRotated);
         if through < old.first_seq {
-            self.remove_surplus(&old, self.options.backup_snapshots)?;
+            self.remove_superseded(&old, self.options.backup_snapshots)?;
             return Ok(Compacted::NothingNew);
         }
         // In a thread of its own, since a priority can't be raised again.
@@ -234,8 +234,19 @@ impl LogCore {
         if surplus(&names, manifest, usize::MAX).is_empty() {
             return Ok(());
         }
-        self.alone(|| self.remove_surplus(&self.manifest()?, usize::MAX))
+        self.alone(|| self.remove_superseded(&self.manifest()?, usize::MAX))
             .map(drop)
+    }
+
+    /// As [`LogCore::remove_surplus`], where the files that the manifest names are there. A manifest of an earlier moment or
+    /// of another store must not take away what it knows nothing of. The caller holds `compact.lock`.
+    fn remove_superseded(&self, manifest: &Manifest, backups: usize) -> Result<()> {
+        let storage = self.options.storage.as_ref();
+        let begins = segments(storage, &self.dir)?.contains(&manifest.first_seq);
+        if begins && snapshot_file::is_whole(storage, &self.dir, manifest)? {
+            self.remove_surplus(manifest, backups)?;
+        }
+        Ok(())
     }
 
     /// The caller holds `compact.lock`.

@@ -11,7 +11,7 @@ use crate::{
     manifest::{Manifest, SnapshotMark},
     pace::Pace,
     seeded::{Bug, seeded},
-    storage::{OpenMode, write_full},
+    storage::{OpenMode, read_full, write_full},
     store::Entry,
 };
 
@@ -161,12 +161,17 @@ pub(crate) fn read(
         counts: [0; 3],
         header: None,
     };
+    let len_bytes = file.len_bytes().map_err(Error::io("examine", &path))?;
     let (mut bytes, mut crc) = (0, 0);
     let mut lines = Lines::default();
     while let Some(span) = lines
         .next(file.as_ref())
         .map_err(Error::io("read", &path))?
     {
+        if span.offset != bytes {
+            let message = "a blank line stands here".to_owned();
+            return Err(corrupt(&path, bytes, CorruptReason::Snapshot { message }));
+        }
         let line = lines.text(span);
         crc = crc32c::crc32c_append(crc, line);
         bytes += line.len() as u64;
@@ -175,17 +180,42 @@ pub(crate) fn read(
             .line(line, manifest)
             .map_err(|reason| corrupt(&path, span.offset, reason))?;
     }
-    let message = if (bytes, crc) == (mark.bytes, mark.crc) || seeded(Bug::NoSnapshotChecksum) {
+    let whole = (len_bytes, bytes, crc) == (mark.bytes, mark.bytes, mark.crc);
+    let message = if whole || seeded(Bug::NoSnapshotChecksum) {
         reading.missing()
     } else {
         Some(format!(
-            "it has {bytes} bytes with checksum {crc:08x}, and the MANIFEST says {} with {:08x}",
+            "it has {len_bytes} bytes with checksum {crc:08x}, and the MANIFEST says {} with {:08x}",
             mark.bytes, mark.crc
         ))
     };
     match message {
         None => Ok(Some(reading.store)),
-        Some(message) => Err(corrupt(&path, bytes, CorruptReason::Snapshot { message })),
+        // Each line is good by itself, so that nobody knows where the wrong one is: it is the file.
+        Some(message) => Err(corrupt(&path, 0, CorruptReason::Snapshot { message })),
+    }
+}
+
+/// Whether the snapshot that the manifest names is there, with the length and the checksum that it says. True where it
+/// names none.
+pub(crate) fn is_whole(storage: &dyn Storage, dir: &Path, manifest: &Manifest) -> Result<bool> {
+    let Some(mark) = manifest.snapshot else {
+        return Ok(true);
+    };
+    let path = dir.join(snapshot_name(mark.seq));
+    let file = match storage.open(&path, OpenMode::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened.map_err(Error::io("open", &path))?,
+    };
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let (mut bytes, mut crc) = (0, 0);
+    loop {
+        let read = read_full(file.as_ref(), &mut chunk, bytes).map_err(Error::io("read", &path))?;
+        if read == 0 {
+            return Ok((bytes, crc) == (mark.bytes, mark.crc));
+        }
+        crc = crc32c::crc32c_append(crc, chunk.get(..read).unwrap_or_default());
+        bytes += read as u64;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write as _, path::Path};
 
-use strand_core::{CorruptReason, Error, IssueEvent, Log, Options, Reader};
+use strand_core::{Compacted, CorruptReason, Error, IssueEvent, Log, Options, Reader, Store};
 
 use crate::support::{event, first_segment, line_ends, names, open, options, store_of};
 
@@ -173,3 +173,83 @@ fn a_page_of_an_earlier_moment_does_not_have_records_written_into_a_closed_segme
     assert!(matches!(read(dir.path()), (10, None)));
 }
 
+#[test]
+fn a_manifest_of_an_earlier_moment_takes_nothing_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = three_segments(dir.path());
+    let manifest = |dir: &Path| dir.join("MANIFEST");
+    let mut earlier = vec![fs::read(manifest(dir.path())).unwrap()];
+    for number in 10..=12 {
+        assert!(matches!(log.compact().unwrap(), Compacted::Done(_)));
+        earlier.push(fs::read(manifest(dir.path())).unwrap());
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+    }
+    drop(log);
+    let now = earlier.pop().unwrap();
+    let files = names(dir.path());
+    let state = Store::load(dir.path()).unwrap();
+    for manifest_bytes in earlier {
+        fs::write(manifest(dir.path()), &manifest_bytes).unwrap();
+        for hints in [true, false] {
+            if !hints {
+                fs::remove_file(dir.path().join("shm")).unwrap();
+            }
+            // Whether it may append or not: what the right manifest names stays.
+            drop(Log::<IssueEvent>::open(dir.path(), Options::default()));
+            assert!(Store::load(dir.path()).is_err());
+            assert!(!matches!(read(dir.path()), (_, None)));
+        }
+        fs::write(manifest(dir.path()), &now).unwrap();
+        drop(open(dir.path()));
+        assert_eq!(names(dir.path()), files);
+        assert_eq!(Store::load(dir.path()).unwrap(), state);
+    }
+}
+
+#[test]
+fn a_manifest_of_another_store_takes_nothing_away() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    drop(three_segments(dir.path()));
+    let now = fs::read(dir.path().join("MANIFEST")).unwrap();
+    store_of(other.path(), 4);
+    open(other.path()).compact().unwrap();
+    fs::copy(other.path().join("MANIFEST"), dir.path().join("MANIFEST")).unwrap();
+    let files = names(dir.path());
+    drop(Log::<IssueEvent>::open(dir.path(), Options::default()));
+    assert!(Store::load(dir.path()).is_err());
+    fs::write(dir.path().join("MANIFEST"), now).unwrap();
+    let mut now = names(dir.path());
+    now.retain(|name| name != "compact.lock");
+    assert_eq!(now, files);
+    assert!(matches!(read(dir.path()), (9, None)));
+}
+
+#[test]
+fn a_snapshot_with_blank_lines_or_other_lines_is_not_the_one_that_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = three_segments(dir.path());
+    log.compact().unwrap();
+    let path = dir.path().join(format!("snapshot-{:020}.jsonl", 9));
+    let bytes = fs::read(&path).unwrap();
+    let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+    let blank = b"\n".as_slice();
+    let at_first = |lines: &[&[u8]]| lines.concat();
+    let blank_inside = at_first(&[lines[0], blank, &lines[1..].concat()]);
+    let blank_behind = at_first(&[&bytes, blank]);
+    let swapped = at_first(&[lines[0], lines[2], lines[1], &lines[3..].concat()]);
+    let missing = at_first(&[&lines[..3].concat(), &lines[4..].concat()]);
+    for (content, offset) in [
+        (blank_inside, lines[0].len()),
+        (blank_behind, 0),
+        (swapped, 0),
+        (missing, 0),
+    ] {
+        fs::write(&path, content).unwrap();
+        let (named, at, reason) = place(Store::load(dir.path()).err());
+        assert_eq!((named, at), (path.clone(), offset as u64));
+        assert!(
+            matches!(reason, CorruptReason::Snapshot { .. }),
+            "{reason:?}"
+        );
+    }
+}
