@@ -263,7 +263,8 @@ pub(crate) fn segment_first_seq(name: &str) -> Option<u64> {
 
 fn numbered(name: &str, prefix: &str) -> Option<u64> {
     let digits = name.strip_prefix(prefix)?.strip_suffix(".jsonl")?;
-    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+    let number = (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit()))
         .then(|| digits.parse().ok())
-        .flatten()
+        .flatten();
+    number.filter(|number| *number <= SEQ_MAX)
 }

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Error, Follower, IssueEvent, Payload, Records, Result, Snapshot, Storage,
-    format::segment_name,
+    format::{segment_name, snapshot_seq},
     manifest::{Manifest, manifest_missing},
     records::{RawRecords, segments},
     storage::{Disk, OpenMode},
@@ -154,6 +154,10 @@ pub(crate) fn open_watermark(storage: &Arc<dyn Storage>, dir: &Path) -> Result<W
 /// Whether a directory without manifest holds no store yet: nothing, or what a creation begins with, which is
 /// an empty first segment.
 pub(crate) fn is_new(storage: &dyn Storage, dir: &Path) -> Result<bool> {
+    let names = storage.list(dir).map_err(Error::io("list", dir))?;
+    if names.iter().any(|name| snapshot_seq(name).is_some()) {
+        return Ok(false);
+    }
     match segments(storage, dir)?.as_slice() {
         [] => Ok(true),
         [1] => {
