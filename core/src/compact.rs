@@ -34,7 +34,8 @@ use crate::{
     storage::{OpenMode, replace_file},
 };
 
-const COMPACT_LOCK: &str = "compact.lock";
+/// The target of the lock that whoever compacts holds.
+pub(crate) const COMPACT_LOCK: &str = "compact.lock";
 
 /// What [`Log::compact`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -296,8 +297,8 @@ impl LogCore {
 }
 
 /// The files in a store's directory that this manifest does not need: what came before its snapshot, but for
-/// so many older snapshots, and what a compaction that died was about to put in their place.
-fn surplus(names: &[String], manifest: &Manifest, backups: usize) -> Vec<String> {
+/// so many older snapshots, and what a compaction or a repair that died was about to put in their place.
+pub(crate) fn surplus(names: &[String], manifest: &Manifest, backups: usize) -> Vec<String> {
     let live = manifest.first_seq - 1;
     let older: BTreeSet<u64> = names
         .iter()
@@ -305,9 +306,9 @@ fn surplus(names: &[String], manifest: &Manifest, backups: usize) -> Vec<String>
         .collect();
     let kept: BTreeSet<u64> = older.into_iter().rev().take(backups).collect();
     let is_surplus = |name: &&String| {
-        let being_written = name
-            .strip_suffix(".new")
-            .is_some_and(|name| name == MANIFEST || snapshot_seq(name).is_some());
+        let being_written = name.strip_suffix(".new").is_some_and(|name| {
+            name == MANIFEST || snapshot_seq(name).or(segment_first_seq(name)).is_some()
+        });
         let snapshot = snapshot_seq(name)
             .is_some_and(|seq| seq != live && !kept.contains(&seq) || manifest.snapshot.is_none());
         let segment = segment_first_seq(name).is_some_and(|first| first < manifest.first_seq);
@@ -340,6 +341,7 @@ mod tests {
             "log-00000000000000000008.jsonl",
             "log-00000000000000000010.jsonl",
             "log-00000000000000000012.jsonl",
+            "log-00000000000000000012.jsonl.new",
         ]
         .map(str::to_owned)
         .into();
@@ -355,6 +357,7 @@ mod tests {
             "snapshot-00000000000000000012.jsonl.new",
             "log-00000000000000000001.jsonl",
             "log-00000000000000000008.jsonl",
+            "log-00000000000000000012.jsonl.new",
         ];
         assert_eq!(surplus(&names, &manifest, usize::MAX), orphans);
         let with_one_backup = surplus(&names, &manifest, 1);
@@ -362,6 +365,6 @@ mod tests {
         assert_eq!(with_one_backup.len(), orphans.len() + 1);
         assert_eq!(surplus(&names, &manifest, 0).len(), orphans.len() + 2);
         let never_compacted = surplus(&names, &Manifest::new(&crate::ThisMachine), usize::MAX);
-        assert_eq!(never_compacted.len(), 6, "{never_compacted:?}");
+        assert_eq!(never_compacted.len(), 7, "{never_compacted:?}");
     }
 }

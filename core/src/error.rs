@@ -87,6 +87,14 @@ pub enum Error {
         /// What it is on.
         filesystem: Filesystem,
     },
+    /// A repair would lose too much, or does not know how. Nothing was changed.
+    #[error("cannot repair {}: {reason}; restore a backup", path.display())]
+    BeyondRepair {
+        /// What can't be repaired.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The event was refused. Nothing was written.
     #[error("invalid event: {0}")]
     InvalidEvent(#[from] InvalidEvent),
@@ -262,11 +270,14 @@ pub enum CorruptReason {
 impl CorruptReason {
     fn advice(&self) -> &'static str {
         match self {
-            Self::ManifestMissing | Self::Manifest { .. } => "restore the MANIFEST from a backup",
-            Self::Missing { .. } => {
-                "restore the file from a backup (if it was put back from an older one on purpose, delete `shm`)"
+            Self::ManifestMissing | Self::Manifest { .. } => {
+                "restore the MANIFEST from a backup, or repair the store"
             }
-            _ => "restore the file from a backup, or move it away",
+            Self::Missing { .. } => {
+                "restore the file from a backup (if it was put back from an older one on purpose, delete `shm`), or repair the store"
+            }
+            Self::Payload { .. } => "read it with the program that wrote it",
+            _ => "restore the file from a backup, or repair the store",
         }
     }
 }

@@ -510,6 +510,9 @@ impl Hints {
     }
 }
 
+/// Where in the page's file the word stands that tells a half-done change: without it, the tail is not believed.
+pub(crate) const GENERATION_OFFSET: u64 = 8 * word::GENERATION as u64;
+
 /// The watermark as a reader sees it: without the lock, and without writing.
 #[derive(Debug)]
 pub(crate) struct CommittedView {
@@ -518,16 +521,30 @@ pub(crate) struct CommittedView {
     store: u64,
 }
 
+/// What the page says to those who only look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// As [`Hints::is_ours`].
+    pub(crate) ours: bool,
+    /// As [`Hints::committed_of_store`].
+    pub(crate) committed_of_store: Option<u64>,
+    pub(crate) committed: Option<u64>,
+    pub(crate) tail_seq: Option<u64>,
+    /// Nobody has died within a change of the tail, or is at it now.
+    pub(crate) settled: bool,
+    /// A sync failed, and nobody has mended it.
+    pub(crate) poisoned: bool,
+}
+
 impl CommittedView {
     /// `None` when there are no hints, or none that can be trusted.
     pub(crate) fn open(host: &dyn Host, dir: &Path, origin: Origin<'_>) -> Option<Self> {
         let page = host.open_page_to_read(&dir.join(SHM)).ok()?;
         let identity = origin.identity(host, page.identity().ok()?);
-        let store = digest(origin.store);
         Some(Self {
             page,
             identity,
-            store,
+            store: digest(origin.store),
         })
     }
 
@@ -554,6 +571,26 @@ impl CommittedView {
             return None;
         }
         self.get(word::COMMITTED)
+    }
+
+    /// All that tells how the store is; `None` when the page can't be touched.
+    pub(crate) fn look(&self) -> Option<Look> {
+        self.page.check().ok()?;
+        // These before the watermark: they are taken away while it is changed.
+        let ours = self.get(word::IDENTITY) == Some(self.identity);
+        let of_store = self.get(word::STORE) == Some(self.store);
+        let committed = self.get(word::COMMITTED);
+        self.page.check().ok()?;
+        Some(Look {
+            ours,
+            committed_of_store: committed.filter(|_| of_store),
+            committed,
+            tail_seq: self.get(word::TAIL_SEQ),
+            settled: self
+                .get(word::GENERATION)
+                .is_some_and(|generation| generation % 2 == 0),
+            poisoned: self.get(word::POISON) != Some(0),
+        })
     }
 
     /// How often the watermark rose, to be given to [`CommittedView::sleep`].

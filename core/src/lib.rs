@@ -24,9 +24,11 @@
 
 mod append;
 mod batch;
+mod checkup;
 mod commit;
 mod compact;
 mod compactor;
+mod doctor;
 mod error;
 mod event;
 mod fold;
@@ -48,21 +50,31 @@ mod pace;
 mod patch;
 mod payload;
 mod probe;
+mod quarantine;
 mod reader;
 mod records;
 mod recover;
 mod recovery;
+mod repair;
+mod repaired;
+mod salvage;
 mod seeded;
 mod snapshot;
 mod snapshot_file;
 mod storage;
 mod store;
+mod survey;
 mod time;
 mod watermark;
 
 pub use batch::Batch;
+pub use checkup::{
+    Advice, Checkup, Damage, FileKind, FileSeen, FilesystemSeen, HintsState, HolderSeen, LockSeen,
+    SnapshotSeen, SnapshotState, TornTail, Unreadable,
+};
 pub use compact::{Compacted, Compaction};
 pub use compactor::Compactor;
+pub use doctor::{doctor, doctor_in};
 pub use error::{CorruptReason, Error, InvalidEvent, Outcome, Result};
 pub use event::{IssueEvent, KEY_BYTES_MAX, Op};
 pub use follow::Follower;
@@ -83,12 +95,15 @@ pub use reader::Reader;
 pub use records::{Record, Records};
 pub use recover::{Tail, classify};
 pub use recovery::Recovery;
+pub use repair::repair;
+pub use repaired::{Counts, LostLine, Repaired, RepairedFile, RepairedSnapshot, SnapshotSource};
 pub use snapshot::Snapshot;
 pub use storage::{Disk, OpenMode, Storage, StorageFile};
 pub use store::Store;
 pub use strand_lock::{
     Counters, Filesystem, FilesystemKind, Holder, LockError, LockState, PageError,
 };
+pub use survey::Seqs;
 
 #[cfg(strand_seeded_bugs)]
 pub use seeded::Bug;

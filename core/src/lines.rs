@@ -12,6 +12,8 @@ pub(crate) struct Lines {
     unread: std::ops::Range<usize>,
     /// Where in the file the unread part begins.
     offset: u64,
+    /// How many lines were passed since the beginning, blank ones included.
+    passed: u64,
     /// How much is read next: little at first, since who goes on behind the last record finds little.
     chunk_bytes: usize,
     reads: u64,
@@ -22,6 +24,8 @@ pub(crate) struct Lines {
 pub(crate) struct Span {
     /// Where in the file it begins.
     pub(crate) offset: u64,
+    /// Which line it is, counted from 1 at the place where the reading began.
+    pub(crate) number: u64,
     start: usize,
     len: usize,
 }
@@ -34,6 +38,7 @@ impl Lines {
     pub(crate) fn restart(&mut self, offset: u64) {
         self.unread = 0..0;
         self.offset = offset;
+        self.passed = 0;
         self.chunk_bytes = CHUNK_BYTES_MIN;
     }
 
@@ -48,6 +53,7 @@ impl Lines {
                     .take_while(|byte| **byte == b'\n')
                     .count();
                 self.skip(blank);
+                self.passed += blank as u64;
             }
             if let Some(end) = self
                 .unread()
@@ -80,8 +86,10 @@ impl Lines {
     }
 
     fn take(&mut self, len: usize) -> Span {
+        self.passed += 1;
         let span = Span {
             offset: self.offset,
+            number: self.passed,
             start: self.unread.start,
             len,
         };

@@ -24,6 +24,9 @@ use crate::{
 /// How often the hints are looked at anew because somebody deleted them meanwhile.
 const LOOKS_MAX: u32 = 3;
 
+/// The target of the lock that whoever changes the log holds.
+pub(crate) const LOCK: &str = "lock";
+
 /// A store's log, opened to append. Share it between threads by reference; any number of processes
 /// can have the same store open.
 ///
@@ -201,7 +204,7 @@ pub(crate) struct LogCore {
     pub(crate) line: Mutex<Vec<u8>>,
     /// The state that conditions are checked against; read when the first one is.
     pub(crate) state: Mutex<Option<Folded>>,
-    recovery: Recovery,
+    pub(crate) recovery: Recovery,
 }
 
 /// An open segment.
@@ -228,14 +231,14 @@ impl Segment {
 }
 
 impl LogCore {
-    fn open(dir: &Path, options: Options) -> Result<Self> {
+    pub(crate) fn open(dir: &Path, options: Options) -> Result<Self> {
         require_directory(options.storage.as_ref(), dir)?;
         let shared = memory_can_be_shared(dir, &options)?;
         let storage = options.storage.as_ref();
         let host = storage.host();
         // Refuse a newer store before anything is created in its directory.
         Manifest::read(storage, dir)?;
-        let lock = host.open_lock(&dir.join("lock")).map_err(not_writable)?;
+        let lock = host.open_lock(&dir.join(LOCK)).map_err(not_writable)?;
         let lock: Arc<dyn StoreLock> = lock.into();
         let guard = lock.lock_until(host.now() + options.lock_timeout)?;
         let manifest = match Manifest::read(storage, dir)? {
@@ -430,7 +433,7 @@ impl LogCore {
     }
 }
 
-fn memory_can_be_shared(dir: &Path, options: &Options) -> Result<bool> {
+pub(crate) fn memory_can_be_shared(dir: &Path, options: &Options) -> Result<bool> {
     let filesystem = options
         .storage
         .host()
@@ -467,7 +470,7 @@ fn create_store(dir: &Path, options: &Options) -> Result<Manifest> {
     Ok(manifest)
 }
 
-fn not_writable(error: LockError) -> Error {
+pub(crate) fn not_writable(error: LockError) -> Error {
     match error {
         LockError::Io { path, source, .. }
             if matches!(

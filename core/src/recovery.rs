@@ -20,13 +20,12 @@ use crate::{
     hints::{Hints, TailHint},
     lines::Lines,
     log::{LogCore, Segment},
+    quarantine::QUARANTINE,
     records::segments,
     recover::Scan,
     seeded::{Bug, seeded},
     storage::{OpenMode, read_full, write_full},
 };
-
-pub(crate) const QUARANTINE: &str = "quarantine";
 
 /// What was found behind the acknowledged records, and what was done about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::{borrow::Cow, io, path::Path};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CorruptReason, Error, Issue, Result, Storage, StorageFile, Store,
+    CorruptReason, Error, ID_BYTES_MAX, Issue, Result, Storage, StorageFile, Store,
     format::{checked, put_checksum, snapshot_name},
     lines::Lines,
     manifest::{Manifest, SnapshotMark},
@@ -13,21 +13,33 @@ use crate::{
     seeded::{Bug, seeded},
     storage::{OpenMode, read_full, write_full},
     store::Entry,
+    survey::{Listed, Place, stretches},
 };
 
 /// How much is written at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Header<'a> {
-    snapshot: u64,
+/// The first line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Header<'a> {
+    pub(crate) snapshot: u64,
     #[serde(borrow)]
-    store: Cow<'a, str>,
+    pub(crate) store: Cow<'a, str>,
     issues: u64,
     tombstones: u64,
     keys: u64,
-    without_effect: u64,
+    pub(crate) without_effect: u64,
 }
+
+impl Header<'_> {
+    /// How many issues, tombstones and keys there are.
+    pub(crate) fn counts(&self) -> [u64; 3] {
+        [self.issues, self.tombstones, self.keys]
+    }
+}
+
+/// How a header's text begins, behind the checksum.
+const HEADER_START: &[u8] = br#""snapshot":"#;
 
 /// Any line but the first. Which members are there tells what it is.
 #[derive(Default, Serialize, Deserialize)]
@@ -156,21 +168,35 @@ pub(crate) fn read(
         }
         opened => opened.map_err(Error::io("open", &path))?,
     };
+    match read_open(file.as_ref(), &path, manifest, mark, pace) {
+        // A repair may have replaced both.
+        Err(error @ Error::Corrupt { .. }) => match Manifest::read(storage, dir) {
+            Ok(Some(now)) if now != *manifest => Ok(None),
+            _ => Err(error),
+        },
+        read => read.map(Some),
+    }
+}
+
+fn read_open(
+    file: &dyn StorageFile,
+    path: &Path,
+    manifest: &Manifest,
+    mark: SnapshotMark,
+    pace: &mut Pace,
+) -> Result<Store> {
     let mut reading = Reading {
         store: Store::default(),
         counts: [0; 3],
         header: None,
     };
-    let len_bytes = file.len_bytes().map_err(Error::io("examine", &path))?;
+    let len_bytes = file.len_bytes().map_err(Error::io("examine", path))?;
     let (mut bytes, mut crc) = (0, 0);
     let mut lines = Lines::default();
-    while let Some(span) = lines
-        .next(file.as_ref())
-        .map_err(Error::io("read", &path))?
-    {
+    while let Some(span) = lines.next(file).map_err(Error::io("read", path))? {
         if span.offset != bytes {
             let message = "a blank line stands here".to_owned();
-            return Err(corrupt(&path, bytes, CorruptReason::Snapshot { message }));
+            return Err(corrupt(path, bytes, CorruptReason::Snapshot { message }));
         }
         let line = lines.text(span);
         crc = crc32c::crc32c_append(crc, line);
@@ -178,7 +204,7 @@ pub(crate) fn read(
         pace.did(line.len());
         reading
             .line(line, manifest)
-            .map_err(|reason| corrupt(&path, span.offset, reason))?;
+            .map_err(|reason| corrupt(path, span.offset, reason))?;
     }
     let whole = (len_bytes, bytes, crc) == (mark.bytes, mark.bytes, mark.crc);
     let message = if whole || seeded(Bug::NoSnapshotChecksum) {
@@ -190,9 +216,9 @@ pub(crate) fn read(
         ))
     };
     match message {
-        None => Ok(Some(reading.store)),
+        None => Ok(reading.store),
         // Each line is good by itself, so that nobody knows where the wrong one is: it is the file.
-        Some(message) => Err(corrupt(&path, 0, CorruptReason::Snapshot { message })),
+        Some(message) => Err(corrupt(path, 0, CorruptReason::Snapshot { message })),
     }
 }
 
@@ -219,6 +245,79 @@ pub(crate) fn is_whole(storage: &dyn Storage, dir: &Path, manifest: &Manifest) -
     }
 }
 
+/// What a line says.
+pub(crate) enum Part<'a> {
+    Header(Header<'a>),
+    Issue(String, u64, Issue),
+    Tombstone(String, u64, i64),
+    Key(String, u64),
+}
+
+impl<'a> Part<'a> {
+    /// Reads a line without its newline.
+    fn parse(text: &'a [u8]) -> std::result::Result<Self, CorruptReason> {
+        let members = if seeded(Bug::NoSnapshotChecksum) {
+            text.get(18..).unwrap_or_default()
+        } else {
+            checked(text)?
+        };
+        let message = |error: serde_json::Error| CorruptReason::Snapshot {
+            message: format!("the line is whole, but is no part of a snapshot: {error}"),
+        };
+        if members.starts_with(HEADER_START) {
+            return serde_json::from_slice(text)
+                .map(Self::Header)
+                .map_err(message);
+        }
+        let item: Item<'_> = serde_json::from_slice(text).map_err(message)?;
+        match item {
+            Item {
+                id: Some(id),
+                version: Some(version),
+                issue: Some(issue),
+                ..
+            } => Ok(Self::Issue(id.into_owned(), version, issue.into_owned())),
+            Item {
+                id: Some(id),
+                version: Some(version),
+                deleted_ms: Some(ts),
+                ..
+            } => Ok(Self::Tombstone(id.into_owned(), version, ts)),
+            Item {
+                key: Some(key),
+                seq: Some(seq),
+                ..
+            } => Ok(Self::Key(key.into_owned(), seq)),
+            _ => Err(misplaced()),
+        }
+    }
+
+    /// Counts it, unless it is a header.
+    fn count(&self, [issues, tombstones, keys]: &mut [u64; 3]) {
+        match self {
+            Self::Header(_) => {}
+            Self::Issue(..) => *issues += 1,
+            Self::Tombstone(..) => *tombstones += 1,
+            Self::Key(..) => *keys += 1,
+        }
+    }
+
+    /// Takes it into a state.
+    pub(crate) fn restore(self, store: &mut Store) {
+        match self {
+            Self::Header(header) => store.restore_header(header.snapshot, header.without_effect),
+            Self::Issue(id, version, issue) => store.restore_issue(id, version, issue),
+            Self::Tombstone(id, version, ts) => store.restore_tombstone(id, version, ts),
+            Self::Key(key, seq) => store.restore_key(key, seq),
+        }
+    }
+}
+
+fn misplaced() -> CorruptReason {
+    let message = "the line is neither issue, tombstone nor key".to_owned();
+    CorruptReason::Snapshot { message }
+}
+
 /// The state of a snapshot that is being read.
 struct Reading {
     store: Store,
@@ -232,62 +331,27 @@ impl Reading {
         let text = line
             .strip_suffix(b"\n")
             .ok_or(CorruptReason::Unterminated)?;
-        if !seeded(Bug::NoSnapshotChecksum) {
-            checked(text)?;
-        }
-        let message = |error: serde_json::Error| CorruptReason::Snapshot {
-            message: format!("the line is whole, but is no part of a snapshot: {error}"),
-        };
-        if self.header.is_none() {
-            let header: Header<'_> = serde_json::from_slice(text).map_err(message)?;
-            self.header = Some([header.issues, header.tombstones, header.keys]);
-            if header.store != manifest.store {
-                let message = "it belongs to another store".to_owned();
+        let part = Part::parse(text)?;
+        match (&part, self.header) {
+            (Part::Header(header), None) => {
+                self.header = Some(header.counts());
+                if header.store != manifest.store {
+                    let message = "it belongs to another store".to_owned();
+                    return Err(CorruptReason::Snapshot { message });
+                }
+                if manifest.snapshot.map(|mark| mark.seq) != Some(header.snapshot) {
+                    let message = format!("it says that it reflects record {}", header.snapshot);
+                    return Err(CorruptReason::Snapshot { message });
+                }
+            }
+            (Part::Header(_), Some(_)) => return Err(misplaced()),
+            (_, None) => {
+                let message = "it does not begin as a snapshot does".to_owned();
                 return Err(CorruptReason::Snapshot { message });
             }
-            if manifest.snapshot.map(|mark| mark.seq) != Some(header.snapshot) {
-                let message = format!("it says that it reflects record {}", header.snapshot);
-                return Err(CorruptReason::Snapshot { message });
-            }
-            self.store
-                .restore_header(header.snapshot, header.without_effect);
-            return Ok(());
+            (_, Some(_)) => part.count(&mut self.counts),
         }
-        let item: Item<'_> = serde_json::from_slice(text).map_err(message)?;
-        let [issues, tombstones, keys] = &mut self.counts;
-        match item {
-            Item {
-                id: Some(id),
-                version: Some(version),
-                issue: Some(issue),
-                ..
-            } => {
-                *issues += 1;
-                self.store
-                    .restore_issue(id.into_owned(), version, issue.into_owned());
-            }
-            Item {
-                id: Some(id),
-                version: Some(version),
-                deleted_ms: Some(ts),
-                ..
-            } => {
-                *tombstones += 1;
-                self.store.restore_tombstone(id.into_owned(), version, ts);
-            }
-            Item {
-                key: Some(key),
-                seq: Some(seq),
-                ..
-            } => {
-                *keys += 1;
-                self.store.restore_key(key.into_owned(), seq);
-            }
-            _ => {
-                let message = "the line is neither issue, tombstone nor key".to_owned();
-                return Err(CorruptReason::Snapshot { message });
-            }
-        }
+        part.restore(&mut self.store);
         Ok(())
     }
 
@@ -300,6 +364,104 @@ impl Reading {
             )
         })
     }
+}
+
+/// What a snapshot's file holds, whatever the manifest says.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    pub(crate) header: Option<Header<'static>>,
+    /// The good lines: issues, tombstones, keys.
+    pub(crate) counts: [u64; 3],
+    pub(crate) bytes: u64,
+    pub(crate) crc: u32,
+    pub(crate) bad: Listed<BadPart>,
+}
+
+/// A stretch of a snapshot that is no line of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BadPart {
+    pub(crate) place: Place,
+    pub(crate) reason: CorruptReason,
+    /// The id or the key that it seems to be about.
+    pub(crate) about: Option<String>,
+}
+
+impl Contents {
+    /// Whether the file is by itself a snapshot of the records through `seq`, of this store if it is known.
+    pub(crate) fn is_whole(&self, seq: u64, store: Option<&str>) -> bool {
+        self.bad.is_empty()
+            && self.header.as_ref().is_some_and(|header| {
+                header.snapshot == seq
+                    && header.counts() == self.counts
+                    && store.is_none_or(|store| header.store == store)
+            })
+    }
+
+    pub(crate) fn mark(&self, seq: u64) -> SnapshotMark {
+        SnapshotMark {
+            seq,
+            bytes: self.bytes,
+            crc: self.crc,
+        }
+    }
+}
+
+/// Goes through all lines of a snapshot, also behind bad ones, and calls `each` for the good ones.
+pub(crate) fn examine(
+    file: &dyn StorageFile,
+    mut each: impl FnMut(Part<'_>),
+) -> io::Result<Contents> {
+    let mut contents = Contents::default();
+    let mut lines = Lines::default();
+    while let Some(span) = lines.next(file)? {
+        let line = lines.text(span);
+        contents.crc = crc32c::crc32c_append(contents.crc, line);
+        contents.bytes += line.len() as u64;
+        let first = contents.bytes == line.len() as u64;
+        let is_good = |text: &[u8]| checked(text).is_ok();
+        for stretch in stretches(line, is_good) {
+            let text = line.get(stretch.text.clone()).unwrap_or_default();
+            let parsed = match stretch.bad {
+                Some(reason) => Err(reason),
+                None => Part::parse(text),
+            };
+            let parsed = parsed.and_then(|part| match part {
+                Part::Header(_) if !first => Err(misplaced()),
+                part => Ok(part),
+            });
+            match parsed {
+                Ok(part) => {
+                    part.count(&mut contents.counts);
+                    if let Part::Header(header) = &part {
+                        contents.header = Some(Header {
+                            store: Cow::Owned(header.store.clone().into_owned()),
+                            ..*header
+                        });
+                    }
+                    each(part);
+                }
+                Err(reason) => contents.bad.push(BadPart {
+                    place: Place::of(span, &stretch.text),
+                    reason,
+                    about: about(text),
+                }),
+            }
+        }
+    }
+    Ok(contents)
+}
+
+/// The id or the key in a line that is damaged elsewhere.
+fn about(text: &[u8]) -> Option<String> {
+    let value = [br#""id":""#.as_slice(), br#""key":""#]
+        .iter()
+        .find_map(|name| {
+            let at = memchr::memmem::find(text, name)? + name.len();
+            let rest = text.get(at..)?;
+            rest.get(..memchr::memchr(b'"', rest)?)
+        })?;
+    let value = std::str::from_utf8(value).ok()?;
+    (!value.is_empty() && value.len() <= ID_BYTES_MAX).then(|| value.to_owned())
 }
 
 fn corrupt(path: &Path, offset: u64, reason: CorruptReason) -> Error {

@@ -185,6 +185,9 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
+/// How much of a file is copied at a time.
+pub(crate) const CHUNK_BYTES: usize = 256 << 10;
+
 /// Reads until `buffer` is full or the file ends; returns how much was read.
 pub(crate) fn read_full(
     file: &dyn StorageFile,

@@ -211,18 +211,27 @@ impl Store {
         keys.into_iter().map(|(seq, key)| (key, seq))
     }
 
+    /// How many issues, tombstones and keys there are.
+    pub(crate) fn counts(&self) -> [u64; 3] {
+        let deleted = self.entries.len() - self.present;
+        [self.present, deleted, self.keys.len()].map(|count| count as u64)
+    }
+
     /// Takes an issue from a snapshot.
     pub(crate) fn restore_issue(&mut self, id: String, version: u64, issue: Issue) {
         let entry = Entry::Present { issue, version };
         self.index.put(&id, entry.issue());
         let old = self.entries.insert(id.into(), entry);
-        self.present += usize::from(old.is_none());
+        self.present += usize::from(!is_present(old.as_ref()));
     }
 
     /// Takes a tombstone from a snapshot.
     pub(crate) fn restore_tombstone(&mut self, id: String, version: u64, ts: i64) {
-        self.entries
+        self.index.put(&id, None);
+        let old = self
+            .entries
             .insert(id.into(), Entry::Deleted { ts, version });
+        self.present -= usize::from(is_present(old.as_ref()));
     }
 
     /// Takes an idempotency key from a snapshot.
@@ -246,4 +255,8 @@ impl Store {
         let remains = |entry: &Entry| !matches!(entry, Entry::Deleted { ts, .. } if *ts < ts_ms);
         self.entries.retain(|_, entry| remains(entry));
     }
+}
+
+fn is_present(entry: Option<&Entry>) -> bool {
+    matches!(entry, Some(Entry::Present { .. }))
 }

@@ -1,0 +1,432 @@
+//! What the doctor says of healthy, damaged and busy stores, and that it leaves no trace.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use proptest::prelude::*;
+use strand_core::{
+    Advice, Checkup, CorruptReason, Error, FileKind, HintsState, IssueEvent, Log, Reader,
+    SnapshotState, Store, doctor,
+};
+use strand_lock::FileLock;
+use tempfile::TempDir;
+
+use crate::support::{event, first_segment, line_ends, names, open, options, store_of};
+
+/// A store with a backup, a live snapshot and three segments behind it: the records 1 to 9, and 6 to 9 in segments.
+pub(crate) fn varied(dir: &Path) -> Log {
+    let log: Log = Log::open(dir, options()).unwrap();
+    for number in 1..=3 {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+    }
+    log.compact().unwrap();
+    log.append(&IssueEvent::delete("bd-2", i64::MAX / 2))
+        .unwrap();
+    log.append(&event("bd-5")).unwrap();
+    log.compact().unwrap();
+    drop(log);
+    let log: Log = Log::open(dir, options().segment_bytes_max(400)).unwrap();
+    for number in 6..=9 {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+    }
+    log
+}
+
+/// All files, with their bytes.
+pub(crate) fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in dir.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                all.insert(path.clone(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    all
+}
+
+/// A copy of a directory's files, but for those that mean nothing elsewhere.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    for name in names(from) {
+        if !["lock", "compact.lock", "shm", "quarantine"].contains(&name.as_str()) {
+            fs::copy(from.join(&name), to.join(&name)).unwrap();
+        }
+    }
+}
+
+fn look(dir: &Path) -> Checkup {
+    let before = files(dir);
+    let checkup = doctor(dir).unwrap();
+    assert_eq!(files(dir), before, "the doctor changed something");
+    let text = checkup.to_string();
+    assert!(text.contains(&checkup.advice.to_string()), "{text}");
+    let json: serde_json::Value = serde_json::to_value(&checkup).unwrap();
+    assert_eq!(json["records"], checkup.records, "{json}");
+    checkup
+}
+
+fn change(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 0x04;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_healthy_store_needs_nothing_and_is_described() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = varied(dir.path());
+    fs::write(dir.path().join("notes.txt"), "mine").unwrap();
+    let checkup = look(dir.path());
+    assert_eq!(checkup.advice, Advice::Nothing);
+    assert_eq!(
+        (checkup.first_seq, checkup.last_seq, checkup.records),
+        (6, 9, 4)
+    );
+    assert_eq!((checkup.watermark, checkup.durable_seq), (Some(9), 9));
+    assert_eq!((checkup.format, checkup.hints), (Some(2), HintsState::Good));
+    assert!(checkup.filesystem.as_ref().unwrap().local);
+    assert_eq!(checkup.store.as_ref().unwrap().len(), 32);
+    let kinds: BTreeMap<&str, FileKind> = checkup
+        .files
+        .iter()
+        .map(|file| (file.name.as_str(), file.kind))
+        .collect();
+    assert_eq!(kinds["MANIFEST"], FileKind::Manifest);
+    assert_eq!(kinds["log-00000000000000000006.jsonl"], FileKind::Segment);
+    assert_eq!(
+        kinds["snapshot-00000000000000000005.jsonl"],
+        FileKind::Snapshot
+    );
+    assert_eq!(
+        kinds["snapshot-00000000000000000003.jsonl"],
+        FileKind::Backup
+    );
+    assert_eq!(kinds["lock"], FileKind::Lock);
+    assert_eq!(kinds["compact.lock"], FileKind::Lock);
+    assert_eq!(kinds["shm"], FileKind::Hints);
+    assert_eq!(kinds["notes.txt"], FileKind::Unknown);
+    let live = &checkup.snapshots[0];
+    assert_eq!((live.seq, live.state), (5, SnapshotState::Whole));
+    assert_eq!((live.issues, live.tombstones, live.keys), (3, 1, 0));
+    assert_eq!(checkup.snapshots[1].seq, 3);
+    drop(log);
+
+    // A copy has no hints and no locks, and gets none.
+    let elsewhere = tempfile::tempdir().unwrap();
+    copy(dir.path(), elsewhere.path());
+    let checkup = look(elsewhere.path());
+    assert_eq!(checkup.advice, Advice::Nothing);
+    assert_eq!(
+        (checkup.watermark, checkup.hints),
+        (None, HintsState::Missing)
+    );
+}
+
+#[test]
+fn what_is_no_store_is_said_to_be_none() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(look(dir.path()).advice, Advice::Open);
+    fs::write(first_segment(dir.path()), "").unwrap();
+    assert_eq!(look(dir.path()).advice, Advice::Open);
+    let missing = doctor(dir.path().join("missing"));
+    assert!(matches!(missing, Err(Error::MissingDirectory { .. })));
+    let file = doctor(first_segment(dir.path()));
+    assert!(matches!(file, Err(Error::NotADirectory { .. })));
+}
+
+#[test]
+fn every_damage_is_listed_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = store_of(dir.path(), 9);
+    let ends = line_ends(&bytes);
+    let path = first_segment(dir.path());
+    // The records 2 and 5, the newline of 7, and the beginning of 9.
+    for at in [ends[1] + 50, ends[4] + 60, ends[7] - 1, ends[8]] {
+        change(&path, at);
+    }
+    let checkup = look(dir.path());
+    assert_eq!(checkup.advice, Advice::Repair);
+    let places: Vec<(u64, Option<u64>)> = checkup
+        .damages
+        .iter()
+        .map(|damage| (damage.offset, damage.line))
+        .collect();
+    let at = |line: usize, offset: usize| (offset as u64, Some(line as u64));
+    assert_eq!(
+        places,
+        [
+            at(2, ends[1]),
+            at(5, ends[4]),
+            at(7, ends[7] - 1),
+            at(8, ends[8])
+        ]
+    );
+    let reasons: Vec<&CorruptReason> = checkup
+        .damages
+        .iter()
+        .map(|damage| &damage.reason)
+        .collect();
+    assert!(matches!(
+        reasons[..],
+        [
+            CorruptReason::Checksum { .. },
+            CorruptReason::Checksum { .. },
+            CorruptReason::Unterminated,
+            CorruptReason::NotARecord
+        ]
+    ));
+    let gaps: Vec<String> = checkup.gaps.iter().map(ToString::to_string).collect();
+    assert_eq!(gaps, ["2", "5", "9"]);
+    assert_eq!(checkup.records, 6);
+    assert!(checkup.to_string().contains("missing records: 2, 5, 9"));
+
+    // The last record is known to be acknowledged only as long as the hints are there.
+    fs::remove_file(dir.path().join("shm")).unwrap();
+    let checkup = look(dir.path());
+    assert_eq!(checkup.damages.len(), 3);
+    assert_eq!(checkup.last_seq, 8);
+    fs::remove_file(&path).unwrap();
+    let checkup = look(dir.path());
+    assert_eq!(checkup.advice, Advice::Repair);
+    assert!(matches!(
+        checkup.damages[..],
+        [strand_core::Damage {
+            reason: CorruptReason::Missing { from_seq: 1, .. },
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn what_the_next_open_finishes_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(varied(dir.path()));
+    let last = dir.path().join("log-00000000000000000008.jsonl");
+    let mut bytes = fs::read(&last).unwrap();
+    let len = bytes.len() as u64;
+    bytes.extend_from_slice(b"{\"crc\":\"00000000\",\"se");
+    fs::write(&last, &bytes).unwrap();
+    let checkup = look(dir.path());
+    assert_eq!(checkup.advice, Advice::Open);
+    let torn = checkup.torn.unwrap();
+    assert_eq!((torn.offset, torn.bytes), (len, 21));
+    drop(open(dir.path()));
+    let checkup = look(dir.path());
+    assert_eq!(checkup.advice, Advice::Nothing);
+    assert!(
+        checkup
+            .files
+            .iter()
+            .any(|file| file.kind == FileKind::Quarantine
+                && file.name.starts_with("quarantine/")
+                && file.bytes == Some(21))
+    );
+
+    fs::write(
+        dir.path().join("snapshot-00000000000000000009.jsonl.new"),
+        "",
+    )
+    .unwrap();
+    let checkup = look(dir.path());
+    assert_eq!(checkup.advice, Advice::Open);
+    // Somebody who compacts now is at it.
+    let lock = FileLock::open(dir.path().join("compact.lock")).unwrap();
+    let guard = lock.lock().unwrap();
+    let checkup = look(dir.path());
+    assert_eq!(checkup.advice, Advice::Nothing);
+    let orphan = |file: &strand_core::FileSeen| file.kind == FileKind::Orphan;
+    assert_eq!(checkup.files.iter().filter(|file| orphan(file)).count(), 1);
+    let holder = checkup.locks[1].holder.as_ref().unwrap();
+    assert_eq!(holder.pid, std::process::id());
+    assert!(checkup.to_string().contains("compact.lock: held for"));
+    drop(guard);
+}
+
+#[test]
+fn a_damaged_snapshot_can_be_repaired_as_long_as_anything_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(varied(dir.path()));
+    let live = dir.path().join("snapshot-00000000000000000005.jsonl");
+    let backup = dir.path().join("snapshot-00000000000000000003.jsonl");
+    let bytes = fs::read(&live).unwrap();
+    change(&live, line_ends(&bytes)[2] + 40);
+    let checkup = look(dir.path());
+    assert_eq!(checkup.advice, Advice::Repair);
+    assert_eq!(checkup.snapshots[0].state, SnapshotState::Damaged);
+    assert_eq!(checkup.damages[0].line, Some(3));
+    fs::remove_file(&live).unwrap();
+    let checkup = look(dir.path());
+    assert_eq!(checkup.advice, Advice::Repair);
+    assert_eq!(checkup.snapshots[0].state, SnapshotState::Missing);
+    change(&backup, 30);
+    assert_eq!(look(dir.path()).advice, Advice::RestoreBackup);
+    // Damage to the backup alone does no harm.
+    fs::write(&live, &bytes).unwrap();
+    let checkup = look(dir.path());
+    assert_eq!(checkup.advice, Advice::Nothing);
+    assert_eq!(checkup.snapshots[1].state, SnapshotState::Damaged);
+}
+
+#[test]
+fn a_newer_store_is_not_judged() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(varied(dir.path()));
+    let path = dir.path().join("MANIFEST");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"format\":2", "\"format\":3")).unwrap();
+    let checkup = look(dir.path());
+    assert_eq!((checkup.advice, checkup.format), (Advice::Upgrade, Some(3)));
+}
+
+#[test]
+#[cfg(unix)]
+fn what_cannot_be_read_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(varied(dir.path()));
+    // A directory can be opened, but not read.
+    let path = dir.path().join("log-00000000000000000006.jsonl");
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    let checkup = doctor(dir.path()).unwrap();
+    assert_eq!(checkup.advice, Advice::CheckDisk);
+    assert_eq!(checkup.unreadable[0].file, "log-00000000000000000006.jsonl");
+}
+
+/// What readers make of a store.
+fn state(dir: &Path) -> Result<(Store, Vec<Vec<u8>>), Error> {
+    let reader: Reader = Reader::open(dir)?;
+    let lines: Result<Vec<Vec<u8>>, Error> =
+        reader.read()?.map(|record| Ok(record?.line)).collect();
+    Ok((Store::load(dir)?, lines?))
+}
+
+#[test]
+fn wherever_a_byte_changes_the_doctor_and_the_readers_agree() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(varied(dir.path()));
+    let good = state(dir.path()).unwrap();
+    for (path, bytes) in files(dir.path()) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.contains("lock") || name == "shm" {
+            continue;
+        }
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << (at % 8);
+            fs::write(&path, &damaged).unwrap();
+            let checkup = doctor(dir.path()).unwrap();
+            let well = matches!(checkup.advice, Advice::Nothing | Advice::Open);
+            match state(dir.path()) {
+                Ok(now) => assert!(
+                    now == good && (well || checkup.gaps.is_empty()),
+                    "{name} byte {at}"
+                ),
+                Err(error) => assert!(!well, "{name} byte {at}: {error}"),
+            }
+        }
+        fs::write(&path, &bytes).unwrap();
+    }
+    assert_eq!(look(dir.path()).advice, Advice::Nothing);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_bytes_make_the_doctor_panic(
+        file in 0_usize..6,
+        at in any::<prop::sample::Index>(),
+        cut in any::<bool>(),
+        junk in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        static STORE: LazyLock<(TempDir, BTreeMap<PathBuf, Vec<u8>>)> = LazyLock::new(|| {
+            let dir = tempfile::tempdir().unwrap();
+            drop(varied(dir.path()));
+            let good = files(dir.path());
+            (dir, good)
+        });
+        let (dir, good) = &*STORE;
+        for (path, bytes) in good {
+            fs::write(path, bytes).unwrap();
+        }
+        let name = [
+            "MANIFEST",
+            "shm",
+            "lock",
+            "log-00000000000000000006.jsonl",
+            "log-00000000000000000008.jsonl",
+            "snapshot-00000000000000000005.jsonl",
+        ][file];
+        let path = dir.path().join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        let at = at.index(bytes.len());
+        let end = if cut { bytes.len() } else { (at + junk.len()).min(bytes.len()) };
+        bytes.splice(at..end, junk);
+        fs::write(&path, &bytes).unwrap();
+        look(dir.path());
+    }
+}
+
+#[test]
+fn a_store_that_others_write_to_is_not_called_damaged() {
+    for share in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let busy = || {
+            options()
+                .segment_bytes_max(2000)
+                .preallocate_bytes(512)
+                .share_memory(share)
+        };
+        drop(Log::<IssueEvent>::open(dir.path(), busy()).unwrap());
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for agent in 0..3 {
+                let (stop, dir) = (&stop, dir.path());
+                scope.spawn(move || {
+                    let mut number = 0;
+                    while !stop.load(Ordering::Relaxed) {
+                        let log: Log = Log::open(dir, busy()).unwrap();
+                        for _ in 0..20 {
+                            number += 1;
+                            log.append(&event(&format!("bd-{agent}-{}", number % 7)))
+                                .unwrap();
+                        }
+                    }
+                });
+            }
+            let (stopped, path) = (&stop, dir.path());
+            scope.spawn(move || {
+                let log: Log = Log::open(path, busy()).unwrap();
+                while !stopped.load(Ordering::Relaxed) {
+                    log.compact().unwrap();
+                    std::thread::sleep(Duration::from_millis(3));
+                }
+            });
+            let ended = std::time::Instant::now() + Duration::from_secs(3);
+            let mut looks = 0;
+            let mut bad = None;
+            while std::time::Instant::now() < ended && bad.is_none() {
+                let checkup = doctor(dir.path()).unwrap();
+                let well = matches!(checkup.advice, Advice::Nothing | Advice::Open);
+                looks += 1;
+                bad = (!well).then_some(checkup);
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert!(bad.is_none(), "{}", bad.unwrap());
+            assert!(looks > 1, "{looks}");
+        });
+        assert_eq!(look(dir.path()).advice, Advice::Nothing);
+    }
+}
