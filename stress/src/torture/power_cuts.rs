@@ -101,6 +101,7 @@ mod linux {
             .map(|(name, count)| (name.to_owned(), count))
             .collect();
         tally.violations = found.findings;
+        tally.environment = found.environment;
     }
 
     struct Tier<'a> {
@@ -114,6 +115,7 @@ mod linux {
     struct Found {
         counts: BTreeMap<&'static str, u64>,
         findings: Vec<Finding>,
+        environment: Option<String>,
     }
 
     impl Tier<'_> {
@@ -121,20 +123,21 @@ mod linux {
             while !self.is_over() {
                 let number = self.stores.fetch_add(1, Ordering::Relaxed);
                 let seed = store_seed(self.budget.seed, number);
-                let done = catch_panic(|| self.try_store(seed));
-                let failed = match done {
-                    Ok(Ok(())) => None,
-                    Ok(Err(error)) => Some(format!("the harness failed: {error}")),
-                    Err(panic) => Some(format!("the harness {panic}")),
-                };
-                if let Some(what) = failed {
-                    self.find(seed, what, None);
+                match catch_panic(|| self.try_store(seed)) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        let error = format!("{error} (seed {seed})");
+                        self.found().environment.get_or_insert(error);
+                    }
+                    Err(panic) => self.find(seed, format!("the harness {panic}"), None),
                 }
             }
         }
 
         fn is_over(&self) -> bool {
-            Instant::now() >= self.until || self.found().findings.len() >= FINDINGS_MAX
+            let found = self.found();
+            let is_enough = found.findings.len() >= FINDINGS_MAX || found.environment.is_some();
+            is_enough || Instant::now() >= self.until
         }
 
         fn found(&self) -> std::sync::MutexGuard<'_, Found> {
@@ -422,6 +425,9 @@ mod linux {
             self.count("processes killed before", outcome.killed);
             self.count("compactions", outcome.ledger.compactions.len() as u64);
             self.ledger.absorb(outcome.ledger);
+            if let Some(error) = self.ledger.environment_errors.first() {
+                return Err(io::Error::other(error.clone()));
+            }
             let detail = format!(
                 "{} processes were started and {reaped} reaped",
                 outcome.spawned
@@ -516,9 +522,7 @@ mod linux {
                 examination,
             });
             self.ledger.views.truncate(own_views);
-            let environment = self.ledger.environment_errors.drain(..);
-            let environment = environment.map(|error| Violation::AgentFailed { error });
-            violations.into_iter().chain(environment).collect()
+            violations
         }
 
         /// Keeps everything: what remained, what recovery made of it, and what everybody was told. Says what was wrong, and where

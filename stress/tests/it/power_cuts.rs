@@ -27,6 +27,7 @@ fn power_cuts_lose_nothing_that_was_acknowledged() {
         println!("SKIPPED: no power was cut: {why}");
         return;
     }
+    assert_eq!(tally.environment, None);
     assert!(tally.violations.is_empty(), "{:#?}", tally.violations);
     assert!(tally.cases >= 3, "{} power cuts test nothing", tally.cases);
 }
