@@ -47,7 +47,7 @@ impl LogCore {
         if let Some(source) = failed {
             // If what may have been written can't be cut off, the next holder of the lock finds it behind the tail, and
             // keeps the record if it is whole.
-            let outcome = match self.take_back(&hints, tail, &segment) {
+            let outcome = match take_back(&hints, tail, &segment) {
                 Ok(()) => Outcome::Rejected,
                 Err(_) => Outcome::Unknown,
             };
@@ -68,18 +68,6 @@ impl LogCore {
         });
         self.options.hit(Point::TailPublished);
         Ok(seq)
-    }
-
-    /// Cuts off what a write that failed may have left behind the tail, durably: free space there makes a whole line of
-    /// one that lacks its newline, and a loss of power would bring it back. The caller holds the lock.
-    fn take_back(&self, hints: &Hints, tail: TailHint, segment: &Segment) -> std::io::Result<()> {
-        segment.len_bytes.store(0, Ordering::Relaxed);
-        if seeded(Bug::FailedWriteStays) {
-            return Ok(());
-        }
-        segment.file.set_len(tail.offset)?;
-        // What others have written is synced by this, too, and nobody else would be told that it failed. // I7
-        hints.poison_unless_synced(tail.seq, segment.file.sync_data())
     }
 
     /// Lays out free space behind the log when less than `end` is there. The caller holds the lock.
@@ -165,4 +153,16 @@ impl LogCore {
         hints.publish_tail(tail);
         Ok((tail, segment))
     }
+}
+
+/// Cuts off what a write that failed may have left behind the tail, durably: free space there makes a whole line of
+/// one that lacks its newline, and a loss of power would bring it back. The caller holds the lock.
+fn take_back(hints: &Hints, tail: TailHint, segment: &Segment) -> std::io::Result<()> {
+    segment.len_bytes.store(0, Ordering::Relaxed);
+    if seeded(Bug::FailedWriteStays) {
+        return Ok(());
+    }
+    segment.file.set_len(tail.offset)?;
+    // What others have written is synced by this, too, and nobody else would be told that it failed. // I7
+    hints.poison_unless_synced(tail.seq, segment.file.sync_data())
 }

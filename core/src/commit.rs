@@ -146,8 +146,11 @@ impl LogCore {
         if seeded(Bug::WatermarkEarly) {
             hints.commit(through);
         }
-        let mut synced = match file.sync_data() {
-            _ if seeded(Bug::NoDataSync) => Ok(()),
+        let sync = || match seeded(Bug::NoDataSync) {
+            false => file.sync_data(),
+            true => Ok(()),
+        };
+        let mut synced = match sync() {
             Err(_) if seeded(Bug::RetryFailedSync) => file.sync_data(),
             synced => synced,
         };

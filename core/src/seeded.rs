@@ -93,12 +93,7 @@ pub(crate) fn seeded(bug: Bug) -> bool {
     static CHOSEN: OnceLock<Option<Bug>> = OnceLock::new();
     let chosen = CHOSEN.get_or_init(|| {
         let name = std::env::var("STRAND_SEEDED_BUG").ok()?;
-        let found = Bug::ALL.iter().find(|bug| bug.name() == name);
-        assert!(
-            found.is_some(),
-            "there is no deliberate mistake named {name:?}"
-        );
-        found.copied()
+        Bug::ALL.iter().find(|bug| bug.name() == name).copied()
     });
     *chosen == Some(bug)
 }

@@ -12,7 +12,6 @@ use std::{
 use crate::{
     Holder, LockError, SharedPage,
     holder::{self, Myself},
-    seeded::{NO_DEADLINE, seeded},
     sys,
 };
 
@@ -322,7 +321,6 @@ impl Limit {
     /// How long to sleep before the next look, `most` at most; `None` when time is over.
     fn left(self, most: Duration) -> Option<Duration> {
         match self {
-            Self::Until(_) if seeded(NO_DEADLINE) => Some(most),
             Self::None => Some(most),
             Self::Now => None,
             Self::Until(deadline) => {

@@ -7,21 +7,13 @@ compile_error!("deliberate mistakes are not for release builds");
 
 /// Each mistake's name, the tests that must find it, and what is wrong.
 #[cfg(strand_seeded_bugs)]
-pub const SEEDED_BUGS: &[(&str, &str, &str)] = &[
-    (
-        FORK_KEEPS_LOCK,
-        "lock tests",
-        "a forked child keeps its parent's lock",
-    ),
-    (
-        NO_DEADLINE,
-        "lock tests",
-        "who waits for a lock does not look at the deadline",
-    ),
-];
+pub const SEEDED_BUGS: &[(&str, &str, &str)] = &[(
+    FORK_KEEPS_LOCK,
+    "lock tests",
+    "a forked child keeps its parent's lock",
+)];
 
 pub(crate) const FORK_KEEPS_LOCK: &str = "fork-keeps-lock";
-pub(crate) const NO_DEADLINE: &str = "no-deadline";
 
 /// Whether this mistake is to be made.
 #[cfg(not(strand_seeded_bugs))]

@@ -17,7 +17,7 @@ const SWITCH: &str = "STRAND_SEEDED_BUG";
 /// What catches bugs of `lock` that no tier can meet: its own tests.
 const LOCK_TESTS: &str = "lock tests";
 /// How long a tier gets for a bug.
-const SECONDS: f64 = 20.0;
+const SECONDS: f64 = 30.0;
 const SEED: u64 = 1;
 const EXIT_PASS: u8 = 0;
 const EXIT_USAGE: u8 = 2;
