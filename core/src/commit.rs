@@ -146,11 +146,11 @@ impl LogCore {
         if seeded(Bug::WatermarkEarly) {
             hints.commit(through);
         }
-        let sync = || match seeded(Bug::NoDataSync) {
-            false => file.sync_data(),
-            true => Ok(()),
-        };
-        let mut synced = match sync() {
+        let mut synced = Ok(());
+        if !seeded(Bug::NoDataSync) {
+            synced = file.sync_data();
+        }
+        synced = match synced {
             Err(_) if seeded(Bug::RetryFailedSync) => file.sync_data(),
             synced => synced,
         };
