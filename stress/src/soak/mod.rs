@@ -663,8 +663,9 @@ fn config(kind: Kind, seed: u64, dir: &Path, trace: &Path) -> Config {
             ..base
         },
         Kind::Lost => Config {
-            forget_per_second: 50.0,
-            tear_per_second: 50.0,
+            forget_per_second: 20.0,
+            tear_per_second: 20.0,
+            writes: 60,
             kill_at: any(),
             readers: 1,
             followers: 1,
