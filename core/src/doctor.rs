@@ -19,7 +19,7 @@ use crate::{
     manifest::{MANIFEST, Manifest},
     quarantine::QUARANTINE,
     reader::{is_new, require_directory},
-    salvage::{Left, VOID_MAX, contents, guess_manifest},
+    salvage::{Left, VOID_MAX, contents, guess_manifest, later_manifest},
     snapshot_file::Contents,
     storage::OpenMode,
     survey::{Damages, Listed, Place, Segment, Survey},
@@ -216,7 +216,7 @@ impl Exam {
             Ok(Some(manifest)) => {
                 self.checkup.store = Some(manifest.store.clone());
                 self.checkup.format = Some(manifest.format);
-                return Ok(Some(manifest));
+                return Ok(Some(self.fitting(storage, dir, names, manifest)));
             }
             Ok(None) => {
                 self.new = is_new(storage, dir)?;
@@ -244,6 +244,27 @@ impl Exam {
             Err(error) => {
                 self.unreadable(MANIFEST, &error);
                 Ok(None)
+            }
+        }
+    }
+
+    /// The manifest, unless the files say that it is of an earlier moment.
+    fn fitting(
+        &mut self,
+        storage: &dyn Storage,
+        dir: &Path,
+        names: &[String],
+        manifest: Manifest,
+    ) -> Manifest {
+        match later_manifest(storage, dir, names, &manifest) {
+            Ok(None) => manifest,
+            Ok(Some((later, reason))) => {
+                self.whole_file(MANIFEST.to_owned(), 0, reason);
+                later
+            }
+            Err(error) => {
+                self.unreadable(MANIFEST, &error);
+                manifest
             }
         }
     }
@@ -415,7 +436,7 @@ impl Exam {
                 Some("it is named by the MANIFEST, but not there".to_owned()),
             ),
             Some(contents) if !contents.is_whole(seq, store) => {
-                let what = "its lines are not all that its first line says".to_owned();
+                let what = "its lines are not those that its first line says".to_owned();
                 (
                     SnapshotState::Damaged,
                     contents.bad.is_empty().then_some(what),
@@ -441,8 +462,7 @@ impl Exam {
                 self.damage(bad.map(|bad| at(&name, bad.place, bad.reason)));
             }
             if let Some(message) = message {
-                let offset = contents.map_or(0, |contents| contents.bytes);
-                self.whole_file(name, offset, CorruptReason::Snapshot { message });
+                self.whole_file(name, 0, CorruptReason::Snapshot { message });
             }
         }
         state

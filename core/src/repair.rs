@@ -47,7 +47,7 @@ use crate::{
     pace::Pace,
     quarantine::{Kept, NotedDamage, keep},
     reader::{is_new, require_directory},
-    salvage::{Pool, SnapshotPlan, Source, guess_manifest, plan_snapshot},
+    salvage::{Pool, SnapshotPlan, Source, guess_manifest, later_manifest, plan_snapshot},
     snapshot_file,
     storage::{OpenMode, put_in_place, remove_new, write_full, write_new},
     survey::{Damages, Listed, Survey},
@@ -137,7 +137,7 @@ struct Plan<'a> {
     log: LogPlan,
     pool: Pool<'a>,
     snapshot: Option<SnapshotPlan>,
-    /// What the new manifest does not need, and the next open removes.
+    /// What the manifest does not need, and the next open removes.
     surplus: Vec<String>,
 }
 
@@ -180,17 +180,17 @@ impl Work<'_> {
             .list(self.dir)
             .map_err(Error::io("list", self.dir))?;
         let (manifest, bad_manifest) = match Manifest::read(storage, self.dir) {
-            Ok(Some(manifest)) => (manifest, None),
+            Ok(Some(manifest)) => match later_manifest(storage, self.dir, &names, &manifest)? {
+                Some((later, reason)) => (later, Some(reason)),
+                None => (manifest, None),
+            },
             Ok(None) => (self.guess(&names)?, Some(CorruptReason::ManifestMissing)),
             Err(Error::Corrupt { reason, .. }) => (self.guess(&names)?, Some(reason)),
             Err(error) => return Err(error),
         };
         let (survey, firsts) = self.survey(&manifest)?;
         let mut pool = Pool::new(storage, self.dir, &firsts);
-        let mut surplus = match bad_manifest {
-            Some(_) => surplus(&names, &manifest, usize::MAX),
-            None => Vec::new(),
-        };
+        let mut surplus = surplus(&names, &manifest, usize::MAX);
         surplus.retain(|name| name.strip_suffix(".new").is_none());
         let plan = Plan {
             log: self.plan_log(&survey, &firsts, &mut pool)?,
@@ -359,8 +359,7 @@ impl Work<'_> {
             files.push(done(MANIFEST, Some(kept), noted.count()));
         }
         for name in &plan.surplus {
-            let noted =
-                Listed::default().or_else("the manifest that was made anew has no use for it");
+            let noted = Listed::default().or_else("the manifest has no use for it");
             keep(name, &noted, &[])?;
         }
         Ok(files)

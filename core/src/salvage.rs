@@ -11,8 +11,8 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
-    Counts, Error, LostLine, RepairedSnapshot, Result, Seqs, SnapshotSource, Storage, StorageFile,
-    Store,
+    CorruptReason, Counts, Error, LostLine, RepairedSnapshot, Result, Seqs, SnapshotSource,
+    Storage, StorageFile, Store,
     folded::Folded,
     format::{
         EncodedPayload, Header, Line, segment_first_seq, segment_name, snapshot_name, snapshot_seq,
@@ -494,6 +494,34 @@ pub(crate) fn guess_manifest(
         snapshot,
         ..Manifest::new(storage.host())
     }))
+}
+
+/// What the manifest should say instead, where it is of an earlier moment or of another store, and why: the segment that it
+/// begins with is not there, but a later snapshot that is whole, and the segment behind that.
+pub(crate) fn later_manifest(
+    storage: &dyn Storage,
+    dir: &Path,
+    names: &[String],
+    manifest: &Manifest,
+) -> Result<Option<(Manifest, CorruptReason)>> {
+    if names.contains(&segment_name(manifest.first_seq)) {
+        return Ok(None);
+    }
+    let Some(guess) = guess_manifest(storage, dir, names)? else {
+        return Ok(None);
+    };
+    let Some(mark) = guess.snapshot.filter(|mark| mark.seq >= manifest.first_seq) else {
+        return Ok(None);
+    };
+    let path = dir.join(snapshot_name(mark.seq));
+    let contents = contents(storage, &path, |_| {})?.unwrap_or_default();
+    let fits = contents.is_whole(mark.seq, Some(&guess.store))
+        && names.contains(&segment_name(guess.first_seq));
+    let message = format!(
+        "it begins with record {}, which is not there; the snapshot of record {} and its log are",
+        manifest.first_seq, mark.seq
+    );
+    Ok(fits.then_some((guess, CorruptReason::Manifest { message })))
 }
 
 /// The store's id in a damaged manifest. Should it be damaged too, it is as good as a new one.

@@ -375,6 +375,8 @@ pub(crate) struct Contents {
     pub(crate) bytes: u64,
     pub(crate) crc: u32,
     pub(crate) bad: Listed<BadPart>,
+    /// There are blank lines, which no snapshot has.
+    blank: bool,
 }
 
 /// A stretch of a snapshot that is no line of one.
@@ -390,6 +392,7 @@ impl Contents {
     /// Whether the file is by itself a snapshot of the records through `seq`, of this store if it is known.
     pub(crate) fn is_whole(&self, seq: u64, store: Option<&str>) -> bool {
         self.bad.is_empty()
+            && !self.blank
             && self.header.as_ref().is_some_and(|header| {
                 header.snapshot == seq
                     && header.counts() == self.counts
@@ -412,9 +415,11 @@ pub(crate) fn examine(
     mut each: impl FnMut(Part<'_>),
 ) -> io::Result<Contents> {
     let mut contents = Contents::default();
+    let len_bytes = file.len_bytes()?;
     let mut lines = Lines::default();
     while let Some(span) = lines.next(file)? {
         let line = lines.text(span);
+        contents.blank |= span.offset != contents.bytes;
         contents.crc = crc32c::crc32c_append(contents.crc, line);
         contents.bytes += line.len() as u64;
         let first = contents.bytes == line.len() as u64;
@@ -448,6 +453,7 @@ pub(crate) fn examine(
             }
         }
     }
+    contents.blank |= contents.bytes < len_bytes;
     Ok(contents)
 }
 

@@ -525,6 +525,46 @@ fn a_manifest_is_made_anew_from_what_is_there() {
 }
 
 #[test]
+fn a_manifest_of_an_earlier_moment_or_of_another_store_gives_way_to_the_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let before = store(dir.path());
+    let manifest = fs::read(dir.path().join("MANIFEST")).unwrap();
+    let good = Store::load(dir.path()).unwrap();
+    store_of(other.path(), 1);
+    fs::copy(other.path().join("MANIFEST"), dir.path().join("MANIFEST")).unwrap();
+    let checkup = doctor(dir.path()).unwrap();
+    assert_eq!(checkup.advice, Advice::Repair, "{checkup}");
+    assert_eq!(checkup.damages[0].file, "MANIFEST");
+    let report = repair(dir.path(), &options()).unwrap();
+    assert!(
+        report.lost.is_empty() && report.snapshot.is_none(),
+        "{report}"
+    );
+    assert_eq!(fs::read(dir.path().join("MANIFEST")).unwrap(), manifest);
+    assert!(Store::load(dir.path()).unwrap() == good);
+    assert!(lines(dir.path()) == before);
+    assert_is_well(dir.path());
+}
+
+#[test]
+fn a_snapshot_with_blank_lines_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = store(dir.path());
+    let bytes = fs::read(dir.path().join(LIVE)).unwrap();
+    for at in [0, line_ends(&bytes)[2], bytes.len()] {
+        let mut blank = bytes.clone();
+        blank.insert(at, b'\n');
+        let case = tempfile::tempdir().unwrap();
+        copy(dir.path(), case.path());
+        fs::write(case.path().join(LIVE), blank).unwrap();
+        assert!(Store::load(case.path()).is_err());
+        repaired(case.path(), &before);
+        assert_eq!(fs::read(case.path().join(LIVE)).unwrap(), bytes);
+    }
+}
+
+#[test]
 fn a_newer_store_is_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     store(dir.path());
