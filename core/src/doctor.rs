@@ -65,8 +65,8 @@ fn advice(signs: Signs) -> Advice {
 /// not taken for damage. Holds one line in memory, and the damages.
 ///
 /// # Errors
-/// [`Error::MissingDirectory`], [`Error::NotADirectory`], and [`Error::Io`] when the directory can't be listed. Everything else that is
-/// wrong stands in the answer.
+/// [`Error::MissingDirectory`], [`Error::NotADirectory`], and [`Error::Io`] when the directory can't be listed.
+/// Everything else that is wrong stands in the answer.
 ///
 /// ```
 /// use strand_core::{Advice, Issue, IssueEvent, Log, Options, doctor};

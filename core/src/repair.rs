@@ -1,7 +1,7 @@
 //! Makes a damaged store usable again, and says what is lost.
 //!
-//! What has the right checksum is kept, wherever it stands: a damaged newline loses nothing. Each acknowledged record that
-//! is nowhere to be found is replaced by a *void* one, without events, so that the numbers stay gapless. A segment
+//! What has the right checksum is kept, wherever it stands: a damaged newline loses nothing. Each acknowledged record
+//! that is nowhere to be found is replaced by a *void* one, without events, so that the numbers stay gapless. A segment
 //! that changes is written anew beside the old one, and put in its place by a rename; a copy of the old one is in
 //! `quarantine/` before, with a note.
 //!
@@ -16,24 +16,26 @@
 //! | 7 | rename the new snapshot; sync; replace the manifest | a snapshot that is whole, but not the one that the manifest describes |
 //! | 8 | free both locks and open the store | |
 //!
-//! All that needs space, or that is likely to fail, comes before step 4. Dying later leaves a store that is damaged still, and the
-//! next repair goes on: what it does not find in the segments any more it finds in the copies.
+//! All that needs space, or that is likely to fail, comes before step 4. Dying later leaves a store that is damaged
+//! still, and the next repair goes on: what it does not find in the segments any more it finds in the copies.
 //!
 //! # Why writers may be alive meanwhile
 //!
-//! A writer has the last segment open, and would lose what it appends if it went on in a file that has no name any more. It can't:
+//! A writer has the last segment open, and would lose what it appends if it went on in a file that has no name any
+//! more. It can't:
 //!
 //! - It appends under `lock`, which the repair holds until the end.
-//! - The next time it takes the lock, it asks the hints where to append. From step 4 on they are half-changed, so whoever comes first
-//!   reads the directory, and opens the last segment by its name. A file that it has open already it takes for that segment only if
-//!   both begin with the same record. A last segment that changes has a successor by then, with another name (step 5 before
-//!   step 6), so nobody takes the file that was replaced for the last one again.
+//! - The next time it takes the lock, it asks the hints where to append. From step 4 on they are half-changed, so
+//!   whoever comes first reads the directory, and opens the last segment by its name. A file that it has open already
+//!   it takes for that segment only if both begin with the same record. A last segment that changes has a successor by
+//!   then, with another name (step 5 before step 6), so nobody takes the file that was replaced for the last one again.
 //! - Without shared memory nobody sees the hints; such a writer lists the directory each time it takes the lock.
-//! - A writer that waits for its sync, or leads one, does so without the lock, on the old file. That does no harm: every whole record
-//!   through the tail that is published was read from that file, and is durable in the new one before it has its name.
-//!   A sync of the old one that fails makes the records doubtful, and the next writer looks at the files.
-//! - A reader or follower goes on in the old file, whose good part is the same. Where that ends, or is damaged, it looks for its
-//!   next record in the files as they are then.
+//! - A writer that waits for its sync, or leads one, does so without the lock, on the old file. That does no harm:
+//!   every whole record through the tail that is published was read from that file, and is durable in the new one
+//!   before it has its name. A sync of the old one that fails makes the records doubtful, and the next writer looks at
+//!   the files.
+//! - A reader or follower goes on in the old file, whose good part is the same. Where that ends, or is damaged, it
+//!   looks for its next record in the files as they are then.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -55,17 +57,17 @@ use crate::{
 
 /// Makes a damaged store usable again: explicit, never a part of opening it.
 ///
-/// Blocks for both of the store's locks, at most [`Options::lock_timeout`] each, and holds them for as long as it takes to read
-/// the store. Others may have it open; they go on behind the repair. Deletes nothing: each file that changes is copied to
-/// `quarantine/` first, with a note. A torn tail is no damage. Where there is nothing to repair, nothing is changed, and a
-/// repair that was killed is finished by the next.
+/// Blocks for both of the store's locks, at most [`Options::lock_timeout`] each, and holds them for as long as it takes
+/// to read the store. Others may have it open; they go on behind the repair. Deletes nothing: each file that changes is
+/// copied to `quarantine/` first, with a note. A torn tail is no damage. Where there is nothing to repair, nothing is
+/// changed, and a repair that was killed is finished by the next.
 ///
 /// Restore a backup instead if it has what is lost; [`crate::doctor`] says what is wrong without changing anything.
 ///
 /// # Errors
 /// Nothing was changed, but for copies in `quarantine/`: [`Error::NoStore`], [`Error::MissingDirectory`],
-/// [`Error::NotADirectory`], [`Error::NotWritable`], [`Error::UnsafeFilesystem`], [`Error::UnsupportedVersion`], [`Error::Lock`],
-/// [`Error::BeyondRepair`]. [`Error::Io`]: what was done so far is found and finished by the next repair.
+/// [`Error::NotADirectory`], [`Error::NotWritable`], [`Error::UnsafeFilesystem`], [`Error::UnsupportedVersion`],
+/// [`Error::Lock`], [`Error::BeyondRepair`]. [`Error::Io`]: what was done so far is found and finished by the next repair.
 ///
 /// ```
 /// use strand_core::{Advice, Issue, IssueEvent, Log, Options, Store, doctor, repair};
