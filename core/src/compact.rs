@@ -134,8 +134,12 @@ impl LogCore {
     /// The caller holds `compact.lock`.
     fn compact_alone(&self, started: Instant) -> Result<Compacted> {
         let old = self.manifest()?;
-        // Most is made durable before the lock is taken, so that it is not held for long.
-        self.sync_to(self.hints().tail_seq().unwrap_or(0))?;
+        // Most is made durable before the lock is taken, so that it is not held for long. Where that failed, now or
+        // before, the holder of the lock sees to it.
+        match self.sync_to(self.hints().tail_seq().unwrap_or(0)) {
+            Ok(()) | Err(Error::DurabilityUnknown { .. }) => {}
+            Err(error) => return Err(error),
+        }
         let mut held = self.host().now();
         let through = self.locked(|| {
             held = self.host().now();

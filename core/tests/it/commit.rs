@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use strand_core::{Batch, Durability, Error, Issue, Log, Outcome, Point};
+use strand_core::{Batch, Compacted, Durability, Error, Issue, Log, Outcome, Point};
 
 use crate::support::{Call, Recorder, event, ids, names, options};
 
@@ -87,6 +87,21 @@ fn a_failed_sync_is_unknown_and_the_next_append_writes_the_doubtful_bytes_again(
         "written again, synced, and only then appended to: {writes:?}"
     );
     assert_eq!(ids(log.read().unwrap()), ["bd-1", "bd-2", "bd-3"]);
+}
+
+#[test]
+fn a_compaction_makes_durable_what_a_failed_sync_left_in_doubt() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, recorder) = recorded(dir.path());
+    recorder.fail_next_sync();
+    let error = log.append(&event("bd-1")).unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+    let compacted = log.compact().unwrap();
+    assert!(
+        matches!(&compacted, Compacted::Done(done) if done.seq == 1),
+        "{compacted:?}"
+    );
+    assert_eq!(log.committed_seq(), 1);
 }
 
 #[test]
