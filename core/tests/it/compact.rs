@@ -17,7 +17,7 @@ use strand_core::{
 };
 use strand_lock::FileLock;
 
-use crate::support::{TS, event, names, open, options};
+use crate::support::{Call, Recorder, TS, event, names, open, options};
 
 fn compact(log: &Log) -> Compaction {
     match log.compact().unwrap() {
@@ -407,6 +407,32 @@ fn a_compaction_that_dies_at_any_call_is_finished_or_undone_by_the_next_open() {
         }
     }
     assert!(outcomes[0] > 10 && outcomes[1] > 3, "{outcomes:?}");
+}
+
+#[test]
+fn what_a_dead_compaction_left_is_removed_only_when_its_manifest_is_durable() {
+    let mut found = 0;
+    for calls in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Mortal::with(u64::MAX);
+        let log: Log = Log::open(dir.path(), options().storage(Arc::new(storage.clone()))).unwrap();
+        log.append(&event("bd-1")).unwrap();
+        storage.left.store(calls, Ordering::SeqCst);
+        let compacted = log.compact();
+        drop(log);
+        let recorder = Recorder::default();
+        let options = options().storage(Arc::new(recorder.clone()));
+        drop(Log::<IssueEvent>::open(dir.path(), options).unwrap());
+        let calls = recorder.take();
+        if let Some(removal) = calls.iter().position(|call| *call == Call::Remove) {
+            found += 1;
+            assert!(calls[..removal].contains(&Call::SyncDir), "{calls:?}");
+        }
+        if compacted.is_ok() {
+            break;
+        }
+    }
+    assert!(found > 3);
 }
 
 /// The disk, with so much space left for snapshots.

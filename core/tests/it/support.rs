@@ -130,6 +130,7 @@ pub(crate) enum Call {
     Write { offset: u64, len: usize },
     Sync,
     SyncDir,
+    Remove,
     At(Point),
 }
 
@@ -200,6 +201,7 @@ impl Storage for Recorder {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.note(Call::Remove);
         Disk.remove(path)
     }
 
