@@ -4,10 +4,12 @@
 //! decides, and stops at the first few violations. [`TIERS`] has them all; [`command`] runs them one after the other.
 
 pub mod command;
+pub mod crash_states;
 pub mod kills;
 pub mod power_cuts;
 pub mod report;
 pub mod schedules;
+pub mod workload;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -72,6 +74,14 @@ pub const QUICK_SECONDS: u32 = 150;
 
 /// All tiers, in the order in which they are run.
 pub const TIERS: &[Tier] = &[
+    Tier {
+        name: "T2",
+        attacks: "what a loss of power may leave, after each call",
+        run: crash_states::run,
+        replay: Some(crash_states::replay),
+        seconds: 180,
+        quick_seconds: 30,
+    },
     Tier {
         name: "T4",
         attacks: "virtual processes in seeded schedules, with faults, kills and power cuts",

@@ -1,0 +1,415 @@
+//! What a store must show after anything: a pure function of what callers were told and of the state that is read.
+//!
+//! Each operation adds an issue that nothing else touches, its *marker*. Its version tells at which record the
+//! operation is, however often the log was compacted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use strand_core::Store;
+
+use crate::fold::Model;
+use crate::sim::disk::Image;
+use crate::stored::{self, Segment};
+
+/// What a caller wanted, and what it was told.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    /// No other operation of the run has it, and it always means the same operation.
+    pub number: u32,
+    /// The issue that its record adds, and nothing else touches.
+    pub marker: Arc<str>,
+    /// What its record holds, as JSON.
+    pub events: Arc<[String]>,
+    /// Its idempotency key.
+    pub key: Option<Arc<str>>,
+    /// What it asked for, beside what its events say.
+    pub condition: Option<Condition>,
+    /// What the caller was told.
+    pub told: Told,
+    /// When it was begun, and when the caller was told; as long as it was not, `u64::MAX`.
+    pub span: (u64, u64),
+}
+
+/// What must be so right before the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// The issue is open, and nobody's.
+    Claimable(Arc<str>),
+    /// There is such an issue.
+    Present(Arc<str>),
+}
+
+/// What a caller was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Told {
+    /// Nothing yet, or never, since its process died.
+    Nothing,
+    /// It is stored as this record. How durable that is, [`Ledger::durable_seq`] says.
+    Acknowledged {
+        /// The record.
+        seq: u64,
+    },
+    /// Certainly nothing is stored.
+    Rejected,
+    /// The condition did not hold.
+    Refused {
+        /// The record that it was told of, which must be as durable as one that was acknowledged; 0 for none.
+        seq: u64,
+    },
+    /// It may be stored, once.
+    Unknown,
+}
+
+/// What all callers were told at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    /// The operations that were begun, in the order in which they were.
+    pub operations: Vec<Operation>,
+    /// Somebody was told that the records through this one survive a loss of power.
+    pub durable_seq: u64,
+    /// Somebody has seen the records through this one.
+    pub seen_seq: u64,
+}
+
+impl Ledger {
+    /// What is known once a state was read: what is in it stays, and what is not will never be. With `durable`, no loss of
+    /// power takes it back either.
+    #[must_use]
+    pub fn settled(&self, order: &Order, durable: bool) -> Self {
+        let mut ledger = self.clone();
+        for operation in &mut ledger.operations {
+            let place = order.iter().position(|one| *one == operation.number);
+            operation.told = match (place, operation.told) {
+                (Some(index), _) if durable => Told::Acknowledged {
+                    seq: index as u64 + 1,
+                },
+                (None, Told::Nothing | Told::Acknowledged { .. } | Told::Unknown) => Told::Rejected,
+                (_, told) => told,
+            };
+        }
+        if durable {
+            ledger.durable_seq = order.len() as u64;
+        }
+        ledger
+    }
+}
+
+/// What has happened before the state was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Nothing, or processes died: all that was written is there.
+    Processes,
+    /// The power went: what was not durable may be lost.
+    Power,
+}
+
+/// The order in which a state has the operations.
+pub type Order = Vec<u32>;
+
+/// Judges states. Keeps what sequences of operations lead to, since it is asked of the same ones again and again.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    expected: HashMap<Order, Arc<Expected>>,
+}
+
+/// What a sequence of operations leads to.
+#[derive(Debug, Default)]
+struct Expected {
+    /// Id, version and text.
+    issues: Vec<(String, u64, String)>,
+    /// Id and version of the deleted ones.
+    deleted: Vec<(String, u64)>,
+    without_effect: u64,
+    /// What is wrong with the sequence itself.
+    wrong: Vec<String>,
+}
+
+impl Oracle {
+    /// All that is wrong with a state, and the order of the operations in it. `watermark` is the highest
+    /// that anybody could read before.
+    pub fn judge(
+        &mut self,
+        ledger: &Ledger,
+        store: &Store,
+        watermark: u64,
+        loss: Loss,
+    ) -> Result<Order, Vec<String>> {
+        let mut wrong = Vec::new();
+        let placed = place(ledger, store, loss, &mut wrong);
+        let last_seq = store.last_seq();
+        let named = [
+            ("was told to be durable", ledger.durable_seq),
+            ("was below the watermark", watermark),
+        ];
+        for (how, seq) in named {
+            if last_seq < seq {
+                wrong.push(format!(
+                    "record {seq} {how}, and the log ends at {last_seq}"
+                ));
+            }
+        }
+        let mut order = Order::with_capacity(placed.len());
+        for (expected, (seq, operation)) in (1..).zip(&placed) {
+            if *seq != expected {
+                wrong.push(format!(
+                    "no operation is record {expected}, and {} is {seq}",
+                    operation.marker
+                ));
+                break;
+            }
+            order.push(operation.number);
+        }
+        if last_seq != placed.len() as u64 {
+            let count = placed.len();
+            wrong.push(format!(
+                "the log ends at {last_seq}, and {count} operations are in it"
+            ));
+        }
+        // What was answered before another began, stands before it.
+        let mut latest: Option<&Operation> = None;
+        for operation in placed.values() {
+            if let Some(before) = latest.filter(|before| operation.span.1 < before.span.0) {
+                wrong.push(format!(
+                    "{} was answered before {} began, and stands behind it",
+                    operation.marker, before.marker
+                ));
+            }
+            if latest.is_none_or(|latest| latest.span.0 < operation.span.0) {
+                latest = Some(operation);
+            }
+        }
+        if wrong.is_empty() {
+            let expected = match self.expected.get(&order) {
+                Some(known) => Arc::clone(known),
+                None => {
+                    let expected = Arc::new(Expected::of(placed.values().copied()));
+                    self.expected.insert(order.clone(), Arc::clone(&expected));
+                    expected
+                }
+            };
+            expected.compare(store, &mut wrong);
+            for operation in &ledger.operations {
+                let of = |key: &Arc<str>| (store.key(key), store.version(&operation.marker));
+                if let Some((found, expected)) =
+                    operation.key.as_ref().map(of).filter(|(a, b)| a != b)
+                {
+                    wrong.push(format!(
+                        "the key of {} leads to {found:?}, and it is {expected:?}",
+                        operation.marker
+                    ));
+                }
+            }
+        }
+        if wrong.is_empty() {
+            Ok(order)
+        } else {
+            Err(wrong)
+        }
+    }
+
+    /// All that is wrong with the files of a store in `dir`, read without the log's help; `order` is that of its state.
+    #[must_use]
+    pub fn judge_files(ledger: &Ledger, order: &Order, image: &Image, dir: &str) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let file = |name: &str| image.files.get(format!("{dir}/{name}").as_str());
+        let manifest = file("MANIFEST").map(|bytes| stored::parse_manifest(bytes));
+        let manifest = match manifest {
+            Some(Ok(manifest)) => manifest,
+            Some(Err(error)) => return vec![format!("the manifest: {error}")],
+            None => return vec!["there is no manifest".to_owned()],
+        };
+        if let Some(mark) = manifest.snapshot {
+            let name = format!("snapshot-{:020}.jsonl", mark.seq);
+            let snapshot = file(&name).map(|bytes| stored::parse_snapshot(bytes));
+            match snapshot {
+                Some(Ok(snapshot)) if snapshot.seq == mark.seq => {}
+                found => wrong.push(format!("{name}: {found:?}")),
+            }
+        }
+        let mut next = manifest.first_seq;
+        for (path, bytes) in &image.files {
+            let name = path.strip_prefix(dir).unwrap_or(path);
+            let name = name.trim_start_matches('/');
+            let Some(first) = stored::first_seq(name).filter(|first| *first >= manifest.first_seq)
+            else {
+                continue;
+            };
+            if first != next {
+                wrong.push(format!("{name} begins where {next} should"));
+            }
+            let segment = Segment {
+                name: name.to_owned(),
+                bytes: bytes.to_vec(),
+            };
+            let (records, bad) = stored::parse_segment(&segment);
+            wrong.extend(bad.into_iter().map(|bad| format!("{bad:?}")));
+            for record in records {
+                let number = usize::try_from(record.seq - 1).unwrap_or(usize::MAX);
+                let of = order.get(number);
+                let operations = &mut ledger.operations.iter();
+                let operation = of.and_then(|of| operations.find(|one| one.number == *of));
+                let found = record.events.iter().map(|event| event.json.as_str());
+                let expected = operation.map(|operation| operation.events.iter());
+                if record.seq != next {
+                    wrong.push(format!("{name}: record {} for {next}", record.seq));
+                }
+                if !expected.is_some_and(|expected| expected.eq(found)) {
+                    wrong.push(format!(
+                        "{name}: record {} has other bytes: {:.200}",
+                        record.seq,
+                        record.text()
+                    ));
+                }
+                next = record.seq + 1;
+            }
+        }
+        if next != order.len() as u64 + 1 {
+            wrong.push(format!(
+                "the files end before record {next}, and the state has {}",
+                order.len()
+            ));
+        }
+        wrong
+    }
+}
+
+/// Where each operation is, and whether it may be there.
+fn place<'a>(
+    ledger: &'a Ledger,
+    store: &Store,
+    loss: Loss,
+    wrong: &mut Vec<String>,
+) -> BTreeMap<u64, &'a Operation> {
+    let mut placed: BTreeMap<u64, &Operation> = BTreeMap::new();
+    let durable_seq = ledger.durable_seq.max(ledger.seen_seq);
+    for operation in &ledger.operations {
+        let marker = &operation.marker;
+        let at = store.version(marker);
+        let must_be = |seq: u64| loss == Loss::Processes || seq <= durable_seq;
+        let allowed = match operation.told {
+            Told::Acknowledged { seq } => at == Some(seq) || at.is_none() && !must_be(seq),
+            Told::Rejected => at.is_none(),
+            Told::Refused { seq } => {
+                if seq > store.last_seq() && must_be(seq) {
+                    wrong.push(format!(
+                        "{marker} was told of record {seq}, and the log ends at {}",
+                        store.last_seq()
+                    ));
+                }
+                at.is_none()
+            }
+            Told::Nothing | Told::Unknown => true,
+        };
+        if !allowed {
+            wrong.push(format!(
+                "{marker} was told {:?}, and is {at:?}",
+                operation.told
+            ));
+        }
+        let Some(seq) = at else { continue };
+        if store.get(marker).is_none() {
+            wrong.push(format!("{marker} was deleted"));
+        }
+        if let Some(other) = placed.insert(seq, operation) {
+            wrong.push(format!("{marker} and {} are both {seq}", other.marker));
+        }
+    }
+    placed
+}
+
+impl Expected {
+    fn of<'a>(operations: impl Iterator<Item = &'a Operation>) -> Self {
+        let mut model = Model::default();
+        let mut expected = Self::default();
+        let mut ids: Vec<String> = Vec::new();
+        let mut last_seq = 0;
+        for (seq, operation) in (1..).zip(operations) {
+            let before = |id: &str| model.issue(id, seq - 1).and_then(|(_, text)| text);
+            let holds = match &operation.condition {
+                None => true,
+                Some(Condition::Present(id)) => before(id).is_some(),
+                Some(Condition::Claimable(id)) => before(id).is_some_and(is_claimable),
+            };
+            if !holds {
+                let (marker, condition) = (&operation.marker, &operation.condition);
+                let text = format!("{marker} is record {seq}, where {condition:?} did not hold");
+                expected.wrong.push(text);
+            }
+            let events = operation.events.iter().map(String::as_str);
+            if let Err(error) = model.apply(seq, events) {
+                expected.wrong.push(error);
+            }
+            ids.extend(operation.events.iter().filter_map(|event| {
+                let event = crate::fold::Event::parse(event).ok()?;
+                Some(event.id.into_owned())
+            }));
+            last_seq = seq;
+        }
+        let issues = model.issues_at(last_seq);
+        expected.issues = issues
+            .map(|(id, version, text)| (id.to_owned(), version, text.to_owned()))
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let deleted = ids.into_iter().filter_map(|id| {
+            let (version, text) = model.issue(&id, last_seq)?;
+            text.is_none().then_some((id, version))
+        });
+        expected.deleted = deleted.collect();
+        expected.without_effect = model.last_state().without_effect;
+        expected
+    }
+
+    fn compare(&self, store: &Store, wrong: &mut Vec<String>) {
+        wrong.extend(self.wrong.iter().cloned());
+        let mut found = store.iter();
+        for (id, version, text) in &self.issues {
+            let is = found.next();
+            let same = is.is_some_and(|(other, issue)| id == other && text == issue.as_json());
+            if !same || store.version(id) != Some(*version) {
+                let (version_found, is) = (store.version(id), is.map(|(_, issue)| issue));
+                wrong.push(format!(
+                    "{id} should be {text} as of {version}, and is {is:?} as of {version_found:?}"
+                ));
+                return;
+            }
+        }
+        if let Some((id, _)) = found.next() {
+            wrong.push(format!("{id} should not be there"));
+        }
+        if store.len() != self.issues.len() {
+            wrong.push(format!(
+                "there are {} issues, and it says {}",
+                self.issues.len(),
+                store.len()
+            ));
+        }
+        for (id, version) in &self.deleted {
+            if store.get(id).is_some() || store.version(id) != Some(*version) {
+                let found = store.version(id);
+                wrong.push(format!("{id} was deleted by {version}, and is {found:?}"));
+            }
+        }
+        if store.without_effect() != self.without_effect {
+            wrong.push(format!(
+                "{} events were without effect, and it says {}",
+                self.without_effect,
+                store.without_effect()
+            ));
+        }
+    }
+}
+
+/// Decided without the log's help.
+fn is_claimable(text: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Claimable {
+        #[serde(default)]
+        status: String,
+        #[serde(default)]
+        assignee: Option<String>,
+    }
+    let issue: Result<Claimable, _> = serde_json::from_str(text);
+    issue.is_ok_and(|issue| issue.status == "open" && issue.assignee.unwrap_or_default().is_empty())
+}

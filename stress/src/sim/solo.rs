@@ -1,0 +1,868 @@
+//! A machine in memory on which one process at a time uses a store: the files of a [`VirtualDisk`], locks that are free
+//! unless held, a shared page of plain atomics, and time that passes only when it is asked for. It counts the calls,
+//! makes them fail as told, and remembers what the disk and the page were after each of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use strand_core::{
+    Counters, Filesystem, FilesystemKind, HeldLock, Host, LockError, OpenMode, Page, PageError,
+    PageView, Point, Probe, Storage, StorageFile, StoreLock,
+};
+
+use crate::sim::disk::{InodeId, VirtualDisk};
+
+/// Words of each kind that a page has here; more than a store uses.
+const WORDS: usize = 64;
+/// What passes each time that somebody looks at the clock.
+const TICK_NS: u64 = 5_000;
+/// The time of day when a machine starts (ms since 1970).
+const STARTED_MS: i64 = 1_706_540_000_000;
+
+/// A call of the storage or of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Call {
+    /// A file is opened.
+    Open,
+    /// A file is created.
+    Create,
+    /// The names in a directory are asked for.
+    List,
+    /// Whether something is a directory.
+    IsDir,
+    /// A directory is created.
+    CreateDir,
+    /// A file is renamed.
+    Rename,
+    /// A file is removed.
+    Remove,
+    /// A directory is synced.
+    SyncDir,
+    /// Bytes are read.
+    Read,
+    /// Bytes are written.
+    Write,
+    /// A file is cut or lengthened.
+    SetLen,
+    /// A file's length is asked for.
+    Len,
+    /// A file is synced.
+    Sync,
+    /// A lock file is opened.
+    OpenLock,
+    /// The shared page is opened.
+    OpenPage,
+    /// Not a call: a named step of the log.
+    Step,
+}
+
+/// An error of the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[expect(missing_docs, reason = "the names are the system's")]
+pub enum Errno {
+    Eio,
+    Enospc,
+    Edquot,
+    Eintr,
+    Eagain,
+    Erofs,
+    Emfile,
+}
+
+impl Errno {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Eio,
+        Self::Enospc,
+        Self::Edquot,
+        Self::Eintr,
+        Self::Eagain,
+        Self::Erofs,
+        Self::Emfile,
+    ];
+
+    fn error(self) -> io::Error {
+        let number = match self {
+            Self::Eio => 5,
+            Self::Enospc => 28,
+            Self::Edquot if cfg!(target_os = "linux") => 122,
+            Self::Edquot => 69,
+            Self::Eintr => 4,
+            Self::Eagain if cfg!(target_os = "linux") => 11,
+            Self::Eagain => 35,
+            Self::Erofs => 30,
+            Self::Emfile => 24,
+        };
+        io::Error::from_raw_os_error(number)
+    }
+}
+
+/// How much of a read or a write is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Short {
+    Nothing,
+    One,
+    Half,
+    AllButOne,
+}
+
+impl Short {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Nothing, Self::One, Self::Half, Self::AllButOne];
+
+    fn of(self, len: usize) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::One => len.min(1),
+            Self::Half => len / 2,
+            Self::AllButOne => len.saturating_sub(1),
+        }
+    }
+}
+
+/// What a call does instead of what it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fault {
+    /// It fails and does nothing, but that a sync which fails has pages taken for clean.
+    Fails(Errno),
+    /// A read or a write does only a part. A read of nothing is not made: it would say that the file ends.
+    Short(Short),
+    /// It does all, and says that it failed.
+    Lies(Errno),
+}
+
+impl Fault {
+    /// Whether such a call can fail in this way.
+    #[must_use]
+    pub fn applies_to(self, call: Call) -> bool {
+        match (self, call) {
+            (_, Call::Step) => false,
+            (Self::Fails(_), _) | (Self::Short(_), Call::Write) => true,
+            (Self::Short(short), Call::Read) => short != Short::Nothing,
+            (Self::Lies(_), _) => matches!(
+                call,
+                Call::Create
+                    | Call::CreateDir
+                    | Call::Rename
+                    | Call::Remove
+                    | Call::SyncDir
+                    | Call::Write
+                    | Call::SetLen
+                    | Call::Sync
+            ),
+            (Self::Short(_), _) => false,
+        }
+    }
+}
+
+/// How long a fault lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reach {
+    /// One call.
+    Once,
+    /// All calls of that kind from then on.
+    Kind,
+    /// All calls from then on.
+    All,
+}
+
+/// A fault at a call, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FaultAt {
+    /// Which call.
+    pub call: u64,
+    /// What it does.
+    pub fault: Fault,
+    /// How long.
+    pub reach: Reach,
+}
+
+/// The words of a page at one moment.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PageContent {
+    wide: [u64; WORDS],
+    narrow: [u32; WORDS],
+}
+
+impl fmt::Debug for PageContent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = self.wide.iter().enumerate().filter(|(_, word)| **word != 0);
+        let values = words.map(|(index, word)| (index, word >> 16));
+        f.debug_map().entries(values).finish()
+    }
+}
+
+impl PageContent {
+    /// All words.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let wide = self.wide.iter().flat_map(|word| word.to_le_bytes());
+        let narrow = self.narrow.iter().flat_map(|word| word.to_le_bytes());
+        wide.chain(narrow).collect()
+    }
+
+    /// The watermark that the page says; 0 when it says none. See `docs/FORMAT.md`, section 8.
+    #[must_use]
+    pub fn watermark(&self) -> u64 {
+        const WATERMARK: usize = 16;
+        self.wide.get(WATERMARK).copied().unwrap_or(0) >> 16
+    }
+}
+
+#[derive(Debug)]
+struct Words {
+    wide: [AtomicU64; WORDS],
+    narrow: [AtomicU32; WORDS],
+}
+
+impl Words {
+    fn new(content: Option<&PageContent>) -> Self {
+        let words = Self {
+            wide: std::array::from_fn(|_| AtomicU64::new(0)),
+            narrow: std::array::from_fn(|_| AtomicU32::new(0)),
+        };
+        if let Some(content) = content {
+            for (to, from) in words.wide.iter().zip(content.wide) {
+                to.store(from, Ordering::Relaxed);
+            }
+            for (to, from) in words.narrow.iter().zip(content.narrow) {
+                to.store(from, Ordering::Relaxed);
+            }
+        }
+        words
+    }
+
+    fn content(&self) -> PageContent {
+        let mut content = PageContent {
+            wide: [0; WORDS],
+            narrow: [0; WORDS],
+        };
+        for (to, from) in content.wide.iter_mut().zip(&self.wide) {
+            *to = from.load(Ordering::Relaxed);
+        }
+        for (to, from) in content.narrow.iter_mut().zip(&self.narrow) {
+            *to = from.load(Ordering::Relaxed);
+        }
+        content
+    }
+}
+
+/// What the machine was after a call.
+#[derive(Debug, Clone)]
+pub struct Moment {
+    /// The call, counted from 0.
+    pub call: u64,
+    /// What it was.
+    pub what: Call,
+    /// What [`Solo::set_position`] was told last.
+    pub position: usize,
+    /// The disk after it.
+    pub disk: VirtualDisk,
+    /// The shared page after it, once somebody has opened it.
+    pub page: Option<Arc<PageContent>>,
+}
+
+/// A machine; clones are the same one.
+#[derive(Clone)]
+pub struct Solo(Arc<Machine>);
+
+struct Machine {
+    state: Mutex<State>,
+    boot: String,
+    started: Instant,
+    clock_ns: AtomicU64,
+    random: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    disk: VirtualDisk,
+    page: Option<Arc<Words>>,
+    locks: BTreeMap<PathBuf, Arc<AtomicBool>>,
+    /// How often a sync of each file failed.
+    failed_syncs: BTreeMap<InodeId, u64>,
+    calls: u64,
+    /// The kinds of all calls, where they are wanted.
+    kinds: Option<Vec<Call>>,
+    faults: Vec<FaultAt>,
+    /// Faults that go on, with the kind that they are for.
+    lasting: Vec<(Fault, Option<Call>)>,
+    faults_hit: u64,
+    position: usize,
+    moments: Option<Vec<Moment>>,
+}
+
+/// What a call is to do.
+enum Order {
+    Do,
+    Fail(Errno),
+    Part(Short),
+    DoAndFail(Errno),
+}
+
+impl fmt::Debug for Solo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Solo")
+            .field("boot", &self.0.boot)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Solo {
+    /// A machine with this disk, started for the `boot`th time. `page` is what the file of the shared page holds.
+    #[must_use]
+    pub fn new(disk: VirtualDisk, page: Option<&PageContent>, boot: u32, seed: u64) -> Self {
+        static STARTED: OnceLock<Instant> = OnceLock::new();
+        let state = State {
+            disk,
+            page: page.map(|page| Arc::new(Words::new(Some(page)))),
+            locks: BTreeMap::new(),
+            failed_syncs: BTreeMap::new(),
+            calls: 0,
+            kinds: None,
+            faults: Vec::new(),
+            lasting: Vec::new(),
+            faults_hit: 0,
+            position: 0,
+            moments: None,
+        };
+        Self(Arc::new(Machine {
+            state: Mutex::new(state),
+            boot: boot.to_string(),
+            started: *STARTED.get_or_init(Instant::now),
+            clock_ns: AtomicU64::new(0),
+            random: AtomicU64::new(seed),
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to remember the moments after each call that changes anything, and the kinds of all calls.
+    pub fn record(&self) {
+        let mut state = self.state();
+        state.moments = Some(Vec::new());
+        state.kinds = Some(Vec::new());
+    }
+
+    /// What was remembered.
+    #[must_use]
+    pub fn take_moments(&self) -> Vec<Moment> {
+        self.state().moments.take().unwrap_or_default()
+    }
+
+    /// The kinds of all calls, by their numbers.
+    #[must_use]
+    pub fn take_kinds(&self) -> Vec<Call> {
+        self.state().kinds.take().unwrap_or_default()
+    }
+
+    /// Remembers the present moment, as one of which `position` is true.
+    pub fn set_position(&self, position: usize) {
+        let mut state = self.state();
+        state.position = position;
+        state.remember(Call::Step);
+    }
+
+    /// What [`Solo::set_position`] was told last.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.state().position
+    }
+
+    /// How many moments are remembered.
+    #[must_use]
+    pub fn moments(&self) -> usize {
+        self.state().moments.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Has the process die in the moment with this number, and forgets those after it. Who has something open here
+    /// must drop it before.
+    pub fn die_at(&self, number: usize) {
+        let mut state = self.state();
+        let moments = state.moments.as_mut();
+        let Some(moment) = moments.and_then(|moments| {
+            moments.truncate(number + 1);
+            moments.last().cloned()
+        }) else {
+            return;
+        };
+        state.disk = moment.disk;
+        state.disk.close_all();
+        let page = moment.page.as_deref();
+        state.page = page.map(|page| Arc::new(Words::new(Some(page))));
+        state.position = moment.position;
+        state.locks.clear();
+    }
+
+    /// The disk as it is.
+    #[must_use]
+    pub fn disk(&self) -> VirtualDisk {
+        self.state().disk.clone()
+    }
+
+    /// The shared page as it is.
+    #[must_use]
+    pub fn page(&self) -> Option<PageContent> {
+        self.state().page.as_ref().map(|words| words.content())
+    }
+
+    /// How many calls there were.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.state().calls
+    }
+
+    /// Has calls fail; instead of what was said before.
+    pub fn set_faults(&self, faults: &[FaultAt]) {
+        let mut state = self.state();
+        state.faults = faults.to_vec();
+        state.lasting.clear();
+    }
+
+    /// How many calls did not do what they should.
+    #[must_use]
+    pub fn faults_hit(&self) -> u64 {
+        self.state().faults_hit
+    }
+
+    fn tick(&self, ns: u64) -> u64 {
+        self.0.clock_ns.fetch_add(ns, Ordering::Relaxed) + ns
+    }
+
+    fn words(&self, create: bool) -> Option<Arc<Words>> {
+        let mut state = self.state();
+        if state.page.is_none() && create {
+            state.page = Some(Arc::new(Words::new(None)));
+        }
+        state.page.clone()
+    }
+}
+
+impl State {
+    /// Counts a call, and says what it is to do.
+    fn enter(&mut self, what: Call) -> Order {
+        let number = self.calls;
+        self.calls += 1;
+        if let Some(kinds) = &mut self.kinds {
+            kinds.push(what);
+        }
+        if self.faults.is_empty() && self.lasting.is_empty() {
+            return Order::Do;
+        }
+        let here = self.faults.iter().find(|at| at.call == number).copied();
+        if let Some(FaultAt { fault, reach, .. }) = here {
+            match reach {
+                Reach::Once => {}
+                Reach::Kind => self.lasting.push((fault, Some(what))),
+                Reach::All => self.lasting.push((fault, None)),
+            }
+        }
+        let lasting = self
+            .lasting
+            .iter()
+            .find(|(_, kind)| kind.is_none_or(|kind| kind == what));
+        let fault = here
+            .map(|at| at.fault)
+            .or(lasting.map(|(fault, _)| *fault))
+            .filter(|fault| fault.applies_to(what));
+        self.faults_hit += u64::from(fault.is_some());
+        match fault {
+            None => Order::Do,
+            Some(Fault::Fails(errno)) => Order::Fail(errno),
+            Some(Fault::Short(short)) => Order::Part(short),
+            Some(Fault::Lies(errno)) => Order::DoAndFail(errno),
+        }
+    }
+
+    fn remember(&mut self, what: Call) {
+        let (call, position) = (self.calls.saturating_sub(1), self.position);
+        let Some(moments) = &mut self.moments else {
+            return;
+        };
+        let page = self.page.as_ref().map(|words| words.content());
+        let last = moments.last();
+        let same = last.and_then(|last| last.page.as_ref()).filter(|same| {
+            page.as_ref()
+                .is_some_and(|page| page == AsRef::<PageContent>::as_ref(*same))
+        });
+        if what == Call::Step
+            && last.is_some_and(|last| last.position == position)
+            && (same.is_some() || page.is_none())
+        {
+            return; // Nothing has changed.
+        }
+        let page = same.cloned().or_else(|| page.map(Arc::new));
+        let disk = self.disk.clone();
+        moments.push(Moment {
+            call,
+            what,
+            position,
+            disk,
+            page,
+        });
+    }
+
+    /// Does a call that changes something.
+    fn change<T>(
+        &mut self,
+        what: Call,
+        change: impl FnOnce(&mut VirtualDisk) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let order = self.enter(what);
+        let done = match order {
+            Order::Fail(errno) => Err(errno.error()),
+            Order::Do | Order::Part(_) => change(&mut self.disk),
+            Order::DoAndFail(errno) => change(&mut self.disk).and_then(|_| Err(errno.error())),
+        };
+        self.remember(what);
+        done
+    }
+
+    /// Does a call that only looks.
+    fn look<T>(
+        &mut self,
+        what: Call,
+        look: impl FnOnce(&mut VirtualDisk) -> io::Result<T>,
+    ) -> io::Result<T> {
+        match self.enter(what) {
+            Order::Fail(errno) | Order::DoAndFail(errno) => Err(errno.error()),
+            Order::Do | Order::Part(_) => look(&mut self.disk),
+        }
+    }
+}
+
+impl Storage for Solo {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        let open = |disk: &mut VirtualDisk| disk.open(path, mode);
+        let mut state = self.state();
+        let inode = match mode {
+            OpenMode::CreateNew => state.change(Call::Create, open)?,
+            OpenMode::Read | OpenMode::ReadWrite => state.look(Call::Open, open)?,
+        };
+        let told = state.failed_syncs.get(&inode).copied().unwrap_or(0);
+        Ok(Box::new(SoloFile {
+            machine: self.clone(),
+            inode,
+            told: AtomicU64::new(told),
+        }))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.state().look(Call::List, |disk| disk.list(dir))
+    }
+
+    fn is_dir(&self, path: &Path) -> io::Result<bool> {
+        self.state().look(Call::IsDir, |disk| disk.is_dir(path))
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.state()
+            .change(Call::CreateDir, |disk| disk.create_dir(dir))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.state()
+            .change(Call::Rename, |disk| disk.rename(from, to))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.state().change(Call::Remove, |disk| disk.remove(path))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.state()
+            .change(Call::SyncDir, |disk| disk.sync_dir(dir))
+    }
+
+    fn host(&self) -> &dyn Host {
+        self
+    }
+}
+
+#[derive(Debug)]
+struct SoloFile {
+    machine: Solo,
+    inode: InodeId,
+    /// Of so many failed syncs of the file this opener was told. Each that it had open then it is told of once, by
+    /// its next sync, as Linux does.
+    told: AtomicU64,
+}
+
+impl Drop for SoloFile {
+    fn drop(&mut self) {
+        self.machine.state().disk.close(self.inode);
+    }
+}
+
+impl StorageFile for SoloFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.machine.state();
+        let len = match state.enter(Call::Read) {
+            Order::Do => buffer.len(),
+            Order::Fail(errno) | Order::DoAndFail(errno) => return Err(errno.error()),
+            Order::Part(short) => {
+                // Of what is there, but at least a byte: nothing would be the end of the file.
+                let there = state.disk.len_bytes(self.inode)?.saturating_sub(offset);
+                let there = usize::try_from(there).unwrap_or(usize::MAX);
+                short.of(there.min(buffer.len())).max(1)
+            }
+        };
+        let len = len.min(buffer.len());
+        let buffer = buffer.get_mut(..len).unwrap_or_default();
+        state.disk.read_at(self.inode, buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.machine.state();
+        let (len, error) = match state.enter(Call::Write) {
+            Order::Do => (bytes.len(), None),
+            Order::Fail(errno) => (0, Some(errno)),
+            Order::Part(short) => (short.of(bytes.len()), None),
+            Order::DoAndFail(errno) => (bytes.len(), Some(errno)),
+        };
+        let part = bytes.get(..len).unwrap_or_default();
+        let written = state.disk.write_at(self.inode, part, offset);
+        state.remember(Call::Write);
+        match error {
+            Some(errno) => Err(errno.error()),
+            None => written,
+        }
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        let set_len = |disk: &mut VirtualDisk| disk.set_len(self.inode, len_bytes);
+        self.machine.state().change(Call::SetLen, set_len)
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        let len = |disk: &mut VirtualDisk| disk.len_bytes(self.inode);
+        self.machine.state().look(Call::Len, len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.machine.state();
+        let order = state.enter(Call::Sync);
+        let failed = state.failed_syncs.get(&self.inode).copied().unwrap_or(0);
+        let untold = self.told.swap(failed, Ordering::Relaxed) < failed;
+        let done = match order {
+            Order::Do | Order::Part(_) => state.disk.sync_data(self.inode).and_then(|()| {
+                if untold {
+                    return Err(Errno::Eio.error());
+                }
+                Ok(())
+            }),
+            Order::Fail(errno) => {
+                state.failed_syncs.insert(self.inode, failed + 1);
+                self.told.store(failed + 1, Ordering::Relaxed);
+                let failed = state.disk.fail_sync(self.inode);
+                failed.and_then(|()| Err(errno.error()))
+            }
+            Order::DoAndFail(errno) => {
+                let synced = state.disk.sync_data(self.inode);
+                synced.and_then(|()| Err(errno.error()))
+            }
+        };
+        state.faults_hit += u64::from(untold);
+        state.remember(Call::Sync);
+        done
+    }
+}
+
+impl Probe for Solo {
+    fn hit(&self, _point: Point) {
+        self.state().remember(Call::Step);
+    }
+}
+
+impl Host for Solo {
+    fn open_lock(&self, path: &Path) -> Result<Box<dyn StoreLock>, LockError> {
+        let mut state = self.state();
+        let opened = state.look(Call::OpenLock, |_| Ok(()));
+        opened.map_err(|source| LockError::Io {
+            op: "open",
+            path: path.to_owned(),
+            source,
+        })?;
+        let held = state.locks.entry(path.to_owned()).or_default();
+        Ok(Box::new(SoloLock {
+            path: path.to_owned(),
+            held: Arc::clone(held),
+        }))
+    }
+
+    fn open_page(&self, path: &Path) -> Result<Box<dyn Page>, PageError> {
+        let opened = self.state().look(Call::OpenPage, |_| Ok(()));
+        opened.map_err(page_error(path))?;
+        match self.words(true) {
+            Some(words) => Ok(Box::new(SoloPage {
+                words,
+                machine: self.clone(),
+            })),
+            None => Err(page_error(path)(io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    fn open_page_to_read(&self, path: &Path) -> Result<Box<dyn PageView>, PageError> {
+        let opened = self.state().look(Call::OpenPage, |_| Ok(()));
+        opened.map_err(page_error(path))?;
+        match self.words(false) {
+            Some(words) => Ok(Box::new(SoloPage {
+                words,
+                machine: self.clone(),
+            })),
+            None => Err(page_error(path)(io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    fn filesystem(&self, _dir: &Path) -> io::Result<Filesystem> {
+        Ok(Filesystem::new(FilesystemKind::Local, "memory"))
+    }
+
+    fn boot_id(&self) -> String {
+        self.0.boot.clone()
+    }
+
+    fn now(&self) -> Instant {
+        self.0.started + Duration::from_nanos(self.tick(TICK_NS))
+    }
+
+    fn unix_ms(&self) -> i64 {
+        let ms = self.tick(TICK_NS) / 1_000_000;
+        STARTED_MS.saturating_add_unsigned(ms)
+    }
+
+    fn give_way(&self) {}
+
+    fn sleep(&self, time: Duration) {
+        self.tick(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4));
+    }
+
+    fn lower_priority(&self) {}
+
+    fn random(&self) -> u64 {
+        const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+        let drawn = self.0.random.fetch_add(STEP, Ordering::Relaxed);
+        let mixed = (drawn ^ (drawn >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+fn page_error(path: &Path) -> impl FnOnce(io::Error) -> PageError {
+    move |source| PageError::Io {
+        op: "open",
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[derive(Debug)]
+struct SoloLock {
+    path: PathBuf,
+    held: Arc<AtomicBool>,
+}
+
+struct SoloHeld(Arc<AtomicBool>);
+
+impl Drop for SoloHeld {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+impl HeldLock for SoloHeld {
+    fn unlock(self: Box<Self>) -> Result<(), LockError> {
+        Ok(())
+    }
+}
+
+impl StoreLock for SoloLock {
+    /// Does not wait: the only one who could free it is the caller.
+    fn lock_until(&self, _deadline: Instant) -> Result<Box<dyn HeldLock + '_>, LockError> {
+        self.try_lock().map_err(|_| LockError::Timeout {
+            path: self.path.clone(),
+            waited: Duration::ZERO,
+            holder: None,
+        })
+    }
+
+    fn try_lock(&self) -> Result<Box<dyn HeldLock + '_>, LockError> {
+        if self.held.swap(true, Ordering::SeqCst) {
+            let path = self.path.as_path().into();
+            return Err(LockError::Contended { path });
+        }
+        Ok(Box::new(SoloHeld(Arc::clone(&self.held))))
+    }
+
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+}
+
+#[derive(Debug)]
+struct SoloPage {
+    words: Arc<Words>,
+    machine: Solo,
+}
+
+impl Page for SoloPage {
+    fn u64(&self, index: usize) -> &AtomicU64 {
+        let word = self.words.wide.get(index);
+        word.unwrap_or_else(|| unreachable!("a store uses words below {WORDS}, and not {index}"))
+    }
+
+    fn u32(&self, index: usize) -> &AtomicU32 {
+        let word = self.words.narrow.get(index);
+        word.unwrap_or_else(|| unreachable!("a store uses words below {WORDS}, and not {index}"))
+    }
+
+    fn wait(&self, _index: usize, _expected: u32, timeout: Duration) {
+        self.machine.sleep(timeout);
+    }
+
+    fn wake_one(&self, _index: usize) {}
+
+    fn wake_all(&self, _index: usize) {}
+
+    fn check(&self) -> Result<(), PageError> {
+        Ok(())
+    }
+
+    fn identity(&self) -> Result<(u64, u64), PageError> {
+        Ok((1, 1))
+    }
+}
+
+impl PageView for SoloPage {
+    fn load_u64(&self, index: usize) -> u64 {
+        Page::u64(self, index).load(Ordering::Acquire)
+    }
+
+    fn load_u32(&self, index: usize) -> u32 {
+        Page::u32(self, index).load(Ordering::Acquire)
+    }
+
+    fn wait(&self, index: usize, expected: u32, timeout: Duration) {
+        Page::wait(self, index, expected, timeout);
+    }
+
+    fn check(&self) -> Result<(), PageError> {
+        Ok(())
+    }
+
+    fn identity(&self) -> Result<(u64, u64), PageError> {
+        Page::identity(self)
+    }
+}

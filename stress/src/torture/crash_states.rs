@@ -1,0 +1,765 @@
+//! T2: after each call of a workload, what a loss of power may leave on the disk, and the death of the process; each of
+//! these states is recovered and judged, recovered again, appended to and judged again. Some lose power
+//! in the middle of that, too.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use strand_core::{Log, Snapshot, Storage};
+
+use crate::sim::disk::{Digest, Image, VirtualDisk};
+use crate::sim::oracle::{Ledger, Loss, Operation, Oracle, Order, Told};
+use crate::sim::solo::{Call, Errno, Fault, FaultAt, Moment, PageContent, Reach, Short, Solo};
+use crate::torture::workload::{
+    Case, DIR, Op, Performed, Setup, marker_event, options, perform, texts,
+};
+use crate::torture::{Budget, FINDINGS_MAX, Finding, Tally};
+
+/// Operations that are appended to a recovered store have this number and lower ones.
+const AFTER: u32 = u32::MAX;
+/// So many calls are shown that were made before a state.
+const CALLS_SHOWN: usize = 24;
+/// So many of them at most.
+const AFTER_MAX: u32 = 8;
+
+/// How much is tried with each workload.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// How many torn writes at each moment.
+    pub torn: usize,
+    /// One state in so many loses power in its recovery, too.
+    pub nested: u64,
+    /// How many states at each moment of such a recovery.
+    pub nested_torn: usize,
+    /// The first moment that is looked at.
+    pub from_moment: usize,
+}
+
+impl Effort {
+    /// What T2 does.
+    pub const FULL: Self = Self {
+        torn: 48,
+        nested: 256,
+        nested_torn: 3,
+        from_moment: 0,
+    };
+}
+
+/// Recovers and judges states, each once, from any number of threads.
+#[derive(Debug)]
+pub struct Examiner {
+    tier: &'static str,
+    effort: Effort,
+    seen: Mutex<HashSet<u128>>,
+    counts: Counts,
+    findings: Mutex<Vec<Finding>>,
+    stop: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    distinct: AtomicU64,
+    deaths: AtomicU64,
+    nested: AtomicU64,
+    workloads: AtomicU64,
+    moments: AtomicU64,
+    /// The most records that were lost with the power.
+    torn: AtomicU64,
+}
+
+/// One state of a workload: the moment, and which of those that are possible then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At {
+    moment: usize,
+    /// `None`: the process died.
+    state: Option<usize>,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.state {
+            Some(state) => write!(f, "{}.{state}", self.moment),
+            None => write!(f, "{}.death", self.moment),
+        }
+    }
+}
+
+impl At {
+    fn parse(text: &str) -> Option<Self> {
+        let (moment, state) = text.split_once('.')?;
+        let moment = moment.parse().ok()?;
+        let state = match state {
+            "death" => None,
+            state => Some(state.parse().ok()?),
+        };
+        Some(Self { moment, state })
+    }
+}
+
+/// A state that is to be recovered, and all that is known of it.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    disk: &'a VirtualDisk,
+    page: Option<&'a PageContent>,
+    boot: u32,
+    ledger: &'a Ledger,
+    watermark: u64,
+    loss: Loss,
+    setup: Setup,
+    /// Decides what is left to chance.
+    chance: u64,
+}
+
+impl Examiner {
+    /// Examines for a tier.
+    #[must_use]
+    pub fn new(tier: &'static str, effort: Effort) -> Self {
+        Self {
+            tier,
+            effort,
+            seen: Mutex::default(),
+            counts: Counts::default(),
+            findings: Mutex::default(),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether enough is found.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// What was tried and found.
+    #[must_use]
+    pub fn tally(self, started: Instant) -> Tally {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let counts = &self.counts;
+        let counts = vec![
+            ("workloads".to_owned(), count(&counts.workloads)),
+            ("moments".to_owned(), count(&counts.moments)),
+            ("deaths of the process".to_owned(), count(&counts.deaths)),
+            ("with a torn tail".to_owned(), count(&counts.torn)),
+            ("within a recovery".to_owned(), count(&counts.nested)),
+        ];
+        Tally {
+            tier: self.tier,
+            unit: "distinct crash states",
+            cases: self.counts.distinct.load(Ordering::Relaxed),
+            counts,
+            violations: self
+                .findings
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner),
+            skipped: None,
+            environment: None,
+            seconds: started.elapsed().as_secs_f64(),
+        }
+    }
+
+    fn is_new(&self, key: u128) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(key)
+    }
+
+    fn report(&self, case: &Case, at: Option<At>, what: &str, image: Option<&Image>) {
+        let place = at.map_or_else(String::new, |at| format!("/{at}"));
+        let replay = format!(
+            "strand-stress torture --tier {} --replay {case}{place}",
+            self.tier
+        );
+        let kept = image.and_then(keep);
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        findings.push(Finding {
+            what: format!("{what}\n  case {case}{place}"),
+            replay,
+            kept,
+        });
+        if findings.len() >= FINDINGS_MAX {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Does a workload, and examines all states that it may leave, or only `only`.
+    pub fn examine(&self, case: &Case, only: Option<At>) {
+        let done = catch_unwind(AssertUnwindSafe(|| perform(case)));
+        let Ok(Performed {
+            moments,
+            ledgers,
+            problems,
+            kinds,
+        }) = done
+        else {
+            self.report(case, None, "the workload panicked", None);
+            return;
+        };
+        for problem in problems {
+            self.report(case, None, &problem, None);
+        }
+        self.counts.workloads.fetch_add(1, Ordering::Relaxed);
+        let mut oracle = Oracle::default();
+        let mut pages: Vec<Arc<PageContent>> = Vec::new();
+        let mut watermark = 0;
+        for (number, moment) in moments.iter().enumerate() {
+            if let Some(page) = &moment.page {
+                watermark = watermark.max(page.watermark());
+                if !pages.last().is_some_and(|last| Arc::ptr_eq(last, page)) {
+                    pages.push(Arc::clone(page));
+                }
+            }
+            let Some(ledger) = ledgers.get(moment.position) else {
+                continue;
+            };
+            if number < self.effort.from_moment || only.is_some_and(|at| at.moment != number) {
+                continue;
+            }
+            self.counts.moments.fetch_add(1, Ordering::Relaxed);
+            let place = Place {
+                case,
+                number,
+                moment,
+                ledger,
+                pages: &pages,
+                watermark,
+                kinds: &kinds,
+            };
+            if !self.examine_moment(&place, &mut oracle, only) {
+                return; // One finding of each workload tells enough.
+            }
+        }
+    }
+
+    /// False when something was found.
+    fn examine_moment(&self, place: &Place<'_>, oracle: &mut Oracle, only: Option<At>) -> bool {
+        let Place {
+            case,
+            number,
+            moment,
+            ledger,
+            pages,
+            watermark,
+            ..
+        } = *place;
+        let told = digest_of(ledger);
+        let base = Found {
+            disk: &moment.disk,
+            page: None,
+            boot: 2,
+            ledger,
+            watermark,
+            loss: Loss::Power,
+            setup: case.setup,
+            chance: 0,
+        };
+        let at = |state| At {
+            moment: number,
+            state,
+        };
+        // The process dies: what it wrote is there, and the page as it is.
+        if only.is_none_or(|only| only.state.is_none()) {
+            let mut disk = moment.disk.clone();
+            disk.close_all();
+            let key = disk.digest() ^ told ^ page_digest(moment.page.as_deref());
+            if self.is_new(key) || only.is_some() {
+                self.counts.deaths.fetch_add(1, Ordering::Relaxed);
+                let found = Found {
+                    disk: &disk,
+                    page: moment.page.as_deref(),
+                    boot: 1,
+                    loss: Loss::Processes,
+                    chance: low(key),
+                    ..base
+                };
+                if !self.judge(&found, oracle, place, at(None)) {
+                    return false;
+                }
+            }
+        }
+        let seed = case.seed ^ (number as u64) << 20;
+        for (state, disk) in moment.disk.crash_disks(seed, self.effort.torn).enumerate() {
+            if only.is_some_and(|only| only.state != Some(state)) {
+                continue;
+            }
+            let key = disk.digest() ^ told;
+            if !self.is_new(key) && only.is_none() {
+                continue;
+            }
+            self.counts.distinct.fetch_add(1, Ordering::Relaxed);
+            // The file of the page may be lost, or hold anything that it ever held.
+            let page = match low(key) % 3 {
+                0 => None,
+                1 => pages.last(),
+                _ => {
+                    let count = pages.len().max(1) as u64;
+                    let drawn = usize::try_from(low(key) / 3 % count).unwrap_or(0);
+                    pages.get(drawn)
+                }
+            }
+            .map(AsRef::as_ref);
+            let found = Found {
+                disk: &disk,
+                page,
+                chance: low(key),
+                ..base
+            };
+            if !self.judge(&found, oracle, place, at(Some(state))) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn judge(&self, found: &Found<'_>, oracle: &mut Oracle, place: &Place<'_>, at: At) -> bool {
+        let recovered = catch_unwind(AssertUnwindSafe(|| self.recover(found, oracle, true)));
+        let wrong = match recovered {
+            Ok(Ok(())) => return true,
+            Ok(Err(wrong)) => wrong,
+            Err(panic) => {
+                let text = panic
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or_else(|| panic.downcast_ref::<&str>().copied());
+                format!("panic: {}", text.unwrap_or("of an unknown kind"))
+            }
+        };
+        let mut what = wrong;
+        let _infallible = write!(
+            what,
+            "\n  after {:?}; page {:?}\n  told, with {} durable:",
+            found.loss, found.page, found.ledger.durable_seq
+        );
+        for operation in &found.ledger.operations {
+            let _infallible = write!(what, " {} {:?};", operation.marker, operation.told);
+        }
+        let last = usize::try_from(place.moment.call).unwrap_or(0);
+        let calls = place
+            .kinds
+            .get(last.saturating_sub(CALLS_SHOWN)..=last)
+            .unwrap_or_default();
+        let _infallible = write!(what, "\n  calls through {last}: {calls:?}");
+        self.report(place.case, Some(at), &what, Some(&found.disk.image()));
+        false
+    }
+
+    /// Recovers a state and judges, recovers again, appends and judges again.
+    fn recover(
+        &self,
+        found: &Found<'_>,
+        oracle: &mut Oracle,
+        outermost: bool,
+    ) -> Result<(), String> {
+        let one_in = |some: u64| found.chance.is_multiple_of(some);
+        let nested = outermost
+            && one_in(match found.loss {
+                Loss::Power => self.effort.nested,
+                Loss::Processes => self.effort.nested.div_ceil(16),
+            });
+        let machine = Solo::new(found.disk.clone(), found.page, found.boot, found.chance);
+        if nested {
+            machine.record();
+        }
+        let log: Log = Log::open(DIR, options(found.setup, &machine))
+            .map_err(|error| format!("the recovery failed: {error}"))?;
+        if log.recovery().cut_bytes > 0 {
+            self.counts.torn.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut seen = None;
+        if nested || one_in(4) {
+            // Through the tail: where the hints are believed, not all of it need be durable.
+            let order = log
+                .look(|state| oracle.judge(found.ledger, state, found.watermark, found.loss))
+                .map_err(|error| format!("reading failed after the recovery: {error}"))?
+                .map_err(|wrong| format!("after the recovery: {}", wrong.join("; ")))?;
+            seen = Some(order);
+        }
+        drop(log);
+        let recovered = machine.disk();
+        if nested {
+            let inner = Found {
+                boot: found.boot + 1,
+                loss: Loss::Power,
+                ..*found
+            };
+            self.lose_power_within(&inner, oracle, &machine.take_moments())?;
+        }
+
+        // Once more, without any hint; and append.
+        let again = Solo::new(recovered.clone(), None, found.boot + 1, found.chance);
+        let log: Log = Log::open(DIR, options(found.setup, &again))
+            .map_err(|error| format!("the second recovery failed: {error}"))?;
+        if again.disk().digest() != recovered.digest() {
+            return Err(format!(
+                "the second recovery changed files: {}",
+                difference(&recovered.image(), &again.disk().image())
+            ));
+        }
+        if nested {
+            again.record();
+        }
+        // What was seen stays, also when the power goes: who finds no hints to believe makes all durable.
+        let settled = seen.map(|order| found.ledger.settled(&order, true));
+        let (ledger, event) = with_one_more(settled.as_ref().unwrap_or(found.ledger));
+        let receipt = log
+            .append(&event)
+            .map_err(|error| format!("an append after the recovery failed: {error}"))?;
+        if nested {
+            let inner = Found {
+                boot: found.boot + 2,
+                loss: Loss::Power,
+                ledger: &ledger,
+                ..*found
+            };
+            self.lose_power_within(&inner, oracle, &again.take_moments())?;
+        }
+        let storage: Arc<dyn Storage> = Arc::new(again.clone());
+        let state = Snapshot::open_in(&storage, Path::new(DIR))
+            .map_err(|error| format!("reading failed after an append: {error}"))?;
+        let order = oracle
+            .judge(&ledger, &state, found.watermark, found.loss)
+            .map_err(|wrong| format!("after an append: {}", wrong.join("; ")))?;
+        let added = ledger.operations.last().map(|operation| operation.number);
+        if order.last().copied() != added || receipt.seq != order.len() as u64 {
+            return Err(format!(
+                "an append after the recovery is not the last record, {}",
+                receipt.seq
+            ));
+        }
+        if one_in(8) {
+            check_files(&ledger, &order, &again.disk())?;
+        }
+        Ok(())
+    }
+
+    /// Loses the power in the midst of a recovery, or of what follows it; `found` is what is true then.
+    fn lose_power_within(
+        &self,
+        found: &Found<'_>,
+        oracle: &mut Oracle,
+        moments: &[Moment],
+    ) -> Result<(), String> {
+        let mut rng = StdRng::seed_from_u64(found.chance);
+        let told = digest_of(found.ledger);
+        for moment in moments {
+            let states = moment
+                .disk
+                .crash_disks(rng.random(), self.effort.nested_torn);
+            let few = 4 + self.effort.nested_torn;
+            let states: Vec<VirtualDisk> = states.collect();
+            for _ in 0..few.min(states.len()) {
+                let drawn = rng.random_range(0..states.len());
+                let Some(disk) = states.get(drawn) else {
+                    continue;
+                };
+                if !self.is_new(disk.digest() ^ told) {
+                    continue;
+                }
+                self.counts.distinct.fetch_add(1, Ordering::Relaxed);
+                self.counts.nested.fetch_add(1, Ordering::Relaxed);
+                let page = moment.page.as_deref().filter(|_| rng.random());
+                let inner = Found {
+                    disk,
+                    page,
+                    chance: rng.random(),
+                    ..*found
+                };
+                let recovered = self.recover(&inner, oracle, false);
+                recovered.map_err(|wrong| {
+                    format!("power lost within, after call {}: {wrong}", moment.call)
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A moment of a workload.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    case: &'a Case,
+    number: usize,
+    moment: &'a Moment,
+    ledger: &'a Ledger,
+    pages: &'a [Arc<PageContent>],
+    watermark: u64,
+    kinds: &'a [Call],
+}
+
+fn low(key: u128) -> u64 {
+    let [low @ .., _, _, _, _, _, _, _, _] = key.to_le_bytes();
+    u64::from_le_bytes(low)
+}
+
+/// The ledger with one more operation, which nobody was told of yet.
+fn with_one_more(ledger: &Ledger) -> (Ledger, strand_core::IssueEvent) {
+    let others = ledger.operations.iter();
+    let others = others.filter(|operation| operation.number > AFTER - AFTER_MAX);
+    let number = AFTER - u32::try_from(others.count()).unwrap_or(0);
+    let marker = format!("after-{}", AFTER - number);
+    let event = marker_event(&marker, 20);
+    let mut ledger = ledger.clone();
+    ledger.operations.push(Operation {
+        number,
+        marker: marker.into(),
+        events: texts(std::slice::from_ref(&event)),
+        key: None,
+        condition: None,
+        told: Told::Nothing,
+        span: (u64::MAX - 1, u64::MAX),
+    });
+    (ledger, event)
+}
+
+fn check_files(ledger: &Ledger, order: &Order, disk: &VirtualDisk) -> Result<(), String> {
+    let dir = DIR.trim_start_matches('/');
+    let wrong = Oracle::judge_files(ledger, order, &disk.image(), dir);
+    if wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("the files: {}", wrong.join("; ")))
+    }
+}
+
+fn difference(before: &Image, after: &Image) -> String {
+    let changed = after
+        .files
+        .iter()
+        .filter(|(path, bytes)| before.files.get(*path) != Some(*bytes));
+    let gone = before.files.keys();
+    let gone = gone.filter(|path| !after.files.contains_key(*path));
+    let names: Vec<&str> = changed
+        .map(|(path, _)| &**path)
+        .chain(gone.map(|path| &**path))
+        .collect();
+    names.join(", ")
+}
+
+fn digest_of(ledger: &Ledger) -> u128 {
+    let mut digest = Digest::default();
+    digest.add(&ledger.durable_seq.to_le_bytes());
+    for operation in &ledger.operations {
+        let (kind, seq) = match operation.told {
+            Told::Nothing => (0, 0),
+            Told::Acknowledged { seq } => (1, seq),
+            Told::Rejected => (2, 0),
+            Told::Refused { seq } => (3, seq),
+            Told::Unknown => (4, 0),
+        };
+        digest.add(&[kind]);
+        digest.add(&seq.to_le_bytes());
+    }
+    digest.end()
+}
+
+fn page_digest(page: Option<&PageContent>) -> u128 {
+    let mut digest = Digest::default();
+    if let Some(page) = page {
+        digest.add(&page.to_bytes());
+    }
+    digest.end()
+}
+
+/// Writes an image to a directory of its own.
+fn keep(image: &Image) -> Option<PathBuf> {
+    let dir = tempfile::Builder::new()
+        .prefix("strand-torture-")
+        .tempdir()
+        .ok()?;
+    image.write_to(dir.path()).ok()?;
+    Some(dir.keep().join(DIR.trim_start_matches('/')))
+}
+
+/// The workloads that are tried first.
+fn fixed_workloads() -> Vec<Vec<Op>> {
+    use Op::{
+        Append, Batch, Buffered, Claim, Compact, Delete, Export, Keyed, Kill, Open, Rotate, Sync,
+    };
+    vec![
+        vec![],
+        vec![Append, Append, Append],
+        vec![Batch, Append, Batch],
+        vec![Claim, Claim, Claim, Claim],
+        vec![Keyed, Append, Keyed],
+        vec![Batch, Delete, Delete, Delete],
+        vec![Buffered, Buffered, Buffered, Sync, Buffered, Append],
+        vec![Append, Rotate, Append, Rotate, Append],
+        vec![Append, Compact, Append],
+        vec![Append, Compact, Append, Compact, Compact, Append, Compact],
+        vec![Keyed, Batch, Delete, Compact, Keyed, Delete, Compact],
+        vec![Append, Export, Open, Append, Export],
+        vec![Buffered, Kill(None), Append, Buffered, Rotate],
+        vec![Buffered, Buffered, Compact, Kill(None), Append],
+        vec![Append, Kill(Some(3)), Append, Append],
+        vec![Compact, Kill(Some(9)), Append, Compact],
+    ]
+}
+
+/// The ways in which logs are opened.
+pub(crate) const SETUPS: [Setup; 4] = [
+    Setup {
+        preallocate_bytes: 0,
+        segment_bytes_max: 1 << 20,
+        share_memory: true,
+    },
+    Setup {
+        preallocate_bytes: 1 << 10,
+        segment_bytes_max: 1 << 20,
+        share_memory: true,
+    },
+    Setup {
+        preallocate_bytes: 1 << 10,
+        segment_bytes_max: 900,
+        share_memory: true,
+    },
+    Setup {
+        preallocate_bytes: 1 << 10,
+        segment_bytes_max: 900,
+        share_memory: false,
+    },
+];
+
+/// A workload that is drawn.
+fn random_case(rng: &mut StdRng) -> Case {
+    let any_op = |rng: &mut StdRng| {
+        let drawn = Op::ALL.get(rng.random_range(0..Op::ALL.len()));
+        match drawn.copied().unwrap_or(Op::Append) {
+            Op::Kill(_) if rng.random() => Op::Kill(Some(rng.random_range(0..24))),
+            op => op,
+        }
+    };
+    let ops = (0..rng.random_range(3..9)).map(|_| any_op(rng)).collect();
+    let faults = (0..rng.random_range(0..4_u32)).map(|_| any_fault(rng));
+    let mut faults: Vec<FaultAt> = faults.collect();
+    if rng.random() {
+        faults.clear();
+    }
+    let setup = SETUPS.get(rng.random_range(0..SETUPS.len()));
+    Case {
+        setup: setup.copied().unwrap_or(SETUPS[0]),
+        ops,
+        faults,
+        seed: rng.random(),
+    }
+}
+
+fn any_fault(rng: &mut StdRng) -> FaultAt {
+    let errno = if rng.random() {
+        Errno::Eio
+    } else {
+        Errno::Enospc
+    };
+    let short = Short::ALL.get(rng.random_range(0..Short::ALL.len()));
+    FaultAt {
+        call: rng.random_range(0..100),
+        fault: match rng.random_range(0..4) {
+            0 | 1 => Fault::Fails(errno),
+            2 => Fault::Short(short.copied().unwrap_or(Short::Half)),
+            _ => Fault::Lies(errno),
+        },
+        reach: if rng.random_range(0..8) == 0 {
+            Reach::Kind
+        } else {
+            Reach::Once
+        },
+    }
+}
+
+/// Runs the tier.
+#[must_use]
+pub fn run(budget: &Budget) -> Tally {
+    let started = Instant::now();
+    let examiner = Examiner::new("T2", Effort::FULL);
+    let mut fixed = Vec::new();
+    for (index, ops) in fixed_workloads().into_iter().enumerate() {
+        for setup in SETUPS {
+            fixed.push(Case {
+                setup,
+                ops: ops.clone(),
+                faults: Vec::new(),
+                seed: budget.seed.wrapping_add(index as u64),
+            });
+        }
+    }
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..budget.threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if examiner.is_full() || started.elapsed() > budget.time {
+                        break;
+                    }
+                    let mut rng = StdRng::seed_from_u64(budget.seed ^ (number as u64) << 32);
+                    match fixed.get(number) {
+                        Some(case) => examiner.examine(case, None),
+                        None => examiner.examine(&random_case(&mut rng), None),
+                    }
+                }
+            });
+        }
+    });
+    examiner.tally(started)
+}
+
+/// Does one case again: that of a finding, with or without its moment.
+#[must_use]
+pub fn replay(_budget: &Budget, text: &str) -> Tally {
+    replay_as("T2", text)
+}
+
+/// As [`replay`], for a tier that examines in the same way.
+pub(crate) fn replay_as(tier: &'static str, text: &str) -> Tally {
+    let started = Instant::now();
+    let (case, at) = match text.rsplit_once('/') {
+        Some((case, at)) if at.contains('.') => (case, At::parse(at)),
+        _ => (text, None),
+    };
+    let examiner = Examiner::new(tier, Effort::FULL);
+    let parsed: Result<Case, String> = case.parse();
+    match parsed {
+        Ok(case) => examiner.examine(&case, at),
+        Err(error) => {
+            return Tally {
+                environment: Some(error),
+                ..examiner.tally(started)
+            };
+        }
+    }
+    examiner.tally(started)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probe() {
+        let seconds = std::env::var("SECS").map_or(2.0, |s| s.parse().unwrap());
+        let budget = Budget {
+            seed: 1,
+            time: std::time::Duration::from_secs_f64(seconds),
+            quick: true,
+            threads: std::env::var("THREADS").map_or(1, |s| s.parse().unwrap()),
+            exe: PathBuf::new(),
+        };
+        if let Ok(case) = std::env::var("CASE") {
+            let again = replay_as("T2", &case);
+            for v in &again.violations {
+                println!("{}\n{}", v.what, v.replay);
+            }
+            return;
+        }
+        let tally = run(&budget);
+        println!("{tally:#?}");
+        for v in &tally.violations {
+            println!("{}\n{}", v.what, v.replay);
+        }
+    }
+}

@@ -1,0 +1,779 @@
+//! Workloads of one process on a machine in memory: what it does, which calls fail meanwhile, and what it is told.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use strand_core::{
+    Batch, Compacted, Durability, Error, Issue, IssueEvent, Log, Options, Outcome, Patch, Receipt,
+    Snapshot, Storage, write_jsonl,
+};
+
+use crate::sim::disk::VirtualDisk;
+use crate::sim::oracle::{Condition, Ledger, Loss, Operation, Oracle, Told};
+use crate::sim::solo::{Call, Errno, Fault, FaultAt, Moment, Reach, Short, Solo};
+
+/// Where the store is on the machine.
+pub const DIR: &str = "/store";
+/// The time of all events (ms since 1970): soon enough that no tombstone expires.
+const TS: i64 = 1_706_540_000_000;
+/// Issues to be claimed.
+const POOL: u32 = 3;
+
+/// One thing that a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Appends an event.
+    Append,
+    /// Appends several events as one record.
+    Batch,
+    /// Claims an issue; each is claimed twice.
+    Claim,
+    /// Commits a batch with an idempotency key, twice.
+    Keyed,
+    /// Deletes an issue.
+    Delete,
+    /// Appends an event that need not be durable.
+    Buffered,
+    /// Makes all durable.
+    Sync,
+    /// Appends an event behind the beginning of a new segment.
+    Rotate,
+    /// Compacts.
+    Compact,
+    /// Exports the state.
+    Export,
+    /// Closes the log and opens it again.
+    Open,
+    /// Dies; in the middle of what it did before, at the moment with this number, or behind it.
+    Kill(Option<u16>),
+}
+
+impl Op {
+    /// All but the deaths at some moment.
+    pub const ALL: [Self; 12] = [
+        Self::Append,
+        Self::Batch,
+        Self::Claim,
+        Self::Keyed,
+        Self::Delete,
+        Self::Buffered,
+        Self::Sync,
+        Self::Rotate,
+        Self::Compact,
+        Self::Export,
+        Self::Open,
+        Self::Kill(None),
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::Batch => "batch",
+            Self::Claim => "claim",
+            Self::Keyed => "keyed",
+            Self::Delete => "delete",
+            Self::Buffered => "buffered",
+            Self::Sync => "sync",
+            Self::Rotate => "rotate",
+            Self::Compact => "compact",
+            Self::Export => "export",
+            Self::Open => "open",
+            Self::Kill(_) => "kill",
+        }
+    }
+}
+
+/// How the log is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Setup {
+    /// Free space behind the log.
+    pub preallocate_bytes: u64,
+    /// When a new segment is begun.
+    pub segment_bytes_max: u64,
+    /// Whether the hints are shared.
+    pub share_memory: bool,
+}
+
+/// A workload. Equal ones do the same. Its text can be given to a replay.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Case {
+    /// How the log is opened.
+    pub setup: Setup,
+    /// What is done.
+    pub ops: Vec<Op>,
+    /// Which calls fail.
+    pub faults: Vec<FaultAt>,
+    /// Decides how long the events are.
+    pub seed: u64,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Setup {
+            preallocate_bytes,
+            segment_bytes_max,
+            share_memory,
+        } = self.setup;
+        let alone = if share_memory { "" } else { "-alone" };
+        write!(f, "{preallocate_bytes}-{segment_bytes_max}{alone}/")?;
+        for (index, op) in self.ops.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{}", op.name())?;
+            if let Op::Kill(Some(moment)) = op {
+                write!(f, "@{moment}")?;
+            }
+        }
+        write!(f, "/")?;
+        for (index, at) in self.faults.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            let (kind, what) = match at.fault {
+                Fault::Fails(errno) => ("", lower(&errno)),
+                Fault::Short(short) => ("short-", lower(&short)),
+                Fault::Lies(errno) => ("lies-", lower(&errno)),
+            };
+            write!(f, "{comma}{}:{kind}{what}:{}", at.call, lower(&at.reach))?;
+        }
+        write!(f, "/{}", self.seed)
+    }
+}
+
+fn lower(value: &impl fmt::Debug) -> String {
+    format!("{value:?}").to_lowercase()
+}
+
+impl FromStr for Case {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |what: &str| format!("no {what} in the case {text:?}");
+        let mut parts = text.split('/');
+        let mut part = |what| parts.next().ok_or_else(|| wrong(what));
+        let mut setup = part("setup")?.split('-');
+        let mut number = |what| {
+            let number = setup.next().and_then(|number| number.parse().ok());
+            number.ok_or_else(|| wrong(what))
+        };
+        let setup = Setup {
+            preallocate_bytes: number("free space")?,
+            segment_bytes_max: number("length of a segment")?,
+            share_memory: setup.next().is_none(),
+        };
+        let ops = part("operations")?.split(',').filter(|op| !op.is_empty());
+        let ops = ops.map(|op| {
+            let (name, moment) = op.split_once('@').unzip();
+            let known = Op::ALL
+                .into_iter()
+                .find(|known| known.name() == name.unwrap_or(op));
+            match (known, moment) {
+                (Some(Op::Kill(_)), Some(moment)) => {
+                    let moment = moment.parse().map_err(|_| wrong("moment"))?;
+                    Ok(Op::Kill(Some(moment)))
+                }
+                (Some(known), None) => Ok(known),
+                _ => Err(wrong("known operation")),
+            }
+        });
+        let ops = ops.collect::<Result<_, String>>()?;
+        let faults = part("faults")?.split(',').filter(|at| !at.is_empty());
+        let faults = faults.map(|at| parse_fault(at).ok_or_else(|| wrong("known fault")));
+        let faults = faults.collect::<Result<_, String>>()?;
+        let seed = part("seed")?.parse().map_err(|_| wrong("seed"))?;
+        Ok(Self {
+            setup,
+            ops,
+            faults,
+            seed,
+        })
+    }
+}
+
+fn parse_fault(text: &str) -> Option<FaultAt> {
+    let mut parts = text.split(':');
+    let call = parts.next()?.parse().ok()?;
+    let what = parts.next()?;
+    let errno = |name: &str| Errno::ALL.into_iter().find(|errno| lower(errno) == name);
+    let fault = if let Some(name) = what.strip_prefix("short-") {
+        Fault::Short(Short::ALL.into_iter().find(|short| lower(short) == name)?)
+    } else if let Some(name) = what.strip_prefix("lies-") {
+        Fault::Lies(errno(name)?)
+    } else {
+        Fault::Fails(errno(what)?)
+    };
+    let name = parts.next()?;
+    let all = [Reach::Once, Reach::Kind, Reach::All];
+    let reach = all.into_iter().find(|reach| lower(reach) == name)?;
+    Some(FaultAt { call, fault, reach })
+}
+
+/// A process that does a workload, and the machine that it is on.
+pub struct Actor {
+    machine: Solo,
+    setup: Setup,
+    rng: StdRng,
+    log: Option<Log>,
+    buffered: Option<Log>,
+    ledger: Ledger,
+    ledgers: Vec<Arc<Ledger>>,
+    clock: u64,
+    claims: u32,
+    victims: Vec<String>,
+    /// The first moment of the operation before.
+    op_began: usize,
+    /// A call has failed, and nothing was written since.
+    in_doubt: bool,
+    oracle: Oracle,
+    /// What should not have been.
+    pub problems: Vec<String>,
+}
+
+impl fmt::Debug for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Actor")
+            .field("machine", &self.machine)
+            .field("ledger", &self.ledger)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a workload left.
+#[derive(Debug)]
+pub struct Performed {
+    /// What the machine was after each call.
+    pub moments: Vec<Moment>,
+    /// What had been told, by [`Moment::position`].
+    pub ledgers: Vec<Arc<Ledger>>,
+    /// What should not have been.
+    pub problems: Vec<String>,
+    /// The kinds of the calls.
+    pub kinds: Vec<Call>,
+}
+
+/// An empty disk with a directory for the store.
+#[must_use]
+pub fn empty_disk() -> VirtualDisk {
+    let mut disk = VirtualDisk::new();
+    let made = disk.create_dir(Path::new(DIR));
+    made.and_then(|()| disk.sync_dir(Path::new("/")))
+        .unwrap_or_else(|error| unreachable!("an empty disk takes a directory: {error}"));
+    disk
+}
+
+/// The options of a log on such a machine.
+#[must_use]
+pub fn options(setup: Setup, machine: &Solo) -> Options {
+    Options::default()
+        .preallocate_bytes(setup.preallocate_bytes)
+        .segment_bytes_max(setup.segment_bytes_max)
+        .share_memory(setup.share_memory)
+        .storage(Arc::new(machine.clone()))
+        .probe(Arc::new(machine.clone()))
+}
+
+/// An event that adds a marker.
+#[must_use]
+pub fn marker_event(id: &str, description_bytes: usize) -> IssueEvent {
+    let issue = Issue::new(id, "Mend the fence", TS);
+    let description = "x".repeat(description_bytes);
+    let issue = issue
+        .with("description", &description)
+        .unwrap_or_else(|error| unreachable!("a text can be written: {error}"));
+    IssueEvent::add(issue, TS)
+}
+
+/// Events as the log writes them.
+#[must_use]
+pub fn texts(events: &[IssueEvent]) -> Arc<[String]> {
+    let text = |event: &IssueEvent| {
+        serde_json::to_string(event)
+            .unwrap_or_else(|error| unreachable!("an event can be written: {error}"))
+    };
+    events.iter().map(text).collect()
+}
+
+fn patch(fields: &[(&str, &str)]) -> Patch {
+    fields.iter().fold(Patch::new(), |patch, (field, value)| {
+        patch
+            .set(*field, value)
+            .unwrap_or_else(|error| unreachable!("a text can be written: {error}"))
+    })
+}
+
+/// Does a whole workload, remembering every moment.
+#[must_use]
+pub fn perform(case: &Case) -> Performed {
+    let mut actor = Actor::new(case);
+    for op in &case.ops {
+        actor.perform(*op);
+    }
+    actor.finish()
+}
+
+impl Actor {
+    /// A process on a new machine, with a store that holds what the operations need. The faults count from
+    /// the first call behind that, unless there are no operations.
+    #[must_use]
+    pub fn new(case: &Case) -> Self {
+        let machine = Solo::new(empty_disk(), None, 1, 7);
+        machine.record();
+        let mut actor = Self {
+            machine: machine.clone(),
+            setup: case.setup,
+            rng: StdRng::seed_from_u64(case.seed),
+            log: None,
+            buffered: None,
+            ledger: Ledger::default(),
+            ledgers: vec![Arc::default()],
+            clock: 0,
+            claims: 0,
+            victims: vec!["victim".to_owned()],
+            op_began: 0,
+            in_doubt: false,
+            oracle: Oracle::default(),
+            problems: Vec::new(),
+        };
+        if case.ops.is_empty() {
+            machine.set_faults(&case.faults);
+        }
+        actor.prepare();
+        if !case.ops.is_empty() {
+            let first = machine.calls();
+            let mut faults = case.faults.clone();
+            for at in &mut faults {
+                at.call += first;
+            }
+            machine.set_faults(&faults);
+        }
+        actor
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn machine(&self) -> &Solo {
+        &self.machine
+    }
+
+    /// What was told so far.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Ends the process.
+    #[must_use]
+    pub fn finish(mut self) -> Performed {
+        (self.log, self.buffered) = (None, None);
+        Performed {
+            moments: self.machine.take_moments(),
+            ledgers: self.ledgers,
+            problems: self.problems,
+            kinds: self.machine.take_kinds(),
+        }
+    }
+
+    fn note(&mut self) {
+        self.ledgers.push(Arc::new(self.ledger.clone()));
+        self.machine.set_position(self.ledgers.len() - 1);
+    }
+
+    /// Creates the issues that operations need.
+    fn prepare(&mut self) {
+        let ids = (1..=POOL).map(|number| format!("pool-{number}"));
+        let ids: Vec<String> = ids.chain(["victim".to_owned()]).collect();
+        self.write(
+            |marker| {
+                let others = ids.iter().map(|id| marker_event(id, 0));
+                std::iter::once(marker).chain(others).collect()
+            },
+            None,
+            |log, events| log.append_batch(events),
+        );
+    }
+
+    /// Does one thing.
+    pub fn perform(&mut self, op: Op) {
+        let began = self.machine.moments();
+        match op {
+            Op::Append => {
+                self.write(
+                    |marker| vec![marker],
+                    None,
+                    |log, events| append(log, events),
+                );
+            }
+            Op::Batch => self.batch(),
+            Op::Claim => self.claim(),
+            Op::Keyed => self.keyed(),
+            Op::Delete => self.delete(),
+            Op::Buffered => self.buffered(),
+            Op::Sync => self.sync(),
+            Op::Rotate => self.rotate(),
+            Op::Compact => self.compact(),
+            Op::Export => self.export(),
+            Op::Open => self.reopen(),
+            Op::Kill(moment) => {
+                self.kill(moment);
+                return;
+            }
+        }
+        self.op_began = began;
+    }
+
+    /// Reports an error that nothing explains.
+    fn check_error(&mut self, what: &str, error: &Error, faults_before: u64) {
+        let hit = self.machine.faults_hit() > faults_before;
+        self.in_doubt |= hit;
+        // What a failed sync has left is in doubt until the next write mends it.
+        let unknown = matches!(error, Error::DurabilityUnknown { .. });
+        let excused = self.in_doubt && unknown && matches!(what, "sync_to" | "close");
+        if matches!(error, Error::Corrupt { .. }) {
+            self.problems
+                .push(format!("{what} says of a good store: {error}"));
+        } else if !hit && !excused {
+            self.problems
+                .push(format!("{what} failed without a fault: {error}"));
+        }
+    }
+
+    fn opened(&mut self) -> Option<&Log> {
+        if self.log.is_none() {
+            let faults = self.machine.faults_hit();
+            match Log::open(DIR, options(self.setup, &self.machine)) {
+                Ok(log) => self.log = Some(log),
+                Err(error) => self.check_error("open", &error, faults),
+            }
+        }
+        self.log.as_ref()
+    }
+
+    /// Begins an operation, unless the log can't be opened; answers its number.
+    fn begin(
+        &mut self,
+        events: impl FnOnce(IssueEvent) -> Vec<IssueEvent>,
+        condition: Option<Condition>,
+        key: Option<&str>,
+    ) -> Option<(usize, Vec<IssueEvent>)> {
+        self.opened()?;
+        let index = self.ledger.operations.len();
+        let marker = format!("op-{index}");
+        let description_bytes = match self.rng.random_range(0..4) {
+            0 => self.rng.random_range(0..700),
+            _ => self.rng.random_range(0..60),
+        };
+        let event = marker_event(&marker, description_bytes);
+        let mut events = events(event);
+        if let (Some(key), Some(first)) = (key, events.first_mut()) {
+            first.key = Some(key.to_owned());
+        }
+        self.clock += 1;
+        self.ledger.operations.push(Operation {
+            number: u32::try_from(index).unwrap_or(u32::MAX),
+            marker: marker.into(),
+            events: texts(&events),
+            key: key.map(Into::into),
+            condition,
+            told: Told::Nothing,
+            span: (self.clock, u64::MAX),
+        });
+        self.note();
+        Some((index, events))
+    }
+
+    /// Notes what an operation was told.
+    fn tell(&mut self, index: usize, told: Told, synced: bool) {
+        self.clock += 1;
+        if let Some(operation) = self.ledger.operations.get_mut(index) {
+            operation.told = told;
+            operation.span.1 = self.clock;
+        }
+        if let (Told::Acknowledged { seq } | Told::Refused { seq }, true) = (told, synced) {
+            self.ledger.durable_seq = self.ledger.durable_seq.max(seq);
+        }
+        self.note();
+    }
+
+    /// Does one append or commit, and notes what it was told.
+    fn write(
+        &mut self,
+        events: impl FnOnce(IssueEvent) -> Vec<IssueEvent>,
+        condition: Option<Condition>,
+        write: impl FnOnce(&Log, &[IssueEvent]) -> strand_core::Result<Receipt>,
+    ) {
+        let Some((index, events)) = self.begin(events, condition, None) else {
+            return;
+        };
+        let faults = self.machine.faults_hit();
+        let Some(log) = &self.log else { return };
+        let told = write(log, &events);
+        let told = self.told(told, faults);
+        self.tell(index, told, true);
+    }
+
+    fn told(&mut self, told: strand_core::Result<Receipt>, faults_before: u64) -> Told {
+        match told {
+            Ok(receipt) => {
+                self.in_doubt = false;
+                Told::Acknowledged { seq: receipt.seq }
+            }
+            Err(Error::VersionMismatch { found, .. }) => Told::Refused {
+                seq: found.unwrap_or(0),
+            },
+            Err(Error::AlreadyExists { version, .. }) => Told::Refused { seq: version },
+            Err(Error::NoSuchIssue { .. }) => Told::Refused { seq: 0 },
+            Err(error) => {
+                self.check_error("a write", &error, faults_before);
+                match error.outcome() {
+                    Outcome::Rejected => Told::Rejected,
+                    Outcome::Unknown => Told::Unknown,
+                }
+            }
+        }
+    }
+
+    fn batch(&mut self) {
+        let extra = format!("extra-{}", self.ledger.operations.len());
+        let label = Patch::new().add_label("garden");
+        let others = [
+            IssueEvent::patch("pool-1", label, TS),
+            marker_event(&extra, 5),
+            IssueEvent::close(extra.clone(), TS),
+            IssueEvent::close("nobody", TS),
+        ];
+        self.write(
+            |marker| std::iter::once(marker).chain(others).collect(),
+            None,
+            |log, events| log.append_batch(events),
+        );
+        self.victims.push(extra);
+    }
+
+    fn claim(&mut self) {
+        let id = format!("pool-{}", 1 + self.claims / 2 % POOL);
+        self.claims += 1;
+        let agent = format!("agent-{}", self.claims);
+        let fields = [("assignee", agent.as_str()), ("status", "in_progress")];
+        let claim = IssueEvent::patch(id.clone(), patch(&fields), TS);
+        let condition = Condition::Claimable(id.as_str().into());
+        self.write(
+            |marker| vec![marker, claim],
+            Some(condition),
+            |log, events| {
+                let batch = create(events, Batch::new(TS));
+                log.commit(&batch.claim(&id, &agent))
+            },
+        );
+    }
+
+    fn delete(&mut self) {
+        let id = self.victims.pop().unwrap_or_else(|| "nobody".to_owned());
+        let condition = Condition::Present(id.as_str().into());
+        self.write(
+            |marker| vec![marker, IssueEvent::delete(id.clone(), TS)],
+            Some(condition),
+            |log, events| log.commit(&create(events, Batch::new(TS)).delete(id.clone())),
+        );
+    }
+
+    fn keyed(&mut self) {
+        let key = format!("key-{}", self.ledger.operations.len());
+        let fields = [("note", key.as_str())];
+        let noted = IssueEvent::patch("pool-2", patch(&fields), TS);
+        let condition = Condition::Present("pool-2".into());
+        let begun = self.begin(|marker| vec![marker, noted], Some(condition), Some(&key));
+        let Some((index, mut events)) = begun else {
+            return;
+        };
+        if let Some(first) = events.first_mut() {
+            first.key = None;
+        }
+        let batch = create(&events, Batch::new(TS).key(&*key)).patch("pool-2", patch(&fields));
+        let mut before = Told::Rejected;
+        for attempt in 0..2 {
+            if attempt > 0 && before == Told::Rejected {
+                // What was rejected is begun anew.
+                if let Some(operation) = self.ledger.operations.get_mut(index) {
+                    operation.told = Told::Nothing;
+                    operation.span.1 = u64::MAX;
+                }
+                self.note();
+            }
+            let faults = self.machine.faults_hit();
+            let Some(log) = &self.log else { return };
+            let answer = log.commit(&batch);
+            if let (Ok(receipt), Told::Acknowledged { seq }) = (&answer, before)
+                && (receipt.seq, receipt.repeated) != (seq, true)
+            {
+                self.problems.push(format!(
+                    "{key} was acknowledged as {seq}, and then answered with {receipt:?}"
+                ));
+            }
+            if let (Ok(Receipt { repeated: true, .. }), Told::Rejected) = (&answer, before) {
+                self.problems.push(format!(
+                    "{key} was rejected, and is there (attempt {attempt})"
+                ));
+            }
+            let told = self.told(answer, faults);
+            before = match (before, told) {
+                (_, told @ Told::Acknowledged { .. }) | (Told::Rejected, told) => told,
+                (before, _) => before,
+            };
+            self.tell(index, before, true);
+        }
+    }
+
+    fn buffered(&mut self) {
+        if self.buffered.is_none() {
+            let faults = self.machine.faults_hit();
+            let options = options(self.setup, &self.machine).durability(Durability::Buffered);
+            match Log::open(DIR, options) {
+                Ok(log) => self.buffered = Some(log),
+                Err(error) => {
+                    self.check_error("open", &error, faults);
+                    return;
+                }
+            }
+        }
+        let Some((index, events)) = self.begin(|marker| vec![marker], None, None) else {
+            return;
+        };
+        let faults = self.machine.faults_hit();
+        let Some(log) = &self.buffered else { return };
+        let answer = append(log, &events);
+        let told = self.told(answer, faults);
+        self.tell(index, told, false);
+    }
+
+    fn sync(&mut self) {
+        let acknowledged = self
+            .ledger
+            .operations
+            .iter()
+            .filter_map(|one| match one.told {
+                Told::Acknowledged { seq } => Some(seq),
+                _ => None,
+            });
+        let seq = acknowledged.max().unwrap_or(0);
+        let faults = self.machine.faults_hit();
+        let Some(log) = self.opened() else { return };
+        match log.sync_to(seq) {
+            Ok(()) => self.durable(seq),
+            Err(error) => self.check_error("sync_to", &error, faults),
+        }
+    }
+
+    fn durable(&mut self, seq: u64) {
+        self.ledger.durable_seq = self.ledger.durable_seq.max(seq);
+        self.note();
+    }
+
+    fn rotate(&mut self) {
+        let setup = Setup {
+            segment_bytes_max: 1,
+            ..self.setup
+        };
+        let faults = self.machine.faults_hit();
+        match Log::open(DIR, options(setup, &self.machine)) {
+            Ok(log) => self.write(
+                |marker| vec![marker],
+                None,
+                |_, events| append(&log, events),
+            ),
+            Err(error) => self.check_error("open", &error, faults),
+        }
+    }
+
+    fn compact(&mut self) {
+        let faults = self.machine.faults_hit();
+        let Some(log) = self.opened() else { return };
+        match log.compact() {
+            Ok(Compacted::Done(done)) => self.durable(done.seq),
+            Ok(Compacted::NothingNew) => {}
+            Ok(Compacted::AlreadyRunning) => self
+                .problems
+                .push("a compaction says that another one runs".to_owned()),
+            Ok(other) => self.problems.push(format!("a compaction says {other:?}")),
+            Err(error) => self.check_error("compact", &error, faults),
+        }
+    }
+
+    fn export(&mut self) {
+        let faults = self.machine.faults_hit();
+        let storage: Arc<dyn Storage> = Arc::new(self.machine.clone());
+        let state = match Snapshot::open_in(&storage, Path::new(DIR)) {
+            Ok(state) => state,
+            Err(Error::NoStore { .. }) if self.ledger.operations.is_empty() => return,
+            Err(error) => {
+                self.check_error("export", &error, faults);
+                return;
+            }
+        };
+        // A reader sees what is durable, whatever else was written.
+        let judged = self.oracle.judge(&self.ledger, &state, 0, Loss::Power);
+        if let Err(wrong) = judged {
+            let wrong = wrong.into_iter();
+            self.problems
+                .extend(wrong.map(|wrong| format!("a reader: {wrong}")));
+        }
+        if self.setup.share_memory {
+            // Without hints, a reader sees what is written, durable or not.
+            self.ledger.seen_seq = self.ledger.seen_seq.max(state.last_seq());
+        }
+        let mut lines = Vec::new();
+        let written = write_jsonl(&state, &mut lines);
+        let expected: String = state
+            .iter()
+            .map(|(_, issue)| format!("{}\n", issue.as_json()))
+            .collect();
+        if written.is_err() || lines != expected.as_bytes() {
+            self.problems
+                .push("the export is not what the state is".to_owned());
+        }
+        self.note();
+    }
+
+    fn reopen(&mut self) {
+        for log in [self.buffered.take(), self.log.take()]
+            .into_iter()
+            .flatten()
+        {
+            let faults = self.machine.faults_hit();
+            let tail_seq = log.tail_seq();
+            match log.close() {
+                Ok(()) => self.durable(tail_seq),
+                Err(error) => self.check_error("close", &error, faults),
+            }
+        }
+        self.opened();
+    }
+
+    fn kill(&mut self, moment: Option<u16>) {
+        (self.log, self.buffered) = (None, None);
+        let last = self.machine.moments().saturating_sub(1);
+        let number = moment.map_or(last, |moment| {
+            (self.op_began + usize::from(moment)).min(last)
+        });
+        self.machine.die_at(number);
+        let position = self.machine.position();
+        self.ledgers.truncate(position + 1);
+        if let Some(ledger) = self.ledgers.last() {
+            self.ledger = Ledger::clone(ledger);
+        }
+        self.op_began = last;
+    }
+}
+
+fn append(log: &Log, events: &[IssueEvent]) -> strand_core::Result<Receipt> {
+    match events {
+        [event] => log.append(event),
+        events => log.append_batch(events),
+    }
+}
+
+/// A batch that creates the marker, which the first event adds.
+fn create(events: &[IssueEvent], batch: Batch) -> Batch {
+    let marker = events.first().and_then(|event| event.data.clone());
+    marker.into_iter().fold(batch, Batch::create)
+}
