@@ -19,7 +19,7 @@ use crate::sim::disk::{Digest, Image, VirtualDisk};
 use crate::sim::oracle::{Ledger, Loss, Operation, Oracle, Order, Told};
 use crate::sim::solo::{Call, Errno, Fault, FaultAt, Moment, PageContent, Reach, Short, Solo};
 use crate::torture::workload::{
-    Case, DIR, Op, Performed, Setup, marker_event, options, perform, texts,
+    Actor, Case, DIR, Op, Performed, Setup, marker_event, options, perform, texts,
 };
 use crate::torture::{Budget, FINDINGS_MAX, Finding, Tally};
 
@@ -165,6 +165,35 @@ impl Examiner {
         }
     }
 
+    /// Reports what is wrong with a workload as a whole.
+    pub(crate) fn report_problem(&self, case: &Case, what: &str) {
+        self.report(case, None, what, None);
+    }
+
+    /// Examines what a process has left at its end, if it is torn from it now.
+    pub(crate) fn examine_end(&self, case: &Case, actor: &Actor) {
+        let machine = actor.machine();
+        let page = machine.page().map(Arc::new);
+        let moment = Moment {
+            call: machine.calls(),
+            what: Call::Step,
+            position: 0,
+            disk: machine.disk(),
+            page: page.clone(),
+        };
+        let pages: Vec<Arc<PageContent>> = page.into_iter().collect();
+        let place = Place {
+            case,
+            number: None,
+            moment: &moment,
+            ledger: actor.ledger(),
+            pages: &pages,
+            watermark: pages.first().map_or(0, |page| page.watermark()),
+            kinds: &[],
+        };
+        self.examine_moment(&place, &mut Oracle::default(), None);
+    }
+
     fn is_new(&self, key: u128) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.insert(key)
@@ -224,7 +253,7 @@ impl Examiner {
             self.counts.moments.fetch_add(1, Ordering::Relaxed);
             let place = Place {
                 case,
-                number,
+                number: Some(number),
                 moment,
                 ledger,
                 pages: &pages,
@@ -259,10 +288,7 @@ impl Examiner {
             setup: case.setup,
             chance: 0,
         };
-        let at = |state| At {
-            moment: number,
-            state,
-        };
+        let at = |state| number.map(|moment| At { moment, state });
         // The process dies: what it wrote is there, and the page as it is.
         if only.is_none_or(|only| only.state.is_none()) {
             let mut disk = moment.disk.clone();
@@ -283,7 +309,7 @@ impl Examiner {
                 }
             }
         }
-        let seed = case.seed ^ (number as u64) << 20;
+        let seed = case.seed ^ (number.unwrap_or(0) as u64) << 20;
         for (state, disk) in moment.disk.crash_disks(seed, self.effort.torn).enumerate() {
             if only.is_some_and(|only| only.state != Some(state)) {
                 continue;
@@ -317,7 +343,7 @@ impl Examiner {
         true
     }
 
-    fn judge(&self, found: &Found<'_>, oracle: &mut Oracle, place: &Place<'_>, at: At) -> bool {
+    fn judge(&self, found: &Found<'_>, oracle: &mut Oracle, place: &Place<'_>, at: Option<At>) -> bool {
         let recovered = catch_unwind(AssertUnwindSafe(|| self.recover(found, oracle, true)));
         let wrong = match recovered {
             Ok(Ok(())) => return true,
@@ -345,7 +371,7 @@ impl Examiner {
             .get(last.saturating_sub(CALLS_SHOWN)..=last)
             .unwrap_or_default();
         let _infallible = write!(what, "\n  calls through {last}: {calls:?}");
-        self.report(place.case, Some(at), &what, Some(&found.disk.image()));
+        self.report(place.case, at, &what, Some(&found.disk.image()));
         false
     }
 
@@ -484,7 +510,8 @@ impl Examiner {
 #[derive(Clone, Copy)]
 struct Place<'a> {
     case: &'a Case,
-    number: usize,
+    /// `None`: the end of a run that is not looked at before.
+    number: Option<usize>,
     moment: &'a Moment,
     ledger: &'a Ledger,
     pages: &'a [Arc<PageContent>],

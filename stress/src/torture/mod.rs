@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod crash_states;
+pub mod fault_sweep;
 pub mod kills;
 pub mod power_cuts;
 pub mod report;
@@ -74,6 +75,14 @@ pub const QUICK_SECONDS: u32 = 150;
 
 /// All tiers, in the order in which they are run.
 pub const TIERS: &[Tier] = &[
+    Tier {
+        name: "T1",
+        attacks: "each call fails, in every way",
+        run: fault_sweep::run,
+        replay: Some(fault_sweep::replay),
+        seconds: 60,
+        quick_seconds: 15,
+    },
     Tier {
         name: "T2",
         attacks: "what a loss of power may leave, after each call",
