@@ -14,6 +14,7 @@ use crate::{
     fold::{Effect, fold},
     folded::Folded,
     format::EncodedPayload,
+    hints::Hints,
     issue::validate_id,
     log::{LogCore, to_json},
     seeded::{Bug, seeded},
@@ -318,6 +319,9 @@ fn refusal(step: &Step, now: Option<&Issue>, version: Option<u64>) -> Option<Err
     }
 }
 
+/// A state that is kept up forgets what is too old once in so many records, at most.
+const FORGET_EVERY: u64 = 4_096;
+
 fn is_claimable(issue: &Issue) -> bool {
     let free = issue.assignee().is_none_or(|agent| agent.is_empty());
     free && issue.status().as_deref() == Some("open")
@@ -358,7 +362,8 @@ impl Log<IssueEvent> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn look<T>(&self, look: impl FnOnce(&Store) -> T) -> Result<T> {
-        let state = self.core.fresh_state()?;
+        let tail_seq = self.core.look(Hints::tail_seq);
+        let state = self.core.fresh_state(tail_seq)?;
         let Some(Folded { store, .. }) = state.as_ref() else {
             unreachable!("it was read just now");
         };
@@ -451,7 +456,8 @@ impl LogCore {
     fn commit(&self, batch: &Batch) -> Result<Receipt> {
         let payload = batch.encode()?;
         // Most of what is new is read before the lock is taken, so that it is not held for long.
-        drop(self.fresh_state()?);
+        let tail_seq = self.hints().tail_seq().unwrap_or(0);
+        drop(self.fresh_state(tail_seq)?);
         let (decision, seq, synced) = self.locked(|| {
             let settled = self.tail_under_lock()?;
             let tail_seq = settled.1.seq;
@@ -494,12 +500,29 @@ impl LogCore {
         }
     }
 
-    /// The state through the present tail, read without the lock.
-    fn fresh_state(&self) -> Result<MutexGuard<'_, Option<Folded>>> {
+    /// The state through this record, read without the lock.
+    fn fresh_state(&self, tail_seq: u64) -> Result<MutexGuard<'_, Option<Folded>>> {
         let mut state = self.state();
-        let tail_seq = self.hints().tail_seq().unwrap_or(0);
         self.advance(&mut state, tail_seq)?;
+        if let Some(folded) = state.as_mut() {
+            self.forget_old(folded);
+        }
         Ok(state)
+    }
+
+    /// Forgets the keys and tombstones that a compaction would, now and then: who lives for long would else
+    /// remember every one that there ever was.
+    fn forget_old(&self, folded: &mut Folded) {
+        let store = &mut folded.store;
+        let last_seq = store.last_seq();
+        if last_seq < folded.forgets_at_seq {
+            return;
+        }
+        store.forget_keys_before(last_seq.saturating_sub(self.options.idempotency_records));
+        let now_ms = self.host().unix_ms();
+        store.forget_tombstones_before(now_ms.saturating_sub_unsigned(self.options.tombstone_ms));
+        // It goes through all that is known, so what remains has to be worth it.
+        folded.forgets_at_seq = last_seq + FORGET_EVERY.max(store.remembered() as u64);
     }
 
     fn state(&self) -> MutexGuard<'_, Option<Folded>> {

@@ -22,6 +22,8 @@ pub(crate) struct Folded {
     storage: Arc<dyn Storage>,
     scratch: Vec<u8>,
     pace: Pace,
+    /// From which record on it is time to forget what is too old.
+    pub(crate) forgets_at_seq: u64,
 }
 
 impl Folded {
@@ -65,6 +67,7 @@ impl Folded {
             storage: Arc::clone(storage),
             scratch: Vec::new(),
             pace,
+            forgets_at_seq: 0,
         };
         folded.apply_all()?;
         Ok(Some(folded))

@@ -306,7 +306,7 @@ impl LogCore {
 
     /// What `word` says in the hints that everybody uses. Who has only looked at a page since it was deleted would
     /// see for ever what it said then, while others go on in the next one.
-    fn look(&self, word: fn(&Hints) -> Option<u64>) -> u64 {
+    pub(crate) fn look(&self, word: fn(&Hints) -> Option<u64>) -> u64 {
         let mut hints = self.hints();
         let mut last = None;
         for _ in 0..LOOKS_MAX {

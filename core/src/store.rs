@@ -245,6 +245,11 @@ impl Store {
         self.without_effect = without_effect;
     }
 
+    /// How many issues, deleted ones included, and keys are known.
+    pub(crate) fn remembered(&self) -> usize {
+        self.entries.len() + self.keys.len()
+    }
+
     /// Forgets the idempotency keys of records before this one.
     pub(crate) fn forget_keys_before(&mut self, seq: u64) {
         self.keys.retain(|_, of| *of >= seq);

@@ -290,3 +290,52 @@ fn new_ids_are_nobody_elses() {
             .all(|(id, issue)| id.len() <= 7 && issue.labels().len() == 1)
     );
 }
+
+/// Otherwise, a process that lives for long would need more and more memory.
+#[test]
+fn a_state_that_is_kept_up_forgets_what_a_compaction_would() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options()
+        .durability(Durability::Buffered)
+        .tombstone_ms(0)
+        .idempotency_records(100);
+    let log: Log = Log::open(dir.path(), options).unwrap();
+    let write = |number: u64| {
+        let id = format!("bd-{number}");
+        let batch = Batch::new(TS).key(format!("key {number}"));
+        log.commit(&batch.create(issue(&id)).delete(&id)).unwrap()
+    };
+    let known = |number: u64| {
+        let look = |store: &Store| {
+            let id = format!("bd-{number}");
+            (store.version(&id), store.key(&format!("key {number}")))
+        };
+        log.look(look).unwrap()
+    };
+    log.create(issue("bd-stays"), TS).unwrap();
+    for number in 2..=50 {
+        assert_eq!(write(number).seq, number);
+    }
+    assert_eq!(known(2), (Some(2), Some(2)));
+    // What is written again is stored once, as long as its key is to be remembered.
+    assert!(write(2).repeated);
+    for number in 51..=20_000 {
+        write(number);
+    }
+    assert_eq!(known(2), (None, None));
+    let remembered = (1..=20_000).filter(|number| known(*number) != (None, None));
+    assert!(remembered.count() < 10_000);
+    assert_eq!(known(20_000).1, Some(20_000));
+    assert!(write(20_000).repeated);
+    assert!(log.look(|store| store.get("bd-stays").is_some()).unwrap());
+}
+
+#[test]
+fn a_look_sees_what_others_appended_after_the_hints_were_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there) = (open(dir.path()), open(dir.path()));
+    here.create(issue("bd-1"), TS).unwrap();
+    std::fs::remove_file(dir.path().join("shm")).unwrap();
+    there.create(issue("bd-2"), TS).unwrap();
+    assert_eq!(here.look(Store::len).unwrap(), 2);
+}
