@@ -456,7 +456,7 @@ impl LogCore {
     fn commit(&self, batch: &Batch) -> Result<Receipt> {
         let payload = batch.encode()?;
         // Most of what is new is read before the lock is taken, so that it is not held for long.
-        let tail_seq = self.hints().tail_seq().unwrap_or(0);
+        let tail_seq = self.glance(Hints::tail_seq);
         drop(self.fresh_state(tail_seq)?);
         let (decision, seq, synced) = self.locked(|| {
             let settled = self.tail_under_lock()?;

@@ -25,6 +25,7 @@ use crate::{
     Error, IssueEvent, Log, Point, Result, Snapshot, StorageFile,
     folded::Folded,
     format::{segment_first_seq, segment_name, snapshot_name, snapshot_seq},
+    hints::Hints,
     log::LogCore,
     manifest::{MANIFEST, Manifest},
     pace::Pace,
@@ -136,7 +137,7 @@ impl LogCore {
         let old = self.manifest()?;
         // Most is made durable before the lock is taken, so that it is not held for long. Where that failed, now or
         // before, the holder of the lock sees to it.
-        match self.sync_to(self.hints().tail_seq().unwrap_or(0)) {
+        match self.sync_to(self.look(Hints::tail_seq)) {
             Ok(()) | Err(Error::DurabilityUnknown { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -279,7 +280,7 @@ impl LogCore {
     fn compaction_due(&self) -> Result<bool> {
         let storage = self.options.storage.as_ref();
         let live = self.manifest()?.first_seq;
-        let records = (self.hints().tail_seq().unwrap_or(0) + 1).saturating_sub(live);
+        let records = (self.look(Hints::tail_seq) + 1).saturating_sub(live);
         if records >= self.options.compact_after_records {
             return Ok(true);
         }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::AtomicU64},
 };
 
-use strand_lock::{FilesystemKind, LockError};
+use strand_lock::{FilesystemKind, LockError, PageError};
 
 use crate::{
     Durability, Error, Host, InvalidEvent, IssueEvent, Options, Outcome, Payload, Point, Records,
@@ -308,21 +308,28 @@ impl LogCore {
     /// see for ever what it said then, while others go on in the next one.
     pub(crate) fn look(&self, word: fn(&Hints) -> Option<u64>) -> u64 {
         let mut hints = self.hints();
-        let mut last = None;
         for _ in 0..LOOKS_MAX {
-            if hints.check().is_ok() {
-                last = word(&hints);
-                // Nobody can have gone on in another page before this look, if this one was still there after it.
-                if last.is_some() && hints.check().is_ok() {
-                    break;
-                }
+            // As long as the page is there, nobody goes on in another one.
+            if hints.check().is_ok()
+                && let Some(value) = word(&hints)
+            {
+                return value;
             }
             match self.mend() {
                 Ok(mended) => hints = mended,
                 Err(_) => break,
             }
         }
-        last.or_else(|| word(&hints)).unwrap_or(0)
+        self.glance(word)
+    }
+
+    /// What `word` says in the hints that are open here; others may have gone on in the next ones. 0 where they are cut.
+    pub(crate) fn glance(&self, word: fn(&Hints) -> Option<u64>) -> u64 {
+        let hints = self.hints();
+        match hints.check() {
+            Ok(()) | Err(PageError::Deleted { .. }) => word(&hints).unwrap_or(0),
+            Err(_) => 0,
+        }
     }
 
     /// Does `work` while holding the lock.
@@ -484,8 +491,7 @@ pub(crate) fn not_writable(error: LockError) -> Error {
     }
 }
 
-pub(crate) fn page_error(error: strand_lock::PageError) -> Error {
-    use strand_lock::PageError;
+pub(crate) fn page_error(error: PageError) -> Error {
     let message = error.to_string();
     match error {
         PageError::Io { op, path, source } => Error::io(op, path)(source),

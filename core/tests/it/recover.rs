@@ -1,10 +1,11 @@
 //! Damage between two runs: what is kept, what is cut, what is refused.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
-use strand_core::{CorruptReason, Error, IssueEvent, Log, Options, Reader};
+use strand_core::{Compacted, CorruptReason, Error, Issue, IssueEvent, Log, Options, Reader};
+use strand_lock::FileLock;
 
-use crate::support::{event, first_segment, ids, line_ends, names, open, store_of};
+use crate::support::{TS, event, first_segment, ids, line_ends, names, open, options, store_of};
 
 const RECORDS: u64 = 5;
 /// The last record's index in what `line_ends` answers.
@@ -223,6 +224,37 @@ fn hints_that_are_cut_or_deleted_under_a_living_log_are_rebuilt() {
     assert_eq!(log.append(&event("bd-5")).unwrap().seq, 5);
     assert_eq!(ids(log.read().unwrap()), expected(5));
     assert_eq!(ids(other.read().unwrap()), expected(5));
+}
+
+#[test]
+fn hints_that_are_cut_do_not_kill_who_only_looks_at_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let log: Log = Log::open(
+        dir.path(),
+        options().lock_timeout(Duration::from_millis(20)),
+    )
+    .unwrap();
+    log.append(&event("bd-1")).unwrap();
+    let cut = || {
+        let page = fs::OpenOptions::new()
+            .write(true)
+            .open(dir.path().join("shm"));
+        page.unwrap().set_len(0).unwrap();
+    };
+    cut();
+    log.create(Issue::new("bd-2", "Mend the fence", TS), TS)
+        .unwrap();
+    cut();
+    assert!(!log.compaction_due().unwrap());
+    cut();
+    assert!(matches!(log.compact(), Ok(Compacted::Done(done)) if done.seq == 2));
+    cut();
+    // Nobody can make them anew now.
+    let lock = FileLock::open(dir.path().join("lock")).unwrap();
+    let guard = lock.lock().unwrap();
+    assert_eq!((log.committed_seq(), log.tail_seq()), (0, 0));
+    guard.unlock().unwrap();
+    assert_eq!((log.committed_seq(), log.tail_seq()), (2, 2));
 }
 
 #[test]
