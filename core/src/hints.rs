@@ -552,16 +552,14 @@ impl CommittedView {
         unseal(index, self.page.load_u64(index))
     }
 
-    /// The watermark.
+    /// The watermark; at least what it was when this began.
     pub(crate) fn committed(&self) -> Option<u64> {
+        // As long as the page is there, nobody goes on in another one.
         self.page.check().ok()?;
         if self.get(word::IDENTITY) != Some(self.identity) {
             return None;
         }
-        let committed = self.get(word::COMMITTED)?;
-        // Of a page that was deleted before the look, nobody knows how far others have come in the next one.
-        self.page.check().ok()?;
-        Some(committed)
+        self.get(word::COMMITTED)
     }
 
     /// As [`Hints::committed_of_store`].
