@@ -32,7 +32,7 @@ use crate::{
     records::{End, segments},
     seeded::{Bug, seeded},
     snapshot_file,
-    storage::{OpenMode, replace_file},
+    storage::{open_if_there, replace_file},
 };
 
 /// The target of the lock that whoever compacts holds.
@@ -288,13 +288,9 @@ impl LogCore {
         let behind = segments(storage, &self.dir)?.into_iter();
         for first_seq in behind.filter(|first| *first >= live) {
             let path = self.dir.join(segment_name(first_seq));
-            match storage.open(&path, OpenMode::Read) {
-                // Compacted away in between.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                opened => {
-                    let file = opened.map_err(Error::io("open", &path))?;
-                    bytes += file.len_bytes().map_err(Error::io("examine", &path))?;
-                }
+            // Otherwise it was compacted away in between.
+            if let Some(file) = open_if_there(storage, &path)? {
+                bytes += file.len_bytes().map_err(Error::io("examine", &path))?;
             }
         }
         Ok(records > 0 && bytes >= self.options.compact_after_bytes)

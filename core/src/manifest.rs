@@ -1,9 +1,6 @@
 //! The file that says which files make up the store. Replaced as a whole, by rename.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +9,7 @@ use crate::{
     format::{FORMAT_VERSION, SEQ_MAX, checked, put_checksum},
     hints::Origin,
     seeded::{Bug, seeded},
-    storage::{OpenMode, Storage, StorageFile, read_full, replace_file, write_full},
+    storage::{OpenMode, Storage, StorageFile, open_if_there, read_full, replace_file, write_full},
 };
 
 pub(crate) const MANIFEST: &str = "MANIFEST";
@@ -78,9 +75,8 @@ impl Manifest {
     /// Reads the manifest of the store in `dir`; `None` when there is none.
     pub(crate) fn read(storage: &dyn Storage, dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(MANIFEST);
-        let file = match storage.open(&path, OpenMode::Read) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(Error::io("open", &path))?,
+        let Some(file) = open_if_there(storage, &path)? else {
+            return Ok(None);
         };
         let mut bytes = vec![0; MANIFEST_BYTES_USUAL];
         let mut len = read_full(file.as_ref(), &mut bytes, 0).map_err(Error::io("read", &path))?;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     CorruptReason, Error, Result, Seqs, Storage, StorageFile,
     snapshot_file::BadPart,
-    storage::{CHUNK_BYTES, OpenMode, read_full, replace_file, write_full},
+    storage::{CHUNK_BYTES, OpenMode, open_if_there, read_full, replace_file, write_full},
     survey::{Listed, Place},
 };
 
@@ -156,13 +156,6 @@ fn copy_once(
         return Ok(copy);
     }
     unreachable!("the numbers do not end")
-}
-
-fn open_if_there(storage: &dyn Storage, path: &Path) -> Result<Option<Box<dyn StorageFile>>> {
-    match storage.open(path, OpenMode::Read) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        opened => opened.map(Some).map_err(Error::io("open", path)),
-    }
 }
 
 /// Reads a file from its beginning to its end.

@@ -10,7 +10,7 @@ use crate::{
     format::{segment_name, snapshot_seq},
     manifest::{Manifest, manifest_missing},
     records::{RawRecords, segments},
-    storage::{Disk, OpenMode},
+    storage::{Disk, open_if_there},
     watermark::Watermark,
 };
 
@@ -162,10 +162,9 @@ pub(crate) fn is_new(storage: &dyn Storage, dir: &Path) -> Result<bool> {
         [] => Ok(true),
         [1] => {
             let path = dir.join(segment_name(1));
-            match storage.open(&path, OpenMode::Read) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-                opened => {
-                    let file = opened.map_err(Error::io("open", &path))?;
+            match open_if_there(storage, &path)? {
+                None => Ok(true),
+                Some(file) => {
                     let len = file.len_bytes().map_err(Error::io("examine", &path))?;
                     Ok(len == 0)
                 }

@@ -1,5 +1,5 @@
 use std::{
-    fmt, io,
+    fmt,
     marker::PhantomData,
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,7 +12,7 @@ use crate::{
     manifest::Manifest,
     recover::Scan,
     seeded::{Bug, seeded},
-    storage::OpenMode,
+    storage::open_if_there,
     watermark::Watermark,
 };
 
@@ -417,23 +417,19 @@ impl RawRecords {
         let path = self.dir.join(segment_name(first_seq));
         let is_open = |open: &OpenSegment| open.first_seq == first_seq;
         if !self.segment.as_ref().is_some_and(is_open) {
-            match self.storage.open(&path, OpenMode::Read) {
-                Ok(file) => {
-                    self.lines.restart(0);
-                    self.valid_len = 0;
-                    if seeded(Bug::FollowerSkips) && self.segment.is_some() {
-                        self.next_seq += 1;
-                        self.lines.next(file.as_ref()).ok();
-                    }
-                    self.segment = Some(OpenSegment {
-                        first_seq,
-                        path,
-                        file,
-                    });
-                    return Ok(true);
+            if let Some(file) = open_if_there(self.storage.as_ref(), &path)? {
+                self.lines.restart(0);
+                self.valid_len = 0;
+                if seeded(Bug::FollowerSkips) && self.segment.is_some() {
+                    self.next_seq += 1;
+                    self.lines.next(file.as_ref()).ok();
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(Error::io("open", path)(error)),
+                self.segment = Some(OpenSegment {
+                    first_seq,
+                    path,
+                    file,
+                });
+                return Ok(true);
             }
             if seeded(Bug::MissingSegmentSkipped)
                 && let Some(later) = segments(self.storage.as_ref(), &self.dir)?
@@ -503,14 +499,6 @@ impl RawRecords {
         let durable_seq = self.end.durable_seq();
         match scan.tail(later.map_or(durable_seq, |first| durable_seq.max(first - 1))) {
             Tail::Corrupt { offset, reason } => Err(self.corrupt(offset, reason)),
-            // This one is complete; what stands behind its records is none.
-            Tail::Clean | Tail::Torn { .. } if later == Some(self.next_seq) => {
-                if self.open_next_segment()? {
-                    self.advance()
-                } else {
-                    Ok(None)
-                }
-            }
             Tail::Clean | Tail::Torn { .. } => Ok(None),
         }
     }

@@ -24,7 +24,7 @@ use crate::{
     records::segments,
     recover::Scan,
     seeded::{Bug, seeded},
-    storage::{OpenMode, read_full, write_full},
+    storage::{OpenMode, open_if_there, read_full, write_full},
 };
 
 /// What was found behind the acknowledged records, and what was done about it.
@@ -132,7 +132,10 @@ impl LogCore {
         if opens && hints.is_shared() {
             // A page of an earlier moment, put back while the system runs, would have records written into a
             // segment that has a successor.
-            if tail.seq >= tail.segment && self.segments()?.contains(&(tail.seq + 1)) {
+            let successor = self.dir.join(segment_name(tail.seq + 1));
+            if tail.seq >= tail.segment
+                && open_if_there(self.options.storage.as_ref(), &successor)?.is_some()
+            {
                 return self.rebuild(&hints, report);
             }
             // The system does not tell a file of syncs that failed before it was opened, so what is
@@ -278,11 +281,8 @@ impl LogCore {
             return Ok(());
         };
         let path = self.dir.join(segment_name(previous));
-        let storage = self.options.storage.as_ref();
-        let file = match storage.open(&path, OpenMode::Read) {
-            // Compacted away since the names were listed.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            opened => opened.map_err(Error::io("open", &path))?,
+        let Some(file) = open_if_there(self.options.storage.as_ref(), &path)? else {
+            return Ok(()); // Compacted away since the names were listed.
         };
         let ends = || {
             let begins = first_record(file.as_ref())? == Some(previous);

@@ -22,7 +22,7 @@ use crate::{
     quarantine::{DAMAGED, NOTE, QUARANTINE},
     records::End,
     snapshot_file::{self, BadPart, Contents, Part},
-    storage::{CHUNK_BYTES, OpenMode, read_full, write_full},
+    storage::{CHUNK_BYTES, open_if_there, read_full, write_full},
     survey::{Found, Listed, Piece, walk},
 };
 
@@ -158,13 +158,10 @@ impl<'a> Pool<'a> {
         let known = self.files.iter().position(|(of, _)| of == path);
         let index = known.unwrap_or(self.files.len());
         if known.is_none() {
-            match self.storage.open(path, OpenMode::Read) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                opened => {
-                    let file = opened.map_err(Error::io("open", path))?;
-                    self.files.push((path.to_owned(), file));
-                }
-            }
+            let Some(file) = open_if_there(self.storage, path)? else {
+                return Ok(());
+            };
+            self.files.push((path.to_owned(), file));
         }
         match self.files.get(index) {
             Some((_, file)) => walk(file.as_ref(), |piece| each(index, piece)),
@@ -374,14 +371,11 @@ pub(crate) fn contents(
     path: &Path,
     each: impl FnMut(Part<'_>),
 ) -> Result<Option<Contents>> {
-    match storage.open(path, OpenMode::Read) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        opened => {
-            let file = opened.map_err(Error::io("open", path))?;
-            let contents = snapshot_file::examine(file.as_ref(), each);
-            contents.map(Some).map_err(Error::io("read", path))
-        }
-    }
+    let Some(file) = open_if_there(storage, path)? else {
+        return Ok(None);
+    };
+    let contents = snapshot_file::examine(file.as_ref(), each);
+    contents.map(Some).map_err(Error::io("read", path))
 }
 
 /// Takes a line of a damaged snapshot into a state: of two about the same, the later one.
@@ -542,9 +536,8 @@ fn id_in_manifest(storage: &dyn Storage, dir: &Path) -> Result<Option<String>> {
 
 /// The first bytes of a file; `None` when it is not there.
 fn read_start(storage: &dyn Storage, path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>> {
-    let file = match storage.open(path, OpenMode::Read) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(Error::io("open", path))?,
+    let Some(file) = open_if_there(storage, path)? else {
+        return Ok(None);
     };
     let len = file.len_bytes().map_err(Error::io("examine", path))?;
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(bytes_max).min(bytes_max)];

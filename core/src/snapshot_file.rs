@@ -11,7 +11,7 @@ use crate::{
     manifest::{Manifest, SnapshotMark},
     pace::Pace,
     seeded::{Bug, seeded},
-    storage::{OpenMode, read_full, write_full},
+    storage::{open_if_there, read_full, write_full},
     store::Entry,
     survey::{Listed, Place, stretches},
 };
@@ -157,16 +157,13 @@ pub(crate) fn read(
         return Ok(Some(Store::default()));
     };
     let path = dir.join(snapshot_name(mark.seq));
-    let file = match storage.open(&path, OpenMode::Read) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let now = Manifest::required(storage, dir)?;
-            if now == *manifest {
-                let message = "it is named by the MANIFEST, but not there".to_owned();
-                return Err(corrupt(&path, 0, CorruptReason::Snapshot { message }));
-            }
-            return Ok(None);
+    let Some(file) = open_if_there(storage, &path)? else {
+        let now = Manifest::required(storage, dir)?;
+        if now == *manifest {
+            let message = "it is named by the MANIFEST, but not there".to_owned();
+            return Err(corrupt(&path, 0, CorruptReason::Snapshot { message }));
         }
-        opened => opened.map_err(Error::io("open", &path))?,
+        return Ok(None);
     };
     match read_open(file.as_ref(), &path, manifest, mark, pace) {
         // A repair may have replaced both.
@@ -229,9 +226,8 @@ pub(crate) fn is_whole(storage: &dyn Storage, dir: &Path, manifest: &Manifest) -
         return Ok(true);
     };
     let path = dir.join(snapshot_name(mark.seq));
-    let file = match storage.open(&path, OpenMode::Read) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        opened => opened.map_err(Error::io("open", &path))?,
+    let Some(file) = open_if_there(storage, &path)? else {
+        return Ok(false);
     };
     let mut chunk = vec![0; CHUNK_BYTES];
     let (mut bytes, mut crc) = (0, 0);

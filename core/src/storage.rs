@@ -176,6 +176,17 @@ impl StorageFile for DiskFile {
     }
 }
 
+/// Opens a file to read; `None` when there is none.
+pub(crate) fn open_if_there(
+    storage: &dyn Storage,
+    path: &Path,
+) -> Result<Option<Box<dyn StorageFile>>> {
+    match storage.open(path, OpenMode::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some).map_err(Error::io("open", path)),
+    }
+}
+
 fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
