@@ -77,7 +77,20 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
     let Some(mut log) = open() else { return };
     for _ in 0..habits.operations {
         let draw = |below: u32| u32::try_from(process.draw(below.into())).unwrap_or(0);
-        let kind = match process.draw(14) {
+        let kind = match process.draw(17) {
+            // Others may delete the hints at any time.
+            14 if habits.share_memory => {
+                process.remove(Path::new("shm")).ok();
+                continue;
+            }
+            15 => {
+                look(process, history);
+                continue;
+            }
+            16 => {
+                mend(process, habits, history);
+                continue;
+            }
             0 => Kind::Batch(2 + draw(3)),
             1 | 2 => Kind::Create(draw(habits.issues)),
             3 | 4 => Kind::Claim(draw(habits.issues)),
@@ -125,6 +138,37 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
         if let Err(error) = &receipt {
             blame(history, process, "a write", error);
         }
+    }
+}
+
+/// Has the doctor look at a store that nobody has damaged.
+fn look(process: &Arc<Process>, history: &Shared) {
+    if let Ok(checkup) = strand_core::doctor_in(process.as_ref(), Path::new(""))
+        && matches!(
+            checkup.advice,
+            strand_core::Advice::Repair
+                | strand_core::Advice::RestoreBackup
+                | strand_core::Advice::Upgrade
+        )
+    {
+        let detail = format!("{process:?}: the doctor says {checkup}");
+        lock(history).wrong.push(detail);
+    }
+}
+
+/// Repairs a store that nobody has damaged.
+fn mend(process: &Arc<Process>, habits: &Habits, history: &Shared) {
+    match strand_core::repair("", &habits.options(process)) {
+        Ok(repaired) if !repaired.is_nothing() => {
+            let detail = format!("{process:?}: a store that is whole was repaired: {repaired}");
+            lock(history).wrong.push(detail);
+        }
+        Err(error @ Error::BeyondRepair { .. }) => {
+            let detail = format!("{process:?}: a store that is whole: {error}");
+            lock(history).wrong.push(detail);
+        }
+        Err(error) => blame(history, process, "a repair", &error),
+        Ok(_) => {}
     }
 }
 
