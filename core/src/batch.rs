@@ -17,6 +17,7 @@ use crate::{
     hints::Hints,
     issue::validate_id,
     log::{LogCore, to_json},
+    records::End,
     seeded::{Bug, seeded},
 };
 
@@ -343,11 +344,11 @@ impl Log<IssueEvent> {
 
     /// Looks at the state that conditions are checked against, as it is now: through the last record, durable or not.
     ///
-    /// To decide what to write. Takes no lock that another process would wait for; other threads that write
-    /// with conditions through this `Log` wait until `look` returns. The first call reads the whole state.
+    /// To decide what to write. Takes no lock that another process would wait for, unless no memory is shared; other threads
+    /// that write with conditions through this `Log` wait until `look` returns. The first call reads the whole state.
     ///
     /// # Errors
-    /// [`Error::Corrupt`], [`Error::Io`].
+    /// [`Error::Corrupt`], [`Error::Io`], [`Error::Lock`].
     ///
     /// ```
     /// use strand_core::{Filter, Issue, Log, Options};
@@ -362,8 +363,7 @@ impl Log<IssueEvent> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn look<T>(&self, look: impl FnOnce(&Store) -> T) -> Result<T> {
-        let tail_seq = self.core.look(Hints::tail_seq);
-        let state = self.core.fresh_state(tail_seq)?;
+        let state = self.core.fresh_state()?;
         let Some(Folded { store, .. }) = state.as_ref() else {
             unreachable!("it was read just now");
         };
@@ -456,8 +456,9 @@ impl LogCore {
     fn commit(&self, batch: &Batch) -> Result<Receipt> {
         let payload = batch.encode()?;
         // Most of what is new is read before the lock is taken, so that it is not held for long.
-        let tail_seq = self.glance(Hints::tail_seq);
-        drop(self.fresh_state(tail_seq)?);
+        if self.hints().is_shared() {
+            drop(self.state_through(self.glance(Hints::tail_seq))?);
+        }
         let (decision, seq, synced) = self.locked(|| {
             let settled = self.tail_under_lock()?;
             let tail_seq = settled.1.seq;
@@ -500,8 +501,17 @@ impl LogCore {
         }
     }
 
-    /// The state through this record, read without the lock.
-    fn fresh_state(&self, tail_seq: u64) -> Result<MutexGuard<'_, Option<Folded>>> {
+    /// The state through the present tail.
+    fn fresh_state(&self) -> Result<MutexGuard<'_, Option<Folded>>> {
+        if self.hints().is_shared() {
+            return self.state_through(self.look(Hints::tail_seq));
+        }
+        // Nobody tells there what others are only just writing, and may take back.
+        self.locked(|| self.state_through(self.tail_under_lock()?.1.seq))
+    }
+
+    /// The state through this record, which is published; read without the lock.
+    fn state_through(&self, tail_seq: u64) -> Result<MutexGuard<'_, Option<Folded>>> {
         let mut state = self.state();
         self.advance(&mut state, tail_seq)?;
         if let Some(folded) = state.as_mut() {
@@ -531,11 +541,11 @@ impl LogCore {
 
     /// Reads what is new through `tail_seq`. After an error the state is read anew the next time.
     fn advance<'a>(&self, state: &'a mut Option<Folded>, tail_seq: u64) -> Result<&'a Store> {
-        let end = || self.end(tail_seq);
+        let end = End::Seq(tail_seq);
         let folded = match state.take() {
-            None => Folded::load(&self.options.storage, &self.dir, end)?,
+            None => Folded::load(&self.options.storage, &self.dir, || end)?,
             Some(mut folded) => {
-                folded.advance(&self.dir, end())?;
+                folded.advance(&self.dir, end)?;
                 folded
             }
         };

@@ -364,7 +364,7 @@ impl LogCore {
     }
 
     /// Where a read ends that is to reach this record.
-    pub(crate) fn end(&self, through_seq: u64) -> End {
+    fn end(&self, through_seq: u64) -> End {
         // Without shared memory, nobody tells how far the others have come.
         if self.hints().is_shared() {
             End::Seq(through_seq)

@@ -1,12 +1,16 @@
 //! Writes with conditions: exactly one of those who compete succeeds, and the others are told why not.
 
-use std::collections::BTreeSet;
-
-use strand_core::{
-    Batch, Durability, Error, InvalidEvent, Issue, IssueEvent, Log, Patch, Reader, Store,
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use crate::support::{TS, as_child, child, finish, open, options};
+use strand_core::{
+    Batch, Durability, Error, InvalidEvent, Issue, IssueEvent, Log, Outcome, Patch, Reader, Store,
+};
+
+use crate::support::{Recorder, TS, as_child, child, finish, open, options};
 
 fn issue(id: &str) -> Issue {
     Issue::new(id, "Mend the fence", TS)
@@ -212,6 +216,45 @@ fn conditions_work_where_no_memory_is_shared() {
     other.compact().unwrap();
     shared.claim("bd-2", "agent-8", TS).unwrap();
     assert_eq!(Store::load(dir.path()).unwrap().len(), 2);
+}
+
+#[test]
+fn where_no_memory_is_shared_a_write_that_is_taken_back_is_no_part_of_anybodys_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let alone = options().share_memory(false);
+    let recorder = Recorder::default();
+    let with_space = alone.clone().preallocate_bytes(4096);
+    let one: Log = Log::open(dir.path(), with_space.storage(Arc::new(recorder.clone()))).unwrap();
+    let other: Arc<Log> = Arc::new(
+        Log::open(
+            dir.path(),
+            alone.clone().lock_timeout(Duration::from_millis(20)),
+        )
+        .unwrap(),
+    );
+    one.create(issue("bd-1"), TS).unwrap();
+    assert_eq!(other.look(Store::len).unwrap(), 1);
+    // All but the newline, in front of free space: a whole line until it is cut off.
+    let line = [
+        br#"{"crc":"00000000","seq":2,"synced":1,"#.as_slice(),
+        &serde_json::to_vec(&IssueEvent::add(issue("bd-2"), TS)).unwrap()[1..],
+    ];
+    recorder.write_next_only(line.concat().len());
+    let (reader, seen) = (Arc::clone(&other), Arc::new(Mutex::new(None)));
+    let noted = Arc::clone(&seen);
+    recorder.before_set_len(move || *noted.lock().unwrap() = Some(reader.look(Store::len).ok()));
+    let refused = one.append(&IssueEvent::add(issue("bd-2"), TS)).unwrap_err();
+    assert_eq!(refused.outcome(), Outcome::Rejected);
+    assert!(matches!(*seen.lock().unwrap(), Some(None | Some(1))));
+    one.create(issue("bd-3"), TS).unwrap();
+    let ids = |store: &Store| {
+        store
+            .iter()
+            .map(|(id, _)| id.to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(other.look(ids).unwrap(), ["bd-1", "bd-3"]);
+    other.create(issue("bd-2"), TS).unwrap();
 }
 
 const ISSUES: u64 = 40;

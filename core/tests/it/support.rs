@@ -123,6 +123,17 @@ struct State {
     blank_next_read_from: Option<u64>,
     fail_set_len: bool,
     fail_sync_dir: bool,
+    before_set_len: Hook,
+}
+
+/// What happens before a call.
+#[derive(Default)]
+struct Hook(Option<Box<dyn FnOnce() + Send>>);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,6 +166,11 @@ impl Recorder {
 
     pub(crate) fn fail_set_len(&self, fail: bool) {
         self.0.lock().unwrap().fail_set_len = fail;
+    }
+
+    /// Does this before a file is cut the next time.
+    pub(crate) fn before_set_len(&self, hook: impl FnOnce() + Send + 'static) {
+        self.0.lock().unwrap().before_set_len = Hook(Some(Box::new(hook)));
     }
 
     pub(crate) fn fail_sync_dir(&self, fail: bool) {
@@ -242,6 +258,10 @@ impl StorageFile for RecordedFile {
     }
 
     fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        let hook = self.recorder.0.lock().unwrap().before_set_len.0.take();
+        if let Some(hook) = hook {
+            hook();
+        }
         if self.recorder.0.lock().unwrap().fail_set_len {
             return Err(io::Error::other("set_len was told to fail"));
         }
