@@ -318,8 +318,9 @@ impl RawRecords {
         Ok(self.next_seq <= seq)
     }
 
-    /// Looks for the next record in the files as they are now: a repair may have replaced the one that is open.
-    /// False when there is nothing else to go on with.
+    /// Looks for the next record in the files as they are now: a repair may have replaced the one that is open, or a writer was
+    /// at the record when its bytes were read. What proves that it was durable was read later, so that it is whole now
+    /// if it ever was. False when it was looked for already.
     fn reopen(&mut self) -> Result<bool> {
         let wanted = self.next_seq();
         if self.reopened_for == wanted {
@@ -400,13 +401,7 @@ impl RawRecords {
             }
             return match self.end {
                 End::Seq(_) => Err(self.corrupt(self.valid_len, reason)),
-                End::LastValid(_) | End::NobodyKnows(_) => {
-                    let judged = self.judge(span);
-                    if judged.is_err() && self.is_there_now()? {
-                        continue;
-                    }
-                    judged
-                }
+                End::LastValid(_) | End::NobodyKnows(_) => self.judge(span).map(|()| None),
             };
         }
     }
@@ -480,10 +475,10 @@ impl RawRecords {
     }
 
     /// A bad line where nobody knows how far the log should reach: a torn tail ends it, anything else is an error.
-    fn judge(&mut self, bad: Span) -> Result<Option<Span>> {
+    fn judge(&mut self, bad: Span) -> Result<()> {
         let all = segments(self.storage.as_ref(), &self.dir)?;
         let Some(OpenSegment { path, file, .. }) = &self.segment else {
-            return Ok(None);
+            return Ok(());
         };
         let mut scan = Scan::new(self.next_seq, self.valid_len);
         let mut next = Some(bad);
@@ -499,7 +494,7 @@ impl RawRecords {
         let durable_seq = self.end.durable_seq();
         match scan.tail(later.map_or(durable_seq, |first| durable_seq.max(first - 1))) {
             Tail::Corrupt { offset, reason } => Err(self.corrupt(offset, reason)),
-            Tail::Clean | Tail::Torn { .. } => Ok(None),
+            Tail::Clean | Tail::Torn { .. } => Ok(()),
         }
     }
 
@@ -512,24 +507,6 @@ impl RawRecords {
         }
         let all = segments(self.storage.as_ref(), &self.dir)?;
         Ok(all.contains(&self.next_seq))
-    }
-
-    /// Whether the next record is good by now. A writer may have been at it when its bytes were read; what proves that
-    /// it was durable was read later, so that it is whole since then if it ever was. The lines go on with it.
-    fn is_there_now(&mut self) -> Result<bool> {
-        let Some(OpenSegment { path, file, .. }) = &self.segment else {
-            return Ok(false);
-        };
-        self.lines.restart(self.valid_len);
-        let span = self
-            .lines
-            .next(file.as_ref())
-            .map_err(Error::io("read", path))?;
-        let text = span.and_then(|span| self.lines.text(span).strip_suffix(b"\n"));
-        let line = text.and_then(|text| Line::parse(text).ok());
-        let is_there = line.is_some_and(|line| line.header.seq == self.next_seq);
-        self.lines.restart(self.valid_len);
-        Ok(is_there)
     }
 
     fn corrupt(&self, offset: u64, reason: CorruptReason) -> Error {
