@@ -455,9 +455,9 @@ impl Damages {
                     damages.bad.push((place, reason));
                     torn = true;
                 }
-                // Otherwise that is a torn tail, or free space.
-                _ if expected > bound => torn = true,
-                Piece::Record(found, place) => {
+                Piece::Record(found, place)
+                    if expected <= bound || damages.is_missing(found.seq) =>
+                {
                     if misplaced.len() < LISTED_MAX {
                         misplaced.insert(found.seq);
                     }
@@ -467,7 +467,11 @@ impl Damages {
                     };
                     damages.bad.push((place, reason));
                 }
-                Piece::Bad(reason, place) => damages.bad.push((place, reason)),
+                Piece::Bad(reason, place) if expected <= bound => {
+                    damages.bad.push((place, reason));
+                }
+                // That is a torn tail, or free space.
+                _ => torn = true,
             }
         })?;
         if expected <= bound {
@@ -475,6 +479,11 @@ impl Damages {
         }
         damages.forgive(&misplaced);
         Ok(damages)
+    }
+
+    fn is_missing(&self, seq: u64) -> bool {
+        let before = self.gaps.partition_point(|gap| gap.through_seq < seq);
+        self.gaps.get(before).is_some_and(|gap| gap.from_seq <= seq)
     }
 
     fn gap(&mut self, from_seq: u64, through_seq: u64) {

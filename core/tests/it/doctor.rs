@@ -210,6 +210,25 @@ fn every_damage_is_listed_with_its_place() {
 }
 
 #[test]
+fn what_stands_in_a_wrong_place_is_damage_and_not_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = store_of(dir.path(), 4);
+    let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+    let orders = [[0, 1, 3, 2], [0, 2, 1, 3], [3, 0, 1, 2], [0, 3, 2, 1]];
+    for order in orders {
+        let changed: Vec<&[u8]> = order.map(|line| lines[line]).into();
+        fs::write(first_segment(dir.path()), changed.concat()).unwrap();
+        let checkup = look(dir.path());
+        assert_eq!(
+            (checkup.advice, checkup.damages.is_empty()),
+            (Advice::Repair, false),
+            "{order:?}: {checkup}"
+        );
+        assert_eq!(checkup.gaps, [], "{order:?}: {checkup}");
+    }
+}
+
+#[test]
 fn what_the_next_open_finishes_is_no_damage() {
     let dir = tempfile::tempdir().unwrap();
     drop(varied(dir.path()));
