@@ -29,6 +29,10 @@ use strand_core::OpenMode;
 
 /// What disks write as a whole, as far as anything does.
 const SECTOR_BYTES: usize = 512;
+/// Of more changes than can be tried in all subsets, so many are left out, kept alone, and so on.
+const SAMPLES_MAX: usize = 64;
+/// Of each file, so many of the last writes are torn.
+const RECENT: usize = 64;
 /// All subsets of so many changes are tried.
 const SUBSETS_OF_MAX: usize = 12;
 
@@ -693,7 +697,7 @@ impl VirtualDisk {
     #[must_use]
     pub fn pending(&self) -> usize {
         let of = |inode: &Arc<Inode>| match inode.as_ref() {
-            Inode::File(file) => file.optional().count(),
+            Inode::File(file) => file.changes.len(),
             Inode::Dir(_) => 0,
         };
         self.renames.len() + self.inodes.values().map(of).sum::<usize>()
@@ -713,11 +717,6 @@ impl Default for FileInode {
 }
 
 impl FileInode {
-    fn optional(&self) -> impl Iterator<Item = &Change> {
-        let changes = self.changes.iter();
-        changes.filter(|change| change.fate != Fate::Durable)
-    }
-
     /// Puts what became durable into the base. What is left is what failed syncs left of it.
     fn settle(&mut self) {
         let mut durable: Vec<Edit> = Vec::new();
@@ -881,6 +880,8 @@ enum Optional {
 pub struct CrashStates<'a> {
     disk: &'a VirtualDisk,
     optional: Vec<Optional>,
+    /// Where in `optional` the changes of a file begin.
+    firsts: BTreeMap<InodeId, usize>,
     plans: std::vec::IntoIter<Plan>,
     rng: StdRng,
     /// So many more are drawn when the plans are over.
@@ -917,16 +918,16 @@ impl VirtualDisk {
     pub fn crash_disks(&self, seed: u64, torn_max: usize) -> CrashStates<'_> {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut optional: Vec<Optional> = (0..self.renames.len()).map(Optional::Name).collect();
+        let mut firsts = BTreeMap::new();
         let mut tears: Vec<Plan> = Vec::new();
         for (id, inode) in &self.inodes {
             let Inode::File(file) = inode.as_ref() else {
                 continue;
             };
+            firsts.insert(*id, optional.len());
             for (index, change) in file.changes.iter().enumerate() {
-                if change.fate == Fate::Durable {
-                    continue;
-                }
-                if let Edit::Write { offset, bytes } = &change.what {
+                let is_recent = index + RECENT >= file.changes.len();
+                if let (Edit::Write { offset, bytes }, true) = (&change.what, is_recent) {
                     let lengthens = offset + bytes.len() > file.base.len();
                     let ways = ways_to_tear(*offset, bytes.len(), lengthens);
                     for way in ways {
@@ -944,7 +945,7 @@ impl VirtualDisk {
             plans.extend((0..1 << count).map(Plan::Subset));
         } else {
             plans.extend([Plan::First(0), Plan::First(count)]);
-            for index in 0..count {
+            for index in (0..count).step_by(count.div_ceil(SAMPLES_MAX)) {
                 plans.extend([Plan::AllBut(index), Plan::Only(index)]);
                 plans.extend([Plan::First(index), Plan::Last(index)]);
             }
@@ -967,6 +968,7 @@ impl VirtualDisk {
         CrashStates {
             disk: self,
             optional,
+            firsts,
             plans: plans.into_iter(),
             rng,
             drawn,
@@ -1064,10 +1066,7 @@ impl VirtualDisk {
     ) -> Arc<[u8]> {
         let mut content: Option<Vec<u8>> = None;
         for (index, change) in file.changes.iter().enumerate() {
-            let survival = match change.fate {
-                Fate::Durable => Survival::ALL,
-                Fate::Dirty | Fate::TakenForClean => survives(Optional::File(id, index)),
-            };
+            let survival = survives(Optional::File(id, index));
             if survival == Survival::NOTHING {
                 continue;
             }
@@ -1249,17 +1248,12 @@ impl CrashStates<'_> {
     }
 
     fn crashed(&self, choice: &[Survival]) -> VirtualDisk {
-        // Few are looked for at a time.
         let survives = |wanted: Optional| {
-            let same = |of: &Optional| match (*of, wanted) {
-                (Optional::Name(one), Optional::Name(other)) => one == other,
-                (Optional::File(one, index), Optional::File(other, at)) => {
-                    (one, index) == (other, at)
-                }
-                _ => false,
+            let index = match wanted {
+                Optional::Name(index) => Some(index),
+                Optional::File(id, index) => self.firsts.get(&id).map(|first| first + index),
             };
-            let found = self.optional.iter().position(same);
-            let found = found.and_then(|index| choice.get(index));
+            let found = index.and_then(|index| choice.get(index));
             found.copied().unwrap_or(Survival::NOTHING)
         };
         self.disk.crashed(&survives)

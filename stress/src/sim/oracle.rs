@@ -126,8 +126,10 @@ struct Expected {
 }
 
 impl Oracle {
-    /// All that is wrong with a state, and the order of the operations in it. `watermark` is the highest
-    /// that anybody could read before.
+    /// Judges a state; answers the order of the operations in it. `watermark` is the highest that anybody could read before.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
     pub fn judge(
         &mut self,
         ledger: &Ledger,
@@ -180,13 +182,12 @@ impl Oracle {
             }
         }
         if wrong.is_empty() {
-            let expected = match self.expected.get(&order) {
-                Some(known) => Arc::clone(known),
-                None => {
-                    let expected = Arc::new(Expected::of(placed.values().copied()));
-                    self.expected.insert(order.clone(), Arc::clone(&expected));
-                    expected
-                }
+            let expected = if let Some(known) = self.expected.get(&order) {
+                Arc::clone(known)
+            } else {
+                let expected = Arc::new(Expected::of(placed.values().copied()));
+                self.expected.insert(order.clone(), Arc::clone(&expected));
+                expected
             };
             expected.compare(store, &mut wrong);
             for operation in &ledger.operations {

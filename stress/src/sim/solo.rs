@@ -521,6 +521,7 @@ impl State {
         what: Call,
         change: impl FnOnce(&mut VirtualDisk) -> io::Result<T>,
     ) -> io::Result<T> {
+        self.remember(Call::Step);
         let order = self.enter(what);
         let done = match order {
             Order::Fail(errno) => Err(errno.error()),
@@ -627,6 +628,7 @@ impl StorageFile for SoloFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let mut state = self.machine.state();
+        state.remember(Call::Step);
         let (len, error) = match state.enter(Call::Write) {
             Order::Do => (bytes.len(), None),
             Order::Fail(errno) => (0, Some(errno)),
@@ -654,6 +656,7 @@ impl StorageFile for SoloFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.machine.state();
+        state.remember(Call::Step);
         let order = state.enter(Call::Sync);
         let failed = state.failed_syncs.get(&self.inode).copied().unwrap_or(0);
         let untold = self.told.swap(failed, Ordering::Relaxed) < failed;

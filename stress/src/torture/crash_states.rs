@@ -19,7 +19,7 @@ use crate::sim::disk::{Digest, Image, VirtualDisk};
 use crate::sim::oracle::{Ledger, Loss, Operation, Oracle, Order, Told};
 use crate::sim::solo::{Call, Errno, Fault, FaultAt, Moment, PageContent, Reach, Short, Solo};
 use crate::torture::workload::{
-    Actor, Case, DIR, Op, Performed, Setup, marker_event, options, perform, texts,
+    Actor, Case, DIR, Op, Performed, Setup, calls_of, marker_event, options, perform, texts,
 };
 use crate::torture::{Budget, FINDINGS_MAX, Finding, Tally};
 
@@ -230,8 +230,9 @@ impl Examiner {
             self.report(case, None, "the workload panicked", None);
             return;
         };
-        for problem in problems {
-            self.report(case, None, &problem, None);
+        if !problems.is_empty() {
+            self.report(case, None, &problems.join("\n  "), None);
+            return;
         }
         self.counts.workloads.fetch_add(1, Ordering::Relaxed);
         let mut oracle = Oracle::default();
@@ -343,7 +344,13 @@ impl Examiner {
         true
     }
 
-    fn judge(&self, found: &Found<'_>, oracle: &mut Oracle, place: &Place<'_>, at: Option<At>) -> bool {
+    fn judge(
+        &self,
+        found: &Found<'_>,
+        oracle: &mut Oracle,
+        place: &Place<'_>,
+        at: Option<At>,
+    ) -> bool {
         let recovered = catch_unwind(AssertUnwindSafe(|| self.recover(found, oracle, true)));
         let wrong = match recovered {
             Ok(Ok(())) => return true,
@@ -662,40 +669,88 @@ fn random_case(rng: &mut StdRng) -> Case {
         }
     };
     let ops = (0..rng.random_range(3..9)).map(|_| any_op(rng)).collect();
-    let faults = (0..rng.random_range(0..4_u32)).map(|_| any_fault(rng));
-    let mut faults: Vec<FaultAt> = faults.collect();
-    if rng.random() {
-        faults.clear();
-    }
     let setup = SETUPS.get(rng.random_range(0..SETUPS.len()));
-    Case {
+    let mut case = Case {
         setup: setup.copied().unwrap_or(SETUPS[0]),
         ops,
-        faults,
+        faults: Vec::new(),
         seed: rng.random(),
+    };
+    for _ in 0..rng.random_range(0..4_u32) {
+        let faults: Vec<FaultAt> = changing_calls(&case)
+            .into_iter()
+            .map(|(call, kind)| any_fault(rng, call, kind))
+            .collect();
+        let drawn = faults.get(rng.random_range(0..faults.len().max(1)));
+        case.faults.extend(drawn);
     }
+    case
 }
 
-fn any_fault(rng: &mut StdRng) -> FaultAt {
+/// The calls of a workload that change something, and with few exceptions a fault there changes what is stored.
+fn changing_calls(case: &Case) -> Vec<(u64, Call)> {
+    let calls = (0..).zip(calls_of(case));
+    calls
+        .filter(|(_, kind)| Fault::Lies(Errno::Eio).applies_to(*kind))
+        .collect()
+}
+
+fn any_fault(rng: &mut StdRng, call: u64, kind: Call) -> FaultAt {
     let errno = if rng.random() {
         Errno::Eio
     } else {
         Errno::Enospc
     };
     let short = Short::ALL.get(rng.random_range(0..Short::ALL.len()));
-    FaultAt {
-        call: rng.random_range(0..100),
-        fault: match rng.random_range(0..4) {
-            0 | 1 => Fault::Fails(errno),
-            2 => Fault::Short(short.copied().unwrap_or(Short::Half)),
-            _ => Fault::Lies(errno),
-        },
-        reach: if rng.random_range(0..8) == 0 {
-            Reach::Kind
-        } else {
-            Reach::Once
-        },
+    let drawn = match rng.random_range(0..4) {
+        0 | 1 => Fault::Fails(errno),
+        2 => Fault::Short(short.copied().unwrap_or(Short::Half)),
+        _ => Fault::Lies(errno),
+    };
+    let fault = Some(drawn)
+        .filter(|fault| fault.applies_to(kind))
+        .unwrap_or(Fault::Fails(errno));
+    // Writing all byte by byte would make more states than can be looked at.
+    let may_last = !matches!(fault, Fault::Short(_));
+    let reach = if may_last && rng.random_range(0..8) == 0 {
+        Reach::Kind
+    } else {
+        Reach::Once
+    };
+    FaultAt { call, fault, reach }
+}
+
+/// Workloads in which one call that changes something fails.
+fn faulty_workloads(seed: u64) -> Vec<Case> {
+    use Op::{Append, Batch, Buffered, Compact, Keyed, Open, Rotate};
+    let workloads = [
+        vec![Append, Batch, Append],
+        vec![Buffered, Keyed, Buffered, Append],
+        vec![Append, Rotate, Append],
+        vec![Append, Compact, Append, Open],
+    ];
+    let mut cases = Vec::new();
+    for (ops, setup) in workloads.into_iter().zip(SETUPS.iter().cycle().skip(1)) {
+        let case = Case {
+            setup: *setup,
+            ops,
+            faults: Vec::new(),
+            seed,
+        };
+        for (call, kind) in changing_calls(&case) {
+            for fault in [Fault::Fails(Errno::Eio), Fault::Short(Short::AllButOne)] {
+                if fault.applies_to(kind) {
+                    let reach = Reach::Once;
+                    let faults = vec![FaultAt { call, fault, reach }];
+                    cases.push(Case {
+                        faults,
+                        ..case.clone()
+                    });
+                }
+            }
+        }
     }
+    cases
 }
 
 /// Runs the tier.
@@ -714,6 +769,7 @@ pub fn run(budget: &Budget) -> Tally {
             });
         }
     }
+    fixed.extend(faulty_workloads(budget.seed));
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..budget.threads.max(1) {

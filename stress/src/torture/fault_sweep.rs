@@ -13,7 +13,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use crate::sim::solo::{Call, Errno, Fault, FaultAt, Reach, Short};
 use crate::torture::crash_states::{Effort, Examiner, SETUPS};
-use crate::torture::workload::{Actor, Case, Op, Setup, perform};
+use crate::torture::workload::{Actor, Case, Op, Setup, calls_of};
 use crate::torture::{Budget, Tally};
 
 /// What is done when the faults are over.
@@ -73,18 +73,6 @@ pub(crate) fn all_faults() -> Vec<Fault> {
     fails.chain(short).chain(lies).collect()
 }
 
-/// The kinds of a workload's calls, from the first one that a fault can be put at.
-pub(crate) fn calls_of(case: &Case) -> Vec<Call> {
-    let before = if case.ops.is_empty() {
-        0
-    } else {
-        let first = usize::try_from(Actor::new(case).machine().calls());
-        first.unwrap_or(usize::MAX)
-    };
-    let kinds = perform(case).kinds;
-    kinds.get(before..).unwrap_or_default().to_vec()
-}
-
 /// Does a workload with its faults, goes on without them, and judges.
 pub(crate) fn run_faulty(examiner: &Examiner, swept: &Swept, case: &Case) {
     swept.runs.fetch_add(1, Ordering::Relaxed);
@@ -102,12 +90,8 @@ pub(crate) fn run_faulty(examiner: &Examiner, swept: &Swept, case: &Case) {
         actor
     }));
     match done {
-        Ok(mut actor) => {
-            for problem in actor.problems.drain(..) {
-                examiner.report_problem(case, &problem);
-            }
-            examiner.examine_end(case, &actor);
-        }
+        Ok(actor) if actor.problems.is_empty() => examiner.examine_end(case, &actor),
+        Ok(actor) => examiner.report_problem(case, &actor.problems.join("\n  ")),
         Err(_) => examiner.report_problem(case, "the workload panicked"),
     }
 }

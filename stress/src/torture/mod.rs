@@ -10,6 +10,7 @@ pub mod kills;
 pub mod power_cuts;
 pub mod report;
 pub mod schedules;
+pub mod short_workloads;
 pub mod workload;
 
 use std::path::PathBuf;
@@ -90,6 +91,14 @@ pub const TIERS: &[Tier] = &[
         replay: Some(crash_states::replay),
         seconds: 180,
         quick_seconds: 30,
+    },
+    Tier {
+        name: "T3",
+        attacks: "all workloads of up to three operations",
+        run: short_workloads::run,
+        replay: Some(short_workloads::replay),
+        seconds: 60,
+        quick_seconds: 20,
     },
     Tier {
         name: "T4",

@@ -312,6 +312,19 @@ pub fn perform(case: &Case) -> Performed {
     actor.finish()
 }
 
+/// The kinds of a workload's calls, from the first one that a fault can be put at.
+#[must_use]
+pub fn calls_of(case: &Case) -> Vec<Call> {
+    let before = if case.ops.is_empty() {
+        0
+    } else {
+        let first = usize::try_from(Actor::new(case).machine().calls());
+        first.unwrap_or(usize::MAX)
+    };
+    let kinds = perform(case).kinds;
+    kinds.get(before..).unwrap_or_default().to_vec()
+}
+
 impl Actor {
     /// A process on a new machine, with a store that holds what the operations need. The faults count from
     /// the first call behind that, unless there are no operations.
@@ -389,7 +402,7 @@ impl Actor {
                 std::iter::once(marker).chain(others).collect()
             },
             None,
-            |log, events| log.append_batch(events),
+            Log::append_batch,
         );
     }
 
@@ -398,11 +411,7 @@ impl Actor {
         let began = self.machine.moments();
         match op {
             Op::Append => {
-                self.write(
-                    |marker| vec![marker],
-                    None,
-                    |log, events| append(log, events),
-                );
+                self.write(|marker| vec![marker], None, append);
             }
             Op::Batch => self.batch(),
             Op::Claim => self.claim(),
@@ -545,7 +554,7 @@ impl Actor {
         self.write(
             |marker| std::iter::once(marker).chain(others).collect(),
             None,
-            |log, events| log.append_batch(events),
+            Log::append_batch,
         );
         self.victims.push(extra);
     }
@@ -723,11 +732,12 @@ impl Actor {
         }
         let mut lines = Vec::new();
         let written = write_jsonl(&state, &mut lines);
-        let expected: String = state
+        let exported = lines.split_inclusive(|byte| *byte == b'\n');
+        let mut exported = exported.map(|line| line.strip_suffix(b"\n").unwrap_or_default());
+        let same = state
             .iter()
-            .map(|(_, issue)| format!("{}\n", issue.as_json()))
-            .collect();
-        if written.is_err() || lines != expected.as_bytes() {
+            .all(|(_, issue)| exported.next() == Some(issue.as_json().as_bytes()));
+        if written.is_err() || !same || exported.next().is_some() {
             self.problems
                 .push("the export is not what the state is".to_owned());
         }
