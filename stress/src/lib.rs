@@ -23,6 +23,7 @@ pub mod helpers;
 pub mod journal;
 pub mod ledger;
 pub mod machine;
+pub mod memory;
 pub mod oracle;
 pub mod parent;
 pub mod payload;

@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod crash_states;
+pub mod damage;
 pub mod fault_sweep;
 pub mod kills;
 pub mod power_cuts;
@@ -123,6 +124,14 @@ pub const TIERS: &[Tier] = &[
         replay: None,
         seconds: 100,
         quick_seconds: 15,
+    },
+    Tier {
+        name: "T9",
+        attacks: "every byte of a store damaged, every file cut, blocks and files swapped",
+        run: damage::run,
+        replay: Some(damage::replay),
+        seconds: 60,
+        quick_seconds: 10,
     },
 ];
 
