@@ -20,7 +20,8 @@ use crate::ledger::{Seen, View};
 use crate::parent::catch_panic;
 use crate::stored::{
     BadLine, Segment, StoredManifest, StoredRecord, StoredSnapshot, first_seq, is_segment,
-    is_snapshot, names, parse_manifest, parse_segment, parse_snapshot, snapshot_seq,
+    is_snapshot, names, parse_followed_segment, parse_manifest, parse_segment, parse_snapshot,
+    snapshot_seq,
 };
 use crate::violation::Violation;
 use crate::wire::Prefix;
@@ -180,7 +181,12 @@ impl Examination {
     }
 
     fn take_segments(&mut self, places: &Places<'_>) -> io::Result<()> {
-        for (name, dir) in places.files(is_segment)? {
+        let files = places.files(is_segment)?;
+        let firsts: BTreeSet<u64> = files
+            .iter()
+            .filter_map(|(name, _)| first_seq(name))
+            .collect();
+        for (name, dir) in files {
             let bytes = fs::read(dir.join(&name))?;
             let archived = places.archive.join(&name);
             let replaced = dir == places.dir && archived.exists() && fs::read(archived)? != bytes;
@@ -188,7 +194,13 @@ impl Examination {
                 let file = name.clone();
                 self.violations.push(Violation::SegmentReplaced { file });
             }
-            let (records, bad_lines) = parse_segment(&Segment { name, bytes });
+            let first = first_seq(&name).unwrap_or(0);
+            let successor = firsts.range(first + 1..).next();
+            let segment = Segment { name, bytes };
+            let (records, bad_lines) = match successor {
+                Some(successor) => parse_followed_segment(&segment, *successor),
+                None => parse_segment(&segment),
+            };
             self.records.extend(records);
             self.bad_lines.extend(bad_lines);
         }

@@ -236,6 +236,25 @@ fn number_in_name(name: &str, prefix: &str) -> Option<u64> {
     }
 }
 
+/// Takes a segment apart that is followed by the one which begins with record `successor`. Behind the record before that there is
+/// only free space, of which a crash may have left anything.
+#[must_use]
+pub fn parse_followed_segment(
+    segment: &Segment,
+    successor: u64,
+) -> (Vec<StoredRecord>, Vec<BadLine>) {
+    let (mut records, mut bad) = parse_segment(segment);
+    if let Some(last) = records
+        .iter()
+        .position(|record| record.seq + 1 == successor)
+    {
+        records.truncate(last + 1);
+        let end = records.last().map_or(0, |record| record.place.offset);
+        bad.retain(|bad| bad.place.offset < end);
+    }
+    (records, bad)
+}
+
 /// Takes one segment apart. Empty lines are the space that was allocated in advance: they may only
 /// stand behind the last record.
 #[must_use]

@@ -1134,7 +1134,8 @@ impl VirtualDisk {
                 let Some(old) = files.max_by_key(|base| base.len()) else {
                     return;
                 };
-                for (to, from) in new.iter_mut().zip(old.iter().cycle()) {
+                // No line begins where one of a file that is there does: its blocks are not free.
+                for (to, from) in new.iter_mut().zip(old.iter().cycle().skip(1)) {
                     *to = *from;
                 }
             }

@@ -229,25 +229,33 @@ impl Oracle {
             }
         }
         let mut next = manifest.first_seq;
-        for (path, bytes) in &image.files {
-            let name = path.strip_prefix(dir).unwrap_or(path);
-            let name = name.trim_start_matches('/');
-            let Some(first) = stored::first_seq(name).filter(|first| *first >= manifest.first_seq)
-            else {
-                continue;
-            };
-            if first != next {
+        let segments: Vec<(u64, &str, &Arc<[u8]>)> = image
+            .files
+            .iter()
+            .filter_map(|(path, bytes)| {
+                let name = path.strip_prefix(dir).unwrap_or(path);
+                let name = name.trim_start_matches('/');
+                Some((stored::first_seq(name)?, name, bytes))
+            })
+            .filter(|(first, ..)| *first >= manifest.first_seq)
+            .collect();
+        for (number, (first, name, bytes)) in segments.iter().enumerate() {
+            if *first != next {
                 wrong.push(format!("{name} begins where {next} should"));
             }
             let segment = Segment {
-                name: name.to_owned(),
+                name: (*name).to_owned(),
                 bytes: bytes.to_vec(),
             };
-            let (records, bad) = stored::parse_segment(&segment);
+            let successor = segments.get(number + 1).map(|(first, ..)| *first);
+            let (records, bad) = match successor {
+                Some(successor) => stored::parse_followed_segment(&segment, successor),
+                None => stored::parse_segment(&segment),
+            };
             wrong.extend(bad.into_iter().map(|bad| format!("{bad:?}")));
             for record in records {
-                let number = usize::try_from(record.seq - 1).unwrap_or(usize::MAX);
-                let of = order.get(number);
+                let place = usize::try_from(record.seq - 1).unwrap_or(usize::MAX);
+                let of = order.get(place);
                 let operations = &mut ledger.operations.iter();
                 let operation = of.and_then(|of| operations.find(|one| one.number == *of));
                 let found = record.events.iter().map(|event| event.json.as_str());

@@ -223,8 +223,8 @@ pub struct Actor {
     victims: Vec<String>,
     /// The first moment of the operation before.
     op_began: usize,
-    /// A call has failed, and nothing was written since.
-    in_doubt: bool,
+    /// How many calls had failed when something was last written.
+    faults_mended: u64,
     oracle: Oracle,
     /// What should not have been.
     pub problems: Vec<String>,
@@ -344,7 +344,7 @@ impl Actor {
             claims: 0,
             victims: vec!["victim".to_owned()],
             op_began: 0,
-            in_doubt: false,
+            faults_mended: 0,
             oracle: Oracle::default(),
             problems: Vec::new(),
         };
@@ -434,10 +434,10 @@ impl Actor {
     /// Reports an error that nothing explains.
     fn check_error(&mut self, what: &str, error: &Error, faults_before: u64) {
         let hit = self.machine.faults_hit() > faults_before;
-        self.in_doubt |= hit;
         // What a failed sync has left is in doubt until the next write mends it.
         let unknown = matches!(error, Error::DurabilityUnknown { .. });
-        let excused = self.in_doubt && unknown && matches!(what, "sync_to" | "close");
+        let in_doubt = self.machine.faults_hit() > self.faults_mended;
+        let excused = in_doubt && unknown && matches!(what, "sync_to" | "close");
         if matches!(error, Error::Corrupt { .. }) {
             self.problems
                 .push(format!("{what} says of a good store: {error}"));
@@ -524,7 +524,7 @@ impl Actor {
     fn told(&mut self, told: strand_core::Result<Receipt>, faults_before: u64) -> Told {
         match told {
             Ok(receipt) => {
-                self.in_doubt = false;
+                self.faults_mended = self.machine.faults_hit();
                 Told::Acknowledged { seq: receipt.seq }
             }
             Err(Error::VersionMismatch { found, .. }) => Told::Refused {
