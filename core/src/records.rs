@@ -490,7 +490,7 @@ impl RawRecords {
                 .map_err(Error::io("read", path))?;
         }
         // A later segment was begun only after all of this one was durable.
-        let later = all.into_iter().find(|first| *first >= self.next_seq);
+        let later = all.into_iter().find(|first| *first > self.next_seq);
         let durable_seq = self.end.durable_seq();
         match scan.tail(later.map_or(durable_seq, |first| durable_seq.max(first - 1))) {
             Tail::Corrupt { offset, reason } => Err(self.corrupt(offset, reason)),

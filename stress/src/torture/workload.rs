@@ -436,7 +436,10 @@ impl Actor {
         let hit = self.machine.faults_hit() > faults_before;
         // What a failed sync has left is in doubt until the next write mends it.
         let unknown = matches!(error, Error::DurabilityUnknown { .. });
-        let in_doubt = self.machine.faults_hit() > self.faults_mended;
+        // Where no memory is shared, one log does not know that the other has mended it.
+        let shared = self.setup.share_memory;
+        let mended = if shared { self.faults_mended } else { 0 };
+        let in_doubt = self.machine.faults_hit() > mended;
         let excused = in_doubt && unknown && matches!(what, "sync_to" | "close");
         if matches!(error, Error::Corrupt { .. }) {
             self.problems
