@@ -182,6 +182,25 @@ impl RawRecords {
         end: End,
     ) -> Result<Self> {
         let from_seq = from_seq.max(1);
+        let mut records = Self::in_segment_of(storage, dir, from_seq, end)?;
+        // Not behind the end, which is where it comes to a stand.
+        let near = match end {
+            End::Seq(through_seq) => from_seq.min(through_seq),
+            End::LastValid(_) | End::NobodyKnows(_) => from_seq,
+        };
+        if records.next_seq < near && records.open_next_segment()? {
+            records.seek(near)?;
+        }
+        Ok(records)
+    }
+
+    /// As [`RawRecords::from`], but checks all of the segment that stands before that record.
+    fn in_segment_of(
+        storage: Arc<dyn Storage>,
+        dir: &Path,
+        from_seq: u64,
+        end: End,
+    ) -> Result<Self> {
         let live = Manifest::required(storage.as_ref(), dir)?.first_seq;
         let all = segments(storage.as_ref(), dir)?;
         let before = all
@@ -191,14 +210,6 @@ impl RawRecords {
         let mut records = Self::new(storage, dir, before.unwrap_or(from_seq), end);
         records.from_seq = from_seq;
         records.live_seq = live;
-        // Not behind the end, which is where it comes to a stand.
-        let near = match end {
-            End::Seq(through_seq) => from_seq.min(through_seq),
-            End::LastValid(_) | End::NobodyKnows(_) => from_seq,
-        };
-        if before.is_some_and(|first| first < near) && records.open_next_segment()? {
-            records.seek(near)?;
-        }
         Ok(records)
     }
 
@@ -327,7 +338,8 @@ impl RawRecords {
             return Ok(false);
         }
         let storage = Arc::clone(&self.storage);
-        *self = Self::from(storage, &self.dir, wanted, self.end)?;
+        // Not by halving, which would pass over what is wrong.
+        *self = Self::in_segment_of(storage, &self.dir, wanted, self.end)?;
         self.reopened_for = wanted;
         Ok(true)
     }
