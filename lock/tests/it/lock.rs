@@ -54,6 +54,7 @@ fn threads_that_share_a_lock_exclude_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let lock = FileLock::open(dir.path().join("lock")).unwrap();
     add_in_threads(|_| &lock);
+    assert_eq!(lock.path(), dir.path().join("lock"));
     let counters = lock.counters();
     assert_eq!(counters.acquisitions, 4 * 300);
     assert!(counters.contended <= counters.acquisitions);
@@ -299,6 +300,10 @@ fn a_file_cut_short_while_in_use_keeps_excluding() {
     assert!(is_contended(other.try_lock()));
     let error = other.lock_until(soon()).unwrap_err();
     assert!(matches!(error, LockError::Timeout { holder: None, .. }));
+    assert!(
+        error.to_string().ends_with("its holder is unknown"),
+        "{error}"
+    );
     guard.unlock().unwrap();
     add_in_threads(|thread| if thread % 2 == 0 { &one } else { &other });
     assert_eq!(file.metadata().unwrap().len(), 0);
