@@ -18,6 +18,7 @@ mod fold;
 mod follow;
 mod golden;
 mod jsonl;
+mod machine;
 mod merge;
 mod processes;
 mod recover;

@@ -1,0 +1,247 @@
+//! What a store makes of the machine's refusals: filesystems, locks and shared memory that fail.
+
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use strand_core::{
+    Counters, Disk, Error, Filesystem, FilesystemKind, HeldLock, Host, LockError, Log, OpenMode,
+    Outcome, Page, PageError, Storage, StorageFile, StoreLock, ThisMachine,
+};
+
+use crate::support::{event, ids, names, open, options};
+
+type PageFails = fn(&Path) -> PageError;
+
+/// The disk, on a machine that fails as it is told.
+#[derive(Debug, Default)]
+struct Machine {
+    filesystem: Option<Filesystem>,
+    page_fails: Option<PageFails>,
+    /// Shared with the locks: an unlock frees the lock, and then fails.
+    unlock_fails: Arc<AtomicBool>,
+}
+
+impl Host for Machine {
+    fn filesystem(&self, dir: &Path) -> io::Result<Filesystem> {
+        match &self.filesystem {
+            Some(filesystem) => Ok(filesystem.clone()),
+            None => ThisMachine.filesystem(dir),
+        }
+    }
+
+    fn open_page(&self, path: &Path) -> Result<Box<dyn Page>, PageError> {
+        match self.page_fails {
+            Some(fails) => Err(fails(path)),
+            None => ThisMachine.open_page(path),
+        }
+    }
+
+    fn open_lock(&self, path: &Path) -> Result<Box<dyn StoreLock>, LockError> {
+        Ok(Box::new(Lock {
+            real: ThisMachine.open_lock(path)?,
+            path: path.into(),
+            unlock_fails: Arc::clone(&self.unlock_fails),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Lock {
+    real: Box<dyn StoreLock>,
+    path: Arc<Path>,
+    unlock_fails: Arc<AtomicBool>,
+}
+
+impl StoreLock for Lock {
+    fn lock_until(&self, deadline: Instant) -> Result<Box<dyn HeldLock + '_>, LockError> {
+        let held = self.real.lock_until(deadline)?;
+        Ok(Box::new(Held { lock: self, held }))
+    }
+
+    fn try_lock(&self) -> Result<Box<dyn HeldLock + '_>, LockError> {
+        let held = self.real.try_lock()?;
+        Ok(Box::new(Held { lock: self, held }))
+    }
+
+    fn counters(&self) -> Counters {
+        self.real.counters()
+    }
+}
+
+struct Held<'a> {
+    lock: &'a Lock,
+    held: Box<dyn HeldLock + 'a>,
+}
+
+impl HeldLock for Held<'_> {
+    fn unlock(self: Box<Self>) -> Result<(), LockError> {
+        self.held.unlock()?;
+        if self.lock.unlock_fails.load(Ordering::SeqCst) {
+            return Err(LockError::Io {
+                op: "unlock",
+                path: self.lock.path.to_path_buf(),
+                source: io::Error::other("told to fail"),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Storage for Machine {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        Disk.open(path, mode)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        Disk.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.create_dir(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.sync_dir(dir)
+    }
+
+    fn host(&self) -> &dyn Host {
+        self
+    }
+}
+
+fn open_on(dir: &Path, machine: Machine) -> Result<Log, Error> {
+    Log::open(dir, options().storage(Arc::new(machine)))
+}
+
+#[test]
+fn a_filesystem_of_other_machines_is_refused_and_left_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    for kind in [FilesystemKind::Network, FilesystemKind::UnknownFuse] {
+        let machine = Machine {
+            filesystem: Some(Filesystem::new(kind, "somefs")),
+            ..Machine::default()
+        };
+        let refused = open_on(dir.path(), machine).unwrap_err();
+        assert!(
+            matches!(
+                &refused,
+                Error::UnsafeFilesystem { filesystem, .. } if filesystem.kind == kind
+            ),
+            "{refused:?}"
+        );
+        let text = refused.to_string();
+        assert!(text.contains("somefs") && text.contains("allow_unsafe_filesystem"));
+        assert!(!refused.is_retryable());
+    }
+    assert_eq!(names(dir.path()), Vec::<String>::new());
+}
+
+#[test]
+fn whoever_insists_gets_a_store_there_without_shared_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = || Machine {
+        filesystem: Some(Filesystem::new(FilesystemKind::Network, "somefs")),
+        ..Machine::default()
+    };
+    let insists = || {
+        options()
+            .allow_unsafe_filesystem(true)
+            .storage(Arc::new(machine()))
+    };
+    let one: Log = Log::open(dir.path(), insists()).unwrap();
+    let other: Log = Log::open(dir.path(), insists()).unwrap();
+    one.append(&event("bd-1")).unwrap();
+    other.append(&event("bd-2")).unwrap();
+    one.append(&event("bd-3")).unwrap();
+    assert!(!dir.path().join("shm").exists());
+    assert_eq!(ids(one.read().unwrap()), ["bd-1", "bd-2", "bd-3"]);
+}
+
+#[test]
+fn a_page_that_cannot_be_had_is_an_error_with_its_file_and_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let fails: [(PageFails, &str, &str); 3] = [
+        (
+            |path| PageError::Io {
+                op: "map",
+                path: path.to_owned(),
+                source: io::Error::other("no memory"),
+            },
+            "map",
+            "no memory",
+        ),
+        (
+            |path| PageError::Truncated {
+                path: path.to_owned(),
+                len_bytes: 7,
+            },
+            "use",
+            "cut to 7 bytes",
+        ),
+        (
+            |path| PageError::Deleted {
+                path: path.to_owned(),
+            },
+            "use",
+            "was deleted",
+        ),
+    ];
+    for (page_fails, verb, reason) in fails {
+        let machine = Machine {
+            page_fails: Some(page_fails),
+            ..Machine::default()
+        };
+        match open_on(dir.path(), machine).unwrap_err() {
+            Error::Io {
+                op,
+                path,
+                outcome,
+                source,
+            } => {
+                assert_eq!((op, outcome), (verb, Outcome::Rejected));
+                assert_eq!(path, dir.path().join("shm"));
+                assert!(source.to_string().contains(reason), "{source}");
+            }
+            error => panic!("{error}"),
+        }
+    }
+    drop(open(dir.path()));
+}
+
+#[test]
+fn a_record_is_in_doubt_when_its_lock_could_not_be_freed() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine::default();
+    let unlock_fails = Arc::clone(&machine.unlock_fails);
+    let log = open_on(dir.path(), machine).unwrap();
+    log.append(&event("bd-1")).unwrap();
+    unlock_fails.store(true, Ordering::SeqCst);
+    let failed = log.append(&event("bd-2")).unwrap_err();
+    assert!(
+        matches!(&failed, Error::Io { op: "unlock", .. }),
+        "{failed:?}"
+    );
+    assert_eq!(failed.outcome(), Outcome::Unknown);
+    // What was refused before anything was written is certain all the same.
+    let refused = log.append(&event("")).unwrap_err();
+    assert_eq!(refused.outcome(), Outcome::Rejected);
+    unlock_fails.store(false, Ordering::SeqCst);
+    log.append(&event("bd-3")).unwrap();
+    assert_eq!(ids(log.read().unwrap()), ["bd-1", "bd-2", "bd-3"]);
+}
