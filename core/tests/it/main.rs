@@ -24,3 +24,4 @@ mod processes;
 mod recover;
 mod repair;
 mod support;
+mod words;

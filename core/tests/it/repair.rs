@@ -398,6 +398,11 @@ fn a_snapshot_is_made_anew_from_all_records_as_long_as_they_are_there() {
         SnapshotSource::Records { since_seq: 3 },
         "{report}"
     );
+    let text = report.to_string();
+    assert!(
+        text.contains("made anew from that of record 3 and all records since"),
+        "{text}"
+    );
     assert_eq!(Store::load(dir.path()).unwrap(), good);
 
     fs::remove_file(dir.path().join(BACKUP)).unwrap();
@@ -407,6 +412,7 @@ fn a_snapshot_is_made_anew_from_all_records_as_long_as_they_are_there() {
     let report = repair(dir.path(), &options()).unwrap();
     let snapshot = report.snapshot.as_ref().unwrap();
     assert_eq!(snapshot.from, SnapshotSource::Records { since_seq: 0 });
+    assert!(report.to_string().contains("made anew from all records"));
     assert_eq!(Store::load(dir.path()).unwrap(), good);
     assert!(lines(dir.path()) == before);
     assert_is_well(dir.path());
@@ -472,6 +478,12 @@ fn a_missing_snapshot_is_replaced_by_the_backup_or_not_at_all() {
     let snapshot = report.snapshot.as_ref().unwrap();
     assert_eq!(snapshot.from, SnapshotSource::Backup { seq: 3 });
     assert_eq!(snapshot.lost.unwrap().to_string(), "4 to 5");
+    let text = report.to_string();
+    assert!(
+        text.contains("that of record 3 was taken in its place")
+            && text.contains("lost: what the records 4 to 5 did"),
+        "{text}"
+    );
     let now = Store::load(dir.path()).unwrap();
     assert!(now.get("bd-2").is_some(), "its deletion is lost");
 

@@ -1,0 +1,207 @@
+//! What people read: errors with their advice, checkups, reports, and values in the output of a debugger.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use strand_core::{
+    Advice, Compactor, CorruptReason, Durability, Error, HintsState, Issue, IssueEvent, Log,
+    Options, Patch, Reader, Side, doctor,
+};
+use strand_lock::LockError;
+
+use crate::support::{Recorder, TS, event, first_segment, open, options, store_of};
+
+#[test]
+fn a_mismatch_tells_both_versions() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let add = Issue::new("bd-1", "Mend the fence", TS);
+    log.create(add.clone(), TS).unwrap();
+    log.claim("bd-1", "ann", TS).unwrap();
+    let stale = log.update_if(add, 1, TS).unwrap_err().to_string();
+    assert_eq!(
+        stale,
+        "issue \"bd-1\" is at version 2, not at 1; look at it again and decide anew"
+    );
+    let late = log.claim("bd-1", "ben", TS).unwrap_err().to_string();
+    assert_eq!(
+        late,
+        "issue \"bd-1\" can't be claimed: it is at version 2, not open or not free"
+    );
+    let unknown = Error::VersionMismatch {
+        id: "bd-2".into(),
+        expected: Some(3),
+        found: None,
+        issue: None,
+    };
+    assert!(unknown.to_string().contains("is unknown, not at 3"));
+}
+
+#[test]
+fn every_damage_has_its_own_advice() {
+    let at = |reason| {
+        Error::Corrupt {
+            path: "log".into(),
+            offset: 5,
+            reason,
+        }
+        .to_string()
+    };
+    let message = || "m".to_owned();
+    let cases = [
+        (
+            CorruptReason::ManifestMissing,
+            "no MANIFEST",
+            "restore the MANIFEST",
+        ),
+        (
+            CorruptReason::Manifest { message: message() },
+            "m",
+            "restore the MANIFEST",
+        ),
+        (
+            CorruptReason::Missing {
+                from_seq: 2,
+                through_seq: 4,
+            },
+            "records 2 to 4 are missing",
+            "delete `shm`",
+        ),
+        (
+            CorruptReason::Payload { message: message() },
+            "is whole, but is no event: m",
+            "read it with the program that wrote it",
+        ),
+        (
+            CorruptReason::NotARecord,
+            "not a record",
+            "restore the file from a backup",
+        ),
+    ];
+    for (reason, what, advice) in cases {
+        let text = at(reason);
+        assert!(text.contains(what) && text.contains(advice), "{text}");
+    }
+}
+
+#[test]
+fn a_checkup_tells_of_every_damage_and_of_what_could_not_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bytes = store_of(dir.path(), 3);
+    bytes[30] ^= 1;
+    fs::write(first_segment(dir.path()), bytes).unwrap();
+    let damaged = doctor(dir.path()).unwrap();
+    assert_eq!(damaged.advice, Advice::Repair);
+    let text = damaged.to_string();
+    assert!(text.contains("damage: "), "{text}");
+    assert!(text.contains("hints: good"), "{text}");
+
+    let dir = tempfile::tempdir().unwrap();
+    drop(store_of(dir.path(), 1));
+    fs::remove_file(first_segment(dir.path())).unwrap();
+    fs::create_dir(first_segment(dir.path())).unwrap();
+    let unreadable = doctor(dir.path()).unwrap();
+    assert_eq!(unreadable.advice, Advice::CheckDisk);
+    let text = unreadable.to_string();
+    assert!(text.contains("unreadable: log-"), "{text}");
+    assert!(text.contains("check the disk"), "{text}");
+}
+
+#[test]
+fn hints_of_a_failed_sync_are_told_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::default();
+    let log: Log = Log::open(dir.path(), options().storage(Arc::new(recorder.clone()))).unwrap();
+    log.append(&event("bd-1")).unwrap();
+    recorder.fail_next_sync();
+    log.append(&event("bd-2")).unwrap_err();
+    let checkup = doctor(dir.path()).unwrap();
+    assert_eq!(checkup.hints, HintsState::Poisoned);
+    assert!(checkup.to_string().contains("hints: a sync failed"));
+    log.append(&event("bd-3")).unwrap();
+    let checkup = doctor(dir.path()).unwrap();
+    assert_eq!(checkup.hints, HintsState::Good);
+}
+
+#[test]
+fn hints_of_another_store_are_told_of() {
+    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    for dir in [&here, &there] {
+        store_of(dir.path(), 1);
+    }
+    fs::copy(there.path().join("shm"), here.path().join("shm")).unwrap();
+    let checkup = doctor(here.path()).unwrap();
+    assert_eq!(checkup.hints, HintsState::Stale);
+    assert!(checkup.to_string().contains("hints: stale"));
+}
+
+#[test]
+fn values_tell_a_debugger_what_they_are_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let log: Arc<Log> = Arc::new(open(dir.path()));
+    log.append(&event("bd-1")).unwrap();
+    let path = format!("{:?}", dir.path());
+    let debugged = format!("{log:?}");
+    assert!(debugged.starts_with("Log {") && debugged.contains(&path));
+    let reader: Reader = Reader::open(dir.path()).unwrap();
+    let mut follower = reader.follow(1).unwrap();
+    follower.try_next().unwrap().unwrap();
+    assert_eq!(format!("{follower:?}"), "Follower { next_seq: 2, .. }");
+    let records = format!("{:?}", reader.read().unwrap());
+    assert!(records.starts_with("Records {") && records.contains(&path));
+    let compactor = Compactor::start(log, Duration::from_mins(1)).unwrap();
+    assert_eq!(format!("{compactor:?}"), "Compactor { .. }");
+    assert_eq!(compactor.stop().unwrap(), 0);
+    let issue = Issue::new("bd-1", "T", TS);
+    assert_eq!(format!("{issue:?}"), format!("Issue({})", issue.as_json()));
+    let options = Options::default()
+        .durability(Durability::Buffered)
+        .tombstone_ms(77);
+    let debugged = format!("{options:?}");
+    assert!(
+        debugged.contains("durability: Buffered") && debugged.contains("tombstone_ms: 77"),
+        "{debugged}"
+    );
+}
+
+#[test]
+fn what_is_of_the_wrong_shape_is_told_what_it_should_be() {
+    let told = |text: &str| {
+        let event = serde_json::from_str::<IssueEvent>(text);
+        event.unwrap_err().to_string()
+    };
+    assert!(told("[]").contains("expected an event: an object with"));
+    assert!(
+        told("{\"ts\":1,\"op\":\"patch\",\"id\":\"a\",\"patch\":[]}")
+            .contains("a patch: an object")
+    );
+    let issue = serde_json::from_str::<Issue>("7").unwrap_err();
+    assert!(issue.to_string().contains("must be a JSON object"));
+    assert!(serde_json::from_str::<Patch>("{\"set\":1}").is_err());
+}
+
+#[test]
+fn the_sides_of_a_merge_have_names() {
+    let names = [Side::Base, Side::Ours, Side::Theirs].map(|side| side.to_string());
+    assert_eq!(names, ["base", "ours", "theirs"]);
+}
+
+#[test]
+fn a_lock_that_stays_held_tells_by_whom_and_can_be_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let log: Log = Log::open(
+        dir.path(),
+        options().lock_timeout(Duration::from_millis(20)),
+    )
+    .unwrap();
+    let other = strand_lock::FileLock::open(dir.path().join("lock")).unwrap();
+    let held = other.lock().unwrap();
+    let late = log.append(&event("bd-1")).unwrap_err();
+    assert!(
+        matches!(&late, Error::Lock(LockError::Timeout { holder: Some(holder), .. })
+            if holder.pid == std::process::id()),
+        "{late:?}"
+    );
+    assert!(late.is_retryable());
+    held.unlock().unwrap();
+    log.append(&event("bd-1")).unwrap();
+}
