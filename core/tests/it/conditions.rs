@@ -101,6 +101,72 @@ fn changes_of_different_fields_both_survive() {
 }
 
 #[test]
+fn every_step_of_a_batch_has_its_condition() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    log.commit(&Batch::new(TS).create(issue("bd-1")).create(issue("bd-2")))
+        .unwrap();
+    let batch = || Batch::new(TS);
+    let patch = || Patch::new().set("priority", &0).unwrap();
+    let of_missing = [
+        batch().update(issue("bd-9")),
+        batch().patch("bd-9", patch()),
+        batch().close("bd-9"),
+        batch().reopen("bd-9"),
+        batch().delete("bd-9"),
+    ];
+    for step in &of_missing {
+        let refused = log.commit(step).unwrap_err();
+        assert!(
+            matches!(&refused, Error::NoSuchIssue { id } if id == "bd-9"),
+            "{refused:?}"
+        );
+        assert!(refused.is_conflict());
+    }
+    let of_another_version = [
+        batch().update_if(issue("bd-1"), 7),
+        batch().patch_if("bd-1", 7, patch()),
+        batch().close_if("bd-1", 7),
+        batch().delete_if("bd-1", 7),
+        batch().require("bd-1", 7).close("bd-2"),
+    ];
+    for step in &of_another_version {
+        let refused = log.commit(step).unwrap_err();
+        assert!(
+            matches!(
+                refused,
+                Error::VersionMismatch {
+                    expected: Some(7),
+                    found: Some(1),
+                    ..
+                }
+            ),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(log.tail_seq(), 1, "nothing was written");
+
+    let all = batch()
+        .patch_if("bd-1", 1, patch())
+        .close("bd-1")
+        .reopen("bd-1")
+        .update(issue("bd-2").with("priority", &5).unwrap())
+        .event(IssueEvent::add(issue("bd-2"), TS));
+    assert_eq!(log.commit(&all).unwrap().seq, 2);
+    let now = Store::load(dir.path()).unwrap();
+    let one = now.get("bd-1").unwrap();
+    assert_eq!(
+        (one.status().as_deref(), one.priority()),
+        (Some("open"), Some(0))
+    );
+    assert_eq!(
+        now.get("bd-2").unwrap(),
+        &issue("bd-2"),
+        "the event came last"
+    );
+}
+
+#[test]
 fn a_batch_is_written_as_a_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
