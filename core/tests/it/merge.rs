@@ -1,6 +1,6 @@
 //! Merging exports.
 
-use std::{fs, path::Path, process::Command};
+use std::fs;
 
 use proptest::prelude::*;
 use strand_core::{MergeError, Side, merge, merge_files};
@@ -162,107 +162,6 @@ fn a_merge_that_fails_leaves_the_file_as_it_was() {
     merge_files(&path("base"), &path("ours"), &path("theirs")).unwrap_err();
     assert_eq!(fs::read_to_string(path("ours")).unwrap(), line("a", ""));
     assert_eq!(dir.path().read_dir().unwrap().count(), 3);
-}
-
-fn git(dir: &Path, arguments: &[&str]) -> bool {
-    let output = Command::new("git")
-        .current_dir(dir)
-        .args([
-            "-c",
-            "user.name=t",
-            "-c",
-            "user.email=t@t",
-            "-c",
-            "commit.gpgsign=false",
-        ])
-        .args(arguments)
-        .output()
-        .unwrap();
-    println!("{}", String::from_utf8_lossy(&output.stderr));
-    output.status.success()
-}
-
-/// Where cargo puts the examples, beside the tests.
-fn driver() -> Option<String> {
-    let test = std::env::current_exe().ok()?;
-    let name = format!("jsonl_merge{}", std::env::consts::EXE_SUFFIX);
-    let driver = test.parent()?.parent()?.join("examples").join(name);
-    driver.is_file().then(|| driver.display().to_string())
-}
-
-/// A repository whose issues are merged with the example, and two branches that changed them.
-struct Branches(tempfile::TempDir);
-
-impl Branches {
-    /// `None`, with a word on the screen, where the test can't run.
-    fn new(base: &str) -> Option<Self> {
-        let found = Command::new("git").arg("--version").output();
-        let (Ok(_), Some(driver)) = (found, driver()) else {
-            eprintln!("SKIPPED: this test needs git, and the example that `cargo test` builds");
-            return None;
-        };
-        let branches = Self(tempfile::tempdir().unwrap());
-        assert!(branches.git(&["init", "-q", "-b", "main"]));
-        let driver = format!("'{driver}' %O %A %B");
-        assert!(branches.git(&["config", "merge.issues.driver", &driver]));
-        let attributes = branches.0.path().join(".gitattributes");
-        fs::write(attributes, "*.jsonl merge=issues\n").unwrap();
-        branches.commit(base);
-        assert!(branches.git(&["branch", "theirs"]));
-        Some(branches)
-    }
-
-    fn git(&self, arguments: &[&str]) -> bool {
-        git(self.0.path(), arguments)
-    }
-
-    fn commit(&self, text: &str) {
-        fs::write(self.0.path().join("i.jsonl"), text).unwrap();
-        assert!(self.git(&["add", "-A"]));
-        assert!(self.git(&["commit", "-q", "-m", "a change"]));
-    }
-
-    /// Answers whether git merged them, and what it left in the file.
-    fn merge(&self, ours: &str, theirs: &str) -> (bool, String) {
-        assert!(self.git(&["checkout", "-q", "theirs"]));
-        self.commit(theirs);
-        assert!(self.git(&["checkout", "-q", "main"]));
-        self.commit(ours);
-        let merged = self.git(&["merge", "-q", "-m", "merged", "theirs"]);
-        let text = fs::read_to_string(self.0.path().join("i.jsonl")).unwrap();
-        (merged, text)
-    }
-}
-
-#[test]
-fn git_merges_two_branches_with_it() {
-    let line = |id: &str, fields: &str| line(id, fields) + "\n";
-    let Some(branches) = Branches::new(&line("a", r#","x":1,"y":1"#)) else {
-        return;
-    };
-    let ours = line("a", r#","x":2,"y":1"#);
-    let theirs = line("a", r#","x":1,"y":2"#) + &line("b", "");
-    let expected = line("a", r#","x":2,"y":2"#) + &line("b", "");
-    assert_eq!(branches.merge(&ours, &theirs), (true, expected));
-
-    let ours = line("a", r#","x":8,"y":2"#);
-    let theirs = line("a", r#","x":9,"y":2"#);
-    let both = format!("<<<<<<< ours\n{ours}=======\n{theirs}>>>>>>> theirs\n");
-    assert_eq!(branches.merge(&ours, &theirs), (false, both));
-    assert!(!branches.git(&["commit", "-q", "-m", "no file is resolved"]));
-}
-
-#[test]
-fn git_begins_no_merge_of_a_file_that_holds_something_else_than_issues() {
-    let line = |id: &str, fields: &str| line(id, fields) + "\n";
-    let Some(branches) = Branches::new(&line("a", "")) else {
-        return;
-    };
-    let ours = line("a", r#","x":1"#);
-    let theirs = line("a", r#","x":2"#) + "nonsense\n";
-    assert_eq!(branches.merge(&ours, &theirs), (false, ours));
-    // A commit would drop what the other branch did.
-    assert!(!branches.git(&["rev-parse", "-q", "--verify", "MERGE_HEAD"]));
 }
 
 fn any_side() -> impl Strategy<Value = String> {

@@ -1,0 +1,57 @@
+//! `follow`: the log's lines as they come.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use strand_core::{Payload, Reader, Snapshot};
+
+use crate::{args::Follow, exit::Failure, output::Output};
+
+/// So long is slept at a time where there is no limit.
+const A_WHILE: Duration = Duration::from_hours(1);
+
+/// Any object: the lines of all logs can be printed.
+#[derive(Serialize, Deserialize)]
+struct Anything {}
+
+impl Payload for Anything {}
+
+pub(crate) fn follow(args: &Follow, out: &mut Output) -> Result<(), Failure> {
+    let reader: Reader<Anything> = Reader::open(&args.dir)?;
+    let from = match args.from {
+        Some(from) => from,
+        None => next_seq(&reader, args)?,
+    };
+    let mut records = reader.follow(from)?;
+    let mut left = args.limit.unwrap_or(u64::MAX);
+    while left > 0 && !out.is_closed() {
+        let mut record = records.try_next()?;
+        if record.is_none() {
+            // Nothing more for now: whoever reads gets what there is.
+            out.flush()?;
+            if out.is_closed() {
+                break;
+            }
+            let idle = args.until_idle_ms.map(Duration::from_millis);
+            record = records.next_before(Instant::now() + idle.unwrap_or(A_WHILE))?;
+            if record.is_none() && idle.is_some() {
+                break;
+            }
+        }
+        if let Some(record) = record {
+            out.line(&record.line)?;
+            left -= 1;
+        }
+    }
+    Ok(())
+}
+
+/// The number of the record that is written next.
+fn next_seq(reader: &Reader<Anything>, args: &Follow) -> Result<u64, Failure> {
+    let last = match reader.committed_seq() {
+        Some(seq) => seq,
+        // Nobody tells how far the log is durable, until the next writer.
+        None => Snapshot::open(&args.dir)?.last_seq(),
+    };
+    Ok(last + 1)
+}

@@ -1,0 +1,136 @@
+//! `show`, `list` and `ready`: issues as they are.
+
+use serde::Serialize;
+use strand_core::{Error, Issue, Snapshot, Store};
+
+use crate::{
+    args::{List, Ready, Show},
+    exit::Failure,
+    filter::is_free,
+    output::Output,
+    table::{columns, printable},
+};
+
+pub(crate) fn show(args: &Show, out: &mut Output) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        id: &'a str,
+        version: Option<u64>,
+        blocked_by: &'a [&'a str],
+        issue: &'a Issue,
+    }
+    let store = Snapshot::open(&args.dir)?;
+    let id = args.id.as_str();
+    let Some(issue) = store.get(id) else {
+        return Err(Error::NoSuchIssue { id: id.to_owned() }.into());
+    };
+    let version = store.version(id);
+    let blocked_by = store.blockers(id);
+    let shown = Shown {
+        id,
+        version,
+        blocked_by: &blocked_by,
+        issue,
+    };
+    out.result(&shown, || fields(issue, version, &blocked_by))
+}
+
+/// The fields of an issue in their order, and what is known beside them.
+fn fields(issue: &Issue, version: Option<u64>, blocked_by: &[&str]) -> String {
+    let field = |(name, value): (std::borrow::Cow<'_, str>, &serde_json::value::RawValue)| {
+        let text = serde_json::from_str::<String>(value.get());
+        let text = text.unwrap_or_else(|_| value.get().to_owned());
+        [printable(&name), printable(&text)]
+    };
+    let mut rows: Vec<[String; 2]> = issue.fields().into_iter().map(field).collect();
+    if let Some(version) = version {
+        rows.push(["version:".to_owned(), version.to_string()]);
+    }
+    if !blocked_by.is_empty() {
+        rows.push(["blocked by:".to_owned(), printable(&blocked_by.join(", "))]);
+    }
+    columns(&rows)
+}
+
+pub(crate) fn list(args: &List, out: &mut Output) -> Result<(), Failure> {
+    let store = Snapshot::open(&args.dir)?;
+    let found = args.wanted.list(&store, args.status.as_deref());
+    print(&store, &found, args.limit, out)
+}
+
+pub(crate) fn ready(args: &Ready, out: &mut Output) -> Result<(), Failure> {
+    let store = Snapshot::open(&args.dir)?;
+    let mut found = args.wanted.ready(&store);
+    found.retain(|(_, issue)| !args.free || is_free(issue));
+    print(&store, &found, args.limit, out)
+}
+
+fn print(
+    store: &Store,
+    found: &[(&str, &Issue)],
+    limit: Option<usize>,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Listed<'a> {
+        id: &'a str,
+        version: Option<u64>,
+        issue: &'a Issue,
+    }
+    let found = found.iter().take(limit.unwrap_or(usize::MAX));
+    if !out.json {
+        return out.line(table(found));
+    }
+    for (id, issue) in found {
+        let version = store.version(id);
+        out.result(&Listed { id, version, issue }, String::new)?;
+        if out.is_closed() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn table<'a>(issues: impl Iterator<Item = &'a (&'a str, &'a Issue)>) -> String {
+    let head = ["ID", "STATUS", "PRIORITY", "TYPE", "ASSIGNEE", "TITLE"].map(str::to_owned);
+    let mut rows = vec![head];
+    rows.extend(issues.map(|(id, issue)| {
+        let text = |text: Option<String>| printable(&text.unwrap_or_default());
+        [
+            printable(id),
+            text(issue.status()),
+            text(issue.priority().map(|priority| priority.to_string())),
+            text(issue.issue_type()),
+            text(issue.assignee()),
+            printable(&issue.title()),
+        ]
+    }));
+    columns(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_shown_as_they_are_read_and_others_as_json() {
+        let json = r#"{"id":"a","title":"A \"b\"\n\u001b","x":1.10,"labels":["l"]}"#;
+        let text = fields(&Issue::from_json(json).unwrap(), Some(7), &["b", "c"]);
+        let expected = "id           a\n\
+                        title        A \"b\"\\n\\u{1b}\n\
+                        x            1.10\n\
+                        labels       [\"l\"]\n\
+                        version:     7\n\
+                        blocked by:  b, c\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_table_has_a_head_and_leaves_missing_fields_empty() {
+        let issue = Issue::from_json(r#"{"id":"a","title":"T","priority":0}"#).unwrap();
+        let text = table([("a", &issue)].iter());
+        let expected = "ID  STATUS  PRIORITY  TYPE  ASSIGNEE  TITLE\n\
+                        a           0                         T\n";
+        assert_eq!(text, expected);
+    }
+}

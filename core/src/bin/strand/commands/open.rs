@@ -1,0 +1,73 @@
+//! `init`, and how the other commands open a store.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use serde::Serialize;
+use strand_core::{Durability, Error, IssueEvent, Log, Options, Reader};
+
+use crate::{
+    args::{Init, Writing},
+    exit::Failure,
+    output::{Output, tell},
+    waiting::Telling,
+};
+
+/// The file that makes a directory a store.
+const MANIFEST: &str = "MANIFEST";
+
+pub(crate) fn options(writing: &Writing, json: bool) -> Options {
+    Options::default()
+        .durability(if writing.buffered {
+            Durability::Buffered
+        } else {
+            Durability::Synced
+        })
+        .lock_timeout(Duration::from_millis(writing.timeout_ms))
+        .allow_unsafe_filesystem(writing.allow_unsafe_filesystem)
+        .storage(Arc::new(Telling::new(json)))
+}
+
+/// Opens a store to write. Only `init` makes a directory a store, so that a wrong name does not.
+pub(crate) fn log(dir: &Path, writing: &Writing, out: &Output) -> Result<Log, Failure> {
+    if !dir.join(MANIFEST).exists() {
+        Reader::<IssueEvent>::open(dir)?;
+    }
+    open(dir, writing, out)
+}
+
+fn open(dir: &Path, writing: &Writing, out: &Output) -> Result<Log, Failure> {
+    let log = Log::open(dir, options(writing, out.json))?;
+    let recovery = log.recovery();
+    if recovery.quarantined.is_some() && !out.json {
+        tell(&format!("strand: {recovery}"));
+    }
+    Ok(log)
+}
+
+pub(crate) fn init(args: &Init, out: &mut Output) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Made<'a> {
+        dir: &'a Path,
+        created: bool,
+    }
+    let dir = args.dir.as_path();
+    let created = match Reader::<IssueEvent>::open(dir) {
+        Ok(_) => false,
+        Err(Error::MissingDirectory { .. }) => {
+            let made = std::fs::create_dir_all(dir);
+            made.map_err(|error| Failure::io(&format!("cannot create {}", dir.display()), &error))?;
+            true
+        }
+        Err(Error::NoStore { .. }) => true,
+        Err(error) => return Err(error.into()),
+    };
+    open(dir, &args.writing, out)?;
+    out.result(&Made { dir, created }, || {
+        let is = if created {
+            "is a store now"
+        } else {
+            "is a store already"
+        };
+        format!("{} {is}", dir.display())
+    })
+}

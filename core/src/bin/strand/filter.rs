@@ -1,0 +1,179 @@
+//! Which issues are listed, and in which order. Pure.
+
+use std::cmp::Reverse;
+
+use strand_core::{Filter, Issue, Store};
+
+use crate::args::Wanted;
+
+impl Wanted {
+    /// The issues that match, in the order of their ids.
+    pub(crate) fn list<'a>(
+        &self,
+        store: &'a Store,
+        status: Option<&str>,
+    ) -> Vec<(&'a str, &'a Issue)> {
+        let mut filter = Filter::new();
+        filter.status = status.map(str::to_owned);
+        filter.assignee.clone_from(&self.assignee);
+        filter.label = self.labels.first().cloned();
+        let found = if filter == Filter::new() {
+            store.iter().collect()
+        } else {
+            store.list(&filter)
+        };
+        self.keep(found)
+    }
+
+    /// The issues that can be worked on and match, the most urgent ones first.
+    pub(crate) fn ready<'a>(&self, store: &'a Store) -> Vec<(&'a str, &'a Issue)> {
+        let mut ready = self.keep(store.ready());
+        ready.sort_by_cached_key(|(id, issue)| (urgency(issue), *id));
+        ready
+    }
+
+    fn keep<'a>(&self, mut issues: Vec<(&'a str, &'a Issue)>) -> Vec<(&'a str, &'a Issue)> {
+        issues.retain(|(id, issue)| self.matches(id, issue));
+        issues
+    }
+
+    fn matches(&self, id: &str, issue: &Issue) -> bool {
+        let is = |wanted: &Option<String>, field: fn(&Issue) -> Option<String>| {
+            wanted.is_none() || field(issue) == *wanted
+        };
+        is(&self.assignee, Issue::assignee)
+            && is(&self.kind, Issue::issue_type)
+            && (self.priority.is_none() || issue.priority() == self.priority)
+            && (self.labels.is_empty() || {
+                let labels = issue.labels();
+                self.labels.iter().all(|label| labels.contains(label))
+            })
+            && self
+                .text
+                .as_ref()
+                .is_none_or(|text| contains(id, issue, text))
+    }
+}
+
+/// Whether the text is in an issue's id, title or description, in capitals or not.
+fn contains(id: &str, issue: &Issue, text: &str) -> bool {
+    let text = text.to_lowercase();
+    let is_in = |field: &str| field.to_lowercase().contains(&text);
+    is_in(id) || is_in(&issue.title()) || issue.description().is_some_and(|field| is_in(&field))
+}
+
+/// Smaller is more urgent; an issue without priority comes last.
+fn urgency(issue: &Issue) -> (Reverse<bool>, i64) {
+    let priority = issue.priority();
+    (Reverse(priority.is_some()), priority.unwrap_or(0))
+}
+
+/// Whether nobody has the issue.
+pub(crate) fn is_free(issue: &Issue) -> bool {
+    issue.assignee().is_none_or(|agent| agent.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use strand_core::IssueEvent;
+
+    use super::*;
+
+    fn store(issues: &[(&str, &str)]) -> Store {
+        let mut store = Store::default();
+        for (seq, (id, fields)) in (1..).zip(issues) {
+            let json = format!(r#"{{"id":"{id}","title":"The {id}","status":"open"{fields}}}"#);
+            let issue = Issue::from_json(&json).unwrap();
+            store.apply(seq, IssueEvent::add(issue, 0)).unwrap();
+        }
+        store
+    }
+
+    fn ids(issues: &[(&str, &Issue)]) -> String {
+        issues
+            .iter()
+            .map(|(id, _)| *id)
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    #[test]
+    fn each_criterion_narrows_the_list() {
+        let store = store(&[
+            ("a", r#","priority":1,"assignee":"x","labels":["l","m"]"#),
+            ("b", r#","priority":2,"issue_type":"bug","labels":["l"]"#),
+            ("c", r#","description":"Über den ZAUN","assignee":"x""#),
+        ]);
+        let list = |wanted: &Wanted| ids(&wanted.list(&store, None));
+        let all = Wanted::default;
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(list(&all()), "a b c");
+        assert_eq!(
+            list(&Wanted {
+                assignee: some("x"),
+                ..all()
+            }),
+            "a c"
+        );
+        assert_eq!(
+            list(&Wanted {
+                priority: Some(2),
+                ..all()
+            }),
+            "b"
+        );
+        assert_eq!(
+            list(&Wanted {
+                kind: some("bug"),
+                ..all()
+            }),
+            "b"
+        );
+        let labels = |labels: &[&str]| labels.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            list(&Wanted {
+                labels: labels(&["l"]),
+                ..all()
+            }),
+            "a b"
+        );
+        assert_eq!(
+            list(&Wanted {
+                labels: labels(&["l", "m"]),
+                ..all()
+            }),
+            "a"
+        );
+        assert_eq!(
+            list(&Wanted {
+                text: some("über den zaun"),
+                ..all()
+            }),
+            "c"
+        );
+        assert_eq!(
+            list(&Wanted {
+                text: some("THE B"),
+                ..all()
+            }),
+            "b"
+        );
+        assert_eq!(ids(&all().list(&store, Some("closed"))), "");
+        assert_eq!(ids(&all().list(&store, Some("open"))), "a b c");
+    }
+
+    #[test]
+    fn ready_issues_come_by_urgency_and_blocked_ones_not_at_all() {
+        let blocked = r#","priority":0,"dependencies":[{"issue_id":"z","depends_on_id":"a","type":"blocks"}]"#;
+        let store = store(&[
+            ("a", r#","priority":2"#),
+            ("b", ""),
+            ("c", r#","priority":0"#),
+            ("d", r#","priority":-1"#),
+            ("e", r#","priority":0,"assignee":"x""#),
+            ("z", blocked),
+        ]);
+        assert_eq!(ids(&Wanted::default().ready(&store)), "d c e a b");
+        assert!(is_free(store.get("c").unwrap()) && !is_free(store.get("e").unwrap()));
+    }
+}

@@ -1,0 +1,225 @@
+//! Events, fields and versions as they are given in arguments and on standard input.
+
+use std::{
+    borrow::Cow,
+    io::{BufRead, Read as _},
+};
+
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::value::RawValue;
+use strand_core::{Host as _, IssueEvent, RECORD_BYTES_MAX, ThisMachine};
+
+use crate::exit::{Exit, Failure};
+
+/// The present time, in milliseconds since 1970.
+pub(crate) fn now_ms() -> i64 {
+    ThisMachine.unix_ms()
+}
+
+/// An event from JSON. One without `ts` gets the present time.
+pub(crate) fn event(text: &[u8], now_ms: i64) -> Result<IssueEvent, Failure> {
+    let refused = |reason: &str| Failure::new(Exit::Refused, format!("it is no event: {reason}"));
+    let text = std::str::from_utf8(text).map_err(|error| refused(&error.to_string()))?;
+    let event = with_ts(text.trim(), now_ms).and_then(|text| serde_json::from_str(&text));
+    event.map_err(|error| refused(&error.to_string()))
+}
+
+/// The object with a `ts`.
+fn with_ts(text: &str, now_ms: i64) -> serde_json::Result<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Stamp {
+        ts: Option<IgnoredAny>,
+    }
+    let Some(members) = text.strip_prefix('{') else {
+        return Ok(Cow::Borrowed(text));
+    };
+    let Stamp { ts } = serde_json::from_str(text)?;
+    Ok(if ts.is_some() {
+        Cow::Borrowed(text)
+    } else {
+        let comma = if members.trim_start() == "}" { "" } else { "," };
+        Cow::Owned(format!("{{\"ts\":{now_ms}{comma}{members}"))
+    })
+}
+
+/// Reads lines and passes over blank ones. Holds one line in memory.
+pub(crate) struct Lines<R> {
+    input: R,
+    bytes: Vec<u8>,
+    number: u64,
+}
+
+impl<R: BufRead> Lines<R> {
+    pub(crate) fn new(input: R) -> Self {
+        Self {
+            input,
+            bytes: Vec::new(),
+            number: 0,
+        }
+    }
+
+    /// The next line that is not blank, with its number, from 1.
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, &[u8])>, Failure> {
+        loop {
+            self.bytes.clear();
+            // A record is one line and has more than the event.
+            let mut line = self.input.by_ref().take(RECORD_BYTES_MAX as u64);
+            let read = line.read_until(b'\n', &mut self.bytes);
+            let read = read.map_err(|error| Failure::io("cannot read the input", &error))?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            if read == RECORD_BYTES_MAX && !self.bytes.ends_with(b"\n") {
+                let number = self.number;
+                let message = format!("line {number}: it is longer than a record can be");
+                return Err(Failure::new(Exit::Refused, message));
+            }
+            if !self.bytes.trim_ascii().is_empty() {
+                return Ok(Some((self.number, self.bytes.trim_ascii())));
+            }
+        }
+    }
+}
+
+/// `field=JSON`.
+#[derive(Debug, Clone)]
+pub(crate) struct Assignment {
+    pub(crate) field: String,
+    pub(crate) value: Box<RawValue>,
+}
+
+/// A field with a value that is JSON.
+pub(crate) fn assignment(text: &str) -> Result<Assignment, String> {
+    let (field, value) = field_and_rest(text)?;
+    match RawValue::from_string(value.trim().to_owned()) {
+        Ok(value) => Ok(Assignment {
+            field: field.to_owned(),
+            value,
+        }),
+        Err(error) => Err(format!(
+            "{value:?} is not JSON ({error}); a text stands in double quotes"
+        )),
+    }
+}
+
+/// A field with a value that is a text.
+pub(crate) fn text_assignment(text: &str) -> Result<Assignment, String> {
+    let (field, value) = field_and_rest(text)?;
+    let value = serde_json::value::to_raw_value(value).map_err(|error| error.to_string())?;
+    Ok(Assignment {
+        field: field.to_owned(),
+        value,
+    })
+}
+
+fn field_and_rest(text: &str) -> Result<(&str, &str), String> {
+    match text.split_once('=') {
+        Some((field, value)) if !field.is_empty() => Ok((field, value)),
+        _ => Err("it should be FIELD=VALUE".to_owned()),
+    }
+}
+
+/// An issue at a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Required {
+    pub(crate) id: String,
+    pub(crate) version: u64,
+}
+
+/// `ID=VERSION`.
+pub(crate) fn required(text: &str) -> Result<Required, String> {
+    // An id may contain the sign.
+    let parsed = text.rsplit_once('=').and_then(|(id, version)| {
+        let version = version.parse().ok()?;
+        let id = id.to_owned();
+        Some(Required { id, version })
+    });
+    parsed.ok_or_else(|| "it should be ID=VERSION, the version a number".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_without_time_gets_one_and_others_keep_theirs() {
+        let close = event(br#" {"op":"close","id":"bd-1","x":1.10} "#, 7).unwrap();
+        assert_eq!((close.ts, close.id.as_str()), (7, "bd-1"));
+        assert_eq!(close.extra[0].1.get(), "1.10");
+        assert_eq!(
+            event(br#"{"op":"close","id":"bd-1","ts":3}"#, 7)
+                .unwrap()
+                .ts,
+            3
+        );
+        // Not the outer one.
+        let nested = br#"{"op":"close","id":"bd-1","x":{"ts":3}}"#;
+        assert_eq!(event(nested, 7).unwrap().ts, 7);
+    }
+
+    #[test]
+    fn what_is_no_event_is_refused_with_the_reason() {
+        for (text, reason) in [
+            ("{}", "missing field `op`"),
+            ("{ }", "missing field `op`"),
+            ("[]", "invalid type"),
+            ("", "EOF"),
+            (r#"{"op":"shout","id":"bd-1"}"#, "unknown variant"),
+            (r#"{"op":"close","id":"bd-1"} x"#, "trailing"),
+        ] {
+            let failure = event(text.as_bytes(), 7).unwrap_err();
+            let told = failure.describe(false);
+            assert!(told.contains(reason), "{text}: {told}");
+            assert_eq!(failure.exit, Exit::Refused);
+        }
+        let failure = event(b"\xff", 7).unwrap_err();
+        assert!(failure.describe(false).contains("utf-8"));
+    }
+
+    #[test]
+    fn lines_are_counted_and_blank_ones_passed_over() {
+        let mut lines = Lines::new(&b"a\n\n \r\n b \nc"[..]);
+        let mut seen = Vec::new();
+        while let Some((number, line)) = lines.next().unwrap() {
+            seen.push((number, String::from_utf8(line.to_vec()).unwrap()));
+        }
+        let expected = [(1, "a"), (4, "b"), (5, "c")].map(|(n, line)| (n, line.to_owned()));
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_line_without_end_does_not_fill_the_memory() {
+        let endless = std::io::repeat(b'x');
+        let mut lines = Lines::new(std::io::BufReader::new(endless));
+        let failure = lines.next().unwrap_err();
+        assert_eq!(failure.exit, Exit::Refused);
+    }
+
+    #[test]
+    fn assignments() {
+        let set = assignment("a=[1, 2]").unwrap();
+        assert_eq!((set.field.as_str(), set.value.get()), ("a", "[1, 2]"));
+        assert_eq!(assignment("a=1.10").unwrap().value.get(), "1.10");
+        assert_eq!(
+            text_assignment("a=b=\"c").unwrap().value.get(),
+            r#""b=\"c""#
+        );
+        assert!(assignment("a=open").unwrap_err().contains("double quotes"));
+        for text in ["a", "=1", ""] {
+            assert!(
+                assignment(text).is_err() && text_assignment(text).is_err(),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_id_may_contain_an_equals_sign() {
+        let found = required("a=b=12").unwrap();
+        assert_eq!((found.id.as_str(), found.version), ("a=b", 12));
+        for text in ["a", "a=", "a=x", "a=-1"] {
+            assert!(required(text).is_err(), "{text}");
+        }
+    }
+}

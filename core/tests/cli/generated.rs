@@ -1,0 +1,131 @@
+//! Help, manual and completions.
+
+use crate::support::{plain, run, strand};
+
+const COMMANDS: [&str; 22] = [
+    "init",
+    "create",
+    "append",
+    "batch",
+    "show",
+    "list",
+    "ready",
+    "claim",
+    "update",
+    "close",
+    "reopen",
+    "delete",
+    "follow",
+    "compact",
+    "doctor",
+    "repair",
+    "stat",
+    "import",
+    "export",
+    "merge",
+    "completions",
+    "man",
+];
+
+#[test]
+fn the_help_names_each_command_and_each_exit_status() {
+    let done = plain(&["--help"]);
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    for command in COMMANDS {
+        assert!(done.out.contains(&format!("\n  {command} ")), "{command}");
+        let help = plain(&[command, "--help"]);
+        assert_eq!(help.code, 0, "{command}");
+        assert!(
+            help.out.contains(&format!("Usage: strand {command}")),
+            "{}",
+            help.out
+        );
+    }
+    for code in 0..=11 {
+        assert!(done.out.contains(&format!("\n  {code:>2}  ")), "{code}");
+    }
+    assert!(!done.out.contains('\u{1b}'));
+    let version = format!("strand {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(plain(&["--version"]).out, version);
+}
+
+#[test]
+fn nothing_is_coloured_even_where_it_might_be() {
+    let help = |colour: &str| run(strand().arg("--help").env(colour, "1")).out;
+    assert!(
+        help("CLICOLOR_FORCE").contains('\u{1b}'),
+        "the test looks at the wrong thing"
+    );
+    assert!(
+        !run(strand()
+            .arg("--help")
+            .env("CLICOLOR_FORCE", "0")
+            .env("NO_COLOR", "1"))
+        .out
+        .contains('\u{1b}')
+    );
+    assert!(!help("NO_COLOR").contains('\u{1b}'));
+}
+
+#[test]
+fn there_is_a_page_for_each_command() {
+    let page = plain(&["man"]);
+    assert_eq!(page.code, 0, "{}", page.err);
+    assert!(page.out.contains(".TH strand 1"), "{}", page.out);
+    assert!(page.out.contains("Exit status:"));
+
+    let dir = tempfile::tempdir().unwrap();
+    let pages = dir.path().join("man/man1");
+    let done = run(strand().arg("man").arg(&pages));
+    assert_eq!((done.code, done.out.as_str()), (0, ""), "{}", done.err);
+    for command in COMMANDS {
+        let text = std::fs::read_to_string(pages.join(format!("strand-{command}.1"))).unwrap();
+        assert!(text.contains(&format!("strand\\-{command}")), "{text}");
+    }
+    assert!(pages.join("strand.1").is_file());
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(run(strand().arg("man").arg(&file)).code, 1);
+}
+
+#[test]
+fn each_shell_gets_completions() {
+    for (shell, sign) in [
+        ("bash", "complete -F _strand"),
+        ("zsh", "#compdef strand"),
+        ("fish", "complete -c strand"),
+        ("powershell", "Register-ArgumentCompleter"),
+        ("elvish", "edit:completion"),
+    ] {
+        let done = plain(&["completions", shell]);
+        assert_eq!(done.code, 0, "{}", done.err);
+        assert!(done.out.contains(sign), "{shell}: {}", done.out);
+        assert!(done.out.contains("until-idle-ms"), "{shell}");
+    }
+    assert_eq!(plain(&["completions", "nix"]).code, 2);
+}
+
+#[test]
+#[cfg(unix)]
+fn bash_completes_with_the_script() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("strand.bash");
+    std::fs::write(&script, plain(&["completions", "bash"]).out).unwrap();
+    let complete = "source \"$1\" && COMP_WORDS=(strand do) COMP_CWORD=1 && _strand strand do strand && \
+                    printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let bash = std::process::Command::new("bash")
+        .args(["-c", complete, "bash"])
+        .arg(&script)
+        .output();
+    let Ok(output) = bash else {
+        eprintln!("SKIPPED: this test needs bash");
+        return;
+    };
+    let reply = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        reply,
+        "doctor\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

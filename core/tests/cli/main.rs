@@ -1,0 +1,17 @@
+//! Runs the real `strand`: every command, every exit status, what it reads and prints, and several of it at once.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that can't go on should panic"
+)]
+
+mod care;
+mod change;
+mod events;
+mod exit;
+mod generated;
+mod issues;
+mod merge;
+mod pipes;
+mod support;
+mod waiting;
