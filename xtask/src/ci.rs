@@ -95,6 +95,13 @@ pub(crate) fn run() -> Result<(), Failure> {
     let mut peers = cargo::command(&["clippy", "--quiet", "--all-targets", "--package", package]);
     peers.args(["--features", feature, "--", "-D", "warnings"]);
     step("clippy of the benchmark with its peers", &mut peers)?;
+    let cli = ["--package", "strand-core", "--features", "cli"];
+    let mut clippy = cargo::command(&["clippy", "--quiet", "--all-targets"]);
+    clippy.args(cli).args(["--", "-D", "warnings"]);
+    step("clippy of the command", &mut clippy)?;
+    let mut tests = cargo::command(&["test", "--quiet"]);
+    tests.args(cli).args(["--bin", "strand", "--test", "cli"]);
+    step("the command", &mut tests)?;
     let doc = ["doc", "--quiet", "--workspace", "--no-deps"];
     step(
         "documentation",
