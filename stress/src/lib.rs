@@ -19,6 +19,7 @@ pub mod crc32c;
 pub mod examine;
 pub mod figures;
 pub mod fold;
+pub mod fuzz;
 pub mod helpers;
 pub mod journal;
 pub mod ledger;

@@ -110,11 +110,9 @@ fn three_processes_of_ten_holds_never_hold_together() {
     release(&mut children);
     children.into_iter().for_each(finish);
     let word = |index| page.u64(index).load(Ordering::SeqCst);
-    assert_eq!(
-        (word(0), word(1), word(2)),
-        (0, 1, 33),
-        "holders now, most at once, holds: one for each append, one for each open"
-    );
+    assert_eq!((word(0), word(1)), (0, 1), "holders now, and most at once");
+    // One for each append and each open; on a busy machine also one for each lead that is taken over.
+    assert!(word(2) >= 33, "{} holds", word(2));
 }
 
 #[test]

@@ -1,0 +1,217 @@
+//! What must hold for any bytes: the bodies of the fuzz targets in `fuzz/`, which a test on stable Rust calls, too.
+//!
+//! Each function panics where something does not hold, and shall do so for no input.
+
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "to panic is how they say what does not hold"
+)]
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::path::Path;
+use std::sync::Arc;
+
+use strand_core::{
+    Error, ImportOptions, Issue, IssueEvent, Log, Options, Reader, Snapshot, Storage, Store, Tail,
+    classify, doctor_in, merge, write_jsonl,
+};
+
+use crate::crc32c::crc32c;
+use crate::sim::disk::{Image, VirtualDisk};
+use crate::sim::machine::{Machine, Process};
+
+/// A target: its name, and what it does with bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    ("classify", classify_bytes),
+    ("recovery", recover),
+    ("manifest", read_manifest),
+    ("snapshot", read_snapshot),
+    ("import", import),
+    ("merge", merge_three),
+];
+
+const STORE_ID: &str = "2f822990455cb4ba6857b4ced82fb6c2";
+const SEGMENT: &str = "log-00000000000000000001.jsonl";
+
+/// The part of a segment that is called good is good by itself, and nothing is called damage that is not there.
+pub fn classify_bytes(bytes: &[u8]) {
+    let (durable_seq, bytes) = match bytes.split_first() {
+        Some((first, rest)) => (u64::from(*first % 4), rest),
+        None => (0, bytes),
+    };
+    match classify(bytes, 1, durable_seq) {
+        Tail::Clean => assert_eq!(classify(bytes, 1, 0), Tail::Clean),
+        Tail::Torn { valid_len } => {
+            let good = usize::try_from(valid_len)
+                .ok()
+                .and_then(|len| bytes.get(..len));
+            let good = good.expect("the good part is within the bytes");
+            assert_eq!(classify(good, 1, durable_seq), Tail::Clean);
+            assert!(good.len() < bytes.len(), "something was torn");
+        }
+        Tail::Corrupt { offset, .. } => assert!(offset <= bytes.len() as u64),
+    }
+}
+
+/// A store whose last segment has these bytes is opened and goes on, or is refused and left as it is.
+pub fn recover(bytes: &[u8]) {
+    let files = [("MANIFEST", manifest("null", 1)), (SEGMENT, bytes.to_vec())];
+    let before = image(&files);
+    let mut machine = machine(&before);
+    let opened = machine.alone(|process| {
+        let log: Log = match Log::open("", options(process)) {
+            Ok(log) => log,
+            Err(Error::Corrupt { .. }) => return false,
+            Err(error) => panic!("{error}"),
+        };
+        let records = log.read().expect("it was opened").count();
+        let last_seq = log.tail_seq();
+        assert_eq!(records as u64, last_seq);
+        let event = IssueEvent::add(Issue::new("after", "After all", 0), 0);
+        assert_eq!(log.append(&event).expect("it goes on").seq, last_seq + 1);
+        drop(log);
+        let again: Log = Log::open("", options(process)).expect("it opens again");
+        assert_eq!(
+            (again.recovery().adopted, again.recovery().cut_bytes),
+            (0, 0)
+        );
+        assert_eq!(again.tail_seq(), last_seq + 1);
+        true
+    });
+    if !opened {
+        assert_eq!(
+            machine.disk().image().files.get(SEGMENT),
+            before.files.get(SEGMENT)
+        );
+    }
+}
+
+/// Whatever the manifest says, the store is read, or an error says why not; the doctor always has an answer.
+pub fn read_manifest(bytes: &[u8]) {
+    let mut machine = machine(&image(&[
+        ("MANIFEST", bytes.to_vec()),
+        (SEGMENT, Vec::new()),
+    ]));
+    machine.alone(look);
+}
+
+/// Whatever a snapshot says whose length and checksum are those in the manifest: if it is read, then so is what a
+/// compaction makes of it, and both are the same state.
+pub fn read_snapshot(bytes: &[u8]) {
+    let (len, crc) = (bytes.len(), crc32c(bytes));
+    let mark = format!(r#"{{"seq":1,"bytes":{len},"crc":{crc}}}"#);
+    let mut machine = machine(&image(&[
+        ("MANIFEST", manifest(&mark, 2)),
+        ("snapshot-00000000000000000001.jsonl", bytes.to_vec()),
+        ("log-00000000000000000002.jsonl", Vec::new()),
+    ]));
+    machine.alone(|process| {
+        look(process);
+        let Ok(before) = state(process) else { return };
+        let log: Log = Log::open("", options(process)).expect("what can be read can be opened");
+        let event = IssueEvent::delete("nobody", 0);
+        log.append(&event).expect("and appended to");
+        log.compact().expect("and compacted");
+        assert_eq!(
+            text(&state(process).expect("and read again")),
+            text(&before)
+        );
+    });
+}
+
+/// What is imported is exported, and what is exported is imported and exported the same.
+pub fn import(bytes: &[u8]) {
+    let Some(first) = imported(bytes) else { return };
+    assert_eq!(imported(first.as_bytes()).as_deref(), Some(first.as_str()));
+}
+
+/// A merge of equal sides is that side, and turning the sides around changes nothing but the sides.
+pub fn merge_three(bytes: &[u8]) {
+    let mut parts = bytes.splitn(3, |byte| *byte == 0xFF);
+    let [base, ours, theirs] = [(); 3].map(|()| parts.next().unwrap_or_default());
+    if let Ok(same) = merge(base, ours, ours) {
+        assert!(same.conflicts.is_empty(), "{:?}", same.conflicts);
+        let again = merge(
+            same.text.as_bytes(),
+            same.text.as_bytes(),
+            same.text.as_bytes(),
+        );
+        assert_eq!(again.expect("it was merged").text, same.text);
+    }
+    match (merge(base, ours, theirs), merge(base, theirs, ours)) {
+        (Ok(one), Ok(other)) => {
+            assert_eq!(one.conflicts.len(), other.conflicts.len());
+        }
+        (Err(_), Err(_)) => {}
+        (one, other) => panic!("only one of the two fails: {one:?}, {other:?}"),
+    }
+}
+
+/// Reads a store in each way that there is.
+fn look(process: &Arc<Process>) {
+    let storage = || Arc::clone(process) as Arc<dyn Storage>;
+    let dir = Path::new("");
+    if let Ok(reader) = Reader::<IssueEvent>::open_in(storage(), dir)
+        && let Ok(records) = reader.read()
+    {
+        assert!(records.count() < 1_000_000);
+    }
+    drop(Snapshot::open_in(&storage(), dir));
+    let checkup = doctor_in(storage().as_ref(), dir).expect("the doctor has an answer");
+    assert!(!checkup.to_string().is_empty());
+}
+
+fn state(process: &Arc<Process>) -> Result<Store, Error> {
+    let storage = Arc::clone(process) as Arc<dyn Storage>;
+    Snapshot::open_in(&storage, Path::new("")).map(Snapshot::into_store)
+}
+
+fn text(store: &Store) -> String {
+    let mut text = Vec::new();
+    write_jsonl(store, &mut text).expect("memory takes it");
+    String::from_utf8(text).expect("JSON is UTF-8")
+}
+
+/// What a new store exports after this was imported; `None` where it is refused.
+fn imported(bytes: &[u8]) -> Option<String> {
+    machine(&Image::default()).alone(|process| {
+        let log: Log = Log::open("", options(process)).expect("a new store opens");
+        log.import(&mut Cursor::new(bytes), ImportOptions::new(0))
+            .ok()?;
+        Some(text(
+            &state(process).expect("what was imported can be read"),
+        ))
+    })
+}
+
+fn options(process: &Arc<Process>) -> Options {
+    Options::default()
+        .storage(Arc::clone(process) as Arc<dyn Storage>)
+        .preallocate_bytes(0)
+}
+
+fn machine(image: &Image) -> Machine {
+    Machine::start(VirtualDisk::from_image(image), BTreeMap::new(), 1, 0)
+}
+
+fn image(files: &[(&str, Vec<u8>)]) -> Image {
+    Image {
+        files: files
+            .iter()
+            .map(|(name, bytes)| (Arc::from(*name), Arc::from(bytes.as_slice())))
+            .collect(),
+        ..Image::default()
+    }
+}
+
+fn manifest(snapshot: &str, first_seq: u64) -> Vec<u8> {
+    let members = format!(
+        r#""format":2,"store":"{STORE_ID}","first_seq":{first_seq},"snapshot":{snapshot}}}"#
+    );
+    let crc = crc32c(members.as_bytes());
+    format!("{{\"crc\":\"{crc:08x}\",{members}\n").into_bytes()
+}
