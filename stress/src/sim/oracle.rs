@@ -422,3 +422,315 @@ fn is_claimable(text: &str) -> bool {
     let issue: Result<Claimable, _> = serde_json::from_str(text);
     issue.is_ok_and(|issue| issue.status == "open" && issue.assignee.unwrap_or_default().is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strand_core::IssueEvent;
+
+    /// An operation that adds its marker, and does what `more` says.
+    fn operation(number: u32, more: &[&str], told: Told) -> Operation {
+        let marker = format!("op-{number}");
+        let add = format!(
+            r#"{{"ts":0,"op":"add","id":"{marker}","data":{{"id":"{marker}","title":"t","status":"open"}}}}"#
+        );
+        let more = more.iter().map(|text| (*text).to_owned());
+        let begun = u64::from(number) * 10;
+        Operation {
+            number,
+            marker: marker.into(),
+            events: std::iter::once(add).chain(more).collect(),
+            key: None,
+            condition: None,
+            told,
+            span: (begun, begun + 5),
+        }
+    }
+
+    fn acknowledged(seq: u64) -> Told {
+        Told::Acknowledged { seq }
+    }
+
+    /// The state after these operations, one record each.
+    fn store(operations: &[&Operation]) -> Store {
+        let mut store = Store::default();
+        for (seq, operation) in (1..).zip(operations) {
+            let events = operation.events.iter().enumerate().map(|(index, text)| {
+                let event: IssueEvent = serde_json::from_str(text).unwrap();
+                match &operation.key {
+                    Some(key) if index == 0 => event.with_key(&**key),
+                    _ => event,
+                }
+            });
+            store.apply_record(seq, events.collect()).unwrap();
+        }
+        store
+    }
+
+    fn ledger(operations: &[Operation], durable_seq: u64) -> Ledger {
+        Ledger {
+            operations: operations.to_vec(),
+            durable_seq,
+            seen_seq: 0,
+        }
+    }
+
+    fn judge(ledger: &Ledger, store: &Store, loss: Loss) -> Result<Order, Vec<String>> {
+        Oracle::default().judge(ledger, store, 0, loss)
+    }
+
+    #[track_caller]
+    fn assert_finds(found: Result<Order, Vec<String>>, what: &str) {
+        let wrong = found.unwrap_err();
+        assert!(wrong.iter().any(|wrong| wrong.contains(what)), "{wrong:?}");
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_there_at_its_record() {
+        let (a, b) = (
+            operation(0, &[], acknowledged(1)),
+            operation(1, &[], acknowledged(2)),
+        );
+        let both = ledger(&[a.clone(), b.clone()], 2);
+        assert_eq!(judge(&both, &store(&[&a, &b]), Loss::Power), Ok(vec![0, 1]));
+        assert_finds(judge(&both, &store(&[&a]), Loss::Power), "op-1 was told");
+        assert_finds(judge(&both, &store(&[&b]), Loss::Power), "op-0 was told");
+        assert_finds(
+            judge(&both, &store(&[&b, &a]), Loss::Power),
+            "op-0 was told",
+        );
+    }
+
+    #[test]
+    fn what_is_not_durable_may_be_lost_with_the_power_but_not_with_a_process() {
+        let (a, b) = (
+            operation(0, &[], acknowledged(1)),
+            operation(1, &[], acknowledged(2)),
+        );
+        let one_durable = ledger(&[a.clone(), b.clone()], 1);
+        let left = store(&[&a]);
+        assert_eq!(judge(&one_durable, &left, Loss::Power), Ok(vec![0]));
+        assert_finds(judge(&one_durable, &left, Loss::Processes), "op-1 was told");
+        let seen = Ledger {
+            seen_seq: 2,
+            ..one_durable.clone()
+        };
+        assert_finds(judge(&seen, &left, Loss::Power), "op-1 was told");
+        let judged = Oracle::default().judge(&one_durable, &left, 2, Loss::Power);
+        assert_finds(judged, "below the watermark");
+    }
+
+    #[test]
+    fn what_was_rejected_or_refused_is_never_there_and_the_unknown_at_most_once() {
+        let a = operation(0, &[], acknowledged(1));
+        for told in [Told::Rejected, Told::Refused { seq: 1 }] {
+            let b = operation(1, &[], told);
+            let both = ledger(&[a.clone(), b.clone()], 1);
+            assert_eq!(judge(&both, &store(&[&a]), Loss::Power), Ok(vec![0]));
+            assert_finds(
+                judge(&both, &store(&[&a, &b]), Loss::Power),
+                "op-1 was told",
+            );
+        }
+        for told in [Told::Nothing, Told::Unknown] {
+            let b = operation(1, &[], told);
+            let both = ledger(&[a.clone(), b.clone()], 1);
+            assert_eq!(judge(&both, &store(&[&a]), Loss::Power), Ok(vec![0]));
+            let there = store(&[&a, &b]);
+            assert_eq!(judge(&both, &there, Loss::Power), Ok(vec![0, 1]));
+            let twice = store(&[&a, &b, &b]);
+            assert_finds(
+                judge(&both, &twice, Loss::Power),
+                "no operation is record 2",
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_refusal_told_of_is_there() {
+        let a = operation(0, &[], Told::Unknown);
+        let b = operation(1, &[], Told::Refused { seq: 1 });
+        let both = ledger(&[a.clone(), b], 1);
+        assert_eq!(judge(&both, &store(&[&a]), Loss::Power), Ok(vec![0]));
+        assert_finds(
+            judge(&both, &store(&[]), Loss::Power),
+            "was told of record 1",
+        );
+    }
+
+    #[test]
+    fn every_record_is_an_operation() {
+        let (a, b) = (
+            operation(0, &[], acknowledged(1)),
+            operation(7, &[], acknowledged(2)),
+        );
+        let only_a = ledger(std::slice::from_ref(&a), 1);
+        assert_finds(
+            judge(&only_a, &store(&[&a, &b]), Loss::Power),
+            "1 operations are in it",
+        );
+    }
+
+    #[test]
+    fn a_batch_is_there_as_a_whole() {
+        let more = r#"{"ts":0,"op":"add","id":"x","data":{"id":"x","title":"t"}}"#;
+        let a = operation(0, &[more], Told::Unknown);
+        let part = operation(0, &[], Told::Unknown);
+        let one = ledger(std::slice::from_ref(&a), 0);
+        assert_eq!(judge(&one, &store(&[&a]), Loss::Power), Ok(vec![0]));
+        assert_finds(judge(&one, &store(&[&part]), Loss::Power), "x should be");
+        let without = ledger(std::slice::from_ref(&part), 0);
+        assert_finds(
+            judge(&without, &store(&[&a]), Loss::Power),
+            "x should not be there",
+        );
+    }
+
+    #[test]
+    fn deleted_issues_stay_deleted_and_events_without_effect_are_counted() {
+        let more = r#"{"ts":0,"op":"add","id":"x","data":{"id":"x","title":"t"}}"#;
+        let delete = r#"{"ts":0,"op":"delete","id":"x","data":null}"#;
+        let a = operation(0, &[more], acknowledged(1));
+        let b = operation(1, &[delete], acknowledged(2));
+        let idle = operation(
+            1,
+            &["{\"ts\":0,\"op\":\"close\",\"id\":\"y\"}"],
+            acknowledged(2),
+        );
+        let forgotten = operation(1, &[], acknowledged(2));
+        let both = ledger(&[a.clone(), b.clone()], 2);
+        assert_eq!(judge(&both, &store(&[&a, &b]), Loss::Power), Ok(vec![0, 1]));
+        assert_finds(
+            judge(&both, &store(&[&a, &forgotten]), Loss::Power),
+            "x should not be there",
+        );
+        // As if it had never been: without its tombstone.
+        let c = operation(0, &[], acknowledged(1));
+        assert_finds(
+            judge(&both, &store(&[&c, &forgotten]), Loss::Power),
+            "x was deleted by 2",
+        );
+        let other = ledger(&[a.clone(), forgotten], 2);
+        assert_finds(
+            judge(&other, &store(&[&a, &idle]), Loss::Power),
+            "without effect",
+        );
+    }
+
+    #[test]
+    fn of_two_claims_the_first_record_wins_and_there_is_no_other() {
+        let claim = r#"{"ts":0,"op":"patch","id":"x","patch":{"set":{"assignee":"a","status":"in_progress"}}}"#;
+        let more = r#"{"ts":0,"op":"add","id":"x","data":{"id":"x","title":"t","status":"open"}}"#;
+        let a = operation(0, &[more], acknowledged(1));
+        let claims = |number, seq| Operation {
+            condition: Some(Condition::Claimable("x".into())),
+            ..operation(number, &[claim], acknowledged(seq))
+        };
+        let (b, c) = (claims(1, 2), claims(2, 3));
+        let one = ledger(&[a.clone(), b.clone()], 2);
+        assert_eq!(judge(&one, &store(&[&a, &b]), Loss::Power), Ok(vec![0, 1]));
+        let two = ledger(&[a.clone(), b.clone(), c.clone()], 3);
+        assert_finds(
+            judge(&two, &store(&[&a, &b, &c]), Loss::Power),
+            "did not hold",
+        );
+    }
+
+    #[test]
+    fn a_key_leads_to_its_record_and_to_none_where_there_is_none() {
+        let keyed = |told| Operation {
+            key: Some("k".into()),
+            ..operation(0, &[], told)
+        };
+        let a = keyed(acknowledged(1));
+        let one = ledger(std::slice::from_ref(&a), 1);
+        assert_eq!(judge(&one, &store(&[&a]), Loss::Power), Ok(vec![0]));
+        let forgotten = operation(0, &[], acknowledged(1));
+        assert_finds(
+            judge(&one, &store(&[&forgotten]), Loss::Power),
+            "the key of op-0",
+        );
+        let b = Operation {
+            key: Some("k".into()),
+            ..operation(1, &[], acknowledged(1))
+        };
+        let lost = ledger(
+            &[keyed(Told::Unknown), operation(1, &[], acknowledged(1))],
+            1,
+        );
+        assert_finds(judge(&lost, &store(&[&b]), Loss::Power), "the key of op-0");
+    }
+
+    #[test]
+    fn what_was_answered_before_another_began_stands_before_it() {
+        let (a, b) = (
+            operation(0, &[], acknowledged(2)),
+            operation(1, &[], acknowledged(1)),
+        );
+        let swapped = ledger(&[a.clone(), b.clone()], 2);
+        assert_finds(
+            judge(&swapped, &store(&[&b, &a]), Loss::Power),
+            "was answered before",
+        );
+        let at_once = Operation {
+            span: (0, 100),
+            ..a.clone()
+        };
+        let swapped = ledger(&[at_once.clone(), b.clone()], 2);
+        let judged = judge(&swapped, &store(&[&b, &at_once]), Loss::Power);
+        assert_eq!(judged, Ok(vec![1, 0]));
+    }
+
+    #[test]
+    fn what_was_seen_stays_and_what_was_not_never_comes() {
+        let (a, b) = (
+            operation(0, &[], Told::Unknown),
+            operation(1, &[], Told::Nothing),
+        );
+        let before = ledger(&[a.clone(), b.clone()], 0);
+        let settled = before.settled(&vec![0], true);
+        assert_eq!(judge(&settled, &store(&[&a]), Loss::Power), Ok(vec![0]));
+        assert_finds(judge(&settled, &store(&[]), Loss::Power), "op-0 was told");
+        assert_finds(
+            judge(&settled, &store(&[&a, &b]), Loss::Power),
+            "op-1 was told",
+        );
+    }
+
+    #[test]
+    fn the_files_hold_the_events_of_the_operations_and_nothing_else() {
+        let a = operation(0, &[], acknowledged(1));
+        let one = ledger(std::slice::from_ref(&a), 1);
+        let manifest = stored::with_checksum(r#""format":2,"store":"x","first_seq":1}"#) + "\n";
+        let line = |seq, text: &str| stored::fabricate_line(seq, text) + "\n";
+        let image = |log: String| {
+            let files = [
+                ("s/MANIFEST".into(), manifest.as_bytes().into()),
+                (
+                    format!("s/log-{:020}.jsonl", 1).into(),
+                    log.as_bytes().into(),
+                ),
+            ];
+            Image {
+                files: files.into(),
+                dirs: ["s".into()].into(),
+            }
+        };
+        let judge = |log: String| Oracle::judge_files(&one, &vec![0], &image(log), "s");
+        let right = line(1, &a.events[0]);
+        assert_eq!(judge(right.clone()), [""; 0]);
+        let other = a.events[0].replace("open", "shut");
+        let wrong = [
+            String::new(),
+            line(1, &other),
+            line(2, &a.events[0]),
+            format!("{right}{}", line(2, &a.events[0])),
+            format!("{right}{{"),
+        ];
+        for log in wrong {
+            assert_ne!(judge(log.clone()), [""; 0], "{log}");
+        }
+        let nothing = Oracle::judge_files(&one, &vec![0], &Image::default(), "s");
+        assert_eq!(nothing, ["there is no manifest"]);
+    }
+}

@@ -869,3 +869,141 @@ impl PageView for SoloPage {
         Page::identity(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine with a file of three bytes, which are durable.
+    fn machine() -> (Solo, Box<dyn StorageFile>) {
+        let machine = Solo::new(VirtualDisk::new(), None, 1, 1);
+        let file = machine.open(Path::new("/f"), OpenMode::CreateNew).unwrap();
+        file.write_at(b"abc", 0).unwrap();
+        file.sync_data().unwrap();
+        machine.sync_dir(Path::new("/")).unwrap();
+        (machine, file)
+    }
+
+    fn at(machine: &Solo, fault: Fault, reach: Reach) {
+        let call = machine.calls();
+        machine.set_faults(&[FaultAt { call, fault, reach }]);
+    }
+
+    fn text(file: &dyn StorageFile) -> Vec<u8> {
+        let mut bytes = vec![0; 16];
+        let len = file.read_at(&mut bytes, 0).unwrap();
+        bytes.truncate(len);
+        bytes
+    }
+
+    #[test]
+    fn a_call_fails_as_it_is_told_once_or_from_then_on() {
+        let (machine, file) = machine();
+        at(&machine, Fault::Fails(Errno::Enospc), Reach::Once);
+        let error = file.write_at(b"x", 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(file.write_at(b"x", 0).unwrap(), 1);
+
+        at(&machine, Fault::Fails(Errno::Eio), Reach::Kind);
+        assert!(file.set_len(1).is_err() && file.set_len(1).is_err());
+        assert_eq!(file.write_at(b"y", 0).unwrap(), 1);
+
+        at(&machine, Fault::Fails(Errno::Eio), Reach::All);
+        assert!(file.len_bytes().is_err() && file.write_at(b"z", 0).is_err());
+        assert!(machine.open(Path::new("/f"), OpenMode::Read).is_err());
+        machine.set_faults(&[]);
+        assert_eq!(text(file.as_ref()), b"ybc");
+        assert_eq!(machine.faults_hit(), 6);
+    }
+
+    #[test]
+    fn reads_and_writes_are_short_but_no_read_says_that_the_file_ends() {
+        let (machine, file) = machine();
+        let mut bytes = [0; 8];
+        for (short, len) in [(Short::One, 1), (Short::Half, 1), (Short::AllButOne, 2)] {
+            at(&machine, Fault::Short(short), Reach::Once);
+            assert_eq!(file.read_at(&mut bytes, 0).unwrap(), len);
+        }
+        at(&machine, Fault::Short(Short::Nothing), Reach::Once);
+        assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 3);
+        for (short, len) in [(Short::Nothing, 0), (Short::Half, 2), (Short::AllButOne, 3)] {
+            at(&machine, Fault::Short(short), Reach::Once);
+            assert_eq!(file.write_at(b"1234", 3).unwrap(), len);
+        }
+        assert_eq!(text(file.as_ref()), b"abc123");
+    }
+
+    #[test]
+    fn a_lie_is_done_and_told_to_have_failed() {
+        let (machine, file) = machine();
+        at(&machine, Fault::Lies(Errno::Eio), Reach::Once);
+        assert!(file.write_at(b"x", 0).is_err());
+        assert_eq!(text(file.as_ref()), b"xbc");
+        at(&machine, Fault::Lies(Errno::Eio), Reach::Once);
+        assert!(file.sync_data().is_err());
+        assert_eq!(machine.disk().pending(), 0);
+    }
+
+    #[test]
+    fn all_who_have_a_file_open_are_told_of_a_failed_sync_once() {
+        let (machine, file) = machine();
+        let other = machine.open(Path::new("/f"), OpenMode::ReadWrite).unwrap();
+        file.write_at(b"x", 0).unwrap();
+        at(&machine, Fault::Fails(Errno::Eio), Reach::Once);
+        assert!(file.sync_data().is_err());
+        let late = machine.open(Path::new("/f"), OpenMode::ReadWrite).unwrap();
+        assert!(late.sync_data().is_ok() && file.sync_data().is_ok());
+        assert!(other.sync_data().is_err());
+        assert!(other.sync_data().is_ok());
+        assert_eq!(machine.disk().pending(), 1);
+    }
+
+    #[test]
+    fn each_call_that_changes_something_is_a_moment_and_a_death_goes_back_to_one() {
+        let (machine, file) = machine();
+        machine.record();
+        machine.set_position(3);
+        file.write_at(b"x", 0).unwrap();
+        text(file.as_ref());
+        file.sync_data().unwrap();
+        assert_eq!(machine.moments(), 3);
+        drop(file);
+        machine.die_at(1);
+        assert_eq!(machine.disk().pending(), 1);
+        let moments = machine.take_moments();
+        let seen: Vec<_> = moments.iter().map(|one| (one.what, one.position)).collect();
+        assert_eq!(seen, [(Call::Step, 3), (Call::Write, 3)]);
+        assert_eq!(machine.take_kinds(), [Call::Write, Call::Read, Call::Sync]);
+    }
+
+    #[test]
+    fn a_lock_excludes_and_a_page_is_shared() {
+        let (machine, _file) = machine();
+        let lock = machine.open_lock(Path::new("/lock")).unwrap();
+        let other = machine.open_lock(Path::new("/lock")).unwrap();
+        let held = lock.try_lock().unwrap();
+        assert!(other.try_lock().is_err());
+        assert!(other.lock_until(machine.now()).is_err());
+        held.unlock().unwrap();
+        assert!(other.try_lock().is_ok());
+
+        assert!(machine.open_page_to_read(Path::new("/shm")).is_err());
+        let page = machine.open_page(Path::new("/shm")).unwrap();
+        page.u64(16).store(5 << 16, Ordering::SeqCst);
+        let view = machine.open_page_to_read(Path::new("/shm")).unwrap();
+        assert_eq!(view.load_u64(16), 5 << 16);
+        let content = machine.page().unwrap();
+        assert_eq!(content.watermark(), 5);
+        let again = Solo::new(VirtualDisk::new(), Some(&content), 2, 1);
+        assert_eq!(again.page(), Some(content));
+    }
+
+    #[test]
+    fn time_passes_when_somebody_looks_or_waits() {
+        let (machine, _file) = machine();
+        let before = machine.now();
+        machine.sleep(Duration::from_secs(3));
+        assert!(machine.now() - before > Duration::from_secs(3));
+        assert_ne!(machine.random(), machine.random());
+    }
+}

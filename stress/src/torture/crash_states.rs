@@ -820,29 +820,92 @@ pub(crate) fn replay_as(tier: &'static str, text: &str) -> Tally {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
-    #[test]
-    fn probe() {
-        let seconds = std::env::var("SECS").map_or(2.0, |s| s.parse().unwrap());
-        let budget = Budget {
-            seed: 1,
-            time: std::time::Duration::from_secs_f64(seconds),
+    fn budget(seed: u64, seconds: f64) -> Budget {
+        Budget {
+            seed,
+            time: Duration::from_secs_f64(seconds),
             quick: true,
-            threads: std::env::var("THREADS").map_or(1, |s| s.parse().unwrap()),
+            threads: 2,
             exe: PathBuf::new(),
+        }
+    }
+
+    #[test]
+    fn a_short_run_finds_nothing_in_many_distinct_states() {
+        let tally = run(&budget(1, 2.0));
+        assert!(tally.violations.is_empty(), "{:#?}", tally.violations);
+        assert!(tally.cases > 300, "{tally:?}");
+        assert!(
+            tally.counts.iter().all(|(_, count)| *count > 0),
+            "{tally:?}"
+        );
+    }
+
+    #[test]
+    fn a_state_is_examined_once() {
+        let examiner = Examiner::new("T2", Effort::FULL);
+        let case: Case = "1024-900/append//1".parse().unwrap();
+        examiner.examine(&case, None);
+        let once = examiner.counts.distinct.load(Ordering::Relaxed);
+        assert!(once > 50);
+        examiner.examine(&case, None);
+        assert_eq!(examiner.counts.distinct.load(Ordering::Relaxed), once);
+        let at = At {
+            moment: 20,
+            state: None,
         };
-        if let Ok(case) = std::env::var("CASE") {
-            let again = replay_as("T2", &case);
-            for v in &again.violations {
-                println!("{}\n{}", v.what, v.replay);
-            }
-            return;
-        }
-        let tally = run(&budget);
-        println!("{tally:#?}");
-        for v in &tally.violations {
-            println!("{}\n{}", v.what, v.replay);
-        }
+        examiner.examine(&case, Some(at));
+        assert!(examiner.findings.lock().unwrap().is_empty());
+    }
+
+    /// A disk whose log has lost an acknowledged record is found, kept, and can be done again.
+    #[test]
+    fn a_lost_record_is_found_kept_and_replayed() {
+        let examiner = Examiner::new("T2", Effort::FULL);
+        let case: Case = "0-1048576/append//1".parse().unwrap();
+        let Performed {
+            moments, ledgers, ..
+        } = perform(&case);
+        let (lost, whole) = (moments.iter().find(|one| one.position == 2), moments.last());
+        let (lost, whole) = (lost.unwrap(), whole.unwrap());
+        let place = Place {
+            case: &case,
+            number: Some(7),
+            moment: lost,
+            ledger: &ledgers[whole.position],
+            pages: &[],
+            watermark: 0,
+            kinds: &[],
+        };
+        assert!(!examiner.examine_moment(&place, &mut Oracle::default(), None));
+        let findings = examiner.findings.lock().unwrap();
+        let finding = &findings[0];
+        assert!(
+            finding.what.contains("op-1 was told Acknowledged"),
+            "{}",
+            finding.what
+        );
+        assert!(
+            finding
+                .replay
+                .contains("--tier T2 --replay 0-1048576/append//1/7.")
+        );
+        let kept = finding.kept.as_deref().unwrap();
+        assert!(kept.join("MANIFEST").exists());
+        std::fs::remove_dir_all(kept.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_case_is_replayed_as_a_whole_or_at_one_moment_and_nonsense_is_refused() {
+        let whole = replay(&budget(1, 0.0), "1024-900/append,compact//1");
+        let one = replay(&budget(1, 0.0), "1024-900/append,compact//1/40.0");
+        assert!(whole.violations.is_empty() && one.violations.is_empty());
+        assert!(whole.cases > 100 && one.cases <= 1, "{whole:?} {one:?}");
+        let nonsense = replay(&budget(1, 0.0), "nonsense");
+        assert!(nonsense.environment.is_some());
     }
 }

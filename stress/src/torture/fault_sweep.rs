@@ -207,19 +207,26 @@ fn tasks(budget: &Budget) -> Vec<Task> {
         faults: Vec::new(),
         seed: budget.seed,
     };
+    // Those that differ most.
+    let setups: &[Setup] = if budget.quick {
+        &[SETUPS[1], SETUPS[3]]
+    } else {
+        &SETUPS
+    };
     for ops in workloads() {
-        for setup in SETUPS {
+        for setup in setups {
             for fault in all_faults() {
-                tasks.push(Task::Single(case(ops.clone(), setup), fault));
+                tasks.push(Task::Single(case(ops.clone(), *setup), fault));
             }
         }
     }
     let short = [
-        vec![Op::Append],
+        vec![Op::Append, Op::Append],
         vec![Op::Buffered, Op::Sync],
-        vec![Op::Compact],
-        vec![Op::Rotate],
-        vec![Op::Claim],
+        vec![Op::Compact, Op::Append],
+        vec![Op::Rotate, Op::Append],
+        vec![Op::Claim, Op::Export],
+        vec![Op::Keyed],
     ];
     for ops in short {
         for setup in [SETUPS[1], SETUPS[3]] {
@@ -229,7 +236,8 @@ fn tasks(budget: &Budget) -> Vec<Task> {
     tasks
 }
 
-/// Runs the tier: all of it, whatever time that takes. A quick run leaves out most of the pairs and of the faults that go on.
+/// Runs the tier: all of it, whatever time that takes. A quick run leaves out most of the pairs and of the faults that go on,
+/// and half of the ways in which a log is opened.
 #[must_use]
 pub fn run(budget: &Budget) -> Tally {
     let started = Instant::now();
@@ -295,4 +303,67 @@ pub fn replay(_budget: &Budget, text: &str) -> Tally {
         }
     }
     tally(examiner, &swept, started)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_call_of_a_workload_fails_in_every_way_that_it_can() {
+        let examiner = Examiner::new("T1", EFFORT);
+        let swept = Swept::default();
+        let case: Case = "1024-900/append,rotate//1".parse().unwrap();
+        let calls = calls_of(&case);
+        assert!(calls.contains(&Call::Write) && calls.contains(&Call::SyncDir));
+        sweep(&examiner, &swept, &case, &all_faults(), &[Reach::Once]);
+        let expected: usize = calls
+            .iter()
+            .map(|call| {
+                all_faults()
+                    .iter()
+                    .filter(|fault| fault.applies_to(*call))
+                    .count()
+            })
+            .sum();
+        assert_eq!(swept.runs(), expected as u64);
+        assert!(swept.hits.load(Ordering::Relaxed) >= swept.runs());
+        let tally = tally(examiner, &swept, Instant::now());
+        assert!(tally.violations.is_empty(), "{:#?}", tally.violations);
+        assert_eq!(tally.cases, swept.runs());
+    }
+
+    #[test]
+    fn every_kind_of_call_can_fail_in_eight_ways_at_least() {
+        let kinds = workloads().into_iter().flat_map(|ops| {
+            let case = Case {
+                setup: SETUPS[1],
+                ops,
+                faults: Vec::new(),
+                seed: 1,
+            };
+            calls_of(&case)
+        });
+        let kinds: BTreeSet<Call> = kinds.collect();
+        assert!(kinds.len() >= 14, "{kinds:?}");
+        for kind in kinds {
+            let ways = all_faults()
+                .iter()
+                .filter(|fault| fault.applies_to(kind))
+                .count();
+            // Once and from then on.
+            assert!(2 * ways >= 8, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn pairs_fail_at_two_calls() {
+        let examiner = Examiner::new("T1", EFFORT);
+        let swept = Swept::default();
+        let case: Case = "1024-900/append,append//1".parse().unwrap();
+        sweep_pairs(&examiner, &swept, &case, &mut StdRng::seed_from_u64(1), 1);
+        assert!(swept.pairs.load(Ordering::Relaxed) > 50);
+        let tally = tally(examiner, &swept, Instant::now());
+        assert!(tally.violations.is_empty(), "{:#?}", tally.violations);
+    }
 }

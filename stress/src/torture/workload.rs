@@ -514,7 +514,17 @@ impl Actor {
         condition: Option<Condition>,
         write: impl FnOnce(&Log, &[IssueEvent]) -> strand_core::Result<Receipt>,
     ) {
-        let Some((index, events)) = self.begin(events, condition, None) else {
+        self.write_keyed(events, condition, None, write);
+    }
+
+    fn write_keyed(
+        &mut self,
+        events: impl FnOnce(IssueEvent) -> Vec<IssueEvent>,
+        condition: Option<Condition>,
+        key: Option<&str>,
+        write: impl FnOnce(&Log, &[IssueEvent]) -> strand_core::Result<Receipt>,
+    ) {
+        let Some((index, events)) = self.begin(events, condition, key) else {
             return;
         };
         let faults = self.machine.faults_hit();
@@ -527,7 +537,10 @@ impl Actor {
     fn told(&mut self, told: strand_core::Result<Receipt>, faults_before: u64) -> Told {
         match told {
             Ok(receipt) => {
-                self.faults_mended = self.machine.faults_hit();
+                // Where no memory is shared, each log that is open keeps its own doubts.
+                if self.setup.share_memory {
+                    self.faults_mended = self.machine.faults_hit();
+                }
                 Told::Acknowledged { seq: receipt.seq }
             }
             Err(Error::VersionMismatch { found, .. }) => Told::Refused {
@@ -546,13 +559,16 @@ impl Actor {
     }
 
     fn batch(&mut self) {
-        let extra = format!("extra-{}", self.ledger.operations.len());
+        let number = self.ledger.operations.len();
+        let (extra, gone) = (format!("extra-{number}"), format!("gone-{number}"));
         let label = Patch::new().add_label("garden");
         let others = [
             IssueEvent::patch("pool-1", label, TS),
             marker_event(&extra, 5),
             IssueEvent::close(extra.clone(), TS),
             IssueEvent::close("nobody", TS),
+            marker_event(&gone, 0),
+            IssueEvent::delete(gone, TS),
         ];
         self.write(
             |marker| std::iter::once(marker).chain(others).collect(),
@@ -566,14 +582,16 @@ impl Actor {
         let id = format!("pool-{}", 1 + self.claims / 2 % POOL);
         self.claims += 1;
         let agent = format!("agent-{}", self.claims);
+        let key = format!("{agent}/claim");
         let fields = [("assignee", agent.as_str()), ("status", "in_progress")];
         let claim = IssueEvent::patch(id.clone(), patch(&fields), TS);
         let condition = Condition::Claimable(id.as_str().into());
-        self.write(
+        self.write_keyed(
             |marker| vec![marker, claim],
             Some(condition),
+            Some(&key),
             |log, events| {
-                let batch = create(events, Batch::new(TS));
+                let batch = create(events, Batch::new(TS).key(&*key));
                 log.commit(&batch.claim(&id, &agent))
             },
         );
@@ -789,4 +807,100 @@ fn append(log: &Log, events: &[IssueEvent]) -> strand_core::Result<Receipt> {
 fn create(events: &[IssueEvent], batch: Batch) -> Batch {
     let marker = events.first().and_then(|event| event.data.clone());
     marker.into_iter().fold(batch, Batch::create)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(text: &str) -> Case {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_text_of_a_case_leads_back_to_it() {
+        let texts = [
+            "0-1048576///1",
+            "1024-900-alone/append,kill@7,kill,open/12:eio:once,3:short-allbutone:kind,9:lies-enospc:all/42",
+        ];
+        for text in texts {
+            assert_eq!(case(text).to_string(), text);
+        }
+        let all = Op::ALL.map(Op::name).join(",");
+        let all = format!("0-1/{all}//0");
+        assert_eq!(case(&all).ops, Op::ALL);
+        let wrong = [
+            "",
+            "1/append//1",
+            "0-1/sing//1",
+            "0-1/append@3//1",
+            "0-1//3:eio/1",
+            "0-1//3:esomething:once/1",
+            "0-1///x",
+        ];
+        for text in wrong {
+            assert!(text.parse::<Case>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn equal_workloads_do_the_same() {
+        let text = "1024-900/append,batch,claim,keyed,delete,compact,rotate,open/30:eio:once/7";
+        let digests = || -> Vec<u128> {
+            let moments = perform(&case(text)).moments;
+            moments.iter().map(|moment| moment.disk.digest()).collect()
+        };
+        assert_eq!(digests(), digests());
+    }
+
+    #[test]
+    fn all_operations_are_acknowledged_in_order_and_the_second_claim_is_refused() {
+        let ops = "append,batch,claim,claim,keyed,delete,buffered,sync,rotate,compact,export,open";
+        let performed = perform(&case(&format!("1024-900/{ops}//3")));
+        assert_eq!(performed.problems, [""; 0]);
+        let last = performed.ledgers.last().unwrap();
+        let told: Vec<Told> = last.operations.iter().map(|one| one.told).collect();
+        let acknowledged = |seq| Told::Acknowledged { seq };
+        let refused = Told::Refused { seq: 4 };
+        let mut expected: Vec<Told> = (1..=4).map(acknowledged).collect();
+        expected.push(refused);
+        expected.extend((5..=8).map(acknowledged));
+        assert_eq!(told, expected);
+        assert_eq!(last.durable_seq, 8);
+    }
+
+    #[test]
+    fn a_death_takes_back_what_came_after_its_moment() {
+        let whole = perform(&case("0-1048576/append//3"));
+        let first =
+            whole.moments.len() - perform(&case("0-1048576/append,kill@0//3")).moments.len();
+        assert!(first > 3);
+        let performed = perform(&case("0-1048576/append,kill@0,append//3"));
+        assert_eq!(performed.problems, [""; 0]);
+        let last = performed.ledgers.last().unwrap();
+        let told: Vec<Told> = last.operations.iter().map(|one| one.told).collect();
+        assert_eq!(told[0], Told::Acknowledged { seq: 1 });
+        assert_eq!(told[1], Told::Nothing);
+        assert_eq!(told[2], Told::Acknowledged { seq: 2 });
+    }
+
+    #[test]
+    fn a_failed_write_is_told_and_an_error_that_nothing_explains_is_reported() {
+        let calls = calls_of(&case("0-1048576/append//3"));
+        let write = calls.iter().position(|call| *call == Call::Write).unwrap();
+        let performed = perform(&case(&format!(
+            "0-1048576/append,append/{write}:eio:once/3"
+        )));
+        assert_eq!(performed.problems, [""; 0]);
+        let told = |index: usize| performed.ledgers.last().unwrap().operations[index].told;
+        assert_eq!(told(1), Told::Rejected);
+        assert_eq!(told(2), Told::Acknowledged { seq: 2 });
+
+        let mut actor = Actor::new(&case("0-1048576/append//3"));
+        let none = Error::NoStore {
+            path: Path::new(DIR).to_owned(),
+        };
+        actor.check_error("a read", &none, actor.machine.faults_hit());
+        assert_eq!(actor.problems.len(), 1);
+    }
 }
