@@ -90,7 +90,7 @@ pub const TIERS: &[Tier] = &[
         attacks: "what a loss of power may leave, after each call",
         run: crash_states::run,
         replay: Some(crash_states::replay),
-        seconds: 180,
+        seconds: 130,
         quick_seconds: 30,
     },
     Tier {
@@ -98,7 +98,7 @@ pub const TIERS: &[Tier] = &[
         attacks: "all workloads of up to three operations",
         run: short_workloads::run,
         replay: Some(short_workloads::replay),
-        seconds: 60,
+        seconds: 30,
         quick_seconds: 20,
     },
     Tier {
@@ -106,7 +106,7 @@ pub const TIERS: &[Tier] = &[
         attacks: "virtual processes in seeded schedules, with faults, kills and power cuts",
         run: schedules::run,
         replay: Some(schedules::replay),
-        seconds: 100,
+        seconds: 80,
         quick_seconds: 20,
     },
     Tier {
@@ -114,7 +114,7 @@ pub const TIERS: &[Tier] = &[
         attacks: "real processes, killed at random and at every step",
         run: kills::run,
         replay: None,
-        seconds: 100,
+        seconds: 90,
         quick_seconds: 20,
     },
     Tier {
@@ -122,7 +122,7 @@ pub const TIERS: &[Tier] = &[
         attacks: "real processes on a disk that loses what was not synced",
         run: power_cuts::run,
         replay: None,
-        seconds: 100,
+        seconds: 80,
         quick_seconds: 15,
     },
     Tier {
@@ -130,7 +130,7 @@ pub const TIERS: &[Tier] = &[
         attacks: "every byte of a store damaged, every file cut, blocks and files swapped",
         run: damage::run,
         replay: Some(damage::replay),
-        seconds: 60,
+        seconds: 130,
         quick_seconds: 10,
     },
 ];
