@@ -183,13 +183,13 @@ impl RawRecords {
     ) -> Result<Self> {
         let from_seq = from_seq.max(1);
         let mut records = Self::in_segment_of(storage, dir, from_seq, end)?;
-        // Not behind the end, which is where it comes to a stand.
-        let near = match end {
-            End::Seq(through_seq) => from_seq.min(through_seq),
-            End::LastValid(_) | End::NobodyKnows(_) => from_seq,
-        };
-        if records.next_seq < near && records.open_next_segment()? {
-            records.seek(near)?;
+        // Where nobody knows how far the log reaches, only all of the segment tells.
+        if let End::Seq(through_seq) = end {
+            // Not behind the end, which is where it comes to a stand.
+            let near = from_seq.min(through_seq);
+            if records.next_seq < near && records.open_next_segment()? {
+                records.seek(near)?;
+            }
         }
         Ok(records)
     }
