@@ -491,16 +491,18 @@ impl Examiner {
                 let Some(disk) = states.get(drawn) else {
                     continue;
                 };
+                // Drawn for those that are passed over, too, so that a replay draws the same for the others.
+                let (keeps_page, chance): (bool, u64) = rng.random();
                 if !self.is_new(disk.digest() ^ told) {
                     continue;
                 }
                 self.counts.distinct.fetch_add(1, Ordering::Relaxed);
                 self.counts.nested.fetch_add(1, Ordering::Relaxed);
-                let page = moment.page.as_deref().filter(|_| rng.random());
+                let page = moment.page.as_deref().filter(|_| keeps_page);
                 let inner = Found {
                     disk,
                     page,
-                    chance: rng.random(),
+                    chance,
                     ..*found
                 };
                 let recovered = self.recover(&inner, oracle, false);
@@ -669,9 +671,16 @@ fn random_case(rng: &mut StdRng) -> Case {
         }
     };
     let ops = (0..rng.random_range(3..9)).map(|_| any_op(rng)).collect();
-    let setup = SETUPS.get(rng.random_range(0..SETUPS.len()));
+    let size_of = |rng: &mut StdRng, sizes: [u64; 3]| {
+        let drawn = sizes.get(rng.random_range(0..sizes.len()));
+        drawn.copied().unwrap_or(0)
+    };
     let mut case = Case {
-        setup: setup.copied().unwrap_or(SETUPS[0]),
+        setup: Setup {
+            preallocate_bytes: size_of(rng, [0, 100, 1 << 10]),
+            segment_bytes_max: size_of(rng, [400, 900, 1 << 20]),
+            share_memory: rng.random_range(0..4) > 0,
+        },
         ops,
         faults: Vec::new(),
         seed: rng.random(),

@@ -27,7 +27,7 @@ const LEN_MAX: u32 = 3;
 const EFFORT: Effort = Effort {
     torn: 48,
     nested: 512,
-    nested_torn: 2,
+    nested_torn: 3,
     from_moment: 0,
 };
 const QUICK_EFFORT: Effort = Effort {
