@@ -204,10 +204,16 @@ impl fmt::Debug for PageContent {
 }
 
 impl PageContent {
-    /// All words.
+    /// All words, but for the leader's: its value says nothing but that there is one, and who has it depends on what else runs.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let wide = self.wide.iter().flat_map(|word| word.to_le_bytes());
+        const LEADER: usize = 24;
+        let words = self.wide.iter().enumerate();
+        let words = words.map(|(index, word)| match index {
+            LEADER => u64::from(*word != 0),
+            _ => *word,
+        });
+        let wide = words.flat_map(u64::to_le_bytes);
         let narrow = self.narrow.iter().flat_map(|word| word.to_le_bytes());
         wide.chain(narrow).collect()
     }
