@@ -1,8 +1,8 @@
 //! A process that stays: it has a store open for as long as a soak takes, writes to it, follows it, compacts it, and
 //! knows what must be in it.
 //!
-//! It is told what to do line by line on standard input ([`Order`]), and answers each order with one line
-//! ([`Answer`]). Between orders it writes a little, unless it is to be quiet.
+//! It is told what to do line by line on standard input (`Order`), and answers each order with one line
+//! (`Answer`). Between orders it writes a little, unless it is to be quiet.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error as StdError;
