@@ -256,6 +256,12 @@ impl Judge<'_> {
                 match allowed {
                     Some((last, why)) if last.max(from - 1) == seq => Ok(why),
                     None if near_the_end => Ok(Verdict::TakenForTorn),
+                    None if self
+                        .foreign_end()
+                        .is_some_and(|end| end.max(from - 1) == seq) =>
+                    {
+                        Ok(Verdict::OfAnotherStore)
+                    }
                     _ => Err(format!("it ends silently after record {seq}")),
                 }
             }
@@ -363,8 +369,9 @@ impl Judge<'_> {
                 .starts_with("log-")
                 .then(|| base.last_seq() + 1)
         };
+        let lost_behind = self.foreign_end().map(|last| last + 1);
         let before = base.line(from_seq - 1);
-        lost == Some(*from_seq)
+        [lost, lost_behind].contains(&Some(*from_seq))
             && ((name, at) == (segment_name(*from_seq).as_str(), 0)
                 || before.is_some_and(|line| (name, at) == (line.file.as_str(), line.end)))
     }
@@ -381,6 +388,18 @@ impl Judge<'_> {
             .touched
             .iter()
             .all(|touched| touched.name.starts_with("log-"))
+    }
+
+    /// The last record of the last segment, if that is another store's.
+    fn foreign_end(&self) -> Option<u64> {
+        let touched = self.touched.last().filter(|_| self.is_of_another_store())?;
+        let last = segments(self.image).into_iter().next_back()?;
+        let bytes = self
+            .image
+            .get(&touched.name)
+            .filter(|_| last == touched.name)?;
+        let lines = bytes.split(|byte| *byte == b'\n');
+        lines.filter_map(header).map(|(seq, _)| seq).max()
     }
 
     /// The last record that is sure to be found, where that is less than all and nobody can know better, and why.

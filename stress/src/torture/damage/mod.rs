@@ -52,6 +52,7 @@ use self::judge::{Judge, Verdict};
 use self::store::{Base, Recipe};
 use super::{Budget, FINDINGS_MAX, Finding, Tally};
 use crate::memory::{Image, splitmix};
+use crate::stored;
 
 const TIER: &str = "T9";
 /// A quick run tries one in so many of the cases that are many.
@@ -127,11 +128,20 @@ impl Stores {
                 before,
             })
         };
-        Ok(Self::new(
-            recipe(seed, 'a', [40, 50])?,
-            recipe(seed, 'b', [40, 50])?,
-            recipe(seed.wrapping_add(1), 'a', [45, 60])?,
-        ))
+        let base = recipe(seed, 'a', [40, 50])?;
+        // Files of a stranger fit nowhere. Those of the twin fit everywhere, and a store with some that fit is no other case.
+        let names = |base: &Base| base.image.files.keys().cloned().collect::<Vec<_>>();
+        let taken = names(&base);
+        let fits = |name: &String| stored::is_segment(name) && taken.contains(name);
+        let mut other = 0;
+        let stranger = loop {
+            other += 1;
+            let stranger = recipe(seed.wrapping_add(other), 'a', [45, 59 + other])?;
+            if !names(&stranger).iter().any(fits) {
+                break stranger;
+            }
+        };
+        Ok(Self::new(base, recipe(seed, 'b', [40, 50])?, stranger))
     }
 }
 
