@@ -26,6 +26,7 @@ pub mod ledger;
 pub mod machine;
 pub mod memory;
 pub mod oracle;
+pub mod page;
 pub mod parent;
 pub mod payload;
 pub mod plan;

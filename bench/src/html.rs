@@ -1,8 +1,9 @@
 //! One page that shows a run: no other file, no script, nothing from the network.
 
-mod plot;
-
-use plot::{Curve, LogAxis, Plot, Unit};
+use strand_stress::page::{
+    self, Cell, Column, escaped,
+    plot::{Axis, Curve, Form, Plot, Size, Unit},
+};
 
 use crate::{
     bars::Ratio,
@@ -27,25 +28,22 @@ pub(crate) fn page(summary: &Summary) -> String {
     } else {
         format!("<h2>Besides</h2>\n<ul>\n{extras}</ul>\n")
     };
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>strand bench</title>\n<style>\n{style}</style>\n</head>\n<body>\n\
-         <h1>Durable appends by many processes at once</h1>\n<p>{circumstances}</p>\n\
+    let body = format!(
+        "<h1>Durable appends by many processes at once</h1>\n<p>{circumstances}</p>\n\
          <h2>Throughput by agents</h2>\n\
          <p>Every agent is a process. Both axes are logarithmic; higher is better.</p>\n{throughput}\
          <h2>Latency distribution by system</h2>\n\
          <p>How long the given share of appends took at most, all rounds together. Logarithmic; lower is better.</p>\n\
          {legend}<div class=\"plots\">\n{latency}</div>\n\
-         <h2>The bars</h2>\n{bars}{extras}<h2>All figures</h2>\n{figures}</body>\n</html>\n",
-        style = include_str!("style.css"),
+         <h2>The bars</h2>\n{bars}{extras}<h2>All figures</h2>\n{figures}",
         circumstances = escaped(&summary.circumstances()),
         throughput = throughput(&rows),
         legend = legend(&rows),
         latency = latency(&rows),
         bars = bars(&summary.ratios),
         figures = figures(&rows),
-    )
+    );
+    page::document("strand bench", &body)
 }
 
 /// How a system is drawn, the same everywhere: a colour of the style sheet and a line style.
@@ -73,19 +71,12 @@ fn systems<'a>(rows: &[&'a Row]) -> Vec<&'a Row> {
 }
 
 fn legend(rows: &[&Row]) -> String {
-    let entries = systems(rows)
-        .iter()
-        .map(|row| {
-            let (colour, style) = look(&row.system);
-            format!(
-                "<li><svg viewBox=\"0 0 28 8\" aria-hidden=\"true\"><path class=\"curve {style}\" \
-                 style=\"stroke:var({colour})\" d=\"M1 4H27\"/></svg>{}</li>\n",
-                escaped(row.title)
-            )
-        })
-        .collect::<Vec<_>>()
-        .concat();
-    format!("<ul class=\"legend\">\n{entries}</ul>\n")
+    page::legend(systems(rows).iter().map(|row| {
+        let (colour, style) = look(&row.system);
+        let sample =
+            format!("<path class=\"curve {style}\" style=\"stroke:var({colour})\" d=\"M1 5H27\"/>");
+        (sample, row.title)
+    }))
 }
 
 /// The plot of the throughput as an image of its own.
@@ -96,7 +87,7 @@ pub(crate) fn image(summary: &Summary) -> String {
         .iter()
         .map(|row| (look(&row.system), row.title))
         .map(|((colour, style), title)| (colour, style, title));
-    throughput_plot(&rows).image(include_str!("style.css"), &names.collect::<Vec<_>>())
+    throughput_plot(&rows).image(&names.collect::<Vec<_>>())
 }
 
 fn throughput(rows: &[&Row]) -> String {
@@ -127,22 +118,29 @@ fn throughput_plot<'a>(rows: &[&'a Row]) -> Plot<'a> {
             title: system.title,
             colour,
             style,
+            form: Form::Dotted,
             points,
         }
     });
     let curves: Vec<Curve<'_>> = curves.collect();
+    let ticks = agents.iter().map(|n| ((*n as f64), n.to_string()));
+    let across = curves.iter().flat_map(|curve| &curve.points);
     Plot {
-        label: "Appends per second by number of agents",
-        ticks_x: agents
-            .iter()
-            .map(|n| ((*n as f64), n.to_string()))
-            .collect(),
-        log_x: true,
-        axis_y: LogAxis::of(&curves),
-        title_x: "agents",
-        unit_y: Unit::PerSecond,
+        title: "Appends per second by number of agents",
+        description: "A curve for each system; the figures are in the last table.".to_owned(),
+        x: Axis::of_ticks("agents", true, ticks.collect(), across.map(|(x, _)| *x)),
+        y: Axis::powers_of_ten("appends/s", Unit::Count, heights(&curves)),
         curves,
+        marks: Vec::new(),
+        size: Size::Small,
     }
+}
+
+fn heights<'a>(curves: &'a [Curve<'_>]) -> impl Iterator<Item = f64> + 'a {
+    curves
+        .iter()
+        .flat_map(|curve| &curve.points)
+        .map(|(_, y)| *y)
 }
 
 fn latency(rows: &[&Row]) -> String {
@@ -172,6 +170,7 @@ fn latency(rows: &[&Row]) -> String {
                 title: row.title,
                 colour,
                 style,
+                form: Form::Dotted,
                 points: points.map(|(q, us)| (nines(*q), us)).collect(),
             }
         })
@@ -179,21 +178,22 @@ fn latency(rows: &[&Row]) -> String {
     };
     // One scale for all, so that they can be compared.
     let every: Vec<Curve<'_>> = agents.iter().flat_map(|agents| curves(*agents)).collect();
-    let axis_y = LogAxis::of(&every);
+    let axis_y = Axis::powers_of_ten("", Unit::Microseconds, heights(&every));
     let plots = agents.iter().map(|agents| {
         let heading = if *agents == 1 {
             "1 agent".to_owned()
         } else {
             format!("{agents} agents")
         };
+        let ticks = ticks.map(|(q, name)| (nines(q), name.to_owned())).to_vec();
         let plot = Plot {
-            label: &format!("Latency of appends with {heading}"),
-            ticks_x: ticks.map(|(q, name)| (nines(q), name.to_owned())).to_vec(),
-            log_x: false,
-            axis_y,
-            title_x: "share of appends",
-            unit_y: Unit::Microseconds,
+            title: &format!("Latency of appends with {heading}"),
+            description: "A curve for each system; the figures are in the last table.".to_owned(),
+            x: Axis::of_ticks("share of appends", false, ticks, std::iter::once(0.0)),
+            y: axis_y.clone(),
             curves: curves(*agents),
+            marks: Vec::new(),
+            size: Size::Small,
         };
         format!("<figure><h3>{heading}</h3>{}</figure>\n", plot.svg())
     });
@@ -201,80 +201,56 @@ fn latency(rows: &[&Row]) -> String {
 }
 
 fn bars(ratios: &[Ratio]) -> String {
-    let rows = ratios
-        .iter()
-        .map(|ratio| {
-            let (class, mark) = match ratio.met {
-                Some(true) => ("met", "✓ "),
-                Some(false) => ("missed", "✗ "),
-                None => ("unknown", ""),
-            };
-            format!(
-                "<tr><td>{}</td><td class=\"figure\">{}</td><td class=\"figure\">{}</td>\
-                 <td class=\"{class}\">{mark}{}</td></tr>\n",
-                escaped(&ratio.name),
-                ratio.bar,
-                ratio.figure(),
-                ratio.verdict(),
-            )
-        })
-        .collect::<Vec<_>>()
-        .concat();
-    format!(
-        "<div class=\"scroll\"><table>\n<tr><th>what</th><th class=\"figure\">bar</th>\
-         <th class=\"figure\">measured</th><th></th></tr>\n{rows}</table></div>\n"
-    )
+    let columns = [
+        Column::Words("what"),
+        Column::Figures("bar"),
+        Column::Figures("measured"),
+        Column::Words(""),
+    ];
+    let rows = ratios.iter().map(|ratio| {
+        let verdict = match ratio.met {
+            Some(is_met) => Cell::verdict(ratio.verdict(), is_met),
+            None => Cell::soft(ratio.verdict()),
+        };
+        [
+            Cell::from(&ratio.name),
+            Cell::from(&ratio.bar),
+            Cell::from(ratio.figure()),
+            verdict,
+        ]
+    });
+    page::table("The bars", columns, rows)
 }
 
 fn figures(rows: &[&Row]) -> String {
-    const TITLES: [&str; 7] = [
-        "writes",
-        "appends/s",
-        "p50 µs",
-        "p99 µs",
-        "p99.9 µs",
-        "max µs",
-        "slowest/fastest",
+    let columns = [
+        Column::Figures("agents"),
+        Column::Words("system"),
+        Column::Figures("writes"),
+        Column::Figures("appends/s"),
+        Column::Figures("p50 µs"),
+        Column::Figures("p99 µs"),
+        Column::Figures("p99.9 µs"),
+        Column::Figures("max µs"),
+        Column::Figures("slowest/fastest"),
     ];
-    let titles: String = TITLES
-        .map(|title| format!("<th class=\"figure\">{title}</th>"))
-        .concat();
     let mut sorted: Vec<&&Row> = rows.iter().collect();
     sorted.sort_by_key(|row| row.agents);
-    let body = sorted
-        .iter()
-        .map(|row| {
-            let figures = [
-                row.writes.to_string(),
-                format!("{:.0}", row.appends_per_s),
-                format!("{:.0}", row.p50_us),
-                format!("{:.0}", row.p99_us),
-                format!("{:.0}", row.p999_us),
-                format!("{:.0}", row.max_us),
-                format!("{:.2}", row.slowest_agent_over_fastest),
-            ];
-            let figures = figures.map(|figure| format!("<td class=\"figure\">{figure}</td>"));
-            let cut = if row.capped { " (cut off)" } else { "" };
-            format!(
-                "<tr><td class=\"figure\">{}</td><td>{}{cut}</td>{}</tr>\n",
-                row.agents,
-                escaped(row.title),
-                figures.concat()
-            )
-        })
-        .collect::<Vec<_>>()
-        .concat();
-    format!(
-        "<div class=\"scroll\"><table>\n<tr><th class=\"figure\">agents</th><th>system</th>{titles}</tr>\n\
-         {body}</table></div>\n"
-    )
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    let rows = sorted.into_iter().map(|row| {
+        let cut = if row.capped { " (cut off)" } else { "" };
+        [
+            Cell::from(row.agents),
+            Cell::from(format!("{}{cut}", row.title)),
+            Cell::from(row.writes),
+            Cell::from(format!("{:.0}", row.appends_per_s)),
+            Cell::from(format!("{:.0}", row.p50_us)),
+            Cell::from(format!("{:.0}", row.p99_us)),
+            Cell::from(format!("{:.0}", row.p999_us)),
+            Cell::from(format!("{:.0}", row.max_us)),
+            Cell::from(format!("{:.2}", row.slowest_agent_over_fastest)),
+        ]
+    });
+    page::table("All figures", columns, rows)
 }
 
 #[cfg(test)]
@@ -325,10 +301,5 @@ mod tests {
         let report = Report::new(&Cli::parse_from(["bench"]), &[]);
         let page = page(&report.summary());
         assert!(page.ends_with("</html>\n") && page.contains("not measured"));
-    }
-
-    #[test]
-    fn text_is_escaped() {
-        assert_eq!(escaped("a<b> & \"c\""), "a&lt;b&gt; &amp; &quot;c&quot;");
     }
 }
