@@ -15,7 +15,7 @@ use crate::archive::Archive;
 use crate::config::{Durability, KillAt, Sabotage, UsageError, Workload};
 use crate::control::Control;
 use crate::helpers;
-use crate::ledger::{Hold, Seen, Sighting, View, Watermark};
+use crate::ledger::{Hold, Lead, Seen, Sighting, View, Watermark};
 use crate::payload::{Payloads, operation_key};
 use crate::plan::{self, Plan, Refusal};
 use crate::wire::{AgentSpec, KillOrder, Lane, LockCounters, Message, Prefix, Role};
@@ -380,10 +380,12 @@ thread_local! {
     static AGENT: Cell<Option<u32>> = const { Cell::new(None) };
     /// When this thread took the lock; 0 when it does not hold it.
     static HELD_SINCE_NS: Cell<u64> = const { Cell::new(0) };
+    /// When this thread began to lead a sync; 0 when it does not.
+    static LEADS_SINCE_NS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Watches the lock of one log from inside: marks its holder in the shared page, and notes the
-/// intervals.
+/// Watches one log from inside: marks the holder of its lock in the shared page, and notes when it was held
+/// and when a sync was led.
 pub(crate) struct HoldProbe {
     pub(crate) control: Control,
     archive: Archive,
@@ -531,6 +533,18 @@ impl Probe for HoldProbe {
                     from_ns,
                     to_ns,
                 }));
+            }
+            Point::LeaderElected | Point::LeadTakenOver => {
+                LEADS_SINCE_NS.set(monotonic_ns());
+                self.pass(point);
+            }
+            Point::Woken => {
+                self.note(Message::Lead(Lead {
+                    agent: mark,
+                    from_ns: LEADS_SINCE_NS.replace(0),
+                    to_ns: monotonic_ns(),
+                }));
+                self.pass(point);
             }
             _ => self.pass(point),
         }

@@ -151,6 +151,9 @@ pub struct Config {
     /// Write the report of the last (or failed) run to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write a page that shows the last (or failed) run to this file
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Print how evenly the agents were served
     #[arg(long)]
     pub report_starvation: bool,
@@ -191,6 +194,7 @@ impl Default for Config {
             dir: None,
             keep: false,
             json: None,
+            html: None,
             report_starvation: false,
             quiet: false,
             sabotage: None,

@@ -66,6 +66,49 @@ pub struct Hold {
     pub to_ns: u64,
 }
 
+/// `agent` led a sync for all who waited in this interval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Lead {
+    /// The leader.
+    pub agent: u32,
+    /// When it took the lead.
+    pub from_ns: u64,
+    /// After it had woken the others.
+    pub to_ns: u64,
+}
+
+/// The name of a process whose threads are all agents.
+pub const EVERYBODY: &str = "all agents";
+
+/// Something that was done to the run, or that a compactor did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Incident {
+    /// When.
+    pub at_ns: u64,
+    /// What.
+    pub kind: IncidentKind,
+    /// To which process, or by which; empty when to the store.
+    pub who: String,
+    /// More about it.
+    pub detail: String,
+}
+
+/// A kind of [`Incident`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IncidentKind {
+    /// A process was killed.
+    Killed,
+    /// A process was stopped for a while.
+    Stopped,
+    /// Half a record was left behind the log.
+    Torn,
+    /// The hints were deleted.
+    Forgotten,
+    /// A compaction was finished.
+    Compacted,
+}
+
 /// A holder of the lock saw another agent marked as a holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Sighting {
@@ -188,6 +231,18 @@ pub struct Incarnation {
     pub left_holding: Vec<u32>,
 }
 
+impl Incarnation {
+    /// For people.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match (self.role, self.agents.as_slice()) {
+            ("agent", [agent]) => format!("agent {agent}"),
+            ("agent", _) => EVERYBODY.to_owned(),
+            (role, _) => role.to_owned(),
+        }
+    }
+}
+
 /// Everything that was reported in one run.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Ledger {
@@ -195,6 +250,10 @@ pub struct Ledger {
     pub operations: Vec<Operation>,
     /// Completed intervals.
     pub holds: Vec<Hold>,
+    /// Completed syncs for all who waited.
+    pub leads: Vec<Lead>,
+    /// What was done to the run.
+    pub incidents: Vec<Incident>,
     /// Marks of others seen.
     pub sightings: Vec<Sighting>,
     /// Reads.
@@ -230,6 +289,8 @@ pub struct Reporting {
     /// The operation of each agent that has begun and not ended.
     open: HashMap<u32, (u32, u64)>,
     counters: LockCounters,
+    /// The point of the protocol at which it stands still to be killed.
+    killed_at: Option<String>,
     ready: bool,
     done: bool,
 }
@@ -245,7 +306,8 @@ impl Reporting {
                 if !self.ready {
                     *ledger.killed_opening_at.entry(point.clone()).or_default() += 1;
                 }
-                *ledger.killed_at.entry(point).or_default() += 1;
+                *ledger.killed_at.entry(point.clone()).or_default() += 1;
+                self.killed_at = Some(point);
             }
             Message::Counters(counters) => self.counters = counters,
             Message::Planned { agent, write, plan } => ledger.plans.push((agent, write, plan)),
@@ -322,6 +384,7 @@ impl Reporting {
             }
             Message::Watermark(watermark) => ledger.watermarks.push(watermark),
             Message::Hold(hold) => ledger.holds.push(hold),
+            Message::Lead(lead) => ledger.leads.push(lead),
             Message::Sighting(sighting) => ledger.sightings.push(sighting),
             Message::View(view) => ledger.views.push(view),
         }
@@ -358,6 +421,17 @@ impl Reporting {
                 outcome,
             });
         }
+        if let (Some(at_ns), End::Killed) = (incarnation.killed_ns, &incarnation.end) {
+            let at = self
+                .killed_at
+                .map_or("at random".to_owned(), |at| format!("at {at}"));
+            self.ledger.incidents.push(Incident {
+                at_ns,
+                kind: IncidentKind::Killed,
+                who: incarnation.name(),
+                detail: at,
+            });
+        }
         self.ledger.counters = self.counters;
         self.ledger.incarnations.push(incarnation);
         self.ledger
@@ -387,6 +461,8 @@ impl Ledger {
         let Ledger {
             operations,
             holds,
+            leads,
+            incidents,
             sightings,
             views,
             watermarks,
@@ -403,6 +479,8 @@ impl Ledger {
         } = other;
         self.operations.extend(operations);
         self.holds.extend(holds);
+        self.leads.extend(leads);
+        self.incidents.extend(incidents);
         self.sightings.extend(sightings);
         self.views.extend(views);
         self.watermarks.extend(watermarks);

@@ -13,6 +13,7 @@
 
 pub mod agent;
 pub mod archive;
+pub mod checks;
 pub mod config;
 pub mod control;
 pub mod crc32c;
@@ -31,11 +32,13 @@ pub mod parent;
 pub mod payload;
 pub mod plan;
 pub mod powerfs;
+pub mod progress;
 pub mod replay;
 pub mod report;
 pub mod sim;
 pub mod soak;
 pub mod stored;
+pub mod timeline;
 pub mod torture;
 pub mod violation;
 pub mod wire;
@@ -47,12 +50,14 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::checks::{Counts, checks};
 use crate::config::{Config, UsageError, Workload};
 use crate::examine::Examination;
 use crate::journal::Journal;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Outcome};
+use crate::machine::Machine;
 use crate::oracle::Evidence;
-use crate::parent::{EnvironmentError, Places};
+use crate::parent::{EnvironmentError, Moment, Places};
 use crate::payload::{PayloadError, PayloadSource, Payloads, operation_key};
 use crate::plan::Plan;
 use crate::report::{Facts, Report, Verdict};
@@ -109,7 +114,7 @@ impl From<PayloadError> for RunError {
 }
 
 /// Does one run and judges it. `exe` is the `strand-stress` binary, which the agents are started
-/// from; `progress` is told now and then how many operations were acknowledged.
+/// from; `progress` is told now and then how far the run has come.
 ///
 /// The store is in a directory of its own, which is removed after a run that passed, unless
 /// [`Config::keep`] is set; [`Report::store`] says where it was kept.
@@ -120,7 +125,7 @@ impl From<PayloadError> for RunError {
 pub fn run(
     config: &Config,
     exe: &Path,
-    progress: &(dyn Fn(u64) + Sync),
+    progress: &(dyn Fn(&Moment) + Sync),
 ) -> Result<Report, RunError> {
     config.validate()?;
     let source = payload_source(config)?;
@@ -171,6 +176,7 @@ fn judge(
         forgotten,
     } = outcome;
     let mut violations = Vec::new();
+    let mut checked = Vec::new();
     let mut journals = Vec::new();
     let is_replay = config.workload == Workload::Replay;
     let stored;
@@ -197,6 +203,7 @@ fn judge(
         }
         stored = examination.records.len() as u64;
         let views = std::mem::take(&mut examination.views);
+        let recoveries = views.len() as u64;
         ledger.views.extend(views);
         violations = judge_stored(&Judged {
             config,
@@ -219,9 +226,21 @@ fn judge(
             let detail = format!("{spawned} processes were started and {reaped} reaped");
             violations.push(Violation::Protocol { detail });
         }
+        let counts = Counts {
+            stored,
+            recoveries,
+            followed: journals
+                .iter()
+                .map(|j: &Journal| j.entries.len() as u64)
+                .sum(),
+            snapshots: examination.snapshot_seqs.len() as u64,
+            ..counts(&ledger)
+        };
+        checked = checks(&counts, &violations);
     }
     let facts = Facts {
         config,
+        machine: Machine::of(&places.store),
         ledger: &ledger,
         journals: &journals,
         go_ns,
@@ -231,6 +250,7 @@ fn judge(
         stopped,
         torn,
         forgotten,
+        checks: checked,
         violations,
         hang,
     };
@@ -245,6 +265,28 @@ fn judge(
         })?;
     }
     Ok(report)
+}
+
+/// How much there is to compare of what was reported.
+fn counts(ledger: &Ledger) -> Counts {
+    let mut counts = Counts {
+        watermarks: ledger.watermarks.len() as u64,
+        views: ledger.views.len() as u64,
+        holds: ledger.holds.len() as u64,
+        conditions: ledger.plans.len() as u64,
+        processes: ledger.incarnations.len() as u64,
+        ..Counts::default()
+    };
+    for operation in &ledger.operations {
+        let count = match operation.outcome {
+            Outcome::Acknowledged { .. } => &mut counts.acknowledged,
+            Outcome::Refused { .. } => &mut counts.refused,
+            Outcome::Rejected { .. } => &mut counts.rejected,
+            Outcome::Unknown { .. } => &mut counts.unknown,
+        };
+        *count += 1;
+    }
+    counts
 }
 
 /// What [`judge_stored`] puts together.

@@ -2,20 +2,16 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
 use strand_stress::config::{Config, Workload};
+use strand_stress::progress::{Goal, Progress, State};
 use strand_stress::report::{Report, Verdict, headline};
-use strand_stress::{RunError, agent, report, soak, torture};
+use strand_stress::{RunError, agent, page, report, soak, torture};
 
-/// A run that takes longer than this gets a progress bar, on a terminal.
-const PROGRESS_AFTER: Duration = Duration::from_secs(1);
 const EXIT_USAGE: u8 = 2;
 const EXIT_ENVIRONMENT: u8 = 4;
 
@@ -138,41 +134,28 @@ fn run_all(config: &Config) -> ExitCode {
         let is_last = iteration + 1 == config.iterations || report.verdict != Verdict::Pass;
         print_report(&report, is_last);
         if is_last {
-            if let Some(path) = &config.json
-                && let Err(error) = std::fs::write(path, report.to_json())
-            {
-                eprintln!("strand-stress: cannot write {}: {error}", path.display());
-                if report.verdict == Verdict::Pass {
-                    return ExitCode::from(EXIT_ENVIRONMENT);
-                }
-            }
-            return ExitCode::from(report.verdict.exit_status());
+            let written = [
+                report::write(config.json.as_deref(), || report.to_json()),
+                report::write(config.html.as_deref(), || page::run::page(&report)),
+            ] == [true; 2];
+            return ExitCode::from(report.verdict.exit_status_when(written));
         }
     }
     ExitCode::SUCCESS
 }
 
 fn run_one(config: &Config, exe: &Path) -> Result<Report, RunError> {
-    let started = Instant::now();
-    let bar: OnceLock<ProgressBar> = OnceLock::new();
-    let shows = !config.quiet && std::io::stderr().is_terminal();
-    let result = strand_stress::run(config, exe, &|acknowledged| {
-        if shows && started.elapsed() > PROGRESS_AFTER {
-            bar.get_or_init(|| progress_bar(config.operations()))
-                .set_position(acknowledged);
-        }
+    let progress = Progress::new(config.quiet, Goal::Count(config.operations()));
+    let result = strand_stress::run(config, exe, &|moment| {
+        progress.show(&State {
+            done: moment.acknowledged + moment.refused,
+            unit: "answered",
+            events: moment.events(),
+            ..State::default()
+        });
     });
-    if let Some(bar) = bar.get() {
-        bar.finish_and_clear();
-    }
+    progress.finish();
     result
-}
-
-fn progress_bar(operations: u64) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{bar:40} {pos}/{len} acknowledged, {elapsed}, {per_sec}");
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(operations).with_style(style)
 }
 
 /// The table belongs to the last run; those before it get a line each.

@@ -22,7 +22,10 @@ use crate::agent::{describe, read_records};
 use crate::archive::Archive;
 use crate::config::{Config, Mode};
 use crate::control::Control;
-use crate::ledger::{self, End, Incarnation, Ledger, Operation, Reporting, Seen, View, Watermark};
+use crate::ledger::{
+    self, Compacting, CompactionSeen, End, Incarnation, Incident, IncidentKind, Ledger, Operation,
+    Reporting, Seen, View, Watermark,
+};
 use crate::payload::{PayloadSource, operation_key};
 use crate::plan::{self, Plan};
 use crate::wire::{AgentSpec, KillOrder, Lane, Message, Role};
@@ -105,6 +108,25 @@ pub struct Hang {
     pub reaped: u64,
 }
 
+/// How far a run has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// Operations that were acknowledged.
+    pub acknowledged: u64,
+    /// Operations that were refused, since a condition did not hold.
+    pub refused: u64,
+    /// Processes killed.
+    pub killed: u64,
+    /// How often a process was stopped for a while.
+    pub stopped: u64,
+    /// How often half a record was left behind the log.
+    pub torn: u64,
+    /// How often the hints were deleted.
+    pub forgotten: u64,
+    /// Compactions finished.
+    pub compactions: u64,
+}
+
 /// What one agent was doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AgentState {
@@ -165,7 +187,7 @@ pub fn run(
     writes: &[u32],
     exe: &Path,
     places: &Places,
-    progress: &(dyn Fn(u64) + Sync),
+    progress: &(dyn Fn(&Moment) + Sync),
 ) -> Result<Outcome, EnvironmentError> {
     let parent = Parent::new(config, payload, writes, exe, places)?;
     lock(&parent.tally).ledger.absorb(set_up(config, places));
@@ -317,6 +339,17 @@ impl Slot {
         }
     }
 
+    /// For people.
+    fn name(&self) -> String {
+        match (&self.role, self.agents.as_slice()) {
+            (Role::Agent, [agent]) => format!("agent {agent}"),
+            (Role::Agent, _) => ledger::EVERYBODY.to_owned(),
+            (Role::Reader { number }, _) => format!("reader {number}"),
+            (Role::Follower { number, .. }, _) => format!("follower {number}"),
+            (Role::Compactor { number, .. }, _) => format!("compactor {number}"),
+        }
+    }
+
     /// Tells it from the others.
     fn number(&self) -> u64 {
         match &self.role {
@@ -378,12 +411,15 @@ struct Parent<'a> {
     over: AtomicBool,
     /// No more processes are to be started.
     stopping: AtomicBool,
-    acknowledged: AtomicU64,
+    /// Operations that were acknowledged or refused.
+    answered: AtomicU64,
+    refused: AtomicU64,
     spawned: AtomicU64,
     killed: AtomicU64,
     stopped: AtomicU64,
     torn: AtomicU64,
     forgotten: AtomicU64,
+    compactions: AtomicU64,
     /// See [`AgentSpec::boot`].
     boot: Option<String>,
 }
@@ -440,12 +476,14 @@ impl<'a> Parent<'a> {
             changed: Condvar::new(),
             over: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            acknowledged: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             spawned: AtomicU64::new(0),
             killed: AtomicU64::new(0),
             stopped: AtomicU64::new(0),
             torn: AtomicU64::new(0),
             forgotten: AtomicU64::new(0),
+            compactions: AtomicU64::new(0),
             boot: None,
         })
     }
@@ -490,7 +528,7 @@ impl Parent<'_> {
         });
     }
 
-    fn run(self, progress: &(dyn Fn(u64) + Sync)) -> Result<Outcome, EnvironmentError> {
+    fn run(self, progress: &(dyn Fn(&Moment) + Sync)) -> Result<Outcome, EnvironmentError> {
         let mut go_ns = None;
         let mut hang = None;
         std::thread::scope(|scope| {
@@ -555,7 +593,7 @@ impl Parent<'_> {
     fn wait_until(
         &self,
         deadline: Instant,
-        progress: &(dyn Fn(u64) + Sync),
+        progress: &(dyn Fn(&Moment) + Sync),
         done: impl Fn(&Tally) -> bool,
     ) -> bool {
         let mut tally = lock(&self.tally);
@@ -569,8 +607,36 @@ impl Parent<'_> {
             }
             let waited = self.changed.wait_timeout(tally, left.min(TICK));
             tally = waited.unwrap_or_else(PoisonError::into_inner).0;
-            progress(self.acknowledged.load(Ordering::Relaxed));
+            let moment = self.moment();
+            drop(tally);
+            progress(&moment);
+            tally = lock(&self.tally);
         }
+    }
+
+    fn moment(&self) -> Moment {
+        let refused = self.refused.load(Ordering::Relaxed);
+        let answered = self.answered.load(Ordering::Relaxed);
+        Moment {
+            acknowledged: answered.saturating_sub(refused),
+            refused,
+            killed: self.killed.load(Ordering::Relaxed),
+            stopped: self.stopped.load(Ordering::Relaxed),
+            torn: self.torn.load(Ordering::Relaxed),
+            forgotten: self.forgotten.load(Ordering::Relaxed),
+            compactions: self.compactions.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Enters what was done to the run just now.
+    fn note(&self, kind: IncidentKind, who: String, detail: String) {
+        let at_ns = monotonic_ns();
+        lock(&self.tally).ledger.incidents.push(Incident {
+            at_ns,
+            kind,
+            who,
+            detail,
+        });
     }
 
     fn all_slots(&self) -> impl Iterator<Item = &Slot> {
@@ -829,6 +895,13 @@ impl Parent<'_> {
             return;
         }
         let (agent, doing) = match *message {
+            Message::Compacted(CompactionSeen {
+                outcome: Compacting::Done { .. },
+                ..
+            }) => {
+                self.compactions.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
             Message::Ready => {
                 lock(&slot.live).doing.fill(Doing::Ready {
                     since_ns: monotonic_ns(),
@@ -858,7 +931,10 @@ impl Parent<'_> {
                 end_ns: ack_ns,
                 ..
             } => {
-                self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                self.answered.fetch_add(1, Ordering::Relaxed);
+                if matches!(message, Message::Refused { .. }) {
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                }
                 (
                     agent,
                     Doing::Between {
@@ -952,7 +1028,7 @@ impl Parent<'_> {
         let mut kills = 0;
         self.at_random(self.config.kill_per_second, 0, |random| {
             // On a machine so busy that processes take longer to start than they live, nothing would ever be done.
-            let allowed = self.acknowledged.load(Ordering::Relaxed) * KILLS_PER_OPERATION;
+            let allowed = self.answered.load(Ordering::Relaxed) * KILLS_PER_OPERATION;
             if kills <= allowed + KILLS_BEFORE_PROGRESS {
                 kills += 1;
                 self.with_any_child(random, kill);
@@ -1029,7 +1105,7 @@ impl Parent<'_> {
             }
             let is_due = last_read
                 .is_none_or(|at: Instant| at.elapsed() >= read_took.saturating_mul(READ_SHARE));
-            if self.acknowledged.load(Ordering::Relaxed) > 0 && (is_due || over) {
+            if self.answered.load(Ordering::Relaxed) > 0 && (is_due || over) {
                 let started = Instant::now();
                 let begin_ns = monotonic_ns();
                 let prefix = read_records(|| reader.read())?;

@@ -1,17 +1,20 @@
 //! The report of a run: as JSON for programs, as a short table for people.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::checks::Check;
 use crate::config::{Config, Mode, TIMEOUT_S_MAX, Workload};
 use crate::figures::{self, ConditionsReport, HelpersReport};
 use crate::journal::Journal;
 use crate::ledger::{End, Ledger, Outcome};
+use crate::machine::Machine;
 use crate::oracle;
 use crate::parent::Hang;
+use crate::timeline::{Course, Timeline};
 use crate::violation::Violation;
 
 /// The version of the JSON report's form.
@@ -20,6 +23,10 @@ pub const SCHEMA: u32 = 1;
 const VIOLATIONS_SHOWN: usize = 4;
 /// How many lines of what the agents said a person is shown.
 const STDERR_LINES_SHOWN: usize = 20;
+/// Where the distribution of durations is looked at.
+const SHARES: [f64; 11] = [
+    0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1.0,
+];
 const EXIT_PASS: u8 = 0;
 const EXIT_VIOLATED: u8 = 1;
 const EXIT_HANG: u8 = 3;
@@ -50,6 +57,15 @@ impl Verdict {
             Verdict::Environment => EXIT_ENVIRONMENT,
         }
     }
+
+    /// The exit status, where not everything could be `written` that was asked for.
+    #[must_use]
+    pub fn exit_status_when(self, written: bool) -> u8 {
+        match self {
+            Verdict::Pass if !written => EXIT_ENVIRONMENT,
+            verdict => verdict.exit_status(),
+        }
+    }
 }
 
 /// A distribution of durations in microseconds.
@@ -65,6 +81,15 @@ pub struct Quantiles {
     pub p999: f64,
     /// The longest.
     pub max: f64,
+}
+
+/// A point of a distribution: a share of the durations is at most so long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Share {
+    /// From 0, the shortest, to 1, the longest.
+    pub share: f64,
+    /// How long.
+    pub us: f64,
 }
 
 /// Durations of one kind, in microseconds.
@@ -113,6 +138,14 @@ pub struct AgentReport {
     pub completed_ms: f64,
     /// Its slowest acknowledged operation.
     pub longest_append_us: f64,
+    /// From its calls until it held the lock, together.
+    pub waited_ms: f64,
+    /// How often it held the lock. What a killed process had not reported is missing here and below.
+    pub holds: u64,
+    /// How long, together.
+    pub held_ms: f64,
+    /// Syncs that it led for all who waited.
+    pub led: u64,
 }
 
 /// How evenly the agents were served.
@@ -150,6 +183,8 @@ pub struct Report {
     pub schema: u32,
     /// All of it, the seed included.
     pub config: Config,
+    /// What it ran on.
+    pub machine: Machine,
     /// What came of it.
     pub verdict: Verdict,
     /// Operations that the log acknowledged.
@@ -166,6 +201,8 @@ pub struct Report {
     pub appends_per_second: f64,
     /// How long acknowledged operations took.
     pub append_us: Quantiles,
+    /// The whole of it, from the shortest to the longest.
+    pub append_distribution: Vec<Share>,
     /// How the lock did its work.
     pub lock: LockReport,
     /// Each agent.
@@ -196,6 +233,10 @@ pub struct Report {
     pub conditions: ConditionsReport,
     /// What readers, followers and compactors did.
     pub helpers: HelpersReport,
+    /// What was compared with what, point by point; nothing where a run did not end.
+    pub checks: Vec<Check>,
+    /// What happened when.
+    pub timeline: Timeline,
     /// What is wrong, with the evidence.
     pub violations: Vec<Violation>,
     /// What stopped the run from outside the log.
@@ -215,6 +256,7 @@ pub struct Report {
 /// What a report is made from.
 pub(crate) struct Facts<'a> {
     pub(crate) config: &'a Config,
+    pub(crate) machine: Machine,
     pub(crate) ledger: &'a Ledger,
     pub(crate) journals: &'a [Journal],
     pub(crate) go_ns: Option<u64>,
@@ -224,6 +266,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) stopped: u64,
     pub(crate) torn: u64,
     pub(crate) forgotten: u64,
+    pub(crate) checks: Vec<Check>,
     pub(crate) violations: Vec<Violation>,
     pub(crate) hang: Option<Hang>,
 }
@@ -232,6 +275,7 @@ impl Report {
     pub(crate) fn new(facts: Facts<'_>) -> Report {
         let Facts {
             config,
+            machine,
             ledger,
             journals,
             go_ns,
@@ -241,12 +285,15 @@ impl Report {
             stopped,
             torn,
             forgotten,
+            checks,
             violations,
             hang,
         } = facts;
         let since_go_ms =
             |at_ns: u64| micros(at_ns.saturating_sub(go_ns.unwrap_or(at_ns))) / 1_000.0;
-        let per_agent = per_agent(config, ledger, since_go_ms);
+        let courses = Course::all(ledger);
+        let timeline = go_ns.map(|go_ns| Timeline::new(config, ledger, &courses, go_ns));
+        let per_agent = per_agent(config, ledger, &courses, since_go_ms);
         let elapsed_ms = per_agent
             .iter()
             .map(|agent| agent.completed_ms)
@@ -270,6 +317,7 @@ impl Report {
         Report {
             schema: SCHEMA,
             config: config.clone(),
+            machine,
             verdict,
             acknowledged,
             rejected,
@@ -278,6 +326,7 @@ impl Report {
             elapsed_ms,
             appends_per_second: ratio(count(acknowledged) * 1_000.0, elapsed_ms),
             append_us: quantiles(ledger.append_ns.iter().map(|(_, ns)| *ns)),
+            append_distribution: distribution(ledger.append_ns.iter().map(|(_, ns)| *ns)),
             lock: lock_report(ledger),
             starvation: starvation(&per_agent, ledger),
             per_agent,
@@ -293,6 +342,8 @@ impl Report {
             refused,
             conditions: figures::conditions(ledger),
             helpers: figures::helpers(ledger, journals, stored),
+            checks,
+            timeline: timeline.unwrap_or_default(),
             violations,
             environment_errors: ledger.environment_errors.clone(),
             hang,
@@ -452,6 +503,17 @@ impl Report {
     }
 }
 
+/// Writes a report to the file that was asked for, if one was; `false`, and said so, when that failed.
+#[must_use]
+pub fn write(path: Option<&Path>, text: impl FnOnce() -> String) -> bool {
+    let written = path.map(|path| std::fs::write(path, text()).map_err(|error| (path, error)));
+    if let Some(Err((path, error))) = written {
+        eprintln!("strand-stress: cannot write {}: {error}", path.display());
+        return false;
+    }
+    true
+}
+
 /// The violations, the first few of each kind.
 fn violation_lines(violations: &[Violation]) -> Vec<String> {
     let mut kinds: Vec<(String, Vec<String>)> = Vec::new();
@@ -523,13 +585,20 @@ pub fn iterations(elapsed_ms: &[f64], acknowledged: u64) -> Iterations {
 fn per_agent(
     config: &Config,
     ledger: &Ledger,
+    courses: &BTreeMap<u32, Course>,
     since_go_ms: impl Fn(u64) -> f64,
 ) -> Vec<AgentReport> {
+    let of_course = |agent, course: &Course| AgentReport {
+        agent,
+        waited_ms: micros(course.waited_ns()) / 1_000.0,
+        holds: course.holds(),
+        held_ms: micros(course.held_ns()) / 1_000.0,
+        led: course.leads(),
+        ..AgentReport::default()
+    };
+    let nothing = Course::default();
     let mut agents: Vec<AgentReport> = (0..config.agents)
-        .map(|agent| AgentReport {
-            agent,
-            ..AgentReport::default()
-        })
+        .map(|agent| of_course(agent, courses.get(&agent).unwrap_or(&nothing)))
         .collect();
     for operation in &ledger.operations {
         let Some(report) = agents.get_mut(operation.agent as usize) else {
@@ -631,16 +700,34 @@ fn durations(total_ns: u64, number: u64, longest_ns: u64) -> Durations {
     }
 }
 
-pub(crate) fn quantiles(all_ns: impl Iterator<Item = u64>) -> Quantiles {
+fn histogram(all_ns: impl Iterator<Item = u64>) -> Option<Histogram<u64>> {
     const SIGNIFICANT_DIGITS: u8 = 3;
     const LONGEST_NS: u64 = TIMEOUT_S_MAX * 1_000_000_000;
     let bounded = Histogram::<u64>::new_with_bounds(1, LONGEST_NS, SIGNIFICANT_DIGITS);
-    let Ok(mut histogram) = bounded else {
-        return Quantiles::default();
-    };
+    let mut histogram = bounded.ok()?;
     for ns in all_ns {
         histogram.saturating_record(ns);
     }
+    Some(histogram)
+}
+
+/// Nothing when there are no durations.
+fn distribution(all_ns: impl Iterator<Item = u64>) -> Vec<Share> {
+    let histogram = histogram(all_ns).filter(|histogram| !histogram.is_empty());
+    let shares = |histogram: Histogram<u64>| {
+        let at = |share| Share {
+            share,
+            us: micros(histogram.value_at_quantile(share)),
+        };
+        SHARES.map(at).to_vec()
+    };
+    histogram.map_or_else(Vec::new, shares)
+}
+
+pub(crate) fn quantiles(all_ns: impl Iterator<Item = u64>) -> Quantiles {
+    let Some(histogram) = histogram(all_ns) else {
+        return Quantiles::default();
+    };
     let at = |quantile| micros(histogram.value_at_quantile(quantile));
     Quantiles {
         p50: at(0.5),

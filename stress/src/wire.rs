@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use strand_core::{Disk, Storage};
 
 use crate::config::{Durability, Sabotage, Workload};
-use crate::ledger::{CompactionSeen, Hold, Sighting, View, Watermark};
+use crate::ledger::{CompactionSeen, Hold, Lead, Sighting, View, Watermark};
 use crate::payload::PayloadSource;
 use crate::plan::{Plan, Refusal};
 use crate::powerfs::local::LocalDisk;
@@ -209,6 +209,8 @@ pub enum Message {
     Watermark(Watermark),
     /// The lock was held in an interval.
     Hold(Hold),
+    /// A sync was led in an interval.
+    Lead(Lead),
     /// At `LockHeld`, another agent was marked as a holder.
     Sighting(Sighting),
     /// The lock's counters of this process, from its start.
@@ -363,6 +365,13 @@ impl Message {
             }) => {
                 writeln!(out, "H {agent} {from_ns} {to_ns}")
             }
+            Message::Lead(Lead {
+                agent,
+                from_ns,
+                to_ns,
+            }) => {
+                writeln!(out, "L {agent} {from_ns} {to_ns}")
+            }
             Message::Sighting(Sighting {
                 agent,
                 at_ns,
@@ -449,6 +458,11 @@ impl Message {
                 from_ns: number(&mut words)?,
                 to_ns: number(&mut words)?,
             }),
+            "L" => Message::Lead(Lead {
+                agent: number(&mut words)?,
+                from_ns: number(&mut words)?,
+                to_ns: number(&mut words)?,
+            }),
             "S" => Message::Sighting(Sighting {
                 agent: number(&mut words)?,
                 at_ns: number(&mut words)?,
@@ -491,6 +505,14 @@ fn json(value: &impl Serialize) -> String {
 mod tests {
     use super::*;
     use crate::ledger::{Compacting, Seen};
+
+    fn lead() -> Message {
+        Message::Lead(Lead {
+            agent: 1,
+            from_ns: 2,
+            to_ns: 3,
+        })
+    }
 
     #[test]
     fn every_message_survives_the_pipe() {
@@ -552,6 +574,7 @@ mod tests {
                 from_ns: 2,
                 to_ns: 3,
             }),
+            lead(),
             Message::Sighting(Sighting {
                 agent: 1,
                 at_ns: 2,

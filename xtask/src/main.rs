@@ -17,11 +17,12 @@ usage: cargo xtask <task>
 tasks:
   stress [--iterations N] [--minutes M] [flags of the harness]
         build the harness in release mode and run it, with the next seed (or a fresh
-        one) each time, to the first failure; `cargo xtask stress --help` lists the flags
-  torture [--quick | --minutes M] [--tier Tn]... [--seed S] [--json FILE]
+        one) each time, to the first failure; `cargo xtask stress --help` lists the flags, among
+        them --json FILE and --html FILE: the last run as a report and as a page
+  torture [--quick | --minutes M] [--tier Tn]... [--seed S] [--json FILE] [--html FILE]
         build the harness in release mode, and attack the log tier by tier: faults, crash
         states, kills, power cuts, damage; ends with a table
-  soak --minutes M [--seed S] [--json FILE]
+  soak --minutes M [--seed S] [--json FILE] [--html FILE]
         alternate everything for so long, and report the trend of open files, memory, disk
         and latency
   mutants [--bug NAME]... [--seconds S] [--seed S] [--json FILE]

@@ -3,8 +3,6 @@
 use super::escaped;
 use super::plot::{Axis, Mark, Size};
 
-const LEFT: f64 = 92.0;
-const RIGHT: f64 = 12.0;
 const TOP: f64 = 8.0;
 const BOTTOM: f64 = 38.0;
 const LANE: f64 = 22.0;
@@ -93,7 +91,7 @@ impl Lanes<'_> {
         put!(
             &mut svg,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n",
-            f64::midpoint(LEFT, width - RIGHT),
+            f64::midpoint(Size::Wide.left(), Size::Wide.right()),
             height - 6.0,
             escaped(self.x.title())
         );
@@ -106,16 +104,16 @@ impl Lanes<'_> {
     }
 
     fn draw(&self, svg: &mut String, lane: &Lane, top: f64) {
-        let middle = top + LANE / 2.0;
+        let (left, middle) = (Size::Wide.left(), top + LANE / 2.0);
         put!(
             svg,
             "<g><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n\
-                 <path class=\"grid\" d=\"M{LEFT} {:.1}H{:.1}\"/>\n",
-            LEFT - 8.0,
+                 <path class=\"grid\" d=\"M{left} {:.1}H{:.1}\"/>\n",
+            left - 8.0,
             middle + 4.0,
             escaped(&lane.name),
             top + LANE,
-            Size::Wide.width() - RIGHT
+            Size::Wide.right()
         );
         for (index, look) in self.looks.iter().enumerate() {
             let spans = lane.spans.iter().filter(|(kind, ..)| *kind == index);
@@ -147,7 +145,8 @@ impl Lanes<'_> {
 }
 
 fn place(x: &Axis, value: f64) -> f64 {
-    LEFT + x.place(value).clamp(0.0, 1.0) * (Size::Wide.width() - LEFT - RIGHT)
+    let (left, right) = (Size::Wide.left(), Size::Wide.right());
+    left + x.place(value).clamp(0.0, 1.0) * (right - left)
 }
 
 /// The spans in their order, those that can't be told apart as one.

@@ -13,11 +13,19 @@ macro_rules! put {
 
 pub mod lanes;
 pub mod plot;
+pub mod run;
+pub mod soak;
+pub mod torture;
 
 use std::fmt::Display;
 
 /// How every page, and every drawing outside one, looks.
 pub const STYLE: &str = include_str!("style.css");
+
+/// How many findings a page shows; the JSON report has them all.
+const FINDINGS_SHOWN: usize = 50;
+/// How much of one.
+const FINDING_LENGTH: usize = 2_000;
 
 /// A whole page. `body` is markup, `title` is text.
 #[must_use]
@@ -158,6 +166,71 @@ pub fn legend<'a>(entries: impl IntoIterator<Item = (String, &'a str)>) -> Strin
         );
     }
     text + "</ul>\n"
+}
+
+/// How it ended, in words and first of all; `details` is markup.
+fn verdict(is_good: bool, line: &str, details: &str) -> String {
+    let (class, mark) = if is_good {
+        ("pass", '✓')
+    } else {
+        ("fail", '✗')
+    };
+    format!(
+        "<section class=\"verdict {class}\" aria-label=\"Verdict\"><strong>{mark} {}</strong>\n{details}</section>\n",
+        escaped(line)
+    )
+}
+
+/// What is wrong, one by one; the first of many. `of` names what has them all.
+fn findings(lines: &[String], of: &str) -> String {
+    let mut text = "<ul class=\"violations\">\n".to_owned();
+    for line in lines.iter().take(FINDINGS_SHOWN) {
+        put!(text, "<li>{}</li>\n", escaped(&clipped(line)));
+    }
+    if let more @ 1.. = lines.len().saturating_sub(FINDINGS_SHOWN) {
+        put!(text, "<li>… and {more} more, all in {of}</li>\n");
+    }
+    text + "</ul>\n"
+}
+
+/// The beginning of a long text.
+fn clipped(text: &str) -> String {
+    match text.char_indices().nth(FINDING_LENGTH) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// Names and what they stand for, which is markup.
+fn facts(facts: &[(&str, String)]) -> String {
+    let mut text = "<dl>\n".to_owned();
+    for (name, fact) in facts {
+        put!(text, "<dt>{}</dt><dd>{fact}</dd>\n", escaped(name));
+    }
+    text + "</dl>\n"
+}
+
+/// A line to be typed.
+fn command(line: &str) -> String {
+    format!(
+        "<pre class=\"command\"><code>{}</code></pre>",
+        escaped(line)
+    )
+}
+
+/// Every member of an object, those that are nothing left out.
+fn members(label: &str, object: &impl serde::Serialize) -> String {
+    let value = serde_json::to_value(object).unwrap_or_default();
+    let members = value.as_object().into_iter().flatten();
+    let members = members.filter(|(_, value)| !value.is_null());
+    let columns = [Column::Words("name"), Column::Words("value")];
+    let rows = members.map(|(name, value)| {
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        [Cell::from(name), Cell::code(&text)]
+    });
+    table(label, columns, rows)
 }
 
 #[cfg(test)]

@@ -3,12 +3,8 @@
 use super::{STYLE, escaped};
 
 const HEIGHT: f64 = 280.0;
-const LEFT: f64 = 54.0;
-const RIGHT: f64 = 16.0;
 const TOP: f64 = 22.0;
 const BOTTOM: f64 = 40.0;
-/// Between the ends of the axis across and what stands there.
-const MARGIN: f64 = 10.0;
 
 /// What an axis measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +23,11 @@ impl Unit {
     /// A value, short.
     #[must_use]
     pub fn text(self, value: f64) -> String {
-        let (base, prefixes): (f64, &[&str]) = match self {
-            Unit::Count => (1_000.0, &["", " k", " M", " G"]),
-            Unit::PerSecond => (1_000.0, &["/s", " k/s", " M/s"]),
-            Unit::Microseconds => (1_000.0, &[" µs", " ms", " s"]),
-            Unit::Bytes => (1_024.0, &[" B", " KiB", " MiB", " GiB"]),
+        let prefixes: &[&str] = match self {
+            Unit::Count => &["", " k", " M", " G"],
+            Unit::PerSecond => &["/s", " k/s", " M/s"],
+            Unit::Microseconds => &[" µs", " ms", " s"],
+            Unit::Bytes => &[" B", " kB", " MB", " GB"],
         };
         if value == 0.0 {
             return "0".to_owned();
@@ -39,10 +35,10 @@ impl Unit {
         let mut value = value;
         let mut prefixes = prefixes.iter();
         let mut prefix = prefixes.next().copied().unwrap_or_default();
-        while value.abs() >= base * 0.9995
+        while value.abs() >= 999.5
             && let Some(next) = prefixes.next()
         {
-            value /= base;
+            value /= 1_000.0;
             prefix = next;
         }
         format!("{}{prefix}", short(value))
@@ -287,6 +283,27 @@ impl Size {
         }
     }
 
+    /// Before the axis across; in all wide drawings alike, so that they can stand one below the other.
+    pub(super) fn left(self) -> f64 {
+        match self {
+            Size::Small => 54.0,
+            Size::Wide => 92.0,
+        }
+    }
+
+    /// Where the axis across ends.
+    pub(super) fn right(self) -> f64 {
+        self.width() - 24.0
+    }
+
+    /// Between the ends of the axis across and what stands there.
+    fn margin(self) -> f64 {
+        match self {
+            Size::Small => 10.0,
+            Size::Wide => 0.0,
+        }
+    }
+
     pub(super) fn class(self) -> &'static str {
         match self {
             Size::Small => "small",
@@ -335,13 +352,13 @@ impl Plot<'_> {
     pub fn image(&self, names: &[(&str, &str, &str)]) -> String {
         const ROW: f64 = 18.0;
         const COLUMN: f64 = 150.0;
-        let width = self.size.width();
-        let columns = ((width - LEFT) / COLUMN).floor();
+        let (width, left) = (self.size.width(), self.size.left());
+        let columns = ((width - left) / COLUMN).floor();
         let mut legend = String::new();
-        let (mut x, mut y) = (LEFT, HEIGHT + 14.0);
+        let (mut x, mut y) = (left, HEIGHT + 14.0);
         for (colour, line, name) in names {
-            if x + COLUMN > LEFT + columns * COLUMN {
-                (x, y) = (LEFT, y + ROW);
+            if x + COLUMN > left + columns * COLUMN {
+                (x, y) = (left, y + ROW);
             }
             let (line_y, text_x) = (y - 4.0, x + 32.0);
             put!(
@@ -364,14 +381,14 @@ impl Plot<'_> {
     }
 
     fn draw(&self, svg: &mut String) {
-        let (floor, right) = (HEIGHT - BOTTOM, self.size.width() - RIGHT);
+        let (floor, left, right) = (HEIGHT - BOTTOM, self.size.left(), self.size.right());
         for (value, name) in self.y.ticks() {
             let y = self.place_y(*value);
             put!(
                 svg,
-                "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right:.1}\"/>\n\
+                "<path class=\"grid\" d=\"M{left} {y:.1}H{right:.1}\"/>\n\
                      <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n",
-                LEFT - 6.0,
+                left - 6.0,
                 y + 4.0,
                 escaped(name)
             );
@@ -389,7 +406,7 @@ impl Plot<'_> {
         put!(
             svg,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n<text x=\"2\" y=\"11\">{}</text>\n",
-            f64::midpoint(LEFT, right),
+            f64::midpoint(left, right),
             HEIGHT - 6.0,
             escaped(self.x.title()),
             escaped(self.y.title())
@@ -457,8 +474,9 @@ impl Plot<'_> {
     }
 
     fn place_x(&self, value: f64) -> f64 {
-        let length = self.size.width() - LEFT - RIGHT - 2.0 * MARGIN;
-        LEFT + MARGIN + self.x.place(value) * length
+        let (left, right) = (self.size.left(), self.size.right());
+        let margin = self.size.margin();
+        left + margin + self.x.place(value) * (right - left - 2.0 * margin)
     }
 
     fn place_y(&self, value: f64) -> f64 {
@@ -515,7 +533,7 @@ mod tests {
             (Unit::Microseconds, 1_500.0, "1.5 ms"),
             (Unit::Microseconds, 999.9, "1 ms"),
             (Unit::Microseconds, 1e7, "10 s"),
-            (Unit::Bytes, 1_536.0, "1.5 KiB"),
+            (Unit::Bytes, 1_500.0, "1.5 kB"),
             (Unit::Count, 123.456, "123"),
         ] {
             assert_eq!(unit.text(value), text);
@@ -542,7 +560,7 @@ mod tests {
                 size,
             };
             for (x, y) in points.iter().take(2) {
-                assert!((LEFT..=size.width() - RIGHT).contains(&plot.place_x(*x)));
+                assert!((size.left()..=size.right()).contains(&plot.place_x(*x)));
                 assert!((TOP..=HEIGHT - BOTTOM).contains(&plot.place_y(*y)));
             }
             let svg = plot.svg();

@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 use strand_lock::FileLock;
 
 use super::{Parent, lock};
+use crate::ledger::IncidentKind;
 use crate::stored::{Segment, fabricate_line, first_seq, is_segment, names, parse_segment};
 
 /// How long a process is stopped at most, on average half of it.
@@ -50,7 +51,10 @@ impl Parent<'_> {
             };
             let pid = pid?;
             self.stopped.fetch_add(1, Ordering::SeqCst);
-            self.pause(STOP_MAX.mul_f64(random.random()));
+            let time = STOP_MAX.mul_f64(random.random());
+            let detail = format!("for {} ms", time.as_millis());
+            self.note(IncidentKind::Stopped, slot.name(), detail);
+            self.pause(time);
             let live = lock(&slot.live);
             // Its successor was never stopped.
             if live.child.is_some() && live.pid == pid {
@@ -64,6 +68,7 @@ impl Parent<'_> {
         self.at_random(self.config.tear_per_second, TEAR_SALT, |random| {
             if leave_half_a_record(&self.places.store, random)? {
                 self.torn.fetch_add(1, Ordering::SeqCst);
+                self.note(IncidentKind::Torn, String::new(), String::new());
             }
             Ok(())
         });
@@ -72,10 +77,13 @@ impl Parent<'_> {
     fn forget_at_random(&self) {
         self.at_random(self.config.forget_per_second, FORGET_SALT, |_| {
             match fs::remove_file(self.places.store.join("shm")) {
-                Ok(()) => self.forgotten.fetch_add(1, Ordering::SeqCst),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+                Ok(()) => {
+                    self.forgotten.fetch_add(1, Ordering::SeqCst);
+                    self.note(IncidentKind::Forgotten, String::new(), String::new());
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
-            };
+            }
             Ok(())
         });
     }

@@ -12,12 +12,11 @@ pub mod trend;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -33,9 +32,11 @@ use crate::RunError;
 use crate::agent::describe;
 use crate::config::{Config, Durability, Mode, UsageError, Workload, fresh_seed};
 use crate::machine::Machine;
-use crate::parent::catch_panic;
+use crate::page;
 use crate::parent::mischief::{Signal, signal};
-use crate::report::Verdict;
+use crate::parent::{Moment, catch_panic};
+use crate::progress::{Goal, Progress, State};
+use crate::report::{Verdict, write};
 use crate::torture::report::grouped;
 
 const EXIT_USAGE: u8 = 2;
@@ -67,6 +68,12 @@ pub struct Arguments {
     /// Write the report to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write a page that shows it to this file
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Print the verdict only
+    #[arg(long)]
+    pub quiet: bool,
     /// An existing directory to make the stores' directory in [default: the system's temporary one]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -84,10 +91,22 @@ pub enum Trouble {
     Environment(String),
 }
 
+impl Trouble {
+    /// What was seen.
+    #[must_use]
+    pub fn evidence(&self) -> &str {
+        match self {
+            Trouble::Violation(what) | Trouble::Hang(what) | Trouble::Environment(what) => {
+                what.trim_end()
+            }
+        }
+    }
+}
+
 /// A kind of round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Kind {
+pub enum Kind {
     /// Writes with conditions among readers, followers and a compactor, all of which are killed by chance.
     Mixed,
     /// Everybody claims everything, and is killed at every step.
@@ -114,7 +133,8 @@ enum Kind {
     FullDisk,
 }
 
-const KINDS: [Kind; 12] = [
+/// All kinds, in no order.
+pub const KINDS: [Kind; 12] = [
     Kind::Mixed,
     Kind::Claim,
     Kind::Replay,
@@ -129,6 +149,80 @@ const KINDS: [Kind; 12] = [
     Kind::FullDisk,
 ];
 
+impl Kind {
+    /// In one word or two.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Mixed => "mixed",
+            Kind::Claim => "claim",
+            Kind::Replay => "replay",
+            Kind::Stops => "stops",
+            Kind::Storm => "storm",
+            Kind::Crowd => "crowd",
+            Kind::OneShot => "one-shot",
+            Kind::Lost => "lost",
+            Kind::Buffered => "buffered",
+            Kind::Threads => "threads",
+            Kind::Large => "large",
+            Kind::FullDisk => "full disk",
+        }
+    }
+
+    /// What such a round does.
+    #[must_use]
+    pub fn about(self) -> &'static str {
+        match self {
+            Kind::Mixed => "writes with conditions, all killed by chance",
+            Kind::Claim => "everybody claims everything, killed at every step",
+            Kind::Replay => "a trace, with kills",
+            Kind::Stops => "processes stopped with whatever they hold",
+            Kind::Storm => "compactors back to back",
+            Kind::Crowd => "many readers and followers",
+            Kind::OneShot => "a process for each write, with kills",
+            Kind::Lost => "hints deleted, tails torn",
+            Kind::Buffered => "appends that are not synced, with kills",
+            Kind::Threads => "threads of one process, with kills",
+            Kind::Large => "records of some kilobytes, with kills",
+            Kind::FullDisk => "a disk becomes full",
+        }
+    }
+}
+
+/// One round that was done.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Round {
+    /// What it did.
+    pub kind: Kind,
+    /// When it began, in seconds from the beginning of the soak.
+    pub from_s: f64,
+    /// When it was judged.
+    pub to_s: f64,
+    /// Operations that were acknowledged in it.
+    pub acknowledged: u64,
+    /// Processes that were killed in it.
+    pub killed: u64,
+    /// How often a process was stopped in it.
+    pub stopped: u64,
+    /// Compactions that were finished in it.
+    pub compactions: u64,
+}
+
+impl Round {
+    /// One in which nothing has happened yet.
+    fn of(kind: Kind) -> Round {
+        Round {
+            kind,
+            from_s: 0.0,
+            to_s: 0.0,
+            acknowledged: 0,
+            killed: 0,
+            stopped: 0,
+            compactions: 0,
+        }
+    }
+}
+
 /// Everything about one soak.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
@@ -142,7 +236,10 @@ pub struct Report {
     pub minutes: f64,
     /// What it ran on.
     pub machine: Machine,
-    rounds: BTreeMap<Kind, u64>,
+    /// How many rounds of each kind were done.
+    pub rounds: BTreeMap<Kind, u64>,
+    /// One by one.
+    pub course: Vec<Round>,
     /// Operations that were acknowledged, in the rounds and by the residents.
     pub acknowledged: u64,
     /// Processes that were killed.
@@ -169,10 +266,12 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         return ExitCode::from(EXIT_USAGE);
     }
     let seed = arguments.seed.unwrap_or_else(fresh_seed);
-    say(&format!(
-        "strand-stress: soak, seed {seed}, {} minutes",
-        arguments.minutes
-    ));
+    if !arguments.quiet {
+        say(&format!(
+            "strand-stress: soak, seed {seed}, {} minutes",
+            arguments.minutes
+        ));
+    }
     let begun = std::env::current_exe().and_then(|exe| Ok((exe, make_dir(arguments, seed)?)));
     let (exe, dir) = match begun {
         Ok(begun) => begun,
@@ -182,17 +281,15 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         }
     };
     let report = run(arguments, seed, &exe, dir);
-    say(report.table().trim_end());
-    say(&report.verdict_line());
-    if let Some(path) = &arguments.json
-        && let Err(error) = fs::write(path, report.to_json())
-    {
-        eprintln!("strand-stress: cannot write {}: {error}", path.display());
-        if report.verdict == Verdict::Pass {
-            return ExitCode::from(Verdict::Environment.exit_status());
-        }
+    if !arguments.quiet {
+        say(report.table().trim_end());
     }
-    ExitCode::from(report.verdict.exit_status())
+    say(&report.verdict_line());
+    let written = [
+        write(arguments.json.as_deref(), || report.to_json()),
+        write(arguments.html.as_deref(), || page::soak::page(&report)),
+    ] == [true; 2];
+    ExitCode::from(report.verdict.exit_status_when(written))
 }
 
 fn validate(arguments: &Arguments) -> Result<(), UsageError> {
@@ -220,9 +317,11 @@ fn say(text: &str) {
 fn run(arguments: &Arguments, seed: u64, exe: &Path, dir: TempDir) -> Report {
     let started = Instant::now();
     let time = Duration::from_secs_f64(arguments.minutes * 60.0);
-    let mut soak = Soak::new(seed, exe, dir.path());
+    let progress = Progress::new(arguments.quiet, Goal::Time(time));
+    let mut soak = Soak::new(seed, exe, dir.path(), progress);
     let ended =
         catch_panic(|| soak.soak(time)).unwrap_or_else(|panic| Err(Trouble::Violation(panic)));
+    soak.progress.finish();
     let trouble = ended.err();
     let trends: Vec<Trend> = soak.series.iter().map(Series::trend).collect();
     let verdict = match &trouble {
@@ -234,6 +333,7 @@ fn run(arguments: &Arguments, seed: u64, exe: &Path, dir: TempDir) -> Report {
     };
     let Soak {
         rounds,
+        course,
         acknowledged,
         killed,
         stopped,
@@ -249,6 +349,7 @@ fn run(arguments: &Arguments, seed: u64, exe: &Path, dir: TempDir) -> Report {
         minutes: started.elapsed().as_secs_f64() / 60.0,
         machine,
         rounds,
+        course,
         acknowledged,
         killed,
         stopped,
@@ -268,29 +369,35 @@ struct Soak<'a> {
     exe: &'a Path,
     dir: &'a Path,
     random: StdRng,
+    started: Instant,
     rounds: BTreeMap<Kind, u64>,
+    course: Vec<Round>,
     acknowledged: u64,
     killed: u64,
     stopped: u64,
     visitors: u64,
     full_disk: FullDisk,
     series: Vec<Series>,
+    progress: Progress,
 }
 
 impl<'a> Soak<'a> {
-    fn new(seed: u64, exe: &'a Path, dir: &'a Path) -> Soak<'a> {
+    fn new(seed: u64, exe: &'a Path, dir: &'a Path, progress: Progress) -> Soak<'a> {
         Soak {
             seed,
             exe,
             dir,
             random: StdRng::seed_from_u64(seed),
+            started: Instant::now(),
             rounds: BTreeMap::new(),
+            course: Vec::new(),
             acknowledged: 0,
             killed: 0,
             stopped: 0,
             visitors: 0,
             full_disk: FullDisk::default(),
             series: Vec::new(),
+            progress,
         }
     }
 
@@ -313,7 +420,6 @@ impl<'a> Soak<'a> {
             let spec = self.spec(format!("resident{number}"), number);
             residents.push(Tenant::start(self.exe, &spec)?);
         }
-        let bar = progress_bar(time);
         while started.elapsed() < time {
             let mut kinds = KINDS;
             kinds.shuffle(&mut self.random);
@@ -322,24 +428,24 @@ impl<'a> Soak<'a> {
                     break;
                 }
                 let seed = u64::from(self.random.random::<u32>());
-                match (kind, &small) {
-                    (Kind::FullDisk, Ok(disk)) => full_disk::round(
-                        disk,
-                        self.exe,
-                        seed,
-                        &self.dir.join("full-disk-store"),
-                        &mut self.full_disk,
-                    )?,
+                let from_s = self.started.elapsed().as_secs_f64();
+                self.show(kind.name(), &Moment::default());
+                let round = match (kind, &small) {
+                    (Kind::FullDisk, Ok(disk)) => self.fill(disk, seed)?,
                     (Kind::FullDisk, Err(_)) => continue,
                     _ => self.round(kind, &config(kind, seed, self.dir, &trace))?,
-                }
+                };
+                self.course.push(Round {
+                    kind,
+                    from_s,
+                    to_s: self.started.elapsed().as_secs_f64(),
+                    ..round
+                });
                 *self.rounds.entry(kind).or_default() += 1;
                 self.disturb(&residents)?;
                 self.measure(&mut residents)?;
-                bar.set_position(started.elapsed().as_secs());
             }
         }
-        bar.finish_and_clear();
         for resident in residents {
             resident.quit()?;
         }
@@ -358,9 +464,43 @@ impl<'a> Soak<'a> {
         }
     }
 
+    /// What has been done so far, and in the round that goes on.
+    fn show(&self, phase: &str, now: &Moment) {
+        let rounds: u64 = self.rounds.values().sum();
+        let sum = |of: fn(&Round) -> u64| self.course.iter().map(of).sum::<u64>();
+        let mut events = vec![
+            ("acknowledged", self.acknowledged + now.acknowledged),
+            ("killed", self.killed + now.killed),
+            ("stopped", self.stopped + now.stopped),
+            (
+                "compactions",
+                sum(|round| round.compactions) + now.compactions,
+            ),
+        ];
+        events.retain(|(_, times)| *times > 0);
+        self.progress.show(&State {
+            phase,
+            done: rounds,
+            unit: "rounds",
+            events,
+        });
+    }
+
+    /// A disk becomes full.
+    fn fill(&mut self, disk: &SmallDisk, seed: u64) -> Result<Round, Trouble> {
+        let before = self.full_disk.acknowledged;
+        let store = self.dir.join("full-disk-store");
+        full_disk::round(disk, self.exe, seed, &store, &mut self.full_disk)?;
+        Ok(Round {
+            acknowledged: self.full_disk.acknowledged - before,
+            ..Round::of(Kind::FullDisk)
+        })
+    }
+
     /// A run of the harness, with its oracle.
-    fn round(&mut self, kind: Kind, config: &Config) -> Result<(), Trouble> {
-        let report = crate::run(config, self.exe, &|_| {}).map_err(|error| match error {
+    fn round(&mut self, kind: Kind, config: &Config) -> Result<Round, Trouble> {
+        let show = |moment: &Moment| self.show(kind.name(), moment);
+        let report = crate::run(config, self.exe, &show).map_err(|error| match error {
             RunError::Usage(error) => Trouble::Violation(format!("{kind:?}: {error}")),
             RunError::Environment { message, .. } => Trouble::Environment(message),
         })?;
@@ -369,7 +509,13 @@ impl<'a> Soak<'a> {
         self.stopped += report.stopped;
         let what = || format!("{}\n{}", report.verdict_line(), report.failure_details());
         match report.verdict {
-            Verdict::Pass => Ok(()),
+            Verdict::Pass => Ok(Round {
+                acknowledged: report.acknowledged,
+                killed: report.killed,
+                stopped: report.stopped,
+                compactions: report.helpers.compactions,
+                ..Round::of(kind)
+            }),
             Verdict::Violated => Err(Trouble::Violation(what())),
             Verdict::Hang => Err(Trouble::Hang(what())),
             Verdict::Environment => Err(Trouble::Environment(what())),
@@ -445,12 +591,17 @@ impl<'a> Soak<'a> {
             let issues = f64::from(u32::try_from(live).unwrap_or(u32::MAX));
             samples.push(("disk bytes per live issue".to_owned(), bytes / issues, DISK));
         }
+        let at_s = self.started.elapsed().as_secs_f64();
         for (name, sample, limit) in samples {
             match self.series.iter_mut().find(|series| series.name == name) {
-                Some(series) => series.samples.push(sample),
+                Some(series) => {
+                    series.samples.push(sample);
+                    series.at_s.push(at_s);
+                }
                 None => self.series.push(Series {
                     name,
                     samples: vec![sample],
+                    at_s: vec![at_s],
                     limit,
                 }),
             }
@@ -694,15 +845,6 @@ fn config(kind: Kind, seed: u64, dir: &Path, trace: &Path) -> Config {
     }
 }
 
-fn progress_bar(time: Duration) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("soak {bar:40} {elapsed} of {len} s");
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(time.as_secs().max(1)).with_style(style)
-}
-
 impl Report {
     /// As JSON with a newline at its end.
     #[must_use]
@@ -762,9 +904,9 @@ impl Report {
         lines.join("\n") + "\n"
     }
 
-    /// PASS or FAIL in one line, and what a person needs to go after a failure.
+    /// PASS or FAIL in a few words.
     #[must_use]
-    pub fn verdict_line(&self) -> String {
+    pub fn headline(&self) -> String {
         let (minutes, seed) = (self.minutes, self.seed);
         let rounds: u64 = self.rounds.values().sum();
         if self.verdict == Verdict::Pass {
@@ -774,20 +916,31 @@ impl Report {
         }
         let growing = self.trends.iter().filter(|trend| trend.fails());
         let growing: Vec<&str> = growing.map(|trend| trend.name.as_str()).collect();
-        let what = match &self.trouble {
-            Some(Trouble::Violation(what)) => format!("violation: {}", what.trim_end()),
-            Some(Trouble::Hang(what)) => format!("hang: {}", what.trim_end()),
-            Some(Trouble::Environment(what)) => {
-                format!("the environment stopped the soak: {}", what.trim_end())
-            }
-            None => format!("grows: {}", growing.join(", ")),
-        };
+        match &self.trouble {
+            Some(Trouble::Violation(_)) => "FAIL: violation".to_owned(),
+            Some(Trouble::Hang(_)) => "FAIL: hang".to_owned(),
+            Some(Trouble::Environment(_)) => "FAIL: the environment stopped the soak".to_owned(),
+            None => format!("FAIL: grows: {}", growing.join(", ")),
+        }
+    }
+
+    /// PASS or FAIL in one line, and what a person needs to go after a failure.
+    #[must_use]
+    pub fn verdict_line(&self) -> String {
+        let mut what = self.headline();
+        if self.verdict == Verdict::Pass {
+            return what;
+        }
+        if let Some(trouble) = &self.trouble {
+            what = format!("{what}: {}", trouble.evidence());
+        }
+        let seed = self.seed;
         let kept = self
             .kept
             .as_ref()
             .map_or_else(String::new, |path| path.display().to_string());
         let replay = &self.replay;
-        format!("FAIL: {what}\nseed         {seed}\nkept         {kept}\nreplay       {replay}")
+        format!("{what}\nseed         {seed}\nkept         {kept}\nreplay       {replay}")
     }
 }
 
@@ -806,7 +959,8 @@ mod tests {
     #[test]
     fn a_trace_is_one_that_can_be_replayed() {
         let dir = tempfile::tempdir().unwrap();
-        let mut soak = Soak::new(3, Path::new("x"), dir.path());
+        let progress = Progress::new(true, Goal::Count(1));
+        let mut soak = Soak::new(3, Path::new("x"), dir.path(), progress);
         let path = dir.path().join("trace.jsonl");
         soak.write_trace(&path).unwrap();
         let mut store = Store::default();
@@ -863,6 +1017,7 @@ mod tests {
         let series = Series {
             name: "harness: open files".to_owned(),
             samples: (0..20).map(f64::from).collect(),
+            at_s: (0..20).map(f64::from).collect(),
             limit: FILES,
         };
         let mut report = Report {
@@ -872,6 +1027,7 @@ mod tests {
             minutes: 1.0,
             machine: Machine::of(Path::new("/")),
             rounds: BTreeMap::from([(Kind::Mixed, 3)]),
+            course: Vec::new(),
             acknowledged: 12_345,
             killed: 4,
             stopped: 0,
@@ -911,6 +1067,8 @@ mod tests {
                 minutes,
                 seed: None,
                 json: None,
+                html: None,
+                quiet: false,
                 dir: None,
             };
             assert!(validate(&arguments).is_err(), "{minutes}");

@@ -23,6 +23,8 @@ pub struct Series {
     pub name: String,
     /// In the order of time.
     pub samples: Vec<f64>,
+    /// When each was taken, in seconds from the beginning.
+    pub at_s: Vec<f64>,
     /// How much growth is too much.
     pub limit: Limit,
 }
@@ -34,6 +36,8 @@ pub struct Trend {
     pub name: String,
     /// All that was measured, in the order of time.
     pub samples: Vec<f64>,
+    /// When, in seconds from the beginning.
+    pub at_s: Vec<f64>,
     /// The median of the first quarter.
     pub first: f64,
     /// The median of the last quarter.
@@ -76,6 +80,7 @@ impl Series {
         Trend {
             name: self.name.clone(),
             samples: self.samples.clone(),
+            at_s: self.at_s.clone(),
             first,
             last,
             max: self.samples.iter().copied().fold(0.0, f64::max),
@@ -124,6 +129,7 @@ mod tests {
         let series = Series {
             name: "open files".to_owned(),
             samples: samples.to_vec(),
+            at_s: Vec::new(),
             limit: LIMIT,
         };
         series.trend()

@@ -1,20 +1,22 @@
 //! `strand-stress torture`: runs the tiers one after the other, each with its share of the time and under a
 //! watchdog.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
-
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::report::{Report, SCHEMA, TierHang, TierReport, grouped};
 use super::{Budget, Finding, TIERS, Tally, Tier};
 use crate::config::{UsageError, fresh_seed};
 use crate::machine::{Machine, cores};
+use crate::page;
 use crate::parent::catch_panic;
-use crate::report::Verdict;
+use crate::progress::{Goal, Progress, State};
+use crate::report::{Verdict, write};
 
 /// Longest run that can be asked for.
 const MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
@@ -44,6 +46,12 @@ pub struct Arguments {
     /// Write the report to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write a page that shows it to this file
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Print the verdict only
+    #[arg(long)]
+    pub quiet: bool,
     /// Do one case of one tier again, as a violation named it
     #[arg(long, value_name = "CASE", conflicts_with_all = ["quick", "minutes"])]
     pub replay: Option<String>,
@@ -75,23 +83,24 @@ pub fn main(arguments: &Arguments) -> ExitCode {
             return ExitCode::from(Verdict::Environment.exit_status());
         }
     };
-    say(&plan.headline());
-    let report = run(&plan, &exe, patience, &mut Progress::default());
-    say(report.table().trim_end());
+    let progress = Progress::new(arguments.quiet, Goal::Time(plan.time()));
+    if !arguments.quiet {
+        say(&plan.headline());
+    }
+    let report = run(&plan, &exe, patience, &progress);
+    if !arguments.quiet {
+        say(report.table().trim_end());
+    }
     say(&report.verdict_line());
     if let Some(hang) = &report.hang {
         say(&format!("replay       {}", hang.replay));
     }
-    if let Some(path) = &arguments.json
-        && let Err(error) = std::fs::write(path, report.to_json())
-    {
-        eprintln!("strand-stress: cannot write {}: {error}", path.display());
-        if report.verdict == Verdict::Pass {
-            return ExitCode::from(Verdict::Environment.exit_status());
-        }
-    }
+    let written = [
+        write(arguments.json.as_deref(), || report.to_json()),
+        write(arguments.html.as_deref(), || page::torture::page(&report)),
+    ] == [true; 2];
     // Ends the threads of a tier that hangs, too.
-    ExitCode::from(report.verdict.exit_status())
+    ExitCode::from(report.verdict.exit_status_when(written))
 }
 
 impl Plan {
@@ -167,6 +176,25 @@ impl Plan {
         )
     }
 
+    /// One command that does all of this run again.
+    fn replay_all(&self) -> String {
+        match self.tiers.as_slice() {
+            [(tier, time)] => self.replay_line(tier, *time),
+            tiers => {
+                let names = tiers
+                    .iter()
+                    .map(|(tier, _)| format!(" --tier {}", tier.name));
+                let names: String = names.collect();
+                let time = if self.quick {
+                    "--quick".to_owned()
+                } else {
+                    format!("--minutes {:.2}", self.time().as_secs_f64() / 60.0)
+                };
+                format!("cargo xtask torture{names} --seed {} {time}", self.seed)
+            }
+        }
+    }
+
     /// One command that runs a tier of this run again.
     fn replay_line(&self, tier: &Tier, time: Duration) -> String {
         let (seed, name) = (self.seed, tier.name);
@@ -191,14 +219,9 @@ fn patience(time: Duration) -> Duration {
 }
 
 /// Runs the tiers to the end, or to the first that hangs.
-fn run(
-    plan: &Plan,
-    exe: &Path,
-    patience: fn(Duration) -> Duration,
-    progress: &mut Progress,
-) -> Report {
+fn run(plan: &Plan, exe: &Path, patience: fn(Duration) -> Duration, progress: &Progress) -> Report {
     let started = Instant::now();
-    let mut tiers = Vec::new();
+    let mut tiers: Vec<TierReport> = Vec::new();
     let mut hang = None;
     for (tier, time) in &plan.tiers {
         let budget = Budget {
@@ -207,12 +230,12 @@ fn run(
             quick: plan.quick,
             threads: cores(),
             exe: exe.to_owned(),
+            tried: Arc::default(),
         };
-        progress.begin(tier, *time);
-        let ran = run_tier(plan, *tier, budget, patience(*time), progress);
+        let ran = run_tier(plan, *tier, budget, patience(*time), (progress, &tiers));
         match ran {
             Ok(tally) => {
-                progress.end(&tally);
+                progress.say(&describe(&tally));
                 tiers.push(TierReport {
                     attacks: tier.attacks,
                     planned_seconds: time.as_secs_f64(),
@@ -236,20 +259,22 @@ fn run(
         machine: Machine::of(&std::env::temp_dir()),
         tiers,
         hang,
+        replay: plan.replay_all(),
     }
 }
 
-/// Runs one tier in a thread of its own. A panic of it is a finding.
+/// Runs one tier in a thread of its own, after those `before` it. A panic of it is a finding.
 fn run_tier(
     plan: &Plan,
     tier: Tier,
     budget: Budget,
     patience: Duration,
-    progress: &mut Progress,
+    (progress, before): (&Progress, &[TierReport]),
 ) -> Result<Tally, TierHang> {
     let started = Instant::now();
     let replay = plan.replay_line(&tier, budget.time);
     let case = plan.replay.clone();
+    let tried = Arc::clone(&budget.tried);
     let (done, tally) = mpsc::channel();
     let work = move || {
         let ran = catch_panic(|| match (tier.replay, &case) {
@@ -279,7 +304,9 @@ fn run_tier(
                     replay,
                 });
             }
-            Err(RecvTimeoutError::Timeout) => progress.tick(started.elapsed()),
+            Err(RecvTimeoutError::Timeout) => {
+                progress.show(&state(&tier, before, tried.load(Ordering::Relaxed)));
+            }
         }
     };
     let mut tally = ran.unwrap_or_else(|panic| Tally {
@@ -295,50 +322,31 @@ fn run_tier(
     Ok(tally)
 }
 
-/// What is shown while tiers run: a bar on a terminal, else a line for each tier that is done.
-#[derive(Default)]
-struct Progress {
-    bar: Option<ProgressBar>,
+/// How far a run has come, with `tried` cases of the tier that is run now.
+fn state<'a>(tier: &Tier, before: &[TierReport], tried: u64) -> State<'a> {
+    let sum = |of: fn(&Tally) -> u64| before.iter().map(|tier| of(&tier.tally)).sum::<u64>();
+    State {
+        phase: tier.name,
+        done: sum(|tally| tally.cases) + tried,
+        unit: "cases",
+        events: vec![
+            ("tiers done", before.len() as u64),
+            ("violations", sum(|tally| tally.violations.len() as u64)),
+        ],
+    }
 }
 
-impl Progress {
-    fn begin(&mut self, tier: &Tier, time: Duration) {
-        if !std::io::stderr().is_terminal() {
-            return;
-        }
-        let style = ProgressStyle::with_template("{msg} {bar:40} {elapsed} of about {len} s");
-        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::new(time.as_secs().max(1)).with_style(style);
-        bar.set_message(tier.name);
-        self.bar = Some(bar);
-    }
-
-    fn tick(&mut self, elapsed: Duration) {
-        if let Some(bar) = &self.bar {
-            bar.set_position(elapsed.as_secs());
-        }
-    }
-
-    fn end(&mut self, tally: &Tally) {
-        self.finish();
-        let found = match (&tally.skipped, tally.violations.len()) {
-            (Some(reason), _) => format!("SKIPPED: {reason}"),
-            (None, violations) => {
-                format!(
-                    "{} {}, {violations} violations",
-                    grouped(tally.cases),
-                    tally.unit
-                )
-            }
-        };
-        eprintln!("{}: {found} in {:.1} s", tally.tier, tally.seconds);
-    }
-
-    fn finish(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
-    }
+/// A tier that is done, in one line.
+fn describe(tally: &Tally) -> String {
+    let found = match (&tally.skipped, tally.violations.len()) {
+        (Some(reason), _) => format!("SKIPPED: {reason}"),
+        (None, violations) => format!(
+            "{} {}, {violations} violations",
+            grouped(tally.cases),
+            tally.unit
+        ),
+    };
+    format!("{}: {found} in {:.1} s", tally.tier, tally.seconds)
 }
 
 /// Prints a line. Whoever closed the pipe does not want to read it.
@@ -366,6 +374,10 @@ mod tests {
 
     fn plan(line: &str) -> Result<Plan, UsageError> {
         Plan::new(&parse(line).unwrap(), &EXAMPLES)
+    }
+
+    fn silent() -> Progress {
+        Progress::new(true, Goal::Count(1))
     }
 
     fn passes(budget: &Budget) -> Tally {
@@ -483,7 +495,7 @@ mod tests {
     #[test]
     fn a_panic_is_a_violation_and_the_next_tier_runs() {
         let plan = plan("--seed 5 --quick").unwrap();
-        let report = run(&plan, Path::new(""), patience, &mut Progress::default());
+        let report = run(&plan, Path::new(""), patience, &silent());
         assert_eq!(report.verdict, Verdict::Violated);
         let cases: Vec<u64> = report.tiers.iter().map(|tier| tier.tally.cases).collect();
         assert_eq!(cases, [5, 0, 5]);
@@ -505,7 +517,7 @@ mod tests {
             replay: None,
             tiers: tiers.map(|(name, run)| (example(name, run), time)).into(),
         };
-        let report = run(&plan, Path::new(""), no_patience, &mut Progress::default());
+        let report = run(&plan, Path::new(""), no_patience, &silent());
         assert_eq!(report.verdict.exit_status(), 3);
         assert!(report.tiers.is_empty());
         assert_eq!(report.hang.map(|hang| hang.tier), Some("T4"));
@@ -514,7 +526,7 @@ mod tests {
     #[test]
     fn a_case_is_replayed_by_its_tier() {
         let plan = plan("--tier T1 --replay a/case --seed 9").unwrap();
-        let report = run(&plan, Path::new(""), patience, &mut Progress::default());
+        let report = run(&plan, Path::new(""), patience, &silent());
         assert_eq!(report.tiers[0].tally.cases, 6);
         let (tier, time) = plan.tiers[0];
         assert_eq!(

@@ -66,7 +66,7 @@ pub struct Examiner {
 
 #[derive(Debug, Default)]
 struct Counts {
-    distinct: AtomicU64,
+    distinct: Arc<AtomicU64>,
     deaths: AtomicU64,
     nested: AtomicU64,
     workloads: AtomicU64,
@@ -766,7 +766,8 @@ fn faulty_workloads(seed: u64) -> Vec<Case> {
 #[must_use]
 pub fn run(budget: &Budget) -> Tally {
     let started = Instant::now();
-    let examiner = Examiner::new("T2", Effort::FULL);
+    let mut examiner = Examiner::new("T2", Effort::FULL);
+    examiner.counts.distinct = Arc::clone(&budget.tried);
     let mut fixed = Vec::new();
     for (index, ops) in fixed_workloads().into_iter().enumerate() {
         for setup in SETUPS {
@@ -840,6 +841,7 @@ mod tests {
             quick: true,
             threads: 2,
             exe: PathBuf::new(),
+            tried: Arc::default(),
         }
     }
 

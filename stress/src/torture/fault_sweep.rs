@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use rand::rngs::StdRng;
@@ -39,7 +39,7 @@ const EFFORT: Effort = Effort {
 /// Counts what was swept.
 #[derive(Debug, Default)]
 pub(crate) struct Swept {
-    runs: AtomicU64,
+    runs: Arc<AtomicU64>,
     sites: AtomicU64,
     hits: AtomicU64,
     pairs: AtomicU64,
@@ -242,7 +242,10 @@ fn tasks(budget: &Budget) -> Vec<Task> {
 pub fn run(budget: &Budget) -> Tally {
     let started = Instant::now();
     let examiner = Examiner::new("T1", EFFORT);
-    let swept = Swept::default();
+    let swept = Swept {
+        runs: Arc::clone(&budget.tried),
+        ..Swept::default()
+    };
     let tasks = tasks(budget);
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {

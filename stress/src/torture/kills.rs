@@ -55,7 +55,9 @@ pub fn run(budget: &Budget) -> Tally {
         } else {
             drawn(&mut random)
         };
+        let killed = sum.killed;
         sum.add(&config, crate::run(&config, &budget.exe, &|_| {}));
+        budget.count(sum.killed - killed);
     }
     let ended_early = !sum.findings.is_empty() || sum.environment.is_some();
     for point in Point::ALL.iter().filter(|_| !ended_early) {

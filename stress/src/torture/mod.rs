@@ -15,6 +15,8 @@ pub mod short_workloads;
 pub mod workload;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How much a tier may do.
@@ -30,6 +32,15 @@ pub struct Budget {
     pub threads: usize,
     /// The `strand-stress` binary, for tiers that start processes.
     pub exe: PathBuf,
+    /// How many cases were tried so far, for who looks on.
+    pub tried: Arc<AtomicU64>,
+}
+
+impl Budget {
+    /// So many cases more were tried.
+    fn count(&self, cases: u64) {
+        self.tried.fetch_add(cases, Ordering::Relaxed);
+    }
 }
 
 /// What a tier tried, and what it found.

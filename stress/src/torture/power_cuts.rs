@@ -158,6 +158,7 @@ mod linux {
                     break;
                 }
                 let violations = store.cut_power(&self.budget.exe)?;
+                self.budget.count(1);
                 let mut found = self.found();
                 for (name, count) in &mut store.counts {
                     *found.counts.entry(name).or_default() += std::mem::take(count);

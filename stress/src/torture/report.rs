@@ -30,6 +30,8 @@ pub struct Report {
     pub tiers: Vec<TierReport>,
     /// The tier that did not come to an end. Those behind it were not begun.
     pub hang: Option<TierHang>,
+    /// One command that does all of it again.
+    pub replay: String,
 }
 
 /// One tier of a run.
@@ -236,7 +238,7 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-fn plural(count: usize, what: &str) -> String {
+pub(crate) fn plural(count: usize, what: &str) -> String {
     let s = if count == 1 { "" } else { "s" };
     format!("{count} {what}{s}")
 }
@@ -264,6 +266,7 @@ mod tests {
             machine: Machine::of(std::path::Path::new("/")),
             tiers,
             hang,
+            replay: "cargo xtask torture --seed 7".to_owned(),
         }
     }
 

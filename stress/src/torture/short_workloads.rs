@@ -1,7 +1,7 @@
 //! T3: all workloads of up to three operations, through the crash states of T2 and the faults of T1. A process that is killed
 //! dies at each moment of the operation before.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::sim::solo::{Errno, Fault, Reach, Short};
@@ -103,7 +103,7 @@ pub fn run(budget: &Budget) -> Tally {
     let examiner = Examiner::new("T3", effort);
     let swept = Swept::default();
     let sequences = sequences();
-    let workloads = AtomicU64::new(0);
+    let workloads = &budget.tried;
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..budget.threads.max(1) {
@@ -146,7 +146,7 @@ pub fn run(budget: &Budget) -> Tally {
     counts.extend(swept.counts());
     Tally {
         unit: "workloads",
-        cases: workloads.into_inner(),
+        cases: workloads.load(Ordering::Relaxed),
         counts,
         ..states
     }

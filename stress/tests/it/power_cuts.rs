@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use strand_stress::config::fresh_seed;
@@ -21,6 +22,7 @@ fn power_cuts_lose_nothing_that_was_acknowledged() {
         quick: true,
         threads: 2,
         exe: exe().to_owned(),
+        tried: Arc::default(),
     });
     println!("{tally:#?}");
     if let Some(why) = tally.skipped {

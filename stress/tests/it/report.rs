@@ -105,3 +105,50 @@ fn iterations_take_the_next_seed_each() {
     assert_eq!(report["iterations"]["completed"], 3);
     assert_eq!(report["iterations"]["acknowledged"], 24);
 }
+
+#[test]
+fn the_page_of_a_run_with_kills_says_what_the_report_says() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let html = dir.path().join("run.html");
+    let report = report(&[
+        "--workload",
+        "mixed",
+        "--agents",
+        "4",
+        "--writes",
+        "60",
+        "--followers",
+        "1",
+        "--kill-at",
+        "any",
+        "--tear-per-second",
+        "20",
+        "--html",
+        html.to_str().expect("a name in UTF-8"),
+    ]);
+    let page = std::fs::read_to_string(html).expect("a page");
+    let kills = report["timeline"]["incidents"]["killed"].as_u64();
+    assert_eq!(kills, report["killed"].as_u64());
+    let followed = report["checks"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|check| check["point"] == "followers")
+        .expect("the followers' point");
+    assert_eq!(followed["compared"], report["helpers"]["followed"]);
+    let led: u64 = report["per_agent"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|agent| agent["led"].as_u64().expect("a number"))
+        .sum();
+    assert!(led > 0, "{report}");
+    for part in [
+        format!("PASS: {} acknowledged", report["acknowledged"]),
+        format!("killed ({})", report["killed"]),
+        format!("{led} syncs were led"),
+        report["replay"].as_str().expect("a line").to_owned(),
+    ] {
+        assert!(page.contains(&part), "{part}");
+    }
+}

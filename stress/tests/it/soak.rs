@@ -8,12 +8,15 @@ use crate::common::{exe, names, stdout};
 fn a_short_soak_ends_with_its_trends_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().expect("a directory");
     let report = tempfile::NamedTempFile::new().expect("a file");
+    let page = tempfile::NamedTempFile::new().expect("a file");
     let output = Command::new(exe())
         // This seed begins with a round of compactions; without optimisation, others take long.
         .args(["soak", "--minutes", "0.02", "--seed", "11", "--dir"])
         .arg(dir.path())
         .arg("--json")
         .arg(report.path())
+        .arg("--html")
+        .arg(page.path())
         .output()
         .expect("the harness starts");
     let text = stdout(&output);
@@ -34,6 +37,14 @@ fn a_short_soak_ends_with_its_trends_and_leaves_nothing_behind() {
         "{report}"
     );
     assert_eq!(names(dir.path()), Vec::<String>::new());
+    let rounds = report["course"].as_array().expect("the rounds");
+    assert!(!rounds.is_empty(), "{report}");
+    let page = std::fs::read_to_string(page.path()).expect("a page");
+    let verdict = format!("✓ PASS: {} rounds", rounds.len());
+    assert!(
+        page.contains(&verdict) && page.contains("Open files"),
+        "{page}"
+    );
 }
 
 #[test]

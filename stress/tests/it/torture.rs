@@ -15,8 +15,22 @@ fn a_short_run_of_kills_ends_with_a_table_and_a_report() {
     let dir = tempfile::tempdir().expect("a directory");
     let report = dir.path().join("report.json");
     let report_path = report.to_str().expect("a name in UTF-8");
-    let output = torture(&["--tier", "T7", "--minutes", "0.05", "--json", report_path]);
+    let page = dir.path().join("report.html");
+    let page_path = page.to_str().expect("a name in UTF-8");
+    let output = torture(&[
+        "--tier",
+        "T7",
+        "--minutes",
+        "0.05",
+        "--json",
+        report_path,
+        "--html",
+        page_path,
+    ]);
     let text = stdout(&output);
+    let page = std::fs::read_to_string(page).expect("a page");
+    let verdict = text.lines().last().expect("a verdict");
+    assert!(page.contains(&format!("✓ {verdict}")), "{verdict}: {page}");
     assert_eq!(output.status.code(), Some(0), "{text}");
     for part in [
         "strand-stress: torture, seed ",
@@ -42,6 +56,18 @@ fn a_short_run_of_kills_ends_with_a_table_and_a_report() {
         );
     }
     assert!(report["machine"]["cores"].as_u64().expect("a number") > 0);
+}
+
+#[test]
+fn a_quiet_run_says_its_verdict_only() {
+    let output = torture(&["--tier", "T4", "--minutes", "0.005", "--quiet"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(
+        text.starts_with("PASS: ") && text.lines().count() == 1,
+        "{text}"
+    );
+    assert!(output.stderr.is_empty(), "{output:?}");
 }
 
 #[test]

@@ -43,6 +43,7 @@ pub(super) fn run(budget: &Budget) -> Tally {
         };
         while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
             let tried = lock.try_case(*case);
+            budget.count(1);
             let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
             sum.cases += u64::from(tried != Ok(false));
             if let Err(what) = tried {

@@ -185,6 +185,7 @@ fn try_all(budget: &Budget, stores: &Stores) -> Tally {
                 let Some(tried) = try_one(stores, *case) else {
                     continue;
                 };
+                budget.count(1);
                 match tried.verdict {
                     Ok(verdict) => *counts.entry((tried.kind, verdict)).or_default() += 1,
                     Err(what) => {
@@ -297,6 +298,7 @@ fn keep(image: &Image) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
@@ -308,6 +310,7 @@ mod tests {
             quick,
             threads: 2,
             exe: PathBuf::new(),
+            tried: Arc::default(),
         }
     }
 

@@ -64,6 +64,7 @@ pub fn run(budget: &Budget) -> Tally {
             let (counts, wrong) = Case::draw(seed).run(None);
             let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
             sum.0.cases += 1;
+            budget.count(1);
             sum.1.add(counts);
             if !wrong.is_empty() {
                 sum.0.violations.push(finding(seed, &wrong));
