@@ -16,8 +16,8 @@ use crate::examine::copy_store;
 use crate::helpers::digest;
 use crate::stored::{parse_segment, read_segments};
 
-/// The size of the disk.
-const DISK_BYTES: u64 = 3 << 20;
+/// The size of the disk: many times what the writers write in [`WORK`], who are fast where a sync costs nothing.
+const DISK_BYTES: u64 = 32 << 20;
 const WRITERS: u64 = 2;
 /// How many live issues each writer has.
 const ISSUES: usize = 200;
