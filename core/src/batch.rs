@@ -320,9 +320,6 @@ fn refusal(step: &Step, now: Option<&Issue>, version: Option<u64>) -> Option<Err
     }
 }
 
-/// A state that is kept up forgets what is too old once in so many records, at most.
-const FORGET_EVERY: u64 = 4_096;
-
 fn is_claimable(issue: &Issue) -> bool {
     let free = issue.assignee().is_none_or(|agent| agent.is_empty());
     free && issue.status().as_deref() == Some("open")
@@ -523,16 +520,15 @@ impl LogCore {
     /// Forgets the keys and tombstones that a compaction would, now and then: who lives for long would else
     /// remember every one that there ever was.
     fn forget_old(&self, folded: &mut Folded) {
-        let store = &mut folded.store;
-        let last_seq = store.last_seq();
-        if last_seq < folded.forgets_at_seq {
+        if !folded.is_due_to_forget() {
             return;
         }
+        let store = &mut folded.store;
+        let last_seq = store.last_seq();
         store.forget_keys_before(last_seq.saturating_sub(self.options.idempotency_records));
         let now_ms = self.host().unix_ms();
         store.forget_tombstones_before(now_ms.saturating_sub_unsigned(self.options.tombstone_ms));
-        // It goes through all that is known, so what remains has to be worth it.
-        folded.forgets_at_seq = last_seq + FORGET_EVERY.max(store.remembered() as u64);
+        folded.has_forgotten();
     }
 
     fn state(&self) -> MutexGuard<'_, Option<Folded>> {

@@ -14,6 +14,9 @@ use crate::{
 /// done a whole compaction in between.
 const ATTEMPTS: u32 = 100;
 
+/// A state that is kept up forgets what is too old once in so many records, at most.
+const FORGET_EVERY: u64 = 4_096;
+
 /// The fold of the log through some record, and the place to go on from.
 #[derive(Debug)]
 pub(crate) struct Folded {
@@ -22,8 +25,10 @@ pub(crate) struct Folded {
     storage: Arc<dyn Storage>,
     scratch: Vec<u8>,
     pace: Pace,
-    /// From which record on it is time to forget what is too old.
-    pub(crate) forgets_at_seq: u64,
+    /// The first record behind the snapshot that was read.
+    first_seq: u64,
+    /// From which record on it is time to forget what is too old; 0 when it was only just read.
+    forgets_at_seq: u64,
 }
 
 impl Folded {
@@ -67,6 +72,7 @@ impl Folded {
             storage: Arc::clone(storage),
             scratch: Vec::new(),
             pace,
+            first_seq: manifest.first_seq,
             forgets_at_seq: 0,
         };
         folded.apply_all()?;
@@ -84,6 +90,35 @@ impl Folded {
             }
             applied => applied,
         }
+    }
+
+    /// Whether it is time to forget what is too old: now and then, since that goes through all that is known.
+    pub(crate) fn is_due_to_forget(&self) -> bool {
+        self.store.last_seq() >= self.forgets_at_seq
+    }
+
+    /// What was too old is forgotten: for as many records as are remembered now, nothing is.
+    pub(crate) fn has_forgotten(&mut self) {
+        let remembered = self.store.remembered() as u64;
+        self.forgets_at_seq = self.store.last_seq() + FORGET_EVERY.max(remembered);
+    }
+
+    /// Begins anew where a compaction came after this was read: its snapshot lacks the keys and tombstones that it found too old.
+    pub(crate) fn forget_as_compacted(&mut self, dir: &Path, end: End) -> Result<()> {
+        let storage = Arc::clone(&self.storage);
+        let compacted = || {
+            let manifest = Manifest::required(storage.as_ref(), dir)?;
+            Ok::<bool, Error>(manifest.first_seq != self.first_seq)
+        };
+        if self.forgets_at_seq > 0 && compacted()? {
+            let anew = Self::load(&storage, dir, || end)?;
+            // Without hints, nobody knows how far it may read.
+            if anew.store.last_seq() >= self.store.last_seq() {
+                *self = anew;
+            }
+        }
+        self.has_forgotten();
+        Ok(())
     }
 
     fn apply_all(&mut self) -> Result<()> {

@@ -52,13 +52,18 @@ impl Snapshot {
     /// Moves on to the present watermark, and answers the last record that is reflected now.
     ///
     /// Reads only what was appended since, unless compactions have taken that away: then it reads
-    /// the latest snapshot.
+    /// the latest snapshot. It does so also once in a while after a compaction, to forget with it
+    /// what is too old: idempotency keys, and that an issue was deleted.
     ///
     /// # Errors
     /// [`crate::Error::Corrupt`], [`crate::Error::Io`]. What was read before the damage is reflected.
     pub fn refresh(&mut self) -> Result<u64> {
         let end = self.watermark.end();
         self.folded.advance(self.watermark.dir(), end)?;
+        if self.folded.is_due_to_forget() {
+            // Who lives for long would else remember every key and every deleted issue that there ever was.
+            self.folded.forget_as_compacted(self.watermark.dir(), end)?;
+        }
         Ok(self.folded.store.last_seq())
     }
 

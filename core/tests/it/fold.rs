@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use strand_core::{Filter, Issue, IssueEvent, Log, Op, Patch, Snapshot, Store};
+use strand_core::{
+    Batch, Durability, Filter, Issue, IssueEvent, Log, Op, Options, Patch, Snapshot, Store,
+};
 
 use crate::support::{TS, options};
 
@@ -396,4 +398,41 @@ proptest! {
         prop_assert_eq!(patched.priority(), Some(i64::from(a)));
         prop_assert_eq!(patched.field::<String>("owner"), Some(b));
     }
+}
+
+#[test]
+fn a_state_that_is_kept_up_forgets_in_time_what_compactions_have_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::default()
+        .durability(Durability::Buffered)
+        .tombstone_ms(0)
+        .idempotency_records(100);
+    let log: Log = Log::open(dir.path(), options).unwrap();
+    log.append(&IssueEvent::add(issue("bd-stays", "open"), TS))
+        .unwrap();
+    let mut followed = Snapshot::open(dir.path()).unwrap();
+    for number in 0..6_000 {
+        let id = format!("bd-{number}");
+        let create = Batch::new(TS).key(format!("key-{number}"));
+        log.commit(&create.create(issue(&id, "open"))).unwrap();
+        log.append(&IssueEvent::delete(id, TS)).unwrap();
+        if number % 500 == 0 {
+            log.sync_to(log.tail_seq()).unwrap();
+            assert_eq!(followed.refresh().unwrap(), log.tail_seq());
+            log.compact().unwrap();
+        }
+    }
+    assert_eq!(
+        (followed.version("bd-0"), followed.key("key-0")),
+        (None, None)
+    );
+    // It is a state all the same, and goes on.
+    log.sync_to(log.tail_seq()).unwrap();
+    assert_eq!(followed.refresh().unwrap(), 12_001);
+    let loaded = Store::load(dir.path()).unwrap();
+    assert_eq!(
+        followed.iter().collect::<Vec<_>>(),
+        loaded.iter().collect::<Vec<_>>()
+    );
+    assert_eq!(followed.version("bd-stays"), Some(1));
 }
