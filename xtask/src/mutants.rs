@@ -181,7 +181,7 @@ impl Task {
         let minutes = (self.seconds / 60.0).to_string();
         let mut command = Command::new(harness);
         command
-            .args(["torture", "--tier", tier, "--minutes", &minutes])
+            .args(["torture", "--quiet", "--tier", tier, "--minutes", &minutes])
             .args(["--seed", &self.seed.to_string()])
             .arg("--json")
             .arg(&report)

@@ -87,14 +87,23 @@ impl Axis {
         let low = low.floor() as i32;
         let high = (high.ceil() as i32).max(low + 1);
         let power = |power| 10_f64.powi(power);
+        // The ends alone would say little.
+        let between: &[f64] = if high == low + 1 {
+            &[1.0, 2.0, 5.0]
+        } else {
+            &[1.0]
+        };
+        let ticks =
+            (low..=high).flat_map(|tick| between.iter().map(move |part| part * power(tick)));
         Axis {
             title: title.to_owned(),
             unit,
             scale: Scale::Log,
             low: power(low),
             high: power(high),
-            ticks: (low..=high)
-                .map(|tick| (power(tick), unit.text(power(tick))))
+            ticks: ticks
+                .filter(|tick| *tick <= power(high))
+                .map(|tick| (tick, unit.text(tick)))
                 .collect(),
         }
     }
@@ -501,6 +510,8 @@ mod tests {
         assert_eq!(wide.ticks().len(), 4);
         let one = axis(&[10.0]);
         assert!(near(one.place(10.0), 0.0) && near(one.place(100.0), 1.0));
+        let ticks: Vec<&str> = one.ticks().iter().map(|(_, name)| name.as_str()).collect();
+        assert_eq!(ticks, ["10/s", "20/s", "50/s", "100/s"]);
         // Zero has no place on it.
         assert_eq!(axis(&[0.0]), axis(&[]));
     }
