@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    Holder, LockError, SharedPage,
+    Holder, LockError, SharedPage, files,
     holder::{self, Myself},
     sys,
 };
@@ -67,14 +67,9 @@ impl FileLock {
     /// [`LockError::Io`] when the file can't be opened or lengthened to a page.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LockError> {
         let path = path.as_ref();
-        let open = || {
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)
-        };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let open = || files::open(&options, path);
         let io = |source| LockError::Io {
             op: "open",
             path: path.to_owned(),

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", windows))]
     fn a_reused_pid_is_not_believed() {
         let dir = tempfile::tempdir().unwrap();
         let page = SharedPage::open(dir.path().join("page")).unwrap();

@@ -3,7 +3,7 @@
 //! [`FileLock`] is an advisory lock that the kernel frees when its holder dies, with deadlines,
 //! the holder's name in the timeout error, and protection against `fork`.
 //! [`SharedPage`] is 4 KiB of a file mapped by every process that opens it, with a cross-process
-//! wait and wake. [`filesystem_of`] tells whether a directory's filesystem can be trusted with either.
+//! wait and wake. [`files`] opens, renames and removes what others may have open. [`filesystem_of`] tells whether a directory's filesystem can be trusted with either.
 //!
 //! This crate knows nothing of logs or events.
 //!
@@ -21,6 +21,7 @@
 
 mod error;
 mod file_lock;
+pub mod files;
 mod filesystem;
 mod holder;
 mod page;

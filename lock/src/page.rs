@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{PageError, sys};
+use crate::{PageError, files, sys};
 
 /// A page of a file that every process which opens it sees and changes at once.
 ///
@@ -18,7 +18,7 @@ use crate::{PageError, sys};
 /// # Truncation
 /// Touching a mapped page whose file was cut short raises `SIGBUS`, so call [`SharedPage::check`]
 /// before a series of accesses. A page that another program cuts *between* the check and the access
-/// (some nanoseconds) still kills the process, as with every file mapping.
+/// (some nanoseconds) still kills the process, as with every file mapping. Windows cuts no mapped file.
 ///
 /// ```
 /// use std::sync::atomic::Ordering::Relaxed;
@@ -51,13 +51,10 @@ impl SharedPage {
     /// [`PageError::Io`] when the file can't be opened, lengthened or mapped.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, PageError> {
         let path = path.as_ref();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path);
-        Self::map(file.map_err(io_error("open", path))?, path)
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = files::open(&options, path).map_err(io_error("open", path))?;
+        Self::map(file, path)
     }
 
     /// Maps an open file, lengthening it to a page first.
@@ -112,7 +109,7 @@ impl SharedPage {
     /// Blocks while the 32-bit word at `index` is `expected`, until a wake or for `timeout`.
     ///
     /// Returns without a reason too (a spurious wake), so look at the word again. A futex on
-    /// Linux; elsewhere a loop of short sleeps that looks at the word.
+    /// Linux; elsewhere a loop that looks at the word and sleeps a millisecond at most in between.
     ///
     /// # Panics
     /// When `index` is not below [`SharedPage::U32_WORDS`].
@@ -161,7 +158,8 @@ impl SharedPageReader {
     /// [`PageError::Io`] when the file is missing or can't be mapped, [`PageError::Truncated`] when it is short.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, PageError> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(io_error("open", path))?;
+        let file = files::open(OpenOptions::new().read(true), path);
+        let file = file.map_err(io_error("open", path))?;
         check(&file, path)?;
         let words = sys::Words::map_read_only(&file).map_err(io_error("map", path))?;
         Ok(Self {

@@ -13,16 +13,17 @@ pub const SEEDED_BUGS: &[(&str, &str, &str)] = &[(
     "a forked child keeps its parent's lock",
 )];
 
+#[cfg(any(unix, strand_seeded_bugs))]
 pub(crate) const FORK_KEEPS_LOCK: &str = "fork-keeps-lock";
 
 /// Whether this mistake is to be made.
-#[cfg(not(strand_seeded_bugs))]
+#[cfg(all(unix, not(strand_seeded_bugs)))]
 pub(crate) const fn seeded(_name: &str) -> bool {
     false
 }
 
 /// Whether this mistake is to be made.
-#[cfg(strand_seeded_bugs)]
+#[cfg(all(unix, strand_seeded_bugs))]
 pub(crate) fn seeded(name: &str) -> bool {
     use std::sync::OnceLock;
     static CHOSEN: OnceLock<Option<String>> = OnceLock::new();

@@ -6,14 +6,20 @@ pub(crate) use words::{PAGE_BYTES, U32_WORDS, U64_WORDS, Words};
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
-pub(crate) use unix::{LockFile, file_state, filesystem, process_started, reserve, running_for};
+pub(crate) use unix::{
+    LockFile, file_state, filesystem, patiently, process_started, rename, reserve, running_for,
+    sync_dir,
+};
 #[cfg(unix)]
 pub use unix::{boot_id, monotonic_ns};
 
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
-pub(crate) use windows::{LockFile, file_state, filesystem, process_started, reserve, running_for};
+pub(crate) use windows::{
+    LockFile, file_state, filesystem, patiently, process_started, rename, reserve, running_for,
+    sync_dir,
+};
 #[cfg(windows)]
 pub use windows::{boot_id, monotonic_ns};
 
@@ -36,6 +42,15 @@ pub(crate) struct FileState {
     pub(crate) links: u64,
     /// Device and inode.
     pub(crate) identity: (u64, u64),
+}
+
+/// What may be refused because somebody else has the file open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Opening or removing a file.
+    Open,
+    /// Replacing one, which Windows refuses as it does where permission lacks.
+    Rename,
 }
 
 /// When this machine was booted, to two seconds.

@@ -15,7 +15,7 @@ use rustix::{
     time::ClockId,
 };
 
-use super::FileState;
+use super::{FileState, Refusal};
 
 /// An open file to lock, which a forked child lets go of at once.
 ///
@@ -204,15 +204,68 @@ pub(crate) fn reserve(file: &File, len_bytes: u64) -> io::Result<()> {
     file.set_len(len_bytes.max(file.metadata()?.len()))
 }
 
+/// Open files are in nobody's way here.
+pub(crate) fn patiently<T>(
+    _refusal: Refusal,
+    mut call: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    call()
+}
+
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)
+}
+
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
 /// A text that changes with every boot, so that what was written to shared memory before one is known as stale.
 ///
-/// The system's boot id on Linux; elsewhere the time of the boot, which also changes when the clock
+/// The system's boot id on Linux and on Apple's systems; elsewhere the time of the boot, which also changes when the clock
 /// is set. Change without a boot costs its user a rebuild; sameness across one would need a boot that
 /// takes less than two seconds.
 #[must_use]
 pub fn boot_id() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    id.map_or_else(|_| super::boot_time(), |id| id.trim().to_owned())
+    #[cfg(target_vendor = "apple")]
+    let id = boot_session();
+    #[cfg(not(target_vendor = "apple"))]
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    id.map_or_else(super::boot_time, |id| id.trim().to_owned())
+}
+
+/// A UUID that the kernel draws at each boot.
+#[cfg(target_vendor = "apple")]
+fn boot_session() -> Option<String> {
+    use std::ffi::{CStr, c_char, c_void};
+
+    // In the libc that std links to.
+    unsafe extern "C" {
+        fn sysctlbyname(
+            name: *const c_char,
+            old: *mut c_void,
+            old_len_bytes: *mut usize,
+            new: *mut c_void,
+            new_len_bytes: usize,
+        ) -> c_int;
+    }
+    let mut id = [0_u8; 64];
+    let mut len_bytes = id.len();
+    // SAFETY: the name ends with a zero, `id` has room for as many bytes as `len_bytes` says, and nothing is set.
+    let failed = unsafe {
+        sysctlbyname(
+            c"kern.bootsessionuuid".as_ptr(),
+            id.as_mut_ptr().cast(),
+            &raw mut len_bytes,
+            std::ptr::null_mut(),
+            0,
+        )
+    };
+    if failed != 0 {
+        return None;
+    }
+    let id = CStr::from_bytes_until_nul(&id).ok()?.to_str().ok()?;
+    (!id.is_empty()).then(|| id.to_owned())
 }
 
 /// When a process started, in ticks of a hundredth of a second after boot. `None` when it has

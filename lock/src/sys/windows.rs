@@ -1,26 +1,43 @@
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io,
-    os::windows::{fs::MetadataExt, io::AsRawHandle},
+    os::windows::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, OpenOptionsExt},
+        io::{AsRawHandle, FromRawHandle, OwnedHandle},
+    },
     path::{Component, Path, Prefix},
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
-use windows_sys::Win32::{
-    Foundation::{ERROR_IO_PENDING, ERROR_LOCK_VIOLATION, HANDLE},
-    Storage::FileSystem::{
-        BY_HANDLE_FILE_INFORMATION, GetDriveTypeW, GetFileInformationByHandle,
-        LOCKFILE_EXCLUSIVE_LOCK, LOCKFILE_FAIL_IMMEDIATELY, LockFileEx, UnlockFileEx,
-    },
-    System::{
-        IO::{OVERLAPPED, OVERLAPPED_0, OVERLAPPED_0_0},
-        Performance::{QueryPerformanceCounter, QueryPerformanceFrequency},
-        WindowsProgramming::DRIVE_REMOTE,
+use windows_sys::{
+    Wdk::System::SystemInformation::{NtQuerySystemInformation, SystemTimeOfDayInformation},
+    Win32::{
+        Foundation::{
+            ERROR_ACCESS_DENIED, ERROR_INVALID_FUNCTION, ERROR_INVALID_HANDLE,
+            ERROR_INVALID_PARAMETER, ERROR_IO_PENDING, ERROR_LOCK_VIOLATION, ERROR_NOT_SUPPORTED,
+            ERROR_SHARING_VIOLATION, FILETIME, HANDLE, WAIT_TIMEOUT,
+        },
+        Storage::FileSystem::{
+            BY_HANDLE_FILE_INFORMATION, FILE_FLAG_BACKUP_SEMANTICS, GetDriveTypeW,
+            GetFileInformationByHandle, LOCKFILE_EXCLUSIVE_LOCK, LOCKFILE_FAIL_IMMEDIATELY,
+            LockFileEx, MOVEFILE_REPLACE_EXISTING, MOVEFILE_WRITE_THROUGH, MoveFileExW,
+            UnlockFileEx,
+        },
+        System::{
+            IO::{OVERLAPPED, OVERLAPPED_0, OVERLAPPED_0_0},
+            Performance::{QueryPerformanceCounter, QueryPerformanceFrequency},
+            Threading::{
+                GetProcessTimes, OpenProcess, PROCESS_QUERY_LIMITED_INFORMATION,
+                PROCESS_SYNCHRONIZE, WaitForSingleObject,
+            },
+            WindowsProgramming::DRIVE_REMOTE,
+        },
     },
 };
 
-use super::FileState;
-use crate::{Filesystem, FilesystemKind};
+use super::{FileState, Refusal};
+use crate::{Filesystem, FilesystemKind, files::PATIENCE};
 
 /// An open file to lock. Locks are mandatory here, so the locked byte lies far behind the page.
 #[derive(Debug)]
@@ -68,8 +85,7 @@ impl LockFile {
             return Ok(true);
         }
         let error = io::Error::last_os_error();
-        let busy = [ERROR_LOCK_VIOLATION, ERROR_IO_PENDING].map(|code| Some(code.cast_signed()));
-        if busy.contains(&error.raw_os_error()) {
+        if is(&error, ERROR_LOCK_VIOLATION) || is(&error, ERROR_IO_PENDING) {
             Ok(false)
         } else {
             Err(error)
@@ -107,7 +123,6 @@ pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
     if told == 0 {
         return Err(io::Error::last_os_error());
     }
-    let wide = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
     Ok(FileState {
         len_bytes: wide(info.nFileSizeHigh, info.nFileSizeLow),
         // What is not there yet is found when it is written, and not by a signal.
@@ -125,22 +140,136 @@ pub(crate) fn reserve(file: &File, len_bytes: u64) -> io::Result<()> {
     file.set_len(len_bytes.max(file.metadata()?.len()))
 }
 
+/// Calls again while the system answers that somebody else has the file open, up to [`PATIENCE`].
+pub(crate) fn patiently<T>(
+    refusal: Refusal,
+    mut call: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut step = Duration::from_micros(100);
+    loop {
+        let result = call();
+        let refused = result.as_ref().err().is_some_and(|error| {
+            is(error, ERROR_SHARING_VIOLATION)
+                || refusal == Refusal::Rename && is(error, ERROR_ACCESS_DENIED)
+        });
+        if !refused || Instant::now() >= deadline {
+            return result;
+        }
+        std::thread::sleep(step);
+        // Short, to meet a moment between two readers.
+        step = (step * 2).min(Duration::from_millis(2));
+    }
+}
+
+fn is(error: &io::Error, code: u32) -> bool {
+    error.raw_os_error() == Some(code.cast_signed())
+}
+
+/// Renames and waits until the disk has it; where that is refused, as std does, which also knows long
+/// paths and replaces open files where the filesystem can.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let wide = |path: &Path| -> Vec<u16> { path.as_os_str().encode_wide().chain([0]).collect() };
+    let (wide_from, wide_to) = (wide(from), wide(to));
+    let flags = MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH;
+    // SAFETY: both are texts of 16-bit units that end with a zero, and outlive the call.
+    let renamed = unsafe { MoveFileExW(wide_from.as_ptr(), wide_to.as_ptr(), flags) };
+    if renamed != 0 {
+        return Ok(());
+    }
+    std::fs::rename(from, to)
+}
+
+/// Flushes the directory. That is not documented to work, and some filesystems refuse it; a rename
+/// was written through by itself.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    let refusals = [
+        ERROR_ACCESS_DENIED,
+        ERROR_INVALID_FUNCTION,
+        ERROR_INVALID_HANDLE,
+        ERROR_INVALID_PARAMETER,
+        ERROR_NOT_SUPPORTED,
+    ];
+    let opened = OpenOptions::new()
+        .write(true)
+        .custom_flags(FILE_FLAG_BACKUP_SEMANTICS)
+        .open(dir);
+    match opened.and_then(|dir| dir.sync_all()) {
+        Err(error) if refusals.iter().any(|code| is(&error, *code)) => Ok(()),
+        synced => synced,
+    }
+}
+
 /// A text that changes with every boot, so that what was written to shared memory before one is known as stale.
 ///
-/// The time of the boot, which also changes when the clock is set. Change without a boot costs its
-/// user a rebuild; sameness across one would need a boot that takes less than two seconds.
+/// The time of the boot, as the system noted it then: what the clock was set by since is taken off again.
 #[must_use]
 pub fn boot_id() -> String {
-    super::boot_time()
+    /// `SYSTEM_TIMEOFDAY_INFORMATION`, whose members the headers do not name.
+    #[repr(C)]
+    #[derive(Default)]
+    struct TimeOfDay {
+        boot_time: i64,
+        current_time: i64,
+        time_zone_bias: i64,
+        time_zone_id: u32,
+        reserved: u32,
+        boot_time_bias: u64,
+        sleep_time_bias: u64,
+    }
+    let mut time = TimeOfDay::default();
+    let len_bytes = size_of::<TimeOfDay>().try_into().unwrap_or(0);
+    // SAFETY: the pointer is to a live structure of plain numbers and of the length that is told.
+    let status = unsafe {
+        NtQuerySystemInformation(
+            SystemTimeOfDayInformation,
+            (&raw mut time).cast(),
+            len_bytes,
+            std::ptr::null_mut(),
+        )
+    };
+    if status < 0 || time.boot_time == 0 {
+        return super::boot_time();
+    }
+    let noted = time.boot_time.wrapping_sub_unsigned(time.boot_time_bias);
+    format!("{noted:x}")
 }
 
-/// Not asked for on Windows: a holder's note is believed as it stands.
-pub(crate) fn process_started(_pid: u32) -> Option<u64> {
-    None
+/// When a process started, in ticks of 100 ns since 1601. `None` when it has ended, and when it can't be seen.
+pub(crate) fn process_started(pid: u32) -> Option<u64> {
+    let access = PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_SYNCHRONIZE;
+    // SAFETY: takes numbers only.
+    let process = unsafe { OpenProcess(access, 0, pid) };
+    if process.is_null() {
+        return None;
+    }
+    // SAFETY: the handle was just opened, and nobody else closes it.
+    let process = unsafe { OwnedHandle::from_raw_handle(process) };
+    // SAFETY: the handle is open. One that has ended stays while others have handles to it.
+    let waited = unsafe { WaitForSingleObject(process.as_raw_handle(), 0) };
+    if waited != WAIT_TIMEOUT {
+        return None;
+    }
+    let mut times = [FILETIME::default(); 4];
+    let [started, ended, kernel, user] = times.each_mut().map(std::ptr::from_mut);
+    // SAFETY: the handle is open and the pointers are to live structures of the right type.
+    let told = unsafe { GetProcessTimes(process.as_raw_handle(), started, ended, kernel, user) };
+    let [started, ..] = times;
+    (told != 0).then(|| wide(started.dwHighDateTime, started.dwLowDateTime))
 }
 
-pub(crate) fn running_for(_started: u64) -> Duration {
-    Duration::ZERO
+pub(crate) fn running_for(started: u64) -> Duration {
+    const TICKS_BEFORE_1970: u64 = 116_444_736_000_000_000;
+    let ticks = started.saturating_sub(TICKS_BEFORE_1970);
+    let since_1970 = Duration::from_micros(ticks / 10);
+    SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap_or_default()
+        .saturating_sub(since_1970)
+}
+
+fn wide(high: u32, low: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
 }
 
 pub(crate) fn filesystem(dir: &Path) -> io::Result<Filesystem> {

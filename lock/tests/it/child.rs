@@ -84,13 +84,13 @@ impl Child {
         self.input = None;
     }
 
-    /// `SIGKILL`; the child remains a zombie until [`Child::reap`] or drop.
+    /// `SIGKILL`, or `TerminateProcess`; the child remains a zombie until [`Child::reap`] or drop.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
     }
 
     /// Waits for the end of a child that was killed.
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", windows))]
     pub(crate) fn reap(&mut self) {
         self.process.wait().unwrap();
     }
@@ -140,6 +140,8 @@ fn role() {
         "hold_and_spawn" => crate::processes::hold_and_spawn(&dir),
         "increment" => crate::processes::increment(&dir),
         "intervals" => crate::processes::intervals(&dir),
+        "boot" => say(strand_lock::boot_id()),
+        "keep_open" => crate::files::keep_open(&dir),
         "answer" => crate::page::answer(&dir),
         #[cfg(unix)]
         "hold_and_fork" => crate::fork::hold_and_fork(&dir),

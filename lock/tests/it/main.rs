@@ -6,6 +6,7 @@
 )]
 
 mod child;
+mod files;
 mod filesystem;
 #[cfg(unix)]
 mod fork;

@@ -1,6 +1,11 @@
 //! The shared page.
 
-use std::{fs, path::Path, sync::atomic::Ordering, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use strand_lock::{PageError, SharedPage, SharedPageReader};
 
@@ -23,7 +28,7 @@ fn wait_for_change(page: &SharedPage, word: usize, old: u32) -> u32 {
         if now != old {
             return now;
         }
-        assert!(std::time::Instant::now() < deadline, "nobody woke us");
+        assert!(Instant::now() < deadline, "nobody woke us");
         // Beyond our own deadline and the other side's, so that only a wake helps.
         page.wait(word, old, 2 * PATIENCE);
     }
@@ -51,6 +56,35 @@ fn processes_wake_each_other() {
         assert_eq!(wait_for_change(&page, ANSWER, round - 1), round);
     }
     child.expect("answered");
+}
+
+/// Also where nothing wakes a sleeper in another process, and it looks by itself.
+#[test]
+fn a_wake_takes_a_bounded_time() {
+    const LIMIT: Duration = Duration::from_millis(100);
+    let dir = tempfile::tempdir().unwrap();
+    let page = SharedPage::open(dir.path().join("page")).unwrap();
+    let child = Child::start("answer", dir.path());
+    let mut times: Vec<Duration> = (1..=ROUNDS)
+        .map(|round| {
+            // The longer it sleeps, the less often it looks.
+            std::thread::sleep(Duration::from_millis(u64::from(round % 8)));
+            let called = Instant::now();
+            page.u32(CALL).store(round, Ordering::Release);
+            page.wake_all(CALL);
+            wait_for_change(&page, ANSWER, round - 1);
+            called.elapsed()
+        })
+        .collect();
+    child.expect("answered");
+    // There and back. Not the longest: the machine may be busy with something else.
+    times.sort_unstable();
+    let median = times[times.len() / 2];
+    println!(
+        "there and back: median {median:?}, longest {:?}",
+        times.last()
+    );
+    assert!(median < LIMIT, "{times:?}");
 }
 
 /// On a full disk, touching it would else raise SIGBUS.
@@ -196,6 +230,19 @@ fn a_page_cut_short_is_told_and_can_be_opened_anew() {
     let new = SharedPage::open(&path).unwrap();
     new.check().unwrap();
     assert_eq!(new.u64(1).load(Ordering::Relaxed), 0);
+}
+
+#[test]
+#[cfg(windows)]
+fn a_page_in_use_cannot_be_cut_short() {
+    const ERROR_USER_MAPPED_FILE: i32 = 1224;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("page");
+    let page = SharedPage::open(&path).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let error = file.set_len(0).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(ERROR_USER_MAPPED_FILE));
+    page.check().unwrap();
 }
 
 #[test]
