@@ -132,12 +132,11 @@ struct Work<'a> {
 }
 
 /// All that a repair will do.
-struct Plan<'a> {
+struct Plan {
     manifest: Manifest,
     /// Why the manifest is made anew.
     bad_manifest: Option<CorruptReason>,
     log: LogPlan,
-    pool: Pool<'a>,
     snapshot: Option<SnapshotPlan>,
     /// What the manifest does not need, and the next open removes.
     surplus: Vec<String>,
@@ -162,7 +161,7 @@ struct Rewrite {
     lost: Vec<Seqs>,
 }
 
-impl Plan<'_> {
+impl Plan {
     fn is_empty(&self) -> bool {
         self.log.rewrites.is_empty() && self.snapshot.is_none() && self.bad_manifest.is_none()
     }
@@ -196,7 +195,6 @@ impl Work<'_> {
         surplus.retain(|name| name.strip_suffix(".new").is_none());
         let plan = Plan {
             log: self.plan_log(&survey, &firsts, &mut pool)?,
-            pool,
             snapshot: plan_snapshot(self.storage, self.dir, &names, &manifest)?,
             manifest,
             bad_manifest,
@@ -211,7 +209,9 @@ impl Work<'_> {
                 remove_new(storage, self.dir, &name);
             }
         };
-        let mark = self.write_all(&plan).inspect_err(|_| take_back())?;
+        let mark = self.write_all(&plan, &pool).inspect_err(|_| take_back())?;
+        // Not every system replaces a file that is open.
+        drop(pool);
         self.replace_all(&plan).inspect_err(|_| take_back())?;
         match mark {
             Some(mark) => plan.manifest.compacted(mark).write(storage, self.dir)?,
@@ -305,7 +305,7 @@ impl Work<'_> {
     // Step 2.
 
     /// Keeps all files that will change or go; answers what the report says of those that change.
-    fn keep_all(&self, plan: &Plan<'_>) -> Result<Vec<RepairedFile>> {
+    fn keep_all(&self, plan: &Plan) -> Result<Vec<RepairedFile>> {
         let keep = |name: &str, damages: &Listed<NotedDamage>, lost: &[Seqs]| {
             let kept = Kept {
                 name,
@@ -370,11 +370,11 @@ impl Work<'_> {
     // Step 3.
 
     /// Writes everything under other names. Answers what the manifest should say of the snapshot, where that changes.
-    fn write_all(&self, plan: &Plan<'_>) -> Result<Option<SnapshotMark>> {
+    fn write_all(&self, plan: &Plan, pool: &Pool<'_>) -> Result<Option<SnapshotMark>> {
         let storage = self.storage.as_ref();
         for Rewrite { name, records, .. } in &plan.log.rewrites {
             write_new(storage, self.dir, name, |file, path| {
-                plan.pool.write(records, file, path)
+                pool.write(records, file, path)
             })?;
         }
         let Some(snapshot) = &plan.snapshot else {
@@ -395,7 +395,7 @@ impl Work<'_> {
 
     // Steps 4 to 7, but for the manifest.
 
-    fn replace_all(&self, plan: &Plan<'_>) -> Result<()> {
+    fn replace_all(&self, plan: &Plan) -> Result<()> {
         let storage = self.storage.as_ref();
         let sync = || {
             let synced = storage.sync_dir(self.dir);
