@@ -15,6 +15,7 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     path::Path,
     time::{Duration, Instant},
 };
@@ -270,7 +271,11 @@ impl LogCore {
         self.options.hit(Point::BeforeRemoval);
         for name in &surplus {
             let path = self.dir.join(name);
-            storage.remove(&path).map_err(Error::io("remove", &path))?;
+            match storage.remove(&path) {
+                // Removed before, by one who died then, or whose reader has closed it only now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(Error::io("remove", &path))?,
+            }
         }
         self.sync_dir()?;
         self.options.hit(Point::OldFilesRemoved);
