@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::value::RawValue;
+use strand_lock::files;
 
 use crate::{
     Batch, Error, ID_BYTES_MAX, InvalidEvent, Issue, IssueEvent, Log, RECORD_BYTES_MAX, Result,
@@ -103,17 +104,14 @@ pub(crate) fn replace_atomically(
         }
         write(&mut file)?;
         file.sync_all()?;
-        std::fs::rename(&new, path)
+        drop(file);
+        files::rename(&new, path)
     })();
     if let Err(error) = written {
         std::fs::remove_file(&new).ok();
         return Err(Error::io("write", path)(error));
     }
-    if cfg!(unix) {
-        let synced = File::open(dir).and_then(|dir| dir.sync_all());
-        synced.map_err(Error::io("sync", dir))?;
-    }
-    Ok(())
+    files::sync_dir(dir).map_err(Error::io("sync", dir))
 }
 
 /// What an import does with an issue whose id is there already.

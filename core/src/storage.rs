@@ -8,6 +8,8 @@ use std::{
     path::Path,
 };
 
+use strand_lock::files;
+
 use crate::{
     Error, Host, Result, ThisMachine,
     seeded::{Bug, seeded},
@@ -60,7 +62,7 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// # Errors
     /// The system's.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Makes the names in a directory durable. Does nothing where directories can't be synced (Windows).
+    /// Makes the names in a directory durable, as far as the system can.
     ///
     /// # Errors
     /// The system's.
@@ -111,7 +113,7 @@ impl Storage for Disk {
             .read(true)
             .write(mode != OpenMode::Read)
             .create_new(mode == OpenMode::CreateNew);
-        Ok(Box::new(DiskFile(options.open(path)?)))
+        Ok(Box::new(DiskFile(files::open(&options, path)?)))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -126,19 +128,15 @@ impl Storage for Disk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        std::fs::rename(from, to)
+        files::rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_file(path)
+        files::remove(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        if cfg!(windows) {
-            Ok(())
-        } else {
-            File::open(dir)?.sync_all()
-        }
+        files::sync_dir(dir)
     }
 }
 

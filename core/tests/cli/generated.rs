@@ -35,8 +35,9 @@ fn the_help_names_each_command_and_each_exit_status() {
         assert!(done.out.contains(&format!("\n  {command} ")), "{command}");
         let help = plain(&[command, "--help"]);
         assert_eq!(help.code, 0, "{command}");
+        let program = format!("strand{}", std::env::consts::EXE_SUFFIX);
         assert!(
-            help.out.contains(&format!("Usage: strand {command}")),
+            help.out.contains(&format!("Usage: {program} {command}")),
             "{}",
             help.out
         );

@@ -20,6 +20,7 @@ mod golden;
 mod jsonl;
 mod machine;
 mod merge;
+mod open_files;
 mod processes;
 mod recover;
 mod repair;

@@ -762,6 +762,10 @@ fn a_repair_that_dies_at_any_call_is_finished_by_the_next() {
 }
 
 #[test]
+#[cfg_attr(
+    windows,
+    ignore = "needs a filesystem that replaces open files: NTFS since Windows 10 1809, not Wine"
+)]
 fn a_writer_that_was_open_before_loses_nothing_wherever_the_repair_dies() {
     for share in [true, false] {
         let with = || options().share_memory(share);
@@ -952,6 +956,10 @@ fn a_repair_on_a_full_disk_changes_nothing() {
 }
 
 #[test]
+#[cfg_attr(
+    windows,
+    ignore = "needs a filesystem that replaces open files: NTFS since Windows 10 1809, not Wine"
+)]
 fn writers_followers_and_states_that_are_open_meanwhile_go_on() {
     for share in [true, false] {
         let dir = tempfile::tempdir().unwrap();
@@ -1005,6 +1013,10 @@ fn writers_followers_and_states_that_are_open_meanwhile_go_on() {
 }
 
 #[test]
+#[cfg_attr(
+    windows,
+    ignore = "needs a filesystem that replaces open files: NTFS since Windows 10 1809, not Wine"
+)]
 fn nothing_acknowledged_is_lost_while_repairs_run_beside_writers() {
     let dir = tempfile::tempdir().unwrap();
     let with = || options().segment_bytes_max(3000).preallocate_bytes(1000);

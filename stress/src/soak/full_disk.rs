@@ -17,6 +17,7 @@ use crate::helpers::digest;
 use crate::stored::{parse_segment, read_segments};
 
 /// The size of the disk: many times what the writers write in [`WORK`], who are fast where a sync costs nothing.
+#[cfg(target_os = "linux")]
 const DISK_BYTES: u64 = 32 << 20;
 const WRITERS: u64 = 2;
 /// How many live issues each writer has.

@@ -1,0 +1,54 @@
+//! A store whose files others have open, by whatever program.
+
+use std::{fs::File, io::Read, thread, time::Duration};
+
+use strand_core::{Compacted, Log, Reader, Store};
+
+use crate::support::{event, names, options};
+
+#[test]
+fn a_store_is_written_and_compacted_while_somebody_has_everything_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let log: Log = Log::open(dir.path(), options().segment_bytes_max(500)).unwrap();
+    let append = |number: u64| log.append(&event(&format!("bd-{number}"))).unwrap().seq;
+    (1..=9).for_each(|number| assert_eq!(append(number), number));
+    assert!(matches!(log.compact(), Ok(Compacted::Done(_))));
+    (10..=19).for_each(|number| assert_eq!(append(number), number));
+
+    let reader: Reader = Reader::open(dir.path()).unwrap();
+    let mut follower = reader.follow(10).unwrap();
+    assert_eq!(follower.try_next().unwrap().unwrap().seq, 10);
+    let opened = |name: &String| (name.clone(), File::open(dir.path().join(name)).unwrap());
+    let files = names(dir.path());
+    let files = files.iter().filter(|name| dir.path().join(name).is_file());
+    let (manifest, mut files): (Vec<_>, Vec<_>) =
+        files.map(opened).partition(|(name, _)| name == "MANIFEST");
+    assert!(files.len() > 5, "{files:?}");
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            // Where an open file can't be replaced, the compaction waits until this is closed.
+            thread::sleep(Duration::from_millis(100));
+            drop(manifest);
+        });
+        assert!(matches!(log.compact(), Ok(Compacted::Done(done)) if done.seq == 19));
+    });
+    assert_eq!(append(20), 20);
+    // Who has the file open reads on in it, and then is told.
+    assert_eq!(follower.try_next().unwrap().unwrap().seq, 11);
+    for (name, file) in &mut files {
+        if name.ends_with(".jsonl") {
+            let mut text = String::new();
+            file.read_to_string(&mut text).unwrap();
+            assert!(text.contains("bd-"), "{name}");
+        }
+    }
+    let store = Store::load(dir.path()).unwrap();
+    assert_eq!((store.len(), store.last_seq()), (20, 20));
+
+    drop((follower, reader, files, log));
+    drop(Log::<strand_core::IssueEvent>::open(dir.path(), options()).unwrap());
+    let left = names(dir.path());
+    let segments = left.iter().filter(|name| name.starts_with("log-")).count();
+    assert_eq!(segments, 1, "{left:?}");
+    assert_eq!(Store::load(dir.path()).unwrap(), store);
+}
