@@ -1,10 +1,11 @@
-//! `cargo xtask stress`, `torture`, `soak`, `mutants`, `bench` and `ci`.
+//! `cargo xtask stress`, `torture`, `soak`, `mutants`, `bench`, `cross` and `ci`.
 
 #![forbid(unsafe_code)]
 
 mod bench;
 mod cargo;
 mod ci;
+mod cross;
 mod harness;
 mod mutants;
 mod stress;
@@ -30,6 +31,9 @@ tasks:
   bench [flags of the benchmark]
         build the benchmark with the systems it compares strand with, in release mode, and
         run it; `cargo xtask bench --help` lists the flags
+  cross windows | check [TARGET]...
+        build for Windows and run the tests and the harness under Wine, or type-check for
+        other systems; `cargo xtask cross --help` lists what it takes
   ci    everything that CI checks beside the tests";
 
 fn main() -> ExitCode {
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         Some(task @ ("torture" | "soak")) => harness::pass_on(task, &rest),
         Some("mutants") => mutants::run(&rest),
         Some("bench") => bench::run(&rest),
+        Some("cross") => cross::run(&rest),
         Some("ci") if rest.is_empty() => ci::run(),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");

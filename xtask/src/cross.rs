@@ -1,0 +1,527 @@
+//! Builds for other systems: `windows` also runs the tests and the harness under Wine, `check` type-checks.
+
+mod tools;
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::Failure;
+use tools::{Rust, Windows};
+
+pub(crate) const USAGE: &str = "\
+usage: cargo xtask cross windows
+       cargo xtask cross check [TARGET]...
+
+  windows  build lock, core and the harness for x86_64-pc-windows-gnu, run the tests of lock
+           and core and short runs of the harness under Wine; ends with a table
+  check    type-check lock, core, the harness and xtask for each target; without targets for
+           macOS, Windows with MSVC, musl, 32-bit Linux and FreeBSD
+
+exit status: 0 all passed, 1 something failed, 2 usage, 4 not run, since a tool is missing
+
+environment:
+  STRAND_CROSS_RUSTC, STRAND_CROSS_CARGO  the compiler and its cargo
+  STRAND_CROSS_CC                         the C compiler for Windows (mingw)
+  STRAND_CROSS_WINE                       Wine's 64-bit loader
+  STRAND_CROSS_PREFIX                     Wine's files; target/cross/wine if not set";
+
+const WINDOWS: &str = "x86_64-pc-windows-gnu";
+const PREFIX: &str = "STRAND_CROSS_PREFIX";
+const CHECKED: [&str; 6] = [
+    "aarch64-apple-darwin",
+    "x86_64-apple-darwin",
+    "x86_64-pc-windows-msvc",
+    "x86_64-unknown-linux-musl",
+    "i686-unknown-linux-gnu",
+    "x86_64-unknown-freebsd",
+];
+/// A test program or a harness run that takes longer hangs.
+const LIMIT: Duration = Duration::from_mins(15);
+
+/// Runs of the harness: its flags.
+const RUNS: [&[&str]; 5] = [
+    &["--agents", "5", "--writes", "20"],
+    &["--agents", "5", "--writes", "1000"],
+    &[
+        "--agents",
+        "5",
+        "--writes",
+        "100",
+        "--kill-per-second",
+        "20",
+    ],
+    &["--agents", "8", "--writes", "10", "--one-shot"],
+    &[
+        "--workload",
+        "mixed",
+        "--writes",
+        "100",
+        "--readers",
+        "2",
+        "--followers",
+        "1",
+        "--compact-every-ms",
+        "50",
+        "--kill-at",
+        "any",
+        "--segment-bytes",
+        "16384",
+    ],
+];
+
+/// `bcryptprimitives.dll`, which Rust's standard library imports and older versions of Wine lack.
+const RANDOM_C: &str = "\
+#include <windows.h>
+BOOLEAN NTAPI SystemFunction036(PVOID, ULONG);
+__declspec(dllexport) BOOL WINAPI ProcessPrng(BYTE *to, SIZE_T left) {
+    while (left > 0) {
+        ULONG part = left > 0x10000000 ? 0x10000000 : (ULONG)left;
+        if (!SystemFunction036(to, part)) return FALSE;
+        to += part;
+        left -= part;
+    }
+    return TRUE;
+}
+";
+
+pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
+    match arguments.split_first() {
+        Some((task, [])) if task == "windows" => windows(),
+        Some((task, targets))
+            if task == "check" && targets.iter().all(|target| !target.starts_with('-')) =>
+        {
+            check(targets)
+        }
+        Some((help, _)) if help == "--help" || help == "-h" => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(Failure::usage(USAGE)),
+    }
+}
+
+/// A line of the table.
+struct Row {
+    name: String,
+    end: End,
+    seconds: f64,
+}
+
+enum End {
+    /// And what it said of itself.
+    Passed(String),
+    Failed(String),
+    /// And why.
+    Skipped(String),
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (end, about) = match &self.end {
+            End::Passed(about) => ("passed", about),
+            End::Failed(about) => ("FAILED", about),
+            End::Skipped(about) => ("skipped", about),
+        };
+        let Row { name, seconds, .. } = self;
+        write!(f, "{end:<8}{seconds:>7.1} s  {name}: {about}")
+    }
+}
+
+/// What was done so far, each line told as it comes.
+#[derive(Default)]
+struct Table {
+    rows: Vec<Row>,
+    /// Tests that were left out, and why.
+    ignored: Vec<String>,
+}
+
+impl Table {
+    fn add(&mut self, name: impl Into<String>, started: Instant, end: End) {
+        let row = Row {
+            name: name.into(),
+            end,
+            seconds: started.elapsed().as_secs_f64(),
+        };
+        println!("cross: {row}");
+        self.rows.push(row);
+    }
+
+    fn finish(self, task: &str) -> Result<(), Failure> {
+        println!("\n{task}:");
+        for row in &self.rows {
+            println!("  {row}");
+        }
+        if !self.ignored.is_empty() {
+            println!("tests that were left out:");
+        }
+        for test in &self.ignored {
+            println!("  {test}");
+        }
+        let failed = self
+            .rows
+            .iter()
+            .filter(|row| matches!(row.end, End::Failed(_)));
+        match failed.count() {
+            0 => Ok(()),
+            failed => Err(Failure {
+                message: format!("{task}: FAILED: {failed} of {}", self.rows.len()),
+                code: 1,
+            }),
+        }
+    }
+}
+
+fn workspace() -> PathBuf {
+    let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest_dir.parent().unwrap_or(manifest_dir).to_owned()
+}
+
+fn target_dir() -> PathBuf {
+    workspace().join("target/cross")
+}
+
+fn not_run(task: &str, missing: &[String]) -> Failure {
+    let list: Vec<String> = missing.iter().map(|what| format!("- {what}")).collect();
+    Failure::environment(format!("{task}: NOT RUN; missing:\n{}", list.join("\n")))
+}
+
+fn check(targets: &[String]) -> Result<(), Failure> {
+    let targets: Vec<&str> = if targets.is_empty() {
+        CHECKED.to_vec()
+    } else {
+        targets.iter().map(String::as_str).collect()
+    };
+    let mut table = Table::default();
+    let mut missing = Vec::new();
+    for target in targets {
+        let started = Instant::now();
+        let rust = match Rust::find(target) {
+            Ok(rust) => rust,
+            Err(what) => {
+                table.add(target, started, End::Skipped("no Rust for it".to_owned()));
+                missing.push(what);
+                continue;
+            }
+        };
+        let mut command = rust.command("check", target, "panic_abort", &target_dir());
+        command
+            .arg("--quiet")
+            .args(["--package", "strand-lock", "--package", "strand-core"])
+            .args(["--package", "strand-stress", "--package", "xtask"])
+            .args(["--features", "strand-core/cli"])
+            .current_dir(workspace());
+        let end = match command.status() {
+            Ok(status) if status.success() => {
+                End::Passed(format!("type-checked; {}", rust.describe()))
+            }
+            Ok(status) => End::Failed(status.to_string()),
+            Err(error) => End::Failed(error.to_string()),
+        };
+        table.add(target, started, end);
+    }
+    if !missing.is_empty() && missing.len() == table.rows.len() {
+        return Err(not_run("cross check", &missing));
+    }
+    table.finish("cross check")
+}
+
+fn windows() -> Result<(), Failure> {
+    let tools = Windows::find().map_err(|missing| not_run("cross windows", &missing))?;
+    let mut table = Table::default();
+    let started = Instant::now();
+    let programs = build(&tools)?;
+    let about = format!("{} programs by {}", programs.len(), tools.rust.describe());
+    table.add("build", started, End::Passed(about));
+    let started = Instant::now();
+    let wine = Wine::prepare(&tools)?;
+    table.add("prepare Wine", started, End::Passed(tools.wine_version()));
+    for program in programs.iter().filter(|program| program.is_test) {
+        let started = Instant::now();
+        let name = format!("test {}", program.name);
+        if program.name.ends_with("/model") {
+            let why = "a model of the protocol, the same on every system";
+            table.add(name, started, End::Skipped(why.to_owned()));
+            continue;
+        }
+        let mut command = wine.command(&program.path);
+        command.arg("--test-threads=4").current_dir(&program.dir);
+        let said = run_to_end(&mut command, &program.name)?;
+        table.ignored.extend(ignored(&program.name, &said.text));
+        let end = match results(&said.text) {
+            Some(results) if said.succeeded() => End::Passed(results),
+            results => {
+                println!("{}", said.text);
+                End::Failed(results.unwrap_or_else(|| said.end()))
+            }
+        };
+        table.add(name, started, end);
+    }
+    let harness = programs
+        .iter()
+        .find(|program| !program.is_test && program.name == "strand-stress")
+        .ok_or_else(|| Failure::environment("cargo did not name the harness it built"))?;
+    for flags in RUNS {
+        let started = Instant::now();
+        let mut command = wine.command(&harness.path);
+        command.args(["run", "--quiet"]).args(flags);
+        let said = run_to_end(&mut command, "run")?;
+        let end = if said.succeeded() {
+            End::Passed(said.text.lines().last().unwrap_or_default().to_owned())
+        } else {
+            println!("{}", said.text);
+            End::Failed(said.end())
+        };
+        table.add(format!("harness {}", flags.join(" ")), started, end);
+    }
+    table.finish("cross windows")
+}
+
+/// Something that cargo built.
+#[derive(Debug, PartialEq)]
+struct Program {
+    /// Of a test: its package and its target.
+    name: String,
+    path: PathBuf,
+    /// Where it is to be run.
+    dir: PathBuf,
+    is_test: bool,
+}
+
+fn build(tools: &Windows) -> Result<Vec<Program>, Failure> {
+    let mut programs = Vec::new();
+    let tests = [
+        "--no-run",
+        "--package",
+        "strand-lock",
+        "--package",
+        "strand-core",
+        "--features",
+        "strand-core/cli",
+    ];
+    let harness = ["--package", "strand-stress"];
+    for (task, arguments) in [("test", &tests[..]), ("build", &harness[..])] {
+        // The same library for both, so that it is built once.
+        let mut command = tools
+            .rust
+            .command(task, WINDOWS, "panic_unwind", &target_dir());
+        command
+            .args(["--quiet", "--message-format", "json-render-diagnostics"])
+            .args(arguments)
+            .env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", &tools.cc)
+            .current_dir(workspace())
+            .stderr(Stdio::inherit());
+        let output = command
+            .output()
+            .map_err(|error| Failure::environment(format!("cannot start cargo: {error}")))?;
+        if !output.status.success() {
+            let message = format!("cross windows: FAILED: cargo {task} for {WINDOWS}");
+            return Err(Failure { message, code: 1 });
+        }
+        programs.extend(built(&String::from_utf8_lossy(&output.stdout)));
+    }
+    Ok(programs)
+}
+
+/// The programs in cargo's messages.
+fn built(messages: &str) -> Vec<Program> {
+    let messages = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    let program = |message: Value| {
+        let text = |pointer: &str| message.pointer(pointer)?.as_str().map(str::to_owned);
+        let path = text("/executable")?;
+        let manifest = PathBuf::from(text("/manifest_path")?);
+        let dir = manifest.parent()?.to_owned();
+        let is_test = message.pointer("/profile/test")?.as_bool()?;
+        let target = text("/target/name")?;
+        let name = if is_test {
+            format!("{}/{target}", dir.file_name()?.to_str()?)
+        } else {
+            target
+        };
+        Some(Program {
+            name,
+            path: path.into(),
+            dir,
+            is_test,
+        })
+    };
+    messages.filter_map(program).collect()
+}
+
+/// Wine with a prefix of its own.
+struct Wine<'a> {
+    tools: &'a Windows,
+    prefix: PathBuf,
+}
+
+impl Wine<'_> {
+    fn prepare(tools: &Windows) -> Result<Wine<'_>, Failure> {
+        let prefix =
+            std::env::var_os(PREFIX).map_or_else(|| target_dir().join("wine"), PathBuf::from);
+        let wine = Wine { tools, prefix };
+        let cannot = |what: &str| Failure::environment(format!("cross windows: NOT RUN: {what}"));
+        fs::create_dir_all(&wine.prefix)
+            .map_err(|error| cannot(&format!("{}: {error}", wine.prefix.display())))?;
+        let system = wine.prefix.join("drive_c/windows/system32");
+        if !system.is_dir() {
+            let mut boot = wine.command(Path::new("wineboot"));
+            let said = run_to_end(boot.arg("--init"), "wineboot")?;
+            if !system.is_dir() {
+                return Err(cannot(&format!(
+                    "Wine makes no prefix: {}{}",
+                    said.text,
+                    said.end()
+                )));
+            }
+        }
+        let library = system.join("bcryptprimitives.dll");
+        if !library.is_file() {
+            let source = target_dir().join("bcryptprimitives.c");
+            fs::write(&source, RANDOM_C).map_err(|error| cannot(&error.to_string()))?;
+            let mut cc = Command::new(&tools.cc);
+            cc.args(["-O1", "-shared", "-o"]).arg(&library).arg(&source);
+            let status = cc.arg("-ladvapi32").status();
+            if !status.is_ok_and(|status| status.success()) {
+                return Err(cannot(
+                    "the stand-in for bcryptprimitives.dll does not compile",
+                ));
+            }
+        }
+        Ok(wine)
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(&self.tools.wine);
+        command
+            .arg(program)
+            .env("WINEPREFIX", &self.prefix)
+            .env("WINEARCH", "win64")
+            .env("WINEDEBUG", "-all")
+            .env_remove("DISPLAY");
+        command
+    }
+}
+
+/// What a program said, and how it ended: `None` when its time was over.
+struct Said {
+    text: String,
+    status: Option<ExitStatus>,
+}
+
+impl Said {
+    fn succeeded(&self) -> bool {
+        self.status.is_some_and(|status| status.success())
+    }
+
+    fn end(&self) -> String {
+        self.status.map_or_else(
+            || format!("it hangs: killed after {} s", LIMIT.as_secs()),
+            |status| status.to_string(),
+        )
+    }
+}
+
+/// Runs a program for [`LIMIT`] at most. What it says goes to a file, which no child of it can keep open for us.
+fn run_to_end(command: &mut Command, name: &str) -> Result<Said, Failure> {
+    let log = target_dir().join(format!("{}.log", name.replace('/', "-")));
+    let cannot = |error: std::io::Error| {
+        Failure::environment(format!("cross windows: NOT RUN: {name}: {error}"))
+    };
+    let out = fs::File::create(&log).map_err(cannot)?;
+    let err = out.try_clone().map_err(cannot)?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        .spawn()
+        .map_err(cannot)?;
+    let deadline = Instant::now() + LIMIT;
+    let status = loop {
+        match child.try_wait().map_err(cannot)? {
+            Some(status) => break Some(status),
+            None if Instant::now() >= deadline => {
+                child.kill().map_err(cannot)?;
+                child.wait().map_err(cannot)?;
+                break None;
+            }
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    let text = fs::read(&log).map_err(cannot)?;
+    Ok(Said {
+        text: String::from_utf8_lossy(&text).into_owned(),
+        status,
+    })
+}
+
+/// What a test program says at its end.
+fn results(text: &str) -> Option<String> {
+    let line = text
+        .lines()
+        .rfind(|line| line.starts_with("test result: "))?;
+    let (_, counts) = line.split_once(". ")?;
+    let counts = counts.split("; ").filter(|count| {
+        !count.starts_with("0 ")
+            && !count.ends_with("filtered out")
+            && !count.starts_with("finished")
+    });
+    Some(counts.collect::<Vec<_>>().join(", "))
+}
+
+/// The tests that were left out with a reason.
+fn ignored(program: &str, text: &str) -> Vec<String> {
+    let tests = text.lines().filter_map(|line| {
+        let (name, reason) = line.strip_prefix("test ")?.split_once(" ... ignored, ")?;
+        Some(format!("{program} {name}: {reason}"))
+    });
+    tests.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_in_cargos_messages() {
+        let messages = [
+            r#"{"reason":"compiler-artifact","manifest_path":"w/core/Cargo.toml","target":{"name":"it"},"profile":{"test":true},"executable":"t/it.exe"}"#,
+            r#"{"reason":"compiler-artifact","manifest_path":"w/core/Cargo.toml","target":{"name":"strand_core"},"profile":{"test":false},"executable":null}"#,
+            r#"{"reason":"compiler-artifact","manifest_path":"w/s/Cargo.toml","target":{"name":"strand-stress"},"profile":{"test":false},"executable":"t/s.exe"}"#,
+            r#"{"reason":"build-finished","success":true}"#,
+        ];
+        let programs = built(&messages.join("\n"));
+        let names: Vec<_> = programs
+            .iter()
+            .map(|program| (program.name.as_str(), program.is_test))
+            .collect();
+        assert_eq!(names, [("core/it", true), ("strand-stress", false)]);
+        assert_eq!(programs[0].dir, Path::new("w/core"));
+    }
+
+    #[test]
+    fn what_tests_say_is_understood() {
+        let text = "running 3 tests\ntest a ... ok\ntest b ... ignored, not here\ntest c ... ok\n\n\
+            test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s\n";
+        assert_eq!(results(text).as_deref(), Some("2 passed, 1 ignored"));
+        assert_eq!(ignored("core/it", text), ["core/it b: not here"]);
+        assert_eq!(results("it died"), None);
+    }
+
+    #[test]
+    fn a_failure_counts_and_a_skip_does_not() {
+        let mut table = Table::default();
+        table.add("one", Instant::now(), End::Passed("1 passed".to_owned()));
+        table.add("two", Instant::now(), End::Skipped("why".to_owned()));
+        assert!(table.finish("t").is_ok());
+        let mut table = Table::default();
+        table.add("one", Instant::now(), End::Failed("1 failed".to_owned()));
+        assert_eq!(table.finish("t").unwrap_err().code, 1);
+    }
+}
