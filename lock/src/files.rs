@@ -44,7 +44,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
     sys::patiently(sys::Refusal::Open, || std::fs::remove_file(path))
 }
 
-/// Makes the names in a directory durable, as far as the system can: see "Windows and macOS" in docs/DESIGN.md.
+/// Makes the names in a directory durable, as far as the system can: see "Windows and macOS" in `docs/DESIGN.md`.
 ///
 /// # Errors
 /// The system's.
