@@ -14,6 +14,7 @@ mod conditions;
 mod damage;
 mod directory;
 mod doctor;
+mod examples;
 mod fold;
 mod follow;
 mod golden;

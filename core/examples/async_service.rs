@@ -1,0 +1,161 @@
+//! A log inside an async program: many tasks share one [`Log`] through `spawn_blocking`, a thread feeds a channel with
+//! what is appended, and everything ends in order.
+//!
+//! ```sh
+//! mkdir -p service
+//! cargo run -q -p strand-core --example async_service -- service 200
+//! ```
+//!
+//! Expect how long one durable append took alone, and how long those of 200 tasks together: far less than 200 times as
+//! long, since they share syncs of the disk. Then, that the follower saw every one, in order.
+//!
+//! Calls of this crate block: for a sync of the disk, or for the lock. On a thread of the async runtime they would keep
+//! other tasks waiting, so they go where blocking is allowed. No more than that is needed.
+
+use std::{
+    env,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use strand_core::{Error, Issue, IssueEvent, Log, Options, Reader, Receipt, Record, Result};
+use tokio::{sync::mpsc, task, time};
+
+/// How soon the follower's thread sees that it is to end.
+const LOOK_UP: Duration = Duration::from_millis(100);
+/// How far the follower may be ahead of who reads the channel. Then it waits, and costs nobody memory.
+const AHEAD_MAX: usize = 64;
+
+/// A log for async code.
+#[derive(Clone)]
+struct AsyncLog(Arc<Log>);
+
+impl AsyncLog {
+    /// Appends an event; answers when it is durable.
+    ///
+    /// A task that is dropped while it waits here leaves the append to finish by itself: it may be stored although nobody
+    /// was told. Where that matters, commit a [`strand_core::Batch`] with a key in the same way, and repeat it.
+    async fn append(&self, event: IssueEvent) -> Result<Receipt> {
+        let log = Arc::clone(&self.0);
+        let appending = task::spawn_blocking(move || log.append(&event));
+        match appending.await {
+            Ok(result) => result,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+}
+
+/// The records of a store as a channel, from a thread of its own.
+struct Following {
+    records: mpsc::Receiver<Result<Record<IssueEvent>>>,
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Following {
+    fn start(reader: &Reader, from_seq: u64) -> Result<Self> {
+        let mut follower = reader.follow(from_seq)?;
+        let (sender, records) = mpsc::channel(AHEAD_MAX);
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            while !asked.load(Ordering::Relaxed) {
+                let record = match follower.next_before(Instant::now() + LOOK_UP) {
+                    Ok(None) => continue,
+                    Ok(Some(record)) => Ok(record),
+                    Err(error) => Err(error),
+                };
+                let is_last = record.is_err();
+                // Refused when nobody reads the channel any more.
+                if sender.blocking_send(record).is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        Ok(Self {
+            records,
+            stop,
+            thread,
+        })
+    }
+
+    /// Ends the thread, also one that waits for room in the channel.
+    async fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        drop(self.records);
+        let joined = task::spawn_blocking(move || self.thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            eprintln!("the follower has panicked");
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [dir, count] = arguments.as_slice() else {
+        return Err("usage: async_service DIR HOW-MANY-TASKS".into());
+    };
+    let count: u64 = count.parse()?;
+
+    // Opening blocks too, but nothing else runs yet.
+    let log = Arc::new(Log::open(dir, Options::default())?);
+    let reader = Reader::open(dir)?;
+    let service = AsyncLog(Arc::clone(&log));
+
+    let started = Instant::now();
+    let first_seq = service.append(new_job()).await?.seq + 1;
+    println!("one task: {} µs", started.elapsed().as_micros());
+
+    // All tasks at once, and each waits for its own event only.
+    let mut following = Following::start(&reader, first_seq)?;
+    let started = Instant::now();
+    let mut tasks = task::JoinSet::new();
+    for _ in 0..count {
+        let service = service.clone();
+        tasks.spawn(async move { service.append(new_job()).await });
+    }
+    // Meanwhile the follower's records come in.
+    let seen = async {
+        let mut seqs = Vec::new();
+        while (seqs.len() as u64) < count {
+            match following.records.recv().await {
+                Some(record) => seqs.push(record?.seq),
+                None => break,
+            }
+        }
+        Ok::<_, Error>(seqs)
+    };
+    let appended = async { (tasks.join_all().await, started.elapsed()) };
+    let (seen, (receipts, took)) =
+        tokio::join!(time::timeout(Duration::from_mins(1), seen), appended);
+    receipts.into_iter().collect::<Result<Vec<_>>>()?;
+    println!("{count} tasks: {} µs", took.as_micros());
+    let seen = seen.map_err(|_| "the follower has not seen all within a minute")??;
+    if !seen.iter().copied().eq(first_seq..first_seq + count) {
+        return Err(format!("the follower saw {seen:?}").into());
+    }
+    println!("the follower saw {} records, in order", seen.len());
+
+    // First who appends, then who follows, then the log. Nobody else has it any more.
+    drop(service);
+    following.stop().await;
+    let Some(log) = Arc::into_inner(log) else {
+        return Err("a task still has the log".into());
+    };
+    task::spawn_blocking(move || log.close()).await??;
+    println!("closed");
+    Ok(())
+}
+
+fn new_job() -> IssueEvent {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0));
+    let id = format!("job-{now}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    IssueEvent::add(Issue::new(&id, "Mend the fence", now), now)
+}

@@ -1,0 +1,198 @@
+//! An agent that works on whatever issue is ready: it waits, claims, works, closes. Start as many as you like,
+//! on one machine; of all that want an issue, one gets it.
+//!
+//! ```sh
+//! mkdir -p work
+//! cargo run -q -p strand-core --example claiming_agent -- work agent-1 10 &   # adds 10 issues first
+//! cargo run -q -p strand-core --example claiming_agent -- work agent-2 &
+//! cargo run -q -p strand-core --example claiming_agent -- work agent-3 &
+//! wait
+//! ```
+//!
+//! Expect a line for each issue that an agent has claimed and for each that it has closed, every issue once; and, when
+//! for two seconds nothing became ready, a summary of each agent. An agent that was killed takes its work up
+//! again when it is started under the same name, so no two may run under one name at once.
+
+use std::{
+    env, thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use strand_core::{Batch, Error, Filter, Issue, Log, Options, Patch, Reader, Receipt, Result};
+
+/// Who finds nothing to do for so long has nothing to do.
+const IDLE_MAX: Duration = Duration::from_secs(2);
+/// How often a write is tried when the lock can't be had, or when a sync fails.
+const ATTEMPTS: u32 = 5;
+
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let (dir, name, add) = match arguments.as_slice() {
+        [dir, name] => (dir, name, 0),
+        [dir, name, add] => (dir, name, add.parse()?),
+        _ => return Err("usage: claiming_agent DIR NAME [HOW MANY ISSUES TO ADD FIRST]".into()),
+    };
+    let options = Options::default().lock_timeout(Duration::from_secs(5));
+    let agent = Agent {
+        log: Log::open(dir, options)?,
+        reader: Reader::open(dir)?,
+        name,
+    };
+    for number in 1..=add {
+        let title = format!("Mend fence {number}");
+        let now = now_ms();
+        agent
+            .log
+            .create_new("bd", now, |id| Issue::new(id, &title, now))?;
+    }
+    let closed = agent.run()?;
+    println!("{name}: closed {closed} issues");
+    Ok(())
+}
+
+struct Agent<'a> {
+    log: Log,
+    reader: Reader,
+    /// Nobody else's, as long as this process lives.
+    name: &'a str,
+}
+
+/// An issue that is this agent's.
+struct Task {
+    issue: Issue,
+    /// At which version it is known.
+    version: u64,
+}
+
+impl Agent<'_> {
+    /// Works until nothing becomes ready any more; answers how many issues it has closed.
+    fn run(&self) -> Result<u32> {
+        let mut closed = 0;
+        let mut idle_since = Instant::now();
+        while idle_since.elapsed() < IDLE_MAX {
+            let (task, seen_seq) = self.next_task()?;
+            let Some(task) = task else {
+                self.wait_for_news(seen_seq, idle_since + IDLE_MAX)?;
+                continue;
+            };
+            let note = work_on(&task.issue);
+            closed += u32::from(self.close(task, &note)?);
+            idle_since = Instant::now();
+        }
+        Ok(closed)
+    }
+
+    /// An issue to work on: one that an earlier process of this name has left, or a ready one, which it claims.
+    /// Also the last record that was looked at when there was none.
+    fn next_task(&self) -> Result<(Option<Task>, u64)> {
+        let mine = Filter::new().assignee(self.name).status("in_progress");
+        loop {
+            let (found, seen_seq) = self.log.look(|store| {
+                let mine = store.list(&mine).into_iter().next();
+                let free = |(_, issue): &(&str, &Issue)| issue.assignee().is_none();
+                let next = mine.or_else(|| store.ready().into_iter().find(free));
+                let found = next.map(|(id, issue)| Task {
+                    issue: issue.clone(),
+                    version: store.version(id).unwrap_or(0),
+                });
+                (found, store.last_seq())
+            })?;
+            let Some(found) = found else {
+                return Ok((None, seen_seq));
+            };
+            let id = found.issue.id();
+            if found.issue.assignee().as_deref() == Some(self.name) {
+                println!("{}: goes on with {id}", self.name);
+                return Ok((Some(found), seen_seq));
+            }
+            // The same claim has the same key: should its answer get lost, it can be repeated.
+            let key = format!("{}/claim/{id}/{}", self.name, found.version);
+            let claim = Batch::new(now_ms()).key(key).claim(&id, self.name);
+            match self.commit(&claim) {
+                Ok(receipt) => {
+                    println!("{}: claimed {id}", self.name);
+                    let version = receipt.seq;
+                    return Ok((Some(Task { version, ..found }), seen_seq));
+                }
+                // Another was faster, so there is one less to choose from: look again.
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Closes an issue, with a note about the work; false when somebody took it away meanwhile.
+    fn close(&self, mut task: Task, note: &str) -> Result<bool> {
+        let id = task.issue.id();
+        let key = format!("{}/close/{id}/{}", self.name, task.version);
+        loop {
+            let done = Batch::new(now_ms())
+                .key(&key)
+                .patch_if(&id, task.version, Patch::new().set("note", note)?)
+                .close(&id);
+            match self.commit(&done) {
+                Ok(receipt) => {
+                    println!("{}: closed {id} (record {})", self.name, receipt.seq);
+                    return Ok(true);
+                }
+                // Somebody has added a label or a comment, say; that is no reason not to close it.
+                Err(Error::VersionMismatch {
+                    found: Some(version),
+                    issue: Some(issue),
+                    ..
+                }) if issue.assignee().as_deref() == Some(self.name)
+                    && issue.status().as_deref() == Some("in_progress") =>
+                {
+                    task.version = version;
+                }
+                Err(error) if error.is_conflict() => {
+                    println!("{}: {id} is not mine any more: {error}", self.name);
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes a batch that has a key, and repeats it where that can help: with its key it is stored once, however often.
+    fn commit(&self, batch: &Batch) -> Result<Receipt> {
+        let mut attempts = 1;
+        loop {
+            match self.log.commit(batch) {
+                // Nothing is stored; the message names who holds the lock.
+                Err(error) if error.is_retryable() && attempts < ATTEMPTS => {
+                    eprintln!("{}: {error}; trying again", self.name);
+                }
+                // It is in the log, but a sync failed. Repeating it has the doubtful bytes written again and synced; an
+                // answer says that it is durable.
+                Err(error @ Error::DurabilityUnknown { .. }) if attempts < ATTEMPTS => {
+                    eprintln!("{}: {error}; asking again", self.name);
+                    thread::sleep(Duration::from_millis(200));
+                }
+                result => return result,
+            }
+            attempts += 1;
+        }
+    }
+
+    /// Sleeps until there is a record behind this one, from whatever process.
+    fn wait_for_news(&self, seen_seq: u64, deadline: Instant) -> Result<()> {
+        let mut follower = self.reader.follow(seen_seq + 1)?;
+        match follower.next_before(deadline) {
+            // It came, and is compacted away already: news all the same.
+            Err(Error::Compacted { .. }) => Ok(()),
+            record => record.map(drop),
+        }
+    }
+}
+
+/// What the agent is for.
+fn work_on(issue: &Issue) -> String {
+    thread::sleep(Duration::from_millis(50));
+    format!("done: {}", issue.title())
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
+}

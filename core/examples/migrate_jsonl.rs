@@ -1,0 +1,139 @@
+//! Takes over the issues of a plain JSONL file, to which older agents appended a line for each issue and each change of one.
+//!
+//! ```sh
+//! printf '%s\n' '{"id":"bd-1","title":"Mend the fence"}' 'oops' '{"id":"bd-1","title":"Mend it","x":1.10}' > old.jsonl
+//! mkdir -p store
+//! cargo run -q -p strand-core --example migrate_jsonl -- old.jsonl store              # names line 2, and changes nothing
+//! cargo run -q -p strand-core --example migrate_jsonl -- old.jsonl store --skip-bad   # 1 issue, compared to the byte
+//! ```
+//!
+//! Of an issue that has several lines, the last one counts. Expect each bad line with its number on standard error, and a
+//! count of what was done; the exit status is 0 only where every issue of the file is in the store. Run it again as often as
+//! you like: a second run finishes what a killed one has left, and never overwrites an issue that is in the store already,
+//! since somebody may have worked on it meanwhile. Stop the older agents before the last run.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    fs::{self, File},
+    io::{self, BufRead as _, BufReader, Cursor},
+    path::Path,
+    time::SystemTime,
+};
+
+use strand_core::{Existing, ImportOptions, Issue, Log, Options, Store, export};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (file, dir, skip_bad) = match arguments.as_slice() {
+        [file, dir] => (*file, *dir, false),
+        [file, dir, "--skip-bad"] => (*file, *dir, true),
+        _ => return Err("usage: migrate_jsonl FILE.jsonl STORE [--skip-bad]".into()),
+    };
+    let old = Old::read(file)?;
+    for (line, reason) in &old.bad {
+        eprintln!("{file}, line {line}: {reason}");
+    }
+    if !old.bad.is_empty() && !skip_bad {
+        return Err(format!(
+            "{} bad lines; nothing was changed; mend them, or leave them out with --skip-bad",
+            old.bad.len()
+        )
+        .into());
+    }
+
+    let log = Log::open(dir, Options::default())?;
+    let before = log.look(Store::clone)?;
+    let lines: String = old
+        .issues
+        .values()
+        .flat_map(|issue| [issue.as_json(), "\n"])
+        .collect();
+    let options = ImportOptions::new(now_ms()).existing(Existing::Keep);
+    let imported = log.import(&mut Cursor::new(lines), options)?;
+
+    // Compared with what anybody gets who exports the store from now on.
+    let exported = Path::new(dir).with_extension("exported.jsonl");
+    export(&Store::load(dir)?, &exported)?;
+    let after = Old::read(&exported)?;
+    let mut problems = 0;
+    for (id, issue) in &old.issues {
+        match after.issues.get(id) {
+            Some(found) if found == issue => {}
+            Some(_) if before.get(id).is_some() => {
+                println!("{id}: the store had it already, and keeps what it has");
+            }
+            Some(found) => {
+                eprintln!(
+                    "{id}: stored is {}, not {}",
+                    found.as_json(),
+                    issue.as_json()
+                );
+                problems += 1;
+            }
+            None => {
+                eprintln!("{id}: not in the store");
+                problems += 1;
+            }
+        }
+    }
+    fs::remove_file(&exported)?;
+    println!(
+        "{} lines with {} issues: {} added, {} there before, {} bad lines left out",
+        old.lines,
+        old.issues.len(),
+        imported.added,
+        imported.unchanged,
+        old.bad.len()
+    );
+    if problems > 0 {
+        return Err(format!("{problems} issues are not as in the file").into());
+    }
+    Ok(())
+}
+
+/// What is in a file.
+#[derive(Default)]
+struct Old {
+    lines: u64,
+    /// The last state of each.
+    issues: BTreeMap<String, Issue>,
+    /// Lines that are no issue: their numbers, from 1, and why.
+    bad: Vec<(u64, String)>,
+}
+
+impl Old {
+    fn read(path: impl AsRef<Path>) -> io::Result<Self> {
+        let mut old = Self::default();
+        for line in BufReader::new(File::open(path)?).split(b'\n') {
+            let line = line?;
+            old.lines += 1;
+            let line = match line.strip_prefix(b"\xef\xbb\xbf") {
+                Some(rest) if old.lines == 1 => rest, // A byte order mark.
+                _ => &line,
+            };
+            match issue(line.trim_ascii()) {
+                Ok(None) => {}
+                Ok(Some(issue)) => drop(old.issues.insert(issue.id(), issue)),
+                Err(reason) => old.bad.push((old.lines, reason)),
+            }
+        }
+        Ok(old)
+    }
+}
+
+/// The issue of a line; `None` of a blank one.
+fn issue(line: &[u8]) -> Result<Option<Issue>, String> {
+    let text = str::from_utf8(line).map_err(|error| error.to_string())?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let issue = Issue::from_json(text).map_err(|error| error.to_string())?;
+    Ok(Some(issue))
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
+}
