@@ -12,6 +12,7 @@ use crate::{
     recovery::{Settled, sync_doubtful},
     seeded::{Bug, seeded},
     storage::{OpenMode, write_full},
+    telemetry,
 };
 
 impl LogCore {
@@ -47,7 +48,7 @@ impl LogCore {
         if let Some(source) = failed {
             // If what may have been written can't be cut off, the next holder of the lock finds it behind the tail, and
             // keeps the record if it is whole.
-            let outcome = match take_back(&hints, tail, &segment) {
+            let outcome = match self.take_back(&hints, tail, &segment) {
                 Ok(()) => Outcome::Rejected,
                 Err(_) => Outcome::Unknown,
             };
@@ -67,6 +68,7 @@ impl LogCore {
             ..tail
         });
         self.options.hit(Point::TailPublished);
+        telemetry::written(seq, line.len());
         Ok(seq)
     }
 
@@ -116,6 +118,7 @@ impl LogCore {
     /// The full segment is durable before its successor exists, so that only the last one can be torn.
     fn rotate(&self, hints: &Hints, tail: TailHint, full: &Segment) -> Result<(TailHint, Segment)> {
         let storage = self.options.storage.as_ref();
+        let rotate = telemetry::Clock::of_debug();
         // A leader that is at work, or that died at it, may have seen its sync fail.
         let synced = match hints.leader() {
             _ if seeded(Bug::NoSyncAtRotation) => Ok(()),
@@ -124,7 +127,7 @@ impl LogCore {
             }
             _ => sync_doubtful(full, tail.offset, tail.seq, hints.committed().unwrap_or(0)),
         };
-        hints.poison_unless_synced(tail.seq, synced)?;
+        self.poison_unless_synced(hints, tail.seq, synced)?;
         hints.commit(tail.seq);
         hints.ring_both();
         self.options.hit(Point::RotationSynced);
@@ -151,18 +154,19 @@ impl LogCore {
             offset: 0,
         };
         hints.publish_tail(tail);
+        telemetry::rotated(&self.dir, first_seq, &rotate);
         Ok((tail, segment))
     }
-}
 
-/// Cuts off what a write that failed may have left behind the tail, durably: free space there makes a whole line of
-/// one that lacks its newline, and a loss of power would bring it back. The caller holds the lock.
-fn take_back(hints: &Hints, tail: TailHint, segment: &Segment) -> std::io::Result<()> {
-    segment.len_bytes.store(0, Ordering::Relaxed);
-    if seeded(Bug::FailedWriteStays) {
-        return Ok(());
+    /// Cuts off what a write that failed may have left behind the tail, durably: free space there makes a whole line of
+    /// one that lacks its newline, and a loss of power would bring it back. The caller holds the lock.
+    fn take_back(&self, hints: &Hints, tail: TailHint, segment: &Segment) -> std::io::Result<()> {
+        segment.len_bytes.store(0, Ordering::Relaxed);
+        if seeded(Bug::FailedWriteStays) {
+            return Ok(());
+        }
+        segment.file.set_len(tail.offset)?;
+        // What others have written is synced by this, too, and nobody else would be told that it failed. // I7
+        self.poison_unless_synced(hints, tail.seq, segment.file.sync_data())
     }
-    segment.file.set_len(tail.offset)?;
-    // What others have written is synced by this, too, and nobody else would be told that it failed. // I7
-    hints.poison_unless_synced(tail.seq, segment.file.sync_data())
 }

@@ -19,6 +19,7 @@ use crate::{
     log::{LogCore, to_json},
     records::End,
     seeded::{Bug, seeded},
+    telemetry,
 };
 
 /// Several changes that are made together or not at all, each under a condition.
@@ -336,7 +337,7 @@ impl Log<IssueEvent> {
     /// (each tells of a state that is as durable as an acknowledged append), [`Error::InvalidEvent`],
     /// [`Error::Corrupt`]. Otherwise as [`Log::append`].
     pub fn commit(&self, batch: &Batch) -> Result<Receipt> {
-        self.core.commit(batch)
+        telemetry::commit(&self.core.dir).within(|| self.core.commit(batch))
     }
 
     /// Looks at the state that conditions are checked against, as it is now: through the last record, durable or not.

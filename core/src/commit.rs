@@ -24,6 +24,7 @@ use crate::{
     hints::{Hints, Round},
     log::LogCore,
     seeded::{Bug, seeded},
+    telemetry,
 };
 
 /// The least time that a follower gives a leader in which nothing moves.
@@ -38,11 +39,12 @@ impl LogCore {
             return Ok(());
         }
         let mut counted_on = false;
+        let wait = telemetry::Clock::of_trace();
         let synced = self.follow_or_lead(seq, &mut counted_on);
         if counted_on {
             self.hints().ring_both(); // Nobody else was woken to lead.
         }
-        synced
+        synced.inspect(|()| telemetry::durable(seq, &wait))
     }
 
     /// Sets `counted_on` while this thread is the one who stayed awake to lead the next round.
@@ -83,6 +85,7 @@ impl LogCore {
                         self.lead(&hints, seq)
                     } else {
                         self.options.hit(Point::LeadTakenOver);
+                        telemetry::lead_taken_over(&self.dir, leader, committed);
                         self.take_over_sync().map(|()| None)
                     };
                     hints.leave_lead(token);
@@ -155,11 +158,12 @@ impl LogCore {
             synced => synced,
         };
         if !seeded(Bug::NoPoison) {
-            synced = hints.poison_unless_synced(through, synced);
+            synced = self.poison_unless_synced(hints, through, synced);
         }
         synced.map_err(|error| unknown(seq, &error))?;
         let us = u64::try_from((self.host().now() - started).as_micros()).unwrap_or(u64::MAX);
         self.options.hit(Point::AfterSync);
+        telemetry::synced(&self.dir, hints, through, us);
         let read_late = seeded(Bug::WatermarkTooHigh).then(|| hints.tail_seq());
         hints.commit(read_late.flatten().unwrap_or(through));
         hints.note_sync_us(us);
@@ -170,8 +174,10 @@ impl LogCore {
     /// Syncs while holding the lock, which everybody else waits for.
     pub(crate) fn sync_locked(&self, seq: u64) -> Result<()> {
         let (hints, tail, segment) = self.tail_under_lock()?;
-        let synced = hints.poison_unless_synced(tail.seq, segment.file.sync_data());
+        let sync = telemetry::Clock::of_debug();
+        let synced = self.poison_unless_synced(&hints, tail.seq, segment.file.sync_data());
         synced.map_err(|error| unknown(seq, &error))?;
+        telemetry::synced(&self.dir, &hints, tail.seq, sync.us());
         hints.commit(tail.seq);
         Ok(())
     }

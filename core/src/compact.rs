@@ -34,6 +34,7 @@ use crate::{
     seeded::{Bug, seeded},
     snapshot_file,
     storage::{open_if_there, replace_file},
+    telemetry,
 };
 
 /// The target of the lock that whoever compacts holds.
@@ -117,8 +118,11 @@ impl Log<IssueEvent> {
 impl LogCore {
     fn compact(&self) -> Result<Compacted> {
         let started = self.host().now();
-        let done = self.alone(|| self.compact_alone(started))?;
-        Ok(done.unwrap_or(Compacted::AlreadyRunning))
+        let span = telemetry::compact(&self.dir);
+        span.within(|| {
+            let done = self.alone(|| self.compact_alone(started, &span))?;
+            Ok(done.unwrap_or(Compacted::AlreadyRunning))
+        })
     }
 
     /// Does `work` while holding `compact.lock`; `None` when somebody else holds it.
@@ -134,8 +138,9 @@ impl LogCore {
     }
 
     /// The caller holds `compact.lock`.
-    fn compact_alone(&self, started: Instant) -> Result<Compacted> {
+    fn compact_alone(&self, started: Instant, span: &telemetry::Span) -> Result<Compacted> {
         let old = self.manifest()?;
+        let mut phase = telemetry::Clock::of_debug();
         // Most is made durable before the lock is taken, so that it is not held for long. Where that failed, now or
         // before, the holder of the lock sees to it.
         match self.sync_to(self.look(Hints::tail_seq)) {
@@ -149,6 +154,7 @@ impl LogCore {
         })?;
         let lock_held = self.host().now() - held;
         self.options.hit(Point::CompactionRotated);
+        telemetry::compaction_phase(&self.dir, "rotate", &mut phase);
         if through < old.first_seq {
             self.remove_superseded(&old, self.options.backup_snapshots)?;
             return Ok(Compacted::NothingNew);
@@ -157,22 +163,29 @@ impl LogCore {
         let done = std::thread::scope(|scope| {
             let work = || {
                 self.host().lower_priority();
-                self.fold_and_switch(&old, through)
+                span.within(|| self.fold_and_switch(&old, through, phase))
             };
             match scope.spawn(work).join() {
                 Ok(done) => done,
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         })?;
-        Ok(Compacted::Done(Compaction {
+        let done = Compaction {
             lock_held,
             elapsed: self.host().now() - started,
             ..done
-        }))
+        };
+        telemetry::compacted(&self.dir, &done);
+        Ok(Compacted::Done(done))
     }
 
     /// Folds the records through `through`, has the manifest name the result, and removes what that replaces.
-    fn fold_and_switch(&self, old: &Manifest, through: u64) -> Result<Compaction> {
+    fn fold_and_switch(
+        &self,
+        old: &Manifest,
+        through: u64,
+        mut phase: telemetry::Clock,
+    ) -> Result<Compaction> {
         let storage = self.options.storage.as_ref();
         let folded = Folded::through(&self.options.storage, &self.dir, old, Pace::GENTLE, || {
             End::Seq(through)
@@ -195,6 +208,7 @@ impl LogCore {
             oldest_ms
         };
         store.forget_tombstones_before(oldest_ms);
+        telemetry::compaction_phase(&self.dir, "fold", &mut phase);
 
         // What an earlier compaction that died has left takes space that this one may need. Not before now: had
         // the live snapshot been damaged, it could be mended with it.
@@ -213,13 +227,16 @@ impl LogCore {
             unreachable!("a file that was replaced was written");
         };
         self.options.hit(Point::SnapshotRenamed);
+        telemetry::compaction_phase(&self.dir, "write", &mut phase);
         let new = old.compacted(mark);
         if seeded(Bug::SegmentsRemovedEarly) {
             self.remove_surplus(&new, self.options.backup_snapshots)?;
         }
         new.write(storage, &self.dir)?;
         self.options.hit(Point::ManifestReplaced);
+        telemetry::compaction_phase(&self.dir, "switch", &mut phase);
         removed.extend(self.remove_surplus(&new, self.options.backup_snapshots)?);
+        telemetry::compaction_phase(&self.dir, "remove", &mut phase);
         Ok(Compaction {
             seq: through,
             issues: store.len() as u64,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Compacted, Log, Result};
+use crate::{Compacted, Log, Result, telemetry};
 
 /// A thread that compacts a store when it is due, so that no append has to.
 ///
@@ -43,7 +43,7 @@ impl Compactor {
         let stop = Arc::new(Stop::default());
         let asked = Arc::clone(&stop);
         let builder = std::thread::Builder::new().name("strand compactor".to_owned());
-        let thread = builder.spawn(move || {
+        let compact_when_due = move |log: &Log| {
             let mut compactions = 0;
             while !asked.within(interval) {
                 if log.compaction_due()? && matches!(log.compact()?, Compacted::Done(_)) {
@@ -51,6 +51,10 @@ impl Compactor {
                 }
             }
             Ok(compactions)
+        };
+        let thread = builder.spawn(move || {
+            let done = compact_when_due(&log);
+            done.inspect_err(|error| telemetry::compactor_ended(&log.core.dir, error))
         })?;
         Ok(Self {
             stop,

@@ -18,6 +18,36 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Tracing
+//!
+//! With the feature `tracing`, a log tells what it does through the crate `tracing`, with the target `strand_core`.
+//! Without it, nothing of this is compiled. The names are stable as the rest of the interface is; times are whole
+//! microseconds.
+//!
+//! | level | span | around | fields |
+//! | --- | --- | --- | --- |
+//! | TRACE | `append`, `commit` | [`Log::append`] and [`Log::append_batch`]; [`Log::commit`] and what calls it | `dir` |
+//! | DEBUG | `open` | [`Log::open`] | `dir` |
+//! | INFO | `compact`, `repair` | [`Log::compact`], also in its thread; [`repair`] | `dir` |
+//!
+//! | level | event (`message`) | says | fields, beside `dir` where the level is not TRACE |
+//! | --- | --- | --- | --- |
+//! | TRACE | `lock held` | a hold of the store's lock has ended | `wait_us`, `hold_us` |
+//! | TRACE | `written` | a record is in the log, durable or not | `seq`, `bytes` |
+//! | TRACE | `durable` | the caller need not wait for a record's sync any more | `seq`, `wait_us` |
+//! | DEBUG | `synced` | this process has led a sync, for so many records of whatever processes | `through_seq`, `group_records`, `sync_us` |
+//! | DEBUG | `rotated` | a new segment is begun, the old one synced | `first_seq`, `rotate_us` |
+//! | DEBUG | `compaction phase` | a phase is done: `rotate`, `fold`, `write`, `switch`, `remove` | `phase`, `phase_us` |
+//! | INFO | `compacted` | a compaction is done | `through_seq`, `issues`, `snapshot_bytes`, `removed_files`, `hold_us`, `elapsed_us` |
+//! | INFO | `recovered` | the hints were made anew, or records of a writer that died were adopted (DEBUG where no memory is shared, since there any other writer's are) | `rebuilt`, `adopted_records` |
+//! | INFO | `lead taken over` | the leader of a sync was not heard of for too long | `leader_pid`, `committed_seq` |
+//! | INFO | `healed` | doubtful records were written again and synced | `through_seq` |
+//! | WARN | `sync failed` | the records through this one are doubtful, until `healed` | `through_seq`, `error` |
+//! | WARN | `torn tail cut` | bytes that nobody was told about were moved to `quarantine/` | `cut_bytes`, `quarantined` |
+//! | WARN | `lock not taken` | mostly: somebody held it until the deadline | `error` |
+//! | WARN | `repaired` | a repair has changed the store | `replaced_files`, `lost_records` |
+//! | WARN | `compactor ended` | the thread of a [`Compactor`] has met an error, and does nothing any more | `error` |
+//!
 //! The bytes are described in `docs/FORMAT.md`, the reasons in `docs/DESIGN.md`. Comments such as
 //! `// I3` name the invariants listed there.
 #![forbid(unsafe_code)]
@@ -64,6 +94,7 @@ mod snapshot_file;
 mod storage;
 mod store;
 mod survey;
+mod telemetry;
 mod time;
 mod watermark;
 

@@ -19,6 +19,7 @@ use crate::{
     recovery::Recovery,
     seeded::{Bug, seeded},
     storage::OpenMode,
+    telemetry,
 };
 
 /// How often the hints are looked at anew because somebody deleted them meanwhile.
@@ -70,8 +71,10 @@ impl<P: Payload> Log<P> {
     /// [`Error::UnsafeFilesystem`], [`Error::UnsupportedVersion`], [`Error::Lock`], [`Error::Corrupt`].
     /// [`Error::Io`]: what was done so far is found and finished by the next open.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
+        let dir = dir.as_ref();
+        let core = telemetry::open(dir).within(|| LogCore::open(dir, options))?;
         Ok(Self {
-            core: LogCore::open(dir.as_ref(), options)?,
+            core,
             payload: PhantomData,
         })
     }
@@ -273,15 +276,17 @@ impl LogCore {
 
     fn append(&self, payload: &EncodedPayload) -> Result<Receipt> {
         payload.check_len()?;
-        let seq = self.locked(|| {
-            let seq = self.append_locked(payload)?;
-            self.sync_in_lock(seq)?;
-            Ok(seq)
-        })?;
-        self.acknowledge(seq)?;
-        Ok(Receipt {
-            seq,
-            repeated: false,
+        telemetry::append(&self.dir).within(|| {
+            let seq = self.locked(|| {
+                let seq = self.append_locked(payload)?;
+                self.sync_in_lock(seq)?;
+                Ok(seq)
+            })?;
+            self.acknowledge(seq)?;
+            Ok(Receipt {
+                seq,
+                repeated: false,
+            })
         })
     }
 
@@ -338,7 +343,10 @@ impl LogCore {
         if seeded(Bug::NoLock) {
             return work();
         }
-        let guard = self.lock.lock_until(deadline)?;
+        let wait = telemetry::Clock::of_trace();
+        let taken = self.lock.lock_until(deadline);
+        let guard = taken.inspect_err(|error| telemetry::lock_not_taken(&self.dir, error))?;
+        let (wait_us, hold) = (wait.us(), telemetry::Clock::of_trace());
         self.options.hit(Point::LockHeld);
         let done = work();
         if done.is_err() && seeded(Bug::LockKeptAfterError) {
@@ -347,6 +355,7 @@ impl LogCore {
         }
         self.options.hit(Point::BeforeUnlock);
         let freed = guard.unlock();
+        telemetry::lock_held(wait_us, &hold);
         let done = done?;
         freed.map_err(|error| done_but_held(error, &self.dir))?;
         Ok(done)
@@ -418,6 +427,17 @@ impl LogCore {
         let segment = Segment::new(first_seq, path, file);
         *cached = Some(segment.clone());
         Ok(segment)
+    }
+
+    /// As [`Hints::poison_unless_synced`], and tells of it.
+    pub(crate) fn poison_unless_synced<E: fmt::Display>(
+        &self,
+        hints: &Hints,
+        seq: u64,
+        synced: std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let synced = hints.poison_unless_synced(seq, synced);
+        synced.inspect_err(|error| telemetry::sync_failed(&self.dir, seq, error))
     }
 
     /// Makes the names of the store's files durable.

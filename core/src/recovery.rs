@@ -25,6 +25,7 @@ use crate::{
     recover::Scan,
     seeded::{Bug, seeded},
     storage::{OpenMode, open_if_there, read_full, write_full},
+    telemetry,
 };
 
 /// What was found behind the acknowledged records, and what was done about it.
@@ -87,7 +88,10 @@ enum Behind {
 impl LogCore {
     /// Makes sure that the log ends where the hints say. The caller holds the lock.
     pub(crate) fn tail_under_lock(&self) -> Result<Settled> {
-        self.settle(&mut Recovery::default())
+        let mut report = Recovery::default();
+        let settled = self.settle(&mut report);
+        telemetry::recovered(&self.dir, &report, self.hints().is_shared());
+        settled
     }
 
     /// As [`LogCore::tail_under_lock`], and reads the last record too.
@@ -97,6 +101,7 @@ impl LogCore {
         if !report.rebuilt && !last_record_is(&segment, tail)? {
             self.rebuild(&hints, &mut report)?;
         }
+        telemetry::recovered(&self.dir, &report, hints.is_shared());
         Ok(report)
     }
 
@@ -194,6 +199,7 @@ impl LogCore {
     fn rebuild(&self, hints: &Arc<Hints>, report: &mut Recovery) -> Result<Settled> {
         self.options.hit(Point::RecoveryStarted);
         report.rebuilt = true;
+        let poisoned = hints.is_ours() && hints.is_poisoned();
         let known_seq = hints.committed_of_store().unwrap_or(0);
         hints.begin_change();
         *self.cached_segment() = None;
@@ -220,7 +226,7 @@ impl LogCore {
         } else {
             sync_doubtful(&segment, scan.valid_len, last_seq, durable_seq)
         };
-        hints.poison_unless_synced(last_seq, synced)?;
+        self.poison_unless_synced(hints, last_seq, synced)?;
         // Whoever created the segment may have died before its name was durable.
         self.sync_dir()?;
         self.options.hit(Point::RecoverySynced);
@@ -231,6 +237,9 @@ impl LogCore {
             offset: scan.valid_len,
         };
         hints.rebuild(tail);
+        if poisoned {
+            telemetry::healed(&self.dir, last_seq);
+        }
         Ok((Arc::clone(hints), tail, segment))
     }
 
@@ -240,8 +249,10 @@ impl LogCore {
         self.locked(|| {
             let (hints, tail, segment) = self.tail_under_lock()?;
             let committed = hints.committed().unwrap_or(0);
+            let sync = telemetry::Clock::of_debug();
             let synced = sync_doubtful(&segment, tail.offset, tail.seq, committed);
-            hints.poison_unless_synced(tail.seq, synced)?;
+            self.poison_unless_synced(&hints, tail.seq, synced)?;
+            telemetry::synced(&self.dir, &hints, tail.seq, sync.us());
             hints.commit(tail.seq);
             Ok(())
         })

@@ -53,6 +53,7 @@ use crate::{
     snapshot_file,
     storage::{OpenMode, put_in_place, remove_new, write_full, write_new},
     survey::{Damages, Listed, Survey},
+    telemetry,
 };
 
 /// Makes a damaged store usable again: explicit, never a part of opening it.
@@ -93,6 +94,10 @@ use crate::{
 /// ```
 pub fn repair(dir: impl AsRef<Path>, options: &Options) -> Result<Repaired> {
     let dir = dir.as_ref();
+    telemetry::repair(dir).within(|| repair_store(dir, options))
+}
+
+fn repair_store(dir: &Path, options: &Options) -> Result<Repaired> {
     let storage = options.storage.as_ref();
     require_directory(storage, dir)?;
     let shared = memory_can_be_shared(dir, options)?;
@@ -118,6 +123,7 @@ pub fn repair(dir: impl AsRef<Path>, options: &Options) -> Result<Repaired> {
     alone.unlock()?;
     let mut repaired = done?;
     if !repaired.is_nothing() {
+        telemetry::repaired(dir, &repaired);
         let opened = LogCore::open(dir, options.clone())?;
         repaired.opened = Some(opened.recovery.to_string());
     }

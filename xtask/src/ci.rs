@@ -102,6 +102,13 @@ pub(crate) fn run() -> Result<(), Failure> {
     let mut tests = cargo::command(&["test", "--quiet"]);
     tests.args(cli).args(["--bin", "strand", "--test", "cli"]);
     step("the command", &mut tests)?;
+    let tracing = ["--package", "strand-core", "--features", "tracing"];
+    let mut clippy = cargo::command(&["clippy", "--quiet", "--all-targets"]);
+    clippy.args(tracing).args(["--", "-D", "warnings"]);
+    step("clippy of the log that tells of itself", &mut clippy)?;
+    let mut tests = cargo::command(&["test", "--quiet"]);
+    tests.args(tracing).args(["--test", "telemetry"]);
+    step("what the log tells", &mut tests)?;
     let doc = ["doc", "--quiet", "--workspace", "--no-deps"];
     step(
         "documentation",

@@ -1,0 +1,282 @@
+//! What a log tells of its work to whoever subscribes (feature `tracing`). Without the feature everything here is empty.
+//!
+//! The names of spans, events and fields are part of the interface: the crate's documentation lists them under "Tracing".
+#![cfg_attr(
+    not(feature = "tracing"),
+    expect(clippy::unused_self, reason = "there is nothing to look at")
+)]
+
+use std::{fmt::Display, path::Path};
+
+use crate::{Compaction, Recovery, Repaired, hints::Hints};
+
+/// An event, if anybody wants it. Without the feature nothing of it is evaluated.
+macro_rules! event {
+    ($level:ident, $message:literal, $($field:ident = $value:expr),+ $(,)?) => {
+        #[cfg(feature = "tracing")]
+        tracing::event!(target: "strand_core", tracing::Level::$level, { $($field = $value),+ }, $message);
+        #[cfg(not(feature = "tracing"))]
+        let _never = || {
+            $(let _ = &$value;)+
+        };
+    };
+}
+
+/// A span over the work in a store's directory, if anybody wants it.
+macro_rules! span {
+    ($level:ident, $name:literal, $dir:expr) => {{
+        #[cfg(feature = "tracing")]
+        let span = Span(tracing::span!(
+            target: "strand_core", tracing::Level::$level, $name, dir = shown($dir.display())
+        ));
+        #[cfg(not(feature = "tracing"))]
+        let span = {
+            let _never = || shown($dir.display());
+            Span()
+        };
+        span
+    }};
+}
+
+#[cfg(feature = "tracing")]
+use tracing::field::display as shown;
+
+#[cfg(not(feature = "tracing"))]
+fn shown<T: Display>(value: T) -> T {
+    value
+}
+
+/// A span, or nothing.
+pub(crate) struct Span(#[cfg(feature = "tracing")] tracing::Span);
+
+impl Span {
+    /// Does `work` in this span; again in another thread if need be.
+    pub(crate) fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+        #[cfg(feature = "tracing")]
+        return self.0.in_scope(work);
+        #[cfg(not(feature = "tracing"))]
+        work()
+    }
+}
+
+pub(crate) fn open(dir: &Path) -> Span {
+    span!(DEBUG, "open", dir)
+}
+
+pub(crate) fn append(dir: &Path) -> Span {
+    span!(TRACE, "append", dir)
+}
+
+pub(crate) fn commit(dir: &Path) -> Span {
+    span!(TRACE, "commit", dir)
+}
+
+pub(crate) fn compact(dir: &Path) -> Span {
+    span!(INFO, "compact", dir)
+}
+
+pub(crate) fn repair(dir: &Path) -> Span {
+    span!(INFO, "repair", dir)
+}
+
+/// Measures time, if anybody wants to know it.
+pub(crate) struct Clock(#[cfg(feature = "tracing")] Option<std::time::Instant>);
+
+impl Clock {
+    /// For an event of level TRACE.
+    pub(crate) fn of_trace() -> Self {
+        Self(
+            #[cfg(feature = "tracing")]
+            tracing::enabled!(target: "strand_core", tracing::Level::TRACE)
+                .then(std::time::Instant::now),
+        )
+    }
+
+    /// For an event of level DEBUG.
+    pub(crate) fn of_debug() -> Self {
+        Self(
+            #[cfg(feature = "tracing")]
+            tracing::enabled!(target: "strand_core", tracing::Level::DEBUG)
+                .then(std::time::Instant::now),
+        )
+    }
+
+    /// The microseconds since it was started; 0 where nobody wants to know.
+    pub(crate) fn us(&self) -> u64 {
+        #[cfg(feature = "tracing")]
+        return self.0.map_or(0, |started| us(started.elapsed()));
+        #[cfg(not(feature = "tracing"))]
+        0
+    }
+}
+
+fn us(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A hold of the store's lock has ended.
+pub(crate) fn lock_held(wait_us: u64, hold: &Clock) {
+    event!(TRACE, "lock held", wait_us = wait_us, hold_us = hold.us());
+}
+
+/// Somebody else has held the store's lock until the deadline, or it can't be had at all.
+pub(crate) fn lock_not_taken(dir: &Path, error: &strand_lock::LockError) {
+    event!(
+        WARN,
+        "lock not taken",
+        dir = shown(dir.display()),
+        error = shown(error)
+    );
+}
+
+/// A record is in the log, durable or not.
+pub(crate) fn written(seq: u64, bytes: usize) {
+    event!(TRACE, "written", seq = seq, bytes = bytes as u64);
+}
+
+/// The caller waits no more for the sync that covers a record.
+pub(crate) fn durable(seq: u64, wait: &Clock) {
+    event!(TRACE, "durable", seq = seq, wait_us = wait.us());
+}
+
+/// A sync has succeeded, and will raise the watermark. Its group are the records between the old one and the new one.
+pub(crate) fn synced(dir: &Path, hints: &Hints, through_seq: u64, sync_us: u64) {
+    event!(
+        DEBUG,
+        "synced",
+        dir = shown(dir.display()),
+        through_seq = through_seq,
+        group_records = through_seq.saturating_sub(hints.committed().unwrap_or(0)),
+        sync_us = sync_us
+    );
+}
+
+/// A sync has failed: the records through this one are doubtful until the lock's next holder has written them again.
+pub(crate) fn sync_failed(dir: &Path, through_seq: u64, error: &dyn Display) {
+    event!(
+        WARN,
+        "sync failed",
+        dir = shown(dir.display()),
+        through_seq = through_seq,
+        error = shown(error)
+    );
+}
+
+/// Doubtful records were written again and synced.
+pub(crate) fn healed(dir: &Path, through_seq: u64) {
+    event!(
+        INFO,
+        "healed",
+        dir = shown(dir.display()),
+        through_seq = through_seq
+    );
+}
+
+/// A leader was not heard of for too long: `leader` is its token.
+pub(crate) fn lead_taken_over(dir: &Path, leader: u64, committed_seq: u64) {
+    event!(
+        INFO,
+        "lead taken over",
+        dir = shown(dir.display()),
+        leader_pid = leader >> 32,
+        committed_seq = committed_seq
+    );
+}
+
+/// The log did not end where the hints say. Where no memory is shared that only means that others have appended.
+pub(crate) fn recovered(dir: &Path, done: &Recovery, shared: bool) {
+    let Recovery {
+        rebuilt,
+        adopted,
+        cut_bytes,
+        quarantined,
+    } = done;
+    if let Some(kept) = quarantined {
+        event!(
+            WARN,
+            "torn tail cut",
+            dir = shown(dir.display()),
+            cut_bytes = *cut_bytes,
+            quarantined = shown(kept.display())
+        );
+    }
+    if !rebuilt && *adopted == 0 {
+        return;
+    }
+    if shared {
+        event!(
+            INFO,
+            "recovered",
+            dir = shown(dir.display()),
+            rebuilt = *rebuilt,
+            adopted_records = *adopted
+        );
+    } else {
+        event!(
+            DEBUG,
+            "recovered",
+            dir = shown(dir.display()),
+            rebuilt = *rebuilt,
+            adopted_records = *adopted
+        );
+    }
+}
+
+/// A new segment was begun.
+pub(crate) fn rotated(dir: &Path, first_seq: u64, rotate: &Clock) {
+    event!(
+        DEBUG,
+        "rotated",
+        dir = shown(dir.display()),
+        first_seq = first_seq,
+        rotate_us = rotate.us()
+    );
+}
+
+/// A part of a compaction is done.
+pub(crate) fn compaction_phase(dir: &Path, phase: &'static str, clock: &mut Clock) {
+    event!(
+        DEBUG,
+        "compaction phase",
+        dir = shown(dir.display()),
+        phase = phase,
+        phase_us = clock.us()
+    );
+    *clock = Clock::of_debug();
+}
+
+/// A compaction is done.
+pub(crate) fn compacted(dir: &Path, done: &Compaction) {
+    event!(
+        INFO,
+        "compacted",
+        dir = shown(dir.display()),
+        through_seq = done.seq,
+        issues = done.issues,
+        snapshot_bytes = done.bytes,
+        removed_files = done.removed.len() as u64,
+        hold_us = us(done.lock_held),
+        elapsed_us = us(done.elapsed)
+    );
+}
+
+/// The thread of a [`crate::Compactor`] has ended before it was asked to.
+pub(crate) fn compactor_ended(dir: &Path, error: &crate::Error) {
+    event!(
+        WARN,
+        "compactor ended",
+        dir = shown(dir.display()),
+        error = shown(error)
+    );
+}
+
+/// A repair has changed the store.
+pub(crate) fn repaired(dir: &Path, done: &Repaired) {
+    event!(
+        WARN,
+        "repaired",
+        dir = shown(dir.display()),
+        replaced_files = done.files.len() as u64,
+        lost_records = done.lost.iter().map(|lost| lost.count()).sum::<u64>()
+    );
+}

@@ -1,0 +1,506 @@
+//! What a log tells with the feature `tracing`: compared with what is known to have happened.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that can't go on should panic"
+)]
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use strand_core::{
+    Batch, Compacted, Compactor, Disk, Durability, Error, Issue, IssueEvent, Log, OpenMode,
+    Options, Point, Probe, Storage, StorageFile, repair,
+};
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    span::{Attributes, Id, Record},
+};
+
+/// An event as the subscriber got it.
+#[derive(Debug, Clone)]
+struct Seen {
+    level: Level,
+    fields: BTreeMap<&'static str, String>,
+    /// The spans it was in, outermost first.
+    spans: Vec<&'static str>,
+}
+
+impl Seen {
+    fn number(&self, field: &str) -> u64 {
+        self.fields[field].parse().unwrap()
+    }
+}
+
+/// Keeps every event under the directory that it or one of its spans names.
+#[derive(Default)]
+struct Collector {
+    spans: Mutex<Vec<(&'static str, BTreeMap<&'static str, String>)>>,
+    events: Mutex<Vec<(PathBuf, Seen)>>,
+}
+
+thread_local! {
+    static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Fields(BTreeMap<&'static str, String>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name(), value.to_owned());
+    }
+}
+
+impl Subscriber for &'static Collector {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "strand_core"
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        let mut fields = Fields(BTreeMap::new());
+        span.record(&mut fields);
+        let mut spans = self.spans.lock().unwrap();
+        spans.push((span.metadata().name(), fields.0));
+        Id::from_u64(spans.len() as u64)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut fields = Fields(BTreeMap::new());
+        event.record(&mut fields);
+        let spans = self.spans.lock().unwrap();
+        let entered: Vec<_> = ENTERED.with_borrow(|entered| {
+            let span = |id: &u64| &spans[usize::try_from(*id).unwrap() - 1];
+            entered.iter().map(span).collect()
+        });
+        let mut dirs = entered.iter().filter_map(|(_, fields)| fields.get("dir"));
+        let dir = fields.0.get("dir").or(dirs.next_back());
+        let seen = Seen {
+            level: *event.metadata().level(),
+            spans: entered.iter().map(|(name, _)| *name).collect(),
+            fields: fields.0.clone(),
+        };
+        let dir = dir.map(PathBuf::from).unwrap_or_default();
+        self.events.lock().unwrap().push((dir, seen));
+    }
+
+    fn enter(&self, span: &Id) {
+        ENTERED.with_borrow_mut(|entered| entered.push(span.into_u64()));
+    }
+
+    fn exit(&self, _: &Id) {
+        ENTERED.with_borrow_mut(|entered| entered.truncate(entered.len() - 1));
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+}
+
+/// The one of all tests, because a compaction works in a thread of its own.
+fn collector() -> &'static Collector {
+    static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
+    COLLECTOR.get_or_init(|| {
+        let collector: &'static Collector = Box::leak(Box::default());
+        tracing::subscriber::set_global_default(collector).unwrap();
+        collector
+    })
+}
+
+/// What was told of the store in `dir` under this name since this was last asked.
+fn take(dir: &Path, message: &str) -> Vec<Seen> {
+    let mut taken = Vec::new();
+    collector().events.lock().unwrap().retain(|(of, seen)| {
+        let matches = of == dir && seen.fields["message"] == message;
+        if matches {
+            taken.push(seen.clone());
+        }
+        !matches
+    });
+    taken
+}
+
+/// The only event of that name.
+fn take_one(dir: &Path, message: &str) -> Seen {
+    let taken = take(dir, message);
+    assert_eq!(taken.len(), 1, "{message}: {taken:?}");
+    taken.into_iter().next().unwrap()
+}
+
+/// The disk, whose syncs fail on demand, and take at least 2 ms.
+#[derive(Debug, Default, Clone)]
+struct SlowDisk(Arc<AtomicBool>);
+
+impl Storage for SlowDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        let file = Disk.open(path, mode)?;
+        let fails = Arc::clone(&self.0);
+        Ok(Box::new(SlowFile { file, fails }))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        Disk.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.create_dir(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Disk.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.sync_dir(dir)
+    }
+}
+
+#[derive(Debug)]
+struct SlowFile {
+    file: Box<dyn StorageFile>,
+    fails: Arc<AtomicBool>,
+}
+
+impl StorageFile for SlowFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.file.write_at(bytes, offset)
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.file.set_len(len_bytes)
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        self.file.len_bytes()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        std::thread::sleep(Duration::from_millis(2));
+        if self.fails.swap(false, Ordering::Relaxed) {
+            return Err(io::Error::other("told to fail"));
+        }
+        self.file.sync_data()
+    }
+}
+
+/// Stays at a point for 5 ms.
+struct SlowAt(Point);
+
+impl Probe for SlowAt {
+    fn hit(&self, point: Point) {
+        if point == self.0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Stops the first leader for as long as nobody has taken its lead.
+#[derive(Default)]
+struct Stuck(AtomicBool, AtomicBool);
+
+impl Probe for Stuck {
+    fn hit(&self, point: Point) {
+        match point {
+            Point::BeforeSync if !self.0.swap(true, Ordering::SeqCst) => {
+                while !self.1.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+            }
+            Point::LeadTakenOver => self.1.store(true, Ordering::SeqCst),
+            _ => {}
+        }
+    }
+}
+
+fn event(id: &str) -> IssueEvent {
+    IssueEvent::add(Issue::new(id, "Mend the fence", 0), 0)
+}
+
+fn options(disk: &SlowDisk) -> Options {
+    let storage = Arc::new(disk.clone());
+    Options::default().preallocate_bytes(0).storage(storage)
+}
+
+fn first_segment(dir: &Path) -> PathBuf {
+    dir.join("log-00000000000000000001.jsonl")
+}
+
+#[test]
+fn an_append_tells_of_the_lock_the_record_and_the_sync() {
+    collector();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let probe = Arc::new(SlowAt(Point::BeforeUnlock));
+    let options = options(&SlowDisk::default()).probe(probe);
+    let log: Log = Log::open(dir, options).unwrap();
+    let opened = take_one(dir, "recovered");
+    assert_eq!(opened.level, Level::INFO);
+    assert_eq!(opened.spans, ["open"]);
+    assert_eq!(opened.fields["rebuilt"], "true");
+    take(dir, "lock held");
+
+    for seq in 1..=2 {
+        let before = first_segment(dir).metadata().unwrap().len();
+        log.append(&event(&format!("bd-{seq}"))).unwrap();
+        let held = take_one(dir, "lock held");
+        assert_eq!(held.level, Level::TRACE);
+        assert_eq!(held.spans, ["append"]);
+        assert!(held.number("hold_us") >= 5_000, "{held:?}");
+        assert!(held.number("wait_us") < held.number("hold_us"), "{held:?}");
+        let written = take_one(dir, "written");
+        let len = first_segment(dir).metadata().unwrap().len();
+        assert_eq!(
+            (written.number("seq"), written.number("bytes")),
+            (seq, len - before)
+        );
+        let synced = take_one(dir, "synced");
+        assert_eq!(
+            (synced.level, synced.spans.as_slice()),
+            (Level::DEBUG, &["append"][..])
+        );
+        assert_eq!(
+            (synced.number("through_seq"), synced.number("group_records")),
+            (seq, 1)
+        );
+        let durable = take_one(dir, "durable");
+        assert_eq!(durable.number("seq"), seq);
+        let (sync_us, wait_us) = (synced.number("sync_us"), durable.number("wait_us"));
+        assert!(
+            (2_000..=wait_us).contains(&sync_us),
+            "{sync_us} of {wait_us}"
+        );
+    }
+    log.commit(&Batch::new(0).close("bd-1")).unwrap();
+    assert_eq!(take_one(dir, "written").spans, ["commit"]);
+}
+
+#[test]
+fn a_sync_tells_how_many_records_share_it() {
+    collector();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let options = options(&SlowDisk::default()).durability(Durability::Buffered);
+    let log: Log = Log::open(dir, options).unwrap();
+    for number in 0..8 {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+    }
+    assert_eq!(take(dir, "synced").len(), 0, "nothing is synced yet");
+    log.sync_to(5).unwrap();
+    let synced = take_one(dir, "synced");
+    assert_eq!(
+        (synced.number("through_seq"), synced.number("group_records")),
+        (8, 8)
+    );
+    log.sync_to(8).unwrap();
+    assert_eq!(take(dir, "synced").len(), 0, "it is durable already");
+}
+
+#[test]
+fn a_leader_that_is_stuck_loses_the_lead_and_that_is_told() {
+    collector();
+    let dir = tempfile::tempdir().unwrap();
+    let probe = Arc::new(Stuck::default());
+    let log: Log = Log::open(
+        dir.path(),
+        Options::default().probe(Arc::clone(&probe) as _),
+    )
+    .unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| log.append(&event("bd-1")).unwrap());
+        while !probe.0.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        log.append(&event("bd-2")).unwrap();
+    });
+    let told = take_one(dir.path(), "lead taken over");
+    assert_eq!(told.level, Level::INFO);
+    assert_eq!(told.number("leader_pid"), u64::from(std::process::id()));
+    assert_eq!(told.number("committed_seq"), 0);
+    let synced = take(dir.path(), "synced");
+    assert_eq!(synced[0].number("group_records"), 2, "{synced:?}");
+}
+
+#[test]
+fn a_failed_sync_and_its_healing_are_told() {
+    collector();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let disk = SlowDisk::default();
+    let log: Log = Log::open(dir, options(&disk)).unwrap();
+    log.append(&event("bd-1")).unwrap();
+    assert_eq!(
+        take(dir, "healed").len(),
+        0,
+        "a store that is new has nothing to heal"
+    );
+    disk.0.store(true, Ordering::Relaxed);
+    let failed = log.append(&event("bd-2")).unwrap_err();
+    assert!(matches!(failed, Error::DurabilityUnknown { seq: 2, .. }));
+    let told = take_one(dir, "sync failed");
+    assert_eq!((told.level, told.number("through_seq")), (Level::WARN, 2));
+    assert_eq!(told.fields["error"], "told to fail");
+    assert_eq!(take(dir, "healed").len(), 0);
+
+    log.append(&event("bd-3")).unwrap();
+    let told = take_one(dir, "healed");
+    assert_eq!((told.level, told.number("through_seq")), (Level::INFO, 2));
+}
+
+#[test]
+fn what_recovery_does_is_told() {
+    collector();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let log: Log = Log::open(dir, options(&SlowDisk::default())).unwrap();
+    log.append(&event("bd-1")).unwrap();
+    take(dir, "recovered");
+    let whole = std::fs::read(first_segment(dir)).unwrap();
+    std::fs::write(first_segment(dir), [whole, b"half a rec".to_vec()].concat()).unwrap();
+    log.append(&event("bd-2")).unwrap();
+    let cut = take_one(dir, "torn tail cut");
+    assert_eq!((cut.level, cut.number("cut_bytes")), (Level::WARN, 10));
+    assert_eq!(cut.spans, ["append"]);
+    assert_eq!(
+        std::fs::read(&cut.fields["quarantined"]).unwrap(),
+        b"half a rec"
+    );
+    assert_eq!(
+        take(dir, "recovered").len(),
+        0,
+        "the hints were right, and no record is adopted"
+    );
+
+    // After a reboot, say.
+    std::fs::write(dir.join("shm"), [0; 4096]).unwrap();
+    drop(log);
+    let log: Log = Log::open(dir, options(&SlowDisk::default())).unwrap();
+    let recovered = take_one(dir, "recovered");
+    assert_eq!(recovered.level, Level::INFO);
+    assert_eq!(
+        (
+            recovered.fields["rebuilt"].as_str(),
+            recovered.number("adopted_records")
+        ),
+        ("true", 0)
+    );
+    drop(log);
+
+    let text = std::fs::read_to_string(first_segment(dir)).unwrap();
+    std::fs::write(first_segment(dir), text.replacen("bd-1", "bd-X", 1)).unwrap();
+    let done = repair(dir, &options(&SlowDisk::default())).unwrap();
+    let told = take_one(dir, "repaired");
+    assert_eq!(
+        (told.level, told.spans.as_slice()),
+        (Level::WARN, &["repair"][..])
+    );
+    assert_eq!(
+        told.number("lost_records"),
+        done.lost.iter().map(|lost| lost.count()).sum::<u64>()
+    );
+    assert_eq!(told.number("replaced_files"), done.files.len() as u64);
+}
+
+#[test]
+fn a_compaction_tells_its_phases_also_from_its_own_thread() {
+    collector();
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let log: Log = Log::open(dir, options(&SlowDisk::default())).unwrap();
+    for number in 0..3 {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+    }
+    take(dir, "lock held");
+    let Compacted::Done(done) = log.compact().unwrap() else {
+        panic!("nobody else is at it");
+    };
+    let phases = take(dir, "compaction phase");
+    let names: Vec<_> = phases
+        .iter()
+        .map(|phase| phase.fields["phase"].as_str())
+        .collect();
+    assert_eq!(names, ["rotate", "fold", "write", "switch", "remove"]);
+    for phase in &phases {
+        assert_eq!(
+            (phase.level, phase.spans.as_slice()),
+            (Level::DEBUG, &["compact"][..])
+        );
+    }
+    let phases_us: u64 = phases.iter().map(|phase| phase.number("phase_us")).sum();
+    let compacted = take_one(dir, "compacted");
+    assert_eq!(
+        (compacted.level, compacted.spans.as_slice()),
+        (Level::INFO, &["compact"][..])
+    );
+    assert_eq!(compacted.number("through_seq"), 3);
+    assert_eq!(compacted.number("issues"), 3);
+    assert_eq!(compacted.number("snapshot_bytes"), done.bytes);
+    assert_eq!(compacted.number("removed_files"), done.removed.len() as u64);
+    let (hold_us, elapsed_us) = (compacted.number("hold_us"), compacted.number("elapsed_us"));
+    assert!(
+        hold_us <= phases_us && phases_us <= elapsed_us,
+        "{hold_us}, {phases_us}, {elapsed_us}"
+    );
+    let rotated = take_one(dir, "rotated");
+    assert_eq!(
+        (rotated.level, rotated.number("first_seq")),
+        (Level::DEBUG, 4)
+    );
+    assert!((2_000..=elapsed_us).contains(&rotated.number("rotate_us")));
+}
+
+#[test]
+fn a_compactor_that_ends_by_an_error_says_so() {
+    collector();
+    let dir = tempfile::tempdir().unwrap();
+    let log: Log = Log::open(dir.path(), options(&SlowDisk::default())).unwrap();
+    std::fs::write(dir.path().join("MANIFEST"), "damaged").unwrap();
+    let compactor = Compactor::start(Arc::new(log), Duration::from_millis(1)).unwrap();
+    let told = loop {
+        if let Some(told) = take(dir.path(), "compactor ended").pop() {
+            break told;
+        }
+        std::thread::yield_now();
+    };
+    let error = compactor.stop().unwrap_err();
+    assert_eq!(
+        (told.level, &told.fields["error"]),
+        (Level::WARN, &error.to_string())
+    );
+}
+
+#[test]
+fn a_lock_that_is_not_to_be_had_is_told_with_its_holder() {
+    collector();
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(&SlowDisk::default()).lock_timeout(Duration::from_millis(20));
+    let log: Log = Log::open(dir.path(), options).unwrap();
+    let other = strand_lock::FileLock::open(dir.path().join("lock")).unwrap();
+    let held = other.lock().unwrap();
+    let error = log.append(&event("bd-1")).unwrap_err();
+    let told = take_one(dir.path(), "lock not taken");
+    assert_eq!(told.level, Level::WARN);
+    assert_eq!(told.fields["error"], error.to_string());
+    assert!(told.fields["error"].contains(&format!("pid {}", std::process::id())));
+    held.unlock().unwrap();
+}
