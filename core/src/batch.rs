@@ -45,6 +45,22 @@ use crate::{
 ///
 /// let late = log.commit(&Batch::new(now).close_if("bd-1", version));
 /// assert!(matches!(late, Err(Error::VersionMismatch { .. })));
+///
+/// // Hand one over, and delete the other, as long as a third is as it was, and a fourth was not created.
+/// log.create(Issue::new("bd-3", "Paint it", now), now)?;
+/// let version = log.look(|store| store.version("bd-3"))?.unwrap_or(0);
+/// let more = Batch::new(now)
+///     .claim("bd-2", "agent-7")
+///     .update(Issue::new("bd-1", "Mend the gate", now))
+///     .patch("bd-1", Patch::new().add_label("gate"))
+///     .close("bd-1")
+///     .reopen("bd-1")
+///     .delete("bd-2")
+///     .require("bd-3", version)
+///     .require_absent("bd-4");
+/// log.commit(&more)?;
+/// log.commit(&Batch::new(now).update_if(Issue::new("bd-3", "Paint the gate", now), version))?;
+/// assert!(log.commit(&Batch::new(now).delete_if("bd-3", version)).is_err_and(|error| error.is_conflict()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
@@ -336,6 +352,8 @@ impl Log<IssueEvent> {
     /// Nothing was written: [`Error::VersionMismatch`], [`Error::AlreadyExists`], [`Error::NoSuchIssue`]
     /// (each tells of a state that is as durable as an acknowledged append), [`Error::InvalidEvent`],
     /// [`Error::Corrupt`]. Otherwise as [`Log::append`].
+    ///
+    /// Examples: [`Batch`].
     pub fn commit(&self, batch: &Batch) -> Result<Receipt> {
         telemetry::commit(&self.core.dir).within(|| self.core.commit(batch))
     }
@@ -368,10 +386,21 @@ impl Log<IssueEvent> {
         Ok(look(store))
     }
 
-    /// Creates an issue.
+    /// Creates an issue. Blocks as [`Log::commit`].
     ///
     /// # Errors
     /// [`Error::AlreadyExists`]; otherwise as [`Log::commit`].
+    ///
+    /// ```
+    /// use strand_core::{Error, Issue, Log, Options};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path(), Options::default())?;
+    /// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
+    /// let again = log.create(Issue::new("bd-1", "Buy wire", 0), 0);
+    /// assert!(matches!(again, Err(Error::AlreadyExists { version: 1, .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create(&self, issue: Issue, ts: i64) -> Result<Receipt> {
         self.commit(&Batch::new(ts).create(issue))
     }
@@ -411,23 +440,49 @@ impl Log<IssueEvent> {
         }
     }
 
-    /// Replaces an issue that is still at this version, see [`Store::version`].
+    /// Replaces an issue that is still at this version, see [`Store::version`]. Blocks as [`Log::commit`].
     ///
     /// # Errors
     /// [`Error::VersionMismatch`] with the present version and issue; otherwise as [`Log::commit`].
+    ///
+    /// ```
+    /// use strand_core::{Issue, Log, Options};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path(), Options::default())?;
+    /// let version = log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?.seq;
+    /// log.update_if(Issue::new("bd-1", "Mend the gate", 0), version, 0)?;
+    /// let late = log.update_if(Issue::new("bd-1", "Mend the roof", 0), version, 0);
+    /// assert!(late.is_err_and(|error| error.is_conflict()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn update_if(&self, issue: Issue, expected_version: u64, ts: i64) -> Result<Receipt> {
         self.commit(&Batch::new(ts).update_if(issue, expected_version))
     }
 
-    /// Changes some fields of an issue, and leaves the others to others.
+    /// Changes some fields of an issue, and leaves the others to others. Blocks as [`Log::commit`].
     ///
     /// # Errors
-    /// [`Error::NoSuchIssue`]; otherwise as [`Log::commit`].
+    /// [`Error::NoSuchIssue`]; [`InvalidEvent::NotAnArray`] where the patch adds to a field that is none; otherwise
+    /// as [`Log::commit`].
+    ///
+    /// ```
+    /// use strand_core::{Issue, Log, Options, Patch};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path(), Options::default())?;
+    /// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
+    /// log.patch("bd-1", Patch::new().add_label("garden"), 0)?;
+    /// log.patch("bd-1", Patch::new().set("priority", &0)?, 0)?;
+    /// let issue = log.look(|store| store.get("bd-1").cloned())?.expect("it is there");
+    /// assert_eq!((issue.labels(), issue.priority()), (vec!["garden".to_owned()], Some(0)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn patch(&self, id: &str, patch: Patch, ts: i64) -> Result<Receipt> {
         self.commit(&Batch::new(ts).patch(id, patch))
     }
 
-    /// Gives an open issue that is nobody's to an agent. Of any number who try, one succeeds.
+    /// Gives an open issue that is nobody's to an agent. Of any number who try, one succeeds. Blocks as [`Log::commit`].
     ///
     /// # Errors
     /// [`Error::VersionMismatch`] with the present version and issue; otherwise as [`Log::commit`].

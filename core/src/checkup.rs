@@ -55,7 +55,7 @@ pub struct Checkup {
     pub unreadable: Vec<Unreadable>,
 }
 
-/// What to do about a store.
+/// What to do about a store: the answer of [`crate::doctor`].
 ///
 /// | newer format | unreadable | beyond repair | damaged | unfinished | advice |
 /// | --- | --- | --- | --- | --- | --- |
@@ -97,7 +97,7 @@ impl fmt::Display for Advice {
     }
 }
 
-/// A file of a store's directory.
+/// A file of a store's directory, as [`crate::doctor`] has seen it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct FileSeen {
@@ -109,7 +109,7 @@ pub struct FileSeen {
     pub bytes: Option<u64>,
 }
 
-/// What a file of a store's directory is.
+/// What a file of a store's directory is, as [`crate::doctor`] has seen it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -150,7 +150,7 @@ impl fmt::Display for FileKind {
     }
 }
 
-/// A place where bytes are not what they should be.
+/// A place where bytes are not what they should be, as [`crate::doctor`] has seen it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Damage {
@@ -184,7 +184,7 @@ impl fmt::Display for Damage {
     }
 }
 
-/// Bytes that the next open cuts off, and keeps in quarantine.
+/// Bytes that the next open cuts off, and keeps in quarantine, as [`crate::doctor`] has seen them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct TornTail {
@@ -196,7 +196,7 @@ pub struct TornTail {
     pub bytes: u64,
 }
 
-/// A snapshot.
+/// A snapshot, as [`crate::doctor`] has seen it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SnapshotSeen {
@@ -216,7 +216,7 @@ pub struct SnapshotSeen {
     pub keys: u64,
 }
 
-/// What a snapshot is like.
+/// What a snapshot is like, as [`crate::doctor`] has seen it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -239,7 +239,7 @@ impl fmt::Display for SnapshotState {
     }
 }
 
-/// What the volatile hints are.
+/// What the volatile hints are, as [`crate::doctor`] has seen them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -268,7 +268,7 @@ impl fmt::Display for HintsState {
     }
 }
 
-/// A lock.
+/// A lock, as [`crate::doctor`] has seen it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LockSeen {
@@ -294,7 +294,7 @@ impl fmt::Display for LockSeen {
     }
 }
 
-/// Who holds a lock.
+/// Who holds a lock, as [`crate::doctor`] has seen it. Times are in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct HolderSeen {
@@ -320,7 +320,7 @@ impl HolderSeen {
     }
 }
 
-/// What a directory is on.
+/// What a directory is on, as [`crate::doctor`] has seen it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct FilesystemSeen {
@@ -337,7 +337,7 @@ impl fmt::Display for FilesystemSeen {
     }
 }
 
-/// What could not be read.
+/// What [`crate::doctor`] could not read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Unreadable {

@@ -52,7 +52,7 @@ pub enum Compacted {
     NothingNew,
 }
 
-/// A finished compaction.
+/// A finished compaction: the answer of [`Log::compact`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Compaction {
@@ -98,15 +98,30 @@ impl Log<IssueEvent> {
     }
 
     /// Whether the log behind the live snapshot has reached [`crate::Options::compact_after_bytes`] or
-    /// [`crate::Options::compact_after_records`]. Looks at the lengths of the files only.
+    /// [`crate::Options::compact_after_records`]. Looks at the lengths of the files only. Takes no lock and writes nothing,
+    /// unless somebody has deleted the hints.
     ///
     /// # Errors
     /// [`Error::Corrupt`] for a damaged manifest, [`Error::Io`].
+    ///
+    /// ```
+    /// use strand_core::{Issue, IssueEvent, Log, Options};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path(), Options::default().compact_after_records(1))?;
+    /// assert!(!log.compaction_due()?);
+    /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+    /// if log.compaction_due()? {
+    ///     log.compact()?;
+    /// }
+    /// # assert!(!log.compaction_due()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn compaction_due(&self) -> Result<bool> {
         self.core.compaction_due()
     }
 
-    /// The state as of the present watermark, as [`Snapshot::open`].
+    /// The state as of the present watermark, as [`Snapshot::open`] (see the example of [`Snapshot`]).
     ///
     /// # Errors
     /// As [`Snapshot::open`].

@@ -35,7 +35,8 @@ struct Stop {
 }
 
 impl Compactor {
-    /// Starts the thread, which asks [`Log::compaction_due`] at this interval.
+    /// Starts the thread, which asks [`Log::compaction_due`] at this interval. Each process may have one: of those that
+    /// want to compact at once, one does.
     ///
     /// # Errors
     /// The system's, when it gives no thread.
@@ -62,7 +63,8 @@ impl Compactor {
         })
     }
 
-    /// Ends the thread, after the compaction that it may be at, and answers how many it did.
+    /// Ends the thread, after the compaction that it may be at, and answers how many it did. Blocks until then, as
+    /// dropping the compactor does.
     ///
     /// # Errors
     /// The error that had ended it before: those of [`Log::compact`].

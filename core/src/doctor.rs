@@ -85,7 +85,7 @@ pub fn doctor(dir: impl AsRef<Path>) -> Result<Checkup> {
     doctor_in(&Disk, dir.as_ref())
 }
 
-/// As [`doctor`], where the files are in `storage`; for tests.
+/// As [`doctor`], where the files are in `storage`; for tests, as at [`Storage`].
 ///
 /// # Errors
 /// As [`doctor`].

@@ -4,10 +4,30 @@ use strand_lock::{Filesystem, LockError};
 
 use crate::Issue;
 
-/// The result of this crate's functions.
+/// The result of this crate's functions: see [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What can go wrong with a store. Each variant says what is left on disk.
+///
+/// ```
+/// use strand_core::{Error, Issue, Log, Options, Outcome};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path(), Options::default())?;
+/// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
+/// let error = log.update_if(Issue::new("bd-1", "Mend the gate", 0), 7, 0).unwrap_err();
+/// match &error {
+///     Error::VersionMismatch { found: Some(version), issue: Some(issue), .. } => {
+///         println!("decide anew: {issue:?} is at version {version}");
+///     }
+///     error if error.is_retryable() => println!("again: {error}"),
+///     error if error.outcome() == Outcome::Unknown => println!("look first: {error}"),
+///     error => println!("nothing was written: {error}"),
+/// }
+/// assert!(error.is_conflict() && !error.is_retryable());
+/// assert_eq!(error.outcome(), Outcome::Rejected);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -160,7 +180,7 @@ pub enum Error {
     },
 }
 
-/// What an operation that failed left behind.
+/// What an operation that failed left behind: the answer of [`Error::outcome`], with an example at [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Certainly nothing is stored.
@@ -219,7 +239,7 @@ fn version_mismatch(id: &str, expected: Option<u64>, found: Option<u64>) -> Stri
     }
 }
 
-/// What is wrong with the bytes at some place.
+/// What is wrong with the bytes at some place: in [`Error::Corrupt`], and in what [`crate::doctor`] answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CorruptReason {
@@ -315,6 +335,13 @@ impl fmt::Display for CorruptReason {
 }
 
 /// Why an event is refused before anything is written.
+///
+/// ```
+/// use strand_core::{InvalidEvent, Issue};
+///
+/// let refused = Issue::from_json(r#"{"id":"bd-1"}"#);
+/// assert_eq!(refused.err(), Some(InvalidEvent::Field { field: "title", expected: "string" }));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidEvent {

@@ -12,10 +12,10 @@ use crate::{
     issue::{at_most, validate_id},
 };
 
-/// The longest idempotency key, in bytes.
+/// The longest idempotency key, in bytes; see [`crate::Batch::key`] and the example of [`crate::Batch`].
 pub const KEY_BYTES_MAX: usize = 256;
 
-/// What happened to an issue.
+/// What happened to an issue; see [`IssueEvent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -40,7 +40,32 @@ pub enum Op {
 
 /// One event in an issue's life: the payload that this crate brings along.
 ///
-/// Members that this crate does not know survive a round trip, in [`IssueEvent::extra`].
+/// Members that this crate does not know survive a round trip, in [`IssueEvent::extra`]. What each does to an issue is
+/// said at [`crate::Store`]. An event is written without a condition by [`crate::Log::append`]; changes that depend on
+/// how the issue is are a [`crate::Batch`].
+///
+/// ```
+/// use strand_core::{Issue, IssueEvent, Op, Patch, Store};
+///
+/// let ts = 1_706_540_000_123; // milliseconds since 1970
+/// let mut store = Store::default();
+/// let life = [
+///     IssueEvent::add(Issue::new("bd-1", "Mend the fence", ts), ts),
+///     IssueEvent::update(Issue::new("bd-1", "Mend the gate", ts), ts),
+///     IssueEvent::patch("bd-1", Patch::new().add_label("garden"), ts),
+///     IssueEvent::set_blocked("bd-1", ts),
+///     IssueEvent::unset_blocked("bd-1", ts),
+///     IssueEvent::close("bd-1", ts).with_key("agent-7/close/1"),
+///     IssueEvent::reopen("bd-1", ts),
+///     IssueEvent::delete("bd-1", ts),
+/// ];
+/// assert_eq!(life[2].op, Op::Patch);
+/// for (seq, event) in (1..).zip(life) {
+///     store.apply(seq, event)?;
+/// }
+/// assert!(store.is_empty());
+/// # Ok::<(), strand_core::InvalidEvent>(())
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct IssueEvent {

@@ -23,7 +23,7 @@ use crate::{IssueEvent, Payload, Record, Result, records::RawRecords, watermark:
 /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
 /// let deadline = Instant::now() + Duration::from_secs(5);
 /// let record = follower.next_before(deadline)?.expect("one was appended");
-/// assert_eq!(record.seq, 1);
+/// assert_eq!((record.seq, follower.next_seq()), (1, 2));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Follower<P: Payload = IssueEvent> {
@@ -73,7 +73,8 @@ impl<P: Payload> Follower<P> {
         }
     }
 
-    /// The number of the record that comes next.
+    /// The number of the record that comes next: what to keep, to go on from there after a restart
+    /// ([`crate::Reader::follow`]).
     #[must_use]
     pub fn next_seq(&self) -> u64 {
         self.records.next_seq()

@@ -5,11 +5,11 @@ use crate::{
     seeded::{Bug, seeded},
 };
 
-/// The format version that this crate writes.
+/// The format version that this crate writes, as [`crate::doctor`] finds it in a store; it also reads all before it.
 pub const FORMAT_VERSION: u64 = 2;
-/// The longest record, its newline included.
+/// The longest record in bytes, its newline included: a longer one is [`Error::RecordTooLarge`], see [`Error`].
 pub const RECORD_BYTES_MAX: usize = 4 << 20;
-/// The largest sequence number.
+/// The largest sequence number of a [`crate::Record`]. An append behind it panics; a million a second reach it in nine years.
 pub const SEQ_MAX: u64 = (1 << 48) - 1;
 
 /// How every record begins. It can't stand inside a JSON string, where quotes are escaped.

@@ -21,6 +21,40 @@ use strand_lock::{
 /// The machine that a store is on: locks, shared memory, time and chance. [`ThisMachine`] is the real one.
 ///
 /// Every method is the real thing unless it is replaced.
+///
+/// ```
+/// use std::{io, path::Path, sync::Arc};
+/// use strand_core::{Disk, Host, Log, OpenMode, Options, Storage, StorageFile};
+/// # use strand_core::{Issue, IssueEvent};
+///
+/// /// A machine whose clock stands still, and which says to be of one boot for ever.
+/// #[derive(Debug)]
+/// struct Still;
+///
+/// impl Host for Still {
+///     fn unix_ms(&self) -> i64 { 1_706_540_000_123 }
+///     fn boot_id(&self) -> String { "the only one".to_owned() }
+/// }
+///
+/// #[derive(Debug)]
+/// struct OnStill;
+///
+/// impl Storage for OnStill {
+///     fn host(&self) -> &dyn Host { &Still }
+///     // All else as it is.
+///     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> { Disk.open(path, mode) }
+///     fn list(&self, dir: &Path) -> io::Result<Vec<String>> { Disk.list(dir) }
+///     fn create_dir(&self, dir: &Path) -> io::Result<()> { Disk.create_dir(dir) }
+///     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> { Disk.rename(from, to) }
+///     fn remove(&self, path: &Path) -> io::Result<()> { Disk.remove(path) }
+///     fn sync_dir(&self, dir: &Path) -> io::Result<()> { Disk.sync_dir(dir) }
+/// }
+///
+/// # let dir = tempfile::tempdir()?;
+/// let log: Log = Log::open(dir.path(), Options::default().storage(Arc::new(OnStill)))?;
+/// # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Host: fmt::Debug + Send + Sync {
     /// Opens the lock file at `path`; creates it when missing.
     ///
@@ -54,7 +88,7 @@ pub trait Host: fmt::Debug + Send + Sync {
         look_at_lock(path)
     }
 
-    /// The filesystem that `dir` is on.
+    /// The filesystem that `dir` is on, as [`filesystem_of`].
     ///
     /// # Errors
     /// The system's.
@@ -81,7 +115,7 @@ pub trait Host: fmt::Debug + Send + Sync {
         })
     }
 
-    /// Lets others run first, if there are any.
+    /// Lets others run first, if there are any. Blocks no longer than that.
     fn give_way(&self) {
         std::thread::yield_now();
     }
@@ -103,13 +137,13 @@ pub trait Host: fmt::Debug + Send + Sync {
     }
 }
 
-/// The real machine.
+/// The real machine; others change some of it, as in the example of [`Host`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ThisMachine;
 
 impl Host for ThisMachine {}
 
-/// A lock on a file, as [`FileLock`].
+/// A lock on a file, as [`FileLock`], which has an example.
 pub trait StoreLock: fmt::Debug + Send + Sync {
     /// As [`FileLock::lock_until`].
     ///

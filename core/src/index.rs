@@ -11,9 +11,17 @@ use crate::{Dependency, Issue, Store, fold::Status};
 /// Which issues [`Store::list`] answers: those that match all that is given.
 ///
 /// ```
-/// use strand_core::Filter;
+/// use strand_core::{Filter, Issue, Patch, Snapshot};
+/// # use strand_core::{Log, Options};
 ///
-/// let filter = Filter::new().status("open").label("garden");
+/// # let dir = tempfile::tempdir()?;
+/// # let log = Log::open(dir.path(), Options::default())?;
+/// # log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
+/// log.patch("bd-1", Patch::new().add_label("garden").set("assignee", "agent-7")?, 0)?;
+/// let state = Snapshot::open(dir.path())?;
+/// let filter = Filter::new().status("open").label("garden").assignee("agent-7");
+/// assert_eq!(state.list(&filter).len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -270,7 +278,23 @@ impl Store {
     }
 
     /// The issues that can be worked on, in the order of their ids: their status is `open`, and
-    /// [`Store::blockers`] has nothing for them.
+    /// [`Store::blockers`] has nothing for them. Claimed ones are among them as long as their status is `open`.
+    ///
+    /// ```
+    /// use strand_core::{Issue, IssueEvent, Store};
+    ///
+    /// let mut store = Store::default();
+    /// let wait = r#"[{"issue_id":"bd-2","depends_on_id":"bd-1","type":"blocks"}]"#;
+    /// let text = format!(r#"{{"id":"bd-2","title":"Paint it","status":"open","dependencies":{wait}}}"#);
+    /// store.apply(1, IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+    /// store.apply(2, IssueEvent::add(Issue::from_json(&text)?, 0))?;
+    /// assert_eq!(store.ready()[0].0, "bd-1");
+    /// assert_eq!(store.blockers("bd-2"), ["bd-1"]);
+    /// assert_eq!(store.dependencies("bd-2"), [(1, "bd-1")]);
+    /// store.apply(3, IssueEvent::close("bd-1", 0))?;
+    /// assert_eq!(store.ready()[0].0, "bd-2");
+    /// # Ok::<(), strand_core::InvalidEvent>(())
+    /// ```
     #[must_use]
     pub fn ready(&self) -> Vec<(&str, &Issue)> {
         let index = self.index();
@@ -282,6 +306,7 @@ impl Store {
     /// The issues that must be closed before this one is ready, in the order of their ids: those that it depends on
     /// (`blocks`) and that are neither closed nor gone, and those of the issues that it is a part of
     /// (`parent-child`), through any number of levels. Cycles do no harm: who waits for itself is blocked.
+    /// Example: [`Store::ready`].
     #[must_use]
     pub fn blockers(&self, id: &str) -> Vec<&str> {
         self.index().blockers(id).into_iter().collect()
@@ -289,7 +314,7 @@ impl Store {
 
     /// Everything that the issue depends on (`blocks`) or is a part of (`parent-child`), also
     /// indirectly: each id once, with the number of steps to it, nearest first. Ids of issues that are
-    /// not there are among them. Cycles do no harm.
+    /// not there are among them. Cycles do no harm. Example: [`Store::ready`].
     #[must_use]
     pub fn dependencies(&self, id: &str) -> Vec<(usize, &str)> {
         let index = self.index();

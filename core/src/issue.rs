@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 
 use crate::{InvalidEvent, time::rfc3339};
 
-/// The longest id, in bytes.
+/// The longest id of an [`Issue`], in bytes.
 pub const ID_BYTES_MAX: usize = 256;
-/// The longest title, in bytes.
+/// The longest title of an [`Issue`], in bytes.
 pub const TITLE_BYTES_MAX: usize = 4096;
 
 /// An issue: a JSON object, kept exactly as it was written, with views on the fields that issue
@@ -26,8 +26,18 @@ pub const TITLE_BYTES_MAX: usize = 4096;
 /// let issue = Issue::from_json(r#"{"id":"bd-1","title":"Mend the fence","estimate":1.10,"labels":["garden"]}"#)?;
 /// assert_eq!(issue.title(), "Mend the fence");
 /// assert_eq!(issue.labels(), ["garden"]);
-/// let issue = issue.with("status", &"closed")?;
-/// assert!(issue.as_json().contains(r#""estimate":1.10"#));
+/// let issue = issue.with("status", &"closed")?.without("labels")?;
+/// assert_eq!(issue.as_json(), r#"{"id":"bd-1","title":"Mend the fence","estimate":1.10,"status":"closed"}"#);
+///
+/// // Fields that every tracker has, and any other.
+/// assert_eq!((issue.status().as_deref(), issue.priority(), issue.assignee()), (Some("closed"), None, None));
+/// assert_eq!((issue.issue_type(), issue.description()), (None, None));
+/// assert_eq!((issue.created_at(), issue.updated_at(), issue.closed_at()), (None, None, None));
+/// assert!(issue.comments().is_empty() && issue.dependencies().is_empty());
+/// assert_eq!(issue.field::<f64>("estimate"), Some(1.1));
+/// assert_eq!(issue.get("estimate").map(|value| value.get()), Some("1.10"));
+/// assert_eq!(issue.fields().len(), 4);
+/// issue.validate()?;
 /// # Ok::<(), strand_core::InvalidEvent>(())
 /// ```
 #[derive(Clone)]
@@ -271,7 +281,7 @@ impl Issue {
     }
 }
 
-/// That one issue depends on another.
+/// That one issue depends on another: from [`Issue::dependencies`]; see [`crate::Store::ready`].
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct Dependency {

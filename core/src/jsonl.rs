@@ -69,6 +69,18 @@ fn on_one_line(text: &str) -> Cow<'_, str> {
 /// # Errors
 /// [`Error::Io`]: the old file is as it was, and no other is left behind. Where the directory could not be synced, which the
 /// error names, the new file is there, but a loss of power may bring back the old one.
+///
+/// ```
+/// use strand_core::{Issue, Log, Options, Store, export};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path(), Options::default())?;
+/// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
+/// let file = dir.path().join("issues.jsonl");
+/// assert_eq!(export(&Store::load(dir.path())?, &file)?, 1);
+/// assert!(std::fs::read_to_string(&file)?.starts_with(r#"{"id":"bd-1","#));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn export(store: &Store, path: impl AsRef<Path>) -> Result<u64> {
     let path = path.as_ref();
     replace_atomically(path, |file| {
@@ -114,7 +126,7 @@ pub(crate) fn replace_atomically(
     files::sync_dir(dir).map_err(Error::io("sync", dir))
 }
 
-/// What an import does with an issue whose id is there already.
+/// What an import does with an issue whose id is there already; see [`ImportOptions`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Existing {
@@ -128,6 +140,20 @@ pub enum Existing {
 }
 
 /// How [`Log::import`] works.
+///
+/// ```
+/// use std::io::Cursor;
+/// use strand_core::{Existing, ImportOptions, Issue, Log, Options};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path(), Options::default())?;
+/// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
+/// let lines = "{\"id\":\"bd-1\",\"title\":\"Mend the gate\"}\nno issue\n";
+/// let options = ImportOptions::new(1_706_540_000_123).existing(Existing::Keep).skip_bad_lines(true);
+/// let imported = log.import(&mut Cursor::new(lines), options)?;
+/// assert_eq!((imported.unchanged, imported.bad.count, imported.bad.first[0].line), (1, 1, 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImportOptions {
@@ -166,7 +192,7 @@ impl ImportOptions {
     }
 }
 
-/// What an import did.
+/// What an import did: the answer of [`Log::import`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Imported {
@@ -184,7 +210,7 @@ pub struct Imported {
     pub last_seq: u64,
 }
 
-/// Lines that are no issue.
+/// Lines that are no issue: see [`ImportOptions`] and [`ImportError`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BadLines {
@@ -194,7 +220,7 @@ pub struct BadLines {
     pub first: Vec<BadLine>,
 }
 
-/// A line that is no issue.
+/// A line that is no issue: see [`ImportOptions`] and [`ImportError`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BadLine {
@@ -226,7 +252,21 @@ impl BadLines {
     }
 }
 
-/// Why an import ended.
+/// Why an import ended. Each variant says what was imported before.
+///
+/// ```
+/// use std::io::Cursor;
+/// use strand_core::{ImportError, ImportOptions, Log, Options};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path(), Options::default())?;
+/// let lines = "{\"id\":\"bd-1\",\"title\":\"Mend the fence\"}\nno issue\n";
+/// match log.import(&mut Cursor::new(lines), ImportOptions::new(0)) {
+///     Err(ImportError::BadLines(bad)) => assert_eq!(bad.first[0].line, 2), // Nothing was imported.
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {

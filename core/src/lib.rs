@@ -1,22 +1,167 @@
 //! A crash-safe write-ahead log of JSON events that many processes append to at once.
 //!
-//! A store is a directory. [`Log`] appends to it, from any number of threads and processes;
-//! [`Reader`] and [`Store`] read it without a lock. There is no daemon, and nothing runs in the
-//! background. Each record is one line of JSON, so `jq`, `grep` and `tail -f` work on a live log.
+//! A store is a directory on a local disk. Any number of threads and processes append to it, read it and follow it at
+//! the same time. There is no daemon and nothing runs in the background: what happens, happens inside the calls. Each
+//! record is one line of JSON with a checksum, so `jq`, `grep` and `tail -f` work on a live log.
+//!
+//! It was made for issue trackers whose agents are short-lived processes, and brings their events along
+//! ([`IssueEvent`]): so it also keeps the state that the events lead to ([`Store`]), and writes under conditions. A log of
+//! other payloads ([`Payload`]) is appended to, read and followed in the same way, and that is all.
+//!
+//! # The first append
 //!
 //! ```
 //! use strand_core::{Issue, IssueEvent, Log, Options, Store};
 //!
 //! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path();
 //! let now = 1_706_540_000_123; // milliseconds since 1970
-//! let log = Log::open(dir.path(), Options::default())?;
-//! log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
+//! let log = Log::open(dir, Options::default())?; // Makes an empty directory a store.
+//! let receipt = log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
+//! assert_eq!(receipt.seq, 1);
 //! // The event is on the disk: it survives a crash of this process, of the system, and the loss of power.
 //!
-//! let store = Store::load(dir.path())?;
-//! assert_eq!(store.get("bd-1").map(|issue| issue.title()), Some("Mend the fence".to_owned()));
+//! let store = Store::load(dir)?;
+//! assert_eq!(store.get("bd-1").map(Issue::title), Some("Mend the fence".to_owned()));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Which type for what
+//!
+//! | to | take | blocks for | memory |
+//! | --- | --- | --- | --- |
+//! | append events as they are | [`Log::append`], [`Log::append_batch`] | the lock, and one sync, which all who append at that time share | one record |
+//! | change issues that others change too | [`Log::create`], [`Log::claim`], [`Log::patch`], [`Log::update_if`]; several at once: [`Batch`] and [`Log::commit`] | the same | all issues |
+//! | decide what to change | [`Log::look`] | no other process | all issues |
+//! | read all records once | [`Reader::read`] | nothing | one record |
+//! | get records as they come | [`Reader::follow`], a [`Follower`] | the next record, until a deadline | one record |
+//! | ask for the state once; again and again | [`Store::load`]; a [`Snapshot`] and [`Snapshot::refresh`] | nothing | all issues |
+//! | keep the log short | [`Log::compact`], or a [`Compactor`] | itself; appends of others wait for one sync | all issues |
+//! | take JSON lines over, and give them out | [`Log::import`], [`export`], [`merge`] | as appends; two syncs; nothing | all issues |
+//! | see whether a store is well; make it so | [`doctor`]; [`repair`] | nothing; both locks, for as long as it reads | one record; all issues |
+//!
+//! # Reading
+//!
+//! Readers take no lock, write nothing, and need no permission to write. What they see is a prefix of the one order of all
+//! records, and ends at the *watermark*: a record is seen when it is durable. Records are numbered from 1 without gaps
+//! ([`Record::seq`]); the number of the record that changed an issue last is its *version* ([`Store::version`]).
+//!
+//! ```
+//! use strand_core::{Reader, Snapshot};
+//! # use strand_core::{Issue, IssueEvent, Log, Options};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path();
+//! # let log = Log::open(dir, Options::default())?;
+//! # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+//! let reader: Reader = Reader::open(dir)?;
+//! for record in reader.read()? {
+//!     let record = record?;
+//!     println!("{}: {:?}", record.seq, record.events);
+//! }
+//! let mut state = Snapshot::open(dir)?;
+//! for (id, issue) in state.ready() {
+//!     println!("{id} {}", issue.title());
+//! }
+//! state.refresh()?; // Reads only what is new.
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Conditions
+//!
+//! A condition is checked under the lock, at the moment at which the record is written: of all who try, one succeeds, and
+//! the others are told how the issue is now. A write with an idempotency key ([`Batch::key`]) is stored once, however often it
+//! is repeated.
+//!
+//! ```
+//! use strand_core::{Batch, Error, Issue, Log, Options, Patch};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let (dir, now) = (dir.path(), 0);
+//! let log = Log::open(dir, Options::default())?;
+//! log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+//! log.claim("bd-1", "agent-7", now)?;
+//! match log.claim("bd-1", "agent-8", now) {
+//!     Err(Error::VersionMismatch { issue: Some(issue), .. }) => {
+//!         assert_eq!(issue.assignee().as_deref(), Some("agent-7"));
+//!     }
+//!     other => panic!("two agents have one issue: {other:?}"),
+//! }
+//! let done = Batch::new(now)
+//!     .key("agent-7/done/bd-1")
+//!     .patch("bd-1", Patch::new().set("note", "wire is short")?)
+//!     .close("bd-1");
+//! let receipt = log.commit(&done)?; // Both changes or none.
+//! assert_eq!(log.commit(&done)?.seq, receipt.seq); // Repeated, say after a crash.
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Following
+//!
+//! ```
+//! use std::time::{Duration, Instant};
+//! use strand_core::{Error, Reader, Snapshot};
+//! # use strand_core::{Issue, IssueEvent, Log, Options};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path();
+//! # let log = Log::open(dir, Options::default())?;
+//! # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+//! let reader: Reader = Reader::open(dir)?;
+//! let mut follower = reader.follow(1)?; // From the first record on.
+//! match follower.next_before(Instant::now() + Duration::from_secs(1)) {
+//!     Ok(Some(record)) => println!("{:?}", record.events),
+//!     Ok(None) => println!("nothing within a second"),
+//!     // It is folded into a snapshot: take the state, and go on behind it.
+//!     Err(Error::Compacted { .. }) => follower = reader.follow(Snapshot::open(dir)?.last_seq() + 1)?,
+//!     Err(error) => return Err(error.into()),
+//! }
+//! # drop(follower);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Compaction
+//!
+//! The log grows until somebody calls [`Log::compact`], which folds it into a snapshot of the state and removes the segments
+//! before it, beside the writers. When that is due ([`Log::compaction_due`]) is set by [`Options::compact_after_bytes`] and
+//! [`Options::compact_after_records`]; who calls it is up to you: a [`Compactor`] in a process that lives long, or a command
+//! after its real work. What readers have open stays readable; records that are gone are [`Error::Compacted`].
+//!
+//! # Durability
+//!
+//! With [`Durability::Synced`], the default, what a call has acknowledged survives the death of any process, a crash of the
+//! system, and the loss of power. With [`Durability::Buffered`] it survives the death of any process, and
+//! [`Log::sync_to`] makes it durable later. That the disk keeps what it has confirmed is taken for granted.
+//!
+//! # Errors, and what is left on the disk
+//!
+//! There is one [`Error`] for all of the crate. After a write, [`Error::outcome`] says what is left:
+//!
+//! | outcome | means | do |
+//! | --- | --- | --- |
+//! | [`Outcome::Rejected`] | nothing is stored | what the error says; again at once, if it [is retryable](Error::is_retryable) |
+//! | [`Outcome::Unknown`] | the whole record is stored, once, or nothing | repeat it, if it has a [key](Batch::key); otherwise look before |
+//!
+//! A bad record that was acknowledged is never passed over: it is [`Error::Corrupt`], with the file and the offset, and
+//! nothing is changed. What a writer left that died in the middle of a record is no error: the next writer moves it to
+//! `quarantine/`. Reading never changes anything, and each function says in "Errors" what it may have left.
+//!
+//! # Threads and processes
+//!
+//! [`Log`] and [`Reader`] are shared between threads by reference ([`Sync`]), and each process opens its own. All calls
+//! block; in async code they belong on a thread for blocking work. A process that is killed, wherever it is, holds nobody
+//! up: the kernel frees its lock, and others finish its sync. A child made by `fork` must open the store anew. The directory
+//! must be on a disk of this machine ([`Error::UnsafeFilesystem`]).
+//!
+//! # Programs to copy from
+//!
+//! In `core/examples`, each with a header that says how to run it: `claiming_agent` (an agent that waits, claims, works and
+//! closes), `follower_mirror` (every record to a web hook, exactly once), `async_service` (with tokio), `migrate_jsonl` (from
+//! a plain file).
+//!
+//! # Features
+//!
+//! None is on by default. `cli` builds the command `strand`; `tracing` is described below.
 //!
 //! # Tracing
 //!
@@ -47,6 +192,8 @@
 //! | WARN | `lock not taken` | mostly: somebody held it until the deadline | `error` |
 //! | WARN | `repaired` | a repair has changed the store | `replaced_files`, `lost_records` |
 //! | WARN | `compactor ended` | the thread of a [`Compactor`] has met an error, and does nothing any more | `error` |
+//!
+//! # Further
 //!
 //! The bytes are described in `docs/FORMAT.md`, the reasons in `docs/DESIGN.md`. Comments such as
 //! `// I3` name the invariants listed there.

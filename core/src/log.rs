@@ -48,7 +48,7 @@ pub struct Log<P: Payload = IssueEvent> {
     payload: PhantomData<fn(P) -> P>,
 }
 
-/// What an acknowledged append returns.
+/// What an acknowledged append returns: see [`Log`], and [`crate::Batch::key`] for repeated ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
@@ -96,8 +96,21 @@ impl<P: Payload> Log<P> {
 
     /// Appends several events as one record: all of them or none, also after a crash.
     ///
+    /// Blocks, and is durable, as [`Log::append`].
+    ///
     /// # Errors
     /// As [`Log::append`]; [`InvalidEvent::EmptyBatch`] when there are none.
+    ///
+    /// ```
+    /// use strand_core::{Issue, IssueEvent, Log, Options};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path(), Options::default())?;
+    /// let add = IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0);
+    /// let receipt = log.append_batch(&[add, IssueEvent::close("bd-1", 0)])?;
+    /// assert_eq!(receipt.seq, 1); // One record.
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn append_batch(&self, events: &[P]) -> Result<Receipt> {
         if events.is_empty() {
             return Err(InvalidEvent::EmptyBatch.into());
@@ -112,18 +125,33 @@ impl<P: Payload> Log<P> {
         self.core.append(&EncodedPayload::batch(to_json(&events)?))
     }
 
-    /// Blocks until every record through `seq` is durable.
-    ///
-    /// For appends with [`Durability::Buffered`], whose receipt tells `seq`.
+    /// Blocks until every record through `seq` is durable, whoever wrote it: for one sync of the disk at most, unless the
+    /// hints have to be mended first. For appends with [`Durability::Buffered`], whose receipt tells `seq`.
     ///
     /// # Errors
     /// [`Error::DurabilityUnknown`] when the sync failed, and for a `seq` that was never written.
     /// [`Error::Lock`], [`Error::Corrupt`], [`Error::Io`] when the hints had to be mended and could not.
+    /// The records stay in the log in any case.
+    ///
+    /// ```
+    /// use strand_core::{Durability, Issue, IssueEvent, Log, Options};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path(), Options::default().durability(Durability::Buffered))?;
+    /// let receipt = log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+    /// assert_eq!((log.tail_seq(), log.committed_seq()), (1, 0)); // There, but not durable.
+    /// assert_eq!((log.replay()?.count(), log.read()?.count()), (1, 0));
+    /// log.sync_to(receipt.seq)?;
+    /// assert_eq!(log.committed_seq(), 1);
+    /// log.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn sync_to(&self, seq: u64) -> Result<()> {
         self.core.sync_to(seq)
     }
 
-    /// The records behind the live snapshot, through the watermark: what is durable now.
+    /// The records behind the live snapshot, through the watermark: what is durable now. Blocks where
+    /// [`Log::committed_seq`] does; example: [`Log::sync_to`].
     ///
     /// # Errors
     /// As [`crate::Reader::read`].
@@ -132,7 +160,7 @@ impl<P: Payload> Log<P> {
     }
 
     /// The records through the tail: those too that were appended with [`Durability::Buffered`] and
-    /// are not durable yet.
+    /// are not durable yet. Blocks where [`Log::committed_seq`] does; example: [`Log::sync_to`].
     ///
     /// # Errors
     /// As [`Log::read`].
@@ -142,7 +170,8 @@ impl<P: Payload> Log<P> {
 
     /// The watermark: every record through it is durable. 0 when there is none.
     ///
-    /// Does not block, unless somebody has deleted the hints: then they are rebuilt, under the lock.
+    /// Does not block, unless somebody has deleted the hints: then they are rebuilt, under the lock. Where that
+    /// fails, it answers what was known before. Example: [`Log::sync_to`].
     #[must_use]
     pub fn committed_seq(&self) -> u64 {
         self.core.look(Hints::committed)
@@ -150,25 +179,37 @@ impl<P: Payload> Log<P> {
 
     /// The last record that was written, durable or not. 0 when there is none.
     ///
-    /// Blocks where [`Log::committed_seq`] does.
+    /// Blocks where [`Log::committed_seq`] does. Example: [`Log::sync_to`].
     #[must_use]
     pub fn tail_seq(&self) -> u64 {
         self.core.look(Hints::tail_seq)
     }
 
-    /// What this `Log` did with the store's lock.
+    /// What this `Log` did with the store's lock: how often it was taken, how long it was waited for and held.
+    ///
+    /// ```
+    /// # use strand_core::{Issue, IssueEvent, Log, Options};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let log = Log::open(dir.path(), Options::default())?;
+    /// # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+    /// let counters = log.lock_counters();
+    /// println!("{} holds, the longest {:?}", counters.acquisitions, counters.longest_hold);
+    /// # assert_eq!(counters.acquisitions, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn lock_counters(&self) -> strand_lock::Counters {
         self.core.lock.counters()
     }
 
-    /// What opening found and mended.
+    /// What opening found and mended; see [`Recovery`].
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
         &self.core.recovery
     }
 
-    /// Closes the log, after making durable what was only buffered.
+    /// Closes the log, after making durable what was only buffered. Without it, dropping the log does no harm: what was
+    /// acknowledged is as durable as [`Options::durability`] says.
     ///
     /// # Errors
     /// As [`Log::sync_to`].

@@ -17,7 +17,7 @@ use crate::{
     time::parse_rfc3339,
 };
 
-/// One of the three inputs of a merge.
+/// One of the three inputs of a [`merge`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
     /// The common ancestor.
@@ -38,7 +38,7 @@ impl fmt::Display for Side {
     }
 }
 
-/// What a merge gives.
+/// What a [`merge`] gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Merged {
@@ -49,7 +49,7 @@ pub struct Merged {
     pub conflicts: Vec<Conflict>,
 }
 
-/// Something that both sides changed in different ways.
+/// Something that both sides of a [`merge`] changed in different ways.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Conflict {
@@ -65,7 +65,7 @@ pub struct Conflict {
     pub theirs: Option<String>,
 }
 
-/// Why there is no merge. Nothing was written.
+/// Why there is no [`merge`]. Nothing was written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MergeError {
@@ -133,10 +133,23 @@ pub fn merge(base: &[u8], ours: &[u8], theirs: &[u8]) -> Result<Merged, MergeErr
 }
 
 /// Merges three files, and puts the result in the place of `ours`, as git asks of a merge driver
-/// (`driver = … %O %A %B`).
+/// (`driver = … %O %A %B`). With conflicts, too: they stand between git's markers in it.
 ///
 /// # Errors
 /// [`MergeError`]; `ours` is as it was.
+///
+/// ```
+/// use strand_core::merge_files;
+///
+/// # let dir = tempfile::tempdir()?;
+/// let [base, ours, theirs] = ["base", "ours", "theirs"].map(|name| dir.path().join(name));
+/// std::fs::write(&base, "")?;
+/// std::fs::write(&ours, "{\"id\":\"bd-1\",\"title\":\"Mend the fence\"}\n")?;
+/// std::fs::write(&theirs, "{\"id\":\"bd-2\",\"title\":\"Buy wire\"}\n")?;
+/// assert!(merge_files(&base, &ours, &theirs)?.conflicts.is_empty());
+/// assert_eq!(std::fs::read_to_string(&ours)?.lines().count(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn merge_files(base: &Path, ours: &Path, theirs: &Path) -> Result<Merged, MergeError> {
     let read = |path: &Path| std::fs::read(path).map_err(Error::io("read", path));
     let merged = merge(&read(base)?, &read(ours)?, &read(theirs)?)?;

@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{Point, Probe, Storage, storage::Disk};
 
-/// What an acknowledged append survives.
+/// What an acknowledged append survives: set with [`Options::durability`], as in the example of [`Options`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Durability {
     /// The append returns after the record is on the disk (`fdatasync`; `F_FULLFSYNC` on macOS,
@@ -23,6 +23,19 @@ pub enum Durability {
 /// use strand_core::{Durability, Options};
 ///
 /// let options = Options::default().durability(Durability::Buffered).lock_timeout(Duration::from_secs(2));
+///
+/// // Where disk space is scarce.
+/// let options = options
+///     .segment_bytes_max(4 << 20)
+///     .preallocate_bytes(0)
+///     .compact_after_bytes(1 << 20)
+///     .compact_after_records(10_000)
+///     .backup_snapshots(0)
+///     .tombstone_ms(24 * 3600 * 1000)
+///     .idempotency_records(10_000);
+/// // On a filesystem whose locks are known to work between all machines that reach it.
+/// let options = options.share_memory(false).allow_unsafe_filesystem(true);
+/// # drop(options);
 /// ```
 #[derive(Clone)]
 #[non_exhaustive]
@@ -185,7 +198,7 @@ impl Options {
         }
     }
 
-    /// Sets [`Options::probe`].
+    /// Sets [`Options::probe`]; example: [`Probe`].
     #[must_use]
     pub fn probe(self, probe: Arc<dyn Probe>) -> Self {
         Self {
@@ -194,7 +207,7 @@ impl Options {
         }
     }
 
-    /// Sets [`Options::storage`].
+    /// Sets [`Options::storage`]; example: [`Storage`].
     #[must_use]
     pub fn storage(self, storage: Arc<dyn Storage>) -> Self {
         Self { storage, ..self }

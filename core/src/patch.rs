@@ -29,6 +29,11 @@ const ISSUE_BYTES_MAX: usize = RECORD_BYTES_MAX - 2048;
 /// let patch = Patch::new().set("priority", &1)?.add_label("b").remove_label("a");
 /// let patched = patch.apply(&issue)?;
 /// assert_eq!(patched.as_json(), r#"{"id":"bd-1","title":"Mend the fence","x":1.10,"labels":["b"],"priority":1}"#);
+///
+/// let patch = Patch::new().unset("x").remove("labels", "a")?.append_comment("wire is short")?;
+/// assert!(!patch.is_empty());
+/// let patched = patch.apply(&issue)?;
+/// assert_eq!(patched.as_json(), r#"{"id":"bd-1","title":"Mend the fence","labels":[],"comments":["wire is short"]}"#);
 /// # Ok::<(), strand_core::InvalidEvent>(())
 /// ```
 #[derive(Debug, Clone, Default)]

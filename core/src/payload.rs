@@ -10,15 +10,21 @@ use crate::InvalidEvent;
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
-/// use strand_core::{Log, Options, Payload};
+/// use strand_core::{Error, InvalidEvent, Log, Options, Payload};
 ///
 /// #[derive(Serialize, Deserialize)]
 /// struct Job { name: String, seconds: f64 }
-/// impl Payload for Job {}
+/// impl Payload for Job {
+///     fn validate(&self) -> Result<(), InvalidEvent> {
+///         if self.name.is_empty() { Err(InvalidEvent::EmptyId) } else { Ok(()) }
+///     }
+/// }
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let log: Log<Job> = Log::open(dir.path(), Options::default())?;
 /// log.append(&Job { name: "build".into(), seconds: 1.5 })?;
+/// let refused = log.append(&Job { name: String::new(), seconds: 0.0 });
+/// assert!(matches!(refused, Err(Error::InvalidEvent(_))));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Payload: Serialize + DeserializeOwned {

@@ -5,16 +5,16 @@ use std::fmt;
 /// Named places let a test kill a process between any two steps of the protocol.
 macro_rules! points {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// A named step of the protocol, at which [`Probe::hit`] is called.
+        /// A named step of the protocol, at which [`Probe::hit`] is called; example: [`Probe`].
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Point { $($(#[$doc])* $name,)+ }
 
         impl Point {
-            /// All points.
+            /// All points; example: [`Probe`].
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
-            /// The point's name, as in the source.
+            /// The point's name, as in the source; example: [`Probe`].
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)+ }
@@ -81,6 +81,28 @@ impl fmt::Display for Point {
 /// Watches a log from inside; for tests and tracing.
 ///
 /// Called by the thread that does the work, also while the lock is held: whatever this does, everybody waits for.
+///
+/// ```
+/// use std::sync::{Arc, Mutex};
+/// use strand_core::{Issue, Log, Options, Point, Probe};
+///
+/// #[derive(Default)]
+/// struct Steps(Mutex<Vec<&'static str>>);
+///
+/// impl Probe for Steps {
+///     fn hit(&self, point: Point) {
+///         assert!(Point::ALL.contains(&point));
+///         self.0.lock().unwrap().push(point.name());
+///     }
+/// }
+///
+/// # let dir = tempfile::tempdir()?;
+/// let steps = Arc::new(Steps::default());
+/// let log = Log::open(dir.path(), Options::default().probe(Arc::clone(&steps) as Arc<dyn Probe>))?;
+/// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
+/// assert_eq!(steps.0.lock().unwrap().last(), Some(&"Woken"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Probe: Send + Sync {
     /// The work has come to `point`.
     fn hit(&self, point: Point);

@@ -28,10 +28,12 @@ use crate::{
 /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 1_706_540_000_123), 1_706_540_000_123))?;
 ///
 /// let reader: Reader = Reader::open(dir.path())?;
+/// assert_eq!((reader.committed_seq(), reader.verify()?), (Some(1), 1));
 /// for record in reader.read()? {
 ///     let record = record?;
 ///     println!("{} {:?}", record.seq, record.events);
 /// }
+/// assert_eq!(reader.snapshot()?.len(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -52,7 +54,7 @@ impl<P: Payload> Reader<P> {
         Self::open_in(Arc::new(Disk), dir.as_ref())
     }
 
-    /// As [`Reader::open`], where the files are in `storage`; for tests.
+    /// As [`Reader::open`], where the files are in `storage`; for tests, as at [`Storage`].
     ///
     /// # Errors
     /// As [`Reader::open`].
@@ -77,7 +79,8 @@ impl<P: Payload> Reader<P> {
         Ok(Records::new(self.raw()?))
     }
 
-    /// The records from `from_seq` on, also those that are yet to come.
+    /// The records from `from_seq` on, also those that are yet to come; example: [`Follower`]. Does not block: it finds the
+    /// place by halving, without reading what is before.
     ///
     /// # Errors
     /// [`Error::Corrupt`] for a damaged manifest, [`Error::Io`]. Where `from_seq` is compacted away,
@@ -89,7 +92,7 @@ impl<P: Payload> Reader<P> {
         Ok(Follower::new(watermark, records))
     }
 
-    /// The state that the store's issue events lead to, as of the present watermark.
+    /// The state that the store's issue events lead to, as of the present watermark; see [`Snapshot`].
     ///
     /// # Errors
     /// As [`Snapshot::open`].

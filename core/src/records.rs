@@ -16,7 +16,19 @@ use crate::{
     watermark::Watermark,
 };
 
-/// A record of the log.
+/// A record of the log, from [`crate::Reader::read`], [`crate::Log::read`] or a [`crate::Follower`].
+///
+/// ```
+/// use strand_core::{Issue, IssueEvent, Log, Options};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path(), Options::default())?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+/// let record = log.read()?.next().expect("there is one")?;
+/// assert_eq!((record.seq, record.events.len(), record.batch, record.offset), (1, 1, false, 0));
+/// assert!(record.line.ends_with(b"}"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record<P> {
@@ -32,9 +44,9 @@ pub struct Record<P> {
     pub offset: u64,
 }
 
-/// An iterator over the records of a log, in their order. Holds one line in memory, not the log.
+/// An iterator over the records of a log, in their order; see [`crate::Reader`]. Holds one line in memory, not the log.
 ///
-/// After an error it ends.
+/// After an error it ends. It takes no lock and does not block.
 pub struct Records<P> {
     raw: RawRecords,
     scratch: Vec<u8>,

@@ -12,7 +12,7 @@ use crate::{
     format::{Line, RECORD_START},
 };
 
-/// What the end of a segment is.
+/// What the end of a segment is: the answer of [`classify`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tail {
     /// Records, and nothing behind them but newlines.

@@ -28,7 +28,25 @@ use crate::{
     telemetry,
 };
 
-/// What was found behind the acknowledged records, and what was done about it.
+/// What was found behind the acknowledged records, and what was done about it: see [`crate::Log::recovery`].
+///
+/// ```
+/// use std::io::Write as _;
+/// use strand_core::{Issue, IssueEvent, Log, Options};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let dir = dir.path();
+/// let log = Log::open(dir, Options::default().preallocate_bytes(0))?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+/// // A writer dies in the middle of a record.
+/// let mut file = std::fs::OpenOptions::new().append(true).open(dir.join("log-00000000000000000001.jsonl"))?;
+/// file.write_all(br#"{"crc":"#)?;
+///
+/// let log: Log = Log::open(dir, Options::default())?;
+/// assert_eq!(log.recovery().cut_bytes, 7);
+/// println!("{}", log.recovery());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {

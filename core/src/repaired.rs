@@ -24,7 +24,7 @@ pub struct Repaired {
     pub opened: Option<String>,
 }
 
-/// A file that a repair has replaced or created.
+/// A file that a [repair](crate::repair) has replaced or created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RepairedFile {
@@ -37,7 +37,7 @@ pub struct RepairedFile {
     pub damages: u64,
 }
 
-/// What a repair has done about a snapshot.
+/// What a [repair](crate::repair) has done about a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RepairedSnapshot {
@@ -56,7 +56,7 @@ pub struct RepairedSnapshot {
     pub lost: Option<Seqs>,
 }
 
-/// How many there should be of something, and are.
+/// How many there should be of something after a [repair](crate::repair), and are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Counts {
@@ -76,7 +76,7 @@ impl Counts {
     }
 }
 
-/// What a snapshot was made from.
+/// What a snapshot was made from in a [repair](crate::repair).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -97,7 +97,7 @@ pub enum SnapshotSource {
     },
 }
 
-/// A line of a snapshot that is lost.
+/// A line of a snapshot that a [repair](crate::repair) could not keep.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LostLine {
@@ -123,7 +123,7 @@ impl LostLine {
 }
 
 impl Repaired {
-    /// Whether there was nothing to do.
+    /// Whether there was nothing to do for the [repair](crate::repair).
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         self.files.is_empty()

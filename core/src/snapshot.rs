@@ -22,6 +22,8 @@ use crate::{
 /// assert!(now.get("bd-1").is_none());
 /// now.refresh()?;
 /// assert!(now.get("bd-1").is_some());
+/// let store = now.into_store(); // To keep, or to give away.
+/// assert_eq!(store.len(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -39,7 +41,7 @@ impl Snapshot {
         Self::open_in(&(Arc::new(Disk) as Arc<dyn Storage>), dir.as_ref())
     }
 
-    /// As [`Snapshot::open`], where the files are in `storage`; for tests.
+    /// As [`Snapshot::open`], where the files are in `storage`; for tests, as at [`Storage`].
     ///
     /// # Errors
     /// As [`Snapshot::open`].

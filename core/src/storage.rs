@@ -15,7 +15,7 @@ use crate::{
     seeded::{Bug, seeded},
 };
 
-/// How [`Storage::open`] opens a file.
+/// How [`Storage::open`] opens a file; example: [`Storage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OpenMode {
     /// An existing file, to read.
@@ -29,6 +29,49 @@ pub enum OpenMode {
 /// Where a store's files are. [`Disk`] is the real one.
 ///
 /// Errors are the system's. `EINTR` is the implementation's to retry.
+///
+/// ```
+/// use std::{io, path::Path, sync::{Arc, atomic::{AtomicU64, Ordering}}};
+/// use strand_core::{Disk, Issue, Log, OpenMode, Options, Storage, StorageFile};
+///
+/// /// The disk, with its syncs counted.
+/// #[derive(Debug, Default, Clone)]
+/// struct Counted(Arc<AtomicU64>);
+///
+/// impl Storage for Counted {
+///     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+///         Ok(Box::new(CountedFile(Disk.open(path, mode)?, self.clone())))
+///     }
+///     fn list(&self, dir: &Path) -> io::Result<Vec<String>> { Disk.list(dir) }
+///     fn is_dir(&self, path: &Path) -> io::Result<bool> { Disk.is_dir(path) }
+///     fn create_dir(&self, dir: &Path) -> io::Result<()> { Disk.create_dir(dir) }
+///     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> { Disk.rename(from, to) }
+///     fn remove(&self, path: &Path) -> io::Result<()> { Disk.remove(path) }
+///     fn sync_dir(&self, dir: &Path) -> io::Result<()> { Disk.sync_dir(dir) }
+/// }
+///
+/// #[derive(Debug)]
+/// struct CountedFile(Box<dyn StorageFile>, Counted);
+///
+/// impl StorageFile for CountedFile {
+///     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> { self.0.read_at(buffer, offset) }
+///     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> { self.0.write_at(bytes, offset) }
+///     fn set_len(&self, len_bytes: u64) -> io::Result<()> { self.0.set_len(len_bytes) }
+///     fn len_bytes(&self) -> io::Result<u64> { self.0.len_bytes() }
+///     fn sync_data(&self) -> io::Result<()> {
+///         self.1.0.fetch_add(1, Ordering::Relaxed);
+///         self.0.sync_data()
+///     }
+/// }
+///
+/// # let dir = tempfile::tempdir()?;
+/// let counted = Counted::default();
+/// let log = Log::open(dir.path(), Options::default().storage(Arc::new(counted.clone())))?;
+/// let before = counted.0.load(Ordering::Relaxed);
+/// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
+/// assert_eq!(counted.0.load(Ordering::Relaxed) - before, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Storage: fmt::Debug + Send + Sync {
     /// Opens a file.
     ///
@@ -67,13 +110,13 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// # Errors
     /// The system's.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// The machine that these files are on.
+    /// The machine that these files are on; example: [`Host`].
     fn host(&self) -> &dyn Host {
         &ThisMachine
     }
 }
 
-/// An open file of a [`Storage`].
+/// An open file of a [`Storage`], which has an example of both.
 pub trait StorageFile: fmt::Debug + Send + Sync {
     /// Reads at an offset; 0 bytes mean the end of the file.
     ///
@@ -102,7 +145,7 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
 }
 
-/// The real files.
+/// The real files; what others do is added around it, as in the example of [`Storage`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Disk;
 

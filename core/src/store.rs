@@ -40,6 +40,10 @@ use crate::{
 /// let issue = store.get("bd-1").expect("it was added");
 /// assert_eq!(issue.status().as_deref(), Some("closed"));
 /// assert_eq!(store.version("bd-1"), Some(2));
+/// assert_eq!((store.len(), store.last_seq(), store.without_effect()), (1, 2, 0));
+/// for (id, issue) in store.iter() {
+///     println!("{id} {}", issue.title());
+/// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -94,6 +98,20 @@ impl Store {
     ///
     /// # Errors
     /// None now.
+    ///
+    /// ```
+    /// use strand_core::{Issue, IssueEvent, Store};
+    ///
+    /// let mut store = Store::default();
+    /// assert!(store.is_empty());
+    /// let add = IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0).with_key("agent-7/1");
+    /// store.apply(1, add)?;
+    /// assert_eq!(store.key("agent-7/1"), Some(1));
+    /// // As a whole record, which may come twice.
+    /// assert!(store.apply_record(2, vec![IssueEvent::close("bd-1", 0)])?);
+    /// assert!(!store.apply_record(2, vec![IssueEvent::reopen("bd-1", 0)])?);
+    /// # Ok::<(), strand_core::InvalidEvent>(())
+    /// ```
     pub fn apply(&mut self, seq: u64, event: IssueEvent) -> std::result::Result<(), InvalidEvent> {
         let old = self.entries.get_mut(event.id.as_str());
         let now = old.as_ref().and_then(|entry| entry.issue());
@@ -125,7 +143,7 @@ impl Store {
         Ok(())
     }
 
-    /// Applies a record, unless it was applied before: then it changes nothing, and answers false.
+    /// Applies a record, unless it was applied before: then it changes nothing, and answers false. Example: [`Store::apply`].
     ///
     /// # Errors
     /// As [`Store::apply`].
@@ -162,7 +180,7 @@ impl Store {
         self.entries.get(id).map(Entry::version)
     }
 
-    /// The record that carried this idempotency key, as long as it is remembered.
+    /// The record that carried this idempotency key, as long as it is remembered. Example: [`Store::apply`].
     #[must_use]
     pub fn key(&self, key: &str) -> Option<u64> {
         self.keys.get(key).copied()
@@ -180,7 +198,7 @@ impl Store {
         self.present
     }
 
-    /// True when there is none.
+    /// True when there is none. Example: [`Store::apply`].
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.present == 0

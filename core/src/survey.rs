@@ -15,7 +15,7 @@ use crate::{
     storage::OpenMode,
 };
 
-/// A range of record numbers, both ends included.
+/// A range of record numbers, both ends included; see [`crate::repair`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Seqs {
     /// The first.
@@ -25,7 +25,7 @@ pub struct Seqs {
 }
 
 impl Seqs {
-    /// How many there are.
+    /// How many there are; see [`crate::repair`].
     #[must_use]
     pub fn count(self) -> u64 {
         (self.through_seq + 1).saturating_sub(self.from_seq)

@@ -3,6 +3,18 @@ use std::{io, path::Path, path::PathBuf, sync::Arc, time::Duration};
 use crate::Holder;
 
 /// Why a lock was not taken, or not released. Contention is never reported as [`LockError::Io`].
+///
+/// ```
+/// use strand_lock::{FileLock, LockError};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let (one, other) = (FileLock::open(dir.path().join("lock"))?, FileLock::open(dir.path().join("lock"))?);
+/// let guard = one.lock()?;
+/// let error = other.try_lock().unwrap_err();
+/// assert!(matches!(error, LockError::Contended { .. }) && error.is_contention());
+/// # drop(guard);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {
@@ -56,7 +68,8 @@ fn describe(holder: Option<&Holder>) -> String {
     )
 }
 
-/// Why a shared page can't be used.
+/// Why a shared page can't be used: from [`SharedPage::check`](crate::SharedPage::check) and the opening of
+/// [`SharedPage`](crate::SharedPage)s.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PageError {

@@ -31,6 +31,25 @@ use crate::{
 /// shared holders that follow each other without a gap keep exclusive waiters out.
 ///
 /// It is not reentrant: a thread that holds it and locks it again waits for itself.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use strand_lock::FileLock;
+///
+/// # let dir = tempfile::tempdir()?;
+/// let lock = FileLock::open(dir.path().join("lock"))?;
+/// let guard = lock.lock()?;
+/// assert_eq!(lock.holder().map(|holder| holder.pid), Some(std::process::id()));
+/// assert!(lock.try_lock_shared().is_err_and(|error| error.is_contention()));
+/// guard.unlock()?;
+///
+/// // Several at a time.
+/// let (one, other) = (lock.lock_shared()?, lock.lock_shared_until(Instant::now() + Duration::from_secs(5))?);
+/// assert!(lock.try_lock().is_err());
+/// # drop((one, other));
+/// assert_eq!(lock.counters().acquisitions, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct FileLock {
     file: sys::LockFile,
@@ -470,18 +489,20 @@ impl Drop for Held<'_> {
     }
 }
 
-/// The lock, held by nobody else. Freed on drop; [`ExclusiveGuard::unlock`] also reports.
+/// The lock, held by nobody else: from [`FileLock::lock`] of a [`FileLock`]. Freed on drop; [`ExclusiveGuard::unlock`] also
+/// reports.
 #[derive(Debug)]
 #[must_use = "the lock is freed at once when the guard is dropped"]
 pub struct ExclusiveGuard<'a>(Held<'a>);
 
-/// The lock, held together with other shared holders. Freed on drop; [`SharedGuard::unlock`] also reports.
+/// The lock, held together with other shared holders: from [`FileLock::lock_shared`] of a [`FileLock`]. Freed on drop;
+/// [`SharedGuard::unlock`] also reports.
 #[derive(Debug)]
 #[must_use = "the lock is freed at once when the guard is dropped"]
 pub struct SharedGuard<'a>(Held<'a>);
 
 impl ExclusiveGuard<'_> {
-    /// Frees the lock.
+    /// Frees the lock, and wakes one who waits for it. Does not block.
     ///
     /// # Errors
     /// [`LockError::Io`] when the system refuses; it then frees the lock when the [`FileLock`] is dropped.
@@ -491,7 +512,7 @@ impl ExclusiveGuard<'_> {
 }
 
 impl SharedGuard<'_> {
-    /// Frees this holder's share of the lock.
+    /// Frees this holder's share of the lock. Does not block.
     ///
     /// # Errors
     /// As [`ExclusiveGuard::unlock`].

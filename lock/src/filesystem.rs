@@ -2,7 +2,7 @@ use std::{io, path::Path};
 
 use crate::sys;
 
-/// The filesystem that a directory is on.
+/// The filesystem that a directory is on: the answer of [`filesystem_of`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Filesystem {
@@ -21,7 +21,7 @@ impl Filesystem {
     }
 }
 
-/// Whether a filesystem can carry locks and shared pages.
+/// Whether a filesystem can carry locks and shared pages: see [`filesystem_of`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FilesystemKind {

@@ -6,7 +6,8 @@ use crate::{
     sys,
 };
 
-/// Who holds a lock, as that holder noted it. Diagnostics only: no lock is ever broken because of it.
+/// Who holds a lock, as that holder noted it: from [`look_at_lock`] and [`FileLock::holder`](crate::FileLock::holder).
+/// Diagnostics only: no lock is ever broken because of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
@@ -36,7 +37,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// What a lock's file tells to those who only look.
+/// What a lock's file tells to those who only look: the answer of [`look_at_lock`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LockState {

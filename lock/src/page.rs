@@ -21,13 +21,28 @@ use crate::{PageError, files, sys};
 /// (some nanoseconds) still kills the process, as with every file mapping. Windows cuts no mapped file.
 ///
 /// ```
-/// use std::sync::atomic::Ordering::Relaxed;
+/// use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 /// use strand_lock::SharedPage;
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let (here, there) = (SharedPage::open(dir.path().join("page"))?, SharedPage::open(dir.path().join("page"))?);
-/// here.u64(7).store(42, Relaxed);
-/// assert_eq!(there.u64(7).load(Relaxed), 42);
+/// here.check()?; // Before a series of accesses.
+/// here.u64(SharedPage::U64_WORDS - 1).store(42, Relaxed);
+/// assert_eq!(there.u64(255).load(Relaxed), 42);
+///
+/// // One sleeps until another rings.
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| {
+///         while there.u32(0).load(Relaxed) == 0 {
+///             there.wait(0, 0, Duration::from_secs(1));
+///         }
+///     });
+///     here.u32(0).store(1, Relaxed);
+///     here.wake_all(0); // Or `wake_one`.
+/// });
+/// assert_eq!(here.identity()?, there.identity()?);
+/// assert_eq!(std::fs::metadata(dir.path().join("page"))?.len(), SharedPage::BYTES as u64);
+/// # assert_eq!(SharedPage::U32_WORDS, 512);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -144,6 +159,21 @@ impl SharedPage {
 }
 
 /// A [`SharedPage`] that can only be looked at, and needs no permission to write.
+///
+/// ```
+/// use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+/// use strand_lock::{SharedPage, SharedPageReader};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let page = SharedPage::open(dir.path().join("page"))?;
+/// let view = SharedPageReader::open(dir.path().join("page"))?;
+/// page.u64(7).store(42, Relaxed);
+/// view.check()?;
+/// assert_eq!((view.load_u64(7), view.load_u32(0)), (42, 0));
+/// view.wait(0, 0, Duration::from_millis(1)); // Nobody rings.
+/// assert_eq!(view.identity()?, page.identity()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct SharedPageReader {
     words: sys::Words,

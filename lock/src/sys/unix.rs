@@ -160,7 +160,8 @@ mod fork {
     }
 }
 
-/// Nanoseconds of a clock that never jumps and that all processes of this machine share.
+/// Nanoseconds of a clock that never jumps and that all processes of this machine share: times that can be told apart
+/// in a [`SharedPage`](crate::SharedPage), which an [`Instant`](std::time::Instant) can't be.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
     nanoseconds(rustix::time::clock_gettime(ClockId::Monotonic))
@@ -220,7 +221,8 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// A text that changes with every boot, so that what was written to shared memory before one is known as stale.
+/// A text that changes with every boot, so that what was written to shared memory before one is known as stale: in a
+/// [`SharedPage`](crate::SharedPage), say.
 ///
 /// The system's boot id on Linux and on Apple's systems; elsewhere the time of the boot, which also changes when the clock
 /// is set. Change without a boot costs its user a rebuild; sameness across one would need a boot that

@@ -104,7 +104,8 @@ impl LockFile {
     }
 }
 
-/// Nanoseconds of a clock that never jumps and that all processes of this machine share.
+/// Nanoseconds of a clock that never jumps and that all processes of this machine share: times that can be told apart
+/// in a [`SharedPage`](crate::SharedPage), which an [`Instant`](std::time::Instant) can't be.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
     let (mut ticks, mut per_second) = (0, 1);
@@ -200,7 +201,8 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// A text that changes with every boot, so that what was written to shared memory before one is known as stale.
+/// A text that changes with every boot, so that what was written to shared memory before one is known as stale: in a
+/// [`SharedPage`](crate::SharedPage), say.
 ///
 /// The time of the boot, as the system noted it then: what the clock was set by since is taken off again.
 #[must_use]
