@@ -161,7 +161,7 @@ pub trait StoreLock: fmt::Debug + Send + Sync {
     fn counters(&self) -> Counters;
 }
 
-/// A lock that is held until this is dropped.
+/// A lock that is held until this is dropped, as [`ExclusiveGuard`].
 pub trait HeldLock {
     /// As [`ExclusiveGuard::unlock`].
     ///

@@ -9,7 +9,7 @@
 //! | words that processes share, to wait on and to wake each other | [`SharedPage`] | only in [`SharedPage::wait`] | to write the page's file |
 //! | the same words, only to look at | [`SharedPageReader`] | the same | to read it |
 //! | who holds a lock, without taking it | [`look_at_lock`], [`FileLock::holder`] | never | to read the lock file |
-//! | to open, rename and remove what others may have open | [`files`] | on Windows, for 2 s at most | – |
+//! | to open, rename and remove what others may have open | [`files`] | on Windows, for [`files::PATIENCE`] at most | – |
 //! | whether a directory can be trusted with all that | [`filesystem_of`] | no longer than the system | – |
 //!
 //! # Locks

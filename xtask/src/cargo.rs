@@ -5,14 +5,17 @@ use std::process::{Command, Stdio};
 
 use crate::Failure;
 
+/// The workspace's directory.
+pub(crate) fn workspace() -> &'static Path {
+    let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest_dir.parent().unwrap_or(manifest_dir)
+}
+
 /// A cargo command in the workspace's directory.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(cargo);
-    command
-        .args(arguments)
-        .current_dir(manifest_dir.parent().unwrap_or(manifest_dir));
+    command.args(arguments).current_dir(workspace());
     command
 }
 

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use crate::{Failure, cargo};
+use crate::{Failure, api, cargo};
 
 /// Short stress runs: the harness's flags. One of each kind; the long ones are `xtask stress`.
 const STRESS: [&[&str]; 9] = [
@@ -114,6 +114,9 @@ pub(crate) fn run() -> Result<(), Failure> {
         "documentation",
         cargo::command(&doc).env("RUSTDOCFLAGS", "-D warnings"),
     )?;
+    let looking = Instant::now();
+    api::run(&[])?;
+    passed("public API", looking);
     // The states that take too long without optimisation.
     let model = [
         "test",

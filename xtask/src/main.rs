@@ -1,7 +1,8 @@
-//! `cargo xtask stress`, `torture`, `soak`, `mutants`, `bench`, `cross` and `ci`.
+//! `cargo xtask stress`, `torture`, `soak`, `mutants`, `bench`, `cross`, `api` and `ci`.
 
 #![forbid(unsafe_code)]
 
+mod api;
 mod bench;
 mod cargo;
 mod ci;
@@ -34,6 +35,9 @@ tasks:
   cross windows | check [TARGET]...
         build for Windows and run the tests and the harness under Wine, or type-check for
         other systems; `cargo xtask cross --help` lists what it takes
+  api [--bless]
+        compare the public API of the crates with core/api.txt and lock/api.txt, and look
+        whether all of it has examples; `--bless` writes these files
   ci    everything that CI checks beside the tests";
 
 fn main() -> ExitCode {
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Some("mutants") => mutants::run(&rest),
         Some("bench") => bench::run(&rest),
         Some("cross") => cross::run(&rest),
+        Some("api") => api::run(&rest),
         Some("ci") if rest.is_empty() => ci::run(),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");
