@@ -24,7 +24,7 @@ use strand_lock::{
 ///
 /// ```
 /// use std::{io, path::Path, sync::Arc};
-/// use strand_core::{Disk, Host, Log, OpenMode, Options, Storage, StorageFile};
+/// use strand_core::{Log, Options, machine::{Disk, Host, OpenMode, Storage, StorageFile}};
 /// # use strand_core::{Issue, IssueEvent};
 ///
 /// /// A machine whose clock stands still, and which says to be of one boot for ever.

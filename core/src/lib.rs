@@ -220,6 +220,7 @@ mod json;
 mod jsonl;
 mod lines;
 mod log;
+pub mod machine;
 mod manifest;
 mod merge;
 mod options;
@@ -252,12 +253,11 @@ pub use checkup::{
 };
 pub use compact::{Compacted, Compaction};
 pub use compactor::Compactor;
-pub use doctor::{doctor, doctor_in};
+pub use doctor::doctor;
 pub use error::{CorruptReason, Error, InvalidEvent, Outcome, Result};
 pub use event::{IssueEvent, KEY_BYTES_MAX, Op};
 pub use follow::Follower;
 pub use format::{FORMAT_VERSION, RECORD_BYTES_MAX, SEQ_MAX};
-pub use host::{HeldLock, Host, Page, PageView, StoreLock, ThisMachine};
 pub use index::Filter;
 pub use issue::{Dependency, ID_BYTES_MAX, Issue, TITLE_BYTES_MAX};
 pub use jsonl::{
@@ -268,7 +268,6 @@ pub use merge::{Conflict, MergeError, Merged, Side, merge, merge_files};
 pub use options::{Durability, Options};
 pub use patch::Patch;
 pub use payload::Payload;
-pub use probe::{Point, Probe};
 pub use reader::Reader;
 pub use records::{Record, Records};
 pub use recover::{Tail, classify};
@@ -276,12 +275,13 @@ pub use recovery::Recovery;
 pub use repair::repair;
 pub use repaired::{Counts, LostLine, Repaired, RepairedFile, RepairedSnapshot, SnapshotSource};
 pub use snapshot::Snapshot;
-pub use storage::{Disk, OpenMode, Storage, StorageFile};
 pub use store::Store;
-pub use strand_lock::{
-    Counters, Filesystem, FilesystemKind, Holder, LockError, LockState, PageError,
-};
+pub use strand_lock::{Counters, Filesystem, FilesystemKind, Holder, LockError};
 pub use survey::Seqs;
+
+use host::{Host, Page, PageView, StoreLock, ThisMachine};
+use probe::{Point, Probe};
+use storage::{Disk, Storage, StorageFile};
 
 #[cfg(strand_seeded_bugs)]
 pub use seeded::Bug;

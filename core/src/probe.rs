@@ -84,7 +84,7 @@ impl fmt::Display for Point {
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
-/// use strand_core::{Issue, Log, Options, Point, Probe};
+/// use strand_core::{Issue, Log, Options, machine::{Point, Probe}};
 ///
 /// #[derive(Default)]
 /// struct Steps(Mutex<Vec<&'static str>>);

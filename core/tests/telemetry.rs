@@ -18,8 +18,9 @@ use std::{
 };
 
 use strand_core::{
-    Batch, Compacted, Compactor, Disk, Durability, Error, Issue, IssueEvent, Log, OpenMode,
-    Options, Point, Probe, Storage, StorageFile, repair,
+    Batch, Compacted, Compactor, Durability, Error, Issue, IssueEvent, Log, Options,
+    machine::{Disk, OpenMode, Point, Probe, Storage, StorageFile},
+    repair,
 };
 use tracing::{
     Event, Level, Metadata, Subscriber,

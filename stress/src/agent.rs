@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use strand_core::{IssueEvent, Log, Options, Outcome, Point, Probe, Records, Snapshot};
+use strand_core::{
+    IssueEvent, Log, Options, Outcome, Records, Snapshot,
+    machine::{Point, Probe},
+};
 use strand_lock::monotonic_ns;
 
 use crate::archive::Archive;

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use strand_core::{Point, Probe};
+use strand_core::machine::{Point, Probe};
 
 use crate::stored::{is_segment, is_snapshot};
 

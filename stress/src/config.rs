@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use strand_core::{Point, RECORD_BYTES_MAX};
+use strand_core::{RECORD_BYTES_MAX, machine::Point};
 
 /// Most agents in one run: each has one bit in the shared page of [`crate::control`].
 pub const AGENTS_MAX: u32 = 10_000;

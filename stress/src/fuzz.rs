@@ -13,8 +13,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use strand_core::{
-    Error, ImportOptions, Issue, IssueEvent, Log, Options, Reader, Snapshot, Storage, Store, Tail,
-    classify, doctor_in, merge, write_jsonl,
+    Error, ImportOptions, Issue, IssueEvent, Log, Options, Reader, Snapshot, Store, Tail, classify,
+    machine::{Storage, doctor_in},
+    merge, write_jsonl,
 };
 
 use crate::crc32c::crc32c;

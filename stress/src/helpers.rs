@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use strand_core::{Compacted, Error, IssueEvent, Log, Probe, Reader, Snapshot, Store};
+use strand_core::{Compacted, Error, IssueEvent, Log, Reader, Snapshot, Store, machine::Probe};
 use strand_lock::monotonic_ns;
 
 use crate::agent::{HoldProbe, log_options, send};

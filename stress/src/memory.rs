@@ -14,8 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use strand_core::{
-    Counters, Filesystem, FilesystemKind, HeldLock, Host, LockError, OpenMode, Page, PageError,
-    PageView, Storage, StorageFile, StoreLock,
+    Counters, Filesystem, FilesystemKind, LockError,
+    machine::{
+        HeldLock, Host, OpenMode, Page, PageError, PageView, Storage, StorageFile, StoreLock,
+    },
 };
 use strand_lock::SharedPage;
 

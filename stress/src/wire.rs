@@ -9,7 +9,7 @@ use std::str::SplitAsciiWhitespace;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use strand_core::{Disk, Storage};
+use strand_core::machine::{Disk, Storage};
 
 use crate::config::{Durability, Sabotage, Workload};
 use crate::ledger::{CompactionSeen, Hold, Lead, Sighting, View, Watermark};

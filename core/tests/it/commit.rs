@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use strand_core::{Batch, Compacted, Durability, Error, Issue, Log, Outcome, Point};
+use strand_core::{Batch, Compacted, Durability, Error, Issue, Log, Outcome, machine::Point};
 
 use crate::support::{Call, Recorder, event, ids, names, options};
 

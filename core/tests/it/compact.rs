@@ -12,8 +12,9 @@ use std::{
 };
 
 use strand_core::{
-    Batch, Compacted, Compaction, Compactor, Disk, Error, Issue, IssueEvent, Log, OpenMode, Patch,
-    Point, Probe, Reader, Snapshot, Storage, StorageFile, Store,
+    Batch, Compacted, Compaction, Compactor, Error, Issue, IssueEvent, Log, Patch, Reader,
+    Snapshot, Store,
+    machine::{Disk, OpenMode, Point, Probe, Storage, StorageFile},
 };
 use strand_lock::FileLock;
 

@@ -10,8 +10,10 @@ use std::{
 };
 
 use strand_core::{
-    Existing, ImportError, ImportOptions, Imported, Issue, IssueEvent, Log, Patch, Point, Probe,
-    RECORD_BYTES_MAX, Store, export, write_jsonl,
+    Existing, ImportError, ImportOptions, Imported, Issue, IssueEvent, Log, Patch,
+    RECORD_BYTES_MAX, Store, export,
+    machine::{Point, Probe},
+    write_jsonl,
 };
 
 use crate::support::{TS, as_child, child, names, open, options};

@@ -11,8 +11,11 @@ use std::{
 };
 
 use strand_core::{
-    Counters, Disk, Error, Filesystem, FilesystemKind, HeldLock, Host, LockError, Log, OpenMode,
-    Outcome, Page, PageError, Storage, StorageFile, StoreLock, ThisMachine,
+    Counters, Error, Filesystem, FilesystemKind, LockError, Log, Outcome,
+    machine::{
+        Disk, HeldLock, Host, OpenMode, Page, PageError, Storage, StorageFile, StoreLock,
+        ThisMachine,
+    },
 };
 
 use crate::support::{event, ids, names, open, options};

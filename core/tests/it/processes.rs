@@ -71,18 +71,18 @@ fn five_processes_of_twenty_writes_lose_nothing_and_are_fast() {
 #[test]
 fn three_processes_of_ten_holds_never_hold_together() {
     struct Occupancy(SharedPage);
-    impl strand_core::Probe for Occupancy {
-        fn hit(&self, point: strand_core::Point) {
+    impl strand_core::machine::Probe for Occupancy {
+        fn hit(&self, point: strand_core::machine::Point) {
             let holders: &AtomicU64 = self.0.u64(0);
             match point {
-                strand_core::Point::LockHeld => {
+                strand_core::machine::Point::LockHeld => {
                     let now = holders.fetch_add(1, Ordering::SeqCst) + 1;
                     self.0.u64(1).fetch_max(now, Ordering::SeqCst);
                     self.0.u64(2).fetch_add(1, Ordering::SeqCst);
                     // Stay long enough that another could come in.
                     std::thread::yield_now();
                 }
-                strand_core::Point::BeforeUnlock => {
+                strand_core::machine::Point::BeforeUnlock => {
                     holders.fetch_sub(1, Ordering::SeqCst);
                 }
                 _ => {}
@@ -195,13 +195,13 @@ fn agents_killed_at_any_moment_lose_no_acknowledged_write() {
 /// Stops or kills its own process the first time that the log comes to a point.
 #[cfg(unix)]
 struct AtPoint {
-    point: strand_core::Point,
+    point: strand_core::machine::Point,
     signal: &'static str,
 }
 
 #[cfg(unix)]
-impl strand_core::Probe for AtPoint {
-    fn hit(&self, point: strand_core::Point) {
+impl strand_core::machine::Probe for AtPoint {
+    fn hit(&self, point: strand_core::machine::Point) {
         if point == self.point {
             println!("\nAT {point}");
             let pid = std::process::id().to_string();
@@ -232,7 +232,7 @@ fn stuck_at(name: &str, dir: &std::path::Path, argument: &str) -> (Child, strand
 
 #[cfg(unix)]
 fn append_with(dir: &std::path::Path, point: &str, signal: &'static str) {
-    let point = *strand_core::Point::ALL
+    let point = *strand_core::machine::Point::ALL
         .iter()
         .find(|known| known.name() == point)
         .unwrap();

@@ -13,8 +13,10 @@ use std::{
 
 use serde_json::json;
 use strand_core::{
-    Advice, Batch, CorruptReason, Disk, Error, IssueEvent, Log, OpenMode, Patch, Reader, Repaired,
-    Snapshot, SnapshotSource, Storage, StorageFile, Store, doctor, repair,
+    Advice, Batch, CorruptReason, Error, IssueEvent, Log, Patch, Reader, Repaired, Snapshot,
+    SnapshotSource, Store, doctor,
+    machine::{Disk, OpenMode, Storage, StorageFile},
+    repair,
 };
 
 use crate::{

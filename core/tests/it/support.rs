@@ -9,7 +9,8 @@ use std::{
 };
 
 use strand_core::{
-    Disk, Issue, IssueEvent, Log, OpenMode, Options, Point, Probe, Record, Storage, StorageFile,
+    Issue, IssueEvent, Log, Options, Record,
+    machine::{Disk, OpenMode, Point, Probe, Storage, StorageFile},
 };
 
 pub(crate) const TS: i64 = 1_706_540_000_123;

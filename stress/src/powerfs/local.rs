@@ -5,7 +5,8 @@ use std::io;
 use std::path::Path;
 
 use strand_core::{
-    Disk, Filesystem, FilesystemKind, Host, OpenMode, Storage, StorageFile, ThisMachine,
+    Filesystem, FilesystemKind,
+    machine::{Disk, Host, OpenMode, Storage, StorageFile, ThisMachine},
 };
 
 /// [`Disk`] on a machine whose filesystems are all local.

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng as _};
-use strand_core::OpenMode;
+use strand_core::machine::OpenMode;
 
 /// What disks write as a whole, as far as anything does.
 const SECTOR_BYTES: usize = 512;

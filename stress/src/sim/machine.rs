@@ -4,7 +4,7 @@
 //! word of a page, a process may have to wait until it is chosen again. Who is chosen, what fails, who dies and when the power
 //! goes is drawn from the seed, and time passes only as the machine says, so that a seed gives the same run each time.
 //!
-//! What runs is the real code of `strand-core`, which knows the machine as its [`Storage`](strand_core::Storage) and [`Host`](strand_core::Host).
+//! What runs is the real code of `strand-core`, which knows the machine as its [`Storage`](strand_core::machine::Storage) and [`Host`](strand_core::machine::Host).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -910,7 +910,7 @@ fn silence_kills() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use strand_core::{Issue, IssueEvent, Log, Options, Reader, Storage};
+    use strand_core::{Issue, IssueEvent, Log, Options, Reader, machine::Storage};
 
     fn options(process: &Arc<Process>) -> Options {
         Options::default().storage(Arc::clone(process) as Arc<dyn Storage>)

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 use strand_core::{
-    Counters, Filesystem, FilesystemKind, HeldLock, Host, LockError, OpenMode, Page, PageError,
-    PageView, Storage, StorageFile, StoreLock,
+    Counters, Filesystem, FilesystemKind, LockError,
+    machine::{
+        HeldLock, Host, OpenMode, Page, PageError, PageView, Storage, StorageFile, StoreLock,
+    },
 };
 
 use super::disk::InodeId;

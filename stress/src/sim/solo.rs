@@ -12,8 +12,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use strand_core::{
-    Counters, Filesystem, FilesystemKind, HeldLock, Host, LockError, OpenMode, Page, PageError,
-    PageView, Point, Probe, Storage, StorageFile, StoreLock,
+    Counters, Filesystem, FilesystemKind, LockError,
+    machine::{
+        HeldLock, Host, OpenMode, Page, PageError, PageView, Point, Probe, Storage, StorageFile,
+        StoreLock,
+    },
 };
 
 use crate::sim::disk::{InodeId, VirtualDisk};

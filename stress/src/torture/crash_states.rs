@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use strand_core::{Log, Snapshot, Storage};
+use strand_core::{Log, Snapshot, machine::Storage};
 
 use crate::sim::disk::{Digest, Image, VirtualDisk};
 use crate::sim::oracle::{Ledger, Loss, Operation, Oracle, Order, Told};

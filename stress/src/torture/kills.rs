@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use strand_core::Point;
+use strand_core::machine::Point;
 
 use super::{Budget, FINDINGS_MAX, Finding, Tally};
 use crate::RunError;

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use strand_core::{
     Batch, Compacted, Durability, Error, Issue, IssueEvent, Log, Options, Outcome, Patch, Receipt,
-    Snapshot, Storage, write_jsonl,
+    Snapshot, machine::Storage, write_jsonl,
 };
 
 use crate::sim::disk::VirtualDisk;

@@ -7,7 +7,10 @@ use std::{
 
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
-use strand_core::{Host as _, IssueEvent, RECORD_BYTES_MAX, ThisMachine};
+use strand_core::{
+    IssueEvent, RECORD_BYTES_MAX,
+    machine::{Host as _, ThisMachine},
+};
 
 use crate::exit::{Exit, Failure};
 

@@ -11,8 +11,8 @@ use std::{
 
 use serde::Serialize;
 use strand_core::{
-    Counters, Disk, HeldLock, Holder, Host, LockError, OpenMode, Storage, StorageFile, StoreLock,
-    ThisMachine,
+    Counters, Holder, LockError,
+    machine::{Disk, HeldLock, Host, OpenMode, Storage, StorageFile, StoreLock, ThisMachine},
 };
 
 use crate::output::tell;

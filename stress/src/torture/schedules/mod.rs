@@ -14,7 +14,7 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use strand_core::{Issue, IssueEvent, Log, Reader, Storage, Store};
+use strand_core::{Issue, IssueEvent, Log, Reader, Store, machine::Storage};
 
 use self::history::{History, Kind, Told, marker};
 use self::programs::{Habits, Shared};

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use strand_core::{
-    Batch, Durability, Error, Follower, Host as _, Issue, IssueEvent, Log, Options, Outcome, Patch,
-    Reader, Receipt, Record, Result, Snapshot, Storage,
+    Batch, Durability, Error, Follower, Issue, IssueEvent, Log, Options, Outcome, Patch, Reader,
+    Receipt, Record, Result, Snapshot,
+    machine::{Host as _, Storage},
 };
 
 use super::history::{History, Kind, Told, View, key, marker, operation_of, shared};
@@ -143,7 +144,7 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
 
 /// Has the doctor look at a store that nobody has damaged.
 fn look(process: &Arc<Process>, history: &Shared) {
-    if let Ok(checkup) = strand_core::doctor_in(process.as_ref(), Path::new(""))
+    if let Ok(checkup) = strand_core::machine::doctor_in(process.as_ref(), Path::new(""))
         && matches!(
             checkup.advice,
             strand_core::Advice::Repair
