@@ -42,20 +42,28 @@ impl fmt::Display for Bar {
 pub(crate) struct Ratio {
     pub(crate) name: String,
     pub(crate) bar: String,
+    #[serde(skip)]
+    wants_more: bool,
     /// `null` when this run did not measure it.
     pub(crate) measured: Option<f64>,
     pub(crate) met: Option<bool>,
 }
 
 impl Ratio {
-    fn new(name: impl Into<String>, bar: Bar, measured: Option<f64>) -> Self {
+    pub(crate) fn new(name: impl Into<String>, bar: Bar, measured: Option<f64>) -> Self {
         let measured = measured.filter(|measured| measured.is_finite());
         Self {
             name: name.into(),
             bar: bar.to_string(),
+            wants_more: matches!(bar, Bar::AtLeast(_)),
             measured,
             met: measured.map(|measured| bar.is_met_by(measured)),
         }
+    }
+
+    /// Whether more is better.
+    pub(crate) fn wants_more(&self) -> bool {
+        self.wants_more
     }
 
     /// What was measured, for people.

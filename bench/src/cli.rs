@@ -41,7 +41,9 @@ pub(crate) struct Cli {
     /// Write one page with plots.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-
+    /// Compare the ratios with those of an earlier run's JSON; where one is worse by half or more, end with status 1.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) compare: Option<PathBuf>,
     /// Write the plot of the throughput as an image to this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,

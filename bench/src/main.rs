@@ -8,6 +8,7 @@ mod agent;
 mod barrier;
 mod bars;
 mod cli;
+mod compare;
 mod events;
 mod html;
 mod machine;
@@ -21,11 +22,11 @@ mod state;
 mod statistics;
 mod systems;
 
-use std::{process::ExitCode, time::Instant};
+use std::{path::Path, process::ExitCode, time::Instant};
 
 use clap::Parser as _;
 
-use crate::{cli::Cli, progress::Progress, report::Report};
+use crate::{cli::Cli, compare::Earlier, progress::Progress, report::Report};
 
 /// An error that ends the program with a message.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -53,6 +54,8 @@ fn main() -> ExitCode {
 fn bench() -> Result<()> {
     let cli = Cli::parse();
     let started = Instant::now();
+    // Read first: the run may write over it.
+    let earlier = cli.compare.as_deref().map(earlier).transpose()?.flatten();
     let scratch = tempfile::Builder::new()
         .prefix("strand-bench-")
         .tempdir_in(&cli.dir)?;
@@ -92,5 +95,27 @@ fn bench() -> Result<()> {
     if let Some(path) = &cli.svg {
         std::fs::write(path, html::image(&summary))?;
     }
+    if let Some(earlier) = earlier {
+        let (table, is_worse) = compare::table(&compare::compare(&earlier, &summary.ratios));
+        print!("\n{table}");
+        if is_worse {
+            return Err("some figures are worse than in the earlier run".into());
+        }
+    }
     Ok(())
+}
+
+/// `None` where there is none: the first run has nothing to compare with.
+fn earlier(path: &Path) -> Result<Option<Earlier>> {
+    let text = match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("{}: no earlier run to compare with", path.display());
+            return Ok(None);
+        }
+        text => text.map_err(|error| format!("{}: {error}", path.display()))?,
+    };
+    let earlier = serde_json::from_slice(&text);
+    Ok(Some(earlier.map_err(|error| {
+        format!("{} is no run's JSON: {error}", path.display())
+    })?))
 }
