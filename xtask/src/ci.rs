@@ -1,9 +1,10 @@
 //! Everything that CI checks beside the tests: to the first failure, each step with its time.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::{Failure, api, cargo};
+use crate::{Failure, api, cargo, dependencies, workflows};
 
 /// Short stress runs: the harness's flags. One of each kind; the long ones are `xtask stress`.
 const STRESS: [&[&str]; 9] = [
@@ -78,37 +79,82 @@ const STRESS: [&[&str]; 9] = [
     ],
 ];
 
-pub(crate) fn run() -> Result<(), Failure> {
+/// A part of the checks, by name.
+type Part = (&'static str, fn() -> Result<(), Failure>);
+
+const PARTS: [Part; 11] = [
+    ("format", format),
+    ("clippy", clippy),
+    ("doc", doc),
+    ("workflows", workflows::check),
+    ("dependencies", dependencies::check),
+    ("package", package),
+    (TEST, test),
+    ("features", features),
+    ("model", model),
+    ("stress", stress),
+    ("torture", torture),
+];
+
+/// The part that runs only when it is named: whoever calls the others has run it.
+const TEST: &str = "test";
+
+/// The seed of the short torture: a change is judged by what it changes. New seeds are for long runs.
+const SEED: &str = "1";
+
+/// All parts but the tests, or those that are named.
+pub(crate) fn run(names: &[String]) -> Result<(), Failure> {
     let started = Instant::now();
-    step("format", &mut cargo::command(&["fmt", "--all", "--check"]))?;
-    let clippy = [
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ];
-    step("clippy", &mut cargo::command(&clippy))?;
-    let (package, feature) = ("strand-bench", "peers");
-    let mut peers = cargo::command(&["clippy", "--quiet", "--all-targets", "--package", package]);
-    peers.args(["--features", feature, "--", "-D", "warnings"]);
-    step("clippy of the benchmark with its peers", &mut peers)?;
-    let cli = ["--package", "strand-core", "--features", "cli"];
-    let mut clippy = cargo::command(&["clippy", "--quiet", "--all-targets"]);
-    clippy.args(cli).args(["--", "-D", "warnings"]);
-    step("clippy of the command", &mut clippy)?;
-    let mut tests = cargo::command(&["test", "--quiet"]);
-    tests.args(cli).args(["--bin", "strand", "--test", "cli"]);
-    step("the command", &mut tests)?;
-    let tracing = ["--package", "strand-core", "--features", "tracing"];
-    let mut clippy = cargo::command(&["clippy", "--quiet", "--all-targets"]);
-    clippy.args(tracing).args(["--", "-D", "warnings"]);
-    step("clippy of the log that tells of itself", &mut clippy)?;
-    let mut tests = cargo::command(&["test", "--quiet"]);
-    tests.args(tracing).args(["--test", "telemetry"]);
-    step("what the log tells", &mut tests)?;
+    let chosen = chosen(names)?;
+    for (_, check) in &chosen {
+        check()?;
+    }
+    println!("ci: passed in {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// The parts, in their order.
+pub(crate) fn chosen(names: &[String]) -> Result<Vec<Part>, Failure> {
+    let is_known = |name: &&String| PARTS.iter().any(|(known, _)| known == name);
+    if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
+        let known = PARTS.map(|(name, _)| name).join(", ");
+        let message = format!("ci: there is no part {unknown}; there are {known}");
+        return Err(Failure::usage(message));
+    }
+    let is_chosen = |name: &str| match names {
+        [] => name != TEST,
+        _ => names.iter().any(|chosen| chosen == name),
+    };
+    let parts = PARTS.into_iter().filter(|(name, _)| is_chosen(name));
+    Ok(parts.collect())
+}
+
+fn format() -> Result<(), Failure> {
+    step("format", &mut cargo::command(&["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Result<(), Failure> {
+    let strict = ["--", "-D", "warnings"];
+    let all = ["clippy", "--quiet", "--workspace", "--all-targets"];
+    step("clippy", cargo::command(&all).args(strict))?;
+    let of = |package, feature| {
+        let mut command = cargo::command(&["clippy", "--quiet", "--all-targets"]);
+        command.args(["--package", package, "--features", feature]);
+        command.args(strict);
+        command
+    };
+    step(
+        "clippy of the benchmark with its peers",
+        &mut of("strand-bench", "peers"),
+    )?;
+    step("clippy of the command", &mut of("strand-core", "cli"))?;
+    step(
+        "clippy of the log that tells of itself",
+        &mut of("strand-core", "tracing"),
+    )
+}
+
+fn doc() -> Result<(), Failure> {
     let doc = ["doc", "--quiet", "--workspace", "--no-deps"];
     step(
         "documentation",
@@ -117,21 +163,47 @@ pub(crate) fn run() -> Result<(), Failure> {
     let looking = Instant::now();
     api::run(&[])?;
     passed("public API", looking);
-    // The states that take too long without optimisation.
-    let model = [
-        "test",
-        "--quiet",
-        "--release",
-        "--package",
-        "strand-core",
-        "--test",
-        "model",
-    ];
-    let mut model = cargo::command(&model);
-    step("model", model.args(["--", "--ignored"]))?;
-    let building = Instant::now();
-    let harness = cargo::build_harness()?;
-    passed("build the harness", building);
+    Ok(())
+}
+
+/// The packages that are published, as their users would build them.
+fn package() -> Result<(), Failure> {
+    let package = ["package", "--quiet", "--allow-dirty"];
+    let published = ["--package", "strand-lock", "--package", "strand-core"];
+    step("package", cargo::command(&package).args(published))
+}
+
+fn test() -> Result<(), Failure> {
+    step("test", &mut cargo::command(&["test", "--workspace"]))
+}
+
+/// The tests that need a feature.
+fn features() -> Result<(), Failure> {
+    let of = |feature| {
+        let mut command = cargo::command(&["test", "--quiet", "--package", "strand-core"]);
+        command.args(["--features", feature]);
+        command
+    };
+    let mut tests = of("cli");
+    step(
+        "the command",
+        tests.args(["--bin", "strand", "--test", "cli"]),
+    )?;
+    step(
+        "what the log tells",
+        of("tracing").args(["--test", "telemetry"]),
+    )
+}
+
+/// The states that take too long without optimisation.
+fn model() -> Result<(), Failure> {
+    let model = ["test", "--quiet", "--release", "--package", "strand-core"];
+    let ignored = ["--test", "model", "--", "--ignored"];
+    step("model", cargo::command(&model).args(ignored))
+}
+
+fn stress() -> Result<(), Failure> {
+    let harness = harness()?;
     for flags in STRESS {
         let mut command = Command::new(&harness);
         step(
@@ -139,15 +211,24 @@ pub(crate) fn run() -> Result<(), Failure> {
             command.args(["run", "--quiet"]).args(flags),
         )?;
     }
-    step(
-        "torture --quick",
-        Command::new(&harness).args(["torture", "--quick"]),
-    )?;
-    println!("ci: passed in {:.1} s", started.elapsed().as_secs_f64());
     Ok(())
 }
 
-fn step(name: &str, command: &mut Command) -> Result<(), Failure> {
+fn torture() -> Result<(), Failure> {
+    step(
+        "torture --quick",
+        Command::new(harness()?).args(["torture", "--quick", "--seed", SEED]),
+    )
+}
+
+fn harness() -> Result<PathBuf, Failure> {
+    let building = Instant::now();
+    let harness = cargo::build_harness()?;
+    passed("build the harness", building);
+    Ok(harness)
+}
+
+pub(crate) fn step(name: &str, command: &mut Command) -> Result<(), Failure> {
     let started = Instant::now();
     let status = command
         .status()
@@ -166,6 +247,29 @@ fn step(name: &str, command: &mut Command) -> Result<(), Failure> {
     })
 }
 
-fn passed(name: &str, started: Instant) {
+pub(crate) fn passed(name: &str, started: Instant) {
     println!("ci: {:6.1} s  {name}", started.elapsed().as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(chosen: &[&str]) -> Option<Vec<&'static str>> {
+        let chosen: Vec<String> = chosen.iter().map(ToString::to_string).collect();
+        let parts = super::chosen(&chosen).ok()?;
+        Some(parts.into_iter().map(|(name, _)| name).collect())
+    }
+
+    #[test]
+    fn parts_run_when_they_are_named_and_all_but_the_tests_else() {
+        assert_eq!(
+            names(&["torture", "format"]),
+            Some(vec!["format", "torture"])
+        );
+        assert_eq!(names(&["format", "lint"]), None);
+        let all = names(&[]).unwrap();
+        assert_eq!(all.len(), PARTS.len() - 1);
+        assert!(!all.contains(&TEST));
+    }
 }

@@ -7,9 +7,11 @@ mod bench;
 mod cargo;
 mod ci;
 mod cross;
+mod dependencies;
 mod harness;
 mod mutants;
 mod stress;
+mod workflows;
 
 use std::process::ExitCode;
 
@@ -38,7 +40,9 @@ tasks:
   api [--bless]
         compare the public API of the crates with core/api.txt and lock/api.txt, and look
         whether all of it has examples; `--bless` writes these files
-  ci    everything that CI checks beside the tests";
+  ci [PART]...
+        everything that CI checks beside the tests, or only these parts: format, clippy, doc,
+        workflows, dependencies, package, test, features, model, stress, torture";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -51,7 +55,7 @@ fn main() -> ExitCode {
         Some("bench") => bench::run(&rest),
         Some("cross") => cross::run(&rest),
         Some("api") => api::run(&rest),
-        Some("ci") if rest.is_empty() => ci::run(),
+        Some("ci") => ci::run(&rest),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -83,6 +87,14 @@ impl Failure {
         Failure {
             message: message.into(),
             code: Failure::USAGE,
+        }
+    }
+
+    /// Something is not as it has to be.
+    fn violation(message: impl Into<String>) -> Failure {
+        Failure {
+            message: message.into(),
+            code: 1,
         }
     }
 

@@ -68,6 +68,11 @@ struct Hunt {
     runs: Vec<Run>,
 }
 
+/// Whether it takes the arguments.
+pub(crate) fn accepts(arguments: &[String]) -> Result<(), Failure> {
+    Task::parse(arguments).map(drop)
+}
+
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let task = Task::parse(arguments)?;
     let harness = cargo::build_harness_with_bugs()?;
