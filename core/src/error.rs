@@ -81,7 +81,8 @@ pub enum Error {
         /// What is there.
         path: PathBuf,
     },
-    /// The directory holds no store. Only readers answer this; [`crate::Log::open`] creates one.
+    /// The directory holds no store, and nothing was created in it. Only readers and [`crate::repair`] answer this;
+    /// [`crate::Log::open`] creates one.
     #[error("{} holds no store (no MANIFEST)", path.display())]
     NoStore {
         /// The directory.
@@ -95,7 +96,8 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
-    /// The directory is on a filesystem where locks or shared memory may not work between all who reach it.
+    /// The directory is on a filesystem where locks or shared memory may not work between all who reach it. Nothing was
+    /// created or changed.
     #[error(
         "{} is on {} ({:?}), where locks are not known to exclude everybody; move the store to a local disk, \
          or set `allow_unsafe_filesystem`",
@@ -128,7 +130,7 @@ pub enum Error {
         /// The most that is allowed.
         max: u64,
     },
-    /// The record that was asked for is folded into a snapshot, and its segment is gone. Begin with
+    /// The record that was asked for is folded into a snapshot, and its segment is gone. Only reading answers this. Begin with
     /// [`crate::Snapshot::open`], and go on behind the record that it reflects.
     #[error(
         "record {from_seq} is compacted away; load {} and go on with record {}",

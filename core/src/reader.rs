@@ -14,7 +14,7 @@ use crate::{
     watermark::Watermark,
 };
 
-/// Reads a store: takes no lock, writes nothing, and needs no permission to write. // I3
+/// Reads a store: takes no lock, writes nothing, needs no permission to write, and never waits for a writer. // I3
 ///
 /// What it sees is a prefix of the one order of all records, which ends at the watermark: a record
 /// is seen when it is durable. Where the store's volatile hints are missing (after a reboot, in a

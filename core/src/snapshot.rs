@@ -55,7 +55,7 @@ impl Snapshot {
     ///
     /// Reads only what was appended since, unless compactions have taken that away: then it reads
     /// the latest snapshot. It does so also once in a while after a compaction, to forget with it
-    /// what is too old: idempotency keys, and that an issue was deleted.
+    /// what is too old: idempotency keys, and that an issue was deleted. Does not wait for a writer.
     ///
     /// # Errors
     /// [`crate::Error::Corrupt`], [`crate::Error::Io`]. What was read before the damage is reflected.

@@ -86,7 +86,8 @@ impl Entry {
 }
 
 impl Store {
-    /// Reads the store in `dir` and folds it, through the present watermark. Takes no lock and writes nothing.
+    /// Reads the store in `dir` and folds it, through the present watermark. Takes no lock, writes nothing, and does not wait
+    /// for a writer. What was only appended with [`crate::Durability::Buffered`] is not in it yet.
     ///
     /// # Errors
     /// As [`Snapshot::open`].
