@@ -2,7 +2,26 @@
 //!
 //! Elsewhere these are single system calls. On Windows a file that somebody has open may refuse to be opened, replaced or removed:
 //! by a scanner for viruses, or by a reader where the filesystem knows no replacement of open files. Such refusals
-//! are waited out for [`PATIENCE`] before they are reported.
+//! are waited out for [`PATIENCE`] before they are reported; elsewhere nothing blocks but the disk.
+//!
+//! ```
+//! use std::{fs::OpenOptions, io::Write as _};
+//! use strand_lock::files;
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path();
+//! // Others find the old file or the new one, also after a loss of power.
+//! let (new, path) = (dir.join("state.new"), dir.join("state"));
+//! let mut file = files::open(OpenOptions::new().write(true).create(true), &new)?;
+//! file.write_all(b"42")?;
+//! file.sync_all()?;
+//! files::rename(&new, &path)?;
+//! files::sync_dir(dir)?;
+//!
+//! files::remove(&path)?; // For `PATIENCE` at most.
+//! # assert!(files::PATIENCE.as_secs() > 0);
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 use std::{
     fs::{File, OpenOptions},

@@ -133,7 +133,7 @@ struct Item<'a> {
     value: &'a Value,
     /// The part of `value` that is about this kind.
     inner: &'a Value,
-    /// The path of the type or trait that it is a part of.
+    /// The path of the type, trait or module that it is a part of.
     parent: Option<String>,
 }
 
@@ -197,12 +197,6 @@ impl<'a> Crate<'a> {
         }
         let name = name.or(inner["name"].as_str()).unwrap_or_default();
         let path = format!("{scope}::{name}");
-        if kind == "module" {
-            for item in self.all(&inner["items"]) {
-                self.add(&path, item["name"].as_str(), item, None, items);
-            }
-            return;
-        }
         items.push(Item {
             path: path.clone(),
             kind,
@@ -214,7 +208,7 @@ impl<'a> Crate<'a> {
             "struct" => &inner["kind"]["plain"]["fields"],
             "enum" => &inner["variants"],
             "variant" => &inner["kind"]["struct"]["fields"],
-            "trait" => &inner["items"],
+            "trait" | "module" => &inner["items"],
             _ => &Value::Null,
         };
         for part in self.all(parts) {
@@ -236,7 +230,7 @@ impl<'a> Crate<'a> {
     }
 
     /// Functions, types, traits and constants that neither have an example, nor link to what has one, nor are used in the
-    /// example of the type that they belong to or in that of the crate. What a trait demands is shown with the trait.
+    /// example of the type or module that they belong to or in that of the crate. What a trait demands is shown with the trait.
     fn without_example(&self, items: &[Item<'a>]) -> Vec<String> {
         let by_path: BTreeMap<&str, &Item<'_>> = items
             .iter()
@@ -260,7 +254,9 @@ impl<'a> Crate<'a> {
                 shows(parent.value, &item.value["name"])
                     || parent.kind == "trait" && has_one(parent)
             });
-            !matches!(item.kind, "struct_field" | "variant" | "use") && !by_parent && !has_one(item)
+            !matches!(item.kind, "struct_field" | "variant" | "use" | "module")
+                && !by_parent
+                && !has_one(item)
         };
         items
             .iter()
@@ -315,11 +311,11 @@ impl<'a> Crate<'a> {
                 format!("variant {path}{tuple}")
             }
             "struct_field" => format!("field {path}: {}", self.ty(inner)),
-            "constant" => format!(
-                "const {path}: {} = {}",
-                self.ty(&inner["type"]),
-                text(&inner["const"]["value"])
-            ),
+            "constant" => {
+                let value = inner["const"]["value"].as_str();
+                let value = value.map_or_else(String::new, |value| format!(" = {value}"));
+                format!("const {path}: {}{value}", self.ty(&inner["type"]))
+            }
             "assoc_const" => format!("const {path}: {}", self.ty(&inner["type"])),
             "type_alias" => format!("type {path}{generics} = {}", self.ty(&inner["type"])),
             "use" => format!("use {path} = {}", text(&inner["source"])),
