@@ -2,16 +2,13 @@
 
 use strand_stress::page::{
     self, Cell, Column, escaped,
-    plot::{Axis, Curve, Form, Plot, Size, Unit},
+    plot::{Axis, Curve, Form, Plot, Size, Unit, at_share},
 };
 
 use crate::{
     bars::Ratio,
     report::{QUANTILES, Row, Summary},
 };
-
-/// Where the greatest latency stands beside the quantiles, which stand at the number of their nines.
-const MAX_AT_NINES: f64 = 3.5;
 
 /// The page of a run.
 pub(crate) fn page(summary: &Summary) -> String {
@@ -147,20 +144,6 @@ fn latency(rows: &[&Row]) -> String {
     let mut agents: Vec<usize> = rows.iter().map(|row| row.agents).collect();
     agents.sort_unstable();
     agents.dedup();
-    let nines = |q: f64| {
-        if q < 1.0 {
-            -(1.0 - q).log10()
-        } else {
-            MAX_AT_NINES
-        }
-    };
-    let ticks = [
-        (0.5, "50 %"),
-        (0.9, "90 %"),
-        (0.99, "99 %"),
-        (0.999, "99.9 %"),
-        (1.0, "max"),
-    ];
     let curves = |agents: usize| -> Vec<Curve<'_>> {
         let mine = rows.iter().filter(|row| row.agents == agents);
         mine.map(|row| {
@@ -171,7 +154,7 @@ fn latency(rows: &[&Row]) -> String {
                 colour,
                 style,
                 form: Form::Dotted,
-                points: points.map(|(q, us)| (nines(*q), us)).collect(),
+                points: points.map(|(q, us)| (at_share(*q), us)).collect(),
             }
         })
         .collect()
@@ -185,11 +168,10 @@ fn latency(rows: &[&Row]) -> String {
         } else {
             format!("{agents} agents")
         };
-        let ticks = ticks.map(|(q, name)| (nines(q), name.to_owned())).to_vec();
         let plot = Plot {
             title: &format!("Latency of appends with {heading}"),
             description: "A curve for each system; the figures are in the last table.".to_owned(),
-            x: Axis::of_ticks("share of appends", false, ticks, std::iter::once(0.0)),
+            x: Axis::of_shares("share of appends"),
             y: axis_y.clone(),
             curves: curves(*agents),
             marks: Vec::new(),

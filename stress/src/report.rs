@@ -750,7 +750,7 @@ fn micros(ns: u64) -> f64 {
     clippy::cast_precision_loss,
     reason = "figures for people; exact up to 2^53"
 )]
-fn count(number: u64) -> f64 {
+pub(crate) fn count(number: u64) -> f64 {
     number as f64
 }
 

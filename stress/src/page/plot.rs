@@ -77,6 +77,17 @@ pub struct Axis {
     ticks: Vec<(f64, String)>,
 }
 
+/// A share stands at the number of its nines, and all of them, which is the longest, behind.
+#[must_use]
+pub fn at_share(share: f64) -> f64 {
+    const ALL: f64 = 3.5;
+    if share < 1.0 {
+        -(1.0 - share).log10()
+    } else {
+        ALL
+    }
+}
+
 impl Axis {
     /// Whole powers of ten around all values; those that are not above zero have no place on it.
     #[expect(clippy::cast_possible_truncation, reason = "logarithms are small")]
@@ -162,6 +173,20 @@ impl Axis {
             high,
             ticks,
         }
+    }
+
+    /// For shares of many durations, each at [`at_share`], from the shortest to the longest.
+    #[must_use]
+    pub fn of_shares(title: &str) -> Axis {
+        let ticks = [
+            (0.5, "50 %"),
+            (0.9, "90 %"),
+            (0.99, "99 %"),
+            (0.999, "99.9 %"),
+            (1.0, "max"),
+        ];
+        let ticks = ticks.map(|(share, name)| (at_share(share), name.to_owned()));
+        Self::of_ticks(title, false, ticks.to_vec(), std::iter::once(0.0))
     }
 
     /// Where a value stands, from 0 at the low end to 1 at the high one.

@@ -1,14 +1,14 @@
 //! The page of one run of the harness.
 
 use super::lanes::{self, Lanes, Look};
-use super::plot::{self, Axis, Curve, Form, Plot, Sign, Size, Unit};
+use super::plot::{self, Axis, Curve, Form, Plot, Sign, Size, Unit, at_share};
 use super::{
     Cell, Column, command, details, document, escaped, facts, findings, legend, members, table,
     verdict,
 };
 use crate::config::{Config, Durability, Mode, Workload};
 use crate::ledger::IncidentKind;
-use crate::report::{AgentReport, Report, Share, Verdict};
+use crate::report::{AgentReport, Report, Share, Verdict, count};
 use crate::timeline::{AGENTS_MAX, Doing, MARKS_MAX, Timeline};
 use crate::torture::report::grouped;
 
@@ -16,9 +16,6 @@ use crate::torture::report::grouped;
 const AGENTS_SHOWN: usize = 40;
 /// How many have a bar.
 const BARS: usize = 16;
-/// Where the greatest of many durations stands, beside shares which stand at the number of their nines.
-const MAX_AT_NINES: f64 = 3.5;
-
 /// What an agent is at; later ones are drawn over earlier ones. [`look`] says which is which.
 const LOOKS: [Look; 5] = [
     Look {
@@ -253,21 +250,6 @@ fn latency(report: &Report) -> String {
     if distribution.is_empty() {
         return format!("{heading}<p>None was acknowledged.</p>\n");
     }
-    let nines = |share: f64| {
-        if share < 1.0 {
-            -(1.0 - share).log10()
-        } else {
-            MAX_AT_NINES
-        }
-    };
-    let ticks = [
-        (0.5, "50 %"),
-        (0.9, "90 %"),
-        (0.99, "99 %"),
-        (0.999, "99.9 %"),
-        (1.0, "max"),
-    ];
-    let ticks = ticks.map(|(share, name)| (nines(share), name.to_owned()));
     let q = report.append_us;
     let plot = Plot {
         title: "Latency of acknowledged operations",
@@ -277,12 +259,7 @@ fn latency(report: &Report) -> String {
             Unit::Microseconds.text(q.p99),
             Unit::Microseconds.text(q.max)
         ),
-        x: Axis::of_ticks(
-            "share of operations",
-            false,
-            ticks.to_vec(),
-            std::iter::once(0.0),
-        ),
+        x: Axis::of_shares("share of operations"),
         y: Axis::powers_of_ten(
             "at most",
             Unit::Microseconds,
@@ -295,7 +272,7 @@ fn latency(report: &Report) -> String {
             form: Form::Dotted,
             points: distribution
                 .iter()
-                .map(|s| (nines(s.share), s.us))
+                .map(|s| (at_share(s.share), s.us))
                 .collect(),
         }],
         marks: Vec::new(),
@@ -705,14 +682,6 @@ fn faults(report: &Report) -> String {
         "<h2>Where processes were killed</h2>\n{}",
         table("Where processes were killed", columns, rows)
     )
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "figures for people; exact up to 2^53"
-)]
-fn count(number: u64) -> f64 {
-    number as f64
 }
 
 #[cfg(test)]
