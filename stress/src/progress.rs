@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::parent::Moment;
+use crate::report::count;
 use crate::torture::report::grouped;
 
 /// What takes no longer than this shows nothing.
@@ -197,11 +198,6 @@ fn short(time: Duration) -> String {
         seconds @ 120..=7_199 => format!("{} min {} s", seconds / 60, seconds % 60),
         seconds => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
-fn count(number: u64) -> f64 {
-    number as f64
 }
 
 #[cfg(test)]
