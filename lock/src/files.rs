@@ -70,3 +70,12 @@ pub fn remove(path: &Path) -> io::Result<()> {
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     sys::sync_dir(dir)
 }
+
+/// Device and inode of the file at `path` (its volume and index on Windows), which its hard links share.
+///
+/// # Errors
+/// The system's.
+pub fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let file = open(OpenOptions::new().read(true), path)?;
+    Ok(sys::file_state(&file)?.identity)
+}

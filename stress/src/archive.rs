@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use strand_core::machine::{Point, Probe};
+use strand_lock::files;
 
 use crate::stored::{is_segment, is_snapshot};
 
@@ -94,16 +95,8 @@ impl Probe for Archive {
     }
 }
 
-#[cfg(unix)]
 fn is_same_file(one: &Path, other: &Path) -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt as _;
-    let place = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino()));
-    Ok(place(one)? == place(other)?)
-}
-
-#[cfg(not(unix))]
-fn is_same_file(one: &Path, other: &Path) -> io::Result<bool> {
-    Ok(fs::read(one)? == fs::read(other)?)
+    Ok(files::identity(one)? == files::identity(other)?)
 }
 
 #[cfg(test)]

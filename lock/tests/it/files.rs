@@ -93,6 +93,18 @@ fn who_has_a_removed_file_open_reads_on() {
 }
 
 #[test]
+fn a_hard_link_is_the_same_file_and_a_copy_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let [file, link, copy] = ["file", "link", "copy"].map(|name| dir.path().join(name));
+    fs::write(&file, OLD).unwrap();
+    fs::hard_link(&file, &link).unwrap();
+    fs::copy(&file, &copy).unwrap();
+    let identity = files::identity(&file).unwrap();
+    assert_eq!(files::identity(&link).unwrap(), identity);
+    assert_ne!(files::identity(&copy).unwrap(), identity);
+}
+
+#[test]
 fn what_is_missing_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing");
