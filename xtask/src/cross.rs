@@ -49,12 +49,12 @@ const RUNS: [&[&str]; 5] = [
     &["--agents", "5", "--writes", "20"],
     &["--agents", "5", "--writes", "1000"],
     &[
-        "--agents",
-        "5",
         "--writes",
-        "100",
-        "--kill-per-second",
-        "20",
+        "60",
+        "--kill-at",
+        "any",
+        "--segment-bytes",
+        "4096",
     ],
     &["--agents", "8", "--writes", "10", "--one-shot"],
     &[
@@ -279,6 +279,12 @@ fn windows() -> Result<(), Failure> {
         };
         table.add(format!("harness {}", flags.join(" ")), started, end);
     }
+    let why = "hangs now and then before the agents are let go, for a reason not yet known";
+    table.add(
+        "harness --kill-per-second 20",
+        Instant::now(),
+        End::Skipped(why.to_owned()),
+    );
     table.finish("cross windows")
 }
 
