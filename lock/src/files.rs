@@ -18,6 +18,9 @@
 //! files::rename(&new, &path)?;
 //! files::sync_dir(dir)?;
 //!
+//! std::fs::hard_link(&path, dir.join("link"))?;
+//! assert_eq!(files::identity(&path)?, files::identity(&dir.join("link"))?);
+//!
 //! files::remove(&path)?; // For `PATIENCE` at most.
 //! # assert!(files::PATIENCE.as_secs() > 0);
 //! # Ok::<(), std::io::Error>(())
