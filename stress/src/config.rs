@@ -1,6 +1,6 @@
 //! What one run does: the flags of the command line, checked, and turned back into a replay line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use strand_core::{RECORD_BYTES_MAX, machine::Point};
@@ -93,6 +93,13 @@ pub struct Config {
     /// Start a new process for each write
     #[arg(long)]
     pub one_shot: bool,
+    /// With --one-shot: each of these processes is the command `strand append`, and not an agent that calls the
+    /// library. Its exit status and what it prints tell what came of the write
+    #[arg(long)]
+    pub via_cli: bool,
+    /// The binary of that command [default: `strand` beside this one]
+    #[arg(long, value_name = "PATH", requires = "via_cli")]
+    pub strand: Option<PathBuf>,
     /// What an acknowledgement promises
     #[arg(long, value_enum, default_value_t = Durability::Synced)]
     pub durability: Durability,
@@ -175,6 +182,8 @@ impl Default for Config {
             seed: 1,
             mode: Mode::Process,
             one_shot: false,
+            via_cli: false,
+            strand: None,
             durability: Durability::Synced,
             workload: Workload::Append,
             readers: 0,
@@ -297,10 +306,46 @@ impl Config {
         if self.one_shot && self.mode == Mode::Thread {
             return usage("--one-shot starts a process for each write; it excludes --mode thread");
         }
+        self.validate_via_cli()?;
         if self.payload.is_some() && self.payload_bytes.is_some() {
             return usage("--payload and --payload-bytes exclude each other");
         }
         Ok(())
+    }
+
+    /// The command has neither what tests alone need, nor the conditions of a workload.
+    fn validate_via_cli(&self) -> Result<(), UsageError> {
+        if !self.via_cli {
+            return match self.strand {
+                Some(_) => usage("--strand needs --via-cli"),
+                None => Ok(()),
+            };
+        }
+        if !self.one_shot {
+            return usage("--via-cli needs --one-shot");
+        }
+        if self.workload != Workload::Append {
+            return usage("--via-cli is for --workload append");
+        }
+        let excluded = [
+            ("--kill-at", self.kill_at.is_some()),
+            ("--segment-bytes", self.segment_bytes.is_some()),
+            ("--preallocate-bytes", self.preallocate_bytes.is_some()),
+            ("--sabotage", self.sabotage.is_some()),
+        ];
+        match excluded.into_iter().find(|(_, is_set)| *is_set) {
+            Some((flag, _)) => usage(format!("--via-cli and {flag} exclude each other")),
+            None => Ok(()),
+        }
+    }
+
+    /// The command that makes each write, if one does. `exe` is the harness binary.
+    #[must_use]
+    pub fn command(&self, exe: &Path) -> Option<PathBuf> {
+        let name = format!("strand{}", std::env::consts::EXE_SUFFIX);
+        let beside = || exe.with_file_name(name);
+        self.via_cli
+            .then(|| self.strand.clone().unwrap_or_else(beside))
     }
 
     /// All operations that a complete run invokes.
@@ -377,6 +422,12 @@ impl Config {
         }
         if self.one_shot {
             flag("--one-shot", None);
+        }
+        if self.via_cli {
+            flag("--via-cli", None);
+        }
+        if let Some(path) = &self.strand {
+            flag("--strand", Some(shell_word(&path.display().to_string())));
         }
         if let Some(path) = &self.payload {
             flag("--payload", Some(shell_word(&path.display().to_string())));
@@ -460,6 +511,8 @@ mod tests {
             agents: 3,
             writes: 9,
             one_shot: true,
+            via_cli: true,
+            strand: Some(PathBuf::from("target/x y/strand")),
             durability: Durability::Buffered,
             payload: Some(PathBuf::from("a b's.jsonl")),
             kill_per_second: 12.5,
@@ -579,5 +632,41 @@ mod tests {
             assert!(config.validate().is_err(), "{config:?}");
         }
         assert_eq!(Config::default().validate(), Ok(()));
+    }
+    #[test]
+    fn the_command_makes_plain_appends_of_one_shot_processes() {
+        let via_cli = Config {
+            one_shot: true,
+            via_cli: true,
+            kill_per_second: 20.0,
+            ..Config::default()
+        };
+        assert_eq!(via_cli.validate(), Ok(()));
+        let refused = [
+            Config {
+                one_shot: false,
+                ..via_cli.clone()
+            },
+            Config {
+                via_cli: false,
+                strand: Some("x".into()),
+                ..via_cli.clone()
+            },
+            Config {
+                workload: Workload::Claim,
+                ..via_cli.clone()
+            },
+            Config {
+                kill_at: Some("any".to_owned()),
+                ..via_cli.clone()
+            },
+            Config {
+                segment_bytes: Some(4096),
+                ..via_cli
+            },
+        ];
+        for config in refused {
+            assert!(config.validate().is_err(), "{config:?}");
+        }
     }
 }

@@ -128,6 +128,7 @@ pub fn run(
     progress: &(dyn Fn(&Moment) + Sync),
 ) -> Result<Report, RunError> {
     config.validate()?;
+    check_command(config, exe)?;
     let source = payload_source(config)?;
     let mut payloads = Payloads::open(&source, config.seed, config.writes)?;
     if config.workload == Workload::Replay {
@@ -154,6 +155,18 @@ pub fn run(
             let store = Some(run_dir.keep().join("store"));
             Err(RunError::Environment { message, store })
         }
+    }
+}
+
+/// The command that the run needs has to be there.
+fn check_command(config: &Config, exe: &Path) -> Result<(), UsageError> {
+    match config.command(exe) {
+        Some(path) if !path.is_file() => Err(UsageError(format!(
+            "--via-cli needs the command `strand`, and {} is not there: build it with \
+             `cargo build --release -p strand-core --features cli`, or name it with --strand",
+            path.display()
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The parent of the agents: starts them, lets them go together, hears all they report, kills
 //! some, reads meanwhile, and does not wait for ever.
 
+mod command;
 pub(crate) mod mischief;
 
 use std::fs::File;
@@ -29,6 +30,8 @@ use crate::ledger::{
 use crate::payload::{PayloadSource, operation_key};
 use crate::plan::{self, Plan};
 use crate::wire::{AgentSpec, KillOrder, Lane, Message, Role};
+
+use self::command::StrandCommand;
 
 /// How often the parent looks at the watermark while agents write.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
@@ -191,6 +194,10 @@ pub fn run(
 ) -> Result<Outcome, EnvironmentError> {
     let parent = Parent::new(config, payload, writes, exe, places)?;
     lock(&parent.tally).ledger.absorb(set_up(config, places));
+    if let Some(command) = &parent.command {
+        let failed = command.init(&places.store)?;
+        lock(&parent.tally).ledger.fatal_errors.extend(failed);
+    }
     parent.run(progress)
 }
 
@@ -234,6 +241,13 @@ pub fn run_until_cut(
 /// The highest mark in the shared page: see [`crate::control`].
 fn marks(config: &Config) -> u32 {
     config.agents + config.compacting()
+}
+
+/// How long a process of the run may wait for the log's lock.
+fn lock_timeout_ms(config: &Config) -> u64 {
+    let watchdog = Duration::from_secs(config.timeout_s);
+    let timeout = watchdog.saturating_add(LOCK_TIMEOUT_BEYOND_WATCHDOG);
+    u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn helper_roles(config: &Config, places: &Places) -> Vec<Role> {
@@ -398,6 +412,8 @@ struct Parent<'a> {
     payload: &'a PayloadSource,
     writes: &'a [u32],
     exe: &'a Path,
+    /// Makes each write instead of an agent.
+    command: Option<StrandCommand>,
     places: &'a Places,
     control: Control,
     stderr: File,
@@ -462,11 +478,13 @@ impl<'a> Parent<'a> {
         };
         let helpers = helper_roles(config, places);
         let helpers = helpers.into_iter().map(|role| Slot::new(Vec::new(), role));
+        let command = StrandCommand::new(config, payload, exe)?;
         Ok(Parent {
             config,
             payload,
             writes,
             exe,
+            command,
             places,
             control,
             stderr,
@@ -677,25 +695,27 @@ impl Parent<'_> {
     fn serve(&self, slot: &Slot) {
         let mut next = std::mem::take(&mut *lock(&slot.next));
         let mut announced = false;
+        let command = self.command.as_ref();
+        let command = command.filter(|_| slot.role == Role::Agent);
+        if command.is_some() {
+            // It is not started before it is to write.
+            self.announce(slot, &mut announced);
+            self.control.wait_for_go();
+        }
         while !self.is_stopping() {
             let lanes = self.lanes(&slot.agents, &next);
             if lanes.is_empty() && slot.role == Role::Agent {
                 break;
             }
-            let stdout = match self.start(slot, lanes) {
-                Ok(Some(stdout)) => stdout,
+            let served = match (command, lanes.as_slice()) {
+                (Some(command), [lane]) => self.serve_command(command, slot, lane, &mut next),
+                _ => self.serve_agent(slot, lanes, &mut next, &mut announced),
+            };
+            let (reporting, incarnation) = match served {
+                Ok(Some(served)) => served,
                 Ok(None) => break,
                 Err(error) => {
                     self.fail(error);
-                    break;
-                }
-            };
-            let mut reporting = Reporting::default();
-            self.hear(slot, stdout, &mut reporting, &mut next, &mut announced);
-            let incarnation = match self.reap(slot, reporting.is_done()) {
-                Ok(incarnation) => incarnation,
-                Err(error) => {
-                    self.fail(format!("cannot wait for an agent: {error}"));
                     break;
                 }
             };
@@ -719,6 +739,24 @@ impl Parent<'_> {
         }
         drop(tally);
         self.changed.notify_all();
+    }
+
+    /// Starts a process of the harness, hears it out and reaps it; `None` when no more may be started.
+    fn serve_agent(
+        &self,
+        slot: &Slot,
+        lanes: Vec<Lane>,
+        next: &mut [Next],
+        announced: &mut bool,
+    ) -> Result<Option<(Reporting, Incarnation)>, String> {
+        let Some(stdout) = self.start(slot, lanes)? else {
+            return Ok(None);
+        };
+        let mut reporting = Reporting::default();
+        self.hear(slot, stdout, &mut reporting, next, announced);
+        let (status, killed) = wait(slot)?;
+        let end = classify_end(status, reporting.is_done(), killed);
+        Ok(Some((reporting, self.bury(slot, end))))
     }
 
     /// What the next process of a slot has to do; nothing when all is done.
@@ -746,8 +784,6 @@ impl Parent<'_> {
     /// Starts the next process of a slot; `None` when no more may be started.
     fn start(&self, slot: &Slot, lanes: Vec<Lane>) -> Result<Option<ChildStdout>, String> {
         let config = self.config;
-        let lock_timeout =
-            Duration::from_secs(config.timeout_s).saturating_add(LOCK_TIMEOUT_BEYOND_WATCHDOG);
         let spec = AgentSpec {
             store: self.places.store.clone(),
             control: self.places.control.clone(),
@@ -762,7 +798,7 @@ impl Parent<'_> {
             seed: config.seed,
             payload: self.payload.clone(),
             durability: config.durability,
-            lock_timeout_ms: u64::try_from(lock_timeout.as_millis()).unwrap_or(u64::MAX),
+            lock_timeout_ms: lock_timeout_ms(config),
             segment_bytes: config.segment_bytes,
             preallocate_bytes: config.preallocate_bytes,
             boot: self.boot.clone(),
@@ -773,32 +809,21 @@ impl Parent<'_> {
         let mut briefing = serde_json::to_string(&spec).map_err(|error| error.to_string())?;
         briefing.push('\n');
         let stderr = self.stderr.try_clone().map_err(|error| error.to_string())?;
-        // Under the lock: who stops the run either sees this child or keeps it from being started.
-        let mut live = lock(&slot.live);
-        if self.is_stopping() {
-            return Ok(None);
-        }
-        let mut child = Command::new(self.exe)
+        let mut command = Command::new(self.exe);
+        command
             .arg("agent")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .map_err(|error| format!("cannot start an agent ({}): {error}", self.exe.display()))?;
-        self.spawned.fetch_add(1, Ordering::SeqCst);
-        live.pid = child.id();
-        live.killed_ns = None;
-        live.doing.fill(Doing::Starting {
-            since_ns: monotonic_ns(),
+            .stderr(stderr);
+        let begun = self.spawn(slot, &mut command, |child| {
+            let stdin = child.stdin.as_mut();
+            let told = stdin.map(|stdin| stdin.write_all(briefing.as_bytes()));
+            (child.stdout.take(), told)
         });
-        let stdout = child.stdout.take();
+        let Some((stdout, told)) = begun? else {
+            return Ok(None);
+        };
         // The child may already be dead; then its silence tells.
-        let told = child
-            .stdin
-            .as_mut()
-            .map(|stdin| stdin.write_all(briefing.as_bytes()));
-        live.child = Some(child);
-        drop(live);
         match told {
             Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Err(format!("cannot tell an agent what to do: {error}"))
@@ -807,6 +832,33 @@ impl Parent<'_> {
                 .map(Some)
                 .ok_or_else(|| "an agent has no standard output".to_owned()),
         }
+    }
+
+    /// Spawns the next process of a slot, and has `first` talk to it; `None` when no more may be started.
+    fn spawn<T>(
+        &self,
+        slot: &Slot,
+        command: &mut Command,
+        first: impl FnOnce(&mut Child) -> T,
+    ) -> Result<Option<T>, String> {
+        // Under the lock: who stops the run either sees this child or keeps it from being started.
+        let mut live = lock(&slot.live);
+        if self.is_stopping() {
+            return Ok(None);
+        }
+        let mut child = command.spawn().map_err(|error| {
+            let program = Path::new(command.get_program());
+            format!("cannot start {}: {error}", program.display())
+        })?;
+        self.spawned.fetch_add(1, Ordering::SeqCst);
+        live.pid = child.id();
+        live.killed_ns = None;
+        live.doing.fill(Doing::Starting {
+            since_ns: monotonic_ns(),
+        });
+        let talked = first(&mut child);
+        live.child = Some(child);
+        Ok(Some(talked))
     }
 
     /// Where the next process of a slot is to be killed. The number of processes so far is part of
@@ -873,12 +925,22 @@ impl Parent<'_> {
             if matches!(message, Message::KillMe { .. }) {
                 kill(&mut lock(&slot.live));
             }
-            if message == Message::Ready && !*announced {
-                *announced = true;
-                lock(&self.tally).ready += 1;
-                self.changed.notify_all();
+            if message == Message::Ready {
+                self.announce(slot, announced);
             }
             reporting.take(message);
+        }
+    }
+
+    /// The agents of a slot wait for the start. Only the first time counts.
+    fn announce(&self, slot: &Slot, announced: &mut bool) {
+        lock(&slot.live).doing.fill(Doing::Ready {
+            since_ns: monotonic_ns(),
+        });
+        if !*announced {
+            *announced = true;
+            lock(&self.tally).ready += 1;
+            self.changed.notify_all();
         }
     }
 
@@ -900,12 +962,6 @@ impl Parent<'_> {
                 ..
             }) => {
                 self.compactions.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            Message::Ready => {
-                lock(&slot.live).doing.fill(Doing::Ready {
-                    since_ns: monotonic_ns(),
-                });
                 return;
             }
             Message::Invoke {
@@ -974,13 +1030,9 @@ impl Parent<'_> {
         }
     }
 
-    fn reap(&self, slot: &Slot, done: bool) -> io::Result<Incarnation> {
+    /// Enters the end of the process of a slot, which was waited for.
+    fn bury(&self, slot: &Slot, end: End) -> Incarnation {
         let mut live = lock(&slot.live);
-        let status = match live.child.take() {
-            Some(mut child) => child.wait()?,
-            None => return Err(io::Error::other("there is no child to wait for")),
-        };
-        let end = classify_end(status, done, live.killed_ns.is_some());
         if end == End::Killed && !self.is_stopping() {
             self.killed.fetch_add(1, Ordering::SeqCst);
         }
@@ -995,7 +1047,7 @@ impl Parent<'_> {
         } else {
             Vec::new()
         };
-        Ok(Incarnation {
+        Incarnation {
             role: slot.role.name(),
             agents,
             pid,
@@ -1003,7 +1055,7 @@ impl Parent<'_> {
             reaped_ns: monotonic_ns(),
             end,
             left_holding,
-        })
+        }
     }
 
     /// Kills what is left and lets nothing new start; returns how many were left. Their servants
@@ -1192,6 +1244,17 @@ fn kill(live: &mut Live) {
         let killed = child.kill();
         assert!(killed.is_ok(), "cannot kill a child: {killed:?}");
     }
+}
+
+/// Waits for the process of a slot, which has closed its output, and says whether it was sent the signal that kills.
+fn wait(slot: &Slot) -> Result<(ExitStatus, bool), String> {
+    let mut live = lock(&slot.live);
+    let waited = match live.child.take() {
+        Some(mut child) => child.wait(),
+        None => Err(io::Error::other("there is none")),
+    };
+    let status = waited.map_err(|error| format!("cannot wait for a process: {error}"))?;
+    Ok((status, live.killed_ns.is_some()))
 }
 
 /// How a process ended. One that was killed after it had said that it is done has finished.

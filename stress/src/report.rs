@@ -557,6 +557,7 @@ pub fn failure_trailer(config: &Config, store: Option<&std::path::Path>) -> Stri
 pub fn headline(config: &Config) -> String {
     let mode = match (config.mode, config.one_shot) {
         (Mode::Thread, _) => "threads of one process",
+        (Mode::Process, true) if config.via_cli => "a `strand append` for each write",
         (Mode::Process, true) => "a process for each write",
         (Mode::Process, false) => "processes",
     };

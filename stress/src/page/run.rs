@@ -167,6 +167,7 @@ fn configuration(config: &Config) -> String {
     };
     let mode = match (config.mode, config.one_shot) {
         (Mode::Thread, _) => "threads of one process",
+        (Mode::Process, true) if config.via_cli => "a <code>strand append</code> for each write",
         (Mode::Process, true) => "a process for each write",
         (Mode::Process, false) => "processes",
     };

@@ -19,4 +19,5 @@ mod report;
 mod runs;
 mod soak;
 mod torture;
+mod via_cli;
 mod watchdog;
