@@ -5,6 +5,9 @@ use std::process::{Command, Stdio};
 
 use crate::Failure;
 
+/// The harness: the package, and its binary.
+const HARNESS: &str = "strand-stress";
+
 /// The workspace's directory.
 pub(crate) fn workspace() -> &'static Path {
     let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -21,12 +24,20 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
 
 /// Builds the harness in release mode and returns its binary, as cargo names it.
 pub(crate) fn build_harness() -> Result<PathBuf, Failure> {
-    build(&mut command(&["build", "--quiet", "--release"]))
+    let mut command = command(&["build", "--quiet", "--release"]);
+    build(command.args(["--package", HARNESS]), HARNESS)
+}
+
+/// Builds the command `strand` in release mode, beside the harness, and returns its binary.
+pub(crate) fn build_command() -> Result<PathBuf, Failure> {
+    let mut command = command(&["build", "--quiet", "--release"]);
+    command.args(["--package", "strand-core", "--features", "cli"]);
+    build(command.args(["--bin", "strand"]), "strand")
 }
 
 /// Builds the harness with deliberate bugs, in a directory of its own, and returns its binary.
 pub(crate) fn build_harness_with_bugs() -> Result<PathBuf, Failure> {
-    build(&mut with_bugs("build"))
+    build(with_bugs("build").args(["--package", HARNESS]), HARNESS)
 }
 
 /// The tests of `lock`, built with deliberate bugs.
@@ -46,29 +57,29 @@ fn with_bugs(task: &str) -> Command {
     command
 }
 
-fn build(command: &mut Command) -> Result<PathBuf, Failure> {
+/// Runs a build and returns the binary of this name.
+fn build(command: &mut Command, name: &str) -> Result<PathBuf, Failure> {
     let output = command
-        .args(["--package", "strand-stress"])
         .args(["--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
         .map_err(|error| Failure::environment(format!("cannot start cargo: {error}")))?;
     if !output.status.success() {
-        return Err(Failure::environment("the harness does not build"));
+        return Err(Failure::environment(format!("{name} does not build")));
     }
-    executable(&String::from_utf8_lossy(&output.stdout))
-        .ok_or_else(|| Failure::environment("cargo did not name the harness it built"))
+    executable(&String::from_utf8_lossy(&output.stdout), name)
+        .ok_or_else(|| Failure::environment(format!("cargo did not name the {name} it built")))
 }
 
-/// The binary in cargo's messages.
-fn executable(messages: &str) -> Option<PathBuf> {
+/// The binary of this name in cargo's messages.
+fn executable(messages: &str, name: &str) -> Option<PathBuf> {
     let messages = messages
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok());
     let executable = |message: serde_json::Value| {
-        let is_harness = message.pointer("/target/name")? == "strand-stress";
+        let is_it = message.pointer("/target/name")? == name;
         let path = message.get("executable")?.as_str().map(PathBuf::from);
-        path.filter(|_| is_harness)
+        path.filter(|_| is_it)
     };
     messages.filter_map(executable).next_back()
 }
@@ -78,14 +89,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_harness_is_found_in_cargos_messages() {
+    fn a_binary_is_found_in_cargos_messages() {
         let messages = [
             r#"{"reason":"compiler-artifact","target":{"name":"strand-lock"},"executable":null}"#,
             r#"{"reason":"compiler-artifact","target":{"name":"strand-stress"},"executable":null}"#,
             r#"{"reason":"compiler-artifact","target":{"name":"strand-stress"},"executable":"t/s"}"#,
             r#"{"reason":"build-finished","success":true}"#,
         ];
-        assert_eq!(executable(&messages.join("\n")), Some(PathBuf::from("t/s")));
-        assert_eq!(executable(""), None);
+        assert_eq!(
+            executable(&messages.join("\n"), HARNESS),
+            Some(PathBuf::from("t/s"))
+        );
+        assert_eq!(executable(&messages.join("\n"), "strand"), None);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::{Failure, api, cargo, dependencies, workflows};
 
 /// Short stress runs: the harness's flags. One of each kind; the long ones are `xtask stress`.
-const STRESS: [&[&str]; 9] = [
+const STRESS: [&[&str]; 10] = [
     &["--agents", "5", "--writes", "20"],
     &[
         "--agents",
@@ -26,6 +26,7 @@ const STRESS: [&[&str]; 9] = [
         "4096",
     ],
     &["--agents", "8", "--writes", "10", "--one-shot"],
+    &["--agents", "8", "--writes", "10", "--one-shot", "--via-cli"],
     &[
         "--agents",
         "8",
@@ -204,6 +205,9 @@ fn model() -> Result<(), Failure> {
 
 fn stress() -> Result<(), Failure> {
     let harness = harness()?;
+    let building = Instant::now();
+    cargo::build_command()?;
+    passed("build the command", building);
     for flags in STRESS {
         let mut command = Command::new(&harness);
         step(

@@ -23,6 +23,9 @@ struct Loop {
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let task = Loop::parse(arguments)?;
     let harness = cargo::build_harness()?;
+    if task.needs_command() {
+        cargo::build_command()?;
+    }
     if task.is_single() {
         run_once(&harness, &task)
     } else {
@@ -72,6 +75,15 @@ impl Loop {
             .iter()
             .any(|flag| flag == "--help" || flag == "-h");
         asks_help || (self.minutes.is_none() && self.iterations.unwrap_or(1) == 1)
+    }
+
+    /// Whether the harness looks for the command `strand` beside itself.
+    fn needs_command(&self) -> bool {
+        let has = |name: &str| {
+            let name_of = |flag: &String| flag.split('=').next() == Some(name);
+            self.harness.iter().any(name_of)
+        };
+        has("--via-cli") && !has("--strand")
     }
 
     /// The harness for run number `index`, counted from 0.
@@ -253,6 +265,15 @@ mod tests {
         assert!(!task.is_single());
         assert!(parse("--iterations 1").is_ok_and(|task| task.is_single()));
         assert!(parse("--iterations 9 --help").is_ok_and(|task| task.is_single()));
+    }
+
+    #[test]
+    fn the_command_is_built_where_the_harness_looks_for_it() {
+        let needs = |line: &str| parse(line).is_ok_and(|task| task.needs_command());
+        assert!(needs("--one-shot --via-cli --seed 3"));
+        assert!(!needs("--one-shot"));
+        assert!(!needs("--one-shot --via-cli --strand a/strand"));
+        assert!(!needs("--one-shot --via-cli --strand=a/strand"));
     }
 
     #[test]
