@@ -143,6 +143,14 @@ pub(crate) fn ratios(rows: &[Measured], extras: &Extras) -> Vec<Ratio> {
                 .map(|shot| shot.strand_over_bare),
         ),
         (
+            "one-shot `strand append` over the bare program",
+            Bar::AtMost(1.3),
+            extras
+                .one_shot_us
+                .as_ref()
+                .and_then(|shot| shot.command_over_bare),
+        ),
+        (
             "verify scan, MB/s",
             Bar::AtLeast(1_000.0),
             extras.verify_mb_per_s,

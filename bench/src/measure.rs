@@ -91,8 +91,11 @@ impl Extras {
             let sqlite = shot
                 .sqlite_us
                 .map_or_else(String::new, |us| format!("SQLite {us:.0} µs, "));
+            let command = shot.command_us.map_or_else(String::new, |us| {
+                format!("the command `strand append` {us:.0} µs, ")
+            });
             lines.push(format!(
-                "one-shot process: strand {:.0} µs, {sqlite}bare program {:.0} µs, one that does nothing {:.0} µs",
+                "one-shot process: strand {:.0} µs, {command}{sqlite}bare program {:.0} µs, one that does nothing {:.0} µs",
                 shot.strand_us, shot.bare_us, shot.nothing_us
             ));
         }

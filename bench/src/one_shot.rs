@@ -1,7 +1,7 @@
 //! Processes that start, open a store, append one event and end, as a command line does.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Instant,
 };
@@ -31,6 +31,10 @@ pub(crate) struct OneShot {
     pub(crate) nothing_us: f64,
     /// The median over pairs of processes that ran next to each other.
     pub(crate) strand_over_bare: f64,
+    /// The command `strand append`, where its binary is beside this one.
+    pub(crate) command_us: Option<f64>,
+    /// As `strand_over_bare`.
+    pub(crate) command_over_bare: Option<f64>,
 }
 
 pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
@@ -57,6 +61,10 @@ pub(crate) fn measure(scratch: &Path, events: &[Event], repeats: usize) -> Resul
         .collect::<Result<_>>()?;
     let mut times = vec![Vec::new(); systems.len()];
     let mut nothing = Vec::new();
+    let strand = strand_command()?;
+    let store = tempfile::tempdir_in(scratch)?;
+    System::Strand.prepare(store.path())?;
+    let mut by_command = Vec::new();
     for event in events.iter().cycle().take(repeats) {
         for ((system, dir), times) in systems.iter().zip(&dirs).zip(&mut times) {
             let mut command = command()?;
@@ -64,7 +72,13 @@ pub(crate) fn measure(scratch: &Path, events: &[Event], repeats: usize) -> Resul
             times.push(run_us(&mut command)?);
         }
         nothing.push(run_us(&mut command()?)?);
+        if let Some(path) = &strand {
+            let mut command = quiet(path);
+            command.arg("append").arg(store.path()).arg(&event.text);
+            by_command.push(run_us(&mut command)?);
+        }
     }
+    let has_command = strand.is_some();
     let of = |system| {
         let index = systems.iter().position(|other| *other == system)?;
         times.get(index)
@@ -82,6 +96,8 @@ pub(crate) fn measure(scratch: &Path, events: &[Event], repeats: usize) -> Resul
         bare_us: median(bare),
         nothing_us: median(&nothing),
         strand_over_bare: median_ratio(strand, bare),
+        command_us: has_command.then(|| median(&by_command)),
+        command_over_bare: has_command.then(|| median_ratio(&by_command, bare)),
     })
 }
 
@@ -95,12 +111,22 @@ fn systems() -> Vec<System> {
 }
 
 fn command() -> Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command
-        .arg(COMMAND)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
+    let mut command = quiet(&std::env::current_exe()?);
+    command.arg(COMMAND);
     Ok(command)
+}
+
+/// The binary `strand` beside this one.
+fn strand_command() -> Result<Option<PathBuf>> {
+    let name = format!("strand{}", std::env::consts::EXE_SUFFIX);
+    let path = std::env::current_exe()?.with_file_name(name);
+    Ok(Some(path).filter(|path| path.is_file()))
+}
+
+fn quiet(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
 }
 
 fn run_us(command: &mut Command) -> Result<f64> {

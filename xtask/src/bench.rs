@@ -1,12 +1,13 @@
-//! `cargo xtask bench`: builds the benchmark with the systems it compares strand with, and runs it.
+//! `cargo xtask bench`: builds the benchmark with the systems it compares strand with and the command `strand`, and runs it.
 
 use std::path::Path;
 use std::process::Command;
 
-use crate::Failure;
+use crate::{Failure, cargo};
 
 /// Passes all flags through. Paths in them are the caller's, so the directory stays as it is.
 pub(crate) fn run(flags: &[String]) -> Result<(), Failure> {
+    cargo::build_command()?;
     let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     let workspace = manifest_dir.parent().unwrap_or(manifest_dir);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
