@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_neither_met_nor_missed() {
         let all = ratios(&[], &Extras::default());
-        assert_eq!(all.len(), 24);
+        assert_eq!(all.len(), 25);
         assert!(
             all.iter()
                 .all(|ratio| ratio.met.is_none() && ratio.measured.is_none())
