@@ -12,20 +12,37 @@ mod waiting;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::Parser as _;
+use clap::{Args as _, FromArgMatches as _, Parser as _};
 
 use crate::{
-    args::Cli,
+    args::{Append, Cli, Command},
     exit::{Exit, Failure},
     output::{Output, tell},
 };
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(cli) = append_alone(&arguments) {
+        return run(cli).into();
+    }
     match Cli::try_parse_from(&arguments) {
         Ok(cli) => run(cli).into(),
         Err(error) => misused(&error, &arguments).into(),
     }
+}
+
+/// `strand append …`, which scripts call for every event: to describe all the other commands takes longer than to
+/// parse these arguments. What is anything else, or wrong, is left to the whole description.
+fn append_alone(arguments: &[OsString]) -> Option<Cli> {
+    let rest = arguments.get(1..)?;
+    rest.first().filter(|first| *first == "append")?;
+    let description = Append::augment_args(clap::Command::new("append"));
+    let matches = description.try_get_matches_from(rest).ok()?;
+    let append = Append::from_arg_matches(&matches).ok()?;
+    Some(Cli {
+        json: false,
+        command: Command::Append(append),
+    })
 }
 
 fn run(cli: Cli) -> Exit {
@@ -62,5 +79,44 @@ fn misused(error: &clap::Error, arguments: &[OsString]) -> Exit {
         Exit::NotMerged
     } else {
         Exit::Usage
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alone(line: &str) -> Option<String> {
+        let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        append_alone(&arguments).map(|cli| format!("{cli:?}"))
+    }
+
+    #[test]
+    fn append_alone_is_what_the_whole_description_makes_of_it() {
+        for line in [
+            "strand append dir",
+            "strand append dir {} {}",
+            "strand append --key k dir {}",
+            "strand append dir --timeout-ms 5 --buffered --allow-unsafe-filesystem -- -x",
+        ] {
+            let whole = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(alone(line), Some(format!("{whole:?}")), "{line}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_left_to_the_whole_description() {
+        for line in [
+            "strand",
+            "strand batch dir",
+            "strand --json append dir",
+            "strand append dir --json",
+            "strand append",
+            "strand append dir --nonsense",
+            "strand append --help",
+            "strand append -h",
+        ] {
+            assert_eq!(alone(line), None, "{line}");
+        }
     }
 }
