@@ -1,5 +1,4 @@
 use std::{
-    fs::OpenOptions,
     io,
     path::Path,
     sync::{
@@ -86,9 +85,7 @@ impl FileLock {
     /// [`LockError::Io`] when the file can't be opened or lengthened to a page.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LockError> {
         let path = path.as_ref();
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let open = || files::open(&options, path);
+        let open = || files::open_or_create(path);
         let io = |source| LockError::Io {
             op: "open",
             path: path.to_owned(),

@@ -46,6 +46,13 @@ pub fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
     sys::patiently(sys::Refusal::Open, || options.open(path))
 }
 
+/// Opens a file that processes share, to read and write it, and creates it if it is not there.
+pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    open(&options, path)
+}
+
 /// Renames a file over another. Whoever opens the new name finds the old file or the new one, never
 /// none; who had the old one open goes on reading it.
 ///

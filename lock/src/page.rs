@@ -66,9 +66,7 @@ impl SharedPage {
     /// [`PageError::Io`] when the file can't be opened, lengthened or mapped.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, PageError> {
         let path = path.as_ref();
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = files::open(&options, path).map_err(io_error("open", path))?;
+        let file = files::open_or_create(path).map_err(io_error("open", path))?;
         Self::map(file, path)
     }
 
