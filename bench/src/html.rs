@@ -1,13 +1,16 @@
 //! One page that shows a run: no other file, no script, nothing from the network.
 
-use strand_stress::page::{
-    self, Cell, Column, escaped,
-    plot::{Axis, Curve, Form, Plot, Size, Unit, at_share},
+use strand_stress::{
+    page::{
+        self, Cell, Column, escaped,
+        plot::{Axis, Curve, Form, Plot, Size, Unit, at_share},
+    },
+    report::SHARES,
 };
 
 use crate::{
     bars::Ratio,
-    report::{QUANTILES, Row, Summary},
+    report::{Row, Summary},
 };
 
 /// The page of a run.
@@ -148,7 +151,7 @@ fn latency(rows: &[&Row]) -> String {
         let mine = rows.iter().filter(|row| row.agents == agents);
         mine.map(|row| {
             let (colour, style) = look(&row.system);
-            let points = QUANTILES.iter().zip(row.quantiles_us);
+            let points = SHARES.iter().zip(row.quantiles_us);
             Curve {
                 title: row.title,
                 colour,

@@ -8,6 +8,7 @@ use std::{
 
 use clap::ValueEnum as _;
 use serde::Serialize;
+use strand_stress::config::command_beside;
 
 use crate::{
     Result,
@@ -118,8 +119,7 @@ fn command() -> Result<Command> {
 
 /// The binary `strand` beside this one.
 fn strand_command() -> Result<Option<PathBuf>> {
-    let name = format!("strand{}", std::env::consts::EXE_SUFFIX);
-    let path = std::env::current_exe()?.with_file_name(name);
+    let path = command_beside(&std::env::current_exe()?);
     Ok(Some(path).filter(|path| path.is_file()))
 }
 

@@ -1,6 +1,7 @@
 //! Figures of a run, as a table and as JSON.
 
 use serde::Serialize;
+use strand_stress::report::SHARES;
 
 use crate::{
     bars::{self, Ratio},
@@ -13,11 +14,6 @@ use crate::{
     statistics::{median, quantile},
     systems::System,
 };
-
-/// Where the distribution of latencies is looked at.
-pub(crate) const QUANTILES: [f64; 11] = [
-    0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1.0,
-];
 
 /// What the turns of one system with one number of agents gave, a value a turn.
 #[derive(Debug, Clone)]
@@ -85,7 +81,7 @@ impl Measured {
             slowest_agent_over_fastest: rounded(self.slowest_over_fastest()),
             capped: self.capped,
             appends_per_s_by_turn: self.appends_per_s.iter().copied().map(rounded).collect(),
-            quantiles_us: QUANTILES.map(|q| rounded(quantile(&sorted, q) / 1e3)),
+            quantiles_us: SHARES.map(|q| rounded(quantile(&sorted, q) / 1e3)),
         }
     }
 }
@@ -184,8 +180,8 @@ pub(crate) struct Row {
     /// Some turn was cut off because it took too long.
     pub(crate) capped: bool,
     pub(crate) appends_per_s_by_turn: Vec<f64>,
-    /// Of all rounds together, at [`QUANTILES`].
-    pub(crate) quantiles_us: [f64; QUANTILES.len()],
+    /// Of all rounds together, at [`SHARES`].
+    pub(crate) quantiles_us: [f64; SHARES.len()],
 }
 
 /// All that a run says.

@@ -251,6 +251,12 @@ impl KillAt {
 #[error("{0}")]
 pub struct UsageError(pub String);
 
+/// Where the command `strand` is looked for: beside another binary.
+#[must_use]
+pub fn command_beside(exe: &Path) -> PathBuf {
+    exe.with_file_name(format!("strand{}", std::env::consts::EXE_SUFFIX))
+}
+
 impl Config {
     /// Checks each limit and each combination.
     ///
@@ -342,10 +348,9 @@ impl Config {
     /// The command that makes each write, if one does. `exe` is the harness binary.
     #[must_use]
     pub fn command(&self, exe: &Path) -> Option<PathBuf> {
-        let name = format!("strand{}", std::env::consts::EXE_SUFFIX);
-        let beside = || exe.with_file_name(name);
+        let path = || self.strand.clone();
         self.via_cli
-            .then(|| self.strand.clone().unwrap_or_else(beside))
+            .then(|| path().unwrap_or_else(|| command_beside(exe)))
     }
 
     /// All operations that a complete run invokes.

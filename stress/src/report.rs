@@ -23,8 +23,8 @@ pub const SCHEMA: u32 = 1;
 const VIOLATIONS_SHOWN: usize = 4;
 /// How many lines of what the agents said a person is shown.
 const STDERR_LINES_SHOWN: usize = 20;
-/// Where the distribution of durations is looked at.
-const SHARES: [f64; 11] = [
+/// Where a distribution of durations is looked at.
+pub const SHARES: [f64; 11] = [
     0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1.0,
 ];
 const EXIT_PASS: u8 = 0;
