@@ -1,5 +1,6 @@
 //! Calling cargo.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,10 +15,14 @@ pub(crate) fn workspace() -> &'static Path {
     manifest_dir.parent().unwrap_or(manifest_dir)
 }
 
+/// The cargo that has started this program.
+pub(crate) fn program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
 /// A cargo command in the workspace's directory.
 pub(crate) fn command(arguments: &[&str]) -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = Command::new(program());
     command.args(arguments).current_dir(workspace());
     command
 }

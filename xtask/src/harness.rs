@@ -14,10 +14,11 @@ pub(crate) fn pass_on(command: &str, arguments: &[String]) -> Result<(), Failure
     )
 }
 
-fn run(command: &mut Command, harness: &Path) -> Result<(), Failure> {
+/// Runs a program that says itself what is wrong; its exit status becomes this one's.
+pub(crate) fn run(command: &mut Command, program: &Path) -> Result<(), Failure> {
     let status = command
         .status()
-        .map_err(|error| cannot_start(harness, &error))?;
+        .map_err(|error| cannot_start(program, &error))?;
     match exit_code(status) {
         0 => Ok(()),
         code => Err(Failure {
