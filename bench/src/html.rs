@@ -1,11 +1,11 @@
 //! One page that shows a run: no other file, no script, nothing from the network.
 
 use strand_stress::{
-    page::{
+    report::page::{
         self, Cell, Column, escaped,
         plot::{Axis, Curve, Form, Plot, Size, Unit, at_share},
     },
-    report::SHARES,
+    report::run::SHARES,
 };
 
 use crate::{

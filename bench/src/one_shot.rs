@@ -8,7 +8,7 @@ use std::{
 
 use clap::ValueEnum as _;
 use serde::Serialize;
-use strand_stress::config::command_beside;
+use strand_stress::run::config::command_beside;
 
 use crate::{
     Result,

@@ -1,7 +1,7 @@
 //! Figures of a run, as a table and as JSON.
 
 use serde::Serialize;
-use strand_stress::report::SHARES;
+use strand_stress::report::run::SHARES;
 
 use crate::{
     bars::{self, Ratio},

@@ -2,7 +2,7 @@ use std::{fmt, io, path::PathBuf};
 
 use strand_lock::{Filesystem, LockError};
 
-use crate::Issue;
+use crate::issues::issue::Issue;
 
 /// The result of this crate's functions: see [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -241,7 +241,7 @@ fn version_mismatch(id: &str, expected: Option<u64>, found: Option<u64>) -> Stri
     }
 }
 
-/// What is wrong with the bytes at some place: in [`Error::Corrupt`], and in what [`crate::doctor`] answers.
+/// What is wrong with the bytes at some place: in [`Error::Corrupt`], and in what [`crate::check`] answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CorruptReason {

@@ -161,7 +161,7 @@
 //!
 //! # Features
 //!
-//! None is on by default. `cli` builds the command `strand`; `tracing` is described below.
+//! None is on by default. `tracing` is described below.
 //!
 //! # Tracing
 //!
@@ -199,89 +199,55 @@
 //! `// I3` name the invariants listed there.
 #![forbid(unsafe_code)]
 
-mod append;
-mod batch;
-mod checkup;
-mod commit;
-mod compact;
-mod compactor;
-mod doctor;
+mod check;
+mod env;
 mod error;
-mod event;
-mod fold;
-mod folded;
-mod follow;
 mod format;
-mod hints;
-mod host;
-mod index;
-mod issue;
-mod json;
-mod jsonl;
-mod lines;
-mod log;
+mod inspect;
+mod issues;
 pub mod machine;
-mod manifest;
-mod merge;
 mod options;
-mod pace;
-mod patch;
-mod payload;
-mod probe;
-mod quarantine;
-mod reader;
-mod records;
-mod recover;
-mod recovery;
 mod repair;
-mod repaired;
-mod salvage;
 mod seeded;
-mod snapshot;
-mod snapshot_file;
-mod storage;
-mod store;
-mod survey;
+mod state;
 mod telemetry;
-mod time;
-mod watermark;
+mod wal;
+mod write;
 
-pub use batch::Batch;
-pub use checkup::{
+pub use check::doctor;
+pub use check::report::{
     Advice, Checkup, Damage, FileKind, FileSeen, FilesystemSeen, HintsState, HolderSeen, LockSeen,
     SnapshotSeen, SnapshotState, TornTail, Unreadable,
 };
-pub use compact::{Compacted, Compaction};
-pub use compactor::Compactor;
-pub use doctor::doctor;
 pub use error::{CorruptReason, Error, InvalidEvent, Outcome, Result};
-pub use event::{IssueEvent, KEY_BYTES_MAX, Op};
-pub use follow::Follower;
-pub use format::{FORMAT_VERSION, RECORD_BYTES_MAX, SEQ_MAX};
-pub use index::Filter;
-pub use issue::{Dependency, ID_BYTES_MAX, Issue, TITLE_BYTES_MAX};
-pub use jsonl::{
+pub use format::record::{FORMAT_VERSION, RECORD_BYTES_MAX, SEQ_MAX};
+pub use format::scan::{Tail, classify};
+pub use inspect::scan::Seqs;
+pub use issues::event::{IssueEvent, KEY_BYTES_MAX, Op};
+pub use issues::issue::{Dependency, ID_BYTES_MAX, Issue, TITLE_BYTES_MAX};
+pub use issues::issues::Store;
+pub use issues::jsonl::{
     BadLine, BadLines, Existing, ImportError, ImportOptions, Imported, export, write_jsonl,
 };
-pub use log::{Log, Receipt};
-pub use merge::{Conflict, MergeError, Merged, Side, merge, merge_files};
+pub use issues::merge::{Conflict, MergeError, Merged, Side, merge, merge_files};
+pub use issues::patch::Patch;
+pub use issues::query::Filter;
 pub use options::{Durability, Options};
-pub use patch::Patch;
-pub use payload::Payload;
-pub use reader::Reader;
-pub use records::{Record, Records};
-pub use recover::{Tail, classify};
-pub use recovery::Recovery;
 pub use repair::repair;
-pub use repaired::{Counts, LostLine, Repaired, RepairedFile, RepairedSnapshot, SnapshotSource};
-pub use snapshot::Snapshot;
-pub use store::Store;
+pub use repair::report::{
+    Counts, LostLine, Repaired, RepairedFile, RepairedSnapshot, SnapshotSource,
+};
+pub use state::compaction::{Compacted, Compaction};
+pub use state::compactor::Compactor;
+pub use state::live::Snapshot;
 pub use strand_lock::{Counters, Filesystem, FilesystemKind, Holder, LockError};
-pub use survey::Seqs;
-
-use host::{Host, Page, PageView, StoreLock, ThisMachine};
-use probe::{Point, Probe};
-use storage::{Disk, Storage, StorageFile};
+pub use wal::cursor::{Record, Records};
+pub use wal::follower::Follower;
+pub use wal::log::{Log, Receipt};
+pub use wal::payload::Payload;
+pub use wal::reader::Reader;
+pub use wal::recovery::Recovery;
+pub use write::batch::Batch;
 
 #[cfg(strand_seeded_bugs)]
 pub use seeded::Bug;

@@ -9,9 +9,11 @@
 //! [`Reader::open_in`](crate::Reader::open_in) and [`Snapshot::open_in`](crate::Snapshot::open_in) read from a [`Storage`].
 
 pub use crate::{
-    doctor::doctor_in,
-    host::{HeldLock, Host, Page, PageView, StoreLock, ThisMachine},
-    probe::{Point, Probe},
-    storage::{Disk, OpenMode, Storage, StorageFile},
+    check::doctor_in,
+    env::{
+        failpoint::{Point, Probe},
+        storage::{Disk, OpenMode, Storage, StorageFile},
+        system::{HeldLock, Host, Page, PageView, StoreLock, ThisMachine},
+    },
 };
 pub use strand_lock::{LockState, PageError};

@@ -1,6 +1,9 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{Point, Probe, Storage, storage::Disk};
+use crate::env::{
+    failpoint::{Point, Probe},
+    storage::{Disk, Storage},
+};
 
 /// What an acknowledged append survives: set with [`Options::durability`], as in the example of [`Options`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

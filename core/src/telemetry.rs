@@ -8,7 +8,11 @@
 
 use std::{fmt::Display, path::Path};
 
-use crate::{Compaction, Recovery, Repaired, hints::Hints};
+use crate::{
+    repair::report::Repaired,
+    state::compaction::Compaction,
+    wal::{recovery::Recovery, shm::Hints},
+};
 
 /// An event, if anybody wants it. Without the feature nothing of it is evaluated.
 macro_rules! event {

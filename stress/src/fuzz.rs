@@ -18,7 +18,7 @@ use strand_core::{
     merge, write_jsonl,
 };
 
-use crate::crc32c::crc32c;
+use crate::evidence::crc32c::crc32c;
 use crate::sim::disk::{Image, VirtualDisk};
 use crate::sim::machine::{Machine, Process};
 

@@ -7,10 +7,15 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use strand_stress::config::{Config, Workload};
-use strand_stress::progress::{Goal, Progress, State};
-use strand_stress::report::{Report, Verdict, headline};
-use strand_stress::{RunError, agent, page, report, soak, torture};
+use strand_stress::report::progress::{Goal, Progress, State};
+use strand_stress::report::run::{Report, Verdict, headline};
+use strand_stress::run::config::{Config, Workload};
+use strand_stress::{
+    RunError,
+    report::{page, run as report},
+    run::agent,
+    soak, tiers as torture,
+};
 
 const EXIT_USAGE: u8 = 2;
 const EXIT_ENVIRONMENT: u8 = 4;
@@ -66,7 +71,7 @@ fn main() -> ExitCode {
         }) => soak::main(&arguments),
         Ok(Arguments {
             command: Command::Resident,
-        }) => soak::resident::main(),
+        }) => soak::worker::main(),
         Ok(Arguments {
             command: Command::Agent,
         }) => agent::main(),

@@ -36,8 +36,7 @@ pub(crate) fn build_harness() -> Result<PathBuf, Failure> {
 /// Builds the command `strand` in release mode, beside the harness, and returns its binary.
 pub(crate) fn build_command() -> Result<PathBuf, Failure> {
     let mut command = command(&["build", "--quiet", "--release"]);
-    command.args(["--package", "strand-core", "--features", "cli"]);
-    build(command.args(["--bin", "strand"]), "strand")
+    build(command.args(["--package", "strand"]), "strand")
 }
 
 /// Builds the harness with deliberate bugs, in a directory of its own, and returns its binary.

@@ -148,7 +148,6 @@ fn clippy() -> Result<(), Failure> {
         "clippy of the benchmark with its peers",
         &mut of("strand-bench", "peers"),
     )?;
-    step("clippy of the command", &mut of("strand-core", "cli"))?;
     step(
         "clippy of the log that tells of itself",
         &mut of("strand-core", "tracing"),
@@ -185,11 +184,6 @@ fn features() -> Result<(), Failure> {
         command.args(["--features", feature]);
         command
     };
-    let mut tests = of("cli");
-    step(
-        "the command",
-        tests.args(["--bin", "strand", "--test", "cli"]),
-    )?;
     step(
         "what the log tells",
         of("tracing").args(["--test", "telemetry"]),

@@ -212,9 +212,15 @@ fn check(targets: &[String]) -> Result<(), Failure> {
         let mut command = rust.command("check", target, "panic_abort", &target_dir());
         command
             .arg("--quiet")
-            .args(["--package", "strand-lock", "--package", "strand-core"])
+            .args([
+                "--package",
+                "strand-lock",
+                "--package",
+                "strand-core",
+                "--package",
+                "strand",
+            ])
             .args(["--package", "strand-stress", "--package", "xtask"])
-            .args(["--features", "strand-core/cli"])
             .current_dir(workspace());
         let end = match command.status() {
             Ok(status) if status.success() => {

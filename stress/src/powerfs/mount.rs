@@ -28,7 +28,7 @@ use fuser::{
 use rustix::fs::OFlags;
 use rustix::mount::UnmountFlags;
 
-use super::model::{Attributes, Disk, Ino, Refusal};
+use crate::powerfs::model::{Attributes, Disk, Ino, Refusal};
 
 /// The kernel need not ask again: nothing changes behind its back.
 const VALID: Duration = Duration::from_hours(24);

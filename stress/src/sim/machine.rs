@@ -17,7 +17,7 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::disk::{InodeId, VirtualDisk};
+use crate::sim::disk::{InodeId, VirtualDisk};
 
 /// The words of a page, as `strand_lock::SharedPage` has them.
 const WIDE: usize = 256;

@@ -5,6 +5,7 @@
 
 pub mod disk;
 pub mod machine;
+pub mod memory;
 pub mod oracle;
 pub mod process;
 pub mod solo;

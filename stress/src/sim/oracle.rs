@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use strand_core::Store;
 
-use crate::fold::Model;
+use crate::evidence::fold::Model;
+use crate::evidence::stored::{self, Segment};
 use crate::sim::disk::Image;
-use crate::stored::{self, Segment};
 
 /// What a caller wanted, and what it was told.
 #[derive(Debug, Clone)]
@@ -350,7 +350,7 @@ impl Expected {
                 expected.wrong.push(error);
             }
             ids.extend(operation.events.iter().filter_map(|event| {
-                let event = crate::fold::Event::parse(event).ok()?;
+                let event = crate::evidence::fold::Event::parse(event).ok()?;
                 Some(event.id.into_owned())
             }));
             last_seq = seq;

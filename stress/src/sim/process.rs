@@ -14,8 +14,8 @@ use strand_core::{
     },
 };
 
-use super::disk::InodeId;
-use super::machine::{Call, Doing, Process, State, Words, dead};
+use crate::sim::disk::InodeId;
+use crate::sim::machine::{Call, Doing, Process, State, Words, dead};
 
 impl Storage for Process {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use strand_core::{Compacted, IssueEvent, Log, Reader, Store};
 
-use super::Trouble;
-use super::resident::{ERRORS_MAX, Spec, Worked, is_full, options};
-use super::tenant::Tenant;
-use crate::agent::describe;
-use crate::examine::copy_store;
-use crate::helpers::digest;
-use crate::stored::{parse_segment, read_segments};
+use crate::evidence::stored::{parse_segment, read_segments};
+use crate::run::agent::describe;
+use crate::run::bystanders::digest;
+use crate::run::examine::copy_store;
+use crate::soak::Trouble;
+use crate::soak::worker::{ERRORS_MAX, Spec, Worked, is_full, options};
+use crate::soak::worker_handle::Tenant;
 
 /// The size of the disk: many times what the writers write in [`WORK`], who are fast where a sync costs nothing.
 #[cfg(target_os = "linux")]
@@ -342,7 +342,7 @@ fn examine(store: &Path) -> Result<(), Trouble> {
             )));
         }
     }
-    let left = crate::stored::names(store).unwrap_or_default();
+    let left = crate::evidence::stored::names(store).unwrap_or_default();
     if let Some(name) = left.iter().find(|name| name.contains(".new")) {
         return Err(Trouble::Violation(format!("{name} was left behind")));
     }

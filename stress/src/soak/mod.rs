@@ -6,9 +6,9 @@
 //! what leaks, grows. Where a small filesystem can be mounted, [disks become full](full_disk), too.
 
 pub mod full_disk;
-pub mod resident;
-mod tenant;
 pub mod trend;
+pub mod worker;
+mod worker_handle;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,20 +24,20 @@ use serde::Serialize;
 use strand_core::{Issue, IssueEvent, Log, Patch, Store};
 use tempfile::TempDir;
 
-use self::full_disk::{FullDisk, SmallDisk};
-use self::resident::{Answer, Spec};
-use self::tenant::{Tenant, Usage};
-use self::trend::{Limit, Series, Trend};
 use crate::RunError;
-use crate::agent::describe;
-use crate::config::{Config, Durability, Mode, UsageError, Workload, fresh_seed};
-use crate::machine::Machine;
-use crate::page;
-use crate::parent::mischief::{Signal, signal};
-use crate::parent::{Moment, catch_panic};
-use crate::progress::{Goal, Progress, State};
-use crate::report::{Verdict, write};
-use crate::torture::report::grouped;
+use crate::report::machine::Machine;
+use crate::report::page;
+use crate::report::progress::{Goal, Progress, State};
+use crate::report::run::{Verdict, write};
+use crate::report::tiers::grouped;
+use crate::run::agent::describe;
+use crate::run::config::{Config, Durability, Mode, UsageError, Workload, fresh_seed};
+use crate::run::runner::nemesis::{Signal, signal};
+use crate::run::runner::{Moment, catch_panic};
+use crate::soak::full_disk::{FullDisk, SmallDisk};
+use crate::soak::trend::{Limit, Series, Trend};
+use crate::soak::worker::{Answer, Spec};
+use crate::soak::worker_handle::{Tenant, Usage};
 
 const EXIT_USAGE: u8 = 2;
 const MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
@@ -555,7 +555,7 @@ impl<'a> Soak<'a> {
         }
         let failed =
             |error: strand_core::Error| Trouble::Violation(format!("{name}: {}", describe(&error)));
-        let log: Log = Log::open(self.store(), resident::options()).map_err(failed)?;
+        let log: Log = Log::open(self.store(), worker::options()).map_err(failed)?;
         let state = log.snapshot().map_err(failed)?;
         let left = survivors(&state, &name, &answers).map_err(Trouble::Violation)?;
         for id in left {

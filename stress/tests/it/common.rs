@@ -1,8 +1,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use strand_stress::config::{Config, Workload, fresh_seed};
-use strand_stress::report::{Report, Verdict};
+use strand_stress::report::run::{Report, Verdict};
+use strand_stress::run::config::{Config, Workload, fresh_seed};
 
 /// The harness's binary.
 pub(crate) fn exe() -> &'static Path {

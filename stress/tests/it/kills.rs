@@ -1,4 +1,4 @@
-use strand_stress::config::{Config, Durability, Mode, Workload};
+use strand_stress::run::config::{Config, Durability, Mode, Workload};
 
 use crate::common::{config, passes};
 
@@ -83,7 +83,7 @@ fn kills_of_all_threads_at_once() {
 /// full segment comes to are not reached in every run.
 #[test]
 fn kills_at_every_point() {
-    let reached = |report: &strand_stress::report::Report, name: &str| {
+    let reached = |report: &strand_stress::report::run::Report, name: &str| {
         report.killed_at.get(name).is_some_and(|times| *times > 0)
     };
     for point in [

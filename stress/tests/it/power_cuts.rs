@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use strand_stress::config::fresh_seed;
-use strand_stress::torture::{Budget, power_cuts};
+use strand_stress::run::config::fresh_seed;
+use strand_stress::tiers::{Budget, power_cuts};
 
 use crate::common::exe;
 

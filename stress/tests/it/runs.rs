@@ -1,5 +1,5 @@
-use strand_stress::config::{Config, Durability, Mode, Workload};
-use strand_stress::report::Verdict;
+use strand_stress::report::run::Verdict;
+use strand_stress::run::config::{Config, Durability, Mode, Workload};
 
 use crate::common::{config, exe, passes};
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use strand_stress::config::{Config, Durability};
+use strand_stress::run::config::{Config, Durability};
 
 use crate::common::{config, exe, harness, passes};
 
@@ -23,8 +23,7 @@ fn build() -> Option<PathBuf> {
         other => other,
     };
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", "strand-core"])
-        .args(["--features", "cli", "--bin", "strand"])
+        .args(["build", "--quiet", "--package", "strand"])
         .args(["--profile", profile, "--target-dir"])
         .arg(target_dir)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -105,7 +104,7 @@ fn without_the_command_nothing_is_started_and_the_error_says_how_to_build_it() {
     let output = harness(&["--one-shot", "--via-cli", "--strand", "no/such/strand"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let error = String::from_utf8_lossy(&output.stderr);
-    let how = "cargo build --release -p strand-core --features cli";
+    let how = "cargo build --release -p strand";
     assert!(
         error.contains("no/such/strand is not there") && error.contains(how),
         "{error}"

@@ -1,0 +1,97 @@
+//! `append` and `batch`: events as they are.
+
+use std::io;
+
+use serde::Serialize;
+use strand_core::{IssueEvent, Log, Receipt};
+
+use crate::commands::{change::new_batch, open};
+use crate::{
+    args::{Append, Batch},
+    exit::Failure,
+    input::{Lines, event, now_ms},
+    output::Output,
+};
+
+pub(crate) fn append(args: Append, out: &mut Output) -> Result<(), Failure> {
+    if args.key.is_some() && args.events.len() != 1 {
+        return Err(Failure::usage("--key goes with exactly one EVENT"));
+    }
+    let log = open::log(&args.dir, &args.writing, out)?;
+    if let (Some(key), [text]) = (args.key, args.events.as_slice()) {
+        let event = event(text.as_bytes(), now_ms())?;
+        let receipt = log.commit(&new_batch(Some(key)).event(event))?;
+        return stored(receipt, out);
+    }
+    each_event(&args.events, |event| {
+        stored(log.append(&event)?, out)?;
+        // Whoever sends the events may wait for the receipt before the next one.
+        out.flush()
+    })
+}
+
+pub(crate) fn batch(args: Batch, out: &mut Output) -> Result<(), Failure> {
+    let log = open::log(&args.dir, &args.writing, out)?;
+    let mut events = Vec::new();
+    each_event(&args.events, |event| {
+        events.push(event);
+        Ok(())
+    })?;
+    let receipt = write(&log, args, events)?;
+    stored(receipt, out)
+}
+
+fn write(log: &Log, args: Batch, events: Vec<IssueEvent>) -> Result<Receipt, Failure> {
+    let Batch {
+        require,
+        require_absent,
+        key,
+        ..
+    } = args;
+    if require.is_empty() && require_absent.is_empty() && key.is_none() {
+        // Needs no state.
+        return Ok(log.append_batch(&events)?);
+    }
+    let mut batch = new_batch(key);
+    for required in require {
+        batch = batch.require(required.id, required.version);
+    }
+    for id in require_absent {
+        batch = batch.require_absent(id);
+    }
+    let batch = events.into_iter().fold(batch, strand_core::Batch::event);
+    Ok(log.commit(&batch)?)
+}
+
+/// Does something with each event from the arguments or, when there is none, from standard input.
+fn each_event(
+    arguments: &[String],
+    mut act: impl FnMut(IssueEvent) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut parse = |text: &[u8], place: String| {
+        let done = event(text, now_ms()).and_then(&mut act);
+        done.map_err(|failure| failure.at(&place))
+    };
+    if arguments.is_empty() {
+        let mut lines = Lines::new(io::stdin().lock());
+        while let Some((number, line)) = lines.next()? {
+            parse(line, format!("line {number}"))?;
+        }
+    } else {
+        for (number, text) in (1..).zip(arguments) {
+            parse(text.as_bytes(), format!("event {number}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Says where a write is.
+pub(crate) fn stored(receipt: Receipt, out: &mut Output) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Stored {
+        seq: u64,
+        repeated: bool,
+    }
+    let Receipt { seq, repeated, .. } = receipt;
+    out.result(&Stored { seq, repeated }, || seq.to_string())
+}

@@ -1,0 +1,91 @@
+//! `compact`, `doctor` and `repair`: what keeps a store well.
+
+use serde::Serialize;
+use strand_core::{Advice, Compacted, Compaction, Error};
+
+use crate::commands::open;
+use crate::{
+    args::{Compact, Reading, Repair},
+    exit::{Exit, Failure},
+    output::Output,
+};
+
+pub(crate) fn compact(args: &Compact, out: &mut Output) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Done<'a> {
+        compacted: bool,
+        seq: u64,
+        issues: u64,
+        bytes: u64,
+        removed: &'a [String],
+        lock_held_ms: u128,
+        elapsed_ms: u128,
+    }
+    #[derive(Serialize)]
+    struct Nothing {
+        compacted: bool,
+        reason: &'static str,
+    }
+    let log = open::log(&args.dir, &args.writing, out)?;
+    let mut nothing = |reason, words: &str| {
+        let compacted = false;
+        out.result(&Nothing { compacted, reason }, || words.to_owned())
+    };
+    if args.if_due && !log.compaction_due()? {
+        return nothing("not_due", "nothing done: the log is short");
+    }
+    match log.compact()? {
+        Compacted::Done(Compaction {
+            seq,
+            issues,
+            bytes,
+            removed,
+            lock_held,
+            elapsed,
+            ..
+        }) => {
+            let done = Done {
+                compacted: true,
+                seq,
+                issues,
+                bytes,
+                removed: &removed,
+                lock_held_ms: lock_held.as_millis(),
+                elapsed_ms: elapsed.as_millis(),
+            };
+            out.result(&done, || {
+                let files = removed.len();
+                format!(
+                    "the records through {seq} are folded into a snapshot of {issues} issues and {bytes} bytes, \
+                     in {elapsed:.1?}; {files} old files are removed"
+                )
+            })
+        }
+        Compacted::AlreadyRunning => nothing(
+            "already_running",
+            "nothing done: somebody else compacts this store now",
+        ),
+        _ => nothing("nothing_new", "nothing done: no record is new"),
+    }
+}
+
+pub(crate) fn doctor(args: &Reading, out: &mut Output) -> Result<Exit, Failure> {
+    let checkup = strand_core::doctor(&args.dir)?;
+    if checkup.store.is_none() && checkup.advice == Advice::Open {
+        let path = args.dir.clone();
+        return Err(Error::NoStore { path }.into());
+    }
+    out.result(&checkup, || checkup.to_string())?;
+    Ok(match checkup.advice {
+        Advice::Nothing | Advice::Open => Exit::Done,
+        Advice::Repair | Advice::RestoreBackup => Exit::Corrupt,
+        Advice::Upgrade => Exit::Unusable,
+        _ => Exit::Failed,
+    })
+}
+
+pub(crate) fn repair(args: &Repair, out: &mut Output) -> Result<(), Failure> {
+    let options = open::options(&args.writing, out.json);
+    let repaired = strand_core::repair(&args.dir, &options)?;
+    out.result(&repaired, || repaired.to_string())
+}

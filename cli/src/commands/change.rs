@@ -1,0 +1,118 @@
+//! `create`, `update`, `close`, `reopen` and `delete`: changes of issues that are there, or are not yet.
+
+use serde::Serialize;
+use strand_core::{Batch, Issue, Patch, Receipt};
+
+use crate::commands::{append::stored, open};
+use crate::{
+    args::{Change, Changes, Create, Update},
+    exit::Failure,
+    input::now_ms,
+    output::Output,
+};
+
+impl Changes {
+    fn patch(self) -> Result<Patch, Failure> {
+        let refused = |error| Failure::from(strand_core::Error::InvalidEvent(error));
+        let mut patch = Patch::new();
+        for set in self.set.into_iter().chain(self.set_text) {
+            patch = patch.set(set.field, &set.value).map_err(refused)?;
+        }
+        for field in self.unset {
+            patch = patch.unset(field);
+        }
+        for removed in self.remove {
+            patch = patch
+                .remove(removed.field, &removed.value)
+                .map_err(refused)?;
+        }
+        for added in self.add {
+            patch = patch.add(added.field, &added.value).map_err(refused)?;
+        }
+        for appended in self.append {
+            patch = patch
+                .append(appended.field, &appended.value)
+                .map_err(refused)?;
+        }
+        for label in &self.remove_labels {
+            patch = patch.remove_label(label);
+        }
+        for label in &self.add_labels {
+            patch = patch.add_label(label);
+        }
+        Ok(patch)
+    }
+}
+
+pub(crate) fn create(args: Create, out: &mut Output) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Created<'a> {
+        id: &'a str,
+        seq: u64,
+        repeated: bool,
+    }
+    let now = now_ms();
+    let issue = Issue::new(args.id.as_deref().unwrap_or("new"), &args.title, now);
+    let issue = args.changes.patch()?.apply(&issue);
+    let issue = issue.map_err(strand_core::Error::InvalidEvent)?;
+    let log = open::log(&args.dir, &args.writing, out)?;
+    let (id, receipt) = if let Some(id) = args.id {
+        let receipt = log.commit(&new_batch(args.key).create(issue))?;
+        (id, receipt)
+    } else {
+        log.create_new(&args.prefix, now, |id| {
+            let with_id = issue.with("id", id);
+            with_id.unwrap_or_else(|error| unreachable!("a string can be written: {error}"))
+        })?
+    };
+    let Receipt { seq, repeated, .. } = receipt;
+    let created = Created {
+        id: &id,
+        seq,
+        repeated,
+    };
+    out.result(&created, || id.clone())
+}
+
+pub(crate) fn update(args: Update, out: &mut Output) -> Result<(), Failure> {
+    let patch = args.changes.patch()?;
+    if patch.is_empty() {
+        return Err(Failure::usage(
+            "there is nothing to change; see `strand update --help`",
+        ));
+    }
+    let log = open::log(&args.dir, &args.writing, out)?;
+    let batch = new_batch(args.key);
+    let batch = match args.if_version {
+        Some(version) => batch.patch_if(args.id, version, patch),
+        None => batch.patch(args.id, patch),
+    };
+    stored(log.commit(&batch)?, out)
+}
+
+/// An empty batch of now, which is repeatable if it has a key.
+pub(crate) fn new_batch(key: Option<String>) -> Batch {
+    let batch = Batch::new(now_ms());
+    match key {
+        Some(key) => batch.key(key),
+        None => batch,
+    }
+}
+
+/// Takes one step for each issue, all in one record.
+pub(crate) fn change(
+    args: Change,
+    out: &mut Output,
+    step: fn(Batch, String) -> Batch,
+) -> Result<(), Failure> {
+    let mut batch = new_batch(args.key);
+    if let Some(version) = args.if_version {
+        let [id] = args.ids.as_slice() else {
+            return Err(Failure::usage("--if-version goes with exactly one ID"));
+        };
+        batch = batch.require(id, version);
+    }
+    let log = open::log(&args.dir, &args.writing, out)?;
+    let batch = args.ids.into_iter().fold(batch, step);
+    stored(log.commit(&batch)?, out)
+}

@@ -1,0 +1,64 @@
+//! `claim`: work for an agent.
+
+use serde::Serialize;
+use strand_core::{Error, Issue, Log, Receipt};
+
+use crate::commands::{change::new_batch, open};
+use crate::{
+    args::{Claim, Wanted},
+    exit::{Exit, Failure},
+    filter::is_free,
+    input::now_ms,
+    output::Output,
+};
+
+pub(crate) fn claim(args: Claim, out: &mut Output) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Claimed<'a> {
+        id: &'a str,
+        seq: u64,
+        repeated: bool,
+        issue: Option<&'a Issue>,
+    }
+    let log = open::log(&args.dir, &args.writing, out)?;
+    let (id, receipt) = if let Some(id) = args.id {
+        let batch = new_batch(args.key).claim(id.as_str(), &args.agent);
+        (id, log.commit(&batch)?)
+    } else {
+        let wanted = Wanted {
+            labels: args.labels,
+            priority: args.priority,
+            kind: args.kind,
+            ..Wanted::default()
+        };
+        claim_next(&log, &wanted, &args.agent)?
+    };
+    let issue = log.look(|store| store.get(&id).cloned())?;
+    let Receipt { seq, repeated, .. } = receipt;
+    let claimed = Claimed {
+        id: &id,
+        seq,
+        repeated,
+        issue: issue.as_ref(),
+    };
+    out.result(&claimed, || id.clone())
+}
+
+/// Claims the most urgent issue, and the next one as long as others are faster. Each time that one is, the list becomes
+/// shorter.
+fn claim_next(log: &Log, wanted: &Wanted, agent: &str) -> Result<(String, Receipt), Failure> {
+    loop {
+        let next = log.look(|store| {
+            let ready = wanted.ready(store).into_iter();
+            let mut free = ready.filter(|(_, issue)| is_free(issue));
+            free.next().map(|(id, _)| id.to_owned())
+        })?;
+        let Some(id) = next else {
+            return Err(Failure::new(Exit::NotFound, "no issue is ready"));
+        };
+        match log.claim(&id, agent, now_ms()) {
+            Err(Error::VersionMismatch { .. }) => {}
+            claimed => return Ok((id, claimed?)),
+        }
+    }
+}

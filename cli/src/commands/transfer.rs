@@ -1,0 +1,104 @@
+//! `import` and `export`: issues as JSON lines.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Cursor, Read as _},
+    path::Path,
+};
+
+use serde::Serialize;
+use strand_core::{ImportOptions, Imported, Store, write_jsonl};
+
+use crate::commands::open;
+use crate::{
+    args::{Existing, Export, Import},
+    exit::Failure,
+    input::now_ms,
+    output::{Output, tell},
+};
+
+pub(crate) fn import(args: &Import, out: &mut Output) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Done<'a> {
+        lines: u64,
+        added: u64,
+        replaced: u64,
+        unchanged: u64,
+        bad: u64,
+        bad_lines: Vec<Bad<'a>>,
+        last_seq: u64,
+    }
+    #[derive(Serialize)]
+    struct Bad<'a> {
+        line: u64,
+        reason: &'a str,
+    }
+    let options = ImportOptions::new(now_ms())
+        .existing(match args.existing {
+            Existing::Replace => strand_core::Existing::Replace,
+            Existing::Keep => strand_core::Existing::Keep,
+            Existing::Refuse => strand_core::Existing::Refuse,
+        })
+        .skip_bad_lines(args.skip_bad_lines);
+    let log = open::log(&args.dir, &args.writing, out)?;
+    let imported = if let Some(path) = &args.file {
+        let file = File::open(path);
+        let file = file.map_err(|error| Failure::io(&opening(path), &error))?;
+        log.import(&mut BufReader::new(file), options)?
+    } else {
+        // It is read twice.
+        let mut bytes = Vec::new();
+        let read = io::stdin().lock().read_to_end(&mut bytes);
+        read.map_err(|error| Failure::io("cannot read the input", &error))?;
+        log.import(&mut Cursor::new(bytes), options)?
+    };
+    let Imported {
+        lines,
+        added,
+        replaced,
+        unchanged,
+        bad,
+        last_seq,
+        ..
+    } = &imported;
+    if bad.count > 0 && !out.json {
+        tell(&format!("strand: {bad}"));
+    }
+    let lines_told = bad.first.iter().map(|bad| Bad {
+        line: bad.line,
+        reason: &bad.reason,
+    });
+    let done = Done {
+        lines: *lines,
+        added: *added,
+        replaced: *replaced,
+        unchanged: *unchanged,
+        bad: bad.count,
+        bad_lines: lines_told.collect(),
+        last_seq: *last_seq,
+    };
+    out.result(&done, || {
+        let bad = bad.count;
+        format!(
+            "{lines} lines: {added} added, {replaced} replaced, {unchanged} unchanged, {bad} bad"
+        )
+    })
+}
+
+fn opening(path: &Path) -> String {
+    format!("cannot open {}", path.display())
+}
+
+pub(crate) fn export(args: &Export, out: &mut Output) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Done<'a> {
+        file: &'a Path,
+        issues: u64,
+    }
+    let store = Store::load(&args.dir)?;
+    let Some(file) = args.file.as_deref() else {
+        return out.with(|mut out| write_jsonl(&store, &mut out));
+    };
+    let issues = strand_core::export(&store, file)?;
+    out.result(&Done { file, issues }, || format!("{issues} issues"))
+}

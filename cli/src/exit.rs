@@ -1,0 +1,352 @@
+//! How the command ends: the exit statuses that scripts can rely on, and what is said about a failure.
+
+use std::{fmt::Write as _, io, process::ExitCode};
+
+use serde::Serialize;
+use strand_core::{Error, ImportError, Issue, LockError, MergeError, Outcome};
+
+/// How the command ended. The numbers never change their meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done,
+    Failed,
+    Usage,
+    NotFound,
+    Conflict,
+    LockTimeout,
+    Corrupt,
+    NoStore,
+    DurabilityUnknown,
+    Refused,
+    Unusable,
+    Compacted,
+    /// Only of `merge`, whose statuses git defines.
+    MergeConflicts,
+    /// Only of `merge`. Git takes any status up to 128 for a conflict that the driver has written into the file; then
+    /// a commit would silently drop what the other branch did. With more it ends the merge.
+    NotMerged,
+}
+
+impl Exit {
+    /// All but those of `merge`, in the order of their numbers.
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Done,
+        Self::Failed,
+        Self::Usage,
+        Self::NotFound,
+        Self::Conflict,
+        Self::LockTimeout,
+        Self::Corrupt,
+        Self::NoStore,
+        Self::DurabilityUnknown,
+        Self::Refused,
+        Self::Unusable,
+        Self::Compacted,
+    ];
+
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed | Self::MergeConflicts => 1,
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::Conflict => 4,
+            Self::LockTimeout => 5,
+            Self::Corrupt => 6,
+            Self::NoStore => 7,
+            Self::DurabilityUnknown => 8,
+            Self::Refused => 9,
+            Self::Unusable => 10,
+            Self::Compacted => 11,
+            Self::NotMerged => 129,
+        }
+    }
+
+    /// Its name in JSON.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::LockTimeout => "lock_timeout",
+            Self::Corrupt => "corrupt",
+            Self::NoStore => "no_store",
+            Self::DurabilityUnknown => "durability_unknown",
+            Self::Refused => "refused",
+            Self::Unusable => "unusable",
+            Self::Compacted => "compacted",
+            Self::MergeConflicts => "merge_conflicts",
+            Self::NotMerged => "not_merged",
+        }
+    }
+
+    pub(crate) fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => {
+                "failed otherwise (files, output); nothing is stored of the write that failed"
+            }
+            Self::Usage => "wrong arguments; nothing was done",
+            Self::NotFound => "no such issue, or none that is ready",
+            Self::Conflict => "another was faster: the issue has changed, is taken or exists",
+            Self::LockTimeout => {
+                "another held the lock until the timeout; the message names it; try again"
+            }
+            Self::Corrupt => "stored bytes are damaged; see `strand doctor`",
+            Self::NoStore => "no store in the directory, or no directory",
+            Self::DurabilityUnknown => {
+                "the write may be stored or not: a sync failed; look before you repeat it, or repeat it with its --key"
+            }
+            Self::Refused => {
+                "the input is no valid event or issue, or too large; nothing is stored of it"
+            }
+            Self::Unusable => {
+                "the store can't be used from here: newer format, no permission, unsafe filesystem"
+            }
+            Self::Compacted => "the record that was asked for is folded into a snapshot",
+            Self::MergeConflicts => "merged, but for conflicts",
+            Self::NotMerged => "not merged",
+        }
+    }
+
+    /// The table for `--help`.
+    pub(crate) fn table() -> String {
+        let mut table = String::from("Exit status:\n");
+        for exit in Self::ALL {
+            writeln!(table, "  {:>2}  {}", exit.code(), exit.meaning()).ok();
+        }
+        table += "`strand merge` has its own, for git: 0 merged, 1 conflicts, 129 not merged.";
+        table
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Why the command did not do what it should.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    message: String,
+    /// The issue that stands in the way, as it is.
+    now: Option<Box<Now>>,
+}
+
+/// An issue that is not as it was expected.
+#[derive(Debug, Serialize)]
+struct Now {
+    id: String,
+    version: Option<u64>,
+    issue: Option<Box<Issue>>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+            now: None,
+        }
+    }
+
+    /// For what is only known to be wrong after the arguments are parsed.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    /// The same, said of a place in the input.
+    pub(crate) fn at(mut self, place: &str) -> Self {
+        self.message.insert_str(0, ": ");
+        self.message.insert_str(0, place);
+        self
+    }
+
+    pub(crate) fn io(what: &str, error: &io::Error) -> Self {
+        Self::new(Exit::Failed, format!("{what}: {error}"))
+    }
+
+    /// What is printed: words, or one JSON object.
+    pub(crate) fn describe(&self, json: bool) -> String {
+        #[derive(Serialize)]
+        struct Described<'a> {
+            error: &'static str,
+            exit_status: u8,
+            message: &'a str,
+            #[serde(flatten)]
+            now: Option<&'a Now>,
+        }
+        if !json {
+            return format!("strand: {}", self.message);
+        }
+        let described = Described {
+            error: self.exit.name(),
+            exit_status: self.exit.code(),
+            message: &self.message,
+            now: self.now.as_deref(),
+        };
+        serde_json::to_string(&described).unwrap_or_else(|_| self.message.clone())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let mut failure = Self::new(exit_of(&error), with_sources(&error));
+        failure.now = match error {
+            Error::VersionMismatch {
+                id, found, issue, ..
+            } => Some(Now {
+                id,
+                version: found,
+                issue,
+            }),
+            Error::AlreadyExists { id, version } => Some(Now {
+                id,
+                version: Some(version),
+                issue: None,
+            }),
+            _ => None,
+        }
+        .map(Box::new);
+        failure
+    }
+}
+
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        let exit = match &error {
+            ImportError::BadLines(_) => Exit::Refused,
+            ImportError::Exists { .. } => Exit::Conflict,
+            ImportError::Log { source, .. } => exit_of(source),
+            _ => Exit::Failed,
+        };
+        Self::new(exit, with_sources(&error))
+    }
+}
+
+impl From<MergeError> for Failure {
+    fn from(error: MergeError) -> Self {
+        Self::new(Exit::NotMerged, with_sources(&error))
+    }
+}
+
+fn exit_of(error: &Error) -> Exit {
+    match error {
+        Error::NoSuchIssue { .. } | Error::VersionMismatch { issue: None, .. } => Exit::NotFound,
+        Error::VersionMismatch { .. } | Error::AlreadyExists { .. } => Exit::Conflict,
+        Error::Lock(LockError::Timeout { .. } | LockError::Contended { .. }) => Exit::LockTimeout,
+        Error::Corrupt { .. } | Error::BeyondRepair { .. } => Exit::Corrupt,
+        Error::NoStore { .. } | Error::MissingDirectory { .. } | Error::NotADirectory { .. } => {
+            Exit::NoStore
+        }
+        Error::InvalidEvent(_) | Error::RecordTooLarge { .. } => Exit::Refused,
+        Error::UnsupportedVersion { .. }
+        | Error::NotWritable { .. }
+        | Error::UnsafeFilesystem { .. } => Exit::Unusable,
+        Error::Compacted { .. } => Exit::Compacted,
+        error if error.outcome() == Outcome::Unknown => Exit::DurabilityUnknown,
+        _ => Exit::Failed,
+    }
+}
+
+/// The message with those of its causes that it does not contain itself.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !message.contains(&text) {
+            message += ": ";
+            message += &text;
+        }
+        source = cause.source();
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn io(outcome: Outcome) -> Error {
+        Error::Io {
+            op: "write",
+            path: PathBuf::from("x"),
+            outcome,
+            source: io::Error::other("no space"),
+        }
+    }
+
+    #[test]
+    fn numbers_are_those_of_their_places() {
+        for (place, exit) in Exit::ALL.into_iter().enumerate() {
+            assert_eq!(usize::from(exit.code()), place, "{exit:?}");
+        }
+    }
+
+    #[test]
+    fn the_readme_has_the_same_table() {
+        let readme = include_str!("../../README.md");
+        for exit in Exit::ALL {
+            let row = format!(
+                "| {} | `{}` | {} |",
+                exit.code(),
+                exit.name(),
+                exit.meaning()
+            );
+            assert!(readme.contains(&row), "missing in README.md: {row}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_stored_is_told_from_what_is_not() {
+        assert_eq!(exit_of(&io(Outcome::Rejected)), Exit::Failed);
+        assert_eq!(exit_of(&io(Outcome::Unknown)), Exit::DurabilityUnknown);
+        let reason = "EIO".to_owned();
+        let unknown = Error::DurabilityUnknown { seq: 1, reason };
+        assert_eq!(exit_of(&unknown), Exit::DurabilityUnknown);
+    }
+
+    #[test]
+    fn a_conflict_tells_of_the_issue_that_is_there() {
+        let conflict = || Error::VersionMismatch {
+            id: "bd-1".to_owned(),
+            expected: Some(3),
+            found: Some(7),
+            issue: Some(Box::new(Issue::new("bd-1", "Mend the fence", 0))),
+        };
+        let failure = Failure::from(conflict());
+        let json: serde_json::Value = serde_json::from_str(&failure.describe(true)).unwrap();
+        assert_eq!(json["error"], "conflict");
+        assert_eq!(json["exit_status"], 4);
+        assert_eq!(json["version"], 7);
+        assert_eq!(json["issue"]["title"], "Mend the fence");
+        assert!(
+            failure
+                .describe(false)
+                .starts_with("strand: issue \"bd-1\"")
+        );
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let failure = Failure::from(io(Outcome::Rejected));
+        assert_eq!(failure.describe(false), "strand: cannot write x: no space");
+        let lock = LockError::Io {
+            op: "open",
+            path: PathBuf::from("lock"),
+            source: io::Error::other("no space"),
+        };
+        let failure = Failure::from(Error::Lock(lock)).at("line 3");
+        assert_eq!(
+            failure.describe(false),
+            "strand: line 3: cannot open the lock file lock: no space"
+        );
+    }
+}

@@ -1,0 +1,336 @@
+//! The few file operations that the log needs, as a trait, so that tests can record them, make
+//! them fail, and forget what was not synced.
+
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io,
+    path::Path,
+};
+
+use strand_lock::files;
+
+use crate::{
+    env::system::{Host, ThisMachine},
+    error::{Error, Result},
+    seeded::{Bug, seeded},
+};
+
+/// How [`Storage::open`] opens a file; example: [`Storage`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OpenMode {
+    /// An existing file, to read.
+    Read,
+    /// An existing file, to read and write.
+    ReadWrite,
+    /// A file that does not exist yet, to read and write.
+    CreateNew,
+}
+
+/// Where a store's files are. [`Disk`] is the real one.
+///
+/// Errors are the system's. `EINTR` is the implementation's to retry.
+///
+/// ```
+/// use std::{io, path::Path, sync::{Arc, atomic::{AtomicU64, Ordering}}};
+/// use strand_core::{Issue, Log, Options, machine::{Disk, OpenMode, Storage, StorageFile}};
+///
+/// /// The disk, with its syncs counted.
+/// #[derive(Debug, Default, Clone)]
+/// struct Counted(Arc<AtomicU64>);
+///
+/// impl Storage for Counted {
+///     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+///         Ok(Box::new(CountedFile(Disk.open(path, mode)?, self.clone())))
+///     }
+///     fn list(&self, dir: &Path) -> io::Result<Vec<String>> { Disk.list(dir) }
+///     fn is_dir(&self, path: &Path) -> io::Result<bool> { Disk.is_dir(path) }
+///     fn create_dir(&self, dir: &Path) -> io::Result<()> { Disk.create_dir(dir) }
+///     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> { Disk.rename(from, to) }
+///     fn remove(&self, path: &Path) -> io::Result<()> { Disk.remove(path) }
+///     fn sync_dir(&self, dir: &Path) -> io::Result<()> { Disk.sync_dir(dir) }
+/// }
+///
+/// #[derive(Debug)]
+/// struct CountedFile(Box<dyn StorageFile>, Counted);
+///
+/// impl StorageFile for CountedFile {
+///     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> { self.0.read_at(buffer, offset) }
+///     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> { self.0.write_at(bytes, offset) }
+///     fn set_len(&self, len_bytes: u64) -> io::Result<()> { self.0.set_len(len_bytes) }
+///     fn len_bytes(&self) -> io::Result<u64> { self.0.len_bytes() }
+///     fn sync_data(&self) -> io::Result<()> {
+///         self.1.0.fetch_add(1, Ordering::Relaxed);
+///         self.0.sync_data()
+///     }
+/// }
+///
+/// # let dir = tempfile::tempdir()?;
+/// let counted = Counted::default();
+/// let log = Log::open(dir.path(), Options::default().storage(Arc::new(counted.clone())))?;
+/// let before = counted.0.load(Ordering::Relaxed);
+/// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
+/// assert_eq!(counted.0.load(Ordering::Relaxed) - before, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Storage: fmt::Debug + Send + Sync {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// The system's.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>>;
+    /// The names in a directory that are valid Unicode, in no order.
+    ///
+    /// # Errors
+    /// The system's.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Whether `path` is a directory.
+    ///
+    /// # Errors
+    /// The system's: `NotFound` when nothing is there.
+    fn is_dir(&self, path: &Path) -> io::Result<bool> {
+        Ok(path.metadata()?.is_dir())
+    }
+    /// Creates a directory, unless it exists.
+    ///
+    /// # Errors
+    /// The system's.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Renames a file over another.
+    ///
+    /// # Errors
+    /// The system's.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file. Who has it open can go on reading it.
+    ///
+    /// # Errors
+    /// The system's.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable, as far as the system can.
+    ///
+    /// # Errors
+    /// The system's.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// The machine that these files are on; example: [`Host`].
+    fn host(&self) -> &dyn Host {
+        &ThisMachine
+    }
+}
+
+/// An open file of a [`Storage`], which has an example of both.
+pub trait StorageFile: fmt::Debug + Send + Sync {
+    /// Reads at an offset; 0 bytes mean the end of the file.
+    ///
+    /// # Errors
+    /// The system's.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes at an offset, with one system call; may write less.
+    ///
+    /// # Errors
+    /// The system's.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+    /// Cuts or lengthens the file.
+    ///
+    /// # Errors
+    /// The system's.
+    fn set_len(&self, len_bytes: u64) -> io::Result<()>;
+    /// The file's length.
+    ///
+    /// # Errors
+    /// The system's.
+    fn len_bytes(&self) -> io::Result<u64>;
+    /// Makes the file's bytes and length durable.
+    ///
+    /// # Errors
+    /// The system's. After one, it is unknown which writes since the last success are durable.
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+/// The real files; what others do is added around it, as in the example of [`Storage`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Disk;
+
+impl Storage for Disk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(mode != OpenMode::Read)
+            .create_new(mode == OpenMode::CreateNew);
+        Ok(Box::new(DiskFile(files::open(&options, path)?)))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let names = dir
+            .read_dir()?
+            .map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
+        names.filter_map(io::Result::transpose).collect()
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        files::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        files::remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        files::sync_dir(dir)
+    }
+}
+
+#[derive(Debug)]
+struct DiskFile(File);
+
+impl StorageFile for DiskFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        #[cfg(unix)]
+        let read = |buffer: &mut [u8]| std::os::unix::fs::FileExt::read_at(&self.0, buffer, offset);
+        #[cfg(windows)]
+        let read =
+            |buffer: &mut [u8]| std::os::windows::fs::FileExt::seek_read(&self.0, buffer, offset);
+        retry(|| read(buffer))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        #[cfg(unix)]
+        let write = || std::os::unix::fs::FileExt::write_at(&self.0, bytes, offset);
+        #[cfg(windows)]
+        let write = || std::os::windows::fs::FileExt::seek_write(&self.0, bytes, offset);
+        retry(write)
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.0.set_len(len_bytes)
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+/// Opens a file to read; `None` when there is none.
+pub(crate) fn open_if_there(
+    storage: &dyn Storage,
+    path: &Path,
+) -> Result<Option<Box<dyn StorageFile>>> {
+    match storage.open(path, OpenMode::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some).map_err(Error::io("open", path)),
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// How much of a file is copied at a time.
+pub(crate) const CHUNK_BYTES: usize = 256 << 10;
+
+/// Reads until `buffer` is full or the file ends; returns how much was read.
+pub(crate) fn read_full(
+    file: &dyn StorageFile,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + done as u64) {
+            Ok(0) => break,
+            Err(_) if seeded(Bug::ReadErrorIsEnd) => break,
+            read => done += read?,
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all of `bytes`, in as many calls as it takes. For everything but records.
+pub(crate) fn write_full(file: &dyn StorageFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+        match file.write_at(rest, offset + done as u64)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => done += written,
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file as a whole under another name, makes it durable, and then gives it its own name: a reader
+/// sees the old file or the new one, never a part. The caller sees to it that nobody else does the same.
+///
+/// Failing, it removes what it has written, so that a full disk is as full as before.
+pub(crate) fn replace_file(
+    storage: &dyn Storage,
+    dir: &Path,
+    name: &str,
+    write: impl FnOnce(&dyn StorageFile, &Path) -> Result<()>,
+    before_rename: impl FnOnce(),
+) -> Result<()> {
+    write_new(storage, dir, name, write)?;
+    before_rename();
+    put_in_place(storage, dir, name).inspect_err(|_| remove_new(storage, dir, name))?;
+    if seeded(Bug::NoDirSyncOfReplaced) {
+        return Ok(());
+    }
+    storage.sync_dir(dir).map_err(Error::io("sync", dir))
+}
+
+/// The first half of [`replace_file`]: all that needs space.
+pub(crate) fn write_new(
+    storage: &dyn Storage,
+    dir: &Path,
+    name: &str,
+    write: impl FnOnce(&dyn StorageFile, &Path) -> Result<()>,
+) -> Result<()> {
+    let new = dir.join(new_name(name));
+    // A writer that died may have left one behind.
+    let file = match storage.open(&new, OpenMode::CreateNew) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            storage.open(&new, OpenMode::ReadWrite)
+        }
+        created => created,
+    };
+    let file = file.map_err(Error::io("create", &new))?;
+    let written = (|| {
+        file.set_len(0).map_err(Error::io("empty", &new))?;
+        write(file.as_ref(), &new)?;
+        if seeded(Bug::RenameBeforeSync) {
+            return Ok(());
+        }
+        file.sync_data().map_err(Error::io("sync", &new))
+    })();
+    drop(file);
+    written.inspect_err(|_| remove_new(storage, dir, name))
+}
+
+/// The second half of [`replace_file`], but for the sync of the directory.
+pub(crate) fn put_in_place(storage: &dyn Storage, dir: &Path, name: &str) -> Result<()> {
+    let new = dir.join(new_name(name));
+    storage
+        .rename(&new, &dir.join(name))
+        .map_err(Error::io("rename", &new))
+}
+
+/// Takes [`write_new`] back. Failing does no harm: the next open removes the file.
+pub(crate) fn remove_new(storage: &dyn Storage, dir: &Path, name: &str) {
+    storage.remove(&dir.join(new_name(name))).ok();
+}
+
+fn new_name(name: &str) -> String {
+    format!("{name}.new")
+}

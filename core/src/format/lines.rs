@@ -1,0 +1,122 @@
+use std::io;
+
+use memchr::memchr;
+
+use crate::env::storage::{StorageFile, read_full};
+
+/// Reads a file line by line through a buffer that grows to the longest line and no further.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    buffer: Vec<u8>,
+    /// The unread part of `buffer`.
+    unread: std::ops::Range<usize>,
+    /// Where in the file the unread part begins.
+    offset: u64,
+    /// How many lines were passed since the beginning, blank ones included.
+    passed: u64,
+    /// How much is read next: little at first, since who goes on behind the last record finds little.
+    chunk_bytes: usize,
+    reads: u64,
+}
+
+/// A line in the buffer, until the next one is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// Where in the file it begins.
+    pub(crate) offset: u64,
+    /// Which line it is, counted from 1 at the place where the reading began.
+    pub(crate) number: u64,
+    start: usize,
+    len: usize,
+}
+
+const CHUNK_BYTES_MIN: usize = 4 << 10;
+const CHUNK_BYTES_MAX: usize = 64 << 10;
+
+impl Lines {
+    /// Begins anew at `offset`, keeping the buffer.
+    pub(crate) fn restart(&mut self, offset: u64) {
+        self.unread = 0..0;
+        self.offset = offset;
+        self.passed = 0;
+        self.chunk_bytes = CHUNK_BYTES_MIN;
+    }
+
+    /// The next line that is not blank, or `None` at the end of the file.
+    pub(crate) fn next(&mut self, file: &dyn StorageFile) -> io::Result<Option<Span>> {
+        let mut searched = 0;
+        loop {
+            if searched == 0 {
+                let blank = self
+                    .unread()
+                    .iter()
+                    .take_while(|byte| **byte == b'\n')
+                    .count();
+                self.skip(blank);
+                self.passed += blank as u64;
+            }
+            if let Some(end) = self
+                .unread()
+                .get(searched..)
+                .and_then(|new| memchr(b'\n', new))
+            {
+                return Ok(Some(self.take(searched + end + 1)));
+            }
+            searched = self.unread.len();
+            if self.fill(file)? == 0 {
+                return Ok((searched > 0).then(|| self.take(searched)));
+            }
+        }
+    }
+
+    /// The bytes of the line that [`Lines::next`] answered last, with its newline unless the file ends without one.
+    pub(crate) fn text(&self, span: Span) -> &[u8] {
+        self.buffer
+            .get(span.start..span.start + span.len)
+            .unwrap_or_default()
+    }
+
+    /// How often it has read from the file: what it answered since the last time was there then.
+    pub(crate) fn reads(&self) -> u64 {
+        self.reads
+    }
+
+    fn unread(&self) -> &[u8] {
+        self.buffer.get(self.unread.clone()).unwrap_or_default()
+    }
+
+    fn take(&mut self, len: usize) -> Span {
+        self.passed += 1;
+        let span = Span {
+            offset: self.offset,
+            number: self.passed,
+            start: self.unread.start,
+            len,
+        };
+        self.skip(len);
+        span
+    }
+
+    fn skip(&mut self, len: usize) {
+        self.unread.start += len;
+        self.offset += len as u64;
+    }
+
+    /// Reads more behind what is unread; returns how much.
+    fn fill(&mut self, file: &dyn StorageFile) -> io::Result<usize> {
+        self.buffer.copy_within(self.unread.clone(), 0);
+        self.unread = 0..self.unread.len();
+        let chunk_bytes = self.chunk_bytes.max(CHUNK_BYTES_MIN);
+        self.chunk_bytes = (2 * chunk_bytes).min(CHUNK_BYTES_MAX);
+        let wanted = self.unread.end..self.unread.end + chunk_bytes;
+        if self.buffer.len() < wanted.end {
+            self.buffer.resize(wanted.end, 0);
+        }
+        let end = self.offset + self.unread.len() as u64;
+        let room = self.buffer.get_mut(wanted).unwrap_or_default();
+        let read = read_full(file, room, end)?;
+        self.reads += 1;
+        self.unread.end += read;
+        Ok(read)
+    }
+}

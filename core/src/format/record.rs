@@ -1,0 +1,270 @@
+//! The bytes of a record and the names of files. Pure: no I/O. The description is `docs/FORMAT.md`.
+
+use crate::{
+    error::{CorruptReason, Error, InvalidEvent},
+    seeded::{Bug, seeded},
+};
+
+/// The format version that this crate writes, as [`crate::check`] finds it in a store; it also reads all before it.
+pub const FORMAT_VERSION: u64 = 2;
+/// The longest record in bytes, its newline included: a longer one is [`Error::RecordTooLarge`], see [`Error`].
+pub const RECORD_BYTES_MAX: usize = 4 << 20;
+/// The largest sequence number of a [`crate::Record`]. An append behind it panics; a million a second reach it in nine years.
+pub const SEQ_MAX: u64 = (1 << 48) - 1;
+
+/// How every record begins. It can't stand inside a JSON string, where quotes are escaped.
+pub(crate) const RECORD_START: &[u8] = br#"{"crc":""#;
+const CRC_DIGITS: usize = 8;
+/// Where the bytes begin that the checksum covers.
+const CHECKED_FROM: usize = RECORD_START.len() + CRC_DIGITS + br#"","#.len();
+const BATCH_KEY: &[u8] = br#""batch":"#;
+
+const _: () = assert!(CHECKED_FROM == 18);
+
+/// A record's place in the log, and what was durable when it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) seq: u64,
+    /// Every record through this one was durable before this line was written.
+    pub(crate) synced: u64,
+}
+
+/// A line whose checksum is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Line<'a> {
+    pub(crate) header: Header,
+    pub(crate) body: Body<'a>,
+}
+
+/// What a record carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Body<'a> {
+    /// The members of one object, without its opening brace.
+    One(&'a [u8]),
+    /// An array of objects.
+    Batch(&'a [u8]),
+}
+
+/// What goes into a record: the text of one object, or of an array of them.
+#[derive(Debug)]
+pub(crate) struct EncodedPayload {
+    text: Vec<u8>,
+    batch: bool,
+}
+
+impl EncodedPayload {
+    /// Takes the JSON text of one object.
+    pub(crate) fn one(text: Vec<u8>) -> Result<Self, InvalidEvent> {
+        let text = on_one_line(text);
+        let refuse = |message: &str| {
+            Err(InvalidEvent::Encoding {
+                message: message.to_owned(),
+            })
+        };
+        match text.strip_prefix(b"{") {
+            None => refuse("it is not an object"),
+            // The only member that a reader could take for something else: where it stands decides.
+            Some(members) if members.starts_with(BATCH_KEY) => {
+                refuse("its first member is named `batch`")
+            }
+            Some(_) => Ok(Self { text, batch: false }),
+        }
+    }
+
+    /// Takes the JSON text of an array of objects.
+    pub(crate) fn batch(text: Vec<u8>) -> Self {
+        Self {
+            text: on_one_line(text),
+            batch: true,
+        }
+    }
+
+    /// Refuses what would not fit into a record.
+    pub(crate) fn check_len(&self) -> Result<(), Error> {
+        let bytes = self.line_bytes_max();
+        if bytes > RECORD_BYTES_MAX {
+            return Err(Error::RecordTooLarge {
+                bytes: bytes as u64,
+                max: RECORD_BYTES_MAX as u64,
+            });
+        }
+        Ok(())
+    }
+
+    /// Length of the whole line with the longest header.
+    fn line_bytes_max(&self) -> usize {
+        const HEADER_BYTES_MAX: usize =
+            CHECKED_FROM + 2 * 15 + br#""seq":,"synced":,"batch":}"#.len() + 1;
+        self.text.len() + HEADER_BYTES_MAX
+    }
+
+    /// Writes the record with its newline into `line`, which is emptied first.
+    pub(crate) fn write_line(&self, header: Header, line: &mut Vec<u8>) {
+        assert!(header.seq <= SEQ_MAX, "sequence numbers end at {SEQ_MAX}");
+        assert!(
+            header.synced < header.seq,
+            "a record can't be durable before it is written"
+        );
+        line.clear();
+        line.extend_from_slice(br#"{"crc":"00000000","seq":"#);
+        push_number(line, header.seq);
+        line.extend_from_slice(br#","synced":"#);
+        push_number(line, header.synced);
+        if self.batch {
+            line.push(b',');
+            line.extend_from_slice(BATCH_KEY);
+            line.extend_from_slice(&self.text);
+            line.push(b'}');
+        } else {
+            let members = self.text.get(1..).unwrap_or_default();
+            if members != b"}" {
+                line.push(b',');
+            }
+            line.extend_from_slice(members);
+        }
+        put_checksum(line);
+        line.push(b'\n');
+    }
+}
+
+/// Puts the checksum of a line without newline into its place.
+pub(crate) fn put_checksum(line: &mut [u8]) {
+    let crc = crc32c::crc32c(line.get(CHECKED_FROM..).unwrap_or_default());
+    let digits = line.iter_mut().skip(RECORD_START.len()).take(CRC_DIGITS);
+    for (digit, shift) in digits.zip((0..CRC_DIGITS).rev()) {
+        let value = crc >> (4 * shift) & 0xf;
+        *digit = char::from_digit(value, 16).map_or(b'0', |c| c as u8);
+    }
+}
+
+/// Checks the frame and the checksum of a line without newline; returns what the checksum covers.
+pub(crate) fn checked(line: &[u8]) -> Result<&[u8], CorruptReason> {
+    let digits = line
+        .strip_prefix(RECORD_START)
+        .and_then(|rest| rest.get(..CRC_DIGITS));
+    let stored = digits.and_then(hex).ok_or(CorruptReason::NotARecord)?;
+    let frame = line.get(RECORD_START.len() + CRC_DIGITS..CHECKED_FROM);
+    if frame != Some(br#"","#) || line.last() != Some(&b'}') {
+        return Err(CorruptReason::NotARecord);
+    }
+    let bytes = line.get(CHECKED_FROM..).ok_or(CorruptReason::NotARecord)?;
+    let computed = crc32c::crc32c(bytes);
+    if stored != computed && !seeded(Bug::NoChecksum) {
+        return Err(CorruptReason::Checksum { stored, computed });
+    }
+    Ok(bytes)
+}
+
+impl<'a> Line<'a> {
+    /// Reads a line without its newline. Trusts nothing: any bytes may be given.
+    pub(crate) fn parse(line: &'a [u8]) -> Result<Self, CorruptReason> {
+        let bytes = checked(line)?;
+        Self::members(bytes).ok_or(CorruptReason::NotARecord)
+    }
+
+    /// Reads a line that [`Line::parse`] has accepted before, without computing its checksum again.
+    pub(crate) fn trusted(line: &'a [u8]) -> Option<Self> {
+        Self::members(line.get(CHECKED_FROM..)?)
+    }
+
+    fn members(bytes: &'a [u8]) -> Option<Self> {
+        let (seq, rest) = take_number(bytes.strip_prefix(br#""seq":"#)?)?;
+        let (synced, rest) = take_number(rest.strip_prefix(br#","synced":"#)?)?;
+        if synced >= seq || seq > SEQ_MAX {
+            return None;
+        }
+        let body = match rest.strip_prefix(b",") {
+            None if rest == b"}" => Body::One(rest),
+            None => return None,
+            Some(members) => match members.strip_prefix(BATCH_KEY) {
+                Some(array) => Body::Batch(array.strip_suffix(b"}")?),
+                None => Body::One(members),
+            },
+        };
+        Some(Self {
+            header: Header { seq, synced },
+            body,
+        })
+    }
+}
+
+/// JSON knows newlines only as white space, but a record must be one line.
+fn on_one_line(text: Vec<u8>) -> Vec<u8> {
+    if memchr::memchr2(b'\n', b'\r', &text).is_none() {
+        return text;
+    }
+    let mut in_string = false;
+    let mut escaped = false;
+    let keep = |byte: &u8| {
+        if in_string {
+            in_string = escaped || *byte != b'"';
+            escaped = !escaped && *byte == b'\\';
+            return true;
+        }
+        in_string = *byte == b'"';
+        !matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
+    };
+    let mut text = text;
+    text.retain(keep);
+    text
+}
+
+fn hex(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |value, digit| {
+        let lower = matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+        lower
+            .then(|| char::from(*digit).to_digit(16))
+            .flatten()
+            .map(|digit| value << 4 | digit)
+    })
+}
+
+fn push_number(line: &mut Vec<u8>, number: u64) {
+    use std::io::Write as _;
+    write!(line, "{number}").unwrap_or_else(|_| unreachable!("writing to a Vec can't fail"));
+}
+
+/// Takes a decimal number without leading zeros.
+fn take_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let digits = bytes
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    let (number, rest) = bytes.split_at_checked(digits)?;
+    if number.len() > 1 && number.first() == Some(&b'0') {
+        return None;
+    }
+    std::str::from_utf8(number)
+        .ok()?
+        .parse()
+        .ok()
+        .map(|number| (number, rest))
+}
+
+/// The name of the snapshot that reflects the records through this one.
+pub(crate) fn snapshot_name(seq: u64) -> String {
+    format!("snapshot-{seq:020}.jsonl")
+}
+
+/// The number in a snapshot's name.
+pub(crate) fn snapshot_seq(name: &str) -> Option<u64> {
+    numbered(name, "snapshot-")
+}
+
+/// The name of the segment whose first record has this number.
+pub(crate) fn segment_name(first_seq: u64) -> String {
+    format!("log-{first_seq:020}.jsonl")
+}
+
+/// The number in a segment's name.
+pub(crate) fn segment_first_seq(name: &str) -> Option<u64> {
+    numbered(name, "log-")
+}
+
+fn numbered(name: &str, prefix: &str) -> Option<u64> {
+    let digits = name.strip_prefix(prefix)?.strip_suffix(".jsonl")?;
+    let number = (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| digits.parse().ok())
+        .flatten();
+    number.filter(|number| *number <= SEQ_MAX)
+}

@@ -1,0 +1,186 @@
+//! Decides what the bytes of a segment are: pure, so that every case can be tried.
+//!
+//! What tells a torn tail from corruption is the *watermark*: every record through it was durable
+//! before anybody was told so. It is known from the shared hints, and from each record's `synced`.
+//! A bad line whose record lies at or below the watermark is corruption. One above it was never
+//! acknowledged as durable: a crash may have torn it, or lost it while a later one was kept.
+
+use memchr::memchr;
+
+use crate::{
+    error::CorruptReason,
+    format::record::{Line, RECORD_START},
+};
+
+/// What the end of a segment is: the answer of [`classify`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tail {
+    /// Records, and nothing behind them but newlines.
+    Clean,
+    /// Whole records through `valid_len`; what follows was never acknowledged as durable.
+    Torn {
+        /// Length of the good part in bytes.
+        valid_len: u64,
+    },
+    /// An acknowledged record is damaged or missing. Nothing may be cut.
+    Corrupt {
+        /// Where the damage begins.
+        offset: u64,
+        /// What is wrong there.
+        reason: CorruptReason,
+    },
+}
+
+/// Classifies the bytes of a segment whose first record should be `first_seq`.
+///
+/// `durable_seq` is what is known to be acknowledged as durable; 0 when nothing is.
+///
+/// | bytes | the bad line's record | answer |
+/// | --- | --- | --- |
+/// | whole records in sequence, then only newlines | – | `Clean` |
+/// | … but they end before `durable_seq` | – | `Corrupt`, `Missing`, at the end |
+/// | a bad line | ≤ `durable_seq`, or ≤ some record's `synced` | `Corrupt` at that line |
+/// | a bad line | above all of these | `Torn` before that line |
+///
+/// A line is bad when it has no newline, is no record, has a wrong checksum, or is out of sequence.
+/// The damage begins where the good records end. Blank lines are no lines.
+///
+/// ```
+/// use strand_core::{Tail, classify};
+///
+/// assert_eq!(classify(b"", 1, 0), Tail::Clean);
+/// assert_eq!(classify(b"{\"crc\":\"9f2c", 1, 0), Tail::Torn { valid_len: 0 });
+/// assert!(matches!(classify(b"{\"crc\":\"9f2c", 1, 1), Tail::Corrupt { offset: 0, .. }));
+/// ```
+#[must_use]
+pub fn classify(bytes: &[u8], first_seq: u64, durable_seq: u64) -> Tail {
+    let mut scan = Scan::new(first_seq, 0);
+    let mut rest = bytes;
+    let mut offset = 0;
+    while !rest.is_empty() {
+        let (line, after) = match memchr(b'\n', rest) {
+            Some(end) => (
+                rest.get(..=end).unwrap_or(rest),
+                rest.get(end + 1..).unwrap_or_default(),
+            ),
+            None => (rest, [].as_slice()),
+        };
+        scan.line(line, offset);
+        offset += line.len() as u64;
+        rest = after;
+    }
+    scan.tail(durable_seq)
+}
+
+/// The state of a scan over consecutive lines.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    /// The sequence number that the next record should have.
+    pub(crate) next_seq: u64,
+    /// Where the last good record begins.
+    pub(crate) last_offset: u64,
+    /// The end of the last good record.
+    pub(crate) valid_len: u64,
+    /// The highest `synced` of all good records, also of those behind a bad line.
+    synced_seq: u64,
+    /// What is wrong behind `valid_len`.
+    bad: Option<CorruptReason>,
+    /// The end of the last line that is not blank.
+    pub(crate) content_len: u64,
+}
+
+impl Scan {
+    pub(crate) fn new(first_seq: u64, offset: u64) -> Self {
+        let at = offset;
+        Self {
+            next_seq: first_seq,
+            last_offset: at,
+            valid_len: at,
+            synced_seq: 0,
+            bad: None,
+            content_len: at,
+        }
+    }
+
+    /// Takes the next line with its newline, if it has one.
+    pub(crate) fn line(&mut self, line: &[u8], offset: u64) {
+        let text = line.strip_suffix(b"\n");
+        if text.is_some_and(<[u8]>::is_empty) {
+            return;
+        }
+        let end = offset + line.len() as u64;
+        self.content_len = end;
+        let parsed = text
+            .ok_or(CorruptReason::Unterminated)
+            .and_then(Line::parse);
+        let synced = match &parsed {
+            Ok(line) => Some(line.header.synced),
+            Err(_) => text
+                .and_then(record_at_the_end)
+                .map(|line| line.header.synced),
+        };
+        self.synced_seq = self.synced_seq.max(synced.unwrap_or(0));
+        if self.bad.is_some() {
+            return;
+        }
+        let expected = self.next_seq;
+        match parsed {
+            Ok(Line { header, .. }) if header.seq == expected => {
+                self.next_seq += 1;
+                self.last_offset = offset;
+                self.valid_len = end;
+            }
+            Ok(Line { header, .. }) => {
+                self.bad = Some(CorruptReason::Sequence {
+                    expected,
+                    found: header.seq,
+                });
+            }
+            Err(reason) => self.bad = Some(reason),
+        }
+    }
+
+    /// Every record through this one was durable, as far as the records themselves tell.
+    pub(crate) fn synced_seq(&self) -> u64 {
+        self.synced_seq
+    }
+
+    /// The last good record's number; that before the first when there is none.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.next_seq - 1
+    }
+
+    /// The decision, when there are no more lines.
+    pub(crate) fn tail(&self, durable_seq: u64) -> Tail {
+        let durable_seq = durable_seq.max(self.synced_seq);
+        let lost = self.next_seq <= durable_seq;
+        match self.bad.clone() {
+            None if !lost => Tail::Clean,
+            None => Tail::Corrupt {
+                offset: self.valid_len,
+                reason: CorruptReason::Missing {
+                    from_seq: self.next_seq,
+                    through_seq: durable_seq,
+                },
+            },
+            Some(reason) if lost => Tail::Corrupt {
+                offset: self.valid_len,
+                reason,
+            },
+            Some(_) => Tail::Torn {
+                valid_len: self.valid_len,
+            },
+        }
+    }
+}
+
+/// The good record that a bad line ends with, if it does: damage to a newline joins two lines.
+///
+/// Only a few places are tried, so that no bytes can make this slow.
+fn record_at_the_end(line: &[u8]) -> Option<Line<'_>> {
+    const PLACES: usize = 8;
+    let starts = memchr::memmem::rfind_iter(line, RECORD_START).take(PLACES);
+    starts
+        .filter_map(|start| line.get(start..))
+        .find_map(|text| Line::parse(text).ok())
+}

@@ -1,0 +1,4 @@
+//! What `check` and `repair` find in damaged files.
+
+pub(crate) mod find;
+pub(crate) mod scan;

@@ -1,0 +1,158 @@
+//! When two JSON texts mean the same.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use crate::issues::issue::Fields;
+
+/// Deeper than that, only equal texts are the same: nobody's input should exhaust the stack.
+const DEPTH_MAX: u32 = 100;
+
+/// Whether two texts mean the same JSON value. The order of an object's members does not count, unless one
+/// name stands there twice. Integers are compared as they are written, other numbers as decimals of any length.
+pub(crate) fn same(a: &RawValue, b: &RawValue) -> bool {
+    same_text(a.get(), b.get())
+}
+
+fn same_text(a: &str, b: &str) -> bool {
+    // Values of different kinds are told apart by their first bytes, before anything is parsed.
+    let kind = |text: &str| {
+        text.bytes()
+            .next()
+            .filter(|byte| br#"{["tfn"#.contains(byte))
+    };
+    a == b || kind(a) == kind(b) && meaning_of_text(a) == meaning_of_text(b)
+}
+
+/// What a JSON text means: two values are the [`same`] if and only if this is. To look one up among many.
+pub(crate) fn meaning(value: &RawValue) -> String {
+    meaning_of_text(value.get())
+}
+
+fn meaning_of_text(text: &str) -> String {
+    let mut meaning = String::with_capacity(text.len());
+    write_meaning(text, 0, &mut meaning);
+    meaning
+}
+
+/// Writes the text with sorted names, and one spelling of each string and number. What can't be read, and what lies too
+/// deep, stands for itself; no such text is the spelling of anything else.
+fn write_meaning(text: &str, depth: u32, out: &mut String) {
+    let written = match text.as_bytes().first() {
+        _ if depth == DEPTH_MAX => None,
+        Some(b'{') => members(text).map(|members| {
+            out.push('{');
+            for (name, value) in members {
+                write_string(&name, out);
+                out.push(':');
+                write_meaning(value.get(), depth + 1, out);
+                out.push(',');
+            }
+            out.push('}');
+        }),
+        Some(b'[') => serde_json::from_str::<Vec<&RawValue>>(text)
+            .ok()
+            .map(|values| {
+                out.push('[');
+                for value in values {
+                    write_meaning(value.get(), depth + 1, out);
+                    out.push(',');
+                }
+                out.push(']');
+            }),
+        Some(b'"') => serde_json::from_str::<String>(text)
+            .ok()
+            .map(|text| write_string(&text, out)),
+        _ => number(text).map(|(negative, digits, power)| {
+            out.push_str(if negative { "-" } else { "" });
+            out.push_str(&digits);
+            out.push('e');
+            out.push_str(&power.to_string());
+        }),
+    };
+    if written.is_none() {
+        out.push_str(text);
+    }
+}
+
+fn write_string(text: &str, out: &mut String) {
+    out.push_str(&serde_json::Value::from(text).to_string());
+}
+
+/// The members in the order of their names; those of one name in their own.
+fn members(object: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
+    let Fields(mut fields) = serde_json::from_str(object).ok()?;
+    fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Some(fields)
+}
+
+/// A number that is no integer: its sign, its digits from the first to the last that is not 0, and the power of
+/// ten of the last one. As `f64`, numbers would be the same that are not.
+fn number(text: &str) -> Option<(bool, String, i64)> {
+    if !text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
+        return None;
+    }
+    let (negative, text) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (mantissa, power) = match text.split_once(['e', 'E']) {
+        Some((mantissa, power)) => (mantissa, power.parse::<i64>().ok()?),
+        None if text.contains('.') => (text, 0),
+        None => return None,
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let significant = digits.trim_end_matches('0');
+    let zeros = i64::try_from(digits.len() - significant.len()).ok()?;
+    let power = power
+        .checked_sub(i64::try_from(fraction.len()).ok()?)?
+        .checked_add(zeros)?;
+    let significant = significant.trim_start_matches('0');
+    let power = if significant.is_empty() { 0 } else { power };
+    Some((negative, significant.to_owned(), power))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn texts_are_the_same_when_they_mean_the_same_value() {
+        let same = |a: &str, b: &str| super::same_text(a, b);
+        for (a, b) in [
+            ("1.10", "1.1"),
+            (r#""\u0041""#, r#""A""#),
+            (r#"{"a":1,"b":[ 1,2]}"#, r#"{"b":[1,2],"a":1}"#),
+            ("1e2", "100.0"),
+            ("-12.50E-3", "-0.0125"),
+            ("0.0", "0e7"),
+            ("1e400", "10.0e399"),
+            (r#"["\ud800",{"a":1.0}]"#, r#"[ "\ud800", {"a":1.00} ]"#),
+        ] {
+            assert!(same(a, b), "{a} {b}");
+        }
+        for (a, b) in [
+            ("1", "2"),
+            ("18446744073709551616", "18446744073709551617"),
+            ("1e400", "1e401"),
+            ("12345678901234567.1", "12345678901234567.2"),
+            ("1e99999999999999999999", "1e99999999999999999998"),
+            ("1.5", "-1.5"),
+            ("0.0", "-0.0"),
+            ("null", "false"),
+            (r#"{"a":1,"a":2}"#, r#"{"a":2}"#),
+            (r#"{"a":1,"a":2}"#, r#"{"a":2,"a":1}"#),
+            ("[1]", "[1,1]"),
+            (r#""1""#, "1"),
+            (r#""\ud800""#, r#""\\ud800""#),
+            (r#""\ud800""#, r#""\udc00""#),
+            (r#"["a","b"]"#, r#"["a,b"]"#),
+            (r#"[["a"],"b"]"#, r#"[["a","b"]]"#),
+        ] {
+            assert!(!same(a, b), "{a} {b}");
+        }
+        let deep = |end: &str| format!("{}{end}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(!same(&deep("1"), &deep("2")));
+        assert!(same(&deep("1"), &deep("1")));
+    }
+}

@@ -1,0 +1,291 @@
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
+
+use crate::{
+    error::{InvalidEvent, Result},
+    issues::{
+        event::IssueEvent,
+        issue::Issue,
+        query::Lazy,
+        transition::{Effect, fold},
+    },
+    state::live::Snapshot,
+};
+
+/// The state that the log's events lead to: every issue as it is now.
+///
+/// The fold is the same whoever computes it and however often. What an event does to an issue, by its
+/// `status` (`tombstone` counts as closed, and everything but `closed` and `blocked` as open):
+///
+/// | event | absent | open | blocked | closed | deleted |
+/// | --- | --- | --- | --- | --- | --- |
+/// | `add` | stored | replaced | replaced | replaced | stored |
+/// | `update`, `close`, `reopen` with `data` | – | replaced | replaced | replaced | – |
+/// | `patch` | – | changed | changed | changed | – |
+/// | `close` | – | closed, `closed_at` set | closed, `closed_at` set | – | – |
+/// | `reopen` | – | – | – | open, `closed_at` gone | – |
+/// | `set_blocked` | – | blocked | – | – | – |
+/// | `unset_blocked` | – | – | open | – | – |
+/// | `delete` | – | deleted | deleted | deleted | – |
+///
+/// – means that the event changes nothing, not even the version; [`Store::without_effect`] counts these. A patch of a
+/// field that is no array where it should be changes nothing as a whole. The events without `data` also set `updated_at`.
+///
+/// ```
+/// use strand_core::{Issue, IssueEvent, Log, Options, Store};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path(), Options::default())?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+/// log.append(&IssueEvent::close("bd-1", 60_000))?;
+///
+/// let store = Store::load(dir.path())?;
+/// let issue = store.get("bd-1").expect("it was added");
+/// assert_eq!(issue.status().as_deref(), Some("closed"));
+/// assert_eq!(store.version("bd-1"), Some(2));
+/// assert_eq!((store.len(), store.last_seq(), store.without_effect()), (1, 2, 0));
+/// for (id, issue) in store.iter() {
+///     println!("{id} {}", issue.title());
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Store {
+    entries: BTreeMap<Box<str>, Entry>,
+    keys: HashMap<Box<str>, u64>,
+    present: usize,
+    last_seq: u64,
+    without_effect: u64,
+    pub(crate) index: Lazy,
+}
+
+/// What is known of an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Present {
+        issue: Issue,
+        version: u64,
+    },
+    /// `ts` is that of the event that deleted it.
+    Deleted {
+        ts: i64,
+        version: u64,
+    },
+}
+
+impl Entry {
+    pub(crate) fn version(&self) -> u64 {
+        match self {
+            Self::Present { version, .. } | Self::Deleted { version, .. } => *version,
+        }
+    }
+
+    fn issue(&self) -> Option<&Issue> {
+        match self {
+            Self::Present { issue, .. } => Some(issue),
+            Self::Deleted { .. } => None,
+        }
+    }
+}
+
+impl Store {
+    /// Reads the store in `dir` and folds it, through the present watermark. Takes no lock, writes nothing, and does not wait
+    /// for a writer. What was only appended with [`crate::Durability::Buffered`] is not in it yet.
+    ///
+    /// # Errors
+    /// As [`Snapshot::open`].
+    pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
+        Snapshot::open(dir).map(Snapshot::into_store)
+    }
+
+    /// Applies one event of the record `seq`. Events must be applied in the order of the log, each once.
+    ///
+    /// # Errors
+    /// None now.
+    ///
+    /// ```
+    /// use strand_core::{Issue, IssueEvent, Store};
+    ///
+    /// let mut store = Store::default();
+    /// assert!(store.is_empty());
+    /// let add = IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0).with_key("agent-7/1");
+    /// store.apply(1, add)?;
+    /// assert_eq!(store.key("agent-7/1"), Some(1));
+    /// // As a whole record, which may come twice.
+    /// assert!(store.apply_record(2, vec![IssueEvent::close("bd-1", 0)])?);
+    /// assert!(!store.apply_record(2, vec![IssueEvent::reopen("bd-1", 0)])?);
+    /// # Ok::<(), strand_core::InvalidEvent>(())
+    /// ```
+    pub fn apply(&mut self, seq: u64, event: IssueEvent) -> std::result::Result<(), InvalidEvent> {
+        let old = self.entries.get_mut(event.id.as_str());
+        let now = old.as_ref().and_then(|entry| entry.issue());
+        let was = now.is_some();
+        let effect = fold(now, &event);
+        let IssueEvent { ts, id, key, .. } = event;
+        self.last_seq = seq;
+        if let Some(key) = key {
+            self.keys.insert(key.into(), seq);
+        }
+        let entry = match effect {
+            Effect::Nothing => {
+                self.without_effect += 1;
+                return Ok(());
+            }
+            Effect::Put(issue) => Entry::Present {
+                issue,
+                version: seq,
+            },
+            Effect::Delete => Entry::Deleted { ts, version: seq },
+        };
+        let is = entry.issue().is_some();
+        self.present = self.present + usize::from(is) - usize::from(was);
+        self.index.put(&id, entry.issue());
+        match old {
+            Some(old) => *old = entry,
+            None => drop(self.entries.insert(id.into(), entry)),
+        }
+        Ok(())
+    }
+
+    /// Applies a record, unless it was applied before: then it changes nothing, and answers false. Example: [`Store::apply`].
+    ///
+    /// # Errors
+    /// As [`Store::apply`].
+    pub fn apply_record(
+        &mut self,
+        seq: u64,
+        events: Vec<IssueEvent>,
+    ) -> std::result::Result<bool, InvalidEvent> {
+        if seq <= self.last_seq {
+            return Ok(false);
+        }
+        for event in events {
+            self.apply(seq, event)?;
+        }
+        self.last_seq = seq;
+        Ok(true)
+    }
+
+    /// The issue with this id, unless it was deleted.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<&Issue> {
+        self.entries.get(id)?.issue()
+    }
+
+    pub(crate) fn get_with_id(&self, id: &str) -> Option<(&str, &Issue)> {
+        let (id, entry) = self.entries.get_key_value(id)?;
+        Some((id, entry.issue()?))
+    }
+
+    /// The number of the record that last changed the issue, or deleted it. That of a deleted one is forgotten
+    /// some time after ([`crate::Options::tombstone_ms`]).
+    #[must_use]
+    pub fn version(&self, id: &str) -> Option<u64> {
+        self.entries.get(id).map(Entry::version)
+    }
+
+    /// The record that carried this idempotency key, as long as it is remembered. Example: [`Store::apply`].
+    #[must_use]
+    pub fn key(&self, key: &str) -> Option<u64> {
+        self.keys.get(key).copied()
+    }
+
+    /// The issues with their ids, in the order of the ids.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Issue)> {
+        let present = self.entries.iter();
+        present.filter_map(|(id, entry)| Some((&**id, entry.issue()?)))
+    }
+
+    /// How many issues there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.present
+    }
+
+    /// True when there is none. Example: [`Store::apply`].
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.present == 0
+    }
+
+    /// The last record that was applied; 0 when none was.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// How many events changed nothing.
+    #[must_use]
+    pub fn without_effect(&self) -> u64 {
+        self.without_effect
+    }
+
+    /// All that is known of each id, tombstones included, in the order of the ids.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        self.entries.iter().map(|(id, entry)| (&**id, entry))
+    }
+
+    /// The idempotency keys in the order of their records.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (&str, u64)> {
+        let mut keys: Vec<(u64, &str)> =
+            self.keys.iter().map(|(key, seq)| (*seq, &**key)).collect();
+        keys.sort_unstable();
+        keys.into_iter().map(|(seq, key)| (key, seq))
+    }
+
+    /// How many issues, tombstones and keys there are.
+    pub(crate) fn counts(&self) -> [u64; 3] {
+        let deleted = self.entries.len() - self.present;
+        [self.present, deleted, self.keys.len()].map(|count| count as u64)
+    }
+
+    /// Takes an issue from a snapshot.
+    pub(crate) fn restore_issue(&mut self, id: String, version: u64, issue: Issue) {
+        let entry = Entry::Present { issue, version };
+        self.index.put(&id, entry.issue());
+        let old = self.entries.insert(id.into(), entry);
+        self.present += usize::from(!is_present(old.as_ref()));
+    }
+
+    /// Takes a tombstone from a snapshot.
+    pub(crate) fn restore_tombstone(&mut self, id: String, version: u64, ts: i64) {
+        self.index.put(&id, None);
+        let old = self
+            .entries
+            .insert(id.into(), Entry::Deleted { ts, version });
+        self.present -= usize::from(is_present(old.as_ref()));
+    }
+
+    /// Takes an idempotency key from a snapshot.
+    pub(crate) fn restore_key(&mut self, key: String, seq: u64) {
+        self.keys.insert(key.into(), seq);
+    }
+
+    /// Takes from a snapshot what is about all of it.
+    pub(crate) fn restore_header(&mut self, last_seq: u64, without_effect: u64) {
+        self.last_seq = last_seq;
+        self.without_effect = without_effect;
+    }
+
+    /// How many issues, deleted ones included, and keys are known.
+    pub(crate) fn remembered(&self) -> usize {
+        self.entries.len() + self.keys.len()
+    }
+
+    /// Forgets the idempotency keys of records before this one.
+    pub(crate) fn forget_keys_before(&mut self, seq: u64) {
+        self.keys.retain(|_, of| *of >= seq);
+    }
+
+    /// Forgets the issues that were deleted before this moment.
+    pub(crate) fn forget_tombstones_before(&mut self, ts_ms: i64) {
+        let remains = |entry: &Entry| !matches!(entry, Entry::Deleted { ts, .. } if *ts < ts_ms);
+        self.entries.retain(|_, entry| remains(entry));
+    }
+}
+
+fn is_present(entry: Option<&Entry>) -> bool {
+    matches!(entry, Some(Entry::Present { .. }))
+}

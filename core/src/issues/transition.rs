@@ -1,0 +1,93 @@
+//! What an event does to an issue: the one place where that is decided.
+
+use crate::{
+    error::InvalidEvent,
+    issues::{
+        event::{IssueEvent, Op},
+        issue::Issue,
+        timestamp::rfc3339,
+    },
+};
+
+/// What becomes of an issue.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// The event changes nothing.
+    Nothing,
+    /// The issue is now this.
+    Put(Issue),
+    /// The issue is deleted.
+    Delete,
+}
+
+/// The three states that events tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Open,
+    Blocked,
+    Closed,
+}
+
+impl Status {
+    pub(crate) fn of(status: Option<&str>) -> Self {
+        match status {
+            Some("closed" | "tombstone") => Self::Closed,
+            Some("blocked") => Self::Blocked,
+            _ => Self::Open,
+        }
+    }
+}
+
+/// Decides what `event` does to the issue that it names; `None` is one that is absent or deleted.
+/// The table is in the documentation of [`crate::Store`].
+///
+/// Only `add` brings an issue into being. So an absent issue and a deleted one are the same to all events,
+/// and the fold does not depend on when the tombstone of a deleted one expires. // I8
+pub(crate) fn fold(now: Option<&Issue>, event: &IssueEvent) -> Effect {
+    let IssueEvent {
+        ts,
+        op,
+        data,
+        patch,
+        ..
+    } = event;
+    let Some(issue) = now else {
+        return match (op, data) {
+            (Op::Add, Some(issue)) => Effect::Put(issue.clone()),
+            _ => Effect::Nothing,
+        };
+    };
+    if *op == Op::Delete {
+        return Effect::Delete;
+    }
+    if let Some(issue) = data {
+        return Effect::Put(issue.clone());
+    }
+    let status = || Status::of(issue.status().as_deref());
+    let now = || rfc3339(*ts);
+    let changed: Result<Issue, InvalidEvent> = match op {
+        Op::Close if status() != Status::Closed => issue
+            .with("status", "closed")
+            .and_then(|issue| issue.with("closed_at", &now())),
+        Op::Reopen if status() == Status::Closed => issue
+            .with("status", "open")
+            .and_then(|issue| issue.without("closed_at")),
+        Op::SetBlocked if status() == Status::Open => issue.with("status", "blocked"),
+        Op::UnsetBlocked if status() == Status::Blocked => issue.with("status", "open"),
+        Op::Patch => {
+            let patched = patch.as_ref().map(|patch| {
+                let now = serde_json::value::to_raw_value(&now()).ok();
+                patch.apply_with(issue, now.as_deref())
+            });
+            return match patched {
+                Some(Ok(issue)) => Effect::Put(issue),
+                Some(Err(_)) | None => Effect::Nothing,
+            };
+        }
+        _ => return Effect::Nothing,
+    };
+    match changed.and_then(|issue| issue.with("updated_at", &now())) {
+        Ok(issue) => Effect::Put(issue),
+        Err(_) => Effect::Nothing,
+    }
+}

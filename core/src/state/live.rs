@@ -1,0 +1,88 @@
+use std::{ops::Deref, path::Path, sync::Arc};
+
+use crate::{
+    env::storage::{Disk, Storage},
+    error::Result,
+    issues::issues::Store,
+    state::materialize::Folded,
+    wal::{durable::Watermark, reader::open_watermark},
+};
+
+/// The state of a store as of one record: consistent, and it changes only by [`Snapshot::refresh`],
+/// which moves it forward.
+///
+/// Takes no lock and writes nothing. Holds all issues in memory. Everything that [`Store`] answers
+/// can be asked of it.
+///
+/// ```
+/// use strand_core::{Issue, IssueEvent, Log, Options, Snapshot};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path(), Options::default())?;
+/// let mut now = Snapshot::open(dir.path())?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+///
+/// assert!(now.get("bd-1").is_none());
+/// now.refresh()?;
+/// assert!(now.get("bd-1").is_some());
+/// let store = now.into_store(); // To keep, or to give away.
+/// assert_eq!(store.len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Snapshot {
+    folded: Folded,
+    watermark: Watermark,
+}
+
+impl Snapshot {
+    /// Reads the state of the store in `dir` as of the present watermark. Does not block.
+    ///
+    /// # Errors
+    /// As [`crate::Reader::open`], and [`crate::Error::Corrupt`] with the place of damage in the snapshot or the log.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::open_in(&(Arc::new(Disk) as Arc<dyn Storage>), dir.as_ref())
+    }
+
+    /// As [`Snapshot::open`], where the files are in `storage`; for tests, as at [`Storage`].
+    ///
+    /// # Errors
+    /// As [`Snapshot::open`].
+    pub fn open_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self> {
+        let mut watermark = open_watermark(storage, dir)?;
+        let folded = Folded::load(storage, dir, || watermark.end())?;
+        Ok(Self { folded, watermark })
+    }
+
+    /// Moves on to the present watermark, and answers the last record that is reflected now.
+    ///
+    /// Reads only what was appended since, unless compactions have taken that away: then it reads
+    /// the latest snapshot. It does so also once in a while after a compaction, to forget with it
+    /// what is too old: idempotency keys, and that an issue was deleted. Does not wait for a writer.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`], [`crate::Error::Io`]. What was read before the damage is reflected.
+    pub fn refresh(&mut self) -> Result<u64> {
+        let end = self.watermark.end();
+        self.folded.advance(self.watermark.dir(), end)?;
+        if self.folded.is_due_to_forget() {
+            // Who lives for long would else remember every key and every deleted issue that there ever was.
+            self.folded.forget_as_compacted(self.watermark.dir(), end)?;
+        }
+        Ok(self.folded.store.last_seq())
+    }
+
+    /// The state alone.
+    #[must_use]
+    pub fn into_store(self) -> Store {
+        self.folded.store
+    }
+}
+
+impl Deref for Snapshot {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.folded.store
+    }
+}

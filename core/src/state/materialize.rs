@@ -1,0 +1,140 @@
+//! A state that is kept up with the log: read once, then only what is new.
+
+use std::{path::Path, sync::Arc};
+
+use crate::{
+    env::storage::Storage,
+    error::{Error, Result},
+    issues::{event::IssueEvent, issues::Store},
+    state::{snapshot as snapshot_file, throttle::Pace},
+    wal::{
+        cursor::{End, RawRecords},
+        manifest::Manifest,
+    },
+};
+
+/// How often a reader begins anew because a compaction took its files away. Each time, somebody has
+/// done a whole compaction in between.
+const ATTEMPTS: u32 = 100;
+
+/// A state that is kept up forgets what is too old once in so many records, at most.
+const FORGET_EVERY: u64 = 4_096;
+
+/// The fold of the log through some record, and the place to go on from.
+#[derive(Debug)]
+pub(crate) struct Folded {
+    pub(crate) store: Store,
+    records: RawRecords,
+    storage: Arc<dyn Storage>,
+    scratch: Vec<u8>,
+    pace: Pace,
+    /// The first record behind the snapshot that was read.
+    first_seq: u64,
+    /// From which record on it is time to forget what is too old; 0 when it was only just read.
+    forgets_at_seq: u64,
+}
+
+impl Folded {
+    /// Reads the snapshot and the records behind it, to where `end` says once the snapshot is read.
+    pub(crate) fn load(
+        storage: &Arc<dyn Storage>,
+        dir: &Path,
+        mut end: impl FnMut() -> End,
+    ) -> Result<Self> {
+        let mut attempts = 0;
+        loop {
+            let manifest = Manifest::required(storage.as_ref(), dir)?;
+            let loaded = Self::through(storage, dir, &manifest, Pace::HURRIED, &mut end);
+            attempts += 1;
+            match loaded {
+                Ok(Some(folded)) => return Ok(folded),
+                Ok(None) | Err(Error::Compacted { .. }) if attempts < ATTEMPTS => {}
+                Ok(None) => {
+                    let source = std::io::Error::other("compactions replaced it again and again");
+                    return Err(Error::io("read", dir)(source));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads the state through `end` from the files that this manifest names; `None` when its snapshot is gone.
+    pub(crate) fn through(
+        storage: &Arc<dyn Storage>,
+        dir: &Path,
+        manifest: &Manifest,
+        mut pace: Pace,
+        end: impl FnOnce() -> End,
+    ) -> Result<Option<Self>> {
+        let Some(store) = snapshot_file::read(storage.as_ref(), dir, manifest, &mut pace)? else {
+            return Ok(None);
+        };
+        let mut folded = Self {
+            store,
+            records: RawRecords::new(Arc::clone(storage), dir, manifest.first_seq, end()),
+            storage: Arc::clone(storage),
+            scratch: Vec::new(),
+            pace,
+            first_seq: manifest.first_seq,
+            forgets_at_seq: 0,
+        };
+        folded.apply_all()?;
+        Ok(Some(folded))
+    }
+
+    /// Applies what is new through `end`. Begins anew where that was compacted away.
+    pub(crate) fn advance(&mut self, dir: &Path, end: End) -> Result<()> {
+        self.records.resume(end);
+        match self.apply_all() {
+            Err(Error::Compacted { .. }) => {
+                let storage = Arc::clone(&self.storage);
+                *self = Self::load(&storage, dir, || end)?;
+                Ok(())
+            }
+            applied => applied,
+        }
+    }
+
+    /// Whether it is time to forget what is too old: now and then, since that goes through all that is known.
+    pub(crate) fn is_due_to_forget(&self) -> bool {
+        self.store.last_seq() >= self.forgets_at_seq
+    }
+
+    /// What was too old is forgotten: for as many records as are remembered now, nothing is.
+    pub(crate) fn has_forgotten(&mut self) {
+        let remembered = self.store.remembered() as u64;
+        self.forgets_at_seq = self.store.last_seq() + FORGET_EVERY.max(remembered);
+    }
+
+    /// Begins anew where a compaction came after this was read: its snapshot lacks the keys and tombstones that it found too old.
+    pub(crate) fn forget_as_compacted(&mut self, dir: &Path, end: End) -> Result<()> {
+        let storage = Arc::clone(&self.storage);
+        let compacted = || {
+            let manifest = Manifest::required(storage.as_ref(), dir)?;
+            Ok::<bool, Error>(manifest.first_seq != self.first_seq)
+        };
+        if self.forgets_at_seq > 0 && compacted()? {
+            let anew = Self::load(&storage, dir, || end)?;
+            // Without hints, nobody knows how far it may read.
+            if anew.store.last_seq() >= self.store.last_seq() {
+                *self = anew;
+            }
+        }
+        self.has_forgotten();
+        Ok(())
+    }
+
+    fn apply_all(&mut self) -> Result<()> {
+        while let Some(record) = self.records.next()? {
+            let (seq, offset) = (record.line.header.seq, record.offset);
+            self.pace.did(record.text.len());
+            let events = record.line.body.decode::<IssueEvent>(&mut self.scratch);
+            let applied = events.map(|events| self.store.apply_record(seq, events));
+            match applied {
+                Ok(applied) => drop(applied.map_err(Error::InvalidEvent)?),
+                Err(reason) => return Err(self.records.refuse(seq, offset, reason)),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,559 @@
+use std::{
+    fmt,
+    marker::PhantomData,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    env::storage::{Storage, StorageFile, open_if_there},
+    error::{CorruptReason, Error, Result},
+    format::{
+        lines::{Lines, Span},
+        record::{Body, Line, segment_first_seq, segment_name, snapshot_name},
+        scan::{Scan, Tail},
+    },
+    seeded::{Bug, seeded},
+    wal::{durable::Watermark, manifest::Manifest, payload::Payload},
+};
+
+/// A record of the log, from [`crate::Reader::read`], [`crate::Log::read`] or a [`crate::Follower`].
+///
+/// ```
+/// use strand_core::{Issue, IssueEvent, Log, Options};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path(), Options::default())?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+/// let record = log.read()?.next().expect("there is one")?;
+/// assert_eq!((record.seq, record.events.len(), record.batch, record.offset), (1, 1, false, 0));
+/// assert!(record.line.ends_with(b"}"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Record<P> {
+    /// Its number: gapless, beginning at 1.
+    pub seq: u64,
+    /// Its events; more than one, or none, only in a batch.
+    pub events: Vec<P>,
+    /// Whether it was written by [`crate::Log::append_batch`].
+    pub batch: bool,
+    /// Its bytes as stored, without the newline.
+    pub line: Vec<u8>,
+    /// Where its line begins in its segment.
+    pub offset: u64,
+}
+
+/// An iterator over the records of a log, in their order; see [`crate::Reader`]. Holds one line in memory, not the log.
+///
+/// After an error it ends. It takes no lock and does not block.
+pub struct Records<P> {
+    raw: RawRecords,
+    scratch: Vec<u8>,
+    payload: PhantomData<fn() -> P>,
+}
+
+impl<P> fmt::Debug for Records<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Records")
+            .field("raw", &self.raw)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P: Payload> Records<P> {
+    pub(crate) fn new(raw: RawRecords) -> Self {
+        Self {
+            raw,
+            scratch: Vec::new(),
+            payload: PhantomData,
+        }
+    }
+}
+
+impl<P: Payload> Iterator for Records<P> {
+    type Item = Result<Record<P>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.raw.next_decoded(&mut self.scratch).transpose()
+    }
+}
+
+impl Body<'_> {
+    /// The events of a record whose checksum is right.
+    pub(crate) fn decode<P: Payload>(
+        self,
+        scratch: &mut Vec<u8>,
+    ) -> std::result::Result<Vec<P>, CorruptReason> {
+        let payload = |message: String| CorruptReason::Payload { message };
+        let text = match self {
+            Self::One(members) => {
+                scratch.clear();
+                scratch.push(b'{');
+                scratch.extend_from_slice(members);
+                scratch
+            }
+            Self::Batch(array) => array,
+        };
+        // Checked once as a whole, which is faster than string by string.
+        let text = std::str::from_utf8(text).map_err(|error| payload(error.to_string()))?;
+        let events = match self {
+            Self::One(_) => serde_json::from_str(text).map(|event| vec![event]),
+            Self::Batch(_) => serde_json::from_str(text),
+        };
+        events.map_err(|error| payload(error.to_string()))
+    }
+}
+
+/// Where an iteration ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// After this record; all through it must be there.
+    Seq(u64),
+    /// Where the good records end, since nobody knows how far they should reach. All through this one were
+    /// durable at some time, so these must be there.
+    LastValid(u64),
+    /// As `LastValid` until somebody tells how far the log is durable, and there from then on.
+    NobodyKnows(u64),
+}
+
+impl End {
+    /// All through this one must be there.
+    fn durable_seq(self) -> u64 {
+        let (Self::Seq(seq) | Self::LastValid(seq) | Self::NobodyKnows(seq)) = self;
+        seq
+    }
+}
+
+/// A record whose checksum is right, in the buffer of its iterator.
+#[derive(Debug)]
+pub(crate) struct RawRecord<'a> {
+    pub(crate) line: Line<'a>,
+    pub(crate) text: &'a [u8],
+    pub(crate) offset: u64,
+}
+
+/// The lines of a log through its segments, checked, but not decoded.
+#[derive(Debug)]
+pub(crate) struct RawRecords {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    segment: Option<OpenSegment>,
+    lines: Lines,
+    /// Where the last record of the open segment ends.
+    valid_len: u64,
+    next_seq: u64,
+    /// Records before this one are passed over.
+    from_seq: u64,
+    /// Records before this one are compacted away. What is left of their segments does not count.
+    live_seq: u64,
+    end: End,
+    done: bool,
+    /// The record for which the files were looked at anew, lest that goes on forever.
+    reopened_for: u64,
+    /// Who may tell meanwhile where [`End::NobodyKnows`] is.
+    watermark: Option<Watermark>,
+    /// How often `lines` had read when that was last asked for.
+    asked_after: u64,
+}
+
+#[derive(Debug)]
+struct OpenSegment {
+    first_seq: u64,
+    path: PathBuf,
+    file: Box<dyn StorageFile>,
+}
+
+impl RawRecords {
+    /// The records from `first_seq` on, with which a segment begins.
+    pub(crate) fn new(storage: Arc<dyn Storage>, dir: &Path, first_seq: u64, end: End) -> Self {
+        let mut records = Self {
+            storage,
+            dir: dir.to_owned(),
+            segment: None,
+            lines: Lines::default(),
+            valid_len: 0,
+            next_seq: first_seq,
+            from_seq: first_seq,
+            live_seq: 0,
+            end,
+            done: false,
+            reopened_for: 0,
+            watermark: None,
+            asked_after: 0,
+        };
+        records.resume(end);
+        records
+    }
+
+    /// The records from `from_seq` on, wherever in a segment that is.
+    pub(crate) fn from(
+        storage: Arc<dyn Storage>,
+        dir: &Path,
+        from_seq: u64,
+        end: End,
+    ) -> Result<Self> {
+        let from_seq = from_seq.max(1);
+        let mut records = Self::in_segment_of(storage, dir, from_seq, end)?;
+        // Where nobody knows how far the log reaches, only all of the segment tells.
+        if let End::Seq(through_seq) = end {
+            // Not behind the end, which is where it comes to a stand.
+            let near = from_seq.min(through_seq);
+            if records.next_seq < near && records.open_next_segment()? {
+                records.seek(near)?;
+            }
+        }
+        Ok(records)
+    }
+
+    /// As [`RawRecords::from`], but checks all of the segment that stands before that record.
+    fn in_segment_of(
+        storage: Arc<dyn Storage>,
+        dir: &Path,
+        from_seq: u64,
+        end: End,
+    ) -> Result<Self> {
+        let live = Manifest::required(storage.as_ref(), dir)?.first_seq;
+        let all = segments(storage.as_ref(), dir)?;
+        let before = all
+            .into_iter()
+            .rfind(|first| (live..=from_seq).contains(first));
+        // Where there is none, nothing is found there either, and the manifest tells why.
+        let mut records = Self::new(storage, dir, before.unwrap_or(from_seq), end);
+        records.from_seq = from_seq;
+        records.live_seq = live;
+        Ok(records)
+    }
+
+    /// Goes near to a record of the open segment, by halving: what stands before is neither read nor checked.
+    /// Finding nothing, it stays at the beginning.
+    fn seek(&mut self, seq: u64) -> Result<()> {
+        /// So near is near enough: it is read anyway.
+        const NEAR_BYTES: u64 = 16 << 10;
+        let Some(OpenSegment { path, file, .. }) = &self.segment else {
+            return Ok(());
+        };
+        let (mut low, mut high) = (0, file.len_bytes().map_err(Error::io("examine", path))?);
+        while high - low > NEAR_BYTES {
+            let middle = low + (high - low) / 2;
+            // The line that begins first behind the middle; the rest of that in the middle is passed over.
+            self.lines.restart(middle);
+            let mut line = self.lines.next(file.as_ref());
+            if line.as_ref().is_ok_and(Option::is_some) {
+                line = self.lines.next(file.as_ref());
+            }
+            let line = line.map_err(Error::io("read", path))?;
+            let found = line.and_then(|span| {
+                let text = self.lines.text(span).strip_suffix(b"\n")?;
+                let line = Line::parse(text).ok()?;
+                Some((span.offset, line.header.seq))
+            });
+            match found {
+                Some((offset, first)) if first <= seq && offset < high => {
+                    (low, self.valid_len, self.next_seq) = (offset, offset, first);
+                }
+                _ => high = middle,
+            }
+        }
+        self.lines.restart(self.valid_len);
+        Ok(())
+    }
+
+    /// Goes on behind the last record, to another end.
+    pub(crate) fn resume(&mut self, end: End) {
+        self.end = end;
+        self.done = matches!(end, End::Seq(seq) if seq < self.next_seq);
+        self.reopened_for = 0;
+        self.lines.restart(self.valid_len);
+    }
+
+    /// The number of the next record that [`RawRecords::next`] answers.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.next_seq.max(self.from_seq)
+    }
+
+    /// The next record; `None` at the end, and after an error.
+    pub(crate) fn next(&mut self) -> Result<Option<RawRecord<'_>>> {
+        let span = loop {
+            let Some(span) = self.step()? else {
+                return Ok(None);
+            };
+            if self.next_seq > self.from_seq {
+                break span;
+            }
+        };
+        let text = self.lines.text(span);
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        // Checked by `advance`; cheap enough to read again.
+        match Line::trusted(text) {
+            Some(line) => Ok(Some(RawRecord {
+                line,
+                text,
+                offset: span.offset,
+            })),
+            None => Err(self.corrupt(span.offset, CorruptReason::NotARecord)),
+        }
+    }
+
+    /// Goes over one record, unless the end is reached.
+    fn step(&mut self) -> Result<Option<Span>> {
+        if self.done {
+            return Ok(None);
+        }
+        let mut found = self.advance();
+        if matches!(found, Err(Error::Corrupt { .. })) && self.reopen()? {
+            found = self.advance();
+        }
+        if let Ok(Some(span)) = found
+            && matches!(self.end, End::NobodyKnows(_))
+        {
+            let seen = self.may_be_seen();
+            if !matches!(seen, Ok(true)) {
+                self.valid_len = span.offset;
+                self.lines.restart(span.offset);
+                found = seen.map(|_| None);
+            }
+        }
+        if matches!(found, Ok(Some(_))) {
+            self.done = self.end == End::Seq(self.next_seq);
+            self.next_seq += 1;
+        } else {
+            self.done = true;
+        }
+        found
+    }
+
+    /// Whether the record that was found may be seen. Writers tell how far the log is durable before they append: what had been
+    /// read when nobody had told yet was there before them. // I6
+    fn may_be_seen(&mut self) -> Result<bool> {
+        if self.asked_after == self.lines.reads() {
+            return Ok(true);
+        }
+        self.asked_after = self.lines.reads();
+        if self.watermark.is_none() {
+            let store = Manifest::required(self.storage.as_ref(), &self.dir)?.store;
+            self.watermark = Some(Watermark::open(&self.storage, &self.dir, &store));
+        }
+        let Some(seq) = self.watermark.as_mut().and_then(Watermark::committed) else {
+            return Ok(true);
+        };
+        self.end = End::Seq(seq);
+        Ok(self.next_seq <= seq)
+    }
+
+    /// Looks for the next record in the files as they are now: a repair may have replaced the one that is open, or a writer was
+    /// at the record when its bytes were read. What proves that it was durable was read later, so that it is whole now
+    /// if it ever was. False when it was looked for already.
+    fn reopen(&mut self) -> Result<bool> {
+        let wanted = self.next_seq();
+        if self.reopened_for == wanted {
+            return Ok(false);
+        }
+        let storage = Arc::clone(&self.storage);
+        // Not by halving, which would pass over what is wrong.
+        *self = Self::in_segment_of(storage, &self.dir, wanted, self.end)?;
+        self.reopened_for = wanted;
+        Ok(true)
+    }
+
+    /// The next record with its events; `None` at the end, and after an error.
+    pub(crate) fn next_decoded<P: Payload>(
+        &mut self,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Option<Record<P>>> {
+        let Some(raw) = self.next()? else {
+            return Ok(None);
+        };
+        let (seq, offset) = (raw.line.header.seq, raw.offset);
+        let batch = matches!(raw.line.body, Body::Batch(_));
+        let record = raw.line.body.decode(scratch).map(|events| Record {
+            seq,
+            events,
+            batch,
+            line: raw.text.to_owned(),
+            offset,
+        });
+        record
+            .map(Some)
+            .map_err(|reason| self.refuse(seq, offset, reason))
+    }
+
+    /// Ends the iteration in front of a record that could not be decoded: resuming comes to it again. // I10
+    pub(crate) fn refuse(&mut self, seq: u64, offset: u64, reason: CorruptReason) -> Error {
+        (self.done, self.next_seq, self.valid_len) = (true, seq, offset);
+        self.corrupt(offset, reason)
+    }
+
+    /// Finds the line of the record `next_seq`, and checks it.
+    fn advance(&mut self) -> Result<Option<Span>> {
+        if self.next_seq() < self.live_seq {
+            return Err(self.compacted(self.live_seq - 1));
+        }
+        loop {
+            let Some(segment) = &self.segment else {
+                if !self.open_next_segment()? {
+                    return Ok(None);
+                }
+                continue;
+            };
+            let Some(span) = self
+                .lines
+                .next(segment.file.as_ref())
+                .map_err(Error::io("read", &segment.path))?
+            else {
+                if !self.open_next_segment()? {
+                    return Ok(None);
+                }
+                continue;
+            };
+            let text = self.lines.text(span);
+            let expected = self.next_seq;
+            let parsed = text
+                .strip_suffix(b"\n")
+                .ok_or(CorruptReason::Unterminated)
+                .and_then(Line::parse);
+            let reason = match parsed.map(|line| line.header.seq) {
+                Ok(seq) if seq == expected => {
+                    self.valid_len = span.offset + text.len() as u64;
+                    return Ok(Some(span));
+                }
+                Ok(found) => CorruptReason::Sequence { expected, found },
+                Err(reason) => reason,
+            };
+            if self.has_successor()? && self.open_next_segment()? {
+                continue;
+            }
+            return match self.end {
+                End::Seq(_) => Err(self.corrupt(self.valid_len, reason)),
+                End::LastValid(_) | End::NobodyKnows(_) => self.judge(span).map(|()| None),
+            };
+        }
+    }
+
+    /// Opens the segment that begins with `next_seq`; false when the log ends here.
+    fn open_next_segment(&mut self) -> Result<bool> {
+        let first_seq = self.next_seq;
+        let path = self.dir.join(segment_name(first_seq));
+        let is_open = |open: &OpenSegment| open.first_seq == first_seq;
+        if !self.segment.as_ref().is_some_and(is_open) {
+            if let Some(file) = open_if_there(self.storage.as_ref(), &path)? {
+                self.lines.restart(0);
+                self.valid_len = 0;
+                if seeded(Bug::FollowerSkips) && self.segment.is_some() {
+                    self.next_seq += 1;
+                    self.lines.next(file.as_ref()).ok();
+                }
+                self.segment = Some(OpenSegment {
+                    first_seq,
+                    path,
+                    file,
+                });
+                return Ok(true);
+            }
+            if seeded(Bug::MissingSegmentSkipped)
+                && let Some(later) = segments(self.storage.as_ref(), &self.dir)?
+                    .into_iter()
+                    .find(|later| *later > first_seq)
+            {
+                self.next_seq = later;
+                return Ok(true);
+            }
+            let live = Manifest::required(self.storage.as_ref(), &self.dir)?.first_seq;
+            if live > self.from_seq.max(first_seq) {
+                return Err(self.compacted(live - 1));
+            }
+            if live > first_seq {
+                (self.next_seq, self.segment) = (live, None);
+                return Ok(true);
+            }
+        }
+        let durable_seq = self.end.durable_seq();
+        let all = segments(self.storage.as_ref(), &self.dir)?;
+        let later = all.into_iter().find(|first| *first > first_seq);
+        let through_seq = later.map_or(durable_seq, |later| durable_seq.max(later - 1));
+        // There always is a first segment.
+        if through_seq < first_seq && self.segment.is_some() {
+            return Ok(false);
+        }
+        let reason = CorruptReason::Missing {
+            from_seq: first_seq,
+            through_seq: through_seq.max(first_seq),
+        };
+        if later.is_none() && self.segment.is_some() {
+            return Err(self.corrupt(self.valid_len, reason)); // The last one ends too early.
+        }
+        Err(Error::Corrupt {
+            path,
+            offset: 0,
+            reason,
+        })
+    }
+
+    /// The next record is folded into a snapshot.
+    fn compacted(&self, snapshot_seq: u64) -> Error {
+        Error::Compacted {
+            from_seq: self.next_seq(),
+            snapshot_seq,
+            snapshot: self.dir.join(snapshot_name(snapshot_seq)),
+        }
+    }
+
+    /// A bad line where nobody knows how far the log should reach: a torn tail ends it, anything else is an error.
+    fn judge(&mut self, bad: Span) -> Result<()> {
+        let all = segments(self.storage.as_ref(), &self.dir)?;
+        let Some(OpenSegment { path, file, .. }) = &self.segment else {
+            return Ok(());
+        };
+        let mut scan = Scan::new(self.next_seq, self.valid_len);
+        let mut next = Some(bad);
+        while let Some(line) = next {
+            scan.line(self.lines.text(line), line.offset);
+            next = self
+                .lines
+                .next(file.as_ref())
+                .map_err(Error::io("read", path))?;
+        }
+        // A later segment was begun only after all of this one was durable.
+        let later = all.into_iter().find(|first| *first > self.next_seq);
+        let durable_seq = self.end.durable_seq();
+        match scan.tail(later.map_or(durable_seq, |first| durable_seq.max(first - 1))) {
+            Tail::Corrupt { offset, reason } => Err(self.corrupt(offset, reason)),
+            Tail::Clean | Tail::Torn { .. } => Ok(()),
+        }
+    }
+
+    /// Whether a segment begins with the next record. Then the open one is complete, and what stands behind its records is
+    /// free space, of which a crash may have left anything.
+    fn has_successor(&self) -> Result<bool> {
+        let is_open = |open: &OpenSegment| open.first_seq == self.next_seq;
+        if self.segment.as_ref().is_none_or(is_open) {
+            return Ok(false);
+        }
+        let all = segments(self.storage.as_ref(), &self.dir)?;
+        Ok(all.contains(&self.next_seq))
+    }
+
+    fn corrupt(&self, offset: u64, reason: CorruptReason) -> Error {
+        let path = self
+            .segment
+            .as_ref()
+            .map_or_else(|| self.dir.clone(), |segment| segment.path.clone());
+        Error::Corrupt {
+            path,
+            offset,
+            reason,
+        }
+    }
+}
+
+/// The first sequence numbers of all segments in `dir`, in order.
+pub(crate) fn segments(storage: &dyn Storage, dir: &Path) -> Result<Vec<u64>> {
+    let names = storage.list(dir).map_err(Error::io("list", dir))?;
+    let mut segments: Vec<u64> = names
+        .iter()
+        .filter_map(|name| segment_first_seq(name))
+        .collect();
+    segments.sort_unstable();
+    Ok(segments)
+}

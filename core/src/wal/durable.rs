@@ -1,0 +1,92 @@
+//! How far the log is durable, as a reader sees it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    env::{storage::Storage, system::Host},
+    seeded::{Bug, seeded},
+    wal::{
+        cursor::End,
+        shm::{CommittedView, Origin},
+    },
+};
+
+/// How long a follower sleeps where nobody can wake it.
+const POLL: Duration = Duration::from_millis(20);
+/// How long it sleeps at most where somebody can: whoever raised the watermark may have died before it rang.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+
+/// The watermark in the store's volatile hints, looked for anew where it was not to be had.
+#[derive(Debug)]
+pub(crate) struct Watermark {
+    storage: Arc<dyn Storage>,
+    dir: PathBuf,
+    store: String,
+    view: Option<CommittedView>,
+}
+
+impl Watermark {
+    pub(crate) fn open(storage: &Arc<dyn Storage>, dir: &Path, store: &str) -> Self {
+        Self {
+            storage: Arc::clone(storage),
+            dir: dir.to_owned(),
+            store: store.to_owned(),
+            view: None,
+        }
+    }
+
+    /// Another one for the same store.
+    pub(crate) fn again(&self) -> Self {
+        Self::open(&self.storage, &self.dir, &self.store)
+    }
+
+    pub(crate) fn host(&self) -> &dyn Host {
+        self.storage.host()
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// `None` where no hints can be trusted.
+    pub(crate) fn committed(&mut self) -> Option<u64> {
+        let committed = self.view.as_ref().and_then(CommittedView::committed);
+        if committed.is_some() {
+            return committed;
+        }
+        let origin = Origin { store: &self.store };
+        self.view = CommittedView::open(self.host(), &self.dir, origin);
+        self.view.as_ref().and_then(CommittedView::committed)
+    }
+
+    /// Where a read that begins now ends.
+    pub(crate) fn end(&mut self) -> End {
+        if seeded(Bug::ReaderPastWatermark) {
+            return End::LastValid(0);
+        }
+        match (self.committed(), &self.view) {
+            (Some(seq), _) => End::Seq(seq),
+            // A page that can't be trusted with how far the log reaches by now, but that was this store's once.
+            (None, Some(view)) => End::NobodyKnows(view.committed_of_store().unwrap_or(0)),
+            (None, None) => End::NobodyKnows(0),
+        }
+    }
+
+    /// To be given to [`Watermark::sleep`]; read it before the state that decides whether to sleep.
+    pub(crate) fn rung(&self) -> Option<u32> {
+        let view = self.view.as_ref()?;
+        view.committed().map(|_| view.rung())
+    }
+
+    /// Sleeps until the watermark may have risen, for `time` at most.
+    pub(crate) fn sleep(&self, rung: Option<u32>, time: Duration) {
+        match (&self.view, rung) {
+            (Some(view), Some(rung)) => view.sleep(rung, time.min(SLEEP_MAX)),
+            _ => self.host().sleep(time.min(POLL)),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+use std::{fmt, marker::PhantomData, time::Instant};
+
+use crate::{
+    error::Result,
+    issues::event::IssueEvent,
+    wal::{
+        cursor::{RawRecords, Record},
+        durable::Watermark,
+        payload::Payload,
+    },
+};
+
+/// The records of a log from some number on, also those that are yet to come. From
+/// [`crate::Reader::follow`].
+///
+/// Takes no lock and writes nothing. Sleeps until a writer wakes it; where the store's volatile hints
+/// can't be shared, it looks every 20 ms. Goes on across rotation and compaction. One that comes so late that its
+/// next record is compacted away answers [`crate::Error::Compacted`], again and again: load the state
+/// with [`crate::Snapshot::open`], and follow from the record behind it.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use strand_core::{Issue, IssueEvent, Log, Options, Reader};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path(), Options::default())?;
+/// let reader: Reader = Reader::open(dir.path())?;
+/// let mut follower = reader.follow(1)?;
+/// assert!(follower.try_next()?.is_none());
+///
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+/// let deadline = Instant::now() + Duration::from_secs(5);
+/// let record = follower.next_before(deadline)?.expect("one was appended");
+/// assert_eq!((record.seq, follower.next_seq()), (1, 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Follower<P: Payload = IssueEvent> {
+    watermark: Watermark,
+    records: RawRecords,
+    scratch: Vec<u8>,
+    payload: PhantomData<fn() -> P>,
+}
+
+impl<P: Payload> Follower<P> {
+    pub(crate) fn new(watermark: Watermark, records: RawRecords) -> Self {
+        Self {
+            watermark,
+            records,
+            scratch: Vec::new(),
+            payload: PhantomData,
+        }
+    }
+
+    /// The next record if it is durable now; `None` when it is not there yet. Does not block.
+    ///
+    /// # Errors
+    /// [`crate::Error::Compacted`], [`crate::Error::Corrupt`], [`crate::Error::Io`]. The next call tries the same record again.
+    pub fn try_next(&mut self) -> Result<Option<Record<P>>> {
+        if let Some(record) = self.records.next_decoded(&mut self.scratch)? {
+            return Ok(Some(record));
+        }
+        self.records.resume(self.watermark.end());
+        self.records.next_decoded(&mut self.scratch)
+    }
+
+    /// The next record, as soon as it is durable; `None` when the deadline comes first. Blocks until then.
+    ///
+    /// # Errors
+    /// As [`Follower::try_next`].
+    pub fn next_before(&mut self, deadline: Instant) -> Result<Option<Record<P>>> {
+        loop {
+            let rung = self.watermark.rung();
+            if let Some(record) = self.try_next()? {
+                return Ok(Some(record));
+            }
+            let left = deadline.saturating_duration_since(self.watermark.host().now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.watermark.sleep(rung, left);
+        }
+    }
+
+    /// The number of the record that comes next: what to keep, to go on from there after a restart
+    /// ([`crate::Reader::follow`]).
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.records.next_seq()
+    }
+}
+
+impl<P: Payload> fmt::Debug for Follower<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Follower")
+            .field("next_seq", &self.next_seq())
+            .finish_non_exhaustive()
+    }
+}

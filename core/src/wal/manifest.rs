@@ -1,0 +1,179 @@
+//! The file that says which files make up the store. Replaced as a whole, by rename.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    env::{
+        storage::{
+            OpenMode, Storage, StorageFile, open_if_there, read_full, replace_file, write_full,
+        },
+        system::Host,
+    },
+    error::{CorruptReason, Error, Result},
+    format::record::{FORMAT_VERSION, SEQ_MAX, checked, put_checksum},
+    seeded::{Bug, seeded},
+    wal::shm::Origin,
+};
+
+pub(crate) const MANIFEST: &str = "MANIFEST";
+const MANIFEST_BYTES_MAX: usize = 64 << 10;
+/// More than a manifest of this version has.
+const MANIFEST_BYTES_USUAL: usize = 1 << 10;
+
+/// What the manifest says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    /// See [`FORMAT_VERSION`].
+    pub(crate) format: u64,
+    /// Drawn when the store is created; tells the files of one store from those of another.
+    pub(crate) store: String,
+    /// The first record of the first segment.
+    pub(crate) first_seq: u64,
+    /// What the records before `first_seq` lead to; `None` when there are none.
+    #[serde(default)]
+    pub(crate) snapshot: Option<SnapshotMark>,
+}
+
+/// Which snapshot is the live one, and what tells that it is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SnapshotMark {
+    /// The last record that it reflects.
+    pub(crate) seq: u64,
+    /// The file's length.
+    pub(crate) bytes: u64,
+    /// The checksum of all its bytes.
+    pub(crate) crc: u32,
+}
+
+/// The one member that every version has.
+#[derive(Deserialize)]
+struct AnyVersion {
+    format: u64,
+}
+
+impl Manifest {
+    pub(crate) fn new(host: &dyn Host) -> Self {
+        Self {
+            format: FORMAT_VERSION,
+            store: random_id(host),
+            first_seq: 1,
+            snapshot: None,
+        }
+    }
+
+    /// The same store after a compaction.
+    pub(crate) fn compacted(&self, snapshot: SnapshotMark) -> Self {
+        Self {
+            format: FORMAT_VERSION,
+            store: self.store.clone(),
+            first_seq: snapshot.seq + 1,
+            snapshot: Some(snapshot),
+        }
+    }
+
+    pub(crate) fn origin(&self) -> Origin<'_> {
+        Origin { store: &self.store }
+    }
+
+    /// Reads the manifest of the store in `dir`; `None` when there is none.
+    pub(crate) fn read(storage: &dyn Storage, dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(MANIFEST);
+        let Some(file) = open_if_there(storage, &path)? else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; MANIFEST_BYTES_USUAL];
+        let mut len = read_full(file.as_ref(), &mut bytes, 0).map_err(Error::io("read", &path))?;
+        if len == bytes.len() {
+            bytes.resize(MANIFEST_BYTES_MAX, 0);
+            let rest = bytes.get_mut(len..).unwrap_or_default();
+            len += read_full(file.as_ref(), rest, len as u64).map_err(Error::io("read", &path))?;
+        }
+        bytes.truncate(len);
+        Self::parse(&bytes, path).map(Some)
+    }
+
+    /// As [`Manifest::read`], where a store is known to be.
+    pub(crate) fn required(storage: &dyn Storage, dir: &Path) -> Result<Self> {
+        Self::read(storage, dir)?.ok_or_else(|| manifest_missing(dir))
+    }
+
+    fn parse(bytes: &[u8], path: PathBuf) -> Result<Self> {
+        let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        // The version first, since a newer one may write the rest differently.
+        if let Ok(AnyVersion { format }) = serde_json::from_slice(text)
+            && format > FORMAT_VERSION
+        {
+            return Err(Error::UnsupportedVersion {
+                path,
+                found: format,
+                supported: FORMAT_VERSION,
+            });
+        }
+        let manifest: std::result::Result<Self, CorruptReason> = checked(text).and_then(|_| {
+            let message = |error: serde_json::Error| CorruptReason::Manifest {
+                message: error.to_string(),
+            };
+            serde_json::from_slice(text).map_err(message)
+        });
+        let manifest = manifest.and_then(Self::consistent);
+        manifest.map_err(|reason| Error::Corrupt {
+            path,
+            offset: 0,
+            reason,
+        })
+    }
+
+    fn consistent(self) -> std::result::Result<Self, CorruptReason> {
+        let before = self.snapshot.map_or(0, |snapshot| snapshot.seq);
+        if self.first_seq.checked_sub(1) == Some(before) && self.first_seq <= SEQ_MAX {
+            Ok(self)
+        } else {
+            let message = format!(
+                "the log begins with record {}, but the snapshot ends with {before}",
+                self.first_seq
+            );
+            Err(CorruptReason::Manifest { message })
+        }
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let members = serde_json::to_vec(self).unwrap_or_default();
+        let mut text = br#"{"crc":"00000000","#.to_vec();
+        text.extend_from_slice(members.get(1..).unwrap_or_default());
+        put_checksum(&mut text);
+        text.push(b'\n');
+        text
+    }
+
+    /// Replaces the manifest durably: the old one or the new one is there, never a mixture.
+    ///
+    /// The caller holds `lock` when there is none yet, and `compact.lock` when there is one.
+    pub(crate) fn write(&self, storage: &dyn Storage, dir: &Path) -> Result<()> {
+        let write = |file: &dyn StorageFile, path: &Path| {
+            write_full(file, &self.to_bytes(), 0).map_err(Error::io("write", path))
+        };
+        if seeded(Bug::ManifestInPlace)
+            && let Ok(file) = storage.open(&dir.join(MANIFEST), OpenMode::ReadWrite)
+        {
+            write(file.as_ref(), dir)?;
+            return file.sync_data().map_err(Error::io("sync", dir));
+        }
+        replace_file(storage, dir, MANIFEST, write, || {})
+    }
+}
+
+/// 32 random hexadecimal digits.
+pub(crate) fn random_id(host: &dyn Host) -> String {
+    format!("{:016x}{:016x}", host.random(), host.random())
+}
+
+/// Log files without the manifest that names them.
+pub(crate) fn manifest_missing(dir: &Path) -> Error {
+    Error::Corrupt {
+        path: dir.join(MANIFEST),
+        offset: 0,
+        reason: CorruptReason::ManifestMissing,
+    }
+}

@@ -1,0 +1,3 @@
+//! Writes under conditions.
+
+pub(crate) mod batch;

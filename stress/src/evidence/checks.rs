@@ -1,0 +1,279 @@
+//! The points of the oracle, each with how much was compared and how much of it was wrong. Pure.
+
+use serde::Serialize;
+
+use crate::evidence::violation::Violation;
+
+/// One point of the oracle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Which promise.
+    pub point: Point,
+    /// What must hold.
+    pub promise: &'static str,
+    /// How often it was looked at.
+    pub compared: u64,
+    /// What was compared, with what.
+    pub what: &'static str,
+    /// How often it did not hold.
+    pub violations: u64,
+}
+
+/// What a violation violates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Point {
+    /// (1, 3) What was acknowledged, or interrupted.
+    Stored,
+    /// (2) What was rejected or refused.
+    Rejected,
+    /// (4) What is there beside.
+    Foreign,
+    /// (5) The numbers of records.
+    Sequence,
+    /// (6) The order of one agent's writes.
+    AgentOrder,
+    /// (7) The order of everybody's writes.
+    RealTime,
+    /// (8) What is said to be durable.
+    Watermark,
+    /// (8, 9) What followers get.
+    Followers,
+    /// (9, 10) What reads see.
+    Reads,
+    /// (11) The lock.
+    Lock,
+    /// (12) Snapshots and the state.
+    Fold,
+    /// (13) Recovery.
+    Recovery,
+    /// (15) What comes after.
+    Afterwards,
+    /// Conditions of writes.
+    Conditions,
+    /// The processes of the run.
+    Processes,
+}
+
+/// How much there was to compare.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) acknowledged: u64,
+    pub(crate) unknown: u64,
+    pub(crate) rejected: u64,
+    pub(crate) refused: u64,
+    pub(crate) stored: u64,
+    pub(crate) watermarks: u64,
+    pub(crate) followed: u64,
+    pub(crate) views: u64,
+    pub(crate) holds: u64,
+    pub(crate) snapshots: u64,
+    pub(crate) recoveries: u64,
+    pub(crate) conditions: u64,
+    pub(crate) processes: u64,
+}
+
+/// Every point, in the order of their numbers.
+pub(crate) fn checks(counts: &Counts, violations: &[Violation]) -> Vec<Check> {
+    let of = |point| {
+        violations
+            .iter()
+            .filter(move |violation| point_of(violation) == point)
+    };
+    let check = |point: Point| Check {
+        point,
+        promise: point.words().0,
+        compared: counts.of(point),
+        what: point.words().1,
+        violations: of(point).count() as u64,
+    };
+    Point::ALL.map(check).to_vec()
+}
+
+impl Point {
+    const ALL: [Point; 15] = [
+        Point::Stored,
+        Point::Rejected,
+        Point::Foreign,
+        Point::Sequence,
+        Point::AgentOrder,
+        Point::RealTime,
+        Point::Watermark,
+        Point::Followers,
+        Point::Reads,
+        Point::Lock,
+        Point::Fold,
+        Point::Recovery,
+        Point::Afterwards,
+        Point::Conditions,
+        Point::Processes,
+    ];
+
+    /// What must hold, and what is compared with what.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Point::Stored => (
+                "(1, 3) What was acknowledged is stored once, at its number, with its bytes; what was interrupted, at most once",
+                "operations with the bytes of the files",
+            ),
+            Point::Rejected => (
+                "(2) What was rejected or refused is not stored",
+                "operations with the bytes of the files",
+            ),
+            Point::Foreign => (
+                "(4) Every byte of the log is a record that somebody wrote",
+                "records with the operations",
+            ),
+            Point::Sequence => (
+                "(5) Numbers rise by one through all segments",
+                "records with their predecessors",
+            ),
+            Point::AgentOrder => (
+                "(6) Each agent's writes are in their order",
+                "records with those of the same agent",
+            ),
+            Point::RealTime => (
+                "(7) What began after an acknowledgement stands after it",
+                "operations with the acknowledgements before them",
+            ),
+            Point::Watermark => (
+                "(8) The watermark never falls, and covers what was acknowledged",
+                "looks at it with earlier ones",
+            ),
+            Point::Followers => (
+                "(8, 9) A follower gets every record, as it is stored, in its order",
+                "records in journals with the bytes of the files",
+            ),
+            Point::Reads => (
+                "(9, 10) A read sees a prefix of the log, with all that it must contain",
+                "reads with the records, and with what was known when they began",
+            ),
+            Point::Lock => (
+                "(11) Nobody holds the lock together with another",
+                "intervals, and marks in shared memory, with all others",
+            ),
+            Point::Fold => (
+                "(12) A snapshot is the fold of its records, computed again",
+                "snapshots, and the state at the end",
+            ),
+            Point::Recovery => (
+                "(13) Recovery leads to one state, and reading changes nothing",
+                "reads before and after recovery",
+            ),
+            Point::Afterwards => (
+                "(15) The store goes on, and nothing is left behind",
+                "store, opened, appended to and compacted",
+            ),
+            Point::Conditions => (
+                "A condition held where its write is stored, and did not where it was refused",
+                "writes with conditions with the states before them",
+            ),
+            Point::Processes => (
+                "Every process did what it was told, and ended as it should",
+                "processes with their orders",
+            ),
+        }
+    }
+}
+
+impl Counts {
+    /// How often a point was looked at.
+    fn of(&self, point: Point) -> u64 {
+        match point {
+            Point::Stored | Point::RealTime => self.acknowledged + self.unknown,
+            Point::Rejected => self.rejected + self.refused,
+            Point::Foreign | Point::Sequence | Point::AgentOrder => self.stored,
+            Point::Watermark => self.watermarks,
+            Point::Followers => self.followed,
+            Point::Reads => self.views,
+            Point::Lock => self.holds,
+            Point::Fold => self.snapshots,
+            Point::Recovery => self.recoveries,
+            Point::Afterwards => u64::from(self.recoveries > 0),
+            Point::Conditions => self.conditions,
+            Point::Processes => self.processes,
+        }
+    }
+}
+
+/// Which promise a violation breaks.
+fn point_of(violation: &Violation) -> Point {
+    match violation {
+        Violation::Lost { .. }
+        | Violation::Duplicated { .. }
+        | Violation::Misplaced { .. }
+        | Violation::Altered { .. }
+        | Violation::RepeatedAtFirst { .. } => Point::Stored,
+        Violation::RejectedButStored { .. } | Violation::RefusedButStored { .. } => Point::Rejected,
+        Violation::Foreign { .. } | Violation::BadBytes(_) => Point::Foreign,
+        Violation::SeqGap { .. }
+        | Violation::SegmentName { .. }
+        | Violation::SegmentReplaced { .. } => Point::Sequence,
+        Violation::AgentOrder { .. } => Point::AgentOrder,
+        Violation::RealTimeOrder { .. } => Point::RealTime,
+        Violation::WatermarkFell { .. } | Violation::WatermarkBehindAck { .. } => Point::Watermark,
+        Violation::JournalDiffers { .. } | Violation::FollowerBehind { .. } => Point::Followers,
+        Violation::ViewDiffers { .. }
+        | Violation::ViewMisses { .. }
+        | Violation::ReadDiffersFromFiles { .. } => Point::Reads,
+        Violation::TwoHolders { .. }
+        | Violation::HoldsOverlap { .. }
+        | Violation::LeftHolding { .. } => Point::Lock,
+        Violation::SnapshotDiffers { .. }
+        | Violation::ManifestDiffers { .. }
+        | Violation::FoldDiffers { .. } => Point::Fold,
+        Violation::RecoveriesDiffer { .. }
+        | Violation::ReadOnlyOpenWrote { .. }
+        | Violation::UnprovokedQuarantine { .. } => Point::Recovery,
+        Violation::NextAppendFailed { .. }
+        | Violation::LeftoverFile { .. }
+        | Violation::LeftoverLock { .. }
+        | Violation::ExaminationFailed { .. } => Point::Afterwards,
+        Violation::ConditionBroken { .. }
+        | Violation::UnfoundedRefusal { .. }
+        | Violation::NotClaimedOnce { .. } => Point::Conditions,
+        Violation::Failed { .. }
+        | Violation::BegunTwice { .. }
+        | Violation::NeverBegun { .. }
+        | Violation::AgentDied { .. }
+        | Violation::AgentFailed { .. }
+        | Violation::Protocol { .. } => Point::Processes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_violation_is_counted_once_at_its_point() {
+        let violations = [
+            Violation::Lost {
+                agent: 0,
+                write: 1,
+                seq: 2,
+                ack_ns: 3,
+            },
+            Violation::LeftoverFile {
+                path: "x".to_owned(),
+            },
+            Violation::LeftoverFile {
+                path: "y".to_owned(),
+            },
+        ];
+        let counts = Counts {
+            acknowledged: 7,
+            unknown: 2,
+            ..Counts::default()
+        };
+        let checks = checks(&counts, &violations);
+        let at = |point| checks.iter().find(|check| check.point == point).unwrap();
+        assert_eq!(
+            (at(Point::Stored).compared, at(Point::Stored).violations),
+            (9, 1)
+        );
+        assert_eq!(at(Point::Afterwards).violations, 2);
+        let all: u64 = checks.iter().map(|check| check.violations).sum();
+        assert_eq!(all, violations.len() as u64);
+    }
+}

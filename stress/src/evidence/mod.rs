@@ -1,0 +1,13 @@
+//! What the agents were told and what is stored, and the oracle that compares them. Knows nothing of `strand-core`.
+
+pub mod checks;
+pub mod crc32c;
+pub mod fold;
+pub mod ledger;
+pub mod observations;
+pub mod oracle;
+pub mod payload;
+pub mod stored;
+pub mod timeline;
+pub mod violation;
+pub mod workload;

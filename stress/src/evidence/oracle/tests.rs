@@ -1,0 +1,980 @@
+//! A run without a fault, and for each point of the oracle a fabricated one that breaks it.
+
+use super::*;
+use crate::evidence::fold::StateDigest;
+use crate::evidence::ledger::{Incarnation, Sighting, View, Watermark};
+use crate::evidence::payload::event_id;
+use crate::evidence::stored::{Segment, fabricate_line, parse_segment};
+
+fn event_json(agent: u32, write: u32) -> String {
+    let id = event_id(agent, write);
+    format!(r#"{{"ts":{write},"op":"add","id":"{id}","data":{{"id":"{id}","title":"t"}}}}"#)
+}
+
+fn events(agent: u32, write: u32) -> Vec<String> {
+    vec![event_json(agent, write)]
+}
+
+/// Two agents with two writes each, stored in turn: (0,1) (1,1) (0,2) (1,2) at 1 to 4.
+/// Operation n runs from 100n to 100n + 50 and holds the lock from 100n + 10 to 100n + 20.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each one is a fact of its own about the run"
+)]
+struct Run {
+    ledger: Ledger,
+    records: Vec<StoredRecord>,
+    bad_lines: Vec<BadLine>,
+    synced: bool,
+    hints_were_lost: bool,
+    complete: bool,
+    keyed: bool,
+    claimed: u32,
+    snapshot_seqs: BTreeSet<u64>,
+    journals: Vec<Journal>,
+}
+
+fn record(seq: u64, agent: u32, write: u32) -> StoredRecord {
+    let line = fabricate_line(seq, &event_json(agent, write));
+    let name = format!("log-{:020}.jsonl", 1);
+    let (mut records, bad) = parse_segment(&Segment {
+        name,
+        bytes: format!("{line}\n").into(),
+    });
+    assert!(bad.is_empty());
+    records.remove(0)
+}
+
+fn acknowledged(agent: u32, write: u32, seq: u64) -> Operation {
+    let outcome = Outcome::Acknowledged {
+        seq,
+        ack_ns: seq * 100 + 50,
+        repeated: false,
+    };
+    Operation {
+        agent,
+        write,
+        invoke_ns: seq * 100,
+        outcome,
+    }
+}
+
+fn prefix(records: &[StoredRecord], count: usize) -> Prefix {
+    let add = |prefix: Prefix, record: &StoredRecord| prefix.with(record.seq, &record.line);
+    records.iter().take(count).fold(Prefix::default(), add)
+}
+
+fn killed(agent: u32, killed_ns: u64, reaped_ns: u64) -> Incarnation {
+    Incarnation {
+        role: "agent",
+        agents: vec![agent],
+        pid: 7,
+        killed_ns: Some(killed_ns),
+        reaped_ns,
+        end: End::Killed,
+        left_holding: Vec::new(),
+    }
+}
+
+impl Run {
+    fn good() -> Run {
+        let order = [(1, 0, 1), (2, 1, 1), (3, 0, 2), (4, 1, 2)];
+        let records: Vec<_> = order.iter().map(|&(s, a, w)| record(s, a, w)).collect();
+        let watermark = |seq| Watermark {
+            begin_ns: seq * 100 + 51,
+            end_ns: seq * 100 + 52,
+            seq,
+        };
+        let hold = |&(s, agent, _): &(u64, u32, u32)| Hold {
+            agent,
+            from_ns: s * 100 + 10,
+            to_ns: s * 100 + 20,
+        };
+        let view = |begin_ns, count| View {
+            reader: "test".into(),
+            begin_ns,
+            end_ns: begin_ns + 5,
+            through_tail: true,
+            seen: Seen::Records(prefix(&records, count)),
+        };
+        let ledger = Ledger {
+            operations: order
+                .iter()
+                .map(|&(s, a, w)| acknowledged(a, w, s))
+                .collect(),
+            holds: order.iter().map(hold).collect(),
+            watermarks: (1..=4).map(watermark).collect(),
+            views: vec![view(10, 0), view(260, 2), view(255, 3), view(500, 4)],
+            ..Ledger::default()
+        };
+        Run {
+            ledger,
+            records,
+            bad_lines: Vec::new(),
+            synced: true,
+            hints_were_lost: false,
+            complete: true,
+            keyed: false,
+            claimed: 0,
+            snapshot_seqs: BTreeSet::new(),
+            journals: Vec::new(),
+        }
+    }
+
+    fn judge(&self) -> Vec<Violation> {
+        judge(&Evidence {
+            agents: 2,
+            writes: &[2, 2],
+            synced: self.synced,
+            hints_were_lost: self.hints_were_lost,
+            complete: self.complete,
+            ledger: &self.ledger,
+            records: &self.records,
+            bad_lines: &self.bad_lines,
+            expected: &|agent, write| {
+                let mut plans = self.ledger.plans.iter();
+                let plan = plans.find(|plan| (plan.0, plan.1) == (agent, write));
+                let key = crate::evidence::payload::operation_key(agent, write);
+                plan.map_or_else(|| events(agent, write), |plan| plan.2.events(&key))
+            },
+            keyed: self.keyed,
+            claimed: self.claimed,
+            model: Model::of(&self.records).ok().as_ref(),
+            snapshot_seqs: &self.snapshot_seqs,
+            journals: &self.journals,
+        })
+    }
+
+    /// The violations' kinds, each once, without those that only follow from a changed file.
+    fn kinds(&self) -> Vec<String> {
+        let mut kinds: Vec<String> = self
+            .judge()
+            .iter()
+            .map(|violation| {
+                let json = serde_json::to_value(violation).unwrap();
+                json["kind"].as_str().unwrap().to_owned()
+            })
+            .collect();
+        kinds.sort();
+        kinds.dedup();
+        kinds
+    }
+
+    /// Without reads: a test that changes the stored records would make each of them wrong, too.
+    fn unread() -> Run {
+        let mut run = Run::good();
+        run.ledger.views.clear();
+        run
+    }
+
+    fn outcome(&mut self, index: usize, outcome: Outcome) {
+        self.ledger.operations[index].outcome = outcome;
+    }
+}
+
+#[test]
+fn a_good_run_is_good() {
+    assert_eq!(Run::good().judge(), []);
+    assert_eq!(max_holders(&Run::good().ledger), 1);
+}
+
+#[test]
+fn point_1_a_lost_write() {
+    let mut run = Run::unread();
+    run.records.pop();
+    assert_eq!(
+        run.judge(),
+        [Violation::Lost {
+            agent: 1,
+            write: 2,
+            seq: 4,
+            ack_ns: 450
+        }]
+    );
+}
+
+#[test]
+fn point_1_a_duplicate() {
+    let mut run = Run::unread();
+    run.records.push(record(5, 1, 2));
+    assert_eq!(
+        run.judge(),
+        [Violation::Duplicated {
+            agent: 1,
+            write: 2,
+            seqs: vec![4, 5]
+        }]
+    );
+}
+
+#[test]
+fn point_1_another_seq_than_acknowledged() {
+    let mut run = Run::unread();
+    run.outcome(
+        3,
+        Outcome::Acknowledged {
+            seq: 5,
+            ack_ns: 450,
+            repeated: false,
+        },
+    );
+    run.ledger.watermarks.clear();
+    assert_eq!(
+        run.judge(),
+        [Violation::Misplaced {
+            agent: 1,
+            write: 2,
+            acknowledged_seq: 5,
+            stored_seq: 4
+        }]
+    );
+}
+
+#[test]
+fn point_1_other_bytes() {
+    for (from, to) in [
+        ("\"t\"", "\"T\""),
+        ("\"t\"", " \"t\""),
+        ("\"ts\":2", "\"ts\":3"),
+    ] {
+        let mut run = Run::unread();
+        run.records[3].events[0].json = event_json(1, 2).replace(from, to);
+        assert_ne!(run.records[3].events[0].json, event_json(1, 2));
+        assert_eq!(run.kinds(), ["altered"], "{from} {to}");
+    }
+}
+
+#[test]
+fn point_2_a_rejected_write_is_stored() {
+    let mut run = Run::unread();
+    run.outcome(
+        3,
+        Outcome::Rejected {
+            error: "full".into(),
+        },
+    );
+    assert_eq!(run.kinds(), ["failed", "rejected_but_stored"]);
+    run.records.pop();
+    assert_eq!(run.kinds(), ["failed"]);
+    run.ledger
+        .environment_errors
+        .push("the disk is full".into());
+    assert_eq!(run.judge(), []);
+}
+
+#[test]
+fn point_3_an_unknown_write_is_stored_at_most_once_and_whole() {
+    let mut run = Run::unread();
+    run.outcome(
+        3,
+        Outcome::Unknown {
+            error: String::new(),
+        },
+    );
+    assert_eq!(run.judge(), []);
+    run.records.push(record(5, 1, 2));
+    assert_eq!(run.kinds(), ["duplicated"]);
+    run.records.truncate(3);
+    assert_eq!(run.judge(), []);
+    let mut changed = record(4, 1, 2);
+    changed.events[0].json.pop();
+    run.records.push(changed);
+    assert_eq!(run.kinds(), ["altered"]);
+}
+
+#[test]
+fn point_3_an_unknown_write_that_was_seen_stays() {
+    let mut run = Run::good();
+    run.outcome(
+        3,
+        Outcome::Unknown {
+            error: String::new(),
+        },
+    );
+    run.records.pop();
+    assert_eq!(run.kinds(), ["view_differs"]);
+}
+
+#[test]
+fn point_4_nothing_else_is_there() {
+    for foreign in [record(5, 2, 1), record(5, 0, 3), record(5, 1, 3)] {
+        let mut run = Run::unread();
+        run.records.push(foreign);
+        assert_eq!(run.kinds(), ["foreign"]);
+    }
+    let mut run = Run::unread();
+    let name = format!("log-{:020}.jsonl", 1);
+    run.bad_lines = parse_segment(&Segment {
+        name,
+        bytes: b"{\"seq\":5}\n".to_vec(),
+    })
+    .1;
+    assert_eq!(run.kinds(), ["bad_bytes"]);
+}
+
+#[test]
+fn point_5_the_numbers_have_no_gap_and_segments_are_named_after_them() {
+    let mut run = Run::unread();
+    run.records[3] = record(5, 1, 2);
+    run.outcome(
+        3,
+        Outcome::Acknowledged {
+            seq: 5,
+            ack_ns: 550,
+            repeated: false,
+        },
+    );
+    assert_eq!(run.kinds(), ["seq_gap"]);
+
+    let mut run = Run::unread();
+    run.records[2].place.file = format!("log-{:020}.jsonl", 3);
+    run.records[3].place.file = format!("log-{:020}.jsonl", 3);
+    assert_eq!(run.judge(), []);
+    run.records[3].place.file = format!("log-{:020}.jsonl", 5);
+    assert_eq!(run.kinds(), ["segment_name"]);
+}
+
+#[test]
+fn point_6_an_agents_writes_in_its_order() {
+    let mut run = Run::unread();
+    run.records[0] = record(1, 0, 2);
+    run.records[2] = record(3, 0, 1);
+    // They overlap in time, so that only the agent's own order is broken.
+    run.ledger.operations[0] = acknowledged(0, 1, 3);
+    run.ledger.operations[2] = acknowledged(0, 2, 1);
+    for operation in &mut run.ledger.operations {
+        operation.invoke_ns = 100;
+    }
+    assert_eq!(run.kinds(), ["agent_order"]);
+}
+
+#[test]
+fn point_7_after_an_acknowledgement_comes_a_higher_number() {
+    let mut run = Run::unread();
+    run.ledger.watermarks.clear();
+    // (1,2) at 4 was acknowledged at 450; (0,2) at 3 begins only then.
+    run.ledger.operations[2].invoke_ns = 451;
+    run.outcome(
+        2,
+        Outcome::Acknowledged {
+            seq: 3,
+            ack_ns: 460,
+            repeated: false,
+        },
+    );
+    assert_eq!(
+        run.judge(),
+        [Violation::RealTimeOrder {
+            acknowledged_seq: 4,
+            ack_ns: 450,
+            invoke_ns: 451,
+            seq: 3
+        }]
+    );
+    // The same for a write whose outcome is unknown, but which is stored.
+    run.outcome(
+        2,
+        Outcome::Unknown {
+            error: String::new(),
+        },
+    );
+    assert_eq!(run.kinds(), ["real_time_order"]);
+    run.ledger.operations[2].invoke_ns = 450;
+    assert_eq!(run.judge(), []);
+}
+
+#[test]
+fn point_8_the_watermark_never_falls() {
+    let mut run = Run::unread();
+    run.synced = false;
+    run.ledger.watermarks.push(Watermark {
+        begin_ns: 453,
+        end_ns: 460,
+        seq: 3,
+    });
+    assert_eq!(run.kinds(), ["watermark_fell"]);
+    // Looks that overlap prove nothing.
+    run.ledger.watermarks[4].begin_ns = 452;
+    assert_eq!(run.judge(), []);
+}
+
+#[test]
+fn point_8_the_watermark_covers_what_was_acknowledged_as_synced() {
+    let mut run = Run::unread();
+    run.ledger.watermarks = vec![Watermark {
+        begin_ns: 451,
+        end_ns: 452,
+        seq: 3,
+    }];
+    assert_eq!(run.kinds(), ["watermark_behind_ack"]);
+    run.synced = false;
+    assert_eq!(run.judge(), []);
+}
+
+#[test]
+fn point_9_reads_are_prefixes_of_one_order() {
+    let mut run = Run::good();
+    let mut other = run.records.clone();
+    other.swap(0, 1);
+    run.ledger.views[2].seen = Seen::Records(prefix(&other, 3));
+    assert_eq!(run.kinds(), ["view_differs"]);
+
+    let mut run = Run::good();
+    let mut longer = run.records.clone();
+    longer.push(record(5, 0, 3));
+    run.ledger.views[3].seen = Seen::Records(prefix(&longer, 5));
+    assert_eq!(run.kinds(), ["view_differs"]);
+}
+
+#[test]
+fn point_9_reads_only_grow() {
+    let mut run = Run::good();
+    run.synced = false;
+    run.ledger.watermarks.clear();
+    run.ledger.operations.clear();
+    let misses = |run: &Run, index: usize, known_ns| {
+        let view = run.ledger.views[index].clone();
+        let source = Promise::EarlierRead;
+        let expected = Violation::ViewMisses {
+            view,
+            seq: 3,
+            source,
+            known_ns,
+        };
+        run.judge().contains(&expected)
+    };
+    run.ledger.views[3].seen = Seen::Records(prefix(&run.records, 2));
+    assert!(misses(&run, 3, 260));
+    // A read of what is synced may end before one that went through the tail, but not the reverse.
+    run.ledger.views[3].through_tail = false;
+    assert!(!misses(&run, 3, 260));
+    run.ledger.views[2].through_tail = false;
+    assert!(misses(&run, 3, 260));
+    run.ledger.views[3].through_tail = true;
+    assert!(misses(&run, 3, 260));
+    run.hints_were_lost = true;
+    assert!(!misses(&run, 3, 260));
+    run.hints_were_lost = false;
+    // They overlap.
+    run.ledger.views[3].begin_ns = 260;
+    assert!(!misses(&run, 3, 260));
+}
+
+#[test]
+fn point_10_a_read_contains_what_was_acknowledged_before_it() {
+    let mut run = Run::good();
+    run.ledger.watermarks.clear();
+    run.ledger.views[3].seen = Seen::Records(prefix(&run.records, 3));
+    let view = run.ledger.views[3].clone();
+    let source = Promise::Acknowledged;
+    assert_eq!(
+        run.judge(),
+        [Violation::ViewMisses {
+            view,
+            seq: 4,
+            source,
+            known_ns: 450
+        }]
+    );
+    run.ledger.views[3].begin_ns = 450;
+    assert_eq!(run.judge(), []);
+    // Of a buffered log, only a read through the tail has to.
+    run.ledger.views[3].begin_ns = 451;
+    run.ledger.views[3].through_tail = false;
+    assert_eq!(run.kinds(), ["view_misses"]);
+    run.synced = false;
+    assert_eq!(run.judge(), []);
+}
+
+#[test]
+fn a_read_contains_what_is_below_a_watermark_seen_before_it() {
+    let mut run = Run::good();
+    run.synced = false;
+    run.ledger.views[3].seen = Seen::Records(prefix(&run.records, 3));
+    run.ledger.views[3].through_tail = false;
+    let view = run.ledger.views[3].clone();
+    let source = Promise::Watermark;
+    assert_eq!(
+        run.judge(),
+        [Violation::ViewMisses {
+            view,
+            seq: 4,
+            source,
+            known_ns: 452
+        }]
+    );
+    run.ledger.views[3].begin_ns = 452;
+    assert_eq!(run.judge(), []);
+}
+
+#[test]
+fn point_11_intervals_overlap() {
+    let mut run = Run::good();
+    // It lies in the first one, which is longer than the next one.
+    run.ledger.holds[0].to_ns = 450;
+    run.ledger.holds.truncate(2);
+    run.ledger.holds.push(Hold {
+        agent: 1,
+        from_ns: 440,
+        to_ns: 460,
+    });
+    let first = run.ledger.holds[0];
+    assert_eq!(
+        run.judge(),
+        [
+            Violation::HoldsOverlap {
+                first,
+                second: run.ledger.holds[1]
+            },
+            Violation::HoldsOverlap {
+                first,
+                second: run.ledger.holds[2]
+            },
+        ]
+    );
+    assert_eq!(max_holders(&run.ledger), 2);
+    // One begins when the other ends.
+    run.ledger.holds = vec![
+        Hold {
+            agent: 0,
+            from_ns: 10,
+            to_ns: 20,
+        },
+        Hold {
+            agent: 1,
+            from_ns: 20,
+            to_ns: 20,
+        },
+        Hold {
+            agent: 0,
+            from_ns: 20,
+            to_ns: 30,
+        },
+    ];
+    assert_eq!(run.judge(), []);
+    assert_eq!(max_holders(&run.ledger), 1);
+}
+
+#[test]
+fn point_11_a_second_holder_is_seen_unless_it_is_dead() {
+    let mut run = Run::good();
+    run.ledger.sightings.push(Sighting {
+        agent: 0,
+        at_ns: 200,
+        other: 1,
+    });
+    let found = [Violation::TwoHolders {
+        agent: 0,
+        other: 1,
+        at_ns: 200,
+    }];
+    assert_eq!(run.judge(), found);
+    assert_eq!(max_holders(&run.ledger), 2);
+    // Somebody else was killed, or it was killed later, or was already gone, or ended by itself.
+    for incarnation in [
+        killed(0, 150, 250),
+        killed(1, 201, 250),
+        killed(1, 100, 199),
+        Incarnation {
+            end: End::Finished,
+            ..killed(1, 150, 250)
+        },
+    ] {
+        run.ledger.incarnations = vec![incarnation];
+        assert_eq!(run.judge(), found);
+    }
+    run.ledger.incarnations = vec![killed(1, 150, 250)];
+    assert_eq!(run.judge(), []);
+    assert_eq!(max_holders(&run.ledger), 1);
+}
+
+#[test]
+fn point_11_three_holders_are_three() {
+    let mut run = Run::good();
+    run.ledger.sightings = vec![
+        Sighting {
+            agent: 0,
+            at_ns: 200,
+            other: 1,
+        },
+        Sighting {
+            agent: 0,
+            at_ns: 200,
+            other: 2,
+        },
+    ];
+    assert_eq!(max_holders(&run.ledger), 3);
+}
+
+#[test]
+fn processes_that_end_badly() {
+    let mut run = Run::good();
+    let died = End::Died {
+        status: "exit status: 101".into(),
+    };
+    run.ledger.incarnations = vec![Incarnation {
+        killed_ns: None,
+        end: died,
+        ..killed(1, 0, 9)
+    }];
+    assert_eq!(run.kinds(), ["agent_died"]);
+    run.ledger.incarnations = vec![Incarnation {
+        killed_ns: None,
+        end: End::Finished,
+        left_holding: vec![1],
+        ..killed(1, 0, 9)
+    }];
+    assert_eq!(run.kinds(), ["left_holding"]);
+
+    let mut run = Run::good();
+    run.ledger.fatal_errors.push("cannot open".into());
+    run.ledger.protocol_errors.push("nonsense".into());
+    assert_eq!(run.kinds(), ["agent_failed", "protocol"]);
+}
+
+#[test]
+fn each_write_begins_exactly_once() {
+    let mut run = Run::unread();
+    run.ledger.operations.pop();
+    run.records.pop();
+    assert_eq!(
+        run.judge(),
+        [Violation::NeverBegun {
+            agent: 1,
+            first_write: 2,
+            writes: 1
+        }]
+    );
+
+    let mut run = Run::unread();
+    let again = run.ledger.operations[3].clone();
+    run.ledger.operations.push(again);
+    assert_eq!(run.kinds(), ["begun_twice"]);
+}
+
+#[test]
+fn an_error_without_a_cause_is_a_violation() {
+    let mut run = Run::unread();
+    run.outcome(
+        3,
+        Outcome::Unknown {
+            error: "sync failed".into(),
+        },
+    );
+    assert_eq!(run.kinds(), ["failed"]);
+}
+
+#[test]
+fn a_violation_is_printed_with_its_evidence() {
+    let violation = Violation::Lost {
+        agent: 1,
+        write: 2,
+        seq: 4,
+        ack_ns: 450,
+    };
+    assert_eq!(
+        violation.to_string(),
+        "lost: ack_ns=450 agent=1 seq=4 write=2"
+    );
+}
+
+/// Two issues that two agents try to claim, each in its own order; agent 2 created them at 1. Operation n
+/// runs from 100n to 100n + 50.
+fn claiming() -> Run {
+    let mut model = Model::default();
+    let mut run = Run {
+        ledger: Ledger::default(),
+        records: Vec::new(),
+        bad_lines: Vec::new(),
+        synced: true,
+        hints_were_lost: false,
+        complete: true,
+        keyed: true,
+        claimed: 2,
+        snapshot_seqs: BTreeSet::new(),
+        journals: Vec::new(),
+    };
+    let order = [(2, 1), (0, 1), (1, 1), (0, 2), (1, 2)];
+    for (number, (agent, write)) in (1..).zip(order) {
+        let plan = match agent {
+            2 => crate::evidence::workload::setup(2).remove(0),
+            _ => crate::evidence::workload::claim(0, agent, 2, write, 2),
+        };
+        let seq = model.last_state().seq;
+        let (invoke_ns, end_ns) = (number * 100, number * 100 + 50);
+        let outcome = if let Some(refusal) = plan.refusal_at(&model, seq) {
+            Outcome::Refused { refusal, end_ns }
+        } else {
+            let record = keyed_record(seq + 1, agent, write, &plan);
+            let events = record.events.iter().map(|event| event.json.as_str());
+            model.apply(seq + 1, events).unwrap();
+            run.records.push(record);
+            Outcome::Acknowledged {
+                seq: seq + 1,
+                ack_ns: end_ns,
+                repeated: false,
+            }
+        };
+        run.ledger.plans.push((agent, write, plan));
+        run.ledger.operations.push(Operation {
+            agent,
+            write,
+            invoke_ns,
+            outcome,
+        });
+    }
+    run
+}
+
+fn keyed_record(seq: u64, agent: u32, write: u32, plan: &Plan) -> StoredRecord {
+    let events = plan.events(&crate::evidence::payload::operation_key(agent, write));
+    let event = match events.as_slice() {
+        [event] => event.clone(),
+        events => format!("{{\"batch\":[{}]}}", events.join(",")),
+    };
+    let name = format!("log-{:020}.jsonl", 1);
+    let bytes = fabricate_line(seq, &event) + "\n";
+    let (mut records, bad) = parse_segment(&Segment {
+        name,
+        bytes: bytes.into(),
+    });
+    assert_eq!(bad, []);
+    records.remove(0)
+}
+
+impl Run {
+    /// The index of the first refused operation.
+    fn refused(&self) -> usize {
+        let mut operations = self.ledger.operations.iter();
+        let refused = |operation: &Operation| matches!(operation.outcome, Outcome::Refused { .. });
+        operations.position(refused).unwrap()
+    }
+
+    fn state(&self, seq: u64) -> StateDigest {
+        Model::of(&self.records).unwrap().state(seq).unwrap()
+    }
+
+    /// A follower that got every record at 1,000 and later.
+    fn follow(&mut self) {
+        let entries = self.records.iter().map(|record| Entry::Record {
+            at_ns: 1_000 + record.seq,
+            live: true,
+            line: record.line.clone(),
+        });
+        let entries = entries.collect();
+        self.journals = vec![Journal { entries, bytes: 0 }];
+    }
+}
+
+#[test]
+fn claims_that_are_as_they_should_be() {
+    let run = claiming();
+    assert_eq!(run.judge(), []);
+    assert_eq!((run.records.len(), run.ledger.operations.len()), (3, 5));
+}
+
+#[test]
+fn point_2_a_refused_write_is_stored() {
+    let mut run = claiming();
+    let Operation { agent, write, .. } = run.ledger.operations[run.refused()];
+    let plans = run.ledger.plans.clone();
+    let (.., plan) = plans
+        .iter()
+        .find(|plan| (plan.0, plan.1) == (agent, write))
+        .unwrap();
+    run.records.push(keyed_record(4, agent, write, plan));
+    let kinds = ["condition_broken", "not_claimed_once", "refused_but_stored"];
+    assert_eq!(run.kinds(), kinds);
+}
+
+#[test]
+fn a_write_that_was_interrupted_is_made_again_and_stored_once() {
+    let mut run = claiming();
+    let interrupted = Operation {
+        invoke_ns: 195,
+        outcome: Outcome::Unknown {
+            error: String::new(),
+        },
+        ..run.ledger.operations[1].clone()
+    };
+    run.ledger.operations.insert(1, interrupted);
+    let repeated = Outcome::Acknowledged {
+        seq: 2,
+        ack_ns: 250,
+        repeated: true,
+    };
+    run.outcome(2, repeated.clone());
+    assert_eq!(run.judge(), []);
+    run.keyed = false;
+    assert_eq!(run.kinds(), ["begun_twice"]);
+    run.keyed = true;
+    run.ledger.operations.remove(1);
+    run.outcome(1, repeated);
+    assert_eq!(run.kinds(), ["repeated_at_first"]);
+}
+
+#[test]
+fn a_refusal_needs_a_reason_at_a_moment_of_the_call() {
+    let mut run = claiming();
+    let refused = run.refused();
+    let told = run.ledger.operations[refused].outcome.clone();
+    let Outcome::Refused { refusal, end_ns } = told.clone() else {
+        panic!("{told:?}")
+    };
+    let Refusal::VersionMismatch {
+        id, issue, found, ..
+    } = refusal
+    else {
+        panic!("{refusal:?}")
+    };
+    for (found, issue) in [(Some(1), issue.clone()), (found, None), (None, issue)] {
+        let refusal = Refusal::VersionMismatch {
+            id: id.clone(),
+            expected: None,
+            found,
+            issue,
+        };
+        run.outcome(refused, Outcome::Refused { refusal, end_ns });
+        assert_eq!(run.kinds(), ["unfounded_refusal"]);
+    }
+    // It was over before anybody claimed anything.
+    run.outcome(refused, told);
+    run.ledger.operations[refused].invoke_ns = 160;
+    if let Outcome::Refused { end_ns, .. } = &mut run.ledger.operations[refused].outcome {
+        *end_ns = 170;
+    }
+    assert!(run.kinds().contains(&"unfounded_refusal".to_owned()));
+}
+
+#[test]
+fn every_issue_of_the_pool_is_claimed() {
+    let mut run = claiming();
+    run.claimed = 3;
+    let id = pool_id(2);
+    let seqs = Vec::new();
+    assert_eq!(run.judge(), [Violation::NotClaimedOnce { id, seqs }]);
+}
+
+#[test]
+fn points_9_and_10_states_are_those_that_the_records_lead_to() {
+    let mut run = claiming();
+    let view = |begin_ns, state| View {
+        reader: "reader 1".into(),
+        begin_ns,
+        end_ns: begin_ns + 5,
+        through_tail: false,
+        seen: Seen::State(state),
+    };
+    run.ledger.views = vec![view(151, run.state(1)), view(900, run.state(3))];
+    assert_eq!(run.judge(), []);
+    run.ledger.views[1].seen = Seen::State(run.state(2));
+    assert_eq!(run.kinds(), ["view_misses"]);
+    let changes: [fn(&mut StateDigest); 4] = [
+        |state| state.digest ^= 1,
+        |state| state.issues += 1,
+        |state| state.without_effect += 1,
+        |state| state.seq = 9,
+    ];
+    for change in changes {
+        let mut state = run.state(3);
+        change(&mut state);
+        run.ledger.views[1].seen = Seen::State(state);
+        assert_eq!(run.kinds(), ["view_differs"]);
+    }
+}
+
+#[test]
+fn point_9_only_a_snapshot_takes_the_place_of_the_first_records() {
+    let mut run = Run::good();
+    let behind = Prefix::behind(2).with(3, &run.records[2].line);
+    run.ledger.views[2].seen = Seen::Records(behind);
+    assert_eq!(run.kinds(), ["view_differs"]);
+    run.snapshot_seqs = BTreeSet::from([2]);
+    assert_eq!(run.judge(), []);
+    let other = Prefix::behind(2).with(3, &run.records[1].line);
+    run.ledger.views[2].seen = Seen::Records(other);
+    assert_eq!(run.kinds(), ["view_differs"]);
+}
+
+#[test]
+fn points_8_and_9_followers_get_every_record_in_its_order() {
+    let mut run = claiming();
+    run.follow();
+    assert_eq!(run.judge(), []);
+    run.journals[0].entries.swap(0, 1);
+    assert_eq!(run.kinds(), ["journal_differs"]);
+    run.follow();
+    run.journals[0].entries.remove(1);
+    assert_eq!(run.kinds(), ["journal_differs"]);
+    run.follow();
+    let again = run.journals[0].entries[2].clone();
+    run.journals[0].entries.push(again);
+    assert_eq!(run.kinds(), ["journal_differs"]);
+    run.follow();
+    let other = keyed_record(3, 0, 1, &run.ledger.plans[1].2);
+    if let Entry::Record { line, .. } = &mut run.journals[0].entries[2] {
+        *line = other.line;
+    }
+    assert_eq!(run.kinds(), ["journal_differs"]);
+    run.follow();
+    run.journals[0].entries.pop();
+    assert_eq!(run.kinds(), ["follower_behind"]);
+    // Where the power went, nobody had to be done.
+    run.complete = false;
+    assert_eq!(run.judge(), []);
+    run.complete = true;
+    run.follow();
+    run.ledger.watermarks = vec![Watermark {
+        begin_ns: 2_000,
+        end_ns: 2_001,
+        seq: 2,
+    }];
+    assert_eq!(run.kinds(), ["watermark_behind_ack", "watermark_fell"]);
+}
+
+#[test]
+fn a_follower_that_comes_too_late_gets_a_snapshot_that_goes_as_far_as_needed() {
+    let mut run = claiming();
+    run.snapshot_seqs = BTreeSet::from([2]);
+    run.follow();
+    let record = run.journals[0].entries.remove(2);
+    let gap = |from_seq, snapshot_seq, loaded| Entry::Gap {
+        from_seq,
+        snapshot_seq,
+        loaded,
+    };
+    let right = gap(1, 2, run.state(2));
+    run.journals[0].entries = vec![right.clone(), record.clone()];
+    assert_eq!(run.judge(), []);
+    let mut other = run.state(2);
+    other.digest ^= 1;
+    for wrong in [
+        gap(2, 2, run.state(2)),
+        gap(1, 0, run.state(2)),
+        gap(1, 2, run.state(1)),
+        gap(1, 1, run.state(2)),
+        gap(1, 2, other),
+    ] {
+        run.journals[0].entries = vec![wrong, record.clone()];
+        assert_eq!(run.kinds(), ["journal_differs"]);
+    }
+    run.journals[0].entries = vec![right];
+    assert_eq!(run.kinds(), ["follower_behind"]);
+}
+
+#[test]
+fn point_12_a_compaction_that_was_reported_left_a_snapshot() {
+    let mut run = claiming();
+    run.ledger.compactions = vec![crate::evidence::ledger::CompactionSeen {
+        begin_ns: 1,
+        end_ns: 2,
+        outcome: Compacting::Done {
+            seq: 2,
+            bytes: 9,
+            lock_held_ns: 1,
+        },
+    }];
+    assert_eq!(run.kinds(), ["snapshot_differs"]);
+    run.snapshot_seqs = BTreeSet::from([2]);
+    assert_eq!(run.judge(), []);
+}

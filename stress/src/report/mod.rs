@@ -1,0 +1,8 @@
+//! Reports: text and JSON of runs and tiers, progress, and HTML pages.
+
+pub mod machine;
+pub mod metrics;
+pub mod page;
+pub mod progress;
+pub mod run;
+pub mod tiers;

@@ -1,0 +1,141 @@
+//! Evidence that survives compaction: before a file of the store is removed, it gets a second name
+//! outside of it, so that archive and store together hold every record that was ever written.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use strand_core::machine::{Point, Probe};
+use strand_lock::files;
+
+use crate::evidence::stored::{is_segment, is_snapshot};
+
+/// The exit status of a process that could not keep the evidence.
+const EXIT_NO_ARCHIVE: i32 = 92;
+
+/// Where removed files stay.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    store: PathBuf,
+    dir: PathBuf,
+}
+
+impl Archive {
+    /// The archive in `dir` of the store in `store`.
+    #[must_use]
+    pub fn new(store: &Path, dir: &Path) -> Archive {
+        Archive {
+            store: store.to_owned(),
+            dir: dir.to_owned(),
+        }
+    }
+
+    /// Links every segment and snapshot that is not in the archive yet. A link of the live segment
+    /// stays the same file, and a closed one never changes.
+    ///
+    /// # Errors
+    /// A directory could not be read, or a link not be made.
+    pub fn keep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.store)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if is_segment(&name) || is_snapshot(&name) {
+                self.keep_file(&entry.path(), &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A file that replaces one of the same name gets a number.
+    fn keep_file(&self, path: &Path, name: &str) -> io::Result<()> {
+        let mut target = self.dir.join(name);
+        let mut number = 1;
+        loop {
+            match fs::hard_link(path, &target) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                linked => return linked,
+            }
+            if is_same_file(path, &target)? {
+                return Ok(());
+            }
+            number += 1;
+            target = self.dir.join(format!("{name}~{number}"));
+        }
+    }
+
+    /// Takes the names away that the store has, too: what is left is what was removed from it.
+    ///
+    /// # Errors
+    /// A directory could not be read, or a name not be taken away.
+    pub fn forget_what_is_stored(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let stored = self.store.join(entry.file_name());
+            if stored.exists() && is_same_file(&entry.path(), &stored)? {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what is due at `point`. A process that cannot keep the evidence ends here.
+    pub(crate) fn pass(&self, point: Point) {
+        if point == Point::BeforeRemoval
+            && let Err(error) = self.keep()
+        {
+            eprintln!("cannot keep what is about to be removed: {error}");
+            std::process::exit(EXIT_NO_ARCHIVE);
+        }
+    }
+}
+
+impl Probe for Archive {
+    fn hit(&self, point: Point) {
+        self.pass(point);
+    }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> io::Result<bool> {
+    Ok(files::identity(one)? == files::identity(other)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_removed_and_what_is_replaced_stays_in_the_archive() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, kept) = (dir.path().join("store"), dir.path().join("archive"));
+        fs::create_dir(&store).unwrap();
+        fs::create_dir(&kept).unwrap();
+        let archive = Archive::new(&store, &kept);
+        let (segment, snapshot) = (
+            "log-00000000000000000001.jsonl",
+            "snapshot-00000000000000000007.jsonl",
+        );
+        fs::write(store.join(segment), "1").unwrap();
+        fs::write(store.join(snapshot), "old").unwrap();
+        fs::write(store.join("MANIFEST"), "m").unwrap();
+        archive.hit(Point::BeforeRemoval);
+        fs::write(store.join("new"), "new").unwrap();
+        fs::rename(store.join("new"), store.join(snapshot)).unwrap();
+        archive.hit(Point::BeforeRemoval);
+        archive.hit(Point::BeforeRemoval);
+        let names = |dir: &Path| {
+            let entries = fs::read_dir(dir).unwrap();
+            let mut names: Vec<_> = entries
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        let replaced = format!("{snapshot}~2");
+        assert_eq!(names(&kept), [segment, snapshot, &replaced]);
+        fs::remove_file(store.join(segment)).unwrap();
+        fs::remove_file(store.join(snapshot)).unwrap();
+        archive.forget_what_is_stored().unwrap();
+        assert_eq!(names(&kept), [segment, snapshot, &replaced]);
+        assert_eq!(fs::read_to_string(kept.join(replaced)).unwrap(), "new");
+    }
+}

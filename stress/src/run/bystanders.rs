@@ -1,0 +1,258 @@
+//! The processes beside the agents: readers, followers and compactors. Each goes on until the agents
+//! are done, and can be killed at any moment.
+
+use std::error::Error as StdError;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use strand_core::{Compacted, Error, IssueEvent, Log, Reader, Snapshot, Store, machine::Probe};
+use strand_lock::monotonic_ns;
+
+use crate::evidence::fold::{StateDigest, issue_digest};
+use crate::evidence::ledger::{Compacting, CompactionSeen, Seen, View};
+use crate::evidence::observations::{Entry, Journal};
+use crate::run::agent::{HoldProbe, log_options, send};
+use crate::run::control::Control;
+use crate::run::protocol::{AgentSpec, Message, Role};
+
+/// How long a helper waits for the store to come into being, between two looks.
+const STORE_WAIT: Duration = Duration::from_millis(1);
+/// A reader looks at each state so many times as long as it took to get it.
+const READER_SHARE: u32 = 3;
+/// The shortest time between two refreshes of a reader.
+const READER_PAUSE: Duration = Duration::from_millis(1);
+/// One refresh in so many is a new open instead.
+const OPEN_ANEW_EVERY: u32 = 16;
+/// How long a follower sleeps at most before it looks whether the agents are done.
+const FOLLOWER_WAIT: Duration = Duration::from_millis(20);
+
+type Outcome = Result<(), Box<dyn StdError + Send + Sync>>;
+
+/// Does what the process is for, unless it is an agent.
+pub(crate) fn run(spec: &AgentSpec) -> Outcome {
+    let control = Control::open(&spec.control, spec.marks)?;
+    let mut end = Execution::new(spec);
+    match &spec.role {
+        Role::Agent => Ok(()),
+        Role::Reader { number } => read(spec, *number, &control, &mut end),
+        Role::Follower { journal, .. } => follow(spec, journal, &control, &mut end),
+        Role::Compactor { mark, every_ms, .. } => compact(spec, *mark, *every_ms, control),
+    }
+}
+
+/// The digest of all issues of a state.
+#[must_use]
+pub fn digest(store: &Store) -> StateDigest {
+    let issues = store.iter().map(|(id, issue)| {
+        let version = store.version(id).unwrap_or(0);
+        issue_digest(id, version, issue.as_json())
+    });
+    StateDigest {
+        seq: store.last_seq(),
+        issues: store.len() as u64,
+        without_effect: store.without_effect(),
+        digest: issues.fold(0, u64::wrapping_add),
+    }
+}
+
+/// Where a process that comes to no point of the protocol asks to be killed.
+struct Execution {
+    rounds_left: Option<u32>,
+}
+
+impl Execution {
+    fn new(spec: &AgentSpec) -> Execution {
+        // A reader takes many small rounds.
+        let rounds = if matches!(spec.role, Role::Reader { .. }) {
+            8
+        } else {
+            1
+        };
+        let any = spec.kill.as_ref().filter(|order| order.at == "any");
+        Execution {
+            rounds_left: any.map(|order| order.occurrence * rounds),
+        }
+    }
+
+    fn pass(&mut self, place: &str) -> io::Result<()> {
+        let Some(left) = &mut self.rounds_left else {
+            return Ok(());
+        };
+        *left = left.saturating_sub(1);
+        if *left > 0 {
+            return Ok(());
+        }
+        let mut out = Vec::new();
+        let point = place.to_owned();
+        Message::KillMe { point }.encode(&mut out);
+        send(&mut out)?;
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+fn wait_for_store(dir: &Path) {
+    while !dir.join("MANIFEST").exists() {
+        std::thread::sleep(STORE_WAIT);
+    }
+}
+
+fn ready(control: &Control) -> io::Result<()> {
+    let mut out = Vec::new();
+    Message::Ready.encode(&mut out);
+    send(&mut out)?;
+    control.wait_for_go();
+    Ok(())
+}
+
+fn read(spec: &AgentSpec, number: u32, control: &Control, end: &mut Execution) -> Outcome {
+    wait_for_store(&spec.store);
+    let reader = format!("reader {number}");
+    let storage = spec.storage();
+    let mut held: Option<Snapshot> = None;
+    ready(control)?;
+    let mut out = Vec::new();
+    for round in 0_u32.. {
+        let over = control.is_over();
+        let began = Instant::now();
+        let begin_ns = monotonic_ns();
+        match &mut held {
+            Some(snapshot) if round % OPEN_ANEW_EVERY != 0 => drop(snapshot.refresh()?),
+            _ => held = Some(Snapshot::open_in(&storage, &spec.store)?),
+        }
+        let end_ns = monotonic_ns();
+        let state = held.as_ref().map(|snapshot| digest(snapshot));
+        Message::View(View {
+            reader: reader.clone(),
+            begin_ns,
+            end_ns,
+            through_tail: false,
+            seen: Seen::State(state.unwrap_or_default()),
+        })
+        .encode(&mut out);
+        send(&mut out)?;
+        if over {
+            break;
+        }
+        end.pass("Reading")?;
+        control.pause((began.elapsed() * READER_SHARE).max(READER_PAUSE));
+    }
+    Ok(())
+}
+
+fn follow(spec: &AgentSpec, path: &Path, control: &Control, end: &mut Execution) -> Outcome {
+    wait_for_store(&spec.store);
+    let mut journal = resume(path)?;
+    let mut next = journal.next_seq;
+    let reader = Reader::<IssueEvent>::open_in(spec.storage(), &spec.store)?;
+    ready(control)?;
+    // What it finds when it comes is not what it waited for.
+    let mut live = false;
+    'again: loop {
+        let mut follower = reader.follow(next)?;
+        loop {
+            let over = control.is_over();
+            let deadline = Instant::now() + FOLLOWER_WAIT;
+            let got = match follower.try_next() {
+                Ok(None) if over => return Ok(()),
+                Ok(None) => {
+                    live = true;
+                    follower.next_before(deadline)
+                }
+                got => got,
+            };
+            let at_ns = monotonic_ns();
+            match got {
+                Ok(None) => {}
+                Ok(Some(record)) => {
+                    journal.write(&Entry::Record {
+                        at_ns,
+                        live,
+                        line: record.line,
+                    })?;
+                    end.pass("Following")?;
+                }
+                Err(Error::Compacted {
+                    from_seq,
+                    snapshot_seq,
+                    ..
+                }) => {
+                    live = false;
+                    let snapshot = reader.snapshot()?;
+                    journal.write(&Entry::Gap {
+                        from_seq,
+                        snapshot_seq,
+                        loaded: digest(&snapshot),
+                    })?;
+                    next = snapshot.last_seq() + 1;
+                    continue 'again;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+struct JournalFile {
+    file: File,
+    next_seq: u64,
+}
+
+impl JournalFile {
+    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+        self.file.write_all(&entry.to_line())
+    }
+}
+
+/// Opens a journal behind its last whole line; what was being written when a predecessor was killed is cut off.
+fn resume(path: &Path) -> Result<JournalFile, Box<dyn StdError + Send + Sync>> {
+    let mut options = OpenOptions::new();
+    let file = options.create(true).read(true).append(true).open(path)?;
+    let bytes = std::fs::read(path)?;
+    let journal = Journal::parse(&bytes)?;
+    file.set_len(journal.bytes)?;
+    Ok(JournalFile {
+        file,
+        next_seq: journal.next_seq(),
+    })
+}
+
+fn compact(spec: &AgentSpec, mark: u32, every_ms: u64, control: Control) -> Outcome {
+    wait_for_store(&spec.store);
+    let probe = Arc::new(HoldProbe::new(spec, control, mark)?);
+    let options = log_options(spec, Arc::clone(&probe) as Arc<dyn Probe>);
+    let log: Log<IssueEvent> = Log::open(&spec.store, options)?;
+    let mut out = Vec::new();
+    probe.drain(&mut out);
+    send(&mut out)?;
+    ready(&probe.control)?;
+    while !probe.control.is_over() {
+        let begin_ns = monotonic_ns();
+        let outcome = match log.compact()? {
+            Compacted::Done(done) => Compacting::Done {
+                seq: done.seq,
+                bytes: done.bytes,
+                lock_held_ns: u64::try_from(done.lock_held.as_nanos()).unwrap_or(u64::MAX),
+            },
+            Compacted::AlreadyRunning => Compacting::AlreadyRunning,
+            _ => Compacting::NothingNew,
+        };
+        Message::Compacted(CompactionSeen {
+            begin_ns,
+            end_ns: monotonic_ns(),
+            outcome,
+        })
+        .encode(&mut out);
+        probe.drain(&mut out);
+        send(&mut out)?;
+        probe.control.pause(Duration::from_millis(every_ms));
+    }
+    log.close()?;
+    probe.drain(&mut out);
+    send(&mut out)?;
+    Ok(())
+}

@@ -1,0 +1,756 @@
+//! What can only be asked of the store itself, when the agents are gone: whether it reads what its
+//! files contain, recovers to one state, leaves nothing behind, and goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use strand_core::{Compacted, Issue, IssueEvent, Log, Options, Reader, Record, Store};
+use strand_lock::FileLock;
+
+use crate::evidence::crc32c::crc32c;
+use crate::evidence::fold::{Model, StateDigest};
+use crate::evidence::ledger::{Seen, View};
+use crate::evidence::stored::{
+    BadLine, Segment, StoredManifest, StoredRecord, StoredSnapshot, first_seq, is_segment,
+    is_snapshot, names, parse_followed_segment, parse_manifest, parse_segment, parse_snapshot,
+    snapshot_seq,
+};
+use crate::evidence::violation::Violation;
+use crate::run::agent::describe;
+use crate::run::archive::Archive;
+use crate::run::bystanders::digest;
+use crate::run::protocol::Prefix;
+use crate::run::runner::catch_panic;
+
+/// How long the next append may take when everybody else is gone.
+pub const NEXT_APPEND_LIMIT: Duration = Duration::from_secs(5);
+/// The id of the event that is appended to see whether the store goes on.
+const NEXT_ID: &str = "bd-next";
+
+/// What the store contained when the agents were gone, and what was wrong with it.
+#[derive(Debug, Default)]
+pub struct Examination {
+    /// All records in the order of the files.
+    pub records: Vec<StoredRecord>,
+    /// Bytes that are no record.
+    pub bad_lines: Vec<BadLine>,
+    /// What the log's own reads saw.
+    pub views: Vec<View>,
+    /// Every state that the records lead to; `None` when they lead to none.
+    pub model: Option<Model>,
+    /// The records that end a snapshot that there was at some time.
+    pub snapshot_seqs: BTreeSet<u64>,
+    /// What is wrong.
+    pub violations: Vec<Violation>,
+}
+
+/// A step of the examination failed; the store is what failed it.
+struct Failed {
+    step: &'static str,
+    error: String,
+}
+
+trait Step<T> {
+    fn step(self, step: &'static str) -> Result<T, Failed>;
+}
+
+impl<T, E: std::error::Error + 'static> Step<T> for Result<T, E> {
+    fn step(self, step: &'static str) -> Result<T, Failed> {
+        self.map_err(|error| Failed {
+            step,
+            error: describe(&error),
+        })
+    }
+}
+
+/// Examines the store in `dir`, from which files were removed to `archive_dir`; `killed`: processes were killed in the run, so there may have been
+/// something to recover. `copy_dir` does not exist: the store as it is before the last append is
+/// copied there and in the end takes the place of the store, so that what is kept holds exactly
+/// what the agents wrote.
+#[must_use]
+pub fn examine(dir: &Path, archive_dir: &Path, copy_dir: &Path, killed: bool) -> Examination {
+    let mut examination = Examination::default();
+    let places = Places {
+        dir,
+        archive: archive_dir,
+        copy: copy_dir,
+    };
+    let taken = catch_panic(|| examination.take_all(&places, killed));
+    let taken = taken.unwrap_or_else(|error| {
+        Err(Failed {
+            step: "call the log",
+            error,
+        })
+    });
+    if let Err(Failed { step, error }) = taken {
+        let step = step.to_owned();
+        examination
+            .violations
+            .push(Violation::ExaminationFailed { step, error });
+        if examination.records.is_empty() {
+            // Judge at least what the files contain.
+            drop(examination.take_segments(&places));
+        }
+    }
+    examination
+}
+
+struct Places<'a> {
+    dir: &'a Path,
+    archive: &'a Path,
+    copy: &'a Path,
+}
+
+impl Places<'_> {
+    /// How the log is opened here: what that removes is kept, too.
+    fn options(&self) -> Options {
+        Options::default().probe(Arc::new(Archive::new(self.dir, self.archive)))
+    }
+
+    /// The files of store and archive whose names `belong`, each once, sorted by name, with their directory.
+    fn files(&self, belong: fn(&str) -> bool) -> io::Result<Vec<(String, PathBuf)>> {
+        let mut files = BTreeMap::new();
+        for dir in [self.archive, self.dir] {
+            for name in names(dir)? {
+                let bare = name.split('~').next().unwrap_or_default();
+                if belong(bare) {
+                    files.insert(name, dir.to_owned());
+                }
+            }
+        }
+        Ok(files.into_iter().collect())
+    }
+}
+
+impl Examination {
+    fn take_all(&mut self, places: &Places<'_>, killed: bool) -> Result<(), Failed> {
+        let dir = places.dir;
+        // A reader must leave alone even what waits for recovery.
+        let begin_ns = strand_lock::monotonic_ns();
+        let prefix = self.read_only(dir)?;
+        self.views.push(View {
+            reader: "reader before recovery".into(),
+            begin_ns,
+            end_ns: strand_lock::monotonic_ns(),
+            through_tail: false,
+            seen: Seen::Records(prefix),
+        });
+
+        let begin_ns = strand_lock::monotonic_ns();
+        let first = recover(places)?;
+        let reader = "reader after recovery".to_owned();
+        self.views.push(View {
+            reader,
+            begin_ns,
+            end_ns: strand_lock::monotonic_ns(),
+            through_tail: true,
+            seen: Seen::Records(first.prefix),
+        });
+        let second = recover(places)?;
+        if first != second {
+            let (first, second) = (format!("{first:?}"), format!("{second:?}"));
+            self.violations
+                .push(Violation::RecoveriesDiffer { first, second });
+        }
+        let read_only = self.read_only(dir)?;
+        if read_only != second.prefix {
+            let (first, second) = (format!("{:?}", second.prefix), format!("{read_only:?}"));
+            self.violations
+                .push(Violation::RecoveriesDiffer { first, second });
+        }
+
+        self.take_segments(places)
+            .step("read the segments of store and archive")?;
+        let archive = Archive::new(dir, places.archive);
+        archive
+            .forget_what_is_stored()
+            .step("clear the archive of what is in the store")?;
+        self.compare_read(dir)?;
+        self.compare_fold(dir)?;
+        self.compare_snapshots(places)?;
+        self.check_leftovers(dir, killed)?;
+        copy_store(dir, places.copy).step("copy the store")?;
+        self.append_next(dir)?;
+        self.compact_last(dir)?;
+        fs::remove_dir_all(dir).step("remove the store with the last append")?;
+        fs::rename(places.copy, dir).step("put the copy of the store in its place")
+    }
+
+    fn take_segments(&mut self, places: &Places<'_>) -> io::Result<()> {
+        let files = places.files(is_segment)?;
+        let firsts: BTreeSet<u64> = files
+            .iter()
+            .filter_map(|(name, _)| first_seq(name))
+            .collect();
+        for (name, dir) in files {
+            let bytes = fs::read(dir.join(&name))?;
+            let archived = places.archive.join(&name);
+            let replaced = dir == places.dir && archived.exists() && fs::read(archived)? != bytes;
+            if replaced || !is_segment(&name) {
+                let file = name.clone();
+                self.violations.push(Violation::SegmentReplaced { file });
+            }
+            let first = first_seq(&name).unwrap_or(0);
+            let successor = firsts.range(first + 1..).next();
+            let segment = Segment { name, bytes };
+            let (records, bad_lines) = match successor {
+                Some(successor) => parse_followed_segment(&segment, *successor),
+                None => parse_segment(&segment),
+            };
+            self.records.extend(records);
+            self.bad_lines.extend(bad_lines);
+        }
+        match Model::of(&self.records) {
+            Ok(model) => self.model = Some(model),
+            Err(detail) => self.violations.push(Violation::FoldDiffers { detail }),
+        }
+        Ok(())
+    }
+
+    /// (12) Each snapshot that there ever was is the fold of the records that it stands for; the manifest
+    /// names the live one.
+    fn compare_snapshots(&mut self, places: &Places<'_>) -> Result<(), Failed> {
+        let manifest = manifest(places.dir)?;
+        let before = manifest.first_seq.saturating_sub(1);
+        if manifest.snapshot.map_or(0, |mark| mark.seq) != before {
+            let detail = format!("{manifest:?}");
+            self.violations.push(Violation::ManifestDiffers { detail });
+        }
+        let mut live = None;
+        let files = places.files(is_snapshot).step("list the snapshots")?;
+        for (name, dir) in files {
+            let bytes = fs::read(dir.join(&name)).step("read a snapshot")?;
+            let seq = name.split('~').next().and_then(snapshot_seq).unwrap_or(0);
+            self.snapshot_seqs.insert(seq);
+            if dir == places.dir && seq == before {
+                live = Some((bytes.len() as u64, crc32c(&bytes)));
+            }
+            let difference = match parse_snapshot(&bytes) {
+                Ok(snapshot) if snapshot.seq != seq => Some(format!("it says {}", snapshot.seq)),
+                Ok(snapshot) => {
+                    let model = self.model.as_ref();
+                    model.and_then(|model| snapshot_difference(model, &snapshot))
+                }
+                Err(error) => Some(error),
+            };
+            let file = name;
+            self.violations
+                .extend(difference.map(|detail| Violation::SnapshotDiffers { file, detail }));
+        }
+        let named = manifest.snapshot.map(|mark| (mark.bytes, mark.crc));
+        if named != live {
+            let detail = format!("it names a snapshot of {named:?}, and there is {live:?}");
+            self.violations.push(Violation::ManifestDiffers { detail });
+        }
+        Ok(())
+    }
+
+    /// A read-only open, with the proof that it wrote nothing.
+    fn read_only(&mut self, dir: &Path) -> Result<Prefix, Failed> {
+        let before = list(dir).step("list the store before a read-only open")?;
+        let reader = Reader::<IssueEvent>::open(dir).step("open read-only")?;
+        let mut prefix = Prefix::behind(manifest(dir)?.first_seq.saturating_sub(1));
+        for record in reader.read().step("read in a read-only open")? {
+            let record = record.step("read a record in a read-only open")?;
+            prefix = prefix.with(record.seq, &record.line);
+        }
+        reader.snapshot().step("load in a read-only open")?;
+        // Without the hints, nobody knows it.
+        let watermark = reader.committed_seq();
+        drop(reader);
+        if watermark.is_some_and(|seq| seq > prefix.last_seq) {
+            let detail = format!("watermark {watermark:?}, last read {}", prefix.last_seq);
+            self.violations
+                .push(Violation::ReadDiffersFromFiles { detail });
+        }
+        let after = list(dir).step("list the store after a read-only open")?;
+        let changes = differences(&before, &after);
+        if !changes.is_empty() {
+            self.violations
+                .push(Violation::ReadOnlyOpenWrote { changes });
+        }
+        Ok(prefix)
+    }
+
+    /// What the log reads is what the files contain, line by line.
+    fn compare_read(&mut self, dir: &Path) -> Result<(), Failed> {
+        let reader = Reader::<IssueEvent>::open(dir).step("open read-only to compare")?;
+        let mut read: Vec<Record<IssueEvent>> = Vec::new();
+        for record in reader.read().step("read to compare")? {
+            read.push(record.step("read a record to compare")?);
+        }
+        let first_seq = manifest(dir)?.first_seq;
+        let behind = self.records.iter().filter(|record| record.seq >= first_seq);
+        if read.len() != behind.clone().count() {
+            let detail = format!("{} records read, {} stored", read.len(), behind.count());
+            self.violations
+                .push(Violation::ReadDiffersFromFiles { detail });
+            return Ok(());
+        }
+        for (read, stored) in read.iter().zip(behind) {
+            if (read.seq, &read.line) != (stored.seq, &stored.line) {
+                let line = String::from_utf8_lossy(&read.line);
+                let detail = format!("read {} as {}: {line}", stored.place.offset, read.seq);
+                self.violations
+                    .push(Violation::ReadDiffersFromFiles { detail });
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// (12) `Store::load` is the fold of all records that were ever written.
+    fn compare_fold(&mut self, dir: &Path) -> Result<(), Failed> {
+        let loaded = Store::load(dir).step("load the state")?;
+        let difference = self.model.as_ref().and_then(|model| {
+            let (expected, found) = (model.last_state(), digest(&loaded));
+            let differs = || format!("{expected:?} expected, {found:?} loaded");
+            let difference = model.difference(expected.seq, issues(&loaded));
+            difference.or_else(|| (expected != found).then(differs))
+        });
+        self.violations
+            .extend(difference.map(|detail| Violation::FoldDiffers { detail }));
+        Ok(())
+    }
+
+    /// (12) A last compaction changes nothing but the files, and leaves only what is needed.
+    fn compact_last(&mut self, dir: &Path) -> Result<(), Failed> {
+        let before = Store::load(dir).step("load the state before the last compaction")?;
+        let log: Log<IssueEvent> =
+            Log::open(dir, Options::default()).step("open for the last compaction")?;
+        let compacted = log.compact().step("the last compaction")?;
+        log.close().step("close after the last compaction")?;
+        if !matches!(compacted, Compacted::Done(_)) {
+            let detail = format!("the last compaction was {compacted:?}");
+            self.violations.push(Violation::FoldDiffers { detail });
+        }
+        let after = Store::load(dir).step("load the state after the last compaction")?;
+        let (then, now) = (digest(&before), digest(&after));
+        if then != now {
+            let detail = format!("{then:?} before the last compaction, {now:?} after it");
+            self.violations.push(Violation::FoldDiffers { detail });
+        }
+        let left = names(dir).step("list the store after the last compaction")?;
+        let manifest = manifest(dir)?;
+        let surplus = surplus(&left, &manifest, Options::default().backup_snapshots);
+        self.leave(surplus);
+        self.open_among_orphans(dir, &manifest, now)
+    }
+
+    /// (15) An open removes what compactions that died may have left, and nothing else.
+    fn open_among_orphans(
+        &mut self,
+        dir: &Path,
+        manifest: &StoredManifest,
+        state: StateDigest,
+    ) -> Result<(), Failed> {
+        let before = names(dir).step("list the store before the orphans")?;
+        let (live, later) = (manifest.first_seq - 1, manifest.first_seq + 9);
+        let orphans = [
+            "MANIFEST.new".to_owned(),
+            format!("snapshot-{later:020}.jsonl.new"),
+            format!("snapshot-{later:020}.jsonl"),
+            format!("log-{live:020}.jsonl"),
+        ];
+        for name in &orphans {
+            fs::write(dir.join(name), "orphan\n").step("write an orphan")?;
+        }
+        let log: Log<IssueEvent> =
+            Log::open(dir, Options::default()).step("open among the orphans")?;
+        log.close().step("close among the orphans")?;
+        let after = names(dir).step("list the store after the orphans")?;
+        let left = after.iter().filter(|name| orphans.contains(name));
+        self.leave(left.cloned().collect());
+        if let Some(gone) = before.iter().find(|name| !after.contains(name)) {
+            let detail = format!("an open has removed {gone} with the orphans");
+            self.violations.push(Violation::FoldDiffers { detail });
+        }
+        let now = digest(&Store::load(dir).step("load the state after the orphans")?);
+        if now != state {
+            let detail = format!("{state:?} before orphans were removed, {now:?} after that");
+            self.violations.push(Violation::FoldDiffers { detail });
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, surplus: Vec<String>) {
+        let left = surplus.into_iter();
+        self.violations
+            .extend(left.map(|path| Violation::LeftoverFile { path }));
+    }
+
+    /// No file that does not belong there, and no lock that is still taken.
+    fn check_leftovers(&mut self, dir: &Path, killed: bool) -> Result<(), Failed> {
+        let files = list(dir).step("list the store for leftovers")?;
+        // An open does not count the backups.
+        let names: Vec<String> = files.keys().cloned().collect();
+        let surplus = surplus(&names, &manifest(dir)?, usize::MAX);
+        self.leave(surplus);
+        for (path, facts) in files {
+            if path.starts_with("quarantine/") {
+                if !killed {
+                    self.violations
+                        .push(Violation::UnprovokedQuarantine { path });
+                }
+            } else if !belongs(&path) {
+                self.violations.push(Violation::LeftoverFile { path });
+            } else if is_lock(&path) && !facts.is_dir {
+                let lock = FileLock::open(dir.join(&path)).step("open a lock")?;
+                let taken = lock.try_lock().map(drop);
+                if let Err(error) = taken {
+                    let error = describe(&error);
+                    self.violations
+                        .push(Violation::LeftoverLock { file: path, error });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next append comes through, in time, and can be read.
+    fn append_next(&mut self, dir: &Path) -> Result<(), Failed> {
+        let started = Instant::now();
+        let options = Options::default().lock_timeout(NEXT_APPEND_LIMIT);
+        let log = Log::<IssueEvent>::open(dir, options).step("open for the next append")?;
+        let event = IssueEvent::add(Issue::new(NEXT_ID, "The next one", 1), 1);
+        let receipt = log.append(&event).step("the next append")?;
+        let took = started.elapsed();
+        let last = log.read().step("read the next append")?.last();
+        let last = last
+            .transpose()
+            .step("read the record of the next append")?;
+        log.close().step("close after the next append")?;
+        let mut fail = |detail| self.violations.push(Violation::NextAppendFailed { detail });
+        if took > NEXT_APPEND_LIMIT {
+            fail(format!("it took {} ms", took.as_millis()));
+        }
+        let expected_seq = self.records.last().map_or(0, |record| record.seq) + 1;
+        if receipt.seq != expected_seq {
+            fail(format!("its number is {}, not {expected_seq}", receipt.seq));
+        }
+        let is_there = last.is_some_and(|last| {
+            last.seq == receipt.seq && last.events.iter().any(|event| event.id == NEXT_ID)
+        });
+        if !is_there {
+            fail("it is not the last record of a read that began after it".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The state that an open for appending leads to.
+#[derive(Debug, PartialEq, Eq)]
+struct Recovered {
+    tail_seq: u64,
+    committed_seq: u64,
+    prefix: Prefix,
+}
+
+/// Opens for appending, which recovers, makes everything durable, and reads.
+fn recover(places: &Places<'_>) -> Result<Recovered, Failed> {
+    let log = Log::<IssueEvent>::open(places.dir, places.options()).step("open for recovery")?;
+    log.sync_to(log.tail_seq()).step("sync to the tail")?;
+    let mut prefix = Prefix::behind(manifest(places.dir)?.first_seq.saturating_sub(1));
+    for record in log.read().step("read after recovery")? {
+        let record = record.step("read a record after recovery")?;
+        prefix = prefix.with(record.seq, &record.line);
+    }
+    let (tail_seq, committed_seq) = (log.tail_seq(), log.committed_seq());
+    log.close().step("close after recovery")?;
+    Ok(Recovered {
+        tail_seq,
+        committed_seq,
+        prefix,
+    })
+}
+
+fn manifest(dir: &Path) -> Result<StoredManifest, Failed> {
+    let bytes = fs::read(dir.join("MANIFEST")).step("read the manifest")?;
+    parse_manifest(&bytes).map_err(|error| Failed {
+        step: "read the manifest",
+        error,
+    })
+}
+
+/// The issues of a state: id, version and text.
+fn issues(store: &Store) -> impl Iterator<Item = (&str, u64, &str)> {
+    let issues = store.iter();
+    issues.map(|(id, issue)| (id, store.version(id).unwrap_or(0), issue.as_json()))
+}
+
+/// How a snapshot differs from the fold of the records that it stands for.
+fn snapshot_difference(model: &Model, snapshot: &StoredSnapshot) -> Option<String> {
+    let seq = snapshot.seq;
+    let issues = snapshot.issues.iter();
+    let issues = issues.map(|(id, version, text)| (id.as_str(), *version, text.as_str()));
+    let difference = model.difference(seq, issues);
+    if difference.is_some() {
+        return difference;
+    }
+    let expected = model.state(seq)?.without_effect;
+    if snapshot.without_effect != expected {
+        let found = snapshot.without_effect;
+        return Some(format!("{found} events without effect, not {expected}"));
+    }
+    let wrong = snapshot.tombstones.iter();
+    let mut wrong = wrong.filter(|(id, version)| model.issue(id, seq) != Some((*version, None)));
+    if let Some((id, version)) = wrong.next() {
+        let found = model.issue(id, seq);
+        return Some(format!("{id} deleted by {version}, and it is {found:?}"));
+    }
+    let (keys, expected) = (snapshot.keys.len() as u64, model.keys_through(seq));
+    let mut wrong = snapshot.keys.iter();
+    let wrong = wrong.find(|(key, of)| model.key(key) != Some(*of));
+    (keys != expected || wrong.is_some())
+        .then(|| format!("{keys} keys, not {expected}, or another record for {wrong:?}"))
+}
+
+/// The files that the store does not need: segments before the log, snapshots that are not live, but for
+/// so many older ones, and what was being written.
+fn surplus(names: &[String], manifest: &StoredManifest, backups: usize) -> Vec<String> {
+    let live = manifest.snapshot.map(|mark| mark.seq);
+    let snapshots = names.iter().filter_map(|name| snapshot_seq(name));
+    let older = snapshots.filter(|seq| Some(*seq) < live);
+    let mut older: Vec<u64> = older.collect();
+    older.sort_unstable_by(|one, other| other.cmp(one));
+    older.truncate(backups);
+    let is_surplus = |name: &&String| {
+        let segment = first_seq(name).is_some_and(|first| first < manifest.first_seq);
+        let snapshot =
+            snapshot_seq(name).is_some_and(|seq| Some(seq) != live && !older.contains(&seq));
+        segment || snapshot
+    };
+    names.iter().filter(is_surplus).cloned().collect()
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Facts {
+    is_dir: bool,
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+/// Every file under `dir` by its path in it, with `/` between the parts.
+fn list(dir: &Path) -> io::Result<BTreeMap<String, Facts>> {
+    let mut files = BTreeMap::new();
+    let mut open: Vec<(String, PathBuf)> = vec![(String::new(), dir.to_owned())];
+    while let Some((prefix, dir)) = open.pop() {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let path = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            let metadata = entry.metadata()?;
+            let is_dir = metadata.is_dir();
+            if is_dir {
+                open.push((format!("{path}/"), entry.path()));
+            }
+            let length = if is_dir { 0 } else { metadata.len() };
+            files.insert(
+                path,
+                Facts {
+                    is_dir,
+                    length,
+                    modified: metadata.modified().ok(),
+                },
+            );
+        }
+    }
+    Ok(files)
+}
+
+fn differences(before: &BTreeMap<String, Facts>, after: &BTreeMap<String, Facts>) -> Vec<String> {
+    let mut changes = Vec::new();
+    for (path, facts) in before {
+        match after.get(path) {
+            None => changes.push(format!("{path} is gone")),
+            Some(now) if now != facts => changes.push(format!("{path}: {facts:?}, then {now:?}")),
+            Some(_) => {}
+        }
+    }
+    changes.extend(
+        after
+            .keys()
+            .filter(|path| !before.contains_key(*path))
+            .map(|path| format!("{path} is new")),
+    );
+    changes
+}
+
+/// Whether DESIGN.md §3 knows a file of this name.
+fn belongs(path: &str) -> bool {
+    matches!(path, "MANIFEST" | "shm" | "quarantine")
+        || is_lock(path)
+        || is_segment(path)
+        || is_snapshot(path)
+}
+
+fn is_lock(path: &str) -> bool {
+    matches!(path, "lock" | "sync.lock" | "compact.lock")
+}
+
+/// Copies a store that nobody uses. The volatile hints stay behind: they are about the original.
+///
+/// # Errors
+/// A file could not be read or written.
+pub fn copy_store(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        if entry.metadata()?.is_dir() {
+            copy_store(&source, &target)?;
+        } else if entry.file_name() != "shm" {
+            fs::copy(source, target)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_of_a_directory_are_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("quarantine")).unwrap();
+        fs::write(at("quarantine/one"), "1").unwrap();
+        fs::write(at("MANIFEST"), "1").unwrap();
+        let before = list(dir.path()).unwrap();
+        assert_eq!(
+            differences(&before, &list(dir.path()).unwrap()),
+            Vec::<String>::new()
+        );
+        fs::write(at("MANIFEST"), "22").unwrap();
+        fs::write(at("new"), "").unwrap();
+        fs::remove_file(at("quarantine/one")).unwrap();
+        let changes = differences(&before, &list(dir.path()).unwrap()).join("\n");
+        assert!(changes.contains("MANIFEST: "), "{changes}");
+        assert!(changes.contains("new is new"), "{changes}");
+        assert!(changes.contains("quarantine/one is gone"), "{changes}");
+    }
+
+    #[test]
+    fn strangers_do_not_belong() {
+        for path in [
+            "MANIFEST",
+            "lock",
+            "shm",
+            "log-00000000000000000001.jsonl",
+            "snapshot-00000000000000000007.jsonl",
+        ] {
+            assert!(belongs(path), "{path}");
+        }
+        for path in [
+            "MANIFEST.tmp",
+            "log-1.jsonl",
+            "MANIFEST.new",
+            "snapshot-00000000000000000007.jsonl.new",
+            ".tmpX",
+            "lock2",
+        ] {
+            assert!(!belongs(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_the_manifest_does_not_need_is_surplus() {
+        let manifest = StoredManifest {
+            first_seq: 10,
+            snapshot: Some(crate::evidence::stored::Mark {
+                seq: 9,
+                bytes: 1,
+                crc: 1,
+            }),
+        };
+        let segment = |seq: u64| format!("log-{seq:020}.jsonl");
+        let snapshot = |seq: u64| format!("snapshot-{seq:020}.jsonl");
+        let names = [
+            segment(8),
+            segment(10),
+            snapshot(3),
+            snapshot(5),
+            snapshot(9),
+            snapshot(11),
+        ];
+        let found = surplus(&names, &manifest, 1);
+        assert_eq!(found, [segment(8), snapshot(3), snapshot(11)]);
+        let found = surplus(&names, &manifest, usize::MAX);
+        assert_eq!(found, [segment(8), snapshot(11)]);
+        let never = StoredManifest {
+            first_seq: 1,
+            snapshot: None,
+        };
+        assert_eq!(surplus(&names, &never, 9).len(), 4);
+    }
+
+    #[test]
+    fn each_part_of_a_snapshot_is_compared_with_the_records() {
+        let add = r#"{"ts":0,"op":"add","id":"a","data":{"id":"a","title":"t"},"key":"k"}"#;
+        let gone = r#"{"ts":0,"op":"add","id":"b","data":{"id":"b","title":"t"}}"#;
+        let delete = r#"{"ts":0,"op":"delete","id":"b","data":null}"#;
+        let mut model = Model::default();
+        model.apply(1, [add, gone]).unwrap();
+        model.apply(2, [delete, delete]).unwrap();
+        let right = StoredSnapshot {
+            seq: 2,
+            without_effect: 1,
+            issues: vec![("a".into(), 1, r#"{"id":"a","title":"t"}"#.into())],
+            tombstones: vec![("b".into(), 2)],
+            keys: vec![("k".into(), 1)],
+        };
+        assert_eq!(snapshot_difference(&model, &right), None);
+        let change = |change: fn(&mut StoredSnapshot)| {
+            let mut snapshot = right.clone();
+            change(&mut snapshot);
+            snapshot
+        };
+        // The tombstone may have expired.
+        let expired = change(|snapshot| snapshot.tombstones.clear());
+        assert_eq!(snapshot_difference(&model, &expired), None);
+        for wrong in [
+            change(|snapshot| snapshot.issues[0].1 = 2),
+            change(|snapshot| snapshot.issues[0].2.push(' ')),
+            change(|snapshot| snapshot.issues.clear()),
+            change(|snapshot| snapshot.without_effect = 0),
+            change(|snapshot| snapshot.tombstones[0].1 = 1),
+            change(|snapshot| snapshot.keys.clear()),
+            change(|snapshot| snapshot.keys[0].1 = 2),
+            change(|snapshot| snapshot.seq = 1),
+            change(|snapshot| snapshot.seq = 3),
+        ] {
+            assert!(snapshot_difference(&model, &wrong).is_some(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_leftover_file_and_a_taken_lock_are_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest =
+            crate::evidence::stored::with_checksum(r#""format":1,"store":"x","first_seq":1}"#);
+        fs::write(dir.path().join("MANIFEST"), manifest + "\n").unwrap();
+        fs::write(dir.path().join("MANIFEST.tmp"), "").unwrap();
+        fs::create_dir(dir.path().join("quarantine")).unwrap();
+        fs::write(dir.path().join("quarantine/torn"), "x").unwrap();
+        let lock = FileLock::open(dir.path().join("lock")).unwrap();
+        let guard = lock.lock().unwrap();
+        let kinds = |killed| {
+            let mut examination = Examination::default();
+            assert!(examination.check_leftovers(dir.path(), killed).is_ok());
+            let violations = examination.violations.iter();
+            violations
+                .map(|v| v.to_string().split(':').next().unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            kinds(false),
+            ["leftover file", "leftover lock", "unprovoked quarantine"]
+        );
+        drop(guard);
+        assert_eq!(kinds(true), ["leftover file"]);
+    }
+}

@@ -1,0 +1,396 @@
+//! One run: starts the processes, disturbs them, and collects the evidence.
+
+pub mod agent;
+pub mod archive;
+pub mod bystanders;
+pub mod config;
+pub mod control;
+pub mod examine;
+pub mod protocol;
+pub mod replay;
+pub mod runner;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::evidence::checks::{Counts, checks};
+use crate::evidence::ledger::{Ledger, Outcome};
+use crate::evidence::observations::Journal;
+use crate::evidence::oracle::Evidence;
+use crate::evidence::payload::{PayloadError, PayloadSource, Payloads, operation_key};
+use crate::evidence::violation::Violation;
+use crate::evidence::workload::Plan;
+use crate::evidence::{oracle, stored};
+use crate::report::machine::Machine;
+use crate::report::run::{Facts, Report, Verdict};
+use crate::run::config::{Config, UsageError, Workload};
+use crate::run::examine::Examination;
+use crate::run::runner::{EnvironmentError, Moment, Places};
+
+/// How much of what the agents said on standard error is in the report.
+const STDERR_BYTES_MAX: u64 = 16 << 10;
+
+/// A run that could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration makes no sense; nothing was started.
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    /// Something outside the log made the run impossible.
+    #[error("{message}")]
+    Environment {
+        /// What.
+        message: String,
+        /// Where the store is, when there already was one.
+        store: Option<PathBuf>,
+    },
+}
+
+impl RunError {
+    fn environment(message: impl Into<String>) -> RunError {
+        RunError::Environment {
+            message: message.into(),
+            store: None,
+        }
+    }
+
+    /// The exit status of the harness.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            RunError::Usage(_) => 2,
+            RunError::Environment { .. } => Verdict::Environment.exit_status(),
+        }
+    }
+}
+
+impl From<PayloadError> for RunError {
+    /// A file that is no list of events is the caller's mistake; one that cannot be read is not.
+    fn from(error: PayloadError) -> RunError {
+        let text = agent::describe(&error);
+        match error {
+            PayloadError::Read { .. } => RunError::environment(text),
+            PayloadError::Empty { .. } | PayloadError::Invalid { .. } => {
+                RunError::Usage(UsageError(text))
+            }
+        }
+    }
+}
+
+/// Does one run and judges it. `exe` is the `strand-stress` binary, which the agents are started
+/// from; `progress` is told now and then how far the run has come.
+///
+/// The store is in a directory of its own, which is removed after a run that passed, unless
+/// [`Config::keep`] is set; [`Report::store`] says where it was kept.
+///
+/// # Errors
+/// [`RunError::Usage`] before anything was done; [`RunError::Environment`] when a directory could
+/// not be made or a process not be started. Every process that was started is reaped.
+pub fn run(
+    config: &Config,
+    exe: &Path,
+    progress: &(dyn Fn(&Moment) + Sync),
+) -> Result<Report, RunError> {
+    config.validate()?;
+    check_command(config, exe)?;
+    let source = payload_source(config)?;
+    let mut payloads = Payloads::open(&source, config.seed, config.writes)?;
+    if config.workload == Workload::Replay {
+        payloads.partition(config.agents)?;
+    } else {
+        payloads.check(config.agents)?;
+    }
+    let writes = payloads.writes_of(config.agents);
+    let run_dir = make_run_dir(config)?;
+    let places = Places {
+        store: run_dir.path().join("store"),
+        control: run_dir.path().join("control"),
+        stderr: run_dir.path().join("agents.stderr"),
+        archive: run_dir.path().join("archive"),
+        journals: run_dir.path().join("journals"),
+    };
+    for dir in [&places.store, &places.archive, &places.journals] {
+        fs::create_dir(dir)
+            .map_err(|error| RunError::environment(format!("{}: {error}", dir.display())))?;
+    }
+    match runner::run(config, &source, &writes, exe, &places, progress) {
+        Ok(outcome) => judge(config, &payloads, &places, outcome, run_dir),
+        Err(EnvironmentError(message)) => {
+            let store = Some(run_dir.keep().join("store"));
+            Err(RunError::Environment { message, store })
+        }
+    }
+}
+
+/// The command that the run needs has to be there.
+fn check_command(config: &Config, exe: &Path) -> Result<(), UsageError> {
+    match config.command(exe) {
+        Some(path) if !path.is_file() => Err(UsageError(format!(
+            "--via-cli needs the command `strand`, and {} is not there: build it with \
+             `cargo build --release -p strand`, or name it with --strand",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Examines the store, judges, and keeps or removes the directory of the run.
+fn judge(
+    config: &Config,
+    payloads: &Payloads,
+    places: &Places,
+    outcome: runner::Outcome,
+    run_dir: TempDir,
+) -> Result<Report, RunError> {
+    let runner::Outcome {
+        mut ledger,
+        go_ns,
+        hang,
+        spawned,
+        killed,
+        stopped,
+        torn,
+        forgotten,
+    } = outcome;
+    let mut violations = Vec::new();
+    let mut checked = Vec::new();
+    let mut journals = Vec::new();
+    let is_replay = config.workload == Workload::Replay;
+    let stored;
+    if hang.is_some() {
+        // Who knows what a store is like that somebody hangs in: count, and leave it as it is.
+        let segments = stored::read_segments(&places.store).unwrap_or_default();
+        stored = segments
+            .iter()
+            .map(|s| stored::parse_segment(s).0.len() as u64)
+            .sum();
+    } else {
+        if config.kills() {
+            // What recovery starts from: if it goes wrong, this is what to look at.
+            let as_left = run_dir.path().join("as-left");
+            examine::copy_store(&places.store, &as_left).map_err(|error| {
+                RunError::environment(format!("{}: {error}", as_left.display()))
+            })?;
+        }
+        let copy = run_dir.path().join("store-before-the-last-append");
+        let mut examination =
+            examine::examine(&places.store, &places.archive, &copy, killed + torn > 0);
+        for follower in 0..config.followers {
+            journals.push(read_journal(&places.journal(follower)).map_err(RunError::environment)?);
+        }
+        stored = examination.records.len() as u64;
+        let views = std::mem::take(&mut examination.views);
+        let recoveries = views.len() as u64;
+        ledger.views.extend(views);
+        violations = judge_stored(&Judged {
+            config,
+            payloads,
+            writes: &payloads.writes_of(config.agents),
+            hints_were_lost: forgotten > 0,
+            complete: true,
+            ledger: &ledger,
+            journals: &journals,
+            examination: &examination,
+        });
+        violations.extend(examination.violations);
+        if let Some(model) = examination.model.as_ref().filter(|_| is_replay) {
+            let difference = replay::difference(payloads, model)?;
+            let difference = difference.filter(|_| ledger.environment_errors.is_empty());
+            violations.extend(difference.map(|detail| Violation::FoldDiffers { detail }));
+        }
+        let reaped = ledger.incarnations.len() as u64;
+        if reaped != spawned {
+            let detail = format!("{spawned} processes were started and {reaped} reaped");
+            violations.push(Violation::Protocol { detail });
+        }
+        let counts = Counts {
+            stored,
+            recoveries,
+            followed: journals
+                .iter()
+                .map(|j: &Journal| j.entries.len() as u64)
+                .sum(),
+            snapshots: examination.snapshot_seqs.len() as u64,
+            ..counts(&ledger)
+        };
+        checked = checks(&counts, &violations);
+    }
+    let facts = Facts {
+        config,
+        machine: Machine::of(&places.store),
+        ledger: &ledger,
+        journals: &journals,
+        go_ns,
+        stored,
+        spawned,
+        killed,
+        stopped,
+        torn,
+        forgotten,
+        checks: checked,
+        violations,
+        hang,
+    };
+    let mut report = Report::new(facts);
+    report.agents_stderr = read_start(&places.stderr);
+    if report.verdict != Verdict::Pass || config.keep {
+        keep(&mut report, &ledger, run_dir).map_err(RunError::environment)?;
+    } else {
+        let path = run_dir.path().to_owned();
+        run_dir.close().map_err(|error| {
+            RunError::environment(format!("cannot remove {}: {error}", path.display()))
+        })?;
+    }
+    Ok(report)
+}
+
+/// How much there is to compare of what was reported.
+fn counts(ledger: &Ledger) -> Counts {
+    let mut counts = Counts {
+        watermarks: ledger.watermarks.len() as u64,
+        views: ledger.views.len() as u64,
+        holds: ledger.holds.len() as u64,
+        conditions: ledger.plans.len() as u64,
+        processes: ledger.incarnations.len() as u64,
+        ..Counts::default()
+    };
+    for operation in &ledger.operations {
+        let count = match operation.outcome {
+            Outcome::Acknowledged { .. } => &mut counts.acknowledged,
+            Outcome::Refused { .. } => &mut counts.refused,
+            Outcome::Rejected { .. } => &mut counts.rejected,
+            Outcome::Unknown { .. } => &mut counts.unknown,
+        };
+        *count += 1;
+    }
+    counts
+}
+
+/// What [`judge_stored`] puts together.
+pub(crate) struct Judged<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) payloads: &'a Payloads,
+    /// Writes of each agent.
+    pub(crate) writes: &'a [u32],
+    /// See [`Evidence::hints_were_lost`].
+    pub(crate) hints_were_lost: bool,
+    /// See [`Evidence::complete`].
+    pub(crate) complete: bool,
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) journals: &'a [Journal],
+    pub(crate) examination: &'a Examination,
+}
+
+/// Every violation that ledger, files and journals show together; not those that the examination found.
+pub(crate) fn judge_stored(judged: &Judged<'_>) -> Vec<Violation> {
+    let Judged {
+        config,
+        payloads,
+        ledger,
+        examination,
+        ..
+    } = *judged;
+    let plans = ledger.plans.iter();
+    let plans: HashMap<(u32, u32), &Plan> = plans
+        .map(|(agent, write, plan)| ((*agent, *write), plan))
+        .collect();
+    let expected = |agent, write| match plans.get(&(agent, write)) {
+        Some(plan) => plan.events(&operation_key(agent, write)),
+        None => vec![expected_event(payloads, agent, write)],
+    };
+    oracle::judge(&Evidence {
+        agents: config.agents,
+        writes: judged.writes,
+        synced: config.durability == config::Durability::Synced,
+        hints_were_lost: judged.hints_were_lost,
+        complete: judged.complete,
+        ledger,
+        records: &examination.records,
+        bad_lines: &examination.bad_lines,
+        expected: &expected,
+        keyed: config.workload != Workload::Append,
+        claimed: if config.workload == Workload::Claim {
+            config.pool()
+        } else {
+            0
+        },
+        model: examination.model.as_ref(),
+        snapshot_seqs: &examination.snapshot_seqs,
+        journals: judged.journals,
+    })
+}
+
+/// Keeps the run's directory, with the report and the ledger beside the store.
+fn keep(report: &mut Report, ledger: &Ledger, run_dir: TempDir) -> Result<(), String> {
+    let dir = run_dir.keep();
+    report.store = Some(dir.join("store"));
+    let write = |name: &str, text: String| {
+        let path = dir.join(name);
+        fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    write("report.json", report.to_json())?;
+    write(
+        "ledger.json",
+        serde_json::to_string(ledger).map_err(|error| error.to_string())?,
+    )
+}
+
+pub(crate) fn payload_source(config: &Config) -> Result<PayloadSource, RunError> {
+    Ok(match (&config.payload, config.payload_bytes) {
+        (Some(path), _) => {
+            let path = path.canonicalize().map_err(|error| {
+                RunError::environment(format!(
+                    "cannot read the events in {}: {error}",
+                    path.display()
+                ))
+            })?;
+            PayloadSource::File { path }
+        }
+        (None, Some(record_bytes)) => PayloadSource::Padded { record_bytes },
+        (None, None) => PayloadSource::Small,
+    })
+}
+
+fn make_run_dir(config: &Config) -> Result<TempDir, RunError> {
+    let parent = config.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let cannot = |error: std::io::Error| {
+        RunError::environment(format!(
+            "cannot make a directory in {}: {error}",
+            parent.display()
+        ))
+    };
+    let parent = parent.canonicalize().map_err(cannot)?;
+    tempfile::Builder::new()
+        .prefix(&format!("strand-stress-{}-", config.seed))
+        .tempdir_in(parent)
+        .map_err(cannot)
+}
+
+/// The event that an agent gave to the log. The payloads of the whole run were checked before it
+/// began, so that one that cannot be made any more compares unequal to everything.
+fn expected_event(payloads: &Payloads, agent: u32, write: u32) -> String {
+    payloads.expected(agent, write).unwrap_or_default()
+}
+
+/// What a follower got; nothing when it was never started.
+pub(crate) fn read_journal(path: &Path) -> Result<Journal, String> {
+    match fs::read(path) {
+        Ok(bytes) => Journal::parse(&bytes),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Journal::default()),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+fn read_start(path: &Path) -> String {
+    let mut bytes = Vec::new();
+    let read =
+        fs::File::open(path).and_then(|file| file.take(STDERR_BYTES_MAX).read_to_end(&mut bytes));
+    match read {
+        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) => format!("{}: {error}", path.display()),
+    }
+}

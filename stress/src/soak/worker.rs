@@ -1,0 +1,583 @@
+//! A process that stays: it has a store open for as long as a soak takes, writes to it, follows it, compacts it, and
+//! knows what must be in it.
+//!
+//! It is told what to do line by line on standard input (`Order`), and answers each order with one line
+//! (`Answer`). Between orders it writes a little, unless it is to be quiet.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::error::Error as StdError;
+use std::io::{self, BufRead as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde::{Deserialize, Serialize};
+use strand_core::{
+    Batch, Compactor, Error, Follower, Issue, Log, Options, Outcome, Patch, Reader, Receipt,
+    Snapshot, Store,
+};
+
+use crate::run::agent::describe;
+
+/// Between orders it writes so often.
+const BACKGROUND_EVERY: Duration = Duration::from_millis(5);
+/// How often its compactor looks whether it is due.
+const COMPACTOR_EVERY: Duration = Duration::from_millis(100);
+/// Errors beyond so many are only counted.
+pub(super) const ERRORS_MAX: usize = 5;
+const TS: i64 = 1_706_540_000_123;
+
+type Failure = Box<dyn StdError + Send + Sync>;
+
+/// What a resident is: one line of JSON, the first on its standard input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Spec {
+    /// The store.
+    pub(crate) store: PathBuf,
+    /// Begins the ids of its issues: they are its own.
+    pub(crate) name: String,
+    /// Decides what it writes.
+    pub(crate) seed: u64,
+    /// It keeps about so many live issues.
+    pub(crate) issues: usize,
+    /// It does nothing without an order.
+    pub(crate) quiet: bool,
+    /// It tells of each write that was acknowledged: it will be killed.
+    pub(crate) announces: bool,
+    /// It compacts the store when that is due.
+    pub(crate) compacts: bool,
+}
+
+/// What a resident is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Order {
+    /// Write without a pause for so many milliseconds, and tell how it went.
+    Work(u64),
+    /// Compare the store with what must be in it.
+    Check,
+    /// Close the log and end.
+    Quit,
+}
+
+/// What a resident says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    /// The log is open.
+    Ready,
+    /// To [`Order::Work`]: what was done since the last such answer.
+    Worked(Worked),
+    /// To [`Order::Check`]: what is wrong, and how many live issues are its own.
+    Checked { wrong: Vec<String>, live: usize },
+    /// A write was acknowledged: of these issues the last record is this; `deleted` ones are gone.
+    Acknowledged {
+        seq: u64,
+        changed: Vec<String>,
+        deleted: Vec<String>,
+    },
+}
+
+/// What a resident has done.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Worked {
+    /// Writes that were acknowledged.
+    pub(crate) acknowledged: u64,
+    /// Writes that were rejected since the disk is full.
+    pub(crate) rejected_full: u64,
+    /// Writes of which nobody knows whether they are stored.
+    pub(crate) unknown: u64,
+    /// Records that it got as a follower.
+    pub(crate) followed: u64,
+    /// How long acknowledged writes took that were made without a pause.
+    pub(crate) p50_us: f64,
+    /// As before, 99 of 100.
+    pub(crate) p99_us: f64,
+    /// What should not have been.
+    pub(crate) errors: Vec<String>,
+}
+
+/// The life of a resident process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let ended = read_spec().and_then(|spec| Resident::open(spec)?.serve());
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("a resident failed: {}", describe(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read_spec() -> Result<Spec, Failure> {
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}
+
+fn say(answer: &Answer) -> Result<(), Failure> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(&line)?;
+    stdout.flush()?;
+    Ok(())
+}
+
+/// How the log of a soak is opened: small thresholds, so that everything happens often.
+pub(crate) fn options() -> Options {
+    Options::default()
+        .segment_bytes_max(1 << 20)
+        .preallocate_bytes(64 << 10)
+        .compact_after_records(2_000)
+        .tombstone_ms(0)
+        .idempotency_records(1_000)
+}
+
+/// What must be in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    version: u64,
+    title: String,
+    /// Whether a claim of it must be refused.
+    claimed: bool,
+    closed: bool,
+}
+
+struct Resident {
+    spec: Spec,
+    log: Arc<Log>,
+    /// Kept up, as a program that shows the issues would.
+    snapshot: Snapshot,
+    reader: Reader,
+    follower: Follower,
+    followed_seq: u64,
+    known: BTreeMap<String, Known>,
+    /// Its issues in the order in which they were made.
+    order: VecDeque<String>,
+    /// Issues of which nobody knows what a failed write has made of them.
+    doubtful: Vec<String>,
+    made: u64,
+    random: StdRng,
+    worked: Worked,
+    compactor: Option<Compactor>,
+}
+
+/// A write, and what it makes of the issues.
+struct Write {
+    batch: Batch,
+    changed: Vec<(String, Known)>,
+    deleted: Vec<String>,
+    /// The error that it must end with, since the issue is claimed.
+    refused: bool,
+}
+
+impl Resident {
+    fn open(spec: Spec) -> Result<Resident, Failure> {
+        let log: Arc<Log> = Arc::new(Log::open(&spec.store, options())?);
+        let reader = Reader::open(&spec.store)?;
+        let snapshot = Snapshot::open(&spec.store)?;
+        let next = snapshot.last_seq() + 1;
+        let compactor = if spec.compacts {
+            Some(Compactor::start(Arc::clone(&log), COMPACTOR_EVERY)?)
+        } else {
+            None
+        };
+        Ok(Resident {
+            follower: reader.follow(next)?,
+            followed_seq: next - 1,
+            reader,
+            snapshot,
+            log,
+            known: BTreeMap::new(),
+            order: VecDeque::new(),
+            doubtful: Vec::new(),
+            made: 0,
+            random: StdRng::seed_from_u64(spec.seed),
+            worked: Worked::default(),
+            compactor,
+            spec,
+        })
+    }
+
+    fn serve(mut self) -> Result<(), Failure> {
+        let orders = orders();
+        say(&Answer::Ready)?;
+        loop {
+            match orders.recv_timeout(BACKGROUND_EVERY) {
+                Ok(Order::Work(ms)) => {
+                    let worked = self.work(Duration::from_millis(ms))?;
+                    say(&Answer::Worked(worked))?;
+                }
+                Ok(Order::Check) => {
+                    let wrong = self.check()?;
+                    let live = self.known.len();
+                    say(&Answer::Checked { wrong, live })?;
+                }
+                // Whoever gave the orders is gone.
+                Ok(Order::Quit) | Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if self.spec.quiet => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    self.write()?;
+                    self.follow()?;
+                    self.snapshot.refresh()?;
+                }
+            }
+        }
+        if let Some(compactor) = self.compactor.take() {
+            compactor.stop()?;
+        }
+        self.log.sync_to(self.log.tail_seq())?;
+        Ok(())
+    }
+
+    /// Writes without a pause.
+    fn work(&mut self, time: Duration) -> Result<Worked, Failure> {
+        let until = Instant::now() + time;
+        let mut took = Histogram::<u64>::new(3)?;
+        while Instant::now() < until {
+            let started = Instant::now();
+            if self.write()? {
+                let ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                took.record(ns)?;
+            }
+        }
+        self.follow()?;
+        self.snapshot.refresh()?;
+        let us = |quantile| {
+            f64::from(u32::try_from(took.value_at_quantile(quantile)).unwrap_or(u32::MAX)) / 1e3
+        };
+        self.worked.p50_us = us(0.5);
+        self.worked.p99_us = us(0.99);
+        Ok(std::mem::take(&mut self.worked))
+    }
+
+    /// One write; whether it was acknowledged.
+    fn write(&mut self) -> Result<bool, Failure> {
+        let write = self.draw()?;
+        let result = self.log.commit(&write.batch);
+        self.settle(write, result)
+    }
+
+    /// Enters how a write went.
+    fn settle(&mut self, write: Write, result: Result<Receipt, Error>) -> Result<bool, Failure> {
+        match result {
+            Ok(_) if write.refused => {
+                self.complain("a claim of a claimed issue was acknowledged".to_owned());
+            }
+            Ok(receipt) => {
+                if self.spec.announces {
+                    say(&Answer::Acknowledged {
+                        seq: receipt.seq,
+                        changed: write.changed.iter().map(|(id, _)| id.clone()).collect(),
+                        deleted: write.deleted.clone(),
+                    })?;
+                }
+                for (id, known) in write.changed {
+                    if !self.known.contains_key(&id) {
+                        self.order.push_back(id.clone());
+                    }
+                    let version = receipt.seq;
+                    self.known.insert(id, Known { version, ..known });
+                }
+                for id in &write.deleted {
+                    self.known.remove(id);
+                }
+                self.order.retain(|id| !write.deleted.contains(id));
+                self.worked.acknowledged += 1;
+                return Ok(true);
+            }
+            Err(Error::VersionMismatch { .. }) if write.refused => {}
+            Err(error) if error.outcome() == Outcome::Unknown => {
+                self.worked.unknown += 1;
+                self.complain(format!(
+                    "the outcome of a write is unknown: {}",
+                    describe(&error)
+                ));
+                let changed = write.changed.into_iter().map(|(id, _)| id);
+                self.doubtful.extend(changed.chain(write.deleted));
+            }
+            Err(error) if is_full(&error) => self.worked.rejected_full += 1,
+            Err(error) => self.complain(format!("a write failed: {}", describe(&error))),
+        }
+        Ok(false)
+    }
+
+    fn complain(&mut self, what: String) {
+        if self.worked.errors.len() < ERRORS_MAX {
+            self.worked.errors.push(what);
+        }
+    }
+
+    /// Draws the next write.
+    fn draw(&mut self) -> Result<Write, Failure> {
+        let kind = self.random.random_range(0..100);
+        let drawn = (!self.order.is_empty())
+            .then(|| self.random.random_range(0..self.order.len()))
+            .and_then(|at| self.order.get(at).cloned());
+        let drawn = drawn.and_then(|id| Some((self.known.get(&id)?.clone(), id)));
+        let mut write = Write {
+            batch: Batch::new(TS),
+            changed: Vec::new(),
+            deleted: Vec::new(),
+            refused: false,
+        };
+        let Some((known, id)) = drawn.filter(|_| self.known.len() >= self.spec.issues) else {
+            self.add(&mut write);
+            return Ok(write);
+        };
+        match kind {
+            0..35 => {
+                let title = format!("title {}", self.random.random::<u32>());
+                let patch = Patch::new().set("title", &title)?;
+                write.batch = write.batch.patch_if(&id, known.version, patch);
+                write.changed.push((id, Known { title, ..known }));
+            }
+            35..55 => {
+                write.refused = known.claimed;
+                write.batch = write.batch.claim(&id, &self.spec.name);
+                let claimed = true;
+                write.changed.push((id, Known { claimed, ..known }));
+            }
+            // Closing it again would change nothing, and not count.
+            55..70 if !known.closed => {
+                // All or nothing, and once: the key is as good as new.
+                let key = format!("{}/{}/{}", self.spec.name, self.made, known.version);
+                write.batch = write.batch.key(key).close(&id);
+                let (claimed, closed) = (true, true);
+                write.changed.push((
+                    id,
+                    Known {
+                        claimed,
+                        closed,
+                        ..known
+                    },
+                ));
+                self.add(&mut write);
+            }
+            _ => {
+                let oldest = self.order.front().cloned().unwrap_or(id);
+                write.batch = write.batch.delete(&oldest);
+                write.deleted.push(oldest);
+            }
+        }
+        Ok(write)
+    }
+
+    fn add(&mut self, write: &mut Write) {
+        self.made += 1;
+        let (id, title) = (
+            format!("{}-{}", self.spec.name, self.made),
+            format!("issue {}", self.made),
+        );
+        let batch = std::mem::replace(&mut write.batch, Batch::new(TS));
+        write.batch = batch.create(Issue::new(&id, &title, TS));
+        let known = Known {
+            version: 0,
+            title,
+            claimed: false,
+            closed: false,
+        };
+        write.changed.push((id, known));
+    }
+
+    /// Takes in what is new, and complains of gaps.
+    fn follow(&mut self) -> Result<(), Failure> {
+        loop {
+            match self.follower.try_next() {
+                Ok(None) => return Ok(()),
+                Ok(Some(record)) => {
+                    if record.seq != self.followed_seq + 1 {
+                        let (seq, last) = (record.seq, self.followed_seq);
+                        self.complain(format!("a follower got record {seq} behind {last}"));
+                    }
+                    self.followed_seq = record.seq;
+                    self.worked.followed += 1;
+                }
+                Err(Error::Compacted { snapshot_seq, .. }) => {
+                    let state = self.reader.snapshot()?;
+                    if snapshot_seq <= self.followed_seq || state.last_seq() < snapshot_seq {
+                        let (loaded, last) = (state.last_seq(), self.followed_seq);
+                        self.complain(format!(
+                            "a follower behind {last} was sent to a snapshot through {snapshot_seq}, and got {loaded}"
+                        ));
+                    }
+                    self.followed_seq = state.last_seq();
+                    self.follower = self.reader.follow(self.followed_seq + 1)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Compares its own issues in three states of the store, each got in another way, with what must be in them.
+    fn check(&mut self) -> Result<Vec<String>, Failure> {
+        self.snapshot.refresh()?;
+        let loaded = Store::load(&self.spec.store)?;
+        for id in std::mem::take(&mut self.doubtful) {
+            self.believe(&loaded, id);
+        }
+        let mut wrong = Vec::new();
+        let prefix = format!("{}-", self.spec.name);
+        self.compare(
+            "a state that was kept up",
+            &self.snapshot,
+            &prefix,
+            &mut wrong,
+        );
+        self.compare("a state that was loaded", &loaded, &prefix, &mut wrong);
+        self.log
+            .look(|store| self.compare("the log's own state", store, &prefix, &mut wrong))?;
+        Ok(wrong)
+    }
+
+    /// Takes over what the store says of an issue.
+    fn believe(&mut self, store: &Store, id: String) {
+        self.order.retain(|other| *other != id);
+        self.known.remove(&id);
+        if let (Some(issue), Some(version)) = (store.get(&id), store.version(&id)) {
+            let known = Known {
+                version,
+                title: issue.title(),
+                claimed: issue.assignee().is_some() || issue.status().as_deref() != Some("open"),
+                closed: issue.status().as_deref() == Some("closed"),
+            };
+            self.known.insert(id.clone(), known);
+            self.order.push_back(id);
+        }
+    }
+
+    fn compare(&self, what: &str, store: &Store, prefix: &str, wrong: &mut Vec<String>) {
+        let own = store.iter().filter(|(id, _)| id.starts_with(prefix));
+        let found: BTreeMap<&str, (u64, String)> = own
+            .map(|(id, issue)| (id, (store.version(id).unwrap_or(0), issue.title())))
+            .collect();
+        for (id, known) in &self.known {
+            let expected = (known.version, known.title.clone());
+            let is = found.get(id.as_str());
+            if is != Some(&expected) {
+                wrong.push(format!(
+                    "{what}: {id} is {is:?}, and {expected:?} was acknowledged"
+                ));
+            }
+        }
+        let surplus = found.keys().filter(|id| !self.known.contains_key(**id));
+        wrong.extend(
+            surplus.map(|id| format!("{what}: {id} is there, and was deleted or never added")),
+        );
+        wrong.truncate(2 * ERRORS_MAX);
+    }
+}
+
+/// The orders on standard input.
+fn orders() -> Receiver<Order> {
+    let (sender, orders) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in io::stdin().lock().lines() {
+            let order = line.ok().and_then(|line| serde_json::from_str(&line).ok());
+            // Anything but an order ends the process, as the end of the orders does.
+            if order.is_none_or(|order| sender.send(order).is_err()) {
+                return;
+            }
+        }
+    });
+    orders
+}
+
+/// Whether the cause is that the disk is full. A write that has space for a part of its bytes is only told to be short.
+pub(crate) fn is_full(error: &Error) -> bool {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::WriteZero
+            )
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use strand_core::IssueEvent;
+
+    use super::*;
+
+    fn resident(dir: &std::path::Path) -> Resident {
+        let spec = Spec {
+            store: dir.to_owned(),
+            name: "r".to_owned(),
+            seed: 1,
+            issues: 20,
+            quiet: true,
+            announces: false,
+            compacts: false,
+        };
+        Resident::open(spec).unwrap()
+    }
+
+    #[test]
+    fn what_it_knows_is_what_is_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut resident = resident(dir.path());
+        for round in 0..4 {
+            for _ in 0..40 {
+                resident.write().unwrap();
+            }
+            let worked = resident.work(Duration::from_millis(5)).unwrap();
+            assert_eq!(worked.errors, Vec::<String>::new());
+            assert!(worked.acknowledged > 0 && worked.followed > 0, "{worked:?}");
+            if round == 2 {
+                resident.log.compact().unwrap();
+                std::fs::remove_file(dir.path().join("shm")).unwrap();
+            }
+            assert_eq!(resident.check().unwrap(), Vec::<String>::new());
+        }
+        assert!(resident.known.len() >= 19, "{}", resident.known.len());
+    }
+
+    #[test]
+    fn it_complains_of_what_is_lost_and_of_what_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut resident = resident(dir.path());
+        while resident.order.len() < 10 {
+            resident.write().unwrap();
+        }
+        let id = resident.order.back().cloned().unwrap();
+        resident.known.remove(&id);
+        let wrong = resident.check().unwrap();
+        assert_eq!(wrong.len(), 3, "{wrong:?}");
+        assert!(wrong[0].contains("was deleted or never added"), "{wrong:?}");
+        let other = resident.order.front().cloned().unwrap();
+        resident
+            .log
+            .append(&IssueEvent::delete(&other, TS))
+            .unwrap();
+        assert!(resident.check().unwrap()[0].contains("was acknowledged"));
+        // Of what is in doubt, the store tells.
+        resident.doubtful.extend([id, other]);
+        assert_eq!(resident.check().unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_other_failures() {
+        let error = |kind: io::ErrorKind| Error::Io {
+            op: "write",
+            path: "x".into(),
+            outcome: Outcome::Rejected,
+            source: kind.into(),
+        };
+        assert!(is_full(&error(io::ErrorKind::StorageFull)));
+        assert!(!is_full(&error(io::ErrorKind::PermissionDenied)));
+    }
+}

@@ -1,0 +1,344 @@
+//! T9: damage. A small store has every byte of its files changed, every file cut at every place, blocks swapped, zeroed and
+//! replaced by what they were before, and whole files taken away, doubled, and replaced by those of other moments and
+//! other stores. Each time it is read in every way, and opened to append.
+//!
+//! # What must come out
+//! Either an error that names the damaged file, and a place at or before the damage in the same line; then opening
+//! to append has changed nothing. Or provably the same answer: every acknowledged record byte for byte, in order, and the same
+//! state. Never a panic, never less than that without a word. What an appender is not bound to read (closed segments, the snapshot) it may
+//! overlook; then its record has the right number, stands behind the last one, and nothing else has changed.
+//!
+//! Three things may be known beside the files: the system has been running on, and `shm` is good; the files lie elsewhere, or the
+//! system was started anew, so that of `shm` only the watermark counts; `shm` is gone.
+//!
+//! # What counts as naming the place
+//! - A record that is not there has a place between two others, which has two names: the end of the one before it, and the beginning of the
+//!   segment that would begin with it. Whether a file was cut between two records or the next file is missing, nobody can tell.
+//! - The manifest is one line. A snapshot of which each line is good, but not all together, is wrong as a whole (place 0): its checksum
+//!   covers the file.
+//! - A manifest that is whole, but of another moment or another store, can't be found out by itself. The error names the file that
+//!   contradicts it.
+//! - Of two segments that claim the same records, the error names the later one.
+//!
+//! # What nobody can tell, by design
+//! These are counted apart; each is allowed only where its conditions hold.
+//! - *Taken for torn*: `shm` is gone, and the damage begins in a record of the live segment that no record still there says was
+//!   durable (the last group, or all that was cut off). It looks like a write that a crash interrupted. The log ends before it; whole bytes that were
+//!   cut off are in `quarantine/`, and [`Recovery`](strand_core::Recovery) says so. A live segment of which a whole end is missing leaves nothing to keep.
+//! - *Hidden by an old page*: `shm` has the content of an earlier moment of the same boot and file, which only somebody who writes into it can
+//!   bring about. Readers believe its watermark and end there. A writer finds the records behind it.
+//! - *Records of another store*: a segment whose records have the numbers that they should have. A record does not say which store it
+//!   belongs to. (Snapshots and manifests do.)
+//!
+//! What stands in free space or in an older snapshot, and the bytes of `shm` that mean nothing, change no answer. The bytes of `lock` and
+//! `compact.lock` are read by real locks only, so they are changed under real ones.
+
+mod change;
+mod judge;
+mod locks;
+mod store;
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::evidence::stored;
+use crate::sim::memory::{Image, splitmix};
+use crate::tiers::damage::change::{Case, Stores, kind};
+use crate::tiers::damage::judge::{Judge, Verdict};
+use crate::tiers::damage::store::{Base, Recipe};
+use crate::tiers::{Budget, FINDINGS_MAX, Finding, Tally};
+
+const TIER: &str = "T9";
+/// A quick run tries one in so many of the cases that are many.
+const QUICK_ONE_IN: u64 = 20;
+/// How many cases a thread takes at a time.
+const CHUNK: usize = 128;
+
+/// How many cases ended how, by the kind of the damaged file.
+type Counts = BTreeMap<(&'static str, Verdict), u64>;
+
+/// Tries all damage there is; in a quick run, all of the kinds that are few, and a part of the others that the seed decides.
+#[must_use]
+pub fn run(budget: &Budget) -> Tally {
+    let started = Instant::now();
+    let mut tally = match Stores::build(budget.seed) {
+        Ok(stores) => try_all(budget, &stores),
+        Err(error) => unable(format!("cannot write the store: {error}")),
+    };
+    let locks = locks::run(budget);
+    tally.cases += locks.cases;
+    tally.counts.extend(locks.counts);
+    tally.violations.extend(locks.violations);
+    tally.environment = tally.environment.or(locks.environment);
+    tally.seconds = started.elapsed().as_secs_f64();
+    tally
+}
+
+/// Does one case again, by its number.
+#[must_use]
+pub fn replay(budget: &Budget, number: &str) -> Tally {
+    let started = Instant::now();
+    let mut tally = replay_one(budget, number).unwrap_or_else(unable);
+    tally.seconds = started.elapsed().as_secs_f64();
+    tally
+}
+
+fn replay_one(budget: &Budget, number: &str) -> Result<Tally, String> {
+    if let Some(at) = number.strip_prefix(locks::PREFIX) {
+        let at = at.parse().map_err(|_| format!("{number:?} is no case"))?;
+        return Ok(locks::replay(at));
+    }
+    let index: usize = number
+        .parse()
+        .map_err(|_| format!("{number:?} is no case"))?;
+    let stores = Stores::build(budget.seed).map_err(|error| error.to_string())?;
+    let (few, many) = stores.cases();
+    let case = few.into_iter().chain(many).nth(index);
+    let case = case.ok_or_else(|| format!("there is no case {index}"))?;
+    let mut tally = begun();
+    tally.cases = 1;
+    match try_one(&stores, case) {
+        None => tally.counts.push(("changes nothing".to_owned(), 1)),
+        Some(tried) => match tried.verdict {
+            Ok(verdict) => {
+                let ended = format!("{}: {}", stores.describe(case), verdict.name());
+                tally.counts.push((ended, 1));
+            }
+            Err(what) => {
+                let found = finding(budget, &stores, index, case, &what, &tried.image);
+                tally.violations.push(found);
+            }
+        },
+    }
+    Ok(tally)
+}
+
+impl Stores {
+    fn build(seed: u64) -> strand_core::Result<Self> {
+        let recipe = |seed, letter, before| {
+            Base::new(Recipe {
+                seed,
+                letter,
+                before,
+            })
+        };
+        let base = recipe(seed, 'a', [40, 50])?;
+        // Files of a stranger fit nowhere. Those of the twin fit everywhere, and a store with some that fit is no other case.
+        let names = |base: &Base| base.image.files.keys().cloned().collect::<Vec<_>>();
+        let taken = names(&base);
+        let fits = |name: &String| stored::is_segment(name) && taken.contains(name);
+        let mut other = 0;
+        let stranger = loop {
+            other += 1;
+            let stranger = recipe(seed.wrapping_add(other), 'a', [45, 59 + other])?;
+            if !names(&stranger).iter().any(fits) {
+                break stranger;
+            }
+        };
+        Ok(Self::new(base, recipe(seed, 'b', [40, 50])?, stranger))
+    }
+}
+
+fn begun() -> Tally {
+    Tally {
+        tier: TIER,
+        unit: "damaged stores",
+        ..Tally::default()
+    }
+}
+
+fn unable(why: String) -> Tally {
+    Tally {
+        environment: Some(why),
+        ..begun()
+    }
+}
+
+fn try_all(budget: &Budget, stores: &Stores) -> Tally {
+    let (few, many) = stores.cases();
+    let is_drawn = |index: usize| {
+        !budget.quick || splitmix(budget.seed ^ splitmix(index as u64)).is_multiple_of(QUICK_ONE_IN)
+    };
+    let first_of_many = few.len();
+    let all = few.into_iter().chain(many).enumerate();
+    let cases: Vec<(usize, Case)> = all
+        .filter(|(index, _)| *index < first_of_many || is_drawn(*index))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let counted: Mutex<(Counts, Vec<Finding>)> = Mutex::default();
+    let work = || {
+        loop {
+            let from = next.fetch_add(CHUNK, Ordering::Relaxed);
+            let chunk = cases.get(from..).unwrap_or_default();
+            if chunk.is_empty() {
+                return;
+            }
+            let mut counts = Counts::default();
+            let mut findings = Vec::new();
+            for (index, case) in chunk.iter().take(CHUNK) {
+                let Some(tried) = try_one(stores, *case) else {
+                    continue;
+                };
+                budget.count(1);
+                match tried.verdict {
+                    Ok(verdict) => *counts.entry((tried.kind, verdict)).or_default() += 1,
+                    Err(what) => {
+                        let found = finding(budget, stores, *index, *case, &what, &tried.image);
+                        findings.push(found);
+                    }
+                }
+            }
+            let mut sum = counted.lock().unwrap_or_else(PoisonError::into_inner);
+            for (key, count) in counts {
+                *sum.0.entry(key).or_default() += count;
+            }
+            sum.1.extend(findings);
+            if sum.1.len() >= FINDINGS_MAX {
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..budget.threads.max(1) {
+            scope.spawn(work);
+        }
+    });
+    let (counts, violations) = counted.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Tally {
+        cases: counts.values().sum::<u64>() + violations.len() as u64,
+        counts: summed(&counts),
+        violations,
+        ..begun()
+    }
+}
+
+/// By result, and then by kind of file and result.
+fn summed(counts: &Counts) -> Vec<(String, u64)> {
+    let mut by_verdict: BTreeMap<Verdict, u64> = BTreeMap::new();
+    for ((_, verdict), count) in counts {
+        *by_verdict.entry(*verdict).or_default() += count;
+    }
+    let all = by_verdict
+        .into_iter()
+        .map(|(verdict, count)| (verdict.name().to_owned(), count));
+    let by_kind = counts
+        .iter()
+        .map(|((kind, verdict), count)| (format!("{kind}: {}", verdict.name()), *count));
+    all.chain(by_kind).collect()
+}
+
+/// What became of one case.
+struct Tried {
+    kind: &'static str,
+    verdict: Result<Verdict, String>,
+    image: Image,
+}
+
+/// `None` where nothing would be another.
+fn try_one(stores: &Stores, case: Case) -> Option<Tried> {
+    let (image, touched) = stores.apply(case)?;
+    let kind = touched
+        .first()
+        .map_or("none", |touched| kind(&stores.base, &touched.name));
+    let judge = Judge {
+        stores,
+        case,
+        image: &image,
+        touched: &touched,
+    };
+    let verdict = catch_unwind(AssertUnwindSafe(|| judge.verdict()))
+        .unwrap_or_else(|panic| Err(format!("panic: {}", message(panic.as_ref()))));
+    Some(Tried {
+        kind,
+        verdict,
+        image,
+    })
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
+}
+
+fn finding(
+    budget: &Budget,
+    stores: &Stores,
+    index: usize,
+    case: Case,
+    what: &str,
+    image: &Image,
+) -> Finding {
+    let seed = budget.seed;
+    Finding {
+        what: format!("{}: {what}\n  seed {seed}, {case:?}", stores.describe(case)),
+        replay: format!("cargo xtask torture --tier {TIER} --seed {seed} --replay {index}"),
+        kept: keep(image).ok(),
+    }
+}
+
+/// Writes the damaged store to a directory that stays.
+fn keep(image: &Image) -> io::Result<PathBuf> {
+    let dir = tempfile::Builder::new().prefix("strand-t9-").tempdir()?;
+    for (name, bytes) in &image.files {
+        let path = dir.path().join(name);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(path, bytes.as_slice())?;
+    }
+    Ok(dir.keep())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn budget(quick: bool) -> Budget {
+        Budget {
+            seed: 1,
+            time: Duration::ZERO,
+            quick,
+            threads: 2,
+            exe: PathBuf::new(),
+            tried: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn damage_of_all_few_kinds_is_found_or_harmless() {
+        let stores = Stores::build(2).unwrap();
+        let (few, many) = stores.cases();
+        let sample = many.into_iter().skip(7).step_by(1009);
+        let mut verdicts = BTreeMap::new();
+        for case in few.into_iter().step_by(3).chain(sample) {
+            let Some(tried) = try_one(&stores, case) else {
+                continue;
+            };
+            match tried.verdict {
+                Ok(verdict) => *verdicts.entry(verdict).or_insert(0) += 1,
+                Err(what) => panic!("{}: {what}\n{case:?}", stores.describe(case)),
+            }
+        }
+        // A judge that never comes to one of these would not have looked.
+        assert_eq!(verdicts.len(), Verdict::ALL.len(), "{verdicts:?}");
+    }
+
+    #[test]
+    fn a_case_is_done_again_by_its_number() {
+        let tally = replay(&budget(true), "17");
+        assert_eq!((tally.cases, tally.violations.len()), (1, 0));
+        assert!(replay(&budget(true), "x").environment.is_some());
+        assert!(replay(&budget(true), "99999999").environment.is_some());
+        assert_eq!(replay(&budget(true), "lock-5").cases, 1);
+    }
+}

@@ -1,0 +1,336 @@
+//! T4: virtual processes that share a store, in an order that the seed decides, while calls fail, processes are killed
+//! and stopped, and the power goes. See [`crate::sim::machine`].
+
+mod history;
+mod programs;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use strand_core::{Issue, IssueEvent, Log, Reader, Store, machine::Storage};
+
+use crate::sim::disk::VirtualDisk;
+use crate::sim::machine::{Ended, Machine, Process, Program, Troubles, Weather};
+use crate::tiers::schedules::history::{History, Kind, Told, marker};
+use crate::tiers::schedules::programs::{Habits, Shared};
+use crate::tiers::{Budget, FINDINGS_MAX, Finding, Tally};
+
+const TIER: &str = "T4";
+
+/// One store's life, drawn from a seed.
+#[derive(Debug, Clone)]
+struct Case {
+    seed: u64,
+    writers: usize,
+    readers: usize,
+    habits: Habits,
+    weathers: Vec<Weather>,
+}
+
+/// What a case came to.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    troubles: Troubles,
+    operations: u64,
+    acknowledged: u64,
+    views: u64,
+}
+
+/// Tries seeds until the time is over.
+#[must_use]
+pub fn run(budget: &Budget) -> Tally {
+    let started = Instant::now();
+    let next = AtomicU64::new(0);
+    let sum = Mutex::new((
+        Tally {
+            tier: TIER,
+            unit: "seeds",
+            ..Tally::default()
+        },
+        Counts::default(),
+    ));
+    let work = || {
+        while started.elapsed() < budget.time {
+            let seed = budget
+                .seed
+                .wrapping_add(next.fetch_add(1, Ordering::Relaxed));
+            let (counts, wrong) = Case::draw(seed).run(None);
+            let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+            sum.0.cases += 1;
+            budget.count(1);
+            sum.1.add(counts);
+            if !wrong.is_empty() {
+                sum.0.violations.push(finding(seed, &wrong));
+            }
+            if sum.0.violations.len() >= FINDINGS_MAX {
+                break;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..budget.threads.max(1) {
+            scope.spawn(work);
+        }
+    });
+    let (mut tally, counts) = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Troubles {
+        steps,
+        switches,
+        kills,
+        stops,
+        power_cuts,
+        faults,
+    } = counts.troubles;
+    tally.counts = [
+        ("steps", steps),
+        ("switches", switches),
+        ("operations", counts.operations),
+        ("acknowledged", counts.acknowledged),
+        ("views", counts.views),
+        ("faults", faults),
+        ("kills", kills),
+        ("stops", stops),
+        ("power cuts", power_cuts),
+    ]
+    .map(|(name, count)| (name.to_owned(), count))
+    .into();
+    tally.seconds = started.elapsed().as_secs_f64();
+    tally
+}
+
+/// Runs one seed again, and prints each step that its processes take.
+#[must_use]
+pub fn replay(_budget: &Budget, seed: &str) -> Tally {
+    let started = Instant::now();
+    let mut tally = Tally {
+        tier: TIER,
+        unit: "seeds",
+        ..Tally::default()
+    };
+    let Ok(seed) = seed.parse() else {
+        tally.environment = Some(format!("{seed:?} is no seed"));
+        return tally;
+    };
+    let mut steps = Vec::new();
+    let (_, wrong) = Case::draw(seed).run(Some(&mut steps));
+    let mut out = std::io::stdout().lock();
+    for step in steps {
+        // Whoever closed the pipe does not want to read it.
+        drop(writeln!(out, "{step}"));
+    }
+    tally.cases = 1;
+    if !wrong.is_empty() {
+        tally.violations.push(finding(seed, &wrong));
+    }
+    tally.seconds = started.elapsed().as_secs_f64();
+    tally
+}
+
+fn finding(seed: u64, wrong: &[String]) -> Finding {
+    let case = Case::draw(seed);
+    Finding {
+        what: format!("{}\n  {case:?}", wrong.join("\n")),
+        replay: format!("cargo xtask torture --tier {TIER} --replay {seed}"),
+        kept: None,
+    }
+}
+
+impl Counts {
+    fn add(&mut self, other: Counts) {
+        self.operations += other.operations;
+        self.acknowledged += other.acknowledged;
+        self.views += other.views;
+        self.troubles.add(other.troubles);
+    }
+}
+
+impl Case {
+    fn draw(seed: u64) -> Case {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let phases = rng.random_range(1..=3);
+        Case {
+            seed,
+            writers: rng.random_range(1..=4),
+            readers: rng.random_range(0..=2),
+            habits: Habits {
+                operations: rng.random_range(2..=8),
+                issues: rng.random_range(1..=3),
+                keys: rng.random_range(1..=3),
+                segment_bytes_max: *[400, 1500, 1 << 20].choose(&mut rng).unwrap_or(&400),
+                preallocate_bytes: *[0, 700, 5000].choose(&mut rng).unwrap_or(&0),
+                share_memory: rng.random_bool(0.9),
+                buffers: rng.random_bool(0.2),
+                compacts: rng.random_bool(0.6),
+            },
+            weathers: (0..phases).map(|_| draw_weather(&mut rng)).collect(),
+        }
+    }
+
+    fn run(&self, steps: Option<&mut Vec<String>>) -> (Counts, Vec<String>) {
+        let mut machine = Machine::start(VirtualDisk::new(), BTreeMap::new(), 1, self.seed);
+        if steps.is_some() {
+            machine.trace();
+        }
+        let history: Shared = Arc::new(Mutex::new(History::default()));
+        let mut wrong = Vec::new();
+        let mut counts = Counts::default();
+        for weather in &self.weathers {
+            let ended = machine.run(self.programs(&history), weather.clone());
+            if ended.power_cut {
+                machine = machine.restart();
+            }
+            wrong.extend(self.judge(&mut machine, &history, &ended));
+            if !wrong.is_empty() {
+                break;
+            }
+        }
+        if let Some(steps) = steps {
+            *steps = machine.steps();
+        }
+        let history = history.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.troubles = machine.troubles();
+        counts.views = history.views_seen;
+        counts.operations = history.entries.len() as u64;
+        let acknowledged =
+            |told: &Option<(u64, Told)>| matches!(told, Some((_, Told::Acknowledged(_))));
+        counts.acknowledged = history
+            .entries
+            .iter()
+            .filter(|entry| acknowledged(&entry.ended))
+            .count() as u64;
+        (counts, wrong)
+    }
+
+    fn programs<'a>(&'a self, history: &Shared) -> Vec<Program<'a>> {
+        let writers = (0..self.writers).map(|_| {
+            let history = Arc::clone(history);
+            Box::new(move |process: &Arc<Process>| programs::write(process, &self.habits, &history))
+                as Program<'a>
+        });
+        let readers = (0..self.readers).map(|number| {
+            let history = Arc::clone(history);
+            Box::new(move |process: &Arc<Process>| {
+                programs::read(process, &self.habits, number, &history);
+            }) as Program<'a>
+        });
+        writers.chain(readers).collect()
+    }
+
+    /// What is wrong after a phase, when nothing fails any more.
+    fn judge(&self, machine: &mut Machine, history: &Shared, ended: &Ended) -> Vec<String> {
+        let mut wrong: Vec<String> = ended.broken.clone();
+        wrong.extend(ended.hang.iter().map(|hang| format!("hang: {hang}")));
+        wrong.extend(
+            ended
+                .panics
+                .iter()
+                .map(|(id, panic)| format!("process {id} panicked: {panic}")),
+        );
+        if !wrong.is_empty() {
+            return wrong;
+        }
+        let checked = machine.alone(|process| self.check(process, history, ended.power_cut));
+        if let Err(error) = checked {
+            wrong.push(format!("when nothing fails any more: {error}"));
+        }
+        let mut history = history.lock().unwrap_or_else(PoisonError::into_inner);
+        wrong.append(&mut history.wrong);
+        wrong
+    }
+
+    /// Opens the store, compares it with the history, opens it again, and appends.
+    fn check(
+        &self,
+        process: &Arc<Process>,
+        history: &Shared,
+        power_cut: bool,
+    ) -> Result<(), String> {
+        let storage = || Arc::clone(process) as Arc<dyn Storage>;
+        let dir = Path::new("");
+        let text = |what: &'static str| {
+            move |error: strand_core::Error| format!("{what}: {error}: {error:?}")
+        };
+        let log: Log = Log::open(dir, self.habits.options(process)).map_err(text("open"))?;
+        // What was only buffered is not shown before it is durable.
+        log.sync_to(log.tail_seq()).map_err(text("sync"))?;
+        let state = || -> Result<Store, String> {
+            let snapshot = strand_core::Snapshot::open_in(&storage(), dir).map_err(text("load"))?;
+            Ok(snapshot.into_store())
+        };
+        let store = state()?;
+        let mut history = history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.judge(&store, power_cut);
+        drop(log);
+        let log: Log = Log::open(dir, self.habits.options(process)).map_err(text("open again"))?;
+        let again = state()?;
+        if again.last_seq() != store.last_seq()
+            || log.recovery().adopted > 0
+            || log.recovery().cut_bytes > 0
+        {
+            return Err(format!(
+                "a second recovery finds something else: {:?} (I9)",
+                log.recovery()
+            ));
+        }
+        let operation = history.begin(usize::MAX, Kind::Append);
+        let issue = Issue::new(&marker(operation, 0), "After all", 0);
+        let receipt = log
+            .append(&IssueEvent::add(issue, 0))
+            .map_err(text("append"))?;
+        history.end(operation, Told::Acknowledged(receipt.seq));
+        log.sync_to(receipt.seq).map_err(text("sync"))?;
+        let reader: Reader = Reader::open_in(storage(), dir).map_err(text("read"))?;
+        reader.verify().map_err(text("verify"))?;
+        history.judge(&state()?, false);
+        Ok(())
+    }
+}
+
+fn draw_weather(rng: &mut StdRng) -> Weather {
+    let mut chance = |often: f64, low: f64, high: f64| {
+        if rng.random_bool(often) {
+            rng.random_range(low..high)
+        } else {
+            0.0
+        }
+    };
+    Weather {
+        switch: chance(1.0, 0.01, 0.5),
+        kill: chance(0.5, 0.000_2, 0.004),
+        stop: chance(0.4, 0.000_2, 0.003),
+        power_cut: chance(0.5, 0.000_1, 0.002),
+        sync_fails: chance(0.3, 0.02, 0.4),
+        write_fails: chance(0.3, 0.01, 0.2),
+        read_fails: chance(0.2, 0.001, 0.02),
+        call_fails: chance(0.2, 0.001, 0.02),
+        full: chance(0.2, 0.001, 0.005),
+        wake: chance(0.3, 0.001, 0.02),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_seeds_pass_and_each_runs_the_same_way_twice() {
+        for seed in 0..60 {
+            let (counts, wrong) = Case::draw(seed).run(None);
+            assert!(
+                wrong.is_empty(),
+                "seed {seed}: {}\n{:?}",
+                wrong.join("\n"),
+                Case::draw(seed)
+            );
+            let (again, _) = Case::draw(seed).run(None);
+            assert_eq!(counts, again, "seed {seed}");
+        }
+    }
+}

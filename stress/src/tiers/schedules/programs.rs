@@ -1,0 +1,328 @@
+//! What the virtual processes do.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use strand_core::{
+    Batch, Durability, Error, Follower, Issue, IssueEvent, Log, Options, Outcome, Patch, Reader,
+    Receipt, Record, Result, Snapshot,
+    machine::{Host as _, Storage},
+};
+
+use crate::sim::machine::Process;
+use crate::tiers::schedules::history::{
+    History, Kind, Told, View, key, marker, operation_of, shared,
+};
+
+pub(super) type Shared = Arc<Mutex<History>>;
+
+/// How the writers of a case write.
+#[derive(Debug, Clone)]
+pub(super) struct Habits {
+    /// How many operations each writer tries.
+    pub(super) operations: u64,
+    pub(super) issues: u32,
+    pub(super) keys: u32,
+    pub(super) segment_bytes_max: u64,
+    pub(super) preallocate_bytes: u64,
+    pub(super) share_memory: bool,
+    /// Some of the writers do not wait for the disk.
+    pub(super) buffers: bool,
+    pub(super) compacts: bool,
+}
+
+impl Habits {
+    pub(super) fn options(&self, process: &Arc<Process>) -> Options {
+        Options::default()
+            .storage(Arc::clone(process) as Arc<dyn Storage>)
+            .segment_bytes_max(self.segment_bytes_max)
+            .preallocate_bytes(self.preallocate_bytes)
+            .share_memory(self.share_memory)
+            .backup_snapshots(0)
+    }
+}
+
+fn lock(history: &Shared) -> MutexGuard<'_, History> {
+    history.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says that an answer is one which no trouble excuses.
+fn blame(history: &Shared, process: &Process, what: &str, error: &Error) {
+    if matches!(
+        error,
+        Error::Corrupt { .. } | Error::InvalidEvent(_) | Error::NoStore { .. }
+    ) {
+        let detail = format!("{process:?}: {what} was answered with {error}: {error:?}");
+        lock(history).wrong.push(detail);
+    }
+}
+
+/// Opens the log, and writes to it.
+pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
+    let buffers = habits.buffers && process.draw(2) == 0;
+    let durability = if buffers {
+        Durability::Buffered
+    } else {
+        Durability::Synced
+    };
+    let open = || {
+        // The weather may turn.
+        for _ in 0..20 {
+            match Log::open("", habits.options(process).durability(durability)) {
+                Ok(log) => return Some(log),
+                Err(error) => blame(history, process, "open", &error),
+            }
+            process.sleep(Duration::from_millis(1));
+        }
+        None
+    };
+    let Some(mut log) = open() else { return };
+    for _ in 0..habits.operations {
+        let draw = |below: u32| u32::try_from(process.draw(below.into())).unwrap_or(0);
+        let kind = match process.draw(17) {
+            // Others may delete the hints at any time.
+            14 if habits.share_memory => {
+                process.remove(Path::new("shm")).ok();
+                continue;
+            }
+            15 => {
+                look(process, history);
+                continue;
+            }
+            16 => {
+                mend(process, habits, history);
+                continue;
+            }
+            0 => Kind::Batch(2 + draw(3)),
+            1 | 2 => Kind::Create(draw(habits.issues)),
+            3 | 4 => Kind::Claim(draw(habits.issues)),
+            5 => Kind::Patch(draw(habits.issues)),
+            6 => Kind::Delete(draw(habits.issues)),
+            7 => Kind::Keyed(draw(habits.keys)),
+            8 if habits.compacts => {
+                if let Err(error) = log.compact() {
+                    blame(history, process, "compact", &error);
+                }
+                continue;
+            }
+            9 => {
+                drop(log);
+                let Some(opened) = open() else { return };
+                log = opened;
+                continue;
+            }
+            10 if buffers => {
+                let through_seq = log.tail_seq();
+                match log.sync_to(through_seq) {
+                    Ok(()) => lock(history).synced(process.number(), through_seq),
+                    Err(error) => blame(history, process, "sync", &error),
+                }
+                continue;
+            }
+            _ => Kind::Append,
+        };
+        let operation = lock(history).begin(process.number(), kind.clone());
+        let receipt = ask(&log, process, operation, &kind);
+        let told = match &receipt {
+            // It may be repeated of one that is lost with the power.
+            Ok(Receipt { repeated: true, .. }) if buffers => Told::Rejected,
+            Ok(Receipt {
+                seq,
+                repeated: true,
+                ..
+            }) => Told::Repeated(*seq),
+            Ok(Receipt { seq, .. }) if buffers => Told::Buffered(*seq),
+            Ok(Receipt { seq, .. }) => Told::Acknowledged(*seq),
+            Err(error) if error.outcome() == Outcome::Rejected => Told::Rejected,
+            Err(_) => Told::Unknown,
+        };
+        lock(history).end(operation, told);
+        if let Err(error) = &receipt {
+            blame(history, process, "a write", error);
+        }
+    }
+}
+
+/// Has the doctor look at a store that nobody has damaged.
+fn look(process: &Arc<Process>, history: &Shared) {
+    if let Ok(checkup) = strand_core::machine::doctor_in(process.as_ref(), Path::new(""))
+        && matches!(
+            checkup.advice,
+            strand_core::Advice::Repair
+                | strand_core::Advice::RestoreBackup
+                | strand_core::Advice::Upgrade
+        )
+    {
+        let detail = format!("{process:?}: the doctor says {checkup}");
+        lock(history).wrong.push(detail);
+    }
+}
+
+/// Repairs a store that nobody has damaged.
+fn mend(process: &Arc<Process>, habits: &Habits, history: &Shared) {
+    match strand_core::repair("", &habits.options(process)) {
+        Ok(repaired) if !repaired.is_nothing() => {
+            let detail = format!("{process:?}: a store that is whole was repaired: {repaired}");
+            lock(history).wrong.push(detail);
+        }
+        Err(error @ Error::BeyondRepair { .. }) => {
+            let detail = format!("{process:?}: a store that is whole: {error}");
+            lock(history).wrong.push(detail);
+        }
+        Err(error) => blame(history, process, "a repair", &error),
+        Ok(_) => {}
+    }
+}
+
+fn ask(log: &Log, process: &Process, operation: u32, kind: &Kind) -> Result<Receipt> {
+    let mark = |part| Issue::new(&marker(operation, part), "A marker", 0);
+    let batch = Batch::new(process.unix_ms());
+    let batch = match kind {
+        Kind::Append => return log.append(&IssueEvent::add(mark(0), 0)),
+        Kind::Batch(parts) => {
+            let events: Vec<IssueEvent> = (0..*parts)
+                .map(|part| IssueEvent::add(mark(part), 0))
+                .collect();
+            return log.append_batch(&events);
+        }
+        Kind::Create(issue) => batch.create(Issue::new(&shared(*issue), "A shared issue", 0)),
+        Kind::Claim(issue) => batch.claim(shared(*issue), &format!("process-{}", process.number())),
+        Kind::Patch(issue) => batch.patch(shared(*issue), Patch::new().add_label("patched")),
+        Kind::Delete(issue) => batch.delete(shared(*issue)),
+        Kind::Keyed(number) => batch.key(key(*number)),
+    };
+    log.commit(&batch.create(mark(0)))
+}
+
+/// Reads the store in the three ways that there are, again and again.
+pub(super) fn read(process: &Arc<Process>, habits: &Habits, number: usize, history: &Shared) {
+    const VIEWS: u64 = 6;
+    let storage = Arc::clone(process) as Arc<dyn Storage>;
+    let dir = Path::new("");
+    let mut snapshot: Option<Snapshot> = None;
+    let mut follower: Option<Follower> = None;
+    let mut got: Vec<(u64, u32)> = Vec::new();
+    for _ in 0..VIEWS {
+        process.sleep(Duration::from_micros(process.draw(2_000)));
+        let begun = lock(history).tick();
+        let name =
+            |what: &str| format!("{what} {number} of {process:?}, boot {}", process.boot_id());
+        let seen = match process.draw(3) {
+            0 => Reader::open_in(Arc::clone(&storage), dir)
+                .and_then(|reader| records(&reader))
+                .map(|seen| (name("reader"), seen)),
+            1 => refreshed(&storage, &mut snapshot).map(|seen| (name("snapshot"), seen)),
+            _ => {
+                let got_more = follow(&storage, process, &mut follower, &mut got);
+                got_more.map(|()| (name("follower"), None))
+            }
+        };
+        match seen {
+            Ok((_, None)) | Err(Error::NoStore { .. }) => {}
+            Ok((reader, Some((last_seq, operations, loose)))) => {
+                let mut history = lock(history);
+                history.saw(View {
+                    reader,
+                    begun,
+                    last_seq,
+                    operations,
+                    loose,
+                });
+            }
+            Err(error) => blame(history, process, "a read", &error),
+        }
+    }
+    // What a follower got is one growing view.
+    let mut history = lock(history);
+    let begun = history.tick();
+    let last_seq = u64::MAX;
+    history.saw(View {
+        reader: format!(
+            "follower {number} of {process:?}, boot {}",
+            process.boot_id()
+        ),
+        begun,
+        last_seq,
+        operations: got,
+        loose: !habits.share_memory,
+    });
+}
+
+type Seen = Option<(u64, Vec<(u64, u32)>, bool)>;
+
+fn operations(record: &Record<IssueEvent>) -> Option<(u64, u32)> {
+    let found = record
+        .events
+        .iter()
+        .find_map(|event| operation_of(&event.id));
+    found.map(|(operation, _)| (record.seq, operation))
+}
+
+fn records(reader: &Reader) -> Result<Seen> {
+    let loose = reader.committed_seq().is_none();
+    let mut seen = Vec::new();
+    let mut last_seq = None;
+    for record in reader.read()? {
+        match record {
+            Ok(record) => {
+                last_seq = Some(record.seq);
+                seen.extend(operations(&record));
+            }
+            // A compaction took the rest.
+            Err(Error::Compacted { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(last_seq.map(|last_seq| (last_seq, seen, loose)))
+}
+
+fn refreshed(storage: &Arc<dyn Storage>, snapshot: &mut Option<Snapshot>) -> Result<Seen> {
+    let reader: Reader = Reader::open_in(Arc::clone(storage), Path::new(""))?;
+    let loose = reader.committed_seq().is_none();
+    let fresh = match snapshot.take() {
+        None => Snapshot::open_in(storage, Path::new(""))?,
+        Some(mut old) => {
+            old.refresh()?;
+            old
+        }
+    };
+    let markers = fresh
+        .iter()
+        .filter_map(|(id, _)| Some((fresh.version(id)?, operation_of(id)?.0)));
+    let mut seen: Vec<(u64, u32)> = markers.collect();
+    seen.sort_unstable();
+    seen.dedup();
+    let last_seq = fresh.last_seq();
+    *snapshot = Some(fresh);
+    Ok(Some((last_seq, seen, loose)))
+}
+
+fn follow(
+    storage: &Arc<dyn Storage>,
+    process: &Process,
+    follower: &mut Option<Follower>,
+    got: &mut Vec<(u64, u32)>,
+) -> Result<()> {
+    if follower.is_none() {
+        let from_seq = got.last().map_or(1, |(seq, _)| seq + 1);
+        *follower = Some(Reader::open_in(Arc::clone(storage), Path::new(""))?.follow(from_seq)?);
+    }
+    let Some(open) = follower else { return Ok(()) };
+    for _ in 0..process.draw(8) {
+        let deadline = process.now() + Duration::from_micros(process.draw(5_000));
+        match open.next_before(deadline) {
+            Ok(Some(record)) => got.extend(operations(&record)),
+            Ok(None) => return Ok(()),
+            Err(Error::Compacted { snapshot_seq, .. }) => {
+                *follower = Some(
+                    Reader::open_in(Arc::clone(storage), Path::new(""))?
+                        .follow(snapshot_seq + 1)?,
+                );
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! T3: all workloads of up to three operations, through the crash states of T2 and the faults of T1. A process that is killed
+//! dies at each moment of the operation before.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::sim::solo::{Errno, Fault, Reach, Short};
+use crate::tiers::crash_states::{Effort, Examiner, SETUPS, replay_as};
+use crate::tiers::fault_sweep::{Swept, sweep};
+use crate::tiers::workload::{Actor, Case, Op, Setup};
+use crate::tiers::{Budget, Tally};
+
+/// What workloads are made of.
+const OPS: [Op; 8] = [
+    Op::Append,
+    Op::Batch,
+    Op::Claim,
+    Op::Compact,
+    Op::Rotate,
+    Op::Export,
+    Op::Open,
+    Op::Kill(None),
+];
+/// The most operations.
+const LEN_MAX: u32 = 3;
+
+const EFFORT: Effort = Effort {
+    torn: 48,
+    nested: 512,
+    nested_torn: 3,
+    from_moment: 0,
+};
+const QUICK_EFFORT: Effort = Effort {
+    torn: 8,
+    nested: 2048,
+    ..EFFORT
+};
+/// What is injected at each call.
+const FAULTS: [Fault; 3] = [
+    Fault::Fails(Errno::Eio),
+    Fault::Short(Short::AllButOne),
+    Fault::Lies(Errno::Enospc),
+];
+
+/// All sequences of up to so many operations, the short ones first.
+fn sequences() -> Vec<Vec<Op>> {
+    let mut all = Vec::new();
+    let mut longest = vec![Vec::new()];
+    for _ in 0..LEN_MAX {
+        longest = longest
+            .iter()
+            .flat_map(|ops: &Vec<Op>| {
+                OPS.map(|op| {
+                    let mut ops = ops.clone();
+                    ops.push(op);
+                    ops
+                })
+            })
+            .collect();
+        all.extend(longest.iter().cloned());
+    }
+    all
+}
+
+/// The same workload with its first death at each moment of the operation before.
+fn with_deaths(case: &Case) -> Vec<Case> {
+    let is_death = |op: &Op| matches!(op, Op::Kill(_));
+    let Some(index) = case
+        .ops
+        .iter()
+        .position(is_death)
+        .filter(|index| *index > 0)
+    else {
+        return Vec::new();
+    };
+    let mut actor = Actor::new(case);
+    let mut began = 0;
+    for op in case.ops.iter().take(index) {
+        began = actor.machine().moments();
+        actor.perform(*op);
+    }
+    let moments = actor.machine().moments().saturating_sub(began);
+    let with = |moment| {
+        let mut case = case.clone();
+        if let Some(op) = case.ops.get_mut(index) {
+            *op = Op::Kill(u16::try_from(moment).ok());
+        }
+        case
+    };
+    (0..moments).map(with).collect()
+}
+
+/// Runs the tier: all of it, whatever time that takes. A quick run leaves out the faults and the deaths in the midst of
+/// an operation where there are three operations.
+#[must_use]
+pub fn run(budget: &Budget) -> Tally {
+    let started = Instant::now();
+    let (effort, setups): (Effort, &[Setup]) = if budget.quick {
+        (QUICK_EFFORT, &SETUPS[1..2])
+    } else {
+        (EFFORT, &SETUPS[1..])
+    };
+    let examiner = Examiner::new("T3", effort);
+    let swept = Swept::default();
+    let sequences = sequences();
+    let workloads = &budget.tried;
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..budget.threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let (of, which) = (number / setups.len(), number % setups.len());
+                    let (Some(ops), Some(setup)) = (sequences.get(of), setups.get(which)) else {
+                        break;
+                    };
+                    // One seed for all: what they have in common is examined once.
+                    let case = Case {
+                        setup: *setup,
+                        ops: ops.clone(),
+                        faults: Vec::new(),
+                        seed: budget.seed,
+                    };
+                    workloads.fetch_add(1, Ordering::Relaxed);
+                    examiner.examine(&case, None);
+                    if budget.quick && ops.len() > 2 {
+                        continue;
+                    }
+                    for case in with_deaths(&case) {
+                        examiner.examine(&case, None);
+                    }
+                    if which == 0 {
+                        sweep(&examiner, &swept, &case, &FAULTS, &[Reach::Once]);
+                    }
+                    if examiner.is_full() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    let states = examiner.tally(started);
+    let mut counts = vec![("distinct crash states".to_owned(), states.cases)];
+    counts.extend(states.counts.clone());
+    counts.push(("runs with faults".to_owned(), swept.runs()));
+    counts.extend(swept.counts());
+    Tally {
+        unit: "workloads",
+        cases: workloads.load(Ordering::Relaxed),
+        counts,
+        ..states
+    }
+}
+
+/// Does one case again.
+#[must_use]
+pub fn replay(budget: &Budget, text: &str) -> Tally {
+    // A run with faults goes on without them, as in T1.
+    let with_faults = text
+        .split('/')
+        .nth(2)
+        .is_some_and(|faults| !faults.is_empty());
+    if with_faults {
+        return Tally {
+            tier: "T3",
+            ..crate::tiers::fault_sweep::replay(budget, text)
+        };
+    }
+    replay_as("T3", text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_workloads_of_up_to_three_operations_are_there_once() {
+        let all = sequences();
+        assert_eq!(all.len(), 8 + 64 + 512);
+        let mut distinct = all.clone();
+        distinct.sort_by_key(|ops| format!("{ops:?}"));
+        distinct.dedup();
+        assert_eq!(distinct.len(), all.len());
+    }
+
+    #[test]
+    fn a_process_dies_at_each_moment_of_what_it_did_before() {
+        let case = Case {
+            setup: SETUPS[0],
+            ops: vec![Op::Append, Op::Kill(None), Op::Append],
+            faults: Vec::new(),
+            seed: 1,
+        };
+        let deaths = with_deaths(&case);
+        assert!(deaths.len() > 4, "{deaths:?}");
+        assert_eq!(deaths[2].ops[1], Op::Kill(Some(2)));
+    }
+}
