@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde::Serialize;
-use strand_core::{Durability, Log, Options, Reader, Store};
+use strand_core::{Durability, Issues, Log, Options, Reader};
 use tempfile::TempDir;
 
 use crate::{
@@ -48,7 +48,7 @@ pub(crate) struct Extras {
     pub(crate) verify_mb_per_s: Option<f64>,
     /// `Reader::read`: as before, and each record decoded and copied.
     pub(crate) read_mb_per_s: Option<f64>,
-    /// `Store::load`.
+    /// `Issues::load`.
     pub(crate) fold_mb_per_s: Option<f64>,
     pub(crate) memory: Option<Memory>,
     pub(crate) state: Option<State>,
@@ -61,7 +61,7 @@ pub(crate) struct Opening {
     pub(crate) median_us: f64,
 }
 
-/// Resident memory of a process that has appended, over that of an empty program.
+/// Worker memory of a process that has appended, over that of an empty program.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Memory {
     pub(crate) appends: usize,
@@ -263,7 +263,7 @@ fn read_mb_per_s(dir: &Path) -> Result<f64> {
 
 fn fold_mb_per_s(dir: &Path) -> Result<f64> {
     median_mb_per_s(dir, || {
-        black_box(Store::load(dir)?);
+        black_box(Issues::load(dir)?);
         Ok(())
     })
 }
@@ -296,13 +296,12 @@ fn content_bytes(dir: &Path) -> Result<usize> {
 }
 
 fn memory(runner: &Runner<'_>, small: &Path, large: &Path) -> Result<Memory> {
-    let measure = |log: Option<&Path>| -> Result<Resident> {
-        let runs: Vec<Resident> = (0..5)
-            .map(|_| Resident::of_process(runner, log))
+    let measure = |log: Option<&Path>| -> Result<Worker> {
+        let runs: Vec<Worker> = (0..5)
+            .map(|_| Worker::of_process(runner, log))
             .collect::<Result<_>>()?;
-        let of =
-            |figure: fn(&Resident) -> f64| median(&runs.iter().map(figure).collect::<Vec<_>>());
-        Ok(Resident {
+        let of = |figure: fn(&Worker) -> f64| median(&runs.iter().map(figure).collect::<Vec<_>>());
+        Ok(Worker {
             now_kib: of(|run| run.now_kib),
             peak_kib: of(|run| run.peak_kib),
         })
@@ -319,12 +318,12 @@ fn memory(runner: &Runner<'_>, small: &Path, large: &Path) -> Result<Memory> {
 
 /// A process's resident memory.
 #[derive(Debug)]
-pub(crate) struct Resident {
+pub(crate) struct Worker {
     now_kib: f64,
     pub(crate) peak_kib: f64,
 }
 
-impl Resident {
+impl Worker {
     /// Of a process that appends to `log`, or does nothing.
     pub(crate) fn of_process(runner: &Runner<'_>, log: Option<&Path>) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
@@ -386,9 +385,9 @@ mod tests {
 
     #[test]
     fn memory_is_read_from_a_status() {
-        let resident = Resident::parse("VmHWM:\t    4096 kB\nVmRSS:\t    3072 kB\n").unwrap();
-        assert!((resident.now_kib - 3_072.0).abs() < 0.1);
-        assert!((resident.peak_kib - 4_096.0).abs() < 0.1);
-        assert!(Resident::parse("").is_err());
+        let worker = Worker::parse("VmHWM:\t    4096 kB\nVmRSS:\t    3072 kB\n").unwrap();
+        assert!((worker.now_kib - 3_072.0).abs() < 0.1);
+        assert!((worker.peak_kib - 4_096.0).abs() < 0.1);
+        assert!(Worker::parse("").is_err());
     }
 }

@@ -41,9 +41,9 @@ impl Turn {
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     pub(crate) fn of(told: Vec<Told>, writes: usize) -> Self {
         let agents = told.len();
-        let pace = |told: &Told| told.finish_ns as f64 / told.latencies_ns.len().max(1) as f64;
-        let slowest = told.iter().map(pace).fold(0.0, f64::max);
-        let fastest = told.iter().map(pace).fold(f64::INFINITY, f64::min);
+        let throttle = |told: &Told| told.finish_ns as f64 / told.latencies_ns.len().max(1) as f64;
+        let slowest = told.iter().map(throttle).fold(0.0, f64::max);
+        let fastest = told.iter().map(throttle).fold(f64::INFINITY, f64::min);
         let finish_ns = told.iter().map(|told| told.finish_ns).max().unwrap_or(0);
         let mut latencies_ns: Vec<u64> = told
             .into_iter()

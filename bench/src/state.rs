@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use strand_core::{
-    Compacted, Durability, Error, Issue, IssueEvent, Log, Options, Reader, Snapshot, Store,
+    Compacted, Durability, Error, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader,
 };
 use strand_lock::monotonic_ns;
 use tempfile::TempDir;
@@ -21,7 +21,7 @@ use crate::{
     Result,
     barrier::Barrier,
     events::{self, Event},
-    measure::Resident,
+    measure::Worker,
     run::{Children, Runner},
     statistics::{median, median_ratio, quantile},
 };
@@ -302,16 +302,16 @@ impl Loading {
         let mut seconds = Vec::new();
         for _ in 0..7 {
             let started = Instant::now();
-            black_box(Store::load(store)?);
+            black_box(Issues::load(store)?);
             seconds.push(started.elapsed().as_secs_f64());
         }
-        let empty = Resident::of_process(runner, None)?;
+        let empty = Worker::of_process(runner, None)?;
         let output = worker("load", store)?.output()?;
-        let loaded = Resident::parse(&String::from_utf8(output.stdout)?)?;
+        let loaded = Worker::parse(&String::from_utf8(output.stdout)?)?;
         let peak_bytes = (loaded.peak_kib - empty.peak_kib) * 1024.0;
 
         let log: Log = Log::open(store, Options::default())?;
-        let mut snapshot = Snapshot::open(store)?;
+        let mut snapshot = LiveIssues::open(store)?;
         let mut refreshes = Vec::new();
         for chunk in events.chunks(10).take(50) {
             for event in chunk {
@@ -470,7 +470,7 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
     let store = Path::new(&store);
     match role.as_str() {
         "load" => {
-            let store = Store::load(store)?;
+            let store = Issues::load(store)?;
             print!("{}", fs::read_to_string("/proc/self/status")?);
             drop(black_box(store));
             return Ok(());
@@ -501,7 +501,7 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
         }
         "claim-strand" => {
             let log: Log = Log::open(store, Options::default())?;
-            log.look(Store::len)?;
+            log.look(Issues::len)?;
             let name = format!("agent-{agent}");
             let released_ns = barrier.wait_for_release(agents);
             let done = claim_all(agent, released_ns, |id| {
@@ -529,7 +529,7 @@ fn read(store: &Path) -> Result<()> {
     let reader: Reader = Reader::open(store)?;
     loop {
         let from = reader
-            .committed_seq()
+            .durable_seq()
             .unwrap_or(0)
             .saturating_sub(READ_RECORDS);
         let mut follower = reader.follow(from)?;

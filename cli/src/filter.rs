@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use strand_core::{Filter, Issue, Store};
+use strand_core::{Filter, Issue, Issues};
 
 use crate::args::Wanted;
 
@@ -10,7 +10,7 @@ impl Wanted {
     /// The issues that match, in the order of their ids.
     pub(crate) fn list<'a>(
         &self,
-        store: &'a Store,
+        store: &'a Issues,
         status: Option<&str>,
     ) -> Vec<(&'a str, &'a Issue)> {
         let mut filter = Filter::new();
@@ -26,7 +26,7 @@ impl Wanted {
     }
 
     /// The issues that can be worked on and match, the most urgent ones first.
-    pub(crate) fn ready<'a>(&self, store: &'a Store) -> Vec<(&'a str, &'a Issue)> {
+    pub(crate) fn ready<'a>(&self, store: &'a Issues) -> Vec<(&'a str, &'a Issue)> {
         let mut ready = self.keep(store.ready());
         ready.sort_by_cached_key(|(id, issue)| (urgency(issue), *id));
         ready
@@ -79,8 +79,8 @@ mod tests {
 
     use super::*;
 
-    fn store(issues: &[(&str, &str)]) -> Store {
-        let mut store = Store::default();
+    fn store(issues: &[(&str, &str)]) -> Issues {
+        let mut store = Issues::default();
         for (seq, (id, fields)) in (1..).zip(issues) {
             let json = format!(r#"{{"id":"{id}","title":"The {id}","status":"open"{fields}}}"#);
             let issue = Issue::from_json(&json).unwrap();

@@ -9,7 +9,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use strand_core::{
     IssueEvent, RECORD_BYTES_MAX,
-    machine::{Host as _, ThisMachine},
+    testing::{Host as _, ThisMachine},
 };
 
 use crate::exit::{Exit, Failure};

@@ -12,7 +12,7 @@ use std::{
 use serde::Serialize;
 use strand_core::{
     Counters, Holder, LockError,
-    machine::{Disk, HeldLock, Host, OpenMode, Storage, StorageFile, StoreLock, ThisMachine},
+    testing::{Disk, HeldLock, Host, OpenMode, Storage, StorageFile, StoreLock, ThisMachine},
 };
 
 use crate::output::tell;

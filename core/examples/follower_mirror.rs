@@ -29,7 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strand_core::{Error, Reader, Snapshot, write_jsonl};
+use strand_core::{Error, LiveIssues, Reader, write_jsonl};
 
 /// The follower is woken when there is something; this is only how long it sleeps at a time.
 const WAIT: Duration = Duration::from_mins(1);
@@ -49,7 +49,7 @@ fn main() -> Result<()> {
     let position = Position(position.into());
     let reader: Reader = Reader::open(dir)?;
     let mut done_seq = position.read()?;
-    if let Some(last_seq) = reader.committed_seq().filter(|last| *last < done_seq) {
+    if let Some(last_seq) = reader.durable_seq().filter(|last| *last < done_seq) {
         // An older copy was put back, or it is another store. What to do with the mirror is not for a program to decide.
         return Err(format!(
             "{dir} ends at record {last_seq}, and {done_seq} is mirrored already; is it the right store?"
@@ -66,7 +66,7 @@ fn main() -> Result<()> {
                 position.write(done_seq)?;
             }
             Err(Error::Compacted { .. }) => {
-                let state = Snapshot::open(dir)?;
+                let state = LiveIssues::open(dir)?;
                 let mut lines = Vec::new();
                 write_jsonl(&state, &mut lines)?;
                 hook.post("snapshot", state.last_seq(), &lines)?;

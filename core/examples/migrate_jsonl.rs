@@ -21,7 +21,7 @@ use std::{
     time::SystemTime,
 };
 
-use strand_core::{Existing, ImportOptions, Issue, Log, Options, Store, export};
+use strand_core::{Existing, ImportOptions, Issue, Issues, Log, Options, export};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let log = Log::open(dir, Options::default())?;
-    let before = log.look(Store::clone)?;
+    let before = log.look(Issues::clone)?;
     let lines: String = old
         .issues
         .values()
@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Compared with what anybody gets who exports the store from now on.
     let exported = Path::new(dir).with_extension("exported.jsonl");
-    export(&Store::load(dir)?, &exported)?;
+    export(&Issues::load(dir)?, &exported)?;
     let after = Old::read(&exported)?;
     let mut problems = 0;
     for (id, issue) in &old.issues {

@@ -131,7 +131,7 @@ pub enum Error {
         max: u64,
     },
     /// The record that was asked for is folded into a snapshot, and its segment is gone. Only reading answers this. Begin with
-    /// [`crate::Snapshot::open`], and go on behind the record that it reflects.
+    /// [`crate::LiveIssues::open`], and go on behind the record that it reflects.
     #[error(
         "record {from_seq} is compacted away; load {} and go on with record {}",
         snapshot.display(), snapshot_seq + 1

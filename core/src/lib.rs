@@ -5,13 +5,13 @@
 //! record is one line of JSON with a checksum, so `jq`, `grep` and `tail -f` work on a live log.
 //!
 //! It was made for issue trackers whose agents are short-lived processes, and brings their events along
-//! ([`IssueEvent`]): so it also keeps the state that the events lead to ([`Store`]), and writes under conditions. A log of
+//! ([`IssueEvent`]): so it also keeps the state that the events lead to ([`Issues`]), and writes under conditions. A log of
 //! other payloads ([`Payload`]) is appended to, read and followed in the same way, and that is all.
 //!
 //! # The first append
 //!
 //! ```
-//! use strand_core::{Issue, IssueEvent, Log, Options, Store};
+//! use strand_core::{Issue, IssueEvent, Log, Options, Issues};
 //!
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path();
@@ -21,7 +21,7 @@
 //! assert_eq!(receipt.seq, 1);
 //! // The event is on the disk: it survives a crash of this process, of the system, and the loss of power.
 //!
-//! let store = Store::load(dir)?;
+//! let store = Issues::load(dir)?;
 //! assert_eq!(store.get("bd-1").map(Issue::title), Some("Mend the fence".to_owned()));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -35,7 +35,7 @@
 //! | decide what to change | [`Log::look`] | no other process | all issues |
 //! | read all records once | [`Reader::read`] | nothing | one record |
 //! | get records as they come | [`Reader::follow`], a [`Follower`] | the next record, until a deadline | one record |
-//! | ask for the state once; again and again | [`Store::load`]; a [`Snapshot`] and [`Snapshot::refresh`] | nothing | all issues |
+//! | ask for the state once; again and again | [`Issues::load`]; a [`LiveIssues`] and [`LiveIssues::refresh`] | nothing | all issues |
 //! | keep the log short | [`Log::compact`], or a [`Compactor`] | itself; appends of others wait for one sync | all issues |
 //! | take JSON lines over, and give them out | [`Log::import`], [`export`], [`merge`] | as appends; two syncs; nothing | all issues |
 //! | see whether a store is well; make it so | [`doctor`]; [`repair`] | nothing; both locks, for as long as it reads | one record; all issues |
@@ -44,10 +44,10 @@
 //!
 //! Readers take no lock, write nothing, and need no permission to write. What they see is a prefix of the one order of all
 //! records, and ends at the *watermark*: a record is seen when it is durable. Records are numbered from 1 without gaps
-//! ([`Record::seq`]); the number of the record that changed an issue last is its *version* ([`Store::version`]).
+//! ([`Record::seq`]); the number of the record that changed an issue last is its *version* ([`Issues::version`]).
 //!
 //! ```
-//! use strand_core::{Reader, Snapshot};
+//! use strand_core::{Reader, LiveIssues};
 //! # use strand_core::{Issue, IssueEvent, Log, Options};
 //!
 //! # let dir = tempfile::tempdir()?;
@@ -59,7 +59,7 @@
 //!     let record = record?;
 //!     println!("{}: {:?}", record.seq, record.events);
 //! }
-//! let mut state = Snapshot::open(dir)?;
+//! let mut state = LiveIssues::open(dir)?;
 //! for (id, issue) in state.ready() {
 //!     println!("{id} {}", issue.title());
 //! }
@@ -100,7 +100,7 @@
 //!
 //! ```
 //! use std::time::{Duration, Instant};
-//! use strand_core::{Error, Reader, Snapshot};
+//! use strand_core::{Error, Reader, LiveIssues};
 //! # use strand_core::{Issue, IssueEvent, Log, Options};
 //!
 //! # let dir = tempfile::tempdir()?;
@@ -113,7 +113,7 @@
 //!     Ok(Some(record)) => println!("{:?}", record.events),
 //!     Ok(None) => println!("nothing within a second"),
 //!     // It is folded into a snapshot: take the state, and go on behind it.
-//!     Err(Error::Compacted { .. }) => follower = reader.follow(Snapshot::open(dir)?.last_seq() + 1)?,
+//!     Err(Error::Compacted { .. }) => follower = reader.follow(LiveIssues::open(dir)?.last_seq() + 1)?,
 //!     Err(error) => return Err(error.into()),
 //! }
 //! # drop(follower);
@@ -185,7 +185,7 @@
 //! | DEBUG | `compaction phase` | a phase is done: `rotate`, `fold`, `write`, `switch`, `remove` | `phase`, `phase_us` |
 //! | INFO | `compacted` | a compaction is done | `through_seq`, `issues`, `snapshot_bytes`, `removed_files`, `hold_us`, `elapsed_us` |
 //! | INFO | `recovered` | the hints were made anew, or records of a writer that died were adopted (DEBUG where no memory is shared, since there any other writer's are) | `rebuilt`, `adopted_records` |
-//! | INFO | `lead taken over` | the leader of a sync was not heard of for too long | `leader_pid`, `committed_seq` |
+//! | INFO | `lead taken over` | the leader of a sync was not heard of for too long | `leader_pid`, `durable_seq` |
 //! | INFO | `healed` | doubtful records were written again and synced | `through_seq` |
 //! | WARN | `sync failed` | the records through this one are doubtful, until `healed` | `through_seq`, `error` |
 //! | WARN | `torn tail cut` | bytes that nobody was told about were moved to `quarantine/` | `cut_bytes`, `quarantined` |
@@ -205,12 +205,12 @@ mod error;
 mod format;
 mod inspect;
 mod issues;
-pub mod machine;
 mod options;
 mod repair;
 mod seeded;
 mod state;
 mod telemetry;
+pub mod testing;
 mod wal;
 mod write;
 
@@ -225,7 +225,7 @@ pub use format::scan::{Tail, classify};
 pub use inspect::scan::Seqs;
 pub use issues::event::{IssueEvent, KEY_BYTES_MAX, Op};
 pub use issues::issue::{Dependency, ID_BYTES_MAX, Issue, TITLE_BYTES_MAX};
-pub use issues::issues::Store;
+pub use issues::issues::Issues;
 pub use issues::jsonl::{
     BadLine, BadLines, Existing, ImportError, ImportOptions, Imported, export, write_jsonl,
 };
@@ -239,7 +239,7 @@ pub use repair::report::{
 };
 pub use state::compaction::{Compacted, Compaction};
 pub use state::compactor::Compactor;
-pub use state::live::Snapshot;
+pub use state::live::LiveIssues;
 pub use strand_lock::{Counters, Filesystem, FilesystemKind, Holder, LockError};
 pub use wal::cursor::{Record, Records};
 pub use wal::follower::Follower;

@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::env::{
-    failpoint::{Point, Probe},
+    failpoint::{Failpoint, FailpointHook},
     storage::{Disk, Storage},
 };
 
@@ -79,7 +79,7 @@ pub struct Options {
     /// others may share meanwhile. Never shared where [`Options::allow_unsafe_filesystem`] was needed.
     pub share_memory: bool,
     /// Called at each step of the protocol; for tests. Default: none.
-    pub probe: Option<Arc<dyn Probe>>,
+    pub probe: Option<Arc<dyn FailpointHook>>,
     /// Where the files are; for tests. Default: the disk.
     pub storage: Arc<dyn Storage>,
 }
@@ -201,9 +201,9 @@ impl Options {
         }
     }
 
-    /// Sets [`Options::probe`]; example: [`Probe`].
+    /// Sets [`Options::failpoint_hook`]; example: [`FailpointHook`].
     #[must_use]
-    pub fn probe(self, probe: Arc<dyn Probe>) -> Self {
+    pub fn failpoint_hook(self, probe: Arc<dyn FailpointHook>) -> Self {
         Self {
             probe: Some(probe),
             ..self
@@ -216,9 +216,9 @@ impl Options {
         Self { storage, ..self }
     }
 
-    pub(crate) fn hit(&self, point: Point) {
+    pub(crate) fn reached(&self, point: Failpoint) {
         if let Some(probe) = &self.probe {
-            probe.hit(point);
+            probe.reached(point);
         }
     }
 }

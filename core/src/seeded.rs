@@ -51,15 +51,15 @@ bugs! {
     NoDirSyncOfReplaced, "no-dir-sync-of-replaced", "T2", "a file is replaced, but its new name not made durable";
     NoSyncInRecovery, "no-sync-in-recovery", "T2", "what recovery finds is told to be durable without a sync";
     AckBeforeSync, "ack-before-sync", "T8", "an append is acknowledged when it is written";
-    WatermarkEarly, "watermark-early", "T4", "the watermark is raised before the sync";
-    WatermarkTooHigh, "watermark-too-high", "T4", "the watermark is raised to what was written meanwhile, too";
+    DurableEarly, "watermark-early", "T4", "the watermark is raised before the sync";
+    DurableTooHigh, "watermark-too-high", "T4", "the watermark is raised to what was written meanwhile, too";
     RetryFailedSync, "retry-failed-sync", "T2", "a failed sync is tried again, and believed";
     NoPoison, "no-poison", "T4", "a failed sync is told to its leader only";
     RenameBeforeSync, "rename-before-sync", "T2", "a file gets its name before its bytes are durable";
     ManifestInPlace, "manifest-in-place", "T2", "the manifest is written over in place";
     NoChecksum, "no-checksum", "T9", "the checksum of a record is not looked at";
     NoSnapshotChecksum, "no-snapshot-checksum", "T9", "the checksums of a snapshot are not looked at";
-    CutBelowWatermark, "cut-below-watermark", "T9", "damage below the watermark is cut off like a torn tail";
+    CutBelowDurable, "cut-below-watermark", "T9", "damage below the watermark is cut off like a torn tail";
     TornTailStays, "torn-tail-stays", "T4", "a torn tail is moved to quarantine, but not cut off";
     TornTailThrownAway, "torn-tail-thrown-away", "T9", "a torn tail is cut off without a copy";
     NoLock, "no-lock", "T4", "appends do not take the lock";
@@ -70,7 +70,7 @@ bugs! {
     SeqReused, "seq-reused", "T3", "the first record of a new segment has the number of the last one before it";
     SegmentsRemovedEarly, "segments-removed-early", "T2", "old segments are removed before the manifest does without them";
     StaleHintsTrusted, "stale-hints-trusted", "T4", "the hints of another boot are believed";
-    ReaderPastWatermark, "reader-past-watermark", "T4", "readers see what is written but not durable";
+    ReaderPastDurable, "reader-past-watermark", "T4", "readers see what is written but not durable";
     MissingSegmentSkipped, "missing-segment-skipped", "T9", "a segment that is not there is passed over";
     FollowerSkips, "follower-skips", "T4", "a follower misses the first record of each new segment";
     TombstoneDropped, "tombstone-dropped", "T3", "a compaction forgets what was deleted";

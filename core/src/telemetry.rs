@@ -150,7 +150,7 @@ pub(crate) fn synced(dir: &Path, hints: &Hints, through_seq: u64, sync_us: u64) 
         "synced",
         dir = shown(dir.display()),
         through_seq = through_seq,
-        group_records = through_seq.saturating_sub(hints.committed().unwrap_or(0)),
+        group_records = through_seq.saturating_sub(hints.durable_seq().unwrap_or(0)),
         sync_us = sync_us
     );
 }
@@ -177,13 +177,13 @@ pub(crate) fn healed(dir: &Path, through_seq: u64) {
 }
 
 /// A leader was not heard of for too long: `leader` is its token.
-pub(crate) fn lead_taken_over(dir: &Path, leader: u64, committed_seq: u64) {
+pub(crate) fn lead_taken_over(dir: &Path, leader: u64, durable_seq: u64) {
     event!(
         INFO,
         "lead taken over",
         dir = shown(dir.display()),
         leader_pid = leader >> 32,
-        committed_seq = committed_seq
+        durable_seq = durable_seq
     );
 }
 

@@ -18,9 +18,8 @@ use std::{
 };
 
 use strand_core::{
-    Batch, Compacted, Compactor, Durability, Error, Issue, IssueEvent, Log, Options,
-    machine::{Disk, OpenMode, Point, Probe, Storage, StorageFile},
-    repair,
+    Batch, Compacted, Compactor, Durability, Error, Issue, IssueEvent, Log, Options, repair,
+    testing::{Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
 };
 use tracing::{
     Event, Level, Metadata, Subscriber,
@@ -215,10 +214,10 @@ impl StorageFile for SlowFile {
 }
 
 /// Stays at a point for 5 ms.
-struct SlowAt(Point);
+struct SlowAt(Failpoint);
 
-impl Probe for SlowAt {
-    fn hit(&self, point: Point) {
+impl FailpointHook for SlowAt {
+    fn reached(&self, point: Failpoint) {
         if point == self.0 {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -229,13 +228,13 @@ impl Probe for SlowAt {
 #[derive(Default)]
 struct Stuck(AtomicBool, AtomicBool);
 
-impl Probe for Stuck {
-    fn hit(&self, point: Point) {
+impl FailpointHook for Stuck {
+    fn reached(&self, point: Failpoint) {
         match point {
-            Point::BeforeSync if !self.0.swap(true, Ordering::SeqCst) => {
+            Failpoint::BeforeSync if !self.0.swap(true, Ordering::SeqCst) => {
                 wait_until(|| self.1.load(Ordering::SeqCst));
             }
-            Point::LeadTakenOver => self.1.store(true, Ordering::SeqCst),
+            Failpoint::LeadTakenOver => self.1.store(true, Ordering::SeqCst),
             _ => {}
         }
     }
@@ -259,8 +258,8 @@ fn an_append_tells_of_the_lock_the_record_and_the_sync() {
     collector();
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let probe = Arc::new(SlowAt(Point::BeforeUnlock));
-    let options = options(&SlowDisk::default()).probe(probe);
+    let probe = Arc::new(SlowAt(Failpoint::BeforeUnlock));
+    let options = options(&SlowDisk::default()).failpoint_hook(probe);
     let log: Log = Log::open(dir, options).unwrap();
     let opened = take_one(dir, "recovered");
     assert_eq!(opened.level, Level::INFO);
@@ -331,7 +330,7 @@ fn a_leader_that_is_stuck_loses_the_lead_and_that_is_told() {
     let probe = Arc::new(Stuck::default());
     let log: Log = Log::open(
         dir.path(),
-        Options::default().probe(Arc::clone(&probe) as _),
+        Options::default().failpoint_hook(Arc::clone(&probe) as _),
     )
     .unwrap();
     std::thread::scope(|scope| {
@@ -342,7 +341,7 @@ fn a_leader_that_is_stuck_loses_the_lead_and_that_is_told() {
     let told = take_one(dir.path(), "lead taken over");
     assert_eq!(told.level, Level::INFO);
     assert_eq!(told.number("leader_pid"), u64::from(std::process::id()));
-    assert_eq!(told.number("committed_seq"), 0);
+    assert_eq!(told.number("durable_seq"), 0);
     let synced = take(dir.path(), "synced");
     // Whichever of the two syncs is the first.
     let covers_all = |synced: &Seen| synced.number("through_seq") == 2;

@@ -13,9 +13,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use strand_core::{
-    Error, ImportOptions, Issue, IssueEvent, Log, Options, Reader, Snapshot, Store, Tail, classify,
-    machine::{Storage, doctor_in},
-    merge, write_jsonl,
+    Error, ImportOptions, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader, Tail,
+    classify, merge,
+    testing::{Storage, doctor_in},
+    write_jsonl,
 };
 
 use crate::evidence::crc32c::crc32c;
@@ -161,17 +162,17 @@ fn look(process: &Arc<Process>) {
     {
         assert!(records.count() < 1_000_000);
     }
-    drop(Snapshot::open_in(&storage(), dir));
+    drop(LiveIssues::open_in(&storage(), dir));
     let checkup = doctor_in(storage().as_ref(), dir).expect("the doctor has an answer");
     assert!(!checkup.to_string().is_empty());
 }
 
-fn state(process: &Arc<Process>) -> Result<Store, Error> {
+fn state(process: &Arc<Process>) -> Result<Issues, Error> {
     let storage = Arc::clone(process) as Arc<dyn Storage>;
-    Snapshot::open_in(&storage, Path::new("")).map(Snapshot::into_store)
+    LiveIssues::open_in(&storage, Path::new("")).map(LiveIssues::into_store)
 }
 
-fn text(store: &Store) -> String {
+fn text(store: &Issues) -> String {
     let mut text = Vec::new();
     write_jsonl(store, &mut text).expect("memory takes it");
     String::from_utf8(text).expect("JSON is UTF-8")

@@ -43,7 +43,7 @@ enum Command {
     Soak(soak::Arguments),
     /// Be a process that stays (started by `soak`)
     #[command(hide = true)]
-    Resident,
+    Worker,
     /// Be an agent (started by `run`)
     #[command(hide = true)]
     Agent,
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
             command: Command::Soak(arguments),
         }) => soak::main(&arguments),
         Ok(Arguments {
-            command: Command::Resident,
+            command: Command::Worker,
         }) => soak::worker::main(),
         Ok(Arguments {
             command: Command::Agent,

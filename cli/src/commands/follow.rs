@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use strand_core::{Payload, Reader, Snapshot};
+use strand_core::{LiveIssues, Payload, Reader};
 
 use crate::{args::Follow, exit::Failure, output::Output};
 
@@ -48,10 +48,10 @@ pub(crate) fn follow(args: &Follow, out: &mut Output) -> Result<(), Failure> {
 
 /// The number of the record that is written next.
 fn next_seq(reader: &Reader<Anything>, args: &Follow) -> Result<u64, Failure> {
-    let last = match reader.committed_seq() {
+    let last = match reader.durable_seq() {
         Some(seq) => seq,
         // Nobody tells how far the log is durable, until the next writer.
-        None => Snapshot::open(&args.dir)?.last_seq(),
+        None => LiveIssues::open(&args.dir)?.last_seq(),
     };
     Ok(last + 1)
 }

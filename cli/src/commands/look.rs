@@ -1,7 +1,7 @@
 //! `show`, `list` and `ready`: issues as they are.
 
 use serde::Serialize;
-use strand_core::{Error, Issue, Snapshot, Store};
+use strand_core::{Error, Issue, Issues, LiveIssues};
 
 use crate::{
     args::{List, Ready, Show},
@@ -19,7 +19,7 @@ pub(crate) fn show(args: &Show, out: &mut Output) -> Result<(), Failure> {
         blocked_by: &'a [&'a str],
         issue: &'a Issue,
     }
-    let store = Snapshot::open(&args.dir)?;
+    let store = LiveIssues::open(&args.dir)?;
     let id = args.id.as_str();
     let Some(issue) = store.get(id) else {
         return Err(Error::NoSuchIssue { id: id.to_owned() }.into());
@@ -53,20 +53,20 @@ fn fields(issue: &Issue, version: Option<u64>, blocked_by: &[&str]) -> String {
 }
 
 pub(crate) fn list(args: &List, out: &mut Output) -> Result<(), Failure> {
-    let store = Snapshot::open(&args.dir)?;
+    let store = LiveIssues::open(&args.dir)?;
     let found = args.wanted.list(&store, args.status.as_deref());
     print(&store, &found, args.limit, out)
 }
 
 pub(crate) fn ready(args: &Ready, out: &mut Output) -> Result<(), Failure> {
-    let store = Snapshot::open(&args.dir)?;
+    let store = LiveIssues::open(&args.dir)?;
     let mut found = args.wanted.ready(&store);
     found.retain(|(_, issue)| !args.free || is_free(issue));
     print(&store, &found, args.limit, out)
 }
 
 fn print(
-    store: &Store,
+    store: &Issues,
     found: &[(&str, &Issue)],
     limit: Option<usize>,
     out: &mut Output,

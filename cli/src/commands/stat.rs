@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use strand_core::{Checkup, FileKind, Snapshot, Store, doctor};
+use strand_core::{Checkup, FileKind, Issues, LiveIssues, doctor};
 
 use crate::{
     args::Reading,
@@ -18,7 +18,7 @@ struct Counts {
     /// Tells this store from others.
     store: Option<String>,
     records: Records,
-    issues: Issues,
+    issues: IssueCounts,
     snapshot: Option<LiveSnapshot>,
     log: Files,
     quarantine: Files,
@@ -31,11 +31,11 @@ struct Records {
     first_seq: u64,
     last_seq: u64,
     durable_seq: u64,
-    watermark: Option<u64>,
+    hinted_seq: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
-struct Issues {
+struct IssueCounts {
     count: usize,
     ready: usize,
     by_status: BTreeMap<String, usize>,
@@ -57,13 +57,13 @@ struct Files {
 }
 
 pub(crate) fn stat(args: &Reading, out: &mut Output) -> Result<(), Failure> {
-    let store = Snapshot::open(&args.dir)?;
+    let store = LiveIssues::open(&args.dir)?;
     let counts = Counts::of(&store, &doctor(&args.dir)?);
     out.result(&counts, || counts.table())
 }
 
 impl Counts {
-    fn of(store: &Store, checkup: &Checkup) -> Self {
+    fn of(store: &Issues, checkup: &Checkup) -> Self {
         let mut by_status = BTreeMap::new();
         for (_, issue) in store.iter() {
             let status = issue.status().unwrap_or_else(|| "none".to_owned());
@@ -83,9 +83,9 @@ impl Counts {
                 first_seq: checkup.first_seq,
                 last_seq: checkup.last_seq,
                 durable_seq: checkup.durable_seq,
-                watermark: checkup.watermark,
+                hinted_seq: checkup.hinted_seq,
             },
-            issues: Issues {
+            issues: IssueCounts {
                 count: store.len(),
                 ready: store.ready().len(),
                 by_status,
@@ -117,7 +117,7 @@ impl Counts {
             row("durable through", records.durable_seq.to_string()),
             row(
                 "watermark",
-                or_none(records.watermark.map(|seq| seq.to_string())),
+                or_none(records.hinted_seq.map(|seq| seq.to_string())),
             ),
             row("issues", self.issues.count.to_string()),
         ];

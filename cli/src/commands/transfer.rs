@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::Serialize;
-use strand_core::{ImportOptions, Imported, Store, write_jsonl};
+use strand_core::{ImportOptions, Imported, Issues, write_jsonl};
 
 use crate::commands::open;
 use crate::{
@@ -95,7 +95,7 @@ pub(crate) fn export(args: &Export, out: &mut Output) -> Result<(), Failure> {
         file: &'a Path,
         issues: u64,
     }
-    let store = Store::load(&args.dir)?;
+    let store = Issues::load(&args.dir)?;
     let Some(file) = args.file.as_deref() else {
         return out.with(|mut out| write_jsonl(&store, &mut out));
     };

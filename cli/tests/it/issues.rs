@@ -155,7 +155,7 @@ fn stat_counts() {
     store.ok("compact", &[]);
     store.ok("delete", &["a"]);
     let stat = store.json("stat", &[]);
-    let records = json!({"count":1,"first_seq":3,"last_seq":3,"durable_seq":3,"watermark":3});
+    let records = json!({"count":1,"first_seq":3,"last_seq":3,"durable_seq":3,"hinted_seq":3});
     assert_eq!(stat["records"], records);
     let issues = json!({"count":3,"ready":2,"by_status":{"closed":1,"open":2}});
     assert_eq!(stat["issues"], issues);

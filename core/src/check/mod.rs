@@ -23,10 +23,10 @@ use crate::{
     },
     inspect::{
         find::{Left, VOID_MAX, contents, guess_manifest, later_manifest},
-        scan::{Damages, Listed, Place, Segment, Survey},
+        scan::{Damages, Listed, Place, Segment, StoreScan},
     },
     state::{
-        compaction::{COMPACT_LOCK, surplus},
+        compaction::{COMPACT_LOCK, obsolete},
         snapshot::Contents,
     },
     wal::{
@@ -34,7 +34,7 @@ use crate::{
         manifest::{MANIFEST, Manifest},
         quarantine::QUARANTINE,
         reader::{is_new, require_directory},
-        shm::{CommittedView, Look as HintsLook, SHM},
+        shm::{Look as HintsLook, SHM, ShmView},
     },
 };
 
@@ -90,7 +90,7 @@ fn advice(signs: Signs) -> Advice {
 ///
 /// let checkup = doctor(dir.path())?;
 /// assert_eq!(checkup.advice, Advice::Nothing);
-/// assert_eq!((checkup.records, checkup.watermark), (1, Some(1)));
+/// assert_eq!((checkup.records, checkup.hinted_seq), (1, Some(1)));
 /// println!("{checkup}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -168,7 +168,7 @@ impl Exam {
             last_seq: 0,
             records: 0,
             void: Vec::new(),
-            watermark: None,
+            hinted_seq: None,
             durable_seq: 0,
             hints: HintsState::Missing,
             snapshots: Vec::new(),
@@ -291,20 +291,20 @@ impl Exam {
         let Some(manifest) = manifest else {
             return HintsLook::default();
         };
-        let view = CommittedView::open(storage.host(), dir, manifest.origin());
+        let view = ShmView::open(storage.host(), dir, manifest.origin());
         let Some(look) = view.and_then(|view| view.look()) else {
             return HintsLook::default();
         };
         self.checkup.hints = match look {
             HintsLook { ours: false, .. }
             | HintsLook {
-                committed: None, ..
+                durable_seq: None, ..
             } => HintsState::Stale,
             HintsLook { poisoned: true, .. } => HintsState::Poisoned,
-            HintsLook { settled: false, .. } => HintsState::Unsettled,
+            HintsLook { settled: false, .. } => HintsState::NotValidated,
             _ => HintsState::Good,
         };
-        self.checkup.watermark = look.committed.filter(|_| look.ours);
+        self.checkup.hinted_seq = look.durable_seq.filter(|_| look.ours);
         look
     }
 
@@ -318,13 +318,13 @@ impl Exam {
         let live = manifest.first_seq;
         self.checkup.first_seq = live;
         self.checkup.last_seq = live - 1;
-        let known_seq = hints.committed_of_store.unwrap_or(0);
-        let survey = Survey::take(storage, dir, live, known_seq)?;
-        for (first_seq, error) in &survey.unreadable {
+        let known_seq = hints.durable_seq_of_store.unwrap_or(0);
+        let scan = StoreScan::take(storage, dir, live, known_seq)?;
+        for (first_seq, error) in &scan.unreadable {
             self.unreadable(&segment_name(*first_seq), error);
         }
-        self.checkup.durable_seq = survey.durable_seq.max(live - 1);
-        if let Some(missing) = survey.missing_first(live) {
+        self.checkup.durable_seq = scan.durable_seq.max(live - 1);
+        if let Some(missing) = scan.missing_first(live) {
             let reason = CorruptReason::Missing {
                 from_seq: missing.from_seq,
                 through_seq: missing.through_seq,
@@ -332,11 +332,11 @@ impl Exam {
             self.whole_file(segment_name(live), 0, reason);
             self.checkup.gaps.push(missing);
         }
-        for segment in &survey.segments {
+        for segment in &scan.segments {
             self.checkup.records += segment.records;
             self.checkup.void.extend(&segment.void);
             self.checkup.last_seq = self.checkup.last_seq.max(segment.scan.last_seq());
-            self.segment(storage, dir, segment, survey.durable_seq);
+            self.segment(storage, dir, segment, scan.durable_seq);
         }
         let lost: u64 = self.checkup.gaps.iter().map(|gap| gap.count()).sum();
         self.beyond_repair |= lost > VOID_MAX;
@@ -490,7 +490,7 @@ impl Exam {
     ) {
         let is_dir = |name: &str| storage.is_dir(&dir.join(name)).unwrap_or(false);
         self.orphans =
-            manifest.map_or_else(Vec::new, |manifest| surplus(&names, manifest, usize::MAX));
+            manifest.map_or_else(Vec::new, |manifest| obsolete(&names, manifest, usize::MAX));
         self.orphans.retain(|name| !is_dir(name));
         let mut names = names;
         if is_dir(QUARANTINE) {
@@ -537,7 +537,10 @@ impl Exam {
     /// What somebody left unfinished, who is not at it now.
     fn is_unfinished(&self) -> bool {
         let checkup = &self.checkup;
-        let hints = matches!(checkup.hints, HintsState::Unsettled | HintsState::Poisoned);
+        let hints = matches!(
+            checkup.hints,
+            HintsState::NotValidated | HintsState::Poisoned
+        );
         self.new
             || (checkup.torn.is_some() || hints) && !self.held(LOCK)
             || !self.orphans.is_empty() && !self.held(COMPACT_LOCK)

@@ -32,7 +32,7 @@ pub struct Checkup {
     /// The void records: a repair has put them in the place of lost ones.
     pub void: Vec<Seqs>,
     /// The watermark in the volatile hints, where these can be trusted.
-    pub watermark: Option<u64>,
+    pub hinted_seq: Option<u64>,
     /// The last record that is known to be durable, from the hints or from what the records say.
     pub durable_seq: u64,
     /// What the volatile hints are.
@@ -251,7 +251,7 @@ pub enum HintsState {
     /// They are of another boot, file or store, or damaged. The next writer makes them anew.
     Stale,
     /// A writer is changing them, or has died while it did. The next writer makes them anew.
-    Unsettled,
+    NotValidated,
     /// A sync failed. The next writer writes the doubtful records again.
     Poisoned,
 }
@@ -262,7 +262,7 @@ impl fmt::Display for HintsState {
             Self::Good => "good",
             Self::Missing => "missing",
             Self::Stale => "stale",
-            Self::Unsettled => "left half-changed",
+            Self::NotValidated => "left half-changed",
             Self::Poisoned => "a sync failed",
         })
     }
@@ -377,8 +377,8 @@ impl Checkup {
         if !self.void.is_empty() {
             writeln!(f, "void, in the place of lost ones: {}", ranges(&self.void))?;
         }
-        let watermark = or_unknown(self.watermark.as_ref());
-        writeln!(f, "hints: {}, watermark {watermark}", self.hints)?;
+        let hinted = or_unknown(self.hinted_seq.as_ref());
+        writeln!(f, "hints: {}, durable through {hinted}", self.hints)?;
         for snapshot in &self.snapshots {
             writeln!(
                 f,

@@ -5,16 +5,16 @@ use std::fmt;
 /// Named places let a test kill a process between any two steps of the protocol.
 macro_rules! points {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// A named step of the protocol, at which [`Probe::hit`] is called; example: [`Probe`].
+        /// A named step of the protocol, at which [`FailpointHook::reached`] is called; example: [`FailpointHook`].
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
-        pub enum Point { $($(#[$doc])* $name,)+ }
+        pub enum Failpoint { $($(#[$doc])* $name,)+ }
 
-        impl Point {
-            /// All points; example: [`Probe`].
+        impl Failpoint {
+            /// All points; example: [`FailpointHook`].
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
-            /// The point's name, as in the source; example: [`Probe`].
+            /// The point's name, as in the source; example: [`FailpointHook`].
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)+ }
@@ -43,7 +43,7 @@ points! {
     /// The sync succeeded, but the watermark is not published.
     AfterSync,
     /// The watermark is published, but nobody is woken.
-    Committed,
+    DurablePublished,
     /// Those who waited are woken.
     Woken,
     /// Bytes were found behind the published tail, or the hints can't be trusted.
@@ -72,7 +72,7 @@ points! {
     OldFilesRemoved,
 }
 
-impl fmt::Display for Point {
+impl fmt::Display for Failpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -84,26 +84,26 @@ impl fmt::Display for Point {
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
-/// use strand_core::{Issue, Log, Options, machine::{Point, Probe}};
+/// use strand_core::{Issue, Log, Options, testing::{Failpoint, FailpointHook}};
 ///
 /// #[derive(Default)]
 /// struct Steps(Mutex<Vec<&'static str>>);
 ///
-/// impl Probe for Steps {
-///     fn hit(&self, point: Point) {
-///         assert!(Point::ALL.contains(&point));
+/// impl FailpointHook for Steps {
+///     fn reached(&self, point: Failpoint) {
+///         assert!(Failpoint::ALL.contains(&point));
 ///         self.0.lock().unwrap().push(point.name());
 ///     }
 /// }
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let steps = Arc::new(Steps::default());
-/// let log = Log::open(dir.path(), Options::default().probe(Arc::clone(&steps) as Arc<dyn Probe>))?;
+/// let log = Log::open(dir.path(), Options::default().failpoint_hook(Arc::clone(&steps) as Arc<dyn FailpointHook>))?;
 /// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
 /// assert_eq!(steps.0.lock().unwrap().last(), Some(&"Woken"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub trait Probe: Send + Sync {
+pub trait FailpointHook: Send + Sync {
     /// The work has come to `point`.
-    fn hit(&self, point: Point);
+    fn reached(&self, point: Failpoint);
 }

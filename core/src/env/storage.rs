@@ -33,7 +33,7 @@ pub enum OpenMode {
 ///
 /// ```
 /// use std::{io, path::Path, sync::{Arc, atomic::{AtomicU64, Ordering}}};
-/// use strand_core::{Issue, Log, Options, machine::{Disk, OpenMode, Storage, StorageFile}};
+/// use strand_core::{Issue, Log, Options, testing::{Disk, OpenMode, Storage, StorageFile}};
 ///
 /// /// The disk, with its syncs counted.
 /// #[derive(Debug, Default, Clone)]

@@ -24,7 +24,7 @@ use strand_lock::{
 ///
 /// ```
 /// use std::{io, path::Path, sync::Arc};
-/// use strand_core::{Log, Options, machine::{Disk, Host, OpenMode, Storage, StorageFile}};
+/// use strand_core::{Log, Options, testing::{Disk, Host, OpenMode, Storage, StorageFile}};
 /// # use strand_core::{Issue, IssueEvent};
 ///
 /// /// A machine whose clock stands still, and which says to be of one boot for ever.
@@ -116,7 +116,7 @@ pub trait Host: fmt::Debug + Send + Sync {
     }
 
     /// Lets others run first, if there are any. Blocks no longer than that.
-    fn give_way(&self) {
+    fn yield_now(&self) {
         std::thread::yield_now();
     }
 

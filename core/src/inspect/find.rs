@@ -17,12 +17,12 @@ use crate::{
         EncodedPayload, Header, Line, segment_first_seq, segment_name, snapshot_name, snapshot_seq,
     },
     inspect::scan::{Found, Listed, Piece, Seqs, walk},
-    issues::issues::Store,
+    issues::issues::Issues,
     repair::report::{Counts, LostLine, RepairedSnapshot, SnapshotSource},
     state::{
         materialize::Folded,
         snapshot::{self as snapshot_file, BadPart, Contents, Part},
-        throttle::Pace,
+        throttle::Throttle,
     },
     wal::{
         cursor::End,
@@ -238,7 +238,7 @@ impl<'a> Pool<'a> {
 /// What is to be done about the live snapshot.
 pub(crate) struct SnapshotPlan {
     /// The new one, unless the old one is good.
-    pub(crate) store: Option<Store>,
+    pub(crate) store: Option<Issues>,
     pub(crate) mark: SnapshotMark,
     pub(crate) bad: Listed<BadPart>,
     /// Whether there is an old one.
@@ -299,9 +299,9 @@ pub(crate) fn plan_snapshot(
     };
     let seq = mark.seq;
     let name = snapshot_name(seq);
-    let mut salvaged = Store::default();
+    let mut recovered = Issues::default();
     let contents = contents(storage.as_ref(), &dir.join(&name), |part| {
-        restore_later(part, &mut salvaged);
+        restore_later(part, &mut recovered);
     })?;
     let exists = contents.is_some();
     let contents = contents.unwrap_or_default();
@@ -334,18 +334,18 @@ pub(crate) fn plan_snapshot(
     }
     if left == Left::GoodLines {
         let header = contents.header;
-        salvaged.restore_header(seq, header.as_ref().map_or(0, |of| of.without_effect));
+        recovered.restore_header(seq, header.as_ref().map_or(0, |of| of.without_effect));
         let lost = plan.bad.clone().map(LostLine::of);
         plan.report.from = SnapshotSource::GoodLines;
         plan.report.lost_lines = lost.items;
         plan.report.lost_lines_left_off = lost.left_off;
-        plan.report.counts = header.map(|header| Counts::of(header.counts(), salvaged.counts()));
-        plan.store = Some(salvaged);
+        plan.report.counts = header.map(|header| Counts::of(header.counts(), recovered.counts()));
+        plan.store = Some(recovered);
         return Ok(Some(plan));
     }
     let backup = backups.first().map(|mark| mark.seq);
     let (older, store) = match left {
-        Left::Older(older) if backup.is_none_or(|backup| backup < older) => (older, salvaged),
+        Left::Older(older) if backup.is_none_or(|backup| backup < older) => (older, recovered),
         _ => {
             let Some(backup) = backup else {
                 return Err(Error::BeyondRepair {
@@ -353,7 +353,7 @@ pub(crate) fn plan_snapshot(
                     reason: "nothing in it is good, and there is no older one".to_owned(),
                 });
             };
-            let mut store = Store::default();
+            let mut store = Issues::default();
             let path = dir.join(snapshot_name(backup));
             self::contents(storage.as_ref(), &path, |part| part.restore(&mut store))?;
             (backup, store)
@@ -384,7 +384,7 @@ pub(crate) fn contents(
 }
 
 /// Takes a line of a damaged snapshot into a state: of two about the same, the later one.
-fn restore_later(part: Part<'_>, store: &mut Store) {
+fn restore_later(part: Part<'_>, store: &mut Issues) {
     let known = match &part {
         Part::Issue(id, version, _) | Part::Tombstone(id, version, _) => {
             store.version(id).is_some_and(|known| known > *version)
@@ -425,7 +425,7 @@ fn fold_again(
     manifest: &Manifest,
     through: u64,
     backups: &[SnapshotMark],
-) -> Option<(u64, Store)> {
+) -> Option<(u64, Issues)> {
     let mut bases = backups.iter().copied().map(Some).chain([None]);
     bases.find_map(|base| {
         let since_seq = base.map_or(0, |mark| mark.seq);
@@ -438,7 +438,7 @@ fn fold_again(
             ..manifest.clone()
         };
         let end = || End::Seq(through);
-        let folded = Folded::through(storage, dir, &earlier, Pace::HURRIED, end);
+        let folded = Folded::through(storage, dir, &earlier, Throttle::HURRIED, end);
         let store = folded.ok()??.store;
         (store.last_seq() == through).then_some((since_seq, store))
     })

@@ -282,7 +282,7 @@ pub(crate) struct Segment {
 
 /// What the segments are.
 #[derive(Debug)]
-pub(crate) struct Survey {
+pub(crate) struct StoreScan {
     pub(crate) segments: Vec<Segment>,
     /// Those that could not be read.
     pub(crate) unreadable: Vec<(u64, Error)>,
@@ -290,7 +290,7 @@ pub(crate) struct Survey {
     pub(crate) durable_seq: u64,
 }
 
-impl Survey {
+impl StoreScan {
     /// Reads all segments from `live` on. `known_seq` is what is known to be durable otherwise.
     pub(crate) fn take(
         storage: &dyn Storage,
@@ -303,7 +303,7 @@ impl Survey {
             .filter(|first| *first >= live)
             .collect();
         let next = all.iter().skip(1).map(|next| Some(next - 1)).chain([None]);
-        let mut survey = Self {
+        let mut scan = Self {
             segments: Vec::new(),
             unreadable: Vec::new(),
             durable_seq: known_seq.max(all.last().map_or(0, |last| last - 1)),
@@ -312,13 +312,13 @@ impl Survey {
             let path = dir.join(segment_name(first_seq));
             match Segment::read(storage, &path, first_seq, through_seq) {
                 Ok(segment) => {
-                    survey.durable_seq = survey.durable_seq.max(segment.scan.synced_seq());
-                    survey.segments.push(segment);
+                    scan.durable_seq = scan.durable_seq.max(segment.scan.synced_seq());
+                    scan.segments.push(segment);
                 }
-                Err(error) => survey.unreadable.push((first_seq, error)),
+                Err(error) => scan.unreadable.push((first_seq, error)),
             }
         }
-        Ok(survey)
+        Ok(scan)
     }
 
     /// The records that the first segment should hold, when that is not there.

@@ -45,14 +45,14 @@ pub enum Op {
 /// One event in an issue's life: the payload that this crate brings along.
 ///
 /// Members that this crate does not know survive a round trip, in [`IssueEvent::extra`]. What each does to an issue is
-/// said at [`crate::Store`]. An event is written without a condition by [`crate::Log::append`]; changes that depend on
+/// said at [`crate::Issues`]. An event is written without a condition by [`crate::Log::append`]; changes that depend on
 /// how the issue is are a [`crate::Batch`].
 ///
 /// ```
-/// use strand_core::{Issue, IssueEvent, Op, Patch, Store};
+/// use strand_core::{Issue, IssueEvent, Op, Patch, Issues};
 ///
 /// let ts = 1_706_540_000_123; // milliseconds since 1970
-/// let mut store = Store::default();
+/// let mut store = Issues::default();
 /// let life = [
 ///     IssueEvent::add(Issue::new("bd-1", "Mend the fence", ts), ts),
 ///     IssueEvent::update(Issue::new("bd-1", "Mend the gate", ts), ts),

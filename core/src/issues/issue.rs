@@ -281,7 +281,7 @@ impl Issue {
     }
 }
 
-/// That one issue depends on another: from [`Issue::dependencies`]; see [`crate::Store::ready`].
+/// That one issue depends on another: from [`Issue::dependencies`]; see [`crate::Issues::ready`].
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct Dependency {

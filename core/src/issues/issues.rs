@@ -11,7 +11,7 @@ use crate::{
         query::Lazy,
         transition::{Effect, fold},
     },
-    state::live::Snapshot,
+    state::live::LiveIssues,
 };
 
 /// The state that the log's events lead to: every issue as it is now.
@@ -30,18 +30,18 @@ use crate::{
 /// | `unset_blocked` | – | – | open | – | – |
 /// | `delete` | – | deleted | deleted | deleted | – |
 ///
-/// – means that the event changes nothing, not even the version; [`Store::without_effect`] counts these. A patch of a
+/// – means that the event changes nothing, not even the version; [`Issues::without_effect`] counts these. A patch of a
 /// field that is no array where it should be changes nothing as a whole. The events without `data` also set `updated_at`.
 ///
 /// ```
-/// use strand_core::{Issue, IssueEvent, Log, Options, Store};
+/// use strand_core::{Issue, IssueEvent, Log, Options, Issues};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
 /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
 /// log.append(&IssueEvent::close("bd-1", 60_000))?;
 ///
-/// let store = Store::load(dir.path())?;
+/// let store = Issues::load(dir.path())?;
 /// let issue = store.get("bd-1").expect("it was added");
 /// assert_eq!(issue.status().as_deref(), Some("closed"));
 /// assert_eq!(store.version("bd-1"), Some(2));
@@ -52,7 +52,7 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Store {
+pub struct Issues {
     entries: BTreeMap<Box<str>, Entry>,
     keys: HashMap<Box<str>, u64>,
     present: usize,
@@ -90,14 +90,14 @@ impl Entry {
     }
 }
 
-impl Store {
+impl Issues {
     /// Reads the store in `dir` and folds it, through the present watermark. Takes no lock, writes nothing, and does not wait
     /// for a writer. What was only appended with [`crate::Durability::Buffered`] is not in it yet.
     ///
     /// # Errors
-    /// As [`Snapshot::open`].
+    /// As [`LiveIssues::open`].
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
-        Snapshot::open(dir).map(Snapshot::into_store)
+        LiveIssues::open(dir).map(LiveIssues::into_store)
     }
 
     /// Applies one event of the record `seq`. Events must be applied in the order of the log, each once.
@@ -106,9 +106,9 @@ impl Store {
     /// None now.
     ///
     /// ```
-    /// use strand_core::{Issue, IssueEvent, Store};
+    /// use strand_core::{Issue, IssueEvent, Issues};
     ///
-    /// let mut store = Store::default();
+    /// let mut store = Issues::default();
     /// assert!(store.is_empty());
     /// let add = IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0).with_key("agent-7/1");
     /// store.apply(1, add)?;
@@ -149,10 +149,10 @@ impl Store {
         Ok(())
     }
 
-    /// Applies a record, unless it was applied before: then it changes nothing, and answers false. Example: [`Store::apply`].
+    /// Applies a record, unless it was applied before: then it changes nothing, and answers false. Example: [`Issues::apply`].
     ///
     /// # Errors
-    /// As [`Store::apply`].
+    /// As [`Issues::apply`].
     pub fn apply_record(
         &mut self,
         seq: u64,
@@ -186,7 +186,7 @@ impl Store {
         self.entries.get(id).map(Entry::version)
     }
 
-    /// The record that carried this idempotency key, as long as it is remembered. Example: [`Store::apply`].
+    /// The record that carried this idempotency key, as long as it is remembered. Example: [`Issues::apply`].
     #[must_use]
     pub fn key(&self, key: &str) -> Option<u64> {
         self.keys.get(key).copied()
@@ -204,7 +204,7 @@ impl Store {
         self.present
     }
 
-    /// True when there is none. Example: [`Store::apply`].
+    /// True when there is none. Example: [`Issues::apply`].
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.present == 0

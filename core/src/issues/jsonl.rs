@@ -17,7 +17,7 @@ use crate::{
     issues::{
         event::IssueEvent,
         issue::{ID_BYTES_MAX, Issue},
-        issues::Store,
+        issues::Issues,
     },
     wal::log::Log,
     write::batch::Batch,
@@ -40,9 +40,9 @@ const BAD_LINES_MAX: usize = 100;
 /// The writer's.
 ///
 /// ```
-/// use strand_core::{Issue, IssueEvent, Store, write_jsonl};
+/// use strand_core::{Issue, IssueEvent, Issues, write_jsonl};
 ///
-/// let mut store = Store::default();
+/// let mut store = Issues::default();
 /// let issue = Issue::from_json(r#"{"id":"bd-1","title":"Mend the fence","x":1.10}"#)?;
 /// store.apply(1, IssueEvent::add(issue, 0))?;
 /// let mut out = Vec::new();
@@ -50,7 +50,7 @@ const BAD_LINES_MAX: usize = 100;
 /// assert_eq!(out, b"{\"id\":\"bd-1\",\"title\":\"Mend the fence\",\"x\":1.10}\n");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn write_jsonl(store: &Store, out: &mut impl Write) -> io::Result<()> {
+pub fn write_jsonl(store: &Issues, out: &mut impl Write) -> io::Result<()> {
     for (_, issue) in store.iter() {
         out.write_all(on_one_line(issue.as_json()).as_bytes())?;
         out.write_all(b"\n")?;
@@ -78,17 +78,17 @@ fn on_one_line(text: &str) -> Cow<'_, str> {
 /// error names, the new file is there, but a loss of power may bring back the old one.
 ///
 /// ```
-/// use strand_core::{Issue, Log, Options, Store, export};
+/// use strand_core::{Issue, Log, Options, Issues, export};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
 /// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
 /// let file = dir.path().join("issues.jsonl");
-/// assert_eq!(export(&Store::load(dir.path())?, &file)?, 1);
+/// assert_eq!(export(&Issues::load(dir.path())?, &file)?, 1);
 /// assert!(std::fs::read_to_string(&file)?.starts_with(r#"{"id":"bd-1","#));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn export(store: &Store, path: impl AsRef<Path>) -> Result<u64> {
+pub fn export(store: &Issues, path: impl AsRef<Path>) -> Result<u64> {
     let path = path.as_ref();
     replace_atomically(path, |file| {
         let mut out = BufWriter::with_capacity(1 << 20, file);
@@ -337,7 +337,7 @@ impl Log<IssueEvent> {
     ///
     /// ```
     /// use std::io::Cursor;
-    /// use strand_core::{ImportOptions, Log, Options, Store};
+    /// use strand_core::{ImportOptions, Log, Options, Issues};
     ///
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default())?;

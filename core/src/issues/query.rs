@@ -8,21 +8,21 @@ use std::{
 
 use crate::issues::{
     issue::{Dependency, Issue},
-    issues::Store,
+    issues::Issues,
     transition::Status,
 };
 
-/// Which issues [`Store::list`] answers: those that match all that is given.
+/// Which issues [`Issues::list`] answers: those that match all that is given.
 ///
 /// ```
-/// use strand_core::{Filter, Issue, Patch, Snapshot};
+/// use strand_core::{Filter, Issue, Patch, LiveIssues};
 /// # use strand_core::{Log, Options};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// # let log = Log::open(dir.path(), Options::default())?;
 /// # log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
 /// log.patch("bd-1", Patch::new().add_label("garden").set("assignee", "agent-7")?, 0)?;
-/// let state = Snapshot::open(dir.path())?;
+/// let state = LiveIssues::open(dir.path())?;
 /// let filter = Filter::new().status("open").label("garden").assignee("agent-7");
 /// assert_eq!(state.list(&filter).len(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -252,7 +252,7 @@ impl PartialEq for Lazy {
 impl Eq for Lazy {}
 
 /// Queries. The first one reads every issue once, to build an index; later ones, also after changes, use it.
-impl Store {
+impl Issues {
     fn index(&self) -> &Index {
         self.index.0.get_or_init(|| Index::of(self.iter()))
     }
@@ -260,9 +260,9 @@ impl Store {
     /// The issues that match, in the order of their ids.
     ///
     /// ```
-    /// use strand_core::{Filter, Issue, IssueEvent, Store};
+    /// use strand_core::{Filter, Issue, IssueEvent, Issues};
     ///
-    /// let mut store = Store::default();
+    /// let mut store = Issues::default();
     /// store.apply(1, IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
     /// assert_eq!(store.list(&Filter::new().status("open")).len(), 1);
     /// assert_eq!(store.list(&Filter::new().assignee("agent-7")).len(), 0);
@@ -282,12 +282,12 @@ impl Store {
     }
 
     /// The issues that can be worked on, in the order of their ids: their status is `open`, and
-    /// [`Store::blockers`] has nothing for them. Claimed ones are among them as long as their status is `open`.
+    /// [`Issues::blockers`] has nothing for them. Claimed ones are among them as long as their status is `open`.
     ///
     /// ```
-    /// use strand_core::{Issue, IssueEvent, Store};
+    /// use strand_core::{Issue, IssueEvent, Issues};
     ///
-    /// let mut store = Store::default();
+    /// let mut store = Issues::default();
     /// let wait = r#"[{"issue_id":"bd-2","depends_on_id":"bd-1","type":"blocks"}]"#;
     /// let text = format!(r#"{{"id":"bd-2","title":"Paint it","status":"open","dependencies":{wait}}}"#);
     /// store.apply(1, IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
@@ -310,7 +310,7 @@ impl Store {
     /// The issues that must be closed before this one is ready, in the order of their ids: those that it depends on
     /// (`blocks`) and that are neither closed nor gone, and those of the issues that it is a part of
     /// (`parent-child`), through any number of levels. Cycles do no harm: who waits for itself is blocked.
-    /// Example: [`Store::ready`].
+    /// Example: [`Issues::ready`].
     #[must_use]
     pub fn blockers(&self, id: &str) -> Vec<&str> {
         self.index().blockers(id).into_iter().collect()
@@ -318,7 +318,7 @@ impl Store {
 
     /// Everything that the issue depends on (`blocks`) or is a part of (`parent-child`), also
     /// indirectly: each id once, with the number of steps to it, nearest first. Ids of issues that are
-    /// not there are among them. Cycles do no harm. Example: [`Store::ready`].
+    /// not there are among them. Cycles do no harm. Example: [`Issues::ready`].
     #[must_use]
     pub fn dependencies(&self, id: &str) -> Vec<(usize, &str)> {
         let index = self.index();

@@ -47,14 +47,14 @@ use crate::{
     format::record::{segment_name, snapshot_name},
     inspect::{
         find::{Pool, SnapshotPlan, Source, guess_manifest, later_manifest, plan_snapshot},
-        scan::{Damages, Listed, Seqs, Survey},
+        scan::{Damages, Listed, Seqs, StoreScan},
     },
     options::Options,
     repair::report::{Repaired, RepairedFile},
     state::{
-        compaction::{COMPACT_LOCK, surplus},
+        compaction::{COMPACT_LOCK, obsolete},
         snapshot as snapshot_file,
-        throttle::Pace,
+        throttle::Throttle,
     },
     telemetry,
     wal::{
@@ -62,7 +62,7 @@ use crate::{
         manifest::{MANIFEST, Manifest, SnapshotMark},
         quarantine::{Kept, NotedDamage, keep},
         reader::{is_new, require_directory},
-        shm::{CommittedView, GENERATION_OFFSET, Hints, SHM},
+        shm::{GENERATION_OFFSET, Hints, SHM, ShmView},
     },
 };
 
@@ -81,7 +81,7 @@ use crate::{
 /// [`Error::Lock`], [`Error::BeyondRepair`]. [`Error::Io`]: what was done so far is found and finished by the next repair.
 ///
 /// ```
-/// use strand_core::{Advice, Issue, IssueEvent, Log, Options, Store, doctor, repair};
+/// use strand_core::{Advice, Issue, IssueEvent, Log, Options, Issues, doctor, repair};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
@@ -98,7 +98,7 @@ use crate::{
 /// assert_eq!((repaired.lost[0].from_seq, repaired.lost[0].through_seq), (2, 2));
 ///
 /// assert_eq!(doctor(dir.path())?.advice, Advice::Nothing);
-/// assert_eq!(Store::load(dir.path())?.len(), 2);
+/// assert_eq!(Issues::load(dir.path())?.len(), 2);
 /// assert_eq!(log.append(&IssueEvent::close("bd-3", 0))?.seq, 4);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -155,7 +155,7 @@ struct Plan {
     log: LogPlan,
     snapshot: Option<SnapshotPlan>,
     /// What the manifest does not need, and the next open removes.
-    surplus: Vec<String>,
+    obsolete: Vec<String>,
 }
 
 /// What is to be done about the log.
@@ -205,30 +205,30 @@ impl Work<'_> {
             Err(Error::Corrupt { reason, .. }) => (self.guess(&names)?, Some(reason)),
             Err(error) => return Err(error),
         };
-        let (survey, firsts) = self.survey(&manifest)?;
+        let (scan, firsts) = self.scan(&manifest)?;
         let mut pool = Pool::new(storage, self.dir, &firsts);
-        let mut surplus = surplus(&names, &manifest, usize::MAX);
-        surplus.retain(|name| name.strip_suffix(".new").is_none());
+        let mut obsolete = obsolete(&names, &manifest, usize::MAX);
+        obsolete.retain(|name| name.strip_suffix(".new").is_none());
         let plan = Plan {
-            log: self.plan_log(&survey, &firsts, &mut pool)?,
+            log: self.plan_log(&scan, &firsts, &mut pool)?,
             snapshot: plan_snapshot(self.storage, self.dir, &names, &manifest)?,
             manifest,
             bad_manifest,
-            surplus,
+            obsolete,
         };
         if plan.is_empty() {
             return Ok(Repaired::default());
         }
         let files = self.keep_all(&plan)?;
-        let take_back = || {
+        let undo_write = || {
             for name in plan.written() {
                 remove_new(storage, self.dir, &name);
             }
         };
-        let mark = self.write_all(&plan, &pool).inspect_err(|_| take_back())?;
+        let mark = self.write_all(&plan, &pool).inspect_err(|_| undo_write())?;
         // Not every system replaces a file that is open.
         drop(pool);
-        self.replace_all(&plan).inspect_err(|_| take_back())?;
+        self.replace_all(&plan).inspect_err(|_| undo_write())?;
         match mark {
             Some(mark) => plan.manifest.compacted(mark).write(storage, self.dir)?,
             None if plan.bad_manifest.is_some() => plan.manifest.write(storage, self.dir)?,
@@ -257,36 +257,36 @@ impl Work<'_> {
     // Step 1.
 
     /// The segments, and with which records those begin that should be there.
-    fn survey(&self, manifest: &Manifest) -> Result<(Survey, Vec<u64>)> {
+    fn scan(&self, manifest: &Manifest) -> Result<(StoreScan, Vec<u64>)> {
         let storage = self.storage.as_ref();
         let live = manifest.first_seq;
-        let view = CommittedView::open(storage.host(), self.dir, manifest.origin());
+        let view = ShmView::open(storage.host(), self.dir, manifest.origin());
         let hints = view.and_then(|view| view.look()).unwrap_or_default();
         // What is published may be acknowledged at any moment, by a leader that syncs the old file.
         let published = hints.tail_seq.filter(|_| hints.ours);
-        let known_seq = hints.committed_of_store.max(published).unwrap_or(0);
-        let mut survey = Survey::take(storage, self.dir, live, known_seq)?;
-        if let Some((_, error)) = survey.unreadable.pop() {
+        let known_seq = hints.durable_seq_of_store.max(published).unwrap_or(0);
+        let mut scan = StoreScan::take(storage, self.dir, live, known_seq)?;
+        if let Some((_, error)) = scan.unreadable.pop() {
             return Err(error);
         }
-        let segments = survey.segments.iter().map(|segment| segment.first_seq);
-        let missing = survey.missing_first(live).map(|_| live);
+        let segments = scan.segments.iter().map(|segment| segment.first_seq);
+        let missing = scan.missing_first(live).map(|_| live);
         let firsts = missing.into_iter().chain(segments).collect();
-        Ok((survey, firsts))
+        Ok((scan, firsts))
     }
 
-    fn plan_log(&self, survey: &Survey, firsts: &[u64], pool: &mut Pool<'_>) -> Result<LogPlan> {
-        let durable_seq = survey.durable_seq;
+    fn plan_log(&self, scan: &StoreScan, firsts: &[u64], pool: &mut Pool<'_>) -> Result<LogPlan> {
+        let durable_seq = scan.durable_seq;
         let mut plan = LogPlan {
             durable_seq,
             ..LogPlan::default()
         };
-        if survey.segments.is_empty() {
+        if scan.segments.is_empty() {
             plan.lost_from = firsts.first().copied().filter(|first| *first > durable_seq);
         }
         let nexts = firsts.iter().copied().skip(1).map(Some).chain([None]);
         for (first, next) in firsts.iter().copied().zip(nexts) {
-            let mut segments = survey.segments.iter();
+            let mut segments = scan.segments.iter();
             let segment = segments.find(|segment| segment.first_seq == first);
             if segment.is_some_and(|segment| segment.is_whole(durable_seq)) {
                 continue;
@@ -376,7 +376,7 @@ impl Work<'_> {
             let kept = keep(MANIFEST, &noted, &[])?;
             files.push(done(MANIFEST, Some(kept), noted.count()));
         }
-        for name in &plan.surplus {
+        for name in &plan.obsolete {
             let noted = Listed::default().or_else("the manifest has no use for it");
             keep(name, &noted, &[])?;
         }
@@ -402,7 +402,7 @@ impl Work<'_> {
         let (id, name) = (&plan.manifest.store, snapshot_name(snapshot.mark.seq));
         let mut mark = None;
         write_new(storage, self.dir, &name, |file, path| {
-            let written = snapshot_file::write(store, id, file, path, Pace::HURRIED)?;
+            let written = snapshot_file::write(store, id, file, path, Throttle::HURRIED)?;
             mark = Some(written);
             Ok(())
         })?;

@@ -24,14 +24,14 @@ use strand_lock::LockError;
 
 use crate::{
     env::{
-        failpoint::Point,
+        failpoint::Failpoint,
         storage::{StorageFile, open_if_there, replace_file},
     },
     error::{Error, Result},
     format::record::{segment_first_seq, segment_name, snapshot_name, snapshot_seq},
     issues::event::IssueEvent,
     seeded::{Bug, seeded},
-    state::{live::Snapshot, materialize::Folded, snapshot as snapshot_file, throttle::Pace},
+    state::{live::LiveIssues, materialize::Folded, snapshot as snapshot_file, throttle::Throttle},
     telemetry,
     wal::{
         cursor::{End, segments},
@@ -87,14 +87,14 @@ impl Log<IssueEvent> {
     /// [`Error::Corrupt`] (what can't be read is not compacted), [`Error::Io`].
     ///
     /// ```
-    /// use strand_core::{Compacted, Issue, IssueEvent, Log, Options, Store};
+    /// use strand_core::{Compacted, Issue, IssueEvent, Log, Options, Issues};
     ///
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default())?;
     /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
     /// let Compacted::Done(done) = log.compact()? else { panic!("nobody else is at it") };
     /// assert_eq!((done.seq, done.issues), (1, 1));
-    /// assert_eq!(Store::load(dir.path())?.len(), 1);
+    /// assert_eq!(Issues::load(dir.path())?.len(), 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn compact(&self) -> Result<Compacted> {
@@ -125,12 +125,12 @@ impl Log<IssueEvent> {
         self.core.compaction_due()
     }
 
-    /// The state as of the present watermark, as [`Snapshot::open`] (see the example of [`Snapshot`]).
+    /// The state as of the present watermark, as [`LiveIssues::open`] (see the example of [`LiveIssues`]).
     ///
     /// # Errors
-    /// As [`Snapshot::open`].
-    pub fn snapshot(&self) -> Result<Snapshot> {
-        Snapshot::open_in(&self.core.options.storage, &self.core.dir)
+    /// As [`LiveIssues::open`].
+    pub fn snapshot(&self) -> Result<LiveIssues> {
+        LiveIssues::open_in(&self.core.options.storage, &self.core.dir)
     }
 }
 
@@ -172,7 +172,7 @@ impl LogCore {
             self.rotate_locked()
         })?;
         let lock_held = self.host().now() - held;
-        self.options.hit(Point::CompactionRotated);
+        self.options.reached(Failpoint::CompactionRotated);
         telemetry::compaction_phase(&self.dir, "rotate", &mut phase);
         if through < old.first_seq {
             self.remove_superseded(&old, self.options.backup_snapshots)?;
@@ -206,9 +206,13 @@ impl LogCore {
         mut phase: telemetry::Clock,
     ) -> Result<Compaction> {
         let storage = self.options.storage.as_ref();
-        let folded = Folded::through(&self.options.storage, &self.dir, old, Pace::GENTLE, || {
-            End::Seq(through)
-        })?;
+        let folded = Folded::through(
+            &self.options.storage,
+            &self.dir,
+            old,
+            Throttle::GENTLE,
+            || End::Seq(through),
+        )?;
         let Some(Folded { mut store, .. }) = folded else {
             let gone = std::io::Error::other("the live snapshot was replaced by somebody else");
             return Err(Error::io("read", &self.dir)(gone));
@@ -231,30 +235,30 @@ impl LogCore {
 
         // What an earlier compaction that died has left takes space that this one may need. Not before now: had
         // the live snapshot been damaged, it could be mended with it.
-        let mut removed = self.remove_surplus(old, self.options.backup_snapshots)?;
+        let mut removed = self.remove_obsolete(old, self.options.backup_snapshots)?;
         let mut mark = None;
         let write = |file: &dyn StorageFile, path: &Path| {
-            let written = snapshot_file::write(&store, &old.store, file, path, Pace::GENTLE);
+            let written = snapshot_file::write(&store, &old.store, file, path, Throttle::GENTLE);
             mark = Some(written?);
             Ok(())
         };
         let name = snapshot_name(through);
         replace_file(storage, &self.dir, &name, write, || {
-            self.options.hit(Point::SnapshotWritten);
+            self.options.reached(Failpoint::SnapshotWritten);
         })?;
         let Some(mark) = mark else {
             unreachable!("a file that was replaced was written");
         };
-        self.options.hit(Point::SnapshotRenamed);
+        self.options.reached(Failpoint::SnapshotRenamed);
         telemetry::compaction_phase(&self.dir, "write", &mut phase);
         let new = old.compacted(mark);
         if seeded(Bug::SegmentsRemovedEarly) {
-            self.remove_surplus(&new, self.options.backup_snapshots)?;
+            self.remove_obsolete(&new, self.options.backup_snapshots)?;
         }
         new.write(storage, &self.dir)?;
-        self.options.hit(Point::ManifestReplaced);
+        self.options.reached(Failpoint::ManifestReplaced);
         telemetry::compaction_phase(&self.dir, "switch", &mut phase);
-        removed.extend(self.remove_surplus(&new, self.options.backup_snapshots)?);
+        removed.extend(self.remove_obsolete(&new, self.options.backup_snapshots)?);
         telemetry::compaction_phase(&self.dir, "remove", &mut phase);
         Ok(Compaction {
             seq: through,
@@ -274,38 +278,38 @@ impl LogCore {
         let names = storage
             .list(&self.dir)
             .map_err(Error::io("list", &self.dir))?;
-        if surplus(&names, manifest, usize::MAX).is_empty() {
+        if obsolete(&names, manifest, usize::MAX).is_empty() {
             return Ok(());
         }
         self.alone(|| self.remove_superseded(&self.manifest()?, usize::MAX))
             .map(drop)
     }
 
-    /// As [`LogCore::remove_surplus`], where the files that the manifest names are there. A manifest of an earlier moment or
+    /// As [`LogCore::remove_obsolete`], where the files that the manifest names are there. A manifest of an earlier moment or
     /// of another store must not take away what it knows nothing of. The caller holds `compact.lock`.
     fn remove_superseded(&self, manifest: &Manifest, backups: usize) -> Result<()> {
         let storage = self.options.storage.as_ref();
         let begins = segments(storage, &self.dir)?.contains(&manifest.first_seq);
         if begins && snapshot_file::is_whole(storage, &self.dir, manifest)? {
-            self.remove_surplus(manifest, backups)?;
+            self.remove_obsolete(manifest, backups)?;
         }
         Ok(())
     }
 
     /// The caller holds `compact.lock`.
-    fn remove_surplus(&self, manifest: &Manifest, backups: usize) -> Result<Vec<String>> {
+    fn remove_obsolete(&self, manifest: &Manifest, backups: usize) -> Result<Vec<String>> {
         let storage = self.options.storage.as_ref();
         let names = storage
             .list(&self.dir)
             .map_err(Error::io("list", &self.dir))?;
-        let surplus = surplus(&names, manifest, backups);
-        if surplus.is_empty() {
-            return Ok(surplus);
+        let obsolete = obsolete(&names, manifest, backups);
+        if obsolete.is_empty() {
+            return Ok(obsolete);
         }
         // Whoever has written the manifest may have died before its name was durable, or was told that it is not.
         self.sync_dir()?;
-        self.options.hit(Point::BeforeRemoval);
-        for name in &surplus {
+        self.options.reached(Failpoint::BeforeRemoval);
+        for name in &obsolete {
             let path = self.dir.join(name);
             match storage.remove(&path) {
                 // Removed before, by one who died then, or whose reader has closed it only now.
@@ -314,8 +318,8 @@ impl LogCore {
             }
         }
         self.sync_dir()?;
-        self.options.hit(Point::OldFilesRemoved);
-        Ok(surplus)
+        self.options.reached(Failpoint::OldFilesRemoved);
+        Ok(obsolete)
     }
 
     fn compaction_due(&self) -> Result<bool> {
@@ -340,14 +344,14 @@ impl LogCore {
 
 /// The files in a store's directory that this manifest does not need: what came before its snapshot, but for
 /// so many older snapshots, and what a compaction or a repair that died was about to put in their place.
-pub(crate) fn surplus(names: &[String], manifest: &Manifest, backups: usize) -> Vec<String> {
+pub(crate) fn obsolete(names: &[String], manifest: &Manifest, backups: usize) -> Vec<String> {
     let live = manifest.first_seq - 1;
     let older: BTreeSet<u64> = names
         .iter()
         .filter_map(|name| snapshot_seq(name).filter(|seq| *seq < live))
         .collect();
     let kept: BTreeSet<u64> = older.into_iter().rev().take(backups).collect();
-    let is_surplus = |name: &&String| {
+    let is_obsolete = |name: &&String| {
         let being_written = name.strip_suffix(".new").is_some_and(|name| {
             name == MANIFEST || snapshot_seq(name).or(segment_first_seq(name)).is_some()
         });
@@ -356,7 +360,7 @@ pub(crate) fn surplus(names: &[String], manifest: &Manifest, backups: usize) -> 
         let segment = segment_first_seq(name).is_some_and(|first| first < manifest.first_seq);
         being_written || snapshot || segment
     };
-    names.iter().filter(is_surplus).cloned().collect()
+    names.iter().filter(is_obsolete).cloned().collect()
 }
 
 #[cfg(test)]
@@ -401,12 +405,12 @@ mod tests {
             "log-00000000000000000008.jsonl",
             "log-00000000000000000012.jsonl.new",
         ];
-        assert_eq!(surplus(&names, &manifest, usize::MAX), orphans);
-        let with_one_backup = surplus(&names, &manifest, 1);
+        assert_eq!(obsolete(&names, &manifest, usize::MAX), orphans);
+        let with_one_backup = obsolete(&names, &manifest, 1);
         assert!(with_one_backup.contains(&"snapshot-00000000000000000004.jsonl".to_owned()));
         assert_eq!(with_one_backup.len(), orphans.len() + 1);
-        assert_eq!(surplus(&names, &manifest, 0).len(), orphans.len() + 2);
-        let never_compacted = surplus(
+        assert_eq!(obsolete(&names, &manifest, 0).len(), orphans.len() + 2);
+        let never_compacted = obsolete(
             &names,
             &Manifest::new(&crate::env::system::ThisMachine),
             usize::MAX,

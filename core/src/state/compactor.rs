@@ -31,7 +31,7 @@ pub struct Compactor {
 #[derive(Default)]
 struct Stop {
     asked: Mutex<bool>,
-    bell: Condvar,
+    wake_word: Condvar,
 }
 
 impl Compactor {
@@ -79,7 +79,7 @@ impl Compactor {
             .asked
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.bell.notify_all();
+        self.stop.wake_word.notify_all();
         match thread.join() {
             Ok(result) => Some(result),
             Err(panic) => std::panic::resume_unwind(panic),
@@ -91,7 +91,9 @@ impl Stop {
     /// Waits for the end; false when it has not come within `time`.
     fn within(&self, time: Duration) -> bool {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.bell.wait_timeout_while(asked, time, |asked| !*asked);
+        let waited = self
+            .wake_word
+            .wait_timeout_while(asked, time, |asked| !*asked);
         let (asked, _) = waited.unwrap_or_else(PoisonError::into_inner);
         *asked
     }

@@ -3,23 +3,23 @@ use std::{ops::Deref, path::Path, sync::Arc};
 use crate::{
     env::storage::{Disk, Storage},
     error::Result,
-    issues::issues::Store,
+    issues::issues::Issues,
     state::materialize::Folded,
-    wal::{durable::Watermark, reader::open_watermark},
+    wal::{durable::DurableWatch, reader::open_durable_watch},
 };
 
-/// The state of a store as of one record: consistent, and it changes only by [`Snapshot::refresh`],
+/// The state of a store as of one record: consistent, and it changes only by [`LiveIssues::refresh`],
 /// which moves it forward.
 ///
-/// Takes no lock and writes nothing. Holds all issues in memory. Everything that [`Store`] answers
+/// Takes no lock and writes nothing. Holds all issues in memory. Everything that [`Issues`] answers
 /// can be asked of it.
 ///
 /// ```
-/// use strand_core::{Issue, IssueEvent, Log, Options, Snapshot};
+/// use strand_core::{Issue, IssueEvent, Log, Options, LiveIssues};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
-/// let mut now = Snapshot::open(dir.path())?;
+/// let mut now = LiveIssues::open(dir.path())?;
 /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
 ///
 /// assert!(now.get("bd-1").is_none());
@@ -30,12 +30,12 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct Snapshot {
+pub struct LiveIssues {
     folded: Folded,
-    watermark: Watermark,
+    watch: DurableWatch,
 }
 
-impl Snapshot {
+impl LiveIssues {
     /// Reads the state of the store in `dir` as of the present watermark. Does not block.
     ///
     /// # Errors
@@ -44,14 +44,14 @@ impl Snapshot {
         Self::open_in(&(Arc::new(Disk) as Arc<dyn Storage>), dir.as_ref())
     }
 
-    /// As [`Snapshot::open`], where the files are in `storage`; for tests, as at [`Storage`].
+    /// As [`LiveIssues::open`], where the files are in `storage`; for tests, as at [`Storage`].
     ///
     /// # Errors
-    /// As [`Snapshot::open`].
+    /// As [`LiveIssues::open`].
     pub fn open_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self> {
-        let mut watermark = open_watermark(storage, dir)?;
-        let folded = Folded::load(storage, dir, || watermark.end())?;
-        Ok(Self { folded, watermark })
+        let mut watch = open_durable_watch(storage, dir)?;
+        let folded = Folded::load(storage, dir, || watch.end())?;
+        Ok(Self { folded, watch })
     }
 
     /// Moves on to the present watermark, and answers the last record that is reflected now.
@@ -63,26 +63,26 @@ impl Snapshot {
     /// # Errors
     /// [`crate::Error::Corrupt`], [`crate::Error::Io`]. What was read before the damage is reflected.
     pub fn refresh(&mut self) -> Result<u64> {
-        let end = self.watermark.end();
-        self.folded.advance(self.watermark.dir(), end)?;
+        let end = self.watch.end();
+        self.folded.advance(self.watch.dir(), end)?;
         if self.folded.is_due_to_forget() {
             // Who lives for long would else remember every key and every deleted issue that there ever was.
-            self.folded.forget_as_compacted(self.watermark.dir(), end)?;
+            self.folded.forget_as_compacted(self.watch.dir(), end)?;
         }
         Ok(self.folded.store.last_seq())
     }
 
     /// The state alone.
     #[must_use]
-    pub fn into_store(self) -> Store {
+    pub fn into_store(self) -> Issues {
         self.folded.store
     }
 }
 
-impl Deref for Snapshot {
-    type Target = Store;
+impl Deref for LiveIssues {
+    type Target = Issues;
 
-    fn deref(&self) -> &Store {
+    fn deref(&self) -> &Issues {
         &self.folded.store
     }
 }

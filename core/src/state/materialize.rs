@@ -5,8 +5,8 @@ use std::{path::Path, sync::Arc};
 use crate::{
     env::storage::Storage,
     error::{Error, Result},
-    issues::{event::IssueEvent, issues::Store},
-    state::{snapshot as snapshot_file, throttle::Pace},
+    issues::{event::IssueEvent, issues::Issues},
+    state::{snapshot as snapshot_file, throttle::Throttle},
     wal::{
         cursor::{End, RawRecords},
         manifest::Manifest,
@@ -23,11 +23,11 @@ const FORGET_EVERY: u64 = 4_096;
 /// The fold of the log through some record, and the place to go on from.
 #[derive(Debug)]
 pub(crate) struct Folded {
-    pub(crate) store: Store,
+    pub(crate) store: Issues,
     records: RawRecords,
     storage: Arc<dyn Storage>,
     scratch: Vec<u8>,
-    pace: Pace,
+    throttle: Throttle,
     /// The first record behind the snapshot that was read.
     first_seq: u64,
     /// From which record on it is time to forget what is too old; 0 when it was only just read.
@@ -44,7 +44,7 @@ impl Folded {
         let mut attempts = 0;
         loop {
             let manifest = Manifest::required(storage.as_ref(), dir)?;
-            let loaded = Self::through(storage, dir, &manifest, Pace::HURRIED, &mut end);
+            let loaded = Self::through(storage, dir, &manifest, Throttle::HURRIED, &mut end);
             attempts += 1;
             match loaded {
                 Ok(Some(folded)) => return Ok(folded),
@@ -63,10 +63,11 @@ impl Folded {
         storage: &Arc<dyn Storage>,
         dir: &Path,
         manifest: &Manifest,
-        mut pace: Pace,
+        mut throttle: Throttle,
         end: impl FnOnce() -> End,
     ) -> Result<Option<Self>> {
-        let Some(store) = snapshot_file::read(storage.as_ref(), dir, manifest, &mut pace)? else {
+        let Some(store) = snapshot_file::read(storage.as_ref(), dir, manifest, &mut throttle)?
+        else {
             return Ok(None);
         };
         let mut folded = Self {
@@ -74,7 +75,7 @@ impl Folded {
             records: RawRecords::new(Arc::clone(storage), dir, manifest.first_seq, end()),
             storage: Arc::clone(storage),
             scratch: Vec::new(),
-            pace,
+            throttle,
             first_seq: manifest.first_seq,
             forgets_at_seq: 0,
         };
@@ -127,7 +128,7 @@ impl Folded {
     fn apply_all(&mut self) -> Result<()> {
         while let Some(record) = self.records.next()? {
             let (seq, offset) = (record.line.header.seq, record.offset);
-            self.pace.did(record.text.len());
+            self.throttle.did(record.text.len());
             let events = record.line.body.decode::<IssueEvent>(&mut self.scratch);
             let applied = events.map(|events| self.store.apply_record(seq, events));
             match applied {

@@ -14,10 +14,10 @@ use crate::{
     inspect::scan::{Listed, Place, stretches},
     issues::{
         issue::{ID_BYTES_MAX, Issue},
-        issues::{Entry, Store},
+        issues::{Entry, Issues},
     },
     seeded::{Bug, seeded},
-    state::throttle::Pace,
+    state::throttle::Throttle,
     wal::manifest::{Manifest, SnapshotMark},
 };
 
@@ -65,15 +65,15 @@ struct Item<'a> {
 
 /// Writes the state to a new file, and syncs it piece by piece, so that nobody else's sync has to wait for all of it.
 pub(crate) fn write(
-    store: &Store,
+    store: &Issues,
     store_id: &str,
     file: &dyn StorageFile,
     path: &Path,
-    pace: Pace,
+    throttle: Throttle,
 ) -> Result<SnapshotMark> {
     let mut out = Out {
         file,
-        pace,
+        throttle,
         mark: SnapshotMark {
             seq: store.last_seq(),
             bytes: 0,
@@ -121,7 +121,7 @@ struct Out<'a> {
     file: &'a dyn StorageFile,
     mark: SnapshotMark,
     chunk: Vec<u8>,
-    pace: Pace,
+    throttle: Throttle,
 }
 
 impl Out<'_> {
@@ -133,7 +133,7 @@ impl Out<'_> {
         self.chunk.remove(members); // The object's own opening brace.
         put_checksum(self.chunk.get_mut(start..).unwrap_or_default());
         self.chunk.push(b'\n');
-        self.pace.did(self.chunk.len() - start);
+        self.throttle.did(self.chunk.len() - start);
         if self.chunk.len() >= CHUNK_BYTES {
             self.flush()?;
         }
@@ -156,10 +156,10 @@ pub(crate) fn read(
     storage: &dyn Storage,
     dir: &Path,
     manifest: &Manifest,
-    pace: &mut Pace,
-) -> Result<Option<Store>> {
+    throttle: &mut Throttle,
+) -> Result<Option<Issues>> {
     let Some(mark) = manifest.snapshot else {
-        return Ok(Some(Store::default()));
+        return Ok(Some(Issues::default()));
     };
     let path = dir.join(snapshot_name(mark.seq));
     let Some(file) = open_if_there(storage, &path)? else {
@@ -170,7 +170,7 @@ pub(crate) fn read(
         }
         return Ok(None);
     };
-    match read_open(file.as_ref(), &path, manifest, mark, pace) {
+    match read_open(file.as_ref(), &path, manifest, mark, throttle) {
         // A repair may have replaced both.
         Err(error @ Error::Corrupt { .. }) => match Manifest::read(storage, dir) {
             Ok(Some(now)) if now != *manifest => Ok(None),
@@ -185,10 +185,10 @@ fn read_open(
     path: &Path,
     manifest: &Manifest,
     mark: SnapshotMark,
-    pace: &mut Pace,
-) -> Result<Store> {
+    throttle: &mut Throttle,
+) -> Result<Issues> {
     let mut reading = Reading {
-        store: Store::default(),
+        store: Issues::default(),
         counts: [0; 3],
         header: None,
     };
@@ -203,7 +203,7 @@ fn read_open(
         let line = lines.text(span);
         crc = crc32c::crc32c_append(crc, line);
         bytes += line.len() as u64;
-        pace.did(line.len());
+        throttle.did(line.len());
         reading
             .line(line, manifest)
             .map_err(|reason| corrupt(path, span.offset, reason))?;
@@ -304,7 +304,7 @@ impl<'a> Part<'a> {
     }
 
     /// Takes it into a state.
-    pub(crate) fn restore(self, store: &mut Store) {
+    pub(crate) fn restore(self, store: &mut Issues) {
         match self {
             Self::Header(header) => store.restore_header(header.snapshot, header.without_effect),
             Self::Issue(id, version, issue) => store.restore_issue(id, version, issue),
@@ -321,7 +321,7 @@ fn misplaced() -> CorruptReason {
 
 /// The state of a snapshot that is being read.
 struct Reading {
-    store: Store,
+    store: Issues,
     /// Issues, tombstones, keys.
     counts: [u64; 3],
     header: Option<[u64; 3]>,

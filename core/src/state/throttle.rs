@@ -8,12 +8,12 @@ const BYTES: usize = 32 << 10;
 /// A thread that computes keeps its processor for as long as the system's time slice, some milliseconds, whatever
 /// its priority, while an append that was just woken waits for it. Giving way often costs nothing when nobody waits.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Throttle {
     gentle: bool,
     done_bytes: usize,
 }
 
-impl Pace {
+impl Throttle {
     /// Somebody waits for the work.
     pub(crate) const HURRIED: Self = Self {
         gentle: false,

@@ -14,7 +14,7 @@ use crate::{
         scan::{Scan, Tail},
     },
     seeded::{Bug, seeded},
-    wal::{durable::Watermark, manifest::Manifest, payload::Payload},
+    wal::{durable::DurableWatch, manifest::Manifest, payload::Payload},
 };
 
 /// A record of the log, from [`crate::Reader::read`], [`crate::Log::read`] or a [`crate::Follower`].
@@ -153,7 +153,7 @@ pub(crate) struct RawRecords {
     /// The record for which the files were looked at anew, lest that goes on forever.
     reopened_for: u64,
     /// Who may tell meanwhile where [`End::NobodyKnows`] is.
-    watermark: Option<Watermark>,
+    watch: Option<DurableWatch>,
     /// How often `lines` had read when that was last asked for.
     asked_after: u64,
 }
@@ -180,7 +180,7 @@ impl RawRecords {
             end,
             done: false,
             reopened_for: 0,
-            watermark: None,
+            watch: None,
             asked_after: 0,
         };
         records.resume(end);
@@ -331,11 +331,11 @@ impl RawRecords {
             return Ok(true);
         }
         self.asked_after = self.lines.reads();
-        if self.watermark.is_none() {
+        if self.watch.is_none() {
             let store = Manifest::required(self.storage.as_ref(), &self.dir)?.store;
-            self.watermark = Some(Watermark::open(&self.storage, &self.dir, &store));
+            self.watch = Some(DurableWatch::open(&self.storage, &self.dir, &store));
         }
-        let Some(seq) = self.watermark.as_mut().and_then(Watermark::committed) else {
+        let Some(seq) = self.watch.as_mut().and_then(DurableWatch::durable_seq) else {
             return Ok(true);
         };
         self.end = End::Seq(seq);

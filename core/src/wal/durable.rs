@@ -11,7 +11,7 @@ use crate::{
     seeded::{Bug, seeded},
     wal::{
         cursor::End,
-        shm::{CommittedView, Origin},
+        shm::{Origin, ShmView},
     },
 };
 
@@ -22,14 +22,14 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 
 /// The watermark in the store's volatile hints, looked for anew where it was not to be had.
 #[derive(Debug)]
-pub(crate) struct Watermark {
+pub(crate) struct DurableWatch {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
     store: String,
-    view: Option<CommittedView>,
+    view: Option<ShmView>,
 }
 
-impl Watermark {
+impl DurableWatch {
     pub(crate) fn open(storage: &Arc<dyn Storage>, dir: &Path, store: &str) -> Self {
         Self {
             storage: Arc::clone(storage),
@@ -53,39 +53,39 @@ impl Watermark {
     }
 
     /// `None` where no hints can be trusted.
-    pub(crate) fn committed(&mut self) -> Option<u64> {
-        let committed = self.view.as_ref().and_then(CommittedView::committed);
-        if committed.is_some() {
-            return committed;
+    pub(crate) fn durable_seq(&mut self) -> Option<u64> {
+        let durable_seq = self.view.as_ref().and_then(ShmView::durable_seq);
+        if durable_seq.is_some() {
+            return durable_seq;
         }
         let origin = Origin { store: &self.store };
-        self.view = CommittedView::open(self.host(), &self.dir, origin);
-        self.view.as_ref().and_then(CommittedView::committed)
+        self.view = ShmView::open(self.host(), &self.dir, origin);
+        self.view.as_ref().and_then(ShmView::durable_seq)
     }
 
     /// Where a read that begins now ends.
     pub(crate) fn end(&mut self) -> End {
-        if seeded(Bug::ReaderPastWatermark) {
+        if seeded(Bug::ReaderPastDurable) {
             return End::LastValid(0);
         }
-        match (self.committed(), &self.view) {
+        match (self.durable_seq(), &self.view) {
             (Some(seq), _) => End::Seq(seq),
             // A page that can't be trusted with how far the log reaches by now, but that was this store's once.
-            (None, Some(view)) => End::NobodyKnows(view.committed_of_store().unwrap_or(0)),
+            (None, Some(view)) => End::NobodyKnows(view.durable_seq_of_store().unwrap_or(0)),
             (None, None) => End::NobodyKnows(0),
         }
     }
 
-    /// To be given to [`Watermark::sleep`]; read it before the state that decides whether to sleep.
-    pub(crate) fn rung(&self) -> Option<u32> {
+    /// To be given to [`DurableWatch::sleep`]; read it before the state that decides whether to sleep.
+    pub(crate) fn wake_count(&self) -> Option<u32> {
         let view = self.view.as_ref()?;
-        view.committed().map(|_| view.rung())
+        view.durable_seq().map(|_| view.wake_count())
     }
 
     /// Sleeps until the watermark may have risen, for `time` at most.
-    pub(crate) fn sleep(&self, rung: Option<u32>, time: Duration) {
-        match (&self.view, rung) {
-            (Some(view), Some(rung)) => view.sleep(rung, time.min(SLEEP_MAX)),
+    pub(crate) fn sleep(&self, wake_count: Option<u32>, time: Duration) {
+        match (&self.view, wake_count) {
+            (Some(view), Some(wake_count)) => view.sleep(wake_count, time.min(SLEEP_MAX)),
             _ => self.host().sleep(time.min(POLL)),
         }
     }

@@ -5,7 +5,7 @@ use crate::{
     issues::event::IssueEvent,
     wal::{
         cursor::{RawRecords, Record},
-        durable::Watermark,
+        durable::DurableWatch,
         payload::Payload,
     },
 };
@@ -16,7 +16,7 @@ use crate::{
 /// Takes no lock and writes nothing. Sleeps until a writer wakes it; where the store's volatile hints
 /// can't be shared, it looks every 20 ms. Goes on across rotation and compaction. One that comes so late that its
 /// next record is compacted away answers [`crate::Error::Compacted`], again and again: load the state
-/// with [`crate::Snapshot::open`], and follow from the record behind it.
+/// with [`crate::LiveIssues::open`], and follow from the record behind it.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -35,16 +35,16 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Follower<P: Payload = IssueEvent> {
-    watermark: Watermark,
+    watch: DurableWatch,
     records: RawRecords,
     scratch: Vec<u8>,
     payload: PhantomData<fn() -> P>,
 }
 
 impl<P: Payload> Follower<P> {
-    pub(crate) fn new(watermark: Watermark, records: RawRecords) -> Self {
+    pub(crate) fn new(watch: DurableWatch, records: RawRecords) -> Self {
         Self {
-            watermark,
+            watch,
             records,
             scratch: Vec::new(),
             payload: PhantomData,
@@ -59,7 +59,7 @@ impl<P: Payload> Follower<P> {
         if let Some(record) = self.records.next_decoded(&mut self.scratch)? {
             return Ok(Some(record));
         }
-        self.records.resume(self.watermark.end());
+        self.records.resume(self.watch.end());
         self.records.next_decoded(&mut self.scratch)
     }
 
@@ -69,15 +69,15 @@ impl<P: Payload> Follower<P> {
     /// As [`Follower::try_next`].
     pub fn next_before(&mut self, deadline: Instant) -> Result<Option<Record<P>>> {
         loop {
-            let rung = self.watermark.rung();
+            let wake_count = self.watch.wake_count();
             if let Some(record) = self.try_next()? {
                 return Ok(Some(record));
             }
-            let left = deadline.saturating_duration_since(self.watermark.host().now());
+            let left = deadline.saturating_duration_since(self.watch.host().now());
             if left.is_zero() {
                 return Ok(None);
             }
-            self.watermark.sleep(rung, left);
+            self.watch.sleep(wake_count, left);
         }
     }
 

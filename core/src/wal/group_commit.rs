@@ -20,7 +20,7 @@ use std::{
 };
 
 use crate::{
-    env::{failpoint::Point, system::Host},
+    env::{failpoint::Failpoint, system::Host},
     error::{Error, Result},
     seeded::{Bug, seeded},
     telemetry,
@@ -45,7 +45,7 @@ impl LogCore {
         let wait = telemetry::Clock::of_trace();
         let synced = self.follow_or_lead(seq, &mut counted_on);
         if counted_on {
-            self.hints().ring_both(); // Nobody else was woken to lead.
+            self.hints().wake_both(); // Nobody else was woken to lead.
         }
         synced.inspect(|()| telemetry::durable(seq, &wait))
     }
@@ -59,12 +59,12 @@ impl LogCore {
                 hints = self.mend()?;
             }
             // Read before the state that decides whether to sleep, so that no bell is missed.
-            let rung = hints.rung();
-            let Some(committed) = hints.committed() else {
+            let wake_count = hints.wake_count();
+            let Some(durable_seq) = hints.durable_seq() else {
                 hints = self.mend()?;
                 continue;
             };
-            if committed >= seq {
+            if durable_seq >= seq {
                 return Ok(());
             }
             if hints.is_poisoned() {
@@ -79,7 +79,7 @@ impl LogCore {
             let leader = hints.leader();
             let patience =
                 PATIENCE_MIN.max(Duration::from_micros(hints.sync_us()) * PATIENCE_IN_SYNCS);
-            let left = watch.left(leader, committed, patience, self.host().now());
+            let left = watch.left(leader, durable_seq, patience, self.host().now());
             if leader == 0 || left.is_zero() {
                 let token = new_token();
                 if hints.take_lead(leader, token) {
@@ -87,29 +87,29 @@ impl LogCore {
                     let led = if leader == 0 {
                         self.lead(&hints, seq)
                     } else {
-                        self.options.hit(Point::LeadTakenOver);
-                        telemetry::lead_taken_over(&self.dir, leader, committed);
+                        self.options.reached(Failpoint::LeadTakenOver);
+                        telemetry::lead_taken_over(&self.dir, leader, durable_seq);
                         self.take_over_sync().map(|()| None)
                     };
                     hints.leave_lead(token);
                     match led {
-                        Ok(Some(round)) => hints.ring(round),
-                        _ => hints.ring_both(),
+                        Ok(Some(round)) => hints.wake(round),
+                        _ => hints.wake_both(),
                     }
-                    self.options.hit(Point::Woken);
+                    self.options.reached(Failpoint::Woken);
                     led?;
                 }
             } else {
                 let round = hints.round();
                 // One of those who wait for the next round stays awake, so that the disk is never idle
                 // for as long as it takes to wake a process.
-                if !round.covers(seq) && hints.volunteer(round) {
-                    *counted_on = stay_awake(self.host(), &hints, leader);
+                if !round.covers(seq) && hints.claim_spinner(round) {
+                    *counted_on = spin(self.host(), &hints, leader);
                     if !*counted_on {
                         hints.withdraw();
                     }
                 } else {
-                    hints.sleep(round.bell_for(seq), rung, left);
+                    hints.sleep(round.wake_word_for(seq), wake_count, left);
                 }
             }
         }
@@ -117,10 +117,10 @@ impl LogCore {
 
     /// Syncs once for everybody. Answers the round, unless there was nothing to sync.
     fn lead(&self, hints: &Hints, seq: u64) -> Result<Option<Round>> {
-        self.options.hit(Point::LeaderElected);
+        self.options.reached(Failpoint::LeaderElected);
         // Whoever can run on this processor and has just been woken, appends first and shares this sync.
         // Not a delay: with nobody to give way to, it returns at once.
-        self.host().give_way();
+        self.host().yield_now();
         let Some((segment, through)) = hints.sync_target() else {
             self.mend()?;
             return Ok(None);
@@ -147,9 +147,9 @@ impl LogCore {
         }
         let file = self.segment(segment)?.file;
         let round = hints.begin_round(through);
-        self.options.hit(Point::BeforeSync);
+        self.options.reached(Failpoint::BeforeSync);
         let started = self.host().now();
-        if seeded(Bug::WatermarkEarly) {
+        if seeded(Bug::DurableEarly) {
             hints.commit(through);
         }
         let mut synced = Ok(());
@@ -165,12 +165,12 @@ impl LogCore {
         }
         synced.map_err(|error| unknown(seq, &error))?;
         let us = u64::try_from((self.host().now() - started).as_micros()).unwrap_or(u64::MAX);
-        self.options.hit(Point::AfterSync);
+        self.options.reached(Failpoint::AfterSync);
         telemetry::synced(&self.dir, hints, through, us);
-        let read_late = seeded(Bug::WatermarkTooHigh).then(|| hints.tail_seq());
+        let read_late = seeded(Bug::DurableTooHigh).then(|| hints.tail_seq());
         hints.commit(read_late.flatten().unwrap_or(through));
         hints.note_sync_us(us);
-        self.options.hit(Point::Committed);
+        self.options.reached(Failpoint::DurablePublished);
         Ok(Some(round))
     }
 
@@ -200,14 +200,14 @@ fn unknown(seq: u64, error: &std::io::Error) -> Error {
 /// Waits for the end of a leader's work without sleeping, but giving way to whoever has work to do;
 /// false when that takes longer than two syncs of a fast disk. On a slow one, waking costs nothing in
 /// comparison.
-fn stay_awake(host: &dyn Host, hints: &Hints, leader: u64) -> bool {
+fn spin(host: &dyn Host, hints: &Hints, leader: u64) -> bool {
     let most = Duration::from_micros(2 * hints.sync_us().clamp(50, 500));
     let started = host.now();
     while host.now() - started < most {
         if hints.leader() != leader {
             return true;
         }
-        host.give_way();
+        host.yield_now();
     }
     false
 }
@@ -222,7 +222,7 @@ fn new_token() -> u64 {
 /// How long the present leader has gone on without anything moving.
 struct Watch {
     leader: u64,
-    committed: u64,
+    durable_seq: u64,
     since: Instant,
 }
 
@@ -230,17 +230,23 @@ impl Watch {
     fn new(now: Instant) -> Self {
         Self {
             leader: 0,
-            committed: 0,
+            durable_seq: 0,
             since: now,
         }
     }
 
     /// What is left of `patience` with a leader that has not moved the watermark.
-    fn left(&mut self, leader: u64, committed: u64, patience: Duration, now: Instant) -> Duration {
-        if (self.leader, self.committed) != (leader, committed) {
+    fn left(
+        &mut self,
+        leader: u64,
+        durable_seq: u64,
+        patience: Duration,
+        now: Instant,
+    ) -> Duration {
+        if (self.leader, self.durable_seq) != (leader, durable_seq) {
             *self = Self {
                 leader,
-                committed,
+                durable_seq,
                 since: now,
             };
         }

@@ -9,7 +9,7 @@ use strand_lock::{FilesystemKind, LockError, PageError};
 
 use crate::{
     env::{
-        failpoint::Point,
+        failpoint::Failpoint,
         storage::{OpenMode, StorageFile},
         system::{Host, StoreLock},
     },
@@ -147,10 +147,10 @@ impl<P: Payload> Log<P> {
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default().durability(Durability::Buffered))?;
     /// let receipt = log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
-    /// assert_eq!((log.tail_seq(), log.committed_seq()), (1, 0)); // There, but not durable.
+    /// assert_eq!((log.tail_seq(), log.durable_seq()), (1, 0)); // There, but not durable.
     /// assert_eq!((log.replay()?.count(), log.read()?.count()), (1, 0));
     /// log.sync_to(receipt.seq)?;
-    /// assert_eq!(log.committed_seq(), 1);
+    /// assert_eq!(log.durable_seq(), 1);
     /// log.close()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -159,16 +159,16 @@ impl<P: Payload> Log<P> {
     }
 
     /// The records behind the live snapshot, through the watermark: what is durable now. Blocks where
-    /// [`Log::committed_seq`] does; example: [`Log::sync_to`].
+    /// [`Log::durable_seq`] does; example: [`Log::sync_to`].
     ///
     /// # Errors
     /// As [`crate::Reader::read`].
     pub fn read(&self) -> Result<Records<P>> {
-        Ok(Records::new(self.core.raw(self.committed_seq())?))
+        Ok(Records::new(self.core.raw(self.durable_seq())?))
     }
 
     /// The records through the tail: those too that were appended with [`Durability::Buffered`] and
-    /// are not durable yet. Blocks where [`Log::committed_seq`] does; example: [`Log::sync_to`].
+    /// are not durable yet. Blocks where [`Log::durable_seq`] does; example: [`Log::sync_to`].
     ///
     /// # Errors
     /// As [`Log::read`].
@@ -181,13 +181,13 @@ impl<P: Payload> Log<P> {
     /// Does not block, unless somebody has deleted the hints: then they are rebuilt, under the lock. Where that
     /// fails, it answers what was known before. Example: [`Log::sync_to`].
     #[must_use]
-    pub fn committed_seq(&self) -> u64 {
-        self.core.look(Hints::committed)
+    pub fn durable_seq(&self) -> u64 {
+        self.core.look(Hints::durable_seq)
     }
 
     /// The last record that was written, durable or not. 0 when there is none.
     ///
-    /// Blocks where [`Log::committed_seq`] does. Example: [`Log::sync_to`].
+    /// Blocks where [`Log::durable_seq`] does. Example: [`Log::sync_to`].
     #[must_use]
     pub fn tail_seq(&self) -> u64 {
         self.core.look(Hints::tail_seq)
@@ -314,9 +314,9 @@ impl LogCore {
             recovery: Recovery::default(),
             options,
         };
-        core.options.hit(Point::LockHeld);
+        core.options.reached(Failpoint::LockHeld);
         let recovered = core.recover_on_open();
-        core.options.hit(Point::BeforeUnlock);
+        core.options.reached(Failpoint::BeforeUnlock);
         guard.unlock()?;
         core.recovery = recovered?;
         core.remove_orphans(&manifest)?;
@@ -343,7 +343,11 @@ impl LogCore {
     /// already: whatever fails now, it is not *rejected*.
     pub(crate) fn sync_in_lock(&self, seq: u64) -> Result<()> {
         let hints = self.hints();
-        let is_durable = || hints.committed().is_some_and(|committed| committed >= seq);
+        let is_durable = || {
+            hints
+                .durable_seq()
+                .is_some_and(|durable_seq| durable_seq >= seq)
+        };
         if self.options.durability == Durability::Synced && !hints.is_shared() && !is_durable() {
             written(seq, self.sync_locked(seq))?;
         }
@@ -396,13 +400,13 @@ impl LogCore {
         let taken = self.lock.lock_until(deadline);
         let guard = taken.inspect_err(|error| telemetry::lock_not_taken(&self.dir, error))?;
         let (wait_us, hold) = (wait.us(), telemetry::Clock::of_trace());
-        self.options.hit(Point::LockHeld);
+        self.options.reached(Failpoint::LockHeld);
         let done = work();
         if done.is_err() && seeded(Bug::LockKeptAfterError) {
             std::mem::forget(guard);
             return done;
         }
-        self.options.hit(Point::BeforeUnlock);
+        self.options.reached(Failpoint::BeforeUnlock);
         let freed = guard.unlock();
         telemetry::lock_held(wait_us, &hold);
         let done = done?;
@@ -427,7 +431,7 @@ impl LogCore {
         if self.hints().is_shared() {
             End::Seq(through_seq)
         } else {
-            End::LastValid(self.hints().committed().unwrap_or(0))
+            End::LastValid(self.hints().durable_seq().unwrap_or(0))
         }
     }
 

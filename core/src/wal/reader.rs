@@ -10,10 +10,10 @@ use crate::{
     error::{Error, Result},
     format::record::{segment_name, snapshot_seq},
     issues::event::IssueEvent,
-    state::live::Snapshot,
+    state::live::LiveIssues,
     wal::{
         cursor::{RawRecords, Records, segments},
-        durable::Watermark,
+        durable::DurableWatch,
         follower::Follower,
         manifest::{Manifest, manifest_missing},
         payload::Payload,
@@ -34,7 +34,7 @@ use crate::{
 /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 1_706_540_000_123), 1_706_540_000_123))?;
 ///
 /// let reader: Reader = Reader::open(dir.path())?;
-/// assert_eq!((reader.committed_seq(), reader.verify()?), (Some(1), 1));
+/// assert_eq!((reader.durable_seq(), reader.verify()?), (Some(1), 1));
 /// for record in reader.read()? {
 ///     let record = record?;
 ///     println!("{} {:?}", record.seq, record.events);
@@ -46,7 +46,7 @@ use crate::{
 pub struct Reader<P: Payload = IssueEvent> {
     storage: Arc<dyn Storage>,
     dir: PathBuf,
-    watermark: Mutex<Watermark>,
+    watch: Mutex<DurableWatch>,
     payload: PhantomData<fn() -> P>,
 }
 
@@ -65,11 +65,11 @@ impl<P: Payload> Reader<P> {
     /// # Errors
     /// As [`Reader::open`].
     pub fn open_in(storage: Arc<dyn Storage>, dir: &Path) -> Result<Self> {
-        let watermark = open_watermark(&storage, dir)?;
+        let watch = open_durable_watch(&storage, dir)?;
         Ok(Self {
             storage,
             dir: dir.to_owned(),
-            watermark: Mutex::new(watermark),
+            watch: Mutex::new(watch),
             payload: PhantomData,
         })
     }
@@ -92,18 +92,18 @@ impl<P: Payload> Reader<P> {
     /// [`Error::Corrupt`] for a damaged manifest, [`Error::Io`]. Where `from_seq` is compacted away,
     /// the follower's first answer says so.
     pub fn follow(&self, from_seq: u64) -> Result<Follower<P>> {
-        let mut watermark = self.watermark().again();
+        let mut watch = self.watch().again();
         let storage = Arc::clone(&self.storage);
-        let records = RawRecords::from(storage, &self.dir, from_seq, watermark.end())?;
-        Ok(Follower::new(watermark, records))
+        let records = RawRecords::from(storage, &self.dir, from_seq, watch.end())?;
+        Ok(Follower::new(watch, records))
     }
 
-    /// The state that the store's issue events lead to, as of the present watermark; see [`Snapshot`].
+    /// The state that the store's issue events lead to, as of the present watermark; see [`LiveIssues`].
     ///
     /// # Errors
-    /// As [`Snapshot::open`].
-    pub fn snapshot(&self) -> Result<Snapshot> {
-        Snapshot::open_in(&self.storage, &self.dir)
+    /// As [`LiveIssues::open`].
+    pub fn snapshot(&self) -> Result<LiveIssues> {
+        LiveIssues::open_in(&self.storage, &self.dir)
     }
 
     /// Checks every record through the present watermark without decoding it: form, checksum and number.
@@ -123,26 +123,24 @@ impl<P: Payload> Reader<P> {
 
     fn raw(&self) -> Result<RawRecords> {
         let first_seq = Manifest::required(self.storage.as_ref(), &self.dir)?.first_seq;
-        let end = self.watermark().end();
+        let end = self.watch().end();
         let storage = Arc::clone(&self.storage);
         Ok(RawRecords::new(storage, &self.dir, first_seq, end))
     }
 
     /// The watermark: every record through it is durable. `None` where no hints can be trusted.
     #[must_use]
-    pub fn committed_seq(&self) -> Option<u64> {
-        self.watermark().committed()
+    pub fn durable_seq(&self) -> Option<u64> {
+        self.watch().durable_seq()
     }
 
-    fn watermark(&self) -> MutexGuard<'_, Watermark> {
-        self.watermark
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn watch(&self) -> MutexGuard<'_, DurableWatch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Makes sure that there is a store in `dir`.
-pub(crate) fn open_watermark(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Watermark> {
+pub(crate) fn open_durable_watch(storage: &Arc<dyn Storage>, dir: &Path) -> Result<DurableWatch> {
     require_directory(storage.as_ref(), dir)?;
     let mut manifest = Manifest::read(storage.as_ref(), dir)?;
     if manifest.is_none() {
@@ -155,7 +153,7 @@ pub(crate) fn open_watermark(storage: &Arc<dyn Storage>, dir: &Path) -> Result<W
         manifest = Manifest::read(storage.as_ref(), dir)?;
     }
     match manifest {
-        Some(manifest) => Ok(Watermark::open(storage, dir, &manifest.store)),
+        Some(manifest) => Ok(DurableWatch::open(storage, dir, &manifest.store)),
         None => Err(manifest_missing(dir)),
     }
 }

@@ -16,7 +16,7 @@ use std::{fmt, path::PathBuf, sync::Arc};
 
 use crate::{
     env::{
-        failpoint::Point,
+        failpoint::Failpoint,
         storage::{OpenMode, StorageFile, open_if_there, read_full, write_full},
     },
     error::{CorruptReason, Error, Result},
@@ -170,8 +170,8 @@ impl LogCore {
             }
             // The system does not tell a file of syncs that failed before it was opened, so what is
             // not known to be durable has to be written through this one. (I7)
-            let committed = hints.committed().unwrap_or(0);
-            if let Some(from) = doubtful_from(&segment, tail.offset, tail.seq, committed)? {
+            let durable_seq = hints.durable_seq().unwrap_or(0);
+            if let Some(from) = in_doubt_from(&segment, tail.offset, tail.seq, durable_seq)? {
                 write_again(&segment, from, tail.offset)?;
             }
         }
@@ -199,9 +199,9 @@ impl LogCore {
         segment: &Segment,
         report: &mut Recovery,
     ) -> Result<TailHint> {
-        self.options.hit(Point::RecoveryStarted);
+        self.options.reached(Failpoint::RecoveryStarted);
         let scan = scan_file(segment, tail.seq + 1, tail.offset)?;
-        self.act(&scan, hints.committed().unwrap_or(0), segment, report)?;
+        self.act(&scan, hints.durable_seq().unwrap_or(0), segment, report)?;
         let adopted = scan.last_seq() - tail.seq;
         if adopted == 0 {
             return Ok(tail);
@@ -222,10 +222,10 @@ impl LogCore {
 
     /// Finds the tail without the hints, makes everything through it durable, and fills the hints anew.
     fn rebuild(&self, hints: &Arc<Hints>, report: &mut Recovery) -> Result<Settled> {
-        self.options.hit(Point::RecoveryStarted);
+        self.options.reached(Failpoint::RecoveryStarted);
         report.rebuilt = true;
         let poisoned = hints.is_ours() && hints.is_poisoned();
-        let known_seq = hints.committed_of_store().unwrap_or(0);
+        let known_seq = hints.durable_seq_of_store().unwrap_or(0);
         hints.begin_change();
         *self.cached_segment() = None;
         let all = self.segments()?;
@@ -249,12 +249,12 @@ impl LogCore {
         let synced = if seeded(Bug::NoSyncInRecovery) {
             Ok(())
         } else {
-            sync_doubtful(&segment, scan.valid_len, last_seq, durable_seq)
+            sync_in_doubt(&segment, scan.valid_len, last_seq, durable_seq)
         };
         self.poison_unless_synced(hints, last_seq, synced)?;
         // Whoever created the segment may have died before its name was durable.
         self.sync_dir()?;
-        self.options.hit(Point::RecoverySynced);
+        self.options.reached(Failpoint::RecoverySynced);
         let tail = TailHint {
             segment: last,
             seq: last_seq,
@@ -273,9 +273,9 @@ impl LogCore {
     pub(crate) fn take_over_sync(&self) -> Result<()> {
         self.locked(|| {
             let (hints, tail, segment) = self.tail_under_lock()?;
-            let committed = hints.committed().unwrap_or(0);
+            let durable_seq = hints.durable_seq().unwrap_or(0);
             let sync = telemetry::Clock::of_debug();
-            let synced = sync_doubtful(&segment, tail.offset, tail.seq, committed);
+            let synced = sync_in_doubt(&segment, tail.offset, tail.seq, durable_seq);
             self.poison_unless_synced(&hints, tail.seq, synced)?;
             telemetry::synced(&self.dir, &hints, tail.seq, sync.us());
             hints.commit(tail.seq);
@@ -361,7 +361,7 @@ impl LogCore {
         report: &mut Recovery,
     ) -> Result<()> {
         let tail = match scan.tail(durable_seq) {
-            Tail::Corrupt { offset, .. } if seeded(Bug::CutBelowWatermark) => {
+            Tail::Corrupt { offset, .. } if seeded(Bug::CutBelowDurable) => {
                 Tail::Torn { valid_len: offset }
             }
             tail => tail,
@@ -379,7 +379,7 @@ impl LogCore {
                     let kept = self.quarantine(segment, valid_len, scan.content_len)?;
                     report.quarantined = Some(kept);
                 }
-                self.options.hit(Point::Quarantined);
+                self.options.reached(Failpoint::Quarantined);
                 if seeded(Bug::TornTailStays) {
                     return Ok(());
                 }
@@ -387,7 +387,7 @@ impl LogCore {
                     .file
                     .set_len(valid_len)
                     .map_err(Error::io("cut", &segment.path))?;
-                self.options.hit(Point::TornTailCut);
+                self.options.reached(Failpoint::TornTailCut);
                 Ok(())
             }
         }
@@ -520,13 +520,13 @@ fn last_record(file: &dyn StorageFile) -> std::io::Result<Option<u64>> {
 /// Where the records above the watermark begin, in a segment whose good records end at `end`.
 ///
 /// They are few, so this reads backwards, in growing steps. `None` when there are none.
-fn doubtful_from(
+fn in_doubt_from(
     segment: &Segment,
     end: u64,
     last_seq: u64,
-    committed: u64,
+    durable_seq: u64,
 ) -> Result<Option<u64>> {
-    if committed >= last_seq {
+    if durable_seq >= last_seq {
         return Ok(None);
     }
     let mut window = 64 << 10;
@@ -544,8 +544,8 @@ fn doubtful_from(
                 .filter(|_| whole)
                 .map(|line| line.header.seq);
             match seq {
-                Some(seq) if seq == committed + 1 => return Ok(Some(offset)),
-                Some(seq) if seq > committed + 1 && from > 0 => break,
+                Some(seq) if seq == durable_seq + 1 => return Ok(Some(offset)),
+                Some(seq) if seq > durable_seq + 1 && from > 0 => break,
                 _ => offset += line.len() as u64,
             }
         }
@@ -557,13 +557,13 @@ fn doubtful_from(
 }
 
 /// Writes the records above the watermark again, and syncs.
-pub(crate) fn sync_doubtful(
+pub(crate) fn sync_in_doubt(
     segment: &Segment,
     end: u64,
     last_seq: u64,
-    committed: u64,
+    durable_seq: u64,
 ) -> Result<()> {
-    if let Some(from) = doubtful_from(segment, end, last_seq, committed)? {
+    if let Some(from) = in_doubt_from(segment, end, last_seq, durable_seq)? {
         write_again(segment, from, end)?;
     }
     segment

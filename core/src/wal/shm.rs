@@ -30,7 +30,7 @@ mod word {
     pub(super) const TAIL_OFFSET: usize = 10;
     pub(super) const LAST_OFFSET: usize = 11;
     pub(super) const TAIL_SEQ: usize = 12;
-    pub(super) const COMMITTED: usize = 16;
+    pub(super) const DURABLE: usize = 16;
     /// 0, or 1 + the highest record whose sync failed.
     pub(super) const POISON: usize = 17;
     pub(super) const LEADER: usize = 24;
@@ -38,18 +38,18 @@ mod word {
     /// What the sync that runs will cover, and its round: see [`super::Round`].
     pub(super) const ROUND: usize = 26;
     /// The last round in which somebody stayed awake to lead the next.
-    pub(super) const VOLUNTEER: usize = 27;
+    pub(super) const SPINNER: usize = 27;
     pub(super) const ALL: usize = 32;
 }
 
 /// Indices of 32-bit words.
 mod wait {
     /// The bells of even and of odd rounds, apart by a cache line.
-    pub(super) const BELLS: [usize; 2] = [0, 16];
+    pub(super) const WAKE_WORDS: [usize; 2] = [0, 16];
     /// Not 0 when somebody sleeps until that bell rings.
     pub(super) const SLEEPERS: [usize; 2] = [1, 17];
     /// Counts how often the watermark rose; followers sleep on it. They can't leave a mark: they don't write.
-    pub(super) const FOLLOWERS_BELL: usize = 32;
+    pub(super) const FOLLOWERS_WAKE_WORD: usize = 32;
     pub(super) const ALL: usize = 33;
 }
 
@@ -75,7 +75,7 @@ impl Round {
         self.target << 16 | u64::from(self.number)
     }
 
-    fn bell(self) -> usize {
+    fn wake_word(self) -> usize {
         usize::from(self.number % 2)
     }
 
@@ -85,11 +85,11 @@ impl Round {
     }
 
     /// The bell that rings when `seq` is durable.
-    pub(crate) fn bell_for(self, seq: u64) -> usize {
+    pub(crate) fn wake_word_for(self, seq: u64) -> usize {
         if seq <= self.target {
-            self.bell()
+            self.wake_word()
         } else {
-            1 - self.bell()
+            1 - self.wake_word()
         }
     }
 }
@@ -267,9 +267,9 @@ impl Hints {
 
     /// The watermark, if the page was ever this store's; true also after a reboot or in a copy,
     /// since it was durable before it was written here.
-    pub(crate) fn committed_of_store(&self) -> Option<u64> {
+    pub(crate) fn durable_seq_of_store(&self) -> Option<u64> {
         if self.get(word::STORE) == Some(self.store) {
-            self.committed()
+            self.durable_seq()
         } else {
             None
         }
@@ -287,7 +287,7 @@ impl Hints {
         let plausible = generation % 2 == 0
             && tail.segment <= tail.seq + 1
             && tail.last_offset <= tail.offset
-            && self.committed()? <= tail.seq;
+            && self.durable_seq()? <= tail.seq;
         plausible.then_some(tail)
     }
 
@@ -319,10 +319,10 @@ impl Hints {
             self.wide(word::STORE).store(0, Ordering::Release);
         }
         if self
-            .committed()
-            .is_none_or(|committed| committed > tail.seq)
+            .durable_seq()
+            .is_none_or(|durable_seq| durable_seq > tail.seq)
         {
-            self.set(word::COMMITTED, tail.seq);
+            self.set(word::DURABLE, tail.seq);
         }
         self.commit(tail.seq);
         self.set(word::STORE, self.store);
@@ -335,8 +335,8 @@ impl Hints {
     }
 
     /// Every record through this one is durable.
-    pub(crate) fn committed(&self) -> Option<u64> {
-        self.get(word::COMMITTED)
+    pub(crate) fn durable_seq(&self) -> Option<u64> {
+        self.get(word::DURABLE)
     }
 
     /// The last record's number, without the lock.
@@ -356,8 +356,8 @@ impl Hints {
 
     /// Raises the watermark, never lowers it (I6).
     pub(crate) fn commit(&self, seq: u64) {
-        self.wide(word::COMMITTED)
-            .fetch_max(seal(word::COMMITTED, seq), Ordering::AcqRel);
+        self.wide(word::DURABLE)
+            .fetch_max(seal(word::DURABLE, seq), Ordering::AcqRel);
     }
 
     /// Marks the records through `seq` as doubtful if their sync failed, and passes the result on.
@@ -424,8 +424,8 @@ impl Hints {
     }
 
     /// Makes the caller the one who stays awake in this round, to lead the next at once.
-    pub(crate) fn volunteer(&self, round: Round) -> bool {
-        let word = self.wide(word::VOLUNTEER);
+    pub(crate) fn claim_spinner(&self, round: Round) -> bool {
+        let word = self.wide(word::SPINNER);
         let old = word.load(Ordering::SeqCst);
         old != round.to_word()
             && word
@@ -436,57 +436,60 @@ impl Hints {
     /// Takes that back. A leader that ends now either sees this and wakes somebody, or has left
     /// the lead before, which the caller sees when it looks again.
     pub(crate) fn withdraw(&self) {
-        self.wide(word::VOLUNTEER).store(0, Ordering::SeqCst);
+        self.wide(word::SPINNER).store(0, Ordering::SeqCst);
     }
 
     /// How often each bell has rung, to be given to [`Hints::sleep`].
-    pub(crate) fn rung(&self) -> [u32; 2] {
-        wait::BELLS.map(|bell| self.narrow(bell).load(Ordering::SeqCst))
+    pub(crate) fn wake_count(&self) -> [u32; 2] {
+        wait::WAKE_WORDS.map(|wake_word| self.narrow(wake_word).load(Ordering::SeqCst))
     }
 
-    /// Sleeps until `bell` rings, unless it has rung since `rung` was read; for `time` at most.
+    /// Sleeps until `wake_word` rings, unless it has rung since `wake_count` was read; for `time` at most.
     ///
-    /// Read `rung` first, then the state that says whether to sleep.
-    pub(crate) fn sleep(&self, bell: usize, rung: [u32; 2], time: Duration) {
-        let (Some(word), Some(sleepers), Some(rung)) = (
-            wait::BELLS.get(bell),
-            wait::SLEEPERS.get(bell),
-            rung.get(bell),
+    /// Read `wake_count` first, then the state that says whether to sleep.
+    pub(crate) fn sleep(&self, wake_word: usize, wake_count: [u32; 2], time: Duration) {
+        let (Some(word), Some(sleepers), Some(wake_count)) = (
+            wait::WAKE_WORDS.get(wake_word),
+            wait::SLEEPERS.get(wake_word),
+            wake_count.get(wake_word),
         ) else {
             return;
         };
         self.narrow(*sleepers).store(1, Ordering::SeqCst);
-        self.page.wait(*word, *rung, time);
+        self.page.wait(*word, *wake_count, time);
     }
 
     /// Ends a round: wakes one who waits for the next, so that it leads that, unless somebody stayed
     /// awake for it; and all who waited for this one.
-    pub(crate) fn ring(&self, round: Round) {
-        if self.wide(word::VOLUNTEER).load(Ordering::SeqCst) != round.to_word() {
-            self.ring_for_one(1 - round.bell());
+    pub(crate) fn wake(&self, round: Round) {
+        if self.wide(word::SPINNER).load(Ordering::SeqCst) != round.to_word() {
+            self.wake_one_waiter(1 - round.wake_word());
         }
-        self.ring_for_all(round.bell());
-        self.ring_for_followers();
+        self.wake_all_waiters(round.wake_word());
+        self.wake_followers();
     }
 
     /// Wakes all who sleep, whatever they wait for.
-    pub(crate) fn ring_both(&self) {
-        self.ring_for_all(0);
-        self.ring_for_all(1);
-        self.ring_for_followers();
+    pub(crate) fn wake_both(&self) {
+        self.wake_all_waiters(0);
+        self.wake_all_waiters(1);
+        self.wake_followers();
     }
 
     /// Wakes the readers who sleep until the watermark rises. One system call, also when nobody sleeps.
-    fn ring_for_followers(&self) {
-        self.narrow(wait::FOLLOWERS_BELL)
+    fn wake_followers(&self) {
+        self.narrow(wait::FOLLOWERS_WAKE_WORD)
             .fetch_add(1, Ordering::SeqCst);
-        self.page.wake_all(wait::FOLLOWERS_BELL);
+        self.page.wake_all(wait::FOLLOWERS_WAKE_WORD);
     }
 
     /// The mark of sleepers is taken back *before* the bell rings: who sets it later has heard the
     /// bell, or sleeps until the next. The other way round, a sleeper could lose its mark and be forgotten.
-    fn ring_for_all(&self, bell: usize) {
-        let (Some(word), Some(sleepers)) = (wait::BELLS.get(bell), wait::SLEEPERS.get(bell)) else {
+    fn wake_all_waiters(&self, wake_word: usize) {
+        let (Some(word), Some(sleepers)) = (
+            wait::WAKE_WORDS.get(wake_word),
+            wait::SLEEPERS.get(wake_word),
+        ) else {
             return;
         };
         let slept = self.narrow(*sleepers).swap(0, Ordering::SeqCst) != 0;
@@ -499,8 +502,11 @@ impl Hints {
     }
 
     /// Leaves the mark of sleepers, since only one of them is woken.
-    fn ring_for_one(&self, bell: usize) {
-        let (Some(word), Some(sleepers)) = (wait::BELLS.get(bell), wait::SLEEPERS.get(bell)) else {
+    fn wake_one_waiter(&self, wake_word: usize) {
+        let (Some(word), Some(sleepers)) = (
+            wait::WAKE_WORDS.get(wake_word),
+            wait::SLEEPERS.get(wake_word),
+        ) else {
             return;
         };
         self.narrow(*word).fetch_add(1, Ordering::SeqCst);
@@ -515,7 +521,7 @@ pub(crate) const GENERATION_OFFSET: u64 = 8 * word::GENERATION as u64;
 
 /// The watermark as a reader sees it: without the lock, and without writing.
 #[derive(Debug)]
-pub(crate) struct CommittedView {
+pub(crate) struct ShmView {
     page: Box<dyn PageView>,
     identity: u64,
     store: u64,
@@ -526,9 +532,9 @@ pub(crate) struct CommittedView {
 pub(crate) struct Look {
     /// As [`Hints::is_ours`].
     pub(crate) ours: bool,
-    /// As [`Hints::committed_of_store`].
-    pub(crate) committed_of_store: Option<u64>,
-    pub(crate) committed: Option<u64>,
+    /// As [`Hints::durable_seq_of_store`].
+    pub(crate) durable_seq_of_store: Option<u64>,
+    pub(crate) durable_seq: Option<u64>,
     pub(crate) tail_seq: Option<u64>,
     /// Nobody has died within a change of the tail, or is at it now.
     pub(crate) settled: bool,
@@ -536,7 +542,7 @@ pub(crate) struct Look {
     pub(crate) poisoned: bool,
 }
 
-impl CommittedView {
+impl ShmView {
     /// `None` when there are no hints, or none that can be trusted.
     pub(crate) fn open(host: &dyn Host, dir: &Path, origin: Origin<'_>) -> Option<Self> {
         let page = host.open_page_to_read(&dir.join(SHM)).ok()?;
@@ -553,22 +559,22 @@ impl CommittedView {
     }
 
     /// The watermark; at least what it was when this began.
-    pub(crate) fn committed(&self) -> Option<u64> {
+    pub(crate) fn durable_seq(&self) -> Option<u64> {
         // As long as the page is there, nobody goes on in another one.
         self.page.check().ok()?;
         if self.get(word::IDENTITY) != Some(self.identity) {
             return None;
         }
-        self.get(word::COMMITTED)
+        self.get(word::DURABLE)
     }
 
-    /// As [`Hints::committed_of_store`].
-    pub(crate) fn committed_of_store(&self) -> Option<u64> {
+    /// As [`Hints::durable_seq_of_store`].
+    pub(crate) fn durable_seq_of_store(&self) -> Option<u64> {
         self.page.check().ok()?;
         if self.get(word::STORE) != Some(self.store) {
             return None;
         }
-        self.get(word::COMMITTED)
+        self.get(word::DURABLE)
     }
 
     /// All that tells how the store is; `None` when the page can't be touched.
@@ -577,12 +583,12 @@ impl CommittedView {
         // These before the watermark: they are taken away while it is changed.
         let ours = self.get(word::IDENTITY) == Some(self.identity);
         let of_store = self.get(word::STORE) == Some(self.store);
-        let committed = self.get(word::COMMITTED);
+        let durable_seq = self.get(word::DURABLE);
         self.page.check().ok()?;
         Some(Look {
             ours,
-            committed_of_store: committed.filter(|_| of_store),
-            committed,
+            durable_seq_of_store: durable_seq.filter(|_| of_store),
+            durable_seq,
             tail_seq: self.get(word::TAIL_SEQ),
             settled: self
                 .get(word::GENERATION)
@@ -591,14 +597,14 @@ impl CommittedView {
         })
     }
 
-    /// How often the watermark rose, to be given to [`CommittedView::sleep`].
-    pub(crate) fn rung(&self) -> u32 {
-        self.page.load_u32(wait::FOLLOWERS_BELL)
+    /// How often the watermark rose, to be given to [`ShmView::sleep`].
+    pub(crate) fn wake_count(&self) -> u32 {
+        self.page.load_u32(wait::FOLLOWERS_WAKE_WORD)
     }
 
-    /// Sleeps until the watermark rises, unless it did since `rung` was read; for `time` at most.
-    pub(crate) fn sleep(&self, rung: u32, time: Duration) {
-        self.page.wait(wait::FOLLOWERS_BELL, rung, time);
+    /// Sleeps until the watermark rises, unless it did since `wake_count` was read; for `time` at most.
+    pub(crate) fn sleep(&self, wake_count: u32, time: Duration) {
+        self.page.wait(wait::FOLLOWERS_WAKE_WORD, wake_count, time);
     }
 }
 

@@ -6,7 +6,7 @@ use strand_lock::SharedPage;
 
 use crate::{
     env::{
-        failpoint::Point,
+        failpoint::Failpoint,
         storage::{OpenMode, write_full},
     },
     error::{Error, Outcome, Result},
@@ -15,7 +15,7 @@ use crate::{
     telemetry,
     wal::{
         log::{LogCore, Segment},
-        recovery::{Settled, sync_doubtful},
+        recovery::{Settled, sync_in_doubt},
         shm::{Hints, SHM, TailHint},
     },
 };
@@ -40,11 +40,11 @@ impl LogCore {
         let reused = seeded(Bug::SeqReused) && tail.offset == 0 && tail.seq > 0;
         let seq = tail.seq + 1 - u64::from(reused); // I4
         assert!(seq <= SEQ_MAX, "sequence numbers end at {SEQ_MAX}");
-        let synced = hints.committed().unwrap_or(0);
+        let synced = hints.durable_seq().unwrap_or(0);
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         payload.write_line(Header { seq, synced }, &mut line);
-        self.lay_out(&segment, tail.offset + line.len() as u64);
-        self.options.hit(Point::BeforeWrite);
+        self.preallocate(&segment, tail.offset + line.len() as u64);
+        self.options.reached(Failpoint::BeforeWrite);
         let failed = match segment.file.write_at(&line, tail.offset) {
             Ok(written) if written == line.len() || seeded(Bug::ShortWriteIgnored) => None,
             Ok(_) => Some(std::io::ErrorKind::WriteZero.into()),
@@ -53,7 +53,7 @@ impl LogCore {
         if let Some(source) = failed {
             // If what may have been written can't be cut off, the next holder of the lock finds it behind the tail, and
             // keeps the record if it is whole.
-            let outcome = match self.take_back(&hints, tail, &segment) {
+            let outcome = match self.undo_write(&hints, tail, &segment) {
                 Ok(()) => Outcome::Rejected,
                 Err(_) => Outcome::Unknown,
             };
@@ -64,7 +64,7 @@ impl LogCore {
                 source,
             });
         }
-        self.options.hit(Point::AfterWrite);
+        self.options.reached(Failpoint::AfterWrite);
         let end = tail.offset + line.len() as u64;
         hints.publish_tail(TailHint {
             seq,
@@ -72,7 +72,7 @@ impl LogCore {
             offset: end,
             ..tail
         });
-        self.options.hit(Point::TailPublished);
+        self.options.reached(Failpoint::TailPublished);
         telemetry::written(seq, line.len());
         Ok(seq)
     }
@@ -80,7 +80,7 @@ impl LogCore {
     /// Lays out free space behind the log when less than `end` is there. The caller holds the lock.
     ///
     /// Failing does no harm: the record is then written at the end of the file, or fails by itself.
-    fn lay_out(&self, segment: &Segment, end: u64) {
+    fn preallocate(&self, segment: &Segment, end: u64) {
         let want = usize::try_from(self.options.preallocate_bytes).unwrap_or(0);
         if want == 0 || end <= segment.len_bytes.load(Ordering::Relaxed) {
             return;
@@ -130,12 +130,17 @@ impl LogCore {
             0 if !hints.is_poisoned() => {
                 full.file.sync_data().map_err(Error::io("sync", &full.path))
             }
-            _ => sync_doubtful(full, tail.offset, tail.seq, hints.committed().unwrap_or(0)),
+            _ => sync_in_doubt(
+                full,
+                tail.offset,
+                tail.seq,
+                hints.durable_seq().unwrap_or(0),
+            ),
         };
         self.poison_unless_synced(hints, tail.seq, synced)?;
         hints.commit(tail.seq);
-        hints.ring_both();
-        self.options.hit(Point::RotationSynced);
+        hints.wake_both();
+        self.options.reached(Failpoint::RotationSynced);
         // Dying from here on leaves an odd generation: the next holder looks at the files.
         hints.begin_change();
         if !hints.is_shared() {
@@ -149,7 +154,7 @@ impl LogCore {
         if !seeded(Bug::NoDirSyncAtRotation) {
             self.sync_dir()?;
         }
-        self.options.hit(Point::SegmentCreated);
+        self.options.reached(Failpoint::SegmentCreated);
         let segment = Segment::new(first_seq, path, file);
         *self.cached_segment() = Some(segment.clone());
         let tail = TailHint {
@@ -165,7 +170,7 @@ impl LogCore {
 
     /// Cuts off what a write that failed may have left behind the tail, durably: free space there makes a whole line of
     /// one that lacks its newline, and a loss of power would bring it back. The caller holds the lock.
-    fn take_back(&self, hints: &Hints, tail: TailHint, segment: &Segment) -> std::io::Result<()> {
+    fn undo_write(&self, hints: &Hints, tail: TailHint, segment: &Segment) -> std::io::Result<()> {
         segment.len_bytes.store(0, Ordering::Relaxed);
         if seeded(Bug::FailedWriteStays) {
             return Ok(());

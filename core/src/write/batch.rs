@@ -14,7 +14,7 @@ use crate::{
     issues::{
         event::{IssueEvent, validate_key},
         issue::{Issue, validate_id},
-        issues::Store,
+        issues::Issues,
         patch::Patch,
         transition::{Effect, fold},
     },
@@ -282,7 +282,7 @@ enum Decision {
 }
 
 /// Decides from the state right before the batch's own record.
-fn decide(batch: &Batch, store: &Store, idempotency_records: u64) -> Decision {
+fn decide(batch: &Batch, store: &Issues, idempotency_records: u64) -> Decision {
     let remembered = |seq: &u64| seq.saturating_add(idempotency_records) > store.last_seq();
     let known = batch.key.as_deref().and_then(|key| store.key(key));
     if let Some(seq) = known.filter(remembered) {
@@ -385,7 +385,7 @@ impl Log<IssueEvent> {
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn look<T>(&self, look: impl FnOnce(&Store) -> T) -> Result<T> {
+    pub fn look<T>(&self, look: impl FnOnce(&Issues) -> T) -> Result<T> {
         let state = self.core.fresh_state()?;
         let Some(Folded { store, .. }) = state.as_ref() else {
             unreachable!("it was read just now");
@@ -447,7 +447,7 @@ impl Log<IssueEvent> {
         }
     }
 
-    /// Replaces an issue that is still at this version, see [`Store::version`]. Blocks as [`Log::commit`].
+    /// Replaces an issue that is still at this version, see [`Issues::version`]. Blocks as [`Log::commit`].
     ///
     /// # Errors
     /// [`Error::VersionMismatch`] with the present version and issue; otherwise as [`Log::commit`].
@@ -599,7 +599,7 @@ impl LogCore {
     }
 
     /// Reads what is new through `tail_seq`. After an error the state is read anew the next time.
-    fn advance<'a>(&self, state: &'a mut Option<Folded>, tail_seq: u64) -> Result<&'a Store> {
+    fn advance<'a>(&self, state: &'a mut Option<Folded>, tail_seq: u64) -> Result<&'a Issues> {
         let end = End::Seq(tail_seq);
         let folded = match state.take() {
             None => Folded::load(&self.options.storage, &self.dir, || end)?,
@@ -613,7 +613,7 @@ impl LogCore {
 }
 
 /// An id that nobody has in this state.
-fn draw_id(prefix: &str, store: &Store, host: &dyn Host) -> String {
+fn draw_id(prefix: &str, store: &Issues, host: &dyn Host) -> String {
     let digits = id_digits(store.len());
     loop {
         let id = format!("{prefix}-{}", random_digits(digits, host.random()));

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use strand_core::{Durability, Issue, IssueEvent, Log, Op, Options, Reader, Store};
+use strand_core::{Durability, Issue, IssueEvent, Issues, Log, Op, Options, Reader};
 
 use crate::support::{TS, event, first_segment, ids, names, open};
 
@@ -77,7 +77,7 @@ fn a_batch_is_one_record_with_one_number() {
             .collect::<Vec<_>>(),
         [(1, true, 2), (2, false, 1)]
     );
-    assert_eq!(Store::load(dir.path()).unwrap().len(), 3);
+    assert_eq!(Issues::load(dir.path()).unwrap().len(), 3);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn buffered_records_are_replayed_at_once_and_read_when_synced() {
     )
     .unwrap();
     let receipt = log.append(&event("bd-1")).unwrap();
-    assert_eq!((log.committed_seq(), log.tail_seq()), (0, 1));
+    assert_eq!((log.durable_seq(), log.tail_seq()), (0, 1));
     assert_eq!(ids(log.read().unwrap()), [""; 0]);
     assert_eq!(ids(log.replay().unwrap()), ["bd-1"]);
     log.sync_to(receipt.seq).unwrap();
@@ -103,7 +103,7 @@ fn buffered_records_are_replayed_at_once_and_read_when_synced() {
     assert_eq!(
         Reader::<IssueEvent>::open(dir.path())
             .unwrap()
-            .committed_seq(),
+            .durable_seq(),
         Some(2)
     );
 }
@@ -130,7 +130,7 @@ fn unknown_fields_order_and_number_spelling_survive() {
     assert_eq!(stored.data.as_ref().unwrap().as_json(), issue);
     assert_eq!(stored.extra[0].1.get(), r#"{"name":"a","n":1.0}"#);
     assert_eq!(
-        Store::load(dir.path())
+        Issues::load(dir.path())
             .unwrap()
             .get("bd-1")
             .unwrap()
@@ -232,13 +232,13 @@ fn a_log_whose_hints_were_deleted_sees_what_others_appended_since() {
     here.append(&event("bd-1")).unwrap();
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     assert_eq!(there.append(&event("bd-2")).unwrap().seq, 2);
-    assert_eq!(here.committed_seq(), 2);
+    assert_eq!(here.durable_seq(), 2);
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     assert_eq!(there.append(&event("bd-3")).unwrap().seq, 3);
     assert_eq!(ids(here.read().unwrap()), ["bd-1", "bd-2", "bd-3"]);
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     assert_eq!(there.append(&event("bd-4")).unwrap().seq, 4);
-    assert_eq!((here.tail_seq(), here.committed_seq()), (4, 4));
+    assert_eq!((here.tail_seq(), here.durable_seq()), (4, 4));
 }
 
 #[test]
@@ -286,10 +286,10 @@ fn logs_that_share_no_memory_find_what_others_appended() {
 
 #[test]
 fn the_fold_follows_its_table() {
-    let mut store = Store::default();
+    let mut store = Issues::default();
     let issue = |status: &str| Issue::new("a", "T", TS).with("status", status).unwrap();
     let mut seq = 0;
-    let mut apply = |store: &mut Store, event| {
+    let mut apply = |store: &mut Issues, event| {
         seq += 1;
         store.apply(seq, event).unwrap();
         store.get("a").and_then(Issue::status)

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use strand_core::{
-    CorruptReason, Error, ID_BYTES_MAX, InvalidEvent, Issue, IssueEvent, LockError, Log, Options,
-    Outcome, Reader, Snapshot, TITLE_BYTES_MAX,
+    CorruptReason, Error, ID_BYTES_MAX, InvalidEvent, Issue, IssueEvent, LiveIssues, LockError,
+    Log, Options, Outcome, Reader, TITLE_BYTES_MAX,
 };
 
 use crate::support::{TS, event, first_segment, names, open, store_of};
@@ -218,11 +218,11 @@ fn a_store_that_is_just_being_created_is_no_store_yet_to_a_reader() {
     std::fs::write(first_segment(dir.path()), "").unwrap();
     let refused = Reader::<IssueEvent>::open(dir.path());
     assert!(matches!(refused, Err(Error::NoStore { .. })), "{refused:?}");
-    let refused = Snapshot::open(dir.path());
+    let refused = LiveIssues::open(dir.path());
     assert!(matches!(refused, Err(Error::NoStore { .. })), "{refused:?}");
     assert_eq!(names(dir.path()).len(), 1);
     open(dir.path()).append(&event("bd-1")).unwrap();
-    assert_eq!(Snapshot::open(dir.path()).unwrap().len(), 1);
+    assert_eq!(LiveIssues::open(dir.path()).unwrap().len(), 1);
     // Records without a manifest are another matter, and so is a later segment.
     std::fs::remove_file(dir.path().join("MANIFEST")).unwrap();
     let missing = |dir: &std::path::Path| {

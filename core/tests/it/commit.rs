@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use strand_core::{Batch, Compacted, Durability, Error, Issue, Log, Outcome, machine::Point};
+use strand_core::{Batch, Compacted, Durability, Error, Issue, Log, Outcome, testing::Failpoint};
 
 use crate::support::{Call, Recorder, event, ids, names, options};
 
@@ -10,7 +10,7 @@ fn recorded(dir: &std::path::Path) -> (Log, Recorder) {
     let recorder = Recorder::default();
     let options = options()
         .storage(Arc::new(recorder.clone()))
-        .probe(Arc::new(recorder.clone()));
+        .failpoint_hook(Arc::new(recorder.clone()));
     let log = Log::open(dir, options).unwrap();
     recorder.take();
     (log, recorder)
@@ -34,18 +34,18 @@ fn a_lone_append_is_one_write_and_one_sync_and_published_after_each() {
     assert_eq!(
         recorder.take(),
         [
-            at(Point::LockHeld),
-            at(Point::BeforeWrite),
+            at(Failpoint::LockHeld),
+            at(Failpoint::BeforeWrite),
             write,
-            at(Point::AfterWrite),
-            at(Point::TailPublished),
-            at(Point::BeforeUnlock),
-            at(Point::LeaderElected),
-            at(Point::BeforeSync),
+            at(Failpoint::AfterWrite),
+            at(Failpoint::TailPublished),
+            at(Failpoint::BeforeUnlock),
+            at(Failpoint::LeaderElected),
+            at(Failpoint::BeforeSync),
             Call::Sync,
-            at(Point::AfterSync),
-            at(Point::Committed),
-            at(Point::Woken),
+            at(Failpoint::AfterSync),
+            at(Failpoint::DurablePublished),
+            at(Failpoint::Woken),
         ]
     );
 }
@@ -62,7 +62,7 @@ fn a_failed_sync_is_unknown_and_the_next_append_writes_the_doubtful_bytes_again(
         "{error}"
     );
     assert_eq!(error.outcome(), Outcome::Unknown);
-    assert_eq!(log.committed_seq(), 1);
+    assert_eq!(log.durable_seq(), 1);
     assert!(
         matches!(log.sync_to(2), Err(Error::DurabilityUnknown { .. })),
         "a second sync proves nothing"
@@ -101,7 +101,7 @@ fn a_compaction_makes_durable_what_a_failed_sync_left_in_doubt() {
         matches!(&compacted, Compacted::Done(done) if done.seq == 1),
         "{compacted:?}"
     );
-    assert_eq!(log.committed_seq(), 1);
+    assert_eq!(log.durable_seq(), 1);
 }
 
 #[test]

@@ -12,9 +12,9 @@ use std::{
 };
 
 use strand_core::{
-    Batch, Compacted, Compaction, Compactor, Error, Issue, IssueEvent, Log, Patch, Reader,
-    Snapshot, Store,
-    machine::{Disk, OpenMode, Point, Probe, Storage, StorageFile},
+    Batch, Compacted, Compaction, Compactor, Error, Issue, IssueEvent, Issues, LiveIssues, Log,
+    Patch, Reader,
+    testing::{Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
 };
 use strand_lock::FileLock;
 
@@ -67,7 +67,7 @@ fn varied(dir: &Path) -> Log {
 fn a_compaction_leaves_the_same_state_in_fewer_files_and_the_log_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let log = varied(dir.path());
-    let before = Store::load(dir.path()).unwrap();
+    let before = Issues::load(dir.path()).unwrap();
     assert!(data_files(dir.path()).len() > 3);
 
     let done = compact(&log);
@@ -83,12 +83,12 @@ fn a_compaction_leaves_the_same_state_in_fewer_files_and_the_log_goes_on() {
             "snapshot-00000000000000000013.jsonl"
         ]
     );
-    assert_eq!(Store::load(dir.path()).unwrap(), before);
+    assert_eq!(Issues::load(dir.path()).unwrap(), before);
     assert_eq!(log.compact().unwrap(), Compacted::NothingNew);
 
     assert_eq!(log.append(&event("bd-11")).unwrap().seq, 14);
     assert_eq!(open(dir.path()).append(&event("bd-12")).unwrap().seq, 15);
-    let after = Store::load(dir.path()).unwrap();
+    let after = Issues::load(dir.path()).unwrap();
     assert_eq!((after.len(), after.last_seq()), (before.len() + 2, 15));
     assert_eq!(after.version("bd-9"), before.version("bd-9"));
     let reader: Reader = Reader::open(dir.path()).unwrap();
@@ -105,10 +105,10 @@ fn without_hints_the_log_behind_a_snapshot_is_recovered_as_any_other() {
     let dir = tempfile::tempdir().unwrap();
     let log = varied(dir.path());
     compact(&log);
-    let before = Store::load(dir.path()).unwrap();
+    let before = Issues::load(dir.path()).unwrap();
     drop(log);
     fs::remove_file(dir.path().join("shm")).unwrap();
-    assert_eq!(Store::load(dir.path()).unwrap(), before);
+    assert_eq!(Issues::load(dir.path()).unwrap(), before);
     let log = open(dir.path());
     assert!(log.recovery().rebuilt);
     assert_eq!(log.append(&event("bd-11")).unwrap().seq, 14);
@@ -146,7 +146,7 @@ fn tombstones_and_keys_survive_as_long_as_the_options_say() {
     let dir = tempfile::tempdir().unwrap();
     let log = varied(dir.path());
     compact(&log);
-    let store = Store::load(dir.path()).unwrap();
+    let store = Issues::load(dir.path()).unwrap();
     assert_eq!(store.version("bd-3"), Some(9), "the tombstone is kept");
     assert_eq!(store.key("k-1"), Some(12));
     let again = Batch::new(TS)
@@ -159,7 +159,7 @@ fn tombstones_and_keys_survive_as_long_as_the_options_say() {
     let log: Log = Log::open(dir.path(), short).unwrap();
     log.append(&IssueEvent::delete("bd-4", TS)).unwrap();
     compact(&log);
-    let store = Store::load(dir.path()).unwrap();
+    let store = Issues::load(dir.path()).unwrap();
     assert_eq!(store.version("bd-4"), None, "deleted long ago");
     assert_eq!(store.version("bd-3"), Some(9), "deleted in the far future");
     assert_eq!(store.key("k-1"), None);
@@ -178,13 +178,13 @@ fn of_two_compactors_one_works_and_the_other_returns_at_once() {
 
 /// Stops at one point until it is told to go on.
 struct Halt {
-    point: Point,
+    point: Failpoint,
     reached: Mutex<mpsc::Sender<()>>,
     go: Mutex<mpsc::Receiver<()>>,
 }
 
-impl Probe for Halt {
-    fn hit(&self, point: Point) {
+impl FailpointHook for Halt {
+    fn reached(&self, point: Failpoint) {
         if point == self.point {
             self.reached.lock().unwrap().send(()).unwrap();
             self.go.lock().unwrap().recv().ok();
@@ -199,21 +199,21 @@ impl Probe for Halt {
 )]
 fn writers_readers_and_opens_go_on_at_every_step_of_a_compaction() {
     let points = [
-        Point::CompactionRotated,
-        Point::SnapshotWritten,
-        Point::SnapshotRenamed,
-        Point::ManifestReplaced,
-        Point::BeforeRemoval,
+        Failpoint::CompactionRotated,
+        Failpoint::SnapshotWritten,
+        Failpoint::SnapshotRenamed,
+        Failpoint::ManifestReplaced,
+        Failpoint::BeforeRemoval,
     ];
     for point in points {
         let dir = tempfile::tempdir().unwrap();
         let other = varied(dir.path());
         let reader: Reader = Reader::open(dir.path()).unwrap();
         let mut follower = reader.follow(1).unwrap();
-        let mut snapshot = Snapshot::open(dir.path()).unwrap();
+        let mut snapshot = LiveIssues::open(dir.path()).unwrap();
         let mut records = reader.read().unwrap();
         records.next().unwrap().unwrap();
-        let expected = Store::load(dir.path()).unwrap();
+        let expected = Issues::load(dir.path()).unwrap();
 
         let (reached, is_reached) = mpsc::channel();
         let (go, goes) = mpsc::channel();
@@ -224,21 +224,21 @@ fn writers_readers_and_opens_go_on_at_every_step_of_a_compaction() {
         };
         let path = dir.path().to_owned();
         let compactor = std::thread::spawn(move || {
-            let log: Log = Log::open(&path, options().probe(Arc::new(halt))).unwrap();
+            let log: Log = Log::open(&path, options().failpoint_hook(Arc::new(halt))).unwrap();
             compact(&log)
         });
         is_reached.recv_timeout(Duration::from_mins(1)).unwrap();
-        assert_eq!(Store::load(dir.path()).unwrap(), expected, "{point}");
+        assert_eq!(Issues::load(dir.path()).unwrap(), expected, "{point}");
         assert_eq!(other.append(&event("bd-new")).unwrap().seq, 14, "{point}");
         let late = open(dir.path());
         assert_eq!(late.append(&event("bd-newer")).unwrap().seq, 15, "{point}");
         assert_eq!(late.compact().unwrap(), Compacted::AlreadyRunning);
-        let during = Store::load(dir.path()).unwrap();
+        let during = Issues::load(dir.path()).unwrap();
         assert_eq!((during.len(), during.last_seq()), (expected.len() + 2, 15));
         drop(go);
         assert_eq!(compactor.join().unwrap().seq, 13);
 
-        assert_eq!(Store::load(dir.path()).unwrap(), during, "{point}");
+        assert_eq!(Issues::load(dir.path()).unwrap(), during, "{point}");
         assert_eq!(snapshot.refresh().unwrap(), 15);
         assert_eq!(*snapshot, during, "{point}");
         // Who had not begun to read is told; who has the file open reads on in it.
@@ -370,7 +370,7 @@ fn a_compaction_that_dies_at_any_call_is_finished_or_undone_by_the_next_open() {
         open(dir.path()).append(&event("bd-13")).unwrap();
         compact(&open(dir.path()));
         open(dir.path()).append(&event("bd-14")).unwrap();
-        let expected = Store::load(dir.path()).unwrap();
+        let expected = Issues::load(dir.path()).unwrap();
 
         let storage = Mortal::with(u64::MAX);
         let log: Log = Log::open(dir.path(), options().storage(Arc::new(storage.clone()))).unwrap();
@@ -378,14 +378,14 @@ fn a_compaction_that_dies_at_any_call_is_finished_or_undone_by_the_next_open() {
         let compacted = log.compact();
         drop(log);
         assert_eq!(
-            Store::load(dir.path()).unwrap(),
+            Issues::load(dir.path()).unwrap(),
             expected,
             "after {calls} calls"
         );
 
         let log = open(dir.path());
         assert_eq!(
-            Store::load(dir.path()).unwrap(),
+            Issues::load(dir.path()).unwrap(),
             expected,
             "after {calls} calls"
         );
@@ -533,7 +533,7 @@ fn a_compaction_on_a_full_disk_fails_without_a_trace_and_uses_the_space_of_surpl
         let options = options.storage(Arc::new(disk.clone()));
         Log::<IssueEvent>::open(dir.path(), options).unwrap()
     };
-    let before = Store::load(dir.path()).unwrap();
+    let before = Issues::load(dir.path()).unwrap();
     for _ in 0..2 {
         let refused = with(1).compact();
         assert!(
@@ -543,23 +543,23 @@ fn a_compaction_on_a_full_disk_fails_without_a_trace_and_uses_the_space_of_surpl
         let files = names(dir.path());
         assert!(!files.iter().any(|name| name.contains("snapshot")));
         assert_eq!(disk.left_bytes.load(Ordering::SeqCst), 100);
-        assert_eq!(Store::load(dir.path()).unwrap(), before);
+        assert_eq!(Issues::load(dir.path()).unwrap(), before);
     }
     // Snapshots 13, 14 and 15, and no space for a fourth but in the place of one.
     disk.left_bytes.store(u64::MAX / 2, Ordering::SeqCst);
     for number in 14..=16 {
         compact(&with(9));
         open(dir.path()).append(&event("bd-11")).unwrap();
-        assert_eq!(Store::load(dir.path()).unwrap().last_seq(), number);
+        assert_eq!(Issues::load(dir.path()).unwrap().last_seq(), number);
     }
     disk.left_bytes.store(500, Ordering::SeqCst);
     assert!(with(9).compact().is_err());
     let done = compact(&with(1));
     let mut removed = done.removed;
     removed.retain(|name| name.starts_with("snapshot-"));
-    let surplus = [13, 14].map(|seq| format!("snapshot-{seq:020}.jsonl"));
-    assert_eq!(removed, surplus);
-    assert_eq!(Store::load(dir.path()).unwrap().last_seq(), 16);
+    let obsolete = [13, 14].map(|seq| format!("snapshot-{seq:020}.jsonl"));
+    assert_eq!(removed, obsolete);
+    assert_eq!(Issues::load(dir.path()).unwrap().last_seq(), 16);
 }
 
 #[test]
@@ -571,7 +571,7 @@ fn every_changed_byte_and_every_cut_of_a_snapshot_is_an_error_in_that_file() {
     let good = fs::read(&path).unwrap();
     let refused = |bytes: &[u8], what: &str| {
         fs::write(&path, bytes).unwrap();
-        match Store::load(dir.path()) {
+        match Issues::load(dir.path()) {
             Err(Error::Corrupt {
                 path: at, offset, ..
             }) => {
@@ -591,10 +591,10 @@ fn every_changed_byte_and_every_cut_of_a_snapshot_is_an_error_in_that_file() {
     doubled.extend_from_slice(&good);
     refused(&doubled, "doubled");
     fs::remove_file(&path).unwrap();
-    let missing = Store::load(dir.path());
+    let missing = Issues::load(dir.path());
     assert!(matches!(missing, Err(Error::Corrupt { .. })), "{missing:?}");
     fs::write(&path, &good).unwrap();
-    Store::load(dir.path()).unwrap();
+    Issues::load(dir.path()).unwrap();
 }
 
 #[test]
@@ -637,7 +637,7 @@ fn a_compaction_is_due_when_the_log_is_long_and_a_thread_sees_to_it() {
     }
     assert_eq!(compactor.stop().unwrap(), 1);
     assert!(!log.compaction_due().unwrap());
-    assert_eq!(Store::load(dir.path()).unwrap().len(), 3);
+    assert_eq!(Issues::load(dir.path()).unwrap().len(), 3);
 }
 
 #[test]
@@ -651,7 +651,7 @@ fn a_snapshot_of_another_store_is_refused() {
         snapshot_path(one.path(), 13),
     )
     .unwrap();
-    let refused = Store::load(one.path());
+    let refused = Issues::load(one.path());
     assert!(
         matches!(&refused, Err(error @ Error::Corrupt { .. }) if error.to_string().contains("another store")),
         "{refused:?}"

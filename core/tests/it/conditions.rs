@@ -7,7 +7,7 @@ use std::{
 };
 
 use strand_core::{
-    Batch, Durability, Error, InvalidEvent, Issue, IssueEvent, Log, Outcome, Patch, Reader, Store,
+    Batch, Durability, Error, InvalidEvent, Issue, IssueEvent, Issues, Log, Outcome, Patch, Reader,
 };
 
 use crate::support::{Recorder, TS, as_child, child, finish, open, options};
@@ -86,7 +86,7 @@ fn changes_of_different_fields_both_survive() {
     other
         .patch("bd-1", Patch::new().add_label("blue"), TS)
         .unwrap();
-    let now = Store::load(dir.path()).unwrap();
+    let now = Issues::load(dir.path()).unwrap();
     let now = now.get("bd-1").unwrap();
     assert_eq!(
         (now.priority(), now.labels()),
@@ -153,7 +153,7 @@ fn every_step_of_a_batch_has_its_condition() {
         .update(issue("bd-2").with("priority", &5).unwrap())
         .event(IssueEvent::add(issue("bd-2"), TS));
     assert_eq!(log.commit(&all).unwrap().seq, 2);
-    let now = Store::load(dir.path()).unwrap();
+    let now = Issues::load(dir.path()).unwrap();
     let one = now.get("bd-1").unwrap();
     assert_eq!(
         (one.status().as_deref(), one.priority()),
@@ -179,7 +179,7 @@ fn a_batch_is_written_as_a_whole_or_not_at_all() {
         "{refused:?}"
     );
     assert_eq!(
-        Store::load(dir.path())
+        Issues::load(dir.path())
             .unwrap()
             .get("bd-1")
             .unwrap()
@@ -196,7 +196,7 @@ fn a_batch_is_written_as_a_whole_or_not_at_all() {
         .require_absent("bd-4")
         .delete_if("bd-2", 2);
     let seq = log.commit(&chain).unwrap().seq;
-    let store = Store::load(dir.path()).unwrap();
+    let store = Issues::load(dir.path()).unwrap();
     assert_eq!(store.version("bd-3"), Some(seq));
     let three = store.get("bd-3").unwrap();
     assert_eq!(
@@ -261,9 +261,9 @@ fn what_a_refusal_tells_of_is_durable() {
     buffered.create(issue("bd-1"), TS).unwrap();
     let synced = open(dir.path());
     buffered.claim("bd-1", "agent-7", TS).unwrap();
-    assert!(synced.committed_seq() < 2);
+    assert!(synced.durable_seq() < 2);
     synced.claim("bd-1", "agent-8", TS).unwrap_err();
-    assert_eq!(synced.committed_seq(), 2);
+    assert_eq!(synced.durable_seq(), 2);
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn conditions_work_where_no_memory_is_shared() {
     one.create(issue("bd-2"), TS).unwrap();
     other.compact().unwrap();
     shared.claim("bd-2", "agent-8", TS).unwrap();
-    assert_eq!(Store::load(dir.path()).unwrap().len(), 2);
+    assert_eq!(Issues::load(dir.path()).unwrap().len(), 2);
 }
 
 #[test]
@@ -299,7 +299,7 @@ fn where_no_memory_is_shared_a_write_that_is_taken_back_is_no_part_of_anybodys_s
         .unwrap(),
     );
     one.create(issue("bd-1"), TS).unwrap();
-    assert_eq!(other.look(Store::len).unwrap(), 1);
+    assert_eq!(other.look(Issues::len).unwrap(), 1);
     // All but the newline, in front of free space: a whole line until it is cut off.
     let line = [
         br#"{"crc":"00000000","seq":2,"synced":1,"#.as_slice(),
@@ -308,12 +308,12 @@ fn where_no_memory_is_shared_a_write_that_is_taken_back_is_no_part_of_anybodys_s
     recorder.write_next_only(line.concat().len());
     let (reader, seen) = (Arc::clone(&other), Arc::new(Mutex::new(None)));
     let noted = Arc::clone(&seen);
-    recorder.before_set_len(move || *noted.lock().unwrap() = Some(reader.look(Store::len).ok()));
+    recorder.before_set_len(move || *noted.lock().unwrap() = Some(reader.look(Issues::len).ok()));
     let refused = one.append(&IssueEvent::add(issue("bd-2"), TS)).unwrap_err();
     assert_eq!(refused.outcome(), Outcome::Rejected);
     assert!(matches!(*seen.lock().unwrap(), Some(None | Some(1))));
     one.create(issue("bd-3"), TS).unwrap();
-    let ids = |store: &Store| {
+    let ids = |store: &Issues| {
         store
             .iter()
             .map(|(id, _)| id.to_owned())
@@ -402,7 +402,7 @@ fn new_ids_are_nobody_elses() {
         })
         .collect();
     children.into_iter().for_each(finish);
-    let store = Store::load(dir.path()).unwrap();
+    let store = Issues::load(dir.path()).unwrap();
     assert_eq!(store.len(), 300);
     assert!(
         store
@@ -426,7 +426,7 @@ fn a_state_that_is_kept_up_forgets_what_a_compaction_would() {
         log.commit(&batch.create(issue(&id)).delete(&id)).unwrap()
     };
     let known = |number: u64| {
-        let look = |store: &Store| {
+        let look = |store: &Issues| {
             let id = format!("bd-{number}");
             (store.version(&id), store.key(&format!("key {number}")))
         };
@@ -457,5 +457,5 @@ fn a_look_sees_what_others_appended_after_the_hints_were_deleted() {
     here.create(issue("bd-1"), TS).unwrap();
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     there.create(issue("bd-2"), TS).unwrap();
-    assert_eq!(here.look(Store::len).unwrap(), 2);
+    assert_eq!(here.look(Issues::len).unwrap(), 2);
 }

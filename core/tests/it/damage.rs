@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write as _, path::Path};
 
-use strand_core::{Compacted, CorruptReason, Error, IssueEvent, Log, Options, Reader, Store};
+use strand_core::{Compacted, CorruptReason, Error, IssueEvent, Issues, Log, Options, Reader};
 
 use crate::support::{event, first_segment, line_ends, names, open, options, store_of};
 
@@ -187,7 +187,7 @@ fn a_manifest_of_an_earlier_moment_takes_nothing_away() {
     drop(log);
     let now = earlier.pop().unwrap();
     let files = names(dir.path());
-    let state = Store::load(dir.path()).unwrap();
+    let state = Issues::load(dir.path()).unwrap();
     for manifest_bytes in earlier {
         fs::write(manifest(dir.path()), &manifest_bytes).unwrap();
         for hints in [true, false] {
@@ -196,13 +196,13 @@ fn a_manifest_of_an_earlier_moment_takes_nothing_away() {
             }
             // Whether it may append or not: what the right manifest names stays.
             drop(Log::<IssueEvent>::open(dir.path(), Options::default()));
-            assert!(Store::load(dir.path()).is_err());
+            assert!(Issues::load(dir.path()).is_err());
             assert!(!matches!(read(dir.path()), (_, None)));
         }
         fs::write(manifest(dir.path()), &now).unwrap();
         drop(open(dir.path()));
         assert_eq!(names(dir.path()), files);
-        assert_eq!(Store::load(dir.path()).unwrap(), state);
+        assert_eq!(Issues::load(dir.path()).unwrap(), state);
     }
 }
 
@@ -216,7 +216,7 @@ fn a_manifest_of_another_store_takes_nothing_away() {
     fs::copy(other.path().join("MANIFEST"), dir.path().join("MANIFEST")).unwrap();
     let files = names(dir.path());
     drop(Log::<IssueEvent>::open(dir.path(), Options::default()));
-    assert!(Store::load(dir.path()).is_err());
+    assert!(Issues::load(dir.path()).is_err());
     fs::write(dir.path().join("MANIFEST"), now).unwrap();
     let mut now = names(dir.path());
     now.retain(|name| name != "compact.lock");
@@ -245,7 +245,7 @@ fn a_snapshot_with_blank_lines_or_other_lines_is_not_the_one_that_is_named() {
         (missing, 0),
     ] {
         fs::write(&path, content).unwrap();
-        let (named, at, reason) = place(Store::load(dir.path()).err());
+        let (named, at, reason) = place(Issues::load(dir.path()).err());
         assert_eq!((named, at), (path.clone(), offset as u64));
         assert!(
             matches!(reason, CorruptReason::Snapshot { .. }),

@@ -13,8 +13,8 @@ use std::{
 
 use proptest::prelude::*;
 use strand_core::{
-    Advice, Checkup, CorruptReason, Error, FileKind, HintsState, IssueEvent, Log, Reader,
-    SnapshotState, Store, doctor,
+    Advice, Checkup, CorruptReason, Error, FileKind, HintsState, IssueEvent, Issues, Log, Reader,
+    SnapshotState, doctor,
 };
 use strand_lock::FileLock;
 use tempfile::TempDir;
@@ -94,7 +94,7 @@ fn a_healthy_store_needs_nothing_and_is_described() {
         (checkup.first_seq, checkup.last_seq, checkup.records),
         (6, 9, 4)
     );
-    assert_eq!((checkup.watermark, checkup.durable_seq), (Some(9), 9));
+    assert_eq!((checkup.hinted_seq, checkup.durable_seq), (Some(9), 9));
     assert_eq!((checkup.format, checkup.hints), (Some(2), HintsState::Good));
     assert!(checkup.filesystem.as_ref().unwrap().local);
     assert_eq!(checkup.store.as_ref().unwrap().len(), 32);
@@ -129,7 +129,7 @@ fn a_healthy_store_needs_nothing_and_is_described() {
     let checkup = look(elsewhere.path());
     assert_eq!(checkup.advice, Advice::Nothing);
     assert_eq!(
-        (checkup.watermark, checkup.hints),
+        (checkup.hinted_seq, checkup.hints),
         (None, HintsState::Missing)
     );
 }
@@ -324,11 +324,11 @@ fn what_cannot_be_read_is_named() {
 }
 
 /// What readers make of a store.
-fn state(dir: &Path) -> Result<(Store, Vec<Vec<u8>>), Error> {
+fn state(dir: &Path) -> Result<(Issues, Vec<Vec<u8>>), Error> {
     let reader: Reader = Reader::open(dir)?;
     let lines: Result<Vec<Vec<u8>>, Error> =
         reader.read()?.map(|record| Ok(record?.line)).collect();
-    Ok((Store::load(dir)?, lines?))
+    Ok((Issues::load(dir)?, lines?))
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strand_core::{Batch, Compacted, Filter, Issue, Log, Op, Patch, Store};
+use strand_core::{Batch, Compacted, Filter, Issue, Issues, Log, Op, Patch};
 
 use crate::support::{TS, event, open};
 
@@ -348,10 +348,10 @@ fn a_mirror_that_is_killed_again_and_again_applies_each_record_exactly_once() {
         kill(running);
     }
     // While no mirror runs, what it has not mirrored yet is compacted away.
-    let (mirrored, log_ends) = (hook.got().last_seq(), log.committed_seq());
+    let (mirrored, log_ends) = (hook.got().last_seq(), log.durable_seq());
     assert!(mirrored < log_ends);
     assert!(matches!(log.compact().unwrap(), Compacted::Done(_)));
-    let at_compaction = Store::load(&store).unwrap();
+    let at_compaction = Issues::load(&store).unwrap();
     let running = mirror();
     wait_until("the snapshot", || hook.got().last_seq() >= log_ends);
     log.append(&event("bd-last")).unwrap();
@@ -415,7 +415,7 @@ fn an_async_service_appends_from_many_tasks_and_follows_itself() {
             ["the follower saw 50 records, in order", "closed"]
         );
         assert_eq!(errors, [""; 0]);
-        assert_eq!(Store::load(dir.path()).unwrap().len(), run * 51);
+        assert_eq!(Issues::load(dir.path()).unwrap().len(), run * 51);
     }
 }
 

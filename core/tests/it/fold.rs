@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use strand_core::{
-    Batch, Durability, Filter, Issue, IssueEvent, Log, Op, Options, Patch, Snapshot, Store,
+    Batch, Durability, Filter, Issue, IssueEvent, Issues, LiveIssues, Log, Op, Options, Patch,
 };
 
 use crate::support::{TS, options};
@@ -32,8 +32,8 @@ fn at(ts: i64, op: Op) -> IssueEvent {
 }
 
 /// A store in which `bd-1` is in this state, through record 10.
-fn store_with(state: &str) -> Store {
-    let mut store = Store::default();
+fn store_with(state: &str) -> Issues {
+    let mut store = Issues::default();
     match state {
         "absent" => {}
         "deleted" => {
@@ -155,14 +155,14 @@ fn no_patch_makes_an_issue_longer_than_a_record() {
     );
     log.append(&IssueEvent::patch("bd-1", patch(), TS)).unwrap();
     log.compact().unwrap();
-    let store = Store::load(dir.path()).unwrap();
+    let store = Issues::load(dir.path()).unwrap();
     assert_eq!(
         (store.version("bd-1"), store.without_effect()),
         (Some(2), 1)
     );
 }
 
-fn queried(store: &Store) -> Vec<String> {
+fn queried(store: &Issues) -> Vec<String> {
     let ids = |found: Vec<(&str, &Issue)>| {
         found
             .iter()
@@ -199,7 +199,7 @@ fn queries_find_by_status_assignee_and_label_and_what_is_ready() {
             });
         IssueEvent::add(issue, TS)
     };
-    let mut store = Store::default();
+    let mut store = Issues::default();
     let events = [
         with(
             "a",
@@ -348,7 +348,7 @@ proptest! {
     fn the_fold_is_that_of_plain_values_also_when_records_are_applied_again(
         events in prop::collection::vec(any_event(), 1..60),
     ) {
-        let mut store = Store::default();
+        let mut store = Issues::default();
         let mut plain = BTreeMap::new();
         for (seq, event) in (1..).zip(&events) {
             reference(&mut plain, event);
@@ -374,8 +374,8 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let keeps = options().tombstone_ms(u64::MAX).durability(strand_core::Durability::Buffered);
         let log: Log = Log::open(dir.path(), keeps).unwrap();
-        let mut whole = Store::default();
-        let mut followed = Snapshot::open(dir.path()).unwrap();
+        let mut whole = Issues::default();
+        let mut followed = LiveIssues::open(dir.path()).unwrap();
         for ((seq, event), split) in (1..).zip(&events).zip(splits) {
             log.append(event).unwrap();
             whole.apply_record(seq, vec![event.clone()]).unwrap();
@@ -386,7 +386,7 @@ proptest! {
             }
         }
         log.sync_to(log.tail_seq()).unwrap();
-        prop_assert_eq!(Store::load(dir.path()).unwrap(), whole);
+        prop_assert_eq!(Issues::load(dir.path()).unwrap(), whole);
     }
 
     #[test]
@@ -410,7 +410,7 @@ fn a_state_that_is_kept_up_forgets_in_time_what_compactions_have_forgotten() {
     let log: Log = Log::open(dir.path(), options).unwrap();
     log.append(&IssueEvent::add(issue("bd-stays", "open"), TS))
         .unwrap();
-    let mut followed = Snapshot::open(dir.path()).unwrap();
+    let mut followed = LiveIssues::open(dir.path()).unwrap();
     for number in 0..6_000 {
         let id = format!("bd-{number}");
         let create = Batch::new(TS).key(format!("key-{number}"));
@@ -429,7 +429,7 @@ fn a_state_that_is_kept_up_forgets_in_time_what_compactions_have_forgotten() {
     // It is a state all the same, and goes on.
     log.sync_to(log.tail_seq()).unwrap();
     assert_eq!(followed.refresh().unwrap(), 12_001);
-    let loaded = Store::load(dir.path()).unwrap();
+    let loaded = Issues::load(dir.path()).unwrap();
     assert_eq!(
         followed.iter().collect::<Vec<_>>(),
         loaded.iter().collect::<Vec<_>>()

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strand_core::{Durability, Error, Issue, IssueEvent, Log, Options, Reader, Snapshot, Store};
+use strand_core::{Durability, Error, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader};
 
 use crate::support::{
     Recorder, TS, as_child, child, event, finish, first_segment, line_ends, open, options,
@@ -74,7 +74,7 @@ fn who_began_without_hints_sees_nothing_that_is_not_durable() {
     let buffered = Options::default().durability(Durability::Buffered);
     let log: Log = Log::open(dir.path(), buffered).unwrap();
     log.append(&event("bd-2")).unwrap();
-    assert_eq!((log.tail_seq(), log.committed_seq()), (2, 1));
+    assert_eq!((log.tail_seq(), log.durable_seq()), (2, 1));
     assert_eq!(seq(follower.try_next().unwrap()), None);
     assert_eq!(seq(records.next().transpose().unwrap()), Some(1));
     assert_eq!(seq(records.next().transpose().unwrap()), None);
@@ -96,7 +96,7 @@ fn one_can_follow_from_any_record_of_a_long_segment() {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
     log.sync_to(1500).unwrap();
-    let through = log.committed_seq();
+    let through = log.durable_seq();
     log.append(&event("bd-2001")).unwrap();
     let reader: Reader = Reader::open(dir.path()).unwrap();
     for from in (1..2010).step_by(7) {
@@ -150,7 +150,7 @@ fn who_comes_too_late_is_told_where_to_begin() {
             other => panic!("{other:?}"),
         }
     }
-    let snapshot = Snapshot::open(dir.path()).unwrap();
+    let snapshot = LiveIssues::open(dir.path()).unwrap();
     let mut follower = reader.follow(snapshot.last_seq()).unwrap();
     assert_eq!(follower.try_next().unwrap().unwrap().seq, 6);
 }
@@ -259,7 +259,7 @@ fn a_record_that_is_no_issue_event_is_an_error_each_time_and_never_skipped() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     log.append(&event("bd-1")).unwrap();
-    let mut snapshot = Snapshot::open(dir.path()).unwrap();
+    let mut snapshot = LiveIssues::open(dir.path()).unwrap();
     let mut follower: strand_core::Follower = Reader::open(dir.path()).unwrap().follow(2).unwrap();
     let other: Log<Other> = Log::open(dir.path(), options()).unwrap();
     other.append(&Other { n: 1 }).unwrap();
@@ -279,12 +279,12 @@ fn a_record_that_is_no_issue_event_is_an_error_each_time_and_never_skipped() {
 fn a_refreshed_state_is_the_one_that_a_new_load_finds() {
     let dir = tempfile::tempdir().unwrap();
     let log: Log = Log::open(dir.path(), options().segment_bytes_max(400)).unwrap();
-    let mut snapshot = Snapshot::open(dir.path()).unwrap();
+    let mut snapshot = LiveIssues::open(dir.path()).unwrap();
     for number in 1..=30 {
         log.append(&event(&format!("bd-{}", number % 7))).unwrap();
         if number % 3 == 0 {
             assert_eq!(snapshot.refresh().unwrap(), number);
-            assert_eq!(*snapshot, Store::load(dir.path()).unwrap());
+            assert_eq!(*snapshot, Issues::load(dir.path()).unwrap());
         }
         if number % 10 == 5 {
             log.compact().unwrap();

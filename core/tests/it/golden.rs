@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use strand_core::{Batch, Issue, IssueEvent, Log, Options, Patch, Store};
+use strand_core::{Batch, Issue, IssueEvent, Issues, Log, Options, Patch};
 
 use crate::support::{TS, first_segment, open};
 
@@ -68,7 +68,7 @@ fn this_build_reads_the_golden_store() {
         .map(|record| record.unwrap().events)
         .collect();
     assert_eq!(read, events());
-    let store = Store::load(dir.path()).unwrap();
+    let store = Issues::load(dir.path()).unwrap();
     assert_eq!(store.iter().map(|(id, _)| id).collect::<Vec<_>>(), ["bd-1"]);
     assert_eq!(store.get("bd-1").unwrap().status().unwrap(), "open");
 }
@@ -117,7 +117,7 @@ fn this_build_compacts_a_store_of_version_1_into_the_golden_one_of_version_2() {
 fn this_build_reads_the_golden_compacted_store() {
     let dir = tempfile::tempdir().unwrap();
     copy(COMPACTED, &COMPACTED_FILES, dir.path());
-    let store = Store::load(dir.path()).unwrap();
+    let store = Issues::load(dir.path()).unwrap();
     assert_eq!((store.len(), store.last_seq()), (2, 9));
     let versions = ["bd-1", "bd-2", "ü"].map(|id| store.version(id));
     assert_eq!(versions, [Some(8), Some(6), Some(9)]);

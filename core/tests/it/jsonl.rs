@@ -10,9 +10,9 @@ use std::{
 };
 
 use strand_core::{
-    Existing, ImportError, ImportOptions, Imported, Issue, IssueEvent, Log, Patch,
-    RECORD_BYTES_MAX, Store, export,
-    machine::{Point, Probe},
+    Existing, ImportError, ImportOptions, Imported, Issue, IssueEvent, Issues, Log, Patch,
+    RECORD_BYTES_MAX, export,
+    testing::{Failpoint, FailpointHook},
     write_jsonl,
 };
 
@@ -61,7 +61,7 @@ fn what_is_imported_is_exported_to_the_byte() {
         if compact {
             log.compact().unwrap();
         }
-        let store = Store::load(dir.path()).unwrap();
+        let store = Issues::load(dir.path()).unwrap();
         let mut out = Vec::new();
         write_jsonl(&store, &mut out).unwrap();
         assert!(
@@ -87,7 +87,7 @@ fn a_carriage_return_between_tokens_changes_no_other_white_space() {
     let text = "{ \"id\" : \"a\", \"title\":\"A\"}\r\n{\"id\":\"b\",\r\"title\": \"B\"}\r\n";
     import(&log, text, ImportOptions::new(TS)).unwrap();
     let mut out = Vec::new();
-    write_jsonl(&Store::load(dir.path()).unwrap(), &mut out).unwrap();
+    write_jsonl(&Issues::load(dir.path()).unwrap(), &mut out).unwrap();
     let expected = "{ \"id\" : \"a\", \"title\":\"A\"}\n{\"id\":\"b\", \"title\": \"B\"}\n";
     assert_eq!(String::from_utf8(out).unwrap(), expected);
     let again = import(&log, text, ImportOptions::new(TS)).unwrap();
@@ -96,7 +96,7 @@ fn a_carriage_return_between_tokens_changes_no_other_white_space() {
 
 #[test]
 fn an_issue_of_several_lines_is_exported_as_one() {
-    let mut store = Store::default();
+    let mut store = Issues::default();
     let issue = Issue::from_json("{\n\"id\":\"a\",\r\n\"title\":\"T\"}").unwrap();
     store.apply(1, IssueEvent::add(issue, TS)).unwrap();
     let mut out = Vec::new();
@@ -282,14 +282,14 @@ fn a_large_import_is_made_of_several_records_and_an_interrupted_one_can_be_repea
     let imported = import(&log, &text, ImportOptions::new(TS)).unwrap();
     assert_eq!((imported.added, imported.unchanged), (1500, 1500));
     assert!(imported.last_seq >= records + 2);
-    assert_eq!(Store::load(dir.path()).unwrap().len(), 3000);
+    assert_eq!(Issues::load(dir.path()).unwrap().len(), 3000);
 }
 
 /// Ends the process as a kill does, when it comes to a point for the nth time.
-struct DiesAt(Point, AtomicU64);
+struct DiesAt(Failpoint, AtomicU64);
 
-impl Probe for DiesAt {
-    fn hit(&self, point: Point) {
+impl FailpointHook for DiesAt {
+    fn reached(&self, point: Failpoint) {
         if point == self.0 && self.1.fetch_sub(1, Ordering::SeqCst) == 1 {
             std::process::abort();
         }
@@ -304,14 +304,18 @@ fn an_import_that_is_killed_leaves_whole_batches_and_repeating_it_completes_it()
     let text = lines.join("\n") + "\n";
     if let Some((dir, argument)) = as_child() {
         let (point, record) = argument.split_once(' ').unwrap();
-        let point = Point::ALL.iter().find(|at| at.name() == point).unwrap();
+        let point = Failpoint::ALL.iter().find(|at| at.name() == point).unwrap();
         let probe = DiesAt(*point, AtomicU64::new(record.parse().unwrap()));
-        let log = Log::open(dir, options().probe(Arc::new(probe))).unwrap();
+        let log = Log::open(dir, options().failpoint_hook(Arc::new(probe))).unwrap();
         import(&log, &text, ImportOptions::new(TS)).unwrap();
         return;
     }
     let name = "jsonl::an_import_that_is_killed_leaves_whole_batches_and_repeating_it_completes_it";
-    let points = [Point::BeforeWrite, Point::AfterWrite, Point::Committed];
+    let points = [
+        Failpoint::BeforeWrite,
+        Failpoint::AfterWrite,
+        Failpoint::DurablePublished,
+    ];
     for (point, record) in points
         .into_iter()
         .flat_map(|point| [(point, 1), (point, 3)])
@@ -323,12 +327,12 @@ fn an_import_that_is_killed_leaves_whole_batches_and_repeating_it_completes_it()
         let log = open(dir.path());
         let batches: Vec<_> = log.read().unwrap().map(Result::unwrap).collect();
         // What was written and not synced is found by the next append.
-        let committed = if point == Point::Committed {
+        let durable_seq = if point == Failpoint::DurablePublished {
             record
         } else {
             record - 1
         };
-        assert_eq!(batches.len(), committed, "{argument}");
+        assert_eq!(batches.len(), durable_seq, "{argument}");
         let ids: Vec<_> = batches
             .into_iter()
             .flat_map(|batch| batch.events)
@@ -343,7 +347,7 @@ fn an_import_that_is_killed_leaves_whole_batches_and_repeating_it_completes_it()
         );
         assert_eq!(imported.added + imported.unchanged, 4000);
         let mut out = Vec::new();
-        write_jsonl(&Store::load(dir.path()).unwrap(), &mut out).unwrap();
+        write_jsonl(&Issues::load(dir.path()).unwrap(), &mut out).unwrap();
         assert!(out == text.as_bytes(), "{argument}");
     }
 }
@@ -353,10 +357,10 @@ fn a_failed_export_leaves_the_old_file_and_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("issues.jsonl");
     fs::create_dir(&target).unwrap();
-    export(&Store::default(), &target).unwrap_err();
+    export(&Issues::default(), &target).unwrap_err();
     assert_eq!(names(dir.path()), ["issues.jsonl"]);
     let missing = dir.path().join("missing").join("issues.jsonl");
-    export(&Store::default(), &missing).unwrap_err();
+    export(&Issues::default(), &missing).unwrap_err();
 }
 
 #[cfg(unix)]
@@ -368,7 +372,7 @@ fn an_export_to_a_symbolic_link_replaces_the_file_that_it_leads_to() {
     fs::write(elsewhere.join("issues.jsonl"), "old").unwrap();
     let link = dir.path().join("link");
     std::os::unix::fs::symlink("elsewhere/issues.jsonl", &link).unwrap();
-    export(&Store::default(), &link).unwrap();
+    export(&Issues::default(), &link).unwrap();
     assert!(link.is_symlink());
     assert_eq!(fs::read(&link).unwrap(), b"");
     assert_eq!(names(&elsewhere), ["issues.jsonl"]);
@@ -382,7 +386,7 @@ fn an_export_keeps_the_permissions_of_the_file() {
     let target = dir.path().join("issues.jsonl");
     fs::write(&target, "").unwrap();
     fs::set_permissions(&target, fs::Permissions::from_mode(0o640)).unwrap();
-    export(&Store::default(), &target).unwrap();
+    export(&Issues::default(), &target).unwrap();
     assert_eq!(
         target.metadata().unwrap().permissions().mode() & 0o777,
         0o640
@@ -397,7 +401,7 @@ fn a_patch_after_an_import_changes_only_what_it_names() {
     import(&log, line, ImportOptions::new(TS)).unwrap();
     let patch = Patch::new().unset("updated_at").set("n", &2).unwrap();
     log.patch("a", patch, TS).unwrap();
-    let store = Store::load(dir.path()).unwrap();
+    let store = Issues::load(dir.path()).unwrap();
     assert_eq!(
         store.get("a").unwrap().as_json(),
         r#"{"id":"a","n":2,"title":"T","m":1e400}"#

@@ -12,7 +12,7 @@ use std::{
 
 use strand_core::{
     Counters, Error, Filesystem, FilesystemKind, LockError, Log, Outcome,
-    machine::{
+    testing::{
         Disk, HeldLock, Host, OpenMode, Page, PageError, Storage, StorageFile, StoreLock,
         ThisMachine,
     },

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read, thread, time::Duration};
 
-use strand_core::{Compacted, Log, Reader, Store};
+use strand_core::{Compacted, Issues, Log, Reader};
 
 use crate::support::{event, names, options};
 
@@ -42,7 +42,7 @@ fn a_store_is_written_and_compacted_while_somebody_has_everything_open() {
             assert!(text.contains("bd-"), "{name}");
         }
     }
-    let store = Store::load(dir.path()).unwrap();
+    let store = Issues::load(dir.path()).unwrap();
     assert_eq!((store.len(), store.last_seq()), (20, 20));
 
     drop((follower, reader, files, log));
@@ -50,5 +50,5 @@ fn a_store_is_written_and_compacted_while_somebody_has_everything_open() {
     let left = names(dir.path());
     let segments = left.iter().filter(|name| name.starts_with("log-")).count();
     assert_eq!(segments, 1, "{left:?}");
-    assert_eq!(Store::load(dir.path()).unwrap(), store);
+    assert_eq!(Issues::load(dir.path()).unwrap(), store);
 }

@@ -71,18 +71,18 @@ fn five_processes_of_twenty_writes_lose_nothing_and_are_fast() {
 #[test]
 fn three_processes_of_ten_holds_never_hold_together() {
     struct Occupancy(SharedPage);
-    impl strand_core::machine::Probe for Occupancy {
-        fn hit(&self, point: strand_core::machine::Point) {
+    impl strand_core::testing::FailpointHook for Occupancy {
+        fn reached(&self, point: strand_core::testing::Failpoint) {
             let holders: &AtomicU64 = self.0.u64(0);
             match point {
-                strand_core::machine::Point::LockHeld => {
+                strand_core::testing::Failpoint::LockHeld => {
                     let now = holders.fetch_add(1, Ordering::SeqCst) + 1;
                     self.0.u64(1).fetch_max(now, Ordering::SeqCst);
                     self.0.u64(2).fetch_add(1, Ordering::SeqCst);
                     // Stay long enough that another could come in.
                     std::thread::yield_now();
                 }
-                strand_core::machine::Point::BeforeUnlock => {
+                strand_core::testing::Failpoint::BeforeUnlock => {
                     holders.fetch_sub(1, Ordering::SeqCst);
                 }
                 _ => {}
@@ -91,7 +91,8 @@ fn three_processes_of_ten_holds_never_hold_together() {
     }
     if let Some((dir, agent)) = as_child() {
         let page = SharedPage::open(dir.with_extension("page")).unwrap();
-        let options = strand_core::Options::default().probe(std::sync::Arc::new(Occupancy(page)));
+        let options =
+            strand_core::Options::default().failpoint_hook(std::sync::Arc::new(Occupancy(page)));
         let log: strand_core::Log = strand_core::Log::open(&dir, options).unwrap();
         ready();
         for write in 0..10 {
@@ -195,13 +196,13 @@ fn agents_killed_at_any_moment_lose_no_acknowledged_write() {
 /// Stops or kills its own process the first time that the log comes to a point.
 #[cfg(unix)]
 struct AtPoint {
-    point: strand_core::machine::Point,
+    point: strand_core::testing::Failpoint,
     signal: &'static str,
 }
 
 #[cfg(unix)]
-impl strand_core::machine::Probe for AtPoint {
-    fn hit(&self, point: strand_core::machine::Point) {
+impl strand_core::testing::FailpointHook for AtPoint {
+    fn reached(&self, point: strand_core::testing::Failpoint) {
         if point == self.point {
             println!("\nAT {point}");
             let pid = std::process::id().to_string();
@@ -232,12 +233,12 @@ fn stuck_at(name: &str, dir: &std::path::Path, argument: &str) -> (Child, strand
 
 #[cfg(unix)]
 fn append_with(dir: &std::path::Path, point: &str, signal: &'static str) {
-    let point = *strand_core::machine::Point::ALL
+    let point = *strand_core::testing::Failpoint::ALL
         .iter()
         .find(|known| known.name() == point)
         .unwrap();
     let probe = std::sync::Arc::new(AtPoint { point, signal });
-    let options = strand_core::Options::default().probe(probe);
+    let options = strand_core::Options::default().failpoint_hook(probe);
     let log: strand_core::Log = strand_core::Log::open(dir, options).unwrap();
     log.append(&event("bd-stuck")).unwrap();
 }
@@ -249,7 +250,7 @@ fn a_stopped_leader_holds_nobody_up_and_is_right_when_it_goes_on() {
         return append_with(&dir, &point, "-STOP");
     }
     let name = "processes::a_stopped_leader_holds_nobody_up_and_is_right_when_it_goes_on";
-    for point in ["LeaderElected", "BeforeSync", "AfterSync", "Committed"] {
+    for point in ["LeaderElected", "BeforeSync", "AfterSync", "DurablePublished"] {
         let dir = tempfile::tempdir().unwrap();
         let (child, log) = stuck_at(name, dir.path(), point);
         let stopped = Instant::now();
@@ -257,20 +258,20 @@ fn a_stopped_leader_holds_nobody_up_and_is_right_when_it_goes_on() {
         while stopped.elapsed() < Duration::from_millis(200) {
             log.append(&event(&format!("bd-{appends}"))).unwrap();
             appends += 1;
-            assert_eq!(log.committed_seq(), u64::from(appends) + 1, "at {point}");
+            assert_eq!(log.durable_seq(), u64::from(appends) + 1, "at {point}");
         }
         assert!(
             appends > 2,
             "{appends} appends while the leader was stopped at {point}"
         );
-        let committed = log.committed_seq();
+        let durable_seq = log.durable_seq();
         let pid = child.id().to_string();
         let mut kill = std::process::Command::new("kill");
         assert!(kill.args(["-CONT", &pid]).status().unwrap().success());
         finish(child);
         assert_eq!(
-            log.committed_seq(),
-            committed,
+            log.durable_seq(),
+            durable_seq,
             "the watermark does not fall"
         );
         assert_eq!(ids(log.read().unwrap())[0], "bd-stuck");
@@ -294,7 +295,7 @@ fn a_writer_killed_at_any_step_leaves_a_log_that_goes_on() {
         ("LeaderElected", 1),
         ("BeforeSync", 1),
         ("AfterSync", 1),
-        ("Committed", 1),
+        ("DurablePublished", 1),
         ("Woken", 1),
     ];
     for (point, stored) in steps {
@@ -306,7 +307,7 @@ fn a_writer_killed_at_any_step_leaves_a_log_that_goes_on() {
             let seq = log.append(&event("bd-next")).unwrap().seq;
             assert!(started.elapsed() < Duration::from_secs(5));
             assert_eq!(seq, stored + 1, "killed at {point}");
-            assert_eq!(log.committed_seq(), seq);
+            assert_eq!(log.durable_seq(), seq);
             assert_eq!(ids(log.read().unwrap()).len() as u64, seq);
         }
     }

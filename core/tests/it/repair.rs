@@ -13,10 +13,9 @@ use std::{
 
 use serde_json::json;
 use strand_core::{
-    Advice, Batch, CorruptReason, Error, IssueEvent, Log, Patch, Reader, Repaired, Snapshot,
-    SnapshotSource, Store, doctor,
-    machine::{Disk, OpenMode, Storage, StorageFile},
-    repair,
+    Advice, Batch, CorruptReason, Error, IssueEvent, Issues, LiveIssues, Log, Patch, Reader,
+    Repaired, SnapshotSource, doctor, repair,
+    testing::{Disk, OpenMode, Storage, StorageFile},
 };
 
 use crate::{
@@ -108,7 +107,7 @@ fn assert_is_well(dir: &Path) {
     let log = open(dir);
     let seq = log.append(&event("bd-next")).unwrap().seq;
     assert!(last.is_none_or(|last| seq == last + 1), "{last:?} {seq}");
-    assert!(Store::load(dir).unwrap().get("bd-next").is_some());
+    assert!(Issues::load(dir).unwrap().get("bd-next").is_some());
     fs::remove_file(dir.join("shm")).unwrap();
     assert_eq!(open(dir).append(&event("bd-next")).unwrap().seq, seq + 1);
 }
@@ -168,7 +167,7 @@ fn a_void_record_has_its_number_and_no_events() {
     assert_eq!(note["damages"][0]["line"], 2);
     assert_eq!(note["damages"][0]["offset"], line_ends(&bytes)[1]);
     assert_eq!(note["lost"][0]["from_seq"], 2);
-    let store = Store::load(dir.path()).unwrap();
+    let store = Issues::load(dir.path()).unwrap();
     assert_eq!(
         (store.version("bd-1"), store.version("bd-2")),
         (Some(1), None)
@@ -184,14 +183,14 @@ fn a_void_record_has_its_number_and_no_events() {
     }
     // It goes the way of all records.
     open(dir.path()).compact().unwrap();
-    assert_eq!(Store::load(dir.path()).unwrap().version("bd-3"), Some(3));
+    assert_eq!(Issues::load(dir.path()).unwrap().version("bd-3"), Some(3));
 }
 
 #[test]
 fn wherever_a_byte_changes_at_most_its_record_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let before = store(dir.path());
-    let good = Store::load(dir.path()).unwrap();
+    let good = Issues::load(dir.path()).unwrap();
     let shm = fs::read(dir.path().join("shm")).unwrap();
     let mut count = BTreeMap::new();
     for (path, bytes) in files(dir.path()) {
@@ -233,7 +232,7 @@ fn wherever_a_byte_changes_at_most_its_record_is_lost() {
                 let now = fs::read(case.path().join("MANIFEST")).unwrap();
                 assert_eq!(now, bytes, "byte {at}");
             }
-            let now = Store::load(case.path()).unwrap();
+            let now = Issues::load(case.path()).unwrap();
             let gone = good
                 .iter()
                 .filter(|(id, issue)| now.get(id) != Some(issue))
@@ -382,7 +381,7 @@ fn a_snapshot_is_made_anew_from_all_records_as_long_as_they_are_there() {
     let more = files(dir.path());
     log.compact().unwrap();
     log.append(&event("bd-6")).unwrap();
-    let good = Store::load(dir.path()).unwrap();
+    let good = Issues::load(dir.path()).unwrap();
     let before = lines(dir.path());
     drop(log);
     let restore = |name: &str, from: &BTreeMap<PathBuf, Vec<u8>>| {
@@ -405,7 +404,7 @@ fn a_snapshot_is_made_anew_from_all_records_as_long_as_they_are_there() {
         text.contains("made anew from that of record 3 and all records since"),
         "{text}"
     );
-    assert_eq!(Store::load(dir.path()).unwrap(), good);
+    assert_eq!(Issues::load(dir.path()).unwrap(), good);
 
     fs::remove_file(dir.path().join(BACKUP)).unwrap();
     fs::remove_file(dir.path().join(LIVE)).unwrap();
@@ -415,7 +414,7 @@ fn a_snapshot_is_made_anew_from_all_records_as_long_as_they_are_there() {
     let snapshot = report.snapshot.as_ref().unwrap();
     assert_eq!(snapshot.from, SnapshotSource::Records { since_seq: 0 });
     assert!(report.to_string().contains("made anew from all records"));
-    assert_eq!(Store::load(dir.path()).unwrap(), good);
+    assert_eq!(Issues::load(dir.path()).unwrap(), good);
     assert!(lines(dir.path()) == before);
     assert_is_well(dir.path());
 }
@@ -424,7 +423,7 @@ fn a_snapshot_is_made_anew_from_all_records_as_long_as_they_are_there() {
 fn a_snapshot_without_its_records_is_made_from_its_good_lines() {
     let dir = tempfile::tempdir().unwrap();
     let before = store(dir.path());
-    let good = Store::load(dir.path()).unwrap();
+    let good = Issues::load(dir.path()).unwrap();
     let path = dir.path().join(LIVE);
     let bytes = fs::read(&path).unwrap();
     let ends = line_ends(&bytes);
@@ -438,7 +437,7 @@ fn a_snapshot_without_its_records_is_made_from_its_good_lines() {
     assert_eq!((counts[0].before, counts[0].now), (3, 2));
     assert_eq!((counts[1].before, counts[1].now), (1, 1));
     assert!(report.to_string().contains("bd-1"), "{report}");
-    let now = Store::load(dir.path()).unwrap();
+    let now = Issues::load(dir.path()).unwrap();
     assert!(now.get("bd-1").is_none() && now.version("bd-2").is_some());
     assert_eq!(now.get("bd-3"), good.get("bd-3"));
 }
@@ -450,7 +449,7 @@ fn a_line_of_a_snapshot_that_is_gone_or_doubled_is_counted() {
     let path = dir.path().join(LIVE);
     let bytes = fs::read(&path).unwrap();
     let ends = line_ends(&bytes);
-    let good = Store::load(dir.path()).unwrap();
+    let good = Issues::load(dir.path()).unwrap();
     let gone = [&bytes[..ends[1]], &bytes[ends[2]..]].concat();
     let doubled = [&bytes[..], &bytes[ends[1]..ends[2]]].concat();
     for (text, issues) in [(gone, 2), (doubled, 3)] {
@@ -463,7 +462,7 @@ fn a_line_of_a_snapshot_that_is_gone_or_doubled_is_counted() {
         let counts = report.snapshot.as_ref().unwrap().counts.unwrap();
         assert_eq!((counts[0].before, counts[0].now), (3, issues));
         if issues == 3 {
-            let now = Store::load(case.path()).unwrap();
+            let now = Issues::load(case.path()).unwrap();
             assert!(good.iter().all(|(id, issue)| now.get(id) == Some(issue)));
         }
     }
@@ -486,7 +485,7 @@ fn a_missing_snapshot_is_replaced_by_the_backup_or_not_at_all() {
             && text.contains("lost: what the records 4 to 5 did"),
         "{text}"
     );
-    let now = Store::load(dir.path()).unwrap();
+    let now = Issues::load(dir.path()).unwrap();
     assert!(now.get("bd-2").is_some(), "its deletion is lost");
 
     fs::remove_file(hopeless.path().join(BACKUP)).unwrap();
@@ -544,7 +543,7 @@ fn a_manifest_of_an_earlier_moment_or_of_another_store_gives_way_to_the_files() 
     let other = tempfile::tempdir().unwrap();
     let before = store(dir.path());
     let manifest = fs::read(dir.path().join("MANIFEST")).unwrap();
-    let good = Store::load(dir.path()).unwrap();
+    let good = Issues::load(dir.path()).unwrap();
     store_of(other.path(), 1);
     fs::copy(other.path().join("MANIFEST"), dir.path().join("MANIFEST")).unwrap();
     let checkup = doctor(dir.path()).unwrap();
@@ -556,7 +555,7 @@ fn a_manifest_of_an_earlier_moment_or_of_another_store_gives_way_to_the_files() 
         "{report}"
     );
     assert_eq!(fs::read(dir.path().join("MANIFEST")).unwrap(), manifest);
-    assert!(Store::load(dir.path()).unwrap() == good);
+    assert!(Issues::load(dir.path()).unwrap() == good);
     assert!(lines(dir.path()) == before);
     assert_is_well(dir.path());
 }
@@ -572,7 +571,7 @@ fn a_snapshot_with_blank_lines_is_made_anew() {
         let case = tempfile::tempdir().unwrap();
         copy(dir.path(), case.path());
         fs::write(case.path().join(LIVE), blank).unwrap();
-        assert!(Store::load(case.path()).is_err());
+        assert!(Issues::load(case.path()).is_err());
         repaired(case.path(), &before);
         assert_eq!(fs::read(case.path().join(LIVE)).unwrap(), bytes);
     }
@@ -747,7 +746,7 @@ fn a_repair_that_dies_at_any_call_is_finished_by_the_next() {
         // Where only the open was left, it is the next one that does it.
         drop(open(case.path()));
         assert!(lines(case.path()) == expected, "after {calls} calls");
-        let store = Store::load(case.path()).unwrap();
+        let store = Issues::load(case.path()).unwrap();
         assert_eq!(store.len(), 10, "after {calls} calls");
         let kept = names(&case.path().join("quarantine"));
         let copies = kept
@@ -886,7 +885,7 @@ fn what_a_manifest_made_anew_does_not_need_is_kept() {
         .path()
         .join("quarantine/log-00000000000000000001.jsonl-0.damaged");
     assert_eq!(fs::read(kept).unwrap(), old[&segment]);
-    assert_eq!(Store::load(dir.path()).unwrap().version("bd-3"), Some(3));
+    assert_eq!(Issues::load(dir.path()).unwrap().version("bd-3"), Some(3));
 }
 
 #[test]
@@ -925,7 +924,7 @@ fn a_snapshot_alone_is_not_taken_for_an_empty_directory() {
     assert_eq!(doctor(dir.path()).unwrap().advice, Advice::Repair);
     let report = repaired(dir.path(), &Lines::new());
     assert_eq!(report.lost_from, Some(6));
-    assert_eq!(Store::load(dir.path()).unwrap().version("bd-3"), Some(3));
+    assert_eq!(Issues::load(dir.path()).unwrap().version("bd-3"), Some(3));
 }
 
 #[test]
@@ -982,7 +981,7 @@ fn writers_followers_and_states_that_are_open_meanwhile_go_on() {
             assert_eq!(ahead.try_next().unwrap().unwrap().seq, seq);
         }
         let mut behind = reader.follow(1).unwrap();
-        let mut snapshot = Snapshot::open(dir.path()).unwrap();
+        let mut snapshot = LiveIssues::open(dir.path()).unwrap();
         let bytes = fs::read(first_segment(dir.path())).unwrap();
         let mut damaged = bytes.clone();
         damaged[line_ends(&bytes)[3] + 50] ^= 1;
@@ -1007,7 +1006,7 @@ fn writers_followers_and_states_that_are_open_meanwhile_go_on() {
         }
         assert_eq!(snapshot.refresh().unwrap(), 13);
         assert!(snapshot.get("bd-13").is_some());
-        let store = Store::load(dir.path()).unwrap();
+        let store = Issues::load(dir.path()).unwrap();
         assert_eq!(store.len(), 10);
         assert_eq!(store.version("bd-2"), Some(12));
         assert_eq!(doctor(dir.path()).unwrap().advice, Advice::Nothing);
@@ -1122,7 +1121,7 @@ fn a_damaged_record_that_nobody_has_read_yet_is_found_by_reason() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = store_of(dir.path(), 3);
     change(&first_segment(dir.path()), line_ends(&bytes)[1] + 50);
-    let refused = Store::load(dir.path());
+    let refused = Issues::load(dir.path());
     assert!(
         matches!(&refused, Err(error @ Error::Corrupt { reason: CorruptReason::Checksum { .. }, .. }) if error.to_string().contains("repair")),
         "{refused:?}"

@@ -10,7 +10,7 @@ use std::{
 
 use strand_core::{
     Issue, IssueEvent, Log, Options, Record,
-    machine::{Disk, OpenMode, Point, Probe, Storage, StorageFile},
+    testing::{Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
 };
 
 pub(crate) const TS: i64 = 1_706_540_000_123;
@@ -143,7 +143,7 @@ pub(crate) enum Call {
     Sync,
     SyncDir,
     Remove,
-    At(Point),
+    At(Failpoint),
 }
 
 impl Recorder {
@@ -183,8 +183,8 @@ impl Recorder {
     }
 }
 
-impl Probe for Recorder {
-    fn hit(&self, point: Point) {
+impl FailpointHook for Recorder {
+    fn reached(&self, point: Failpoint) {
         self.note(Call::At(point));
     }
 }

@@ -179,14 +179,14 @@ fn lost_wakes_are_caught() {
         appends: [2, 2, 0],
         ..SLEEPING
     };
-    is_caught(Bug::BellsLoadedLate, Property::Progress, two);
+    is_caught(Bug::WakeWordsLoadedLate, Property::Progress, two);
     is_caught(Bug::SleeperNotMarked, Property::Progress, two);
     is_caught(Bug::VolunteerSleeps, Property::Progress, two);
     is_caught(Bug::MarkNotLookedAtAgain, Property::Progress, two);
     is_caught(Bug::NoRing, Property::Progress, two);
     is_caught(Bug::NobodyWokenToLead, Property::Progress, two);
     is_caught(Bug::RingBeforeLeave, Property::Progress, two);
-    is_caught(Bug::BellBeforeMark, Property::Progress, SLEEPING);
+    is_caught(Bug::WakeBeforeMark, Property::Progress, SLEEPING);
     is_caught(Bug::VolunteerLeaves, Property::Progress, SLEEPING);
     is_caught(Bug::RotationDoesNotRing, Property::Progress, SLEEPING);
 }

@@ -20,7 +20,7 @@ pub(crate) fn check(state: &State, seen: &mut HashSet<Files>) -> Result<(), Brok
         .iter()
         .fold(0, |pages, page| pages << 2 | *page as u32);
     let files = [
-        state.committed,
+        state.durable_seq,
         u8::from(state.torn),
         state.segments,
         state.named,
@@ -49,7 +49,7 @@ fn images(state: &State, forms: &mut [Form; RECORDS], seq: u8) -> Result<(), Bro
     let at = usize::from(seq) - 1;
     if seq > state.whole + u8::from(state.torn) {
         for segments in state.named..=state.segments {
-            for known in [0, state.committed] {
+            for known in [0, state.durable_seq] {
                 recover(state, forms, segments, known)?;
             }
         }
@@ -80,7 +80,7 @@ fn recover(state: &State, forms: &[Form], segments: u8, known: u8) -> Result<(),
             push(
                 &mut bytes,
                 seq,
-                state.committed,
+                state.durable_seq,
                 forms[usize::from(seq) - 1],
             );
         }
@@ -97,7 +97,7 @@ fn recover(state: &State, forms: &[Form], segments: u8, known: u8) -> Result<(),
         };
         kept = from - 1 + u8::try_from(records).unwrap();
     }
-    if kept < state.committed {
+    if kept < state.durable_seq {
         return broken("an acknowledged record is gone");
     }
     Ok(())
@@ -105,8 +105,8 @@ fn recover(state: &State, forms: &[Form], segments: u8, known: u8) -> Result<(),
 
 /// `synced` is the highest that the record can have been written with: the watermark has only risen since.
 /// The lower it is, the less is taken for corrupt.
-fn push(bytes: &mut Vec<u8>, seq: u8, committed: u8, form: Form) {
-    let mut line = line(seq, committed.min(seq - 1));
+fn push(bytes: &mut Vec<u8>, seq: u8, durable_seq: u8, form: Form) {
+    let mut line = line(seq, durable_seq.min(seq - 1));
     let len = line.len();
     match form {
         Form::Whole => {}

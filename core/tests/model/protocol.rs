@@ -51,11 +51,11 @@ pub(crate) enum Bug {
     RebuildWithoutDirSync,
     // How followers wait.
     /// The bells are looked at only before sleeping, not before the state that decides to.
-    BellsLoadedLate,
+    WakeWordsLoadedLate,
     SleeperNotMarked,
     /// The mark of sleepers is taken back after the bell has rung: it may be that of one who sleeps until
     /// the next.
-    BellBeforeMark,
+    WakeBeforeMark,
     /// The mark is taken back before the bell rings, and who sets it between the two is forgotten. It
     /// was in `core/src`.
     MarkNotLookedAtAgain,
@@ -139,11 +139,11 @@ impl Model {
             last_offset: offset.saturating_sub(1),
             tail_offset: offset,
             tail_seq: self.records,
-            committed: self.records,
+            durable_seq: self.records,
             poison: 0,
             lead: false,
             round: Round::NONE,
-            volunteer: Round::NONE,
+            spinner: Round::NONE,
             sleepers: 0,
             locked: false,
             pages,
@@ -176,7 +176,7 @@ impl Model {
             if self.may(state, writer, choice) {
                 let mut next = *state;
                 let stepped = self.step(&mut next, who, choice).and_then(|()| {
-                    if next.committed < state.committed {
+                    if next.durable_seq < state.durable_seq {
                         return Err(Broken(Property::Watermark, "the watermark fell"));
                     }
                     Ok(next)
@@ -205,7 +205,7 @@ impl Model {
             (Step::Lock, 0) => !state.locked || self.has(Bug::AppendWithoutLock),
             (Step::Asleep, _) => choice == 1 && self.timeouts,
             (Step::OneWake, _) => {
-                let sleeps = |who: usize| sleeps_by(&state.writers[who], other_bell(writer));
+                let sleeps = |who: usize| sleeps_by(&state.writers[who], other_wake_word(writer));
                 sleeps(choice) || choice == 0 && !(0..WRITERS).any(sleeps)
             }
             (step, 0) if is_syncing(step) => !writer.owed,
@@ -266,11 +266,11 @@ impl Model {
                 }
             }
             Step::OpenLoad => {
-                state.writers[who].through = state.committed;
+                state.writers[who].through = state.durable_seq;
                 Step::OpenWrite
             }
             Step::OpenWrite => {
-                write_doubtful(state, who);
+                write_in_doubt(state, who);
                 state.writers[who].through = 0;
                 Step::SettleTail
             }
@@ -324,11 +324,11 @@ impl Model {
     fn take_over(&self, state: &mut State, who: usize, synced: bool) -> Step {
         match state.writers[who].step {
             Step::OverLoad => {
-                state.writers[who].through = state.committed;
+                state.writers[who].through = state.durable_seq;
                 Step::OverWrite
             }
             Step::OverWrite => {
-                write_doubtful(state, who);
+                write_in_doubt(state, who);
                 Step::OverSync
             }
             Step::OverSync => {
@@ -349,7 +349,7 @@ impl Model {
                 Step::Unlock
             }
             Step::OverCommit => {
-                state.committed = state.committed.max(state.tail_seq);
+                state.durable_seq = state.durable_seq.max(state.tail_seq);
                 Step::Unlock
             }
             step => unreachable!("{step:?}"),
@@ -361,7 +361,7 @@ impl Model {
         let last = state.segments - 1;
         match state.writers[who].step {
             Step::RebuildOdd => {
-                state.writers[who].through = state.committed;
+                state.writers[who].through = state.durable_seq;
                 state.odd = true;
                 Step::RebuildScan
             }
@@ -400,7 +400,7 @@ impl Model {
                 Step::RebuildCommit
             }
             Step::RebuildCommit => {
-                state.committed = state.committed.max(state.whole);
+                state.durable_seq = state.durable_seq.max(state.whole);
                 Step::RebuildPoison
             }
             Step::RebuildPoison => {
@@ -423,11 +423,11 @@ impl Model {
             Step::RotateLeader if state.lead => Step::RotateLoad,
             Step::RotateLeader => Step::RotateSync,
             Step::RotateLoad => {
-                state.writers[who].through = state.committed;
+                state.writers[who].through = state.durable_seq;
                 Step::RotateWrite
             }
             Step::RotateWrite => {
-                write_doubtful(state, who);
+                write_in_doubt(state, who);
                 Step::RotateSync
             }
             Step::RotateSync => {
@@ -449,9 +449,9 @@ impl Model {
                 Step::Unlock
             }
             Step::RotateCommit => {
-                state.committed = state.committed.max(state.tail_seq);
+                state.durable_seq = state.durable_seq.max(state.tail_seq);
                 if self.sleeps && !self.has(Bug::RotationDoesNotRing) {
-                    state.writers[who].bells = 3;
+                    state.writers[who].wake_words = 3;
                     self.first_ring()
                 } else {
                     self.rotation_goes_on()
@@ -565,40 +565,40 @@ impl Model {
 
     /// Where the loop of `sync_to` begins.
     fn again(&self) -> Step {
-        if self.sleeps && !self.has(Bug::BellsLoadedLate) {
-            Step::LoadBell
+        if self.sleeps && !self.has(Bug::WakeWordsLoadedLate) {
+            Step::LoadWakeWord
         } else {
-            Step::LoadCommitted
+            Step::LoadDurable
         }
     }
 
     /// `sync_to`.
     fn sync_to(&self, state: &mut State, who: usize, choice: usize) -> Result<Step, Broken> {
-        let late = self.has(Bug::BellsLoadedLate);
+        let late = self.has(Bug::WakeWordsLoadedLate);
         let writer = &mut state.writers[who];
         Ok(match writer.step {
-            Step::LoadBell => {
+            Step::LoadWakeWord => {
                 writer.quiet |= 1;
-                Step::LoadOtherBell
+                Step::LoadOtherWakeWord
             }
-            Step::LoadOtherBell => {
+            Step::LoadOtherWakeWord => {
                 writer.quiet |= 2;
                 if late {
                     Step::MarkSleeper
                 } else {
-                    Step::LoadCommitted
+                    Step::LoadDurable
                 }
             }
-            Step::LoadCommitted if state.committed >= writer.seq => {
-                if !writer.volunteered || self.has(Bug::VolunteerLeaves) {
+            Step::LoadDurable if state.durable_seq >= writer.seq => {
+                if !writer.spinning || self.has(Bug::VolunteerLeaves) {
                     return acknowledge(state, who);
                 }
                 writer.forget();
-                writer.volunteered = false;
-                writer.bells = 3;
+                writer.spinning = false;
+                writer.wake_words = 3;
                 self.first_ring()
             }
-            Step::LoadCommitted => Step::LoadPoison,
+            Step::LoadDurable => Step::LoadPoison,
             Step::LoadPoison if state.poison > 0 => {
                 writer.forget();
                 Step::AgainPoison
@@ -625,7 +625,7 @@ impl Model {
                     return Ok(self.again());
                 }
                 writer.over = over && !self.has(Bug::TakeoverOnlySyncs);
-                writer.volunteered = false;
+                writer.spinning = false;
                 let next = if writer.over {
                     Step::Lock
                 } else {
@@ -640,8 +640,8 @@ impl Model {
 
     /// How `sync_to` waits.
     fn wait(&self, state: &mut State, who: usize, choice: usize) -> Step {
-        let sleep = if self.has(Bug::BellsLoadedLate) {
-            Step::LoadBell
+        let sleep = if self.has(Bug::WakeWordsLoadedLate) {
+            Step::LoadWakeWord
         } else {
             Step::MarkSleeper
         };
@@ -650,30 +650,30 @@ impl Model {
             Step::LoadRound => {
                 writer.round = state.round;
                 if writer.seq <= writer.round.target {
-                    writer.sleep_by(writer.round.bell());
+                    writer.sleep_by(writer.round.wake_word());
                     sleep
                 } else {
                     Step::LoadVolunteer
                 }
             }
             // The choice is to have been awake for long enough in this round.
-            Step::LoadVolunteer if state.volunteer == writer.round || choice == 1 => {
-                writer.sleep_by(1 - writer.round.bell());
+            Step::LoadVolunteer if state.spinner == writer.round || choice == 1 => {
+                writer.sleep_by(1 - writer.round.wake_word());
                 sleep
             }
             Step::LoadVolunteer => {
-                writer.same_volunteer = true;
+                writer.same_spinner = true;
                 Step::Volunteer
             }
-            Step::Volunteer if writer.same_volunteer => {
+            Step::Volunteer if writer.same_spinner => {
                 let round = writer.round;
                 writer.quiet = 0;
-                writer.volunteered = true;
-                state.set_volunteer(round);
+                writer.spinning = true;
+                state.set_spinner(round);
                 Step::Awake
             }
             Step::Volunteer => {
-                writer.sleep_by(1 - writer.round.bell());
+                writer.sleep_by(1 - writer.round.wake_word());
                 sleep
             }
             // It has been awake for long enough.
@@ -682,16 +682,16 @@ impl Model {
             }
             Step::Withdraw => {
                 writer.forget();
-                state.set_volunteer(Round::NONE);
+                state.set_spinner(Round::NONE);
                 self.again()
             }
             Step::MarkSleeper => {
                 if !self.has(Bug::SleeperNotMarked) {
-                    state.sleepers |= writer.bells;
+                    state.sleepers |= writer.wake_words;
                 }
                 Step::Wait
             }
-            Step::Wait if writer.quiet & writer.bells > 0 => {
+            Step::Wait if writer.quiet & writer.wake_words > 0 => {
                 writer.quiet = 0;
                 Step::Asleep
             }
@@ -777,10 +777,10 @@ impl Model {
                 Step::Leave
             }
             Step::LeadCommit => {
-                writer.bells = 1 << writer.round.bell();
+                writer.wake_words = 1 << writer.round.wake_word();
                 let falls = self.has(Bug::CommitIsAStore);
-                let least = if falls { 0 } else { state.committed };
-                state.committed = writer.through.max(least);
+                let least = if falls { 0 } else { state.durable_seq };
+                state.durable_seq = writer.through.max(least);
                 match self.bug {
                     Some(Bug::CommitBeforeSync) => begin,
                     Some(Bug::RingBeforeLeave) if self.sleeps => Step::RingVolunteer,
@@ -791,36 +791,36 @@ impl Model {
         }
     }
 
-    /// `leave_lead`, `ring` and `ring_both`.
+    /// `leave_lead`, `wake` and `wake_both`.
     fn leave(&self, state: &mut State, who: usize, choice: usize) -> Result<Step, Broken> {
-        let bell_first = self.has(Bug::BellBeforeMark);
+        let wake_first = self.has(Bug::WakeBeforeMark);
         let all = self.first_ring();
         let writer = &mut state.writers[who];
-        let (one, round, leads) = (other_bell(writer), writer.round, writer.leads);
+        let (one, round, leads) = (other_wake_word(writer), writer.round, writer.leads);
         // The lowest of those to be rung.
-        let bell = writer.bells & writer.bells.wrapping_neg();
+        let wake_word = writer.wake_words & writer.wake_words.wrapping_neg();
         let next = match writer.step {
             Step::Leave => {
                 (writer.through, writer.segment) = (0, 0);
                 writer.over = false;
-                let a_round = writer.bells > 0;
+                let a_round = writer.wake_words > 0;
                 if !a_round {
-                    writer.bells = 3;
+                    writer.wake_words = 3;
                 }
                 if leads || self.has(Bug::LeaveIsAStore) {
                     state.set_lead(None);
                 }
-                let rung_before = a_round && self.has(Bug::RingBeforeLeave);
-                if !self.sleeps || rung_before || self.has(Bug::NoRing) {
+                let wake_count_before = a_round && self.has(Bug::RingBeforeLeave);
+                if !self.sleeps || wake_count_before || self.has(Bug::NoRing) {
                     return self.round_is_over(state, who);
                 }
                 if a_round { Step::RingVolunteer } else { all }
             }
-            Step::RingVolunteer if state.volunteer == round => all,
+            Step::RingVolunteer if state.spinner == round => all,
             Step::RingVolunteer if self.has(Bug::NobodyWokenToLead) => all,
             Step::RingVolunteer => Step::OneCount,
             Step::OneCount => {
-                ring(state, one);
+                wake(state, one);
                 Step::OneLook
             }
             Step::OneLook if state.sleepers & one > 0 => Step::OneWake,
@@ -832,37 +832,37 @@ impl Model {
                 all
             }
             Step::AllTake => {
-                let somebody = state.sleepers & bell > 0;
-                state.sleepers &= !bell;
-                match (bell_first, somebody) {
+                let somebody = state.sleepers & wake_word > 0;
+                state.sleepers &= !wake_word;
+                match (wake_first, somebody) {
                     (true, true) => Step::AllWake,
-                    (true, false) => return self.rung(state, who, all),
+                    (true, false) => return self.wake_count(state, who, all),
                     (false, true) => Step::AllCount,
                     (false, false) => Step::AllCountOnly,
                 }
             }
             Step::AllCount | Step::AllCountOnly => {
                 let nobody = writer.step == Step::AllCountOnly;
-                ring(state, bell);
-                if bell_first {
+                wake(state, wake_word);
+                if wake_first {
                     Step::AllTake
                 } else if !nobody {
                     Step::AllWake
                 } else if self.has(Bug::MarkNotLookedAtAgain) {
-                    return self.rung(state, who, all);
+                    return self.wake_count(state, who, all);
                 } else {
                     Step::AllLook
                 }
             }
-            Step::AllLook if state.sleepers & bell > 0 => Step::AllWake,
-            Step::AllLook => return self.rung(state, who, all),
+            Step::AllLook if state.sleepers & wake_word > 0 => Step::AllWake,
+            Step::AllLook => return self.wake_count(state, who, all),
             Step::AllWake => {
                 for sleeper in &mut state.writers {
-                    if sleeps_by(sleeper, bell) {
+                    if sleeps_by(sleeper, wake_word) {
                         self.wake(sleeper);
                     }
                 }
-                return self.rung(state, who, all);
+                return self.wake_count(state, who, all);
             }
             step => unreachable!("{step:?}"),
         };
@@ -870,7 +870,7 @@ impl Model {
     }
 
     fn first_ring(&self) -> Step {
-        if self.has(Bug::BellBeforeMark) {
+        if self.has(Bug::WakeBeforeMark) {
             Step::AllCount
         } else {
             Step::AllTake
@@ -878,13 +878,13 @@ impl Model {
     }
 
     /// Goes on to the next bell.
-    fn rung(&self, state: &mut State, who: usize, all: Step) -> Result<Step, Broken> {
+    fn wake_count(&self, state: &mut State, who: usize, all: Step) -> Result<Step, Broken> {
         let writer = &mut state.writers[who];
-        writer.bells &= writer.bells - 1;
-        if writer.bells > 0 {
+        writer.wake_words &= writer.wake_words - 1;
+        if writer.wake_words > 0 {
             Ok(all)
         } else if writer.leads {
-            writer.bells = 1; // A round, which was rung for first.
+            writer.wake_words = 1; // A round, which was rung for first.
             Ok(Step::Leave)
         } else {
             self.round_is_over(state, who)
@@ -996,22 +996,22 @@ fn targeted(writer: &mut Writer, begin: Step) -> Step {
 }
 
 /// The bell that the writer's own round does not end with, as a bit.
-fn other_bell(writer: &Writer) -> u8 {
-    1 << (1 - writer.round.bell())
+fn other_wake_word(writer: &Writer) -> u8 {
+    1 << (1 - writer.round.wake_word())
 }
 
-fn sleeps_by(writer: &Writer, bell: u8) -> bool {
-    writer.step == Step::Asleep && writer.bells == bell
+fn sleeps_by(writer: &Writer, wake_word: u8) -> bool {
+    writer.step == Step::Asleep && writer.wake_words == wake_word
 }
 
-fn ring(state: &mut State, bell: u8) {
+fn wake(state: &mut State, wake_word: u8) {
     for writer in &mut state.writers {
-        writer.quiet &= !bell;
+        writer.quiet &= !wake_word;
     }
 }
 
 /// Writes what is above the watermark that was loaded again.
-fn write_doubtful(state: &mut State, who: usize) {
+fn write_in_doubt(state: &mut State, who: usize) {
     let durable = state.writers[who].through;
     let (from, through) = (first(state.segment), state.tail_seq);
     write_again(state, from.max(durable + 1), through);
@@ -1065,16 +1065,16 @@ pub(crate) fn check(state: &State) -> Result<(), Broken> {
             "not as many holders as the lock says",
         ));
     }
-    if state.committed > state.whole {
+    if state.durable_seq > state.whole {
         return Err(Broken(Property::Readable, "no record at the watermark"));
     }
-    if state.committed > state.durable() {
+    if state.durable_seq > state.durable() {
         return Err(Broken(
             Property::Watermark,
             "the watermark is above what is durable",
         ));
     }
-    if !state.odd && state.committed > state.tail_seq {
+    if !state.odd && state.durable_seq > state.tail_seq {
         return Err(Broken(
             Property::Gapless,
             "the tail is before the watermark",

@@ -92,9 +92,9 @@ steps! {
     PublishEven,
     Unlock,
     // `sync_to` …
-    LoadBell,
-    LoadOtherBell,
-    LoadCommitted,
+    LoadWakeWord,
+    LoadOtherWakeWord,
+    LoadDurable,
     LoadPoison,
     AgainPoison,
     LoadLeader,
@@ -159,7 +159,7 @@ impl Round {
         target: 0,
     };
 
-    pub(crate) fn bell(self) -> u8 {
+    pub(crate) fn wake_word(self) -> u8 {
         self.number % 2
     }
 }
@@ -184,9 +184,9 @@ pub(crate) struct Writer {
     /// It holds `lock`.
     pub(crate) holds: bool,
     /// It stayed awake to lead, and has not led since.
-    pub(crate) volunteered: bool,
+    pub(crate) spinning: bool,
     /// The word of the volunteer is the one that it loaded.
-    pub(crate) same_volunteer: bool,
+    pub(crate) same_spinner: bool,
     /// The append is going to return an error.
     pub(crate) failed: bool,
     /// One bit for each bell that has not rung since it was loaded.
@@ -194,7 +194,7 @@ pub(crate) struct Writer {
     /// The round that was loaded, or that it leads.
     pub(crate) round: Round,
     /// One bit for each bell: those still to be rung, or the one it sleeps by.
-    pub(crate) bells: u8,
+    pub(crate) wake_words: u8,
     /// The record through which it syncs or publishes; what it takes for durable when it writes again.
     pub(crate) through: u8,
     /// The segment that it syncs.
@@ -217,12 +217,12 @@ impl Writer {
             leads: false,
             over: false,
             holds: false,
-            volunteered: false,
-            same_volunteer: false,
+            spinning: false,
+            same_spinner: false,
             failed: false,
             quiet: 0,
             round: Round::NONE,
-            bells: 0,
+            wake_words: 0,
             through: 0,
             segment: 0,
             covers: 0,
@@ -235,20 +235,20 @@ impl Writer {
         self.step <= Step::Done
     }
 
-    pub(crate) fn sleep_by(&mut self, bell: u8) {
+    pub(crate) fn sleep_by(&mut self, wake_word: u8) {
         let quiet = self.quiet;
         self.forget();
-        self.bells = 1 << bell;
-        self.quiet = quiet & self.bells;
+        self.wake_words = 1 << wake_word;
+        self.quiet = quiet & self.wake_words;
     }
 
     /// Forgets what it has loaded, so that states which differ in that only are one.
     pub(crate) fn forget(&mut self) {
         self.seen = Seen::Nobody;
         self.quiet = 0;
-        self.same_volunteer = false;
+        self.same_spinner = false;
         self.round = Round::NONE;
-        self.bells = 0;
+        self.wake_words = 0;
     }
 }
 
@@ -266,12 +266,12 @@ pub(crate) struct State {
     pub(crate) last_offset: u8,
     pub(crate) tail_offset: u8,
     pub(crate) tail_seq: u8,
-    pub(crate) committed: u8,
+    pub(crate) durable_seq: u8,
     pub(crate) poison: u8,
     /// The word of the leader is not 0.
     pub(crate) lead: bool,
     pub(crate) round: Round,
-    pub(crate) volunteer: Round,
+    pub(crate) spinner: Round,
     /// One bit for each bell.
     pub(crate) sleepers: u8,
     /// The kernel's lock is taken.
@@ -326,19 +326,19 @@ impl State {
         }
     }
 
-    pub(crate) fn set_volunteer(&mut self, round: Round) {
-        self.volunteer = round;
+    pub(crate) fn set_spinner(&mut self, round: Round) {
+        self.spinner = round;
         for writer in &mut self.writers {
-            writer.same_volunteer = false;
+            writer.same_spinner = false;
         }
     }
 
     /// Forgets a volunteer of a round that nobody will compare any more.
-    fn forget_volunteer(&mut self) {
-        let volunteer = self.volunteer;
+    fn forget_spinner(&mut self) {
+        let spinner = self.spinner;
         let rounds = self.writers.map(|writer| writer.round);
-        if self.round != volunteer && !rounds.contains(&volunteer) {
-            self.volunteer = Round::NONE;
+        if self.round != spinner && !rounds.contains(&spinner) {
+            self.spinner = Round::NONE;
         }
     }
 }
@@ -374,8 +374,8 @@ impl Writer {
             self.leads,
             self.over,
             self.holds,
-            self.volunteered,
-            self.same_volunteer,
+            self.spinning,
+            self.same_spinner,
             self.failed,
             self.owed,
         ];
@@ -387,7 +387,7 @@ impl Writer {
             self.seen as u8,
             self.quiet,
             self.round.number,
-            self.bells,
+            self.wake_words,
             self.segment,
             self.covers,
             self.open,
@@ -408,8 +408,8 @@ impl Writer {
             leads: bits.flag(),
             over: bits.flag(),
             holds: bits.flag(),
-            volunteered: bits.flag(),
-            same_volunteer: bits.flag(),
+            spinning: bits.flag(),
+            same_spinner: bits.flag(),
             failed: bits.flag(),
             owed: bits.flag(),
             left: bits.take(2),
@@ -419,7 +419,7 @@ impl Writer {
                 number: bits.take(2),
                 target: 0,
             },
-            bells: bits.take(2),
+            wake_words: bits.take(2),
             segment: bits.take(2),
             covers: bits.take(2),
             open: bits.take(2),
@@ -433,7 +433,7 @@ impl Writer {
 
 impl State {
     pub(crate) fn pack(&mut self) -> Key {
-        self.forget_volunteer();
+        self.forget_spinner();
         let [a, b, c] = &self.writers;
         let mut writers = [a.pack(), b.pack(), c.pack()];
         writers.sort_unstable();
@@ -451,18 +451,18 @@ impl State {
             self.deaths,
             self.failures,
             self.round.number,
-            self.volunteer.number,
+            self.spinner.number,
         ];
         for number in numbers {
             bits.put(2, number);
         }
         let numbers = [
             self.tail_seq,
-            self.committed,
+            self.durable_seq,
             self.poison,
             self.whole,
             self.round.target,
-            self.volunteer.target,
+            self.spinner.target,
         ];
         for number in numbers {
             bits.put(3, number);
@@ -492,19 +492,19 @@ impl State {
                 number: bits.take(2),
                 target: 0,
             },
-            volunteer: Round {
+            spinner: Round {
                 number: bits.take(2),
                 target: 0,
             },
             tail_seq: bits.take(3),
-            committed: bits.take(3),
+            durable_seq: bits.take(3),
             poison: bits.take(3),
             whole: bits.take(3),
             pages: [Page::Absent; RECORDS],
             writers: [Writer::unpack(a), Writer::unpack(b), Writer::unpack(c)],
         };
         state.round.target = bits.take(3);
-        state.volunteer.target = bits.take(3);
+        state.spinner.target = bits.take(3);
         for page in &mut state.pages {
             *page = PAGES[usize::from(bits.take(2))];
         }
@@ -533,7 +533,7 @@ impl fmt::Display for State {
         write!(
             f,
             " W={} tail={} segment={} {parity} poison={} lead={} sleepers={:02b} round={}<={} volunteer={}<={} {pages} torn={} segments={} named={}",
-            self.committed,
+            self.durable_seq,
             self.tail_seq,
             self.segment,
             self.poison,
@@ -541,8 +541,8 @@ impl fmt::Display for State {
             self.sleepers,
             self.round.number,
             self.round.target,
-            self.volunteer.number,
-            self.volunteer.target,
+            self.spinner.number,
+            self.spinner.target,
             u8::from(self.torn),
             self.segments,
             self.named,

@@ -36,7 +36,7 @@ pub enum Point {
     /// (7) The order of everybody's writes.
     RealTime,
     /// (8) What is said to be durable.
-    Watermark,
+    DurableSeen,
     /// (8, 9) What followers get.
     Followers,
     /// (9, 10) What reads see.
@@ -63,7 +63,7 @@ pub(crate) struct Counts {
     pub(crate) rejected: u64,
     pub(crate) refused: u64,
     pub(crate) stored: u64,
-    pub(crate) watermarks: u64,
+    pub(crate) durable_seen: u64,
     pub(crate) followed: u64,
     pub(crate) views: u64,
     pub(crate) holds: u64,
@@ -98,7 +98,7 @@ impl Point {
         Point::Sequence,
         Point::AgentOrder,
         Point::RealTime,
-        Point::Watermark,
+        Point::DurableSeen,
         Point::Followers,
         Point::Reads,
         Point::Lock,
@@ -136,7 +136,7 @@ impl Point {
                 "(7) What began after an acknowledgement stands after it",
                 "operations with the acknowledgements before them",
             ),
-            Point::Watermark => (
+            Point::DurableSeen => (
                 "(8) The watermark never falls, and covers what was acknowledged",
                 "looks at it with earlier ones",
             ),
@@ -183,7 +183,7 @@ impl Counts {
             Point::Stored | Point::RealTime => self.acknowledged + self.unknown,
             Point::Rejected => self.rejected + self.refused,
             Point::Foreign | Point::Sequence | Point::AgentOrder => self.stored,
-            Point::Watermark => self.watermarks,
+            Point::DurableSeen => self.durable_seen,
             Point::Followers => self.followed,
             Point::Reads => self.views,
             Point::Lock => self.holds,
@@ -211,7 +211,7 @@ fn point_of(violation: &Violation) -> Point {
         | Violation::SegmentReplaced { .. } => Point::Sequence,
         Violation::AgentOrder { .. } => Point::AgentOrder,
         Violation::RealTimeOrder { .. } => Point::RealTime,
-        Violation::WatermarkFell { .. } | Violation::WatermarkBehindAck { .. } => Point::Watermark,
+        Violation::DurableFell { .. } | Violation::DurableBehindAck { .. } => Point::DurableSeen,
         Violation::JournalDiffers { .. } | Violation::FollowerBehind { .. } => Point::Followers,
         Violation::ViewDiffers { .. }
         | Violation::ViewMisses { .. }

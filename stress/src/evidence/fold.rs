@@ -1,4 +1,4 @@
-//! The fold of the log a second time, from the table in the documentation of [`strand_core::Store`]: the oracle must not take the
+//! The fold of the log a second time, from the table in the documentation of [`strand_core::Issues`]: the oracle must not take the
 //! log's word for what its events lead to. Keeps every state that each issue ever had.
 
 use std::borrow::Cow;

@@ -188,7 +188,7 @@ pub enum Compacting {
 
 /// The watermark, seen at some moment of an interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Watermark {
+pub struct DurableSeen {
     /// Before the look.
     pub begin_ns: u64,
     /// After the look.
@@ -259,7 +259,7 @@ pub struct Ledger {
     /// Reads.
     pub views: Vec<View>,
     /// Looks at the watermark.
-    pub watermarks: Vec<Watermark>,
+    pub durable_seen: Vec<DurableSeen>,
     /// What was asked for in writes with conditions: agent, write, what.
     pub plans: Vec<(u32, u32, Plan)>,
     /// Calls of the compactors.
@@ -382,7 +382,7 @@ impl Reporting {
                 };
                 errors.push(error);
             }
-            Message::Watermark(watermark) => ledger.watermarks.push(watermark),
+            Message::DurableSeen(durable_seq) => ledger.durable_seen.push(durable_seq),
             Message::Hold(hold) => ledger.holds.push(hold),
             Message::Lead(lead) => ledger.leads.push(lead),
             Message::Sighting(sighting) => ledger.sightings.push(sighting),
@@ -465,7 +465,7 @@ impl Ledger {
             incidents,
             sightings,
             views,
-            watermarks,
+            durable_seen,
             plans,
             compactions,
             incarnations,
@@ -483,7 +483,7 @@ impl Ledger {
         self.incidents.extend(incidents);
         self.sightings.extend(sightings);
         self.views.extend(views);
-        self.watermarks.extend(watermarks);
+        self.durable_seen.extend(durable_seen);
         self.plans.extend(plans);
         self.compactions.extend(compactions);
         self.incarnations.extend(incarnations);

@@ -64,7 +64,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     check_sequence(evidence.records, &mut violations);
     check_agent_order(evidence.records, &mut violations);
     check_real_time(evidence, &mut violations);
-    check_watermarks(evidence, &mut violations);
+    check_durable(evidence, &mut violations);
     check_views(evidence, &mut violations);
     check_holds(&evidence.ledger.holds, &mut violations);
     check_sightings(evidence.ledger, &mut violations);
@@ -595,8 +595,8 @@ fn check_claims(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
 
 /// (8): no look at the watermark finds less than an earlier one, nor, when acknowledged means
 /// synced, less than what had been acknowledged.
-fn check_watermarks(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
-    let looks = &evidence.ledger.watermarks;
+fn check_durable(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
+    let looks = &evidence.ledger.durable_seen;
     let later = || {
         looks
             .iter()
@@ -609,7 +609,7 @@ fn check_watermarks(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     }
     for ((seen_ns, highest), later) in known_before(seen, later()) {
         if later.seq < highest {
-            violations.push(Violation::WatermarkFell {
+            violations.push(Violation::DurableFell {
                 highest,
                 seen_ns,
                 later,
@@ -620,7 +620,7 @@ fn check_watermarks(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
         let known = known_before(acknowledgements(evidence.ledger), later());
         for ((ack_ns, acknowledged_seq), later) in known {
             if later.seq < acknowledged_seq {
-                violations.push(Violation::WatermarkBehindAck {
+                violations.push(Violation::DurableBehindAck {
                     acknowledged_seq,
                     ack_ns,
                     later,
@@ -691,14 +691,14 @@ fn check_views(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
             .chain(sightings(evidence.journals))
             .collect()
     };
-    let watermarks = ledger
-        .watermarks
+    let durable_seen = ledger
+        .durable_seen
         .iter()
         .map(|look| (look.end_ns, look.seq))
         .collect();
     for (source, known, later) in [
         (Promise::Acknowledged, acknowledgements(ledger), later(true)),
-        (Promise::Watermark, watermarks, later(false)),
+        (Promise::DurableSeen, durable_seen, later(false)),
         (Promise::EarlierRead, seen(false), later(false)),
         (Promise::EarlierRead, seen(true), later(true)),
     ] {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::evidence::ledger::{Hold, View, Watermark};
+use crate::evidence::ledger::{DurableSeen, Hold, View};
 use crate::evidence::stored::{BadLine, Place};
 use crate::evidence::workload::Refusal;
 
@@ -15,7 +15,7 @@ pub enum Promise {
     /// It had been acknowledged before the read began.
     Acknowledged,
     /// A watermark at or above it had been seen before the read began.
-    Watermark,
+    DurableSeen,
     /// A read that had ended before this one began contained it.
     EarlierRead,
 }
@@ -129,22 +129,22 @@ pub enum Violation {
         seq: u64,
     },
     /// (8) The watermark was seen lower than before.
-    WatermarkFell {
+    DurableFell {
         /// What had been seen.
         highest: u64,
         /// The end of that look.
         seen_ns: u64,
         /// The look that found less.
-        later: Watermark,
+        later: DurableSeen,
     },
     /// (8) The watermark was lower than a number that had been acknowledged as durable.
-    WatermarkBehindAck {
+    DurableBehindAck {
         /// The acknowledged number.
         acknowledged_seq: u64,
         /// When.
         ack_ns: u64,
         /// The look that found less.
-        later: Watermark,
+        later: DurableSeen,
     },
     /// (3, 9) What a read saw is not the beginning of what is stored now.
     ViewDiffers {
@@ -271,7 +271,7 @@ pub enum Violation {
         /// Its process.
         pid: u32,
     },
-    /// (12) `Store::load` is not the fold of what `read` gives.
+    /// (12) `Issues::load` is not the fold of what `read` gives.
     FoldDiffers {
         /// How.
         detail: String,

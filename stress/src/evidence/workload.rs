@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use strand_core::{Batch, Error, Issue, IssueEvent, Op, Patch, Store};
+use strand_core::{Batch, Error, Issue, IssueEvent, Issues, Op, Patch};
 
 use crate::evidence::fold::{Effect, Event, Model, fold};
 use crate::evidence::payload::{EPOCH_MS, Noise, PayloadError, Payloads};
@@ -389,7 +389,7 @@ pub fn mixed(
     seed: u64,
     agent: u32,
     write: u32,
-    state: &Store,
+    state: &Issues,
 ) -> Result<Plan, PayloadError> {
     let noise = Noise(seed ^ (u64::from(agent) << 40) ^ (u64::from(write) << 8) ^ 5);
     let ts = EPOCH_MS + i64::from(agent) * 1_000 + i64::from(write);
@@ -428,7 +428,7 @@ struct Draw<'a> {
     agent: u32,
     write: u32,
     ts: i64,
-    state: &'a Store,
+    state: &'a Issues,
 }
 
 impl Draw<'_> {
@@ -591,8 +591,8 @@ mod tests {
         let mut model = Model::default();
         let mut seq = 0;
         let mut refused = 0;
-        let mut seen = Store::default();
-        let mut commit = |plan: &Plan, key: &str, seen: &mut Store| {
+        let mut seen = Issues::default();
+        let mut commit = |plan: &Plan, key: &str, seen: &mut Issues| {
             let expected = plan.refusal_at(&model, seq);
             match log.commit(&plan.batch(key).unwrap()) {
                 Ok(receipt) => {
@@ -626,7 +626,7 @@ mod tests {
             commit(&plan, &format!("w{write}"), &mut seen);
         }
         assert!(refused > 20, "{refused}");
-        let stored = Store::load(dir.path()).unwrap();
+        let stored = Issues::load(dir.path()).unwrap();
         let issues = stored.iter();
         let issues = issues.map(|(id, issue)| (id, stored.version(id).unwrap(), issue.as_json()));
         assert_eq!(model.difference(seq, issues), None);

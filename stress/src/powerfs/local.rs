@@ -6,7 +6,7 @@ use std::path::Path;
 
 use strand_core::{
     Filesystem, FilesystemKind,
-    machine::{Disk, Host, OpenMode, Storage, StorageFile, ThisMachine},
+    testing::{Disk, Host, OpenMode, Storage, StorageFile, ThisMachine},
 };
 
 /// [`Disk`] on a machine whose filesystems are all local.

@@ -11,7 +11,7 @@ use crate::report::run::{Quantiles, quantiles};
 
 /// What readers, followers and compactors did.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct HelpersReport {
+pub struct BystandersReport {
     /// Processes killed, by what they were for.
     pub killed: BTreeMap<&'static str, u64>,
     /// States that readers saw, each compared with the fold of the records.
@@ -59,7 +59,7 @@ pub struct ConditionsReport {
 }
 
 /// The figures of the helpers; `stored` is the number of records.
-pub(crate) fn helpers(ledger: &Ledger, journals: &[Journal], stored: u64) -> HelpersReport {
+pub(crate) fn bystanders(ledger: &Ledger, journals: &[Journal], stored: u64) -> BystandersReport {
     let mut killed = BTreeMap::new();
     for incarnation in ledger.incarnations.iter().filter(|i| i.end == End::Killed) {
         *killed.entry(incarnation.role).or_default() += 1;
@@ -113,7 +113,7 @@ pub(crate) fn helpers(ledger: &Ledger, journals: &[Journal], stored: u64) -> Hel
             }
             Compacting::AlreadyRunning | Compacting::NothingNew => None,
         });
-    HelpersReport {
+    BystandersReport {
         killed,
         states: states.count() as u64,
         refresh_us: quantiles(refreshes),
@@ -163,38 +163,38 @@ pub(crate) fn conditions(ledger: &Ledger) -> ConditionsReport {
 }
 
 /// One row of the table for each kind that there was.
-pub(crate) fn rows(helpers: &HelpersReport, conditions: &ConditionsReport) -> Vec<String> {
+pub(crate) fn rows(bystanders: &BystandersReport, conditions: &ConditionsReport) -> Vec<String> {
     let mut rows = Vec::new();
     let median_p99 = |q: &Quantiles| format!("{:.0} us p50, {:.0} p99", q.p50, q.p99);
-    if helpers.states > 0 {
-        let took = median_p99(&helpers.refresh_us);
+    if bystanders.states > 0 {
+        let took = median_p99(&bystanders.refresh_us);
         rows.push(format!(
             "states       {} compared with the fold, {took}",
-            helpers.states
+            bystanders.states
         ));
     }
-    if helpers.followed + helpers.gaps > 0 {
-        let HelpersReport {
+    if bystanders.followed + bystanders.gaps > 0 {
+        let BystandersReport {
             followed,
             gaps,
             unfollowed,
             ..
-        } = helpers;
-        let wake_up = median_p99(&helpers.wake_up_us);
+        } = bystanders;
+        let wake_up = median_p99(&bystanders.wake_up_us);
         rows.push(format!(
             "followers    {followed} records, {gaps} gaps, {unfollowed} records seen by none"
         ));
         rows.push(format!("wake-up      {wake_up} after the acknowledgement"));
     }
-    if helpers.compactions + helpers.already_running + helpers.nothing_new > 0 {
-        let (done, running) = (helpers.compactions, helpers.already_running);
-        let took = median_p99(&helpers.compaction_us);
+    if bystanders.compactions + bystanders.already_running + bystanders.nothing_new > 0 {
+        let (done, running) = (bystanders.compactions, bystanders.already_running);
+        let took = median_p99(&bystanders.compaction_us);
         rows.push(format!(
             "compactions  {done} done, {running} found another, {} nothing new; {took}; snapshots \
              to {} bytes",
-            helpers.nothing_new, helpers.snapshot_bytes_max
+            bystanders.nothing_new, bystanders.snapshot_bytes_max
         ));
-        let held = &helpers.compaction_lock_held_us;
+        let held = &bystanders.compaction_lock_held_us;
         rows.push(format!(
             "  lock held  {}, {:.0} max",
             median_p99(held),
@@ -215,8 +215,8 @@ pub(crate) fn rows(helpers: &HelpersReport, conditions: &ConditionsReport) -> Ve
              {already_exists} existed, {no_such_issue} did not; {repeated} repeated"
         ));
     }
-    if !helpers.killed.is_empty() {
-        let killed = helpers.killed.iter();
+    if !bystanders.killed.is_empty() {
+        let killed = bystanders.killed.iter();
         let killed = killed.map(|(role, times)| format!("{role} {times}"));
         let killed: Vec<String> = killed.collect();
         rows.push(format!("killed       {}", killed.join(", ")));

@@ -13,7 +13,7 @@ use crate::evidence::oracle;
 use crate::evidence::timeline::{Course, Timeline};
 use crate::evidence::violation::Violation;
 use crate::report::machine::Machine;
-use crate::report::metrics::{self, ConditionsReport, HelpersReport};
+use crate::report::metrics::{self, BystandersReport, ConditionsReport};
 use crate::run::config::{Config, Mode, TIMEOUT_S_MAX, Workload};
 use crate::run::runner::Hang;
 
@@ -232,7 +232,7 @@ pub struct Report {
     /// What became of writes with conditions.
     pub conditions: ConditionsReport,
     /// What readers, followers and compactors did.
-    pub helpers: HelpersReport,
+    pub bystanders: BystandersReport,
     /// What was compared with what, point by point; nothing where a run did not end.
     pub checks: Vec<Check>,
     /// What happened when.
@@ -341,7 +341,7 @@ impl Report {
             views: ledger.views.len() as u64,
             refused,
             conditions: metrics::conditions(ledger),
-            helpers: metrics::helpers(ledger, journals, stored),
+            bystanders: metrics::bystanders(ledger, journals, stored),
             checks,
             timeline: timeline.unwrap_or_default(),
             violations,
@@ -416,7 +416,7 @@ impl Report {
             .map(|(point, times)| format!("{point} {times}"));
         let killed_at = killed_at.collect::<Vec<_>>().join(", ");
         let mut rows = rows.to_vec();
-        rows.extend(metrics::rows(&self.helpers, &self.conditions));
+        rows.extend(metrics::rows(&self.bystanders, &self.conditions));
         if !killed_at.is_empty() {
             rows.push(format!("killed at    {killed_at}"));
         }

@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use strand_core::{
-    IssueEvent, Log, Options, Outcome, Records, Snapshot,
-    machine::{Point, Probe},
+    IssueEvent, LiveIssues, Log, Options, Outcome, Records,
+    testing::{Failpoint, FailpointHook},
 };
 use strand_lock::monotonic_ns;
 
-use crate::evidence::ledger::{Hold, Lead, Seen, Sighting, View, Watermark};
+use crate::evidence::ledger::{DurableSeen, Hold, Lead, Seen, Sighting, View};
 use crate::evidence::payload::{Payloads, operation_key};
 use crate::evidence::workload::{self, Plan, Refusal};
 use crate::run::archive::Archive;
-use crate::run::bystanders as helpers;
+use crate::run::bystanders;
 use crate::run::config::{Durability, KillAt, Sabotage, UsageError, Workload};
 use crate::run::control::Control;
 use crate::run::protocol::{AgentSpec, KillOrder, Lane, LockCounters, Message, Prefix, Role};
@@ -47,7 +47,7 @@ pub fn main() -> ExitCode {
     std::thread::spawn(exit_with_parent);
     let result = match spec.role {
         Role::Agent => run(&spec),
-        _ => helpers::run(&spec),
+        _ => bystanders::run(&spec),
     };
     let mut out = Vec::new();
     let code = match result {
@@ -112,7 +112,7 @@ fn run(spec: &AgentSpec) -> Result<(), Box<dyn Error + Send + Sync>> {
         first
     };
     let probe = Arc::new(HoldProbe::new(spec, control, opener)?);
-    let options = log_options(spec, Arc::clone(&probe) as Arc<dyn Probe>);
+    let options = log_options(spec, Arc::clone(&probe) as Arc<dyn FailpointHook>);
     let log = Log::open(&spec.store, options)?;
     let mut out = Vec::new();
     Message::Ready.encode(&mut out);
@@ -145,7 +145,7 @@ fn run(spec: &AgentSpec) -> Result<(), Box<dyn Error + Send + Sync>> {
 }
 
 /// How a process of the run opens the log.
-pub(crate) fn log_options(spec: &AgentSpec, probe: Arc<dyn Probe>) -> Options {
+pub(crate) fn log_options(spec: &AgentSpec, probe: Arc<dyn FailpointHook>) -> Options {
     let durability = match spec.durability {
         Durability::Synced => strand_core::Durability::Synced,
         Durability::Buffered => strand_core::Durability::Buffered,
@@ -160,7 +160,7 @@ pub(crate) fn log_options(spec: &AgentSpec, probe: Arc<dyn Probe>) -> Options {
             u64::MAX
         })
         .storage(spec.storage())
-        .probe(probe);
+        .failpoint_hook(probe);
     let options = match spec.segment_bytes {
         Some(bytes) => options.segment_bytes_max(bytes),
         None => options,
@@ -176,7 +176,7 @@ impl Agent<'_> {
         AGENT.set(Some(lane.agent));
         let mut out = Vec::with_capacity(512);
         let mut seen = match self.spec.workload {
-            Workload::Mixed => Some(Snapshot::open_in(&self.spec.storage(), &self.spec.store)?),
+            Workload::Mixed => Some(LiveIssues::open_in(&self.spec.storage(), &self.spec.store)?),
             Workload::Append | Workload::Claim | Workload::Replay => None,
         };
         for write in lane.first_write..=lane.last_write {
@@ -251,7 +251,7 @@ impl Agent<'_> {
         &self,
         agent: u32,
         write: u32,
-        seen: &mut Snapshot,
+        seen: &mut LiveIssues,
     ) -> Result<Plan, Box<dyn Error + Send + Sync>> {
         if !write.is_multiple_of(STALE_ONE_IN) {
             seen.refresh()?;
@@ -290,7 +290,7 @@ impl Agent<'_> {
             (_, _, Some(Sabotage::Die)) => std::process::exit(EXIT_SABOTAGE),
         };
         let ack_ns = monotonic_ns();
-        let seq = self.log.committed_seq();
+        let seq = self.log.durable_seq();
         let end_ns = monotonic_ns();
         match result {
             Ok((seq, repeated)) => Message::Ack {
@@ -319,7 +319,7 @@ impl Agent<'_> {
             },
         }
         .encode(out);
-        Message::Watermark(Watermark {
+        Message::DurableSeen(DurableSeen {
             begin_ns: ack_ns,
             end_ns,
             seq,
@@ -411,17 +411,17 @@ struct Execution {
 }
 
 /// Points that every append comes to; the others belong to recoveries and full segments.
-const COMMON_POINTS: [Point; 10] = [
-    Point::LockHeld,
-    Point::BeforeWrite,
-    Point::AfterWrite,
-    Point::TailPublished,
-    Point::BeforeUnlock,
-    Point::LeaderElected,
-    Point::BeforeSync,
-    Point::AfterSync,
-    Point::Committed,
-    Point::Woken,
+const COMMON_POINTS: [Failpoint; 10] = [
+    Failpoint::LockHeld,
+    Failpoint::BeforeWrite,
+    Failpoint::AfterWrite,
+    Failpoint::TailPublished,
+    Failpoint::BeforeUnlock,
+    Failpoint::LeaderElected,
+    Failpoint::BeforeSync,
+    Failpoint::AfterSync,
+    Failpoint::DurablePublished,
+    Failpoint::Woken,
 ];
 
 impl Execution {
@@ -438,7 +438,7 @@ impl Execution {
 
     /// Does not return where the process is to be killed: it is the parent that kills, so that it
     /// is a real SIGKILL, at exactly this point.
-    fn pass(&self, point: Point) {
+    fn pass(&self, point: Failpoint) {
         let is_rare = self.at == KillAt::Any && !COMMON_POINTS.contains(&point);
         let rare_left = self.rare_left.as_ref().filter(|_| is_rare);
         let left = rare_left.unwrap_or(&self.left);
@@ -486,7 +486,7 @@ impl HoldProbe {
             .push(message);
     }
 
-    fn pass(&self, point: Point) {
+    fn pass(&self, point: Failpoint) {
         if let Some(execution) = &self.kill {
             execution.pass(point);
         }
@@ -505,13 +505,13 @@ impl HoldProbe {
     }
 }
 
-impl Probe for HoldProbe {
-    fn hit(&self, point: Point) {
+impl FailpointHook for HoldProbe {
+    fn reached(&self, point: Failpoint) {
         let agent = AGENT.get();
         let mark = agent.unwrap_or(self.opener);
         self.archive.pass(point);
         match point {
-            Point::LockHeld => {
+            Failpoint::LockHeld => {
                 let at_ns = monotonic_ns();
                 HELD_SINCE_NS.set(at_ns);
                 for other in self.control.enter(mark) {
@@ -526,7 +526,7 @@ impl Probe for HoldProbe {
                 }
                 self.pass(point);
             }
-            Point::BeforeUnlock => {
+            Failpoint::BeforeUnlock => {
                 self.pass(point);
                 self.control.leave(mark);
                 let from_ns = HELD_SINCE_NS.replace(0);
@@ -537,11 +537,11 @@ impl Probe for HoldProbe {
                     to_ns,
                 }));
             }
-            Point::LeaderElected | Point::LeadTakenOver => {
+            Failpoint::LeaderElected | Failpoint::LeadTakenOver => {
                 LEADS_SINCE_NS.set(monotonic_ns());
                 self.pass(point);
             }
-            Point::Woken => {
+            Failpoint::Woken => {
                 self.note(Message::Lead(Lead {
                     agent: mark,
                     from_ns: LEADS_SINCE_NS.replace(0),
@@ -615,14 +615,14 @@ mod tests {
             seen: Mutex::new(Vec::new()),
         };
         let (one, two) = (probe(3), probe(5));
-        one.hit(Point::LockHeld);
+        one.reached(Failpoint::LockHeld);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                two.hit(Point::LockHeld);
-                two.hit(Point::BeforeUnlock);
+                two.reached(Failpoint::LockHeld);
+                two.reached(Failpoint::BeforeUnlock);
             });
         });
-        one.hit(Point::BeforeUnlock);
+        one.reached(Failpoint::BeforeUnlock);
         let mut reporting = crate::evidence::ledger::Reporting::default();
         for probe in [one, two] {
             for message in probe.seen.into_inner().unwrap() {

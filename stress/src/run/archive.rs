@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use strand_core::machine::{Point, Probe};
+use strand_core::testing::{Failpoint, FailpointHook};
 use strand_lock::files;
 
 use crate::evidence::stored::{is_segment, is_snapshot};
@@ -79,8 +79,8 @@ impl Archive {
     }
 
     /// Does what is due at `point`. A process that cannot keep the evidence ends here.
-    pub(crate) fn pass(&self, point: Point) {
-        if point == Point::BeforeRemoval
+    pub(crate) fn pass(&self, point: Failpoint) {
+        if point == Failpoint::BeforeRemoval
             && let Err(error) = self.keep()
         {
             eprintln!("cannot keep what is about to be removed: {error}");
@@ -89,8 +89,8 @@ impl Archive {
     }
 }
 
-impl Probe for Archive {
-    fn hit(&self, point: Point) {
+impl FailpointHook for Archive {
+    fn reached(&self, point: Failpoint) {
         self.pass(point);
     }
 }
@@ -117,11 +117,11 @@ mod tests {
         fs::write(store.join(segment), "1").unwrap();
         fs::write(store.join(snapshot), "old").unwrap();
         fs::write(store.join("MANIFEST"), "m").unwrap();
-        archive.hit(Point::BeforeRemoval);
+        archive.reached(Failpoint::BeforeRemoval);
         fs::write(store.join("new"), "new").unwrap();
         fs::rename(store.join("new"), store.join(snapshot)).unwrap();
-        archive.hit(Point::BeforeRemoval);
-        archive.hit(Point::BeforeRemoval);
+        archive.reached(Failpoint::BeforeRemoval);
+        archive.reached(Failpoint::BeforeRemoval);
         let names = |dir: &Path| {
             let entries = fs::read_dir(dir).unwrap();
             let mut names: Vec<_> = entries

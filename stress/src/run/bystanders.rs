@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use strand_core::{Compacted, Error, IssueEvent, Log, Reader, Snapshot, Store, machine::Probe};
+use strand_core::{
+    Compacted, Error, IssueEvent, Issues, LiveIssues, Log, Reader, testing::FailpointHook,
+};
 use strand_lock::monotonic_ns;
 
 use crate::evidence::fold::{StateDigest, issue_digest};
@@ -45,7 +47,7 @@ pub(crate) fn run(spec: &AgentSpec) -> Outcome {
 
 /// The digest of all issues of a state.
 #[must_use]
-pub fn digest(store: &Store) -> StateDigest {
+pub fn digest(store: &Issues) -> StateDigest {
     let issues = store.iter().map(|(id, issue)| {
         let version = store.version(id).unwrap_or(0);
         issue_digest(id, version, issue.as_json())
@@ -113,7 +115,7 @@ fn read(spec: &AgentSpec, number: u32, control: &Control, end: &mut Execution) -
     wait_for_store(&spec.store);
     let reader = format!("reader {number}");
     let storage = spec.storage();
-    let mut held: Option<Snapshot> = None;
+    let mut held: Option<LiveIssues> = None;
     ready(control)?;
     let mut out = Vec::new();
     for round in 0_u32.. {
@@ -122,7 +124,7 @@ fn read(spec: &AgentSpec, number: u32, control: &Control, end: &mut Execution) -
         let begin_ns = monotonic_ns();
         match &mut held {
             Some(snapshot) if round % OPEN_ANEW_EVERY != 0 => drop(snapshot.refresh()?),
-            _ => held = Some(Snapshot::open_in(&storage, &spec.store)?),
+            _ => held = Some(LiveIssues::open_in(&storage, &spec.store)?),
         }
         let end_ns = monotonic_ns();
         let state = held.as_ref().map(|snapshot| digest(snapshot));
@@ -224,7 +226,7 @@ fn resume(path: &Path) -> Result<JournalFile, Box<dyn StdError + Send + Sync>> {
 fn compact(spec: &AgentSpec, mark: u32, every_ms: u64, control: Control) -> Outcome {
     wait_for_store(&spec.store);
     let probe = Arc::new(HoldProbe::new(spec, control, mark)?);
-    let options = log_options(spec, Arc::clone(&probe) as Arc<dyn Probe>);
+    let options = log_options(spec, Arc::clone(&probe) as Arc<dyn FailpointHook>);
     let log: Log<IssueEvent> = Log::open(&spec.store, options)?;
     let mut out = Vec::new();
     probe.drain(&mut out);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use strand_core::{RECORD_BYTES_MAX, machine::Point};
+use strand_core::{RECORD_BYTES_MAX, testing::Failpoint};
 
 /// Most agents in one run: each has one bit in the shared page of [`crate::run::control`].
 pub const AGENTS_MAX: u32 = 10_000;
@@ -217,7 +217,7 @@ pub enum KillAt {
     /// At every point of the log's protocol, as it comes.
     Any,
     /// At one of them.
-    Point(Point),
+    Failpoint(Failpoint),
 }
 
 impl KillAt {
@@ -229,9 +229,9 @@ impl KillAt {
         if name == "any" {
             return Ok(KillAt::Any);
         }
-        let point = Point::ALL.iter().find(|point| point.name() == name);
-        point.copied().map(KillAt::Point).ok_or_else(|| {
-            let names: Vec<&str> = Point::ALL.iter().map(|point| point.name()).collect();
+        let point = Failpoint::ALL.iter().find(|point| point.name() == name);
+        point.copied().map(KillAt::Failpoint).ok_or_else(|| {
+            let names: Vec<&str> = Failpoint::ALL.iter().map(|point| point.name()).collect();
             UsageError(format!(
                 "--kill-at takes any, or one of {}",
                 names.join(", ")
@@ -241,8 +241,8 @@ impl KillAt {
 
     /// Whether `point` is such a place.
     #[must_use]
-    pub fn is_at(self, point: Point) -> bool {
-        self == KillAt::Any || self == KillAt::Point(point)
+    pub fn is_at(self, point: Failpoint) -> bool {
+        self == KillAt::Any || self == KillAt::Failpoint(point)
     }
 }
 

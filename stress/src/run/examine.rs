@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use strand_core::{Compacted, Issue, IssueEvent, Log, Options, Reader, Record, Store};
+use strand_core::{Compacted, Issue, IssueEvent, Issues, Log, Options, Reader, Record};
 use strand_lock::FileLock;
 
 use crate::evidence::crc32c::crc32c;
@@ -108,7 +108,7 @@ struct Places<'a> {
 impl Places<'_> {
     /// How the log is opened here: what that removes is kept, too.
     fn options(&self) -> Options {
-        Options::default().probe(Arc::new(Archive::new(self.dir, self.archive)))
+        Options::default().failpoint_hook(Arc::new(Archive::new(self.dir, self.archive)))
     }
 
     /// The files of store and archive whose names `belong`, each once, sorted by name, with their directory.
@@ -260,10 +260,10 @@ impl Examination {
         }
         reader.snapshot().step("load in a read-only open")?;
         // Without the hints, nobody knows it.
-        let watermark = reader.committed_seq();
+        let durable_seq = reader.durable_seq();
         drop(reader);
-        if watermark.is_some_and(|seq| seq > prefix.last_seq) {
-            let detail = format!("watermark {watermark:?}, last read {}", prefix.last_seq);
+        if durable_seq.is_some_and(|seq| seq > prefix.last_seq) {
+            let detail = format!("durable {durable_seq:?}, last read {}", prefix.last_seq);
             self.violations
                 .push(Violation::ReadDiffersFromFiles { detail });
         }
@@ -303,9 +303,9 @@ impl Examination {
         Ok(())
     }
 
-    /// (12) `Store::load` is the fold of all records that were ever written.
+    /// (12) `Issues::load` is the fold of all records that were ever written.
     fn compare_fold(&mut self, dir: &Path) -> Result<(), Failed> {
-        let loaded = Store::load(dir).step("load the state")?;
+        let loaded = Issues::load(dir).step("load the state")?;
         let difference = self.model.as_ref().and_then(|model| {
             let (expected, found) = (model.last_state(), digest(&loaded));
             let differs = || format!("{expected:?} expected, {found:?} loaded");
@@ -319,7 +319,7 @@ impl Examination {
 
     /// (12) A last compaction changes nothing but the files, and leaves only what is needed.
     fn compact_last(&mut self, dir: &Path) -> Result<(), Failed> {
-        let before = Store::load(dir).step("load the state before the last compaction")?;
+        let before = Issues::load(dir).step("load the state before the last compaction")?;
         let log: Log<IssueEvent> =
             Log::open(dir, Options::default()).step("open for the last compaction")?;
         let compacted = log.compact().step("the last compaction")?;
@@ -328,7 +328,7 @@ impl Examination {
             let detail = format!("the last compaction was {compacted:?}");
             self.violations.push(Violation::FoldDiffers { detail });
         }
-        let after = Store::load(dir).step("load the state after the last compaction")?;
+        let after = Issues::load(dir).step("load the state after the last compaction")?;
         let (then, now) = (digest(&before), digest(&after));
         if then != now {
             let detail = format!("{then:?} before the last compaction, {now:?} after it");
@@ -336,8 +336,8 @@ impl Examination {
         }
         let left = names(dir).step("list the store after the last compaction")?;
         let manifest = manifest(dir)?;
-        let surplus = surplus(&left, &manifest, Options::default().backup_snapshots);
-        self.leave(surplus);
+        let obsolete = obsolete(&left, &manifest, Options::default().backup_snapshots);
+        self.leave(obsolete);
         self.open_among_orphans(dir, &manifest, now)
     }
 
@@ -369,7 +369,7 @@ impl Examination {
             let detail = format!("an open has removed {gone} with the orphans");
             self.violations.push(Violation::FoldDiffers { detail });
         }
-        let now = digest(&Store::load(dir).step("load the state after the orphans")?);
+        let now = digest(&Issues::load(dir).step("load the state after the orphans")?);
         if now != state {
             let detail = format!("{state:?} before orphans were removed, {now:?} after that");
             self.violations.push(Violation::FoldDiffers { detail });
@@ -377,8 +377,8 @@ impl Examination {
         Ok(())
     }
 
-    fn leave(&mut self, surplus: Vec<String>) {
-        let left = surplus.into_iter();
+    fn leave(&mut self, obsolete: Vec<String>) {
+        let left = obsolete.into_iter();
         self.violations
             .extend(left.map(|path| Violation::LeftoverFile { path }));
     }
@@ -388,8 +388,8 @@ impl Examination {
         let files = list(dir).step("list the store for leftovers")?;
         // An open does not count the backups.
         let names: Vec<String> = files.keys().cloned().collect();
-        let surplus = surplus(&names, &manifest(dir)?, usize::MAX);
-        self.leave(surplus);
+        let obsolete = obsolete(&names, &manifest(dir)?, usize::MAX);
+        self.leave(obsolete);
         for (path, facts) in files {
             if path.starts_with("quarantine/") {
                 if !killed {
@@ -446,7 +446,7 @@ impl Examination {
 #[derive(Debug, PartialEq, Eq)]
 struct Recovered {
     tail_seq: u64,
-    committed_seq: u64,
+    durable_seq: u64,
     prefix: Prefix,
 }
 
@@ -459,11 +459,11 @@ fn recover(places: &Places<'_>) -> Result<Recovered, Failed> {
         let record = record.step("read a record after recovery")?;
         prefix = prefix.with(record.seq, &record.line);
     }
-    let (tail_seq, committed_seq) = (log.tail_seq(), log.committed_seq());
+    let (tail_seq, durable_seq) = (log.tail_seq(), log.durable_seq());
     log.close().step("close after recovery")?;
     Ok(Recovered {
         tail_seq,
-        committed_seq,
+        durable_seq,
         prefix,
     })
 }
@@ -477,7 +477,7 @@ fn manifest(dir: &Path) -> Result<StoredManifest, Failed> {
 }
 
 /// The issues of a state: id, version and text.
-fn issues(store: &Store) -> impl Iterator<Item = (&str, u64, &str)> {
+fn issues(store: &Issues) -> impl Iterator<Item = (&str, u64, &str)> {
     let issues = store.iter();
     issues.map(|(id, issue)| (id, store.version(id).unwrap_or(0), issue.as_json()))
 }
@@ -511,20 +511,20 @@ fn snapshot_difference(model: &Model, snapshot: &StoredSnapshot) -> Option<Strin
 
 /// The files that the store does not need: segments before the log, snapshots that are not live, but for
 /// so many older ones, and what was being written.
-fn surplus(names: &[String], manifest: &StoredManifest, backups: usize) -> Vec<String> {
+fn obsolete(names: &[String], manifest: &StoredManifest, backups: usize) -> Vec<String> {
     let live = manifest.snapshot.map(|mark| mark.seq);
     let snapshots = names.iter().filter_map(|name| snapshot_seq(name));
     let older = snapshots.filter(|seq| Some(*seq) < live);
     let mut older: Vec<u64> = older.collect();
     older.sort_unstable_by(|one, other| other.cmp(one));
     older.truncate(backups);
-    let is_surplus = |name: &&String| {
+    let is_obsolete = |name: &&String| {
         let segment = first_seq(name).is_some_and(|first| first < manifest.first_seq);
         let snapshot =
             snapshot_seq(name).is_some_and(|seq| Some(seq) != live && !older.contains(&seq));
         segment || snapshot
     };
-    names.iter().filter(is_surplus).cloned().collect()
+    names.iter().filter(is_obsolete).cloned().collect()
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -677,15 +677,15 @@ mod tests {
             snapshot(9),
             snapshot(11),
         ];
-        let found = surplus(&names, &manifest, 1);
+        let found = obsolete(&names, &manifest, 1);
         assert_eq!(found, [segment(8), snapshot(3), snapshot(11)]);
-        let found = surplus(&names, &manifest, usize::MAX);
+        let found = obsolete(&names, &manifest, usize::MAX);
         assert_eq!(found, [segment(8), snapshot(11)]);
         let never = StoredManifest {
             first_seq: 1,
             snapshot: None,
         };
-        assert_eq!(surplus(&names, &never, 9).len(), 4);
+        assert_eq!(obsolete(&names, &never, 9).len(), 4);
     }
 
     #[test]

@@ -251,7 +251,7 @@ fn judge(
 /// How much there is to compare of what was reported.
 fn counts(ledger: &Ledger) -> Counts {
     let mut counts = Counts {
-        watermarks: ledger.watermarks.len() as u64,
+        durable_seen: ledger.durable_seen.len() as u64,
         views: ledger.views.len() as u64,
         holds: ledger.holds.len() as u64,
         conditions: ledger.plans.len() as u64,

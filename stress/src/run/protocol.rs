@@ -9,9 +9,9 @@ use std::str::SplitAsciiWhitespace;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use strand_core::machine::{Disk, Storage};
+use strand_core::testing::{Disk, Storage};
 
-use crate::evidence::ledger::{CompactionSeen, Hold, Lead, Sighting, View, Watermark};
+use crate::evidence::ledger::{CompactionSeen, DurableSeen, Hold, Lead, Sighting, View};
 use crate::evidence::payload::PayloadSource;
 use crate::evidence::workload::{Plan, Refusal};
 use crate::powerfs::local::LocalDisk;
@@ -206,7 +206,7 @@ pub enum Message {
         error: String,
     },
     /// The committed watermark, read in an interval.
-    Watermark(Watermark),
+    DurableSeen(DurableSeen),
     /// The lock was held in an interval.
     Hold(Hold),
     /// A sync was led in an interval.
@@ -351,7 +351,7 @@ impl Message {
                 let (rejected, environment) = (u8::from(*rejected), u8::from(*environment));
                 writeln!(out, "F {agent} {write} {rejected} {environment} {error}")
             }
-            Message::Watermark(Watermark {
+            Message::DurableSeen(DurableSeen {
                 begin_ns,
                 end_ns,
                 seq,
@@ -448,7 +448,7 @@ impl Message {
                 environment: number::<u8>(&mut words)? == 1,
                 error: serde_json::from_str(text).ok()?,
             },
-            "W" => Message::Watermark(Watermark {
+            "W" => Message::DurableSeen(DurableSeen {
                 begin_ns: number(&mut words)?,
                 end_ns: number(&mut words)?,
                 seq: number(&mut words)?,
@@ -564,7 +564,7 @@ mod tests {
                 environment: false,
                 error: "a \"quoted\"\nsecond line: 7".into(),
             },
-            Message::Watermark(Watermark {
+            Message::DurableSeen(DurableSeen {
                 begin_ns: 1,
                 end_ns: 2,
                 seq: 3,

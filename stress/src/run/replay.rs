@@ -1,6 +1,6 @@
 //! What a replay has to lead to: the state that one process gets from the file, line by line.
 
-use strand_core::Store;
+use strand_core::Issues;
 
 use crate::evidence::fold::Model;
 use crate::evidence::payload::{PayloadError, Payloads};
@@ -12,7 +12,7 @@ use crate::evidence::payload::{PayloadError, Payloads};
 /// The file cannot be read any more.
 pub fn difference(payloads: &Payloads, stored: &Model) -> Result<Option<String>, PayloadError> {
     let mut model = Model::default();
-    let mut store = Store::default();
+    let mut store = Issues::default();
     for (seq, event) in (1..).zip(payloads.file()) {
         let event = event?;
         let json = serde_json::to_string(&event).unwrap_or_default();

@@ -20,8 +20,8 @@ use strand_core::{IssueEvent, Log, Options, Reader};
 use strand_lock::{FileLock, monotonic_ns};
 
 use crate::evidence::ledger::{
-    self, Compacting, CompactionSeen, End, Incarnation, Incident, IncidentKind, Ledger, Operation,
-    Reporting, Seen, View, Watermark,
+    self, Compacting, CompactionSeen, DurableSeen, End, Incarnation, Incident, IncidentKind,
+    Ledger, Operation, Reporting, Seen, View,
 };
 use crate::evidence::payload::{PayloadSource, operation_key};
 use crate::evidence::workload::{self, Plan};
@@ -250,7 +250,7 @@ fn lock_timeout_ms(config: &Config) -> u64 {
     u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn helper_roles(config: &Config, places: &Places) -> Vec<Role> {
+fn bystander_roles(config: &Config, places: &Places) -> Vec<Role> {
     let readers = (0..config.readers).map(|number| Role::Reader { number });
     let followers = (0..config.followers).map(|number| Role::Follower {
         number,
@@ -281,7 +281,7 @@ fn create_pool(config: &Config, places: &Places) -> Ledger {
     }
     let written = (|| {
         let archive = Archive::new(&places.store, &places.archive);
-        let options = Options::default().probe(Arc::new(archive));
+        let options = Options::default().failpoint_hook(Arc::new(archive));
         let log: Log<IssueEvent> = Log::open(&places.store, options)?;
         for (write, plan) in (1..).zip(plans) {
             let key = operation_key(config.agents, write);
@@ -402,7 +402,7 @@ struct Tally {
     /// Slots of agents that are done.
     finished: usize,
     /// Other slots that are done.
-    helpers_finished: usize,
+    bystanders_finished: usize,
     failure: Option<String>,
     ledger: Ledger,
 }
@@ -420,7 +420,7 @@ struct Parent<'a> {
     /// Those of the agents.
     slots: Vec<Slot>,
     /// Those of the readers, followers and compactors.
-    helpers: Vec<Slot>,
+    bystanders: Vec<Slot>,
     tally: Mutex<Tally>,
     changed: Condvar,
     /// The agents are done, and nobody is killed any more.
@@ -476,8 +476,10 @@ impl<'a> Parent<'a> {
                 .collect(),
             Mode::Thread => vec![Slot::new((0..config.agents).collect(), Role::Agent)],
         };
-        let helpers = helper_roles(config, places);
-        let helpers = helpers.into_iter().map(|role| Slot::new(Vec::new(), role));
+        let bystanders = bystander_roles(config, places);
+        let bystanders = bystanders
+            .into_iter()
+            .map(|role| Slot::new(Vec::new(), role));
         let command = StrandCommand::new(config, payload, exe)?;
         Ok(Parent {
             config,
@@ -489,7 +491,7 @@ impl<'a> Parent<'a> {
             control,
             stderr,
             slots,
-            helpers: helpers.collect(),
+            bystanders: bystanders.collect(),
             tally: Mutex::new(Tally::default()),
             changed: Condvar::new(),
             over: AtomicBool::new(false),
@@ -552,9 +554,9 @@ impl Parent<'_> {
         std::thread::scope(|scope| {
             self.serve_all(scope);
             let deadline = Instant::now() + Duration::from_secs(self.config.timeout_s);
-            let (agents, helpers) = (self.slots.len(), self.helpers.len());
+            let (agents, bystanders) = (self.slots.len(), self.bystanders.len());
             let mut timely = self.wait_until(deadline, progress, |tally| {
-                tally.ready + tally.finished + tally.helpers_finished >= agents + helpers
+                tally.ready + tally.finished + tally.bystanders_finished >= agents + bystanders
             });
             if timely && lock(&self.tally).failure.is_none() {
                 go_ns = Some(monotonic_ns());
@@ -563,13 +565,13 @@ impl Parent<'_> {
                 if self.config.kill_per_second > 0.0 {
                     scope.spawn(|| self.kill_at_random());
                 }
-                self.spawn_mischief(scope);
+                self.spawn_nemesis(scope);
                 timely = self.wait_until(deadline, progress, |tally| tally.finished >= agents);
                 self.over.store(true, Ordering::SeqCst);
                 self.control.end();
                 timely = timely
                     && self.wait_until(deadline, progress, |tally| {
-                        tally.helpers_finished >= helpers
+                        tally.bystanders_finished >= bystanders
                     });
             }
             if !timely {
@@ -658,7 +660,7 @@ impl Parent<'_> {
     }
 
     fn all_slots(&self) -> impl Iterator<Item = &Slot> {
-        self.slots.iter().chain(&self.helpers)
+        self.slots.iter().chain(&self.bystanders)
     }
 
     fn fail(&self, reason: String) {
@@ -735,7 +737,7 @@ impl Parent<'_> {
         let mut tally = lock(&self.tally);
         match slot.role {
             Role::Agent => tally.finished += 1,
-            _ => tally.helpers_finished += 1,
+            _ => tally.bystanders_finished += 1,
         }
         drop(tally);
         self.changed.notify_all();
@@ -1116,7 +1118,7 @@ impl Parent<'_> {
         random: &mut StdRng,
         act: impl FnOnce(&mut Live) -> T,
     ) -> Option<(&Slot, T)> {
-        let first = random.random_range(0..self.slots.len() + self.helpers.len());
+        let first = random.random_range(0..self.slots.len() + self.bystanders.len());
         let (from, before) = (self.all_slots().skip(first), self.all_slots().take(first));
         for slot in from.chain(before) {
             let mut live = lock(&slot.live);
@@ -1148,8 +1150,8 @@ impl Parent<'_> {
         loop {
             let over = self.pause(LOOK_INTERVAL);
             let begin_ns = monotonic_ns();
-            if let Some(seq) = reader.committed_seq() {
-                seen.watermarks.push(Watermark {
+            if let Some(seq) = reader.durable_seq() {
+                seen.durable_seen.push(DurableSeen {
                     begin_ns,
                     end_ns: monotonic_ns(),
                     seq,
@@ -1197,7 +1199,7 @@ impl Parent<'_> {
                     }),
             );
         }
-        let others = self.helpers.iter().filter_map(|slot| {
+        let others = self.bystanders.iter().filter_map(|slot| {
             let live = lock(&slot.live);
             let role = &slot.role;
             live.child

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng as _};
-use strand_core::machine::OpenMode;
+use strand_core::testing::OpenMode;
 
 /// What disks write as a whole, as far as anything does.
 const SECTOR_BYTES: usize = 512;
@@ -266,7 +266,7 @@ impl VirtualDisk {
             }
         }
         for change in std::mem::take(&mut disk.renames) {
-            disk.settle_name(&change);
+            disk.sync_name(&change);
         }
         disk
     }
@@ -566,7 +566,7 @@ impl VirtualDisk {
         self.renames = left;
         let settled: Vec<NameChange> = settled;
         for change in &settled {
-            self.settle_name(change);
+            self.sync_name(change);
         }
         if !settled.is_empty() {
             let all: Vec<InodeId> = self.inodes.keys().copied().collect();
@@ -577,7 +577,7 @@ impl VirtualDisk {
         Ok(())
     }
 
-    fn settle_name(&mut self, change: &NameChange) {
+    fn sync_name(&mut self, change: &NameChange) {
         change_names(change, |dir, name, inode| {
             let dir = self.inodes.get_mut(&dir).map(Arc::make_mut);
             if let Some(Inode::Dir(dir)) = dir {

@@ -4,7 +4,7 @@
 //! word of a page, a process may have to wait until it is chosen again. Who is chosen, what fails, who dies and when the power
 //! goes is drawn from the seed, and time passes only as the machine says, so that a seed gives the same run each time.
 //!
-//! What runs is the real code of `strand-core`, which knows the machine as its [`Storage`](strand_core::machine::Storage) and [`Host`](strand_core::machine::Host).
+//! What runs is the real code of `strand-core`, which knows the machine as its [`Storage`](strand_core::testing::Storage) and [`Host`](strand_core::testing::Host).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,7 +25,7 @@ const NARROW: usize = 512;
 
 /// What may go wrong, and how often. Chances are of one step.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Weather {
+pub struct FaultProfile {
     /// Another process goes on.
     pub switch: f64,
     /// Some process is killed; in the middle of a write, a part of it may be done.
@@ -48,9 +48,9 @@ pub struct Weather {
     pub wake: f64,
 }
 
-impl Weather {
+impl FaultProfile {
     /// Nothing goes wrong.
-    pub const CLEAR: Weather = Weather {
+    pub const CLEAR: FaultProfile = FaultProfile {
         switch: 0.0,
         kill: 0.0,
         stop: 0.0,
@@ -109,7 +109,7 @@ pub(super) struct Shared {
 
 pub(super) struct State {
     pub(super) disk: VirtualDisk,
-    weather: Weather,
+    fault_profile: FaultProfile,
     pub(super) rng: StdRng,
     pub(super) now_ns: u64,
     running: Option<usize>,
@@ -224,7 +224,7 @@ impl Machine {
         silence_kills();
         let state = State {
             disk,
-            weather: Weather::CLEAR,
+            fault_profile: FaultProfile::CLEAR,
             rng: StdRng::seed_from_u64(seed),
             now_ns: 0,
             running: None,
@@ -263,7 +263,7 @@ impl Machine {
 
     /// Runs one process in the caller's thread, alone, and without trouble.
     pub fn alone<T>(&mut self, work: impl FnOnce(&Arc<Process>) -> T) -> T {
-        self.prepare(1, Weather::CLEAR);
+        self.prepare(1, FaultProfile::CLEAR);
         self.shared.state().running = Some(0);
         let done = work(&self.process(0));
         let mut state = self.shared.state();
@@ -272,8 +272,8 @@ impl Machine {
     }
 
     /// Runs processes at the same time until all have ended, in this weather.
-    pub fn run(&mut self, programs: Vec<Program<'_>>, weather: Weather) -> Ended {
-        self.prepare(programs.len(), weather);
+    pub fn run(&mut self, programs: Vec<Program<'_>>, fault_profile: FaultProfile) -> Ended {
+        self.prepare(programs.len(), fault_profile);
         let panics = std::thread::scope(|scope| {
             let threads: Vec<_> = programs
                 .into_iter()
@@ -307,9 +307,9 @@ impl Machine {
     }
 
     /// Makes room for so many processes. Nobody runs.
-    fn prepare(&mut self, processes: usize, weather: Weather) {
+    fn prepare(&mut self, processes: usize, fault_profile: FaultProfile) {
         let mut state = self.shared.state();
-        state.weather = weather;
+        state.fault_profile = fault_profile;
         state.processes = vec![
             ProcessState {
                 doing: Doing::Runs,
@@ -421,7 +421,7 @@ impl State {
     fn take(&mut self) -> State {
         let rest = State {
             disk: VirtualDisk::new(),
-            weather: Weather::CLEAR,
+            fault_profile: FaultProfile::CLEAR,
             rng: StdRng::seed_from_u64(0),
             now_ns: 0,
             running: None,
@@ -539,18 +539,18 @@ impl State {
     }
 
     /// What comes over the machine at a step of `id`. Answers whether that process dies in the middle of its call.
-    fn weather(&mut self, id: usize) -> bool {
-        if self.chance(self.weather.power_cut) {
+    fn fault_profile(&mut self, id: usize) -> bool {
+        if self.chance(self.fault_profile.power_cut) {
             self.note_event("the power goes, at a step of", id);
             self.troubles.power_cuts += 1;
             self.power = false;
             return true;
         }
-        if self.chance(self.weather.full) {
+        if self.chance(self.fault_profile.full) {
             self.full = !self.full;
         }
         let alive = |process: &ProcessState| !process.dead && process.doing != Doing::Over;
-        if self.chance(self.weather.stop) {
+        if self.chance(self.fault_profile.stop) {
             let who = self.rng.random_range(0..self.processes.len());
             // Shorter and longer than a follower's patience, and now and then longer than that for the lock.
             let for_ns = match self.rng.random_range(0..10) {
@@ -565,7 +565,7 @@ impl State {
                 self.note_event("stopped: process", who);
             }
         }
-        if self.chance(self.weather.wake) {
+        if self.chance(self.fault_profile.wake) {
             for process in &mut self.processes {
                 if matches!(process.doing, Doing::WaitsForWord { .. }) {
                     process.doing = Doing::Runs;
@@ -573,7 +573,7 @@ impl State {
                 }
             }
         }
-        if self.chance(self.weather.kill) {
+        if self.chance(self.fault_profile.kill) {
             let who = self.rng.random_range(0..self.processes.len());
             if self.processes.get(who).is_some_and(alive) {
                 self.note_event("killed: process", who);
@@ -604,10 +604,10 @@ impl State {
             return Some(io::ErrorKind::StorageFull.into());
         }
         let chance = match call {
-            Call::Sync | Call::SyncDir => self.weather.sync_fails,
-            Call::Write => self.weather.write_fails,
-            Call::Read => self.weather.read_fails,
-            _ => self.weather.call_fails,
+            Call::Sync | Call::SyncDir => self.fault_profile.sync_fails,
+            Call::Write => self.fault_profile.write_fails,
+            Call::Read => self.fault_profile.read_fails,
+            _ => self.fault_profile.call_fails,
         };
         if !self.chance(chance) {
             return None;
@@ -758,13 +758,13 @@ impl Process {
         }
         let switch = match call {
             Call::GiveWay => 0.7,
-            _ => state.weather.switch,
+            _ => state.fault_profile.switch,
         };
         if state.chance(switch) {
             state = self.others_first(state);
         }
         state.note(self.id, call, detail);
-        let dies = state.weather(self.id);
+        let dies = state.fault_profile(self.id);
         Some((state, dies))
     }
 
@@ -910,7 +910,7 @@ fn silence_kills() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use strand_core::{Issue, IssueEvent, Log, Options, Reader, machine::Storage};
+    use strand_core::{Issue, IssueEvent, Log, Options, Reader, testing::Storage};
 
     fn options(process: &Arc<Process>) -> Options {
         Options::default().storage(Arc::clone(process) as Arc<dyn Storage>)
@@ -922,7 +922,7 @@ mod tests {
     }
 
     /// Three processes append; answers the records that are there afterwards, and the machine's digest.
-    fn three(seed: u64, weather: &Weather) -> (Vec<String>, u64) {
+    fn three(seed: u64, fault_profile: &FaultProfile) -> (Vec<String>, u64) {
         let mut machine = Machine::start(VirtualDisk::new(), BTreeMap::new(), 1, seed);
         let programs = (0..3).map(|id| -> Program<'_> {
             Box::new(move |process| {
@@ -932,7 +932,7 @@ mod tests {
                 }
             })
         });
-        let ended = machine.run(programs.collect(), weather.clone());
+        let ended = machine.run(programs.collect(), fault_profile.clone());
         assert_eq!(ended.panics, []);
         assert_eq!(ended.broken, [""; 0]);
         assert_eq!(ended.hang, None);
@@ -950,15 +950,15 @@ mod tests {
 
     #[test]
     fn processes_share_a_log_and_a_seed_gives_the_same_run_again() {
-        let weather = Weather {
+        let fault_profile = FaultProfile {
             switch: 0.3,
             wake: 0.001,
-            ..Weather::CLEAR
+            ..FaultProfile::CLEAR
         };
         let mut orders = std::collections::HashSet::new();
         for seed in 0..20 {
-            let (mut ids, digest) = three(seed, &weather);
-            assert_eq!(three(seed, &weather), (ids.clone(), digest));
+            let (mut ids, digest) = three(seed, &fault_profile);
+            assert_eq!(three(seed, &fault_profile), (ids.clone(), digest));
             orders.insert(ids.clone());
             ids.sort();
             let mut expected: Vec<String> = (0..3)

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use strand_core::{
     Counters, Filesystem, FilesystemKind, LockError,
-    machine::{
+    testing::{
         HeldLock, Host, OpenMode, Page, PageError, PageView, Storage, StorageFile, StoreLock,
     },
 };
@@ -416,7 +416,7 @@ impl Host for Machine {
         START_MS.saturating_add_unsigned(ms)
     }
 
-    fn give_way(&self) {
+    fn yield_now(&self) {
         self.advance(Duration::from_micros(1));
     }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use strand_core::Store;
+use strand_core::Issues;
 
 use crate::evidence::fold::Model;
 use crate::evidence::stored::{self, Segment};
@@ -126,15 +126,15 @@ struct Expected {
 }
 
 impl Oracle {
-    /// Judges a state; answers the order of the operations in it. `watermark` is the highest that anybody could read before.
+    /// Judges a state; answers the order of the operations in it. `durable_seq` is the highest that anybody could read before.
     ///
     /// # Errors
     /// All that is wrong with it.
     pub fn judge(
         &mut self,
         ledger: &Ledger,
-        store: &Store,
-        watermark: u64,
+        store: &Issues,
+        durable_seq: u64,
         loss: Loss,
     ) -> Result<Order, Vec<String>> {
         let mut wrong = Vec::new();
@@ -142,7 +142,7 @@ impl Oracle {
         let last_seq = store.last_seq();
         let named = [
             ("was told to be durable", ledger.durable_seq),
-            ("was below the watermark", watermark),
+            ("was below the watermark", durable_seq),
         ];
         for (how, seq) in named {
             if last_seq < seq {
@@ -286,7 +286,7 @@ impl Oracle {
 /// Where each operation is, and whether it may be there.
 fn place<'a>(
     ledger: &'a Ledger,
-    store: &Store,
+    store: &Issues,
     loss: Loss,
     wrong: &mut Vec<String>,
 ) -> BTreeMap<u64, &'a Operation> {
@@ -370,7 +370,7 @@ impl Expected {
         expected
     }
 
-    fn compare(&self, store: &Store, wrong: &mut Vec<String>) {
+    fn compare(&self, store: &Issues, wrong: &mut Vec<String>) {
         wrong.extend(self.wrong.iter().cloned());
         let mut found = store.iter();
         for (id, version, text) in &self.issues {
@@ -452,8 +452,8 @@ mod tests {
     }
 
     /// The state after these operations, one record each.
-    fn store(operations: &[&Operation]) -> Store {
-        let mut store = Store::default();
+    fn store(operations: &[&Operation]) -> Issues {
+        let mut store = Issues::default();
         for (seq, operation) in (1..).zip(operations) {
             let events = operation.events.iter().enumerate().map(|(index, text)| {
                 let event: IssueEvent = serde_json::from_str(text).unwrap();
@@ -475,7 +475,7 @@ mod tests {
         }
     }
 
-    fn judge(ledger: &Ledger, store: &Store, loss: Loss) -> Result<Order, Vec<String>> {
+    fn judge(ledger: &Ledger, store: &Issues, loss: Loss) -> Result<Order, Vec<String>> {
         Oracle::default().judge(ledger, store, 0, loss)
     }
 

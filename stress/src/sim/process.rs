@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rand::Rng as _;
 use strand_core::{
     Counters, Filesystem, FilesystemKind, LockError,
-    machine::{
+    testing::{
         HeldLock, Host, OpenMode, Page, PageError, PageView, Storage, StorageFile, StoreLock,
     },
 };
@@ -287,7 +287,7 @@ impl Host for Process {
         START_MS.saturating_add_unsigned(ms)
     }
 
-    fn give_way(&self) {
+    fn yield_now(&self) {
         drop(self.step(Call::GiveWay, &String::new));
     }
 

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use strand_core::{
     Counters, Filesystem, FilesystemKind, LockError,
-    machine::{
-        HeldLock, Host, OpenMode, Page, PageError, PageView, Point, Probe, Storage, StorageFile,
-        StoreLock,
+    testing::{
+        Failpoint, FailpointHook, HeldLock, Host, OpenMode, Page, PageError, PageView, Storage,
+        StorageFile, StoreLock,
     },
 };
 
@@ -223,7 +223,7 @@ impl PageContent {
 
     /// The watermark that the page says; 0 when it says none. See `docs/FORMAT.md`, section 8.
     #[must_use]
-    pub fn watermark(&self) -> u64 {
+    pub fn durable_seq(&self) -> u64 {
         const WATERMARK: usize = 16;
         self.wide.get(WATERMARK).copied().unwrap_or(0) >> 16
     }
@@ -693,8 +693,8 @@ impl StorageFile for SoloFile {
     }
 }
 
-impl Probe for Solo {
-    fn hit(&self, _point: Point) {
+impl FailpointHook for Solo {
+    fn reached(&self, _point: Failpoint) {
         self.state().remember(Call::Step);
     }
 }
@@ -756,7 +756,7 @@ impl Host for Solo {
         STARTED_MS.saturating_add_unsigned(ms)
     }
 
-    fn give_way(&self) {}
+    fn yield_now(&self) {}
 
     fn sleep(&self, time: Duration) {
         self.tick(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4));
@@ -1002,7 +1002,7 @@ mod tests {
         let view = machine.open_page_to_read(Path::new("/shm")).unwrap();
         assert_eq!(view.load_u64(16), 5 << 16);
         let content = machine.page().unwrap();
-        assert_eq!(content.watermark(), 5);
+        assert_eq!(content.durable_seq(), 5);
         let again = Solo::new(VirtualDisk::new(), Some(&content), 2, 1);
         assert_eq!(again.page(), Some(content));
     }

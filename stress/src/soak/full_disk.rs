@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use strand_core::{Compacted, IssueEvent, Log, Reader, Store};
+use strand_core::{Compacted, IssueEvent, Issues, Log, Reader};
 
 use crate::evidence::stored::{parse_segment, read_segments};
 use crate::run::agent::describe;
@@ -14,7 +14,7 @@ use crate::run::bystanders::digest;
 use crate::run::examine::copy_store;
 use crate::soak::Trouble;
 use crate::soak::worker::{ERRORS_MAX, Spec, Worked, is_full, options};
-use crate::soak::worker_handle::Tenant;
+use crate::soak::worker_handle::WorkerHandle;
 
 /// The size of the disk: many times what the writers write in [`WORK`], who are fast where a sync costs nothing.
 #[cfg(target_os = "linux")]
@@ -176,7 +176,7 @@ fn fill_and_free(
             announces: false,
             compacts: false,
         };
-        writers.push(Tenant::start(exe, &spec)?);
+        writers.push(WorkerHandle::start(exe, &spec)?);
     }
     let before = work(&mut writers)?;
     require(
@@ -251,7 +251,7 @@ impl Worked {
 }
 
 /// All writers write at the same time.
-fn work(writers: &mut [Tenant]) -> Result<Worked, Trouble> {
+fn work(writers: &mut [WorkerHandle]) -> Result<Worked, Trouble> {
     let mut sum = Worked::default();
     for writer in &mut *writers {
         writer.begin_work(WORK)?;
@@ -271,7 +271,7 @@ fn require(holds: bool, when: &str, worked: &Worked) -> Result<(), Trouble> {
     }
 }
 
-fn check(writers: &mut [Tenant]) -> Result<(), Trouble> {
+fn check(writers: &mut [WorkerHandle]) -> Result<(), Trouble> {
     for writer in writers {
         writer.check()?;
     }
@@ -287,7 +287,7 @@ fn read_all(store: &Path) -> Result<(), Trouble> {
     let failed = violation("a read on a full disk");
     let reader = Reader::<IssueEvent>::open(store).map_err(&failed)?;
     reader.verify().map_err(&failed)?;
-    Store::load(store).map_err(&failed)?;
+    Issues::load(store).map_err(&failed)?;
     Ok(())
 }
 
@@ -308,7 +308,7 @@ impl Compaction {
 fn compact(store: &Path) -> Result<Compaction, Trouble> {
     let failed = violation("a compaction on a full disk");
     // Without what a compaction may forget.
-    let state = || Store::load(store).map(|state| digest(&state));
+    let state = || Issues::load(store).map(|state| digest(&state));
     let before = state().map_err(&failed)?;
     let compacted = Log::<IssueEvent>::open(store, options()).and_then(|log| {
         let compacted = log.compact()?;

@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
-use strand_core::{Issue, IssueEvent, Log, Patch, Store};
+use strand_core::{Issue, IssueEvent, Issues, Log, Patch};
 use tempfile::TempDir;
 
 use crate::RunError;
@@ -37,7 +37,7 @@ use crate::run::runner::{Moment, catch_panic};
 use crate::soak::full_disk::{FullDisk, SmallDisk};
 use crate::soak::trend::{Limit, Series, Trend};
 use crate::soak::worker::{Answer, Spec};
-use crate::soak::worker_handle::{Tenant, Usage};
+use crate::soak::worker_handle::{Usage, WorkerHandle};
 
 const EXIT_USAGE: u8 = 2;
 const MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
@@ -415,10 +415,10 @@ impl<'a> Soak<'a> {
         if let Err(reason) = &small {
             self.full_disk.skipped = Some(reason.clone());
         }
-        let mut residents = Vec::new();
+        let mut workers = Vec::new();
         for number in 1..=RESIDENTS {
             let spec = self.spec(format!("resident{number}"), number);
-            residents.push(Tenant::start(self.exe, &spec)?);
+            workers.push(WorkerHandle::start(self.exe, &spec)?);
         }
         while started.elapsed() < time {
             let mut kinds = KINDS;
@@ -442,12 +442,12 @@ impl<'a> Soak<'a> {
                     ..round
                 });
                 *self.rounds.entry(kind).or_default() += 1;
-                self.disturb(&residents)?;
-                self.measure(&mut residents)?;
+                self.disturb(&workers)?;
+                self.measure(&mut workers)?;
             }
         }
-        for resident in residents {
-            resident.quit()?;
+        for worker in workers {
+            worker.quit()?;
         }
         Ok(())
     }
@@ -513,7 +513,7 @@ impl<'a> Soak<'a> {
                 acknowledged: report.acknowledged,
                 killed: report.killed,
                 stopped: report.stopped,
-                compactions: report.helpers.compactions,
+                compactions: report.bystanders.compactions,
                 ..Round::of(kind)
             }),
             Verdict::Violated => Err(Trouble::Violation(what())),
@@ -523,7 +523,7 @@ impl<'a> Soak<'a> {
     }
 
     /// What befalls the store that stays: a visitor that is killed, hints that are deleted, a resident that is stopped.
-    fn disturb(&mut self, residents: &[Tenant]) -> Result<(), Trouble> {
+    fn disturb(&mut self, workers: &[WorkerHandle]) -> Result<(), Trouble> {
         self.visitors += 1;
         let name = format!("visitor{}", self.visitors);
         let spec = Spec {
@@ -531,20 +531,20 @@ impl<'a> Soak<'a> {
             compacts: false,
             ..self.spec(name.clone(), 1_000 + self.visitors)
         };
-        let mut visitor = Tenant::spawn(self.exe, &spec)?;
+        let mut visitor = WorkerHandle::spawn(self.exe, &spec)?;
         visitor.begin_work(VISIT_MAX)?;
         std::thread::sleep(VISIT_MAX.mul_f64(self.random.random()));
         let answers = visitor.kill();
         self.killed += 1;
         if cfg!(unix)
-            && let Some(resident) = residents.last()
+            && let Some(worker) = workers.last()
         {
             let stopping = |error: io::Error| {
                 Trouble::Environment(format!("a resident can't be stopped: {error}"))
             };
-            signal(resident.pid(), Signal::Stop).map_err(stopping)?;
+            signal(worker.pid(), Signal::Stop).map_err(stopping)?;
             std::thread::sleep(STOP);
-            signal(resident.pid(), Signal::Continue).map_err(stopping)?;
+            signal(worker.pid(), Signal::Continue).map_err(stopping)?;
             self.stopped += 1;
         }
         match fs::remove_file(self.store().join("shm")) {
@@ -567,21 +567,21 @@ impl<'a> Soak<'a> {
     }
 
     /// What the residents say of their store, and what they use.
-    fn measure(&mut self, residents: &mut [Tenant]) -> Result<(), Trouble> {
+    fn measure(&mut self, workers: &mut [WorkerHandle]) -> Result<(), Trouble> {
         let mut live = 0;
         let mut samples: Vec<(String, f64, Limit)> = Vec::new();
-        for (number, resident) in (1..).zip(residents) {
-            let worked = resident.work(MEASURE)?;
+        for (number, worker) in (1..).zip(workers) {
+            let worked = worker.work(MEASURE)?;
             self.acknowledged += worked.acknowledged;
             if !worked.errors.is_empty() || worked.unknown + worked.rejected_full > 0 {
                 return Err(Trouble::Violation(format!("resident {number}: {worked:?}")));
             }
-            live += resident.check()?;
+            live += worker.check()?;
             if worked.acknowledged > 0 && number == 1 {
                 samples.push(("append p50, us".to_owned(), worked.p50_us, LATENCY_P50));
                 samples.push(("append p99, us".to_owned(), worked.p99_us, LATENCY_P99));
             }
-            let usage = Usage::of(Some(resident.pid()));
+            let usage = Usage::of(Some(worker.pid()));
             samples.extend(uses(&format!("resident {number}"), usage, MAPS));
         }
         samples.extend(uses("harness", Usage::of(None), HARNESS_MAPS));
@@ -701,7 +701,7 @@ fn disk_bytes(dir: &Path) -> io::Result<f64> {
 
 /// Which issues of a killed visitor are there. All that it has acknowledged must be as it said; of its last write, which
 /// nobody was told of, anything may be there.
-fn survivors(state: &Store, name: &str, answers: &[Answer]) -> Result<Vec<String>, String> {
+fn survivors(state: &Issues, name: &str, answers: &[Answer]) -> Result<Vec<String>, String> {
     let prefix = format!("{name}-");
     let mut said: BTreeMap<&str, (u64, bool)> = BTreeMap::new();
     let mut last_seq = 0;
@@ -971,7 +971,7 @@ mod tests {
         let mut soak = Soak::new(3, Path::new("x"), dir.path(), progress);
         let path = dir.path().join("trace.jsonl");
         soak.write_trace(&path).unwrap();
-        let mut store = Store::default();
+        let mut store = Issues::default();
         let text = fs::read_to_string(path).unwrap();
         for (seq, line) in (1..).zip(text.lines()) {
             store
@@ -995,7 +995,7 @@ mod tests {
 
     #[test]
     fn what_a_visitor_was_told_must_be_there_and_its_last_write_may() {
-        let mut store = Store::default();
+        let mut store = Issues::default();
         let mut apply = |seq, event| store.apply(seq, event).unwrap();
         let add = |id: &str| IssueEvent::add(Issue::new(id, "x", TS), TS);
         apply(1, add("v-1"));
@@ -1023,7 +1023,7 @@ mod tests {
             acknowledged(3, &["v-2"], &[]),
             acknowledged(6, &["v-10"], &[]),
         ];
-        let mut store = Store::default();
+        let mut store = Issues::default();
         let mut apply = |seq, event| store.apply(seq, event).unwrap();
         apply(3, add("w-1"));
         apply(6, add("v-10"));

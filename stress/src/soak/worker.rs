@@ -18,8 +18,8 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use strand_core::{
-    Batch, Compactor, Error, Follower, Issue, Log, Options, Outcome, Patch, Reader, Receipt,
-    Snapshot, Store,
+    Batch, Compactor, Error, Follower, Issue, Issues, LiveIssues, Log, Options, Outcome, Patch,
+    Reader, Receipt,
 };
 
 use crate::run::agent::describe;
@@ -105,7 +105,7 @@ pub(crate) struct Worked {
 /// The life of a resident process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let ended = read_spec().and_then(|spec| Resident::open(spec)?.serve());
+    let ended = read_spec().and_then(|spec| Worker::open(spec)?.serve());
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -150,11 +150,11 @@ struct Known {
     closed: bool,
 }
 
-struct Resident {
+struct Worker {
     spec: Spec,
     log: Arc<Log>,
     /// Kept up, as a program that shows the issues would.
-    snapshot: Snapshot,
+    snapshot: LiveIssues,
     reader: Reader,
     follower: Follower,
     followed_seq: u64,
@@ -162,7 +162,7 @@ struct Resident {
     /// Its issues in the order in which they were made.
     order: VecDeque<String>,
     /// Issues of which nobody knows what a failed write has made of them.
-    doubtful: Vec<String>,
+    in_doubt: Vec<String>,
     made: u64,
     random: StdRng,
     worked: Worked,
@@ -178,18 +178,18 @@ struct Write {
     refused: bool,
 }
 
-impl Resident {
-    fn open(spec: Spec) -> Result<Resident, Failure> {
+impl Worker {
+    fn open(spec: Spec) -> Result<Worker, Failure> {
         let log: Arc<Log> = Arc::new(Log::open(&spec.store, options())?);
         let reader = Reader::open(&spec.store)?;
-        let snapshot = Snapshot::open(&spec.store)?;
+        let snapshot = LiveIssues::open(&spec.store)?;
         let next = snapshot.last_seq() + 1;
         let compactor = if spec.compacts {
             Some(Compactor::start(Arc::clone(&log), COMPACTOR_EVERY)?)
         } else {
             None
         };
-        Ok(Resident {
+        Ok(Worker {
             follower: reader.follow(next)?,
             followed_seq: next - 1,
             reader,
@@ -197,7 +197,7 @@ impl Resident {
             log,
             known: BTreeMap::new(),
             order: VecDeque::new(),
-            doubtful: Vec::new(),
+            in_doubt: Vec::new(),
             made: 0,
             random: StdRng::seed_from_u64(spec.seed),
             worked: Worked::default(),
@@ -301,7 +301,7 @@ impl Resident {
                     describe(&error)
                 ));
                 let changed = write.changed.into_iter().map(|(id, _)| id);
-                self.doubtful.extend(changed.chain(write.deleted));
+                self.in_doubt.extend(changed.chain(write.deleted));
             }
             Err(error) if is_full(&error) => self.worked.rejected_full += 1,
             Err(error) => self.complain(format!("a write failed: {}", describe(&error))),
@@ -419,8 +419,8 @@ impl Resident {
     /// Compares its own issues in three states of the store, each got in another way, with what must be in them.
     fn check(&mut self) -> Result<Vec<String>, Failure> {
         self.snapshot.refresh()?;
-        let loaded = Store::load(&self.spec.store)?;
-        for id in std::mem::take(&mut self.doubtful) {
+        let loaded = Issues::load(&self.spec.store)?;
+        for id in std::mem::take(&mut self.in_doubt) {
             self.believe(&loaded, id);
         }
         let mut wrong = Vec::new();
@@ -438,7 +438,7 @@ impl Resident {
     }
 
     /// Takes over what the store says of an issue.
-    fn believe(&mut self, store: &Store, id: String) {
+    fn believe(&mut self, store: &Issues, id: String) {
         self.order.retain(|other| *other != id);
         self.known.remove(&id);
         if let (Some(issue), Some(version)) = (store.get(&id), store.version(&id)) {
@@ -453,7 +453,7 @@ impl Resident {
         }
     }
 
-    fn compare(&self, what: &str, store: &Store, prefix: &str, wrong: &mut Vec<String>) {
+    fn compare(&self, what: &str, store: &Issues, prefix: &str, wrong: &mut Vec<String>) {
         let own = store.iter().filter(|(id, _)| id.starts_with(prefix));
         let found: BTreeMap<&str, (u64, String)> = own
             .map(|(id, issue)| (id, (store.version(id).unwrap_or(0), issue.title())))
@@ -467,9 +467,9 @@ impl Resident {
                 ));
             }
         }
-        let surplus = found.keys().filter(|id| !self.known.contains_key(**id));
+        let obsolete = found.keys().filter(|id| !self.known.contains_key(**id));
         wrong.extend(
-            surplus.map(|id| format!("{what}: {id} is there, and was deleted or never added")),
+            obsolete.map(|id| format!("{what}: {id} is there, and was deleted or never added")),
         );
         wrong.truncate(2 * ERRORS_MAX);
     }
@@ -513,7 +513,7 @@ mod tests {
 
     use super::*;
 
-    fn resident(dir: &std::path::Path) -> Resident {
+    fn worker(dir: &std::path::Path) -> Worker {
         let spec = Spec {
             store: dir.to_owned(),
             name: "r".to_owned(),
@@ -523,50 +523,47 @@ mod tests {
             announces: false,
             compacts: false,
         };
-        Resident::open(spec).unwrap()
+        Worker::open(spec).unwrap()
     }
 
     #[test]
     fn what_it_knows_is_what_is_stored() {
         let dir = tempfile::tempdir().unwrap();
-        let mut resident = resident(dir.path());
+        let mut worker = worker(dir.path());
         for round in 0..4 {
             for _ in 0..40 {
-                resident.write().unwrap();
+                worker.write().unwrap();
             }
-            let worked = resident.work(Duration::from_millis(5)).unwrap();
+            let worked = worker.work(Duration::from_millis(5)).unwrap();
             assert_eq!(worked.errors, Vec::<String>::new());
             assert!(worked.acknowledged > 0 && worked.followed > 0, "{worked:?}");
             if round == 2 {
-                resident.log.compact().unwrap();
+                worker.log.compact().unwrap();
                 std::fs::remove_file(dir.path().join("shm")).unwrap();
             }
-            assert_eq!(resident.check().unwrap(), Vec::<String>::new());
+            assert_eq!(worker.check().unwrap(), Vec::<String>::new());
         }
-        assert!(resident.known.len() >= 19, "{}", resident.known.len());
+        assert!(worker.known.len() >= 19, "{}", worker.known.len());
     }
 
     #[test]
     fn it_complains_of_what_is_lost_and_of_what_comes_back() {
         let dir = tempfile::tempdir().unwrap();
-        let mut resident = resident(dir.path());
-        while resident.order.len() < 10 {
-            resident.write().unwrap();
+        let mut worker = worker(dir.path());
+        while worker.order.len() < 10 {
+            worker.write().unwrap();
         }
-        let id = resident.order.back().cloned().unwrap();
-        resident.known.remove(&id);
-        let wrong = resident.check().unwrap();
+        let id = worker.order.back().cloned().unwrap();
+        worker.known.remove(&id);
+        let wrong = worker.check().unwrap();
         assert_eq!(wrong.len(), 3, "{wrong:?}");
         assert!(wrong[0].contains("was deleted or never added"), "{wrong:?}");
-        let other = resident.order.front().cloned().unwrap();
-        resident
-            .log
-            .append(&IssueEvent::delete(&other, TS))
-            .unwrap();
-        assert!(resident.check().unwrap()[0].contains("was acknowledged"));
+        let other = worker.order.front().cloned().unwrap();
+        worker.log.append(&IssueEvent::delete(&other, TS)).unwrap();
+        assert!(worker.check().unwrap()[0].contains("was acknowledged"));
         // Of what is in doubt, the store tells.
-        resident.doubtful.extend([id, other]);
-        assert_eq!(resident.check().unwrap(), Vec::<String>::new());
+        worker.in_doubt.extend([id, other]);
+        assert_eq!(worker.check().unwrap(), Vec::<String>::new());
     }
 
     #[test]

@@ -14,29 +14,29 @@ use crate::soak::worker::{Answer, Order, Spec, Worked};
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A resident process, which is killed when this is dropped.
-pub(super) struct Tenant {
+pub(super) struct WorkerHandle {
     name: String,
     child: Child,
     orders: ChildStdin,
     answers: Receiver<Answer>,
 }
 
-impl Tenant {
+impl WorkerHandle {
     /// Starts a resident, and waits until it has the store open.
-    pub(super) fn start(exe: &Path, spec: &Spec) -> Result<Tenant, Trouble> {
-        let mut tenant = Tenant::spawn(exe, spec)?;
-        match tenant.hear()? {
-            Answer::Ready => Ok(tenant),
-            other => Err(tenant.nonsense(&other)),
+    pub(super) fn start(exe: &Path, spec: &Spec) -> Result<WorkerHandle, Trouble> {
+        let mut worker_handle = WorkerHandle::spawn(exe, spec)?;
+        match worker_handle.hear()? {
+            Answer::Ready => Ok(worker_handle),
+            other => Err(worker_handle.nonsense(&other)),
         }
     }
 
     /// Starts a resident, and does not wait for it.
-    pub(super) fn spawn(exe: &Path, spec: &Spec) -> Result<Tenant, Trouble> {
+    pub(super) fn spawn(exe: &Path, spec: &Spec) -> Result<WorkerHandle, Trouble> {
         let environment =
             |error: io::Error| Trouble::Environment(format!("cannot start a resident: {error}"));
         let mut child = Command::new(exe)
-            .arg("resident")
+            .arg("worker")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -61,7 +61,7 @@ impl Tenant {
                 line.clear();
             }
         });
-        Ok(Tenant {
+        Ok(WorkerHandle {
             name: spec.name.clone(),
             child,
             orders,
@@ -73,13 +73,13 @@ impl Tenant {
         self.child.id()
     }
 
-    /// Has it write without a pause; it goes on meanwhile. To be followed by [`Tenant::worked`].
+    /// Has it write without a pause; it goes on meanwhile. To be followed by [`WorkerHandle::worked`].
     pub(super) fn begin_work(&mut self, time: Duration) -> Result<(), Trouble> {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.order(Order::Work(ms))
     }
 
-    /// What came of [`Tenant::begin_work`].
+    /// What came of [`WorkerHandle::begin_work`].
     pub(super) fn worked(&mut self) -> Result<Worked, Trouble> {
         match self.hear()? {
             Answer::Worked(worked) => Ok(worked),
@@ -169,7 +169,7 @@ impl Tenant {
     }
 }
 
-impl Drop for Tenant {
+impl Drop for WorkerHandle {
     fn drop(&mut self) {
         self.end();
     }
@@ -182,7 +182,7 @@ pub(super) struct Usage {
     pub(super) files: Option<f64>,
     /// Mapped ranges of memory.
     pub(super) maps: Option<f64>,
-    /// Resident memory.
+    /// Worker memory.
     pub(super) memory_kib: Option<f64>,
 }
 

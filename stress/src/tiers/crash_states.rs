@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use strand_core::{Log, Snapshot, machine::Storage};
+use strand_core::{LiveIssues, Log, testing::Storage};
 
 use crate::sim::disk::{Digest, Image, VirtualDisk};
 use crate::sim::oracle::{Ledger, Loss, Operation, Oracle, Order, Told};
@@ -111,7 +111,7 @@ struct Found<'a> {
     page: Option<&'a PageContent>,
     boot: u32,
     ledger: &'a Ledger,
-    watermark: u64,
+    durable_seq: u64,
     loss: Loss,
     setup: Setup,
     /// Decides what is left to chance.
@@ -188,7 +188,7 @@ impl Examiner {
             moment: &moment,
             ledger: actor.ledger(),
             pages: &pages,
-            watermark: pages.first().map_or(0, |page| page.watermark()),
+            durable_seq: pages.first().map_or(0, |page| page.durable_seq()),
             kinds: &[],
         };
         self.examine_moment(&place, &mut Oracle::default(), None);
@@ -237,10 +237,10 @@ impl Examiner {
         self.counts.workloads.fetch_add(1, Ordering::Relaxed);
         let mut oracle = Oracle::default();
         let mut pages: Vec<Arc<PageContent>> = Vec::new();
-        let mut watermark = 0;
+        let mut durable_seq = 0;
         for (number, moment) in moments.iter().enumerate() {
             if let Some(page) = &moment.page {
-                watermark = watermark.max(page.watermark());
+                durable_seq = durable_seq.max(page.durable_seq());
                 if !pages.last().is_some_and(|last| Arc::ptr_eq(last, page)) {
                     pages.push(Arc::clone(page));
                 }
@@ -258,7 +258,7 @@ impl Examiner {
                 moment,
                 ledger,
                 pages: &pages,
-                watermark,
+                durable_seq,
                 kinds: &kinds,
             };
             if !self.examine_moment(&place, &mut oracle, only) {
@@ -275,7 +275,7 @@ impl Examiner {
             moment,
             ledger,
             pages,
-            watermark,
+            durable_seq,
             ..
         } = *place;
         let told = digest_of(ledger);
@@ -284,7 +284,7 @@ impl Examiner {
             page: None,
             boot: 2,
             ledger,
-            watermark,
+            durable_seq,
             loss: Loss::Power,
             setup: case.setup,
             chance: 0,
@@ -408,7 +408,7 @@ impl Examiner {
         if nested || one_in(4) {
             // Through the tail: where the hints are believed, not all of it need be durable.
             let order = log
-                .look(|state| oracle.judge(found.ledger, state, found.watermark, found.loss))
+                .look(|state| oracle.judge(found.ledger, state, found.durable_seq, found.loss))
                 .map_err(|error| format!("reading failed after the recovery: {error}"))?
                 .map_err(|wrong| format!("after the recovery: {}", wrong.join("; ")))?;
             seen = Some(order);
@@ -453,10 +453,10 @@ impl Examiner {
             self.lose_power_within(&inner, oracle, &again.take_moments())?;
         }
         let storage: Arc<dyn Storage> = Arc::new(again.clone());
-        let state = Snapshot::open_in(&storage, Path::new(DIR))
+        let state = LiveIssues::open_in(&storage, Path::new(DIR))
             .map_err(|error| format!("reading failed after an append: {error}"))?;
         let order = oracle
-            .judge(&ledger, &state, found.watermark, found.loss)
+            .judge(&ledger, &state, found.durable_seq, found.loss)
             .map_err(|wrong| format!("after an append: {}", wrong.join("; ")))?;
         let added = ledger.operations.last().map(|operation| operation.number);
         if order.last().copied() != added || receipt.seq != order.len() as u64 {
@@ -524,7 +524,7 @@ struct Place<'a> {
     moment: &'a Moment,
     ledger: &'a Ledger,
     pages: &'a [Arc<PageContent>],
-    watermark: u64,
+    durable_seq: u64,
     kinds: &'a [Call],
 }
 
@@ -889,7 +889,7 @@ mod tests {
             moment: lost,
             ledger: &ledgers[whole.position],
             pages: &[],
-            watermark: 0,
+            durable_seq: 0,
             kinds: &[],
         };
         assert!(!examiner.examine_moment(&place, &mut Oracle::default(), None));

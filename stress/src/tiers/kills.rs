@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use strand_core::machine::Point;
+use strand_core::testing::Failpoint;
 
 use crate::RunError;
 use crate::report::run::{Report, Verdict};
@@ -60,7 +60,7 @@ pub fn run(budget: &Budget) -> Tally {
         budget.count(sum.killed - killed);
     }
     let ended_early = !sum.findings.is_empty() || sum.environment.is_some();
-    for point in Point::ALL.iter().filter(|_| !ended_early) {
+    for point in Failpoint::ALL.iter().filter(|_| !ended_early) {
         let kills = sum.kills_at(*point);
         if kills < goal {
             let seed = budget.seed;
@@ -142,22 +142,22 @@ impl Sum {
         }
     }
 
-    fn kills_at(&self, point: Point) -> u64 {
+    fn kills_at(&self, point: Failpoint) -> u64 {
         self.at.get(point.name()).copied().unwrap_or(0)
     }
 
     /// The step at which the fewest were killed, and how many.
-    fn rarest(&self) -> (Point, u64) {
-        let points = Point::ALL
+    fn rarest(&self) -> (Failpoint, u64) {
+        let points = Failpoint::ALL
             .iter()
             .map(|point| (*point, self.kills_at(*point)));
         let rarest = points.min_by_key(|(_, kills)| *kills);
-        rarest.unwrap_or((Point::LockHeld, u64::MAX))
+        rarest.unwrap_or((Failpoint::LockHeld, u64::MAX))
     }
 
     fn tally(self, took: Duration) -> Tally {
         let named = |name: &str, count| (name.to_owned(), count);
-        let points = Point::ALL.iter();
+        let points = Failpoint::ALL.iter();
         let mut counts: Vec<(String, u64)> = points
             .map(|point| named(point.name(), self.kills_at(*point)))
             .collect();
@@ -252,7 +252,7 @@ fn drawn(random: &mut StdRng) -> Config {
 }
 
 /// A round in which many processes come to one point, and are killed there.
-fn made_for(point: Point, random: &mut StdRng) -> Config {
+fn made_for(point: Failpoint, random: &mut StdRng) -> Config {
     let mut config = Config {
         agents: 4,
         writes: 50,
@@ -261,23 +261,25 @@ fn made_for(point: Point, random: &mut StdRng) -> Config {
     let mut others = Vec::new();
     match point {
         // Somebody has to die as the leader.
-        Point::LeadTakenOver => others.push(Point::BeforeSync),
-        Point::Quarantined | Point::TornTailCut => {
+        Failpoint::LeadTakenOver => others.push(Failpoint::BeforeSync),
+        Failpoint::Quarantined | Failpoint::TornTailCut => {
             config.tear_per_second = 200.0;
             config.writes = 150;
         }
-        Point::RecoveryStarted => others.push(Point::AfterWrite),
-        Point::RecoverySynced => {
+        Failpoint::RecoveryStarted => others.push(Failpoint::AfterWrite),
+        Failpoint::RecoverySynced => {
             config.forget_per_second = 200.0;
             config.writes = 150;
         }
-        Point::RotationSynced | Point::SegmentCreated => config.segment_bytes = Some(1 << 10),
-        Point::CompactionRotated
-        | Point::SnapshotWritten
-        | Point::SnapshotRenamed
-        | Point::ManifestReplaced
-        | Point::BeforeRemoval
-        | Point::OldFilesRemoved => {
+        Failpoint::RotationSynced | Failpoint::SegmentCreated => {
+            config.segment_bytes = Some(1 << 10)
+        }
+        Failpoint::CompactionRotated
+        | Failpoint::SnapshotWritten
+        | Failpoint::SnapshotRenamed
+        | Failpoint::ManifestReplaced
+        | Failpoint::BeforeRemoval
+        | Failpoint::OldFilesRemoved => {
             config.agents = 2;
             config.writes = 300;
             config.workload = Workload::Mixed;
@@ -287,16 +289,16 @@ fn made_for(point: Point, random: &mut StdRng) -> Config {
         }
         _ => {}
     }
-    if matches!(point, Point::BeforeRemoval | Point::OldFilesRemoved) {
+    if matches!(point, Failpoint::BeforeRemoval | Failpoint::OldFilesRemoved) {
         // A compaction that died leaves files, which the next process that opens the store removes.
-        others.push(Point::ManifestReplaced);
+        others.push(Failpoint::ManifestReplaced);
         if random.random_ratio(1, 2) {
             config.one_shot = true;
             config.writes = 60;
         }
     }
     let points = others.into_iter().chain([point]);
-    let names: Vec<&str> = points.map(Point::name).collect();
+    let names: Vec<&str> = points.map(Failpoint::name).collect();
     config.kill_at = Some(names.join(","));
     config
 }
@@ -308,7 +310,7 @@ mod tests {
     #[test]
     fn every_round_is_one_that_the_harness_does() {
         let mut random = StdRng::seed_from_u64(1);
-        for point in Point::ALL.iter().cycle().take(200) {
+        for point in Failpoint::ALL.iter().cycle().take(200) {
             for config in [made_for(*point, &mut random), drawn(&mut random)] {
                 assert_eq!(config.validate(), Ok(()), "{config:?}");
                 assert!(config.kills(), "{config:?}");
@@ -327,11 +329,11 @@ mod tests {
     #[test]
     fn the_rarest_point_is_driven_at() {
         let mut sum = Sum::default();
-        for point in Point::ALL {
+        for point in Failpoint::ALL {
             sum.at.insert(point.name().to_owned(), 5);
         }
         sum.at.insert("Woken".to_owned(), 3);
-        assert_eq!(sum.rarest(), (Point::Woken, 3));
+        assert_eq!(sum.rarest(), (Failpoint::Woken, 3));
         sum.killed = 500;
         let tally = sum.tally(Duration::from_secs(1));
         let count = |name: &str| {
@@ -339,7 +341,7 @@ mod tests {
             found.map(|(_, count)| *count)
         };
         assert_eq!(count("Woken"), Some(3));
-        let at_points = 5 * (Point::ALL.len() as u64 - 1) + 3;
+        let at_points = 5 * (Failpoint::ALL.len() as u64 - 1) + 3;
         assert_eq!(count("by chance"), Some(500 - at_points));
     }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use strand_core::{
-    Batch, Compacted, Durability, Error, Issue, IssueEvent, Log, Options, Outcome, Patch, Receipt,
-    Snapshot, machine::Storage, write_jsonl,
+    Batch, Compacted, Durability, Error, Issue, IssueEvent, LiveIssues, Log, Options, Outcome,
+    Patch, Receipt, testing::Storage, write_jsonl,
 };
 
 use crate::sim::disk::VirtualDisk;
@@ -270,7 +270,7 @@ pub fn options(setup: Setup, machine: &Solo) -> Options {
         .segment_bytes_max(setup.segment_bytes_max)
         .share_memory(setup.share_memory)
         .storage(Arc::new(machine.clone()))
-        .probe(Arc::new(machine.clone()))
+        .failpoint_hook(Arc::new(machine.clone()))
 }
 
 /// An event that adds a marker.
@@ -732,7 +732,7 @@ impl Actor {
     fn export(&mut self) {
         let faults = self.machine.faults_hit();
         let storage: Arc<dyn Storage> = Arc::new(self.machine.clone());
-        let state = match Snapshot::open_in(&storage, Path::new(DIR)) {
+        let state = match LiveIssues::open_in(&storage, Path::new(DIR)) {
             Ok(state) => state,
             Err(Error::NoStore { .. }) if self.ledger.operations.is_empty() => return,
             Err(error) => {

@@ -108,7 +108,7 @@ fn kills_at_every_point() {
         "LeaderElected",
         "BeforeSync",
         "AfterSync",
-        "Committed",
+        "DurablePublished",
         "Woken",
     ] {
         let report = passes(&Config {

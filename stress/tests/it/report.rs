@@ -135,7 +135,7 @@ fn the_page_of_a_run_with_kills_says_what_the_report_says() {
         .iter()
         .find(|check| check["point"] == "followers")
         .expect("the followers' point");
-    assert_eq!(followed["compared"], report["helpers"]["followed"]);
+    assert_eq!(followed["compared"], report["bystanders"]["followed"]);
     let led: u64 = report["per_agent"]
         .as_array()
         .expect("a list")

@@ -126,11 +126,11 @@ fn readers_followers_and_a_compactor_beside_every_workload() {
                 compactors: 2,
                 ..config()
             });
-            let helpers = &report.helpers;
+            let bystanders = &report.bystanders;
             assert_eq!(report.processes, 5 + 2 + 2 + 2, "{}", report.table());
-            assert!(helpers.states > 2, "{}", report.table());
-            assert!(helpers.followed > 0, "{}", report.table());
-            assert!(helpers.compactions > 0, "{}", report.table());
+            assert!(bystanders.states > 2, "{}", report.table());
+            assert!(bystanders.followed > 0, "{}", report.table());
+            assert!(bystanders.compactions > 0, "{}", report.table());
         }
     }
 }

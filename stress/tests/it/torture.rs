@@ -49,7 +49,7 @@ fn a_short_run_of_kills_ends_with_a_table_and_a_report() {
     let tier = &report["tiers"][0];
     assert!(tier["cases"].as_u64().expect("a number") > 0, "{report}");
     let counts = tier["counts"].as_array().expect("counts");
-    for point in strand_core::machine::Point::ALL {
+    for point in strand_core::testing::Failpoint::ALL {
         assert!(
             counts.iter().any(|count| count[0] == point.name()),
             "{point}: {report}"

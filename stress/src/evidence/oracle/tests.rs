@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::evidence::fold::StateDigest;
-use crate::evidence::ledger::{Incarnation, Sighting, View, Watermark};
+use crate::evidence::ledger::{DurableSeen, Incarnation, Sighting, View};
 use crate::evidence::payload::event_id;
 use crate::evidence::stored::{Segment, fabricate_line, parse_segment};
 
@@ -80,7 +80,7 @@ impl Run {
     fn good() -> Run {
         let order = [(1, 0, 1), (2, 1, 1), (3, 0, 2), (4, 1, 2)];
         let records: Vec<_> = order.iter().map(|&(s, a, w)| record(s, a, w)).collect();
-        let watermark = |seq| Watermark {
+        let durable_seq = |seq| DurableSeen {
             begin_ns: seq * 100 + 51,
             end_ns: seq * 100 + 52,
             seq,
@@ -103,7 +103,7 @@ impl Run {
                 .map(|&(s, a, w)| acknowledged(a, w, s))
                 .collect(),
             holds: order.iter().map(hold).collect(),
-            watermarks: (1..=4).map(watermark).collect(),
+            durable_seen: (1..=4).map(durable_seq).collect(),
             views: vec![view(10, 0), view(260, 2), view(255, 3), view(500, 4)],
             ..Ledger::default()
         };
@@ -218,7 +218,7 @@ fn point_1_another_seq_than_acknowledged() {
             repeated: false,
         },
     );
-    run.ledger.watermarks.clear();
+    run.ledger.durable_seen.clear();
     assert_eq!(
         run.judge(),
         [Violation::Misplaced {
@@ -351,7 +351,7 @@ fn point_6_an_agents_writes_in_its_order() {
 #[test]
 fn point_7_after_an_acknowledgement_comes_a_higher_number() {
     let mut run = Run::unread();
-    run.ledger.watermarks.clear();
+    run.ledger.durable_seen.clear();
     // (1,2) at 4 was acknowledged at 450; (0,2) at 3 begins only then.
     run.ledger.operations[2].invoke_ns = 451;
     run.outcome(
@@ -387,26 +387,26 @@ fn point_7_after_an_acknowledgement_comes_a_higher_number() {
 fn point_8_the_watermark_never_falls() {
     let mut run = Run::unread();
     run.synced = false;
-    run.ledger.watermarks.push(Watermark {
+    run.ledger.durable_seen.push(DurableSeen {
         begin_ns: 453,
         end_ns: 460,
         seq: 3,
     });
-    assert_eq!(run.kinds(), ["watermark_fell"]);
+    assert_eq!(run.kinds(), ["durable_fell"]);
     // Looks that overlap prove nothing.
-    run.ledger.watermarks[4].begin_ns = 452;
+    run.ledger.durable_seen[4].begin_ns = 452;
     assert_eq!(run.judge(), []);
 }
 
 #[test]
 fn point_8_the_watermark_covers_what_was_acknowledged_as_synced() {
     let mut run = Run::unread();
-    run.ledger.watermarks = vec![Watermark {
+    run.ledger.durable_seen = vec![DurableSeen {
         begin_ns: 451,
         end_ns: 452,
         seq: 3,
     }];
-    assert_eq!(run.kinds(), ["watermark_behind_ack"]);
+    assert_eq!(run.kinds(), ["durable_behind_ack"]);
     run.synced = false;
     assert_eq!(run.judge(), []);
 }
@@ -430,7 +430,7 @@ fn point_9_reads_are_prefixes_of_one_order() {
 fn point_9_reads_only_grow() {
     let mut run = Run::good();
     run.synced = false;
-    run.ledger.watermarks.clear();
+    run.ledger.durable_seen.clear();
     run.ledger.operations.clear();
     let misses = |run: &Run, index: usize, known_ns| {
         let view = run.ledger.views[index].clone();
@@ -463,7 +463,7 @@ fn point_9_reads_only_grow() {
 #[test]
 fn point_10_a_read_contains_what_was_acknowledged_before_it() {
     let mut run = Run::good();
-    run.ledger.watermarks.clear();
+    run.ledger.durable_seen.clear();
     run.ledger.views[3].seen = Seen::Records(prefix(&run.records, 3));
     let view = run.ledger.views[3].clone();
     let source = Promise::Acknowledged;
@@ -493,7 +493,7 @@ fn a_read_contains_what_is_below_a_watermark_seen_before_it() {
     run.ledger.views[3].seen = Seen::Records(prefix(&run.records, 3));
     run.ledger.views[3].through_tail = false;
     let view = run.ledger.views[3].clone();
-    let source = Promise::Watermark;
+    let source = Promise::DurableSeen;
     assert_eq!(
         run.judge(),
         [Violation::ViewMisses {
@@ -924,12 +924,12 @@ fn points_8_and_9_followers_get_every_record_in_its_order() {
     assert_eq!(run.judge(), []);
     run.complete = true;
     run.follow();
-    run.ledger.watermarks = vec![Watermark {
+    run.ledger.durable_seen = vec![DurableSeen {
         begin_ns: 2_000,
         end_ns: 2_001,
         seq: 2,
     }];
-    assert_eq!(run.kinds(), ["watermark_behind_ack", "watermark_fell"]);
+    assert_eq!(run.kinds(), ["durable_behind_ack", "durable_fell"]);
 }
 
 #[test]

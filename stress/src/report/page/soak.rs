@@ -176,7 +176,7 @@ fn rounds(report: &Report) -> String {
     });
     format!(
         "{heading}<p>Each is a run of the harness with a store of its own, judged by its oracle. After each, a visitor to the \
-         store that stays is killed, a resident is stopped, the hints of that store are deleted, and it is compacted; then it is \
+         store that stays is killed, a worker is stopped, the hints of that store are deleted, and it is compacted; then it is \
          measured.</p>\n{}<figure class=\"scroll\" tabindex=\"0\">{}</figure>\n<h3>By kind</h3>\n{}",
         legend(samples),
         drawing.svg(),

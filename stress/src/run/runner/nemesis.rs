@@ -29,7 +29,7 @@ const FORGET_SALT: u64 = 0x464f_5247;
 
 impl Parent<'_> {
     /// Starts what the configuration asks for.
-    pub(super) fn spawn_mischief<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
+    pub(super) fn spawn_nemesis<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
         let config = self.config;
         if config.stop_per_second > 0.0 {
             scope.spawn(|| self.stop_at_random());

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 use strand_core::{
-    CorruptReason, Error, Issue, IssueEvent, Log, Options, Payload, Reader, Record, Recovery,
-    Result, Snapshot,
+    CorruptReason, Error, Issue, IssueEvent, LiveIssues, Log, Options, Payload, Reader, Record,
+    Recovery, Result,
 };
 
 use crate::evidence::stored::parse_manifest;
@@ -194,7 +194,7 @@ impl Judge<'_> {
     }
 
     fn state(&self, machine: &Machine) -> Answer {
-        let snapshot = match Snapshot::open_in(&machine.storage(), store_dir()) {
+        let snapshot = match LiveIssues::open_in(&machine.storage(), store_dir()) {
             Ok(snapshot) => snapshot,
             Err(error) => return Answer::Failed(error),
         };
@@ -406,7 +406,7 @@ impl Judge<'_> {
     fn last_known(&self, who: Who) -> Option<(u64, Verdict)> {
         let shm = self.touched.iter().any(|touched| touched.name == SHM);
         let old_page = || {
-            let seq = self.stale_watermark().filter(|_| who == Who::Reader)?;
+            let seq = self.stale_durable_seq().filter(|_| who == Who::Reader)?;
             Some((seq, Verdict::HiddenByOldPage))
         };
         let torn = || self.lost_tail().map(|seq| (seq, Verdict::TakenForTorn));
@@ -465,15 +465,12 @@ impl Judge<'_> {
     }
 
     /// The watermark of an earlier moment of the same page.
-    fn stale_watermark(&self) -> Option<u64> {
-        const COMMITTED: usize = 16 * 8;
-        let bytes = self.image.get(SHM)?.get(COMMITTED..COMMITTED + 8)?;
+    fn stale_durable_seq(&self) -> Option<u64> {
+        const DURABLE: usize = 16 * 8;
+        let bytes = self.image.get(SHM)?.get(DURABLE..DURABLE + 8)?;
         let word = u64::from_le_bytes(bytes.try_into().ok()?);
         let known = self.base().history.iter().any(|image| {
-            image
-                .get(SHM)
-                .and_then(|old| old.get(COMMITTED..COMMITTED + 8))
-                == Some(bytes)
+            image.get(SHM).and_then(|old| old.get(DURABLE..DURABLE + 8)) == Some(bytes)
         });
         known.then_some(word >> 16)
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use strand_core::{Durability, Issue, IssueEvent, Log, Options, Patch, Result, Snapshot, Store};
+use strand_core::{Durability, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Patch, Result};
 
 use crate::evidence::crc32c::crc32c;
 use crate::evidence::stored::is_segment;
@@ -44,7 +44,7 @@ pub(super) struct Base {
     /// Every acknowledged record behind the live snapshot.
     pub(super) lines: Vec<Line>,
     /// The state as of a record, once somebody has asked for it.
-    states: Mutex<HashMap<u64, Arc<Store>>>,
+    states: Mutex<HashMap<u64, Arc<Issues>>>,
 }
 
 /// What is written: everything follows from it.
@@ -175,7 +175,7 @@ impl Base {
     }
 
     /// The state that the records through this one lead to, read from a store that has no more than these.
-    pub(super) fn state(&self, seq: u64) -> Option<Arc<Store>> {
+    pub(super) fn state(&self, seq: u64) -> Option<Arc<Issues>> {
         let states = || self.states.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(state) = states().get(&seq) {
             return Some(Arc::clone(state));
@@ -193,7 +193,7 @@ impl Base {
             }
         }
         let machine = Machine::new(&image);
-        let state = Snapshot::open_in(&machine.storage(), store_dir()).ok()?;
+        let state = LiveIssues::open_in(&machine.storage(), store_dir()).ok()?;
         let state = Arc::new(state.into_store());
         if state.last_seq() != seq {
             return None;

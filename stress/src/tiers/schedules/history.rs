@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use strand_core::Store;
+use strand_core::Issues;
 
 /// What a process asks of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,7 +157,7 @@ impl History {
     /// Judges the state that is there now, and remembers it: what was seen once must stay.
     ///
     /// `power_cut` says that what was only buffered may be lost.
-    pub(crate) fn judge(&mut self, store: &Store, power_cut: bool) {
+    pub(crate) fn judge(&mut self, store: &Issues, power_cut: bool) {
         let mut wrong = std::mem::take(&mut self.wrong);
         let last_seq = store.last_seq();
         let mut order: BTreeMap<u64, u32> = BTreeMap::new();
@@ -284,7 +284,7 @@ impl History {
     }
 
     /// The conditions held at each record, and lead to this state. A second fold, which knows nothing of the first.
-    fn check_fold(&self, order: &BTreeMap<u64, u32>, store: &Store, wrong: &mut Vec<String>) {
+    fn check_fold(&self, order: &BTreeMap<u64, u32>, store: &Issues, wrong: &mut Vec<String>) {
         #[derive(Default)]
         struct Shared {
             there: bool,

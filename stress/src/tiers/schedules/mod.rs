@@ -14,10 +14,10 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use strand_core::{Issue, IssueEvent, Log, Reader, Store, machine::Storage};
+use strand_core::{Issue, IssueEvent, Issues, Log, Reader, testing::Storage};
 
 use crate::sim::disk::VirtualDisk;
-use crate::sim::machine::{Ended, Machine, Process, Program, Troubles, Weather};
+use crate::sim::machine::{Ended, FaultProfile, Machine, Process, Program, Troubles};
 use crate::tiers::schedules::history::{History, Kind, Told, marker};
 use crate::tiers::schedules::programs::{Habits, Shared};
 use crate::tiers::{Budget, FINDINGS_MAX, Finding, Tally};
@@ -31,7 +31,7 @@ struct Case {
     writers: usize,
     readers: usize,
     habits: Habits,
-    weathers: Vec<Weather>,
+    fault_profiles: Vec<FaultProfile>,
 }
 
 /// What a case came to.
@@ -169,7 +169,7 @@ impl Case {
                 buffers: rng.random_bool(0.2),
                 compacts: rng.random_bool(0.6),
             },
-            weathers: (0..phases).map(|_| draw_weather(&mut rng)).collect(),
+            fault_profiles: (0..phases).map(|_| draw_fault_profile(&mut rng)).collect(),
         }
     }
 
@@ -181,8 +181,8 @@ impl Case {
         let history: Shared = Arc::new(Mutex::new(History::default()));
         let mut wrong = Vec::new();
         let mut counts = Counts::default();
-        for weather in &self.weathers {
-            let ended = machine.run(self.programs(&history), weather.clone());
+        for fault_profile in &self.fault_profiles {
+            let ended = machine.run(self.programs(&history), fault_profile.clone());
             if ended.power_cut {
                 machine = machine.restart();
             }
@@ -260,8 +260,9 @@ impl Case {
         let log: Log = Log::open(dir, self.habits.options(process)).map_err(text("open"))?;
         // What was only buffered is not shown before it is durable.
         log.sync_to(log.tail_seq()).map_err(text("sync"))?;
-        let state = || -> Result<Store, String> {
-            let snapshot = strand_core::Snapshot::open_in(&storage(), dir).map_err(text("load"))?;
+        let state = || -> Result<Issues, String> {
+            let snapshot =
+                strand_core::LiveIssues::open_in(&storage(), dir).map_err(text("load"))?;
             Ok(snapshot.into_store())
         };
         let store = state()?;
@@ -293,7 +294,7 @@ impl Case {
     }
 }
 
-fn draw_weather(rng: &mut StdRng) -> Weather {
+fn draw_fault_profile(rng: &mut StdRng) -> FaultProfile {
     let mut chance = |often: f64, low: f64, high: f64| {
         if rng.random_bool(often) {
             rng.random_range(low..high)
@@ -301,7 +302,7 @@ fn draw_weather(rng: &mut StdRng) -> Weather {
             0.0
         }
     };
-    Weather {
+    FaultProfile {
         switch: chance(1.0, 0.01, 0.5),
         kill: chance(0.5, 0.000_2, 0.004),
         stop: chance(0.4, 0.000_2, 0.003),

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use strand_core::{
-    Batch, Durability, Error, Follower, Issue, IssueEvent, Log, Options, Outcome, Patch, Reader,
-    Receipt, Record, Result, Snapshot,
-    machine::{Host as _, Storage},
+    Batch, Durability, Error, Follower, Issue, IssueEvent, LiveIssues, Log, Options, Outcome,
+    Patch, Reader, Receipt, Record, Result,
+    testing::{Host as _, Storage},
 };
 
 use crate::sim::machine::Process;
@@ -146,7 +146,7 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
 
 /// Has the doctor look at a store that nobody has damaged.
 fn look(process: &Arc<Process>, history: &Shared) {
-    if let Ok(checkup) = strand_core::machine::doctor_in(process.as_ref(), Path::new(""))
+    if let Ok(checkup) = strand_core::testing::doctor_in(process.as_ref(), Path::new(""))
         && matches!(
             checkup.advice,
             strand_core::Advice::Repair
@@ -200,7 +200,7 @@ pub(super) fn read(process: &Arc<Process>, habits: &Habits, number: usize, histo
     const VIEWS: u64 = 6;
     let storage = Arc::clone(process) as Arc<dyn Storage>;
     let dir = Path::new("");
-    let mut snapshot: Option<Snapshot> = None;
+    let mut snapshot: Option<LiveIssues> = None;
     let mut follower: Option<Follower> = None;
     let mut got: Vec<(u64, u32)> = Vec::new();
     for _ in 0..VIEWS {
@@ -260,7 +260,7 @@ fn operations(record: &Record<IssueEvent>) -> Option<(u64, u32)> {
 }
 
 fn records(reader: &Reader) -> Result<Seen> {
-    let loose = reader.committed_seq().is_none();
+    let loose = reader.durable_seq().is_none();
     let mut seen = Vec::new();
     let mut last_seq = None;
     for record in reader.read()? {
@@ -277,11 +277,11 @@ fn records(reader: &Reader) -> Result<Seen> {
     Ok(last_seq.map(|last_seq| (last_seq, seen, loose)))
 }
 
-fn refreshed(storage: &Arc<dyn Storage>, snapshot: &mut Option<Snapshot>) -> Result<Seen> {
+fn refreshed(storage: &Arc<dyn Storage>, snapshot: &mut Option<LiveIssues>) -> Result<Seen> {
     let reader: Reader = Reader::open_in(Arc::clone(storage), Path::new(""))?;
-    let loose = reader.committed_seq().is_none();
+    let loose = reader.durable_seq().is_none();
     let fresh = match snapshot.take() {
-        None => Snapshot::open_in(storage, Path::new(""))?,
+        None => LiveIssues::open_in(storage, Path::new(""))?,
         Some(mut old) => {
             old.refresh()?;
             old

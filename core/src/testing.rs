@@ -5,13 +5,13 @@
 //! and for programs that stand between a log and its machine: the command `strand` does, to say for whom it waits.
 //!
 //! [`Options::storage`](crate::Options::storage) takes a [`Storage`], whose [`Host`] opens the locks and the shared page;
-//! [`Options::probe`](crate::Options::probe) takes a [`Probe`]. Each of the three has an example. [`doctor_in`],
-//! [`Reader::open_in`](crate::Reader::open_in) and [`Snapshot::open_in`](crate::Snapshot::open_in) read from a [`Storage`].
+//! [`Options::failpoint_hook`](crate::Options::failpoint_hook) takes a [`FailpointHook`]. Each of the three has an example. [`doctor_in`],
+//! [`Reader::open_in`](crate::Reader::open_in) and [`LiveIssues::open_in`](crate::LiveIssues::open_in) read from a [`Storage`].
 
 pub use crate::{
     check::doctor_in,
     env::{
-        failpoint::{Point, Probe},
+        failpoint::{Failpoint, FailpointHook},
         storage::{Disk, OpenMode, Storage, StorageFile},
         system::{HeldLock, Host, Page, PageView, StoreLock, ThisMachine},
     },
