@@ -250,7 +250,12 @@ fn a_stopped_leader_holds_nobody_up_and_is_right_when_it_goes_on() {
         return append_with(&dir, &point, "-STOP");
     }
     let name = "processes::a_stopped_leader_holds_nobody_up_and_is_right_when_it_goes_on";
-    for point in ["LeaderElected", "BeforeSync", "AfterSync", "DurablePublished"] {
+    for point in [
+        "LeaderElected",
+        "BeforeSync",
+        "AfterSync",
+        "DurablePublished",
+    ] {
         let dir = tempfile::tempdir().unwrap();
         let (child, log) = stuck_at(name, dir.path(), point);
         let stopped = Instant::now();

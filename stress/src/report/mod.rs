@@ -5,4 +5,5 @@ pub mod metrics;
 pub mod page;
 pub mod progress;
 pub mod run;
+pub mod text;
 pub mod tiers;

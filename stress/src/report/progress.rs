@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::report::run::count;
-use crate::report::tiers::grouped;
+use crate::report::text::grouped;
 use crate::run::runner::Moment;
 
 /// What takes no longer than this shows nothing.

@@ -14,6 +14,7 @@ use crate::evidence::timeline::{Course, Timeline};
 use crate::evidence::violation::Violation;
 use crate::report::machine::Machine;
 use crate::report::metrics::{self, BystandersReport, ConditionsReport};
+use crate::report::text::columns;
 use crate::run::config::{Config, Mode, TIMEOUT_S_MAX, Workload};
 use crate::run::runner::Hang;
 
@@ -432,25 +433,27 @@ impl Report {
     /// How evenly the agents were served, with a newline after each line.
     #[must_use]
     pub fn starvation_table(&self) -> String {
-        let head = "agent  acknowledged  completed ms  longest append us".to_owned();
+        let head = ["agent", "acknowledged", "completed ms", "longest append us"];
         let agents = self.per_agent.iter().map(|agent| {
-            format!(
-                "{:<6} {:>12} {:>13.2} {:>18.0}",
-                agent.agent, agent.acknowledged, agent.completed_ms, agent.longest_append_us
-            )
+            [
+                agent.agent.to_string(),
+                agent.acknowledged.to_string(),
+                format!("{:.2}", agent.completed_ms),
+                format!("{:.0}", agent.longest_append_us),
+            ]
         });
+        let rows = std::iter::once(head.map(str::to_owned)).chain(agents);
         let s = self.starvation;
-        let foot = format!(
-            "starvation   slowest to fastest {:.2} ({:.2} / {:.2} ms), longest append {:.0} us, \
+        columns(rows, &[1, 2, 3])
+            + &format!(
+                "starvation   slowest to fastest {:.2} ({:.2} / {:.2} ms), longest append {:.0} us, \
              longest lock wait {:.0} us\n",
-            s.slowest_to_fastest,
-            s.slowest_ms,
-            s.fastest_ms,
-            s.longest_append_us,
-            s.longest_lock_wait_us
-        );
-        let lines: Vec<String> = std::iter::once(head).chain(agents).chain([foot]).collect();
-        lines.join("\n")
+                s.slowest_to_fastest,
+                s.slowest_ms,
+                s.fastest_ms,
+                s.longest_append_us,
+                s.longest_lock_wait_us
+            )
     }
 
     /// PASS or FAIL in one line.

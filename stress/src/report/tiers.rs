@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::report::machine::Machine;
 use crate::report::run::Verdict;
+use crate::report::text::{columns, grouped, plural};
 use crate::tiers::{Finding, Tally};
 
 /// The version of the JSON report's form.
@@ -94,7 +95,7 @@ impl Report {
             let row = [hang.tier, "HANG", "", "", "", &after];
             rows.push(row.map(str::to_owned));
         }
-        let mut text = aligned(&rows);
+        let mut text = columns(rows, &[2, 4, 5]);
         for tier in &self.tiers {
             tier.details(&mut text);
         }
@@ -196,53 +197,6 @@ fn line(text: &mut String, line: &str) {
     text.push('\n');
 }
 
-/// The rows with columns as wide as their widest entry; figures to the right.
-fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| {
-        let lengths = rows.iter().filter_map(|row| row.get(column));
-        lengths
-            .map(|entry| entry.chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (entry, &width) in row.iter().zip(&widths) {
-            let is_figure = entry.starts_with(|c: char| c.is_ascii_digit() || c == '-');
-            let padded = if is_figure {
-                format!("{entry:>width$}  ")
-            } else {
-                format!("{entry:<width$}  ")
-            };
-            line.push_str(&padded);
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-/// `1,234,567`.
-#[must_use]
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-pub(crate) fn plural(count: usize, what: &str) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{s}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,7 +244,7 @@ mod tests {
         };
         let report = report(vec![tier(good()), tier(skipped)], None);
         let expected = "\
-tier  attacks                               cases      unit   violations  seconds
+tier  attacks                                   cases  unit   violations  seconds
 T7    something                             1,234,567  kills           0      1.2
 T8    SKIPPED, NOTHING TRIED: no /dev/fuse          -                  -      0.0
 T7: AfterWrite 1,000, Woken 2
@@ -358,17 +312,5 @@ T7: AfterWrite 1,000, Woken 2
             report.verdict_line(),
             "FAIL: hang, T4 is not done after 90.0 s (seed 7)"
         );
-    }
-
-    #[test]
-    fn figures_are_grouped() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1_000, "1,000"),
-            (12_345_678, "12,345,678"),
-        ] {
-            assert_eq!(grouped(number), text);
-        }
     }
 }

@@ -29,7 +29,7 @@ use crate::report::machine::Machine;
 use crate::report::page;
 use crate::report::progress::{Goal, Progress, State};
 use crate::report::run::{Verdict, write};
-use crate::report::tiers::grouped;
+use crate::report::text::{columns, grouped};
 use crate::run::agent::describe;
 use crate::run::config::{Config, Durability, Mode, UsageError, Workload, fresh_seed};
 use crate::run::runner::nemesis::{Signal, signal};
@@ -893,23 +893,27 @@ impl Report {
                 full.failed_compactions
             ),
         });
-        lines.push(format!(
-            "{:<28}  {:>11}  {:>12}  {:>9}  {:>7}  verdict",
-            "trend", "first 1/4", "last 1/4", "max", "samples"
-        ));
-        lines.extend(self.trends.iter().map(|trend| {
-            let Trend {
-                name,
-                first,
-                last,
-                max,
-                samples,
-                ..
-            } = trend;
-            let (samples, verdict) = (samples.len(), trend.verdict());
-            format!("{name:<28}  {first:>11.1}  {last:>12.1}  {max:>9.1}  {samples:>7}  {verdict}")
-        }));
-        lines.join("\n") + "\n"
+        let head = [
+            "trend",
+            "first 1/4",
+            "last 1/4",
+            "max",
+            "samples",
+            "verdict",
+        ];
+        let trends = self.trends.iter().map(|trend| {
+            let number = |number: f64| format!("{number:.1}");
+            [
+                trend.name.clone(),
+                number(trend.first),
+                number(trend.last),
+                number(trend.max),
+                trend.samples.len().to_string(),
+                trend.verdict().to_owned(),
+            ]
+        });
+        let rows = std::iter::once(head.map(str::to_owned)).chain(trends);
+        lines.join("\n") + "\n" + &columns(rows, &[1, 2, 3, 4])
     }
 
     /// PASS or FAIL in a few words.

@@ -9,7 +9,7 @@ use crate::report::page::{
     verdict,
 };
 use crate::report::run::{AgentReport, Report, Share, Verdict, count};
-use crate::report::tiers::grouped;
+use crate::report::text::grouped;
 use crate::run::config::{Config, Durability, Mode, Workload};
 
 /// How many agents the table has.

@@ -6,7 +6,7 @@ use crate::report::page::{
     Cell, Column, command, details, document, escaped, facts, findings, legend, table, verdict,
 };
 use crate::report::run::Verdict;
-use crate::report::tiers::grouped;
+use crate::report::text::grouped;
 use crate::soak::trend::{Growth, Trend};
 use crate::soak::{KINDS, Report, Trouble};
 

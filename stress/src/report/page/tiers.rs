@@ -4,7 +4,8 @@ use crate::report::page::{
     Cell, Column, clipped, command, document, escaped, facts, table, verdict,
 };
 use crate::report::run::Verdict;
-use crate::report::tiers::{Report, TierReport, grouped, plural};
+use crate::report::text::{grouped, plural};
+use crate::report::tiers::{Report, TierReport};
 use crate::tiers::Finding;
 
 /// The page of a run of tiers: the verdict and what was found first, then tier by tier.
