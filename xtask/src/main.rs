@@ -9,6 +9,7 @@ mod ci;
 mod cross;
 mod dependencies;
 mod harness;
+mod layout;
 mod mutants;
 mod stress;
 mod workflows;
@@ -41,7 +42,7 @@ tasks:
         compare the public API of the crates with core/api.txt and lock/api.txt, and look
         whether all of it has examples; `--bless` writes these files
   ci [PART]...
-        everything that CI checks beside the tests, or only these parts: format, clippy, doc,
+        everything that CI checks beside the tests, or only these parts: format, clippy, doc, layout,
         workflows, dependencies, package, test, features, model, stress, torture";
 
 fn main() -> ExitCode {
