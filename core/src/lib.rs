@@ -161,7 +161,8 @@
 //!
 //! # Features
 //!
-//! None is on by default. `tracing` is described below.
+//! None is on by default. `tracing` is described below. `testing` adds a module that puts a simulated machine under a
+//! store and stops it at given steps.
 //!
 //! # Tracing
 //!
@@ -198,6 +199,13 @@
 //! The bytes are described in `docs/FORMAT.md`, the reasons in `docs/DESIGN.md`. Comments such as
 //! `// I3` name the invariants listed there.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(feature = "testing"),
+    allow(
+        unreachable_pub,
+        reason = "`testing` exports what is public below `env`"
+    )
+)]
 
 mod check;
 mod env;
@@ -210,6 +218,7 @@ mod repair;
 mod seeded;
 mod state;
 mod telemetry;
+#[cfg(feature = "testing")]
 pub mod testing;
 mod wal;
 mod write;

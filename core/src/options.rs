@@ -78,10 +78,8 @@ pub struct Options {
     /// right, but slow. For machines where mapped files are not shared between all who use the store;
     /// others may share meanwhile. Never shared where [`Options::allow_unsafe_filesystem`] was needed.
     pub share_memory: bool,
-    /// Called at each step of the protocol; for tests. Default: none.
-    pub probe: Option<Arc<dyn FailpointHook>>,
-    /// Where the files are; for tests. Default: the disk.
-    pub storage: Arc<dyn Storage>,
+    pub(crate) failpoint_hook: Option<Arc<dyn FailpointHook>>,
+    pub(crate) storage: Arc<dyn Storage>,
 }
 
 impl Default for Options {
@@ -98,7 +96,7 @@ impl Default for Options {
             idempotency_records: 1_000_000,
             allow_unsafe_filesystem: false,
             share_memory: true,
-            probe: None,
+            failpoint_hook: None,
             storage: Arc::new(Disk),
         }
     }
@@ -201,24 +199,9 @@ impl Options {
         }
     }
 
-    /// Sets [`Options::failpoint_hook`]; example: [`FailpointHook`].
-    #[must_use]
-    pub fn failpoint_hook(self, probe: Arc<dyn FailpointHook>) -> Self {
-        Self {
-            probe: Some(probe),
-            ..self
-        }
-    }
-
-    /// Sets [`Options::storage`]; example: [`Storage`].
-    #[must_use]
-    pub fn storage(self, storage: Arc<dyn Storage>) -> Self {
-        Self { storage, ..self }
-    }
-
     pub(crate) fn reached(&self, point: Failpoint) {
-        if let Some(probe) = &self.probe {
-            probe.reached(point);
+        if let Some(hook) = &self.failpoint_hook {
+            hook.reached(point);
         }
     }
 }
@@ -237,7 +220,7 @@ impl fmt::Debug for Options {
             .field("idempotency_records", &self.idempotency_records)
             .field("allow_unsafe_filesystem", &self.allow_unsafe_filesystem)
             .field("share_memory", &self.share_memory)
-            .field("probe", &self.probe.is_some())
+            .field("failpoint_hook", &self.failpoint_hook.is_some())
             .field("storage", &self.storage)
             .finish()
     }

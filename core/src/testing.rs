@@ -1,19 +1,72 @@
-//! What a store stands on: its files, and what it needs of the machine beside them (locks, shared memory, time, chance),
-//! as traits; and the steps of the protocol, at which it can be watched.
+//! Stand-ins for the machine under a store, and hooks into the steps of the protocol. Needs the
+//! feature `testing`.
 //!
-//! Not needed to use a store. It is for tests that make something fail or die at some step, for simulations of a machine,
-//! and for programs that stand between a log and its machine: the command `strand` does, to say for whom it waits.
+//! You don't need this to use a store. It is for tests that make an operation fail or a process die
+//! at a given step, and for simulations of a whole machine.
 //!
-//! [`Options::storage`](crate::Options::storage) takes a [`Storage`], whose [`Host`] opens the locks and the shared page;
-//! [`Options::failpoint_hook`](crate::Options::failpoint_hook) takes a [`FailpointHook`]. Each of the three has an example. [`doctor_in`],
-//! [`Reader::open_in`](crate::Reader::open_in) and [`LiveIssues::open_in`](crate::LiveIssues::open_in) read from a [`Storage`].
+//! - A [`Storage`] is where the files are. Its [`Host`] provides locks, shared memory, time and
+//!   randomness. [`Options::storage`], [`Reader::open_in`], [`LiveIssues::open_in`] and [`check_in`]
+//!   take one.
+//! - A [`FailpointHook`] is called at every [`Failpoint`]: [`Options::failpoint_hook`] takes one.
 
-pub use crate::{
-    check::doctor_in,
-    env::{
-        failpoint::{Failpoint, FailpointHook},
-        storage::{Disk, OpenMode, Storage, StorageFile},
-        system::{HeldLock, Host, Page, PageView, StoreLock, ThisMachine},
-    },
+use std::{path::Path, sync::Arc};
+
+use crate::{
+    check::{self, report::Checkup},
+    error::Result,
+    options::Options,
+    state::live::LiveIssues,
+    wal::{payload::Payload, reader::Reader},
+};
+
+pub use crate::env::{
+    failpoint::{Failpoint, FailpointHook},
+    storage::{Disk, OpenMode, Storage, StorageFile},
+    system::{HeldLock, Host, Page, PageView, StoreLock, ThisMachine},
 };
 pub use strand_lock::{LockState, PageError};
+
+impl Options {
+    /// Where the files are. Default: [`Disk`]. Example: [`Storage`].
+    #[must_use]
+    pub fn storage(self, storage: Arc<dyn Storage>) -> Self {
+        Self { storage, ..self }
+    }
+
+    /// Called at every step of the protocol. Default: none. Example: [`FailpointHook`].
+    #[must_use]
+    pub fn failpoint_hook(self, hook: Arc<dyn FailpointHook>) -> Self {
+        Self {
+            failpoint_hook: Some(hook),
+            ..self
+        }
+    }
+}
+
+impl<P: Payload> Reader<P> {
+    /// Like [`Reader::open`], on the files of `storage`. Example: [`Storage`].
+    ///
+    /// # Errors
+    /// Those of [`Reader::open`].
+    pub fn open_in(storage: Arc<dyn Storage>, dir: &Path) -> Result<Self> {
+        Self::in_storage(storage, dir)
+    }
+}
+
+impl LiveIssues {
+    /// Like [`LiveIssues::open`], on the files of `storage`. Example: [`Storage`].
+    ///
+    /// # Errors
+    /// Those of [`LiveIssues::open`].
+    pub fn open_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self> {
+        Self::in_storage(storage, dir)
+    }
+}
+
+/// Like [`doctor`](crate::doctor), on the files of `storage`. Example: [`Storage`].
+///
+/// # Errors
+/// Those of [`doctor`](crate::doctor).
+pub fn check_in(storage: &dyn Storage, dir: &Path) -> Result<Checkup> {
+    check::in_storage(storage, dir)
+}

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use strand_core::{
     Error, ImportOptions, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader, Tail,
     classify, merge,
-    testing::{Storage, doctor_in},
+    testing::{Storage, check_in},
     write_jsonl,
 };
 
@@ -163,7 +163,7 @@ fn look(process: &Arc<Process>) {
         assert!(records.count() < 1_000_000);
     }
     drop(LiveIssues::open_in(&storage(), dir));
-    let checkup = doctor_in(storage().as_ref(), dir).expect("the doctor has an answer");
+    let checkup = check_in(storage().as_ref(), dir).expect("the doctor has an answer");
     assert!(!checkup.to_string().is_empty());
 }
 

@@ -95,14 +95,10 @@ fn advice(signs: Signs) -> Advice {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn doctor(dir: impl AsRef<Path>) -> Result<Checkup> {
-    doctor_in(&Disk, dir.as_ref())
+    in_storage(&Disk, dir.as_ref())
 }
 
-/// As [`doctor`], where the files are in `storage`; for tests, as at [`Storage`].
-///
-/// # Errors
-/// As [`doctor`].
-pub fn doctor_in(storage: &dyn Storage, dir: &Path) -> Result<Checkup> {
+pub(crate) fn in_storage(storage: &dyn Storage, dir: &Path) -> Result<Checkup> {
     require_directory(storage, dir)?;
     let mut seen = Exam::take(storage, dir)?;
     for _ in 1..LOOKS {

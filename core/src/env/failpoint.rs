@@ -12,6 +12,7 @@ macro_rules! points {
 
         impl Failpoint {
             /// All points; example: [`FailpointHook`].
+            #[cfg(feature = "testing")]
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
             /// The point's name, as in the source; example: [`FailpointHook`].

@@ -130,7 +130,7 @@ impl Log<IssueEvent> {
     /// # Errors
     /// As [`LiveIssues::open`].
     pub fn snapshot(&self) -> Result<LiveIssues> {
-        LiveIssues::open_in(&self.core.options.storage, &self.core.dir)
+        LiveIssues::in_storage(&self.core.options.storage, &self.core.dir)
     }
 }
 

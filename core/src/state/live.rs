@@ -41,14 +41,10 @@ impl LiveIssues {
     /// # Errors
     /// As [`crate::Reader::open`], and [`crate::Error::Corrupt`] with the place of damage in the snapshot or the log.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        Self::open_in(&(Arc::new(Disk) as Arc<dyn Storage>), dir.as_ref())
+        Self::in_storage(&(Arc::new(Disk) as Arc<dyn Storage>), dir.as_ref())
     }
 
-    /// As [`LiveIssues::open`], where the files are in `storage`; for tests, as at [`Storage`].
-    ///
-    /// # Errors
-    /// As [`LiveIssues::open`].
-    pub fn open_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self> {
+    pub(crate) fn in_storage(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self> {
         let mut watch = open_durable_watch(storage, dir)?;
         let folded = Folded::load(storage, dir, || watch.end())?;
         Ok(Self { folded, watch })

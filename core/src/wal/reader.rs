@@ -57,14 +57,10 @@ impl<P: Payload> Reader<P> {
     /// [`Error::NoStore`], [`Error::MissingDirectory`], [`Error::NotADirectory`],
     /// [`Error::UnsupportedVersion`], [`Error::Corrupt`] for a damaged manifest, [`Error::Io`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        Self::open_in(Arc::new(Disk), dir.as_ref())
+        Self::in_storage(Arc::new(Disk), dir.as_ref())
     }
 
-    /// As [`Reader::open`], where the files are in `storage`; for tests, as at [`Storage`].
-    ///
-    /// # Errors
-    /// As [`Reader::open`].
-    pub fn open_in(storage: Arc<dyn Storage>, dir: &Path) -> Result<Self> {
+    pub(crate) fn in_storage(storage: Arc<dyn Storage>, dir: &Path) -> Result<Self> {
         let watch = open_durable_watch(&storage, dir)?;
         Ok(Self {
             storage,
@@ -103,7 +99,7 @@ impl<P: Payload> Reader<P> {
     /// # Errors
     /// As [`LiveIssues::open`].
     pub fn snapshot(&self) -> Result<LiveIssues> {
-        LiveIssues::open_in(&self.storage, &self.dir)
+        LiveIssues::in_storage(&self.storage, &self.dir)
     }
 
     /// Checks every record through the present watermark without decoding it: form, checksum and number.
