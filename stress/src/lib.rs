@@ -14,6 +14,7 @@
 pub mod evidence;
 pub mod fuzz;
 pub mod powerfs;
+mod random;
 pub mod report;
 pub mod run;
 pub mod sim;

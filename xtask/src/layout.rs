@@ -44,15 +44,16 @@ const CORE: &[Area] = &[
 ];
 
 const STRESS: &[Area] = &[
+    ("random", ""),
     ("evidence", ""),
-    ("sim", "evidence"),
-    ("powerfs", "sim"),
+    ("sim", "evidence random"),
+    ("powerfs", "sim random"),
     ("fuzz", "evidence sim"),
-    ("run", "evidence powerfs"),
-    ("tiers", "evidence sim powerfs run"),
-    ("soak", "evidence sim powerfs run tiers"),
-    ("report", "evidence sim powerfs run tiers soak"),
-    ("main", "evidence sim powerfs run tiers soak report lib"),
+    ("run", "evidence random"),
+    ("tiers", "evidence random sim powerfs run"),
+    ("soak", "evidence run"),
+    ("report", "evidence run tiers soak"),
+    ("main", "run tiers soak report lib"),
 ];
 
 /// Files below the first path may import of another crate only what is below the others.

@@ -1,13 +1,12 @@
 //! What the agents were told, kept outside the store: built from their messages, one process at a
 //! time, and then put together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::fold::StateDigest;
 use crate::evidence::workload::{Plan, Refusal};
-use crate::run::protocol::{LockCounters, Message, Prefix};
 
 /// How an operation ended, as far as its agent could tell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -56,7 +55,7 @@ pub struct Operation {
 }
 
 /// The lock was held by `agent` in this interval.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     /// The holder.
     pub agent: u32,
@@ -67,7 +66,7 @@ pub struct Hold {
 }
 
 /// `agent` led a sync for all who waited in this interval.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lead {
     /// The leader.
     pub agent: u32,
@@ -110,7 +109,7 @@ pub enum IncidentKind {
 }
 
 /// A holder of the lock saw another agent marked as a holder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sighting {
     /// The holder that looked.
     pub agent: u32,
@@ -187,7 +186,7 @@ pub enum Compacting {
 }
 
 /// The watermark, seen at some moment of an interval.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DurableSeen {
     /// Before the look.
     pub begin_ns: u64,
@@ -195,6 +194,71 @@ pub struct DurableSeen {
     pub end_ns: u64,
     /// What was seen.
     pub seq: u64,
+}
+
+/// `strand_lock::Counters` in plain numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockCounters {
+    /// Times the lock was taken.
+    pub acquisitions: u64,
+    /// Those that had to wait.
+    pub contended: u64,
+    /// Total time waited.
+    pub wait_ns: u64,
+    /// Longest single wait.
+    pub longest_wait_ns: u64,
+    /// Total time held.
+    pub hold_ns: u64,
+    /// Longest single hold.
+    pub longest_hold_ns: u64,
+}
+
+/// A digest of consecutive records of a log: two reads that began with one record saw one order
+/// exactly when the shorter one's digest is the longer one's at the same length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefix {
+    /// Sequence number of the record that is, or would be, the first one.
+    pub first_seq: u64,
+    /// Number of records.
+    pub count: u64,
+    /// Sequence number of the last one; that before the first one when there is none.
+    pub last_seq: u64,
+    /// FNV-1a over all lines with their newlines.
+    pub digest: u64,
+}
+
+impl Default for Prefix {
+    fn default() -> Prefix {
+        Prefix::behind(0)
+    }
+}
+
+impl Prefix {
+    /// Nothing yet, behind the record `seq`.
+    #[must_use]
+    pub fn behind(seq: u64) -> Prefix {
+        Prefix {
+            first_seq: seq + 1,
+            count: 0,
+            last_seq: seq,
+            digest: 0xCBF2_9CE4_8422_2325,
+        }
+    }
+
+    /// The prefix that is longer by one record.
+    #[must_use]
+    pub fn with(self, seq: u64, line: &[u8]) -> Prefix {
+        let mix =
+            |digest: u64, &byte: &u8| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+        let digest = mix(line.iter().fold(self.digest, mix), &b'\n');
+        Prefix {
+            // A log that was compacted begins with a later record.
+            first_seq: if self.count == 0 { seq } else { self.first_seq },
+            count: self.count + 1,
+            last_seq: seq,
+            digest,
+        }
+    }
 }
 
 /// How a process of an agent ended.
@@ -282,179 +346,6 @@ pub struct Ledger {
     pub fatal_errors: Vec<String>,
 }
 
-/// The ledger of one process while it runs.
-#[derive(Debug, Default)]
-pub struct Reporting {
-    ledger: Ledger,
-    /// The operation of each agent that has begun and not ended.
-    open: HashMap<u32, (u32, u64)>,
-    counters: LockCounters,
-    /// The point of the protocol at which it stands still to be killed.
-    killed_at: Option<String>,
-    ready: bool,
-    done: bool,
-}
-
-impl Reporting {
-    /// Enters one message.
-    pub fn take(&mut self, message: Message) {
-        let ledger = &mut self.ledger;
-        match message {
-            Message::Ready => self.ready = true,
-            Message::Done => self.done = true,
-            Message::KillMe { point } => {
-                if !self.ready {
-                    *ledger.killed_opening_at.entry(point.clone()).or_default() += 1;
-                }
-                *ledger.killed_at.entry(point.clone()).or_default() += 1;
-                self.killed_at = Some(point);
-            }
-            Message::Counters(counters) => self.counters = counters,
-            Message::Planned { agent, write, plan } => ledger.plans.push((agent, write, plan)),
-            Message::Compacted(seen) => ledger.compactions.push(seen),
-            Message::Refused {
-                agent,
-                write,
-                start_ns,
-                end_ns,
-                refusal,
-            } => {
-                let outcome = Outcome::Refused { refusal, end_ns };
-                self.close(agent, write, Some(start_ns), outcome);
-            }
-            Message::Invoke {
-                agent,
-                write,
-                at_ns,
-            } => {
-                if let Some((open, _)) = self.open.insert(agent, (write, at_ns)) {
-                    self.nonsense(format!("agent {agent} invoked {write} during {open}"));
-                }
-            }
-            Message::Ack {
-                agent,
-                write,
-                seq,
-                start_ns,
-                ack_ns,
-                repeated,
-            } => {
-                ledger
-                    .append_ns
-                    .push((agent, ack_ns.saturating_sub(start_ns)));
-                self.close(
-                    agent,
-                    write,
-                    Some(start_ns),
-                    Outcome::Acknowledged {
-                        seq,
-                        ack_ns,
-                        repeated,
-                    },
-                );
-            }
-            Message::Failure {
-                agent,
-                write,
-                rejected,
-                environment,
-                error,
-            } => {
-                if environment {
-                    let text = format!("agent {agent}, write {write}: {error}");
-                    ledger.environment_errors.push(text);
-                }
-                let rejection = Outcome::Rejected {
-                    error: error.clone(),
-                };
-                let outcome = if rejected {
-                    rejection
-                } else {
-                    Outcome::Unknown { error }
-                };
-                self.close(agent, write, None, outcome);
-            }
-            Message::Fatal { environment, error } => {
-                let errors = if environment {
-                    &mut ledger.environment_errors
-                } else {
-                    &mut ledger.fatal_errors
-                };
-                errors.push(error);
-            }
-            Message::DurableSeen(durable_seq) => ledger.durable_seen.push(durable_seq),
-            Message::Hold(hold) => ledger.holds.push(hold),
-            Message::Lead(lead) => ledger.leads.push(lead),
-            Message::Sighting(sighting) => ledger.sightings.push(sighting),
-            Message::View(view) => ledger.views.push(view),
-        }
-    }
-
-    /// Enters a line that is not a message.
-    pub fn nonsense(&mut self, text: String) {
-        self.ledger.protocol_errors.push(text);
-    }
-
-    /// Whether the process said that it finished.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
-        self.done
-    }
-
-    /// The ledger of the process, which has ended: what had begun and not ended is unknown.
-    #[must_use]
-    pub fn finish(mut self, incarnation: Incarnation) -> Ledger {
-        let mut open: Vec<_> = self.open.drain().collect();
-        open.sort_unstable();
-        for (agent, (write, invoke_ns)) in open {
-            if incarnation.end == End::Finished {
-                let text = format!("agent {agent} finished without an outcome of write {write}");
-                self.ledger.protocol_errors.push(text);
-            }
-            let outcome = Outcome::Unknown {
-                error: String::new(),
-            };
-            self.ledger.operations.push(Operation {
-                agent,
-                write,
-                invoke_ns,
-                outcome,
-            });
-        }
-        if let (Some(at_ns), End::Killed) = (incarnation.killed_ns, &incarnation.end) {
-            let at = self
-                .killed_at
-                .map_or("at random".to_owned(), |at| format!("at {at}"));
-            self.ledger.incidents.push(Incident {
-                at_ns,
-                kind: IncidentKind::Killed,
-                who: incarnation.name(),
-                detail: at,
-            });
-        }
-        self.ledger.counters = self.counters;
-        self.ledger.incarnations.push(incarnation);
-        self.ledger
-    }
-
-    fn close(&mut self, agent: u32, write: u32, start_ns: Option<u64>, outcome: Outcome) {
-        match self.open.remove(&agent) {
-            Some((open, invoke_ns)) if open == write => {
-                let invoke_ns = start_ns.unwrap_or(invoke_ns);
-                self.ledger.operations.push(Operation {
-                    agent,
-                    write,
-                    invoke_ns,
-                    outcome,
-                });
-            }
-            open => self.nonsense(format!(
-                "agent {agent} reported {outcome:?} for write {write}, open was {open:?}"
-            )),
-        }
-    }
-}
-
 impl Ledger {
     /// Adds what another process reported.
     pub fn absorb(&mut self, other: Ledger) {
@@ -513,98 +404,11 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn incarnation(end: End) -> Incarnation {
-        Incarnation {
-            role: "agent",
-            agents: vec![4],
-            pid: 1,
-            killed_ns: None,
-            reaped_ns: 100,
-            end,
-            left_holding: Vec::new(),
-        }
-    }
-
     #[test]
-    fn an_operation_without_an_outcome_is_unknown() {
-        let mut reporting = Reporting::default();
-        reporting.take(Message::Invoke {
-            agent: 4,
-            write: 1,
-            at_ns: 10,
-        });
-        reporting.take(Message::Ack {
-            agent: 4,
-            write: 1,
-            seq: 9,
-            start_ns: 11,
-            ack_ns: 15,
-            repeated: false,
-        });
-        reporting.take(Message::Invoke {
-            agent: 4,
-            write: 2,
-            at_ns: 16,
-        });
-        let ledger = reporting.finish(incarnation(End::Killed));
-        let outcomes: Vec<_> = ledger
-            .operations
-            .iter()
-            .map(|op| (op.write, &op.outcome))
-            .collect();
-        assert_eq!(
-            outcomes,
-            [
-                (
-                    1,
-                    &Outcome::Acknowledged {
-                        seq: 9,
-                        ack_ns: 15,
-                        repeated: false
-                    }
-                ),
-                (
-                    2,
-                    &Outcome::Unknown {
-                        error: String::new()
-                    }
-                ),
-            ]
-        );
-        assert_eq!(ledger.append_ns, [(4, 4)]);
-        assert!(ledger.protocol_errors.is_empty());
-    }
-
-    #[test]
-    fn finishing_in_the_middle_of_an_operation_is_a_protocol_error() {
-        let mut reporting = Reporting::default();
-        reporting.take(Message::Invoke {
-            agent: 4,
-            write: 1,
-            at_ns: 10,
-        });
-        assert_eq!(
-            reporting
-                .finish(incarnation(End::Finished))
-                .protocol_errors
-                .len(),
-            1
-        );
-    }
-
-    #[test]
-    fn an_outcome_of_an_operation_that_never_began_is_a_protocol_error() {
-        let mut reporting = Reporting::default();
-        reporting.take(Message::Ack {
-            agent: 4,
-            write: 1,
-            seq: 9,
-            start_ns: 11,
-            ack_ns: 15,
-            repeated: false,
-        });
-        let ledger = reporting.finish(incarnation(End::Finished));
-        assert!(ledger.operations.is_empty());
-        assert_eq!(ledger.protocol_errors.len(), 1);
+    fn the_digest_depends_on_the_order_and_on_line_ends() {
+        let one = Prefix::default().with(1, b"ab").with(2, b"c");
+        assert_ne!(one, Prefix::default().with(1, b"a").with(2, b"bc"));
+        assert_ne!(one, Prefix::default().with(1, b"c").with(2, b"ab"));
+        assert_eq!(one, Prefix::default().with(1, b"ab").with(2, b"c"));
     }
 }

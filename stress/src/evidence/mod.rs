@@ -3,10 +3,10 @@
 pub mod checks;
 pub mod crc32c;
 pub mod fold;
+pub mod ids;
 pub mod ledger;
 pub mod observations;
 pub mod oracle;
-pub mod payload;
 pub mod stored;
 pub mod timeline;
 pub mod violation;

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::evidence::fold::{Members, Model};
-use crate::evidence::ledger::{Compacting, End, Hold, Ledger, Operation, Outcome, Seen, View};
+use crate::evidence::ledger::{
+    Compacting, End, Hold, Ledger, Operation, Outcome, Prefix, Seen, View,
+};
 use crate::evidence::observations::{Entry, Journal};
 use crate::evidence::stored::{self, BadLine, StoredRecord, first_seq};
 use crate::evidence::violation::{Promise, Violation};
 use crate::evidence::workload::{Plan, Refusal, agent_name, pool_id};
-use crate::run::protocol::Prefix;
 
 /// What the verdict is made from.
 #[expect(

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::evidence::crc32c::crc32c;
-use crate::evidence::payload::{parse_event_id, parse_operation_key};
+use crate::evidence::ids::{parse_event_id, parse_operation_key};
 
 /// One segment file.
 #[derive(Debug, Clone, PartialEq, Eq)]

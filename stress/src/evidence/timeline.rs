@@ -9,7 +9,6 @@ use serde::Serialize;
 use crate::evidence::ledger::{
     Compacting, EVERYBODY, End, Incident, IncidentKind, Ledger, Outcome,
 };
-use crate::run::config::Config;
 
 /// Most slices of a run.
 pub const SLICES_MAX: u32 = 120;
@@ -247,17 +246,17 @@ impl Course {
 }
 
 impl Timeline {
-    /// The time line of a run whose agents were let go at `go_ns`.
+    /// The timeline of a run of so many agents and compactors, which started at `go_ns`.
     pub(crate) fn new(
-        config: &Config,
+        (agents, compactors): (u32, u32),
         ledger: &Ledger,
         courses: &BTreeMap<u32, Course>,
         go_ns: u64,
     ) -> Timeline {
         let ms = |at_ns: u64| millis(at_ns.saturating_sub(go_ns));
         let incidents = incidents(ledger);
-        let agents = courses.range(..config.agents);
-        let operations = || agents.clone().flat_map(|(_, course)| &course.operations);
+        let of_agents = courses.range(..agents);
+        let operations = || of_agents.clone().flat_map(|(_, course)| &course.operations);
         let end_ns = operations().map(|(_, to, _)| *to);
         let end_ns = end_ns.chain(incidents.iter().map(|incident| incident.at_ns));
         let end_ns = end_ns.max().unwrap_or(go_ns).max(go_ns);
@@ -313,14 +312,14 @@ impl Timeline {
             .find(|incident| incident.at_ns >= go_ns && is_of_agent(&incident.who));
         let within = window(
             (go_ns, end_ns),
-            operations().count() as u64 / u64::from(config.agents.max(1)),
+            operations().count() as u64 / u64::from(agents.max(1)),
             first.map(|incident| incident.at_ns),
         );
-        let chosen = chosen(config);
+        let chosen = chosen(agents, compactors);
         let lane = |(number, name): &(u32, String)| {
             let course = courses.get(number).cloned().unwrap_or_default();
             let own = incidents.iter().filter(|incident| {
-                incident.who == *name || (incident.who == EVERYBODY && *number < config.agents)
+                incident.who == *name || (incident.who == EVERYBODY && *number < agents)
             });
             let inside = own.filter(|incident| (within.0..=within.1).contains(&incident.at_ns));
             Lane {
@@ -368,16 +367,16 @@ fn incidents(ledger: &Ledger) -> Vec<Incident> {
 }
 
 /// The numbers and names of those whose time lines are shown: agents evenly, and compactors.
-fn chosen(config: &Config) -> Vec<(u32, String)> {
-    let shown = config.agents.min(AGENTS_MAX);
-    let agents = (0..shown).map(|place| {
-        let agent = u64::from(place) * u64::from(config.agents) / u64::from(shown);
+fn chosen(agents: u32, compactors: u32) -> Vec<(u32, String)> {
+    let shown = agents.min(AGENTS_MAX);
+    let lanes = (0..shown).map(|place| {
+        let agent = u64::from(place) * u64::from(agents) / u64::from(shown);
         let agent = u32::try_from(agent).unwrap_or(place);
         (agent, format!("agent {agent}"))
     });
-    let compactors = (0..config.compacting().min(COMPACTORS_MAX))
-        .map(|number| (config.agents + 1 + number, format!("compactor {number}")));
-    agents.chain(compactors).collect()
+    let compactors = (0..compactors.min(COMPACTORS_MAX))
+        .map(|number| (agents + 1 + number, format!("compactor {number}")));
+    lanes.chain(compactors).collect()
 }
 
 /// The part with about [`OPERATIONS_SHOWN`] of each agent: around the first incident, or in the middle.
@@ -448,15 +447,8 @@ mod tests {
         }
     }
 
-    fn config() -> Config {
-        Config {
-            agents: 2,
-            ..Config::default()
-        }
-    }
-
     fn timeline(ledger: &Ledger) -> Timeline {
-        Timeline::new(&config(), ledger, &Course::all(ledger), 10 * MS)
+        Timeline::new((2, 0), ledger, &Course::all(ledger), 10 * MS)
     }
 
     #[test]

@@ -2,9 +2,8 @@
 //! processes.
 //!
 //! [`model`] is what it stores and what remains of that, without I/O and on every system; [`mount`] serves it to
-//! the kernel through `/dev/fuse`, on Linux; [`local`] is the storage by which the log accepts it.
+//! the kernel through `/dev/fuse`, on Linux.
 
-pub mod local;
 pub mod model;
 #[cfg(target_os = "linux")]
 pub mod mount;

@@ -293,7 +293,14 @@ impl Report {
         let since_go_ms =
             |at_ns: u64| micros(at_ns.saturating_sub(go_ns.unwrap_or(at_ns))) / 1_000.0;
         let courses = Course::all(ledger);
-        let timeline = go_ns.map(|go_ns| Timeline::new(config, ledger, &courses, go_ns));
+        let timeline = go_ns.map(|go_ns| {
+            Timeline::new(
+                (config.agents, config.compacting()),
+                ledger,
+                &courses,
+                go_ns,
+            )
+        });
         let per_agent = per_agent(config, ledger, &courses, since_go_ms);
         let elapsed_ms = per_agent
             .iter()

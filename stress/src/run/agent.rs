@@ -14,14 +14,18 @@ use strand_core::{
 };
 use strand_lock::monotonic_ns;
 
-use crate::evidence::ledger::{DurableSeen, Hold, Lead, Seen, Sighting, View};
-use crate::evidence::payload::{Payloads, operation_key};
-use crate::evidence::workload::{self, Plan, Refusal};
+use crate::evidence::ids::operation_key;
+use crate::evidence::ledger::{
+    DurableSeen, Hold, Lead, LockCounters, Prefix, Seen, Sighting, View,
+};
+use crate::evidence::workload::{self, Plan};
 use crate::run::archive::Archive;
 use crate::run::bystanders;
 use crate::run::config::{Durability, KillAt, Sabotage, UsageError, Workload};
 use crate::run::control::Control;
-use crate::run::protocol::{AgentSpec, KillOrder, Lane, LockCounters, Message, Prefix, Role};
+use crate::run::payload::Payloads;
+use crate::run::protocol::{AgentSpec, KillOrder, Lane, Message, Role};
+use crate::run::writes;
 
 /// The exit status of an agent whose parent is gone.
 const EXIT_ORPHANED: i32 = 90;
@@ -238,7 +242,7 @@ impl Agent<'_> {
         Ok(match self.spec.workload {
             Workload::Claim => Task::Commit(workload::claim(seed, agent, agents, write, writes)),
             Workload::Replay => {
-                Task::Commit(workload::replayed(&self.payloads.replayed(agent, write)?)?)
+                Task::Commit(writes::replayed(&self.payloads.replayed(agent, write)?)?)
             }
             Workload::Append | Workload::Mixed => {
                 Task::Append(Box::new(self.payloads.event(agent, write)?))
@@ -256,7 +260,7 @@ impl Agent<'_> {
         if !write.is_multiple_of(STALE_ONE_IN) {
             seen.refresh()?;
         }
-        let plan = workload::mixed(&self.payloads, self.spec.seed, agent, write, seen)?;
+        let plan = writes::mixed(&self.payloads, self.spec.seed, agent, write, seen)?;
         Ok(plan)
     }
 
@@ -271,7 +275,7 @@ impl Agent<'_> {
         let sabotage = self.spec.sabotage.filter(|_| (agent, write) == (0, 1));
         let key = operation_key(agent, write);
         let batch = match task {
-            Task::Commit(plan) => Some(plan.batch(&key)?),
+            Task::Commit(plan) => Some(writes::batch(plan, &key)?),
             Task::Append(_) => None,
         };
         let start_ns = monotonic_ns();
@@ -301,7 +305,7 @@ impl Agent<'_> {
                 ack_ns,
                 repeated,
             },
-            Err(error) => match Refusal::of(&error) {
+            Err(error) => match writes::refusal(&error) {
                 Some(refusal) => Message::Refused {
                     agent,
                     write,
@@ -594,8 +598,8 @@ pub(crate) fn is_environment(error: &(dyn Error + 'static)) -> bool {
 mod tests {
     use super::*;
 
-    fn io_error(kind: io::ErrorKind) -> crate::evidence::payload::PayloadError {
-        crate::evidence::payload::PayloadError::Read {
+    fn io_error(kind: io::ErrorKind) -> crate::run::payload::PayloadError {
+        crate::run::payload::PayloadError::Read {
             path: "x".into(),
             source: kind.into(),
         }
@@ -623,7 +627,7 @@ mod tests {
             });
         });
         one.reached(Failpoint::BeforeUnlock);
-        let mut reporting = crate::evidence::ledger::Reporting::default();
+        let mut reporting = crate::run::reporting::Reporting::default();
         for probe in [one, two] {
             for message in probe.seen.into_inner().unwrap() {
                 reporting.take(message);

@@ -13,7 +13,7 @@ use strand_lock::FileLock;
 
 use crate::evidence::crc32c::crc32c;
 use crate::evidence::fold::{Model, StateDigest};
-use crate::evidence::ledger::{Seen, View};
+use crate::evidence::ledger::{Prefix, Seen, View};
 use crate::evidence::stored::{
     BadLine, Segment, StoredManifest, StoredRecord, StoredSnapshot, first_seq, is_segment,
     is_snapshot, names, parse_followed_segment, parse_manifest, parse_segment, parse_snapshot,
@@ -23,7 +23,6 @@ use crate::evidence::violation::Violation;
 use crate::run::agent::describe;
 use crate::run::archive::Archive;
 use crate::run::bystanders::digest;
-use crate::run::protocol::Prefix;
 use crate::run::runner::catch_panic;
 
 /// How long the next append may take when everybody else is gone.

@@ -6,9 +6,13 @@ pub mod bystanders;
 pub mod config;
 pub mod control;
 pub mod examine;
+mod local_disk;
+pub mod payload;
 pub mod protocol;
 pub mod replay;
+pub mod reporting;
 pub mod runner;
+pub mod writes;
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,10 +22,10 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::evidence::checks::{Counts, checks};
+use crate::evidence::ids::operation_key;
 use crate::evidence::ledger::{Ledger, Outcome};
 use crate::evidence::observations::Journal;
 use crate::evidence::oracle::Evidence;
-use crate::evidence::payload::{PayloadError, PayloadSource, Payloads, operation_key};
 use crate::evidence::violation::Violation;
 use crate::evidence::workload::Plan;
 use crate::evidence::{oracle, stored};
@@ -29,6 +33,7 @@ use crate::report::machine::Machine;
 use crate::report::run::{Facts, Report, Verdict};
 use crate::run::config::{Config, UsageError, Workload};
 use crate::run::examine::Examination;
+use crate::run::payload::{PayloadError, PayloadSource, Payloads};
 use crate::run::runner::{EnvironmentError, Moment, Places};
 
 /// How much of what the agents said on standard error is in the report.

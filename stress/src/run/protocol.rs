@@ -11,11 +11,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use strand_core::testing::{Disk, Storage};
 
-use crate::evidence::ledger::{CompactionSeen, DurableSeen, Hold, Lead, Sighting, View};
-use crate::evidence::payload::PayloadSource;
+use crate::evidence::ledger::{
+    CompactionSeen, DurableSeen, Hold, Lead, LockCounters, Sighting, View,
+};
 use crate::evidence::workload::{Plan, Refusal};
-use crate::powerfs::local::LocalDisk;
 use crate::run::config::{Durability, Sabotage, Workload};
+use crate::run::local_disk::LocalDisk;
+use crate::run::payload::PayloadSource;
 
 /// What the parent hands to an agent process: one line of JSON on its standard input, which then
 /// stays open for as long as the parent lives.
@@ -235,71 +237,6 @@ pub enum Message {
     Done,
 }
 
-/// `strand_lock::Counters` in plain numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockCounters {
-    /// Times the lock was taken.
-    pub acquisitions: u64,
-    /// Those that had to wait.
-    pub contended: u64,
-    /// Total time waited.
-    pub wait_ns: u64,
-    /// Longest single wait.
-    pub longest_wait_ns: u64,
-    /// Total time held.
-    pub hold_ns: u64,
-    /// Longest single hold.
-    pub longest_hold_ns: u64,
-}
-
-/// A digest of consecutive records of a log: two reads that began with one record saw one order
-/// exactly when the shorter one's digest is the longer one's at the same length.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Prefix {
-    /// Sequence number of the record that is, or would be, the first one.
-    pub first_seq: u64,
-    /// Number of records.
-    pub count: u64,
-    /// Sequence number of the last one; that before the first one when there is none.
-    pub last_seq: u64,
-    /// FNV-1a over all lines with their newlines.
-    pub digest: u64,
-}
-
-impl Default for Prefix {
-    fn default() -> Prefix {
-        Prefix::behind(0)
-    }
-}
-
-impl Prefix {
-    /// Nothing yet, behind the record `seq`.
-    #[must_use]
-    pub fn behind(seq: u64) -> Prefix {
-        Prefix {
-            first_seq: seq + 1,
-            count: 0,
-            last_seq: seq,
-            digest: 0xCBF2_9CE4_8422_2325,
-        }
-    }
-
-    /// The prefix that is longer by one record.
-    #[must_use]
-    pub fn with(self, seq: u64, line: &[u8]) -> Prefix {
-        let mix =
-            |digest: u64, &byte: &u8| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
-        let digest = mix(line.iter().fold(self.digest, mix), &b'\n');
-        Prefix {
-            // A log that was compacted begins with a later record.
-            first_seq: if self.count == 0 { seq } else { self.first_seq },
-            count: self.count + 1,
-            last_seq: seq,
-            digest,
-        }
-    }
-}
-
 impl Message {
     /// Appends the line of this message to `out`.
     ///
@@ -504,7 +441,7 @@ fn json(value: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::ledger::{Compacting, Seen};
+    use crate::evidence::ledger::{Compacting, Prefix, Seen};
 
     fn lead() -> Message {
         Message::Lead(Lead {
@@ -628,13 +565,5 @@ mod tests {
         ] {
             assert_eq!(Message::parse(line), None, "{line}");
         }
-    }
-
-    #[test]
-    fn the_digest_depends_on_the_order_and_on_line_ends() {
-        let one = Prefix::default().with(1, b"ab").with(2, b"c");
-        assert_ne!(one, Prefix::default().with(1, b"a").with(2, b"bc"));
-        assert_ne!(one, Prefix::default().with(1, b"c").with(2, b"ab"));
-        assert_eq!(one, Prefix::default().with(1, b"ab").with(2, b"c"));
     }
 }

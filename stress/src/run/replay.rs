@@ -3,7 +3,7 @@
 use strand_core::Issues;
 
 use crate::evidence::fold::Model;
-use crate::evidence::payload::{PayloadError, Payloads};
+use crate::run::payload::{PayloadError, Payloads};
 
 /// How the state that many agents made of a file differs from the one that its lines lead to in their
 /// order; `None` when it does not. Versions are not compared: the agents' order is another.
@@ -63,7 +63,7 @@ fn first_difference<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::payload::PayloadSource;
+    use crate::run::payload::PayloadSource;
 
     #[test]
     fn another_order_of_other_issues_is_no_difference_and_everything_else_is() {

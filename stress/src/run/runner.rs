@@ -19,17 +19,20 @@ use serde::Serialize;
 use strand_core::{IssueEvent, Log, Options, Reader};
 use strand_lock::{FileLock, monotonic_ns};
 
+use crate::evidence::ids::operation_key;
 use crate::evidence::ledger::{
     self, Compacting, CompactionSeen, DurableSeen, End, Incarnation, Incident, IncidentKind,
-    Ledger, Operation, Reporting, Seen, View,
+    Ledger, Operation, Seen, View,
 };
-use crate::evidence::payload::{PayloadSource, operation_key};
 use crate::evidence::workload::{self, Plan};
 use crate::run::agent::{describe, read_records};
 use crate::run::archive::Archive;
 use crate::run::config::{Config, Mode};
 use crate::run::control::Control;
+use crate::run::payload::PayloadSource;
 use crate::run::protocol::{AgentSpec, KillOrder, Lane, Message, Role};
+use crate::run::reporting::Reporting;
+use crate::run::writes;
 
 use crate::run::runner::command::StrandCommand;
 
@@ -285,7 +288,7 @@ fn create_pool(config: &Config, places: &Places) -> Ledger {
         let log: Log<IssueEvent> = Log::open(&places.store, options)?;
         for (write, plan) in (1..).zip(plans) {
             let key = operation_key(config.agents, write);
-            let batch = plan.batch(&key)?;
+            let batch = writes::batch(&plan, &key)?;
             ledger.plans.push((config.agents, write, plan));
             let invoke_ns = monotonic_ns();
             let receipt = log.commit(&batch)?;

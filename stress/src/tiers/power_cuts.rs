@@ -54,7 +54,6 @@ mod linux {
 
     use crate::evidence::ledger::{Ledger, Outcome};
     use crate::evidence::observations::Journal;
-    use crate::evidence::payload::{PayloadSource, Payloads};
     use crate::evidence::stored::{first_seq, is_segment, parse_manifest};
     use crate::evidence::violation::Violation;
     use crate::powerfs::model::{Disk, Losses, ROOT, Remains};
@@ -62,6 +61,7 @@ mod linux {
     use crate::run::agent::describe;
     use crate::run::config::{Config, Mode, Workload};
     use crate::run::examine::{Examination, examine};
+    use crate::run::payload::{PayloadSource, Payloads};
     use crate::run::runner::{self, Next, Places, Power, catch_panic};
     use crate::run::{Judged, judge_stored, read_journal};
     use crate::tiers::{Budget, FINDINGS_MAX, Finding, Tally};

@@ -1,8 +1,8 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
-use strand_stress::evidence::payload::PayloadSource;
 use strand_stress::run::config::{Durability, Workload};
+use strand_stress::run::payload::PayloadSource;
 use strand_stress::run::protocol::{AgentSpec, Lane, Message, Role};
 
 use crate::common::exe;

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::evidence::fold::StateDigest;
+use crate::evidence::ids::event_id;
 use crate::evidence::ledger::{DurableSeen, Incarnation, Sighting, View};
-use crate::evidence::payload::event_id;
 use crate::evidence::stored::{Segment, fabricate_line, parse_segment};
 
 fn event_json(agent: u32, write: u32) -> String {
@@ -134,7 +134,7 @@ impl Run {
             expected: &|agent, write| {
                 let mut plans = self.ledger.plans.iter();
                 let plan = plans.find(|plan| (plan.0, plan.1) == (agent, write));
-                let key = crate::evidence::payload::operation_key(agent, write);
+                let key = crate::evidence::ids::operation_key(agent, write);
                 plan.map_or_else(|| events(agent, write), |plan| plan.2.events(&key))
             },
             keyed: self.keyed,
@@ -727,7 +727,7 @@ fn claiming() -> Run {
 }
 
 fn keyed_record(seq: u64, agent: u32, write: u32, plan: &Plan) -> StoredRecord {
-    let events = plan.events(&crate::evidence::payload::operation_key(agent, write));
+    let events = plan.events(&crate::evidence::ids::operation_key(agent, write));
     let event = match events.as_slice() {
         [event] => event.clone(),
         events => format!("{{\"batch\":[{}]}}", events.join(",")),

@@ -7,11 +7,12 @@ use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, St
 
 use strand_lock::monotonic_ns;
 
-use crate::evidence::ledger::{End, Incarnation, Reporting};
-use crate::evidence::payload::{PayloadSource, Payloads};
+use crate::evidence::ledger::{End, Incarnation};
 use crate::run::agent::{describe, is_environment};
 use crate::run::config::{Config, Durability};
+use crate::run::payload::{PayloadSource, Payloads};
 use crate::run::protocol::{Lane, Message};
+use crate::run::reporting::Reporting;
 use crate::run::runner::{EnvironmentError, Next, Parent, Slot, is_kill, lock_timeout_ms, wait};
 
 /// A longer event is not given as an argument, whose length systems limit.

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use strand_core::{Issue, IssueEvent, Op};
 
 use crate::evidence::fold::issue_digest;
+use crate::evidence::ids::{EPOCH_MS, event_id};
+use crate::random::SplitMix64;
 
-/// A fixed moment for made-up events (ms since 1970): the payload must not depend on the clock.
-pub(crate) const EPOCH_MS: i64 = 1_706_540_000_000;
 /// Made-up records differ in length, so that remains of one show behind another in its place.
 const SMALL_DESCRIPTION_BYTES_MAX: usize = 300;
 /// The frame of a record (checksum, seq, synced, ts, op, id) is about this long.
@@ -85,34 +85,6 @@ enum Kind {
         text: String,
         lines: Vec<Range<usize>>,
     },
-}
-
-/// The id of one write's event, unique in a run.
-#[must_use]
-pub fn event_id(agent: u32, write: u32) -> String {
-    format!("bd-t{agent}w{write}")
-}
-
-/// The agent and the write of an id made by [`event_id`]; `None` for every other text.
-#[must_use]
-pub fn parse_event_id(id: &str) -> Option<(u32, u32)> {
-    let (agent, write) = id.strip_prefix("bd-t")?.split_once('w')?;
-    let key = (agent.parse().ok()?, write.parse().ok()?);
-    (event_id(key.0, key.1) == id).then_some(key)
-}
-
-/// The idempotency key of one write, unique in a run.
-#[must_use]
-pub fn operation_key(agent: u32, write: u32) -> String {
-    format!("a{agent}w{write}")
-}
-
-/// The agent and the write of a key made by [`operation_key`]; `None` for every other text.
-#[must_use]
-pub fn parse_operation_key(key: &str) -> Option<(u32, u32)> {
-    let (agent, write) = key.strip_prefix('a')?.split_once('w')?;
-    let operation = (agent.parse().ok()?, write.parse().ok()?);
-    (operation_key(operation.0, operation.1) == key).then_some(operation)
 }
 
 impl Payloads {
@@ -286,7 +258,7 @@ impl Payloads {
 
     fn made(&self, id: &str, agent: u32, write: u32, record_bytes: usize) -> IssueEvent {
         let ts = EPOCH_MS + i64::from(agent) * 1_000 + i64::from(write);
-        let mut noise = Noise(self.seed ^ (u64::from(agent) << 32) ^ u64::from(write));
+        let mut noise = SplitMix64(self.seed ^ (u64::from(agent) << 32) ^ u64::from(write));
         let mut title = String::with_capacity(64);
         assert!(
             write!(title, "Agent {agent}, write {write}, {:016x}", noise.next()).is_ok(),
@@ -307,7 +279,7 @@ impl Payloads {
 }
 
 /// Text whose JSON form is about `json_bytes` long, with characters that need escaping.
-fn padding(noise: &mut Noise, json_bytes: usize) -> String {
+fn padding(noise: &mut SplitMix64, json_bytes: usize) -> String {
     const ALPHABET: [char; 64] = [
         'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'l', 'm', 'n', 'o', 'p', 'q', 'r',
         's', 't', 'u', 'v', 'w', 'x', 'y', 'z', 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'I', 'J',
@@ -366,39 +338,9 @@ fn parse_line(
     })
 }
 
-/// `SplitMix64`: the same numbers on every machine and in every version of every crate.
-pub(crate) struct Noise(pub(crate) u64);
-
-impl Noise {
-    /// A number below `limit`, or 0.
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        let limit = u64::try_from(limit).unwrap_or(u64::MAX).max(1);
-        usize::try_from(self.next() % limit).unwrap_or(0)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_are_read_back_and_no_other_text_is_one() {
-        assert_eq!(event_id(3, 17), "bd-t3w17");
-        assert_eq!(parse_event_id("bd-t3w17"), Some((3, 17)));
-        for id in [
-            "", "bd-1", "bd-t3", "bd-t3w", "bd-tw1", "bd-t03w1", "bd-t3w+1", "xbd-t3w1",
-        ] {
-            assert_eq!(parse_event_id(id), None, "{id}");
-        }
-    }
 
     #[test]
     fn events_depend_on_seed_agent_and_write_and_on_nothing_else() {
