@@ -1,14 +1,15 @@
 use std::{io, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
-use crate::Holder;
+use crate::holder::Holder;
 
-/// Why a lock was not taken, or not released. Contention is never reported as [`LockError::Io`].
+/// Why a lock could not be taken or released. Contention is never reported as [`LockError::Io`].
 ///
 /// ```
 /// use strand_lock::{FileLock, LockError};
 ///
 /// # let dir = tempfile::tempdir()?;
-/// let (one, other) = (FileLock::open(dir.path().join("lock"))?, FileLock::open(dir.path().join("lock"))?);
+/// let path = dir.path().join("lock");
+/// let (one, other) = (FileLock::open(&path)?, FileLock::open(&path)?);
 /// let guard = one.lock()?;
 /// let error = other.try_lock().unwrap_err();
 /// assert!(matches!(error, LockError::Contended { .. }) && error.is_contention());
@@ -21,31 +22,31 @@ pub enum LockError {
     /// A system call failed; the lock is not held.
     #[error("cannot {op} the lock file {}", path.display())]
     Io {
-        /// What was attempted, as a verb.
+        /// What failed, as a verb.
         op: &'static str,
         /// The lock file.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// Somebody else holds the lock now; answered by the `try_` functions.
+    /// The lock is held by another; returned by the `try_` functions.
     #[error("the lock {} is held by another", path.display())]
     Contended {
         /// The lock file.
         path: Arc<Path>,
     },
-    /// Somebody else held the lock until the deadline.
+    /// The lock was held by another until the deadline.
     #[error("no lock on {} within {waited:.1?}: {}", path.display(), describe(holder.as_deref()))]
     Timeout {
         /// The lock file.
         path: PathBuf,
         /// How long this call waited.
         waited: Duration,
-        /// Who held it at the end, when that is known. Boxed to keep the error small.
+        /// The holder at the end, if it is known. Boxed to keep the error small.
         holder: Option<Box<Holder>>,
     },
     /// This lock was opened before a `fork` and is used in the child. The parent's lock is not
-    /// touched; open the lock anew in the child.
+    /// affected; open the lock anew in the child.
     #[error("the lock {} was opened before fork; open it anew in the child", path.display())]
     Forked {
         /// The lock file.
@@ -54,7 +55,7 @@ pub enum LockError {
 }
 
 impl LockError {
-    /// True when another holder was in the way, so that trying later can succeed.
+    /// Whether another holder was in the way, so that a later attempt can succeed.
     #[must_use]
     pub fn is_contention(&self) -> bool {
         matches!(self, Self::Contended { .. } | Self::Timeout { .. })
@@ -66,35 +67,4 @@ fn describe(holder: Option<&Holder>) -> String {
         || "its holder is unknown".into(),
         |holder| format!("held by {holder}"),
     )
-}
-
-/// Why a shared page can't be used: from [`SharedPage::check`](crate::SharedPage::check) and the opening of
-/// [`SharedPage`](crate::SharedPage)s.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PageError {
-    /// A system call failed.
-    #[error("cannot {op} the shared page {}", path.display())]
-    Io {
-        /// What was attempted, as a verb.
-        op: &'static str,
-        /// The file behind the page.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// The file is shorter than a page, so touching the mapping would raise `SIGBUS`.
-    #[error("the shared page {} was cut to {len_bytes} bytes; reopen it", path.display())]
-    Truncated {
-        /// The file behind the page.
-        path: PathBuf,
-        /// Its present length.
-        len_bytes: u64,
-    },
-    /// The file was deleted: processes that open it now share another page.
-    #[error("the shared page {} was deleted; reopen it", path.display())]
-    Deleted {
-        /// Where the file was.
-        path: PathBuf,
-    },
 }

@@ -1,35 +1,38 @@
 use std::{
     io,
     path::Path,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
+use crossbeam_utils::Backoff;
+
 use crate::{
-    Holder, LockError, SharedPage, files,
-    holder::{self, Myself},
+    counters::{Counters, Totals},
+    error::LockError,
+    files,
+    gate::{Entry, Gate, Kind, Limit},
+    holder::{self, Holder, Myself, word},
+    page::SharedPage,
     sys,
 };
 
-/// An advisory lock on a file, shared or exclusive, freed by the kernel when its holder dies.
+/// An advisory lock on a file, shared or exclusive, which the kernel frees when its holder dies.
 ///
 /// It excludes other processes, other `FileLock`s on the same path in this process, and other
-/// threads that use the same `FileLock`. The file holds one page with a note of who holds the
-/// lock; it is never deleted, renamed or shortened, because a lock belongs to a file and not to a name.
-/// The descriptor is close-on-exec, and a child made by `fork` neither keeps the lock alive nor can free it.
+/// threads that use the same `FileLock`. The file holds one page with a note of the holder. It is
+/// never deleted, renamed or shortened, because a lock belongs to a file and not to a name. The
+/// descriptor is close-on-exec, and a child made by `fork` can neither keep the lock nor free it.
 ///
-/// The lock itself is `flock` (`LockFileEx` on Windows). Waiting is not left to the kernel, which
-/// knows no deadline for it: a waiter sleeps on a word of the page and is woken by the unlock.
-/// A holder that is killed wakes nobody, so waiters also look by themselves every few milliseconds.
+/// The lock itself is `flock` (`LockFileEx` on Windows). These calls have no deadline, so waiting
+/// is done here: a waiter sleeps on a word of the page, and the unlock wakes it. A holder that is
+/// killed wakes no waiter, so each waiter also tries again every few milliseconds.
 ///
-/// Waiters are woken about in the order in which they came, but a lock that is free goes to whoever
-/// asks first: a caller that unlocks and locks again at once can get ahead of those who wait, and
-/// shared holders that follow each other without a gap keep exclusive waiters out.
+/// Waiters are woken roughly in order, but a free lock goes to the first that asks. A caller that
+/// unlocks and locks again at once can overtake the waiters, and shared holders that follow each
+/// other without a gap keep exclusive waiters out.
 ///
-/// It is not reentrant: a thread that holds it and locks it again waits for itself.
+/// The lock is not reentrant: a thread that holds it and locks it again waits for itself.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -43,7 +46,8 @@ use crate::{
 /// guard.unlock()?;
 ///
 /// // Several at a time.
-/// let (one, other) = (lock.lock_shared()?, lock.lock_shared_until(Instant::now() + Duration::from_secs(5))?);
+/// let deadline = Instant::now() + Duration::from_secs(5);
+/// let (one, other) = (lock.lock_shared()?, lock.lock_shared_until(deadline)?);
 /// assert!(lock.try_lock().is_err());
 /// # drop((one, other));
 /// assert_eq!(lock.counters().acquisitions, 3);
@@ -59,42 +63,30 @@ pub struct FileLock {
     totals: Totals,
 }
 
-/// A waiter looks at the lock by itself after this time, in case that its holder died, and after
-/// twice as long each time that it does so in vain, up to the second. Of many waiters some looks soon.
-const FIRST_RECHECK: Duration = Duration::from_millis(5);
-const LAST_RECHECK: Duration = Duration::from_millis(20);
+/// A waiter tries again after this time, in case the holder died, and after twice as long each time
+/// that this was in vain, up to the maximum. Of many waiters, one tries soon.
+const RECHECK_MIN: Duration = Duration::from_millis(5);
+const RECHECK_MAX: Duration = Duration::from_millis(20);
 
-/// How often a caller that finds the lock held tries again before it sleeps, since many holds are
-/// shorter than falling asleep. Four or eight tries gained no more than two.
-const SPINS: u32 = 2;
-const PAUSES_PER_SPIN: u32 = 20;
-
-/// The 32-bit words of the page that waiters sleep on: those who want the lock for themselves are
-/// woken one at a time, those who share it all together.
-pub(crate) const EXCLUSIVE_WAITERS: usize = 0;
-pub(crate) const SHARED_WAITERS: usize = 1;
-const NOBODY_SLEEPS: u32 = 0;
-pub(crate) const SOMEBODY_SLEEPS: u32 = 1;
+/// A caller that finds the lock held tries again after so many steps of [`Backoff`], before it
+/// sleeps, since many holds are shorter than falling asleep. Each step pauses twice as long as the
+/// one before. Four or eight attempts gained no more than two.
+const SPINS: [u32; 2] = [4, 1];
 
 impl FileLock {
-    /// Opens the lock file at `path` for reading and writing; creates it when missing.
+    /// Opens the lock file at `path` for reading and writing; creates it if it is missing.
     ///
     /// Takes no lock and does not block.
     ///
     /// # Errors
-    /// [`LockError::Io`] when the file can't be opened or lengthened to a page.
+    /// [`LockError::Io`] if the file can't be opened or lengthened to a page.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LockError> {
         let path = path.as_ref();
         let open = || files::open_or_create(path);
-        let io = |source| LockError::Io {
-            op: "open",
-            path: path.to_owned(),
-            source,
-        };
-        let file = sys::LockFile::open(open).map_err(io)?;
-        // A mapping keeps its open file alive, in a forked child too, so the page gets one of its
-        // own. Where files can't be mapped (some network filesystems), waiting is done by polling.
-        let page = SharedPage::map(open().map_err(io)?, path).ok();
+        let file = sys::LockFile::open(open).map_err(io_error("open", path))?;
+        // A mapping keeps its open file alive, even in a forked child, so the page gets a file of
+        // its own. Where files can't be mapped (some network filesystems), waiters poll.
+        let page = SharedPage::map(open().map_err(io_error("open", path))?, path).ok();
         Ok(Self {
             file,
             page,
@@ -111,7 +103,7 @@ impl FileLock {
         &self.path
     }
 
-    /// Takes the lock exclusively; blocks without limit.
+    /// Takes the lock exclusively. Blocks without limit.
     ///
     /// # Errors
     /// [`LockError::Io`], [`LockError::Forked`]: the lock is not held.
@@ -120,25 +112,26 @@ impl FileLock {
             .map(ExclusiveGuard)
     }
 
-    /// Takes the lock exclusively if nobody holds it now; does not block.
+    /// Takes the lock exclusively if it is free. Does not block.
     ///
     /// # Errors
-    /// [`LockError::Contended`] when somebody holds it; [`LockError::Io`], [`LockError::Forked`].
+    /// [`LockError::Contended`] if it is held; [`LockError::Io`], [`LockError::Forked`].
     pub fn try_lock(&self) -> Result<ExclusiveGuard<'_>, LockError> {
         self.acquire(Kind::Exclusive, Limit::Now)
             .map(ExclusiveGuard)
     }
 
-    /// Takes the lock exclusively; blocks until `deadline` at most.
+    /// Takes the lock exclusively. Blocks until `deadline` at most.
     ///
     /// # Errors
-    /// [`LockError::Timeout`] with the holder when it is known; [`LockError::Io`], [`LockError::Forked`].
+    /// [`LockError::Timeout`] with the holder, if it is known; [`LockError::Io`],
+    /// [`LockError::Forked`].
     pub fn lock_until(&self, deadline: Instant) -> Result<ExclusiveGuard<'_>, LockError> {
         self.acquire(Kind::Exclusive, Limit::Until(deadline))
             .map(ExclusiveGuard)
     }
 
-    /// Takes the lock together with other shared holders; blocks without limit.
+    /// Takes the lock together with other shared holders. Blocks without limit.
     ///
     /// # Errors
     /// As [`FileLock::lock`].
@@ -146,7 +139,7 @@ impl FileLock {
         self.acquire(Kind::Shared, Limit::None).map(SharedGuard)
     }
 
-    /// Takes the lock shared if nobody holds it exclusively now; does not block.
+    /// Takes the lock shared unless it is held exclusively. Does not block.
     ///
     /// # Errors
     /// As [`FileLock::try_lock`].
@@ -154,7 +147,7 @@ impl FileLock {
         self.acquire(Kind::Shared, Limit::Now).map(SharedGuard)
     }
 
-    /// Takes the lock shared; blocks until `deadline` at most.
+    /// Takes the lock shared. Blocks until `deadline` at most.
     ///
     /// # Errors
     /// As [`FileLock::lock_until`].
@@ -163,9 +156,9 @@ impl FileLock {
             .map(SharedGuard)
     }
 
-    /// Who holds the lock exclusively, if it left a note and still runs.
+    /// The process that holds the lock exclusively, if it noted itself and is still running.
     ///
-    /// A snapshot for people: the lock may have changed hands since.
+    /// The answer may be out of date when it arrives; show it to people, but don't act on it.
     #[must_use]
     pub fn holder(&self) -> Option<Holder> {
         let page = self.touchable_page()?;
@@ -185,7 +178,6 @@ impl FileLock {
             });
         }
         let started_ns = sys::monotonic_ns();
-        let mut contended = false;
         let refuse = || match limit {
             Limit::Now => LockError::Contended {
                 path: Arc::clone(&self.path),
@@ -196,32 +188,14 @@ impl FileLock {
                 holder: self.holder().map(Box::new),
             },
         };
-
-        let mut entry = self
-            .gate
-            .enter(kind, limit, &mut contended)
-            .ok_or_else(refuse)?;
-        if entry.needs_file_lock() {
-            let io = |source| LockError::Io {
-                op: "lock",
-                path: self.path.to_path_buf(),
-                source,
-            };
-            if !self.file.try_lock(kind == Kind::Exclusive).map_err(io)? {
-                contended = true;
-                let mut recheck = FIRST_RECHECK;
-                if limit.left(recheck).is_none() {
-                    return Err(refuse());
-                }
-                if !self.spin(kind).map_err(io)? {
-                    while !self.try_lock_as_waiter(kind).map_err(io)? {
-                        self.sleep(kind, limit.left(recheck).ok_or_else(refuse)?);
-                        recheck = (recheck * 2).min(LAST_RECHECK);
-                    }
-                }
-            }
+        let (entry, mut contended) = self.gate.enter(kind, limit).ok_or_else(refuse)?;
+        if let Entry::First(first) = entry {
+            let locked = self.lock_file(kind, limit);
+            contended |= locked
+                .map_err(io_error("lock", &self.path))?
+                .ok_or_else(refuse)?;
+            first.locked_file();
         }
-        entry.complete();
         let held = Held {
             lock: self,
             kind,
@@ -237,33 +211,48 @@ impl FileLock {
         Ok(held)
     }
 
-    /// Tries a few times more, for a microsecond or two.
-    fn spin(&self, kind: Kind) -> io::Result<bool> {
-        for _ in 0..SPINS {
-            (0..PAUSES_PER_SPIN).for_each(|_| std::hint::spin_loop());
-            if self.file.try_lock(kind == Kind::Exclusive)? {
-                return Ok(true);
+    /// Takes the file's lock; returns whether another held it at first. `None` if the time is over.
+    fn lock_file(&self, kind: Kind, limit: Limit) -> io::Result<Option<bool>> {
+        if self.try_lock_file(kind)? {
+            return Ok(Some(false));
+        }
+        let mut recheck = RECHECK_MIN;
+        if limit.left(recheck).is_none() {
+            return Ok(None);
+        }
+        let backoff = Backoff::new();
+        for spins in SPINS {
+            (0..spins).for_each(|_| backoff.spin());
+            if self.try_lock_file(kind)? {
+                return Ok(Some(true));
             }
         }
-        Ok(false)
+        while !self.try_lock_file_as_waiter(kind)? {
+            let Some(time) = limit.left(recheck) else {
+                return Ok(None);
+            };
+            match self.touchable_page() {
+                Some(page) => page.wait(waiters(kind), word::SLEEPING, time),
+                None => std::thread::sleep(time.min(Duration::from_micros(200))),
+            }
+            recheck = (recheck * 2).min(RECHECK_MAX);
+        }
+        Ok(Some(true))
     }
 
-    /// Announces a waiter, then tries; in this order, so that an unlock after a failed try sees the
-    /// announcement. Repeated after each sleep, because the wake that ended it took the announcement
-    /// back while others may still sleep.
-    fn try_lock_as_waiter(&self, kind: Kind) -> io::Result<bool> {
-        if let Some(page) = self.touchable_page() {
-            page.u32(kind.waiters())
-                .store(SOMEBODY_SLEEPS, Ordering::SeqCst);
-        }
+    fn try_lock_file(&self, kind: Kind) -> io::Result<bool> {
         self.file.try_lock(kind == Kind::Exclusive)
     }
 
-    fn sleep(&self, kind: Kind, time: Duration) {
-        match self.touchable_page() {
-            Some(page) => page.wait(kind.waiters(), SOMEBODY_SLEEPS, time),
-            None => std::thread::sleep(time.min(Duration::from_micros(200))),
+    /// Announces a waiter, then tries; in this order, so that an unlock after a failed try sees the
+    /// announcement. Repeated after each sleep, because the wake that ended it cleared the
+    /// announcement while others may still sleep.
+    fn try_lock_file_as_waiter(&self, kind: Kind) -> io::Result<bool> {
+        if let Some(page) = self.touchable_page() {
+            page.u32(waiters(kind))
+                .store(word::SLEEPING, Ordering::SeqCst);
         }
+        self.try_lock_file(kind)
     }
 
     fn release(&self, kind: Kind, acquired_ns: u64) -> Result<(), LockError> {
@@ -282,185 +271,38 @@ impl FileLock {
             let freed = self.file.unlock();
             if let Some(page) = page {
                 let slept = |word| {
-                    page.u32(word).load(Ordering::SeqCst) == SOMEBODY_SLEEPS
-                        && page.u32(word).swap(NOBODY_SLEEPS, Ordering::SeqCst) == SOMEBODY_SLEEPS
+                    page.u32(word).load(Ordering::SeqCst) == word::SLEEPING
+                        && page.u32(word).swap(word::IDLE, Ordering::SeqCst) == word::SLEEPING
                 };
-                if slept(EXCLUSIVE_WAITERS) {
-                    page.wake_one(EXCLUSIVE_WAITERS);
+                if slept(word::EXCLUSIVE_WAITERS) {
+                    page.wake_one(word::EXCLUSIVE_WAITERS);
                 }
-                if slept(SHARED_WAITERS) {
-                    page.wake_all(SHARED_WAITERS);
+                if slept(word::SHARED_WAITERS) {
+                    page.wake_all(word::SHARED_WAITERS);
                 }
             }
-            freed.map_err(|source| LockError::Io {
-                op: "unlock",
-                path: self.path.to_path_buf(),
-                source,
-            })
+            freed.map_err(io_error("unlock", &self.path))
         })
     }
 
-    /// The page, unless somebody cut the file short, which would make touching it fatal.
+    /// The page, unless its file was cut short, which would make touching it fatal.
     fn touchable_page(&self) -> Option<&SharedPage> {
         self.page.as_ref().filter(|page| page.is_whole())
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Exclusive,
-    Shared,
-}
-
-impl Kind {
-    fn waiters(self) -> usize {
-        match self {
-            Self::Exclusive => EXCLUSIVE_WAITERS,
-            Self::Shared => SHARED_WAITERS,
-        }
+fn waiters(kind: Kind) -> usize {
+    match kind {
+        Kind::Exclusive => word::EXCLUSIVE_WAITERS,
+        Kind::Shared => word::SHARED_WAITERS,
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Limit {
-    None,
-    Now,
-    Until(Instant),
-}
-
-impl Limit {
-    /// How long to sleep before the next look, `most` at most; `None` when time is over.
-    fn left(self, most: Duration) -> Option<Duration> {
-        match self {
-            Self::None => Some(most),
-            Self::Now => None,
-            Self::Until(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                (!left.is_zero()).then(|| left.min(most))
-            }
-        }
-    }
-}
-
-/// Excludes the threads of one process, which a file lock does not tell apart.
-#[derive(Debug, Default)]
-struct Gate {
-    state: Mutex<GateState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct GateState {
-    /// A thread holds the lock exclusively, or is about to get it.
-    closed: bool,
-    /// Threads that hold it shared.
-    shared: usize,
-    /// Threads that sleep until this changes.
-    waiting: usize,
-}
-
-impl Gate {
-    fn state(&self) -> MutexGuard<'_, GateState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for this process's other threads. `None` when time is over.
-    fn enter(&self, kind: Kind, limit: Limit, contended: &mut bool) -> Option<GateEntry<'_>> {
-        let mut state = self.state();
-        loop {
-            if kind == Kind::Shared && state.shared > 0 {
-                state.shared += 1;
-                return Some(GateEntry {
-                    gate: self,
-                    kind,
-                    stage: Stage::Joined,
-                });
-            }
-            if !state.closed && state.shared == 0 {
-                state.closed = true;
-                return Some(GateEntry {
-                    gate: self,
-                    kind,
-                    stage: Stage::Closed,
-                });
-            }
-            *contended = true;
-            let left = limit.left(Duration::from_secs(1))?;
-            state.waiting += 1;
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-            state.waiting -= 1;
-        }
-    }
-
-    /// Has the sleepers look at the changed state. A system call, so not without sleepers.
-    fn wake(&self, state: MutexGuard<'_, GateState>) {
-        let waiting = state.waiting;
-        drop(state);
-        if waiting > 0 {
-            self.changed.notify_all();
-        }
-    }
-
-    /// Gives the place back; the last one out calls `unlock_file` before anybody else gets in.
-    fn leave<R>(&self, kind: Kind, unlock_file: impl FnOnce() -> Result<(), R>) -> Result<(), R> {
-        let mut state = self.state();
-        if kind == Kind::Shared {
-            state.shared -= 1;
-        }
-        let result = if state.shared == 0 {
-            unlock_file()
-        } else {
-            Ok(())
-        };
-        state.closed = false;
-        self.wake(state);
-        result
-    }
-}
-
-/// A thread's place in the gate, given back on drop unless [`GateEntry::complete`] was called.
-struct GateEntry<'a> {
-    gate: &'a Gate,
-    kind: Kind,
-    stage: Stage,
-}
-
-#[derive(PartialEq, Eq)]
-enum Stage {
-    /// This thread closed the gate and must now take the file lock.
-    Closed,
-    /// Another thread holds the file lock shared for all of us.
-    Joined,
-    Completed,
-}
-
-impl GateEntry<'_> {
-    fn needs_file_lock(&self) -> bool {
-        self.stage == Stage::Closed
-    }
-
-    fn complete(&mut self) {
-        if self.stage == Stage::Closed && self.kind == Kind::Shared {
-            let mut state = self.gate.state();
-            state.closed = false;
-            state.shared = 1;
-            self.gate.wake(state);
-        }
-        self.stage = Stage::Completed;
-    }
-}
-
-impl Drop for GateEntry<'_> {
-    fn drop(&mut self) {
-        if self.stage == Stage::Closed {
-            let mut state = self.gate.state();
-            state.closed = false;
-            self.gate.wake(state);
-        }
+fn io_error(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LockError {
+    move |source| LockError::Io {
+        op,
+        path: path.to_owned(),
+        source,
     }
 }
 
@@ -486,23 +328,24 @@ impl Drop for Held<'_> {
     }
 }
 
-/// The lock, held by nobody else: from [`FileLock::lock`] of a [`FileLock`]. Freed on drop; [`ExclusiveGuard::unlock`] also
-/// reports.
+/// An exclusive hold of a [`FileLock`]. Dropping it frees the lock; [`ExclusiveGuard::unlock`] also
+/// reports errors.
 #[derive(Debug)]
 #[must_use = "the lock is freed at once when the guard is dropped"]
 pub struct ExclusiveGuard<'a>(Held<'a>);
 
-/// The lock, held together with other shared holders: from [`FileLock::lock_shared`] of a [`FileLock`]. Freed on drop;
-/// [`SharedGuard::unlock`] also reports.
+/// A shared hold of a [`FileLock`]. Dropping it frees this share; [`SharedGuard::unlock`] also
+/// reports errors.
 #[derive(Debug)]
 #[must_use = "the lock is freed at once when the guard is dropped"]
 pub struct SharedGuard<'a>(Held<'a>);
 
 impl ExclusiveGuard<'_> {
-    /// Frees the lock, and wakes one who waits for it. Does not block.
+    /// Frees the lock and wakes a waiter. Does not block.
     ///
     /// # Errors
-    /// [`LockError::Io`] when the system refuses; it then frees the lock when the [`FileLock`] is dropped.
+    /// [`LockError::Io`] if the system refuses; the lock is then freed when the [`FileLock`] is
+    /// dropped.
     pub fn unlock(self) -> Result<(), LockError> {
         self.0.unlock()
     }
@@ -516,65 +359,6 @@ impl SharedGuard<'_> {
     pub fn unlock(self) -> Result<(), LockError> {
         self.0.unlock()
     }
-}
-
-/// What one [`FileLock`] did since it was opened, over all threads that used it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counters {
-    /// How often the lock was taken.
-    pub acquisitions: u64,
-    /// How often of these somebody else held it at first.
-    pub contended: u64,
-    /// Time spent until it was taken, in all.
-    pub wait: Duration,
-    /// Time it was held, in all.
-    pub hold: Duration,
-    /// The longest single wait.
-    pub longest_wait: Duration,
-    /// The longest single hold.
-    pub longest_hold: Duration,
-}
-
-#[derive(Debug, Default)]
-struct Totals {
-    acquisitions: AtomicU64,
-    contended: AtomicU64,
-    wait_ns: AtomicU64,
-    hold_ns: AtomicU64,
-    longest_wait_ns: AtomicU64,
-    longest_hold_ns: AtomicU64,
-}
-
-impl Totals {
-    fn acquired(&self, contended: bool, wait_ns: u64) {
-        self.acquisitions.fetch_add(1, Ordering::Relaxed);
-        if contended {
-            self.contended.fetch_add(1, Ordering::Relaxed);
-        }
-        add(wait_ns, &self.wait_ns, &self.longest_wait_ns);
-    }
-
-    fn released(&self, hold_ns: u64) {
-        add(hold_ns, &self.hold_ns, &self.longest_hold_ns);
-    }
-
-    fn read(&self) -> Counters {
-        let time = |ns: &AtomicU64| Duration::from_nanos(ns.load(Ordering::Relaxed));
-        Counters {
-            acquisitions: self.acquisitions.load(Ordering::Relaxed),
-            contended: self.contended.load(Ordering::Relaxed),
-            wait: time(&self.wait_ns),
-            hold: time(&self.hold_ns),
-            longest_wait: time(&self.longest_wait_ns),
-            longest_hold: time(&self.longest_hold_ns),
-        }
-    }
-}
-
-fn add(ns: u64, total_ns: &AtomicU64, longest_ns: &AtomicU64) {
-    total_ns.fetch_add(ns, Ordering::Relaxed);
-    longest_ns.fetch_max(ns, Ordering::Relaxed);
 }
 
 const _: () = {

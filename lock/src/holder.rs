@@ -1,24 +1,25 @@
-use std::{fmt, ops::Range, path::Path, sync::atomic::Ordering, time::Duration};
+use std::{fmt, path::Path, sync::atomic::Ordering, time::Duration};
 
 use crate::{
-    PageError, SharedPage, SharedPageReader,
-    file_lock::{EXCLUSIVE_WAITERS, SHARED_WAITERS, SOMEBODY_SLEEPS},
+    page::{PageError, SharedPage, SharedPageReader},
     sys,
 };
 
-/// Who holds a lock, as that holder noted it: from [`look_at_lock`] and [`FileLock::holder`](crate::FileLock::holder).
-/// Diagnostics only: no lock is ever broken because of it.
+/// The process that holds a lock, as it noted itself in the lock file: returned by [`look_at_lock`]
+/// and [`FileLock::holder`](crate::FileLock::holder).
+///
+/// For diagnostics only: no lock is ever broken because of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {
     /// The process id.
     pub pid: u32,
-    /// How long the process had been running (a pid alone is reused), zero where the system does
-    /// not tell.
+    /// How long the process has been running, since pids are reused; zero where the system does not
+    /// say.
     pub running_for: Duration,
     /// The command line, cut to 64 bytes.
     pub command: String,
-    /// How long it had held the lock.
+    /// How long it has held the lock.
     pub held_for: Duration,
 }
 
@@ -37,19 +38,20 @@ impl fmt::Display for Holder {
     }
 }
 
-/// What a lock's file tells to those who only look: the answer of [`look_at_lock`].
+/// The state of a lock as its file shows it: returned by [`look_at_lock`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LockState {
-    /// Who holds the lock exclusively.
+    /// The process that holds the lock exclusively.
     pub holder: Option<Holder>,
-    /// Somebody sleeps until the lock is free, or died while sleeping.
+    /// Whether a process sleeps until the lock is free, or died while sleeping.
     pub waiting: bool,
 }
 
-/// Looks at the lock file at `path`: takes no lock, creates nothing, and needs no permission to write.
+/// Looks at the lock file at `path` without taking the lock or creating anything. Needs no
+/// permission to write, and does not block.
 ///
-/// A snapshot for people: the lock may have changed hands since.
+/// The answer may be out of date when it arrives; show it to people, but don't act on it.
 ///
 /// # Errors
 /// As [`SharedPageReader::open`].
@@ -66,21 +68,30 @@ pub struct LockState {
 /// ```
 pub fn look_at_lock(path: impl AsRef<Path>) -> Result<LockState, PageError> {
     let page = SharedPageReader::open(path)?;
-    let sleep = |word| page.load_u32(word) == SOMEBODY_SLEEPS;
+    let sleeps = |word| page.load_u32(word) == word::SLEEPING;
     Ok(LockState {
         holder: read(|index| page.load_u64(index)),
-        waiting: sleep(EXCLUSIVE_WAITERS) || sleep(SHARED_WAITERS),
+        waiting: sleeps(word::EXCLUSIVE_WAITERS) || sleeps(word::SHARED_WAITERS),
     })
 }
 
-/// What stands in the first words of a lock file's page.
-mod word {
-    use super::Range;
+/// The words of a lock file's page.
+pub(crate) mod word {
+    use std::ops::Range;
 
+    // 64-bit words: the note of the holder.
     pub(super) const PID: usize = 0;
     pub(super) const STARTED: usize = 1;
     pub(super) const SINCE_NS: usize = 2;
     pub(super) const COMMAND: Range<usize> = 8..16;
+
+    // 32-bit words, on which waiters sleep: exclusive ones are woken one at a time, shared ones all
+    // at once.
+    pub(crate) const EXCLUSIVE_WAITERS: usize = 0;
+    pub(crate) const SHARED_WAITERS: usize = 1;
+    /// Values of these words.
+    pub(crate) const IDLE: u32 = 0;
+    pub(crate) const SLEEPING: u32 = 1;
 }
 
 /// Notes `me` as the holder since a time of [`sys::monotonic_ns`]. The caller holds the lock.
@@ -94,18 +105,18 @@ pub(crate) fn note(page: &SharedPage, me: &Myself, since_ns: u64) {
         .store(u64::from(me.pid), Ordering::Release);
 }
 
-/// Takes the note back. The caller still holds the lock.
+/// Clears the note. The caller still holds the lock.
 pub(crate) fn clear(page: &SharedPage) {
     page.u64(word::PID).store(0, Ordering::Release);
 }
 
-/// Reads the note from the page's words, unless it is from a process that has ended.
+/// Reads the note from the page's words, unless its process has ended.
 pub(crate) fn read(load: impl Fn(usize) -> u64) -> Option<Holder> {
-    const LOOKS: usize = 8;
+    const ATTEMPTS: usize = 8;
     let look = || std::array::from_fn::<u64, { word::COMMAND.end }, _>(&load);
-    // The lock may change hands meanwhile. Two equal looks in a row saw one note, since no two
-    // have the same time.
-    let note = (0..LOOKS).find_map(|_| {
+    // The lock may change hands meanwhile. Two equal reads in a row saw the same note, since no two
+    // notes have the same time.
+    let note = (0..ATTEMPTS).find_map(|_| {
         let note = look();
         (note == look()).then_some(note)
     })?;
@@ -114,7 +125,7 @@ pub(crate) fn read(load: impl Fn(usize) -> u64) -> Option<Holder> {
         .filter(|pid| *pid != 0)?;
     let started = note[word::STARTED];
     if started != UNKNOWN && sys::process_started(pid) != Some(started) {
-        return None; // It was killed, and its pid perhaps reused.
+        return None; // It was killed, and its pid may be another process's by now.
     }
     let bytes: Vec<u8> = note
         .iter()
@@ -136,10 +147,10 @@ pub(crate) fn read(load: impl Fn(usize) -> u64) -> Option<Holder> {
     })
 }
 
-/// Stands for a start that the system does not tell.
+/// The start of a process where the system does not say.
 const UNKNOWN: u64 = 0;
 
-/// This process, as its notes name it. Not kept in a static, because a forked child is another.
+/// This process, as its notes name it. Not in a static, because a forked child is another process.
 #[derive(Debug)]
 pub(crate) struct Myself {
     pid: u32,
@@ -152,15 +163,11 @@ impl Myself {
         let pid = std::process::id();
         let mut args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned());
         let program = args.next().unwrap_or_default();
-        let program = program
-            .rsplit(['/', '\\'])
-            .next()
-            .unwrap_or_default()
-            .to_owned();
+        let program = program.rsplit(['/', '\\']).next().unwrap_or_default();
         Self {
             pid,
             started: sys::process_started(pid).unwrap_or(UNKNOWN),
-            command: words(&args.fold(program, |line, arg| line + " " + &arg)),
+            command: words(&args.fold(program.to_owned(), |line, arg| line + " " + &arg)),
         }
     }
 
@@ -170,7 +177,7 @@ impl Myself {
     }
 }
 
-/// The text as words, cut to what they hold.
+/// The text as words, cut to their size.
 fn words(text: &str) -> [u64; 8] {
     let text = text.split_at(text.floor_char_boundary(64)).0;
     let mut chunks = text.as_bytes().chunks(8);
@@ -193,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_cut_between_characters_and_taken_back() {
+    fn a_note_is_cut_between_characters_and_cleared() {
         let dir = tempfile::tempdir().unwrap();
         let page = SharedPage::open(dir.path().join("page")).unwrap();
         assert_eq!(read(&page), None);

@@ -1,36 +1,39 @@
-//! Cross-process locks on files, and a page of atomics that processes share.
+//! Cross-process file locks with deadlines, and a page of atomics that processes share.
 //!
-//! The building blocks of `strand-core`, a log that many processes append to; this crate knows nothing of logs or events,
-//! and can be used without it. All `unsafe` of both is here, one function for each system call.
+//! These are the building blocks of `strand-core`, a log that many processes append to. This crate
+//! knows nothing of logs and can be used without it. It holds all the `unsafe` code of both, one
+//! function per system call.
 //!
-//! | for | take | blocks | needs |
+//! | task | item | blocks | permission |
 //! | --- | --- | --- | --- |
-//! | one at a time, or several readers, among threads and processes | [`FileLock`] | until it is free, or until a deadline | to write the lock file |
-//! | words that processes share, to wait on and to wake each other | [`SharedPage`] | only in [`SharedPage::wait`] | to write the page's file |
-//! | the same words, only to look at | [`SharedPageReader`] | the same | to read it |
-//! | who holds a lock, without taking it | [`look_at_lock`], [`FileLock::holder`] | never | to read the lock file |
-//! | to open, rename and remove what others may have open | [`files`] | on Windows, for [`files::PATIENCE`] at most | – |
-//! | whether a directory can be trusted with all that | [`filesystem_of`] | no longer than the system | – |
+//! | exclude other threads and processes | [`FileLock`] | until free or a deadline | write |
+//! | share words, wait on them, wake others | [`SharedPage`] | only in its `wait` | write |
+//! | look at shared words | [`SharedPageReader`] | only in its `wait` | read |
+//! | look at a lock | [`look_at_lock`], [`FileLock::holder`] | never | read |
+//! | handle files that others have open | [`files`] | up to [`files::PATIENCE`], on Windows | – |
+//! | identify a filesystem | [`filesystem_of`] | as long as the system does | – |
 //!
 //! # Locks
 //!
-//! A [`FileLock`] is an advisory lock: it excludes those who take it. The kernel frees it when its holder dies, so that
-//! nobody has to tell a stale lock from a live one. Unlike the kernel's own calls it waits with a deadline, and says who was
-//! in the way.
+//! A [`FileLock`] is advisory: it excludes only those who take it. The kernel frees it when its
+//! holder dies, so no lock is ever stale. Unlike the kernel's own calls, waiting for it has a
+//! deadline, and a timeout names the holder.
 //!
 //! ```
 //! use std::time::{Duration, Instant};
 //! use strand_lock::{FileLock, LockError};
 //!
 //! # let dir = tempfile::tempdir()?;
-//! let path = dir.path().join("lock"); // Never delete or rename it: the lock belongs to the file, not to the name.
+//! // Never delete or rename the file: the lock belongs to the file, not to its name.
+//! let path = dir.path().join("lock");
 //! let lock = FileLock::open(&path)?;
 //! let guard = lock.lock_until(Instant::now() + Duration::from_secs(5))?;
-//! // … nobody else, in this process or another, holds the lock here …
+//! // … nothing else, in this process or another, holds the lock here …
 //!
 //! let other = FileLock::open(&path)?;
 //! match other.lock_until(Instant::now() + Duration::from_millis(10)) {
-//!     Err(error @ LockError::Timeout { .. }) => println!("{error}"), // Names this process and its command line.
+//!     // Names this process and its command line.
+//!     Err(error @ LockError::Timeout { .. }) => println!("{error}"),
 //!     other => panic!("two hold it: {other:?}"),
 //! }
 //! guard.unlock()?;
@@ -40,42 +43,51 @@
 //!
 //! # Shared pages
 //!
-//! A [`SharedPage`] is 4 KiB of a file that every process which opens it sees at once, as atomic words. It survives the death
-//! of any process, but is no storage: after a crash of the system it may hold anything, so whoever relies on it has to be able
-//! to tell ([`boot_id`], [`SharedPage::identity`]) and to do without.
+//! A [`SharedPage`] is 4 KiB of a file, which every process that opens it sees at once as atomic
+//! words. It survives the death of any process, but it is not storage: after a crash of the system
+//! it may hold anything. Its user must be able to detect that (with [`boot_id`] and
+//! [`SharedPage::identity`]) and to rebuild it.
 //!
-//! # Errors, and what is left
+//! # Errors
 //!
-//! After a [`LockError`] the lock is not held. Contention is a variant of its own, never an error of the system
-//! ([`LockError::is_contention`]). After a [`PageError`] the page must not be touched; open it anew. The only files that this
-//! crate creates are those that it is told to open, and it neither removes nor shortens any. Nothing here is durable, and
-//! nothing syncs the disk.
+//! After a [`LockError`] the lock is not held. Contention has its own variants and is never an I/O
+//! error ([`LockError::is_contention`]). After a [`PageError`] the page must not be touched; open
+//! it anew. This crate creates only the files it is asked to open, and never removes or shortens
+//! one except by [`files::rename`] and [`files::remove`]. Nothing but [`files::sync_dir`] syncs the
+//! disk.
 //!
 //! # Threads, processes, `fork`
 //!
-//! Everything can be shared between threads. A child made by `fork` can neither use nor free the locks of its parent
-//! ([`LockError::Forked`]); it opens its own. Programs that the process starts inherit nothing.
+//! Everything can be shared between threads. A child made by `fork` can neither use nor free its
+//! parent's locks ([`LockError::Forked`]); it opens its own. Programs that the process starts
+//! inherit nothing.
 
+mod counters;
 mod error;
 mod file_lock;
 pub mod files;
 mod filesystem;
+mod gate;
 mod holder;
 mod page;
 mod seeded;
 mod sys;
 
-pub use error::{LockError, PageError};
-pub use file_lock::{Counters, ExclusiveGuard, FileLock, SharedGuard};
+pub use counters::Counters;
+pub use error::LockError;
+pub use file_lock::{ExclusiveGuard, FileLock, SharedGuard};
 pub use filesystem::{Filesystem, FilesystemKind, filesystem_of};
 pub use holder::{Holder, LockState, look_at_lock};
-pub use page::{SharedPage, SharedPageReader};
+pub use page::{PageError, SharedPage, SharedPageReader};
 #[cfg(strand_seeded_bugs)]
 pub use seeded::SEEDED_BUGS;
 pub use sys::{boot_id, monotonic_ns};
 
-/// Has this thread run only when no other wants the processor, for the rest of its life: for work that
-/// nobody waits for. Does nothing where a thread has no priority of its own (all but Linux). Does not block.
+/// Lowers this thread to the least priority until it ends, so that it runs only when no other wants
+/// the processor.
+///
+/// For background work. Does nothing where threads have no priority of their own (all but Linux).
+/// Does not block.
 ///
 /// ```
 /// std::thread::spawn(|| {
@@ -84,7 +96,7 @@ pub use sys::{boot_id, monotonic_ns};
 /// });
 /// ```
 pub fn lower_thread_priority() {
-    // Refused, the work is done all the same.
+    // If this is refused, the work is done at normal priority.
     #[cfg(target_os = "linux")]
     rustix::process::nice(19).ok();
 }

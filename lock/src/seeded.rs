@@ -1,11 +1,10 @@
-//! Deliberate mistakes, each of which the tests must find. They exist only where the compiler is told
-//! `--cfg strand_seeded_bugs`, and no build without debug assertions can have them; one is switched on by the variable
-//! `STRAND_SEEDED_BUG` of the environment.
+//! Deliberate bugs, each of which the tests must find. They exist only in builds with debug
+//! assertions and `--cfg strand_seeded_bugs`, and `STRAND_SEEDED_BUG` switches one of them on.
 
 #[cfg(all(strand_seeded_bugs, not(debug_assertions)))]
-compile_error!("deliberate mistakes are not for release builds");
+compile_error!("deliberate bugs are not for release builds");
 
-/// Each mistake's name, the tests that must find it, and what is wrong.
+/// Each bug's name, the tests that must find it, and what is wrong.
 #[cfg(strand_seeded_bugs)]
 pub const SEEDED_BUGS: &[(&str, &str, &str)] = &[(
     FORK_KEEPS_LOCK,
@@ -16,13 +15,13 @@ pub const SEEDED_BUGS: &[(&str, &str, &str)] = &[(
 #[cfg(any(unix, strand_seeded_bugs))]
 pub(crate) const FORK_KEEPS_LOCK: &str = "fork-keeps-lock";
 
-/// Whether this mistake is to be made.
+/// Whether to make this mistake.
 #[cfg(all(unix, not(strand_seeded_bugs)))]
 pub(crate) const fn seeded(_name: &str) -> bool {
     false
 }
 
-/// Whether this mistake is to be made.
+/// Whether to make this mistake.
 #[cfg(all(unix, strand_seeded_bugs))]
 pub(crate) fn seeded(name: &str) -> bool {
     use std::sync::OnceLock;

@@ -2,11 +2,11 @@ use std::{sync::atomic::AtomicU32, time::Duration};
 
 use rustix::thread::futex::{self, Flags, Timespec};
 
-/// Sleeps while `word` is `expected`. Every error of the call (a changed word, a signal, the end of
-/// time, a page that is gone) means the same to the caller: look again.
+/// Sleeps while `word` is `expected`. Every error of the call (a changed word, a signal, a timeout,
+/// a page that is gone) tells the caller the same: look again.
 pub(crate) fn wait(word: &AtomicU32, expected: u32, timeout: Duration) {
     let timeout = Timespec::try_from(timeout).ok();
-    // Without `Flags::PRIVATE`, since the waker may be in another process.
+    // Not `Flags::PRIVATE`: the waker may be in another process.
     futex::wait(word, Flags::empty(), expected, timeout.as_ref()).ok();
 }
 

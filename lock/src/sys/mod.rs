@@ -1,61 +1,54 @@
-//! The system calls, and all `unsafe` of this crate: one function a call, safe to use from outside.
+//! The system calls, and all the `unsafe` of this crate: one function per call, each safe to use.
 
-mod words;
-pub(crate) use words::{PAGE_BYTES, U32_WORDS, U64_WORDS, Words};
-
-#[cfg(unix)]
-mod unix;
-#[cfg(unix)]
-pub(crate) use unix::{
-    LockFile, file_state, filesystem, patiently, process_started, rename, reserve, running_for,
-    sync_dir,
-};
-#[cfg(unix)]
-pub use unix::{boot_id, monotonic_ns};
-
-#[cfg(windows)]
-mod windows;
-#[cfg(windows)]
-pub(crate) use windows::{
-    LockFile, file_state, filesystem, patiently, process_started, rename, reserve, running_for,
-    sync_dir,
-};
-#[cfg(windows)]
-pub use windows::{boot_id, monotonic_ns};
-
+mod file_state;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod futex;
-#[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) use futex::{wait, wake};
-
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod poll;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+mod words;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) use futex::{wait, wake};
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) use poll::{wait, wake};
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
+#[cfg(windows)]
+pub(crate) use windows::is_remote_drive;
+pub(crate) use words::{PAGE_BYTES, U32_WORDS, U64_WORDS, Words};
 
-/// What is known of an open file.
-pub(crate) struct FileState {
-    pub(crate) len_bytes: u64,
-    /// Whether the disk has any space for it: false for one that was only lengthened.
-    pub(crate) has_space: bool,
-    /// Names that the file has; 0 when it was deleted.
-    pub(crate) links: u64,
-    /// Device and inode.
-    pub(crate) identity: (u64, u64),
+pub(crate) use system::{
+    LockFile, file_state, is_in_use, may_be_in_use, process_started, rename, reserve, running_for,
+    sync_dir,
+};
+
+/// Reads a monotonic clock that all processes of this machine share, in nanoseconds.
+///
+/// Unlike an [`Instant`](std::time::Instant), the time can be stored in a
+/// [`SharedPage`](crate::SharedPage) and compared by another process.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    system::monotonic_ns()
 }
 
-/// What may be refused because somebody else has the file open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// Opening or removing a file.
-    Open,
-    /// Replacing one, which Windows refuses as it does where permission lacks.
-    Rename,
-}
-
-/// When this machine was booted, to two seconds.
-fn boot_time() -> String {
-    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-    let up = std::time::Duration::from_nanos(monotonic_ns());
-    format!("{}", now.saturating_sub(up).as_secs() / 2)
+/// Returns a text that changes with every boot, so that shared memory from before it can be
+/// recognised as stale.
+///
+/// On Linux and Apple's systems it is the kernel's boot id. Elsewhere it is the time of the boot.
+/// Windows corrects that time for changes of the clock; on the other systems setting the clock
+/// changes the text, which costs its user one rebuild. Two boots share a text only if they are less
+/// than two seconds apart.
+#[must_use]
+pub fn boot_id() -> String {
+    system::boot_id().unwrap_or_else(|| {
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let up = std::time::Duration::from_nanos(monotonic_ns());
+        (now.saturating_sub(up).as_secs() / 2).to_string()
+    })
 }

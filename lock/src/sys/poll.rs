@@ -3,7 +3,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Where processes can't wait on a shared word, look at it in growing steps, up to a millisecond.
+/// Polls the word at growing intervals of up to a millisecond, since processes can't wait on a
+/// shared word here.
 pub(crate) fn wait(word: &AtomicU32, expected: u32, timeout: Duration) {
     let started = Instant::now();
     let mut step = Duration::from_micros(20);

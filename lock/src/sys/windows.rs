@@ -3,11 +3,11 @@ use std::{
     io,
     os::windows::{
         ffi::OsStrExt,
-        fs::{MetadataExt, OpenOptionsExt},
+        fs::OpenOptionsExt,
         io::{AsRawHandle, FromRawHandle, OwnedHandle},
     },
-    path::{Component, Path, Prefix},
-    time::{Duration, Instant, SystemTime},
+    path::Path,
+    time::{Duration, SystemTime},
 };
 
 use windows_sys::{
@@ -36,10 +36,9 @@ use windows_sys::{
     },
 };
 
-use super::{FileState, Refusal};
-use crate::{Filesystem, FilesystemKind, files::PATIENCE};
+use super::file_state::FileState;
 
-/// An open file to lock. Locks are mandatory here, so the locked byte lies far behind the page.
+/// An open file to lock. Locks are mandatory here, so the locked byte is far beyond the page.
 #[derive(Debug)]
 pub(crate) struct LockFile {
     file: File,
@@ -78,8 +77,8 @@ impl LockFile {
                 0
             };
         let mut range = locked_range();
-        // SAFETY: the handle is open, and `range` outlives the call, which does not go on afterwards
-        // because the file was not opened for overlapped use.
+        // SAFETY: the handle is open. `range` outlives the call, which does not continue in the
+        // background because the file was not opened for overlapped use.
         let locked = unsafe { LockFileEx(self.handle(), flags, 0, 1, 0, &raw mut range) };
         if locked != 0 {
             return Ok(true);
@@ -104,10 +103,7 @@ impl LockFile {
     }
 }
 
-/// Nanoseconds of a clock that never jumps and that all processes of this machine share: times that can be told apart
-/// in a [`SharedPage`](crate::SharedPage), which an [`Instant`](std::time::Instant) can't be.
-#[must_use]
-pub fn monotonic_ns() -> u64 {
+pub(crate) fn monotonic_ns() -> u64 {
     let (mut ticks, mut per_second) = (0, 1);
     // SAFETY: the pointer is to a live `i64`.
     unsafe { QueryPerformanceCounter(&raw mut ticks) };
@@ -120,13 +116,13 @@ pub fn monotonic_ns() -> u64 {
 pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
     let mut info = BY_HANDLE_FILE_INFORMATION::default();
     // SAFETY: the handle is open and the pointer is to a live structure of the right type.
-    let told = unsafe { GetFileInformationByHandle(file.as_raw_handle(), &raw mut info) };
-    if told == 0 {
+    let done = unsafe { GetFileInformationByHandle(file.as_raw_handle(), &raw mut info) };
+    if done == 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(FileState {
         len_bytes: wide(info.nFileSizeHigh, info.nFileSizeLow),
-        // What is not there yet is found when it is written, and not by a signal.
+        // A full disk is an error of the write here, not a signal on a mapped page.
         has_space: true,
         links: info.nNumberOfLinks.into(),
         identity: (
@@ -136,44 +132,33 @@ pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
     })
 }
 
-/// Gives a file so many bytes.
+/// Lengthens a file to `len_bytes`.
 pub(crate) fn reserve(file: &File, len_bytes: u64) -> io::Result<()> {
     file.set_len(len_bytes.max(file.metadata()?.len()))
 }
 
-/// Calls again while the system answers that somebody else has the file open, up to [`PATIENCE`].
-pub(crate) fn patiently<T>(
-    refusal: Refusal,
-    mut call: impl FnMut() -> io::Result<T>,
-) -> io::Result<T> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut step = Duration::from_micros(100);
-    loop {
-        let result = call();
-        let refused = result.as_ref().err().is_some_and(|error| {
-            is(error, ERROR_SHARING_VIOLATION)
-                || refusal == Refusal::Rename && is(error, ERROR_ACCESS_DENIED)
-        });
-        if !refused || Instant::now() >= deadline {
-            return result;
-        }
-        std::thread::sleep(step);
-        // Short, to meet a moment between two readers.
-        step = (step * 2).min(Duration::from_millis(2));
-    }
+/// Whether another process has the file open in a way that excludes this call.
+pub(crate) fn is_in_use(error: &io::Error) -> bool {
+    is(error, ERROR_SHARING_VIOLATION)
+}
+
+/// As [`is_in_use`], for replacing a file, which is refused with the same error as when a
+/// permission is missing.
+pub(crate) fn may_be_in_use(error: &io::Error) -> bool {
+    is_in_use(error) || is(error, ERROR_ACCESS_DENIED)
 }
 
 fn is(error: &io::Error, code: u32) -> bool {
     error.raw_os_error() == Some(code.cast_signed())
 }
 
-/// Renames and waits until the disk has it; where that is refused, as std does, which also knows long
-/// paths and replaces open files where the filesystem can.
+/// Renames and waits until the disk has it. Where that is refused, std does the rename: it also
+/// handles long paths, and replaces open files where the filesystem can.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     let wide = |path: &Path| -> Vec<u16> { path.as_os_str().encode_wide().chain([0]).collect() };
     let (wide_from, wide_to) = (wide(from), wide(to));
     let flags = MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH;
-    // SAFETY: both are texts of 16-bit units that end with a zero, and outlive the call.
+    // SAFETY: both are zero-terminated UTF-16 and outlive the call.
     let renamed = unsafe { MoveFileExW(wide_from.as_ptr(), wide_to.as_ptr(), flags) };
     if renamed != 0 {
         return Ok(());
@@ -181,8 +166,8 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::rename(from, to)
 }
 
-/// Flushes the directory. That is not documented to work, and some filesystems refuse it; a rename
-/// was written through by itself.
+/// Flushes the directory. This is not documented to work, and some filesystems refuse it, which is
+/// no error: [`rename`] writes through by itself.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     let refusals = [
         ERROR_ACCESS_DENIED,
@@ -201,12 +186,8 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// A text that changes with every boot, so that what was written to shared memory before one is known as stale: in a
-/// [`SharedPage`](crate::SharedPage), say.
-///
-/// The time of the boot, as the system noted it then: what the clock was set by since is taken off again.
-#[must_use]
-pub fn boot_id() -> String {
+/// The time of the boot as the system noted it then, not shifted when the clock is set.
+pub(crate) fn boot_id() -> Option<String> {
     /// `SYSTEM_TIMEOFDAY_INFORMATION`, whose members the headers do not name.
     #[repr(C)]
     #[derive(Default)]
@@ -221,7 +202,7 @@ pub fn boot_id() -> String {
     }
     let mut time = TimeOfDay::default();
     let len_bytes = size_of::<TimeOfDay>().try_into().unwrap_or(0);
-    // SAFETY: the pointer is to a live structure of plain numbers and of the length that is told.
+    // SAFETY: the pointer is to a live structure of plain numbers, `len_bytes` long.
     let status = unsafe {
         NtQuerySystemInformation(
             SystemTimeOfDayInformation,
@@ -231,13 +212,13 @@ pub fn boot_id() -> String {
         )
     };
     if status < 0 || time.boot_time == 0 {
-        return super::boot_time();
+        return None;
     }
     let noted = time.boot_time.wrapping_sub_unsigned(time.boot_time_bias);
-    format!("{noted:x}")
+    Some(format!("{noted:x}"))
 }
 
-/// When a process started, in ticks of 100 ns since 1601. `None` when it has ended, and when it can't be seen.
+/// When a process started, in ticks of 100 ns since 1601. `None` if it has ended or can't be seen.
 pub(crate) fn process_started(pid: u32) -> Option<u64> {
     let access = PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_SYNCHRONIZE;
     // SAFETY: takes numbers only.
@@ -245,19 +226,19 @@ pub(crate) fn process_started(pid: u32) -> Option<u64> {
     if process.is_null() {
         return None;
     }
-    // SAFETY: the handle was just opened, and nobody else closes it.
+    // SAFETY: the handle was just opened, and nothing else closes it.
     let process = unsafe { OwnedHandle::from_raw_handle(process) };
-    // SAFETY: the handle is open. One that has ended stays while others have handles to it.
+    // SAFETY: the handle is open.
     let waited = unsafe { WaitForSingleObject(process.as_raw_handle(), 0) };
     if waited != WAIT_TIMEOUT {
-        return None;
+        return None; // It has ended, and is still there because another process has a handle to it.
     }
     let mut times = [FILETIME::default(); 4];
     let [started, ended, kernel, user] = times.each_mut().map(std::ptr::from_mut);
     // SAFETY: the handle is open and the pointers are to live structures of the right type.
-    let told = unsafe { GetProcessTimes(process.as_raw_handle(), started, ended, kernel, user) };
+    let done = unsafe { GetProcessTimes(process.as_raw_handle(), started, ended, kernel, user) };
     let [started, ..] = times;
-    (told != 0).then(|| wide(started.dwHighDateTime, started.dwLowDateTime))
+    (done != 0).then(|| wide(started.dwHighDateTime, started.dwLowDateTime))
 }
 
 pub(crate) fn running_for(started: u64) -> Duration {
@@ -274,31 +255,9 @@ fn wide(high: u32, low: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-pub(crate) fn filesystem(dir: &Path) -> io::Result<Filesystem> {
-    dir.metadata()?.file_attributes();
-    let dir = dir.canonicalize()?;
-    let Some(Component::Prefix(prefix)) = dir.components().next() else {
-        return Ok(Filesystem {
-            kind: FilesystemKind::Local,
-            name: "unknown".to_owned(),
-        });
-    };
-    let remote = match prefix.kind() {
-        Prefix::UNC(..) | Prefix::VerbatimUNC(..) => true,
-        Prefix::Disk(letter) | Prefix::VerbatimDisk(letter) => {
-            let root = [u16::from(letter), u16::from(b':'), u16::from(b'\\'), 0];
-            // SAFETY: `root` is a text of 16-bit units that ends with a zero.
-            unsafe { GetDriveTypeW(root.as_ptr()) == DRIVE_REMOTE }
-        }
-        _ => false,
-    };
-    let kind = if remote {
-        FilesystemKind::Network
-    } else {
-        FilesystemKind::Local
-    };
-    Ok(Filesystem {
-        kind,
-        name: prefix.as_os_str().to_string_lossy().into_owned(),
-    })
+/// Whether a drive letter names a drive of another machine.
+pub(crate) fn is_remote_drive(letter: u8) -> bool {
+    let root = [u16::from(letter), u16::from(b':'), u16::from(b'\\'), 0];
+    // SAFETY: `root` is zero-terminated UTF-16 and outlives the call.
+    unsafe { GetDriveTypeW(root.as_ptr()) == DRIVE_REMOTE }
 }

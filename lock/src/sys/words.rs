@@ -23,17 +23,15 @@ pub(crate) struct Words {
 impl Words {
     /// Maps the first page of a file that is at least a page long.
     pub(crate) fn map(file: &File) -> io::Result<Self> {
-        Ok(Self {
-            map: MmapOptions::new().len(PAGE_BYTES).map_raw(file)?,
-        })
+        let map = MmapOptions::new().len(PAGE_BYTES).map_raw(file)?;
+        Ok(Self { map })
     }
 
-    /// As [`Words::map`], for looking only: a store to one of its words ends the process.
+    /// As [`Words::map`], but read-only: a store to one of its words kills the process, so
     /// `SharedPageReader` hands out values and never the atomics.
     pub(crate) fn map_read_only(file: &File) -> io::Result<Self> {
-        Ok(Self {
-            map: MmapOptions::new().len(PAGE_BYTES).map_raw_read_only(file)?,
-        })
+        let map = MmapOptions::new().len(PAGE_BYTES).map_raw_read_only(file)?;
+        Ok(Self { map })
     }
 
     pub(crate) fn u64(&self, index: usize) -> &AtomicU64 {
@@ -41,12 +39,10 @@ impl Words {
             index < U64_WORDS,
             "the page has {U64_WORDS} 64-bit words, not {index}"
         );
-        let word = self
-            .map
-            .as_mut_ptr()
-            .wrapping_add(index * size_of::<AtomicU64>());
-        // SAFETY: `word` lies in the mapping, which lives as long as `self`, and is aligned, since
-        // mappings begin at a page border. All accesses to these bytes, in every process, are atomic.
+        let offset = index * size_of::<AtomicU64>();
+        let word = self.map.as_mut_ptr().wrapping_add(offset);
+        // SAFETY: `word` is in the mapping, which lives as long as `self`, and is aligned, since
+        // mappings begin at a page boundary. Every process accesses these bytes atomically.
         unsafe { AtomicU64::from_ptr(word.cast()) }
     }
 
@@ -55,10 +51,8 @@ impl Words {
             index < U32_WORDS,
             "the page has {U32_WORDS} 32-bit words, not {index}"
         );
-        let word = self
-            .map
-            .as_mut_ptr()
-            .wrapping_add(PAGE_BYTES / 2 + index * size_of::<AtomicU32>());
+        let offset = PAGE_BYTES / 2 + index * size_of::<AtomicU32>();
+        let word = self.map.as_mut_ptr().wrapping_add(offset);
         // SAFETY: as in `u64`; the halves of the page do not overlap.
         unsafe { AtomicU32::from_ptr(word.cast()) }
     }

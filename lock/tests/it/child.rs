@@ -1,4 +1,4 @@
-//! Child processes: this test binary, run again with a role.
+//! Child processes: this test binary, run again in a role.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -14,7 +14,7 @@ const DIR: &str = "STRAND_LOCK_TEST_DIR";
 /// Tells a child's messages from what the test harness prints.
 const MARK: &str = "@@";
 
-/// A child in a role. It ends with its role, or when its standard input is closed, or when this is dropped.
+/// A child in a role. It ends with its role, when its standard input is closed, or on drop.
 pub(crate) struct Child {
     process: std::process::Child,
     input: Option<ChildStdin>,
@@ -50,7 +50,7 @@ impl Child {
         self.process.id()
     }
 
-    /// The next message; panics when none comes.
+    /// The next message; panics if none comes.
     pub(crate) fn hear(&self) -> String {
         self.messages
             .recv_timeout(PATIENCE)
@@ -61,7 +61,7 @@ impl Child {
         assert_eq!(self.hear(), message);
     }
 
-    /// What it says from now on, until it (and whoever inherited its output) has ended.
+    /// All messages from now on, until the child and all processes that inherited its output end.
     pub(crate) fn hear_all(&mut self) -> Vec<String> {
         self.close_input();
         let mut all = Vec::new();
@@ -74,17 +74,17 @@ impl Child {
         }
     }
 
-    /// Has the child go on from [`wait_for_word`].
+    /// Lets the child return from one [`wait_for_word`].
     pub(crate) fn tell(&mut self, word: &str) {
         writeln!(self.input.as_mut().unwrap(), "{word}").unwrap();
     }
 
-    /// Has the child go on from [`wait_for_word`] for good.
+    /// Lets the child return from every [`wait_for_word`].
     pub(crate) fn close_input(&mut self) {
         self.input = None;
     }
 
-    /// `SIGKILL`, or `TerminateProcess`; the child remains a zombie until [`Child::reap`] or drop.
+    /// Sends `SIGKILL` (`TerminateProcess`); the child is a zombie until [`Child::reap`] or drop.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
     }
@@ -113,19 +113,19 @@ pub(crate) fn command(role: &str, dir: &Path) -> Command {
     command
 }
 
-/// Says something to the parent; called in a child.
+/// Sends a message to the parent; called in a child.
 pub(crate) fn say(message: impl std::fmt::Display) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{MARK}{message}").unwrap();
     out.flush().unwrap();
 }
 
-/// Waits until the parent says something or is gone; called in a child.
+/// Waits until the parent sends a word or is gone; called in a child.
 pub(crate) fn wait_for_word() {
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
-/// Where children begin. Does nothing as a test of its own.
+/// Where children start. As a test of its own it does nothing.
 #[test]
 fn role() {
     let Ok(role) = std::env::var(ROLE) else {

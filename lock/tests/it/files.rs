@@ -1,4 +1,4 @@
-//! Files that others have open.
+//! Files that other processes have open.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -16,7 +16,7 @@ use crate::child::{Child, say, wait_for_word};
 const OLD: &str = "what it said before";
 const NEW: &str = "what it says now";
 
-/// A child that has the file open until it is told to let go, and says what stands in it then.
+/// Keeps the file open until the parent's word, then sends the content that it sees.
 pub(crate) fn keep_open(dir: &Path) {
     let mut file = File::open(dir.join("file")).unwrap();
     say("open");
@@ -64,7 +64,8 @@ fn a_file_that_is_replaced_again_and_again_is_always_there() {
                         .and_then(|mut file| file.read_to_string(&mut text))
                         .unwrap();
                     assert!([OLD, NEW].contains(&text.as_str()), "{text:?}");
-                    // Where an open file can't be replaced, readers without a pause would keep a rename out.
+                    // Where an open file can't be replaced, readers without a pause starve
+                    // the rename.
                     thread::sleep(Duration::from_millis(1));
                 }
             });
@@ -79,7 +80,7 @@ fn a_file_that_is_replaced_again_and_again_is_always_there() {
 }
 
 #[test]
-fn who_has_a_removed_file_open_reads_on() {
+fn a_removed_file_stays_readable_where_it_is_open() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     fs::write(&path, OLD).unwrap();
@@ -105,7 +106,7 @@ fn a_hard_link_is_the_same_file_and_a_copy_is_not() {
 }
 
 #[test]
-fn what_is_missing_is_told() {
+fn a_missing_file_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing");
     let errors = [
@@ -119,10 +120,10 @@ fn what_is_missing_is_told() {
     }
 }
 
-/// As a scanner for viruses may open it.
+/// A virus scanner may open a file like this.
 #[test]
 #[cfg(windows)]
-fn a_file_that_somebody_has_alone_is_waited_for() {
+fn a_file_that_is_open_exclusively_is_waited_for() {
     use std::os::windows::fs::OpenOptionsExt;
 
     let dir = tempfile::tempdir().unwrap();

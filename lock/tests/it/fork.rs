@@ -16,13 +16,13 @@ use crate::{
     deadline, soon,
 };
 
-/// A child of `fork`. Dropping it kills what is left of it.
+/// A child made by `fork`. Dropping it kills and reaps it.
 struct Forked {
     pid: libc::pid_t,
 }
 
 impl Forked {
-    /// Runs `in_child` in a forked child, which ends with its answer as its status.
+    /// Runs `in_child` in a forked child, which exits with the returned status.
     ///
     /// The test harness has other threads, so `in_child` should not print through it.
     fn run(in_child: impl FnOnce() -> i32) -> Self {
@@ -32,7 +32,7 @@ impl Forked {
         assert!(pid >= 0);
         if pid == 0 {
             let status = catch_unwind(AssertUnwindSafe(in_child)).unwrap_or(101);
-            // SAFETY: ends the process without running anything else of it.
+            // SAFETY: ends the process without running any more of its code.
             unsafe { libc::_exit(status) };
         }
         Self { pid }
@@ -185,7 +185,7 @@ fn a_grandchild_is_a_child_too() {
     assert!(is_contended(&open(dir.path()).try_lock()));
 }
 
-/// Holds the lock and forks a child that stays, and says so at its end.
+/// Holds the lock and forks a child that outlives it.
 pub(crate) fn hold_and_fork(dir: &Path) {
     let lock = open(dir);
     let guard = lock.lock_until(deadline()).unwrap();
@@ -232,7 +232,7 @@ fn a_child_forked_while_other_threads_open_lock_and_close_keeps_nothing() {
                 std::thread::sleep(2 * crate::PATIENCE);
                 0
             });
-            // The child, which lives, must not be the one that holds it.
+            // The living child must not hold the lock.
             let _pause = pause.lock().unwrap();
             let free = open(dir.path()).lock_until(deadline()).map(drop);
             free.err()

@@ -25,7 +25,7 @@ fn is_contended<T>(result: Result<T, LockError>) -> bool {
     }
 }
 
-/// Threads that add to a number in two steps, which loses additions unless they exclude each other.
+/// Adds to a number in two steps, which loses additions unless threads exclude each other.
 fn add_in_threads<'a>(lock_of: impl Fn(usize) -> &'a FileLock + Sync) {
     const THREADS: usize = 4;
     const ROUNDS: u64 = 300;
@@ -255,7 +255,7 @@ fn counters_add_up() {
 }
 
 #[test]
-fn a_long_file_stays_as_it_is_behind_the_page() {
+fn a_long_file_is_unchanged_beyond_the_page() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lock");
     fs::write(&path, vec![0xab; 10_000]).unwrap();
@@ -308,7 +308,7 @@ fn a_file_cut_short_while_in_use_keeps_excluding() {
     add_in_threads(|thread| if thread % 2 == 0 { &one } else { &other });
     assert_eq!(file.metadata().unwrap().len(), 0);
 
-    // Whoever opens it next makes a page of it again, and all of them go on with that.
+    // The next open lengthens it to a page again, which all of them then use.
     let new = FileLock::open(&path).unwrap();
     assert_eq!(file.metadata().unwrap().len(), 4096);
     add_in_threads(|thread| [&one, &other, &new][thread % 3]);
@@ -327,7 +327,7 @@ fn a_path_that_cannot_be_opened_is_an_io_error() {
 }
 
 #[test]
-fn looking_at_a_lock_tells_the_holder_and_the_waiters_and_changes_nothing() {
+fn looking_at_a_lock_shows_holder_and_waiters_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("lock");
     assert!(look_at_lock(&path).is_err());

@@ -1,4 +1,4 @@
-//! What `strand-lock` promises, tried with threads, forked children and real processes.
+//! Tests of `strand-lock` with threads, forked children and real processes.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -16,7 +16,7 @@ mod processes;
 
 use std::time::{Duration, Instant};
 
-/// Long enough for a machine that is busy with something else; reaching it is a failure.
+/// Long enough for a busy machine; reaching it is a failure.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn deadline() -> Instant {

@@ -20,7 +20,7 @@ const CALL: usize = 0;
 const ANSWER: usize = 1;
 const ROUNDS: u32 = 200;
 
-/// Sleeps until the word is something else than `old`; a wake that gets lost is a panic.
+/// Sleeps until the word is not `old`; panics if a wake is lost.
 fn wait_for_change(page: &SharedPage, word: usize, old: u32) -> u32 {
     let deadline = deadline();
     loop {
@@ -28,8 +28,8 @@ fn wait_for_change(page: &SharedPage, word: usize, old: u32) -> u32 {
         if now != old {
             return now;
         }
-        assert!(Instant::now() < deadline, "nobody woke us");
-        // Beyond our own deadline and the other side's, so that only a wake helps.
+        assert!(Instant::now() < deadline, "a wake was lost");
+        // Longer than our own deadline and the other side's, so that only a wake helps.
         page.wait(word, old, 2 * PATIENCE);
     }
 }
@@ -58,7 +58,7 @@ fn processes_wake_each_other() {
     child.expect("answered");
 }
 
-/// Also where nothing wakes a sleeper in another process, and it looks by itself.
+/// This holds even where a sleeper in another process is not woken and polls instead.
 #[test]
 fn a_wake_takes_a_bounded_time() {
     const LIMIT: Duration = Duration::from_millis(100);
@@ -77,17 +77,14 @@ fn a_wake_takes_a_bounded_time() {
         })
         .collect();
     child.expect("answered");
-    // There and back. Not the longest: the machine may be busy with something else.
+    // The median round trip, not the longest: the machine may be busy.
     times.sort_unstable();
     let median = times[times.len() / 2];
-    println!(
-        "there and back: median {median:?}, longest {:?}",
-        times.last()
-    );
+    println!("round trip: median {median:?}, longest {:?}", times.last());
     assert!(median < LIMIT, "{times:?}");
 }
 
-/// On a full disk, touching it would else raise SIGBUS.
+/// On a full disk, touching a page without space raises SIGBUS.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_page_has_its_space_before_it_is_touched() {
@@ -97,7 +94,7 @@ fn a_page_has_its_space_before_it_is_touched() {
     let page = SharedPage::open(dir.path().join("new")).unwrap();
     assert!(blocks("new") > 0);
     drop(page);
-    // As another program, or an earlier version, may have left it.
+    // Files as another program or an earlier version may have left them.
     let longer = 3 * SharedPage::BYTES as u64;
     for (name, len) in [
         ("short", 7),
@@ -112,7 +109,7 @@ fn a_page_has_its_space_before_it_is_touched() {
         let expected = len.max(SharedPage::BYTES as u64);
         assert_eq!(file.metadata().unwrap().len(), expected);
     }
-    // What is there stays.
+    // Existing content is kept.
     let path = dir.path().join("filled");
     fs::write(&path, [7; 100]).unwrap();
     drop(SharedPage::open(&path).unwrap());
@@ -174,7 +171,7 @@ fn every_word_is_its_own() {
 
 #[test]
 #[should_panic(expected = "32-bit words")]
-fn a_word_behind_the_page_is_refused() {
+fn a_word_beyond_the_page_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let page = SharedPage::open(dir.path().join("page")).unwrap();
     page.u32(SharedPage::U32_WORDS).load(Ordering::Relaxed);
@@ -208,7 +205,7 @@ fn a_reader_creates_and_lengthens_nothing() {
 
 #[test]
 #[cfg(unix)]
-fn a_page_cut_short_is_told_and_can_be_opened_anew() {
+fn a_page_cut_short_is_reported_and_can_be_opened_anew() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("page");
     let page = SharedPage::open(&path).unwrap();
@@ -247,7 +244,7 @@ fn a_page_in_use_cannot_be_cut_short() {
 
 #[test]
 #[cfg(unix)]
-fn a_deleted_page_is_told() {
+fn a_deleted_page_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("page");
     let page = SharedPage::open(&path).unwrap();

@@ -13,7 +13,7 @@ fn open(dir: &Path) -> FileLock {
     FileLock::open(dir.join("lock")).unwrap()
 }
 
-/// Holds the lock until told to go on.
+/// Holds the lock until the parent's word.
 pub(crate) fn hold(dir: &Path) {
     let lock = open(dir);
     let guard = lock.lock_until(deadline()).unwrap();
@@ -32,7 +32,7 @@ pub(crate) fn acquire(dir: &Path) {
     guard.unlock().unwrap();
 }
 
-/// Says what can be had at once.
+/// Reports which locks are free.
 pub(crate) fn try_all(dir: &Path) {
     let lock = open(dir);
     let exclusive = lock.try_lock().is_ok();
@@ -40,14 +40,14 @@ pub(crate) fn try_all(dir: &Path) {
     say(format_args!("exclusive {exclusive}, shared {shared}"));
 }
 
-/// Lives, with everything that it inherited, until told to end.
+/// Lives, with everything that it inherited, until the parent's word.
 pub(crate) fn linger() {
     say("lingering");
     wait_for_word();
     say("lingered");
 }
 
-/// Holds the lock and starts a child by `Command` that stays.
+/// Holds the lock and starts a child by `Command` that outlives it.
 pub(crate) fn hold_and_spawn(dir: &Path) {
     let lock = open(dir);
     let guard = lock.lock_until(deadline()).unwrap();
@@ -98,7 +98,7 @@ fn a_timeout_names_the_holder() {
     );
     assert!(holder.held_for >= waited);
     if cfg!(any(target_os = "linux", windows)) {
-        // The start is known to a hundredth of a second at least.
+        // The start is known to within a hundredth of a second.
         assert!(holder.running_for + Duration::from_millis(10) >= holder.held_for);
         assert!(holder.running_for < crate::PATIENCE);
     }
@@ -138,7 +138,7 @@ fn the_note_of_a_killed_holder_is_not_believed() {
     let lock = open(dir.path());
     assert_eq!(lock.holder().unwrap().pid, killed.pid());
     killed.kill();
-    // A shared holder leaves no note, so the old one still stands there.
+    // A shared holder leaves no note, so the old one is still there.
     let guard = lock.lock_shared_until(deadline()).unwrap();
     for zombie in [true, false] {
         assert_eq!(lock.holder(), None, "zombie: {zombie}");
@@ -150,7 +150,7 @@ fn the_note_of_a_killed_holder_is_not_believed() {
 }
 
 #[test]
-fn a_killed_waiter_delays_nobody() {
+fn a_killed_waiter_delays_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let mut holder = Child::start("hold", dir.path());
     holder.expect("held");
@@ -173,7 +173,7 @@ fn a_child_started_by_command_does_not_keep_the_lock() {
     assert!(matches!(lock.try_lock(), Err(LockError::Contended { .. })));
     parent.kill();
     drop(lock.lock_until(deadline()).unwrap());
-    // Its child was there all the time.
+    // Its child was alive all the time.
     assert_eq!(parent.hear_all(), ["lingered"]);
 }
 
@@ -190,7 +190,7 @@ fn all_processes_see_the_same_boot() {
 
 const CYCLES: u64 = 500;
 
-/// Adds to a number in a file, in steps that lose additions unless everybody excludes everybody else.
+/// Adds to a number in a file, in steps that lose additions unless processes exclude each other.
 pub(crate) fn increment(dir: &Path) {
     const THREADS: usize = 3;
     let lock = open(dir);
@@ -239,7 +239,7 @@ fn no_addition_is_lost_and_no_waiter_is_forgotten() {
 const INSIDE: usize = 0;
 const MOST_INSIDE: usize = 1;
 
-/// Takes the lock ten times and says from when to when it held it.
+/// Takes the lock ten times and sends the interval of each hold.
 pub(crate) fn intervals(dir: &Path) {
     let lock = open(dir);
     let page = SharedPage::open(dir.join("page")).unwrap();
