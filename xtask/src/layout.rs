@@ -265,7 +265,7 @@ impl Scan<'_> {
                 [TokenTree::Group(group), after @ ..] if group.delimiter() == Delimiter::Brace => {
                     let members: Vec<TokenTree> = group.stream().into_iter().collect();
                     let is_comma = |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ',');
-                    for member in members.split(is_comma) {
+                    for member in members.split(is_comma).filter(|member| !member.is_empty()) {
                         self.tree(&path, member, is_use);
                     }
                     return after;
