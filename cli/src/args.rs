@@ -1,4 +1,4 @@
-//! The arguments.
+//! The command-line arguments.
 
 use std::path::PathBuf;
 
@@ -12,12 +12,12 @@ use crate::{
 
 /// A crash-safe log of issue events that many processes append to at once
 ///
-/// A store is a directory. Every write is on the disk when the command ends, and of several agents that compete one
-/// wins. Reading commands take no lock.
+/// A store is a directory. Every write is on disk when the command ends, and if several agents
+/// compete for an issue, one of them wins. Commands that read take no lock.
 #[derive(Debug, Parser)]
 #[command(name = "strand", version, after_help = Exit::table(), disable_help_subcommand = true)]
 pub(crate) struct Cli {
-    /// Print JSON, one object a line; what goes to standard error, too
+    /// Print JSON, one object per line, on standard error too
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
@@ -26,63 +26,63 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make a directory a store; one that is a store already stays as it is
+    /// Create a store in a directory; an existing store is left as it is
     Init(Init),
     /// Create an issue and print its id
     Create(Create),
-    /// Append events, each as a record of its own, and print the records' numbers
+    /// Append events, each as its own record, and print the sequence numbers
     Append(Append),
-    /// Append events as one record: all of them or none
+    /// Append events as one record: all or none
     Batch(Batch),
-    /// Show an issue with its version
+    /// Show an issue and its version
     Show(Show),
-    /// List issues in the order of their ids
+    /// List issues, ordered by id
     List(List),
-    /// List the issues that can be worked on, the most urgent ones first
+    /// List the issues that are ready to be worked on, most urgent first
     Ready(Ready),
-    /// Give an open issue that is nobody's to an agent, and print its id
+    /// Assign an open, unassigned issue to an agent and print its id
     Claim(Claim),
-    /// Change some fields of an issue, and leave the others to others
+    /// Change some fields of an issue and leave the rest alone
     Update(Update),
-    /// Close issues: all of them or none
+    /// Close issues: all or none
     Close(Change),
-    /// Open closed issues again: all of them or none
+    /// Reopen closed issues: all or none
     Reopen(Change),
-    /// Delete issues: all of them or none
+    /// Delete issues: all or none
     Delete(Change),
-    /// Print records as they come: the lines of the log, each when it is durable
+    /// Print the log's records as they become durable
     Follow(Follow),
-    /// Fold the log into a snapshot, beside those who write
+    /// Fold the log into a snapshot while others go on writing
     Compact(Compact),
-    /// Look at everything in a store, and say how it is and what to do; changes nothing
+    /// Check every file of a store and say what to do; changes nothing
     Doctor(Reading),
-    /// Make a damaged store usable again, and say what is lost; what is replaced is kept in `quarantine`
+    /// Repair a damaged store and report what is lost; replaced files are kept in `quarantine`
     Repair(Repair),
     /// Count records, issues and bytes
     Stat(Reading),
-    /// Import issues from JSON lines
+    /// Import issues from JSON Lines
     Import(Import),
-    /// Write all issues as JSON lines, in the order of their ids
+    /// Export all issues as JSON Lines, ordered by id
     Export(Export),
-    /// Merge exports of two branches, as git's merge driver: `strand merge %O %A %B`
+    /// Merge the exports of two branches, as a git merge driver: `strand merge %O %A %B`
     Merge(Merge),
-    /// Print what has a shell complete the arguments of this command
+    /// Print a shell's completion script
     Completions(Completions),
-    /// Print the manual, or write all its pages to a directory
+    /// Print the manual page, or write the pages of all commands to a directory
     Man(Man),
 }
 
-/// What all commands have that write.
+/// The options of every command that writes.
 #[derive(Debug, Args)]
 pub(crate) struct Writing {
-    /// Wait for the lock at most so many milliseconds; whoever holds it is named after a second
+    /// Wait for the lock up to this many milliseconds; after 1 s, the lock holder is printed
     #[arg(long, value_name = "MS", default_value_t = 30_000)]
     pub(crate) timeout_ms: u64,
-    /// End before the record is on the disk: it survives the death of any process, but not the loss of power.
-    /// Others see it when it is on the disk, with the next write that is not buffered
+    /// Return before the record is on disk: it survives the death of any process, but not a power
+    /// failure. Readers see it once it is on disk, with the next write that is not buffered
     #[arg(long)]
     pub(crate) buffered: bool,
-    /// Use a store on a network filesystem all the same; locks may not exclude other machines there
+    /// Use a store on a network filesystem, where locks may not exclude other machines
     #[arg(long)]
     pub(crate) allow_unsafe_filesystem: bool,
 }
@@ -95,37 +95,37 @@ pub(crate) struct Reading {
 
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// The directory; created when missing
+    /// The directory; created if missing
     pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) writing: Writing,
 }
 
-/// Changes of an issue's fields.
+/// Changes to an issue's fields.
 #[derive(Debug, Args)]
 pub(crate) struct Changes {
     /// Set a field to a JSON value: `--set priority=1`
     #[arg(long = "set", value_name = "FIELD=JSON", value_parser = assignment)]
     pub(crate) set: Vec<Assignment>,
-    /// Set a field to a text: `--set-text status=in_progress`
+    /// Set a field to a string: `--set-text status=in_progress`
     #[arg(long = "set-text", value_name = "FIELD=TEXT", value_parser = text_assignment)]
     pub(crate) set_text: Vec<Assignment>,
-    /// Take a field away
+    /// Remove a field
     #[arg(long = "unset", value_name = "FIELD")]
     pub(crate) unset: Vec<String>,
-    /// Add a label, unless the issue has it
+    /// Add a label, unless the issue already has it
     #[arg(long = "add-label", value_name = "LABEL")]
     pub(crate) add_labels: Vec<String>,
-    /// Take a label away
+    /// Remove a label
     #[arg(long = "remove-label", value_name = "LABEL")]
     pub(crate) remove_labels: Vec<String>,
-    /// Add a value to an array, unless it is in it
+    /// Add a value to an array, unless it is already there
     #[arg(long = "add", value_name = "FIELD=JSON", value_parser = assignment)]
     pub(crate) add: Vec<Assignment>,
-    /// Take a value out of an array
+    /// Remove a value from an array
     #[arg(long = "remove", value_name = "FIELD=JSON", value_parser = assignment)]
     pub(crate) remove: Vec<Assignment>,
-    /// Add a value at the end of an array
+    /// Append a value to an array
     #[arg(long = "append", value_name = "FIELD=JSON", value_parser = assignment)]
     pub(crate) append: Vec<Assignment>,
 }
@@ -134,17 +134,17 @@ pub(crate) struct Changes {
 pub(crate) struct Create {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// What it is about, on one line
+    /// The title, on one line
     pub(crate) title: String,
-    /// Its id; without, a new short one is drawn
+    /// The id; by default a new short one is generated
     #[arg(long)]
     pub(crate) id: Option<String>,
-    /// What a drawn id begins with
+    /// The prefix of a generated id
     #[arg(long, default_value = "bd", conflicts_with = "id")]
     pub(crate) prefix: String,
     #[command(flatten)]
     pub(crate) changes: Changes,
-    /// Store it once however often this is repeated with the same key
+    /// Idempotency key: a write that is repeated with the same key is stored once
     #[arg(long, requires = "id")]
     pub(crate) key: Option<String>,
     #[command(flatten)]
@@ -155,11 +155,12 @@ pub(crate) struct Create {
 pub(crate) struct Append {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// The events as JSON: `{"op":"close","id":"bd-1"}`; without, they are read from standard input, one a line. One
-    /// without `ts` gets the present time
+    /// The events as JSON: `{"op":"close","id":"bd-1"}`; by default they are read from standard
+    /// input, one per line. An event without `ts` gets the current time
     #[arg(value_name = "EVENT")]
     pub(crate) events: Vec<String>,
-    /// Store it once however often this is repeated with the same key; only with one EVENT
+    /// Idempotency key: a write that is repeated with the same key is stored once. Only with one
+    /// EVENT
     #[arg(long)]
     pub(crate) key: Option<String>,
     #[command(flatten)]
@@ -170,16 +171,16 @@ pub(crate) struct Append {
 pub(crate) struct Batch {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// The events as JSON; without, they are read from standard input, one a line
+    /// The events as JSON; by default they are read from standard input, one per line
     #[arg(value_name = "EVENT")]
     pub(crate) events: Vec<String>,
-    /// Write only if this issue is still at this version
+    /// Write only if the issue is still at this version
     #[arg(long, value_name = "ID=VERSION", value_parser = required)]
     pub(crate) require: Vec<Required>,
-    /// Write only if there is no such issue
+    /// Write only if the issue does not exist
     #[arg(long, value_name = "ID")]
     pub(crate) require_absent: Vec<String>,
-    /// Store it once however often this is repeated with the same key
+    /// Idempotency key: a write that is repeated with the same key is stored once
     #[arg(long)]
     pub(crate) key: Option<String>,
     #[command(flatten)]
@@ -190,26 +191,26 @@ pub(crate) struct Batch {
 pub(crate) struct Show {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// The issue
+    /// The issue's id
     pub(crate) id: String,
 }
 
-/// Which issues: those that match all that is given.
+/// Which issues: those that match every given option.
 #[derive(Debug, Default, Args)]
 pub(crate) struct Wanted {
-    /// Only those of this assignee
+    /// Only issues of this assignee
     #[arg(long)]
     pub(crate) assignee: Option<String>,
-    /// Only those with this label; with all of them where it is given several times
+    /// Only issues with this label; repeat it to require several
     #[arg(long = "label", value_name = "LABEL")]
     pub(crate) labels: Vec<String>,
-    /// Only those with this priority
+    /// Only issues with this priority
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) priority: Option<i64>,
-    /// Only those of this type: `bug`, `task`, …
+    /// Only issues of this type: `bug`, `task`, …
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) kind: Option<String>,
-    /// Only those with this text in id, title or description, in capitals or not
+    /// Only issues with this text in the id, title or description, in upper or lower case
     #[arg(long)]
     pub(crate) text: Option<String>,
 }
@@ -218,12 +219,12 @@ pub(crate) struct Wanted {
 pub(crate) struct List {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// Only those with this status: `open`, `closed`, …
+    /// Only issues with this status: `open`, `closed`, …
     #[arg(long)]
     pub(crate) status: Option<String>,
     #[command(flatten)]
     pub(crate) wanted: Wanted,
-    /// No more than so many
+    /// At most this many
     #[arg(long, value_name = "COUNT")]
     pub(crate) limit: Option<usize>,
 }
@@ -232,12 +233,12 @@ pub(crate) struct List {
 pub(crate) struct Ready {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// Only those that nobody has
+    /// Only unassigned issues
     #[arg(long, conflicts_with = "assignee")]
     pub(crate) free: bool,
     #[command(flatten)]
     pub(crate) wanted: Wanted,
-    /// No more than so many
+    /// At most this many
     #[arg(long, value_name = "COUNT")]
     pub(crate) limit: Option<usize>,
 }
@@ -246,21 +247,21 @@ pub(crate) struct Ready {
 pub(crate) struct Claim {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// The issue; without, the most urgent one that is ready
+    /// The issue's id; by default the most urgent issue that is ready
     pub(crate) id: Option<String>,
-    /// Who claims it
+    /// The agent that claims it
     #[arg(long, visible_alias = "actor", env = "STRAND_AGENT")]
     pub(crate) agent: String,
-    /// Only one with this label; with all of them where it is given several times
+    /// Only an issue with this label; repeat it to require several
     #[arg(long = "label", value_name = "LABEL", conflicts_with = "id")]
     pub(crate) labels: Vec<String>,
-    /// Only one with this priority
+    /// Only an issue with this priority
     #[arg(long, allow_negative_numbers = true, conflicts_with = "id")]
     pub(crate) priority: Option<i64>,
-    /// Only one of this type
+    /// Only an issue of this type
     #[arg(long = "type", value_name = "TYPE", conflicts_with = "id")]
     pub(crate) kind: Option<String>,
-    /// Claim it once however often this is repeated with the same key
+    /// Idempotency key: a claim that is repeated with the same key is stored once
     #[arg(long, requires = "id")]
     pub(crate) key: Option<String>,
     #[command(flatten)]
@@ -271,14 +272,14 @@ pub(crate) struct Claim {
 pub(crate) struct Update {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// The issue
+    /// The issue's id
     pub(crate) id: String,
     #[command(flatten)]
     pub(crate) changes: Changes,
-    /// Only if it is still at this version
+    /// Only if the issue is still at this version
     #[arg(long, value_name = "VERSION")]
     pub(crate) if_version: Option<u64>,
-    /// Store it once however often this is repeated with the same key
+    /// Idempotency key: a write that is repeated with the same key is stored once
     #[arg(long)]
     pub(crate) key: Option<String>,
     #[command(flatten)]
@@ -289,13 +290,13 @@ pub(crate) struct Update {
 pub(crate) struct Change {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// The issues
+    /// The issues' ids
     #[arg(value_name = "ID", required = true)]
     pub(crate) ids: Vec<String>,
-    /// Only if it is still at this version; only with one ID
+    /// Only if the issue is still at this version; only with one ID
     #[arg(long, value_name = "VERSION")]
     pub(crate) if_version: Option<u64>,
-    /// Store it once however often this is repeated with the same key
+    /// Idempotency key: a write that is repeated with the same key is stored once
     #[arg(long)]
     pub(crate) key: Option<String>,
     #[command(flatten)]
@@ -306,13 +307,13 @@ pub(crate) struct Change {
 pub(crate) struct Follow {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// Begin with this record; without, with the next one that is written
+    /// Start with this record; by default with the next one that is written
     #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) from: Option<u64>,
-    /// End when no record has come for so many milliseconds; without, go on until interrupted
+    /// Stop after this many milliseconds without a new record; by default only when interrupted
     #[arg(long, value_name = "MS")]
     pub(crate) until_idle_ms: Option<u64>,
-    /// End after so many records
+    /// Stop after this many records
     #[arg(long, value_name = "COUNT")]
     pub(crate) limit: Option<u64>,
 }
@@ -321,7 +322,7 @@ pub(crate) struct Follow {
 pub(crate) struct Compact {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// Only if the log has become long
+    /// Only if the log is long enough to be worth it
     #[arg(long)]
     pub(crate) if_due: bool,
     #[command(flatten)]
@@ -336,12 +337,12 @@ pub(crate) struct Repair {
     pub(crate) writing: Writing,
 }
 
-/// What an import does with an issue whose id is there already.
+/// What an import does with a line whose issue already exists.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Existing {
-    /// The line takes its place
+    /// The line replaces the issue
     Replace,
-    /// It stays as it is
+    /// The issue is kept
     Keep,
     /// Nothing is imported
     Refuse,
@@ -351,12 +352,12 @@ pub(crate) enum Existing {
 pub(crate) struct Import {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// The file; without, standard input, which is held in memory
+    /// The file; by default standard input, which is held in memory
     pub(crate) file: Option<PathBuf>,
-    /// What becomes of issues that exist
+    /// What to do with issues that already exist
     #[arg(long, value_enum, default_value = "replace")]
     pub(crate) existing: Existing,
-    /// Import the good lines although there are bad ones
+    /// Import the valid lines even if others are invalid
     #[arg(long)]
     pub(crate) skip_bad_lines: bool,
     #[command(flatten)]
@@ -367,18 +368,18 @@ pub(crate) struct Import {
 pub(crate) struct Export {
     /// The store's directory
     pub(crate) dir: PathBuf,
-    /// The file, which is replaced as a whole; without, standard output
+    /// The file, which is replaced atomically; by default standard output
     pub(crate) file: Option<PathBuf>,
 }
 
-/// Exit status: 0 merged, 1 merged but for the conflicts that are listed, 129 not merged.
+/// Exit status: 0 merged, 1 merged except for the listed conflicts, 129 not merged.
 #[derive(Debug, Args)]
 pub(crate) struct Merge {
     /// The common ancestor
     pub(crate) base: PathBuf,
-    /// The one that is merged into; it is replaced by the result
+    /// Our version; replaced by the result
     pub(crate) ours: PathBuf,
-    /// The one that is merged
+    /// Their version
     pub(crate) theirs: PathBuf,
 }
 
@@ -390,7 +391,7 @@ pub(crate) struct Completions {
 
 #[derive(Debug, Args)]
 pub(crate) struct Man {
-    /// Where to write `strand.1`, `strand-append.1`, …; created when missing
+    /// The directory for `strand.1`, `strand-append.1`, …; created if missing
     pub(crate) dir: Option<PathBuf>,
 }
 

@@ -1,4 +1,4 @@
-//! How the command ends: the exit statuses that scripts can rely on, and what is said about a failure.
+//! How the command ends: exit statuses, which scripts rely on, and error messages.
 
 use std::{fmt::Write as _, io, process::ExitCode};
 
@@ -20,15 +20,16 @@ pub(crate) enum Exit {
     Refused,
     Unusable,
     Compacted,
-    /// Only of `merge`, whose statuses git defines.
+    /// Only from `merge`, whose statuses git defines.
     MergeConflicts,
-    /// Only of `merge`. Git takes any status up to 128 for a conflict that the driver has written into the file; then
-    /// a commit would silently drop what the other branch did. With more it ends the merge.
+    /// Only from `merge`. Git takes a status up to 128 for a conflict that the driver has marked in
+    /// the file, and a commit would then silently drop the other branch's changes. With a higher
+    /// status git aborts the merge.
     NotMerged,
 }
 
 impl Exit {
-    /// All but those of `merge`, in the order of their numbers.
+    /// All but those of `merge`, in numerical order.
     pub(crate) const ALL: [Self; 12] = [
         Self::Done,
         Self::Failed,
@@ -86,27 +87,28 @@ impl Exit {
         match self {
             Self::Done => "done",
             Self::Failed => {
-                "failed otherwise (files, output); nothing is stored of the write that failed"
+                "any other failure (a file, the output); a write that failed is not stored"
             }
             Self::Usage => "wrong arguments; nothing was done",
             Self::NotFound => "no such issue, or none that is ready",
-            Self::Conflict => "another was faster: the issue has changed, is taken or exists",
+            Self::Conflict => "another agent was faster: the issue has changed, is taken or exists",
             Self::LockTimeout => {
-                "another held the lock until the timeout; the message names it; try again"
+                "another process held the lock until the timeout; the message names it; try again"
             }
             Self::Corrupt => "stored bytes are damaged; see `strand doctor`",
             Self::NoStore => "no store in the directory, or no directory",
             Self::DurabilityUnknown => {
-                "the write may be stored or not: a sync failed; look before you repeat it, or repeat it with its --key"
+                "the write may be stored or not, since a sync failed; repeat it with its `--key`, \
+                 or look before you repeat it"
             }
             Self::Refused => {
-                "the input is no valid event or issue, or too large; nothing is stored of it"
+                "the input is not a valid event or issue, or is too large; it is not stored"
             }
             Self::Unusable => {
-                "the store can't be used from here: newer format, no permission, unsafe filesystem"
+                "the store cannot be used from here: newer format, no permission, unsafe filesystem"
             }
-            Self::Compacted => "the record that was asked for is folded into a snapshot",
-            Self::MergeConflicts => "merged, but for conflicts",
+            Self::Compacted => "the requested record has been folded into a snapshot",
+            Self::MergeConflicts => "merged, except for conflicts",
             Self::NotMerged => "not merged",
         }
     }
@@ -117,7 +119,7 @@ impl Exit {
         for exit in Self::ALL {
             writeln!(table, "  {:>2}  {}", exit.code(), exit.meaning()).ok();
         }
-        table += "`strand merge` has its own, for git: 0 merged, 1 conflicts, 129 not merged.";
+        table += "`strand merge` has statuses of its own, for git: 0 merged, 1 conflicts, 129 not merged.";
         table
     }
 }
@@ -128,16 +130,16 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why the command did not do what it should.
+/// Why the command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
     message: String,
-    /// The issue that stands in the way, as it is.
+    /// The present state of the issue in conflict.
     now: Option<Box<Now>>,
 }
 
-/// An issue that is not as it was expected.
+/// The present state of an issue.
 #[derive(Debug, Serialize)]
 struct Now {
     id: String,
@@ -154,12 +156,12 @@ impl Failure {
         }
     }
 
-    /// For what is only known to be wrong after the arguments are parsed.
+    /// Wrong arguments that parsing can't detect.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
     }
 
-    /// The same, said of a place in the input.
+    /// Prefixes the message with a place in the input.
     pub(crate) fn at(mut self, place: &str) -> Self {
         self.message.insert_str(0, ": ");
         self.message.insert_str(0, place);
@@ -170,7 +172,7 @@ impl Failure {
         Self::new(Exit::Failed, format!("{what}: {error}"))
     }
 
-    /// What is printed: words, or one JSON object.
+    /// The text to print: a message, or one JSON object.
     pub(crate) fn describe(&self, json: bool) -> String {
         #[derive(Serialize)]
         struct Described<'a> {
@@ -253,7 +255,7 @@ fn exit_of(error: &Error) -> Exit {
     }
 }
 
-/// The message with those of its causes that it does not contain itself.
+/// The message, followed by those of its sources.
 fn with_sources(error: &dyn std::error::Error) -> String {
     let mut message = error.to_string();
     let mut source = error.source();
@@ -291,8 +293,8 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_the_same_table() {
-        let readme = include_str!("../../README.md");
+    fn the_documentation_has_the_same_table() {
+        let page = include_str!("../../docs/COMMAND.md");
         for exit in Exit::ALL {
             let row = format!(
                 "| {} | `{}` | {} |",
@@ -300,12 +302,12 @@ mod tests {
                 exit.name(),
                 exit.meaning()
             );
-            assert!(readme.contains(&row), "missing in README.md: {row}");
+            assert!(page.contains(&row), "missing in docs/COMMAND.md: {row}");
         }
     }
 
     #[test]
-    fn what_may_be_stored_is_told_from_what_is_not() {
+    fn an_uncertain_write_has_its_own_status() {
         assert_eq!(exit_of(&io(Outcome::Rejected)), Exit::Failed);
         assert_eq!(exit_of(&io(Outcome::Unknown)), Exit::DurabilityUnknown);
         let reason = "EIO".to_owned();
@@ -314,19 +316,19 @@ mod tests {
     }
 
     #[test]
-    fn a_conflict_tells_of_the_issue_that_is_there() {
+    fn a_conflict_shows_the_present_issue() {
         let conflict = || Error::VersionMismatch {
             id: "bd-1".to_owned(),
             expected: Some(3),
             found: Some(7),
-            issue: Some(Box::new(Issue::new("bd-1", "Mend the fence", 0))),
+            issue: Some(Box::new(Issue::new("bd-1", "Paint the fence", 0))),
         };
         let failure = Failure::from(conflict());
         let json: serde_json::Value = serde_json::from_str(&failure.describe(true)).unwrap();
         assert_eq!(json["error"], "conflict");
         assert_eq!(json["exit_status"], 4);
         assert_eq!(json["version"], 7);
-        assert_eq!(json["issue"]["title"], "Mend the fence");
+        assert_eq!(json["issue"]["title"], "Paint the fence");
         assert!(
             failure
                 .describe(false)
@@ -335,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_told_once() {
+    fn each_cause_is_printed_once() {
         let failure = Failure::from(io(Outcome::Rejected));
         assert_eq!(failure.describe(false), "strand: cannot write x: no space");
         let lock = LockError::Io {

@@ -1,4 +1,4 @@
-//! Which issues are listed, and in which order. Pure.
+//! Selects and orders the issues to list.
 
 use std::cmp::Reverse;
 
@@ -7,7 +7,7 @@ use strand_core::{Filter, Issue, Issues};
 use crate::args::Wanted;
 
 impl Wanted {
-    /// The issues that match, in the order of their ids.
+    /// The matching issues, ordered by id.
     pub(crate) fn list<'a>(
         &self,
         store: &'a Issues,
@@ -25,7 +25,7 @@ impl Wanted {
         self.keep(found)
     }
 
-    /// The issues that can be worked on and match, the most urgent ones first.
+    /// The matching issues that are ready to be worked on, most urgent first.
     pub(crate) fn ready<'a>(&self, store: &'a Issues) -> Vec<(&'a str, &'a Issue)> {
         let mut ready = self.keep(store.ready());
         ready.sort_by_cached_key(|(id, issue)| (urgency(issue), *id));
@@ -55,7 +55,7 @@ impl Wanted {
     }
 }
 
-/// Whether the text is in an issue's id, title or description, in capitals or not.
+/// Whether an issue's id, title or description contains the text, in upper or lower case.
 fn contains(id: &str, issue: &Issue, text: &str) -> bool {
     let text = text.to_lowercase();
     let is_in = |field: &str| field.to_lowercase().contains(&text);
@@ -68,7 +68,7 @@ fn urgency(issue: &Issue) -> (Reverse<bool>, i64) {
     (Reverse(priority.is_some()), priority.unwrap_or(0))
 }
 
-/// Whether nobody has the issue.
+/// Whether the issue is unassigned.
 pub(crate) fn is_free(issue: &Issue) -> bool {
     issue.assignee().is_none_or(|agent| agent.is_empty())
 }

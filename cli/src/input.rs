@@ -1,4 +1,4 @@
-//! Events, fields and versions as they are given in arguments and on standard input.
+//! Parses events, fields and versions from arguments and standard input.
 
 use std::{
     borrow::Cow,
@@ -8,26 +8,35 @@ use std::{
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use strand_core::{
-    IssueEvent, RECORD_BYTES_MAX,
+    Batch, IssueEvent, RECORD_BYTES_MAX,
     testing::{Host as _, ThisMachine},
 };
 
 use crate::exit::{Exit, Failure};
 
-/// The present time, in milliseconds since 1970.
+/// The current time, in milliseconds since 1970.
 pub(crate) fn now_ms() -> i64 {
     ThisMachine.unix_ms()
 }
 
-/// An event from JSON. One without `ts` gets the present time.
+/// An empty batch with the current time and an idempotency key, if there is one.
+pub(crate) fn new_batch(key: Option<String>) -> Batch {
+    let batch = Batch::new(now_ms());
+    match key {
+        Some(key) => batch.key(key),
+        None => batch,
+    }
+}
+
+/// Parses an event. One without `ts` gets the time `now_ms`.
 pub(crate) fn event(text: &[u8], now_ms: i64) -> Result<IssueEvent, Failure> {
-    let refused = |reason: &str| Failure::new(Exit::Refused, format!("it is no event: {reason}"));
+    let refused = |reason: &str| Failure::new(Exit::Refused, format!("not an event: {reason}"));
     let text = std::str::from_utf8(text).map_err(|error| refused(&error.to_string()))?;
     let event = with_ts(text.trim(), now_ms).and_then(|text| serde_json::from_str(&text));
     event.map_err(|error| refused(&error.to_string()))
 }
 
-/// The object with a `ts`.
+/// The object, with a `ts` added if it has none.
 fn with_ts(text: &str, now_ms: i64) -> serde_json::Result<Cow<'_, str>> {
     #[derive(Deserialize)]
     struct Stamp {
@@ -45,7 +54,7 @@ fn with_ts(text: &str, now_ms: i64) -> serde_json::Result<Cow<'_, str>> {
     })
 }
 
-/// Reads lines and passes over blank ones. Holds one line in memory.
+/// Reads lines, skipping blank ones. Holds one line in memory.
 pub(crate) struct Lines<R> {
     input: R,
     bytes: Vec<u8>,
@@ -61,11 +70,11 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    /// The next line that is not blank, with its number, from 1.
+    /// The next line that is not blank, and its number, counted from 1.
     pub(crate) fn next(&mut self) -> Result<Option<(u64, &[u8])>, Failure> {
         loop {
             self.bytes.clear();
-            // A record is one line and has more than the event.
+            // A record is one line, and longer than its event.
             let mut line = self.input.by_ref().take(RECORD_BYTES_MAX as u64);
             let read = line.read_until(b'\n', &mut self.bytes);
             let read = read.map_err(|error| Failure::io("cannot read the input", &error))?;
@@ -75,7 +84,7 @@ impl<R: BufRead> Lines<R> {
             self.number += 1;
             if read == RECORD_BYTES_MAX && !self.bytes.ends_with(b"\n") {
                 let number = self.number;
-                let message = format!("line {number}: it is longer than a record can be");
+                let message = format!("line {number}: longer than a record can be");
                 return Err(Failure::new(Exit::Refused, message));
             }
             if !self.bytes.trim_ascii().is_empty() {
@@ -85,14 +94,14 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
-/// `field=JSON`.
+/// A field and its JSON value.
 #[derive(Debug, Clone)]
 pub(crate) struct Assignment {
     pub(crate) field: String,
     pub(crate) value: Box<RawValue>,
 }
 
-/// A field with a value that is JSON.
+/// Parses `FIELD=JSON`.
 pub(crate) fn assignment(text: &str) -> Result<Assignment, String> {
     let (field, value) = field_and_rest(text)?;
     match RawValue::from_string(value.trim().to_owned()) {
@@ -101,12 +110,12 @@ pub(crate) fn assignment(text: &str) -> Result<Assignment, String> {
             value,
         }),
         Err(error) => Err(format!(
-            "{value:?} is not JSON ({error}); a text stands in double quotes"
+            "{value:?} is not JSON ({error}); a string needs double quotes"
         )),
     }
 }
 
-/// A field with a value that is a text.
+/// Parses `FIELD=TEXT`.
 pub(crate) fn text_assignment(text: &str) -> Result<Assignment, String> {
     let (field, value) = field_and_rest(text)?;
     let value = serde_json::value::to_raw_value(value).map_err(|error| error.to_string())?;
@@ -119,7 +128,7 @@ pub(crate) fn text_assignment(text: &str) -> Result<Assignment, String> {
 fn field_and_rest(text: &str) -> Result<(&str, &str), String> {
     match text.split_once('=') {
         Some((field, value)) if !field.is_empty() => Ok((field, value)),
-        _ => Err("it should be FIELD=VALUE".to_owned()),
+        _ => Err("expected FIELD=VALUE".to_owned()),
     }
 }
 
@@ -130,15 +139,15 @@ pub(crate) struct Required {
     pub(crate) version: u64,
 }
 
-/// `ID=VERSION`.
+/// Parses `ID=VERSION`.
 pub(crate) fn required(text: &str) -> Result<Required, String> {
-    // An id may contain the sign.
+    // The id may contain an equals sign.
     let parsed = text.rsplit_once('=').and_then(|(id, version)| {
         let version = version.parse().ok()?;
         let id = id.to_owned();
         Some(Required { id, version })
     });
-    parsed.ok_or_else(|| "it should be ID=VERSION, the version a number".to_owned())
+    parsed.ok_or_else(|| "expected ID=VERSION, where VERSION is a number".to_owned())
 }
 
 #[cfg(test)]
@@ -156,13 +165,13 @@ mod tests {
                 .ts,
             3
         );
-        // Not the outer one.
+        // An inner `ts` is not the event's.
         let nested = br#"{"op":"close","id":"bd-1","x":{"ts":3}}"#;
         assert_eq!(event(nested, 7).unwrap().ts, 7);
     }
 
     #[test]
-    fn what_is_no_event_is_refused_with_the_reason() {
+    fn an_invalid_event_is_refused_with_a_reason() {
         for (text, reason) in [
             ("{}", "missing field `op`"),
             ("{ }", "missing field `op`"),
@@ -172,8 +181,8 @@ mod tests {
             (r#"{"op":"close","id":"bd-1"} x"#, "trailing"),
         ] {
             let failure = event(text.as_bytes(), 7).unwrap_err();
-            let told = failure.describe(false);
-            assert!(told.contains(reason), "{text}: {told}");
+            let message = failure.describe(false);
+            assert!(message.contains(reason), "{text}: {message}");
             assert_eq!(failure.exit, Exit::Refused);
         }
         let failure = event(b"\xff", 7).unwrap_err();
@@ -181,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_counted_and_blank_ones_passed_over() {
+    fn blank_lines_are_counted_but_skipped() {
         let mut lines = Lines::new(&b"a\n\n \r\n b \nc"[..]);
         let mut seen = Vec::new();
         while let Some((number, line)) = lines.next().unwrap() {

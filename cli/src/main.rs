@@ -1,4 +1,4 @@
-//! `strand`: a store's log and issues from the command line.
+//! `strand`: a crash-safe log of issues, on the command line.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -31,13 +31,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// `strand append …`, which scripts call for every event: to describe all the other commands takes longer than to
-/// parse these arguments. What is anything else, or wrong, is left to the whole description.
+/// Parses `strand append …`, which scripts call for every event, without building the definitions
+/// of all commands: that takes longer than the parsing. Returns `None` for everything else,
+/// including wrong arguments.
 fn append_alone(arguments: &[OsString]) -> Option<Cli> {
     let rest = arguments.get(1..)?;
     rest.first().filter(|first| *first == "append")?;
-    let description = Append::augment_args(clap::Command::new("append"));
-    let matches = description.try_get_matches_from(rest).ok()?;
+    let definition = Append::augment_args(clap::Command::new("append"));
+    let matches = definition.try_get_matches_from(rest).ok()?;
     let append = Append::from_arg_matches(&matches).ok()?;
     Some(Cli {
         json: false,
@@ -49,7 +50,7 @@ fn run(cli: Cli) -> Exit {
     let json = cli.json;
     let mut out = Output::new(json);
     let done = commands::run(cli.command, &mut out);
-    // What was done before a failure is told, too.
+    // The results from before a failure are printed, too.
     let flushed = out.flush();
     match done.and_then(|exit| flushed.map(|()| exit)) {
         Ok(exit) => exit,
@@ -60,7 +61,7 @@ fn run(cli: Cli) -> Exit {
     }
 }
 
-/// Prints the help that was asked for, or what is wrong with the arguments.
+/// Prints the requested help, or what is wrong with the arguments.
 fn misused(error: &clap::Error, arguments: &[OsString]) -> Exit {
     let words = || arguments.iter().skip(1);
     if error.use_stderr() && words().any(|word| word == "--json") {
@@ -69,7 +70,7 @@ fn misused(error: &clap::Error, arguments: &[OsString]) -> Exit {
         let first = first.strip_prefix("error: ").unwrap_or(first);
         tell(&Failure::usage(first).describe(true));
     } else {
-        // That nobody listens is no failure.
+        // A closed pipe is not a failure.
         error.print().ok();
     }
     let command = words().find(|word| !word.to_string_lossy().starts_with('-'));
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn append_alone_is_what_the_whole_description_makes_of_it() {
+    fn append_alone_parses_like_the_full_definition() {
         for line in [
             "strand append dir",
             "strand append dir {} {}",
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_left_to_the_whole_description() {
+    fn everything_else_is_left_to_the_full_definition() {
         for line in [
             "strand",
             "strand batch dir",

@@ -1,12 +1,13 @@
-//! What is printed, and to whom.
+//! Standard output and standard error.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 
 use serde::Serialize;
+use strand_core::Receipt;
 
 use crate::exit::Failure;
 
-/// The command's output: words or JSON, as was asked for.
+/// The command's output: text or JSON.
 pub(crate) struct Output {
     pub(crate) json: bool,
     out: BufWriter<UntilClosed<StdoutLock<'static>>>,
@@ -20,20 +21,31 @@ impl Output {
         }
     }
 
-    /// Prints a result: as one line of JSON, or the words.
+    /// Prints a result, as one line of JSON or as text.
     pub(crate) fn result(
         &mut self,
         json: &impl Serialize,
-        words: impl FnOnce() -> String,
+        text: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
         if !self.json {
-            return self.line(words());
+            return self.line(text());
         }
         let written = serde_json::to_writer(&mut self.out, json).map_err(io::Error::from);
         failing(written.and_then(|()| self.out.write_all(b"\n")))
     }
 
-    /// Prints a line; the newline is added where it is missing.
+    /// Prints the number of a record that was written.
+    pub(crate) fn receipt(&mut self, receipt: Receipt) -> Result<(), Failure> {
+        #[derive(Serialize)]
+        struct Stored {
+            seq: u64,
+            repeated: bool,
+        }
+        let Receipt { seq, repeated, .. } = receipt;
+        self.result(&Stored { seq, repeated }, || seq.to_string())
+    }
+
+    /// Prints a line, adding the newline if it is missing.
     pub(crate) fn line(&mut self, text: impl AsRef<[u8]>) -> Result<(), Failure> {
         let text = text.as_ref();
         let end: &[u8] = if text.ends_with(b"\n") { b"" } else { b"\n" };
@@ -52,12 +64,12 @@ impl Output {
         failing(write(&mut self.out))
     }
 
-    /// Hands on what was printed so far.
+    /// Writes buffered output.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         failing(self.out.flush())
     }
 
-    /// True once nobody reads the output any more. Noticed when something is handed on.
+    /// Whether the reader has closed the pipe, as far as the last write showed.
     pub(crate) fn is_closed(&self) -> bool {
         self.out.get_ref().closed
     }
@@ -67,7 +79,7 @@ fn failing(written: io::Result<()>) -> Result<(), Failure> {
     written.map_err(|error| Failure::io("cannot write the output", &error))
 }
 
-/// Passes everything on until the reader has closed the pipe, and then nothing: that is no failure.
+/// A writer that discards everything once the reader has closed the pipe, which is not a failure.
 #[derive(Debug)]
 struct UntilClosed<W> {
     out: W,
@@ -107,7 +119,7 @@ impl<W: Write> Write for UntilClosed<W> {
     }
 }
 
-/// Tells a person something beside the output. That nobody listens is no failure.
+/// Prints a line on standard error. A closed pipe is not a failure.
 pub(crate) fn tell(text: &str) {
     let mut line = text.trim_end().to_owned();
     line.push('\n');
@@ -118,7 +130,7 @@ pub(crate) fn tell(text: &str) {
 mod tests {
     use super::*;
 
-    /// Takes so many bytes, and is closed then.
+    /// Takes this many bytes, and then fails with this error.
     struct Pipe(usize, io::ErrorKind);
 
     impl Write for Pipe {
@@ -137,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_pipe_is_no_error_and_others_are() {
+    fn only_a_closed_pipe_is_no_error() {
         let mut out = UntilClosed::new(Pipe(3, io::ErrorKind::BrokenPipe));
         out.write_all(b"abc").unwrap();
         assert!(!out.closed);

@@ -1,28 +1,19 @@
-//! Text in columns. Pure.
+//! Text in columns.
 
-/// Lines whose columns begin below each other, two spaces apart. Numbers are not treated in another way than words.
-pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
+use comfy_table::{Table, presets};
+
+/// Left-aligned columns, two spaces apart, as wide as their widest cell on a terminal.
+pub(crate) fn columns<const N: usize>(rows: Vec<[String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
     }
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
-            line.push_str(cell);
-            let missing = width - cell.chars().count() + 2;
-            line.extend(std::iter::repeat_n(' ', missing));
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    table.trim_fmt() + "\n"
 }
 
-/// The text on one line, and without characters that would do something to a terminal.
+/// The text with its control characters escaped, so that it stays on its line and can't control the
+/// terminal.
 pub(crate) fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -40,22 +31,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
+    fn columns_are_as_wide_as_their_widest_cell_on_a_terminal() {
         let row = |cells: [&str; 3]| cells.map(str::to_owned);
         let rows = [
-            row(["ID", "S", "TITLE"]),
-            row(["é-1234", "", "x"]),
-            row(["a", "open", ""]),
+            ["ID", "TITLE", "S"],
+            ["é-1234", "", "x"],
+            ["a", "漢字 👩‍👩‍👧", ""],
+            ["b", "🎉e\u{301}", "y"],
         ];
         assert_eq!(
-            columns(&rows),
-            "ID      S     TITLE\né-1234        x\na       open\n"
+            columns(rows.map(row).to_vec()),
+            "ID      TITLE    S\n\
+             é-1234           x\n\
+             a       漢字 👩‍👩‍👧\n\
+             b       🎉e\u{301}      y\n"
         );
-        assert_eq!(columns::<3>(&[]), "");
+        assert_eq!(columns::<3>(Vec::new()), "\n");
     }
 
     #[test]
-    fn no_text_moves_the_cursor() {
+    fn control_characters_are_escaped() {
         assert_eq!(printable("a\u{1b}[31m\nb\té"), "a\\u{1b}[31m\\nb\\té");
     }
 }

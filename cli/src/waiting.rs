@@ -1,7 +1,8 @@
-//! Says for whom the command waits: the locks of the real machine, which tell after a second who holds them.
+//! Says for whom the command waits: the locks of the real machine, which tell after a second who
+//! holds them.
 //!
-//! There is no second lock protocol and no thread: a long wait is several shorter ones, and the timeout of each names
-//! the holder.
+//! There is no second lock protocol and no thread: a long wait is several shorter ones, and the
+//! timeout of each names the holder.
 
 use std::{
     io,

@@ -1,15 +1,14 @@
-//! `append` and `batch`: events as they are.
+//! `append` and `batch`: raw events.
 
 use std::io;
 
-use serde::Serialize;
 use strand_core::{IssueEvent, Log, Receipt};
 
-use crate::commands::{change::new_batch, open};
+use super::open;
 use crate::{
     args::{Append, Batch},
     exit::Failure,
-    input::{Lines, event, now_ms},
+    input::{Lines, event, new_batch, now_ms},
     output::Output,
 };
 
@@ -21,11 +20,11 @@ pub(crate) fn append(args: Append, out: &mut Output) -> Result<(), Failure> {
     if let (Some(key), [text]) = (args.key, args.events.as_slice()) {
         let event = event(text.as_bytes(), now_ms())?;
         let receipt = log.commit(&new_batch(Some(key)).event(event))?;
-        return stored(receipt, out);
+        return out.receipt(receipt);
     }
     each_event(&args.events, |event| {
-        stored(log.append(&event)?, out)?;
-        // Whoever sends the events may wait for the receipt before the next one.
+        out.receipt(log.append(&event)?)?;
+        // The sender may wait for this receipt before it sends the next event.
         out.flush()
     })
 }
@@ -37,8 +36,7 @@ pub(crate) fn batch(args: Batch, out: &mut Output) -> Result<(), Failure> {
         events.push(event);
         Ok(())
     })?;
-    let receipt = write(&log, args, events)?;
-    stored(receipt, out)
+    out.receipt(write(&log, args, events)?)
 }
 
 fn write(log: &Log, args: Batch, events: Vec<IssueEvent>) -> Result<Receipt, Failure> {
@@ -49,7 +47,7 @@ fn write(log: &Log, args: Batch, events: Vec<IssueEvent>) -> Result<Receipt, Fai
         ..
     } = args;
     if require.is_empty() && require_absent.is_empty() && key.is_none() {
-        // Needs no state.
+        // Without conditions the state need not be loaded.
         return Ok(log.append_batch(&events)?);
     }
     let mut batch = new_batch(key);
@@ -63,7 +61,7 @@ fn write(log: &Log, args: Batch, events: Vec<IssueEvent>) -> Result<Receipt, Fai
     Ok(log.commit(&batch)?)
 }
 
-/// Does something with each event from the arguments or, when there is none, from standard input.
+/// Calls `act` for each event in the arguments or, if there are none, on standard input.
 fn each_event(
     arguments: &[String],
     mut act: impl FnMut(IssueEvent) -> Result<(), Failure>,
@@ -83,15 +81,4 @@ fn each_event(
         }
     }
     Ok(())
-}
-
-/// Says where a write is.
-pub(crate) fn stored(receipt: Receipt, out: &mut Output) -> Result<(), Failure> {
-    #[derive(Serialize)]
-    struct Stored {
-        seq: u64,
-        repeated: bool,
-    }
-    let Receipt { seq, repeated, .. } = receipt;
-    out.result(&Stored { seq, repeated }, || seq.to_string())
 }

@@ -1,9 +1,9 @@
-//! `compact`, `doctor` and `repair`: what keeps a store well.
+//! `compact`, `doctor` and `repair`: maintenance.
 
 use serde::Serialize;
 use strand_core::{Advice, Compacted, Compaction, Error};
 
-use crate::commands::open;
+use super::open;
 use crate::{
     args::{Compact, Reading, Repair},
     exit::{Exit, Failure},
@@ -27,12 +27,12 @@ pub(crate) fn compact(args: &Compact, out: &mut Output) -> Result<(), Failure> {
         reason: &'static str,
     }
     let log = open::log(&args.dir, &args.writing, out)?;
-    let mut nothing = |reason, words: &str| {
+    let mut nothing = |reason, text: &str| {
         let compacted = false;
-        out.result(&Nothing { compacted, reason }, || words.to_owned())
+        out.result(&Nothing { compacted, reason }, || text.to_owned())
     };
     if args.if_due && !log.compaction_due()? {
-        return nothing("not_due", "nothing done: the log is short");
+        return nothing("not_due", "nothing to do: the log is short");
     }
     match log.compact()? {
         Compacted::Done(Compaction {
@@ -56,16 +56,16 @@ pub(crate) fn compact(args: &Compact, out: &mut Output) -> Result<(), Failure> {
             out.result(&done, || {
                 let files = removed.len();
                 format!(
-                    "the records through {seq} are folded into a snapshot of {issues} issues and {bytes} bytes, \
-                     in {elapsed:.1?}; {files} old files are removed"
+                    "folded the records through {seq} into a snapshot of {issues} issues and {bytes} bytes \
+                     in {elapsed:.1?}; removed {files} obsolete files"
                 )
             })
         }
         Compacted::AlreadyRunning => nothing(
             "already_running",
-            "nothing done: somebody else compacts this store now",
+            "nothing done: another process is compacting this store",
         ),
-        _ => nothing("nothing_new", "nothing done: no record is new"),
+        _ => nothing("nothing_new", "nothing to do: there are no new records"),
     }
 }
 

@@ -1,13 +1,13 @@
-//! `create`, `update`, `close`, `reopen` and `delete`: changes of issues that are there, or are not yet.
+//! `create`, `update`, `close`, `reopen` and `delete`.
 
 use serde::Serialize;
 use strand_core::{Batch, Issue, Patch, Receipt};
 
-use crate::commands::{append::stored, open};
+use super::open;
 use crate::{
     args::{Change, Changes, Create, Update},
     exit::Failure,
-    input::now_ms,
+    input::{new_batch, now_ms},
     output::Output,
 };
 
@@ -78,7 +78,7 @@ pub(crate) fn update(args: Update, out: &mut Output) -> Result<(), Failure> {
     let patch = args.changes.patch()?;
     if patch.is_empty() {
         return Err(Failure::usage(
-            "there is nothing to change; see `strand update --help`",
+            "nothing to change; see `strand update --help`",
         ));
     }
     let log = open::log(&args.dir, &args.writing, out)?;
@@ -87,19 +87,10 @@ pub(crate) fn update(args: Update, out: &mut Output) -> Result<(), Failure> {
         Some(version) => batch.patch_if(args.id, version, patch),
         None => batch.patch(args.id, patch),
     };
-    stored(log.commit(&batch)?, out)
+    out.receipt(log.commit(&batch)?)
 }
 
-/// An empty batch of now, which is repeatable if it has a key.
-pub(crate) fn new_batch(key: Option<String>) -> Batch {
-    let batch = Batch::new(now_ms());
-    match key {
-        Some(key) => batch.key(key),
-        None => batch,
-    }
-}
-
-/// Takes one step for each issue, all in one record.
+/// Adds one step for each issue, all in one record.
 pub(crate) fn change(
     args: Change,
     out: &mut Output,
@@ -114,5 +105,5 @@ pub(crate) fn change(
     }
     let log = open::log(&args.dir, &args.writing, out)?;
     let batch = args.ids.into_iter().fold(batch, step);
-    stored(log.commit(&batch)?, out)
+    out.receipt(log.commit(&batch)?)
 }

@@ -1,14 +1,14 @@
-//! `claim`: work for an agent.
+//! `claim`: assigns work to an agent.
 
 use serde::Serialize;
 use strand_core::{Error, Issue, Log, Receipt};
 
-use crate::commands::{change::new_batch, open};
+use super::open;
 use crate::{
     args::{Claim, Wanted},
     exit::{Exit, Failure},
     filter::is_free,
-    input::now_ms,
+    input::{new_batch, now_ms},
     output::Output,
 };
 
@@ -44,8 +44,8 @@ pub(crate) fn claim(args: Claim, out: &mut Output) -> Result<(), Failure> {
     out.result(&claimed, || id.clone())
 }
 
-/// Claims the most urgent issue, and the next one as long as others are faster. Each time that one is, the list becomes
-/// shorter.
+/// Claims the most urgent issue, or the next one if another agent was faster. This ends because the
+/// list becomes shorter each time.
 fn claim_next(log: &Log, wanted: &Wanted, agent: &str) -> Result<(String, Receipt), Failure> {
     loop {
         let next = log.look(|store| {

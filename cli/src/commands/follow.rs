@@ -1,4 +1,4 @@
-//! `follow`: the log's lines as they come.
+//! `follow`: the log's lines as they become durable.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use strand_core::{LiveIssues, Payload, Reader};
 
 use crate::{args::Follow, exit::Failure, output::Output};
 
-/// So long is slept at a time where there is no limit.
+/// How long one wait takes where there is no limit.
 const A_WHILE: Duration = Duration::from_hours(1);
 
-/// Any object: the lines of all logs can be printed.
+/// Accepts any object, so that the lines of every log can be printed.
 #[derive(Serialize, Deserialize)]
 struct Anything {}
 
@@ -27,7 +27,7 @@ pub(crate) fn follow(args: &Follow, out: &mut Output) -> Result<(), Failure> {
     while left > 0 && !out.is_closed() {
         let mut record = records.try_next()?;
         if record.is_none() {
-            // Nothing more for now: whoever reads gets what there is.
+            // Nothing more for now, so the reader gets all lines so far.
             out.flush()?;
             if out.is_closed() {
                 break;
@@ -46,11 +46,11 @@ pub(crate) fn follow(args: &Follow, out: &mut Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The number of the record that is written next.
+/// The sequence number of the next record.
 fn next_seq(reader: &Reader<Anything>, args: &Follow) -> Result<u64, Failure> {
     let last = match reader.durable_seq() {
         Some(seq) => seq,
-        // Nobody tells how far the log is durable, until the next writer.
+        // Unknown until the next write.
         None => LiveIssues::open(&args.dir)?.last_seq(),
     };
     Ok(last + 1)

@@ -1,4 +1,4 @@
-//! `completions` and `man`: made from the definition of the arguments.
+//! `completions` and `man`, generated from the definition of the arguments.
 
 use clap::CommandFactory as _;
 

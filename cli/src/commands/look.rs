@@ -1,4 +1,4 @@
-//! `show`, `list` and `ready`: issues as they are.
+//! `show`, `list` and `ready`.
 
 use serde::Serialize;
 use strand_core::{Error, Issue, Issues, LiveIssues};
@@ -35,7 +35,7 @@ pub(crate) fn show(args: &Show, out: &mut Output) -> Result<(), Failure> {
     out.result(&shown, || fields(issue, version, &blocked_by))
 }
 
-/// The fields of an issue in their order, and what is known beside them.
+/// The fields of an issue in their order, then its version and what blocks it.
 fn fields(issue: &Issue, version: Option<u64>, blocked_by: &[&str]) -> String {
     let field = |(name, value): (std::borrow::Cow<'_, str>, &serde_json::value::RawValue)| {
         let text = serde_json::from_str::<String>(value.get());
@@ -49,7 +49,7 @@ fn fields(issue: &Issue, version: Option<u64>, blocked_by: &[&str]) -> String {
     if !blocked_by.is_empty() {
         rows.push(["blocked by:".to_owned(), printable(&blocked_by.join(", "))]);
     }
-    columns(&rows)
+    columns(rows)
 }
 
 pub(crate) fn list(args: &List, out: &mut Output) -> Result<(), Failure> {
@@ -105,7 +105,7 @@ fn table<'a>(issues: impl Iterator<Item = &'a (&'a str, &'a Issue)>) -> String {
             printable(&issue.title()),
         ]
     }));
-    columns(&rows)
+    columns(rows)
 }
 
 #[cfg(test)]
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_shown_as_they_are_read_and_others_as_json() {
+    fn strings_are_shown_unquoted_and_other_values_as_json() {
         let json = r#"{"id":"a","title":"A \"b\"\n\u001b","x":1.10,"labels":["l"]}"#;
         let text = fields(&Issue::from_json(json).unwrap(), Some(7), &["b", "c"]);
         let expected = "id           a\n\

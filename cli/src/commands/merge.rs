@@ -1,4 +1,4 @@
-//! `merge`: git's merge driver for files of issues.
+//! `merge`: a git merge driver for exported issues.
 
 use serde::Serialize;
 use strand_core::merge_files;

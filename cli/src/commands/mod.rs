@@ -1,4 +1,4 @@
-//! What each command does.
+//! The commands.
 
 mod append;
 mod care;
@@ -18,7 +18,7 @@ use crate::{
     output::Output,
 };
 
-/// Does what was asked for.
+/// Runs a command.
 pub(crate) fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
     let done = match command {
         Command::Init(args) => open::init(&args, out),

@@ -1,4 +1,4 @@
-//! `init`, and how the other commands open a store.
+//! `init`, and how other commands open a store.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ pub(crate) fn options(writing: &Writing, json: bool) -> Options {
         .storage(Arc::new(Telling::new(json)))
 }
 
-/// Opens a store to write. Only `init` makes a directory a store, so that a wrong name does not.
+/// Opens a store to write. Only `init` creates one, so that a mistyped name does not.
 pub(crate) fn log(dir: &Path, writing: &Writing, out: &Output) -> Result<Log, Failure> {
     if !dir.join(MANIFEST).exists() {
         Reader::<IssueEvent>::open(dir)?;
@@ -64,9 +64,9 @@ pub(crate) fn init(args: &Init, out: &mut Output) -> Result<(), Failure> {
     open(dir, &args.writing, out)?;
     out.result(&Made { dir, created }, || {
         let is = if created {
-            "is a store now"
+            "is now a store"
         } else {
-            "is a store already"
+            "is already a store"
         };
         format!("{} {is}", dir.display())
     })

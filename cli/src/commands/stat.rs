@@ -1,4 +1,4 @@
-//! `stat`: counts.
+//! `stat`: counts of records, issues and bytes.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, Serialize)]
 struct Counts {
     dir: String,
-    /// Tells this store from others.
+    /// Identifies the store.
     store: Option<String>,
     records: Records,
     issues: IssueCounts,
@@ -24,7 +24,7 @@ struct Counts {
     quarantine: Files,
 }
 
-/// The records behind the live snapshot.
+/// The records after the live snapshot.
 #[derive(Debug, Serialize)]
 struct Records {
     count: u64,
@@ -137,7 +137,7 @@ impl Counts {
         ));
         rows.push(row("log", self.log.words()));
         rows.push(row("quarantine", self.quarantine.words()));
-        columns(&rows)
+        columns(rows)
     }
 }
 

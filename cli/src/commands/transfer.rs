@@ -1,4 +1,4 @@
-//! `import` and `export`: issues as JSON lines.
+//! `import` and `export`: issues as JSON Lines.
 
 use std::{
     fs::File,
@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 use strand_core::{ImportOptions, Imported, Issues, write_jsonl};
 
-use crate::commands::open;
+use super::open;
 use crate::{
     args::{Existing, Export, Import},
     exit::Failure,
@@ -46,7 +46,7 @@ pub(crate) fn import(args: &Import, out: &mut Output) -> Result<(), Failure> {
         let file = file.map_err(|error| Failure::io(&opening(path), &error))?;
         log.import(&mut BufReader::new(file), options)?
     } else {
-        // It is read twice.
+        // The import reads it twice.
         let mut bytes = Vec::new();
         let read = io::stdin().lock().read_to_end(&mut bytes);
         read.map_err(|error| Failure::io("cannot read the input", &error))?;

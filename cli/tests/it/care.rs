@@ -27,18 +27,18 @@ fn compact_folds_the_log_once() {
     let lock = FileLock::open(store.file("compact.lock")).unwrap();
     let guard = lock.lock().unwrap();
     assert_eq!(store.json("compact", &[])["reason"], "already_running");
-    assert!(store.ok("compact", &[]).contains("somebody else"));
+    assert!(store.ok("compact", &[]).contains("another process"));
     guard.unlock().unwrap();
     assert!(
         store
             .ok("compact", &[])
-            .starts_with("the records through 2 are folded")
+            .starts_with("folded the records through 2 into")
     );
     assert_eq!(store.json_lines("list", &[]).len(), 2);
 }
 
 #[test]
-fn the_doctor_answers_words_or_json() {
+fn the_doctor_prints_text_or_json() {
     let store = Store::of(&[("a", "")]);
     let text = store.ok("doctor", &[]);
     assert!(
@@ -53,7 +53,7 @@ fn the_doctor_answers_words_or_json() {
 }
 
 #[test]
-fn a_repair_says_what_is_lost_and_the_store_works_again() {
+fn a_repair_reports_what_is_lost_and_the_store_works_again() {
     let store = Store::of(&[("a", "")]);
     store.ok("create", &["B", "--id", "b"]);
     store.ok("create", &["C", "--id", "c"]);

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use crate::support::{Done, Store, run, spawn};
 
 #[test]
-fn a_created_issue_gets_a_short_id_or_the_one_that_is_asked_for() {
+fn a_created_issue_gets_a_short_id_or_the_requested_one() {
     let store = Store::new();
     let arguments = [
-        "Mend the fence",
+        "Paint the fence",
         "--set",
         "priority=0",
         "--add-label",
@@ -21,7 +21,7 @@ fn a_created_issue_gets_a_short_id_or_the_one_that_is_asked_for() {
     let issue = &store.json("show", &[&id])["issue"];
     assert_eq!(
         (&issue["title"], &issue["priority"]),
-        (&json!("Mend the fence"), &json!(0))
+        (&json!("Paint the fence"), &json!(0))
     );
     assert_eq!(issue["labels"], json!(["garden"]));
     assert_eq!(issue["id"], json!(id));
@@ -41,7 +41,7 @@ fn a_created_issue_gets_a_short_id_or_the_one_that_is_asked_for() {
 }
 
 #[test]
-fn an_update_changes_what_it_names_and_leaves_the_rest() {
+fn an_update_changes_only_the_named_fields() {
     let store = Store::of(&[(
         "a",
         r#","x":1.10,"labels":["p","q"],"list":[1,2],"gone":true"#,
@@ -83,7 +83,7 @@ fn an_update_changes_what_it_names_and_leaves_the_rest() {
 }
 
 #[test]
-fn a_change_of_an_old_version_is_a_conflict_that_shows_the_present_one() {
+fn a_change_to_an_old_version_is_a_conflict_that_shows_the_present_issue() {
     let store = Store::of(&[("a", "")]);
     assert_eq!(
         store.ok("update", &["a", "--set", "x=1", "--if-version", "1"]),
@@ -126,7 +126,7 @@ fn several_issues_are_changed_together_or_not_at_all() {
 }
 
 #[test]
-fn what_can_not_be_applied_is_refused() {
+fn an_invalid_change_is_refused() {
     let store = Store::of(&[("a", r#","list":1"#)]);
     for arguments in [
         &["a", "--add", "list=1"][..],
@@ -202,7 +202,7 @@ fn of_ten_processes_that_claim_one_issue_one_gets_it() {
 }
 
 #[test]
-fn ten_processes_that_claim_whatever_is_next_get_ten_issues() {
+fn ten_processes_that_claim_the_next_issue_get_ten_issues() {
     let ids: Vec<String> = (0..AGENTS).map(|number| format!("i-{number}")).collect();
     let issues: Vec<(&str, &str)> = ids.iter().map(|id| (id.as_str(), "")).collect();
     let store = Store::of(&issues);

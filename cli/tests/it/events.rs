@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::{Store, lines, run, spawn, strand};
 
 #[test]
-fn init_makes_a_store_once_and_no_other_command_makes_one() {
+fn only_init_creates_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("a/b");
     let init = || lines(&run(strand().arg("init").arg(&dir).arg("--json")).out);
@@ -26,7 +26,7 @@ fn init_makes_a_store_once_and_no_other_command_makes_one() {
 }
 
 #[test]
-fn events_from_arguments_are_records_of_their_own() {
+fn each_event_in_the_arguments_is_a_record() {
     let store = Store::of(&[("a", ""), ("b", "")]);
     let events = [
         r#"{"op":"close","id":"a","ts":5,"by":"me"}"#,
@@ -66,7 +66,7 @@ fn events_from_standard_input_are_acknowledged_one_by_one() {
 }
 
 #[test]
-fn a_bad_event_ends_the_input_and_says_where_and_what_was_stored_before() {
+fn an_invalid_event_ends_the_input_and_is_located() {
     let store = Store::of(&[("a", "")]);
     let input =
         "{\"op\":\"close\",\"id\":\"a\"}\n\n{\"op\":\"close\"}\n{\"op\":\"reopen\",\"id\":\"a\"}\n";
@@ -74,7 +74,7 @@ fn a_bad_event_ends_the_input_and_says_where_and_what_was_stored_before() {
     assert_eq!((done.code, done.out.as_str()), (9, "2\n"));
     assert!(
         done.err
-            .contains("line 3: it is no event: missing field `id`"),
+            .contains("line 3: not an event: missing field `id`"),
         "{}",
         done.err
     );
@@ -89,7 +89,7 @@ fn a_bad_event_ends_the_input_and_says_where_and_what_was_stored_before() {
 }
 
 #[test]
-fn a_batch_is_one_record_and_all_of_it_or_nothing() {
+fn a_batch_is_one_record_all_or_nothing() {
     let store = Store::of(&[("a", ""), ("b", "")]);
     let close = |id: &str| format!("{{\"op\":\"close\",\"id\":\"{id}\"}}\n");
     let done = store.fed("batch", &[], &(close("a") + &close("b")));
@@ -128,7 +128,7 @@ fn a_batch_is_written_only_if_its_conditions_hold() {
 }
 
 #[test]
-fn what_has_a_key_is_stored_once() {
+fn a_write_with_a_key_is_stored_once() {
     let store = Store::of(&[("a", ""), ("b", "")]);
     let close = r#"{"op":"close","id":"a"}"#;
     let keyed = |command: &str, key: &str, arguments: &[&str]| {
@@ -172,7 +172,7 @@ fn follow_prints_the_lines_of_the_log() {
 }
 
 #[test]
-fn follow_waits_for_what_comes() {
+fn follow_waits_for_new_records() {
     let store = Store::of(&[("a", "")]);
     let mut child = spawn(&mut store.command("follow", &["--from", "1"]));
     let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -192,7 +192,7 @@ fn follow_waits_for_what_comes() {
 }
 
 #[test]
-fn follow_prints_logs_of_other_programs_too() {
+fn follow_prints_logs_of_other_payloads() {
     #[derive(serde::Serialize, serde::Deserialize)]
     struct Job {
         name: String,

@@ -1,4 +1,4 @@
-//! Every exit status, and what is said with it.
+//! Every exit status and its message.
 
 use serde_json::{Value, json};
 
@@ -6,24 +6,24 @@ use crate::support::{Done, Store, plain, run, strand};
 
 const CLOSE: &str = r#"{"op":"close","id":"a"}"#;
 
-/// The status, with `--json` as well: then the error is one object.
+/// The status of a command that fails, with the same message as text and as JSON.
 fn fails(store: &Store, command: &str, arguments: &[&str]) -> i32 {
-    let words = store.run(command, arguments);
-    assert!(words.err.starts_with("strand: "), "{}", words.err);
+    let text = store.run(command, arguments);
+    assert!(text.err.starts_with("strand: "), "{}", text.err);
     let with_json: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
     let Done { code, out, err } = store.run(command, &with_json);
-    assert_eq!((code, out.as_str()), (words.code, ""));
+    assert_eq!((code, out.as_str()), (text.code, ""));
     let error: Value = serde_json::from_str(&err).unwrap();
     assert_eq!(error["exit_status"], code);
     assert!(
-        words.err.contains(error["message"].as_str().unwrap()),
+        text.err.contains(error["message"].as_str().unwrap()),
         "{err}"
     );
     code
 }
 
 #[test]
-fn a_file_that_can_not_be_read_or_written_is_an_ordinary_failure() {
+fn a_file_that_cannot_be_read_or_written_is_an_ordinary_failure() {
     let store = Store::of(&[("a", "")]);
     assert_eq!(fails(&store, "import", &["no/such/file"]), 1);
     assert_eq!(fails(&store, "export", &["no/such/file"]), 1);
@@ -37,7 +37,7 @@ fn a_file_that_can_not_be_read_or_written_is_an_ordinary_failure() {
 }
 
 #[test]
-fn wrong_arguments_are_told_from_everything_else() {
+fn wrong_arguments_have_their_own_status() {
     let store = Store::of(&[("a", "")]);
     for arguments in [
         &["frobnicate"][..],
@@ -68,7 +68,7 @@ fn wrong_arguments_are_told_from_everything_else() {
 }
 
 #[test]
-fn what_is_not_there_is_not_found() {
+fn a_missing_issue_is_not_found() {
     let store = Store::new();
     assert_eq!(fails(&store, "show", &["a"]), 3);
     assert_eq!(fails(&store, "update", &["a", "--set", "x=1"]), 3);
@@ -77,7 +77,7 @@ fn what_is_not_there_is_not_found() {
 }
 
 #[test]
-fn damage_is_found_by_those_who_read_and_told_by_the_doctor() {
+fn damage_is_found_by_readers_and_reported_by_the_doctor() {
     let store = Store::of(&[("a", "")]);
     store.ok("close", &["a"]);
     let mut damaged = std::fs::read(store.first_segment()).unwrap();
@@ -99,7 +99,7 @@ fn damage_is_found_by_those_who_read_and_told_by_the_doctor() {
 }
 
 #[test]
-fn without_a_store_there_is_nothing_to_do() {
+fn every_command_needs_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
@@ -136,7 +136,7 @@ fn without_a_store_there_is_nothing_to_do() {
     assert!(!dir.path().join("missing").exists());
 }
 
-/// Builds a library that has every `fdatasync` fail, for the dynamic linker.
+/// Builds a library for `LD_PRELOAD` that makes every `fdatasync` fail.
 #[cfg(target_os = "linux")]
 fn failing_sync(dir: &std::path::Path) -> Option<std::path::PathBuf> {
     let (source, library) = (dir.join("sync.c"), dir.join("sync.so"));
@@ -155,7 +155,7 @@ fn failing_sync(dir: &std::path::Path) -> Option<std::path::PathBuf> {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_write_whose_sync_failed_is_told_from_one_that_is_not_stored() {
+fn a_write_whose_sync_failed_has_its_own_status() {
     let store = Store::of(&[("a", "")]);
     let dir = tempfile::tempdir().unwrap();
     let Some(library) = failing_sync(dir.path()) else {
@@ -182,7 +182,7 @@ fn a_write_whose_sync_failed_is_told_from_one_that_is_not_stored() {
 }
 
 #[test]
-fn what_is_too_large_is_refused() {
+fn an_event_that_is_too_large_is_refused() {
     let store = Store::of(&[("a", "")]);
     let mut append = store.command("append", &[]);
     let x = "x".repeat(5 << 20);
@@ -192,8 +192,7 @@ fn what_is_too_large_is_refused() {
     );
     assert_eq!(done.code, 9);
     assert!(
-        done.err
-            .contains("line 1: it is longer than a record can be"),
+        done.err.contains("line 1: longer than a record can be"),
         "{}",
         done.err
     );
@@ -201,7 +200,7 @@ fn what_is_too_large_is_refused() {
 }
 
 #[test]
-fn a_store_of_a_newer_program_is_left_alone() {
+fn a_store_of_a_newer_format_is_left_alone() {
     let store = Store::of(&[("a", "")]);
     let path = store.file("MANIFEST");
     let manifest = std::fs::read_to_string(&path).unwrap();
@@ -216,7 +215,7 @@ fn a_store_of_a_newer_program_is_left_alone() {
 }
 
 #[test]
-fn a_record_that_is_compacted_away_can_not_be_followed() {
+fn a_record_that_was_compacted_cannot_be_followed() {
     let store = Store::of(&[("a", "")]);
     store.ok("close", &["a"]);
     store.ok("compact", &[]);

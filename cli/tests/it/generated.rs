@@ -1,4 +1,4 @@
-//! Help, manual and completions.
+//! Help, manual pages and completions.
 
 use crate::support::{plain, run, strand};
 
@@ -51,11 +51,11 @@ fn the_help_names_each_command_and_each_exit_status() {
 }
 
 #[test]
-fn nothing_is_coloured_even_where_it_might_be() {
+fn only_a_terminal_gets_colours() {
     let help = |colour: &str| run(strand().arg("--help").env(colour, "1")).out;
     assert!(
         help("CLICOLOR_FORCE").contains('\u{1b}'),
-        "the test looks at the wrong thing"
+        "forced colours should be found"
     );
     assert!(
         !run(strand()
@@ -69,7 +69,7 @@ fn nothing_is_coloured_even_where_it_might_be() {
 }
 
 #[test]
-fn there_is_a_page_for_each_command() {
+fn each_command_has_a_manual_page() {
     let page = plain(&["man"]);
     assert_eq!(page.code, 0, "{}", page.err);
     assert!(page.out.contains(".TH strand 1"), "{}", page.out);

@@ -53,7 +53,7 @@ fn an_issue_is_shown_with_its_version_and_to_the_byte() {
 }
 
 #[test]
-fn lists_are_narrowed_by_each_criterion() {
+fn each_option_narrows_the_list() {
     let store = some_issues();
     assert_eq!(ids(&store, "list", &[]), "a b c d");
     for (arguments, expected) in [
@@ -76,6 +76,26 @@ fn lists_are_narrowed_by_each_criterion() {
 }
 
 #[test]
+fn wide_characters_keep_the_columns_aligned() {
+    let store = Store::of(&[]);
+    for (id, title, agent) in [
+        ("a", "修复栅栏", "小林"),
+        ("b", "Party 🎉", "👩‍💻"),
+        ("c", "plain", "me"),
+    ] {
+        let assignee = format!("assignee={agent}");
+        store.ok("create", &[title, "--id", id, "--set-text", &assignee]);
+    }
+    let table = store.ok("list", &[]);
+    let expected = "\
+        ID  STATUS  PRIORITY  TYPE  ASSIGNEE  TITLE\n\
+        a   open    2         task  小林      修复栅栏\n\
+        b   open    2         task  👩‍💻        Party 🎉\n\
+        c   open    2         task  me        plain";
+    assert_eq!(table, expected);
+}
+
+#[test]
 fn ready_issues_come_by_urgency() {
     let store = some_issues();
     assert_eq!(ids(&store, "ready", &[]), "b a");
@@ -86,7 +106,7 @@ fn ready_issues_come_by_urgency() {
 }
 
 #[test]
-fn what_is_imported_is_exported_to_the_byte() {
+fn an_export_has_every_byte_of_the_import() {
     let store = Store::new();
     let text = [issue("a", r#","x":1.10"#), issue("b", r#","y":"\u0000""#)].join("\n") + "\n";
     let done = store.fed("import", &["--json"], &text);
@@ -114,7 +134,7 @@ fn what_is_imported_is_exported_to_the_byte() {
 }
 
 #[test]
-fn an_import_says_which_lines_are_bad_and_does_what_it_is_told_about_them() {
+fn an_import_reports_invalid_lines_and_obeys_its_options() {
     let store = Store::of(&[("a", r#","x":1"#)]);
     let text = [
         issue("b", ""),
@@ -178,7 +198,7 @@ fn stat_counts() {
 }
 
 #[test]
-fn many_issues_fit_through_standard_input_and_output() {
+fn thousands_of_issues_pass_through_standard_input_and_output() {
     let store = Store::new();
     let text: String = (0..5000)
         .map(|number| issue(&format!("a-{number:05}"), "") + "\n")

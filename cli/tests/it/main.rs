@@ -1,4 +1,5 @@
-//! Runs the real `strand`: every command, every exit status, what it reads and prints, and several of it at once.
+//! Runs the real `strand`: every command, every exit status, input and output, and several
+//! processes at once.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,

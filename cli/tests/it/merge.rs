@@ -64,7 +64,7 @@ fn the_statuses_are_those_that_git_expects() {
 }
 
 #[test]
-fn wrong_arguments_are_no_conflict_to_git() {
+fn wrong_arguments_are_not_a_conflict() {
     for arguments in [
         &["merge"][..],
         &["merge", "a", "b"],
@@ -94,11 +94,11 @@ fn git(dir: &Path, arguments: &[&str]) -> bool {
     output.status.success()
 }
 
-/// A repository whose issues are merged with the command, and two branches that changed them.
+/// A repository that merges its issues with the command.
 struct Branches(tempfile::TempDir);
 
 impl Branches {
-    /// `None`, with a word on the screen, where the test can't run.
+    /// Returns `None`, and prints why, where the test can't run.
     fn new(base: &str) -> Option<Self> {
         if Command::new("git").arg("--version").output().is_err() {
             eprintln!("SKIPPED: this test needs git");
@@ -125,7 +125,7 @@ impl Branches {
         assert!(self.git(&["commit", "-q", "-m", "a change"]));
     }
 
-    /// Answers whether git merged them, and what it left in the file.
+    /// Merges two branches; returns whether git merged them, and the content of the file.
     fn merge(&self, ours: &str, theirs: &str) -> (bool, String) {
         assert!(self.git(&["checkout", "-q", "theirs"]));
         self.commit(theirs);
@@ -156,7 +156,7 @@ fn git_merges_two_branches_with_it() {
 }
 
 #[test]
-fn git_begins_no_merge_of_a_file_that_holds_something_else_than_issues() {
+fn git_aborts_the_merge_of_a_file_that_is_not_issues() {
     let line = |id: &str, fields: &str| line(id, fields) + "\n";
     let Some(branches) = Branches::new(&line("a", "")) else {
         return;
@@ -164,6 +164,6 @@ fn git_begins_no_merge_of_a_file_that_holds_something_else_than_issues() {
     let ours = line("a", r#","x":1"#);
     let theirs = line("a", r#","x":2"#) + "nonsense\n";
     assert_eq!(branches.merge(&ours, &theirs), (false, ours));
-    // A commit would drop what the other branch did.
+    // A commit would drop the other branch's changes.
     assert!(!branches.git(&["rev-parse", "-q", "--verify", "MERGE_HEAD"]));
 }

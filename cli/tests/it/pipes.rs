@@ -1,4 +1,4 @@
-//! Whoever reads the output may stop at any time.
+//! The reader may close the output at any time.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::{Store, issue, spawn};
 
-/// Runs it, reads one line, and closes the pipe.
+/// Runs the command, reads one line, and closes the pipe.
 fn closed_after_a_line(command: &mut Command) -> (Option<i32>, String) {
     let mut child = spawn(command);
     let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -36,7 +36,7 @@ fn large_store() -> Store {
 }
 
 #[test]
-fn a_closed_pipe_ends_the_output_without_a_word() {
+fn a_closed_pipe_ends_the_output_without_an_error() {
     let store = large_store();
     for (command, arguments) in [
         ("list", &[][..]),
@@ -51,7 +51,7 @@ fn a_closed_pipe_ends_the_output_without_a_word() {
 }
 
 #[test]
-fn events_are_stored_although_nobody_reads_the_receipts() {
+fn events_are_stored_even_if_the_receipts_are_not_read() {
     let store = Store::of(&[("a", "")]);
     let mut child = spawn(store.command("append", &[]).stdin(Stdio::piped()));
     drop(child.stdout.take());
@@ -66,7 +66,7 @@ fn events_are_stored_although_nobody_reads_the_receipts() {
 }
 
 #[test]
-fn a_failure_that_nobody_listens_to_keeps_its_status() {
+fn a_failure_with_closed_pipes_keeps_its_status() {
     let store = Store::new();
     for (command, arguments) in [("show", &["a"][..]), ("show", &[]), ("doctor", &["--help"])] {
         let mut child = spawn(&mut store.command(command, arguments));
@@ -85,13 +85,13 @@ fn a_failure_that_nobody_listens_to_keeps_its_status() {
 }
 
 #[test]
-fn a_follower_notices_when_it_has_something_to_say() {
+fn a_follower_notices_a_closed_pipe_at_the_next_record() {
     let store = Store::of(&[("a", "")]);
     let mut child = spawn(&mut store.command("follow", &["--from", "1"]));
     drop(child.stdout.take());
     let deadline = Instant::now() + Duration::from_secs(30);
     while child.try_wait().unwrap().is_none() {
-        assert!(Instant::now() < deadline, "it goes on");
+        assert!(Instant::now() < deadline, "the follower does not stop");
         store.ok("append", &[r#"{"op":"close","id":"a"}"#]);
     }
     assert_eq!(child.wait().unwrap().code(), Some(0));

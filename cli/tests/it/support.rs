@@ -1,4 +1,4 @@
-//! Starts the command and looks at what it says.
+//! Runs the command.
 
 use std::{
     ffi::OsStr,
@@ -10,14 +10,14 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The command, with nothing on standard input.
+/// The command, with an empty standard input.
 pub(crate) fn strand() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strand"));
     command.env_remove("STRAND_AGENT").stdin(Stdio::null());
     command
 }
 
-/// A store made by `strand init`.
+/// A store created by `strand init`.
 pub(crate) struct Store(TempDir);
 
 impl Store {
@@ -27,7 +27,7 @@ impl Store {
         store
     }
 
-    /// A store with these issues, of which `fields` are what they have beside id, title and status.
+    /// A store with these issues, given as ids and JSON members beside id, title and status.
     pub(crate) fn of(issues: &[(&str, &str)]) -> Self {
         let store = Self::new();
         let lines: Vec<String> = issues
@@ -63,19 +63,19 @@ impl Store {
         run(&mut self.command(command, arguments))
     }
 
-    /// Runs it with this on standard input.
+    /// Runs the command with this standard input.
     pub(crate) fn fed(&self, command: &str, arguments: &[&str], input: &str) -> Done {
         fed(&mut self.command(command, arguments), input)
     }
 
-    /// Runs it, and answers what it prints, without the last newline.
+    /// Runs the command and returns its output without the last newline.
     pub(crate) fn ok(&self, command: &str, arguments: &[&str]) -> String {
         let done = self.run(command, arguments);
         assert_eq!(done.code, 0, "strand {command} {arguments:?}: {}", done.err);
         done.out.trim_end_matches('\n').to_owned()
     }
 
-    /// Runs it with `--json`, and answers the only object that it prints.
+    /// Runs the command with `--json` and returns the only object that it prints.
     pub(crate) fn json(&self, command: &str, arguments: &[&str]) -> Value {
         let mut lines = self.json_lines(command, arguments);
         assert_eq!(lines.len(), 1, "{lines:?}");
@@ -130,13 +130,13 @@ pub(crate) fn plain<A: AsRef<OsStr>>(arguments: &[A]) -> Done {
 pub(crate) fn fed(command: &mut Command, input: &str) -> Done {
     let mut child = spawn(command.stdin(Stdio::piped()));
     let mut stdin = child.stdin.take().unwrap();
-    // It may end before it has read everything.
+    // The command may end before it has read everything.
     stdin.write_all(input.as_bytes()).ok();
     drop(stdin);
     Done::of(child.wait_with_output().unwrap())
 }
 
-/// Starts it with pipes.
+/// Starts the command with pipes.
 pub(crate) fn spawn(command: &mut Command) -> Child {
     command
         .stdout(Stdio::piped())

@@ -1,4 +1,4 @@
-//! Waiting for the lock, which another process (this one) holds.
+//! Waiting for the lock, which the test process holds.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::support::{Done, Store, lines, spawn};
 const CLOSE: &str = r#"{"op":"close","id":"a"}"#;
 
 #[test]
-fn who_holds_the_lock_is_named_while_waiting_and_when_time_is_over() {
+fn the_lock_holder_is_named_while_waiting_and_after_the_timeout() {
     let store = Store::of(&[("a", "")]);
     let lock = FileLock::open(store.file("lock")).unwrap();
     let guard = lock.lock().unwrap();
@@ -19,19 +19,19 @@ fn who_holds_the_lock_is_named_while_waiting_and_when_time_is_over() {
     assert!(started.elapsed() >= Duration::from_millis(1400));
     assert_eq!((done.code, done.out.as_str()), (5, ""));
     let me = format!("pid {} (", std::process::id());
-    let told: Vec<&str> = done.err.lines().collect();
-    assert_eq!(told.len(), 2, "{}", done.err);
+    let lines: Vec<&str> = done.err.lines().collect();
+    assert_eq!(lines.len(), 2, "{}", done.err);
     assert!(
-        told[0].starts_with(&format!("strand: waiting for {me}")),
+        lines[0].starts_with(&format!("strand: waiting for {me}")),
         "{}",
         done.err
     );
-    assert!(told[0].ends_with(" s)"), "{}", done.err);
-    assert!(told[1].contains("no lock on "), "{}", done.err);
-    assert!(told[1].contains(" within 1.4s: held by "), "{}", done.err);
-    assert!(told[1].contains(&me), "{}", done.err);
+    assert!(lines[0].ends_with(" s)"), "{}", done.err);
+    assert!(lines[1].contains("no lock on "), "{}", done.err);
+    assert!(lines[1].contains(" within 1.4s: held by "), "{}", done.err);
+    assert!(lines[1].contains(&me), "{}", done.err);
 
-    // Whoever has only so much time does not wait for the first message.
+    // A short timeout does not wait for the first message.
     let done = store.run("close", &["a", "--timeout-ms", "0", "--json"]);
     assert_eq!(done.code, 5);
     let error: Value = serde_json::from_str(&done.err).unwrap();
@@ -43,29 +43,29 @@ fn who_holds_the_lock_is_named_while_waiting_and_when_time_is_over() {
 }
 
 #[test]
-fn a_wait_that_ends_well_is_told_of_and_forgotten() {
+fn a_wait_that_succeeds_prints_the_holder_once() {
     let store = Store::of(&[("a", "")]);
     let lock = FileLock::open(store.file("lock")).unwrap();
     let guard = lock.lock().unwrap();
-    let words = spawn(&mut store.command("append", &[CLOSE]));
+    let text = spawn(&mut store.command("append", &[CLOSE]));
     let json = spawn(&mut store.command("append", &["--json", CLOSE]));
     std::thread::sleep(Duration::from_millis(2500));
     guard.unlock().unwrap();
-    let words = Done::of(words.wait_with_output().unwrap());
+    let text = Done::of(text.wait_with_output().unwrap());
     let json = Done::of(json.wait_with_output().unwrap());
-    assert_eq!((words.code, json.code), (0, 0), "{words:?} {json:?}");
-    assert_eq!(words.err.lines().count(), 1, "{}", words.err);
+    assert_eq!((text.code, json.code), (0, 0), "{text:?} {json:?}");
+    assert_eq!(text.err.lines().count(), 1, "{}", text.err);
     assert!(
-        words.err.starts_with("strand: waiting for pid "),
+        text.err.starts_with("strand: waiting for pid "),
         "{}",
-        words.err
+        text.err
     );
-    let told = lines(&json.err);
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0]["waiting_for"]["pid"], std::process::id());
+    let waits = lines(&json.err);
+    assert_eq!(waits.len(), 1, "{waits:?}");
+    assert_eq!(waits[0]["waiting_for"]["pid"], std::process::id());
     assert!(
-        told[0]["waiting_for"]["held_ms"].as_u64().unwrap() >= 900,
-        "{told:?}"
+        waits[0]["waiting_for"]["held_ms"].as_u64().unwrap() >= 900,
+        "{waits:?}"
     );
     assert_eq!(lines(&json.out)[0]["repeated"], false);
 }
