@@ -26,7 +26,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Create a store in a directory; an existing store is left as it is
+    /// Create a store, and its directory if that is missing; an existing store is left as it is
     Init(Init),
     /// Create an issue and print its id
     Create(Create),
@@ -72,18 +72,22 @@ pub(crate) enum Command {
     Man(Man),
 }
 
-/// The options of every command that writes.
+const WRITING: &str = "Writing";
+
+/// The arguments of every command that writes.
 #[derive(Debug, Args)]
 pub(crate) struct Writing {
+    /// The store's directory
+    pub(crate) dir: PathBuf,
     /// Wait for the lock up to this many milliseconds; after 1 s, the lock holder is printed
-    #[arg(long, value_name = "MS", default_value_t = 30_000)]
+    #[arg(long, value_name = "MS", default_value_t = 30_000, help_heading = WRITING)]
     pub(crate) timeout_ms: u64,
     /// Return before the record is on disk: it survives the death of any process, but not a power
     /// failure. Readers see it once it is on disk, with the next write that is not buffered
-    #[arg(long)]
+    #[arg(long, help_heading = WRITING)]
     pub(crate) buffered: bool,
     /// Use a store on a network filesystem, where locks may not exclude other machines
-    #[arg(long)]
+    #[arg(long, help_heading = WRITING)]
     pub(crate) allow_unsafe_filesystem: bool,
 }
 
@@ -95,8 +99,6 @@ pub(crate) struct Reading {
 
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// The directory; created if missing
-    pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) writing: Writing,
 }
@@ -132,8 +134,8 @@ pub(crate) struct Changes {
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
     /// The title, on one line
     pub(crate) title: String,
     /// The id; by default a new short one is generated
@@ -147,14 +149,12 @@ pub(crate) struct Create {
     /// Idempotency key: a write that is repeated with the same key is stored once
     #[arg(long, requires = "id")]
     pub(crate) key: Option<String>,
-    #[command(flatten)]
-    pub(crate) writing: Writing,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Append {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
     /// The events as JSON: `{"op":"close","id":"bd-1"}`; by default they are read from standard
     /// input, one per line. An event without `ts` gets the current time
     #[arg(value_name = "EVENT")]
@@ -163,14 +163,12 @@ pub(crate) struct Append {
     /// EVENT
     #[arg(long)]
     pub(crate) key: Option<String>,
-    #[command(flatten)]
-    pub(crate) writing: Writing,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Batch {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
     /// The events as JSON; by default they are read from standard input, one per line
     #[arg(value_name = "EVENT")]
     pub(crate) events: Vec<String>,
@@ -183,8 +181,6 @@ pub(crate) struct Batch {
     /// Idempotency key: a write that is repeated with the same key is stored once
     #[arg(long)]
     pub(crate) key: Option<String>,
-    #[command(flatten)]
-    pub(crate) writing: Writing,
 }
 
 #[derive(Debug, Args)]
@@ -245,8 +241,8 @@ pub(crate) struct Ready {
 
 #[derive(Debug, Args)]
 pub(crate) struct Claim {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
     /// The issue's id; by default the most urgent issue that is ready
     pub(crate) id: Option<String>,
     /// The agent that claims it
@@ -264,14 +260,12 @@ pub(crate) struct Claim {
     /// Idempotency key: a claim that is repeated with the same key is stored once
     #[arg(long, requires = "id")]
     pub(crate) key: Option<String>,
-    #[command(flatten)]
-    pub(crate) writing: Writing,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Update {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
     /// The issue's id
     pub(crate) id: String,
     #[command(flatten)]
@@ -282,14 +276,12 @@ pub(crate) struct Update {
     /// Idempotency key: a write that is repeated with the same key is stored once
     #[arg(long)]
     pub(crate) key: Option<String>,
-    #[command(flatten)]
-    pub(crate) writing: Writing,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Change {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
     /// The issues' ids
     #[arg(value_name = "ID", required = true)]
     pub(crate) ids: Vec<String>,
@@ -299,8 +291,6 @@ pub(crate) struct Change {
     /// Idempotency key: a write that is repeated with the same key is stored once
     #[arg(long)]
     pub(crate) key: Option<String>,
-    #[command(flatten)]
-    pub(crate) writing: Writing,
 }
 
 #[derive(Debug, Args)]
@@ -320,19 +310,15 @@ pub(crate) struct Follow {
 
 #[derive(Debug, Args)]
 pub(crate) struct Compact {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
     /// Only if the log is long enough to be worth it
     #[arg(long)]
     pub(crate) if_due: bool,
-    #[command(flatten)]
-    pub(crate) writing: Writing,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Repair {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) writing: Writing,
 }
@@ -350,8 +336,8 @@ pub(crate) enum Existing {
 
 #[derive(Debug, Args)]
 pub(crate) struct Import {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
     /// The file; by default standard input, which is held in memory
     pub(crate) file: Option<PathBuf>,
     /// What to do with issues that already exist
@@ -360,8 +346,6 @@ pub(crate) struct Import {
     /// Import the valid lines even if others are invalid
     #[arg(long)]
     pub(crate) skip_bad_lines: bool,
-    #[command(flatten)]
-    pub(crate) writing: Writing,
 }
 
 #[derive(Debug, Args)]

@@ -46,70 +46,68 @@ impl Exit {
     ];
 
     pub(crate) fn code(self) -> u8 {
-        match self {
-            Self::Done => 0,
-            Self::Failed | Self::MergeConflicts => 1,
-            Self::Usage => 2,
-            Self::NotFound => 3,
-            Self::Conflict => 4,
-            Self::LockTimeout => 5,
-            Self::Corrupt => 6,
-            Self::NoStore => 7,
-            Self::DurabilityUnknown => 8,
-            Self::Refused => 9,
-            Self::Unusable => 10,
-            Self::Compacted => 11,
-            Self::NotMerged => 129,
-        }
+        self.describe().0
     }
 
     /// Its name in JSON.
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Usage => "usage",
-            Self::NotFound => "not_found",
-            Self::Conflict => "conflict",
-            Self::LockTimeout => "lock_timeout",
-            Self::Corrupt => "corrupt",
-            Self::NoStore => "no_store",
-            Self::DurabilityUnknown => "durability_unknown",
-            Self::Refused => "refused",
-            Self::Unusable => "unusable",
-            Self::Compacted => "compacted",
-            Self::MergeConflicts => "merge_conflicts",
-            Self::NotMerged => "not_merged",
-        }
+        self.describe().1
     }
 
     pub(crate) fn meaning(self) -> &'static str {
+        self.describe().2
+    }
+
+    /// The status, its name in JSON, and its meaning.
+    fn describe(self) -> (u8, &'static str, &'static str) {
         match self {
-            Self::Done => "done",
-            Self::Failed => {
-                "any other failure (a file, the output); a write that failed is not stored"
-            }
-            Self::Usage => "wrong arguments; nothing was done",
-            Self::NotFound => "no such issue, or none that is ready",
-            Self::Conflict => "another agent was faster: the issue has changed, is taken or exists",
-            Self::LockTimeout => {
-                "another process held the lock until the timeout; the message names it; try again"
-            }
-            Self::Corrupt => "stored bytes are damaged; see `strand doctor`",
-            Self::NoStore => "no store in the directory, or no directory",
-            Self::DurabilityUnknown => {
+            Self::Done => (0, "done", "done"),
+            Self::Failed => (
+                1,
+                "failed",
+                "any other failure (a file, the output); a write that failed is not stored",
+            ),
+            Self::Usage => (2, "usage", "wrong arguments; nothing was done"),
+            Self::NotFound => (3, "not_found", "no such issue, or none that is ready"),
+            Self::Conflict => (
+                4,
+                "conflict",
+                "another agent was faster: the issue has changed, is taken or exists",
+            ),
+            Self::LockTimeout => (
+                5,
+                "lock_timeout",
+                "another process held the lock until the timeout; the message names it; try again",
+            ),
+            Self::Corrupt => (
+                6,
+                "corrupt",
+                "stored bytes are damaged; see `strand doctor`",
+            ),
+            Self::NoStore => (7, "no_store", "no store in the directory, or no directory"),
+            Self::DurabilityUnknown => (
+                8,
+                "durability_unknown",
                 "the write may be stored or not, since a sync failed; repeat it with its `--key`, \
-                 or look before you repeat it"
-            }
-            Self::Refused => {
-                "the input is not a valid event or issue, or is too large; it is not stored"
-            }
-            Self::Unusable => {
-                "the store cannot be used from here: newer format, no permission, unsafe filesystem"
-            }
-            Self::Compacted => "the requested record has been folded into a snapshot",
-            Self::MergeConflicts => "merged, except for conflicts",
-            Self::NotMerged => "not merged",
+                 or look before you repeat it",
+            ),
+            Self::Refused => (
+                9,
+                "refused",
+                "the input is not a valid event or issue, or is too large; it is not stored",
+            ),
+            Self::Unusable => (
+                10,
+                "unusable",
+                "the store cannot be used from here: newer format, no permission, unsafe filesystem",
+            ),
+            Self::Compacted => (
+                11,
+                "compacted",
+                "the requested record has been folded into a snapshot",
+            ),
+            Self::MergeConflicts => (1, "merge_conflicts", "merged, except for conflicts"),
+            Self::NotMerged => (129, "not_merged", "not merged"),
         }
     }
 

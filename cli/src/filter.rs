@@ -75,9 +75,15 @@ pub(crate) fn is_free(issue: &Issue) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use clap::{Args as _, FromArgMatches as _};
     use strand_core::IssueEvent;
 
     use super::*;
+
+    fn wanted(options: &[&str]) -> Wanted {
+        let command = Wanted::augment_args(clap::Command::new("list")).no_binary_name(true);
+        Wanted::from_arg_matches(&command.get_matches_from(options)).unwrap()
+    }
 
     fn store(issues: &[(&str, &str)]) -> Issues {
         let mut store = Issues::default();
@@ -104,62 +110,22 @@ mod tests {
             ("b", r#","priority":2,"issue_type":"bug","labels":["l"]"#),
             ("c", r#","description":"Über den ZAUN","assignee":"x""#),
         ]);
-        let list = |wanted: &Wanted| ids(&wanted.list(&store, None));
-        let all = Wanted::default;
-        let some = |text: &str| Some(text.to_owned());
-        assert_eq!(list(&all()), "a b c");
-        assert_eq!(
-            list(&Wanted {
-                assignee: some("x"),
-                ..all()
-            }),
-            "a c"
-        );
-        assert_eq!(
-            list(&Wanted {
-                priority: Some(2),
-                ..all()
-            }),
-            "b"
-        );
-        assert_eq!(
-            list(&Wanted {
-                kind: some("bug"),
-                ..all()
-            }),
-            "b"
-        );
-        let labels = |labels: &[&str]| labels.iter().map(ToString::to_string).collect();
-        assert_eq!(
-            list(&Wanted {
-                labels: labels(&["l"]),
-                ..all()
-            }),
-            "a b"
-        );
-        assert_eq!(
-            list(&Wanted {
-                labels: labels(&["l", "m"]),
-                ..all()
-            }),
-            "a"
-        );
-        assert_eq!(
-            list(&Wanted {
-                text: some("über den zaun"),
-                ..all()
-            }),
-            "c"
-        );
-        assert_eq!(
-            list(&Wanted {
-                text: some("THE B"),
-                ..all()
-            }),
-            "b"
-        );
-        assert_eq!(ids(&all().list(&store, Some("closed"))), "");
-        assert_eq!(ids(&all().list(&store, Some("open"))), "a b c");
+        for (options, expected) in [
+            (&[][..], "a b c"),
+            (&["--assignee", "x"], "a c"),
+            (&["--priority", "2"], "b"),
+            (&["--type", "bug"], "b"),
+            (&["--label", "l"], "a b"),
+            (&["--label", "l", "--label", "m"], "a"),
+            (&["--text", "über den zaun"], "c"),
+            (&["--text", "THE B"], "b"),
+        ] {
+            let found = wanted(options);
+            assert_eq!(ids(&found.list(&store, None)), expected, "{options:?}");
+        }
+        let all = Wanted::default();
+        assert_eq!(ids(&all.list(&store, Some("closed"))), "");
+        assert_eq!(ids(&all.list(&store, Some("open"))), "a b c");
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(crate) fn append(args: Append, out: &mut Output) -> Result<(), Failure> {
     if args.key.is_some() && args.events.len() != 1 {
         return Err(Failure::usage("--key goes with exactly one EVENT"));
     }
-    let log = open::log(&args.dir, &args.writing, out)?;
+    let log = open::log(&args.writing, out)?;
     if let (Some(key), [text]) = (args.key, args.events.as_slice()) {
         let event = event(text.as_bytes(), now_ms())?;
         let receipt = log.commit(&new_batch(Some(key)).event(event))?;
@@ -30,7 +30,7 @@ pub(crate) fn append(args: Append, out: &mut Output) -> Result<(), Failure> {
 }
 
 pub(crate) fn batch(args: Batch, out: &mut Output) -> Result<(), Failure> {
-    let log = open::log(&args.dir, &args.writing, out)?;
+    let log = open::log(&args.writing, out)?;
     let mut events = Vec::new();
     each_event(&args.events, |event| {
         events.push(event);

@@ -26,7 +26,7 @@ pub(crate) fn compact(args: &Compact, out: &mut Output) -> Result<(), Failure> {
         compacted: bool,
         reason: &'static str,
     }
-    let log = open::log(&args.dir, &args.writing, out)?;
+    let log = open::log(&args.writing, out)?;
     let mut nothing = |reason, text: &str| {
         let compacted = false;
         out.result(&Nothing { compacted, reason }, || text.to_owned())
@@ -86,6 +86,6 @@ pub(crate) fn doctor(args: &Reading, out: &mut Output) -> Result<Exit, Failure> 
 
 pub(crate) fn repair(args: &Repair, out: &mut Output) -> Result<(), Failure> {
     let options = open::options(&args.writing, out.json);
-    let repaired = strand_core::repair(&args.dir, &options)?;
+    let repaired = strand_core::repair(&args.writing.dir, &options)?;
     out.result(&repaired, || repaired.to_string())
 }

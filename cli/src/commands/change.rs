@@ -55,7 +55,7 @@ pub(crate) fn create(args: Create, out: &mut Output) -> Result<(), Failure> {
     let issue = Issue::new(args.id.as_deref().unwrap_or("new"), &args.title, now);
     let issue = args.changes.patch()?.apply(&issue);
     let issue = issue.map_err(strand_core::Error::InvalidEvent)?;
-    let log = open::log(&args.dir, &args.writing, out)?;
+    let log = open::log(&args.writing, out)?;
     let (id, receipt) = if let Some(id) = args.id {
         let receipt = log.commit(&new_batch(args.key).create(issue))?;
         (id, receipt)
@@ -81,7 +81,7 @@ pub(crate) fn update(args: Update, out: &mut Output) -> Result<(), Failure> {
             "nothing to change; see `strand update --help`",
         ));
     }
-    let log = open::log(&args.dir, &args.writing, out)?;
+    let log = open::log(&args.writing, out)?;
     let batch = new_batch(args.key);
     let batch = match args.if_version {
         Some(version) => batch.patch_if(args.id, version, patch),
@@ -103,7 +103,7 @@ pub(crate) fn change(
         };
         batch = batch.require(id, version);
     }
-    let log = open::log(&args.dir, &args.writing, out)?;
+    let log = open::log(&args.writing, out)?;
     let batch = args.ids.into_iter().fold(batch, step);
     out.receipt(log.commit(&batch)?)
 }

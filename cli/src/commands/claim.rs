@@ -20,7 +20,7 @@ pub(crate) fn claim(args: Claim, out: &mut Output) -> Result<(), Failure> {
         repeated: bool,
         issue: Option<&'a Issue>,
     }
-    let log = open::log(&args.dir, &args.writing, out)?;
+    let log = open::log(&args.writing, out)?;
     let (id, receipt) = if let Some(id) = args.id {
         let batch = new_batch(args.key).claim(id.as_str(), &args.agent);
         (id, log.commit(&batch)?)

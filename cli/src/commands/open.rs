@@ -28,15 +28,16 @@ pub(crate) fn options(writing: &Writing, json: bool) -> Options {
 }
 
 /// Opens a store to write. Only `init` creates one, so that a mistyped name does not.
-pub(crate) fn log(dir: &Path, writing: &Writing, out: &Output) -> Result<Log, Failure> {
+pub(crate) fn log(writing: &Writing, out: &Output) -> Result<Log, Failure> {
+    let dir = &writing.dir;
     if !dir.join(MANIFEST).exists() {
         Reader::<IssueEvent>::open(dir)?;
     }
-    open(dir, writing, out)
+    open(writing, out)
 }
 
-fn open(dir: &Path, writing: &Writing, out: &Output) -> Result<Log, Failure> {
-    let log = Log::open(dir, options(writing, out.json))?;
+fn open(writing: &Writing, out: &Output) -> Result<Log, Failure> {
+    let log = Log::open(&writing.dir, options(writing, out.json))?;
     let recovery = log.recovery();
     if recovery.quarantined.is_some() && !out.json {
         tell(&format!("strand: {recovery}"));
@@ -50,7 +51,7 @@ pub(crate) fn init(args: &Init, out: &mut Output) -> Result<(), Failure> {
         dir: &'a Path,
         created: bool,
     }
-    let dir = args.dir.as_path();
+    let dir = args.writing.dir.as_path();
     let created = match Reader::<IssueEvent>::open(dir) {
         Ok(_) => false,
         Err(Error::MissingDirectory { .. }) => {
@@ -61,7 +62,7 @@ pub(crate) fn init(args: &Init, out: &mut Output) -> Result<(), Failure> {
         Err(Error::NoStore { .. }) => true,
         Err(error) => return Err(error.into()),
     };
-    open(dir, &args.writing, out)?;
+    open(&args.writing, out)?;
     out.result(&Made { dir, created }, || {
         let is = if created {
             "is now a store"

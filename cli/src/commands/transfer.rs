@@ -40,7 +40,7 @@ pub(crate) fn import(args: &Import, out: &mut Output) -> Result<(), Failure> {
             Existing::Refuse => strand_core::Existing::Refuse,
         })
         .skip_bad_lines(args.skip_bad_lines);
-    let log = open::log(&args.dir, &args.writing, out)?;
+    let log = open::log(&args.writing, out)?;
     let imported = if let Some(path) = &args.file {
         let file = File::open(path);
         let file = file.map_err(|error| Failure::io(&opening(path), &error))?;
