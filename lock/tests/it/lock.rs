@@ -11,6 +11,7 @@ use std::{
 };
 
 use strand_lock::{FileLock, LockError, look_at_lock};
+use tempfile::TempDir;
 
 use crate::{deadline, soon};
 
@@ -23,6 +24,14 @@ fn is_contended<T>(result: Result<T, LockError>) -> bool {
             true
         }
     }
+}
+
+/// Two locks on one path.
+fn two_locks() -> (TempDir, FileLock, FileLock) {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || FileLock::open(dir.path().join("lock")).unwrap();
+    let (one, other) = (open(), open());
+    (dir, one, other)
 }
 
 /// Adds to a number in two steps, which loses additions unless threads exclude each other.
@@ -69,12 +78,7 @@ fn locks_on_one_path_exclude_each_other() {
 
 #[test]
 fn only_shared_goes_with_shared() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("lock");
-    let (one, other) = (
-        FileLock::open(&path).unwrap(),
-        FileLock::open(&path).unwrap(),
-    );
+    let (_dir, one, other) = two_locks();
     // The second is tried on the same lock, from this thread and another, and on another lock.
     for second in [&one, &other] {
         let shared = one.try_lock_shared().unwrap();
@@ -106,12 +110,7 @@ fn only_shared_goes_with_shared() {
 
 #[test]
 fn the_last_shared_holder_of_a_process_frees_the_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("lock");
-    let (one, other) = (
-        FileLock::open(&path).unwrap(),
-        FileLock::open(&path).unwrap(),
-    );
+    let (_dir, one, other) = two_locks();
     let guards = [(); 3].map(|()| one.lock_shared_until(deadline()).unwrap());
     for guard in guards {
         assert!(is_contended(other.try_lock()));
@@ -141,12 +140,7 @@ fn a_shared_waiter_and_an_exclusive_one_both_get_their_turn() {
 
 #[test]
 fn a_panic_frees_the_lock_and_a_guard_may_end_in_another_thread() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("lock");
-    let (one, other) = (
-        FileLock::open(&path).unwrap(),
-        FileLock::open(&path).unwrap(),
-    );
+    let (_dir, one, other) = two_locks();
     thread::scope(|scope| {
         for shared in [true, false] {
             let one = &one;
@@ -168,12 +162,7 @@ fn a_panic_frees_the_lock_and_a_guard_may_end_in_another_thread() {
 
 #[test]
 fn a_deadline_ends_the_wait() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("lock");
-    let (one, other) = (
-        FileLock::open(&path).unwrap(),
-        FileLock::open(&path).unwrap(),
-    );
+    let (_dir, one, other) = two_locks();
     let _guard = one.lock().unwrap();
     for lock in [&one, &other] {
         for shared in [true, false] {
@@ -186,14 +175,14 @@ fn a_deadline_ends_the_wait() {
             assert!(Instant::now() >= deadline);
             assert!(error.is_contention());
             let LockError::Timeout {
-                path: named,
+                path,
                 waited,
                 holder,
             } = error
             else {
                 panic!("{error}");
             };
-            assert_eq!(named, path);
+            assert_eq!(path, one.path());
             assert!(waited >= Duration::from_millis(29) && waited <= began.elapsed());
             assert_eq!(holder.unwrap().pid, std::process::id());
         }
@@ -211,12 +200,7 @@ fn a_deadline_in_the_past_still_takes_a_free_lock() {
 
 #[test]
 fn counters_add_up() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("lock");
-    let (one, other) = (
-        FileLock::open(&path).unwrap(),
-        FileLock::open(&path).unwrap(),
-    );
+    let (_dir, one, other) = two_locks();
     assert_eq!(one.counters(), strand_lock::Counters::default());
 
     drop(one.lock().unwrap());
@@ -288,14 +272,9 @@ fn a_short_file_is_lengthened_and_keeps_what_the_note_does_not_use() {
 #[test]
 #[cfg(unix)]
 fn a_file_cut_short_while_in_use_keeps_excluding() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("lock");
-    let (one, other) = (
-        FileLock::open(&path).unwrap(),
-        FileLock::open(&path).unwrap(),
-    );
+    let (_dir, one, other) = two_locks();
     let guard = one.lock().unwrap();
-    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(one.path()).unwrap();
     file.set_len(0).unwrap();
     assert!(is_contended(other.try_lock()));
     let error = other.lock_until(soon()).unwrap_err();
@@ -309,7 +288,7 @@ fn a_file_cut_short_while_in_use_keeps_excluding() {
     assert_eq!(file.metadata().unwrap().len(), 0);
 
     // The next open lengthens it to a page again, which all of them then use.
-    let new = FileLock::open(&path).unwrap();
+    let new = FileLock::open(one.path()).unwrap();
     assert_eq!(file.metadata().unwrap().len(), 4096);
     add_in_threads(|thread| [&one, &other, &new][thread % 3]);
     let guard = new.lock().unwrap();
