@@ -13,7 +13,7 @@ use strand_stress::run::config::{Config, Workload};
 use strand_stress::{
     RunError,
     report::{page, run as report},
-    run::agent,
+    run::process,
     soak, tiers as torture,
 };
 
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         }) => soak::worker::main(),
         Ok(Arguments {
             command: Command::Agent,
-        }) => agent::main(),
+        }) => process::main(),
         #[cfg(strand_seeded_bugs)]
         Ok(Arguments {
             command: Command::Bugs,

@@ -16,9 +16,9 @@ use strand_lock::monotonic_ns;
 use crate::evidence::fold::{StateDigest, issue_digest};
 use crate::evidence::ledger::{Compacting, CompactionSeen, Seen, View};
 use crate::evidence::observations::{Entry, Journal};
-use crate::run::agent::{HoldProbe, log_options, send};
 use crate::run::control::Control;
-use crate::run::protocol::{AgentSpec, Message, Role};
+use crate::run::protocol::{AgentSpec, Message, Outbox, Role};
+use crate::run::witness::{Witness, ask_to_be_killed, log_options};
 
 /// How long a helper waits for the store to come into being, between two looks.
 const STORE_WAIT: Duration = Duration::from_millis(1);
@@ -87,13 +87,7 @@ impl Execution {
         if *left > 0 {
             return Ok(());
         }
-        let mut out = Vec::new();
-        let point = place.to_owned();
-        Message::KillMe { point }.encode(&mut out);
-        send(&mut out)?;
-        loop {
-            std::thread::park();
-        }
+        match ask_to_be_killed(place)? {}
     }
 }
 
@@ -104,9 +98,9 @@ fn wait_for_store(dir: &Path) {
 }
 
 fn ready(control: &Control) -> io::Result<()> {
-    let mut out = Vec::new();
-    Message::Ready.encode(&mut out);
-    send(&mut out)?;
+    let mut out = Outbox::default();
+    out.push(&Message::Ready);
+    out.send()?;
     control.wait_for_go();
     Ok(())
 }
@@ -117,7 +111,7 @@ fn read(spec: &AgentSpec, number: u32, control: &Control, end: &mut Execution) -
     let storage = spec.storage();
     let mut held: Option<LiveIssues> = None;
     ready(control)?;
-    let mut out = Vec::new();
+    let mut out = Outbox::default();
     for round in 0_u32.. {
         let over = control.is_over();
         let began = Instant::now();
@@ -128,15 +122,14 @@ fn read(spec: &AgentSpec, number: u32, control: &Control, end: &mut Execution) -
         }
         let end_ns = monotonic_ns();
         let state = held.as_ref().map(|snapshot| digest(snapshot));
-        Message::View(View {
+        out.push(&Message::View(View {
             reader: reader.clone(),
             begin_ns,
             end_ns,
             through_tail: false,
             seen: Seen::State(state.unwrap_or_default()),
-        })
-        .encode(&mut out);
-        send(&mut out)?;
+        }));
+        out.send()?;
         if over {
             break;
         }
@@ -225,14 +218,14 @@ fn resume(path: &Path) -> Result<JournalFile, Box<dyn StdError + Send + Sync>> {
 
 fn compact(spec: &AgentSpec, mark: u32, every_ms: u64, control: Control) -> Outcome {
     wait_for_store(&spec.store);
-    let probe = Arc::new(HoldProbe::new(spec, control, mark)?);
-    let options = log_options(spec, Arc::clone(&probe) as Arc<dyn FailpointHook>);
+    let witness = Arc::new(Witness::new(spec, control, mark)?);
+    let options = log_options(spec, Arc::clone(&witness) as Arc<dyn FailpointHook>);
     let log: Log<IssueEvent> = Log::open(&spec.store, options)?;
-    let mut out = Vec::new();
-    probe.drain(&mut out);
-    send(&mut out)?;
-    ready(&probe.control)?;
-    while !probe.control.is_over() {
+    let mut out = Outbox::default();
+    witness.drain(&mut out);
+    out.send()?;
+    ready(&witness.control)?;
+    while !witness.control.is_over() {
         let begin_ns = monotonic_ns();
         let outcome = match log.compact()? {
             Compacted::Done(done) => Compacting::Done {
@@ -243,18 +236,17 @@ fn compact(spec: &AgentSpec, mark: u32, every_ms: u64, control: Control) -> Outc
             Compacted::AlreadyRunning => Compacting::AlreadyRunning,
             _ => Compacting::NothingNew,
         };
-        Message::Compacted(CompactionSeen {
+        out.push(&Message::Compacted(CompactionSeen {
             begin_ns,
             end_ns: monotonic_ns(),
             outcome,
-        })
-        .encode(&mut out);
-        probe.drain(&mut out);
-        send(&mut out)?;
-        probe.control.pause(Duration::from_millis(every_ms));
+        }));
+        witness.drain(&mut out);
+        out.send()?;
+        witness.control.pause(Duration::from_millis(every_ms));
     }
     log.close()?;
-    probe.drain(&mut out);
-    send(&mut out)?;
+    witness.drain(&mut out);
+    out.send()?;
     Ok(())
 }

@@ -20,10 +20,10 @@ use crate::evidence::stored::{
     snapshot_seq,
 };
 use crate::evidence::violation::Violation;
-use crate::run::agent::describe;
 use crate::run::archive::Archive;
 use crate::run::bystanders::digest;
-use crate::run::runner::catch_panic;
+use crate::run::errors::catch_panic;
+use crate::run::errors::describe;
 
 /// How long the next append may take when everybody else is gone.
 pub const NEXT_APPEND_LIMIT: Duration = Duration::from_secs(5);

@@ -5,14 +5,17 @@ pub mod archive;
 pub mod bystanders;
 pub mod config;
 pub mod control;
+pub(crate) mod errors;
 pub mod examine;
 mod local_disk;
 pub mod payload;
+pub mod process;
 pub mod protocol;
 pub mod replay;
 pub mod reporting;
 pub mod runner;
-pub mod writes;
+pub(crate) mod witness;
+pub(crate) mod writes;
 
 use std::collections::HashMap;
 use std::fs;
@@ -76,7 +79,7 @@ impl RunError {
 impl From<PayloadError> for RunError {
     /// A file that is no list of events is the caller's mistake; one that cannot be read is not.
     fn from(error: PayloadError) -> RunError {
-        let text = agent::describe(&error);
+        let text = errors::describe(&error);
         match error {
             PayloadError::Read { .. } => RunError::environment(text),
             PayloadError::Empty { .. } | PayloadError::Invalid { .. } => {

@@ -1,11 +1,10 @@
-//! What agents tell the parent through their standard output: one message a line.
+//! The messages that the processes of a run send to the runner through standard output: one JSON
+//! value a line.
 //!
-//! An agent writes the outcome of one operation and the start of the next with one write, so that
-//! reporting costs it one system call per operation. A line without its newline is from an agent
-//! that was killed while it wrote, and means nothing.
+//! An agent writes the outcome of one operation and the start of the next with one system call. A line
+//! without its newline is from a process that was killed while it wrote it; it counts for nothing.
 
-use std::io::Write as _;
-use std::str::SplitAsciiWhitespace;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -144,7 +143,7 @@ pub struct Lane {
 }
 
 /// One message of an agent. All times are [`strand_lock::monotonic_ns`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// The log is open; the agent waits for the start.
     Ready,
@@ -238,246 +237,54 @@ pub enum Message {
 }
 
 impl Message {
-    /// Appends the line of this message to `out`.
+    /// Reads one line without its newline; `None` where it is not a message.
+    #[must_use]
+    pub fn parse(line: &[u8]) -> Option<Message> {
+        serde_json::from_slice(line).ok()
+    }
+}
+
+/// Messages that are not sent yet.
+#[derive(Debug, Default)]
+pub struct Outbox(Vec<u8>);
+
+impl Outbox {
+    /// Adds a message.
     ///
     /// # Panics
-    /// Never: writing to memory does not fail.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        let written = match self {
-            Message::Ready => writeln!(out, "ready"),
-            Message::Invoke {
-                agent,
-                write,
-                at_ns,
-            } => writeln!(out, "I {agent} {write} {at_ns}"),
-            Message::Planned { agent, write, plan } => {
-                writeln!(out, "P {agent} {write} {}", json(plan))
-            }
-            Message::Ack {
-                agent,
-                write,
-                seq,
-                start_ns,
-                ack_ns,
-                repeated,
-            } => {
-                let repeated = u8::from(*repeated);
-                writeln!(
-                    out,
-                    "A {agent} {write} {seq} {start_ns} {ack_ns} {repeated}"
-                )
-            }
-            Message::Refused {
-                agent,
-                write,
-                start_ns,
-                end_ns,
-                refusal,
-            } => {
-                let refusal = json(refusal);
-                writeln!(out, "R {agent} {write} {start_ns} {end_ns} {refusal}")
-            }
-            Message::Failure {
-                agent,
-                write,
-                rejected,
-                environment,
-                error,
-            } => {
-                let error = json_text(error);
-                let (rejected, environment) = (u8::from(*rejected), u8::from(*environment));
-                writeln!(out, "F {agent} {write} {rejected} {environment} {error}")
-            }
-            Message::DurableSeen(DurableSeen {
-                begin_ns,
-                end_ns,
-                seq,
-            }) => {
-                writeln!(out, "W {begin_ns} {end_ns} {seq}")
-            }
-            Message::Hold(Hold {
-                agent,
-                from_ns,
-                to_ns,
-            }) => {
-                writeln!(out, "H {agent} {from_ns} {to_ns}")
-            }
-            Message::Lead(Lead {
-                agent,
-                from_ns,
-                to_ns,
-            }) => {
-                writeln!(out, "L {agent} {from_ns} {to_ns}")
-            }
-            Message::Sighting(Sighting {
-                agent,
-                at_ns,
-                other,
-            }) => {
-                writeln!(out, "S {agent} {at_ns} {other}")
-            }
-            Message::Counters(counters) => writeln!(
-                out,
-                "C {} {} {} {} {} {}",
-                counters.acquisitions,
-                counters.contended,
-                counters.wait_ns,
-                counters.longest_wait_ns,
-                counters.hold_ns,
-                counters.longest_hold_ns
-            ),
-            Message::View(view) => writeln!(out, "V {}", json(view)),
-            Message::Compacted(seen) => writeln!(out, "X {}", json(seen)),
-            Message::Fatal { environment, error } => {
-                writeln!(out, "fatal {} {}", u8::from(*environment), json_text(error))
-            }
-            Message::KillMe { point } => writeln!(out, "kill {}", json_text(point)),
-            Message::Done => writeln!(out, "done"),
-        };
-        assert!(written.is_ok(), "writing to memory does not fail");
+    /// Never: writing plain data to memory does not fail.
+    pub fn push(&mut self, message: &Message) {
+        let written = serde_json::to_writer(&mut self.0, message);
+        assert!(written.is_ok(), "plain data can be written: {written:?}");
+        self.0.push(b'\n');
     }
 
-    /// Reads one line without its newline; `None` when it is not a message.
-    #[must_use]
-    pub fn parse(line: &str) -> Option<Message> {
-        let (kind, rest) = line.split_once(' ').unwrap_or((line, ""));
-        // A text or an object is the rest of its line, in JSON.
-        let (numbers, text) = match rest.find(['"', '{']) {
-            Some(at) => rest.split_at_checked(at)?,
-            None => (rest, ""),
-        };
-        let mut words = numbers.split_ascii_whitespace();
-        let message = match kind {
-            "ready" => Message::Ready,
-            "done" => Message::Done,
-            "kill" => Message::KillMe {
-                point: serde_json::from_str(text).ok()?,
-            },
-            "I" => Message::Invoke {
-                agent: number(&mut words)?,
-                write: number(&mut words)?,
-                at_ns: number(&mut words)?,
-            },
-            "P" => Message::Planned {
-                agent: number(&mut words)?,
-                write: number(&mut words)?,
-                plan: serde_json::from_str(text).ok()?,
-            },
-            "A" => Message::Ack {
-                agent: number(&mut words)?,
-                write: number(&mut words)?,
-                seq: number(&mut words)?,
-                start_ns: number(&mut words)?,
-                ack_ns: number(&mut words)?,
-                repeated: number::<u8>(&mut words)? == 1,
-            },
-            "R" => Message::Refused {
-                agent: number(&mut words)?,
-                write: number(&mut words)?,
-                start_ns: number(&mut words)?,
-                end_ns: number(&mut words)?,
-                refusal: serde_json::from_str(text).ok()?,
-            },
-            "F" => Message::Failure {
-                agent: number(&mut words)?,
-                write: number(&mut words)?,
-                rejected: number::<u8>(&mut words)? == 1,
-                environment: number::<u8>(&mut words)? == 1,
-                error: serde_json::from_str(text).ok()?,
-            },
-            "W" => Message::DurableSeen(DurableSeen {
-                begin_ns: number(&mut words)?,
-                end_ns: number(&mut words)?,
-                seq: number(&mut words)?,
-            }),
-            "H" => Message::Hold(Hold {
-                agent: number(&mut words)?,
-                from_ns: number(&mut words)?,
-                to_ns: number(&mut words)?,
-            }),
-            "L" => Message::Lead(Lead {
-                agent: number(&mut words)?,
-                from_ns: number(&mut words)?,
-                to_ns: number(&mut words)?,
-            }),
-            "S" => Message::Sighting(Sighting {
-                agent: number(&mut words)?,
-                at_ns: number(&mut words)?,
-                other: number(&mut words)?,
-            }),
-            "C" => Message::Counters(LockCounters {
-                acquisitions: number(&mut words)?,
-                contended: number(&mut words)?,
-                wait_ns: number(&mut words)?,
-                longest_wait_ns: number(&mut words)?,
-                hold_ns: number(&mut words)?,
-                longest_hold_ns: number(&mut words)?,
-            }),
-            "V" => Message::View(serde_json::from_str(text).ok()?),
-            "X" => Message::Compacted(serde_json::from_str(text).ok()?),
-            "fatal" => Message::Fatal {
-                environment: number::<u8>(&mut words)? == 1,
-                error: serde_json::from_str(text).ok()?,
-            },
-            _ => return None,
-        };
-        words.next().is_none().then_some(message)
+    /// Writes all messages to standard output, with one system call.
+    ///
+    /// # Errors
+    /// The runner does not listen any more.
+    pub fn send(&mut self) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(&self.0)?;
+        stdout.flush()?;
+        self.0.clear();
+        Ok(())
     }
-}
-
-fn number<T: std::str::FromStr>(words: &mut SplitAsciiWhitespace<'_>) -> Option<T> {
-    words.next()?.parse().ok()
-}
-
-fn json_text(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value)
-        .unwrap_or_else(|error| unreachable!("plain data can be written: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::ledger::{Compacting, Prefix, Seen};
-
-    fn lead() -> Message {
-        Message::Lead(Lead {
-            agent: 1,
-            from_ns: 2,
-            to_ns: 3,
-        })
-    }
 
     #[test]
-    fn every_message_survives_the_pipe() {
+    fn a_message_is_one_line_whatever_it_says() {
         let messages = [
             Message::Ready,
-            Message::Invoke {
-                agent: 1,
-                write: 2,
-                at_ns: 3,
-            },
-            Message::Ack {
-                agent: 1,
-                write: 2,
-                seq: 3,
-                start_ns: 4,
-                ack_ns: u64::MAX,
-                repeated: true,
-            },
-            Message::Planned {
-                agent: 1,
-                write: 2,
-                plan: crate::evidence::workload::claim(1, 1, 2, 2, 9),
-            },
             Message::Refused {
                 agent: 1,
                 write: 2,
                 start_ns: 3,
-                end_ns: 4,
+                end_ns: u64::MAX,
                 refusal: Refusal::VersionMismatch {
                     id: "a \"{".into(),
                     expected: None,
@@ -485,15 +292,6 @@ mod tests {
                     issue: Some("{}".into()),
                 },
             },
-            Message::Compacted(CompactionSeen {
-                begin_ns: 1,
-                end_ns: 2,
-                outcome: Compacting::Done {
-                    seq: 3,
-                    bytes: 4,
-                    lock_held_ns: 5,
-                },
-            }),
             Message::Failure {
                 agent: 1,
                 write: 2,
@@ -501,69 +299,25 @@ mod tests {
                 environment: false,
                 error: "a \"quoted\"\nsecond line: 7".into(),
             },
-            Message::DurableSeen(DurableSeen {
-                begin_ns: 1,
-                end_ns: 2,
-                seq: 3,
-            }),
-            Message::Hold(Hold {
-                agent: 1,
-                from_ns: 2,
-                to_ns: 3,
-            }),
-            lead(),
-            Message::Sighting(Sighting {
-                agent: 1,
-                at_ns: 2,
-                other: 3,
-            }),
-            Message::Counters(LockCounters {
-                acquisitions: 1,
-                contended: 2,
-                wait_ns: 3,
-                longest_wait_ns: 4,
-                hold_ns: 5,
-                longest_hold_ns: 6,
-            }),
-            Message::View(View {
-                reader: "agent 1".into(),
-                begin_ns: 2,
-                end_ns: 3,
-                through_tail: true,
-                seen: Seen::Records(Prefix::default().with(1, b"{}")),
-            }),
-            Message::Fatal {
-                environment: true,
-                error: String::new(),
-            },
-            Message::KillMe {
-                point: "AfterWrite".into(),
-            },
-            Message::Done,
+            Message::Counters(LockCounters::default()),
         ];
-        for message in messages {
-            let mut line = Vec::new();
-            message.encode(&mut line);
-            let text = std::str::from_utf8(&line)
-                .unwrap()
-                .strip_suffix('\n')
-                .unwrap();
-            assert!(!text.contains('\n'), "{text}");
-            assert_eq!(Message::parse(text), Some(message), "{text}");
+        let mut outbox = Outbox::default();
+        for message in &messages {
+            outbox.push(message);
         }
+        let lines = outbox.0.strip_suffix(b"\n").unwrap().split(|&b| b == b'\n');
+        let read: Vec<_> = lines.filter_map(Message::parse).collect();
+        assert_eq!(read, messages);
     }
 
     #[test]
-    fn what_is_not_a_message_is_not_taken_for_one() {
-        for line in [
-            "",
-            "A 1 2",
-            "A 1 2 3 4 5 0 7",
-            "A 1 2 3 4 x",
-            "Z 1",
-            "F 1 2 0 0 text",
-        ] {
-            assert_eq!(Message::parse(line), None, "{line}");
+    fn a_part_of_a_line_is_no_message() {
+        let mut outbox = Outbox::default();
+        outbox.push(&Message::KillMe {
+            point: "AfterWrite".into(),
+        });
+        for end in 0..outbox.0.len() - 1 {
+            assert_eq!(Message::parse(&outbox.0[..end]), None);
         }
     }
 }

@@ -6,7 +6,6 @@ pub(crate) mod nemesis;
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,10 +24,11 @@ use crate::evidence::ledger::{
     Ledger, Operation, Seen, View,
 };
 use crate::evidence::workload::{self, Plan};
-use crate::run::agent::{describe, read_records};
+use crate::run::agent::read_records;
 use crate::run::archive::Archive;
 use crate::run::config::{Config, Mode};
 use crate::run::control::Control;
+use crate::run::errors::{catch_panic, describe};
 use crate::run::payload::PayloadSource;
 use crate::run::protocol::{AgentSpec, KillOrder, Lane, Message, Role};
 use crate::run::reporting::Reporting;
@@ -921,8 +921,9 @@ impl Parent<'_> {
             let Some(text) = line.strip_suffix(b"\n") else {
                 return;
             };
-            let text = String::from_utf8_lossy(text);
-            let Some(message) = Message::parse(&text) else {
+
+            let Some(message) = Message::parse(text) else {
+                let text = String::from_utf8_lossy(text);
                 reporting.nonsense(format!("an agent said {text:?}"));
                 continue;
             };
@@ -1292,16 +1293,4 @@ fn is_kill(status: ExitStatus) -> bool {
 fn is_viewer(config: &Config, agent: u32) -> bool {
     let agents = u64::from(config.agents);
     (u64::from(agent) + config.seed % agents) % agents < VIEWS_MAX
-}
-
-/// Calls the log in the parent: should it panic, then that is a finding about the log, and the
-/// harness has to live to report it.
-pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
-    std::panic::catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        format!("panicked: {}", text.unwrap_or_default())
-    })
 }

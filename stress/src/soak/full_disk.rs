@@ -9,8 +9,8 @@ use std::time::Duration;
 use strand_core::{Compacted, IssueEvent, Issues, Log, Reader};
 
 use crate::evidence::stored::{parse_segment, read_segments};
-use crate::run::agent::describe;
 use crate::run::bystanders::digest;
+use crate::run::errors::describe;
 use crate::run::examine::copy_store;
 use crate::soak::Trouble;
 use crate::soak::worker::{ERRORS_MAX, Spec, Worked, is_full, options};

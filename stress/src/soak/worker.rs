@@ -22,7 +22,7 @@ use strand_core::{
     Reader, Receipt,
 };
 
-use crate::run::agent::describe;
+use crate::run::errors::describe;
 
 /// Between orders it writes so often.
 const BACKGROUND_EVERY: Duration = Duration::from_millis(5);

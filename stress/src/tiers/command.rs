@@ -16,7 +16,7 @@ use crate::report::run::{Verdict, write};
 use crate::report::text::grouped;
 use crate::report::tiers::{Report, SCHEMA, TierHang, TierReport};
 use crate::run::config::{UsageError, fresh_seed};
-use crate::run::runner::catch_panic;
+use crate::run::errors::catch_panic;
 use crate::tiers::{Budget, Finding, TIERS, Tally, Tier};
 
 /// Longest run that can be asked for.

@@ -58,11 +58,11 @@ mod linux {
     use crate::evidence::violation::Violation;
     use crate::powerfs::model::{Disk, Losses, ROOT, Remains};
     use crate::powerfs::mount::{Counts, PowerFs, Tripwire};
-    use crate::run::agent::describe;
     use crate::run::config::{Config, Mode, Workload};
+    use crate::run::errors::{catch_panic, describe};
     use crate::run::examine::{Examination, examine};
     use crate::run::payload::{PayloadSource, Payloads};
-    use crate::run::runner::{self, Next, Places, Power, catch_panic};
+    use crate::run::runner::{self, Next, Places, Power};
     use crate::run::{Judged, judge_stored, read_journal};
     use crate::tiers::{Budget, FINDINGS_MAX, Finding, Tally};
 

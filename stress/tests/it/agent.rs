@@ -52,7 +52,10 @@ fn an_agent_ends_when_its_parent_does() {
     let mut line = String::new();
     let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
     stdout.read_line(&mut line).expect("it speaks");
-    assert_eq!(Message::parse(line.trim_end()), Some(Message::Ready));
+    assert_eq!(
+        Message::parse(line.trim_end().as_bytes()),
+        Some(Message::Ready)
+    );
     drop(stdin);
     assert_eq!(child.wait().expect("it ends").code(), Some(90));
 }

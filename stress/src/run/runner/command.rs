@@ -8,8 +8,8 @@ use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, St
 use strand_lock::monotonic_ns;
 
 use crate::evidence::ledger::{End, Incarnation};
-use crate::run::agent::{describe, is_environment};
 use crate::run::config::{Config, Durability};
+use crate::run::errors::{describe, is_environment};
 use crate::run::payload::{PayloadSource, Payloads};
 use crate::run::protocol::{Lane, Message};
 use crate::run::reporting::Reporting;
