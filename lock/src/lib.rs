@@ -62,6 +62,8 @@
 //! parent's locks ([`LockError::Forked`]); it opens its own. Programs that the process starts
 //! inherit nothing.
 
+#![deny(unsafe_code)]
+
 mod counters;
 mod error;
 mod file_lock;
@@ -71,6 +73,7 @@ mod gate;
 mod holder;
 mod page;
 mod seeded;
+#[expect(unsafe_code, reason = "the only place for it")]
 mod sys;
 
 pub use counters::Counters;
