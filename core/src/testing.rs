@@ -16,7 +16,7 @@ use crate::{
     error::Result,
     options::Options,
     state::live::LiveIssues,
-    wal::{payload::Payload, reader::Reader},
+    wal::{payload::Payload, reader::Reader, store_dir::StoreDir},
 };
 
 pub use crate::env::{
@@ -49,7 +49,7 @@ impl<P: Payload> Reader<P> {
     /// # Errors
     /// Those of [`Reader::open`].
     pub fn open_in(storage: Arc<dyn Storage>, dir: &Path) -> Result<Self> {
-        Self::in_storage(storage, dir)
+        Self::in_dir(StoreDir::new(&storage, dir))
     }
 }
 
@@ -59,7 +59,7 @@ impl LiveIssues {
     /// # Errors
     /// Those of [`LiveIssues::open`].
     pub fn open_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self> {
-        Self::in_storage(storage, dir)
+        Self::in_dir(&StoreDir::new(storage, dir))
     }
 }
 
@@ -67,6 +67,6 @@ impl LiveIssues {
 ///
 /// # Errors
 /// Those of [`doctor`](crate::doctor).
-pub fn check_in(storage: &dyn Storage, dir: &Path) -> Result<Checkup> {
-    check::in_storage(storage, dir)
+pub fn check_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Checkup> {
+    check::in_dir(&StoreDir::new(storage, dir))
 }

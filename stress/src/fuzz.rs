@@ -163,7 +163,7 @@ fn look(process: &Arc<Process>) {
         assert!(records.count() < 1_000_000);
     }
     drop(LiveIssues::open_in(&storage(), dir));
-    let checkup = check_in(storage().as_ref(), dir).expect("the doctor has an answer");
+    let checkup = check_in(&storage(), dir).expect("the doctor has an answer");
     assert!(!checkup.to_string().is_empty());
 }
 

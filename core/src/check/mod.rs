@@ -15,7 +15,7 @@ use crate::{
         Advice, Checkup, Damage, FileKind, FileSeen, FilesystemSeen, HintsState, HolderSeen,
         LockSeen, SnapshotSeen, SnapshotState, TornTail, Unreadable,
     },
-    env::storage::{Disk, OpenMode, Storage},
+    env::storage::OpenMode,
     error::{CorruptReason, Error, Result},
     format::{
         record::{segment_first_seq, segment_name, snapshot_name, snapshot_seq},
@@ -32,9 +32,9 @@ use crate::{
     wal::{
         log::LOCK,
         manifest::{MANIFEST, Manifest},
-        quarantine::QUARANTINE,
-        reader::{is_new, require_directory},
+        reader::is_new,
         shm::{Look as HintsLook, SHM, ShmView},
+        store_dir::{QUARANTINE, StoreDir},
     },
 };
 
@@ -95,23 +95,23 @@ fn advice(signs: Signs) -> Advice {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn doctor(dir: impl AsRef<Path>) -> Result<Checkup> {
-    in_storage(&Disk, dir.as_ref())
+    in_dir(&StoreDir::on_disk(dir.as_ref()))
 }
 
-pub(crate) fn in_storage(storage: &dyn Storage, dir: &Path) -> Result<Checkup> {
-    require_directory(storage, dir)?;
-    let mut seen = Exam::take(storage, dir)?;
+pub(crate) fn in_dir(dir: &StoreDir) -> Result<Checkup> {
+    dir.require()?;
+    let mut seen = Exam::take(dir)?;
     for _ in 1..LOOKS {
         if !seen.is_suspicious() {
             break;
         }
-        let again = Exam::take(storage, dir)?;
+        let again = Exam::take(dir)?;
         let agreed = again.agrees_with(&seen);
         seen = again.keep_what_is_in(&seen);
         if agreed {
             break;
         }
-        storage.host().sleep(BETWEEN_LOOKS);
+        dir.host().sleep(BETWEEN_LOOKS);
     }
     Ok(seen.finish())
 }
@@ -127,27 +127,30 @@ struct Exam {
 }
 
 impl Exam {
-    fn take(storage: &dyn Storage, dir: &Path) -> Result<Self> {
-        let names = storage.list(dir).map_err(Error::io("list", dir))?;
-        let mut exam = Self::new(storage, dir);
-        let manifest = exam.manifest(storage, dir, &names)?;
-        let hints = exam.hints(storage, dir, manifest.as_ref());
+    fn take(dir: &StoreDir) -> Result<Self> {
+        let names = dir.list()?;
+        let mut exam = Self::new(dir);
+        let manifest = exam.manifest(dir, &names)?;
+        let hints = exam.hints(dir, manifest.as_ref());
         if let Some(manifest) = &manifest {
-            exam.log(storage, dir, manifest, hints)?;
+            exam.log(dir, manifest, hints)?;
         }
-        exam.snapshots(storage, dir, &names, manifest.as_ref());
-        exam.files(storage, dir, names, manifest.as_ref());
+        exam.snapshots(dir, &names, manifest.as_ref());
+        exam.files(dir, names, manifest.as_ref());
         Ok(exam)
     }
 
-    fn new(storage: &dyn Storage, dir: &Path) -> Self {
-        let host = storage.host();
-        let filesystem = host.filesystem(dir).ok().map(|filesystem| FilesystemSeen {
-            local: filesystem.kind == FilesystemKind::Local,
-            name: filesystem.name,
-        });
+    fn new(dir: &StoreDir) -> Self {
+        let host = dir.host();
+        let filesystem = host
+            .filesystem(dir.path())
+            .ok()
+            .map(|filesystem| FilesystemSeen {
+                local: filesystem.kind == FilesystemKind::Local,
+                name: filesystem.name,
+            });
         let lock = |file: &str| {
-            let state = host.look_at_lock(&dir.join(file)).ok();
+            let state = host.look_at_lock(&dir.path_of(file)).ok();
             LockSeen {
                 file: file.to_owned(),
                 waiting: state.as_ref().is_some_and(|state| state.waiting),
@@ -155,7 +158,7 @@ impl Exam {
             }
         };
         let checkup = Checkup {
-            dir: dir.to_string_lossy().into_owned(),
+            dir: dir.path().to_string_lossy().into_owned(),
             advice: Advice::Nothing,
             store: None,
             format: None,
@@ -215,20 +218,15 @@ impl Exam {
     }
 
     /// The manifest, or what it must have been.
-    fn manifest(
-        &mut self,
-        storage: &dyn Storage,
-        dir: &Path,
-        names: &[String],
-    ) -> Result<Option<Manifest>> {
-        match Manifest::read(storage, dir) {
+    fn manifest(&mut self, dir: &StoreDir, names: &[String]) -> Result<Option<Manifest>> {
+        match Manifest::read(dir) {
             Ok(Some(manifest)) => {
                 self.checkup.store = Some(manifest.store.clone());
                 self.checkup.format = Some(manifest.format);
-                return Ok(Some(self.fitting(storage, dir, names, manifest)));
+                return Ok(Some(self.fitting(dir, names, manifest)));
             }
             Ok(None) => {
-                self.new = is_new(storage, dir)?;
+                self.new = is_new(dir)?;
                 if self.new {
                     return Ok(None);
                 }
@@ -245,7 +243,7 @@ impl Exam {
                 return Ok(None);
             }
         }
-        match guess_manifest(storage, dir, names) {
+        match guess_manifest(dir, names) {
             Ok(guess) => {
                 self.beyond_repair |= guess.is_none();
                 Ok(guess)
@@ -258,14 +256,8 @@ impl Exam {
     }
 
     /// The manifest, unless the files say that it is of an earlier moment.
-    fn fitting(
-        &mut self,
-        storage: &dyn Storage,
-        dir: &Path,
-        names: &[String],
-        manifest: Manifest,
-    ) -> Manifest {
-        match later_manifest(storage, dir, names, &manifest) {
+    fn fitting(&mut self, dir: &StoreDir, names: &[String], manifest: Manifest) -> Manifest {
+        match later_manifest(dir, names, &manifest) {
             Ok(None) => manifest,
             Ok(Some((later, reason))) => {
                 self.whole_file(MANIFEST.to_owned(), 0, reason);
@@ -278,16 +270,11 @@ impl Exam {
         }
     }
 
-    fn hints(
-        &mut self,
-        storage: &dyn Storage,
-        dir: &Path,
-        manifest: Option<&Manifest>,
-    ) -> HintsLook {
+    fn hints(&mut self, dir: &StoreDir, manifest: Option<&Manifest>) -> HintsLook {
         let Some(manifest) = manifest else {
             return HintsLook::default();
         };
-        let view = ShmView::open(storage.host(), dir, manifest.origin());
+        let view = ShmView::open(dir, &manifest.store);
         let Some(look) = view.and_then(|view| view.look()) else {
             return HintsLook::default();
         };
@@ -304,18 +291,12 @@ impl Exam {
         look
     }
 
-    fn log(
-        &mut self,
-        storage: &dyn Storage,
-        dir: &Path,
-        manifest: &Manifest,
-        hints: HintsLook,
-    ) -> Result<()> {
+    fn log(&mut self, dir: &StoreDir, manifest: &Manifest, hints: HintsLook) -> Result<()> {
         let live = manifest.first_seq;
         self.checkup.first_seq = live;
         self.checkup.last_seq = live - 1;
         let known_seq = hints.durable_seq_of_store.unwrap_or(0);
-        let scan = StoreScan::take(storage, dir, live, known_seq)?;
+        let scan = StoreScan::take(dir, live, known_seq)?;
         for (first_seq, error) in &scan.unreadable {
             self.unreadable(&segment_name(*first_seq), error);
         }
@@ -332,14 +313,14 @@ impl Exam {
             self.checkup.records += segment.records;
             self.checkup.void.extend(&segment.void);
             self.checkup.last_seq = self.checkup.last_seq.max(segment.scan.last_seq());
-            self.segment(storage, dir, segment, scan.durable_seq);
+            self.segment(dir, segment, scan.durable_seq);
         }
         let lost: u64 = self.checkup.gaps.iter().map(|gap| gap.count()).sum();
         self.beyond_repair |= lost > VOID_MAX;
         Ok(())
     }
 
-    fn segment(&mut self, storage: &dyn Storage, dir: &Path, segment: &Segment, durable_seq: u64) {
+    fn segment(&mut self, dir: &StoreDir, segment: &Segment, durable_seq: u64) {
         let name = segment_name(segment.first_seq);
         match segment.tail(durable_seq) {
             Tail::Clean => {}
@@ -351,11 +332,7 @@ impl Exam {
                 });
             }
             Tail::Corrupt { offset, reason } => {
-                let path = dir.join(&name);
-                let damages = storage
-                    .open(&path, OpenMode::Read)
-                    .and_then(|file| Damages::of(file.as_ref(), segment, durable_seq));
-                let damages = match damages {
+                let damages = match Damages::of(dir, segment, durable_seq) {
                     Ok(damages) => damages,
                     Err(error) => return self.unreadable(&name, &error),
                 };
@@ -373,13 +350,7 @@ impl Exam {
         }
     }
 
-    fn snapshots(
-        &mut self,
-        storage: &dyn Storage,
-        dir: &Path,
-        names: &[String],
-        manifest: Option<&Manifest>,
-    ) {
+    fn snapshots(&mut self, dir: &StoreDir, names: &[String], manifest: Option<&Manifest>) {
         let mark = manifest.and_then(|manifest| manifest.snapshot);
         let mut seqs: Vec<u64> = names.iter().filter_map(|name| snapshot_seq(name)).collect();
         seqs.extend(mark.map(|mark| mark.seq));
@@ -394,7 +365,7 @@ impl Exam {
                 Some(mark) if mark.seq > seq => FileKind::Backup,
                 _ => FileKind::Orphan,
             };
-            let contents = match contents(storage, &dir.join(&file), |_| {}) {
+            let contents = match contents(dir, &file, |_| {}) {
                 Ok(contents) => contents,
                 Err(error) => {
                     self.unreadable(&file, &error);
@@ -477,29 +448,22 @@ impl Exam {
         state
     }
 
-    fn files(
-        &mut self,
-        storage: &dyn Storage,
-        dir: &Path,
-        names: Vec<String>,
-        manifest: Option<&Manifest>,
-    ) {
-        let is_dir = |name: &str| storage.is_dir(&dir.join(name)).unwrap_or(false);
+    fn files(&mut self, dir: &StoreDir, names: Vec<String>, manifest: Option<&Manifest>) {
         self.orphans =
             manifest.map_or_else(Vec::new, |manifest| obsolete(&names, manifest, usize::MAX));
-        self.orphans.retain(|name| !is_dir(name));
+        self.orphans.retain(|name| !dir.has_subdir(name));
         let mut names = names;
-        if is_dir(QUARANTINE) {
-            let kept = storage.list(&dir.join(QUARANTINE)).unwrap_or_default();
+        if dir.has_subdir(QUARANTINE) {
+            let kept = dir.subdir(QUARANTINE).list().unwrap_or_default();
             names.extend(kept.iter().map(|name| format!("{QUARANTINE}/{name}")));
         }
         names.sort_unstable();
         for name in names {
             let kind = self.kind_of(&name, manifest);
-            let bytes = if is_dir(&name) {
+            let bytes = if dir.has_subdir(&name) {
                 None
             } else {
-                let file = storage.open(&dir.join(&name), OpenMode::Read);
+                let file = dir.open(&name, OpenMode::Read);
                 file.and_then(|file| file.len_bytes()).ok()
             };
             self.checkup.files.push(FileSeen { name, kind, bytes });

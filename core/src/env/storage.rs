@@ -12,7 +12,6 @@ use strand_lock::files;
 
 use crate::{
     env::system::{Host, ThisMachine},
-    error::{Error, Result},
     seeded::{Bug, seeded},
 };
 
@@ -218,17 +217,6 @@ impl StorageFile for DiskFile {
     }
 }
 
-/// Opens a file to read; `None` when there is none.
-pub(crate) fn open_if_there(
-    storage: &dyn Storage,
-    path: &Path,
-) -> Result<Option<Box<dyn StorageFile>>> {
-    match storage.open(path, OpenMode::Read) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        opened => opened.map(Some).map_err(Error::io("open", path)),
-    }
-}
-
 fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -237,9 +225,6 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         }
     }
 }
-
-/// How much of a file is copied at a time.
-pub(crate) const CHUNK_BYTES: usize = 256 << 10;
 
 /// Reads until `buffer` is full or the file ends; returns how much was read.
 pub(crate) fn read_full(
@@ -256,81 +241,4 @@ pub(crate) fn read_full(
         }
     }
     Ok(done)
-}
-
-/// Writes all of `bytes`, in as many calls as it takes. For everything but records.
-pub(crate) fn write_full(file: &dyn StorageFile, bytes: &[u8], offset: u64) -> io::Result<()> {
-    let mut done = 0;
-    while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-        match file.write_at(rest, offset + done as u64)? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            written => done += written,
-        }
-    }
-    Ok(())
-}
-
-/// Writes a file as a whole under another name, makes it durable, and then gives it its own name: a reader
-/// sees the old file or the new one, never a part. The caller sees to it that nobody else does the same.
-///
-/// Failing, it removes what it has written, so that a full disk is as full as before.
-pub(crate) fn replace_file(
-    storage: &dyn Storage,
-    dir: &Path,
-    name: &str,
-    write: impl FnOnce(&dyn StorageFile, &Path) -> Result<()>,
-    before_rename: impl FnOnce(),
-) -> Result<()> {
-    write_new(storage, dir, name, write)?;
-    before_rename();
-    put_in_place(storage, dir, name).inspect_err(|_| remove_new(storage, dir, name))?;
-    if seeded(Bug::NoDirSyncOfReplaced) {
-        return Ok(());
-    }
-    storage.sync_dir(dir).map_err(Error::io("sync", dir))
-}
-
-/// The first half of [`replace_file`]: all that needs space.
-pub(crate) fn write_new(
-    storage: &dyn Storage,
-    dir: &Path,
-    name: &str,
-    write: impl FnOnce(&dyn StorageFile, &Path) -> Result<()>,
-) -> Result<()> {
-    let new = dir.join(new_name(name));
-    // A writer that died may have left one behind.
-    let file = match storage.open(&new, OpenMode::CreateNew) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            storage.open(&new, OpenMode::ReadWrite)
-        }
-        created => created,
-    };
-    let file = file.map_err(Error::io("create", &new))?;
-    let written = (|| {
-        file.set_len(0).map_err(Error::io("empty", &new))?;
-        write(file.as_ref(), &new)?;
-        if seeded(Bug::RenameBeforeSync) {
-            return Ok(());
-        }
-        file.sync_data().map_err(Error::io("sync", &new))
-    })();
-    drop(file);
-    written.inspect_err(|_| remove_new(storage, dir, name))
-}
-
-/// The second half of [`replace_file`], but for the sync of the directory.
-pub(crate) fn put_in_place(storage: &dyn Storage, dir: &Path, name: &str) -> Result<()> {
-    let new = dir.join(new_name(name));
-    storage
-        .rename(&new, &dir.join(name))
-        .map_err(Error::io("rename", &new))
-}
-
-/// Takes [`write_new`] back. Failing does no harm: the next open removes the file.
-pub(crate) fn remove_new(storage: &dyn Storage, dir: &Path, name: &str) {
-    storage.remove(&dir.join(new_name(name))).ok();
-}
-
-fn new_name(name: &str) -> String {
-    format!("{name}.new")
 }

@@ -4,14 +4,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use serde::Deserialize;
 
 use crate::{
-    env::storage::{CHUNK_BYTES, Storage, StorageFile, open_if_there, read_full, write_full},
+    env::storage::OpenMode,
     error::{CorruptReason, Error, Result},
     format::record::{
         EncodedPayload, Header, Line, segment_first_seq, segment_name, snapshot_name, snapshot_seq,
@@ -27,12 +25,17 @@ use crate::{
     wal::{
         cursor::End,
         manifest::{MANIFEST, Manifest, SnapshotMark, random_id},
-        quarantine::{DAMAGED, NOTE, QUARANTINE},
+        store_dir::{CHUNK_BYTES, QUARANTINE, StoreDir, StoreFile},
     },
 };
 
 /// How many records are made void at most; more are not the work of a disk.
 pub(crate) const VOID_MAX: u64 = 1 << 20;
+
+/// How the names of copies in quarantine end.
+pub(crate) const DAMAGED: &str = ".damaged";
+/// What follows the name of a copy in that of the note about it.
+pub(crate) const NOTE: &str = ".json";
 
 /// Where the bytes of a record come from.
 #[derive(Debug, Clone, Copy)]
@@ -43,10 +46,10 @@ pub(crate) enum Source {
 
 /// All whole records that are somewhere.
 pub(crate) struct Pool<'a> {
-    storage: &'a dyn Storage,
-    dir: &'a Path,
+    dir: &'a StoreDir,
+    quarantine: StoreDir,
     firsts: &'a [u64],
-    files: Vec<(PathBuf, Box<dyn StorageFile>)>,
+    files: Vec<StoreFile>,
 }
 
 /// Records by their numbers, each with the index of its file.
@@ -60,10 +63,10 @@ struct Trust {
 
 impl<'a> Pool<'a> {
     /// The pool of a store whose segments begin with `firsts`.
-    pub(crate) fn new(storage: &'a dyn Storage, dir: &'a Path, firsts: &'a [u64]) -> Self {
+    pub(crate) fn new(dir: &'a StoreDir, firsts: &'a [u64]) -> Self {
         Self {
-            storage,
             dir,
+            quarantine: dir.subdir(QUARANTINE),
             firsts,
             files: Vec::new(),
         }
@@ -80,7 +83,7 @@ impl<'a> Pool<'a> {
         let lost = all - found.len() as u64;
         if lost > VOID_MAX {
             return Err(Error::BeyondRepair {
-                path: self.dir.join(segment_name(from)),
+                path: self.dir.path_of(&segment_name(from)),
                 reason: format!(
                     "{lost} of the records {from} to {through} are missing, and {VOID_MAX} are the most that are taken for lost"
                 ),
@@ -107,8 +110,7 @@ impl<'a> Pool<'a> {
     /// How far the records of the last segment go on behind `durable`, without anything between them.
     pub(crate) fn whole_through(&mut self, first: u64, durable: u64) -> Result<u64> {
         let mut through = durable;
-        let path = self.dir.join(segment_name(first));
-        self.walk(&path, |_, piece| match piece {
+        self.walk(self.dir, &segment_name(first), |_, piece| match piece {
             Piece::Record(found, _)
                 if found.seq == through + 1 && (through == durable || !found.after_bad) =>
             {
@@ -120,12 +122,7 @@ impl<'a> Pool<'a> {
     }
 
     /// Writes records to a new segment.
-    pub(crate) fn write(
-        &self,
-        records: &[Source],
-        to: &dyn StorageFile,
-        path: &Path,
-    ) -> Result<()> {
+    pub(crate) fn write(&self, records: &[Source], to: &StoreFile) -> Result<()> {
         let void = EncodedPayload::batch(b"[]".to_vec());
         let (mut chunk, mut line) = (Vec::new(), Vec::new());
         let mut offset = 0;
@@ -133,54 +130,57 @@ impl<'a> Pool<'a> {
             match record {
                 Source::Void(header) => void.write_line(*header, &mut line),
                 Source::Copy { file, found } => {
-                    let Some((path, file)) = self.files.get(*file) else {
+                    let Some(file) = self.files.get(*file) else {
                         unreachable!("files are only added");
                     };
                     line.resize(usize::try_from(found.bytes).unwrap_or(usize::MAX), 0);
-                    let read = read_full(file.as_ref(), &mut line, found.offset);
-                    let read = read.map_err(Error::io("read", path))?;
+                    let read = file.read(&mut line, found.offset)?;
                     let again = Line::parse(line.get(..read).unwrap_or_default());
                     if again.is_ok_and(|line| line.header.seq == found.seq) {
                         line.push(b'\n');
                     } else {
                         let gone = io::Error::other("a record changed while it was being copied");
-                        return Err(Error::io("read", path)(gone));
+                        return Err(Error::io("read", file.path())(gone));
                     }
                 }
             }
             chunk.extend_from_slice(&line);
             if chunk.len() >= CHUNK_BYTES {
-                write_full(to, &chunk, offset).map_err(Error::io("write", path))?;
+                to.write(&chunk, offset)?;
                 offset += chunk.len() as u64;
                 chunk.clear();
             }
         }
-        write_full(to, &chunk, offset).map_err(Error::io("write", path))
+        to.write(&chunk, offset)
     }
 
     /// Goes through a file, if it is there; it is opened once.
-    fn walk(&mut self, path: &Path, mut each: impl FnMut(usize, Piece)) -> Result<()> {
-        let known = self.files.iter().position(|(of, _)| of == path);
+    fn walk(
+        &mut self,
+        dir: &StoreDir,
+        name: &str,
+        mut each: impl FnMut(usize, Piece),
+    ) -> Result<()> {
+        let path = dir.path_of(name);
+        let known = self.files.iter().position(|file| file.path() == path);
         let index = known.unwrap_or(self.files.len());
         if known.is_none() {
-            let Some(file) = open_if_there(self.storage, path)? else {
+            let Some(file) = dir.open_if_there(name, OpenMode::Read)? else {
                 return Ok(());
             };
-            self.files.push((path.to_owned(), file));
+            self.files.push(file);
         }
         match self.files.get(index) {
-            Some((_, file)) => walk(file.as_ref(), |piece| each(index, piece)),
+            Some(file) => walk(file, |piece| each(index, piece)),
             None => Ok(()),
         }
-        .map_err(Error::io("read", path))
     }
 
     /// The records that are in their segment: of two with one number, that which stands in its place.
     fn of_segment(&mut self, first: u64, through: u64) -> Result<Records> {
         let mut records = Records::new();
         let mut expected = first;
-        let path = self.dir.join(segment_name(first));
-        self.walk(&path, |index, piece| {
+        self.walk(self.dir, &segment_name(first), |index, piece| {
             if let Piece::Record(found, _) = piece {
                 let in_place = found.seq == expected;
                 expected = found.seq + 1;
@@ -196,8 +196,8 @@ impl<'a> Pool<'a> {
 
     /// Looks for the rest of a range in the other segments, and in what earlier repairs have kept.
     fn search_elsewhere(&mut self, records: &mut Records, from: u64, through: u64) -> Result<()> {
-        let mut take = |pool: &mut Self, path: &Path, through: u64| {
-            pool.walk(path, |index, piece| match piece {
+        let mut take = |pool: &mut Self, dir: &StoreDir, name: &str, through: u64| {
+            pool.walk(dir, name, |index, piece| match piece {
                 Piece::Record(found, _) if (from..=through).contains(&found.seq) => {
                     records.entry(found.seq).or_insert((index, found));
                 }
@@ -205,34 +205,33 @@ impl<'a> Pool<'a> {
             })
         };
         for first in self.firsts {
-            let path = self.dir.join(segment_name(*first));
-            take(self, &path, through)?;
+            take(self, self.dir, &segment_name(*first), through)?;
         }
-        let quarantine = self.dir.join(QUARANTINE);
-        let mut kept = match self.storage.list(&quarantine) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            names => names.map_err(Error::io("list", &quarantine))?,
+        let quarantine = self.quarantine.clone();
+        let mut kept = match quarantine.list() {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
+            names => names?,
         };
         kept.retain(|name| name.starts_with("log-") && name.ends_with(DAMAGED));
         kept.sort_unstable();
         for name in kept {
             // What was not acknowledged when a copy was made may have another record in its place by now.
-            if let Some(durable_seq) = self.trust(&quarantine.join(format!("{name}{NOTE}")))? {
-                take(self, &quarantine.join(name), through.min(durable_seq))?;
+            if let Some(durable_seq) = trust(&quarantine, &format!("{name}{NOTE}"))? {
+                take(self, &quarantine, &name, through.min(durable_seq))?;
             }
         }
         Ok(())
     }
+}
 
-    /// The last record that was acknowledged when a copy was made; `None` where no note tells.
-    fn trust(&self, note: &Path) -> Result<Option<u64>> {
-        const NOTE_BYTES_MAX: usize = 16 << 20;
-        let Some(text) = read_start(self.storage, note, NOTE_BYTES_MAX)? else {
-            return Ok(None);
-        };
-        let trust: Option<Trust> = serde_json::from_slice(&text).ok();
-        Ok(trust.map(|trust| trust.durable_seq))
-    }
+/// The last record that was acknowledged when a copy was made; `None` where no note tells.
+fn trust(quarantine: &StoreDir, note: &str) -> Result<Option<u64>> {
+    const NOTE_BYTES_MAX: usize = 16 << 20;
+    let Some(text) = read_start(quarantine, note, NOTE_BYTES_MAX)? else {
+        return Ok(None);
+    };
+    let trust: Option<Trust> = serde_json::from_slice(&text).ok();
+    Ok(trust.map(|trust| trust.durable_seq))
 }
 
 /// What is to be done about the live snapshot.
@@ -289,8 +288,7 @@ impl Left {
 
 /// Decides from what to make the live snapshot; `None` when it is good.
 pub(crate) fn plan_snapshot(
-    storage: &Arc<dyn Storage>,
-    dir: &Path,
+    dir: &StoreDir,
     names: &[String],
     manifest: &Manifest,
 ) -> Result<Option<SnapshotPlan>> {
@@ -300,7 +298,7 @@ pub(crate) fn plan_snapshot(
     let seq = mark.seq;
     let name = snapshot_name(seq);
     let mut recovered = Issues::default();
-    let contents = contents(storage.as_ref(), &dir.join(&name), |part| {
+    let contents = contents(dir, &name, |part| {
         restore_later(part, &mut recovered);
     })?;
     let exists = contents.is_some();
@@ -326,8 +324,8 @@ pub(crate) fn plan_snapshot(
     if left == Left::Whole {
         return Ok(Some(plan));
     }
-    let backups = backups(storage.as_ref(), dir, names, seq, &manifest.store)?;
-    if let Some((since_seq, store)) = fold_again(storage, dir, names, manifest, seq, &backups) {
+    let backups = backups(dir, names, seq, &manifest.store)?;
+    if let Some((since_seq, store)) = fold_again(dir, names, manifest, seq, &backups) {
         plan.store = Some(store);
         plan.report.from = SnapshotSource::Records { since_seq };
         return Ok(Some(plan));
@@ -349,13 +347,13 @@ pub(crate) fn plan_snapshot(
         _ => {
             let Some(backup) = backup else {
                 return Err(Error::BeyondRepair {
-                    path: dir.join(name),
+                    path: dir.path_of(&name),
                     reason: "nothing in it is good, and there is no older one".to_owned(),
                 });
             };
             let mut store = Issues::default();
-            let path = dir.join(snapshot_name(backup));
-            self::contents(storage.as_ref(), &path, |part| part.restore(&mut store))?;
+            let name = snapshot_name(backup);
+            self::contents(dir, &name, |part| part.restore(&mut store))?;
             (backup, store)
         }
     };
@@ -372,15 +370,13 @@ pub(crate) fn plan_snapshot(
 
 /// What is in a snapshot, which is passed to `each`; `None` when there is none.
 pub(crate) fn contents(
-    storage: &dyn Storage,
-    path: &Path,
+    dir: &StoreDir,
+    name: &str,
     each: impl FnMut(Part<'_>),
 ) -> Result<Option<Contents>> {
-    let Some(file) = open_if_there(storage, path)? else {
-        return Ok(None);
-    };
-    let contents = snapshot_file::examine(file.as_ref(), each);
-    contents.map(Some).map_err(Error::io("read", path))
+    let file = dir.open_if_there(name, OpenMode::Read)?;
+    file.map(|file| snapshot_file::examine(&file, each))
+        .transpose()
 }
 
 /// Takes a line of a damaged snapshot into a state: of two about the same, the later one.
@@ -399,8 +395,7 @@ fn restore_later(part: Part<'_>, store: &mut Issues) {
 
 /// The older snapshots that are whole, the latest first.
 fn backups(
-    storage: &dyn Storage,
-    dir: &Path,
+    dir: &StoreDir,
     names: &[String],
     before: u64,
     store: &str,
@@ -408,7 +403,7 @@ fn backups(
     let all: BTreeSet<u64> = names.iter().filter_map(|name| snapshot_seq(name)).collect();
     let mut whole = Vec::new();
     for seq in all.into_iter().rev().filter(|seq| *seq < before) {
-        let found = contents(storage, &dir.join(snapshot_name(seq)), |_| {})?;
+        let found = contents(dir, &snapshot_name(seq), |_| {})?;
         let found = found.unwrap_or_default();
         if found.is_whole(seq, Some(store)) {
             whole.push(found.mark(seq));
@@ -419,8 +414,7 @@ fn backups(
 
 /// The state that an older snapshot, or none, and all records since lead to, if they are there.
 fn fold_again(
-    storage: &Arc<dyn Storage>,
-    dir: &Path,
+    dir: &StoreDir,
     names: &[String],
     manifest: &Manifest,
     through: u64,
@@ -438,7 +432,7 @@ fn fold_again(
             ..manifest.clone()
         };
         let end = || End::Seq(through);
-        let folded = Folded::through(storage, dir, &earlier, Throttle::HURRIED, end);
+        let folded = Folded::through(dir, &earlier, Throttle::HURRIED, end);
         let store = folded.ok()??.store;
         (store.last_seq() == through).then_some((since_seq, store))
     })
@@ -448,17 +442,13 @@ fn fold_again(
 ///
 /// It names the latest snapshot that is whole and has a segment behind it; else, if the first segment is there, none; else
 /// the latest snapshot, damaged or missing, that has one.
-pub(crate) fn guess_manifest(
-    storage: &dyn Storage,
-    dir: &Path,
-    names: &[String],
-) -> Result<Option<Manifest>> {
+pub(crate) fn guess_manifest(dir: &StoreDir, names: &[String]) -> Result<Option<Manifest>> {
     let segments = names.iter().filter_map(|name| segment_first_seq(name));
     let segments: BTreeSet<u64> = segments.filter(|first| *first > 0).collect();
     let snapshots: BTreeSet<u64> = names.iter().filter_map(|name| snapshot_seq(name)).collect();
     let mut found = Vec::new();
     for seq in snapshots.into_iter().rev() {
-        let contents = contents(storage, &dir.join(snapshot_name(seq)), |_| {})?;
+        let contents = contents(dir, &snapshot_name(seq), |_| {})?;
         found.push((seq, contents.unwrap_or_default()));
     }
     let latest = |fits: &dyn Fn(u64, &Contents) -> bool| {
@@ -485,35 +475,33 @@ pub(crate) fn guess_manifest(
     let mut headers = nearest.filter_map(|(_, contents)| contents.header.as_ref());
     let store = match headers.next() {
         Some(header) => header.store.clone().into_owned(),
-        None => id_in_manifest(storage, dir)?.unwrap_or_else(|| random_id(storage.host())),
+        None => id_in_manifest(dir)?.unwrap_or_else(|| random_id(dir.host())),
     };
     Ok(Some(Manifest {
         store,
         first_seq: seq + 1,
         snapshot,
-        ..Manifest::new(storage.host())
+        ..Manifest::new(dir.host())
     }))
 }
 
 /// What the manifest should say instead, where it is of an earlier moment or of another store, and why: the segment that it
 /// begins with is not there, but a later snapshot that is whole, and the segment behind that.
 pub(crate) fn later_manifest(
-    storage: &dyn Storage,
-    dir: &Path,
+    dir: &StoreDir,
     names: &[String],
     manifest: &Manifest,
 ) -> Result<Option<(Manifest, CorruptReason)>> {
     if names.contains(&segment_name(manifest.first_seq)) {
         return Ok(None);
     }
-    let Some(guess) = guess_manifest(storage, dir, names)? else {
+    let Some(guess) = guess_manifest(dir, names)? else {
         return Ok(None);
     };
     let Some(mark) = guess.snapshot.filter(|mark| mark.seq >= manifest.first_seq) else {
         return Ok(None);
     };
-    let path = dir.join(snapshot_name(mark.seq));
-    let contents = contents(storage, &path, |_| {})?.unwrap_or_default();
+    let contents = contents(dir, &snapshot_name(mark.seq), |_| {})?.unwrap_or_default();
     let fits = contents.is_whole(mark.seq, Some(&guess.store))
         && names.contains(&segment_name(guess.first_seq));
     let message = format!(
@@ -524,10 +512,10 @@ pub(crate) fn later_manifest(
 }
 
 /// The store's id in a damaged manifest. Should it be damaged too, it is as good as a new one.
-fn id_in_manifest(storage: &dyn Storage, dir: &Path) -> Result<Option<String>> {
+fn id_in_manifest(dir: &StoreDir) -> Result<Option<String>> {
     const NAME: &[u8] = br#""store":""#;
     const DIGITS: usize = 32;
-    let Some(text) = read_start(storage, &dir.join(MANIFEST), 4096)? else {
+    let Some(text) = read_start(dir, MANIFEST, 4096)? else {
         return Ok(None);
     };
     let id = memchr::memmem::find(&text, NAME).and_then(|at| {
@@ -540,13 +528,13 @@ fn id_in_manifest(storage: &dyn Storage, dir: &Path) -> Result<Option<String>> {
 }
 
 /// The first bytes of a file; `None` when it is not there.
-fn read_start(storage: &dyn Storage, path: &Path, bytes_max: usize) -> Result<Option<Vec<u8>>> {
-    let Some(file) = open_if_there(storage, path)? else {
+fn read_start(dir: &StoreDir, name: &str, bytes_max: usize) -> Result<Option<Vec<u8>>> {
+    let Some(file) = dir.open_if_there(name, OpenMode::Read)? else {
         return Ok(None);
     };
-    let len = file.len_bytes().map_err(Error::io("examine", path))?;
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(bytes_max).min(bytes_max)];
-    let read = read_full(file.as_ref(), &mut bytes, 0).map_err(Error::io("read", path))?;
+    let len = usize::try_from(file.len_bytes()?).unwrap_or(bytes_max);
+    let mut bytes = vec![0; len.min(bytes_max)];
+    let read = file.read(&mut bytes, 0)?;
     bytes.truncate(read);
     Ok(Some(bytes))
 }

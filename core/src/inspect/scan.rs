@@ -1,20 +1,20 @@
 //! What the segments of a store hold, record by record and damage by damage: for the doctor and for a repair,
 //! which go on where readers stop. Decides nothing, and changes nothing.
 
-use std::{collections::BTreeSet, ops::Range, path::Path};
+use std::{collections::BTreeSet, ops::Range};
 
 use memchr::memmem;
 use serde::Serialize;
 
 use crate::{
-    env::storage::{OpenMode, Storage, StorageFile},
+    env::storage::OpenMode,
     error::{CorruptReason, Error, Result},
     format::{
         lines::{Lines, Span},
         record::{Body, Line, RECORD_START, checked, segment_name},
         scan::{Scan, Tail},
     },
-    wal::cursor::segments,
+    wal::store_dir::{StoreDir, StoreFile},
 };
 
 /// A range of record numbers, both ends included; see [`crate::repair`].
@@ -239,10 +239,10 @@ pub(crate) enum Piece {
 }
 
 /// Goes through all lines of a segment, also behind bad ones.
-pub(crate) fn walk(file: &dyn StorageFile, mut each: impl FnMut(Piece)) -> std::io::Result<()> {
+pub(crate) fn walk(file: &StoreFile, mut each: impl FnMut(Piece)) -> Result<()> {
     let mut lines = Lines::default();
     let mut after_bad = false;
-    while let Some(span) = lines.next(file)? {
+    while let Some(span) = file.next_line(&mut lines)? {
         let line = lines.text(span);
         for stretch in stretches(line, |text| Line::parse(text).is_ok()) {
             let place = Place::of(span, &stretch.text);
@@ -292,16 +292,9 @@ pub(crate) struct StoreScan {
 
 impl StoreScan {
     /// Reads all segments from `live` on. `known_seq` is what is known to be durable otherwise.
-    pub(crate) fn take(
-        storage: &dyn Storage,
-        dir: &Path,
-        live: u64,
-        known_seq: u64,
-    ) -> Result<Self> {
-        let all: Vec<u64> = segments(storage, dir)?
-            .into_iter()
-            .filter(|first| *first >= live)
-            .collect();
+    pub(crate) fn take(dir: &StoreDir, live: u64, known_seq: u64) -> Result<Self> {
+        let mut all = dir.segments()?;
+        all.retain(|first| *first >= live);
         let next = all.iter().skip(1).map(|next| Some(next - 1)).chain([None]);
         let mut scan = Self {
             segments: Vec::new(),
@@ -309,8 +302,7 @@ impl StoreScan {
             durable_seq: known_seq.max(all.last().map_or(0, |last| last - 1)),
         };
         for (first_seq, through_seq) in all.iter().copied().zip(next) {
-            let path = dir.join(segment_name(first_seq));
-            match Segment::read(storage, &path, first_seq, through_seq) {
+            match Segment::read(dir, first_seq, through_seq) {
                 Ok(segment) => {
                     scan.durable_seq = scan.durable_seq.max(segment.scan.synced_seq());
                     scan.segments.push(segment);
@@ -340,15 +332,8 @@ impl StoreScan {
 }
 
 impl Segment {
-    fn read(
-        storage: &dyn Storage,
-        path: &Path,
-        first_seq: u64,
-        through_seq: Option<u64>,
-    ) -> Result<Self> {
-        let file = storage
-            .open(path, OpenMode::Read)
-            .map_err(Error::io("open", path))?;
+    fn read(dir: &StoreDir, first_seq: u64, through_seq: Option<u64>) -> Result<Self> {
+        let file = dir.open(&segment_name(first_seq), OpenMode::Read)?;
         let mut segment = Self {
             first_seq,
             through_seq,
@@ -357,7 +342,7 @@ impl Segment {
             scan: Scan::new(first_seq, 0),
         };
         let mut lines = Lines::default();
-        while let Some(span) = lines.next(file.as_ref()).map_err(Error::io("read", path))? {
+        while let Some(span) = file.next_line(&mut lines)? {
             let line = lines.text(span);
             let before = segment.scan.next_seq;
             segment.scan.line(line, span.offset);
@@ -411,17 +396,14 @@ pub(crate) struct Damages {
 
 impl Damages {
     /// Reads the segment again to list all that is wrong with it.
-    pub(crate) fn of(
-        file: &dyn StorageFile,
-        segment: &Segment,
-        durable_seq: u64,
-    ) -> std::io::Result<Self> {
+    pub(crate) fn of(dir: &StoreDir, segment: &Segment, durable_seq: u64) -> Result<Self> {
+        let file = dir.open(&segment_name(segment.first_seq), OpenMode::Read)?;
         let bound = segment.through_seq.unwrap_or(durable_seq);
         let mut damages = Self::default();
         let mut expected = segment.first_seq;
         let mut torn = false;
         let mut misplaced = BTreeSet::new();
-        walk(file, |piece| {
+        walk(&file, |piece| {
             if torn {
                 return;
             }

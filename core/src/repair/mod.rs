@@ -37,12 +37,13 @@
 //! - A reader or follower goes on in the old file, whose good part is the same. Where that ends, or is damaged, it
 //!   looks for its next record in the files as they are then.
 
+mod quarantine;
 pub(crate) mod report;
 
-use std::{io, path::Path, sync::Arc};
+use std::path::Path;
 
 use crate::{
-    env::storage::{OpenMode, Storage, put_in_place, remove_new, write_full, write_new},
+    env::storage::OpenMode,
     error::{CorruptReason, Error, Result},
     format::record::{segment_name, snapshot_name},
     inspect::{
@@ -50,7 +51,10 @@ use crate::{
         scan::{Damages, Listed, Seqs, StoreScan},
     },
     options::Options,
-    repair::report::{Repaired, RepairedFile},
+    repair::{
+        quarantine::{Kept, NotedDamage, keep},
+        report::{Repaired, RepairedFile},
+    },
     state::{
         compaction::{COMPACT_LOCK, obsolete},
         snapshot as snapshot_file,
@@ -60,9 +64,9 @@ use crate::{
     wal::{
         log::{LOCK, LogCore, memory_can_be_shared, not_writable, page_error},
         manifest::{MANIFEST, Manifest, SnapshotMark},
-        quarantine::{Kept, NotedDamage, keep},
-        reader::{is_new, require_directory},
-        shm::{GENERATION_OFFSET, Hints, SHM, ShmView},
+        reader::is_new,
+        shm::{Hints, ShmView, mark_half_changed},
+        store_dir::StoreDir,
     },
 };
 
@@ -103,37 +107,29 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn repair(dir: impl AsRef<Path>, options: &Options) -> Result<Repaired> {
-    let dir = dir.as_ref();
-    telemetry::repair(dir).within(|| repair_store(dir, options))
+    let dir = StoreDir::new(&options.storage, dir.as_ref());
+    telemetry::repair(dir.path()).within(|| repair_store(&dir, options))
 }
 
-fn repair_store(dir: &Path, options: &Options) -> Result<Repaired> {
-    let storage = options.storage.as_ref();
-    require_directory(storage, dir)?;
+fn repair_store(dir: &StoreDir, options: &Options) -> Result<Repaired> {
+    dir.require()?;
     let shared = memory_can_be_shared(dir, options)?;
-    if Manifest::read(storage, dir).is_ok_and(|manifest| manifest.is_none())
-        && is_new(storage, dir)?
-    {
-        return Err(Error::NoStore {
-            path: dir.to_owned(),
-        });
+    if Manifest::read(dir).is_ok_and(|manifest| manifest.is_none()) && is_new(dir)? {
+        let path = dir.path().to_owned();
+        return Err(Error::NoStore { path });
     }
-    let host = storage.host();
-    let open = |name: &str| host.open_lock(&dir.join(name)).map_err(not_writable);
+    let host = dir.host();
+    let open = |name: &str| dir.open_lock(name).map_err(not_writable);
     let (compact_lock, lock) = (open(COMPACT_LOCK)?, open(LOCK)?);
     let alone = compact_lock.lock_until(host.now() + options.lock_timeout)?;
     let guard = lock.lock_until(host.now() + options.lock_timeout)?;
-    let work = Work {
-        storage: &options.storage,
-        dir,
-        shared,
-    };
+    let work = Work { dir, shared };
     let done = work.repair();
     guard.unlock()?;
     alone.unlock()?;
     let mut repaired = done?;
     if !repaired.is_nothing() {
-        telemetry::repaired(dir, &repaired);
+        telemetry::repaired(dir.path(), &repaired);
         let opened = LogCore::open(dir, options.clone())?;
         repaired.opened = Some(opened.recovery.to_string());
     }
@@ -142,8 +138,7 @@ fn repair_store(dir: &Path, options: &Options) -> Result<Repaired> {
 
 /// A repair by the holder of both locks.
 struct Work<'a> {
-    storage: &'a Arc<dyn Storage>,
-    dir: &'a Path,
+    dir: &'a StoreDir,
     shared: bool,
 }
 
@@ -192,12 +187,9 @@ impl Plan {
 
 impl Work<'_> {
     fn repair(&self) -> Result<Repaired> {
-        let storage = self.storage.as_ref();
-        let names = storage
-            .list(self.dir)
-            .map_err(Error::io("list", self.dir))?;
-        let (manifest, bad_manifest) = match Manifest::read(storage, self.dir) {
-            Ok(Some(manifest)) => match later_manifest(storage, self.dir, &names, &manifest)? {
+        let names = self.dir.list()?;
+        let (manifest, bad_manifest) = match Manifest::read(self.dir) {
+            Ok(Some(manifest)) => match later_manifest(self.dir, &names, &manifest)? {
                 Some((later, reason)) => (later, Some(reason)),
                 None => (manifest, None),
             },
@@ -206,12 +198,12 @@ impl Work<'_> {
             Err(error) => return Err(error),
         };
         let (scan, firsts) = self.scan(&manifest)?;
-        let mut pool = Pool::new(storage, self.dir, &firsts);
+        let mut pool = Pool::new(self.dir, &firsts);
         let mut obsolete = obsolete(&names, &manifest, usize::MAX);
         obsolete.retain(|name| name.strip_suffix(".new").is_none());
         let plan = Plan {
             log: self.plan_log(&scan, &firsts, &mut pool)?,
-            snapshot: plan_snapshot(self.storage, self.dir, &names, &manifest)?,
+            snapshot: plan_snapshot(self.dir, &names, &manifest)?,
             manifest,
             bad_manifest,
             obsolete,
@@ -222,7 +214,7 @@ impl Work<'_> {
         let files = self.keep_all(&plan)?;
         let undo_write = || {
             for name in plan.written() {
-                remove_new(storage, self.dir, &name);
+                self.dir.remove_new(&name);
             }
         };
         let mark = self.write_all(&plan, &pool).inspect_err(|_| undo_write())?;
@@ -230,8 +222,8 @@ impl Work<'_> {
         drop(pool);
         self.replace_all(&plan).inspect_err(|_| undo_write())?;
         match mark {
-            Some(mark) => plan.manifest.compacted(mark).write(storage, self.dir)?,
-            None if plan.bad_manifest.is_some() => plan.manifest.write(storage, self.dir)?,
+            Some(mark) => plan.manifest.compacted(mark).write(self.dir)?,
+            None if plan.bad_manifest.is_some() => plan.manifest.write(self.dir)?,
             None => {}
         }
         let lost = plan.log.rewrites.into_iter();
@@ -245,10 +237,10 @@ impl Work<'_> {
     }
 
     fn guess(&self, names: &[String]) -> Result<Manifest> {
-        guess_manifest(self.storage.as_ref(), self.dir, names)?.ok_or_else(|| {
+        guess_manifest(self.dir, names)?.ok_or_else(|| {
             let reason = "there is neither a segment nor a snapshot to make it from";
             Error::BeyondRepair {
-                path: self.dir.join(MANIFEST),
+                path: self.dir.path_of(MANIFEST),
                 reason: reason.to_owned(),
             }
         })
@@ -258,14 +250,13 @@ impl Work<'_> {
 
     /// The segments, and with which records those begin that should be there.
     fn scan(&self, manifest: &Manifest) -> Result<(StoreScan, Vec<u64>)> {
-        let storage = self.storage.as_ref();
         let live = manifest.first_seq;
-        let view = ShmView::open(storage.host(), self.dir, manifest.origin());
+        let view = ShmView::open(self.dir, &manifest.store);
         let hints = view.and_then(|view| view.look()).unwrap_or_default();
         // What is published may be acknowledged at any moment, by a leader that syncs the old file.
         let published = hints.tail_seq.filter(|_| hints.ours);
         let known_seq = hints.durable_seq_of_store.max(published).unwrap_or(0);
-        let mut scan = StoreScan::take(storage, self.dir, live, known_seq)?;
+        let mut scan = StoreScan::take(self.dir, live, known_seq)?;
         if let Some((_, error)) = scan.unreadable.pop() {
             return Err(error);
         }
@@ -296,13 +287,7 @@ impl Work<'_> {
                 None => pool.whole_through(first, durable_seq.max(first - 1))?,
             };
             let name = segment_name(first);
-            let damages = segment.map(|segment| {
-                let path = self.dir.join(&name);
-                let file = self.storage.open(&path, OpenMode::Read);
-                let damages =
-                    file.and_then(|file| Damages::of(file.as_ref(), segment, durable_seq));
-                damages.map_err(Error::io("read", path))
-            });
+            let damages = segment.map(|segment| Damages::of(self.dir, segment, durable_seq));
             let (records, lost) = pool.gather(first, through)?;
             // Behind records, the log goes on in a new file: see above.
             if next.is_none() && !records.is_empty() {
@@ -329,7 +314,7 @@ impl Work<'_> {
                 lost,
                 durable_seq: plan.log.durable_seq,
             };
-            keep(self.storage.as_ref(), self.dir, &kept)
+            keep(self.dir, &kept)
         };
         let done = |name: &str, kept: Option<String>, damages: u64| RepairedFile {
             file: name.to_owned(),
@@ -387,11 +372,8 @@ impl Work<'_> {
 
     /// Writes everything under other names. Answers what the manifest should say of the snapshot, where that changes.
     fn write_all(&self, plan: &Plan, pool: &Pool<'_>) -> Result<Option<SnapshotMark>> {
-        let storage = self.storage.as_ref();
         for Rewrite { name, records, .. } in &plan.log.rewrites {
-            write_new(storage, self.dir, name, |file, path| {
-                pool.write(records, file, path)
-            })?;
+            self.dir.write_new(name, |file| pool.write(records, file))?;
         }
         let Some(snapshot) = &plan.snapshot else {
             return Ok(None);
@@ -401,8 +383,8 @@ impl Work<'_> {
         };
         let (id, name) = (&plan.manifest.store, snapshot_name(snapshot.mark.seq));
         let mut mark = None;
-        write_new(storage, self.dir, &name, |file, path| {
-            let written = snapshot_file::write(store, id, file, path, Throttle::HURRIED)?;
+        self.dir.write_new(&name, |file| {
+            let written = snapshot_file::write(store, id, file, Throttle::HURRIED)?;
             mark = Some(written);
             Ok(())
         })?;
@@ -412,40 +394,27 @@ impl Work<'_> {
     // Steps 4 to 7, but for the manifest.
 
     fn replace_all(&self, plan: &Plan) -> Result<()> {
-        let storage = self.storage.as_ref();
-        let sync = || {
-            let synced = storage.sync_dir(self.dir);
-            synced.map_err(Error::io("sync", self.dir))
-        };
         if !plan.log.rewrites.is_empty() {
             self.unsettle(&plan.manifest)?;
         }
         if let Some(first_seq) = plan.log.new_live {
-            let path = self.dir.join(segment_name(first_seq));
-            let created = storage.open(&path, OpenMode::CreateNew);
-            drop(created.map_err(Error::io("create", &path))?);
-            sync()?;
+            let name = segment_name(first_seq);
+            drop(self.dir.open(&name, OpenMode::CreateNew)?);
+            self.dir.sync()?;
         }
         for name in plan.written() {
-            put_in_place(storage, self.dir, &name)?;
+            self.dir.put_in_place(&name)?;
         }
-        sync()
+        self.dir.sync()
     }
 
     /// Has whoever takes the lock next look at the files, but leaves the watermark.
     fn unsettle(&self, manifest: &Manifest) -> Result<()> {
-        let storage = self.storage.as_ref();
-        if self.shared {
-            let hints = Hints::shared(storage.host(), self.dir, manifest.origin());
-            hints.map_err(page_error)?.begin_change();
-            return Ok(());
+        if !self.shared {
+            return mark_half_changed(self.dir); // Others may share the page.
         }
-        // Others may share the page.
-        let path = self.dir.join(SHM);
-        let file = match storage.open(&path, OpenMode::ReadWrite) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            opened => opened.map_err(Error::io("open", &path))?,
-        };
-        write_full(file.as_ref(), &[0; 8], GENERATION_OFFSET).map_err(Error::io("clear", &path))
+        let hints = Hints::shared(self.dir, &manifest.store);
+        hints.map_err(page_error)?.begin_change();
+        Ok(())
     }
 }

@@ -15,18 +15,13 @@
 
 use std::{
     collections::BTreeSet,
-    io,
-    path::Path,
     time::{Duration, Instant},
 };
 
 use strand_lock::LockError;
 
 use crate::{
-    env::{
-        failpoint::Failpoint,
-        storage::{StorageFile, open_if_there, replace_file},
-    },
+    env::{failpoint::Failpoint, storage::OpenMode},
     error::{Error, Result},
     format::record::{segment_first_seq, segment_name, snapshot_name, snapshot_seq},
     issues::event::IssueEvent,
@@ -34,10 +29,11 @@ use crate::{
     state::{live::LiveIssues, materialize::Folded, snapshot as snapshot_file, throttle::Throttle},
     telemetry,
     wal::{
-        cursor::{End, segments},
+        cursor::End,
         log::{Log, LogCore},
         manifest::{MANIFEST, Manifest},
         shm::Hints,
+        store_dir::StoreFile,
     },
 };
 
@@ -130,14 +126,14 @@ impl Log<IssueEvent> {
     /// # Errors
     /// As [`LiveIssues::open`].
     pub fn snapshot(&self) -> Result<LiveIssues> {
-        LiveIssues::in_storage(&self.core.options.storage, &self.core.dir)
+        LiveIssues::in_dir(&self.core.dir)
     }
 }
 
 impl LogCore {
     fn compact(&self) -> Result<Compacted> {
         let started = self.host().now();
-        let span = telemetry::compact(&self.dir);
+        let span = telemetry::compact(self.dir.path());
         span.within(|| {
             let done = self.alone(|| self.compact_alone(started, &span))?;
             Ok(done.unwrap_or(Compacted::AlreadyRunning))
@@ -146,7 +142,7 @@ impl LogCore {
 
     /// Does `work` while holding `compact.lock`; `None` when somebody else holds it.
     fn alone<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
-        let lock = self.host().open_lock(&self.dir.join(COMPACT_LOCK))?;
+        let lock = self.dir.open_lock(COMPACT_LOCK)?;
         let guard = match lock.try_lock() {
             Err(LockError::Contended { .. }) => return Ok(None),
             locked => locked?,
@@ -173,7 +169,7 @@ impl LogCore {
         })?;
         let lock_held = self.host().now() - held;
         self.options.reached(Failpoint::CompactionRotated);
-        telemetry::compaction_phase(&self.dir, "rotate", &mut phase);
+        telemetry::compaction_phase(self.dir.path(), "rotate", &mut phase);
         if through < old.first_seq {
             self.remove_superseded(&old, self.options.backup_snapshots)?;
             return Ok(Compacted::NothingNew);
@@ -194,7 +190,7 @@ impl LogCore {
             elapsed: self.host().now() - started,
             ..done
         };
-        telemetry::compacted(&self.dir, &done);
+        telemetry::compacted(self.dir.path(), &done);
         Ok(Compacted::Done(done))
     }
 
@@ -205,17 +201,10 @@ impl LogCore {
         through: u64,
         mut phase: telemetry::Clock,
     ) -> Result<Compaction> {
-        let storage = self.options.storage.as_ref();
-        let folded = Folded::through(
-            &self.options.storage,
-            &self.dir,
-            old,
-            Throttle::GENTLE,
-            || End::Seq(through),
-        )?;
+        let folded = Folded::through(&self.dir, old, Throttle::GENTLE, || End::Seq(through))?;
         let Some(Folded { mut store, .. }) = folded else {
             let gone = std::io::Error::other("the live snapshot was replaced by somebody else");
-            return Err(Error::io("read", &self.dir)(gone));
+            return Err(Error::io("read", self.dir.path())(gone));
         };
         let oldest_seq = if seeded(Bug::KeyForgotten) {
             u64::MAX
@@ -231,35 +220,35 @@ impl LogCore {
             oldest_ms
         };
         store.forget_tombstones_before(oldest_ms);
-        telemetry::compaction_phase(&self.dir, "fold", &mut phase);
+        telemetry::compaction_phase(self.dir.path(), "fold", &mut phase);
 
         // What an earlier compaction that died has left takes space that this one may need. Not before now: had
         // the live snapshot been damaged, it could be mended with it.
         let mut removed = self.remove_obsolete(old, self.options.backup_snapshots)?;
         let mut mark = None;
-        let write = |file: &dyn StorageFile, path: &Path| {
-            let written = snapshot_file::write(&store, &old.store, file, path, Throttle::GENTLE);
+        let write = |file: &StoreFile| {
+            let written = snapshot_file::write(&store, &old.store, file, Throttle::GENTLE);
             mark = Some(written?);
             Ok(())
         };
         let name = snapshot_name(through);
-        replace_file(storage, &self.dir, &name, write, || {
+        self.dir.replace_file(&name, write, || {
             self.options.reached(Failpoint::SnapshotWritten);
         })?;
         let Some(mark) = mark else {
             unreachable!("a file that was replaced was written");
         };
         self.options.reached(Failpoint::SnapshotRenamed);
-        telemetry::compaction_phase(&self.dir, "write", &mut phase);
+        telemetry::compaction_phase(self.dir.path(), "write", &mut phase);
         let new = old.compacted(mark);
         if seeded(Bug::SegmentsRemovedEarly) {
             self.remove_obsolete(&new, self.options.backup_snapshots)?;
         }
-        new.write(storage, &self.dir)?;
+        new.write(&self.dir)?;
         self.options.reached(Failpoint::ManifestReplaced);
-        telemetry::compaction_phase(&self.dir, "switch", &mut phase);
+        telemetry::compaction_phase(self.dir.path(), "switch", &mut phase);
         removed.extend(self.remove_obsolete(&new, self.options.backup_snapshots)?);
-        telemetry::compaction_phase(&self.dir, "remove", &mut phase);
+        telemetry::compaction_phase(self.dir.path(), "remove", &mut phase);
         Ok(Compaction {
             seq: through,
             issues: store.len() as u64,
@@ -274,11 +263,7 @@ impl LogCore {
     ///
     /// `manifest` is as it was a moment ago, which tells whether to look closer.
     pub(crate) fn remove_orphans(&self, manifest: &Manifest) -> Result<()> {
-        let storage = self.options.storage.as_ref();
-        let names = storage
-            .list(&self.dir)
-            .map_err(Error::io("list", &self.dir))?;
-        if obsolete(&names, manifest, usize::MAX).is_empty() {
+        if obsolete(&self.dir.list()?, manifest, usize::MAX).is_empty() {
             return Ok(());
         }
         self.alone(|| self.remove_superseded(&self.manifest()?, usize::MAX))
@@ -288,9 +273,8 @@ impl LogCore {
     /// As [`LogCore::remove_obsolete`], where the files that the manifest names are there. A manifest of an earlier moment or
     /// of another store must not take away what it knows nothing of. The caller holds `compact.lock`.
     fn remove_superseded(&self, manifest: &Manifest, backups: usize) -> Result<()> {
-        let storage = self.options.storage.as_ref();
-        let begins = segments(storage, &self.dir)?.contains(&manifest.first_seq);
-        if begins && snapshot_file::is_whole(storage, &self.dir, manifest)? {
+        let begins = self.dir.segments()?.contains(&manifest.first_seq);
+        if begins && snapshot_file::is_whole(&self.dir, manifest)? {
             self.remove_obsolete(manifest, backups)?;
         }
         Ok(())
@@ -298,44 +282,35 @@ impl LogCore {
 
     /// The caller holds `compact.lock`.
     fn remove_obsolete(&self, manifest: &Manifest, backups: usize) -> Result<Vec<String>> {
-        let storage = self.options.storage.as_ref();
-        let names = storage
-            .list(&self.dir)
-            .map_err(Error::io("list", &self.dir))?;
-        let obsolete = obsolete(&names, manifest, backups);
+        let obsolete = obsolete(&self.dir.list()?, manifest, backups);
         if obsolete.is_empty() {
             return Ok(obsolete);
         }
         // Whoever has written the manifest may have died before its name was durable, or was told that it is not.
-        self.sync_dir()?;
+        self.dir.sync()?;
         self.options.reached(Failpoint::BeforeRemoval);
         for name in &obsolete {
-            let path = self.dir.join(name);
-            match storage.remove(&path) {
-                // Removed before, by one who died then, or whose reader has closed it only now.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                removed => removed.map_err(Error::io("remove", &path))?,
-            }
+            // It may be gone: removed by one who died then, or whose reader has closed it only now.
+            self.dir.remove(name)?;
         }
-        self.sync_dir()?;
+        self.dir.sync()?;
         self.options.reached(Failpoint::OldFilesRemoved);
         Ok(obsolete)
     }
 
     fn compaction_due(&self) -> Result<bool> {
-        let storage = self.options.storage.as_ref();
         let live = self.manifest()?.first_seq;
         let records = (self.look(Hints::tail_seq) + 1).saturating_sub(live);
         if records >= self.options.compact_after_records {
             return Ok(true);
         }
         let mut bytes = 0;
-        let behind = segments(storage, &self.dir)?.into_iter();
+        let behind = self.dir.segments()?.into_iter();
         for first_seq in behind.filter(|first| *first >= live) {
-            let path = self.dir.join(segment_name(first_seq));
+            let name = segment_name(first_seq);
             // Otherwise it was compacted away in between.
-            if let Some(file) = open_if_there(storage, &path)? {
-                bytes += file.len_bytes().map_err(Error::io("examine", &path))?;
+            if let Some(file) = self.dir.open_if_there(&name, OpenMode::Read)? {
+                bytes += file.len_bytes()?;
             }
         }
         Ok(records > 0 && bytes >= self.options.compact_after_bytes)

@@ -1,11 +1,10 @@
-use std::{ops::Deref, path::Path, sync::Arc};
+use std::{ops::Deref, path::Path};
 
 use crate::{
-    env::storage::{Disk, Storage},
     error::Result,
     issues::issues::Issues,
     state::materialize::Folded,
-    wal::{durable::DurableWatch, reader::open_durable_watch},
+    wal::{durable::DurableWatch, reader::open_durable_watch, store_dir::StoreDir},
 };
 
 /// The state of a store as of one record: consistent, and it changes only by [`LiveIssues::refresh`],
@@ -41,12 +40,12 @@ impl LiveIssues {
     /// # Errors
     /// As [`crate::Reader::open`], and [`crate::Error::Corrupt`] with the place of damage in the snapshot or the log.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        Self::in_storage(&(Arc::new(Disk) as Arc<dyn Storage>), dir.as_ref())
+        Self::in_dir(&StoreDir::on_disk(dir.as_ref()))
     }
 
-    pub(crate) fn in_storage(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self> {
-        let mut watch = open_durable_watch(storage, dir)?;
-        let folded = Folded::load(storage, dir, || watch.end())?;
+    pub(crate) fn in_dir(dir: &StoreDir) -> Result<Self> {
+        let mut watch = open_durable_watch(dir)?;
+        let folded = Folded::load(dir, || watch.end())?;
         Ok(Self { folded, watch })
     }
 
@@ -60,10 +59,10 @@ impl LiveIssues {
     /// [`crate::Error::Corrupt`], [`crate::Error::Io`]. What was read before the damage is reflected.
     pub fn refresh(&mut self) -> Result<u64> {
         let end = self.watch.end();
-        self.folded.advance(self.watch.dir(), end)?;
+        self.folded.advance(end)?;
         if self.folded.is_due_to_forget() {
             // Who lives for long would else remember every key and every deleted issue that there ever was.
-            self.folded.forget_as_compacted(self.watch.dir(), end)?;
+            self.folded.forget_as_compacted(end)?;
         }
         Ok(self.folded.store.last_seq())
     }

@@ -1,15 +1,13 @@
 //! A state that is kept up with the log: read once, then only what is new.
 
-use std::{path::Path, sync::Arc};
-
 use crate::{
-    env::storage::Storage,
     error::{Error, Result},
     issues::{event::IssueEvent, issues::Issues},
     state::{snapshot as snapshot_file, throttle::Throttle},
     wal::{
         cursor::{End, RawRecords},
         manifest::Manifest,
+        store_dir::StoreDir,
     },
 };
 
@@ -25,7 +23,7 @@ const FORGET_EVERY: u64 = 4_096;
 pub(crate) struct Folded {
     pub(crate) store: Issues,
     records: RawRecords,
-    storage: Arc<dyn Storage>,
+    dir: StoreDir,
     scratch: Vec<u8>,
     throttle: Throttle,
     /// The first record behind the snapshot that was read.
@@ -36,22 +34,18 @@ pub(crate) struct Folded {
 
 impl Folded {
     /// Reads the snapshot and the records behind it, to where `end` says once the snapshot is read.
-    pub(crate) fn load(
-        storage: &Arc<dyn Storage>,
-        dir: &Path,
-        mut end: impl FnMut() -> End,
-    ) -> Result<Self> {
+    pub(crate) fn load(dir: &StoreDir, mut end: impl FnMut() -> End) -> Result<Self> {
         let mut attempts = 0;
         loop {
-            let manifest = Manifest::required(storage.as_ref(), dir)?;
-            let loaded = Self::through(storage, dir, &manifest, Throttle::HURRIED, &mut end);
+            let manifest = Manifest::required(dir)?;
+            let loaded = Self::through(dir, &manifest, Throttle::HURRIED, &mut end);
             attempts += 1;
             match loaded {
                 Ok(Some(folded)) => return Ok(folded),
                 Ok(None) | Err(Error::Compacted { .. }) if attempts < ATTEMPTS => {}
                 Ok(None) => {
                     let source = std::io::Error::other("compactions replaced it again and again");
-                    return Err(Error::io("read", dir)(source));
+                    return Err(Error::io("read", dir.path())(source));
                 }
                 Err(error) => return Err(error),
             }
@@ -60,20 +54,18 @@ impl Folded {
 
     /// Reads the state through `end` from the files that this manifest names; `None` when its snapshot is gone.
     pub(crate) fn through(
-        storage: &Arc<dyn Storage>,
-        dir: &Path,
+        dir: &StoreDir,
         manifest: &Manifest,
         mut throttle: Throttle,
         end: impl FnOnce() -> End,
     ) -> Result<Option<Self>> {
-        let Some(store) = snapshot_file::read(storage.as_ref(), dir, manifest, &mut throttle)?
-        else {
+        let Some(store) = snapshot_file::read(dir, manifest, &mut throttle)? else {
             return Ok(None);
         };
         let mut folded = Self {
             store,
-            records: RawRecords::new(Arc::clone(storage), dir, manifest.first_seq, end()),
-            storage: Arc::clone(storage),
+            records: RawRecords::new(dir, manifest.first_seq, end()),
+            dir: dir.clone(),
             scratch: Vec::new(),
             throttle,
             first_seq: manifest.first_seq,
@@ -84,12 +76,11 @@ impl Folded {
     }
 
     /// Applies what is new through `end`. Begins anew where that was compacted away.
-    pub(crate) fn advance(&mut self, dir: &Path, end: End) -> Result<()> {
+    pub(crate) fn advance(&mut self, end: End) -> Result<()> {
         self.records.resume(end);
         match self.apply_all() {
             Err(Error::Compacted { .. }) => {
-                let storage = Arc::clone(&self.storage);
-                *self = Self::load(&storage, dir, || end)?;
+                *self = Self::load(&self.dir, || end)?;
                 Ok(())
             }
             applied => applied,
@@ -108,14 +99,13 @@ impl Folded {
     }
 
     /// Begins anew where a compaction came after this was read: its snapshot lacks the keys and tombstones that it found too old.
-    pub(crate) fn forget_as_compacted(&mut self, dir: &Path, end: End) -> Result<()> {
-        let storage = Arc::clone(&self.storage);
+    pub(crate) fn forget_as_compacted(&mut self, end: End) -> Result<()> {
         let compacted = || {
-            let manifest = Manifest::required(storage.as_ref(), dir)?;
+            let manifest = Manifest::required(&self.dir)?;
             Ok::<bool, Error>(manifest.first_seq != self.first_seq)
         };
         if self.forgets_at_seq > 0 && compacted()? {
-            let anew = Self::load(&storage, dir, || end)?;
+            let anew = Self::load(&self.dir, || end)?;
             // Without hints, nobody knows how far it may read.
             if anew.store.last_seq() >= self.store.last_seq() {
                 *self = anew;

@@ -1,11 +1,11 @@
 //! The bytes of a snapshot: the fold of all records through one, a line each. See `docs/FORMAT.md`.
 
-use std::{borrow::Cow, io, path::Path};
+use std::{borrow::Cow, path::Path};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    env::storage::{Storage, StorageFile, open_if_there, read_full, write_full},
+    env::storage::OpenMode,
     error::{CorruptReason, Error, Result},
     format::{
         lines::Lines,
@@ -18,11 +18,11 @@ use crate::{
     },
     seeded::{Bug, seeded},
     state::throttle::Throttle,
-    wal::manifest::{Manifest, SnapshotMark},
+    wal::{
+        manifest::{Manifest, SnapshotMark},
+        store_dir::{CHUNK_BYTES, StoreDir, StoreFile},
+    },
 };
-
-/// How much is written at a time.
-const CHUNK_BYTES: usize = 256 << 10;
 
 /// The first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,8 +67,7 @@ struct Item<'a> {
 pub(crate) fn write(
     store: &Issues,
     store_id: &str,
-    file: &dyn StorageFile,
-    path: &Path,
+    file: &StoreFile,
     throttle: Throttle,
 ) -> Result<SnapshotMark> {
     let mut out = Out {
@@ -81,55 +80,53 @@ pub(crate) fn write(
         },
         chunk: Vec::with_capacity(CHUNK_BYTES + (64 << 10)),
     };
-    let written = (|| {
-        let count = |n: usize| n as u64;
-        out.line(&Header {
-            snapshot: store.last_seq(),
-            store: Cow::Borrowed(store_id),
-            issues: count(store.len()),
-            tombstones: count(store.entries().count() - store.len()),
-            keys: count(store.keys().count()),
-            without_effect: store.without_effect(),
+    let count = |n: usize| n as u64;
+    out.line(&Header {
+        snapshot: store.last_seq(),
+        store: Cow::Borrowed(store_id),
+        issues: count(store.len()),
+        tombstones: count(store.entries().count() - store.len()),
+        keys: count(store.keys().count()),
+        without_effect: store.without_effect(),
+    })?;
+    for (id, entry) in store.entries() {
+        let (issue, deleted_ms) = match entry {
+            Entry::Present { issue, .. } => (Some(Cow::Borrowed(issue)), None),
+            Entry::Deleted { ts, .. } => (None, Some(*ts)),
+        };
+        out.line(&Item {
+            id: Some(Cow::Borrowed(id)),
+            version: Some(entry.version()),
+            deleted_ms,
+            issue,
+            ..Item::default()
         })?;
-        for (id, entry) in store.entries() {
-            let (issue, deleted_ms) = match entry {
-                Entry::Present { issue, .. } => (Some(Cow::Borrowed(issue)), None),
-                Entry::Deleted { ts, .. } => (None, Some(*ts)),
-            };
-            out.line(&Item {
-                id: Some(Cow::Borrowed(id)),
-                version: Some(entry.version()),
-                deleted_ms,
-                issue,
-                ..Item::default()
-            })?;
-        }
-        for (key, seq) in store.keys() {
-            out.line(&Item {
-                key: Some(Cow::Borrowed(key)),
-                seq: Some(seq),
-                ..Item::default()
-            })?;
-        }
-        out.flush()
-    })();
-    written.map_err(Error::io("write", path))?;
+    }
+    for (key, seq) in store.keys() {
+        out.line(&Item {
+            key: Some(Cow::Borrowed(key)),
+            seq: Some(seq),
+            ..Item::default()
+        })?;
+    }
+    out.flush()?;
     Ok(out.mark)
 }
 
 struct Out<'a> {
-    file: &'a dyn StorageFile,
+    file: &'a StoreFile,
     mark: SnapshotMark,
     chunk: Vec<u8>,
     throttle: Throttle,
 }
 
 impl Out<'_> {
-    fn line(&mut self, value: &impl Serialize) -> io::Result<()> {
+    fn line(&mut self, value: &impl Serialize) -> Result<()> {
         let start = self.chunk.len();
         self.chunk.extend_from_slice(br#"{"crc":"00000000","#);
         let members = self.chunk.len();
-        serde_json::to_writer(&mut self.chunk, value)?;
+        serde_json::to_writer(&mut self.chunk, value)
+            .map_err(|error| Error::io("write", self.file.path())(error.into()))?;
         self.chunk.remove(members); // The object's own opening brace.
         put_checksum(self.chunk.get_mut(start..).unwrap_or_default());
         self.chunk.push(b'\n');
@@ -140,12 +137,12 @@ impl Out<'_> {
         Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        write_full(self.file, &self.chunk, self.mark.bytes)?;
+    fn flush(&mut self) -> Result<()> {
+        self.file.write(&self.chunk, self.mark.bytes)?;
         self.mark.crc = crc32c::crc32c_append(self.mark.crc, &self.chunk);
         self.mark.bytes += self.chunk.len() as u64;
         self.chunk.clear();
-        self.file.sync_data()
+        self.file.sync()
     }
 }
 
@@ -153,26 +150,29 @@ impl Out<'_> {
 ///
 /// `None` when the file is gone: a compaction has put a later one in its place, and a later manifest.
 pub(crate) fn read(
-    storage: &dyn Storage,
-    dir: &Path,
+    dir: &StoreDir,
     manifest: &Manifest,
     throttle: &mut Throttle,
 ) -> Result<Option<Issues>> {
     let Some(mark) = manifest.snapshot else {
         return Ok(Some(Issues::default()));
     };
-    let path = dir.join(snapshot_name(mark.seq));
-    let Some(file) = open_if_there(storage, &path)? else {
-        let now = Manifest::required(storage, dir)?;
+    let name = snapshot_name(mark.seq);
+    let Some(file) = dir.open_if_there(&name, OpenMode::Read)? else {
+        let now = Manifest::required(dir)?;
         if now == *manifest {
             let message = "it is named by the MANIFEST, but not there".to_owned();
-            return Err(corrupt(&path, 0, CorruptReason::Snapshot { message }));
+            return Err(corrupt(
+                &dir.path_of(&name),
+                0,
+                CorruptReason::Snapshot { message },
+            ));
         }
         return Ok(None);
     };
-    match read_open(file.as_ref(), &path, manifest, mark, throttle) {
+    match read_open(&file, manifest, mark, throttle) {
         // A repair may have replaced both.
-        Err(error @ Error::Corrupt { .. }) => match Manifest::read(storage, dir) {
+        Err(error @ Error::Corrupt { .. }) => match Manifest::read(dir) {
             Ok(Some(now)) if now != *manifest => Ok(None),
             _ => Err(error),
         },
@@ -181,8 +181,7 @@ pub(crate) fn read(
 }
 
 fn read_open(
-    file: &dyn StorageFile,
-    path: &Path,
+    file: &StoreFile,
     manifest: &Manifest,
     mark: SnapshotMark,
     throttle: &mut Throttle,
@@ -192,10 +191,10 @@ fn read_open(
         counts: [0; 3],
         header: None,
     };
-    let len_bytes = file.len_bytes().map_err(Error::io("examine", path))?;
+    let (path, len_bytes) = (file.path(), file.len_bytes()?);
     let (mut bytes, mut crc) = (0, 0);
     let mut lines = Lines::default();
-    while let Some(span) = lines.next(file).map_err(Error::io("read", path))? {
+    while let Some(span) = file.next_line(&mut lines)? {
         if span.offset != bytes {
             let message = "a blank line stands here".to_owned();
             return Err(corrupt(path, bytes, CorruptReason::Snapshot { message }));
@@ -226,24 +225,20 @@ fn read_open(
 
 /// Whether the snapshot that the manifest names is there, with the length and the checksum that it says. True where it
 /// names none.
-pub(crate) fn is_whole(storage: &dyn Storage, dir: &Path, manifest: &Manifest) -> Result<bool> {
+pub(crate) fn is_whole(dir: &StoreDir, manifest: &Manifest) -> Result<bool> {
     let Some(mark) = manifest.snapshot else {
         return Ok(true);
     };
-    let path = dir.join(snapshot_name(mark.seq));
-    let Some(file) = open_if_there(storage, &path)? else {
+    let Some(file) = dir.open_if_there(&snapshot_name(mark.seq), OpenMode::Read)? else {
         return Ok(false);
     };
-    let mut chunk = vec![0; CHUNK_BYTES];
-    let (mut bytes, mut crc) = (0, 0);
-    loop {
-        let read = read_full(file.as_ref(), &mut chunk, bytes).map_err(Error::io("read", &path))?;
-        if read == 0 {
-            return Ok((bytes, crc) == (mark.bytes, mark.crc));
-        }
-        crc = crc32c::crc32c_append(crc, chunk.get(..read).unwrap_or_default());
-        bytes += read as u64;
-    }
+    let (mut len, mut crc) = (0, 0);
+    file.chunks(0..u64::MAX, |_, bytes| {
+        crc = crc32c::crc32c_append(crc, bytes);
+        len += bytes.len() as u64;
+        Ok(())
+    })?;
+    Ok((len, crc) == (mark.bytes, mark.crc))
 }
 
 /// What a line says.
@@ -411,14 +406,11 @@ impl Contents {
 }
 
 /// Goes through all lines of a snapshot, also behind bad ones, and calls `each` for the good ones.
-pub(crate) fn examine(
-    file: &dyn StorageFile,
-    mut each: impl FnMut(Part<'_>),
-) -> io::Result<Contents> {
+pub(crate) fn examine(file: &StoreFile, mut each: impl FnMut(Part<'_>)) -> Result<Contents> {
     let mut contents = Contents::default();
     let len_bytes = file.len_bytes()?;
     let mut lines = Lines::default();
-    while let Some(span) = lines.next(file)? {
+    while let Some(span) = file.next_line(&mut lines)? {
         let line = lines.text(span);
         contents.blank |= span.offset != contents.bytes;
         contents.crc = crc32c::crc32c_append(contents.crc, line);

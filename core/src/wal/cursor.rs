@@ -1,20 +1,20 @@
-use std::{
-    fmt,
-    marker::PhantomData,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, marker::PhantomData};
 
 use crate::{
-    env::storage::{Storage, StorageFile, open_if_there},
+    env::storage::OpenMode,
     error::{CorruptReason, Error, Result},
     format::{
         lines::{Lines, Span},
-        record::{Body, Line, segment_first_seq, segment_name, snapshot_name},
+        record::{Body, Line, segment_name, snapshot_name},
         scan::{Scan, Tail},
     },
     seeded::{Bug, seeded},
-    wal::{durable::DurableWatch, manifest::Manifest, payload::Payload},
+    wal::{
+        durable::DurableWatch,
+        manifest::Manifest,
+        payload::Payload,
+        store_dir::{StoreDir, StoreFile},
+    },
 };
 
 /// A record of the log, from [`crate::Reader::read`], [`crate::Log::read`] or a [`crate::Follower`].
@@ -137,8 +137,7 @@ pub(crate) struct RawRecord<'a> {
 /// The lines of a log through its segments, checked, but not decoded.
 #[derive(Debug)]
 pub(crate) struct RawRecords {
-    storage: Arc<dyn Storage>,
-    dir: PathBuf,
+    dir: StoreDir,
     segment: Option<OpenSegment>,
     lines: Lines,
     /// Where the last record of the open segment ends.
@@ -161,16 +160,14 @@ pub(crate) struct RawRecords {
 #[derive(Debug)]
 struct OpenSegment {
     first_seq: u64,
-    path: PathBuf,
-    file: Box<dyn StorageFile>,
+    file: StoreFile,
 }
 
 impl RawRecords {
     /// The records from `first_seq` on, with which a segment begins.
-    pub(crate) fn new(storage: Arc<dyn Storage>, dir: &Path, first_seq: u64, end: End) -> Self {
+    pub(crate) fn new(dir: &StoreDir, first_seq: u64, end: End) -> Self {
         let mut records = Self {
-            storage,
-            dir: dir.to_owned(),
+            dir: dir.clone(),
             segment: None,
             lines: Lines::default(),
             valid_len: 0,
@@ -188,14 +185,9 @@ impl RawRecords {
     }
 
     /// The records from `from_seq` on, wherever in a segment that is.
-    pub(crate) fn from(
-        storage: Arc<dyn Storage>,
-        dir: &Path,
-        from_seq: u64,
-        end: End,
-    ) -> Result<Self> {
+    pub(crate) fn from(dir: &StoreDir, from_seq: u64, end: End) -> Result<Self> {
         let from_seq = from_seq.max(1);
-        let mut records = Self::in_segment_of(storage, dir, from_seq, end)?;
+        let mut records = Self::in_segment_of(dir, from_seq, end)?;
         // Where nobody knows how far the log reaches, only all of the segment tells.
         if let End::Seq(through_seq) = end {
             // Not behind the end, which is where it comes to a stand.
@@ -208,19 +200,14 @@ impl RawRecords {
     }
 
     /// As [`RawRecords::from`], but checks all of the segment that stands before that record.
-    fn in_segment_of(
-        storage: Arc<dyn Storage>,
-        dir: &Path,
-        from_seq: u64,
-        end: End,
-    ) -> Result<Self> {
-        let live = Manifest::required(storage.as_ref(), dir)?.first_seq;
-        let all = segments(storage.as_ref(), dir)?;
+    fn in_segment_of(dir: &StoreDir, from_seq: u64, end: End) -> Result<Self> {
+        let live = Manifest::required(dir)?.first_seq;
+        let all = dir.segments()?;
         let before = all
             .into_iter()
             .rfind(|first| (live..=from_seq).contains(first));
         // Where there is none, nothing is found there either, and the manifest tells why.
-        let mut records = Self::new(storage, dir, before.unwrap_or(from_seq), end);
+        let mut records = Self::new(dir, before.unwrap_or(from_seq), end);
         records.from_seq = from_seq;
         records.live_seq = live;
         Ok(records)
@@ -231,19 +218,18 @@ impl RawRecords {
     fn seek(&mut self, seq: u64) -> Result<()> {
         /// So near is near enough: it is read anyway.
         const NEAR_BYTES: u64 = 16 << 10;
-        let Some(OpenSegment { path, file, .. }) = &self.segment else {
+        let Some(OpenSegment { file, .. }) = &self.segment else {
             return Ok(());
         };
-        let (mut low, mut high) = (0, file.len_bytes().map_err(Error::io("examine", path))?);
+        let (mut low, mut high) = (0, file.len_bytes()?);
         while high - low > NEAR_BYTES {
             let middle = low + (high - low) / 2;
             // The line that begins first behind the middle; the rest of that in the middle is passed over.
             self.lines.restart(middle);
-            let mut line = self.lines.next(file.as_ref());
-            if line.as_ref().is_ok_and(Option::is_some) {
-                line = self.lines.next(file.as_ref());
+            let mut line = file.next_line(&mut self.lines)?;
+            if line.is_some() {
+                line = file.next_line(&mut self.lines)?;
             }
-            let line = line.map_err(Error::io("read", path))?;
             let found = line.and_then(|span| {
                 let text = self.lines.text(span).strip_suffix(b"\n")?;
                 let line = Line::parse(text).ok()?;
@@ -332,8 +318,8 @@ impl RawRecords {
         }
         self.asked_after = self.lines.reads();
         if self.watch.is_none() {
-            let store = Manifest::required(self.storage.as_ref(), &self.dir)?.store;
-            self.watch = Some(DurableWatch::open(&self.storage, &self.dir, &store));
+            let store = Manifest::required(&self.dir)?.store;
+            self.watch = Some(DurableWatch::open(&self.dir, &store));
         }
         let Some(seq) = self.watch.as_mut().and_then(DurableWatch::durable_seq) else {
             return Ok(true);
@@ -350,9 +336,8 @@ impl RawRecords {
         if self.reopened_for == wanted {
             return Ok(false);
         }
-        let storage = Arc::clone(&self.storage);
         // Not by halving, which would pass over what is wrong.
-        *self = Self::in_segment_of(storage, &self.dir, wanted, self.end)?;
+        *self = Self::in_segment_of(&self.dir, wanted, self.end)?;
         self.reopened_for = wanted;
         Ok(true)
     }
@@ -397,11 +382,7 @@ impl RawRecords {
                 }
                 continue;
             };
-            let Some(span) = self
-                .lines
-                .next(segment.file.as_ref())
-                .map_err(Error::io("read", &segment.path))?
-            else {
+            let Some(span) = segment.file.next_line(&mut self.lines)? else {
                 if !self.open_next_segment()? {
                     return Ok(None);
                 }
@@ -434,32 +415,30 @@ impl RawRecords {
     /// Opens the segment that begins with `next_seq`; false when the log ends here.
     fn open_next_segment(&mut self) -> Result<bool> {
         let first_seq = self.next_seq;
-        let path = self.dir.join(segment_name(first_seq));
+        let name = segment_name(first_seq);
         let is_open = |open: &OpenSegment| open.first_seq == first_seq;
         if !self.segment.as_ref().is_some_and(is_open) {
-            if let Some(file) = open_if_there(self.storage.as_ref(), &path)? {
+            if let Some(file) = self.dir.open_if_there(&name, OpenMode::Read)? {
                 self.lines.restart(0);
                 self.valid_len = 0;
                 if seeded(Bug::FollowerSkips) && self.segment.is_some() {
                     self.next_seq += 1;
-                    self.lines.next(file.as_ref()).ok();
+                    file.next_line(&mut self.lines).ok();
                 }
-                self.segment = Some(OpenSegment {
-                    first_seq,
-                    path,
-                    file,
-                });
+                self.segment = Some(OpenSegment { first_seq, file });
                 return Ok(true);
             }
             if seeded(Bug::MissingSegmentSkipped)
-                && let Some(later) = segments(self.storage.as_ref(), &self.dir)?
+                && let Some(later) = self
+                    .dir
+                    .segments()?
                     .into_iter()
                     .find(|later| *later > first_seq)
             {
                 self.next_seq = later;
                 return Ok(true);
             }
-            let live = Manifest::required(self.storage.as_ref(), &self.dir)?.first_seq;
+            let live = Manifest::required(&self.dir)?.first_seq;
             if live > self.from_seq.max(first_seq) {
                 return Err(self.compacted(live - 1));
             }
@@ -469,7 +448,7 @@ impl RawRecords {
             }
         }
         let durable_seq = self.end.durable_seq();
-        let all = segments(self.storage.as_ref(), &self.dir)?;
+        let all = self.dir.segments()?;
         let later = all.into_iter().find(|first| *first > first_seq);
         let through_seq = later.map_or(durable_seq, |later| durable_seq.max(later - 1));
         // There always is a first segment.
@@ -484,7 +463,7 @@ impl RawRecords {
             return Err(self.corrupt(self.valid_len, reason)); // The last one ends too early.
         }
         Err(Error::Corrupt {
-            path,
+            path: self.dir.path_of(&name),
             offset: 0,
             reason,
         })
@@ -495,24 +474,21 @@ impl RawRecords {
         Error::Compacted {
             from_seq: self.next_seq(),
             snapshot_seq,
-            snapshot: self.dir.join(snapshot_name(snapshot_seq)),
+            snapshot: self.dir.path_of(&snapshot_name(snapshot_seq)),
         }
     }
 
     /// A bad line where nobody knows how far the log should reach: a torn tail ends it, anything else is an error.
     fn judge(&mut self, bad: Span) -> Result<()> {
-        let all = segments(self.storage.as_ref(), &self.dir)?;
-        let Some(OpenSegment { path, file, .. }) = &self.segment else {
+        let all = self.dir.segments()?;
+        let Some(OpenSegment { file, .. }) = &self.segment else {
             return Ok(());
         };
         let mut scan = Scan::new(self.next_seq, self.valid_len);
         let mut next = Some(bad);
         while let Some(line) = next {
             scan.line(self.lines.text(line), line.offset);
-            next = self
-                .lines
-                .next(file.as_ref())
-                .map_err(Error::io("read", path))?;
+            next = file.next_line(&mut self.lines)?;
         }
         // A later segment was begun only after all of this one was durable.
         let later = all.into_iter().find(|first| *first > self.next_seq);
@@ -530,30 +506,17 @@ impl RawRecords {
         if self.segment.as_ref().is_none_or(is_open) {
             return Ok(false);
         }
-        let all = segments(self.storage.as_ref(), &self.dir)?;
+        let all = self.dir.segments()?;
         Ok(all.contains(&self.next_seq))
     }
 
     fn corrupt(&self, offset: u64, reason: CorruptReason) -> Error {
-        let path = self
-            .segment
-            .as_ref()
-            .map_or_else(|| self.dir.clone(), |segment| segment.path.clone());
+        let segment = self.segment.as_ref();
+        let path = segment.map_or(self.dir.path(), |segment| segment.file.path());
         Error::Corrupt {
-            path,
+            path: path.to_owned(),
             offset,
             reason,
         }
     }
-}
-
-/// The first sequence numbers of all segments in `dir`, in order.
-pub(crate) fn segments(storage: &dyn Storage, dir: &Path) -> Result<Vec<u64>> {
-    let names = storage.list(dir).map_err(Error::io("list", dir))?;
-    let mut segments: Vec<u64> = names
-        .iter()
-        .filter_map(|name| segment_first_seq(name))
-        .collect();
-    segments.sort_unstable();
-    Ok(segments)
 }

@@ -1,18 +1,11 @@
 //! How far the log is durable, as a reader sees it.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::time::Duration;
 
 use crate::{
-    env::{storage::Storage, system::Host},
+    env::system::Host,
     seeded::{Bug, seeded},
-    wal::{
-        cursor::End,
-        shm::{Origin, ShmView},
-    },
+    wal::{cursor::End, shm::ShmView, store_dir::StoreDir},
 };
 
 /// How long a follower sleeps where nobody can wake it.
@@ -23,17 +16,15 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// The watermark in the store's volatile hints, looked for anew where it was not to be had.
 #[derive(Debug)]
 pub(crate) struct DurableWatch {
-    storage: Arc<dyn Storage>,
-    dir: PathBuf,
+    dir: StoreDir,
     store: String,
     view: Option<ShmView>,
 }
 
 impl DurableWatch {
-    pub(crate) fn open(storage: &Arc<dyn Storage>, dir: &Path, store: &str) -> Self {
+    pub(crate) fn open(dir: &StoreDir, store: &str) -> Self {
         Self {
-            storage: Arc::clone(storage),
-            dir: dir.to_owned(),
+            dir: dir.clone(),
             store: store.to_owned(),
             view: None,
         }
@@ -41,15 +32,11 @@ impl DurableWatch {
 
     /// Another one for the same store.
     pub(crate) fn again(&self) -> Self {
-        Self::open(&self.storage, &self.dir, &self.store)
+        Self::open(&self.dir, &self.store)
     }
 
     pub(crate) fn host(&self) -> &dyn Host {
-        self.storage.host()
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
+        self.dir.host()
     }
 
     /// `None` where no hints can be trusted.
@@ -58,8 +45,7 @@ impl DurableWatch {
         if durable_seq.is_some() {
             return durable_seq;
         }
-        let origin = Origin { store: &self.store };
-        self.view = ShmView::open(self.host(), &self.dir, origin);
+        self.view = ShmView::open(&self.dir, &self.store);
         self.view.as_ref().and_then(ShmView::durable_seq)
     }
 

@@ -88,7 +88,7 @@ impl LogCore {
                         self.lead(&hints, seq)
                     } else {
                         self.options.reached(Failpoint::LeadTakenOver);
-                        telemetry::lead_taken_over(&self.dir, leader, durable_seq);
+                        telemetry::lead_taken_over(self.dir.path(), leader, durable_seq);
                         self.take_over_sync().map(|()| None)
                     };
                     hints.leave_lead(token);
@@ -154,10 +154,10 @@ impl LogCore {
         }
         let mut synced = Ok(());
         if !seeded(Bug::NoDataSync) {
-            synced = file.sync_data();
+            synced = file.raw().sync_data();
         }
         synced = match synced {
-            Err(_) if seeded(Bug::RetryFailedSync) => file.sync_data(),
+            Err(_) if seeded(Bug::RetryFailedSync) => file.raw().sync_data(),
             synced => synced,
         };
         if !seeded(Bug::NoPoison) {
@@ -166,7 +166,7 @@ impl LogCore {
         synced.map_err(|error| unknown(seq, &error))?;
         let us = u64::try_from((self.host().now() - started).as_micros()).unwrap_or(u64::MAX);
         self.options.reached(Failpoint::AfterSync);
-        telemetry::synced(&self.dir, hints, through, us);
+        telemetry::synced(self.dir.path(), hints, through, us);
         let read_late = seeded(Bug::DurableTooHigh).then(|| hints.tail_seq());
         hints.commit(read_late.flatten().unwrap_or(through));
         hints.note_sync_us(us);
@@ -178,9 +178,9 @@ impl LogCore {
     pub(crate) fn sync_locked(&self, seq: u64) -> Result<()> {
         let (hints, tail, segment) = self.tail_under_lock()?;
         let sync = telemetry::Clock::of_debug();
-        let synced = self.poison_unless_synced(&hints, tail.seq, segment.file.sync_data());
+        let synced = self.poison_unless_synced(&hints, tail.seq, segment.file.raw().sync_data());
         synced.map_err(|error| unknown(seq, &error))?;
-        telemetry::synced(&self.dir, &hints, tail.seq, sync.us());
+        telemetry::synced(self.dir.path(), &hints, tail.seq, sync.us());
         hints.commit(tail.seq);
         Ok(())
     }

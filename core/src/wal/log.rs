@@ -1,7 +1,7 @@
 use std::{
     fmt, io,
     marker::PhantomData,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, atomic::AtomicU64},
 };
 
@@ -10,7 +10,7 @@ use strand_lock::{FilesystemKind, LockError, PageError};
 use crate::{
     env::{
         failpoint::Failpoint,
-        storage::{OpenMode, StorageFile},
+        storage::OpenMode,
         system::{Host, StoreLock},
     },
     error::{Error, InvalidEvent, Outcome, Result},
@@ -24,9 +24,10 @@ use crate::{
         cursor::{End, RawRecords, Records},
         manifest::{Manifest, manifest_missing},
         payload::Payload,
-        reader::{is_new, require_directory},
+        reader::is_new,
         recovery::Recovery,
-        shm::{Hints, Origin},
+        shm::Hints,
+        store_dir::{StoreDir, StoreFile},
     },
 };
 
@@ -79,8 +80,8 @@ impl<P: Payload> Log<P> {
     /// [`Error::UnsafeFilesystem`], [`Error::UnsupportedVersion`], [`Error::Lock`], [`Error::Corrupt`].
     /// [`Error::Io`]: what was done so far is found and finished by the next open.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
-        let dir = dir.as_ref();
-        let core = telemetry::open(dir).within(|| LogCore::open(dir, options))?;
+        let dir = StoreDir::new(&options.storage, dir.as_ref());
+        let core = telemetry::open(dir.path()).within(|| LogCore::open(&dir, options))?;
         Ok(Self {
             core,
             payload: PhantomData,
@@ -229,7 +230,7 @@ impl<P: Payload> Log<P> {
 impl<P: Payload> fmt::Debug for Log<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Log")
-            .field("dir", &self.core.dir)
+            .field("dir", &self.core.dir.path())
             .finish_non_exhaustive()
     }
 }
@@ -244,7 +245,7 @@ pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
 /// The log without the type of its payload. Its parts: `append` (what the lock's holder does),
 /// `recovery` (what it does when the hints and the log differ), `commit` (how a record becomes durable).
 pub(crate) struct LogCore {
-    pub(crate) dir: PathBuf,
+    pub(crate) dir: StoreDir,
     pub(crate) options: Options,
     /// Tells this store from others; see [`Manifest::store`].
     pub(crate) store_id: String,
@@ -263,48 +264,42 @@ pub(crate) struct LogCore {
 #[derive(Debug, Clone)]
 pub(crate) struct Segment {
     pub(crate) first_seq: u64,
-    pub(crate) path: PathBuf,
-    pub(crate) file: Arc<dyn StorageFile>,
+    pub(crate) file: Arc<StoreFile>,
     /// How long the file was when this process last looked, free space included. Only a hint.
     pub(crate) len_bytes: Arc<AtomicU64>,
 }
 
 impl Segment {
-    pub(crate) fn new(first_seq: u64, path: PathBuf, file: Box<dyn StorageFile>) -> Self {
-        let file = file.into();
-        let len_bytes = Arc::default();
+    pub(crate) fn new(first_seq: u64, file: StoreFile) -> Self {
         Self {
             first_seq,
-            path,
-            file,
-            len_bytes,
+            file: Arc::new(file),
+            len_bytes: Arc::default(),
         }
     }
 }
 
 impl LogCore {
-    pub(crate) fn open(dir: &Path, options: Options) -> Result<Self> {
-        require_directory(options.storage.as_ref(), dir)?;
+    pub(crate) fn open(dir: &StoreDir, options: Options) -> Result<Self> {
+        dir.require()?;
         let shared = memory_can_be_shared(dir, &options)?;
-        let storage = options.storage.as_ref();
-        let host = storage.host();
+        let host = dir.host();
         // Refuse a newer store before anything is created in its directory.
-        Manifest::read(storage, dir)?;
-        let lock = host.open_lock(&dir.join(LOCK)).map_err(not_writable)?;
-        let lock: Arc<dyn StoreLock> = lock.into();
+        Manifest::read(dir)?;
+        let lock: Arc<dyn StoreLock> = dir.open_lock(LOCK).map_err(not_writable)?.into();
         let guard = lock.lock_until(host.now() + options.lock_timeout)?;
-        let manifest = match Manifest::read(storage, dir)? {
+        let manifest = match Manifest::read(dir)? {
             Some(manifest) => manifest,
-            None => create_store(dir, &options)?,
+            None => create_store(dir)?,
         };
         let hints = if shared {
-            Hints::shared(host, dir, manifest.origin())
+            Hints::shared(dir, &manifest.store)
         } else {
-            Hints::private(host, manifest.origin())
+            Hints::private(host, &manifest.store)
         };
         let hints = hints.map_err(page_error)?;
         let mut core = Self {
-            dir: dir.to_owned(),
+            dir: dir.clone(),
             store_id: manifest.store.clone(),
             lock: Arc::clone(&lock),
             hints: RwLock::new(Arc::new(hints)),
@@ -325,7 +320,7 @@ impl LogCore {
 
     fn append(&self, payload: &EncodedPayload) -> Result<Receipt> {
         payload.check_len()?;
-        telemetry::append(&self.dir).within(|| {
+        telemetry::append(self.dir.path()).within(|| {
             let seq = self.locked(|| {
                 let seq = self.append_locked(payload)?;
                 self.sync_in_lock(seq)?;
@@ -398,7 +393,7 @@ impl LogCore {
         }
         let wait = telemetry::Clock::of_trace();
         let taken = self.lock.lock_until(deadline);
-        let guard = taken.inspect_err(|error| telemetry::lock_not_taken(&self.dir, error))?;
+        let guard = taken.inspect_err(|error| telemetry::lock_not_taken(self.dir.path(), error))?;
         let (wait_us, hold) = (wait.us(), telemetry::Clock::of_trace());
         self.options.reached(Failpoint::LockHeld);
         let done = work();
@@ -410,19 +405,14 @@ impl LogCore {
         let freed = guard.unlock();
         telemetry::lock_held(wait_us, &hold);
         let done = done?;
-        freed.map_err(|error| done_but_held(error, &self.dir))?;
+        freed.map_err(|error| done_but_held(error, self.dir.path()))?;
         Ok(done)
     }
 
     fn raw(&self, through_seq: u64) -> Result<RawRecords> {
-        let storage = Arc::clone(&self.options.storage);
         let first_seq = self.manifest()?.first_seq;
-        Ok(RawRecords::new(
-            storage,
-            &self.dir,
-            first_seq,
-            self.end(through_seq),
-        ))
+        let end = self.end(through_seq);
+        Ok(RawRecords::new(&self.dir, first_seq, end))
     }
 
     /// Where a read ends that is to reach this record.
@@ -437,17 +427,11 @@ impl LogCore {
 
     /// The manifest as it is now: a compaction replaces it.
     pub(crate) fn manifest(&self) -> Result<Manifest> {
-        Manifest::required(self.options.storage.as_ref(), &self.dir)
+        Manifest::required(&self.dir)
     }
 
     pub(crate) fn host(&self) -> &dyn Host {
-        self.options.storage.host()
-    }
-
-    fn origin(&self) -> Origin<'_> {
-        Origin {
-            store: &self.store_id,
-        }
+        self.dir.host()
     }
 
     pub(crate) fn hints(&self) -> Arc<Hints> {
@@ -456,7 +440,7 @@ impl LogCore {
 
     /// Opens the page anew, after its file was cut short or deleted.
     pub(crate) fn reopen_hints(&self) -> Result<Arc<Hints>> {
-        let hints = Hints::shared(self.host(), &self.dir, self.origin());
+        let hints = Hints::shared(&self.dir, &self.store_id);
         let hints = Arc::new(hints.map_err(page_error)?);
         *self.hints.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&hints);
         Ok(hints)
@@ -471,13 +455,8 @@ impl LogCore {
         {
             return Ok(segment.clone());
         }
-        let path = self.dir.join(segment_name(first_seq));
-        let file = self
-            .options
-            .storage
-            .open(&path, OpenMode::ReadWrite)
-            .map_err(Error::io("open", &path))?;
-        let segment = Segment::new(first_seq, path, file);
+        let name = segment_name(first_seq);
+        let segment = Segment::new(first_seq, self.dir.open(&name, OpenMode::ReadWrite)?);
         *cached = Some(segment.clone());
         Ok(segment)
     }
@@ -490,15 +469,7 @@ impl LogCore {
         synced: std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         let synced = hints.poison_unless_synced(seq, synced);
-        synced.inspect_err(|error| telemetry::sync_failed(&self.dir, seq, error))
-    }
-
-    /// Makes the names of the store's files durable.
-    pub(crate) fn sync_dir(&self) -> Result<()> {
-        let storage = self.options.storage.as_ref();
-        storage
-            .sync_dir(&self.dir)
-            .map_err(Error::io("sync", &self.dir))
+        synced.inspect_err(|error| telemetry::sync_failed(self.dir.path(), seq, error))
     }
 
     /// Whether this process has the segment open already.
@@ -513,14 +484,11 @@ impl LogCore {
     }
 }
 
-pub(crate) fn memory_can_be_shared(dir: &Path, options: &Options) -> Result<bool> {
-    let filesystem = options
-        .storage
-        .host()
-        .filesystem(dir)
-        .map_err(Error::io("examine", dir))?;
+pub(crate) fn memory_can_be_shared(dir: &StoreDir, options: &Options) -> Result<bool> {
+    let filesystem = dir.host().filesystem(dir.path());
+    let filesystem = filesystem.map_err(Error::io("examine", dir.path()))?;
     shares_memory(filesystem.kind, options).ok_or_else(|| Error::UnsafeFilesystem {
-        path: dir.to_owned(),
+        path: dir.path().to_owned(),
         filesystem,
     })
 }
@@ -534,19 +502,14 @@ fn shares_memory(kind: FilesystemKind, options: &Options) -> Option<bool> {
 }
 
 /// Makes `dir` a store. The caller holds the lock. Dying in here leaves an empty segment at the most.
-fn create_store(dir: &Path, options: &Options) -> Result<Manifest> {
-    let storage = options.storage.as_ref();
-    if !is_new(storage, dir)? {
+fn create_store(dir: &StoreDir) -> Result<Manifest> {
+    if !is_new(dir)? {
         return Err(manifest_missing(dir));
     }
-    let manifest = Manifest::new(storage.host());
-    let path = dir.join(segment_name(manifest.first_seq));
-    match storage.open(&path, OpenMode::CreateNew) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        created => drop(created.map_err(Error::io("create", &path))?),
-    }
-    storage.sync_dir(dir).map_err(Error::io("sync", dir))?;
-    manifest.write(storage, dir)?;
+    let manifest = Manifest::new(dir.host());
+    drop(dir.create_new(&segment_name(manifest.first_seq))?);
+    dir.sync()?;
+    manifest.write(dir)?;
     Ok(manifest)
 }
 

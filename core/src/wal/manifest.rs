@@ -1,20 +1,15 @@
 //! The file that says which files make up the store. Replaced as a whole, by rename.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    env::{
-        storage::{
-            OpenMode, Storage, StorageFile, open_if_there, read_full, replace_file, write_full,
-        },
-        system::Host,
-    },
+    env::{storage::OpenMode, system::Host},
     error::{CorruptReason, Error, Result},
     format::record::{FORMAT_VERSION, SEQ_MAX, checked, put_checksum},
     seeded::{Bug, seeded},
-    wal::shm::Origin,
+    wal::store_dir::{StoreDir, StoreFile},
 };
 
 pub(crate) const MANIFEST: &str = "MANIFEST";
@@ -73,30 +68,24 @@ impl Manifest {
         }
     }
 
-    pub(crate) fn origin(&self) -> Origin<'_> {
-        Origin { store: &self.store }
-    }
-
     /// Reads the manifest of the store in `dir`; `None` when there is none.
-    pub(crate) fn read(storage: &dyn Storage, dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join(MANIFEST);
-        let Some(file) = open_if_there(storage, &path)? else {
+    pub(crate) fn read(dir: &StoreDir) -> Result<Option<Self>> {
+        let Some(file) = dir.open_if_there(MANIFEST, OpenMode::Read)? else {
             return Ok(None);
         };
         let mut bytes = vec![0; MANIFEST_BYTES_USUAL];
-        let mut len = read_full(file.as_ref(), &mut bytes, 0).map_err(Error::io("read", &path))?;
+        let mut len = file.read(&mut bytes, 0)?;
         if len == bytes.len() {
             bytes.resize(MANIFEST_BYTES_MAX, 0);
-            let rest = bytes.get_mut(len..).unwrap_or_default();
-            len += read_full(file.as_ref(), rest, len as u64).map_err(Error::io("read", &path))?;
+            len += file.read(bytes.get_mut(len..).unwrap_or_default(), len as u64)?;
         }
         bytes.truncate(len);
-        Self::parse(&bytes, path).map(Some)
+        Self::parse(&bytes, file.path().to_owned()).map(Some)
     }
 
     /// As [`Manifest::read`], where a store is known to be.
-    pub(crate) fn required(storage: &dyn Storage, dir: &Path) -> Result<Self> {
-        Self::read(storage, dir)?.ok_or_else(|| manifest_missing(dir))
+    pub(crate) fn required(dir: &StoreDir) -> Result<Self> {
+        Self::read(dir)?.ok_or_else(|| manifest_missing(dir))
     }
 
     fn parse(bytes: &[u8], path: PathBuf) -> Result<Self> {
@@ -139,9 +128,10 @@ impl Manifest {
     }
 
     fn to_bytes(&self) -> Vec<u8> {
-        let members = serde_json::to_vec(self).unwrap_or_default();
+        let object = serde_json::to_vec(self)
+            .unwrap_or_else(|error| unreachable!("numbers and strings can be written: {error}"));
         let mut text = br#"{"crc":"00000000","#.to_vec();
-        text.extend_from_slice(members.get(1..).unwrap_or_default());
+        text.extend(object.into_iter().skip(1)); // Without its opening brace.
         put_checksum(&mut text);
         text.push(b'\n');
         text
@@ -150,17 +140,15 @@ impl Manifest {
     /// Replaces the manifest durably: the old one or the new one is there, never a mixture.
     ///
     /// The caller holds `lock` when there is none yet, and `compact.lock` when there is one.
-    pub(crate) fn write(&self, storage: &dyn Storage, dir: &Path) -> Result<()> {
-        let write = |file: &dyn StorageFile, path: &Path| {
-            write_full(file, &self.to_bytes(), 0).map_err(Error::io("write", path))
-        };
+    pub(crate) fn write(&self, dir: &StoreDir) -> Result<()> {
+        let write = |file: &StoreFile| file.write(&self.to_bytes(), 0);
         if seeded(Bug::ManifestInPlace)
-            && let Ok(file) = storage.open(&dir.join(MANIFEST), OpenMode::ReadWrite)
+            && let Some(file) = dir.open_if_there(MANIFEST, OpenMode::ReadWrite)?
         {
-            write(file.as_ref(), dir)?;
-            return file.sync_data().map_err(Error::io("sync", dir));
+            write(&file)?;
+            return file.sync();
         }
-        replace_file(storage, dir, MANIFEST, write, || {})
+        dir.replace_file(MANIFEST, write, || {})
     }
 }
 
@@ -170,9 +158,9 @@ pub(crate) fn random_id(host: &dyn Host) -> String {
 }
 
 /// Log files without the manifest that names them.
-pub(crate) fn manifest_missing(dir: &Path) -> Error {
+pub(crate) fn manifest_missing(dir: &StoreDir) -> Error {
     Error::Corrupt {
-        path: dir.join(MANIFEST),
+        path: dir.path_of(MANIFEST),
         offset: 0,
         reason: CorruptReason::ManifestMissing,
     }

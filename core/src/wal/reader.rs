@@ -1,22 +1,22 @@
 use std::{
-    io,
     marker::PhantomData,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
-    env::storage::{Disk, Storage, open_if_there},
+    env::storage::OpenMode,
     error::{Error, Result},
     format::record::{segment_name, snapshot_seq},
     issues::event::IssueEvent,
     state::live::LiveIssues,
     wal::{
-        cursor::{RawRecords, Records, segments},
+        cursor::{RawRecords, Records},
         durable::DurableWatch,
         follower::Follower,
         manifest::{Manifest, manifest_missing},
         payload::Payload,
+        store_dir::StoreDir,
     },
 };
 
@@ -44,8 +44,7 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct Reader<P: Payload = IssueEvent> {
-    storage: Arc<dyn Storage>,
-    dir: PathBuf,
+    dir: StoreDir,
     watch: Mutex<DurableWatch>,
     payload: PhantomData<fn() -> P>,
 }
@@ -57,14 +56,13 @@ impl<P: Payload> Reader<P> {
     /// [`Error::NoStore`], [`Error::MissingDirectory`], [`Error::NotADirectory`],
     /// [`Error::UnsupportedVersion`], [`Error::Corrupt`] for a damaged manifest, [`Error::Io`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        Self::in_storage(Arc::new(Disk), dir.as_ref())
+        Self::in_dir(StoreDir::on_disk(dir.as_ref()))
     }
 
-    pub(crate) fn in_storage(storage: Arc<dyn Storage>, dir: &Path) -> Result<Self> {
-        let watch = open_durable_watch(&storage, dir)?;
+    pub(crate) fn in_dir(dir: StoreDir) -> Result<Self> {
+        let watch = open_durable_watch(&dir)?;
         Ok(Self {
-            storage,
-            dir: dir.to_owned(),
+            dir,
             watch: Mutex::new(watch),
             payload: PhantomData,
         })
@@ -89,8 +87,7 @@ impl<P: Payload> Reader<P> {
     /// the follower's first answer says so.
     pub fn follow(&self, from_seq: u64) -> Result<Follower<P>> {
         let mut watch = self.watch().again();
-        let storage = Arc::clone(&self.storage);
-        let records = RawRecords::from(storage, &self.dir, from_seq, watch.end())?;
+        let records = RawRecords::from(&self.dir, from_seq, watch.end())?;
         Ok(Follower::new(watch, records))
     }
 
@@ -99,7 +96,7 @@ impl<P: Payload> Reader<P> {
     /// # Errors
     /// As [`LiveIssues::open`].
     pub fn snapshot(&self) -> Result<LiveIssues> {
-        LiveIssues::in_storage(&self.storage, &self.dir)
+        LiveIssues::in_dir(&self.dir)
     }
 
     /// Checks every record through the present watermark without decoding it: form, checksum and number.
@@ -118,10 +115,8 @@ impl<P: Payload> Reader<P> {
     }
 
     fn raw(&self) -> Result<RawRecords> {
-        let first_seq = Manifest::required(self.storage.as_ref(), &self.dir)?.first_seq;
-        let end = self.watch().end();
-        let storage = Arc::clone(&self.storage);
-        Ok(RawRecords::new(storage, &self.dir, first_seq, end))
+        let first_seq = Manifest::required(&self.dir)?.first_seq;
+        Ok(RawRecords::new(&self.dir, first_seq, self.watch().end()))
     }
 
     /// The watermark: every record through it is durable. `None` where no hints can be trusted.
@@ -136,59 +131,35 @@ impl<P: Payload> Reader<P> {
 }
 
 /// Makes sure that there is a store in `dir`.
-pub(crate) fn open_durable_watch(storage: &Arc<dyn Storage>, dir: &Path) -> Result<DurableWatch> {
-    require_directory(storage.as_ref(), dir)?;
-    let mut manifest = Manifest::read(storage.as_ref(), dir)?;
+pub(crate) fn open_durable_watch(dir: &StoreDir) -> Result<DurableWatch> {
+    dir.require()?;
+    let mut manifest = Manifest::read(dir)?;
     if manifest.is_none() {
-        if is_new(storage.as_ref(), dir)? {
-            return Err(Error::NoStore {
-                path: dir.to_owned(),
-            });
+        if is_new(dir)? {
+            let path = dir.path().to_owned();
+            return Err(Error::NoStore { path });
         }
         // It may have been created in between, and records appended.
-        manifest = Manifest::read(storage.as_ref(), dir)?;
+        manifest = Manifest::read(dir)?;
     }
     match manifest {
-        Some(manifest) => Ok(DurableWatch::open(storage, dir, &manifest.store)),
+        Some(manifest) => Ok(DurableWatch::open(dir, &manifest.store)),
         None => Err(manifest_missing(dir)),
     }
 }
 
 /// Whether a directory without manifest holds no store yet: nothing, or what a creation begins with, which is
 /// an empty first segment.
-pub(crate) fn is_new(storage: &dyn Storage, dir: &Path) -> Result<bool> {
-    let names = storage.list(dir).map_err(Error::io("list", dir))?;
-    if names.iter().any(|name| snapshot_seq(name).is_some()) {
+pub(crate) fn is_new(dir: &StoreDir) -> Result<bool> {
+    if dir.list()?.iter().any(|name| snapshot_seq(name).is_some()) {
         return Ok(false);
     }
-    match segments(storage, dir)?.as_slice() {
+    match dir.segments()?.as_slice() {
         [] => Ok(true),
-        [1] => {
-            let path = dir.join(segment_name(1));
-            match open_if_there(storage, &path)? {
-                None => Ok(true),
-                Some(file) => {
-                    let len = file.len_bytes().map_err(Error::io("examine", &path))?;
-                    Ok(len == 0)
-                }
-            }
-        }
+        [1] => match dir.open_if_there(&segment_name(1), OpenMode::Read)? {
+            None => Ok(true),
+            Some(file) => Ok(file.len_bytes()? == 0),
+        },
         _ => Ok(false),
-    }
-}
-
-pub(crate) fn require_directory(storage: &dyn Storage, dir: &Path) -> Result<()> {
-    match storage.is_dir(dir) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Error::NotADirectory {
-            path: dir.to_owned(),
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::MissingDirectory {
-            path: dir.to_owned(),
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(Error::NotADirectory {
-            path: dir.to_owned(),
-        }),
-        Err(error) => Err(Error::io("examine", dir)(error)),
     }
 }

@@ -15,10 +15,7 @@
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use crate::{
-    env::{
-        failpoint::Failpoint,
-        storage::{OpenMode, StorageFile, open_if_there, read_full, write_full},
-    },
+    env::{failpoint::Failpoint, storage::OpenMode},
     error::{CorruptReason, Error, Result},
     format::{
         lines::Lines,
@@ -28,10 +25,9 @@ use crate::{
     seeded::{Bug, seeded},
     telemetry,
     wal::{
-        cursor::segments,
         log::{LogCore, Segment},
-        quarantine::QUARANTINE,
         shm::{Hints, TailHint},
+        store_dir::{QUARANTINE, StoreFile},
     },
 };
 
@@ -115,7 +111,7 @@ impl LogCore {
     pub(crate) fn tail_under_lock(&self) -> Result<Settled> {
         let mut report = Recovery::default();
         let settled = self.settle(&mut report);
-        telemetry::recovered(&self.dir, &report, self.hints().is_shared());
+        telemetry::recovered(self.dir.path(), &report, self.hints().is_shared());
         settled
     }
 
@@ -126,7 +122,7 @@ impl LogCore {
         if !report.rebuilt && !last_record_is(&segment, tail)? {
             self.rebuild(&hints, &mut report)?;
         }
-        telemetry::recovered(&self.dir, &report, hints.is_shared());
+        telemetry::recovered(self.dir.path(), &report, hints.is_shared());
         Ok(report)
     }
 
@@ -143,7 +139,7 @@ impl LogCore {
         };
         // Where no memory is shared, another process may have begun a segment since, and a repair may have
         // replaced the one that is open here.
-        if !hints.is_shared() && self.segments()?.last() != Some(&tail.segment) {
+        if !hints.is_shared() && self.dir.segments()?.last() != Some(&tail.segment) {
             return self.rebuild(&hints, report);
         }
         let opens = !self.has_open(tail.segment);
@@ -162,9 +158,12 @@ impl LogCore {
         if opens && hints.is_shared() {
             // A page of an earlier moment, put back while the system runs, would have records written into a
             // segment that has a successor.
-            let successor = self.dir.join(segment_name(tail.seq + 1));
+            let successor = segment_name(tail.seq + 1);
             if tail.seq >= tail.segment
-                && open_if_there(self.options.storage.as_ref(), &successor)?.is_some()
+                && self
+                    .dir
+                    .open_if_there(&successor, OpenMode::Read)?
+                    .is_some()
             {
                 return self.rebuild(&hints, report);
             }
@@ -176,10 +175,6 @@ impl LogCore {
             }
         }
         Ok((hints, tail, segment))
-    }
-
-    fn segments(&self) -> Result<Vec<u64>> {
-        segments(self.options.storage.as_ref(), &self.dir)
     }
 
     fn segment_if_there(&self, first_seq: u64) -> Result<Option<Segment>> {
@@ -200,7 +195,7 @@ impl LogCore {
         report: &mut Recovery,
     ) -> Result<TailHint> {
         self.options.reached(Failpoint::RecoveryStarted);
-        let scan = scan_file(segment, tail.seq + 1, tail.offset)?;
+        let scan = scan_file(&segment.file, tail.seq + 1, tail.offset)?;
         self.act(&scan, hints.durable_seq().unwrap_or(0), segment, report)?;
         let adopted = scan.last_seq() - tail.seq;
         if adopted == 0 {
@@ -228,14 +223,14 @@ impl LogCore {
         let known_seq = hints.durable_seq_of_store().unwrap_or(0);
         hints.begin_change();
         *self.cached_segment() = None;
-        let all = self.segments()?;
+        let all = self.dir.segments()?;
         // Read after the list, so that a segment which a compaction removed is not missed.
         let live = self.manifest()?.first_seq;
         let Some(&last) = all.last().filter(|last| **last >= live) else {
             return Err(self.segment_missing(live, known_seq.max(live)));
         };
         let segment = self.segment(last)?;
-        let scan = scan_file(&segment, last, 0)?;
+        let scan = scan_file(&segment.file, last, 0)?;
         let last_seq = scan.last_seq();
         let durable_seq = known_seq.max(scan.synced_seq());
         if last > live {
@@ -253,7 +248,7 @@ impl LogCore {
         };
         self.poison_unless_synced(hints, last_seq, synced)?;
         // Whoever created the segment may have died before its name was durable.
-        self.sync_dir()?;
+        self.dir.sync()?;
         self.options.reached(Failpoint::RecoverySynced);
         let tail = TailHint {
             segment: last,
@@ -263,7 +258,7 @@ impl LogCore {
         };
         hints.rebuild(tail);
         if poisoned {
-            telemetry::healed(&self.dir, last_seq);
+            telemetry::healed(self.dir.path(), last_seq);
         }
         Ok((Arc::clone(hints), tail, segment))
     }
@@ -277,7 +272,7 @@ impl LogCore {
             let sync = telemetry::Clock::of_debug();
             let synced = sync_in_doubt(&segment, tail.offset, tail.seq, durable_seq);
             self.poison_unless_synced(&hints, tail.seq, synced)?;
-            telemetry::synced(&self.dir, &hints, tail.seq, sync.us());
+            telemetry::synced(self.dir.path(), &hints, tail.seq, sync.us());
             hints.commit(tail.seq);
             Ok(())
         })
@@ -288,14 +283,8 @@ impl LogCore {
         let Some(&previous) = all.iter().rev().find(|first| **first < last) else {
             return Err(self.segment_missing(live, last - 1));
         };
-        let path = self.dir.join(segment_name(previous));
-        let file = self
-            .options
-            .storage
-            .open(&path, OpenMode::Read)
-            .map_err(Error::io("open", &path))?;
-        let segment = Segment::new(previous, path, file);
-        let scan = scan_file(&segment, previous, 0)?;
+        let file = self.dir.open(&segment_name(previous), OpenMode::Read)?;
+        let scan = scan_file(&file, previous, 0)?;
         if scan.next_seq > last {
             return Err(self.overlapping(scan.next_seq, last));
         }
@@ -303,7 +292,7 @@ impl LogCore {
             // Behind its last record a crash may have left anything of the free space.
             Tail::Clean | Tail::Torn { .. } => Ok(()),
             Tail::Corrupt { offset, reason } => Err(Error::Corrupt {
-                path: segment.path,
+                path: file.path().to_owned(),
                 offset,
                 reason,
             }),
@@ -316,15 +305,12 @@ impl LogCore {
         let Some(&previous) = all.iter().rev().find(|first| **first < last) else {
             return Ok(());
         };
-        let path = self.dir.join(segment_name(previous));
-        let Some(file) = open_if_there(self.options.storage.as_ref(), &path)? else {
+        let name = segment_name(previous);
+        let Some(file) = self.dir.open_if_there(&name, OpenMode::Read)? else {
             return Ok(()); // Compacted away since the names were listed.
         };
-        let ends = || {
-            let begins = first_record(file.as_ref())? == Some(previous);
-            Ok(last_record(file.as_ref())?.filter(|_| begins))
-        };
-        match ends().map_err(Error::io("read", &path))? {
+        let begins = first_record(&file)? == Some(previous);
+        match last_record(&file)?.filter(|_| begins) {
             Some(found) if found >= last => Err(self.overlapping(found + 1, last)),
             _ => Ok(()),
         }
@@ -333,14 +319,14 @@ impl LogCore {
     /// The segment `found` has a name that says that it begins with a record which stands before it.
     fn overlapping(&self, expected: u64, found: u64) -> Error {
         Error::Corrupt {
-            path: self.dir.join(segment_name(found)),
+            path: self.dir.path_of(&segment_name(found)),
             offset: 0,
             reason: CorruptReason::Sequence { expected, found },
         }
     }
 
     fn segment_missing(&self, from_seq: u64, through_seq: u64) -> Error {
-        let path = self.dir.join(segment_name(from_seq));
+        let path = self.dir.path_of(&segment_name(from_seq));
         let reason = CorruptReason::Missing {
             from_seq,
             through_seq,
@@ -369,7 +355,7 @@ impl LogCore {
         match tail {
             Tail::Clean => Ok(()),
             Tail::Corrupt { offset, reason } => Err(Error::Corrupt {
-                path: segment.path.clone(),
+                path: segment.file.path().to_owned(),
                 offset,
                 reason,
             }),
@@ -383,10 +369,7 @@ impl LogCore {
                 if seeded(Bug::TornTailStays) {
                     return Ok(());
                 }
-                segment
-                    .file
-                    .set_len(valid_len)
-                    .map_err(Error::io("cut", &segment.path))?;
+                segment.file.set_len(valid_len)?;
                 self.options.reached(Failpoint::TornTailCut);
                 Ok(())
             }
@@ -395,50 +378,30 @@ impl LogCore {
 
     /// Copies bytes of a segment to a file of their own, durably.
     fn quarantine(&self, segment: &Segment, from: u64, to: u64) -> Result<PathBuf> {
-        let storage = self.options.storage.as_ref();
-        let dir = self.dir.join(QUARANTINE);
-        storage
-            .create_dir(&dir)
-            .map_err(Error::io("create", &dir))?;
-        let (path, file) = (0..)
-            .map(|number| {
-                dir.join(format!(
-                    "{}-{from}-{number}.torn",
-                    segment_name(segment.first_seq)
-                ))
-            })
-            .find_map(|path| match storage.open(&path, OpenMode::CreateNew) {
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => None,
-                created => Some(
-                    created
-                        .map_err(Error::io("create", &path))
-                        .map(|file| (path, file)),
-                ),
-            })
-            .unwrap_or_else(|| unreachable!("the numbers do not end"))?;
-        copy(from, to, |buffer, offset| {
-            let read = read_full(segment.file.as_ref(), buffer, offset)
-                .map_err(Error::io("read", &segment.path))?;
-            let bytes = buffer.get(..read).unwrap_or_default();
-            write_full(file.as_ref(), bytes, offset - from).map_err(Error::io("write", &path))?;
-            Ok(read)
-        })?;
-        file.sync_data().map_err(Error::io("sync", &path))?;
-        storage.sync_dir(&dir).map_err(Error::io("sync", &dir))?;
-        self.sync_dir()?;
-        Ok(path)
+        let dir = self.dir.subdir(QUARANTINE);
+        dir.create()?;
+        let segment_name = segment_name(segment.first_seq);
+        let mut copies =
+            (0..).map(|number| dir.create_new(&format!("{segment_name}-{from}-{number}.torn")));
+        let copy = copies.find_map(Result::transpose);
+        let copy = copy.unwrap_or_else(|| unreachable!("the numbers do not end"))?;
+        let torn = from..to;
+        segment
+            .file
+            .chunks(torn, |offset, bytes| copy.write(bytes, offset - from))?;
+        copy.sync()?;
+        dir.sync()?;
+        self.dir.sync()?;
+        Ok(copy.path().to_owned())
     }
 }
 
 /// Scans a segment from a place on, where the record `first_seq` should be.
-fn scan_file(segment: &Segment, first_seq: u64, from: u64) -> Result<Scan> {
+fn scan_file(file: &StoreFile, first_seq: u64, from: u64) -> Result<Scan> {
     let mut scan = Scan::new(first_seq, from);
     let mut lines = Lines::default();
     lines.restart(from);
-    while let Some(span) = lines
-        .next(segment.file.as_ref())
-        .map_err(Error::io("read", &segment.path))?
-    {
+    while let Some(span) = file.next_line(&mut lines)? {
         scan.line(lines.text(span), span.offset);
     }
     Ok(scan)
@@ -451,8 +414,7 @@ fn behind(segment: &Segment, tail: TailHint) -> Result<Behind> {
     let window = bytes
         .get_mut(..1 + usize::from(before == 1))
         .unwrap_or_default();
-    let read = read_full(segment.file.as_ref(), window, tail.offset - before);
-    let read = read.map_err(Error::io("read", &segment.path))?;
+    let read = segment.file.read(window, tail.offset - before)?;
     Ok(match (before, window.get(..read).unwrap_or_default()) {
         (0, [] | [b'\n']) | (1, [b'\n'] | [b'\n', b'\n']) => Behind::Nothing,
         (0, [_]) | (1, [b'\n', _]) => Behind::Bytes,
@@ -472,8 +434,7 @@ fn last_record_is(segment: &Segment, tail: TailHint) -> Result<bool> {
         return Ok(false);
     }
     let mut line = vec![0; len];
-    let read = read_full(segment.file.as_ref(), &mut line, tail.last_offset);
-    let read = read.map_err(Error::io("read", &segment.path))?;
+    let read = segment.file.read(&mut line, tail.last_offset)?;
     let text = line.get(..read).and_then(|line| line.strip_suffix(b"\n"));
     Ok(text
         .and_then(|text| Line::parse(text).ok())
@@ -481,10 +442,10 @@ fn last_record_is(segment: &Segment, tail: TailHint) -> Result<bool> {
 }
 
 /// The number of the record that a segment begins with; `None` where its first line is none.
-fn first_record(file: &dyn StorageFile) -> std::io::Result<Option<u64>> {
+fn first_record(file: &StoreFile) -> Result<Option<u64>> {
     let mut lines = Lines::default();
     lines.restart(0);
-    let Some(span) = lines.next(file)? else {
+    let Some(span) = file.next_line(&mut lines)? else {
         return Ok(None);
     };
     let text = lines.text(span).strip_suffix(b"\n");
@@ -494,14 +455,14 @@ fn first_record(file: &dyn StorageFile) -> std::io::Result<Option<u64>> {
 }
 
 /// The number of the record that a segment ends with; `None` where its last line is none. Reads backwards.
-fn last_record(file: &dyn StorageFile) -> std::io::Result<Option<u64>> {
+fn last_record(file: &StoreFile) -> Result<Option<u64>> {
     let mut end = file.len_bytes()?;
     // What was read of the last line.
     let mut line = Vec::new();
     loop {
         let from = end.saturating_sub(64 << 10);
         let mut bytes = vec![0; usize::try_from(end - from).unwrap_or(0)];
-        let read = read_full(file, &mut bytes, from)?;
+        let read = file.read(&mut bytes, from)?;
         bytes.truncate(read);
         if line.is_empty() {
             let content = bytes.iter().rposition(|byte| *byte != b'\n');
@@ -533,8 +494,7 @@ fn in_doubt_from(
     loop {
         let from = end.saturating_sub(window);
         let mut bytes = vec![0; usize::try_from(end - from).unwrap_or(usize::MAX)];
-        let read = read_full(segment.file.as_ref(), &mut bytes, from);
-        read.map_err(Error::io("read", &segment.path))?;
+        segment.file.read(&mut bytes, from)?;
         // The first line of a window that begins within the file is only the end of one.
         let mut offset = from;
         for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
@@ -566,36 +526,12 @@ pub(crate) fn sync_in_doubt(
     if let Some(from) = in_doubt_from(segment, end, last_seq, durable_seq)? {
         write_again(segment, from, end)?;
     }
-    segment
-        .file
-        .sync_data()
-        .map_err(Error::io("sync", &segment.path))
+    segment.file.sync()
 }
 
 /// Writes bytes of the log again as they are. After a failed sync the system may take pages for
 /// clean that never reached the disk; only what is written again is synced again.
 fn write_again(segment: &Segment, from: u64, to: u64) -> Result<()> {
-    let file = segment.file.as_ref();
-    copy(from, to, |buffer, offset| {
-        let read = read_full(file, buffer, offset).map_err(Error::io("read", &segment.path))?;
-        let bytes = buffer.get(..read).unwrap_or_default();
-        write_full(file, bytes, offset).map_err(Error::io("write", &segment.path))?;
-        Ok(read)
-    })
-}
-
-/// Calls `step` for each piece of a range, until it answers that nothing more is there.
-fn copy(from: u64, to: u64, mut step: impl FnMut(&mut [u8], u64) -> Result<usize>) -> Result<()> {
-    let mut buffer = vec![0; 64 << 10];
-    let mut offset = from;
-    while offset < to {
-        let want = usize::try_from(to - offset)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        match step(buffer.get_mut(..want).unwrap_or_default(), offset)? {
-            0 => break,
-            read => offset += read as u64,
-        }
-    }
-    Ok(())
+    let file = &segment.file;
+    file.chunks(from..to, |offset, bytes| file.write(bytes, offset))
 }

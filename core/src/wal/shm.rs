@@ -6,16 +6,19 @@
 //! the log itself. If anything is off, the hints are rebuilt from the log.
 
 use std::{
-    path::Path,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
-use strand_lock::PageError;
+use strand_lock::{PageError, SharedPage};
 
 use crate::{
-    env::system::{Host, Page, PageView},
+    env::{
+        storage::OpenMode,
+        system::{Host, Page, PageView},
+    },
     seeded::{Bug, seeded},
+    wal::store_dir::StoreDir,
 };
 
 pub(crate) const SHM: &str = "shm";
@@ -141,25 +144,19 @@ fn digest(text: &str) -> u64 {
 pub(crate) struct Hints {
     page: Box<dyn Page>,
     shared: bool,
-    /// What the page must say to be believed; see [`Origin`].
+    /// See [`identity_of`].
     identity: u64,
     store: u64,
-}
-
-/// What hints belong to: this layout and store, this boot, and this very file, which a copy is not.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Origin<'a> {
-    pub(crate) store: &'a str,
 }
 
 /// The version of the page's layout.
 const LAYOUT: u64 = 1;
 
-impl Origin<'_> {
-    fn identity(self, host: &dyn Host, (device, inode): (u64, u64)) -> u64 {
-        let boot = host.boot_id();
-        digest(&format!("{LAYOUT} {} {boot} {device} {inode}", self.store))
-    }
+/// What a page must say to be believed: this layout and store, this boot, and this very file, which
+/// a copy is not.
+fn identity_of(host: &dyn Host, store: &str, (device, inode): (u64, u64)) -> u64 {
+    let boot = host.boot_id();
+    digest(&format!("{LAYOUT} {store} {boot} {device} {inode}"))
 }
 
 /// A page that no other process sees.
@@ -200,34 +197,32 @@ impl Page for PrivatePage {
 }
 
 impl Hints {
-    /// Maps the page of the store in `dir`.
-    pub(crate) fn shared(
-        host: &dyn Host,
-        dir: &Path,
-        origin: Origin<'_>,
-    ) -> Result<Self, PageError> {
-        Self::on(host.open_page(&dir.join(SHM))?, true, host, origin)
+    /// Maps the page of the store in `dir`. `store` is the manifest's name for it.
+    pub(crate) fn shared(dir: &StoreDir, store: &str) -> Result<Self, PageError> {
+        let page = dir.host().open_page(&dir.path_of(SHM))?;
+        Self::on(page, true, dir.host(), store)
     }
 
     /// Hints that no other process sees.
-    pub(crate) fn private(host: &dyn Host, origin: Origin<'_>) -> Result<Self, PageError> {
+    pub(crate) fn private(host: &dyn Host, store: &str) -> Result<Self, PageError> {
         let wide = std::array::from_fn(|_| AtomicU64::new(0));
         let narrow = std::array::from_fn(|_| AtomicU32::new(0));
-        Self::on(Box::new(PrivatePage { wide, narrow }), false, host, origin)
+        Self::on(Box::new(PrivatePage { wide, narrow }), false, host, store)
     }
 
     fn on(
         page: Box<dyn Page>,
         shared: bool,
         host: &dyn Host,
-        origin: Origin<'_>,
+        store: &str,
     ) -> Result<Self, PageError> {
-        let identity = origin.identity(host, page.identity()?);
+        let identity = identity_of(host, store, page.identity()?);
+        let store = digest(store);
         Ok(Self {
             page,
             shared,
             identity,
-            store: digest(origin.store),
+            store,
         })
     }
 
@@ -516,8 +511,24 @@ impl Hints {
     }
 }
 
-/// Where in the page's file the word stands that tells a half-done change: without it, the tail is not believed.
-pub(crate) const GENERATION_OFFSET: u64 = 8 * word::GENERATION as u64;
+/// Clears the page that other processes may share while this one does not. Otherwise they would go
+/// on in a segment that is full by now; without hints they look at the files.
+pub(crate) fn clear_page(dir: &StoreDir) -> crate::error::Result<()> {
+    write_to_page(dir, &[0; SharedPage::BYTES], 0)
+}
+
+/// Marks the tail in the page's file as half changed, so that the next writer rebuilds it. Leaves
+/// the durable number.
+pub(crate) fn mark_half_changed(dir: &StoreDir) -> crate::error::Result<()> {
+    write_to_page(dir, &[0; 8], 8 * word::GENERATION as u64)
+}
+
+fn write_to_page(dir: &StoreDir, bytes: &[u8], offset: u64) -> crate::error::Result<()> {
+    match dir.open_if_there(SHM, OpenMode::ReadWrite)? {
+        Some(file) => file.write(bytes, offset),
+        None => Ok(()),
+    }
+}
 
 /// The watermark as a reader sees it: without the lock, and without writing.
 #[derive(Debug)]
@@ -544,13 +555,14 @@ pub(crate) struct Look {
 
 impl ShmView {
     /// `None` when there are no hints, or none that can be trusted.
-    pub(crate) fn open(host: &dyn Host, dir: &Path, origin: Origin<'_>) -> Option<Self> {
-        let page = host.open_page_to_read(&dir.join(SHM)).ok()?;
-        let identity = origin.identity(host, page.identity().ok()?);
+    pub(crate) fn open(dir: &StoreDir, store: &str) -> Option<Self> {
+        let page = dir.host().open_page_to_read(&dir.path_of(SHM)).ok()?;
+        let identity = identity_of(dir.host(), store, page.identity().ok()?);
+        let store = digest(store);
         Some(Self {
             page,
             identity,
-            store: digest(origin.store),
+            store,
         })
     }
 

@@ -2,13 +2,8 @@
 
 use std::sync::{PoisonError, atomic::Ordering};
 
-use strand_lock::SharedPage;
-
 use crate::{
-    env::{
-        failpoint::Failpoint,
-        storage::{OpenMode, write_full},
-    },
+    env::{failpoint::Failpoint, storage::OpenMode},
     error::{Error, Outcome, Result},
     format::record::{EncodedPayload, Header, SEQ_MAX, segment_name},
     seeded::{Bug, seeded},
@@ -16,7 +11,7 @@ use crate::{
     wal::{
         log::{LogCore, Segment},
         recovery::{Settled, sync_in_doubt},
-        shm::{Hints, SHM, TailHint},
+        shm::{Hints, TailHint, clear_page},
     },
 };
 
@@ -33,8 +28,7 @@ impl LogCore {
         payload: &EncodedPayload,
     ) -> Result<u64> {
         if tail.offset >= self.options.segment_bytes_max {
-            let cut = segment.file.set_len(tail.offset); // The free space behind it.
-            cut.map_err(Error::io("cut", &segment.path))?;
+            segment.file.set_len(tail.offset)?; // The free space behind it.
             (tail, segment) = self.rotate(&hints, tail, &segment)?;
         }
         let reused = seeded(Bug::SeqReused) && tail.offset == 0 && tail.seq > 0;
@@ -45,7 +39,7 @@ impl LogCore {
         payload.write_line(Header { seq, synced }, &mut line);
         self.preallocate(&segment, tail.offset + line.len() as u64);
         self.options.reached(Failpoint::BeforeWrite);
-        let failed = match segment.file.write_at(&line, tail.offset) {
+        let failed = match segment.file.raw().write_at(&line, tail.offset) {
             Ok(written) if written == line.len() || seeded(Bug::ShortWriteIgnored) => None,
             Ok(_) => Some(std::io::ErrorKind::WriteZero.into()),
             Err(error) => Some(error),
@@ -59,7 +53,7 @@ impl LogCore {
             };
             return Err(Error::Io {
                 op: "append to",
-                path: segment.path,
+                path: segment.file.path().to_owned(),
                 outcome,
                 source,
             });
@@ -90,7 +84,7 @@ impl LogCore {
         };
         if end > len {
             let space = vec![b'\n'; want];
-            len += segment.file.write_at(&space, len).unwrap_or(0) as u64;
+            len += segment.file.raw().write_at(&space, len).unwrap_or(0) as u64;
         }
         segment.len_bytes.store(len, Ordering::Relaxed);
     }
@@ -106,30 +100,15 @@ impl LogCore {
         Ok(tail.seq)
     }
 
-    /// Clears the page that others may share while this process does not: it would have them go on in
-    /// the full segment. They look at the files then.
-    fn forget_shared_hints(&self) -> Result<()> {
-        let path = self.dir.join(SHM);
-        let file = match self.options.storage.open(&path, OpenMode::ReadWrite) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            opened => opened.map_err(Error::io("open", &path))?,
-        };
-        let nothing = [0; SharedPage::BYTES];
-        write_full(file.as_ref(), &nothing, 0).map_err(Error::io("clear", &path))
-    }
-
     /// Begins the next segment. The caller holds the lock.
     ///
     /// The full segment is durable before its successor exists, so that only the last one can be torn.
     fn rotate(&self, hints: &Hints, tail: TailHint, full: &Segment) -> Result<(TailHint, Segment)> {
-        let storage = self.options.storage.as_ref();
         let rotate = telemetry::Clock::of_debug();
         // A leader that is at work, or that died at it, may have seen its sync fail.
         let synced = match hints.leader() {
             _ if seeded(Bug::NoSyncAtRotation) => Ok(()),
-            0 if !hints.is_poisoned() => {
-                full.file.sync_data().map_err(Error::io("sync", &full.path))
-            }
+            0 if !hints.is_poisoned() => full.file.sync(),
             _ => sync_in_doubt(
                 full,
                 tail.offset,
@@ -144,18 +123,16 @@ impl LogCore {
         // Dying from here on leaves an odd generation: the next holder looks at the files.
         hints.begin_change();
         if !hints.is_shared() {
-            self.forget_shared_hints()?;
+            clear_page(&self.dir)?;
         }
         let first_seq = tail.seq + 1;
-        let path = self.dir.join(segment_name(first_seq));
-        let file = storage
-            .open(&path, OpenMode::CreateNew)
-            .map_err(Error::io("create", &path))?;
+        let name = segment_name(first_seq);
+        let file = self.dir.open(&name, OpenMode::CreateNew)?;
         if !seeded(Bug::NoDirSyncAtRotation) {
-            self.sync_dir()?;
+            self.dir.sync()?;
         }
         self.options.reached(Failpoint::SegmentCreated);
-        let segment = Segment::new(first_seq, path, file);
+        let segment = Segment::new(first_seq, file);
         *self.cached_segment() = Some(segment.clone());
         let tail = TailHint {
             segment: first_seq,
@@ -164,19 +141,19 @@ impl LogCore {
             offset: 0,
         };
         hints.publish_tail(tail);
-        telemetry::rotated(&self.dir, first_seq, &rotate);
+        telemetry::rotated(self.dir.path(), first_seq, &rotate);
         Ok((tail, segment))
     }
 
     /// Cuts off what a write that failed may have left behind the tail, durably: free space there makes a whole line of
     /// one that lacks its newline, and a loss of power would bring it back. The caller holds the lock.
-    fn undo_write(&self, hints: &Hints, tail: TailHint, segment: &Segment) -> std::io::Result<()> {
+    fn undo_write(&self, hints: &Hints, tail: TailHint, segment: &Segment) -> Result<()> {
         segment.len_bytes.store(0, Ordering::Relaxed);
         if seeded(Bug::FailedWriteStays) {
             return Ok(());
         }
         segment.file.set_len(tail.offset)?;
         // What others have written is synced by this, too, and nobody else would be told that it failed. // I7
-        self.poison_unless_synced(hints, tail.seq, segment.file.sync_data())
+        self.poison_unless_synced(hints, tail.seq, segment.file.sync())
     }
 }

@@ -362,7 +362,7 @@ impl Log<IssueEvent> {
     ///
     /// Examples: [`Batch`].
     pub fn commit(&self, batch: &Batch) -> Result<Receipt> {
-        telemetry::commit(&self.core.dir).within(|| self.core.commit(batch))
+        telemetry::commit(self.core.dir.path()).within(|| self.core.commit(batch))
     }
 
     /// Looks at the state that conditions are checked against, as it is now: through the last record, durable or not.
@@ -553,7 +553,7 @@ impl LogCore {
             // Nothing of this batch was written, whatever became of what it met.
             Err(Error::DurabilityUnknown { reason, .. }) => Err(Error::Io {
                 op: "sync",
-                path: self.dir.clone(),
+                path: self.dir.path().to_owned(),
                 outcome: Outcome::Rejected,
                 source: std::io::Error::other(reason),
             }),
@@ -602,9 +602,9 @@ impl LogCore {
     fn advance<'a>(&self, state: &'a mut Option<Folded>, tail_seq: u64) -> Result<&'a Issues> {
         let end = End::Seq(tail_seq);
         let folded = match state.take() {
-            None => Folded::load(&self.options.storage, &self.dir, || end)?,
+            None => Folded::load(&self.dir, || end)?,
             Some(mut folded) => {
-                folded.advance(&self.dir, end)?;
+                folded.advance(end)?;
                 folded
             }
         };

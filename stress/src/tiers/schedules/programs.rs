@@ -146,7 +146,7 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
 
 /// Has the doctor look at a store that nobody has damaged.
 fn look(process: &Arc<Process>, history: &Shared) {
-    if let Ok(checkup) = strand_core::testing::check_in(process.as_ref(), Path::new(""))
+    if let Ok(checkup) = strand_core::testing::check_in(&(Arc::clone(process) as _), Path::new(""))
         && matches!(
             checkup.advice,
             strand_core::Advice::Repair

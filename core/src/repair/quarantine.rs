@@ -1,25 +1,17 @@
 //! Copies of what a repair replaces, each with a note.
 
-use std::{io, path::Path};
-
 use serde::Serialize;
 
 use crate::{
-    env::storage::{
-        CHUNK_BYTES, OpenMode, Storage, StorageFile, open_if_there, read_full, replace_file,
-        write_full,
+    env::storage::OpenMode,
+    error::{CorruptReason, Result},
+    inspect::{
+        find::{DAMAGED, NOTE},
+        scan::{Listed, Place, Seqs},
     },
-    error::{CorruptReason, Error, Result},
-    inspect::scan::{Listed, Place, Seqs},
     state::snapshot::BadPart,
+    wal::store_dir::{CHUNK_BYTES, QUARANTINE, StoreDir, StoreFile},
 };
-
-/// The directory of what was cut off or replaced.
-pub(crate) const QUARANTINE: &str = "quarantine";
-/// How the names of copies end.
-pub(crate) const DAMAGED: &str = ".damaged";
-/// What stands behind the name of a copy in that of the note about it.
-pub(crate) const NOTE: &str = ".json";
 
 /// A file to keep.
 pub(crate) struct Kept<'a> {
@@ -96,8 +88,7 @@ impl Listed<NotedDamage> {
 ///
 /// Where there is such a copy already, that is the one: a repair was killed, or the same file was kept before.
 pub(crate) fn keep(
-    storage: &dyn Storage,
-    dir: &Path,
+    dir: &StoreDir,
     &Kept {
         name,
         damages,
@@ -105,89 +96,56 @@ pub(crate) fn keep(
         durable_seq,
     }: &Kept<'_>,
 ) -> Result<String> {
-    let path = dir.join(name);
-    let old = storage
-        .open(&path, OpenMode::Read)
-        .map_err(Error::io("open", &path))?;
-    let quarantine = dir.join(QUARANTINE);
-    storage
-        .create_dir(&quarantine)
-        .map_err(Error::io("create", &quarantine))?;
-    let copy = copy_once(storage, &quarantine, name, old.as_ref())?;
+    let old = dir.open(name, OpenMode::Read)?;
+    let quarantine = dir.subdir(QUARANTINE);
+    quarantine.create()?;
+    let copy = copy_once(&quarantine, name, &old)?;
     let kept = format!("{QUARANTINE}/{copy}");
     let note = Note {
         file: name,
         kept: &kept,
-        repaired_ms: storage.host().unix_ms(),
+        repaired_ms: dir.host().unix_ms(),
         damages: &damages.items,
         damages_left_off: damages.left_off,
         lost,
         durable_seq,
     };
     let text = serde_json::to_vec_pretty(&note).unwrap_or_default();
-    let write = |file: &dyn StorageFile, at: &Path| {
-        write_full(file, &text, 0).map_err(Error::io("write", at))
-    };
     let note = format!("{copy}{NOTE}");
-    if open_if_there(storage, &quarantine.join(&note))?.is_none() {
-        replace_file(storage, &quarantine, &note, write, || {})?;
+    if quarantine.open_if_there(&note, OpenMode::Read)?.is_none() {
+        quarantine.replace_file(&note, |file| file.write(&text, 0), || {})?;
     }
-    storage.sync_dir(dir).map_err(Error::io("sync", dir))?;
+    dir.sync()?;
     Ok(kept)
 }
 
-fn copy_once(
-    storage: &dyn Storage,
-    quarantine: &Path,
-    name: &str,
-    old: &dyn StorageFile,
-) -> Result<String> {
+fn copy_once(quarantine: &StoreDir, name: &str, old: &StoreFile) -> Result<String> {
     for number in 0.. {
         let copy = format!("{name}-{number}{DAMAGED}");
-        let path = quarantine.join(&copy);
-        if let Some(kept) = open_if_there(storage, &path)? {
-            if is_same(kept.as_ref(), old).map_err(Error::io("read", &path))? {
+        if let Some(kept) = quarantine.open_if_there(&copy, OpenMode::Read)? {
+            if is_same(&kept, old)? {
                 return Ok(copy);
             }
             continue;
         }
-        let write = |file: &dyn StorageFile, at: &Path| {
-            chunks(old, |offset, bytes| write_full(file, bytes, offset))
-                .map_err(Error::io("copy to", at))
-        };
-        replace_file(storage, quarantine, &copy, write, || {})?;
+        let write =
+            |file: &StoreFile| old.chunks(0..u64::MAX, |offset, bytes| file.write(bytes, offset));
+        quarantine.replace_file(&copy, write, || {})?;
         return Ok(copy);
     }
     unreachable!("the numbers do not end")
 }
 
-/// Reads a file from its beginning to its end.
-fn chunks(
-    file: &dyn StorageFile,
-    mut each: impl FnMut(u64, &[u8]) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut buffer = vec![0; CHUNK_BYTES];
-    let mut offset = 0;
-    loop {
-        let read = read_full(file, &mut buffer, offset)?;
-        if read == 0 {
-            return Ok(());
-        }
-        each(offset, buffer.get(..read).unwrap_or_default())?;
-        offset += read as u64;
-    }
-}
-
 /// Whether two files have the same bytes.
-fn is_same(one: &dyn StorageFile, other: &dyn StorageFile) -> io::Result<bool> {
+fn is_same(one: &StoreFile, other: &StoreFile) -> Result<bool> {
     if one.len_bytes()? != other.len_bytes()? {
         return Ok(false);
     }
     let mut same = true;
     let mut buffer = vec![0; CHUNK_BYTES];
-    chunks(one, |offset, bytes| {
+    one.chunks(0..u64::MAX, |offset, bytes| {
         let part = buffer.get_mut(..bytes.len()).unwrap_or_default();
-        let read = read_full(other, part, offset)?;
+        let read = other.read(part, offset)?;
         same &= part.get(..read) == Some(bytes);
         Ok(())
     })?;

@@ -1,0 +1,301 @@
+//! A store's directory and its files. Callers give names; paths exist only in error messages and in
+//! the calls of [`Storage`].
+
+use std::{
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use strand_lock::LockError;
+
+use crate::{
+    env::{
+        storage::{Disk, OpenMode, Storage, StorageFile, read_full},
+        system::{Host, StoreLock},
+    },
+    error::{Error, Result},
+    format::{
+        lines::{Lines, Span},
+        record::segment_first_seq,
+    },
+    seeded::{Bug, seeded},
+};
+
+/// How much of a file is copied at a time.
+pub(crate) const CHUNK_BYTES: usize = 256 << 10;
+
+/// The directory in a store for what a recovery cut off and what a repair replaced.
+pub(crate) const QUARANTINE: &str = "quarantine";
+
+/// A directory in its environment. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreDir {
+    storage: Arc<dyn Storage>,
+    path: Arc<Path>,
+}
+
+impl StoreDir {
+    pub(crate) fn new(storage: &Arc<dyn Storage>, path: &Path) -> Self {
+        Self {
+            storage: Arc::clone(storage),
+            path: path.into(),
+        }
+    }
+
+    pub(crate) fn on_disk(path: &Path) -> Self {
+        Self::new(&(Arc::new(Disk) as Arc<dyn Storage>), path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a file in it, for error messages.
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub(crate) fn host(&self) -> &dyn Host {
+        self.storage.host()
+    }
+
+    /// A directory in it, which need not exist.
+    pub(crate) fn subdir(&self, name: &str) -> Self {
+        Self::new(&self.storage, &self.path_of(name))
+    }
+
+    /// Creates the directory, unless it exists.
+    pub(crate) fn create(&self) -> Result<()> {
+        named("create", &self.path, self.storage.create_dir(&self.path))
+    }
+
+    /// Checks that the directory is there, and is one.
+    pub(crate) fn require(&self) -> Result<()> {
+        let path = || self.path.to_path_buf();
+        match self.storage.is_dir(&self.path) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::NotADirectory { path: path() }),
+            Err(error) => Err(match error.kind() {
+                io::ErrorKind::NotFound => Error::MissingDirectory { path: path() },
+                io::ErrorKind::NotADirectory => Error::NotADirectory { path: path() },
+                _ => Error::io("examine", path())(error),
+            }),
+        }
+    }
+
+    /// Whether `name` is a directory; false where that can't be found out.
+    pub(crate) fn has_subdir(&self, name: &str) -> bool {
+        self.storage.is_dir(&self.path_of(name)).unwrap_or(false)
+    }
+
+    /// The names in the directory, in no order.
+    pub(crate) fn list(&self) -> Result<Vec<String>> {
+        named("list", &self.path, self.storage.list(&self.path))
+    }
+
+    /// The first sequence numbers of all segments, in order.
+    pub(crate) fn segments(&self) -> Result<Vec<u64>> {
+        let names = self.list()?;
+        let mut segments: Vec<u64> = names
+            .iter()
+            .filter_map(|name| segment_first_seq(name))
+            .collect();
+        segments.sort_unstable();
+        Ok(segments)
+    }
+
+    pub(crate) fn open(&self, name: &str, mode: OpenMode) -> Result<StoreFile> {
+        let path = self.path_of(name);
+        match self.storage.open(&path, mode) {
+            Ok(file) => Ok(StoreFile { path, file }),
+            Err(error) if mode == OpenMode::CreateNew => Err(Error::io("create", path)(error)),
+            Err(error) => Err(Error::io("open", path)(error)),
+        }
+    }
+
+    /// `None` when there is no such file.
+    pub(crate) fn open_if_there(&self, name: &str, mode: OpenMode) -> Result<Option<StoreFile>> {
+        unless(io::ErrorKind::NotFound, self.open(name, mode))
+    }
+
+    /// `None` when there is such a file already.
+    pub(crate) fn create_new(&self, name: &str) -> Result<Option<StoreFile>> {
+        unless(
+            io::ErrorKind::AlreadyExists,
+            self.open(name, OpenMode::CreateNew),
+        )
+    }
+
+    /// Removes a file, if it is there. Lasts only after [`StoreDir::sync`].
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        let path = self.path_of(name);
+        match self.storage.remove(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => named("remove", &path, removed),
+        }
+    }
+
+    /// Makes the names in the directory durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        named("sync", &self.path, self.storage.sync_dir(&self.path))
+    }
+
+    /// Replaces a file as a whole, durably: a reader sees the old one or the new one, never a part.
+    ///
+    /// Writes the new one under another name first, and removes that when it fails, so that a full
+    /// disk is no fuller than before. The caller ensures that no other thread or process does the
+    /// same.
+    pub(crate) fn replace_file(
+        &self,
+        name: &str,
+        write: impl FnOnce(&StoreFile) -> Result<()>,
+        before_rename: impl FnOnce(),
+    ) -> Result<()> {
+        self.write_new(name, write)?;
+        before_rename();
+        self.put_in_place(name)
+            .inspect_err(|_| self.remove_new(name))?;
+        if seeded(Bug::NoDirSyncOfReplaced) {
+            return Ok(());
+        }
+        self.sync()
+    }
+
+    /// The first half of [`StoreDir::replace_file`]: all that needs space.
+    pub(crate) fn write_new(
+        &self,
+        name: &str,
+        write: impl FnOnce(&StoreFile) -> Result<()>,
+    ) -> Result<()> {
+        let new = new_name(name);
+        // A writer that died may have left one behind.
+        let file = match self.create_new(&new)? {
+            Some(file) => file,
+            None => self.open(&new, OpenMode::ReadWrite)?,
+        };
+        let written = (|| {
+            file.set_len(0)?;
+            write(&file)?;
+            if seeded(Bug::RenameBeforeSync) {
+                return Ok(());
+            }
+            file.sync()
+        })();
+        drop(file);
+        written.inspect_err(|_| self.remove_new(name))
+    }
+
+    /// The second half of [`StoreDir::replace_file`], but for the sync of the directory.
+    pub(crate) fn put_in_place(&self, name: &str) -> Result<()> {
+        let new = self.path_of(&new_name(name));
+        let renamed = self.storage.rename(&new, &self.path_of(name));
+        named("rename", &new, renamed)
+    }
+
+    /// Undoes [`StoreDir::write_new`]. Failing is harmless: the next open removes the file.
+    pub(crate) fn remove_new(&self, name: &str) {
+        self.remove(&new_name(name)).ok();
+    }
+
+    /// Opens the lock file `name`; creates it when missing.
+    pub(crate) fn open_lock(
+        &self,
+        name: &str,
+    ) -> std::result::Result<Box<dyn StoreLock>, LockError> {
+        self.host().open_lock(&self.path_of(name))
+    }
+}
+
+fn new_name(name: &str) -> String {
+    format!("{name}.new")
+}
+
+/// Adds to an error what was done to which file. Costs nothing unless there is one.
+fn named<T>(op: &'static str, path: &Path, done: io::Result<T>) -> Result<T> {
+    done.map_err(|source| Error::io(op, path)(source))
+}
+
+/// Makes `None` of an I/O error of this kind.
+fn unless(kind: io::ErrorKind, opened: Result<StoreFile>) -> Result<Option<StoreFile>> {
+    match opened {
+        Err(Error::Io { source, .. }) if source.kind() == kind => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// An open file that knows its path, so that its errors name it.
+#[derive(Debug)]
+pub(crate) struct StoreFile {
+    path: PathBuf,
+    file: Box<dyn StorageFile>,
+}
+
+impl StoreFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file itself, for one system call whose error the caller looks at.
+    pub(crate) fn raw(&self) -> &dyn StorageFile {
+        self.file.as_ref()
+    }
+
+    pub(crate) fn len_bytes(&self) -> Result<u64> {
+        named("examine", &self.path, self.file.len_bytes())
+    }
+
+    /// Reads until `buffer` is full or the file ends; returns how much was read.
+    pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        named("read", &self.path, read_full(self.raw(), buffer, offset))
+    }
+
+    /// The next line that is not blank; `None` at the end of the file.
+    pub(crate) fn next_line(&self, lines: &mut Lines) -> Result<Option<Span>> {
+        named("read", &self.path, lines.next(self.raw()))
+    }
+
+    /// Calls `each` with the bytes of a range, piece by piece, until the range or the file ends.
+    pub(crate) fn chunks(
+        &self,
+        range: Range<u64>,
+        mut each: impl FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let len =
+            |range: &Range<u64>| usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let mut buffer = vec![0; len(&range).min(CHUNK_BYTES)];
+        let mut rest = range;
+        while !rest.is_empty() {
+            let want = len(&rest).min(CHUNK_BYTES);
+            let read = self.read(buffer.get_mut(..want).unwrap_or_default(), rest.start)?;
+            if read == 0 {
+                break;
+            }
+            each(rest.start, buffer.get(..read).unwrap_or_default())?;
+            rest.start += read as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes all of `bytes`, in as many calls as it takes. For everything but records.
+    pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        let mut done = 0;
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            let written = match self.file.write_at(rest, offset + done as u64) {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                written => written,
+            };
+            done += named("write", &self.path, written)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_len(&self, len_bytes: u64) -> Result<()> {
+        named("cut", &self.path, self.file.set_len(len_bytes))
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        named("sync", &self.path, self.file.sync_data())
+    }
+}
