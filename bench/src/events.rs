@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, fs, path::Path};
 
-use strand_core::{Issue, IssueEvent};
+use strand_core::{Issue, IssueEvent, Timestamp};
 
 use crate::Result;
 
@@ -94,7 +94,7 @@ fn generated(index: usize) -> Result<Event> {
         r#"{{"id":"bd-{index}","title":"Mend what the last change broke","description":"{}","status":"open","priority":2,"issue_type":"task","created_at":"2024-01-29T14:53:20Z","updated_at":"2024-01-29T14:53:20Z"}}"#,
         description.trim_end(),
     ))?;
-    let decoded = IssueEvent::add(issue, ts);
+    let decoded = IssueEvent::add(issue, Timestamp::from_ms(ts));
     let text = serde_json::to_string(&decoded)?;
     Ok(Event { decoded, text })
 }

@@ -13,6 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use strand_core::{
     Compacted, Durability, Error, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader,
+    Timestamp,
 };
 use strand_lock::monotonic_ns;
 use tempfile::TempDir;
@@ -158,7 +159,10 @@ fn fill(scratch: &Path, events: &[Event]) -> Result<TempDir> {
         .filter_map(|event| event.decoded.data.as_ref());
     for (number, issue) in (0..ISSUES).zip(issues.cycle()) {
         let issue = issue.with("id", &format!("bd-{number}"))?;
-        log.append(&IssueEvent::add(issue, event_ts(number)?))?;
+        log.append(&IssueEvent::add(
+            issue,
+            Timestamp::from_ms(event_ts(number)?),
+        ))?;
     }
     log.close()?;
     Ok(dir)
@@ -409,7 +413,7 @@ fn claims_per_s(runner: &Runner<'_>, system: Claims) -> Result<f64> {
         Claims::Strand => {
             let log: Log = Log::open(&store, Options::default())?;
             let issues: Vec<IssueEvent> = (0..POOL)
-                .map(|number| IssueEvent::add(pool_issue(number), 0))
+                .map(|number| IssueEvent::add(pool_issue(number), Timestamp::from_ms(0)))
                 .collect();
             log.append_batch(&issues)?;
         }
@@ -443,7 +447,11 @@ fn pool_id(number: usize) -> String {
 }
 
 fn pool_issue(number: usize) -> Issue {
-    Issue::new(&pool_id(number), "Mend what the last change broke", 0)
+    Issue::new(
+        &pool_id(number),
+        "Mend what the last change broke",
+        Timestamp::from_ms(0),
+    )
 }
 
 /// Goes through the pool in an order of its own, looks at each issue, and claims it if it is free. Answers how
@@ -508,7 +516,7 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
                 if log.look(|store| store.get(id).and_then(Issue::assignee).is_some())? {
                     return Ok(false);
                 }
-                match log.claim(id, &name, 0) {
+                match log.claim(id, &name, Timestamp::from_ms(0)) {
                     Ok(_) => Ok(true),
                     Err(Error::VersionMismatch { .. }) => Ok(false),
                     Err(error) => Err(error.into()),

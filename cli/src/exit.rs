@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, io, process::ExitCode};
 
 use serde::Serialize;
-use strand_core::{Error, ImportError, Issue, LockError, MergeError, Outcome};
+use strand_core::{Error, ImportError, Issue, LockError, MergeError, Outcome, Timestamp, Version};
 
 /// How the command ended. The numbers never change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +141,7 @@ pub(crate) struct Failure {
 #[derive(Debug, Serialize)]
 struct Now {
     id: String,
-    version: Option<u64>,
+    version: Option<Version>,
     issue: Option<Box<Issue>>,
 }
 
@@ -317,9 +317,13 @@ mod tests {
     fn a_conflict_shows_the_present_issue() {
         let conflict = || Error::VersionMismatch {
             id: "bd-1".to_owned(),
-            expected: Some(3),
-            found: Some(7),
-            issue: Some(Box::new(Issue::new("bd-1", "Paint the fence", 0))),
+            expected: Some(Version::new(3)),
+            found: Some(Version::new(7)),
+            issue: Some(Box::new(Issue::new(
+                "bd-1",
+                "Paint the fence",
+                Timestamp::from_ms(0),
+            ))),
         };
         let failure = Failure::from(conflict());
         let json: serde_json::Value = serde_json::from_str(&failure.describe(true)).unwrap();

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use strand_core::{Filter, Issue, Issues};
+use strand_core::{Filter, Issue, Issues, Timestamp};
 
 use crate::args::Wanted;
 
@@ -90,7 +90,9 @@ mod tests {
         for (seq, (id, fields)) in (1..).zip(issues) {
             let json = format!(r#"{{"id":"{id}","title":"The {id}","status":"open"{fields}}}"#);
             let issue = Issue::from_json(&json).unwrap();
-            store.apply(seq, IssueEvent::add(issue, 0)).unwrap();
+            store
+                .apply(seq, IssueEvent::add(issue, Timestamp::from_ms(0)))
+                .unwrap();
         }
         store
     }

@@ -7,37 +7,29 @@ use std::{
 
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
-use strand_core::{
-    Batch, IssueEvent, RECORD_BYTES_MAX,
-    testing::{Host as _, ThisMachine},
-};
+use strand_core::{Batch, IssueEvent, RECORD_BYTES_MAX, Timestamp};
 
 use crate::exit::{Exit, Failure};
 
-/// The current time, in milliseconds since 1970.
-pub(crate) fn now_ms() -> i64 {
-    ThisMachine.unix_ms()
-}
-
 /// An empty batch with the current time and an idempotency key, if there is one.
 pub(crate) fn new_batch(key: Option<String>) -> Batch {
-    let batch = Batch::new(now_ms());
+    let batch = Batch::new(Timestamp::now());
     match key {
         Some(key) => batch.key(key),
         None => batch,
     }
 }
 
-/// Parses an event. One without `ts` gets the time `now_ms`.
-pub(crate) fn event(text: &[u8], now_ms: i64) -> Result<IssueEvent, Failure> {
+/// Parses an event. One without `ts` gets the time `now`.
+pub(crate) fn event(text: &[u8], now: Timestamp) -> Result<IssueEvent, Failure> {
     let refused = |reason: &str| Failure::new(Exit::Refused, format!("not an event: {reason}"));
     let text = std::str::from_utf8(text).map_err(|error| refused(&error.to_string()))?;
-    let event = with_ts(text.trim(), now_ms).and_then(|text| serde_json::from_str(&text));
+    let event = with_ts(text.trim(), now).and_then(|text| serde_json::from_str(&text));
     event.map_err(|error| refused(&error.to_string()))
 }
 
 /// The object, with a `ts` added if it has none.
-fn with_ts(text: &str, now_ms: i64) -> serde_json::Result<Cow<'_, str>> {
+fn with_ts(text: &str, now: Timestamp) -> serde_json::Result<Cow<'_, str>> {
     #[derive(Deserialize)]
     struct Stamp {
         ts: Option<IgnoredAny>,
@@ -50,7 +42,7 @@ fn with_ts(text: &str, now_ms: i64) -> serde_json::Result<Cow<'_, str>> {
         Cow::Borrowed(text)
     } else {
         let comma = if members.trim_start() == "}" { "" } else { "," };
-        Cow::Owned(format!("{{\"ts\":{now_ms}{comma}{members}"))
+        Cow::Owned(format!("{{\"ts\":{}{comma}{members}", now.as_ms()))
     })
 }
 
@@ -154,20 +146,22 @@ pub(crate) fn required(text: &str) -> Result<Required, String> {
 mod tests {
     use super::*;
 
+    const NOW: Timestamp = Timestamp::from_ms(7);
+
     #[test]
     fn an_event_without_time_gets_one_and_others_keep_theirs() {
-        let close = event(br#" {"op":"close","id":"bd-1","x":1.10} "#, 7).unwrap();
-        assert_eq!((close.ts, close.id.as_str()), (7, "bd-1"));
+        let close = event(br#" {"op":"close","id":"bd-1","x":1.10} "#, NOW).unwrap();
+        assert_eq!((close.ts, close.id.as_str()), (NOW, "bd-1"));
         assert_eq!(close.extra[0].1.get(), "1.10");
         assert_eq!(
-            event(br#"{"op":"close","id":"bd-1","ts":3}"#, 7)
+            event(br#"{"op":"close","id":"bd-1","ts":3}"#, NOW)
                 .unwrap()
                 .ts,
             3
         );
         // An inner `ts` is not the event's.
         let nested = br#"{"op":"close","id":"bd-1","x":{"ts":3}}"#;
-        assert_eq!(event(nested, 7).unwrap().ts, 7);
+        assert_eq!(event(nested, NOW).unwrap().ts, 7);
     }
 
     #[test]
@@ -180,12 +174,12 @@ mod tests {
             (r#"{"op":"shout","id":"bd-1"}"#, "unknown variant"),
             (r#"{"op":"close","id":"bd-1"} x"#, "trailing"),
         ] {
-            let failure = event(text.as_bytes(), 7).unwrap_err();
+            let failure = event(text.as_bytes(), NOW).unwrap_err();
             let message = failure.describe(false);
             assert!(message.contains(reason), "{text}: {message}");
             assert_eq!(failure.exit, Exit::Refused);
         }
-        let failure = event(b"\xff", 7).unwrap_err();
+        let failure = event(b"\xff", Timestamp::from_ms(7)).unwrap_err();
         assert!(failure.describe(false).contains("utf-8"));
     }
 

@@ -22,7 +22,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use strand_core::{Error, Issue, IssueEvent, Log, Options, Reader, Receipt, Record, Result};
+use strand_core::{
+    Error, Issue, IssueEvent, Log, Options, Reader, Receipt, Record, Result, Timestamp,
+};
 use tokio::{sync::mpsc, task, time};
 
 /// How soon the follower's thread sees that it is to end.
@@ -157,5 +159,8 @@ fn new_job() -> IssueEvent {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0));
     let id = format!("job-{now}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-    IssueEvent::add(Issue::new(&id, "Mend the fence", now), now)
+    IssueEvent::add(
+        Issue::new(&id, "Mend the fence", Timestamp::from_ms(now)),
+        Timestamp::from_ms(now),
+    )
 }

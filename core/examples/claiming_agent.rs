@@ -18,7 +18,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use strand_core::{Batch, Error, Filter, Issue, Log, Options, Patch, Reader, Receipt, Result};
+use strand_core::{
+    Batch, Error, Filter, Issue, Log, Options, Patch, Reader, Receipt, Result, Timestamp, Version,
+};
 
 /// Who finds nothing to do for so long has nothing to do.
 const IDLE_MAX: Duration = Duration::from_secs(2);
@@ -41,9 +43,9 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     for number in 1..=add {
         let title = format!("Mend fence {number}");
         let now = now_ms();
-        agent
-            .log
-            .create_new("bd", now, |id| Issue::new(id, &title, now))?;
+        agent.log.create_new("bd", Timestamp::from_ms(now), |id| {
+            Issue::new(id, &title, Timestamp::from_ms(now))
+        })?;
     }
     let closed = agent.run()?;
     println!("{name}: closed {closed} issues");
@@ -61,7 +63,7 @@ struct Agent<'a> {
 struct Task {
     issue: Issue,
     /// At which version it is known.
-    version: u64,
+    version: Version,
 }
 
 impl Agent<'_> {
@@ -93,7 +95,7 @@ impl Agent<'_> {
                 let next = mine.or_else(|| store.ready().into_iter().find(free));
                 let found = next.map(|(id, issue)| Task {
                     issue: issue.clone(),
-                    version: store.version(id).unwrap_or(0),
+                    version: store.version(id).unwrap_or_default(),
                 });
                 (found, store.last_seq())
             })?;
@@ -107,11 +109,13 @@ impl Agent<'_> {
             }
             // The same claim has the same key: should its answer get lost, it can be repeated.
             let key = format!("{}/claim/{id}/{}", self.name, found.version);
-            let claim = Batch::new(now_ms()).key(key).claim(&id, self.name);
+            let claim = Batch::new(Timestamp::from_ms(now_ms()))
+                .key(key)
+                .claim(&id, self.name);
             match self.commit(&claim) {
                 Ok(receipt) => {
                     println!("{}: claimed {id}", self.name);
-                    let version = receipt.seq;
+                    let version = receipt.version();
                     return Ok((Some(Task { version, ..found }), seen_seq));
                 }
                 // Another was faster, so there is one less to choose from: look again.
@@ -126,7 +130,7 @@ impl Agent<'_> {
         let id = task.issue.id();
         let key = format!("{}/close/{id}/{}", self.name, task.version);
         loop {
-            let done = Batch::new(now_ms())
+            let done = Batch::new(Timestamp::from_ms(now_ms()))
                 .key(&key)
                 .patch_if(&id, task.version, Patch::new().set("note", note)?)
                 .close(&id);

@@ -21,7 +21,7 @@ use std::{
     time::SystemTime,
 };
 
-use strand_core::{Existing, ImportOptions, Issue, Issues, Log, Options, export};
+use strand_core::{Existing, ImportOptions, Issue, Issues, Log, Options, Timestamp, export};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .values()
         .flat_map(|issue| [issue.as_json(), "\n"])
         .collect();
-    let options = ImportOptions::new(now_ms()).existing(Existing::Keep);
+    let options = ImportOptions::new(Timestamp::from_ms(now_ms())).existing(Existing::Keep);
     let imported = log.import(&mut Cursor::new(lines), options)?;
 
     // Compared with what anybody gets who exports the store from now on.

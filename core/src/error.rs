@@ -2,7 +2,7 @@ use std::{fmt, io, path::PathBuf};
 
 use strand_lock::{Filesystem, LockError};
 
-use crate::issues::issue::Issue;
+use crate::issues::{issue::Issue, version::Version};
 
 /// The result of this crate's functions: see [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -10,12 +10,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// What can go wrong with a store. Each variant says what is left on disk.
 ///
 /// ```
-/// use strand_core::{Error, Issue, Log, Options, Outcome};
+/// use strand_core::{Error, Issue, Log, Options, Outcome, Timestamp, Version};
 ///
+/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
-/// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
-/// let error = log.update_if(Issue::new("bd-1", "Mend the gate", 0), 7, 0).unwrap_err();
+/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+/// let error = log.update_if(Issue::new("bd-1", "Mend the gate", now), Version::new(7), now).unwrap_err();
 /// match &error {
 ///     Error::VersionMismatch { found: Some(version), issue: Some(issue), .. } => {
 ///         println!("decide anew: {issue:?} is at version {version}");
@@ -150,9 +151,9 @@ pub enum Error {
         /// The issue's id.
         id: String,
         /// The version that was asked for; `None` for a claim.
-        expected: Option<u64>,
+        expected: Option<Version>,
         /// The present version; `None` when there never was such an issue.
-        found: Option<u64>,
+        found: Option<Version>,
         /// The issue as it is; `None` when it is not there.
         issue: Option<Box<Issue>>,
     },
@@ -162,7 +163,7 @@ pub enum Error {
         /// The id.
         id: String,
         /// The issue's version.
-        version: u64,
+        version: Version,
     },
     /// There is no issue with this id. Nothing was written.
     #[error("there is no issue {id:?}")]
@@ -228,7 +229,7 @@ impl Error {
     }
 }
 
-fn version_mismatch(id: &str, expected: Option<u64>, found: Option<u64>) -> String {
+fn version_mismatch(id: &str, expected: Option<Version>, found: Option<Version>) -> String {
     let found = found.map_or_else(
         || "unknown".to_owned(),
         |found| format!("at version {found}"),

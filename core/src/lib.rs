@@ -11,11 +11,11 @@
 //! # The first append
 //!
 //! ```
-//! use strand_core::{Issue, IssueEvent, Log, Options, Issues};
+//! use strand_core::{Issue, IssueEvent, Issues, Log, Options, Timestamp};
 //!
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path();
-//! let now = 1_706_540_000_123; // milliseconds since 1970
+//! let now = Timestamp::now();
 //! let log = Log::open(dir, Options::default())?; // Makes an empty directory a store.
 //! let receipt = log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 //! assert_eq!(receipt.seq, 1);
@@ -47,13 +47,14 @@
 //! ([`Record::seq`]); the number of the record that changed an issue last is its *version* ([`Issues::version`]).
 //!
 //! ```
-//! use strand_core::{Reader, LiveIssues};
+//! use strand_core::{LiveIssues, Reader, Timestamp};
 //! # use strand_core::{Issue, IssueEvent, Log, Options};
 //!
+//! let now = Timestamp::now();
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path();
 //! # let log = Log::open(dir, Options::default())?;
-//! # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+//! # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 //! let reader: Reader = Reader::open(dir)?;
 //! for record in reader.read()? {
 //!     let record = record?;
@@ -74,10 +75,10 @@
 //! is repeated.
 //!
 //! ```
-//! use strand_core::{Batch, Error, Issue, Log, Options, Patch};
+//! use strand_core::{Batch, Error, Issue, Log, Options, Patch, Timestamp};
 //!
 //! # let dir = tempfile::tempdir()?;
-//! # let (dir, now) = (dir.path(), 0);
+//! # let (dir, now) = (dir.path(), Timestamp::now());
 //! let log = Log::open(dir, Options::default())?;
 //! log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 //! log.claim("bd-1", "agent-7", now)?;
@@ -100,13 +101,14 @@
 //!
 //! ```
 //! use std::time::{Duration, Instant};
-//! use strand_core::{Error, Reader, LiveIssues};
+//! use strand_core::{Error, LiveIssues, Reader, Timestamp};
 //! # use strand_core::{Issue, IssueEvent, Log, Options};
 //!
+//! let now = Timestamp::now();
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path();
 //! # let log = Log::open(dir, Options::default())?;
-//! # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+//! # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 //! let reader: Reader = Reader::open(dir)?;
 //! let mut follower = reader.follow(1)?; // From the first record on.
 //! match follower.next_before(Instant::now() + Duration::from_secs(1)) {
@@ -231,6 +233,7 @@ pub use check::report::{
 pub use error::{CorruptReason, Error, InvalidEvent, Outcome, Result};
 pub use format::record::{FORMAT_VERSION, RECORD_BYTES_MAX, SEQ_MAX};
 pub use format::scan::{Tail, classify};
+pub use format::seq::Seq;
 pub use inspect::scan::Seqs;
 pub use issues::event::{IssueEvent, KEY_BYTES_MAX, Op};
 pub use issues::issue::{Dependency, ID_BYTES_MAX, Issue, TITLE_BYTES_MAX};
@@ -241,6 +244,8 @@ pub use issues::jsonl::{
 pub use issues::merge::{Conflict, MergeError, Merged, Side, merge, merge_files};
 pub use issues::patch::Patch;
 pub use issues::query::Filter;
+pub use issues::timestamp::Timestamp;
+pub use issues::version::Version;
 pub use options::{Durability, Options};
 pub use repair::repair;
 pub use repair::report::{

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use strand_core::{
     Error, ImportOptions, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader, Tail,
-    classify, merge,
+    Timestamp, classify, merge,
     testing::{Storage, check_in},
     write_jsonl,
 };
@@ -73,7 +73,10 @@ pub fn recover(bytes: &[u8]) {
         let records = log.read().expect("it was opened").count();
         let last_seq = log.tail_seq();
         assert_eq!(records as u64, last_seq);
-        let event = IssueEvent::add(Issue::new("after", "After all", 0), 0);
+        let event = IssueEvent::add(
+            Issue::new("after", "After all", Timestamp::from_ms(0)),
+            Timestamp::from_ms(0),
+        );
         assert_eq!(log.append(&event).expect("it goes on").seq, last_seq + 1);
         drop(log);
         let again: Log = Log::open("", options(process)).expect("it opens again");
@@ -115,7 +118,7 @@ pub fn read_snapshot(bytes: &[u8]) {
         look(process);
         let Ok(before) = state(process) else { return };
         let log: Log = Log::open("", options(process)).expect("what can be read can be opened");
-        let event = IssueEvent::delete("nobody", 0);
+        let event = IssueEvent::delete("nobody", Timestamp::from_ms(0));
         log.append(&event).expect("and appended to");
         log.compact().expect("and compacted");
         assert_eq!(
@@ -182,8 +185,11 @@ fn text(store: &Issues) -> String {
 fn imported(bytes: &[u8]) -> Option<String> {
     machine(&Image::default()).alone(|process| {
         let log: Log = Log::open("", options(process)).expect("a new store opens");
-        log.import(&mut Cursor::new(bytes), ImportOptions::new(0))
-            .ok()?;
+        log.import(
+            &mut Cursor::new(bytes),
+            ImportOptions::new(Timestamp::from_ms(0)),
+        )
+        .ok()?;
         Some(text(
             &state(process).expect("what was imported can be read"),
         ))

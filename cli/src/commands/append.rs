@@ -2,13 +2,13 @@
 
 use std::io;
 
-use strand_core::{IssueEvent, Log, Receipt};
+use strand_core::{IssueEvent, Log, Receipt, Timestamp, Version};
 
 use super::open;
 use crate::{
     args::{Append, Batch},
     exit::Failure,
-    input::{Lines, event, new_batch, now_ms},
+    input::{Lines, event, new_batch},
     output::Output,
 };
 
@@ -18,7 +18,7 @@ pub(crate) fn append(args: Append, out: &mut Output) -> Result<(), Failure> {
     }
     let log = open::log(&args.writing, out)?;
     if let (Some(key), [text]) = (args.key, args.events.as_slice()) {
-        let event = event(text.as_bytes(), now_ms())?;
+        let event = event(text.as_bytes(), Timestamp::now())?;
         let receipt = log.commit(&new_batch(Some(key)).event(event))?;
         return out.receipt(receipt);
     }
@@ -52,7 +52,7 @@ fn write(log: &Log, args: Batch, events: Vec<IssueEvent>) -> Result<Receipt, Fai
     }
     let mut batch = new_batch(key);
     for required in require {
-        batch = batch.require(required.id, required.version);
+        batch = batch.require(required.id, Version::new(required.version));
     }
     for id in require_absent {
         batch = batch.require_absent(id);
@@ -67,7 +67,7 @@ fn each_event(
     mut act: impl FnMut(IssueEvent) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut parse = |text: &[u8], place: String| {
-        let done = event(text, now_ms()).and_then(&mut act);
+        let done = event(text, Timestamp::now()).and_then(&mut act);
         done.map_err(|failure| failure.at(&place))
     };
     if arguments.is_empty() {

@@ -1,13 +1,13 @@
 //! `create`, `update`, `close`, `reopen` and `delete`.
 
 use serde::Serialize;
-use strand_core::{Batch, Issue, Patch, Receipt};
+use strand_core::{Batch, Issue, Patch, Receipt, Timestamp, Version};
 
 use super::open;
 use crate::{
     args::{Change, Changes, Create, Update},
     exit::Failure,
-    input::{new_batch, now_ms},
+    input::new_batch,
     output::Output,
 };
 
@@ -51,7 +51,7 @@ pub(crate) fn create(args: Create, out: &mut Output) -> Result<(), Failure> {
         seq: u64,
         repeated: bool,
     }
-    let now = now_ms();
+    let now = Timestamp::now();
     let issue = Issue::new(args.id.as_deref().unwrap_or("new"), &args.title, now);
     let issue = args.changes.patch()?.apply(&issue);
     let issue = issue.map_err(strand_core::Error::InvalidEvent)?;
@@ -84,7 +84,7 @@ pub(crate) fn update(args: Update, out: &mut Output) -> Result<(), Failure> {
     let log = open::log(&args.writing, out)?;
     let batch = new_batch(args.key);
     let batch = match args.if_version {
-        Some(version) => batch.patch_if(args.id, version, patch),
+        Some(version) => batch.patch_if(args.id, Version::new(version), patch),
         None => batch.patch(args.id, patch),
     };
     out.receipt(log.commit(&batch)?)
@@ -101,7 +101,7 @@ pub(crate) fn change(
         let [id] = args.ids.as_slice() else {
             return Err(Failure::usage("--if-version goes with exactly one ID"));
         };
-        batch = batch.require(id, version);
+        batch = batch.require(id, Version::new(version));
     }
     let log = open::log(&args.writing, out)?;
     let batch = args.ids.into_iter().fold(batch, step);

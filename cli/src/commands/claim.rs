@@ -1,14 +1,14 @@
 //! `claim`: assigns work to an agent.
 
 use serde::Serialize;
-use strand_core::{Error, Issue, Log, Receipt};
+use strand_core::{Error, Issue, Log, Receipt, Timestamp};
 
 use super::open;
 use crate::{
     args::{Claim, Wanted},
     exit::{Exit, Failure},
     filter::is_free,
-    input::{new_batch, now_ms},
+    input::new_batch,
     output::Output,
 };
 
@@ -56,7 +56,7 @@ fn claim_next(log: &Log, wanted: &Wanted, agent: &str) -> Result<(String, Receip
         let Some(id) = next else {
             return Err(Failure::new(Exit::NotFound, "no issue is ready"));
         };
-        match log.claim(&id, agent, now_ms()) {
+        match log.claim(&id, agent, Timestamp::now()) {
             Err(Error::VersionMismatch { .. }) => {}
             claimed => return Ok((id, claimed?)),
         }

@@ -1,7 +1,7 @@
 //! `show`, `list` and `ready`.
 
 use serde::Serialize;
-use strand_core::{Error, Issue, Issues, LiveIssues};
+use strand_core::{Error, Issue, Issues, LiveIssues, Version};
 
 use crate::{
     args::{List, Ready, Show},
@@ -15,7 +15,7 @@ pub(crate) fn show(args: &Show, out: &mut Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Shown<'a> {
         id: &'a str,
-        version: Option<u64>,
+        version: Option<Version>,
         blocked_by: &'a [&'a str],
         issue: &'a Issue,
     }
@@ -36,7 +36,7 @@ pub(crate) fn show(args: &Show, out: &mut Output) -> Result<(), Failure> {
 }
 
 /// The fields of an issue in their order, then its version and what blocks it.
-fn fields(issue: &Issue, version: Option<u64>, blocked_by: &[&str]) -> String {
+fn fields(issue: &Issue, version: Option<Version>, blocked_by: &[&str]) -> String {
     let field = |(name, value): (std::borrow::Cow<'_, str>, &serde_json::value::RawValue)| {
         let text = serde_json::from_str::<String>(value.get());
         let text = text.unwrap_or_else(|_| value.get().to_owned());
@@ -74,7 +74,7 @@ fn print(
     #[derive(Serialize)]
     struct Listed<'a> {
         id: &'a str,
-        version: Option<u64>,
+        version: Option<Version>,
         issue: &'a Issue,
     }
     let found = found.iter().take(limit.unwrap_or(usize::MAX));
@@ -115,7 +115,11 @@ mod tests {
     #[test]
     fn strings_are_shown_unquoted_and_other_values_as_json() {
         let json = r#"{"id":"a","title":"A \"b\"\n\u001b","x":1.10,"labels":["l"]}"#;
-        let text = fields(&Issue::from_json(json).unwrap(), Some(7), &["b", "c"]);
+        let text = fields(
+            &Issue::from_json(json).unwrap(),
+            Some(Version::new(7)),
+            &["b", "c"],
+        );
         let expected = "id           a\n\
                         title        A \"b\"\\n\\u{1b}\n\
                         x            1.10\n\

@@ -7,13 +7,12 @@ use std::{
 };
 
 use serde::Serialize;
-use strand_core::{ImportOptions, Imported, Issues, write_jsonl};
+use strand_core::{ImportOptions, Imported, Issues, Timestamp, write_jsonl};
 
 use super::open;
 use crate::{
     args::{Existing, Export, Import},
     exit::Failure,
-    input::now_ms,
     output::{Output, tell},
 };
 
@@ -33,7 +32,7 @@ pub(crate) fn import(args: &Import, out: &mut Output) -> Result<(), Failure> {
         line: u64,
         reason: &'a str,
     }
-    let options = ImportOptions::new(now_ms())
+    let options = ImportOptions::new(Timestamp::now())
         .existing(match args.existing {
             Existing::Replace => strand_core::Existing::Replace,
             Existing::Keep => strand_core::Existing::Keep,

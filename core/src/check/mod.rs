@@ -82,11 +82,12 @@ fn advice(signs: Signs) -> Advice {
 /// Everything else that is wrong stands in the answer.
 ///
 /// ```
-/// use strand_core::{Advice, Issue, IssueEvent, Log, Options, doctor};
+/// use strand_core::{Advice, Issue, IssueEvent, Log, Options, Timestamp, doctor};
 ///
+/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
-/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 ///
 /// let checkup = doctor(dir.path())?;
 /// assert_eq!(checkup.advice, Advice::Nothing);

@@ -32,8 +32,9 @@ pub enum OpenMode {
 ///
 /// ```
 /// use std::{io, path::Path, sync::{Arc, atomic::{AtomicU64, Ordering}}};
-/// use strand_core::{Issue, Log, Options, testing::{Disk, OpenMode, Storage, StorageFile}};
+/// use strand_core::{Timestamp, Issue, Log, Options, testing::{Disk, OpenMode, Storage, StorageFile}};
 ///
+/// let now = Timestamp::now();
 /// /// The disk, with its syncs counted.
 /// #[derive(Debug, Default, Clone)]
 /// struct Counted(Arc<AtomicU64>);
@@ -68,7 +69,7 @@ pub enum OpenMode {
 /// let counted = Counted::default();
 /// let log = Log::open(dir.path(), Options::default().storage(Arc::new(counted.clone())))?;
 /// let before = counted.0.load(Ordering::Relaxed);
-/// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
+/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 /// assert_eq!(counted.0.load(Ordering::Relaxed) - before, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

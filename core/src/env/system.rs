@@ -24,9 +24,10 @@ use strand_lock::{
 ///
 /// ```
 /// use std::{io, path::Path, sync::Arc};
-/// use strand_core::{Log, Options, testing::{Disk, Host, OpenMode, Storage, StorageFile}};
+/// use strand_core::{Timestamp, Log, Options, testing::{Disk, Host, OpenMode, Storage, StorageFile}};
 /// # use strand_core::{Issue, IssueEvent};
 ///
+/// let now = Timestamp::now();
 /// /// A machine whose clock stands still, and which says to be of one boot for ever.
 /// #[derive(Debug)]
 /// struct Still;
@@ -52,7 +53,7 @@ use strand_lock::{
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let log: Log = Log::open(dir.path(), Options::default().storage(Arc::new(OnStill)))?;
-/// # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+/// # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Host: fmt::Debug + Send + Sync {

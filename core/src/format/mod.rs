@@ -3,3 +3,4 @@
 pub(crate) mod lines;
 pub(crate) mod record;
 pub(crate) mod scan;
+pub(crate) mod seq;

@@ -12,6 +12,7 @@ use crate::{
     issues::{
         issue::{Issue, at_most, validate_id},
         patch::Patch,
+        timestamp::Timestamp,
     },
     wal::payload::Payload,
 };
@@ -49,9 +50,9 @@ pub enum Op {
 /// how the issue is are a [`crate::Batch`].
 ///
 /// ```
-/// use strand_core::{Issue, IssueEvent, Op, Patch, Issues};
+/// use strand_core::{Issue, IssueEvent, Issues, Op, Patch, Timestamp};
 ///
-/// let ts = 1_706_540_000_123; // milliseconds since 1970
+/// let ts = Timestamp::now();
 /// let mut store = Issues::default();
 /// let life = [
 ///     IssueEvent::add(Issue::new("bd-1", "Mend the fence", ts), ts),
@@ -73,8 +74,8 @@ pub enum Op {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct IssueEvent {
-    /// When it happened, in milliseconds since 1970, as the writer's clock said.
-    pub ts: i64,
+    /// When it happened, by the writer's clock.
+    pub ts: Timestamp,
     /// What happened.
     pub op: Op,
     /// The issue's id.
@@ -90,7 +91,7 @@ pub struct IssueEvent {
 }
 
 impl IssueEvent {
-    fn of(op: Op, id: String, ts: i64, data: Option<Issue>) -> Self {
+    fn of(op: Op, id: String, ts: Timestamp, data: Option<Issue>) -> Self {
         Self {
             ts,
             op,
@@ -104,43 +105,43 @@ impl IssueEvent {
 
     /// The issue is created.
     #[must_use]
-    pub fn add(issue: Issue, ts: i64) -> Self {
+    pub fn add(issue: Issue, ts: Timestamp) -> Self {
         Self::of(Op::Add, issue.id(), ts, Some(issue))
     }
 
     /// The issue is changed, and now as given.
     #[must_use]
-    pub fn update(issue: Issue, ts: i64) -> Self {
+    pub fn update(issue: Issue, ts: Timestamp) -> Self {
         Self::of(Op::Update, issue.id(), ts, Some(issue))
     }
 
     /// The issue is closed.
     #[must_use]
-    pub fn close(id: impl Into<String>, ts: i64) -> Self {
+    pub fn close(id: impl Into<String>, ts: Timestamp) -> Self {
         Self::of(Op::Close, id.into(), ts, None)
     }
 
     /// The issue is opened again.
     #[must_use]
-    pub fn reopen(id: impl Into<String>, ts: i64) -> Self {
+    pub fn reopen(id: impl Into<String>, ts: Timestamp) -> Self {
         Self::of(Op::Reopen, id.into(), ts, None)
     }
 
     /// The issue is deleted.
     #[must_use]
-    pub fn delete(id: impl Into<String>, ts: i64) -> Self {
+    pub fn delete(id: impl Into<String>, ts: Timestamp) -> Self {
         Self::of(Op::Delete, id.into(), ts, None)
     }
 
     /// The issue waits for something.
     #[must_use]
-    pub fn set_blocked(id: impl Into<String>, ts: i64) -> Self {
+    pub fn set_blocked(id: impl Into<String>, ts: Timestamp) -> Self {
         Self::of(Op::SetBlocked, id.into(), ts, None)
     }
 
     /// Some fields of the issue are changed.
     #[must_use]
-    pub fn patch(id: impl Into<String>, patch: Patch, ts: i64) -> Self {
+    pub fn patch(id: impl Into<String>, patch: Patch, ts: Timestamp) -> Self {
         Self {
             patch: Some(patch),
             ..Self::of(Op::Patch, id.into(), ts, None)
@@ -159,7 +160,7 @@ impl IssueEvent {
 
     /// The issue waits no more.
     #[must_use]
-    pub fn unset_blocked(id: impl Into<String>, ts: i64) -> Self {
+    pub fn unset_blocked(id: impl Into<String>, ts: Timestamp) -> Self {
         Self::of(Op::UnsetBlocked, id.into(), ts, None)
     }
 }

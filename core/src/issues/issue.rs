@@ -6,7 +6,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::{error::InvalidEvent, issues::timestamp::rfc3339};
+use crate::{error::InvalidEvent, issues::timestamp::Timestamp};
 
 /// The longest id of an [`Issue`], in bytes.
 pub const ID_BYTES_MAX: usize = 256;
@@ -44,9 +44,9 @@ pub const TITLE_BYTES_MAX: usize = 4096;
 pub struct Issue(Box<RawValue>);
 
 impl Issue {
-    /// A new open issue, with the fields that every tracker has. `ts` in milliseconds since 1970.
+    /// A new open issue, with the fields that every tracker has.
     #[must_use]
-    pub fn new(id: &str, title: &str, ts: i64) -> Self {
+    pub fn new(id: &str, title: &str, ts: Timestamp) -> Self {
         #[derive(Serialize)]
         struct New<'a> {
             id: &'a str,
@@ -58,7 +58,7 @@ impl Issue {
             created_at: &'a str,
             updated_at: &'a str,
         }
-        let now = rfc3339(ts);
+        let now = ts.to_string();
         let new = New {
             id,
             title,

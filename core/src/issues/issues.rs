@@ -9,7 +9,9 @@ use crate::{
         event::IssueEvent,
         issue::Issue,
         query::Lazy,
+        timestamp::Timestamp,
         transition::{Effect, fold},
+        version::Version,
     },
     state::live::LiveIssues,
 };
@@ -34,17 +36,18 @@ use crate::{
 /// field that is no array where it should be changes nothing as a whole. The events without `data` also set `updated_at`.
 ///
 /// ```
-/// use strand_core::{Issue, IssueEvent, Log, Options, Issues};
+/// use strand_core::{Issue, IssueEvent, Issues, Log, Options, Timestamp, Version};
 ///
+/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
-/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
-/// log.append(&IssueEvent::close("bd-1", 60_000))?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
+/// log.append(&IssueEvent::close("bd-1", now))?;
 ///
 /// let store = Issues::load(dir.path())?;
 /// let issue = store.get("bd-1").expect("it was added");
 /// assert_eq!(issue.status().as_deref(), Some("closed"));
-/// assert_eq!(store.version("bd-1"), Some(2));
+/// assert_eq!(store.version("bd-1"), Some(Version::new(2)));
 /// assert_eq!((store.len(), store.last_seq(), store.without_effect()), (1, 2, 0));
 /// for (id, issue) in store.iter() {
 ///     println!("{id} {}", issue.title());
@@ -66,17 +69,17 @@ pub struct Issues {
 pub(crate) enum Entry {
     Present {
         issue: Issue,
-        version: u64,
+        version: Version,
     },
     /// `ts` is that of the event that deleted it.
     Deleted {
-        ts: i64,
-        version: u64,
+        ts: Timestamp,
+        version: Version,
     },
 }
 
 impl Entry {
-    pub(crate) fn version(&self) -> u64 {
+    pub(crate) fn version(&self) -> Version {
         match self {
             Self::Present { version, .. } | Self::Deleted { version, .. } => *version,
         }
@@ -106,16 +109,17 @@ impl Issues {
     /// None now.
     ///
     /// ```
-    /// use strand_core::{Issue, IssueEvent, Issues};
+    /// use strand_core::{Issue, IssueEvent, Issues, Timestamp};
     ///
+    /// let now = Timestamp::now();
     /// let mut store = Issues::default();
     /// assert!(store.is_empty());
-    /// let add = IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0).with_key("agent-7/1");
+    /// let add = IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now).with_key("agent-7/1");
     /// store.apply(1, add)?;
     /// assert_eq!(store.key("agent-7/1"), Some(1));
     /// // As a whole record, which may come twice.
-    /// assert!(store.apply_record(2, vec![IssueEvent::close("bd-1", 0)])?);
-    /// assert!(!store.apply_record(2, vec![IssueEvent::reopen("bd-1", 0)])?);
+    /// assert!(store.apply_record(2, vec![IssueEvent::close("bd-1", now)])?);
+    /// assert!(!store.apply_record(2, vec![IssueEvent::reopen("bd-1", now)])?);
     /// # Ok::<(), strand_core::InvalidEvent>(())
     /// ```
     pub fn apply(&mut self, seq: u64, event: IssueEvent) -> std::result::Result<(), InvalidEvent> {
@@ -135,9 +139,12 @@ impl Issues {
             }
             Effect::Put(issue) => Entry::Present {
                 issue,
-                version: seq,
+                version: Version::new(seq),
             },
-            Effect::Delete => Entry::Deleted { ts, version: seq },
+            Effect::Delete => Entry::Deleted {
+                ts,
+                version: Version::new(seq),
+            },
         };
         let is = entry.issue().is_some();
         self.present = self.present + usize::from(is) - usize::from(was);
@@ -182,7 +189,7 @@ impl Issues {
     /// The number of the record that last changed the issue, or deleted it. That of a deleted one is forgotten
     /// some time after ([`crate::Options::tombstone_ms`]).
     #[must_use]
-    pub fn version(&self, id: &str) -> Option<u64> {
+    pub fn version(&self, id: &str) -> Option<Version> {
         self.entries.get(id).map(Entry::version)
     }
 
@@ -242,7 +249,7 @@ impl Issues {
     }
 
     /// Takes an issue from a snapshot.
-    pub(crate) fn restore_issue(&mut self, id: String, version: u64, issue: Issue) {
+    pub(crate) fn restore_issue(&mut self, id: String, version: Version, issue: Issue) {
         let entry = Entry::Present { issue, version };
         self.index.put(&id, entry.issue());
         let old = self.entries.insert(id.into(), entry);
@@ -250,7 +257,7 @@ impl Issues {
     }
 
     /// Takes a tombstone from a snapshot.
-    pub(crate) fn restore_tombstone(&mut self, id: String, version: u64, ts: i64) {
+    pub(crate) fn restore_tombstone(&mut self, id: String, version: Version, ts: Timestamp) {
         self.index.put(&id, None);
         let old = self
             .entries
@@ -280,8 +287,8 @@ impl Issues {
     }
 
     /// Forgets the issues that were deleted before this moment.
-    pub(crate) fn forget_tombstones_before(&mut self, ts_ms: i64) {
-        let remains = |entry: &Entry| !matches!(entry, Entry::Deleted { ts, .. } if *ts < ts_ms);
+    pub(crate) fn forget_tombstones_before(&mut self, before: Timestamp) {
+        let remains = |entry: &Entry| !matches!(entry, Entry::Deleted { ts, .. } if *ts < before);
         self.entries.retain(|_, entry| remains(entry));
     }
 }

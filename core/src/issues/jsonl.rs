@@ -18,6 +18,7 @@ use crate::{
         event::IssueEvent,
         issue::{ID_BYTES_MAX, Issue},
         issues::Issues,
+        timestamp::Timestamp,
     },
     wal::log::Log,
     write::batch::Batch,
@@ -40,11 +41,12 @@ const BAD_LINES_MAX: usize = 100;
 /// The writer's.
 ///
 /// ```
-/// use strand_core::{Issue, IssueEvent, Issues, write_jsonl};
+/// use strand_core::{Issue, IssueEvent, Issues, Timestamp, write_jsonl};
 ///
+/// let now = Timestamp::now();
 /// let mut store = Issues::default();
 /// let issue = Issue::from_json(r#"{"id":"bd-1","title":"Mend the fence","x":1.10}"#)?;
-/// store.apply(1, IssueEvent::add(issue, 0))?;
+/// store.apply(1, IssueEvent::add(issue, now))?;
 /// let mut out = Vec::new();
 /// write_jsonl(&store, &mut out)?;
 /// assert_eq!(out, b"{\"id\":\"bd-1\",\"title\":\"Mend the fence\",\"x\":1.10}\n");
@@ -78,11 +80,12 @@ fn on_one_line(text: &str) -> Cow<'_, str> {
 /// error names, the new file is there, but a loss of power may bring back the old one.
 ///
 /// ```
-/// use strand_core::{Issue, Log, Options, Issues, export};
+/// use strand_core::{Issue, Issues, Log, Options, Timestamp, export};
 ///
+/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
-/// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
+/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 /// let file = dir.path().join("issues.jsonl");
 /// assert_eq!(export(&Issues::load(dir.path())?, &file)?, 1);
 /// assert!(std::fs::read_to_string(&file)?.starts_with(r#"{"id":"bd-1","#));
@@ -150,13 +153,14 @@ pub enum Existing {
 ///
 /// ```
 /// use std::io::Cursor;
-/// use strand_core::{Existing, ImportOptions, Issue, Log, Options};
+/// use strand_core::{Existing, ImportOptions, Issue, Log, Options, Timestamp};
 ///
+/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
-/// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
+/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 /// let lines = "{\"id\":\"bd-1\",\"title\":\"Mend the gate\"}\nno issue\n";
-/// let options = ImportOptions::new(1_706_540_000_123).existing(Existing::Keep).skip_bad_lines(true);
+/// let options = ImportOptions::new(now).existing(Existing::Keep).skip_bad_lines(true);
 /// let imported = log.import(&mut Cursor::new(lines), options)?;
 /// assert_eq!((imported.unchanged, imported.bad.count, imported.bad.first[0].line), (1, 1, 2));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -164,8 +168,8 @@ pub enum Existing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImportOptions {
-    /// The time of the events, in milliseconds since 1970.
-    pub ts: i64,
+    /// The time of the events.
+    pub ts: Timestamp,
     /// What becomes of issues that exist. Default: they are replaced.
     pub existing: Existing,
     /// Import the good lines although there are bad ones. Default: false.
@@ -173,9 +177,9 @@ pub struct ImportOptions {
 }
 
 impl ImportOptions {
-    /// The default, with events of this time (milliseconds since 1970).
+    /// The default, with events of this time.
     #[must_use]
-    pub fn new(ts: i64) -> Self {
+    pub fn new(ts: Timestamp) -> Self {
         Self {
             ts,
             existing: Existing::default(),
@@ -263,12 +267,13 @@ impl BadLines {
 ///
 /// ```
 /// use std::io::Cursor;
-/// use strand_core::{ImportError, ImportOptions, Log, Options};
+/// use strand_core::{ImportError, ImportOptions, Log, Options, Timestamp};
 ///
+/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
 /// let lines = "{\"id\":\"bd-1\",\"title\":\"Mend the fence\"}\nno issue\n";
-/// match log.import(&mut Cursor::new(lines), ImportOptions::new(0)) {
+/// match log.import(&mut Cursor::new(lines), ImportOptions::new(now)) {
 ///     Err(ImportError::BadLines(bad)) => assert_eq!(bad.first[0].line, 2), // Nothing was imported.
 ///     other => panic!("{other:?}"),
 /// }
@@ -337,12 +342,13 @@ impl Log<IssueEvent> {
     ///
     /// ```
     /// use std::io::Cursor;
-    /// use strand_core::{ImportOptions, Log, Options, Issues};
+    /// use strand_core::{ImportOptions, Issues, Log, Options, Timestamp};
     ///
+    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default())?;
     /// let lines = "{\"id\":\"bd-1\",\"title\":\"Mend the fence\"}\n";
-    /// let imported = log.import(&mut Cursor::new(lines), ImportOptions::new(1_706_540_000_123))?;
+    /// let imported = log.import(&mut Cursor::new(lines), ImportOptions::new(now))?;
     /// assert_eq!((imported.added, imported.unchanged), (1, 0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -16,7 +16,7 @@ use crate::{
         canonical_json::{meaning, same},
         issue::Issue,
         jsonl::{parse_issue, replace_atomically},
-        timestamp::parse_rfc3339,
+        timestamp::since_epoch,
     },
 };
 
@@ -357,7 +357,7 @@ fn merge_fields(
 fn later([_, ours, theirs]: [Value<'_>; 3]) -> Value<'_> {
     let time = |value: &RawValue| {
         let text: String = serde_json::from_str(value.get()).ok()?;
-        parse_rfc3339(&text)
+        since_epoch(&text)
     };
     let (ours, theirs) = (ours?, theirs?);
     Some(if time(theirs)? > time(ours)? {

@@ -14,3 +14,4 @@ pub(crate) mod patch;
 pub(crate) mod query;
 pub(crate) mod timestamp;
 pub(crate) mod transition;
+pub(crate) mod version;

@@ -15,13 +15,14 @@ use crate::issues::{
 /// Which issues [`Issues::list`] answers: those that match all that is given.
 ///
 /// ```
-/// use strand_core::{Filter, Issue, Patch, LiveIssues};
+/// use strand_core::{Filter, Issue, LiveIssues, Patch, Timestamp};
 /// # use strand_core::{Log, Options};
 ///
+/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// # let log = Log::open(dir.path(), Options::default())?;
-/// # log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
-/// log.patch("bd-1", Patch::new().add_label("garden").set("assignee", "agent-7")?, 0)?;
+/// # log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+/// log.patch("bd-1", Patch::new().add_label("garden").set("assignee", "agent-7")?, now)?;
 /// let state = LiveIssues::open(dir.path())?;
 /// let filter = Filter::new().status("open").label("garden").assignee("agent-7");
 /// assert_eq!(state.list(&filter).len(), 1);
@@ -260,10 +261,11 @@ impl Issues {
     /// The issues that match, in the order of their ids.
     ///
     /// ```
-    /// use strand_core::{Filter, Issue, IssueEvent, Issues};
+    /// use strand_core::{Filter, Issue, IssueEvent, Issues, Timestamp};
     ///
+    /// let now = Timestamp::now();
     /// let mut store = Issues::default();
-    /// store.apply(1, IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+    /// store.apply(1, IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
     /// assert_eq!(store.list(&Filter::new().status("open")).len(), 1);
     /// assert_eq!(store.list(&Filter::new().assignee("agent-7")).len(), 0);
     /// # Ok::<(), strand_core::InvalidEvent>(())
@@ -285,17 +287,18 @@ impl Issues {
     /// [`Issues::blockers`] has nothing for them. Claimed ones are among them as long as their status is `open`.
     ///
     /// ```
-    /// use strand_core::{Issue, IssueEvent, Issues};
+    /// use strand_core::{Issue, IssueEvent, Issues, Timestamp};
     ///
+    /// let now = Timestamp::now();
     /// let mut store = Issues::default();
     /// let wait = r#"[{"issue_id":"bd-2","depends_on_id":"bd-1","type":"blocks"}]"#;
     /// let text = format!(r#"{{"id":"bd-2","title":"Paint it","status":"open","dependencies":{wait}}}"#);
-    /// store.apply(1, IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
-    /// store.apply(2, IssueEvent::add(Issue::from_json(&text)?, 0))?;
+    /// store.apply(1, IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
+    /// store.apply(2, IssueEvent::add(Issue::from_json(&text)?, now))?;
     /// assert_eq!(store.ready()[0].0, "bd-1");
     /// assert_eq!(store.blockers("bd-2"), ["bd-1"]);
     /// assert_eq!(store.dependencies("bd-2"), [(1, "bd-1")]);
-    /// store.apply(3, IssueEvent::close("bd-1", 0))?;
+    /// store.apply(3, IssueEvent::close("bd-1", now))?;
     /// assert_eq!(store.ready()[0].0, "bd-2");
     /// # Ok::<(), strand_core::InvalidEvent>(())
     /// ```

@@ -5,7 +5,6 @@ use crate::{
     issues::{
         event::{IssueEvent, Op},
         issue::Issue,
-        timestamp::rfc3339,
     },
 };
 
@@ -64,7 +63,7 @@ pub(crate) fn fold(now: Option<&Issue>, event: &IssueEvent) -> Effect {
         return Effect::Put(issue.clone());
     }
     let status = || Status::of(issue.status().as_deref());
-    let now = || rfc3339(*ts);
+    let now = || ts.to_string();
     let changed: Result<Issue, InvalidEvent> = match op {
         Op::Close if status() != Status::Closed => issue
             .with("status", "closed")

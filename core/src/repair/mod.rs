@@ -85,12 +85,13 @@ use crate::{
 /// [`Error::Lock`], [`Error::BeyondRepair`]. [`Error::Io`]: what was done so far is found and finished by the next repair.
 ///
 /// ```
-/// use strand_core::{Advice, Issue, IssueEvent, Log, Options, Issues, doctor, repair};
+/// use strand_core::{Advice, Issue, IssueEvent, Issues, Log, Options, Timestamp, doctor, repair};
 ///
+/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
 /// for id in ["bd-1", "bd-2", "bd-3"] {
-///     log.append(&IssueEvent::add(Issue::new(id, "Mend the fence", 0), 0))?;
+///     log.append(&IssueEvent::add(Issue::new(id, "Mend the fence", now), now))?;
 /// }
 /// // A byte of the second record changes.
 /// let path = dir.path().join("log-00000000000000000001.jsonl");
@@ -103,7 +104,7 @@ use crate::{
 ///
 /// assert_eq!(doctor(dir.path())?.advice, Advice::Nothing);
 /// assert_eq!(Issues::load(dir.path())?.len(), 2);
-/// assert_eq!(log.append(&IssueEvent::close("bd-3", 0))?.seq, 4);
+/// assert_eq!(log.append(&IssueEvent::close("bd-3", now))?.seq, 4);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn repair(dir: impl AsRef<Path>, options: &Options) -> Result<Repaired> {

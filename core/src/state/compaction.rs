@@ -24,7 +24,7 @@ use crate::{
     env::{failpoint::Failpoint, storage::OpenMode},
     error::{Error, Result},
     format::record::{segment_first_seq, segment_name, snapshot_name, snapshot_seq},
-    issues::event::IssueEvent,
+    issues::{event::IssueEvent, timestamp::Timestamp},
     seeded::{Bug, seeded},
     state::{live::LiveIssues, materialize::Folded, snapshot as snapshot_file, throttle::Throttle},
     telemetry,
@@ -83,11 +83,12 @@ impl Log<IssueEvent> {
     /// [`Error::Corrupt`] (what can't be read is not compacted), [`Error::Io`].
     ///
     /// ```
-    /// use strand_core::{Compacted, Issue, IssueEvent, Log, Options, Issues};
+    /// use strand_core::{Compacted, Issue, IssueEvent, Issues, Log, Options, Timestamp};
     ///
+    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default())?;
-    /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+    /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
     /// let Compacted::Done(done) = log.compact()? else { panic!("nobody else is at it") };
     /// assert_eq!((done.seq, done.issues), (1, 1));
     /// assert_eq!(Issues::load(dir.path())?.len(), 1);
@@ -105,12 +106,13 @@ impl Log<IssueEvent> {
     /// [`Error::Corrupt`] for a damaged manifest, [`Error::Io`].
     ///
     /// ```
-    /// use strand_core::{Issue, IssueEvent, Log, Options};
+    /// use strand_core::{Issue, IssueEvent, Log, Options, Timestamp};
     ///
+    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default().compact_after_records(1))?;
     /// assert!(!log.compaction_due()?);
-    /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+    /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
     /// if log.compaction_due()? {
     ///     log.compact()?;
     /// }
@@ -212,14 +214,14 @@ impl LogCore {
             through.saturating_sub(self.options.idempotency_records)
         };
         store.forget_keys_before(oldest_seq);
-        let now_ms = self.host().unix_ms();
-        let oldest_ms = now_ms.saturating_sub_unsigned(self.options.tombstone_ms);
-        let oldest_ms = if seeded(Bug::TombstoneDropped) {
-            i64::MAX
+        let now = Timestamp::from_ms(self.host().unix_ms());
+        let oldest = now.saturating_sub_ms(self.options.tombstone_ms);
+        let oldest = if seeded(Bug::TombstoneDropped) {
+            Timestamp::from_ms(i64::MAX)
         } else {
-            oldest_ms
+            oldest
         };
-        store.forget_tombstones_before(oldest_ms);
+        store.forget_tombstones_before(oldest);
         telemetry::compaction_phase(self.dir.path(), "fold", &mut phase);
 
         // What an earlier compaction that died has left takes space that this one may need. Not before now: had

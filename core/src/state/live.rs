@@ -14,17 +14,18 @@ use crate::{
 /// can be asked of it.
 ///
 /// ```
-/// use strand_core::{Issue, IssueEvent, Log, Options, LiveIssues};
+/// use strand_core::{Issue, IssueEvent, LiveIssues, Log, Options, Timestamp};
 ///
+/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
-/// let mut now = LiveIssues::open(dir.path())?;
-/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+/// let mut live = LiveIssues::open(dir.path())?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 ///
-/// assert!(now.get("bd-1").is_none());
-/// now.refresh()?;
-/// assert!(now.get("bd-1").is_some());
-/// let store = now.into_store(); // To keep, or to give away.
+/// assert!(live.get("bd-1").is_none());
+/// live.refresh()?;
+/// assert!(live.get("bd-1").is_some());
+/// let store = live.into_store(); // To keep, or to give away.
 /// assert_eq!(store.len(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -15,6 +15,8 @@ use crate::{
     issues::{
         issue::{ID_BYTES_MAX, Issue},
         issues::{Entry, Issues},
+        timestamp::Timestamp,
+        version::Version,
     },
     seeded::{Bug, seeded},
     state::throttle::Throttle,
@@ -54,11 +56,11 @@ struct Item<'a> {
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     key: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<u64>,
+    version: Option<Version>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    deleted_ms: Option<i64>,
+    deleted_ms: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     issue: Option<Cow<'a, Issue>>,
 }
@@ -244,8 +246,8 @@ pub(crate) fn is_whole(dir: &StoreDir, manifest: &Manifest) -> Result<bool> {
 /// What a line says.
 pub(crate) enum Part<'a> {
     Header(Header<'a>),
-    Issue(String, u64, Issue),
-    Tombstone(String, u64, i64),
+    Issue(String, Version, Issue),
+    Tombstone(String, Version, Timestamp),
     Key(String, u64),
 }
 

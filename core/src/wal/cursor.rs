@@ -20,11 +20,12 @@ use crate::{
 /// A record of the log, from [`crate::Reader::read`], [`crate::Log::read`] or a [`crate::Follower`].
 ///
 /// ```
-/// use strand_core::{Issue, IssueEvent, Log, Options};
+/// use strand_core::{Issue, IssueEvent, Log, Options, Timestamp};
 ///
+/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
-/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 /// let record = log.read()?.next().expect("there is one")?;
 /// assert_eq!((record.seq, record.events.len(), record.batch, record.offset), (1, 1, false, 0));
 /// assert!(record.line.ends_with(b"}"));

@@ -20,15 +20,16 @@ use crate::{
 ///
 /// ```
 /// use std::time::{Duration, Instant};
-/// use strand_core::{Issue, IssueEvent, Log, Options, Reader};
+/// use strand_core::{Issue, IssueEvent, Log, Options, Reader, Timestamp};
 ///
+/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
 /// let reader: Reader = Reader::open(dir.path())?;
 /// let mut follower = reader.follow(1)?;
 /// assert!(follower.try_next()?.is_none());
 ///
-/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 /// let deadline = Instant::now() + Duration::from_secs(5);
 /// let record = follower.next_before(deadline)?.expect("one was appended");
 /// assert_eq!((record.seq, follower.next_seq()), (1, 2));

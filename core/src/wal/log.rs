@@ -15,7 +15,7 @@ use crate::{
     },
     error::{Error, InvalidEvent, Outcome, Result},
     format::record::{EncodedPayload, segment_name},
-    issues::event::IssueEvent,
+    issues::{event::IssueEvent, version::Version},
     options::{Durability, Options},
     seeded::{Bug, seeded},
     state::materialize::Folded,
@@ -43,12 +43,13 @@ pub(crate) const LOCK: &str = "lock";
 /// Nothing runs in the background: what happens, happens inside the calls.
 ///
 /// ```
-/// use strand_core::{Issue, IssueEvent, Log, Options};
+/// use strand_core::{Issue, IssueEvent, Log, Options, Timestamp};
 ///
+/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
-/// let issue = Issue::new("bd-1", "Mend the fence", 1_706_540_000_123);
-/// let receipt = log.append(&IssueEvent::add(issue, 1_706_540_000_123))?;
+/// let issue = Issue::new("bd-1", "Mend the fence", now);
+/// let receipt = log.append(&IssueEvent::add(issue, now))?;
 /// assert_eq!(receipt.seq, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -66,6 +67,14 @@ pub struct Receipt {
     /// The record was there already: an append with the same idempotency key had stored it. Nothing
     /// was written now.
     pub repeated: bool,
+}
+
+impl Receipt {
+    /// The version of each issue that the record changed.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        Version::new(self.seq)
+    }
 }
 
 impl<P: Payload> Log<P> {
@@ -111,12 +120,13 @@ impl<P: Payload> Log<P> {
     /// As [`Log::append`]; [`InvalidEvent::EmptyBatch`] when there are none.
     ///
     /// ```
-    /// use strand_core::{Issue, IssueEvent, Log, Options};
+    /// use strand_core::{Issue, IssueEvent, Log, Options, Timestamp};
     ///
+    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default())?;
-    /// let add = IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0);
-    /// let receipt = log.append_batch(&[add, IssueEvent::close("bd-1", 0)])?;
+    /// let add = IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now);
+    /// let receipt = log.append_batch(&[add, IssueEvent::close("bd-1", now)])?;
     /// assert_eq!(receipt.seq, 1); // One record.
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -143,11 +153,12 @@ impl<P: Payload> Log<P> {
     /// The records stay in the log in any case.
     ///
     /// ```
-    /// use strand_core::{Durability, Issue, IssueEvent, Log, Options};
+    /// use strand_core::{Durability, Issue, IssueEvent, Log, Options, Timestamp};
     ///
+    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default().durability(Durability::Buffered))?;
-    /// let receipt = log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+    /// let receipt = log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
     /// assert_eq!((log.tail_seq(), log.durable_seq()), (1, 0)); // There, but not durable.
     /// assert_eq!((log.replay()?.count(), log.read()?.count()), (1, 0));
     /// log.sync_to(receipt.seq)?;
@@ -197,10 +208,11 @@ impl<P: Payload> Log<P> {
     /// What this `Log` did with the store's lock: how often it was taken, how long it was waited for and held.
     ///
     /// ```
-    /// # use strand_core::{Issue, IssueEvent, Log, Options};
+    /// # use strand_core::{Issue, IssueEvent, Log, Options, Timestamp};
+    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// # let log = Log::open(dir.path(), Options::default())?;
-    /// # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+    /// # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
     /// let counters = log.lock_counters();
     /// println!("{} holds, the longest {:?}", counters.acquisitions, counters.longest_hold);
     /// # assert_eq!(counters.acquisitions, 2);

@@ -27,11 +27,12 @@ use crate::{
 /// copy), it ends at the last whole record.
 ///
 /// ```
-/// use strand_core::{Issue, IssueEvent, Log, Options, Reader};
+/// use strand_core::{Issue, IssueEvent, Log, Options, Reader, Timestamp};
 ///
+/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
-/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 1_706_540_000_123), 1_706_540_000_123))?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 ///
 /// let reader: Reader = Reader::open(dir.path())?;
 /// assert_eq!((reader.durable_seq(), reader.verify()?), (Some(1), 1));

@@ -35,12 +35,13 @@ use crate::{
 ///
 /// ```
 /// use std::io::Write as _;
-/// use strand_core::{Issue, IssueEvent, Log, Options};
+/// use strand_core::{Issue, IssueEvent, Log, Options, Timestamp};
 ///
+/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// # let dir = dir.path();
 /// let log = Log::open(dir, Options::default().preallocate_bytes(0))?;
-/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", 0), 0))?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 /// // A writer dies in the middle of a record.
 /// let mut file = std::fs::OpenOptions::new().append(true).open(dir.join("log-00000000000000000001.jsonl"))?;
 /// file.write_all(br#"{"crc":"#)?;

@@ -16,7 +16,9 @@ use crate::{
         issue::{Issue, validate_id},
         issues::Issues,
         patch::Patch,
+        timestamp::Timestamp,
         transition::{Effect, fold},
+        version::Version,
     },
     seeded::{Bug, seeded},
     state::materialize::Folded,
@@ -35,12 +37,12 @@ use crate::{
 /// are those before the batch; whether an issue exists is as the batch's earlier changes left it.
 ///
 /// ```
-/// use strand_core::{Batch, Error, Issue, Log, Options, Patch};
+/// use strand_core::{Batch, Error, Issue, Log, Options, Patch, Timestamp};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
-/// let now = 1_706_540_000_123;
-/// let version = log.create(Issue::new("bd-1", "Mend the fence", now), now)?.seq;
+/// let now = Timestamp::now();
+/// let version = log.create(Issue::new("bd-1", "Mend the fence", now), now)?.version();
 ///
 /// let split = Batch::new(now)
 ///     .key("agent-7/split/bd-1")
@@ -55,7 +57,7 @@ use crate::{
 ///
 /// // Hand one over, and delete the other, as long as a third is as it was, and a fourth was not created.
 /// log.create(Issue::new("bd-3", "Paint it", now), now)?;
-/// let version = log.look(|store| store.version("bd-3"))?.unwrap_or(0);
+/// let version = log.look(|store| store.version("bd-3"))?.unwrap_or_default();
 /// let more = Batch::new(now)
 ///     .claim("bd-2", "agent-7")
 ///     .update(Issue::new("bd-1", "Mend the gate", now))
@@ -72,7 +74,7 @@ use crate::{
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    ts: i64,
+    ts: Timestamp,
     key: Option<String>,
     steps: Vec<Step>,
 }
@@ -90,15 +92,15 @@ enum Expect {
     Anything,
     Absent,
     Present,
-    Version(u64),
+    Version(Version),
     /// Open, and nobody's.
     Claimable,
 }
 
 impl Batch {
-    /// An empty batch. `ts` is the time of its events, in milliseconds since 1970.
+    /// An empty batch. `ts` is the time of its events.
     #[must_use]
-    pub fn new(ts: i64) -> Self {
+    pub fn new(ts: Timestamp) -> Self {
         Self {
             ts,
             key: None,
@@ -133,7 +135,7 @@ impl Batch {
 
     /// Replaces an issue that is still at this version; otherwise [`Error::VersionMismatch`].
     #[must_use]
-    pub fn update_if(self, issue: Issue, version: u64) -> Self {
+    pub fn update_if(self, issue: Issue, version: Version) -> Self {
         let event = IssueEvent::update(issue, self.ts);
         self.step(Expect::Version(version), event)
     }
@@ -147,7 +149,7 @@ impl Batch {
 
     /// Changes some fields of an issue that is still at this version; otherwise [`Error::VersionMismatch`].
     #[must_use]
-    pub fn patch_if(self, id: impl Into<String>, version: u64, patch: Patch) -> Self {
+    pub fn patch_if(self, id: impl Into<String>, version: Version, patch: Patch) -> Self {
         let event = IssueEvent::patch(id, patch, self.ts);
         self.step(Expect::Version(version), event)
     }
@@ -175,7 +177,7 @@ impl Batch {
 
     /// Closes an issue that is still at this version; otherwise [`Error::VersionMismatch`].
     #[must_use]
-    pub fn close_if(self, id: impl Into<String>, version: u64) -> Self {
+    pub fn close_if(self, id: impl Into<String>, version: Version) -> Self {
         let event = IssueEvent::close(id, self.ts);
         self.step(Expect::Version(version), event)
     }
@@ -196,7 +198,7 @@ impl Batch {
 
     /// Deletes an issue that is still at this version; otherwise [`Error::VersionMismatch`].
     #[must_use]
-    pub fn delete_if(self, id: impl Into<String>, version: u64) -> Self {
+    pub fn delete_if(self, id: impl Into<String>, version: Version) -> Self {
         let event = IssueEvent::delete(id, self.ts);
         self.step(Expect::Version(version), event)
     }
@@ -209,7 +211,7 @@ impl Batch {
 
     /// Changes nothing, but needs an issue to be at this version; otherwise [`Error::VersionMismatch`].
     #[must_use]
-    pub fn require(self, id: impl Into<String>, version: u64) -> Self {
+    pub fn require(self, id: impl Into<String>, version: Version) -> Self {
         self.push(id.into(), Expect::Version(version), None)
     }
 
@@ -320,7 +322,7 @@ fn decide(batch: &Batch, store: &Issues, idempotency_records: u64) -> Decision {
 }
 
 /// Why a step may not be taken.
-fn refusal(step: &Step, now: Option<&Issue>, version: Option<u64>) -> Option<Error> {
+fn refusal(step: &Step, now: Option<&Issue>, version: Option<Version>) -> Option<Error> {
     let id = || step.id.clone();
     let mismatch = |expected| Error::VersionMismatch {
         id: id(),
@@ -331,7 +333,7 @@ fn refusal(step: &Step, now: Option<&Issue>, version: Option<u64>) -> Option<Err
     match (step.expect, now) {
         (Expect::Absent, Some(_)) => Some(Error::AlreadyExists {
             id: id(),
-            version: version.unwrap_or(0),
+            version: version.unwrap_or_default(),
         }),
         (Expect::Present, None) => Some(Error::NoSuchIssue { id: id() }),
         (Expect::Version(expected), None) => Some(mismatch(Some(expected))),
@@ -374,14 +376,15 @@ impl Log<IssueEvent> {
     /// [`Error::Corrupt`], [`Error::Io`], [`Error::Lock`].
     ///
     /// ```
-    /// use strand_core::{Filter, Issue, Log, Options};
+    /// use strand_core::{Filter, Issue, Log, Options, Timestamp};
     ///
+    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default())?;
-    /// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
+    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
     /// let next = log.look(|store| store.ready().first().map(|(id, _)| (*id).to_owned()))?;
     /// if let Some(id) = next {
-    ///     log.claim(&id, "agent-7", 0)?;
+    ///     log.claim(&id, "agent-7", now)?;
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -399,16 +402,17 @@ impl Log<IssueEvent> {
     /// [`Error::AlreadyExists`]; otherwise as [`Log::commit`].
     ///
     /// ```
-    /// use strand_core::{Error, Issue, Log, Options};
+    /// use strand_core::{Error, Issue, Log, Options, Timestamp};
     ///
+    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default())?;
-    /// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
-    /// let again = log.create(Issue::new("bd-1", "Buy wire", 0), 0);
-    /// assert!(matches!(again, Err(Error::AlreadyExists { version: 1, .. })));
+    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+    /// let again = log.create(Issue::new("bd-1", "Buy wire", now), now);
+    /// assert!(matches!(again, Err(Error::AlreadyExists { version, .. }) if version == 1));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn create(&self, issue: Issue, ts: i64) -> Result<Receipt> {
+    pub fn create(&self, issue: Issue, ts: Timestamp) -> Result<Receipt> {
         self.commit(&Batch::new(ts).create(issue))
     }
 
@@ -421,18 +425,19 @@ impl Log<IssueEvent> {
     /// As [`Log::commit`]. [`Error::AlreadyExists`] when a hundred ids were taken, which is not by chance.
     ///
     /// ```
-    /// use strand_core::{Issue, Log, Options};
+    /// use strand_core::{Issue, Log, Options, Timestamp};
     ///
+    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default())?;
-    /// let (id, _) = log.create_new("bd", 0, |id| Issue::new(id, "Mend the fence", 0))?;
+    /// let (id, _) = log.create_new("bd", now, |id| Issue::new(id, "Mend the fence", now))?;
     /// assert!(id.starts_with("bd-") && id.len() == 6);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn create_new(
         &self,
         prefix: &str,
-        ts: i64,
+        ts: Timestamp,
         mut make: impl FnMut(&str) -> Issue,
     ) -> Result<(String, Receipt)> {
         const ATTEMPTS: u32 = 100;
@@ -453,17 +458,23 @@ impl Log<IssueEvent> {
     /// [`Error::VersionMismatch`] with the present version and issue; otherwise as [`Log::commit`].
     ///
     /// ```
-    /// use strand_core::{Issue, Log, Options};
+    /// use strand_core::{Issue, Log, Options, Timestamp};
     ///
+    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default())?;
-    /// let version = log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?.seq;
-    /// log.update_if(Issue::new("bd-1", "Mend the gate", 0), version, 0)?;
-    /// let late = log.update_if(Issue::new("bd-1", "Mend the roof", 0), version, 0);
+    /// let version = log.create(Issue::new("bd-1", "Mend the fence", now), now)?.version();
+    /// log.update_if(Issue::new("bd-1", "Mend the gate", now), version, now)?;
+    /// let late = log.update_if(Issue::new("bd-1", "Mend the roof", now), version, now);
     /// assert!(late.is_err_and(|error| error.is_conflict()));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn update_if(&self, issue: Issue, expected_version: u64, ts: i64) -> Result<Receipt> {
+    pub fn update_if(
+        &self,
+        issue: Issue,
+        expected_version: Version,
+        ts: Timestamp,
+    ) -> Result<Receipt> {
         self.commit(&Batch::new(ts).update_if(issue, expected_version))
     }
 
@@ -474,18 +485,19 @@ impl Log<IssueEvent> {
     /// as [`Log::commit`].
     ///
     /// ```
-    /// use strand_core::{Issue, Log, Options, Patch};
+    /// use strand_core::{Issue, Log, Options, Patch, Timestamp};
     ///
+    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default())?;
-    /// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
-    /// log.patch("bd-1", Patch::new().add_label("garden"), 0)?;
-    /// log.patch("bd-1", Patch::new().set("priority", &0)?, 0)?;
+    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+    /// log.patch("bd-1", Patch::new().add_label("garden"), now)?;
+    /// log.patch("bd-1", Patch::new().set("priority", &0)?, now)?;
     /// let issue = log.look(|store| store.get("bd-1").cloned())?.expect("it is there");
     /// assert_eq!((issue.labels(), issue.priority()), (vec!["garden".to_owned()], Some(0)));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn patch(&self, id: &str, patch: Patch, ts: i64) -> Result<Receipt> {
+    pub fn patch(&self, id: &str, patch: Patch, ts: Timestamp) -> Result<Receipt> {
         self.commit(&Batch::new(ts).patch(id, patch))
     }
 
@@ -495,19 +507,20 @@ impl Log<IssueEvent> {
     /// [`Error::VersionMismatch`] with the present version and issue; otherwise as [`Log::commit`].
     ///
     /// ```
-    /// use strand_core::{Error, Issue, Log, Options};
+    /// use strand_core::{Error, Issue, Log, Options, Timestamp};
     ///
+    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default())?;
-    /// log.create(Issue::new("bd-1", "Mend the fence", 0), 0)?;
-    /// log.claim("bd-1", "agent-7", 0)?;
-    /// let Err(Error::VersionMismatch { issue: Some(issue), .. }) = log.claim("bd-1", "agent-8", 0) else {
+    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+    /// log.claim("bd-1", "agent-7", now)?;
+    /// let Err(Error::VersionMismatch { issue: Some(issue), .. }) = log.claim("bd-1", "agent-8", now) else {
     ///     panic!("it is taken");
     /// };
     /// assert_eq!(issue.assignee().as_deref(), Some("agent-7"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn claim(&self, id: &str, agent: &str, ts: i64) -> Result<Receipt> {
+    pub fn claim(&self, id: &str, agent: &str, ts: Timestamp) -> Result<Receipt> {
         self.commit(&Batch::new(ts).claim(id, agent))
     }
 }
@@ -535,8 +548,8 @@ impl LogCore {
                 Decision::Repeat(seq) => *seq,
                 // What the answer tells of must not be lost afterwards.
                 Decision::Refuse(refusal) => match refusal {
-                    Error::VersionMismatch { found, .. } => found.unwrap_or(tail_seq),
-                    Error::AlreadyExists { version, .. } => *version,
+                    Error::VersionMismatch { found, .. } => found.map_or(tail_seq, Version::get),
+                    Error::AlreadyExists { version, .. } => version.get(),
                     _ => tail_seq,
                 },
             };
@@ -589,8 +602,8 @@ impl LogCore {
         let store = &mut folded.store;
         let last_seq = store.last_seq();
         store.forget_keys_before(last_seq.saturating_sub(self.options.idempotency_records));
-        let now_ms = self.host().unix_ms();
-        store.forget_tombstones_before(now_ms.saturating_sub_unsigned(self.options.tombstone_ms));
+        let now = Timestamp::from_ms(self.host().unix_ms());
+        store.forget_tombstones_before(now.saturating_sub_ms(self.options.tombstone_ms));
         folded.has_forgotten();
     }
 

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use strand_core::{Durability, Issue, IssueEvent, Issues, Log, Op, Options, Reader};
+use strand_core::{Durability, Issue, IssueEvent, Issues, Log, Op, Options, Reader, Version};
 
 use crate::support::{TS, event, first_segment, ids, names, open};
 
@@ -323,7 +323,7 @@ fn the_fold_follows_its_table() {
         apply(&mut store, IssueEvent::update(issue("in_progress"), TS)).unwrap(),
         "in_progress"
     );
-    assert_eq!(store.version("a"), Some(8));
+    assert_eq!(store.version("a"), Some(Version::new(8)));
     assert_eq!(apply(&mut store, IssueEvent::delete("a", TS)), None);
     assert_eq!(
         apply(&mut store, IssueEvent::update(issue("open"), TS)),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use strand_core::{Batch, Compacted, Durability, Error, Issue, Log, Outcome, testing::Failpoint};
 
-use crate::support::{Call, Recorder, event, ids, names, options};
+use crate::support::{Call, Recorder, T0, event, ids, names, options};
 
 fn recorded(dir: &std::path::Path) -> (Log, Recorder) {
     let recorder = Recorder::default();
@@ -163,14 +163,18 @@ fn without_shared_memory_what_an_answer_tells_of_is_durable_and_what_is_written_
     let log: Log = Log::open(dir.path(), alone(&recorder)).unwrap();
     let other = alone(&Recorder::default()).durability(Durability::Buffered);
     let other: Log = Log::open(dir.path(), other).unwrap();
-    let create = Batch::new(0).key("k").create(Issue::new("bd-1", "Mend", 0));
+    let create = Batch::new(T0)
+        .key("k")
+        .create(Issue::new("bd-1", "Mend", T0));
     assert_eq!(other.commit(&create).unwrap().seq, 1);
     recorder.take();
-    let taken = log.create(Issue::new("bd-1", "Mend", 0), 0).unwrap_err();
+    let taken = log.create(Issue::new("bd-1", "Mend", T0), T0).unwrap_err();
     assert!(matches!(taken, Error::AlreadyExists { .. }), "{taken}");
     assert!(recorder.take().contains(&Call::Sync));
 
-    let create = Batch::new(0).key("l").create(Issue::new("bd-2", "Mend", 0));
+    let create = Batch::new(T0)
+        .key("l")
+        .create(Issue::new("bd-2", "Mend", T0));
     assert_eq!(other.commit(&create).unwrap().seq, 2);
     recorder.take();
     assert!(log.commit(&create).unwrap().repeated);

@@ -13,7 +13,7 @@ use std::{
 
 use strand_core::{
     Batch, Compacted, Compaction, Compactor, Error, Issue, IssueEvent, Issues, LiveIssues, Log,
-    Patch, Reader,
+    Patch, Reader, Timestamp, Version,
     testing::{Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
 };
 use strand_lock::FileLock;
@@ -45,17 +45,25 @@ fn varied(dir: &Path) -> Log {
     for number in 1..=8 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
-    log.append(&IssueEvent::delete("bd-3", now)).unwrap();
-    log.append(&IssueEvent::close("bd-3", now)).unwrap();
-    let odd = r#"{"id":"bd-9","title":"🪢 \u0041","x":1.10,"big":18446744073709551616,"x":2}"#;
-    log.append(&IssueEvent::add(Issue::from_json(odd).unwrap(), now))
+    log.append(&IssueEvent::delete("bd-3", Timestamp::from_ms(now)))
         .unwrap();
-    let keyed = Batch::new(now)
+    log.append(&IssueEvent::close("bd-3", Timestamp::from_ms(now)))
+        .unwrap();
+    let odd = r#"{"id":"bd-9","title":"🪢 \u0041","x":1.10,"big":18446744073709551616,"x":2}"#;
+    log.append(&IssueEvent::add(
+        Issue::from_json(odd).unwrap(),
+        Timestamp::from_ms(now),
+    ))
+    .unwrap();
+    let keyed = Batch::new(Timestamp::from_ms(now))
         .key("k-1")
         .patch("bd-1", Patch::new().add_label("a"));
     log.commit(&keyed).unwrap();
-    log.append_batch(&[event("bd-10"), IssueEvent::close("bd-2", now)])
-        .unwrap();
+    log.append_batch(&[
+        event("bd-10"),
+        IssueEvent::close("bd-2", Timestamp::from_ms(now)),
+    ])
+    .unwrap();
     log
 }
 
@@ -147,7 +155,11 @@ fn tombstones_and_keys_survive_as_long_as_the_options_say() {
     let log = varied(dir.path());
     compact(&log);
     let store = Issues::load(dir.path()).unwrap();
-    assert_eq!(store.version("bd-3"), Some(9), "the tombstone is kept");
+    assert_eq!(
+        store.version("bd-3"),
+        Some(Version::new(9)),
+        "the tombstone is kept"
+    );
     assert_eq!(store.key("k-1"), Some(12));
     let again = Batch::new(TS)
         .key("k-1")
@@ -161,7 +173,11 @@ fn tombstones_and_keys_survive_as_long_as_the_options_say() {
     compact(&log);
     let store = Issues::load(dir.path()).unwrap();
     assert_eq!(store.version("bd-4"), None, "deleted long ago");
-    assert_eq!(store.version("bd-3"), Some(9), "deleted in the far future");
+    assert_eq!(
+        store.version("bd-3"),
+        Some(Version::new(9)),
+        "deleted in the far future"
+    );
     assert_eq!(store.key("k-1"), None);
 }
 

@@ -8,6 +8,7 @@ use std::{
 
 use strand_core::{
     Batch, Durability, Error, InvalidEvent, Issue, IssueEvent, Issues, Log, Outcome, Patch, Reader,
+    Version,
 };
 
 use crate::support::{Recorder, TS, as_child, child, finish, open, options};
@@ -20,10 +21,10 @@ fn issue(id: &str) -> Issue {
 fn an_update_needs_the_version_that_it_was_made_from() {
     let dir = tempfile::tempdir().unwrap();
     let (one, other) = (open(dir.path()), open(dir.path()));
-    let version = one.create(issue("bd-1"), TS).unwrap().seq;
+    let version = one.create(issue("bd-1"), TS).unwrap().version();
     let mine = issue("bd-1").with("priority", &1).unwrap();
     let theirs = issue("bd-1").with("priority", &2).unwrap();
-    let won = one.update_if(mine.clone(), version, TS).unwrap().seq;
+    let won = one.update_if(mine.clone(), version, TS).unwrap().version();
     match other.update_if(theirs, version, TS) {
         Err(Error::VersionMismatch {
             id,
@@ -39,17 +40,17 @@ fn an_update_needs_the_version_that_it_was_made_from() {
         }
         result => panic!("{result:?}"),
     }
-    assert_eq!(one.tail_seq(), won, "nothing was written");
+    assert_eq!(one.tail_seq(), won.get(), "nothing was written");
     other.append(&IssueEvent::delete("bd-1", TS)).unwrap();
     let deleted = one.update_if(mine, won, TS).unwrap_err();
     assert!(
         matches!(
             &deleted,
             Error::VersionMismatch {
-                found: Some(3),
+                found: Some(found),
                 issue: None,
                 ..
-            }
+            } if *found == 3
         ),
         "{deleted:?}"
     );
@@ -63,7 +64,7 @@ fn creating_what_exists_is_an_error_also_when_another_created_it() {
     one.create(issue("bd-1"), TS).unwrap();
     let again = other.create(issue("bd-1"), TS).unwrap_err();
     assert!(
-        matches!(again, Error::AlreadyExists { version: 1, .. }),
+        matches!(again, Error::AlreadyExists { version, .. } if version == 1),
         "{again:?}"
     );
     one.compact().unwrap();
@@ -124,11 +125,11 @@ fn every_step_of_a_batch_has_its_condition() {
         assert!(refused.is_conflict());
     }
     let of_another_version = [
-        batch().update_if(issue("bd-1"), 7),
-        batch().patch_if("bd-1", 7, patch()),
-        batch().close_if("bd-1", 7),
-        batch().delete_if("bd-1", 7),
-        batch().require("bd-1", 7).close("bd-2"),
+        batch().update_if(issue("bd-1"), Version::new(7)),
+        batch().patch_if("bd-1", Version::new(7), patch()),
+        batch().close_if("bd-1", Version::new(7)),
+        batch().delete_if("bd-1", Version::new(7)),
+        batch().require("bd-1", Version::new(7)).close("bd-2"),
     ];
     for step in &of_another_version {
         let refused = log.commit(step).unwrap_err();
@@ -136,10 +137,10 @@ fn every_step_of_a_batch_has_its_condition() {
             matches!(
                 refused,
                 Error::VersionMismatch {
-                    expected: Some(7),
-                    found: Some(1),
+                    expected: Some(expected),
+                    found: Some(found),
                     ..
-                }
+                } if expected == 7 && found == 1
             ),
             "{refused:?}"
         );
@@ -147,7 +148,7 @@ fn every_step_of_a_batch_has_its_condition() {
     assert_eq!(log.tail_seq(), 1, "nothing was written");
 
     let all = batch()
-        .patch_if("bd-1", 1, patch())
+        .patch_if("bd-1", Version::new(1), patch())
         .close("bd-1")
         .reopen("bd-1")
         .update(issue("bd-2").with("priority", &5).unwrap())
@@ -172,7 +173,9 @@ fn a_batch_is_written_as_a_whole_or_not_at_all() {
     let log = open(dir.path());
     log.create(issue("bd-1"), TS).unwrap();
     log.create(issue("bd-2"), TS).unwrap();
-    let both = Batch::new(TS).close_if("bd-1", 1).close_if("bd-2", 1);
+    let both = Batch::new(TS)
+        .close_if("bd-1", Version::new(1))
+        .close_if("bd-2", Version::new(1));
     let refused = log.commit(&both).unwrap_err();
     assert!(
         matches!(&refused, Error::VersionMismatch { id, .. } if id == "bd-2"),
@@ -192,12 +195,12 @@ fn a_batch_is_written_as_a_whole_or_not_at_all() {
         .create(issue("bd-3"))
         .patch("bd-3", Patch::new().add_label("a"))
         .claim("bd-3", "agent-7")
-        .require("bd-2", 2)
+        .require("bd-2", Version::new(2))
         .require_absent("bd-4")
-        .delete_if("bd-2", 2);
+        .delete_if("bd-2", Version::new(2));
     let seq = log.commit(&chain).unwrap().seq;
     let store = Issues::load(dir.path()).unwrap();
-    assert_eq!(store.version("bd-3"), Some(seq));
+    assert_eq!(store.version("bd-3"), Some(Version::new(seq)));
     let three = store.get("bd-3").unwrap();
     assert_eq!(
         (three.assignee().unwrap(), three.labels()),
@@ -211,7 +214,7 @@ fn a_batch_is_written_as_a_whole_or_not_at_all() {
     ));
     let gone = Batch::new(TS).delete("bd-1").close("bd-1");
     assert!(matches!(log.commit(&gone), Err(Error::NoSuchIssue { .. })));
-    let nothing = log.commit(&Batch::new(TS).require("bd-1", 1));
+    let nothing = log.commit(&Batch::new(TS).require("bd-1", Version::new(1)));
     assert!(matches!(
         nothing,
         Err(Error::InvalidEvent(InvalidEvent::EmptyBatch))
@@ -364,7 +367,7 @@ fn of_many_processes_exactly_one_claims_each_issue_while_the_log_is_compacted() 
             // Records came between the look and the compaction, which took them: the state has them.
             Err(Error::Compacted { snapshot_seq, .. }) => {
                 let state = log.snapshot().unwrap();
-                let seen = |version| (ISSUES + 1..=snapshot_seq).contains(&version);
+                let seen = |version: Version| (ISSUES + 1..=snapshot_seq).contains(&version.get());
                 let ids = state.iter().map(|(id, _)| id);
                 claimed = ids
                     .filter(|id| state.version(id).is_some_and(seen))
@@ -436,7 +439,7 @@ fn a_state_that_is_kept_up_forgets_what_a_compaction_would() {
     for number in 2..=50 {
         assert_eq!(write(number).seq, number);
     }
-    assert_eq!(known(2), (Some(2), Some(2)));
+    assert_eq!(known(2), (Some(Version::new(2)), Some(2)));
     // What is written again is stored once, as long as its key is to be remembered.
     assert!(write(2).repeated);
     for number in 51..=20_000 {

@@ -14,7 +14,7 @@ use std::{
 use proptest::prelude::*;
 use strand_core::{
     Advice, Checkup, CorruptReason, Error, FileKind, HintsState, IssueEvent, Issues, Log, Reader,
-    SnapshotState, doctor,
+    SnapshotState, Timestamp, doctor,
 };
 use strand_lock::FileLock;
 use tempfile::TempDir;
@@ -28,8 +28,11 @@ pub(crate) fn varied(dir: &Path) -> Log {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
     log.compact().unwrap();
-    log.append(&IssueEvent::delete("bd-2", i64::MAX / 2))
-        .unwrap();
+    log.append(&IssueEvent::delete(
+        "bd-2",
+        Timestamp::from_ms(i64::MAX / 2),
+    ))
+    .unwrap();
     log.append(&event("bd-5")).unwrap();
     log.compact().unwrap();
     drop(log);

@@ -6,9 +6,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use strand_core::{
     Batch, Durability, Filter, Issue, IssueEvent, Issues, LiveIssues, Log, Op, Options, Patch,
+    Timestamp, Version,
 };
 
-use crate::support::{TS, options};
+use crate::support::{TS, after, options};
 
 fn issue(id: &str, status: &str) -> Issue {
     Issue::new(id, "Mend the fence", TS)
@@ -19,14 +20,14 @@ fn issue(id: &str, status: &str) -> Issue {
 fn at(ts: i64, op: Op) -> IssueEvent {
     let id = "bd-1";
     match op {
-        Op::Add => IssueEvent::add(issue(id, "in_progress"), ts),
-        Op::Update => IssueEvent::update(issue(id, "hooked"), ts),
-        Op::Close => IssueEvent::close(id, ts),
-        Op::Reopen => IssueEvent::reopen(id, ts),
-        Op::Delete => IssueEvent::delete(id, ts),
-        Op::SetBlocked => IssueEvent::set_blocked(id, ts),
-        Op::UnsetBlocked => IssueEvent::unset_blocked(id, ts),
-        Op::Patch => IssueEvent::patch(id, Patch::new().add_label("a"), ts),
+        Op::Add => IssueEvent::add(issue(id, "in_progress"), Timestamp::from_ms(ts)),
+        Op::Update => IssueEvent::update(issue(id, "hooked"), Timestamp::from_ms(ts)),
+        Op::Close => IssueEvent::close(id, Timestamp::from_ms(ts)),
+        Op::Reopen => IssueEvent::reopen(id, Timestamp::from_ms(ts)),
+        Op::Delete => IssueEvent::delete(id, Timestamp::from_ms(ts)),
+        Op::SetBlocked => IssueEvent::set_blocked(id, Timestamp::from_ms(ts)),
+        Op::UnsetBlocked => IssueEvent::unset_blocked(id, Timestamp::from_ms(ts)),
+        Op::Patch => IssueEvent::patch(id, Patch::new().add_label("a"), Timestamp::from_ms(ts)),
         other => panic!("{other:?}"),
     }
 }
@@ -66,7 +67,7 @@ fn each_event_does_to_each_state_what_the_table_says() {
         for (state, expected) in states.into_iter().zip(row) {
             let before = store_with(state);
             let mut store = before.clone();
-            store.apply(11, at(TS + 60_000, op)).unwrap();
+            store.apply(11, at(after(60_000).as_ms(), op)).unwrap();
             let case = format!("{op:?} on {state}");
             let now = store.get("bd-1");
             if expected == "–" {
@@ -76,7 +77,7 @@ fn each_event_does_to_each_state_what_the_table_says() {
                 continue;
             }
             assert_eq!(store.without_effect(), 0, "{case}");
-            assert_eq!(store.version("bd-1"), Some(11), "{case}");
+            assert_eq!(store.version("bd-1"), Some(Version::new(11)), "{case}");
             assert_eq!(store.len(), usize::from(expected != "gone"), "{case}");
             let Some(now) = now else {
                 assert_eq!(expected, "gone", "{case}");
@@ -158,7 +159,7 @@ fn no_patch_makes_an_issue_longer_than_a_record() {
     let store = Issues::load(dir.path()).unwrap();
     assert_eq!(
         (store.version("bd-1"), store.without_effect()),
-        (Some(2), 1)
+        (Some(Version::new(2)), 1)
     );
 }
 
@@ -264,7 +265,7 @@ fn queries_find_by_status_assignee_and_label_and_what_is_ready() {
 /// The table again, on plain values.
 fn reference(state: &mut BTreeMap<String, Value>, event: &IssueEvent) {
     let (id, ts) = (event.id.clone(), event.ts);
-    let now = format!("2024-01-29T14:53:20.{:03}Z", ts - TS + 123);
+    let now = format!("2024-01-29T14:53:20.{:03}Z", ts.as_ms() - TS.as_ms() + 123);
     let text = serde_json::to_value(event).unwrap();
     let Some(issue) = state.get_mut(&id) else {
         if event.op == Op::Add {
@@ -322,7 +323,7 @@ fn any_event() -> impl Strategy<Value = IssueEvent> {
         Just("hooked")
     ];
     (id, status, 0..10, 0..800_i64).prop_map(|(id, status, kind, later)| {
-        let ts = TS + later;
+        let ts = after(later);
         match kind {
             0 | 1 => IssueEvent::add(issue(&id, status), ts),
             2 => IssueEvent::update(issue(&id, status), ts),
@@ -434,5 +435,5 @@ fn a_state_that_is_kept_up_forgets_in_time_what_compactions_have_forgotten() {
         followed.iter().collect::<Vec<_>>(),
         loaded.iter().collect::<Vec<_>>()
     );
-    assert_eq!(followed.version("bd-stays"), Some(1));
+    assert_eq!(followed.version("bd-stays"), Some(Version::new(1)));
 }

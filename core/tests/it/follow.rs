@@ -8,7 +8,7 @@ use std::{
 use strand_core::{Durability, Error, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader};
 
 use crate::support::{
-    Recorder, TS, as_child, child, event, finish, first_segment, line_ends, open, options,
+    Recorder, T0, TS, as_child, child, event, finish, first_segment, line_ends, open, options,
 };
 
 fn soon() -> Instant {
@@ -268,7 +268,7 @@ fn a_record_that_is_no_issue_event_is_an_error_each_time_and_never_skipped() {
         assert!(matches!(snapshot.refresh(), Err(Error::Corrupt { .. })));
         assert!(matches!(follower.try_next(), Err(Error::Corrupt { .. })));
         assert!(matches!(
-            log.claim("bd-1", "agent-7", 0),
+            log.claim("bd-1", "agent-7", T0),
             Err(Error::Corrupt { .. })
         ));
     }

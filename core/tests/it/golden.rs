@@ -2,9 +2,9 @@
 
 use std::{fs, path::Path};
 
-use strand_core::{Batch, Issue, IssueEvent, Issues, Log, Options, Patch};
+use strand_core::{Batch, Issue, IssueEvent, Issues, Log, Options, Patch, Version};
 
-use crate::support::{TS, first_segment, open};
+use crate::support::{TS, after, first_segment, open};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1");
 /// The store of version 1 after more records, a compaction, and one more record.
@@ -25,14 +25,14 @@ fn events() -> Vec<Vec<IssueEvent>> {
             Issue::new("bd-1", "Mend the fence", TS),
             TS,
         )],
-        vec![IssueEvent::add(Issue::from_json(odd).unwrap(), TS + 1)],
+        vec![IssueEvent::add(Issue::from_json(odd).unwrap(), after(1))],
         vec![
-            IssueEvent::set_blocked("bd-2", TS + 2),
-            IssueEvent::unset_blocked("bd-2", TS + 3),
+            IssueEvent::set_blocked("bd-2", after(2)),
+            IssueEvent::unset_blocked("bd-2", after(3)),
         ],
         vec![extra],
-        vec![IssueEvent::reopen("bd-1", TS + 4)],
-        vec![IssueEvent::delete("bd-2", TS + 5)],
+        vec![IssueEvent::reopen("bd-1", after(4))],
+        vec![IssueEvent::delete("bd-2", after(5))],
     ]
 }
 
@@ -120,7 +120,10 @@ fn this_build_reads_the_golden_compacted_store() {
     let store = Issues::load(dir.path()).unwrap();
     assert_eq!((store.len(), store.last_seq()), (2, 9));
     let versions = ["bd-1", "bd-2", "ü"].map(|id| store.version(id));
-    assert_eq!(versions, [Some(8), Some(6), Some(9)]);
+    assert_eq!(
+        versions,
+        [8, 6, 9].map(|version| Some(Version::new(version)))
+    );
     assert_eq!((store.key("k-1"), store.key("k-2")), (Some(7), Some(8)));
     let issue = store.get("bd-1").unwrap();
     assert_eq!(issue.assignee().unwrap(), "agent-7");

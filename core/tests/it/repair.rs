@@ -14,13 +14,13 @@ use std::{
 use serde_json::json;
 use strand_core::{
     Advice, Batch, CorruptReason, Error, IssueEvent, Issues, LiveIssues, Log, Patch, Reader,
-    Repaired, SnapshotSource, doctor, repair,
+    Repaired, SnapshotSource, Timestamp, Version, doctor, repair,
     testing::{Disk, OpenMode, Storage, StorageFile},
 };
 
 use crate::{
     doctor::{copy, files, varied},
-    support::{event, first_segment, line_ends, names, open, options, store_of},
+    support::{T0, event, first_segment, line_ends, names, open, options, store_of},
 };
 
 const LIVE: &str = "snapshot-00000000000000000005.jsonl";
@@ -170,9 +170,9 @@ fn a_void_record_has_its_number_and_no_events() {
     let store = Issues::load(dir.path()).unwrap();
     assert_eq!(
         (store.version("bd-1"), store.version("bd-2")),
-        (Some(1), None)
+        (Some(Version::new(1)), None)
     );
-    assert_eq!(store.version("bd-3"), Some(3));
+    assert_eq!(store.version("bd-3"), Some(Version::new(3)));
     assert_eq!(doctor(dir.path()).unwrap().void[0].to_string(), "2");
     for seq in 1..=5 {
         let record = follower.try_next().unwrap().unwrap();
@@ -183,7 +183,10 @@ fn a_void_record_has_its_number_and_no_events() {
     }
     // It goes the way of all records.
     open(dir.path()).compact().unwrap();
-    assert_eq!(Issues::load(dir.path()).unwrap().version("bd-3"), Some(3));
+    assert_eq!(
+        Issues::load(dir.path()).unwrap().version("bd-3"),
+        Some(Version::new(3))
+    );
 }
 
 #[test]
@@ -376,8 +379,11 @@ fn a_snapshot_is_made_anew_from_all_records_as_long_as_they_are_there() {
     log.compact().unwrap();
     let backed = files(dir.path());
     log.append(&event("bd-4")).unwrap();
-    log.append(&IssueEvent::delete("bd-1", i64::MAX / 2))
-        .unwrap();
+    log.append(&IssueEvent::delete(
+        "bd-1",
+        Timestamp::from_ms(i64::MAX / 2),
+    ))
+    .unwrap();
     let more = files(dir.path());
     log.compact().unwrap();
     log.append(&event("bd-6")).unwrap();
@@ -885,7 +891,10 @@ fn what_a_manifest_made_anew_does_not_need_is_kept() {
         .path()
         .join("quarantine/log-00000000000000000001.jsonl-0.damaged");
     assert_eq!(fs::read(kept).unwrap(), old[&segment]);
-    assert_eq!(Issues::load(dir.path()).unwrap().version("bd-3"), Some(3));
+    assert_eq!(
+        Issues::load(dir.path()).unwrap().version("bd-3"),
+        Some(Version::new(3))
+    );
 }
 
 #[test]
@@ -924,7 +933,10 @@ fn a_snapshot_alone_is_not_taken_for_an_empty_directory() {
     assert_eq!(doctor(dir.path()).unwrap().advice, Advice::Repair);
     let report = repaired(dir.path(), &Lines::new());
     assert_eq!(report.lost_from, Some(6));
-    assert_eq!(Issues::load(dir.path()).unwrap().version("bd-3"), Some(3));
+    assert_eq!(
+        Issues::load(dir.path()).unwrap().version("bd-3"),
+        Some(Version::new(3))
+    );
 }
 
 #[test]
@@ -971,7 +983,7 @@ fn writers_followers_and_states_that_are_open_meanwhile_go_on() {
         }
         let other: Log = Log::open(dir.path(), with()).unwrap();
         let label = |log: &Log, id: &str| {
-            let patch = Batch::new(0).patch(id, Patch::new().add_label("x"));
+            let patch = Batch::new(T0).patch(id, Patch::new().add_label("x"));
             log.commit(&patch).unwrap().seq
         };
         assert_eq!(label(&other, "bd-1"), 10);
@@ -1008,7 +1020,7 @@ fn writers_followers_and_states_that_are_open_meanwhile_go_on() {
         assert!(snapshot.get("bd-13").is_some());
         let store = Issues::load(dir.path()).unwrap();
         assert_eq!(store.len(), 10);
-        assert_eq!(store.version("bd-2"), Some(12));
+        assert_eq!(store.version("bd-2"), Some(Version::new(12)));
         assert_eq!(doctor(dir.path()).unwrap().advice, Advice::Nothing);
     }
 }

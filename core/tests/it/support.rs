@@ -9,11 +9,17 @@ use std::{
 };
 
 use strand_core::{
-    Issue, IssueEvent, Log, Options, Record,
+    Issue, IssueEvent, Log, Options, Record, Timestamp,
     testing::{Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
 };
 
-pub(crate) const TS: i64 = 1_706_540_000_123;
+pub(crate) const TS: Timestamp = Timestamp::from_ms(1_706_540_000_123);
+pub(crate) const T0: Timestamp = Timestamp::from_ms(0);
+
+/// [`TS`] and so many milliseconds.
+pub(crate) fn after(ms: i64) -> Timestamp {
+    Timestamp::from_ms(TS.as_ms() + ms)
+}
 
 pub(crate) fn event(id: &str) -> IssueEvent {
     IssueEvent::add(Issue::new(id, "Mend the fence", TS), TS)

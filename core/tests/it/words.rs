@@ -4,7 +4,7 @@ use std::{fs, sync::Arc, time::Duration};
 
 use strand_core::{
     Advice, Compactor, CorruptReason, Durability, Error, HintsState, Issue, IssueEvent, Log,
-    Options, Patch, Reader, Side, doctor,
+    Options, Patch, Reader, Side, Version, doctor,
 };
 use strand_lock::LockError;
 
@@ -17,7 +17,10 @@ fn a_mismatch_tells_both_versions() {
     let add = Issue::new("bd-1", "Mend the fence", TS);
     log.create(add.clone(), TS).unwrap();
     log.claim("bd-1", "ann", TS).unwrap();
-    let stale = log.update_if(add, 1, TS).unwrap_err().to_string();
+    let stale = log
+        .update_if(add, Version::new(1), TS)
+        .unwrap_err()
+        .to_string();
     assert_eq!(
         stale,
         "issue \"bd-1\" is at version 2, not at 1; look at it again and decide anew"
@@ -29,7 +32,7 @@ fn a_mismatch_tells_both_versions() {
     );
     let unknown = Error::VersionMismatch {
         id: "bd-2".into(),
-        expected: Some(3),
+        expected: Some(Version::new(3)),
         found: None,
         issue: None,
     };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use strand_core::{
-    Compacted, Error, IssueEvent, Issues, LiveIssues, Log, Reader, testing::FailpointHook,
+    Compacted, Error, IssueEvent, Issues, LiveIssues, Log, Reader, Version, testing::FailpointHook,
 };
 use strand_lock::monotonic_ns;
 
@@ -49,7 +49,7 @@ pub(crate) fn run(spec: &AgentSpec) -> Outcome {
 #[must_use]
 pub fn digest(store: &Issues) -> StateDigest {
     let issues = store.iter().map(|(id, issue)| {
-        let version = store.version(id).unwrap_or(0);
+        let version = store.version(id).map_or(0, Version::get);
         issue_digest(id, version, issue.as_json())
     });
     StateDigest {

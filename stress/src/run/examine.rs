@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use strand_core::{Compacted, Issue, IssueEvent, Issues, Log, Options, Reader, Record};
+use strand_core::{
+    Compacted, Issue, IssueEvent, Issues, Log, Options, Reader, Record, Timestamp, Version,
+};
 use strand_lock::FileLock;
 
 use crate::evidence::crc32c::crc32c;
@@ -415,7 +417,10 @@ impl Examination {
         let started = Instant::now();
         let options = Options::default().lock_timeout(NEXT_APPEND_LIMIT);
         let log = Log::<IssueEvent>::open(dir, options).step("open for the next append")?;
-        let event = IssueEvent::add(Issue::new(NEXT_ID, "The next one", 1), 1);
+        let event = IssueEvent::add(
+            Issue::new(NEXT_ID, "The next one", Timestamp::from_ms(1)),
+            Timestamp::from_ms(1),
+        );
         let receipt = log.append(&event).step("the next append")?;
         let took = started.elapsed();
         let last = log.read().step("read the next append")?.last();
@@ -478,7 +483,13 @@ fn manifest(dir: &Path) -> Result<StoredManifest, Failed> {
 /// The issues of a state: id, version and text.
 fn issues(store: &Issues) -> impl Iterator<Item = (&str, u64, &str)> {
     let issues = store.iter();
-    issues.map(|(id, issue)| (id, store.version(id).unwrap_or(0), issue.as_json()))
+    issues.map(|(id, issue)| {
+        (
+            id,
+            store.version(id).map_or(0, Version::get),
+            issue.as_json(),
+        )
+    })
 }
 
 /// How a snapshot differs from the fold of the records that it stands for.

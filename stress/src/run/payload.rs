@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use strand_core::{Issue, IssueEvent, Op};
+use strand_core::{Issue, IssueEvent, Op, Timestamp};
 
 use crate::evidence::fold::issue_digest;
 use crate::evidence::ids::{EPOCH_MS, event_id};
@@ -264,7 +264,7 @@ impl Payloads {
             write!(title, "Agent {agent}, write {write}, {:016x}", noise.next()).is_ok(),
             "writing to memory does not fail"
         );
-        let issue = Issue::new(id, &title, ts);
+        let issue = Issue::new(id, &title, Timestamp::from_ms(ts));
         let description_bytes = match record_bytes.checked_sub(issue.as_json().len() + FRAME_BYTES)
         {
             None | Some(0) => noise.below(SMALL_DESCRIPTION_BYTES_MAX),
@@ -274,7 +274,7 @@ impl Payloads {
         let issue = issue
             .with("description", &description)
             .unwrap_or_else(|error| unreachable!("text can be written as JSON: {error}"));
-        IssueEvent::add(issue, ts)
+        IssueEvent::add(issue, Timestamp::from_ms(ts))
     }
 }
 
@@ -399,7 +399,10 @@ mod tests {
         let payloads = Payloads::open(&PayloadSource::File { path }, 1, 2).unwrap();
         payloads.check(2).unwrap();
         let first = payloads.event(1, 1).unwrap();
-        assert_eq!((first.id.as_str(), first.ts), ("bd-t1w1", 5));
+        assert_eq!(
+            (first.id.as_str(), first.ts),
+            ("bd-t1w1", Timestamp::from_ms(5))
+        );
         let data: serde_json::Value =
             serde_json::from_str(first.data.as_ref().unwrap().as_json()).unwrap();
         assert_eq!(data["id"], "bd-t1w1");
@@ -412,7 +415,10 @@ mod tests {
                 .contains("[1.50,null]")
         );
         let second = payloads.event(1, 2).unwrap();
-        assert_eq!((second.id.as_str(), second.ts), ("bd-t1w2", 6));
+        assert_eq!(
+            (second.id.as_str(), second.ts),
+            ("bd-t1w2", Timestamp::from_ms(6))
+        );
         assert!(second.data.is_none());
     }
 
@@ -435,8 +441,8 @@ mod tests {
             let mut last = -1;
             for write in 1..=writes {
                 let event = payloads.replayed(agent, write).unwrap();
-                assert!(event.ts > last);
-                last = event.ts;
+                assert!(event.ts > Timestamp::from_ms(last));
+                last = event.ts.as_ms();
                 assert_eq!(*owners.entry(event.id).or_insert(agent), agent);
             }
             assert!(payloads.replayed(agent, writes + 1).is_err());

@@ -1,7 +1,7 @@
 //! Writes with conditions on the side of the log: how a [`Plan`] is asked for, how an error is read as a
 //! [`Refusal`], and the mixed workload, drawn from what an agent sees.
 
-use strand_core::{Batch, Error, Issue, IssueEvent, Issues, Op, Patch};
+use strand_core::{Batch, Error, Issue, IssueEvent, Issues, Op, Patch, Timestamp, Version};
 
 use crate::evidence::ids::EPOCH_MS;
 use crate::evidence::workload::{
@@ -15,12 +15,12 @@ use crate::run::payload::{PayloadError, Payloads};
 /// # Errors
 /// What the log's own types say about a step that cannot be one.
 pub(crate) fn batch(plan: &Plan, key: &str) -> Result<Batch, String> {
-    let mut batch = Batch::new(plan.ts).key(key);
+    let mut batch = Batch::new(Timestamp::from_ms(plan.ts)).key(key);
     for step in &plan.steps {
         let id = step.id.as_str();
         let Some(json) = &step.event else {
             batch = match step.expect {
-                Expect::Version(version) => batch.require(id, version),
+                Expect::Version(version) => batch.require(id, Version::new(version)),
                 Expect::Absent => batch.require_absent(id),
                 _ => return Err(format!("nothing can be required of {id} like that")),
             };
@@ -40,7 +40,9 @@ pub(crate) fn batch(plan: &Plan, key: &str) -> Result<Batch, String> {
             ) => match (expect, op) {
                 (Expect::Absent, Op::Add) => batch.create(issue),
                 (Expect::Present, Op::Update) => batch.update(issue),
-                (Expect::Version(version), Op::Update) => batch.update_if(issue, *version),
+                (Expect::Version(version), Op::Update) => {
+                    batch.update_if(issue, Version::new(*version))
+                }
                 _ => return Err(format!("there is no such write: {json}")),
             },
             (
@@ -50,14 +52,16 @@ pub(crate) fn batch(plan: &Plan, key: &str) -> Result<Batch, String> {
                 },
             ) => match expect {
                 Expect::Present => batch.patch(id, patch),
-                Expect::Version(version) => batch.patch_if(id, *version, patch),
+                Expect::Version(version) => batch.patch_if(id, Version::new(*version), patch),
                 _ => return Err(format!("there is no such write: {json}")),
             },
             (expect, IssueEvent { op, .. }) => match (expect, op) {
                 (Expect::Present, Op::Close) => batch.close(id),
-                (Expect::Version(version), Op::Close) => batch.close_if(id, *version),
+                (Expect::Version(version), Op::Close) => batch.close_if(id, Version::new(*version)),
                 (Expect::Present, Op::Delete) => batch.delete(id),
-                (Expect::Version(version), Op::Delete) => batch.delete_if(id, *version),
+                (Expect::Version(version), Op::Delete) => {
+                    batch.delete_if(id, Version::new(*version))
+                }
                 (Expect::Present, Op::Reopen) => batch.reopen(id),
                 _ => return Err(format!("there is no such write: {json}")),
             },
@@ -76,13 +80,13 @@ pub(crate) fn refusal(error: &Error) -> Option<Refusal> {
             issue,
         } => Some(Refusal::VersionMismatch {
             id: id.clone(),
-            expected: *expected,
-            found: *found,
+            expected: expected.map(Version::get),
+            found: found.map(Version::get),
             issue: issue.as_ref().map(|issue| issue.as_json().to_owned()),
         }),
         Error::AlreadyExists { id, version } => Some(Refusal::AlreadyExists {
             id: id.clone(),
-            version: *version,
+            version: version.get(),
         }),
         Error::NoSuchIssue { id } => Some(Refusal::NoSuchIssue { id: id.clone() }),
         _ => None,
@@ -100,7 +104,7 @@ pub(crate) fn replayed(event: &IssueEvent) -> Result<Plan, serde_json::Error> {
         event: Some(serde_json::to_string(event)?),
     };
     Ok(Plan {
-        ts: event.ts,
+        ts: event.ts.as_ms(),
         steps: vec![step],
     })
 }
@@ -179,8 +183,8 @@ impl Draw<'_> {
         let at = self.noise.below(self.state.len());
         let seen = self.state.iter().nth(at).map(|(id, _)| id.to_owned());
         let id = seen.unwrap_or_else(|| pool_id(0));
-        let version = self.state.version(&id).unwrap_or(1);
-        (id, version)
+        let version = self.state.version(&id).unwrap_or(Version::new(1));
+        (id, version.get())
     }
 
     fn expect(&mut self, version: u64) -> Expect {
@@ -342,7 +346,8 @@ mod tests {
         assert!(refused > 20, "{refused}");
         let stored = Issues::load(dir.path()).unwrap();
         let issues = stored.iter();
-        let issues = issues.map(|(id, issue)| (id, stored.version(id).unwrap(), issue.as_json()));
+        let issues =
+            issues.map(|(id, issue)| (id, stored.version(id).unwrap().get(), issue.as_json()));
         assert_eq!(model.difference(seq, issues), None);
         assert_eq!(model.last_state().without_effect, stored.without_effect());
     }

@@ -910,7 +910,7 @@ fn silence_kills() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use strand_core::{Issue, IssueEvent, Log, Options, Reader, testing::Storage};
+    use strand_core::{Issue, IssueEvent, Log, Options, Reader, Timestamp, testing::Storage};
 
     fn options(process: &Arc<Process>) -> Options {
         Options::default().storage(Arc::clone(process) as Arc<dyn Storage>)
@@ -918,7 +918,10 @@ mod tests {
 
     fn add(process: usize, number: u32) -> IssueEvent {
         let id = format!("p{process}-{number}");
-        IssueEvent::add(Issue::new(&id, "An issue", 0), 0)
+        IssueEvent::add(
+            Issue::new(&id, "An issue", Timestamp::from_ms(0)),
+            Timestamp::from_ms(0),
+        )
     }
 
     /// Three processes append; answers the records that are there afterwards, and the machine's digest.

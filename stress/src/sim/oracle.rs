@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use strand_core::Issues;
+use strand_core::{Issues, Version};
 
 use crate::evidence::fold::Model;
 use crate::evidence::stored::{self, Segment};
@@ -191,7 +191,7 @@ impl Oracle {
             };
             expected.compare(store, &mut wrong);
             for operation in &ledger.operations {
-                let of = |key: &Arc<str>| (store.key(key), store.version(&operation.marker));
+                let of = |key: &Arc<str>| (store.key(key), seq_of(store, &operation.marker));
                 if let Some((found, expected)) =
                     operation.key.as_ref().map(of).filter(|(a, b)| a != b)
                 {
@@ -283,6 +283,11 @@ impl Oracle {
     }
 }
 
+/// The record that last changed an issue.
+fn seq_of(store: &Issues, id: &str) -> Option<u64> {
+    store.version(id).map(Version::get)
+}
+
 /// Where each operation is, and whether it may be there.
 fn place<'a>(
     ledger: &'a Ledger,
@@ -294,7 +299,7 @@ fn place<'a>(
     let durable_seq = ledger.durable_seq.max(ledger.seen_seq);
     for operation in &ledger.operations {
         let marker = &operation.marker;
-        let at = store.version(marker);
+        let at = seq_of(store, marker);
         let must_be = |seq: u64| loss == Loss::Processes || seq <= durable_seq;
         let allowed = match operation.told {
             Told::Acknowledged { seq } => at == Some(seq) || at.is_none() && !must_be(seq),
@@ -376,7 +381,7 @@ impl Expected {
         for (id, version, text) in &self.issues {
             let is = found.next();
             let same = is.is_some_and(|(other, issue)| id == other && text == issue.as_json());
-            if !same || store.version(id) != Some(*version) {
+            if !same || seq_of(store, id) != Some(*version) {
                 let (version_found, is) = (store.version(id), is.map(|(_, issue)| issue));
                 wrong.push(format!(
                     "{id} should be {text} as of {version}, and is {is:?} as of {version_found:?}"
@@ -395,7 +400,7 @@ impl Expected {
             ));
         }
         for (id, version) in &self.deleted {
-            if store.get(id).is_some() || store.version(id) != Some(*version) {
+            if store.get(id).is_some() || seq_of(store, id) != Some(*version) {
                 let found = store.version(id);
                 wrong.push(format!("{id} was deleted by {version}, and is {found:?}"));
             }

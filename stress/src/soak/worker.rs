@@ -19,7 +19,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use strand_core::{
     Batch, Compactor, Error, Follower, Issue, Issues, LiveIssues, Log, Options, Outcome, Patch,
-    Reader, Receipt,
+    Reader, Receipt, Timestamp, Version,
 };
 
 use crate::run::errors::describe;
@@ -323,7 +323,7 @@ impl Worker {
             .and_then(|at| self.order.get(at).cloned());
         let drawn = drawn.and_then(|id| Some((self.known.get(&id)?.clone(), id)));
         let mut write = Write {
-            batch: Batch::new(TS),
+            batch: Batch::new(Timestamp::from_ms(TS)),
             changed: Vec::new(),
             deleted: Vec::new(),
             refused: false,
@@ -336,7 +336,9 @@ impl Worker {
             0..35 => {
                 let title = format!("title {}", self.random.random::<u32>());
                 let patch = Patch::new().set("title", &title)?;
-                write.batch = write.batch.patch_if(&id, known.version, patch);
+                write.batch = write
+                    .batch
+                    .patch_if(&id, Version::new(known.version), patch);
                 write.changed.push((id, Known { title, ..known }));
             }
             35..55 => {
@@ -376,8 +378,8 @@ impl Worker {
             format!("{}-{}", self.spec.name, self.made),
             format!("issue {}", self.made),
         );
-        let batch = std::mem::replace(&mut write.batch, Batch::new(TS));
-        write.batch = batch.create(Issue::new(&id, &title, TS));
+        let batch = std::mem::replace(&mut write.batch, Batch::new(Timestamp::from_ms(TS)));
+        write.batch = batch.create(Issue::new(&id, &title, Timestamp::from_ms(TS)));
         let known = Known {
             version: 0,
             title,
@@ -443,7 +445,7 @@ impl Worker {
         self.known.remove(&id);
         if let (Some(issue), Some(version)) = (store.get(&id), store.version(&id)) {
             let known = Known {
-                version,
+                version: version.get(),
                 title: issue.title(),
                 claimed: issue.assignee().is_some() || issue.status().as_deref() != Some("open"),
                 closed: issue.status().as_deref() == Some("closed"),
@@ -456,7 +458,12 @@ impl Worker {
     fn compare(&self, what: &str, store: &Issues, prefix: &str, wrong: &mut Vec<String>) {
         let own = store.iter().filter(|(id, _)| id.starts_with(prefix));
         let found: BTreeMap<&str, (u64, String)> = own
-            .map(|(id, issue)| (id, (store.version(id).unwrap_or(0), issue.title())))
+            .map(|(id, issue)| {
+                (
+                    id,
+                    (store.version(id).map_or(0, Version::get), issue.title()),
+                )
+            })
             .collect();
         for (id, known) in &self.known {
             let expected = (known.version, known.title.clone());
@@ -559,7 +566,10 @@ mod tests {
         assert_eq!(wrong.len(), 3, "{wrong:?}");
         assert!(wrong[0].contains("was deleted or never added"), "{wrong:?}");
         let other = worker.order.front().cloned().unwrap();
-        worker.log.append(&IssueEvent::delete(&other, TS)).unwrap();
+        worker
+            .log
+            .append(&IssueEvent::delete(&other, Timestamp::from_ms(TS)))
+            .unwrap();
         assert!(worker.check().unwrap()[0].contains("was acknowledged"));
         // Of what is in doubt, the store tells.
         worker.in_doubt.extend([id, other]);

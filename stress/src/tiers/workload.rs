@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use strand_core::{
     Batch, Compacted, Durability, Error, Issue, IssueEvent, LiveIssues, Log, Options, Outcome,
-    Patch, Receipt, testing::Storage, write_jsonl,
+    Patch, Receipt, Timestamp, Version, testing::Storage, write_jsonl,
 };
 
 use crate::sim::disk::VirtualDisk;
@@ -276,12 +276,12 @@ pub fn options(setup: Setup, machine: &Solo) -> Options {
 /// An event that adds a marker.
 #[must_use]
 pub fn marker_event(id: &str, description_bytes: usize) -> IssueEvent {
-    let issue = Issue::new(id, "Mend the fence", TS);
+    let issue = Issue::new(id, "Mend the fence", Timestamp::from_ms(TS));
     let description = "x".repeat(description_bytes);
     let issue = issue
         .with("description", &description)
         .unwrap_or_else(|error| unreachable!("a text can be written: {error}"));
-    IssueEvent::add(issue, TS)
+    IssueEvent::add(issue, Timestamp::from_ms(TS))
 }
 
 /// Events as the log writes them.
@@ -544,9 +544,9 @@ impl Actor {
                 Told::Acknowledged { seq: receipt.seq }
             }
             Err(Error::VersionMismatch { found, .. }) => Told::Refused {
-                seq: found.unwrap_or(0),
+                seq: found.map_or(0, Version::get),
             },
-            Err(Error::AlreadyExists { version, .. }) => Told::Refused { seq: version },
+            Err(Error::AlreadyExists { version, .. }) => Told::Refused { seq: version.get() },
             Err(Error::NoSuchIssue { .. }) => Told::Refused { seq: 0 },
             Err(error) => {
                 self.check_error("a write", &error, faults_before);
@@ -563,12 +563,12 @@ impl Actor {
         let (extra, gone) = (format!("extra-{number}"), format!("gone-{number}"));
         let label = Patch::new().add_label("garden");
         let others = [
-            IssueEvent::patch("pool-1", label, TS),
+            IssueEvent::patch("pool-1", label, Timestamp::from_ms(TS)),
             marker_event(&extra, 5),
-            IssueEvent::close(extra.clone(), TS),
-            IssueEvent::close("nobody", TS),
+            IssueEvent::close(extra.clone(), Timestamp::from_ms(TS)),
+            IssueEvent::close("nobody", Timestamp::from_ms(TS)),
             marker_event(&gone, 0),
-            IssueEvent::delete(gone, TS),
+            IssueEvent::delete(gone, Timestamp::from_ms(TS)),
         ];
         self.write(
             |marker| std::iter::once(marker).chain(others).collect(),
@@ -584,14 +584,14 @@ impl Actor {
         let agent = format!("agent-{}", self.claims);
         let key = format!("{agent}/claim");
         let fields = [("assignee", agent.as_str()), ("status", "in_progress")];
-        let claim = IssueEvent::patch(id.clone(), patch(&fields), TS);
+        let claim = IssueEvent::patch(id.clone(), patch(&fields), Timestamp::from_ms(TS));
         let condition = Condition::Claimable(id.as_str().into());
         self.write_keyed(
             |marker| vec![marker, claim],
             Some(condition),
             Some(&key),
             |log, events| {
-                let batch = create(events, Batch::new(TS).key(&*key));
+                let batch = create(events, Batch::new(Timestamp::from_ms(TS)).key(&*key));
                 log.commit(&batch.claim(&id, &agent))
             },
         );
@@ -601,16 +601,23 @@ impl Actor {
         let id = self.victims.pop().unwrap_or_else(|| "nobody".to_owned());
         let condition = Condition::Present(id.as_str().into());
         self.write(
-            |marker| vec![marker, IssueEvent::delete(id.clone(), TS)],
+            |marker| {
+                vec![
+                    marker,
+                    IssueEvent::delete(id.clone(), Timestamp::from_ms(TS)),
+                ]
+            },
             Some(condition),
-            |log, events| log.commit(&create(events, Batch::new(TS)).delete(id.clone())),
+            |log, events| {
+                log.commit(&create(events, Batch::new(Timestamp::from_ms(TS))).delete(id.clone()))
+            },
         );
     }
 
     fn keyed(&mut self) {
         let key = format!("key-{}", self.ledger.operations.len());
         let fields = [("note", key.as_str())];
-        let noted = IssueEvent::patch("pool-2", patch(&fields), TS);
+        let noted = IssueEvent::patch("pool-2", patch(&fields), Timestamp::from_ms(TS));
         let condition = Condition::Present("pool-2".into());
         let begun = self.begin(|marker| vec![marker, noted], Some(condition), Some(&key));
         let Some((index, mut events)) = begun else {
@@ -619,7 +626,8 @@ impl Actor {
         if let Some(first) = events.first_mut() {
             first.key = None;
         }
-        let batch = create(&events, Batch::new(TS).key(&*key)).patch("pool-2", patch(&fields));
+        let batch = create(&events, Batch::new(Timestamp::from_ms(TS)).key(&*key))
+            .patch("pool-2", patch(&fields));
         let mut before = Told::Rejected;
         for attempt in 0..2 {
             if attempt > 0 && before == Told::Rejected {

@@ -174,7 +174,7 @@ fn tear(store: &Path, random: &mut StdRng) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng as _;
-    use strand_core::{Issue, IssueEvent, Log, Options};
+    use strand_core::{Issue, IssueEvent, Log, Options, Timestamp};
 
     use super::*;
 
@@ -183,8 +183,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = || Options::default().segment_bytes_max(600);
         let add = |log: &Log, number: u64| {
-            let issue = Issue::new(&format!("bd-{number}"), "A fence", 1);
-            log.append(&IssueEvent::add(issue, 1)).unwrap()
+            let issue = Issue::new(&format!("bd-{number}"), "A fence", Timestamp::from_ms(1));
+            log.append(&IssueEvent::add(issue, Timestamp::from_ms(1)))
+                .unwrap()
         };
         for round in 1..=60 {
             let mut random = StdRng::seed_from_u64(round);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 use strand_core::{
     CorruptReason, Error, Issue, IssueEvent, LiveIssues, Log, Options, Payload, Reader, Record,
-    Recovery, Result,
+    Recovery, Result, Timestamp,
 };
 
 use crate::evidence::stored::parse_manifest;
@@ -481,7 +481,10 @@ impl Judge<'_> {
         let options = Options::default()
             .storage(machine.storage())
             .preallocate_bytes(1024);
-        let event = IssueEvent::add(Issue::new("bd-new", "Appended", START_MS), START_MS);
+        let event = IssueEvent::add(
+            Issue::new("bd-new", "Appended", Timestamp::from_ms(START_MS)),
+            Timestamp::from_ms(START_MS),
+        );
         let appended = Log::<IssueEvent>::open(store_dir(), options).and_then(|log| {
             let recovery = log.recovery().clone();
             Ok((log.append(&event)?.seq, recovery))

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use strand_core::{Durability, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Patch, Result};
+use strand_core::{
+    Durability, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Patch, Result, Timestamp,
+};
 
 use crate::evidence::crc32c::crc32c;
 use crate::evidence::stored::is_segment;
@@ -269,8 +271,8 @@ fn torn(image: &Image, options: Options, lines: &[Line]) -> Result<Image> {
         .durability(Durability::Buffered);
     let log: Log = Log::open(store_dir(), options)?;
     log.append(&IssueEvent::add(
-        Issue::new("bd-torn", "Was being written", START_MS),
-        START_MS,
+        Issue::new("bd-torn", "Was being written", Timestamp::from_ms(START_MS)),
+        Timestamp::from_ms(START_MS),
     ))?;
     let (name, tail) = lines
         .last()
@@ -320,24 +322,25 @@ impl Writer {
         let ts = START_MS.saturating_add_unsigned(self.count * 1000);
         let id = format!("bd-{}", self.draw(ISSUES));
         Ok(match self.draw(16) {
-            0 => IssueEvent::close(id, ts),
-            1 => IssueEvent::reopen(id, ts),
-            2 => IssueEvent::delete(id, ts),
-            3 => IssueEvent::set_blocked(id, ts),
+            0 => IssueEvent::close(id, Timestamp::from_ms(ts)),
+            1 => IssueEvent::reopen(id, Timestamp::from_ms(ts)),
+            2 => IssueEvent::delete(id, Timestamp::from_ms(ts)),
+            3 => IssueEvent::set_blocked(id, Timestamp::from_ms(ts)),
             4..=6 => {
                 let text = self.text(360);
                 let patch = Patch::new().set("notes", &text)?.add_label("garden");
-                IssueEvent::patch(id, patch, ts)
+                IssueEvent::patch(id, patch, Timestamp::from_ms(ts))
             }
             7 => {
                 let long = self.text(1500);
-                let issue = Issue::new(&id, "Mend the long fence", ts);
-                IssueEvent::add(issue.with("description", &long)?, ts)
+                let issue = Issue::new(&id, "Mend the long fence", Timestamp::from_ms(ts));
+                IssueEvent::add(issue.with("description", &long)?, Timestamp::from_ms(ts))
             }
             _ => {
                 let text = self.text(600);
-                let issue = Issue::new(&id, "Mend the fence", ts);
-                let event = IssueEvent::add(issue.with("description", &text)?, ts);
+                let issue = Issue::new(&id, "Mend the fence", Timestamp::from_ms(ts));
+                let event =
+                    IssueEvent::add(issue.with("description", &text)?, Timestamp::from_ms(ts));
                 if self.draw(3) == 0 {
                     event.with_key(format!("agent/{}", self.count))
                 } else {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use strand_core::Issues;
+use strand_core::{Issues, Version};
 
 /// What a process asks of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,7 +163,7 @@ impl History {
         let mut order: BTreeMap<u64, u32> = BTreeMap::new();
         for (number, entry) in (0..).zip(&mut self.entries) {
             let versions: BTreeSet<Option<u64>> = (0..entry.kind.markers())
-                .map(|part| store.version(&marker(number, part)))
+                .map(|part| store.version(&marker(number, part)).map(Version::get))
                 .collect();
             let [found] = versions.iter().copied().collect::<Vec<_>>()[..] else {
                 wrong.push(format!(
@@ -339,7 +339,7 @@ impl History {
             let now = store.get(&id);
             let owner = now.and_then(strand_core::Issue::assignee);
             let expected = issue.owner.map(|owner| format!("process-{owner}"));
-            let version = store.version(&id);
+            let version = store.version(&id).map(Version::get);
             if now.is_some() != issue.there || owner != expected || version != Some(issue.version) {
                 wrong.push(format!(
                     "{id} should be {} with owner {expected:?} at version {}, and is {now:?} at {version:?}",

@@ -14,7 +14,7 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use strand_core::{Issue, IssueEvent, Issues, Log, Reader, testing::Storage};
+use strand_core::{Issue, IssueEvent, Issues, Log, Reader, Timestamp, testing::Storage};
 
 use crate::sim::disk::VirtualDisk;
 use crate::sim::machine::{Ended, FaultProfile, Machine, Process, Program, Troubles};
@@ -281,9 +281,9 @@ impl Case {
             ));
         }
         let operation = history.begin(usize::MAX, Kind::Append);
-        let issue = Issue::new(&marker(operation, 0), "After all", 0);
+        let issue = Issue::new(&marker(operation, 0), "After all", Timestamp::from_ms(0));
         let receipt = log
-            .append(&IssueEvent::add(issue, 0))
+            .append(&IssueEvent::add(issue, Timestamp::from_ms(0)))
             .map_err(text("append"))?;
         history.end(operation, Told::Acknowledged(receipt.seq));
         log.sync_to(receipt.seq).map_err(text("sync"))?;

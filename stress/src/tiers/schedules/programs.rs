@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use strand_core::{
     Batch, Durability, Error, Follower, Issue, IssueEvent, LiveIssues, Log, Options, Outcome,
-    Patch, Reader, Receipt, Record, Result,
+    Patch, Reader, Receipt, Record, Result, Timestamp,
     testing::{Host as _, Storage},
 };
 
@@ -176,17 +176,21 @@ fn mend(process: &Arc<Process>, habits: &Habits, history: &Shared) {
 }
 
 fn ask(log: &Log, process: &Process, operation: u32, kind: &Kind) -> Result<Receipt> {
-    let mark = |part| Issue::new(&marker(operation, part), "A marker", 0);
-    let batch = Batch::new(process.unix_ms());
+    let mark = |part| Issue::new(&marker(operation, part), "A marker", Timestamp::from_ms(0));
+    let batch = Batch::new(Timestamp::from_ms(process.unix_ms()));
     let batch = match kind {
-        Kind::Append => return log.append(&IssueEvent::add(mark(0), 0)),
+        Kind::Append => return log.append(&IssueEvent::add(mark(0), Timestamp::from_ms(0))),
         Kind::Batch(parts) => {
             let events: Vec<IssueEvent> = (0..*parts)
-                .map(|part| IssueEvent::add(mark(part), 0))
+                .map(|part| IssueEvent::add(mark(part), Timestamp::from_ms(0)))
                 .collect();
             return log.append_batch(&events);
         }
-        Kind::Create(issue) => batch.create(Issue::new(&shared(*issue), "A shared issue", 0)),
+        Kind::Create(issue) => batch.create(Issue::new(
+            &shared(*issue),
+            "A shared issue",
+            Timestamp::from_ms(0),
+        )),
         Kind::Claim(issue) => batch.claim(shared(*issue), &format!("process-{}", process.number())),
         Kind::Patch(issue) => batch.patch(shared(*issue), Patch::new().add_label("patched")),
         Kind::Delete(issue) => batch.delete(shared(*issue)),
@@ -289,7 +293,7 @@ fn refreshed(storage: &Arc<dyn Storage>, snapshot: &mut Option<LiveIssues>) -> R
     };
     let markers = fresh
         .iter()
-        .filter_map(|(id, _)| Some((fresh.version(id)?, operation_of(id)?.0)));
+        .filter_map(|(id, _)| Some((fresh.version(id)?.get(), operation_of(id)?.0)));
     let mut seen: Vec<(u64, u32)> = markers.collect();
     seen.sort_unstable();
     seen.dedup();
