@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use strand_core::{Filter, Issue, Issues, Timestamp};
+use strand_core::{Filter, Issue, Issues};
 
 use crate::args::Wanted;
 
@@ -76,7 +76,7 @@ pub(crate) fn is_free(issue: &Issue) -> bool {
 #[cfg(test)]
 mod tests {
     use clap::{Args as _, FromArgMatches as _};
-    use strand_core::IssueEvent;
+    use strand_core::{IssueEvent, Timestamp};
 
     use super::*;
 

@@ -179,7 +179,7 @@ mod tests {
             assert!(message.contains(reason), "{text}: {message}");
             assert_eq!(failure.exit, Exit::Refused);
         }
-        let failure = event(b"\xff", Timestamp::from_ms(7)).unwrap_err();
+        let failure = event(b"\xff", NOW).unwrap_err();
         assert!(failure.describe(false).contains("utf-8"));
     }
 
