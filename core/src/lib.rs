@@ -38,7 +38,7 @@
 //! | ask for the state once; again and again | [`Issues::load`]; a [`LiveIssues`] and [`LiveIssues::refresh`] | nothing | all issues |
 //! | keep the log short | [`Log::compact`], or a [`Compactor`] | itself; appends of others wait for one sync | all issues |
 //! | take JSON lines over, and give them out | [`Log::import`], [`export`], [`merge`] | as appends; two syncs; nothing | all issues |
-//! | see whether a store is well; make it so | [`doctor`]; [`repair`] | nothing; both locks, for as long as it reads | one record; all issues |
+//! | see whether a store is well; make it so | [`check`](check::check); [`repair`](repair::repair) | nothing; both locks, for as long as it reads | one record; all issues |
 //!
 //! # Reading
 //!
@@ -176,7 +176,7 @@
 //! | --- | --- | --- | --- |
 //! | TRACE | `append`, `commit` | [`Log::append`] and [`Log::append_batch`]; [`Log::commit`] and what calls it | `dir` |
 //! | DEBUG | `open` | [`Log::open`] | `dir` |
-//! | INFO | `compact`, `repair` | [`Log::compact`], also in its thread; [`repair`] | `dir` |
+//! | INFO | `compact`, `repair` | [`Log::compact`], also in its thread; [`repair`](repair::repair) | `dir` |
 //!
 //! | level | event (`message`) | says | fields, beside `dir` where the level is not TRACE |
 //! | --- | --- | --- | --- |
@@ -209,14 +209,14 @@
     )
 )]
 
-mod check;
+pub mod check;
 mod env;
 mod error;
 mod format;
 mod inspect;
 mod issues;
 mod options;
-mod repair;
+pub mod repair;
 mod seeded;
 mod state;
 mod telemetry;
@@ -225,16 +225,10 @@ pub mod testing;
 mod wal;
 mod write;
 
-pub use check::doctor;
-pub use check::report::{
-    Advice, Checkup, Damage, FileKind, FileSeen, FilesystemSeen, HintsState, HolderSeen, LockSeen,
-    SnapshotSeen, SnapshotState, TornTail, Unreadable,
-};
 pub use error::{CorruptReason, Error, InvalidEvent, Outcome, Result};
 pub use format::record::{FORMAT_VERSION, RECORD_BYTES_MAX, SEQ_MAX};
 pub use format::scan::{Tail, classify};
 pub use format::seq::Seq;
-pub use inspect::scan::Seqs;
 pub use issues::event::{IssueEvent, KEY_BYTES_MAX, Op};
 pub use issues::issue::{Dependency, ID_BYTES_MAX, Issue, TITLE_BYTES_MAX};
 pub use issues::issues::Issues;
@@ -247,14 +241,10 @@ pub use issues::query::Filter;
 pub use issues::timestamp::Timestamp;
 pub use issues::version::Version;
 pub use options::{Durability, Options};
-pub use repair::repair;
-pub use repair::report::{
-    Counts, LostLine, Repaired, RepairedFile, RepairedSnapshot, SnapshotSource,
-};
 pub use state::compaction::{Compacted, Compaction};
 pub use state::compactor::Compactor;
 pub use state::live::LiveIssues;
-pub use strand_lock::{Counters, Filesystem, FilesystemKind, Holder, LockError};
+pub use strand_lock::{Counters, Filesystem, FilesystemKind, Holder, LockError, LockState};
 pub use wal::cursor::{Record, Records};
 pub use wal::follower::Follower;
 pub use wal::log::{Log, Receipt};

@@ -9,7 +9,6 @@
 use std::{fmt::Display, path::Path};
 
 use crate::{
-    repair::report::Repaired,
     state::compaction::Compaction,
     wal::{recovery::Recovery, shm::Hints},
 };
@@ -275,12 +274,12 @@ pub(crate) fn compactor_ended(dir: &Path, error: &crate::Error) {
 }
 
 /// A repair has changed the store.
-pub(crate) fn repaired(dir: &Path, done: &Repaired) {
+pub(crate) fn repaired(dir: &Path, replaced_files: u64, lost_records: u64) {
     event!(
         WARN,
         "repaired",
         dir = shown(dir.display()),
-        replaced_files = done.files.len() as u64,
-        lost_records = done.lost.iter().map(|lost| lost.count()).sum::<u64>()
+        replaced_files = replaced_files,
+        lost_records = lost_records
     );
 }

@@ -12,7 +12,7 @@
 use std::{path::Path, sync::Arc};
 
 use crate::{
-    check::{self, report::Checkup},
+    check::{self, CheckReport},
     error::Result,
     options::Options,
     state::live::LiveIssues,
@@ -24,7 +24,7 @@ pub use crate::env::{
     storage::{Disk, OpenMode, Storage, StorageFile},
     system::{HeldLock, Host, Page, PageView, StoreLock, ThisMachine},
 };
-pub use strand_lock::{LockState, PageError};
+pub use strand_lock::PageError;
 
 impl Options {
     /// Where the files are. Default: [`Disk`]. Example: [`Storage`].
@@ -48,8 +48,8 @@ impl<P: Payload> Reader<P> {
     ///
     /// # Errors
     /// Those of [`Reader::open`].
-    pub fn open_in(storage: Arc<dyn Storage>, dir: &Path) -> Result<Self> {
-        Self::in_dir(StoreDir::new(&storage, dir))
+    pub fn open_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self> {
+        Self::in_dir(StoreDir::new(storage, dir))
     }
 }
 
@@ -63,10 +63,10 @@ impl LiveIssues {
     }
 }
 
-/// Like [`doctor`](crate::doctor), on the files of `storage`. Example: [`Storage`].
+/// Like [`check`](check::check), on the files of `storage`. Example: [`Storage`].
 ///
 /// # Errors
-/// Those of [`doctor`](crate::doctor).
-pub fn check_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Checkup> {
+/// Those of [`check`](check::check).
+pub fn check_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<CheckReport> {
     check::in_dir(&StoreDir::new(storage, dir))
 }

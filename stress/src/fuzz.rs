@@ -160,7 +160,7 @@ pub fn merge_three(bytes: &[u8]) {
 fn look(process: &Arc<Process>) {
     let storage = || Arc::clone(process) as Arc<dyn Storage>;
     let dir = Path::new("");
-    if let Ok(reader) = Reader::<IssueEvent>::open_in(storage(), dir)
+    if let Ok(reader) = Reader::<IssueEvent>::open_in(&storage(), dir)
         && let Ok(records) = reader.read()
     {
         assert!(records.count() < 1_000_000);

@@ -40,7 +40,10 @@ const CORE: &[Area] = &[
         "repair",
         "error format env options telemetry issues wal state inspect",
     ),
-    ("testing", "error format env options issues wal state write"),
+    (
+        "testing",
+        "error format env options issues wal state write check",
+    ),
 ];
 
 const STRESS: &[Area] = &[

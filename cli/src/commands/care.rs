@@ -1,7 +1,11 @@
 //! `compact`, `doctor` and `repair`: maintenance.
 
 use serde::Serialize;
-use strand_core::{Advice, Compacted, Compaction, Error};
+use strand_core::{
+    Compacted, Compaction, Error,
+    check::{Advice, check},
+    repair,
+};
 
 use super::open;
 use crate::{
@@ -70,13 +74,13 @@ pub(crate) fn compact(args: &Compact, out: &mut Output) -> Result<(), Failure> {
 }
 
 pub(crate) fn doctor(args: &Reading, out: &mut Output) -> Result<Exit, Failure> {
-    let checkup = strand_core::doctor(&args.dir)?;
-    if checkup.store.is_none() && checkup.advice == Advice::Open {
+    let report = check(&args.dir)?;
+    if report.store.is_none() && report.advice == Advice::Open {
         let path = args.dir.clone();
         return Err(Error::NoStore { path }.into());
     }
-    out.result(&checkup, || checkup.to_string())?;
-    Ok(match checkup.advice {
+    out.result(&report, || report.to_string())?;
+    Ok(match report.advice {
         Advice::Nothing | Advice::Open => Exit::Done,
         Advice::Repair | Advice::RestoreBackup => Exit::Corrupt,
         Advice::Upgrade => Exit::Unusable,
@@ -86,6 +90,6 @@ pub(crate) fn doctor(args: &Reading, out: &mut Output) -> Result<Exit, Failure> 
 
 pub(crate) fn repair(args: &Repair, out: &mut Output) -> Result<(), Failure> {
     let options = open::options(&args.writing, out.json);
-    let repaired = strand_core::repair(&args.writing.dir, &options)?;
-    out.result(&repaired, || repaired.to_string())
+    let report = repair::repair(&args.writing.dir, &options)?;
+    out.result(&report, || report.to_string())
 }

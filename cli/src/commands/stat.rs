@@ -1,9 +1,12 @@
 //! `stat`: counts of records, issues and bytes.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use serde::Serialize;
-use strand_core::{Checkup, FileKind, Issues, LiveIssues, doctor};
+use strand_core::{
+    Issues, LiveIssues,
+    check::{CheckReport, FileKind, check},
+};
 
 use crate::{
     args::Reading,
@@ -58,32 +61,32 @@ struct Files {
 
 pub(crate) fn stat(args: &Reading, out: &mut Output) -> Result<(), Failure> {
     let store = LiveIssues::open(&args.dir)?;
-    let counts = Counts::of(&store, &doctor(&args.dir)?);
+    let counts = Counts::of(&store, &check(&args.dir)?);
     out.result(&counts, || counts.table())
 }
 
 impl Counts {
-    fn of(store: &Issues, checkup: &Checkup) -> Self {
+    fn of(store: &Issues, report: &CheckReport) -> Self {
         let mut by_status = BTreeMap::new();
         for (_, issue) in store.iter() {
             let status = issue.status().unwrap_or_else(|| "none".to_owned());
             *by_status.entry(status).or_default() += 1;
         }
-        let bytes_of = |name: &str| {
-            let file = checkup.files.iter().find(|file| file.name == name);
+        let bytes_of = |name: &Path| {
+            let file = report.files.iter().find(|file| file.file == name);
             file.and_then(|file| file.bytes)
         };
         let live = |kind| kind == FileKind::Snapshot;
-        let snapshot = checkup.snapshots.iter().find(|seen| live(seen.kind));
+        let snapshot = report.snapshots.iter().find(|seen| live(seen.kind));
         Self {
-            dir: checkup.dir.clone(),
-            store: checkup.store.clone(),
+            dir: report.dir.to_string_lossy().into_owned(),
+            store: report.store.clone(),
             records: Records {
-                count: checkup.records,
-                first_seq: checkup.first_seq,
-                last_seq: checkup.last_seq,
-                durable_seq: checkup.durable_seq,
-                hinted_seq: checkup.hinted_seq,
+                count: report.records,
+                first_seq: report.first_seq,
+                last_seq: report.last_seq,
+                durable_seq: report.durable_seq,
+                hinted_seq: report.hinted_seq,
             },
             issues: IssueCounts {
                 count: store.len(),
@@ -97,8 +100,8 @@ impl Counts {
                 keys: seen.keys,
                 bytes: bytes_of(&seen.file),
             }),
-            log: Files::of(checkup, FileKind::Segment),
-            quarantine: Files::of(checkup, FileKind::Quarantine),
+            log: Files::of(report, FileKind::Segment),
+            quarantine: Files::of(report, FileKind::Quarantine),
         }
     }
 
@@ -142,8 +145,8 @@ impl Counts {
 }
 
 impl Files {
-    fn of(checkup: &Checkup, kind: FileKind) -> Self {
-        let of_kind = || checkup.files.iter().filter(|file| file.kind == kind);
+    fn of(report: &CheckReport, kind: FileKind) -> Self {
+        let of_kind = || report.files.iter().filter(|file| file.kind == kind);
         Self {
             files: of_kind().count(),
             bytes: of_kind().filter_map(|file| file.bytes).sum(),

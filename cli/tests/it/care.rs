@@ -41,10 +41,7 @@ fn compact_folds_the_log_once() {
 fn the_doctor_prints_text_or_json() {
     let store = Store::of(&[("a", "")]);
     let text = store.ok("doctor", &[]);
-    assert!(
-        text.contains(": all is well; nothing needs to be done\n"),
-        "{text}"
-    );
+    assert!(text.contains(": all is well\n"), "{text}");
     let checkup = store.json("doctor", &[]);
     assert_eq!(
         (&checkup["advice"], &checkup["records"]),

@@ -1,29 +1,29 @@
-//! Looks at a whole store and says how it is. Takes no lock, changes nothing, creates nothing. // I3
+//! Checks a whole store. Takes no lock, changes nothing, creates nothing.
 //!
-//! Others may write meanwhile, and then a single look can see halves: a line that is being written, a file that a
-//! compaction has taken away. So whatever looks wrong is looked at again, with the manifest and the watermark as they
-//! are then. What was only passing is gone or has moved on; damage stays where it is.
+//! Other processes may write meanwhile, so that a single look can find a line half-written, or a file
+//! just removed by a compaction. Whatever looks wrong is therefore looked at again, with the manifest
+//! and the durable sequence number of that moment. Damage stays; anything else is gone, or elsewhere.
 
-pub(crate) mod report;
+mod report;
 
-use std::{fmt, path::Path, time::Duration};
-
-use strand_lock::FilesystemKind;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::{
-    check::report::{
-        Advice, Checkup, Damage, FileKind, FileSeen, FilesystemSeen, HintsState, HolderSeen,
-        LockSeen, SnapshotSeen, SnapshotState, TornTail, Unreadable,
-    },
     env::storage::OpenMode,
     error::{CorruptReason, Error, Result},
     format::{
         record::{segment_first_seq, segment_name, snapshot_name, snapshot_seq},
+        resync::Damages,
         scan::Tail,
     },
     inspect::{
-        find::{Left, VOID_MAX, contents, guess_manifest, later_manifest},
-        scan::{Damages, Listed, Place, Segment, StoreScan},
+        find::{LOST_MAX, Left, contents, fitting_manifest, snapshots},
+        ranges,
+        scan::{Segment, SegmentDamage, StoreScan},
     },
     state::{
         compaction::{COMPACT_LOCK, obsolete},
@@ -38,11 +38,14 @@ use crate::{
     },
 };
 
-/// How often the store is looked at until two looks agree.
+pub use self::report::{Advice, CheckReport, FileKind, FileReport, HintsState, SnapshotReport};
+pub use crate::format::resync::Damage;
+
+/// Looks at the store at most, until two looks agree.
 const LOOKS: usize = 8;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
-/// What decides about the advice.
+/// A row of the table at [`Advice`].
 #[derive(Debug, Clone, Copy, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "it is a row of a table")]
 struct Signs {
@@ -53,7 +56,6 @@ struct Signs {
     unfinished: bool,
 }
 
-/// The table at [`Advice`].
 fn advice(signs: Signs) -> Advice {
     match signs {
         Signs { newer: true, .. } => Advice::Upgrade,
@@ -72,43 +74,47 @@ fn advice(signs: Signs) -> Advice {
     }
 }
 
-/// Reads everything in a store's directory, and says how the store is and what to do.
+/// Reads every file of a store, and reports its condition and what to do.
 ///
-/// Takes no lock, and changes and creates nothing. Does not block. Others may write meanwhile: what they are just at is
-/// not taken for damage. Holds one line in memory, and the damages.
+/// Takes no lock and changes nothing. Never waits for another process. Writes in progress are not
+/// reported as damage. Memory: one line, and the damages.
 ///
 /// # Errors
-/// [`Error::MissingDirectory`], [`Error::NotADirectory`], and [`Error::Io`] when the directory can't be listed.
-/// Everything else that is wrong stands in the answer.
+/// [`Error::MissingDirectory`], [`Error::NotADirectory`], and [`Error::Io`] if the directory cannot
+/// be listed. Any other problem is part of the report.
 ///
 /// ```
-/// use strand_core::{Advice, Issue, IssueEvent, Log, Options, Timestamp, doctor};
+/// use strand_core::{
+///     Issue, IssueEvent, Log, Options, Timestamp,
+///     check::{Advice, check},
+/// };
 ///
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
 /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 ///
-/// let checkup = doctor(dir.path())?;
-/// assert_eq!(checkup.advice, Advice::Nothing);
-/// assert_eq!((checkup.records, checkup.hinted_seq), (1, Some(1)));
-/// println!("{checkup}");
+/// let report = check(dir.path())?;
+/// assert_eq!(report.advice, Advice::Nothing);
+/// assert_eq!((report.records, report.hinted_seq), (1, Some(1)));
+/// println!("{report}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn doctor(dir: impl AsRef<Path>) -> Result<Checkup> {
+pub fn check(dir: impl AsRef<Path>) -> Result<CheckReport> {
     in_dir(&StoreDir::on_disk(dir.as_ref()))
 }
 
-pub(crate) fn in_dir(dir: &StoreDir) -> Result<Checkup> {
+// I3: nothing is written.
+pub(crate) fn in_dir(dir: &StoreDir) -> Result<CheckReport> {
     dir.require()?;
-    let mut seen = Exam::take(dir)?;
+    let mut seen = Look::take(dir)?;
     for _ in 1..LOOKS {
         if !seen.is_suspicious() {
             break;
         }
-        let again = Exam::take(dir)?;
+        let again = Look::take(dir)?;
         let agreed = again.agrees_with(&seen);
-        seen = again.keep_what_is_in(&seen);
+        seen = again.confirmed_by(&seen);
         if agreed {
             break;
         }
@@ -118,56 +124,47 @@ pub(crate) fn in_dir(dir: &StoreDir) -> Result<Checkup> {
 }
 
 /// One look at a store.
-struct Exam {
-    checkup: Checkup,
+struct Look<'a> {
+    dir: &'a StoreDir,
+    report: CheckReport,
+    damages: Damages,
     newer: bool,
     beyond_repair: bool,
     orphans: Vec<String>,
-    /// A directory that is no store yet.
+    /// Whether the directory is not a store yet.
     new: bool,
 }
 
-impl Exam {
-    fn take(dir: &StoreDir) -> Result<Self> {
+impl<'a> Look<'a> {
+    fn take(dir: &'a StoreDir) -> Result<Self> {
         let names = dir.list()?;
-        let mut exam = Self::new(dir);
-        let manifest = exam.manifest(dir, &names)?;
-        let hints = exam.hints(dir, manifest.as_ref());
+        let mut look = Self::new(dir);
+        let manifest = look.manifest(&names)?;
         if let Some(manifest) = &manifest {
-            exam.log(dir, manifest, hints)?;
+            let hints = look.hints(manifest);
+            look.log(manifest, hints)?;
         }
-        exam.snapshots(dir, &names, manifest.as_ref());
-        exam.files(dir, names, manifest.as_ref());
-        Ok(exam)
+        look.snapshots(&names, manifest.as_ref());
+        look.files(names, manifest.as_ref());
+        Ok(look)
     }
 
-    fn new(dir: &StoreDir) -> Self {
+    fn new(dir: &'a StoreDir) -> Self {
         let host = dir.host();
-        let filesystem = host
-            .filesystem(dir.path())
-            .ok()
-            .map(|filesystem| FilesystemSeen {
-                local: filesystem.kind == FilesystemKind::Local,
-                name: filesystem.name,
-            });
         let lock = |file: &str| {
             let state = host.look_at_lock(&dir.path_of(file)).ok();
-            LockSeen {
-                file: file.to_owned(),
-                waiting: state.as_ref().is_some_and(|state| state.waiting),
-                holder: state.and_then(|state| state.holder).map(HolderSeen::of),
-            }
+            (PathBuf::from(file), state)
         };
-        let checkup = Checkup {
-            dir: dir.path().to_string_lossy().into_owned(),
+        let report = CheckReport {
+            dir: dir.path().to_owned(),
             advice: Advice::Nothing,
             store: None,
             format: None,
-            filesystem,
+            filesystem: host.filesystem(dir.path()).ok(),
             first_seq: 1,
             last_seq: 0,
             records: 0,
-            void: Vec::new(),
+            no_op: Vec::new(),
             hinted_seq: None,
             durable_seq: 0,
             hints: HintsState::Missing,
@@ -178,10 +175,12 @@ impl Exam {
             gaps: Vec::new(),
             torn: None,
             locks: vec![lock(LOCK), lock(COMPACT_LOCK)],
-            unreadable: Vec::new(),
+            unreadable: BTreeMap::new(),
         };
         Self {
-            checkup,
+            dir,
+            report,
+            damages: Damages::default(),
             newer: false,
             beyond_repair: false,
             orphans: Vec::new(),
@@ -189,271 +188,206 @@ impl Exam {
         }
     }
 
-    fn damage(&mut self, damages: Listed<Damage>) {
-        let room = crate::inspect::scan::LISTED_MAX.saturating_sub(self.checkup.damages.len());
-        let more = damages.items.len().saturating_sub(room) as u64;
-        self.checkup.damages_left_off += damages.left_off + more;
-        self.checkup
-            .damages
-            .extend(damages.items.into_iter().take(room));
+    fn damaged_file(&mut self, file: &str, offset: u64, reason: CorruptReason) {
+        self.damages
+            .push(Damage::of_file(Path::new(file), offset, reason));
     }
 
-    fn whole_file(&mut self, file: String, offset: u64, reason: CorruptReason) {
-        self.damage(Listed {
-            items: vec![Damage {
-                file,
-                offset,
-                line: None,
-                bytes: 0,
-                reason,
-            }],
-            left_off: 0,
-        });
+    fn unreadable(&mut self, file: &str, error: &Error) {
+        let error = error.to_string();
+        self.report.unreadable.insert(file.into(), error);
     }
 
-    fn unreadable(&mut self, file: &str, error: &impl fmt::Display) {
-        self.checkup.unreadable.push(Unreadable {
-            file: file.to_owned(),
-            error: error.to_string(),
-        });
-    }
-
-    /// The manifest, or what it must have been.
-    fn manifest(&mut self, dir: &StoreDir, names: &[String]) -> Result<Option<Manifest>> {
-        match Manifest::read(dir) {
+    /// The manifest, or the one that fits the files.
+    fn manifest(&mut self, names: &[String]) -> Result<Option<Manifest>> {
+        let read = Manifest::read(self.dir);
+        let present = read.as_ref().ok().cloned().flatten();
+        match &read {
             Ok(Some(manifest)) => {
-                self.checkup.store = Some(manifest.store.clone());
-                self.checkup.format = Some(manifest.format);
-                return Ok(Some(self.fitting(dir, names, manifest)));
+                self.report.store = Some(manifest.store.clone());
+                self.report.format = Some(manifest.format);
             }
             Ok(None) => {
-                self.new = is_new(dir)?;
+                self.new = is_new(self.dir)?;
                 if self.new {
                     return Ok(None);
                 }
-                self.whole_file(MANIFEST.to_owned(), 0, CorruptReason::ManifestMissing);
             }
-            Err(Error::Corrupt { reason, .. }) => self.whole_file(MANIFEST.to_owned(), 0, reason),
             Err(Error::UnsupportedVersion { found, .. }) => {
-                self.checkup.format = Some(found);
+                self.report.format = Some(*found);
                 self.newer = true;
                 return Ok(None);
             }
-            Err(error) => {
-                self.unreadable(MANIFEST, &error);
-                return Ok(None);
-            }
+            Err(_) => {}
         }
-        match guess_manifest(dir, names) {
-            Ok(guess) => {
-                self.beyond_repair |= guess.is_none();
-                Ok(guess)
+        match fitting_manifest(self.dir, names, read) {
+            Ok((manifest, reason)) => {
+                if let Some(reason) = reason {
+                    self.damaged_file(MANIFEST, 0, reason);
+                }
+                self.beyond_repair |= manifest.is_none();
+                Ok(manifest)
             }
             Err(error) => {
                 self.unreadable(MANIFEST, &error);
-                Ok(None)
-            }
-        }
-    }
-
-    /// The manifest, unless the files say that it is of an earlier moment.
-    fn fitting(&mut self, dir: &StoreDir, names: &[String], manifest: Manifest) -> Manifest {
-        match later_manifest(dir, names, &manifest) {
-            Ok(None) => manifest,
-            Ok(Some((later, reason))) => {
-                self.whole_file(MANIFEST.to_owned(), 0, reason);
-                later
-            }
-            Err(error) => {
-                self.unreadable(MANIFEST, &error);
-                manifest
+                Ok(present)
             }
         }
     }
 
-    fn hints(&mut self, dir: &StoreDir, manifest: Option<&Manifest>) -> HintsLook {
-        let Some(manifest) = manifest else {
-            return HintsLook::default();
-        };
-        let view = ShmView::open(dir, &manifest.store);
+    fn hints(&mut self, manifest: &Manifest) -> HintsLook {
+        let view = ShmView::open(self.dir, &manifest.store);
         let Some(look) = view.and_then(|view| view.look()) else {
             return HintsLook::default();
         };
-        self.checkup.hints = match look {
-            HintsLook { ours: false, .. }
-            | HintsLook {
-                durable_seq: None, ..
-            } => HintsState::Stale,
-            HintsLook { poisoned: true, .. } => HintsState::Poisoned,
-            HintsLook { settled: false, .. } => HintsState::NotValidated,
-            _ => HintsState::Good,
+        self.report.hints = if !look.ours || look.durable_seq.is_none() {
+            HintsState::Stale
+        } else if look.poisoned {
+            HintsState::Poisoned
+        } else if look.settled {
+            HintsState::Good
+        } else {
+            HintsState::NotValidated
         };
-        self.checkup.hinted_seq = look.durable_seq.filter(|_| look.ours);
+        self.report.hinted_seq = look.durable_seq.filter(|_| look.ours);
         look
     }
 
-    fn log(&mut self, dir: &StoreDir, manifest: &Manifest, hints: HintsLook) -> Result<()> {
+    fn log(&mut self, manifest: &Manifest, hints: HintsLook) -> Result<()> {
         let live = manifest.first_seq;
-        self.checkup.first_seq = live;
-        self.checkup.last_seq = live - 1;
+        self.report.first_seq = live;
+        self.report.last_seq = live - 1;
         let known_seq = hints.durable_seq_of_store.unwrap_or(0);
-        let scan = StoreScan::take(dir, live, known_seq)?;
+        let scan = StoreScan::take(self.dir, live, known_seq)?;
         for (first_seq, error) in &scan.unreadable {
             self.unreadable(&segment_name(*first_seq), error);
         }
-        self.checkup.durable_seq = scan.durable_seq.max(live - 1);
+        self.report.durable_seq = scan.durable_seq.max(live - 1);
         if let Some(missing) = scan.missing_first(live) {
             let reason = CorruptReason::Missing {
-                from_seq: missing.from_seq,
-                through_seq: missing.through_seq,
+                from_seq: *missing.start(),
+                through_seq: *missing.end(),
             };
-            self.whole_file(segment_name(live), 0, reason);
-            self.checkup.gaps.push(missing);
+            self.damaged_file(&segment_name(live), 0, reason);
+            self.report.gaps.push(missing);
         }
         for segment in &scan.segments {
-            self.checkup.records += segment.records;
-            self.checkup.void.extend(&segment.void);
-            self.checkup.last_seq = self.checkup.last_seq.max(segment.scan.last_seq());
-            self.segment(dir, segment, scan.durable_seq);
+            self.report.records += segment.records;
+            self.report.no_op.extend_from_slice(&segment.no_op);
+            self.report.last_seq = self.report.last_seq.max(segment.scan.last_seq());
+            self.segment(segment, scan.durable_seq);
         }
-        let lost: u64 = self.checkup.gaps.iter().map(|gap| gap.count()).sum();
-        self.beyond_repair |= lost > VOID_MAX;
+        self.beyond_repair |= ranges::count(&self.report.gaps) > LOST_MAX;
         Ok(())
     }
 
-    fn segment(&mut self, dir: &StoreDir, segment: &Segment, durable_seq: u64) {
+    fn segment(&mut self, segment: &Segment, durable_seq: u64) {
         let name = segment_name(segment.first_seq);
         match segment.tail(durable_seq) {
             Tail::Clean => {}
             Tail::Torn { valid_len } => {
-                self.checkup.torn = Some(TornTail {
-                    file: name,
-                    offset: valid_len,
-                    bytes: segment.scan.content_len - valid_len,
-                });
+                self.report.torn = Some((name.into(), valid_len..segment.scan.content_len));
             }
             Tail::Corrupt { offset, reason } => {
-                let damages = match Damages::of(dir, segment, durable_seq) {
-                    Ok(damages) => damages,
+                let damage = match SegmentDamage::of(self.dir, segment, durable_seq) {
+                    Ok(damage) => damage,
                     Err(error) => return self.unreadable(&name, &error),
                 };
-                if damages.bad.is_empty() {
-                    self.whole_file(name.clone(), offset, reason);
+                if damage.bad.is_empty() {
+                    self.damaged_file(&name, offset, reason);
                 }
-                self.damage(damages.bad.map(|(place, reason)| at(&name, place, reason)));
-                // Whole records behind the first bad line count too.
-                if let Some(last) = damages.last_seq {
-                    self.checkup.last_seq = self.checkup.last_seq.max(last);
-                }
-                self.checkup.records += damages.records.saturating_sub(segment.records);
-                self.checkup.gaps.extend(damages.gaps);
+                self.damages.append(damage.bad);
+                // Whole records after the first bad line count too.
+                let last_seq = damage.last_seq.unwrap_or(0);
+                self.report.last_seq = self.report.last_seq.max(last_seq);
+                self.report.records += damage.records.saturating_sub(segment.records);
+                self.report.gaps.extend(damage.gaps);
             }
         }
     }
 
-    fn snapshots(&mut self, dir: &StoreDir, names: &[String], manifest: Option<&Manifest>) {
+    fn snapshots(&mut self, names: &[String], manifest: Option<&Manifest>) {
         let mark = manifest.and_then(|manifest| manifest.snapshot);
-        let mut seqs: Vec<u64> = names.iter().filter_map(|name| snapshot_seq(name)).collect();
+        let mut seqs = snapshots(names);
         seqs.extend(mark.map(|mark| mark.seq));
-        seqs.sort_unstable_by(|one, other| other.cmp(one));
-        seqs.dedup();
-        let mut cures = false;
-        let mut hopeless = false;
-        for seq in seqs {
+        let mut has_backup = false;
+        let mut is_lost = false;
+        for seq in seqs.into_iter().rev() {
             let file = snapshot_name(seq);
             let kind = match mark {
                 Some(mark) if mark.seq == seq => FileKind::Snapshot,
                 Some(mark) if mark.seq > seq => FileKind::Backup,
                 _ => FileKind::Orphan,
             };
-            let contents = match contents(dir, &file, |_| {}) {
+            let contents = match contents(self.dir, &file, |_| {}) {
                 Ok(contents) => contents,
                 Err(error) => {
                     self.unreadable(&file, &error);
                     continue;
                 }
             };
-            let state = self.snapshot(seq, kind, contents.as_ref(), manifest);
+            let problem = self.problem(seq, kind, contents.as_ref(), manifest);
             let contents = contents.unwrap_or_default();
-            match (kind, state) {
-                (FileKind::Snapshot, SnapshotState::Damaged | SnapshotState::Missing) => {
-                    let left = Left::of(
-                        &contents,
-                        seq,
-                        manifest.map_or("", |manifest| &manifest.store),
-                    );
-                    hopeless = left == Left::Nothing;
+            let [issues, tombstones, keys] = contents.counts;
+            match kind {
+                FileKind::Snapshot if problem.is_some() => {
+                    let store = manifest.map_or("", |manifest| &manifest.store);
+                    is_lost = Left::of(&contents, seq, store) == Left::Nothing;
+                    // Damage to a backup is harmless.
+                    if let (Some(message), true) = (&problem, contents.bad.is_empty()) {
+                        let message = message.clone();
+                        self.damaged_file(&file, 0, CorruptReason::Snapshot { message });
+                    }
+                    self.damages.append(contents.bad);
                 }
-                (FileKind::Backup, SnapshotState::Whole) => cures = true,
+                FileKind::Backup => has_backup |= problem.is_none(),
                 _ => {}
             }
-            let [issues, tombstones, keys] = contents.counts;
-            self.checkup.snapshots.push(SnapshotSeen {
-                file,
+            self.report.snapshots.push(SnapshotReport {
+                file: file.into(),
                 seq,
                 kind,
-                state,
+                problem,
                 issues,
                 tombstones,
                 keys,
             });
         }
-        let from_the_first = names.iter().any(|name| segment_first_seq(name) == Some(1));
-        self.beyond_repair |= hopeless && !cures && !from_the_first;
+        let has_first = names.iter().any(|name| segment_first_seq(name) == Some(1));
+        self.beyond_repair |= is_lost && !has_backup && !has_first;
     }
 
-    fn snapshot(
-        &mut self,
+    /// Why a snapshot cannot be read as a whole, if it cannot.
+    fn problem(
+        &self,
         seq: u64,
         kind: FileKind,
         contents: Option<&Contents>,
         manifest: Option<&Manifest>,
-    ) -> SnapshotState {
-        let name = snapshot_name(seq);
-        let store = manifest.map(|manifest| manifest.store.as_str());
-        let (state, message) = match contents {
-            None => (
-                SnapshotState::Missing,
-                Some("it is named by the MANIFEST, but not there".to_owned()),
-            ),
-            Some(contents) if !contents.is_whole(seq, store) => {
-                let what = "its lines are not those that its first line says".to_owned();
-                (
-                    SnapshotState::Damaged,
-                    contents.bad.is_empty().then_some(what),
-                )
-            }
-            // Where the manifest itself is lost, nobody says what the file should be like.
-            Some(contents) => match manifest.and_then(|manifest| manifest.snapshot) {
-                Some(mark)
-                    if kind == FileKind::Snapshot
-                        && self.checkup.store.is_some()
-                        && contents.mark(seq) != mark =>
-                {
-                    let what = "it is not the file that the MANIFEST describes".to_owned();
-                    (SnapshotState::Damaged, Some(what))
-                }
-                _ => (SnapshotState::Whole, None),
-            },
+    ) -> Option<String> {
+        let Some(contents) = contents else {
+            return Some("the MANIFEST names it, but it does not exist".to_owned());
         };
-        // Damage to a backup does no harm now.
-        if kind == FileKind::Snapshot {
-            if let Some(contents) = contents {
-                let bad = contents.bad.clone();
-                self.damage(bad.map(|bad| at(&name, bad.place, bad.reason)));
-            }
-            if let Some(message) = message {
-                self.whole_file(name, 0, CorruptReason::Snapshot { message });
-            }
+        let store = manifest.map(|manifest| manifest.store.as_str());
+        if !contents.is_whole(seq, store) {
+            return Some(match contents.bad.count() {
+                0 => "its lines do not match its first line".to_owned(),
+                bad => format!("{bad} damaged lines"),
+            });
         }
-        state
+        let mark = manifest.and_then(|manifest| manifest.snapshot)?;
+        // If the manifest is lost, its description is only a guess.
+        let differs = self.report.store.is_some() && contents.mark(seq) != mark;
+        (kind == FileKind::Snapshot && differs)
+            .then(|| "it is not the file that the MANIFEST describes".to_owned())
     }
 
-    fn files(&mut self, dir: &StoreDir, names: Vec<String>, manifest: Option<&Manifest>) {
-        self.orphans =
-            manifest.map_or_else(Vec::new, |manifest| obsolete(&names, manifest, usize::MAX));
-        self.orphans.retain(|name| !dir.has_subdir(name));
-        let mut names = names;
+    fn files(&mut self, mut names: Vec<String>, manifest: Option<&Manifest>) {
+        let dir = self.dir;
+        if let Some(manifest) = manifest {
+            self.orphans = obsolete(&names, manifest, usize::MAX);
+            self.orphans.retain(|name| !dir.has_subdir(name));
+        }
         if dir.has_subdir(QUARANTINE) {
             let kept = dir.subdir(QUARANTINE).list().unwrap_or_default();
             names.extend(kept.iter().map(|name| format!("{QUARANTINE}/{name}")));
@@ -467,7 +401,8 @@ impl Exam {
                 let file = dir.open(&name, OpenMode::Read);
                 file.and_then(|file| file.len_bytes()).ok()
             };
-            self.checkup.files.push(FileSeen { name, kind, bytes });
+            let file = name.into();
+            self.report.files.push(FileReport { file, kind, bytes });
         }
     }
 
@@ -490,38 +425,41 @@ impl Exam {
         }
     }
 
-    fn held(&self, file: &str) -> bool {
-        let mut locks = self.checkup.locks.iter();
-        locks.any(|lock| lock.file == file && lock.holder.is_some())
+    fn is_held(&self, file: &str) -> bool {
+        let mut locks = self.report.locks.iter();
+        locks.any(|(lock, state)| {
+            let held = state.as_ref().is_some_and(|state| state.holder.is_some());
+            lock == Path::new(file) && held
+        })
     }
 
-    /// What somebody left unfinished, who is not at it now.
+    /// Whether an operation was interrupted, rather than in progress.
     fn is_unfinished(&self) -> bool {
-        let checkup = &self.checkup;
         let hints = matches!(
-            checkup.hints,
+            self.report.hints,
             HintsState::NotValidated | HintsState::Poisoned
         );
         self.new
-            || (checkup.torn.is_some() || hints) && !self.held(LOCK)
-            || !self.orphans.is_empty() && !self.held(COMPACT_LOCK)
+            || (self.report.torn.is_some() || hints) && !self.is_held(LOCK)
+            || !self.orphans.is_empty() && !self.is_held(COMPACT_LOCK)
     }
 
-    /// Whether something may be wrong, or only passing.
+    fn is_damaged(&self) -> bool {
+        !self.damages.is_empty() || !self.report.gaps.is_empty()
+    }
+
+    /// Whether anything is wrong, or seems to be.
     fn is_suspicious(&self) -> bool {
-        let checkup = &self.checkup;
         self.is_unfinished()
             || self.newer
             || self.beyond_repair
-            || !checkup.damages.is_empty()
-            || !checkup.gaps.is_empty()
-            || !checkup.unreadable.is_empty()
+            || self.is_damaged()
+            || !self.report.unreadable.is_empty()
     }
 
     fn agrees_with(&self, other: &Self) -> bool {
-        let (one, two) = (&self.checkup, &other.checkup);
-        one.damages == two.damages
-            && one.damages_left_off == two.damages_left_off
+        let (one, two) = (&self.report, &other.report);
+        self.damages == other.damages
             && one.gaps == two.gaps
             && one.torn == two.torn
             && one.unreadable == two.unreadable
@@ -531,12 +469,16 @@ impl Exam {
             && self.orphans == other.orphans
     }
 
-    /// Leaves of what looks wrong that which an earlier look has seen too.
-    fn keep_what_is_in(mut self, earlier: &Self) -> Self {
-        let (now, then) = (&mut self.checkup, &earlier.checkup);
-        now.damages.retain(|damage| then.damages.contains(damage));
+    /// Drops what looks wrong now, but did not in an earlier look.
+    fn confirmed_by(mut self, earlier: &Self) -> Self {
+        let (now, then) = (&mut self.report, &earlier.report);
+        let damages = &earlier.damages.listed;
+        self.damages
+            .listed
+            .retain(|damage| damages.contains(damage));
         now.gaps.retain(|gap| then.gaps.contains(gap));
-        now.unreadable.retain(|file| then.unreadable.contains(file));
+        now.unreadable
+            .retain(|file, error| then.unreadable.get(file) == Some(error));
         if now.torn != then.torn {
             now.torn = None;
         }
@@ -547,28 +489,20 @@ impl Exam {
         self
     }
 
-    fn finish(self) -> Checkup {
-        let signs = Signs {
+    fn finish(self) -> CheckReport {
+        let advice = advice(Signs {
             newer: self.newer,
-            unreadable: !self.checkup.unreadable.is_empty(),
+            unreadable: !self.report.unreadable.is_empty(),
             beyond_repair: self.beyond_repair,
-            damaged: !self.checkup.damages.is_empty() || !self.checkup.gaps.is_empty(),
+            damaged: self.is_damaged(),
             unfinished: self.is_unfinished(),
-        };
-        Checkup {
-            advice: advice(signs),
-            ..self.checkup
+        });
+        CheckReport {
+            advice,
+            damages: self.damages.listed,
+            damages_left_off: self.damages.left_off,
+            ..self.report
         }
-    }
-}
-
-fn at(file: &str, place: Place, reason: CorruptReason) -> Damage {
-    Damage {
-        file: file.to_owned(),
-        offset: place.offset,
-        line: Some(place.line),
-        bytes: place.bytes,
-        reason,
     }
 }
 

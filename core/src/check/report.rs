@@ -1,61 +1,78 @@
-//! What the doctor has seen, as data, in words and as JSON.
+//! What a check found, as data, as text and as JSON.
 
-use std::{fmt, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::{Range, RangeInclusive},
+    path::{Path, PathBuf},
+};
 
 use serde::{Serialize, Serializer};
-use strand_lock::Holder;
+use strand_lock::{Filesystem, FilesystemKind, Holder, LockState};
 
-use crate::{error::CorruptReason, inspect::scan::Seqs};
+use crate::{
+    format::resync::Damage,
+    inspect::ranges::{self, words},
+};
 
-/// How a store is: what [`crate::check`] answers.
+/// The condition of a store: returned by [`check`](crate::check::check).
 ///
-/// Written with `{}` it is words for a person; serialized, it is for programs.
+/// `{}` formats it as text; serialized, it is what `strand doctor --json` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Checkup {
+pub struct CheckReport {
     /// The store's directory.
-    pub dir: String,
+    #[serde(serialize_with = "lossy")]
+    pub dir: PathBuf,
     /// What to do.
     pub advice: Advice,
-    /// Tells this store from others; `None` where no manifest can be read.
+    /// The store's id; `None` if no manifest can be read.
     pub store: Option<String>,
-    /// The format version that the manifest names.
+    /// The format version in the manifest.
     pub format: Option<u64>,
-    /// What the directory is on.
-    pub filesystem: Option<FilesystemSeen>,
-    /// The first record behind the live snapshot.
+    /// The filesystem that the directory is on. JSON: `name`, and whether it is `local`.
+    #[serde(serialize_with = "filesystem")]
+    pub filesystem: Option<Filesystem>,
+    /// The first record after the live snapshot.
     pub first_seq: u64,
-    /// The last whole record; `first_seq` − 1 when there is none.
+    /// The last whole record; `first_seq` − 1 if there is none.
     pub last_seq: u64,
-    /// How many whole records there are, void ones included.
+    /// The number of whole records, no-op records included.
     pub records: u64,
-    /// The void records: a repair has put them in the place of lost ones.
-    pub void: Vec<Seqs>,
-    /// The watermark in the volatile hints, where these can be trusted.
+    /// The no-op records, which repairs wrote in place of lost ones.
+    #[serde(serialize_with = "ranges::serialize")]
+    pub no_op: Vec<RangeInclusive<u64>>,
+    /// The durable sequence number in the shared hints, if they can be trusted.
     pub hinted_seq: Option<u64>,
-    /// The last record that is known to be durable, from the hints or from what the records say.
+    /// The last record known to be durable, from the hints or from the records themselves.
     pub durable_seq: u64,
-    /// What the volatile hints are.
+    /// The condition of the shared hints.
     pub hints: HintsState,
     /// All snapshots, the latest first.
-    pub snapshots: Vec<SnapshotSeen>,
-    /// All files in the directory and in its quarantine.
-    pub files: Vec<FileSeen>,
-    /// Every place where bytes are not what they should be; at most 10,000.
+    pub snapshots: Vec<SnapshotReport>,
+    /// All files of the directory and of its quarantine.
+    pub files: Vec<FileReport>,
+    /// Places where bytes are not what they should be; 10,000 at most.
     pub damages: Vec<Damage>,
     /// How many more there are.
     pub damages_left_off: u64,
-    /// The numbers of acknowledged records that are not where they should be.
-    pub gaps: Vec<Seqs>,
-    /// Bytes behind the last record that were never acknowledged. No damage.
-    pub torn: Option<TornTail>,
-    /// The locks.
-    pub locks: Vec<LockSeen>,
-    /// What could not be read.
-    pub unreadable: Vec<Unreadable>,
+    /// Acknowledged records that are not where they should be.
+    #[serde(serialize_with = "ranges::serialize")]
+    pub gaps: Vec<RangeInclusive<u64>>,
+    /// The torn tail: bytes after the last record that were never acknowledged, as a range of the
+    /// last segment. Not damage: the next open moves them to quarantine. JSON: `file`, `offset`,
+    /// `bytes`.
+    #[serde(serialize_with = "torn")]
+    pub torn: Option<(PathBuf, Range<u64>)>,
+    /// The store's two lock files; `None` if a file cannot be read, or does not exist. JSON:
+    /// `file`; `holder`, with times in milliseconds; and `waiting`.
+    #[serde(serialize_with = "locks")]
+    pub locks: Vec<(PathBuf, Option<LockState>)>,
+    /// The files that could not be read, each with the system's error.
+    pub unreadable: BTreeMap<PathBuf, String>,
 }
 
-/// What to do about a store: the answer of [`crate::check`].
+/// What to do about a store: part of a [`CheckReport`].
 ///
 /// | newer format | unreadable | beyond repair | damaged | unfinished | advice |
 /// | --- | --- | --- | --- | --- | --- |
@@ -71,50 +88,63 @@ pub struct Checkup {
 pub enum Advice {
     /// All is well.
     Nothing,
-    /// The next [`crate::Log::open`] finishes what was interrupted: it cuts off a torn tail, removes what a compaction has
-    /// left, makes the directory a store.
+    /// The next [`Log::open`](crate::Log::open) completes what was interrupted: it cuts a torn
+    /// tail, removes obsolete files, or creates the store.
     Open,
-    /// Acknowledged bytes are damaged. [`crate::repair`] makes the store usable without them; a backup may have them.
+    /// Acknowledged bytes are damaged. [`repair`](crate::repair::repair) makes the store usable
+    /// without them; a backup may contain them.
     Repair,
-    /// What is lost can't be made good from what is here.
+    /// The loss cannot be repaired from the files that are left.
     RestoreBackup,
-    /// Something could not be read: a disk that fails, or missing permissions. Nothing else is certain.
+    /// A file could not be read: the disk is failing, or a permission is missing. The rest of the
+    /// report is uncertain.
     CheckDisk,
-    /// A newer program wrote the store; this one can't judge it.
+    /// A newer program wrote the store; this one cannot judge it.
     Upgrade,
 }
 
 impl fmt::Display for Advice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Nothing => "all is well; nothing needs to be done",
-            Self::Open => "nothing acknowledged is damaged; the next writer that opens the store finishes what was interrupted",
-            Self::Repair => "acknowledged bytes are damaged: restore a backup that has them, or repair the store, which goes on without them",
-            Self::RestoreBackup => "what is lost can't be made good from what is here: restore a backup",
-            Self::CheckDisk => "not everything could be read: check the disk and the permissions, then look again",
-            Self::Upgrade => "a newer program wrote the store (or the MANIFEST is damaged, if none ever did: then move it away): use a newer program",
+            Self::Nothing => "all is well",
+            Self::Open => {
+                "no acknowledged byte is damaged; the next writer completes what was interrupted"
+            }
+            Self::Repair => {
+                "acknowledged bytes are damaged: restore a backup that contains them, or repair \
+                 the store, which then goes on without them"
+            }
+            Self::RestoreBackup => "the damage cannot be repaired: restore a backup",
+            Self::CheckDisk => {
+                "not every file could be read: check the disk and the permissions, then run this \
+                 again"
+            }
+            Self::Upgrade => {
+                "a newer program wrote the store: use that (if there is none, the MANIFEST is \
+                 damaged: move it away)"
+            }
         })
     }
 }
 
-/// A file of a store's directory, as [`crate::check`] has seen it.
+/// A file of a store's directory: part of a [`CheckReport`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct FileSeen {
-    /// Its name in the directory.
-    pub name: String,
-    /// What it is.
+pub struct FileReport {
+    /// The file, relative to the store's directory.
+    pub file: PathBuf,
+    /// Its role.
     pub kind: FileKind,
-    /// Its length; `None` for a directory, and where it can't be told.
+    /// Its length; `None` for a directory, or if it is unknown.
     pub bytes: Option<u64>,
 }
 
-/// What a file of a store's directory is, as [`crate::check`] has seen it.
+/// The role of a file in a store's directory: part of a [`FileReport`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FileKind {
-    /// It says which files make up the store.
+    /// Names the files that make up the store.
     Manifest,
     /// Records.
     Segment,
@@ -122,21 +152,22 @@ pub enum FileKind {
     Snapshot,
     /// An older snapshot.
     Backup,
-    /// Left by somebody who died, or being written now. The next open or compaction removes it.
+    /// Obsolete or half-written. The next open or compaction removes it, unless a compaction is
+    /// writing it now.
     Orphan,
-    /// The target of a lock.
+    /// A lock file.
     Lock,
-    /// The volatile hints.
+    /// The shared hints.
     Hints,
     /// Bytes that were cut off or replaced, and notes about them.
     Quarantine,
-    /// No file of a store.
+    /// Not a file of a store.
     Unknown,
 }
 
 impl fmt::Display for FileKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Manifest => "manifest",
             Self::Segment => "segment",
             Self::Snapshot => "snapshot",
@@ -150,109 +181,54 @@ impl fmt::Display for FileKind {
     }
 }
 
-/// A place where bytes are not what they should be, as [`crate::check`] has seen it.
+/// A snapshot: part of a [`CheckReport`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Damage {
-    /// The file.
-    pub file: String,
-    /// Where in it the bad bytes begin, or the missing ones should.
-    pub offset: u64,
-    /// The line, counted from 1; `None` where it is about the file as a whole.
-    pub line: Option<u64>,
-    /// How many bytes are bad; 0 when some are missing.
-    pub bytes: u64,
-    /// What is wrong.
-    #[serde(serialize_with = "in_words")]
-    pub reason: CorruptReason,
-}
-
-fn in_words<S: Serializer>(
-    value: &impl fmt::Display,
-    serializer: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file)?;
-        if let Some(line) = self.line {
-            write!(f, ", line {line}, byte {}", self.offset)?;
-        }
-        write!(f, ": {}", self.reason)
-    }
-}
-
-/// Bytes that the next open cuts off, and keeps in quarantine, as [`crate::check`] has seen them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct TornTail {
-    /// The segment.
-    pub file: String,
-    /// Where they begin.
-    pub offset: u64,
-    /// How many there are.
-    pub bytes: u64,
-}
-
-/// A snapshot, as [`crate::check`] has seen it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct SnapshotSeen {
-    /// The file.
-    pub file: String,
+pub struct SnapshotReport {
+    /// The file, relative to the store's directory.
+    pub file: PathBuf,
     /// The last record that it reflects.
     pub seq: u64,
     /// [`FileKind::Snapshot`], [`FileKind::Backup`] or [`FileKind::Orphan`].
     pub kind: FileKind,
-    /// What it is like.
-    pub state: SnapshotState,
-    /// How many issues are in it, in lines that are good.
+    /// Why it cannot be read as a whole; `None` if it can.
+    pub problem: Option<String>,
+    /// The issues in its good lines.
     pub issues: u64,
-    /// How many tombstones.
+    /// The tombstones in its good lines.
     pub tombstones: u64,
-    /// How many idempotency keys.
+    /// The idempotency keys in its good lines.
     pub keys: u64,
 }
 
-/// What a snapshot is like, as [`crate::check`] has seen it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum SnapshotState {
-    /// All of it is good.
-    Whole,
-    /// Something is not.
-    Damaged,
-    /// The manifest names it, but it is not there.
-    Missing,
-}
-
-impl fmt::Display for SnapshotState {
+impl fmt::Display for SnapshotReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Whole => "whole",
-            Self::Damaged => "damaged",
-            Self::Missing => "missing",
-        })
+        write!(
+            f,
+            "{} of record {}: {} issues, {} tombstones, {} keys",
+            self.kind, self.seq, self.issues, self.tombstones, self.keys
+        )?;
+        match &self.problem {
+            Some(problem) => write!(f, ", damaged: {problem}"),
+            None => Ok(()),
+        }
     }
 }
 
-/// What the volatile hints are, as [`crate::check`] has seen them.
+/// The condition of the shared hints: part of a [`CheckReport`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum HintsState {
     /// They can be trusted.
     Good,
-    /// There are none. The next writer makes them.
+    /// There are none. The next writer creates them.
     Missing,
-    /// They are of another boot, file or store, or damaged. The next writer makes them anew.
+    /// They are from another boot, file or store, or damaged. The next writer rebuilds them.
     Stale,
-    /// A writer is changing them, or has died while it did. The next writer makes them anew.
+    /// A writer is changing them, or died while it did. The next writer rebuilds them.
     NotValidated,
-    /// A sync failed. The next writer writes the doubtful records again.
+    /// A sync failed. The next writer writes the records in doubt again.
     Poisoned,
 }
 
@@ -262,166 +238,79 @@ impl fmt::Display for HintsState {
             Self::Good => "good",
             Self::Missing => "missing",
             Self::Stale => "stale",
-            Self::NotValidated => "left half-changed",
+            Self::NotValidated => "half-changed",
             Self::Poisoned => "a sync failed",
         })
     }
 }
 
-/// A lock, as [`crate::check`] has seen it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct LockSeen {
-    /// Its file.
-    pub file: String,
-    /// Who holds it.
-    pub holder: Option<HolderSeen>,
-    /// Somebody sleeps until it is free, or has died while sleeping.
-    pub waiting: bool,
-}
-
-impl fmt::Display for LockSeen {
+impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.holder {
-            None => write!(f, "{}: free", self.file)?,
-            Some(holder) => write!(
-                f,
-                "{}: held for {} ms by pid {} ({}, running for {} ms)",
-                self.file, holder.held_ms, holder.pid, holder.command, holder.running_ms
-            )?,
-        }
-        f.write_str(if self.waiting { ", somebody waits" } else { "" })
-    }
-}
-
-/// Who holds a lock, as [`crate::check`] has seen it. Times are in milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct HolderSeen {
-    /// The process.
-    pub pid: u32,
-    /// Its command line, cut to 64 bytes.
-    pub command: String,
-    /// How long it has held the lock.
-    pub held_ms: u64,
-    /// How long it has been running; 0 where the system does not tell.
-    pub running_ms: u64,
-}
-
-impl HolderSeen {
-    pub(crate) fn of(holder: Holder) -> Self {
-        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        Self {
-            pid: holder.pid,
-            held_ms: ms(holder.held_for),
-            running_ms: ms(holder.running_for),
-            command: holder.command,
-        }
-    }
-}
-
-/// What a directory is on, as [`crate::check`] has seen it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct FilesystemSeen {
-    /// The filesystem's name.
-    pub name: String,
-    /// Whether it can carry locks and shared memory.
-    pub local: bool,
-}
-
-impl fmt::Display for FilesystemSeen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.local { "local" } else { "not local" };
-        write!(f, "{} ({kind})", self.name)
-    }
-}
-
-/// What [`crate::check`] could not read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Unreadable {
-    /// The file.
-    pub file: String,
-    /// The system's answer.
-    pub error: String,
-}
-
-impl fmt::Display for Checkup {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {}", self.dir, self.advice)?;
+        writeln!(f, "{}: {}", self.dir.display(), self.advice)?;
         self.describe(f)?;
         self.complain(f)
     }
 }
 
-/// What is not known.
-fn or_unknown(known: Option<&impl ToString>) -> String {
-    known.map_or_else(|| "unknown".to_owned(), ToString::to_string)
-}
-
-impl Checkup {
-    /// What there is.
+impl CheckReport {
+    /// What is in the store.
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (store, format) = (
             or_unknown(self.store.as_ref()),
             or_unknown(self.format.as_ref()),
         );
-        let filesystem = or_unknown(self.filesystem.as_ref());
+        let filesystem = self.filesystem.as_ref().map(|filesystem| {
+            let local = if is_local(filesystem) {
+                "local"
+            } else {
+                "not local"
+            };
+            format!("{} ({local})", filesystem.name)
+        });
+        let filesystem = or_unknown(filesystem.as_ref());
         writeln!(f, "store {store}, format {format}, on {filesystem}")?;
         writeln!(
             f,
             "log: {} records, {} to {}, durable through {}",
             self.records, self.first_seq, self.last_seq, self.durable_seq
         )?;
-        if !self.void.is_empty() {
-            writeln!(f, "void, in the place of lost ones: {}", ranges(&self.void))?;
+        if !self.no_op.is_empty() {
+            writeln!(f, "no-op records: {}", words(&self.no_op))?;
         }
         let hinted = or_unknown(self.hinted_seq.as_ref());
         writeln!(f, "hints: {}, durable through {hinted}", self.hints)?;
         for snapshot in &self.snapshots {
-            writeln!(
-                f,
-                "{} of record {}: {}, {} issues, {} tombstones, {} keys",
-                snapshot.kind,
-                snapshot.seq,
-                snapshot.state,
-                snapshot.issues,
-                snapshot.tombstones,
-                snapshot.keys
-            )?;
+            writeln!(f, "{snapshot}")?;
         }
-        for lock in &self.locks {
-            writeln!(f, "{lock}")?;
+        for (file, state) in &self.locks {
+            write!(f, "{}: ", file.display())?;
+            match holder(state.as_ref()) {
+                Some(holder) => write!(f, "held by {holder}")?,
+                None => f.write_str("free")?,
+            }
+            let waiting = state.as_ref().is_some_and(|state| state.waiting);
+            writeln!(f, "{}", if waiting { ", a process waits" } else { "" })?;
         }
         writeln!(f, "files:")?;
-        for file in &self.files {
-            let bytes = file.bytes.map_or(String::new(), |bytes| bytes.to_string());
-            writeln!(
-                f,
-                "  {bytes:>12}  {:<10}  {}",
-                file.kind.to_string(),
-                file.name
-            )?;
+        for FileReport { file, kind, bytes } in &self.files {
+            let bytes = bytes.map_or(String::new(), |bytes| bytes.to_string());
+            writeln!(f, "  {bytes:>12}  {kind:<10}  {}", file.display())?;
         }
         Ok(())
     }
 
-    /// What is wrong.
+    /// What is wrong with it.
     fn complain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(TornTail {
-            file,
-            offset,
-            bytes,
-        }) = &self.torn
-        {
+        if let Some((file, Range { start, end })) = &self.torn {
             writeln!(
                 f,
-                "torn tail: {bytes} bytes in {file} from byte {offset}, which the next open moves to quarantine"
+                "torn tail: {} bytes in {} from byte {start}, which the next open moves to quarantine",
+                end - start,
+                file.display()
             )?;
         }
-        for Unreadable { file, error } in &self.unreadable {
-            writeln!(f, "unreadable: {file}: {error}")?;
+        for (file, error) in &self.unreadable {
+            writeln!(f, "unreadable: {}: {error}", file.display())?;
         }
         for damage in &self.damages {
             writeln!(f, "damage: {damage}")?;
@@ -430,14 +319,87 @@ impl Checkup {
             writeln!(f, "damage: {} more places", self.damages_left_off)?;
         }
         if !self.gaps.is_empty() {
-            writeln!(f, "missing records: {}", ranges(&self.gaps))?;
+            writeln!(f, "missing records: {}", words(&self.gaps))?;
         }
         Ok(())
     }
 }
 
-/// Ranges in words.
-pub(crate) fn ranges(ranges: &[Seqs]) -> String {
-    let words: Vec<String> = ranges.iter().map(ToString::to_string).collect();
-    words.join(", ")
+fn or_unknown(known: Option<&impl ToString>) -> String {
+    known.map_or_else(|| "unknown".to_owned(), ToString::to_string)
+}
+
+fn is_local(filesystem: &Filesystem) -> bool {
+    filesystem.kind == FilesystemKind::Local
+}
+
+/// JSON has no bytes that are not Unicode.
+fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    path.to_string_lossy().serialize(serializer)
+}
+
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+fn filesystem<S: Serializer>(value: &Option<Filesystem>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Json<'a> {
+        name: &'a str,
+        local: bool,
+    }
+    let json = value.as_ref().map(|filesystem| Json {
+        name: &filesystem.name,
+        local: is_local(filesystem),
+    });
+    json.serialize(serializer)
+}
+
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+fn torn<S: Serializer>(
+    value: &Option<(PathBuf, Range<u64>)>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Json<'a> {
+        file: &'a Path,
+        offset: u64,
+        bytes: u64,
+    }
+    let json = value.as_ref().map(|(file, range)| Json {
+        file,
+        offset: range.start,
+        bytes: range.end - range.start,
+    });
+    json.serialize(serializer)
+}
+
+fn holder(state: Option<&LockState>) -> Option<&Holder> {
+    state?.holder.as_ref()
+}
+
+fn locks<S: Serializer>(
+    value: &[(PathBuf, Option<LockState>)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Json<'a> {
+        file: &'a Path,
+        holder: Option<By<'a>>,
+        waiting: bool,
+    }
+    #[derive(Serialize)]
+    struct By<'a> {
+        pid: u32,
+        command: &'a str,
+        held_ms: u128,
+        running_ms: u128,
+    }
+    serializer.collect_seq(value.iter().map(|(file, state)| Json {
+        file,
+        holder: holder(state.as_ref()).map(|holder| By {
+            pid: holder.pid,
+            command: &holder.command,
+            held_ms: holder.held_for.as_millis(),
+            running_ms: holder.running_for.as_millis(),
+        }),
+        waiting: state.as_ref().is_some_and(|state| state.waiting),
+    }))
 }

@@ -2,5 +2,6 @@
 
 pub(crate) mod lines;
 pub(crate) mod record;
+pub(crate) mod resync;
 pub(crate) mod scan;
 pub(crate) mod seq;

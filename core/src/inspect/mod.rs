@@ -1,4 +1,5 @@
 //! What `check` and `repair` find in damaged files.
 
 pub(crate) mod find;
+pub(crate) mod ranges;
 pub(crate) mod scan;

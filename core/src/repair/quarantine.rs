@@ -1,122 +1,117 @@
-//! Copies of what a repair replaces, each with a note.
+//! Copies of the files that a repair replaces, each with a note.
+
+use std::{ops::RangeInclusive, path::PathBuf};
 
 use serde::Serialize;
 
 use crate::{
     env::storage::OpenMode,
-    error::{CorruptReason, Result},
-    inspect::{
-        find::{DAMAGED, NOTE},
-        scan::{Listed, Place, Seqs},
-    },
-    state::snapshot::BadPart,
+    error::Result,
+    format::resync::{Damage, Damages},
+    inspect::ranges,
     wal::store_dir::{CHUNK_BYTES, QUARANTINE, StoreDir, StoreFile},
 };
+
+/// The end of the names of copies.
+pub(crate) const DAMAGED: &str = ".damaged";
+/// What follows the name of a copy in the name of its note.
+pub(crate) const NOTE: &str = ".json";
 
 /// A file to keep.
 pub(crate) struct Kept<'a> {
     pub(crate) name: &'a str,
-    /// What is wrong with it.
-    pub(crate) damages: &'a Listed<NotedDamage>,
+    pub(crate) damages: &'a Damages,
+    /// What is wrong if no line is damaged by itself.
+    pub(crate) reason: &'a str,
     /// The records that are lost with it.
-    pub(crate) lost: &'a [Seqs],
-    /// All records through this one that are in it were acknowledged.
+    pub(crate) lost: &'a [RangeInclusive<u64>],
+    /// Its records through this one were acknowledged.
     pub(crate) durable_seq: u64,
 }
 
-/// What is written about a copy.
+/// The note about a copy: FORMAT.md, "What a repair keeps".
 #[derive(Serialize)]
 struct Note<'a> {
-    /// The file that it was.
     file: &'a str,
     kept: &'a str,
     repaired_ms: i64,
-    damages: &'a [NotedDamage],
+    damages: Vec<NotedDamage<'a>>,
     damages_left_off: u64,
-    lost: &'a [Seqs],
+    #[serde(serialize_with = "ranges::serialize")]
+    lost: &'a [RangeInclusive<u64>],
     durable_seq: u64,
 }
 
-/// What was wrong with the file.
 #[derive(Serialize)]
-pub(crate) struct NotedDamage {
+struct NotedDamage<'a> {
     offset: u64,
-    /// `None` where it is about the file as a whole.
     line: Option<u64>,
     bytes: u64,
     reason: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    about: Option<String>,
+    about: Option<&'a str>,
 }
 
-impl NotedDamage {
-    pub(crate) fn of_segment((place, reason): (Place, CorruptReason)) -> Self {
+impl<'a> NotedDamage<'a> {
+    fn of(damage: &'a Damage) -> Self {
         Self {
-            offset: place.offset,
-            line: Some(place.line),
-            bytes: place.bytes,
-            reason: reason.to_string(),
+            offset: damage.offset,
+            line: damage.line,
+            bytes: damage.bytes,
+            reason: damage.reason.to_string(),
+            about: damage.about.as_deref(),
+        }
+    }
+
+    fn of_file(reason: &str) -> Self {
+        Self {
+            offset: 0,
+            line: None,
+            bytes: 0,
+            reason: reason.to_owned(),
             about: None,
         }
     }
-
-    pub(crate) fn of_snapshot(bad: BadPart) -> Self {
-        Self {
-            about: bad.about,
-            ..Self::of_segment((bad.place, bad.reason))
-        }
-    }
 }
 
-impl Listed<NotedDamage> {
-    /// A note says why, also where no line is bad by itself.
-    pub(crate) fn or_else(mut self, reason: &str) -> Self {
-        if self.is_empty() {
-            self.push(NotedDamage {
-                offset: 0,
-                line: None,
-                bytes: 0,
-                reason: reason.to_owned(),
-                about: None,
-            });
+impl Kept<'_> {
+    /// Copies the file to quarantine, with a note, durably. Returns the path of the copy in the
+    /// store.
+    ///
+    /// If there is such a copy, it serves: an earlier repair was killed, or kept the same file.
+    pub(crate) fn keep(&self, dir: &StoreDir) -> Result<PathBuf> {
+        let old = dir.open(self.name, OpenMode::Read)?;
+        let quarantine = dir.subdir(QUARANTINE);
+        quarantine.create()?;
+        let copy = copy_once(&quarantine, self.name, &old)?;
+        let kept = format!("{QUARANTINE}/{copy}");
+        let mut damages: Vec<_> = self.damages.listed.iter().map(NotedDamage::of).collect();
+        if damages.is_empty() {
+            damages.push(NotedDamage::of_file(self.reason));
         }
-        self
+        let note = Note {
+            file: self.name,
+            kept: &kept,
+            repaired_ms: dir.host().unix_ms(),
+            damages,
+            damages_left_off: self.damages.left_off,
+            lost: self.lost,
+            durable_seq: self.durable_seq,
+        };
+        let text = serde_json::to_vec_pretty(&note)
+            .unwrap_or_else(|error| unreachable!("a note can be written: {error}"));
+        let note = format!("{copy}{NOTE}");
+        if quarantine.open_if_there(&note, OpenMode::Read)?.is_none() {
+            quarantine.replace_file(&note, |file| file.write(&text, 0), || {})?;
+        }
+        dir.sync()?;
+        Ok(kept.into())
     }
-}
 
-/// Copies a file of the store in `dir` to quarantine, with a note, durably; answers the copy's name.
-///
-/// Where there is such a copy already, that is the one: a repair was killed, or the same file was kept before.
-pub(crate) fn keep(
-    dir: &StoreDir,
-    &Kept {
-        name,
-        damages,
-        lost,
-        durable_seq,
-    }: &Kept<'_>,
-) -> Result<String> {
-    let old = dir.open(name, OpenMode::Read)?;
-    let quarantine = dir.subdir(QUARANTINE);
-    quarantine.create()?;
-    let copy = copy_once(&quarantine, name, &old)?;
-    let kept = format!("{QUARANTINE}/{copy}");
-    let note = Note {
-        file: name,
-        kept: &kept,
-        repaired_ms: dir.host().unix_ms(),
-        damages: &damages.items,
-        damages_left_off: damages.left_off,
-        lost,
-        durable_seq,
-    };
-    let text = serde_json::to_vec_pretty(&note).unwrap_or_default();
-    let note = format!("{copy}{NOTE}");
-    if quarantine.open_if_there(&note, OpenMode::Read)?.is_none() {
-        quarantine.replace_file(&note, |file| file.write(&text, 0), || {})?;
+    /// The number of damaged places in the note.
+    pub(crate) fn count(&self) -> u64 {
+        self.damages.count().max(1)
     }
-    dir.sync()?;
-    Ok(kept)
 }
 
 fn copy_once(quarantine: &StoreDir, name: &str, old: &StoreFile) -> Result<String> {

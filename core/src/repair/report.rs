@@ -1,136 +1,97 @@
-//! What a repair has done, as data, in words and as JSON.
+//! What a repair did, as data, as text and as JSON.
 
-use std::fmt;
+use std::{fmt, ops::RangeInclusive, path::PathBuf};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use crate::{check::report::ranges, inspect::scan::Seqs, state::snapshot::BadPart};
+use crate::{
+    format::resync::Damage,
+    inspect::ranges::{self, words},
+    wal::recovery::Recovery,
+};
 
-/// What [`crate::repair`] did.
+/// What a repair did: returned by [`repair`](crate::repair::repair).
 ///
-/// Written with `{}` it is words for a person; serialized, it is for programs.
+/// `{}` formats it as text; serialized, it is what `strand repair --json` prints.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Repaired {
-    /// The records that are lost. A void record has the place of each.
-    pub lost: Vec<Seqs>,
-    /// All records from this one on are lost, and nobody can say how many there were.
+pub struct RepairReport {
+    /// The lost records. A no-op record takes the place of each.
+    #[serde(serialize_with = "ranges::serialize")]
+    pub lost: Vec<RangeInclusive<u64>>,
+    /// All records from this one on are lost; how many there were is unknown.
     pub lost_from: Option<u64>,
     /// The files that were replaced or created.
     pub files: Vec<RepairedFile>,
-    /// What was done about the snapshot.
+    /// The new live snapshot; `None` if the old one was good.
     pub snapshot: Option<RepairedSnapshot>,
-    /// What the open found that ended the repair.
-    pub opened: Option<String>,
+    /// What the open at the end of the repair did. JSON: as text.
+    #[serde(serialize_with = "in_words")]
+    pub opened: Option<Recovery>,
 }
 
-/// A file that a [repair](crate::repair) has replaced or created.
+/// A file that was replaced or created: part of a [`RepairReport`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RepairedFile {
-    /// Its name.
-    pub file: String,
-    /// Where the old one is, in the store's directory; `None` when there was none. The note about it has the same name with
-    /// `.json` behind it.
-    pub kept: Option<String>,
-    /// In how many places the old one was damaged.
+    /// The file, relative to the store's directory.
+    pub file: PathBuf,
+    /// The copy of the old file, relative to the store's directory; `None` if there was no old
+    /// file. The note about the copy has the same name with `.json` appended.
+    pub kept: Option<PathBuf>,
+    /// In how many places the old file was damaged.
     pub damages: u64,
 }
 
-/// What a [repair](crate::repair) has done about a snapshot.
+/// How the live snapshot was repaired: part of a [`RepairReport`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "from", rename_all = "snake_case")]
 #[non_exhaustive]
-pub struct RepairedSnapshot {
-    /// The last record that it reflects.
-    pub seq: u64,
-    /// What it was made from.
-    pub from: SnapshotSource,
-    /// The lines that are lost.
-    pub lost_lines: Vec<LostLine>,
-    /// How many more there are.
-    pub lost_lines_left_off: u64,
-    /// How many issues, tombstones and keys the old one should have had, and how many are there now; `None` where its
-    /// first line is lost.
-    pub counts: Option<[Counts; 3]>,
-    /// The records whose events are not in it.
-    pub lost: Option<Seqs>,
-}
-
-/// How many there should be of something after a [repair](crate::repair), and are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Counts {
-    /// What the old snapshot's first line said.
-    pub before: u64,
-    /// What is in the new one.
-    pub now: u64,
-}
-
-impl Counts {
-    pub(crate) fn of(before: [u64; 3], now: [u64; 3]) -> [Self; 3] {
-        let mut counts = before.map(|before| Self { before, now: 0 });
-        for (counts, now) in counts.iter_mut().zip(now) {
-            counts.now = now;
-        }
-        counts
-    }
-}
-
-/// What a snapshot was made from in a [repair](crate::repair).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum SnapshotSource {
-    /// It was whole; only the manifest did not describe it. Nothing is lost.
-    Itself,
-    /// An older snapshot, or none, and all records since. Nothing is lost.
-    Records {
-        /// The last record that the older snapshot reflects; 0 for none.
-        since_seq: u64,
-    },
-    /// Its own good lines.
-    GoodLines,
-    /// An older snapshot alone: the events of the records since are lost.
-    Backup {
+pub enum RepairedSnapshot {
+    /// It was whole, and the manifest describes it again. Nothing is lost.
+    Itself {
         /// The last record that it reflects.
         seq: u64,
     },
+    /// Rebuilt from an older snapshot, or from none, and all records since. Nothing is lost.
+    Records {
+        /// The last record that it reflects.
+        seq: u64,
+        /// The last record that the older snapshot reflects; 0 if there was none.
+        since_seq: u64,
+    },
+    /// Rebuilt from its own good lines.
+    GoodLines {
+        /// The last record that it reflects.
+        seq: u64,
+        /// The lines that could not be kept; 10,000 at most.
+        lost_lines: Vec<Damage>,
+        /// How many more there were.
+        lost_lines_left_off: u64,
+        /// The number of issues, tombstones and keys that the old first line states; `None` if that
+        /// line is lost.
+        counts_before: Option<[u64; 3]>,
+        /// The number of issues, tombstones and keys now.
+        counts: [u64; 3],
+    },
+    /// An older snapshot took its place: what the records after `backup_seq` did is lost.
+    Backup {
+        /// The last record that it reflects.
+        seq: u64,
+        /// The last record that the older snapshot reflects.
+        backup_seq: u64,
+    },
 }
 
-/// A line of a snapshot that a [repair](crate::repair) could not keep.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct LostLine {
-    /// Which line it was, counted from 1.
-    pub line: u64,
-    /// Where it began.
-    pub offset: u64,
-    /// How long it was.
-    pub bytes: u64,
-    /// The issue's id or the key that it seems to have been about.
-    pub about: Option<String>,
-}
-
-impl LostLine {
-    pub(crate) fn of(bad: BadPart) -> Self {
-        Self {
-            line: bad.place.line,
-            offset: bad.place.offset,
-            bytes: bad.place.bytes,
-            about: bad.about,
-        }
-    }
-}
-
-impl Repaired {
-    /// Whether there was nothing to do for the [repair](crate::repair).
+impl RepairReport {
+    /// Whether there was nothing to [repair](crate::repair::repair).
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         self.files.is_empty()
     }
 }
 
-impl fmt::Display for Repaired {
+impl fmt::Display for RepairReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_nothing() {
             return writeln!(f, "nothing to repair");
@@ -141,26 +102,27 @@ impl fmt::Display for Repaired {
             damages,
         } in &self.files
         {
+            write!(f, "{}: ", file.display())?;
             match kept {
-                Some(kept) => writeln!(
-                    f,
-                    "{file}: {damages} damaged places; the old file is {kept}"
-                )?,
-                None => writeln!(f, "{file}: it was missing, and is there again")?,
+                Some(kept) => {
+                    writeln!(
+                        f,
+                        "{damages} damaged places; the old file is {}",
+                        kept.display()
+                    )?;
+                }
+                None => writeln!(f, "was missing, and is rebuilt")?,
             }
         }
         if self.lost.is_empty() && self.lost_from.is_none() {
             writeln!(f, "no record is lost")?;
         }
         if !self.lost.is_empty() {
-            let count: u64 = self.lost.iter().map(|lost| lost.count()).sum();
-            writeln!(f, "lost records ({count}): {}", ranges(&self.lost))?;
+            let count = ranges::count(&self.lost);
+            writeln!(f, "lost records ({count}): {}", words(&self.lost))?;
         }
         if let Some(from) = self.lost_from {
-            writeln!(
-                f,
-                "lost: record {from} and all behind it, if there were any"
-            )?;
+            writeln!(f, "lost: record {from} and any after it")?;
         }
         if let Some(snapshot) = &self.snapshot {
             write!(f, "{snapshot}")?;
@@ -174,49 +136,61 @@ impl fmt::Display for Repaired {
 
 impl fmt::Display for RepairedSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "snapshot of record {}: ", self.seq)?;
-        match self.from {
-            SnapshotSource::Itself => {
-                writeln!(f, "it was whole; the manifest describes it again")?;
-            }
-            SnapshotSource::Records { since_seq: 0 } => {
-                writeln!(f, "made anew from all records; nothing is lost")?;
-            }
-            SnapshotSource::Records { since_seq } => {
+        match self {
+            Self::Itself { seq } => {
                 writeln!(
                     f,
-                    "made anew from that of record {since_seq} and all records since; nothing is lost"
-                )?;
+                    "snapshot of record {seq}: whole; the manifest describes it again"
+                )
             }
-            SnapshotSource::GoodLines => writeln!(f, "made from its good lines")?,
-            SnapshotSource::Backup { seq } => {
-                writeln!(f, "that of record {seq} was taken in its place")?;
+            Self::Records { seq, since_seq: 0 } => {
+                writeln!(
+                    f,
+                    "snapshot of record {seq}: rebuilt from all records; nothing is lost"
+                )
             }
-        }
-        for line in &self.lost_lines {
-            let about = line.about.as_deref().unwrap_or("nobody can say of what");
-            writeln!(
+            Self::Records { seq, since_seq } => writeln!(
                 f,
-                "  lost: line {} ({} bytes): {about}",
-                line.line, line.bytes
-            )?;
-        }
-        if self.lost_lines_left_off > 0 {
-            writeln!(f, "  lost: {} more lines", self.lost_lines_left_off)?;
-        }
-        for (Counts { before, now }, what) in
-            self.counts
-                .iter()
-                .flatten()
-                .zip(["issues", "tombstones", "keys"])
-        {
-            if before != now {
-                writeln!(f, "  {what}: {now} of {before}")?;
+                "snapshot of record {seq}: rebuilt from that of record {since_seq} and all records \
+                 since; nothing is lost"
+            ),
+            Self::Backup { seq, backup_seq } => writeln!(
+                f,
+                "snapshot of record {seq}: that of record {backup_seq} took its place\n  \
+                 lost: what the records {} did",
+                words(&[backup_seq + 1..=*seq])
+            ),
+            Self::GoodLines {
+                seq,
+                lost_lines,
+                lost_lines_left_off,
+                counts_before,
+                counts,
+            } => {
+                writeln!(f, "snapshot of record {seq}: rebuilt from its good lines")?;
+                for line in lost_lines {
+                    writeln!(f, "  lost: {line}")?;
+                }
+                if *lost_lines_left_off > 0 {
+                    writeln!(f, "  lost: {lost_lines_left_off} more lines")?;
+                }
+                let before = counts_before.unwrap_or(*counts);
+                let names = ["issues", "tombstones", "keys"];
+                for ((before, now), name) in before.iter().zip(counts).zip(names) {
+                    if before != now {
+                        writeln!(f, "  {name}: {now} of {before}")?;
+                    }
+                }
+                Ok(())
             }
         }
-        if let Some(lost) = self.lost {
-            writeln!(f, "  lost: what the records {lost} did")?;
-        }
-        Ok(())
     }
+}
+
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+fn in_words<S: Serializer>(value: &Option<Recovery>, serializer: S) -> Result<S::Ok, S::Error> {
+    value
+        .as_ref()
+        .map(ToString::to_string)
+        .serialize(serializer)
 }

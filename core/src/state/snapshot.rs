@@ -10,8 +10,8 @@ use crate::{
     format::{
         lines::Lines,
         record::{checked, put_checksum, snapshot_name},
+        resync::{Damage, Damages, Place, stretches},
     },
-    inspect::scan::{Listed, Place, stretches},
     issues::{
         issue::{ID_BYTES_MAX, Issue},
         issues::{Entry, Issues},
@@ -372,18 +372,9 @@ pub(crate) struct Contents {
     pub(crate) counts: [u64; 3],
     pub(crate) bytes: u64,
     pub(crate) crc: u32,
-    pub(crate) bad: Listed<BadPart>,
+    pub(crate) bad: Damages,
     /// There are blank lines, which no snapshot has.
     blank: bool,
-}
-
-/// A stretch of a snapshot that is no line of one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BadPart {
-    pub(crate) place: Place,
-    pub(crate) reason: CorruptReason,
-    /// The id or the key that it seems to be about.
-    pub(crate) about: Option<String>,
 }
 
 impl Contents {
@@ -407,8 +398,12 @@ impl Contents {
     }
 }
 
-/// Goes through all lines of a snapshot, also behind bad ones, and calls `each` for the good ones.
-pub(crate) fn examine(file: &StoreFile, mut each: impl FnMut(Part<'_>)) -> Result<Contents> {
+/// Reads the snapshot `name` past damaged lines, and passes the good ones to `each`.
+pub(crate) fn examine(
+    file: &StoreFile,
+    name: &Path,
+    mut each: impl FnMut(Part<'_>),
+) -> Result<Contents> {
     let mut contents = Contents::default();
     let len_bytes = file.len_bytes()?;
     let mut lines = Lines::default();
@@ -440,10 +435,9 @@ pub(crate) fn examine(file: &StoreFile, mut each: impl FnMut(Part<'_>)) -> Resul
                     }
                     each(part);
                 }
-                Err(reason) => contents.bad.push(BadPart {
-                    place: Place::of(span, &stretch.text),
-                    reason,
+                Err(reason) => contents.bad.push(Damage {
                     about: about(text),
+                    ..Damage::at(name, Place::of(span, &stretch.text), reason)
                 }),
             }
         }

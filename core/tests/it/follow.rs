@@ -199,7 +199,7 @@ fn a_read_without_hints_does_not_take_a_record_that_is_being_written_for_damage(
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     let bytes = std::fs::read(first_segment(dir.path())).unwrap();
     let recorder = Recorder::default();
-    let reader: Reader = Reader::open_in(Arc::new(recorder.clone()), dir.path()).unwrap();
+    let reader: Reader = Reader::open_in(&(Arc::new(recorder.clone()) as _), dir.path()).unwrap();
     let mut places = line_ends(&bytes);
     let middles: Vec<_> = places
         .windows(2)

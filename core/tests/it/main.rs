@@ -7,13 +7,13 @@
 
 mod append;
 mod bad_input;
+mod check;
 mod classify;
 mod commit;
 mod compact;
 mod conditions;
 mod damage;
 mod directory;
-mod doctor;
 mod examples;
 mod fold;
 mod follow;

@@ -13,18 +13,25 @@ use std::{
 
 use serde_json::json;
 use strand_core::{
-    Advice, Batch, CorruptReason, Error, IssueEvent, Issues, LiveIssues, Log, Patch, Reader,
-    Repaired, SnapshotSource, Timestamp, Version, doctor, repair,
+    Batch, CorruptReason, Error, IssueEvent, Issues, LiveIssues, Log, Patch, Reader, Timestamp,
+    Version,
+    check::{Advice, check},
+    repair::{RepairReport, RepairedSnapshot, repair},
     testing::{Disk, OpenMode, Storage, StorageFile},
 };
 
 use crate::{
-    doctor::{copy, files, varied},
+    check::{copy, files, varied},
     support::{T0, event, first_segment, line_ends, names, open, options, store_of},
 };
 
 const LIVE: &str = "snapshot-00000000000000000005.jsonl";
 const BACKUP: &str = "snapshot-00000000000000000003.jsonl";
+
+const BACKUP_TAKEN: RepairedSnapshot = RepairedSnapshot::Backup {
+    seq: 5,
+    backup_seq: 3,
+};
 
 /// The records of a log as they are stored, by their numbers.
 type Lines = BTreeMap<u64, Vec<u8>>;
@@ -35,15 +42,12 @@ fn lines(dir: &Path) -> Lines {
     records.map(|record| (record.seq, record.line)).collect()
 }
 
-fn lost(repaired: &Repaired) -> Vec<u64> {
-    let ranges = repaired.lost.iter();
-    ranges
-        .flat_map(|range| range.from_seq..=range.through_seq)
-        .collect()
+fn lost(repaired: &RepairReport) -> Vec<u64> {
+    repaired.lost.iter().cloned().flatten().collect()
 }
 
 /// Repairs a store, and checks all that must hold afterwards; answers what was lost.
-fn repaired(dir: &Path, before: &Lines) -> Repaired {
+fn repaired(dir: &Path, before: &Lines) -> RepairReport {
     let damaged = files(dir);
     let report = repair(dir, &options()).unwrap();
     assert!(!report.is_nothing());
@@ -54,12 +58,12 @@ fn repaired(dir: &Path, before: &Lines) -> Repaired {
             .contains("\"lost\":")
     );
     for file in &report.files {
-        assert!(text.contains(&file.file), "{text}");
+        assert!(text.contains(file.file.to_str().unwrap()), "{text}");
         // The old file is kept as it was, with a note.
         if let Some(kept) = &file.kept {
             let old = &damaged[&dir.join(&file.file)];
             assert_eq!(&fs::read(dir.join(kept)).unwrap(), old);
-            let note = fs::read(dir.join(format!("{kept}.json"))).unwrap();
+            let note = fs::read(dir.join(format!("{}.json", kept.display()))).unwrap();
             let note: serde_json::Value = serde_json::from_slice(&note).unwrap();
             assert_eq!(
                 (&note["file"], &note["kept"]),
@@ -82,7 +86,7 @@ fn repaired(dir: &Path, before: &Lines) -> Repaired {
         }
     }
     for seq in &lost {
-        assert!(now.contains_key(seq), "{seq} is neither there nor void");
+        assert!(now.contains_key(seq), "{seq} is neither there nor a no-op");
     }
     assert_is_well(dir);
     report
@@ -90,7 +94,7 @@ fn repaired(dir: &Path, before: &Lines) -> Repaired {
 
 /// A store that needs nothing, and to which can be appended.
 fn assert_is_well(dir: &Path) {
-    let checkup = doctor(dir).unwrap();
+    let checkup = check(dir).unwrap();
     assert_eq!(checkup.advice, Advice::Nothing, "{checkup}");
     assert!(!names(dir).iter().any(|name| name.contains(".new")));
     let state = files(dir);
@@ -173,7 +177,7 @@ fn a_void_record_has_its_number_and_no_events() {
         (Some(Version::new(1)), None)
     );
     assert_eq!(store.version("bd-3"), Some(Version::new(3)));
-    assert_eq!(doctor(dir.path()).unwrap().void[0].to_string(), "2");
+    assert_eq!(check(dir.path()).unwrap().no_op, [2..=2]);
     for seq in 1..=5 {
         let record = follower.try_next().unwrap().unwrap();
         assert_eq!(
@@ -208,7 +212,7 @@ fn wherever_a_byte_changes_at_most_its_record_is_lost() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << (at % 8);
             fs::write(case.path().join(name), &damaged).unwrap();
-            let advice = doctor(case.path()).unwrap().advice;
+            let advice = check(case.path()).unwrap().advice;
             *count.entry((name.to_owned(), advice as u8)).or_insert(0) += 1;
             if advice != Advice::Repair {
                 // The last record, which nothing says was acknowledged, without the hints; a newer format.
@@ -282,7 +286,7 @@ fn a_missing_segment_is_made_void() {
         fs::remove_file(case.path().join(name)).unwrap();
         if number + 1 == segments.len() {
             // Without the hints, nothing tells that there ever was a last one.
-            assert_eq!(doctor(case.path()).unwrap().advice, Advice::Nothing);
+            assert_eq!(check(case.path()).unwrap().advice, Advice::Nothing);
             continue;
         }
         let next: u64 = segments[number + 1][4..24].parse().unwrap();
@@ -301,7 +305,7 @@ fn a_log_of_which_nothing_is_left_begins_again() {
     fs::remove_file(first_segment(dir.path())).unwrap();
     let report = repaired(dir.path(), &Lines::new());
     assert_eq!((report.lost_from, report.lost.len()), (Some(1), 0));
-    assert!(report.to_string().contains("record 1 and all behind it"));
+    assert!(report.to_string().contains("record 1 and any after it"));
 }
 
 #[test]
@@ -309,7 +313,7 @@ fn an_absurd_gap_is_refused_and_nothing_changes() {
     let dir = tempfile::tempdir().unwrap();
     store_of(dir.path(), 3);
     fs::write(dir.path().join("log-00000000000009999999.jsonl"), "").unwrap();
-    assert_eq!(doctor(dir.path()).unwrap().advice, Advice::RestoreBackup);
+    assert_eq!(check(dir.path()).unwrap().advice, Advice::RestoreBackup);
     let before = files(dir.path());
     let refused = repair(dir.path(), &options());
     assert!(
@@ -362,7 +366,7 @@ fn a_copy_of_a_segment_under_another_name_costs_nothing() {
         dir.path().join("log-00000000000000000005.jsonl"),
     )
     .unwrap();
-    assert_eq!(doctor(dir.path()).unwrap().advice, Advice::Repair);
+    assert_eq!(check(dir.path()).unwrap().advice, Advice::Repair);
     let report = repaired(dir.path(), &before);
     assert!(report.lost.is_empty(), "{report}");
     assert_eq!(report.files.len(), 2);
@@ -399,15 +403,15 @@ fn a_snapshot_is_made_anew_from_all_records_as_long_as_they_are_there() {
     assert!(backed.contains_key(&dir.path().join(BACKUP)));
     change(&dir.path().join(LIVE), 200);
     let report = repair(dir.path(), &options()).unwrap();
-    let snapshot = report.snapshot.as_ref().unwrap();
+    let since_seq = 3;
     assert_eq!(
-        snapshot.from,
-        SnapshotSource::Records { since_seq: 3 },
+        report.snapshot,
+        Some(RepairedSnapshot::Records { seq: 5, since_seq }),
         "{report}"
     );
     let text = report.to_string();
     assert!(
-        text.contains("made anew from that of record 3 and all records since"),
+        text.contains("rebuilt from that of record 3 and all records since"),
         "{text}"
     );
     assert_eq!(Issues::load(dir.path()).unwrap(), good);
@@ -417,9 +421,12 @@ fn a_snapshot_is_made_anew_from_all_records_as_long_as_they_are_there() {
     restore(second, &more);
     restore("log-00000000000000000001.jsonl", &kept);
     let report = repair(dir.path(), &options()).unwrap();
-    let snapshot = report.snapshot.as_ref().unwrap();
-    assert_eq!(snapshot.from, SnapshotSource::Records { since_seq: 0 });
-    assert!(report.to_string().contains("made anew from all records"));
+    let since_seq = 0;
+    assert_eq!(
+        report.snapshot,
+        Some(RepairedSnapshot::Records { seq: 5, since_seq })
+    );
+    assert!(report.to_string().contains("rebuilt from all records"));
     assert_eq!(Issues::load(dir.path()).unwrap(), good);
     assert!(lines(dir.path()) == before);
     assert_is_well(dir.path());
@@ -435,13 +442,18 @@ fn a_snapshot_without_its_records_is_made_from_its_good_lines() {
     let ends = line_ends(&bytes);
     change(&path, ends[1] + 60);
     let report = repaired(dir.path(), &before);
-    let snapshot = report.snapshot.as_ref().unwrap();
-    assert_eq!(snapshot.from, SnapshotSource::GoodLines);
-    assert_eq!(snapshot.lost_lines[0].line, 2);
-    assert_eq!(snapshot.lost_lines[0].about.as_deref(), Some("bd-1"));
-    let counts = snapshot.counts.unwrap();
-    assert_eq!((counts[0].before, counts[0].now), (3, 2));
-    assert_eq!((counts[1].before, counts[1].now), (1, 1));
+    let Some(RepairedSnapshot::GoodLines {
+        lost_lines,
+        counts_before,
+        counts,
+        ..
+    }) = &report.snapshot
+    else {
+        panic!("{report}");
+    };
+    assert_eq!(lost_lines[0].line, Some(2));
+    assert_eq!(lost_lines[0].about.as_deref(), Some("bd-1"));
+    assert_eq!((*counts_before, *counts), (Some([3, 1, 0]), [2, 1, 0]));
     assert!(report.to_string().contains("bd-1"), "{report}");
     let now = Issues::load(dir.path()).unwrap();
     assert!(now.get("bd-1").is_none() && now.version("bd-2").is_some());
@@ -462,11 +474,14 @@ fn a_line_of_a_snapshot_that_is_gone_or_doubled_is_counted() {
         let case = tempfile::tempdir().unwrap();
         copy(dir.path(), case.path());
         fs::write(case.path().join(LIVE), text).unwrap();
-        let checkup = doctor(case.path()).unwrap();
+        let checkup = check(case.path()).unwrap();
         assert!(checkup.damages[0].line.is_none(), "{checkup}");
         let report = repaired(case.path(), &before);
-        let counts = report.snapshot.as_ref().unwrap().counts.unwrap();
-        assert_eq!((counts[0].before, counts[0].now), (3, issues));
+        assert!(matches!(
+            report.snapshot,
+            Some(RepairedSnapshot::GoodLines { counts_before: Some([3, ..]), counts: [now, ..], .. })
+                if now == issues
+        ));
         if issues == 3 {
             let now = Issues::load(case.path()).unwrap();
             assert!(good.iter().all(|(id, issue)| now.get(id) == Some(issue)));
@@ -483,11 +498,10 @@ fn a_missing_snapshot_is_replaced_by_the_backup_or_not_at_all() {
     copy(dir.path(), hopeless.path());
     let report = repaired(dir.path(), &before);
     let snapshot = report.snapshot.as_ref().unwrap();
-    assert_eq!(snapshot.from, SnapshotSource::Backup { seq: 3 });
-    assert_eq!(snapshot.lost.unwrap().to_string(), "4 to 5");
+    assert_eq!(*snapshot, BACKUP_TAKEN);
     let text = report.to_string();
     assert!(
-        text.contains("that of record 3 was taken in its place")
+        text.contains("that of record 3 took its place")
             && text.contains("lost: what the records 4 to 5 did"),
         "{text}"
     );
@@ -526,7 +540,10 @@ fn a_manifest_is_made_anew_from_what_is_there() {
     let bytes = fs::read(dir.path().join(LIVE)).unwrap();
     change(&dir.path().join(LIVE), line_ends(&bytes)[1] + 60);
     let report = repaired(dir.path(), &before);
-    assert_eq!(report.snapshot.as_ref().unwrap().lost_lines.len(), 1);
+    assert!(matches!(
+        &report.snapshot,
+        Some(RepairedSnapshot::GoodLines { lost_lines, .. }) if lost_lines.len() == 1
+    ));
 
     let dir = tempfile::tempdir().unwrap();
     store_of(dir.path(), 3);
@@ -552,9 +569,9 @@ fn a_manifest_of_an_earlier_moment_or_of_another_store_gives_way_to_the_files() 
     let good = Issues::load(dir.path()).unwrap();
     store_of(other.path(), 1);
     fs::copy(other.path().join("MANIFEST"), dir.path().join("MANIFEST")).unwrap();
-    let checkup = doctor(dir.path()).unwrap();
+    let checkup = check(dir.path()).unwrap();
     assert_eq!(checkup.advice, Advice::Repair, "{checkup}");
-    assert_eq!(checkup.damages[0].file, "MANIFEST");
+    assert_eq!(checkup.damages[0].file, Path::new("MANIFEST"));
     let report = repair(dir.path(), &options()).unwrap();
     assert!(
         report.lost.is_empty() && report.snapshot.is_none(),
@@ -905,17 +922,19 @@ fn a_snapshot_that_is_another_one_is_not_taken_for_the_live_one() {
     // That of another store, then an older one.
     fs::copy(other.path().join(LIVE), dir.path().join(LIVE)).unwrap();
     let report = repaired(dir.path(), &before);
-    let from = report.snapshot.as_ref().unwrap().from;
-    assert_eq!(from, SnapshotSource::Backup { seq: 3 });
+    assert_eq!(report.snapshot, Some(BACKUP_TAKEN));
 
     let dir = tempfile::tempdir().unwrap();
     let before = store(dir.path());
     fs::rename(dir.path().join(BACKUP), dir.path().join(LIVE)).unwrap();
-    assert_eq!(doctor(dir.path()).unwrap().advice, Advice::Repair);
+    assert_eq!(check(dir.path()).unwrap().advice, Advice::Repair);
     let report = repaired(dir.path(), &before);
-    let snapshot = report.snapshot.as_ref().unwrap();
-    assert_eq!(snapshot.from, SnapshotSource::Backup { seq: 3 });
-    assert_eq!(snapshot.lost.unwrap().to_string(), "4 to 5");
+    assert_eq!(report.snapshot, Some(BACKUP_TAKEN));
+    assert!(
+        report
+            .to_string()
+            .contains("lost: what the records 4 to 5 did")
+    );
 }
 
 #[test]
@@ -930,7 +949,7 @@ fn a_snapshot_alone_is_not_taken_for_an_empty_directory() {
     }
     let refused = Log::<IssueEvent>::open(dir.path(), options());
     assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
-    assert_eq!(doctor(dir.path()).unwrap().advice, Advice::Repair);
+    assert_eq!(check(dir.path()).unwrap().advice, Advice::Repair);
     let report = repaired(dir.path(), &Lines::new());
     assert_eq!(report.lost_from, Some(6));
     assert_eq!(
@@ -1021,7 +1040,7 @@ fn writers_followers_and_states_that_are_open_meanwhile_go_on() {
         let store = Issues::load(dir.path()).unwrap();
         assert_eq!(store.len(), 10);
         assert_eq!(store.version("bd-2"), Some(Version::new(12)));
-        assert_eq!(doctor(dir.path()).unwrap().advice, Advice::Nothing);
+        assert_eq!(check(dir.path()).unwrap().advice, Advice::Nothing);
     }
 }
 
@@ -1094,7 +1113,7 @@ fn nothing_acknowledged_is_lost_while_repairs_run_beside_writers() {
         (all, damaged)
     });
     repair(dir.path(), &with()).unwrap();
-    let checkup = doctor(dir.path()).unwrap();
+    let checkup = check(dir.path()).unwrap();
     assert!(
         matches!(checkup.advice, Advice::Nothing | Advice::Open),
         "{checkup}"

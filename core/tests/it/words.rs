@@ -3,8 +3,9 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use strand_core::{
-    Advice, Compactor, CorruptReason, Durability, Error, HintsState, Issue, IssueEvent, Log,
-    Options, Patch, Reader, Side, Version, doctor,
+    Compactor, CorruptReason, Durability, Error, Issue, IssueEvent, Log, Options, Patch, Reader,
+    Side, Version,
+    check::{Advice, HintsState, check},
 };
 use strand_lock::LockError;
 
@@ -92,7 +93,7 @@ fn a_checkup_tells_of_every_damage_and_of_what_could_not_be_read() {
     let mut bytes = store_of(dir.path(), 3);
     bytes[30] ^= 1;
     fs::write(first_segment(dir.path()), bytes).unwrap();
-    let damaged = doctor(dir.path()).unwrap();
+    let damaged = check(dir.path()).unwrap();
     assert_eq!(damaged.advice, Advice::Repair);
     let text = damaged.to_string();
     assert!(text.contains("damage: "), "{text}");
@@ -102,7 +103,7 @@ fn a_checkup_tells_of_every_damage_and_of_what_could_not_be_read() {
     drop(store_of(dir.path(), 1));
     fs::remove_file(first_segment(dir.path())).unwrap();
     fs::create_dir(first_segment(dir.path())).unwrap();
-    let unreadable = doctor(dir.path()).unwrap();
+    let unreadable = check(dir.path()).unwrap();
     assert_eq!(unreadable.advice, Advice::CheckDisk);
     let text = unreadable.to_string();
     assert!(text.contains("unreadable: log-"), "{text}");
@@ -117,11 +118,11 @@ fn hints_of_a_failed_sync_are_told_of() {
     log.append(&event("bd-1")).unwrap();
     recorder.fail_next_sync();
     log.append(&event("bd-2")).unwrap_err();
-    let checkup = doctor(dir.path()).unwrap();
+    let checkup = check(dir.path()).unwrap();
     assert_eq!(checkup.hints, HintsState::Poisoned);
     assert!(checkup.to_string().contains("hints: a sync failed"));
     log.append(&event("bd-3")).unwrap();
-    let checkup = doctor(dir.path()).unwrap();
+    let checkup = check(dir.path()).unwrap();
     assert_eq!(checkup.hints, HintsState::Good);
 }
 
@@ -132,7 +133,7 @@ fn hints_of_another_store_are_told_of() {
         store_of(dir.path(), 1);
     }
     fs::copy(there.path().join("shm"), here.path().join("shm")).unwrap();
-    let checkup = doctor(here.path()).unwrap();
+    let checkup = check(here.path()).unwrap();
     assert_eq!(checkup.hints, HintsState::Stale);
     assert!(checkup.to_string().contains("hints: stale"));
 }

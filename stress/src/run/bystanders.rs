@@ -143,7 +143,7 @@ fn follow(spec: &AgentSpec, path: &Path, control: &Control, end: &mut Execution)
     wait_for_store(&spec.store);
     let mut journal = resume(path)?;
     let mut next = journal.next_seq;
-    let reader = Reader::<IssueEvent>::open_in(spec.storage(), &spec.store)?;
+    let reader = Reader::<IssueEvent>::open_in(&spec.storage(), &spec.store)?;
     ready(control)?;
     // What it finds when it comes is not what it waited for.
     let mut live = false;

@@ -941,7 +941,7 @@ mod tests {
         assert_eq!(ended.hang, None);
         let ids = machine.alone(|process| {
             let reader: Reader =
-                Reader::open_in(Arc::clone(process) as _, Path::new("")).expect("a store");
+                Reader::open_in(&(Arc::clone(process) as _), Path::new("")).expect("a store");
             let records = reader.read().expect("it can be read");
             records
                 .flat_map(|record| record.expect("a good record").events)

@@ -131,7 +131,7 @@ impl Judge<'_> {
     fn read(&self, machine: &Machine) -> Vec<(&'static str, u64, Answer)> {
         let base = self.base();
         let (first, last) = (base.first_seq(), base.last_seq());
-        let reader = match Reader::<Any>::open_in(machine.storage(), store_dir()) {
+        let reader = match Reader::<Any>::open_in(&machine.storage(), store_dir()) {
             Ok(reader) => reader,
             Err(error) => return vec![("open", 1, Answer::Failed(error))],
         };
@@ -549,7 +549,7 @@ impl Judge<'_> {
         let rest = before.get(start..).unwrap_or_default();
         let behind = what_stood_behind_is_kept(rest, after, recovery)?;
         // And everything is there that was there.
-        let reader = Reader::<Any>::open_in(machine.storage(), store_dir());
+        let reader = Reader::<Any>::open_in(&machine.storage(), store_dir());
         let read = match reader.and_then(|reader| reader.verify()) {
             Ok(count) if base.first_seq() - 1 + count == seq => Verdict::Same,
             Ok(count) => return Err(format!("{count} records are there now")),

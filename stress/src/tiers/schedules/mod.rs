@@ -287,7 +287,7 @@ impl Case {
             .map_err(text("append"))?;
         history.end(operation, Told::Acknowledged(receipt.seq));
         log.sync_to(receipt.seq).map_err(text("sync"))?;
-        let reader: Reader = Reader::open_in(storage(), dir).map_err(text("read"))?;
+        let reader: Reader = Reader::open_in(&storage(), dir).map_err(text("read"))?;
         reader.verify().map_err(text("verify"))?;
         history.judge(&state()?, false);
         Ok(())

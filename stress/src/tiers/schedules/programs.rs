@@ -7,7 +7,9 @@ use std::time::Duration;
 use strand_core::{
     Batch, Durability, Error, Follower, Issue, IssueEvent, LiveIssues, Log, Options, Outcome,
     Patch, Reader, Receipt, Record, Result, Timestamp,
-    testing::{Host as _, Storage},
+    check::Advice,
+    repair,
+    testing::{Host as _, Storage, check_in},
 };
 
 use crate::sim::machine::Process;
@@ -91,7 +93,7 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
                 continue;
             }
             16 => {
-                mend(process, habits, history);
+                repair(process, habits, history);
                 continue;
             }
             0 => Kind::Batch(2 + draw(3)),
@@ -144,24 +146,22 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
     }
 }
 
-/// Has the doctor look at a store that nobody has damaged.
+/// Checks a store that is not damaged.
 fn look(process: &Arc<Process>, history: &Shared) {
-    if let Ok(checkup) = strand_core::testing::check_in(&(Arc::clone(process) as _), Path::new(""))
+    if let Ok(report) = check_in(&(Arc::clone(process) as _), Path::new(""))
         && matches!(
-            checkup.advice,
-            strand_core::Advice::Repair
-                | strand_core::Advice::RestoreBackup
-                | strand_core::Advice::Upgrade
+            report.advice,
+            Advice::Repair | Advice::RestoreBackup | Advice::Upgrade
         )
     {
-        let detail = format!("{process:?}: the doctor says {checkup}");
+        let detail = format!("{process:?}: a check of a good store says {report}");
         lock(history).wrong.push(detail);
     }
 }
 
-/// Repairs a store that nobody has damaged.
-fn mend(process: &Arc<Process>, habits: &Habits, history: &Shared) {
-    match strand_core::repair("", &habits.options(process)) {
+/// Repairs a store that is not damaged.
+fn repair(process: &Arc<Process>, habits: &Habits, history: &Shared) {
+    match repair::repair("", &habits.options(process)) {
         Ok(repaired) if !repaired.is_nothing() => {
             let detail = format!("{process:?}: a store that is whole was repaired: {repaired}");
             lock(history).wrong.push(detail);
@@ -213,7 +213,7 @@ pub(super) fn read(process: &Arc<Process>, habits: &Habits, number: usize, histo
         let name =
             |what: &str| format!("{what} {number} of {process:?}, boot {}", process.boot_id());
         let seen = match process.draw(3) {
-            0 => Reader::open_in(Arc::clone(&storage), dir)
+            0 => Reader::open_in(&storage, dir)
                 .and_then(|reader| records(&reader))
                 .map(|seen| (name("reader"), seen)),
             1 => refreshed(&storage, &mut snapshot).map(|seen| (name("snapshot"), seen)),
@@ -282,7 +282,7 @@ fn records(reader: &Reader) -> Result<Seen> {
 }
 
 fn refreshed(storage: &Arc<dyn Storage>, snapshot: &mut Option<LiveIssues>) -> Result<Seen> {
-    let reader: Reader = Reader::open_in(Arc::clone(storage), Path::new(""))?;
+    let reader: Reader = Reader::open_in(storage, Path::new(""))?;
     let loose = reader.durable_seq().is_none();
     let fresh = match snapshot.take() {
         None => LiveIssues::open_in(storage, Path::new(""))?,
@@ -310,7 +310,7 @@ fn follow(
 ) -> Result<()> {
     if follower.is_none() {
         let from_seq = got.last().map_or(1, |(seq, _)| seq + 1);
-        *follower = Some(Reader::open_in(Arc::clone(storage), Path::new(""))?.follow(from_seq)?);
+        *follower = Some(Reader::open_in(storage, Path::new(""))?.follow(from_seq)?);
     }
     let Some(open) = follower else { return Ok(()) };
     for _ in 0..process.draw(8) {
@@ -319,10 +319,8 @@ fn follow(
             Ok(Some(record)) => got.extend(operations(&record)),
             Ok(None) => return Ok(()),
             Err(Error::Compacted { snapshot_seq, .. }) => {
-                *follower = Some(
-                    Reader::open_in(Arc::clone(storage), Path::new(""))?
-                        .follow(snapshot_seq + 1)?,
-                );
+                *follower =
+                    Some(Reader::open_in(storage, Path::new(""))?.follow(snapshot_seq + 1)?);
                 return Ok(());
             }
             Err(error) => return Err(error),

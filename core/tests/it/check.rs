@@ -13,8 +13,8 @@ use std::{
 
 use proptest::prelude::*;
 use strand_core::{
-    Advice, Checkup, CorruptReason, Error, FileKind, HintsState, IssueEvent, Issues, Log, Reader,
-    SnapshotState, Timestamp, doctor,
+    CorruptReason, Error, FilesystemKind, IssueEvent, Issues, Log, Reader, Timestamp,
+    check::{Advice, CheckReport, FileKind, FileReport, HintsState, check},
 };
 use strand_lock::FileLock;
 use tempfile::TempDir;
@@ -69,9 +69,9 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn look(dir: &Path) -> Checkup {
+fn look(dir: &Path) -> CheckReport {
     let before = files(dir);
-    let checkup = doctor(dir).unwrap();
+    let checkup = check(dir).unwrap();
     assert_eq!(files(dir), before, "the doctor changed something");
     let text = checkup.to_string();
     assert!(text.contains(&checkup.advice.to_string()), "{text}");
@@ -99,12 +99,15 @@ fn a_healthy_store_needs_nothing_and_is_described() {
     );
     assert_eq!((checkup.hinted_seq, checkup.durable_seq), (Some(9), 9));
     assert_eq!((checkup.format, checkup.hints), (Some(2), HintsState::Good));
-    assert!(checkup.filesystem.as_ref().unwrap().local);
+    assert_eq!(
+        checkup.filesystem.as_ref().unwrap().kind,
+        FilesystemKind::Local
+    );
     assert_eq!(checkup.store.as_ref().unwrap().len(), 32);
     let kinds: BTreeMap<&str, FileKind> = checkup
         .files
         .iter()
-        .map(|file| (file.name.as_str(), file.kind))
+        .map(|file| (file.file.to_str().unwrap(), file.kind))
         .collect();
     assert_eq!(kinds["MANIFEST"], FileKind::Manifest);
     assert_eq!(kinds["log-00000000000000000006.jsonl"], FileKind::Segment);
@@ -121,7 +124,7 @@ fn a_healthy_store_needs_nothing_and_is_described() {
     assert_eq!(kinds["shm"], FileKind::Hints);
     assert_eq!(kinds["notes.txt"], FileKind::Unknown);
     let live = &checkup.snapshots[0];
-    assert_eq!((live.seq, live.state), (5, SnapshotState::Whole));
+    assert_eq!((live.seq, &live.problem), (5, &None));
     assert_eq!((live.issues, live.tombstones, live.keys), (3, 1, 0));
     assert_eq!(checkup.snapshots[1].seq, 3);
     drop(log);
@@ -143,9 +146,9 @@ fn what_is_no_store_is_said_to_be_none() {
     assert_eq!(look(dir.path()).advice, Advice::Open);
     fs::write(first_segment(dir.path()), "").unwrap();
     assert_eq!(look(dir.path()).advice, Advice::Open);
-    let missing = doctor(dir.path().join("missing"));
+    let missing = check(dir.path().join("missing"));
     assert!(matches!(missing, Err(Error::MissingDirectory { .. })));
-    let file = doctor(first_segment(dir.path()));
+    let file = check(first_segment(dir.path()));
     assert!(matches!(file, Err(Error::NotADirectory { .. })));
 }
 
@@ -190,8 +193,7 @@ fn every_damage_is_listed_with_its_place() {
             CorruptReason::NotARecord
         ]
     ));
-    let gaps: Vec<String> = checkup.gaps.iter().map(ToString::to_string).collect();
-    assert_eq!(gaps, ["2", "5", "9"]);
+    assert_eq!(checkup.gaps, [2..=2, 5..=5, 9..=9]);
     assert_eq!(checkup.records, 6);
     assert!(checkup.to_string().contains("missing records: 2, 5, 9"));
 
@@ -203,12 +205,12 @@ fn every_damage_is_listed_with_its_place() {
     fs::remove_file(&path).unwrap();
     let checkup = look(dir.path());
     assert_eq!(checkup.advice, Advice::Repair);
+    let [damage] = &checkup.damages[..] else {
+        panic!("{checkup}");
+    };
     assert!(matches!(
-        checkup.damages[..],
-        [strand_core::Damage {
-            reason: CorruptReason::Missing { from_seq: 1, .. },
-            ..
-        }]
+        damage.reason,
+        CorruptReason::Missing { from_seq: 1, .. }
     ));
 }
 
@@ -242,8 +244,7 @@ fn what_the_next_open_finishes_is_no_damage() {
     fs::write(&last, &bytes).unwrap();
     let checkup = look(dir.path());
     assert_eq!(checkup.advice, Advice::Open);
-    let torn = checkup.torn.unwrap();
-    assert_eq!((torn.offset, torn.bytes), (len, 21));
+    assert_eq!(checkup.torn.unwrap().1, len..len + 21);
     drop(open(dir.path()));
     let checkup = look(dir.path());
     assert_eq!(checkup.advice, Advice::Nothing);
@@ -252,7 +253,7 @@ fn what_the_next_open_finishes_is_no_damage() {
             .files
             .iter()
             .any(|file| file.kind == FileKind::Quarantine
-                && file.name.starts_with("quarantine/")
+                && file.file.starts_with("quarantine")
                 && file.bytes == Some(21))
     );
 
@@ -268,11 +269,12 @@ fn what_the_next_open_finishes_is_no_damage() {
     let guard = lock.lock().unwrap();
     let checkup = look(dir.path());
     assert_eq!(checkup.advice, Advice::Nothing);
-    let orphan = |file: &strand_core::FileSeen| file.kind == FileKind::Orphan;
+    let orphan = |file: &FileReport| file.kind == FileKind::Orphan;
     assert_eq!(checkup.files.iter().filter(|file| orphan(file)).count(), 1);
-    let holder = checkup.locks[1].holder.as_ref().unwrap();
+    let state = checkup.locks[1].1.as_ref().unwrap();
+    let holder = state.holder.as_ref().unwrap();
     assert_eq!(holder.pid, std::process::id());
-    assert!(checkup.to_string().contains("compact.lock: held for"));
+    assert!(checkup.to_string().contains("compact.lock: held by pid"));
     drop(guard);
 }
 
@@ -286,19 +288,24 @@ fn a_damaged_snapshot_can_be_repaired_as_long_as_anything_is_left() {
     change(&live, line_ends(&bytes)[2] + 40);
     let checkup = look(dir.path());
     assert_eq!(checkup.advice, Advice::Repair);
-    assert_eq!(checkup.snapshots[0].state, SnapshotState::Damaged);
+    let problem = checkup.snapshots[0].problem.as_deref();
+    assert_eq!(problem, Some("1 damaged lines"));
     assert_eq!(checkup.damages[0].line, Some(3));
     fs::remove_file(&live).unwrap();
     let checkup = look(dir.path());
     assert_eq!(checkup.advice, Advice::Repair);
-    assert_eq!(checkup.snapshots[0].state, SnapshotState::Missing);
+    let problem = checkup.snapshots[0].problem.as_deref();
+    assert_eq!(
+        problem,
+        Some("the MANIFEST names it, but it does not exist")
+    );
     change(&backup, 30);
     assert_eq!(look(dir.path()).advice, Advice::RestoreBackup);
     // Damage to the backup alone does no harm.
     fs::write(&live, &bytes).unwrap();
     let checkup = look(dir.path());
     assert_eq!(checkup.advice, Advice::Nothing);
-    assert_eq!(checkup.snapshots[1].state, SnapshotState::Damaged);
+    assert!(checkup.snapshots[1].problem.is_some());
 }
 
 #[test]
@@ -321,9 +328,13 @@ fn what_cannot_be_read_is_named() {
     let path = dir.path().join("log-00000000000000000006.jsonl");
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    let checkup = doctor(dir.path()).unwrap();
+    let checkup = check(dir.path()).unwrap();
     assert_eq!(checkup.advice, Advice::CheckDisk);
-    assert_eq!(checkup.unreadable[0].file, "log-00000000000000000006.jsonl");
+    assert!(
+        checkup
+            .unreadable
+            .contains_key(Path::new("log-00000000000000000006.jsonl"))
+    );
 }
 
 /// What readers make of a store.
@@ -348,7 +359,7 @@ fn wherever_a_byte_changes_the_doctor_and_the_readers_agree() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << (at % 8);
             fs::write(&path, &damaged).unwrap();
-            let checkup = doctor(dir.path()).unwrap();
+            let checkup = check(dir.path()).unwrap();
             let well = matches!(checkup.advice, Advice::Nothing | Advice::Open);
             match state(dir.path()) {
                 Ok(now) => assert!(
@@ -440,7 +451,7 @@ fn a_store_that_others_write_to_is_not_called_damaged() {
             let mut looks = 0;
             let mut bad = None;
             while std::time::Instant::now() < ended && bad.is_none() {
-                let checkup = doctor(dir.path()).unwrap();
+                let checkup = check(dir.path()).unwrap();
                 let well = matches!(checkup.advice, Advice::Nothing | Advice::Open);
                 looks += 1;
                 bad = (!well).then_some(checkup);
