@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, io, process::ExitCode};
 
 use serde::Serialize;
-use strand_core::{Error, ImportError, Issue, LockError, MergeError, Outcome, Timestamp, Version};
+use strand_core::{Error, ImportError, Issue, LockError, MergeError, Outcome, Version};
 
 /// How the command ended. The numbers never change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,6 +271,8 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
+
+    use strand_core::Timestamp;
 
     use super::*;
 
