@@ -1,6 +1,6 @@
 //! `stat`: counts of records, issues and bytes.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Serialize;
 use strand_core::{
@@ -16,10 +16,10 @@ use crate::{
 };
 
 #[derive(Debug, Serialize)]
-struct Counts {
-    dir: String,
+struct Counts<'a> {
+    dir: Cow<'a, str>,
     /// Identifies the store.
-    store: Option<String>,
+    store: Option<&'a str>,
     records: Records,
     issues: IssueCounts,
     snapshot: Option<LiveSnapshot>,
@@ -61,26 +61,23 @@ struct Files {
 
 pub(crate) fn stat(args: &Reading, out: &mut Output) -> Result<(), Failure> {
     let store = LiveIssues::open(&args.dir)?;
-    let counts = Counts::of(&store, &check(&args.dir)?);
+    let report = check(&args.dir)?;
+    let counts = Counts::of(&store, &report);
     out.result(&counts, || counts.table())
 }
 
-impl Counts {
-    fn of(store: &Issues, report: &CheckReport) -> Self {
+impl<'a> Counts<'a> {
+    fn of(store: &Issues, report: &'a CheckReport) -> Self {
         let mut by_status = BTreeMap::new();
         for (_, issue) in store.iter() {
             let status = issue.status().unwrap_or_else(|| "none".to_owned());
             *by_status.entry(status).or_default() += 1;
         }
-        let bytes_of = |name: &Path| {
-            let file = report.files.iter().find(|file| file.file == name);
-            file.and_then(|file| file.bytes)
-        };
         let live = |kind| kind == FileKind::Snapshot;
         let snapshot = report.snapshots.iter().find(|seen| live(seen.kind));
         Self {
-            dir: report.dir.to_string_lossy().into_owned(),
-            store: report.store.clone(),
+            dir: report.dir.to_string_lossy(),
+            store: report.store.as_deref(),
             records: Records {
                 count: report.records,
                 first_seq: report.first_seq,
@@ -93,12 +90,15 @@ impl Counts {
                 ready: store.ready().len(),
                 by_status,
             },
-            snapshot: snapshot.map(|seen| LiveSnapshot {
-                seq: seen.seq,
-                issues: seen.issues,
-                tombstones: seen.tombstones,
-                keys: seen.keys,
-                bytes: bytes_of(&seen.file),
+            snapshot: snapshot.map(|seen| {
+                let file = report.files.iter().find(|file| file.file == seen.file);
+                LiveSnapshot {
+                    seq: seen.seq,
+                    issues: seen.issues,
+                    tombstones: seen.tombstones,
+                    keys: seen.keys,
+                    bytes: file.and_then(|file| file.bytes),
+                }
             }),
             log: Files::of(report, FileKind::Segment),
             quarantine: Files::of(report, FileKind::Quarantine),
@@ -106,40 +106,37 @@ impl Counts {
     }
 
     fn table(&self) -> String {
-        let row = |name: &str, value: String| [name.to_owned(), value];
-        let or_none = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
-        let records = &self.records;
-        let mut rows = vec![
-            row(
-                "records",
-                format!(
-                    "{} ({} to {})",
-                    records.count, records.first_seq, records.last_seq
-                ),
-            ),
-            row("durable through", records.durable_seq.to_string()),
-            row(
-                "watermark",
-                or_none(records.hinted_seq.map(|seq| seq.to_string())),
-            ),
-            row("issues", self.issues.count.to_string()),
-        ];
+        let none = || "none".to_owned();
+        let mut rows = Vec::new();
+        let mut row = |name: &str, value: String| rows.push([name.to_owned(), value]);
+        let Records {
+            count,
+            first_seq,
+            last_seq,
+            durable_seq,
+            hinted_seq,
+        } = &self.records;
+        row("records", format!("{count} ({first_seq} to {last_seq})"));
+        row("durable through", durable_seq.to_string());
+        row(
+            "shared hint",
+            hinted_seq.map_or_else(none, |seq| seq.to_string()),
+        );
+        row("issues", self.issues.count.to_string());
         for (status, count) in &self.issues.by_status {
-            rows.push(row(&format!("  {}", printable(status)), count.to_string()));
+            row(&format!("  {}", printable(status)), count.to_string());
         }
-        rows.push(row("ready", self.issues.ready.to_string()));
-        rows.push(row(
-            "snapshot",
-            or_none(self.snapshot.as_ref().map(|seen| {
-                let bytes = seen.bytes.unwrap_or(0);
-                format!(
-                    "through {}, {} issues, {bytes} bytes",
-                    seen.seq, seen.issues
-                )
-            })),
-        ));
-        rows.push(row("log", self.log.words()));
-        rows.push(row("quarantine", self.quarantine.words()));
+        row("ready", self.issues.ready.to_string());
+        let snapshot = self.snapshot.as_ref().map(|snapshot| {
+            let bytes = snapshot.bytes.unwrap_or(0);
+            let LiveSnapshot { seq, issues, .. } = snapshot;
+            format!("through {seq}, {issues} issues, {bytes} bytes")
+        });
+        row("snapshot", snapshot.unwrap_or_else(none));
+        for (name, Files { files, bytes }) in [("log", &self.log), ("quarantine", &self.quarantine)]
+        {
+            row(name, format!("{files} files, {bytes} bytes"));
+        }
         columns(rows)
     }
 }
@@ -151,9 +148,5 @@ impl Files {
             files: of_kind().count(),
             bytes: of_kind().filter_map(|file| file.bytes).sum(),
         }
-    }
-
-    fn words(&self) -> String {
-        format!("{} files, {} bytes", self.files, self.bytes)
     }
 }
