@@ -72,7 +72,6 @@ mod filesystem;
 mod gate;
 mod holder;
 mod page;
-mod seeded;
 #[expect(unsafe_code, reason = "the only place for it")]
 mod sys;
 
@@ -82,8 +81,6 @@ pub use file_lock::{ExclusiveGuard, FileLock, SharedGuard};
 pub use filesystem::{Filesystem, FilesystemKind, filesystem_of};
 pub use holder::{Holder, LockState, look_at_lock};
 pub use page::{PageError, SharedPage, SharedPageReader};
-#[cfg(strand_seeded_bugs)]
-pub use seeded::SEEDED_BUGS;
 pub use sys::{boot_id, monotonic_ns};
 
 /// Lowers this thread to the least priority until it ends, so that it runs only when no other wants

@@ -47,9 +47,6 @@ enum Command {
     /// Be an agent (started by `run`)
     #[command(hide = true)]
     Agent,
-    /// List the deliberate bugs of this build
-    #[cfg(strand_seeded_bugs)]
-    Bugs,
 }
 
 fn main() -> ExitCode {
@@ -75,30 +72,12 @@ fn main() -> ExitCode {
         Ok(Arguments {
             command: Command::Agent,
         }) => process::main(),
-        #[cfg(strand_seeded_bugs)]
-        Ok(Arguments {
-            command: Command::Bugs,
-        }) => {
-            list_bugs();
-            ExitCode::SUCCESS
-        }
         Err(error) => {
             let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
             // Nothing is left to be done when even this cannot be printed.
             drop(error.print());
             ExitCode::from(code)
         }
-    }
-}
-
-/// Each deliberate bug with the tier that must catch it, and what is wrong, with tabs between them.
-#[cfg(strand_seeded_bugs)]
-fn list_bugs() {
-    for bug in strand_core::Bug::ALL {
-        say(&format!("{}\t{}\t{}", bug.name(), bug.tier(), bug.about()));
-    }
-    for (name, tier, about) in strand_lock::SEEDED_BUGS {
-        say(&format!("{name}\t{tier}\t{about}"));
     }
 }
 

@@ -1,253 +1,172 @@
-//! Everything that CI checks beside the tests: to the first failure, each step with its time.
+//! `cargo xtask ci`: what CI checks beside the tests, in parts.
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::{Failure, api, cargo, dependencies, layout, workflows};
+use clap::ValueEnum as _;
 
-/// Short stress runs: the harness's flags. One of each kind; the long ones are `xtask stress`.
-const STRESS: [&[&str]; 10] = [
-    &["--agents", "5", "--writes", "20"],
-    &[
-        "--agents",
-        "10",
-        "--writes",
-        "100",
-        "--kill-per-second",
-        "50",
-    ],
-    &[
-        "--writes",
-        "60",
-        "--kill-at",
-        "any",
-        "--segment-bytes",
-        "4096",
-    ],
-    &["--agents", "8", "--writes", "10", "--one-shot"],
-    &["--agents", "8", "--writes", "10", "--one-shot", "--via-cli"],
-    &[
-        "--agents",
-        "8",
-        "--writes",
-        "100",
-        "--durability",
-        "buffered",
-    ],
-    &["--agents", "8", "--writes", "100", "--mode", "thread"],
-    &[
-        "--agents",
-        "4",
-        "--writes",
-        "25",
-        "--payload-bytes",
-        "20000",
-    ],
-    &[
-        "--workload",
-        "mixed",
-        "--writes",
-        "200",
-        "--readers",
-        "4",
-        "--followers",
-        "2",
-        "--compact-every-ms",
-        "10",
-        "--kill-at",
-        "any",
-        "--segment-bytes",
-        "16384",
-    ],
-    &[
-        "--workload",
-        "claim",
-        "--agents",
-        "10",
-        "--writes",
-        "200",
-        "--readers",
-        "2",
-        "--followers",
-        "1",
-        "--compact-every-ms",
-        "10",
-        "--compactors",
-        "2",
-        "--kill-per-second",
-        "20",
-    ],
+use crate::args::Part;
+use crate::failure::Failure;
+use crate::{api, cargo, dependencies, layout, mutants, process, workflows};
+
+/// Short runs of the harness: its flags. The long ones are `cargo xtask stress`.
+const STRESS: [&str; 10] = [
+    "--agents 5 --writes 20",
+    "--agents 10 --writes 100 --kill-per-second 50",
+    "--writes 60 --kill-at any --segment-bytes 4096",
+    "--agents 8 --writes 10 --one-shot",
+    "--agents 8 --writes 10 --one-shot --via-cli",
+    "--agents 8 --writes 100 --durability buffered",
+    "--agents 8 --writes 100 --mode thread",
+    "--agents 4 --writes 25 --payload-bytes 20000",
+    "--workload mixed --writes 200 --readers 4 --followers 2 --compact-every-ms 10 --kill-at any \
+     --segment-bytes 16384",
+    "--workload claim --agents 10 --writes 200 --readers 2 --followers 1 --compact-every-ms 10 \
+     --compactors 2 --kill-per-second 20",
 ];
 
-/// A part of the checks, by name.
-type Part = (&'static str, fn() -> Result<(), Failure>);
+/// Parts that run only when named: `.ci/run` runs the tests first, and `layout` does not pass yet.
+const ON_DEMAND: [Part; 2] = [Part::Test, Part::Layout];
 
-const PARTS: [Part; 12] = [
-    ("format", format),
-    ("clippy", clippy),
-    ("doc", doc),
-    ("layout", layout::check),
-    ("workflows", workflows::check),
-    ("dependencies", dependencies::check),
-    ("package", package),
-    ("test", test),
-    ("features", features),
-    ("model", model),
-    ("stress", stress),
-    ("torture", torture),
-];
-
-/// Parts that run only when they are named: `.ci/run` runs the tests itself, and the code does not
-/// pass `layout` yet.
-const ON_DEMAND: [&str; 2] = ["test", "layout"];
-
-/// The seed of the short torture: a change is judged by what it changes. New seeds are for long runs.
+/// The seed of the quick torture, always the same, so that a failure points to the change under
+/// test. Long runs draw new seeds.
 const SEED: &str = "1";
 
-/// All parts but the tests, or those that are named.
-pub(crate) fn run(names: &[String]) -> Result<(), Failure> {
+/// Runs the parts named, or all that are not on demand.
+pub(crate) fn run(named: &[Part]) -> Result<(), Failure> {
     let started = Instant::now();
-    let chosen = chosen(names)?;
-    for (_, check) in &chosen {
-        check()?;
+    for part in chosen(named) {
+        let part_started = Instant::now();
+        match part {
+            Part::Format => format(),
+            Part::Clippy => clippy(),
+            Part::Doc => doc(),
+            Part::Layout => layout::check(),
+            Part::Workflows => workflows::check(),
+            Part::Dependencies => dependencies::check(),
+            Part::Package => package(),
+            Part::Patches => mutants::check_patches(),
+            Part::Test => step("test", &mut cargo::command(&["test", "--workspace"])),
+            Part::Features => features(),
+            Part::Model => model(),
+            Part::Stress => stress(),
+            Part::Torture => torture(),
+        }?;
+        let name = part
+            .to_possible_value()
+            .map(|value| value.get_name().to_owned());
+        passed(&name.unwrap_or_default(), part_started);
     }
-    println!("ci: passed in {:.1} s", started.elapsed().as_secs_f64());
+    passed("all", started);
     Ok(())
 }
 
-/// The parts, in their order.
-pub(crate) fn chosen(names: &[String]) -> Result<Vec<Part>, Failure> {
-    let is_known = |name: &&String| PARTS.iter().any(|(known, _)| known == name);
-    if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
-        let known = PARTS.map(|(name, _)| name).join(", ");
-        let message = format!("ci: there is no part {unknown}; there are {known}");
-        return Err(Failure::usage(message));
-    }
-    let is_chosen = |name: &str| match names {
-        [] => !ON_DEMAND.contains(&name),
-        _ => names.iter().any(|chosen| chosen == name),
+/// In their order, each once.
+fn chosen(named: &[Part]) -> Vec<Part> {
+    let is_chosen = |part: &Part| match named {
+        [] => !ON_DEMAND.contains(part),
+        _ => named.contains(part),
     };
-    let parts = PARTS.into_iter().filter(|(name, _)| is_chosen(name));
-    Ok(parts.collect())
+    Part::value_variants()
+        .iter()
+        .copied()
+        .filter(is_chosen)
+        .collect()
 }
 
 fn format() -> Result<(), Failure> {
-    step("format", &mut cargo::command(&["fmt", "--all", "--check"]))
+    step("rustfmt", &mut cargo::command(&["fmt", "--all", "--check"]))
 }
 
 fn clippy() -> Result<(), Failure> {
-    let strict = ["--", "-D", "warnings"];
-    let all = ["clippy", "--quiet", "--workspace", "--all-targets"];
-    step("clippy", cargo::command(&all).args(strict))?;
-    let of = |package, feature| {
+    let sets: [(&str, &[&str]); 3] = [
+        ("workspace", &["--workspace"]),
+        (
+            "strand-bench, peers",
+            &["--package", "strand-bench", "--features", "peers"],
+        ),
+        (
+            "strand-core, tracing",
+            &["--package", "strand-core", "--features", "tracing"],
+        ),
+    ];
+    for (name, packages) in sets {
         let mut command = cargo::command(&["clippy", "--quiet", "--all-targets"]);
-        command.args(["--package", package, "--features", feature]);
-        command.args(strict);
-        command
-    };
-    step(
-        "clippy of the benchmark with its peers",
-        &mut of("strand-bench", "peers"),
-    )?;
-    step(
-        "clippy of the log that tells of itself",
-        &mut of("strand-core", "tracing"),
-    )
-}
-
-fn doc() -> Result<(), Failure> {
-    let doc = ["doc", "--quiet", "--workspace", "--no-deps"];
-    step(
-        "documentation",
-        cargo::command(&doc).env("RUSTDOCFLAGS", "-D warnings"),
-    )?;
-    let looking = Instant::now();
-    api::run(&[])?;
-    passed("public API", looking);
+        command.args(packages).args(["--", "-D", "warnings"]);
+        step(&format!("clippy ({name})"), &mut command)?;
+    }
     Ok(())
 }
 
-/// The packages that are published, as their users would build them.
+fn doc() -> Result<(), Failure> {
+    let mut command = cargo::command(&["doc", "--quiet", "--workspace", "--no-deps"]);
+    step("rustdoc", command.env("RUSTDOCFLAGS", "-D warnings"))?;
+    api::run(false)
+}
+
 fn package() -> Result<(), Failure> {
-    let package = ["package", "--quiet", "--allow-dirty"];
-    let published = ["--package", "strand-lock", "--package", "strand-core"];
-    step("package", cargo::command(&package).args(published))
+    let mut command = cargo::command(&["package", "--quiet", "--allow-dirty"]);
+    command.args(["--package", "strand-lock", "--package", "strand-core"]);
+    step("cargo package", &mut command)
 }
 
-fn test() -> Result<(), Failure> {
-    step("test", &mut cargo::command(&["test", "--workspace"]))
-}
-
-/// The tests that need a feature.
 fn features() -> Result<(), Failure> {
-    let of = |feature| {
-        let mut command = cargo::command(&["test", "--quiet", "--package", "strand-core"]);
-        command.args(["--features", feature]);
-        command
-    };
-    step(
-        "what the log tells",
-        of("tracing").args(["--test", "telemetry"]),
-    )
+    let mut command = cargo::command(&["test", "--quiet", "--package", "strand-core"]);
+    command.args(["--features", "tracing", "--test", "telemetry"]);
+    step("test telemetry", &mut command)
 }
 
-/// The states that take too long without optimisation.
+/// The states of the model that take too long without optimisation.
 fn model() -> Result<(), Failure> {
-    let model = ["test", "--quiet", "--release", "--package", "strand-core"];
-    let ignored = ["--test", "model", "--", "--ignored"];
-    step("model", cargo::command(&model).args(ignored))
+    let mut command = cargo::command(&["test", "--quiet", "--release", "--package", "strand-core"]);
+    command.args(["--test", "model", "--", "--ignored"]);
+    step("test model", &mut command)
 }
 
 fn stress() -> Result<(), Failure> {
     let harness = harness()?;
-    let building = Instant::now();
     cargo::build_command()?;
-    passed("build the command", building);
     for flags in STRESS {
         let mut command = Command::new(&harness);
-        step(
-            &format!("stress {}", flags.join(" ")),
-            command.args(["run", "--quiet"]).args(flags),
-        )?;
+        command
+            .args(["run", "--quiet"])
+            .args(flags.split_whitespace());
+        step(&format!("stress {flags}"), &mut command)?;
     }
     Ok(())
 }
 
 fn torture() -> Result<(), Failure> {
+    let mut command = Command::new(harness()?);
     step(
         "torture --quick",
-        Command::new(harness()?).args(["torture", "--quick", "--seed", SEED]),
+        command.args(["torture", "--quick", "--seed", SEED]),
     )
 }
 
 fn harness() -> Result<PathBuf, Failure> {
-    let building = Instant::now();
+    let started = Instant::now();
     let harness = cargo::build_harness()?;
-    passed("build the harness", building);
+    passed("build the harness", started);
     Ok(harness)
 }
 
+/// Runs a program, and prints how long it took.
 pub(crate) fn step(name: &str, command: &mut Command) -> Result<(), Failure> {
     let started = Instant::now();
-    let status = command
-        .status()
-        .map_err(|error| Failure::environment(format!("ci: cannot start {name}: {error}")))?;
+    let status = process::status(command)?;
     if status.success() {
         passed(name, started);
         return Ok(());
     }
-    let code = status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .unwrap_or(1);
     Err(Failure {
         message: format!("ci: FAILED: {name} ({status})"),
-        code,
+        code: process::exit_code(status),
     })
 }
 
-pub(crate) fn passed(name: &str, started: Instant) {
+fn passed(name: &str, started: Instant) {
     println!("ci: {:6.1} s  {name}", started.elapsed().as_secs_f64());
 }
 
@@ -255,21 +174,14 @@ pub(crate) fn passed(name: &str, started: Instant) {
 mod tests {
     use super::*;
 
-    fn names(chosen: &[&str]) -> Option<Vec<&'static str>> {
-        let chosen: Vec<String> = chosen.iter().map(ToString::to_string).collect();
-        let parts = super::chosen(&chosen).ok()?;
-        Some(parts.into_iter().map(|(name, _)| name).collect())
-    }
-
     #[test]
-    fn parts_run_when_they_are_named_and_all_but_the_tests_else() {
+    fn without_names_all_parts_run_but_those_on_demand() {
         assert_eq!(
-            names(&["torture", "format"]),
-            Some(vec!["format", "torture"])
+            chosen(&[Part::Torture, Part::Format]),
+            [Part::Format, Part::Torture]
         );
-        assert_eq!(names(&["format", "lint"]), None);
-        let all = names(&[]).unwrap();
-        assert_eq!(all.len(), PARTS.len() - ON_DEMAND.len());
-        assert!(!all.contains(&"test"));
+        let all = chosen(&[]);
+        assert_eq!(all.len(), Part::value_variants().len() - ON_DEMAND.len());
+        assert!(!all.contains(&Part::Test));
     }
 }

@@ -1,38 +1,20 @@
-//! Builds for other systems: `windows` also runs the tests and the harness under Wine, `check` type-checks.
+//! `cargo xtask cross`: builds for other systems. `windows` also runs the tests and the harness
+//! under Wine; `check` type-checks.
 
 mod tools;
 
-use std::{
-    fmt, fs,
-    path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
-};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use std::{fmt, fs};
 
 use serde_json::Value;
 
-use crate::Failure;
-use tools::{Rust, Windows};
+use crate::args::Cross;
+use crate::cargo;
+use crate::failure::Failure;
+use tools::{PREFIX, Rust, WINDOWS, Windows};
 
-pub(crate) const USAGE: &str = "\
-usage: cargo xtask cross windows
-       cargo xtask cross check [TARGET]...
-
-  windows  build lock, core and the harness for x86_64-pc-windows-gnu, run the tests of lock
-           and core and short runs of the harness under Wine; ends with a table
-  check    type-check lock, core, the harness and xtask for each target; without targets for
-           macOS, Windows with MSVC, musl, 32-bit Linux and FreeBSD
-
-exit status: 0 all passed, 1 something failed, 2 usage, 4 not run, since a tool is missing
-
-environment:
-  STRAND_CROSS_RUSTC, STRAND_CROSS_CARGO  the compiler and its cargo
-  STRAND_CROSS_CC                         the C compiler for Windows (mingw)
-  STRAND_CROSS_WINE                       Wine's 64-bit loader
-  STRAND_CROSS_PREFIX                     Wine's files; target/cross/wine if not set";
-
-const WINDOWS: &str = "x86_64-pc-windows-gnu";
-const PREFIX: &str = "STRAND_CROSS_PREFIX";
 const CHECKED: [&str; 6] = [
     "aarch64-apple-darwin",
     "x86_64-apple-darwin",
@@ -45,34 +27,13 @@ const CHECKED: [&str; 6] = [
 const LIMIT: Duration = Duration::from_mins(15);
 
 /// Runs of the harness: its flags.
-const RUNS: [&[&str]; 5] = [
-    &["--agents", "5", "--writes", "20"],
-    &["--agents", "5", "--writes", "1000"],
-    &[
-        "--writes",
-        "60",
-        "--kill-at",
-        "any",
-        "--segment-bytes",
-        "4096",
-    ],
-    &["--agents", "8", "--writes", "10", "--one-shot"],
-    &[
-        "--workload",
-        "mixed",
-        "--writes",
-        "100",
-        "--readers",
-        "2",
-        "--followers",
-        "1",
-        "--compact-every-ms",
-        "50",
-        "--kill-at",
-        "any",
-        "--segment-bytes",
-        "16384",
-    ],
+const RUNS: [&str; 5] = [
+    "--agents 5 --writes 20",
+    "--agents 5 --writes 1000",
+    "--writes 60 --kill-at any --segment-bytes 4096",
+    "--agents 8 --writes 10 --one-shot",
+    "--workload mixed --writes 100 --readers 2 --followers 1 --compact-every-ms 50 --kill-at any \
+     --segment-bytes 16384",
 ];
 
 /// `bcryptprimitives.dll`, which Rust's standard library imports and older versions of Wine lack.
@@ -90,19 +51,10 @@ __declspec(dllexport) BOOL WINAPI ProcessPrng(BYTE *to, SIZE_T left) {
 }
 ";
 
-pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
-    match arguments.split_first() {
-        Some((task, [])) if task == "windows" => windows(),
-        Some((task, targets))
-            if task == "check" && targets.iter().all(|target| !target.starts_with('-')) =>
-        {
-            check(targets)
-        }
-        Some((help, _)) if help == "--help" || help == "-h" => {
-            println!("{USAGE}");
-            Ok(())
-        }
-        _ => Err(Failure::usage(USAGE)),
+pub(crate) fn run(task: &Cross) -> Result<(), Failure> {
+    match task {
+        Cross::Windows => windows(),
+        Cross::Check { targets } => check(targets),
     }
 }
 
@@ -169,21 +121,18 @@ impl Table {
             .filter(|row| matches!(row.end, End::Failed(_)));
         match failed.count() {
             0 => Ok(()),
-            failed => Err(Failure {
-                message: format!("{task}: FAILED: {failed} of {}", self.rows.len()),
-                code: 1,
-            }),
+            failed => {
+                let rows = self.rows.len();
+                Err(Failure::violation(format!(
+                    "{task}: FAILED: {failed} of {rows}"
+                )))
+            }
         }
     }
 }
 
-fn workspace() -> PathBuf {
-    let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest_dir.parent().unwrap_or(manifest_dir).to_owned()
-}
-
 fn target_dir() -> PathBuf {
-    workspace().join("target/cross")
+    cargo::workspace().join("target/cross")
 }
 
 fn not_run(task: &str, missing: &[String]) -> Failure {
@@ -213,15 +162,12 @@ fn check(targets: &[String]) -> Result<(), Failure> {
         command
             .arg("--quiet")
             .args([
-                "--package",
-                "strand-lock",
-                "--package",
-                "strand-core",
-                "--package",
-                "strand",
+                "--package=strand-lock",
+                "--package=strand-core",
+                "--package=strand",
             ])
-            .args(["--package", "strand-stress", "--package", "xtask"])
-            .current_dir(workspace());
+            .args(["--package=strand-stress", "--package=xtask"])
+            .current_dir(cargo::workspace());
         let end = match command.status() {
             Ok(status) if status.success() => {
                 End::Passed(format!("type-checked; {}", rust.describe()))
@@ -275,7 +221,9 @@ fn windows() -> Result<(), Failure> {
     for flags in RUNS {
         let started = Instant::now();
         let mut command = wine.command(&harness.path);
-        command.args(["run", "--quiet"]).args(flags);
+        command
+            .args(["run", "--quiet"])
+            .args(flags.split_whitespace());
         let said = run_to_end(&mut command, "run")?;
         let end = if said.succeeded() {
             End::Passed(said.text.lines().last().unwrap_or_default().to_owned())
@@ -283,7 +231,7 @@ fn windows() -> Result<(), Failure> {
             println!("{}", said.text);
             End::Failed(said.end())
         };
-        table.add(format!("harness {}", flags.join(" ")), started, end);
+        table.add(format!("harness {flags}"), started, end);
     }
     let why = "hangs now and then before the agents are let go, for a reason not yet known";
     table.add(
@@ -309,47 +257,35 @@ fn build(tools: &Windows) -> Result<Vec<Program>, Failure> {
     let mut programs = Vec::new();
     let tests = [
         "--no-run",
-        "--package",
-        "strand-lock",
-        "--package",
-        "strand-core",
-        "--features",
-        "strand-core/cli",
+        "--package=strand-lock",
+        "--package=strand-core",
+        "--package=strand",
     ];
-    let harness = ["--package", "strand-stress"];
-    for (task, arguments) in [("test", &tests[..]), ("build", &harness[..])] {
+    let harness = ["--package=strand-stress"];
+    for (task, packages) in [("test", &tests[..]), ("build", &harness[..])] {
         // The same library for both, so that it is built once.
         let mut command = tools
             .rust
             .command(task, WINDOWS, "panic_unwind", &target_dir());
         command
-            .args(["--quiet", "--message-format", "json-render-diagnostics"])
-            .args(arguments)
+            .arg("--quiet")
+            .args(packages)
             .env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", &tools.cc)
-            .current_dir(workspace())
-            .stderr(Stdio::inherit());
-        let output = command
-            .output()
-            .map_err(|error| Failure::environment(format!("cannot start cargo: {error}")))?;
-        if !output.status.success() {
-            let message = format!("cross windows: FAILED: cargo {task} for {WINDOWS}");
-            return Err(Failure { message, code: 1 });
-        }
-        programs.extend(built(&String::from_utf8_lossy(&output.stdout)));
+            .current_dir(cargo::workspace());
+        let messages = cargo::build(&mut command)?.ok_or_else(|| {
+            Failure::violation(format!("cross windows: FAILED: cargo {task} for {WINDOWS}"))
+        })?;
+        programs.extend(messages.iter().filter_map(Program::built));
     }
     Ok(programs)
 }
 
-/// The programs in cargo's messages.
-fn built(messages: &str) -> Vec<Program> {
-    let messages = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok());
-    let program = |message: Value| {
+impl Program {
+    /// The program that a message of cargo's is about.
+    fn built(message: &Value) -> Option<Program> {
         let text = |pointer: &str| message.pointer(pointer)?.as_str().map(str::to_owned);
-        let path = text("/executable")?;
-        let manifest = PathBuf::from(text("/manifest_path")?);
-        let dir = manifest.parent()?.to_owned();
+        let path = text("/executable")?.into();
+        let dir = PathBuf::from(text("/manifest_path")?).parent()?.to_owned();
         let is_test = message.pointer("/profile/test")?.as_bool()?;
         let target = text("/target/name")?;
         let name = if is_test {
@@ -359,12 +295,11 @@ fn built(messages: &str) -> Vec<Program> {
         };
         Some(Program {
             name,
-            path: path.into(),
+            path,
             dir,
             is_test,
         })
-    };
-    messages.filter_map(program).collect()
+    }
 }
 
 /// Wine with a prefix of its own.
@@ -498,17 +433,25 @@ fn ignored(program: &str, text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn programs_are_found_in_cargos_messages() {
+        let artifact = |dir: &str, target: &str, is_test: bool, executable: Value| {
+            json!({
+                "manifest_path": format!("w/{dir}/Cargo.toml"), "executable": executable,
+                "target": {"name": target}, "profile": {"test": is_test},
+            })
+        };
         let messages = [
-            r#"{"reason":"compiler-artifact","manifest_path":"w/core/Cargo.toml","target":{"name":"it"},"profile":{"test":true},"executable":"t/it.exe"}"#,
-            r#"{"reason":"compiler-artifact","manifest_path":"w/core/Cargo.toml","target":{"name":"strand_core"},"profile":{"test":false},"executable":null}"#,
-            r#"{"reason":"compiler-artifact","manifest_path":"w/s/Cargo.toml","target":{"name":"strand-stress"},"profile":{"test":false},"executable":"t/s.exe"}"#,
-            r#"{"reason":"build-finished","success":true}"#,
+            artifact("core", "it", true, json!("t/it.exe")),
+            artifact("core", "strand_core", false, json!(null)),
+            artifact("s", "strand-stress", false, json!("t/s.exe")),
+            json!({"reason": "build-finished", "success": true}),
         ];
-        let programs = built(&messages.join("\n"));
+        let programs: Vec<_> = messages.iter().filter_map(Program::built).collect();
         let names: Vec<_> = programs
             .iter()
             .map(|program| (program.name.as_str(), program.is_test))

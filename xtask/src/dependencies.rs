@@ -1,49 +1,44 @@
-//! What the workspace depends on: by licence and source (`deny.toml`), and by the Rust it asks for.
+//! Checks the dependencies: their licences and sources (`deny.toml`), and the Rust they need.
 //!
-//! That our own code needs no newer Rust than it declares is clippy's to find (`incompatible_msrv`), and the tests' under
-//! that Rust.
+//! Clippy (`incompatible_msrv`) and CI's tests with the oldest Rust check our own code.
 
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::{Failure, cargo, ci};
+use crate::failure::Failure;
+use crate::{cargo, process};
 
 pub(crate) fn check() -> Result<(), Failure> {
-    let started = Instant::now();
-    let output = cargo::command(&["metadata", "--format-version", "1", "--all-features"])
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| Failure::environment(format!("cannot start cargo: {error}")))?;
+    let mut metadata = cargo::command(&["metadata", "--format-version", "1", "--all-features"]);
+    let output = process::output(metadata.stderr(Stdio::inherit()))?;
     if !output.status.success() {
-        return Err(Failure::environment("cargo does not tell the packages"));
+        return Err(Failure::environment("ci: cargo metadata fails"));
     }
     let metadata = serde_json::from_slice(&output.stdout)
         .map_err(|error| Failure::environment(format!("cargo metadata: {error}")))?;
     let newer = newer_than_declared(&metadata);
     if !newer.is_empty() {
         return Err(Failure::violation(format!(
-            "ci: FAILED: they need a newer Rust than this workspace declares: {}",
+            "ci: FAILED: these need a newer Rust than this workspace declares: {}",
             newer.join(", ")
         )));
     }
-    ci::passed("the Rust that the dependencies need", started);
     let deny = Command::new("cargo-deny").arg("--version").output();
     if deny.is_ok_and(|output| output.status.success()) {
-        return ci::step("deny.toml", &mut cargo::command(&["deny", "check"]));
+        return process::run(&mut cargo::command(&["deny", "check"]));
     }
-    println!("ci: SKIPPED deny.toml: there is no cargo-deny (`cargo install --locked cargo-deny`)");
+    println!("ci: SKIPPED deny.toml: cargo-deny is missing (`cargo install --locked cargo-deny`)");
     Ok(())
 }
 
-/// The packages that ask for more than the workspace's own do.
+/// The packages that need a newer Rust than the workspace declares.
 fn newer_than_declared(metadata: &Value) -> Vec<String> {
     let packages = || metadata["packages"].as_array().into_iter().flatten();
     let version = |package: &Value| package["rust_version"].as_str().map(numbers);
     let ours = packages().filter(|package| package["source"].is_null());
     let Some(declared) = ours.filter_map(version).min() else {
-        return vec!["the workspace, which declares none".to_owned()];
+        return vec!["the workspace declares none".to_owned()];
     };
     let newer = packages().filter(|package| version(package) > Some(declared));
     newer
@@ -63,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_package_that_asks_for_more_is_named() {
+    fn a_package_that_needs_a_newer_rust_is_named() {
         let with = |theirs: Value| {
             newer_than_declared(&json!({"packages": [
                 {"name": "ours", "source": null, "rust_version": "1.91"},

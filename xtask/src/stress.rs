@@ -1,16 +1,17 @@
-//! Loops the harness, with another seed each time, to the first failure.
+//! `cargo xtask stress`: runs the harness once, or many times up to the first failure.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use crate::harness::{cannot_start, exit_code};
-use crate::{Failure, cargo};
+use crate::failure::Failure;
+use crate::{cargo, process};
 
-/// A loop by time prints where it is this often.
+/// How often a loop with a time limit prints its progress.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What the loop itself has to know; all other flags are the harness's.
+/// The flags of the loop; the others are the harness's.
 #[derive(Debug, Default, PartialEq)]
 struct Loop {
     iterations: Option<u64>,
@@ -20,55 +21,53 @@ struct Loop {
     harness: Vec<String>,
 }
 
-pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
-    let task = Loop::parse(arguments)?;
+pub(crate) fn run(flags: &[String]) -> Result<(), Failure> {
+    let task = Loop::parse(flags)?;
     let harness = cargo::build_harness()?;
     if task.needs_command() {
         cargo::build_command()?;
     }
     if task.is_single() {
-        run_once(&harness, &task)
-    } else {
-        run_many(&harness, &task)
+        let mut command = task.command(&harness, 0);
+        command.args(
+            task.json
+                .iter()
+                .flat_map(|json| ["--json".as_ref(), json.as_os_str()]),
+        );
+        return process::run(&mut command);
     }
+    run_many(&harness, &task)
 }
 
 impl Loop {
-    fn parse(arguments: &[String]) -> Result<Loop, Failure> {
+    fn parse(flags: &[String]) -> Result<Loop, Failure> {
         let mut task = Loop::default();
-        let mut arguments = arguments.iter();
-        while let Some(argument) = arguments.next() {
-            let (name, value) = match argument.split_once('=') {
+        let mut flags = flags.iter();
+        while let Some(flag) = flags.next() {
+            let (name, value) = match flag.split_once('=') {
                 Some((name, value)) => (name, Some(value.to_owned())),
-                None => (argument.as_str(), None),
+                None => (flag.as_str(), None),
             };
             if !["--iterations", "--minutes", "--seed", "--json"].contains(&name) {
-                task.harness.push(argument.clone());
+                task.harness.push(flag.clone());
                 continue;
             }
             let value = value
-                .or_else(|| arguments.next().cloned())
+                .or_else(|| flags.next().cloned())
                 .ok_or_else(|| Failure::usage(format!("{name} takes a value")))?;
             match name {
-                "--iterations" => task.iterations = Some(number(name, &value)?),
-                "--minutes" => task.minutes = Some(number(name, &value)?),
-                "--seed" => task.seed = Some(number(name, &value)?),
+                "--iterations" => task.iterations = Some(number(name, &value, |n| *n > 0)?),
+                "--minutes" => {
+                    task.minutes = Some(number(name, &value, |n: &f64| n.is_finite() && *n > 0.0)?);
+                }
+                "--seed" => task.seed = Some(number(name, &value, |_| true)?),
                 _ => task.json = Some(value.into()),
             }
-        }
-        if task.iterations == Some(0) {
-            return Err(Failure::usage("--iterations takes a number from 1"));
-        }
-        if task
-            .minutes
-            .is_some_and(|minutes| !minutes.is_finite() || minutes <= 0.0)
-        {
-            return Err(Failure::usage("--minutes takes a number above 0"));
         }
         Ok(task)
     }
 
-    /// One run is shown as the harness shows it.
+    /// Whether the harness's own output is shown.
     fn is_single(&self) -> bool {
         let asks_help = self
             .harness
@@ -77,7 +76,7 @@ impl Loop {
         asks_help || (self.minutes.is_none() && self.iterations.unwrap_or(1) == 1)
     }
 
-    /// Whether the harness looks for the command `strand` beside itself.
+    /// Whether the harness runs the command `strand` that lies beside it.
     fn needs_command(&self) -> bool {
         let has = |name: &str| {
             let name_of = |flag: &String| flag.split('=').next() == Some(name);
@@ -86,7 +85,7 @@ impl Loop {
         has("--via-cli") && !has("--strand")
     }
 
-    /// The harness for run number `index`, counted from 0.
+    /// The harness for a run; `index` counts from 0.
     fn command(&self, harness: &Path, index: u64) -> Command {
         let mut command = Command::new(harness);
         command.arg("run").args(&self.harness);
@@ -97,27 +96,9 @@ impl Loop {
     }
 }
 
-fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Failure> {
-    value
-        .parse()
-        .map_err(|_| Failure::usage(format!("{name} takes a number, not {value:?}")))
-}
-
-fn run_once(harness: &Path, task: &Loop) -> Result<(), Failure> {
-    let mut command = task.command(harness, 0);
-    if let Some(json) = &task.json {
-        command.arg("--json").arg(json);
-    }
-    let status = command
-        .status()
-        .map_err(|error| cannot_start(harness, &error))?;
-    match exit_code(status) {
-        0 => Ok(()),
-        code => Err(Failure {
-            message: String::new(),
-            code,
-        }),
-    }
+fn number<T: FromStr>(name: &str, value: &str, is_valid: fn(&T) -> bool) -> Result<T, Failure> {
+    let number = value.parse().ok().filter(is_valid);
+    number.ok_or_else(|| Failure::usage(format!("invalid value {value:?} for {name}")))
 }
 
 fn run_many(harness: &Path, task: &Loop) -> Result<(), Failure> {
@@ -125,36 +106,33 @@ fn run_many(harness: &Path, task: &Loop) -> Result<(), Failure> {
     let limit = task
         .minutes
         .map(|minutes| Duration::from_secs_f64(minutes * 60.0));
-    let runs_max = task
-        .iterations
-        .unwrap_or(if limit.is_some() { u64::MAX } else { 1 });
+    let runs_max = task.iterations.unwrap_or(u64::MAX);
     let report = std::env::temp_dir().join(format!("strand-xtask-{}.json", std::process::id()));
     let mut sum = Sum::default();
     let mut last_status = Instant::now();
     let mut result = Ok(());
-    while sum.runs < runs_max && limit.is_none_or(|limit| started.elapsed() < limit) {
+    while result.is_ok()
+        && sum.runs < runs_max
+        && limit.is_none_or(|limit| started.elapsed() < limit)
+    {
         let mut command = task.command(harness, sum.runs);
         command.arg("--json").arg(&report);
         if !task.harness.iter().any(|flag| flag == "--quiet") {
             command.arg("--quiet");
         }
-        let output = command
-            .output()
-            .map_err(|error| cannot_start(harness, &error))?;
+        let output = process::output(&mut command)?;
+        let stdout = String::from_utf8_lossy(&output.stdout);
         sum.runs += 1;
-        let code = exit_code(output.status);
-        if code != 0 {
-            print(&output);
+        if !output.status.success() {
+            print!("{stdout}");
+            eprint!("{}", String::from_utf8_lossy(&output.stderr));
+            let code = process::exit_code(output.status);
             result = Err(Failure {
                 message: String::new(),
                 code,
             });
         } else if limit.is_none() {
-            println!(
-                "run {:<5} {}",
-                sum.runs,
-                String::from_utf8_lossy(&output.stdout).trim_end()
-            );
+            println!("run {:<5} {}", sum.runs, stdout.trim_end());
         } else if last_status.elapsed() >= STATUS_INTERVAL {
             last_status = Instant::now();
             println!(
@@ -163,27 +141,20 @@ fn run_many(harness: &Path, task: &Loop) -> Result<(), Failure> {
                 sum.runs
             );
         }
-        // A run that its flags or its environment prevented has no report.
+        // A run with wrong flags or in a broken environment writes no report.
         if let Ok(text) = std::fs::read_to_string(&report) {
             sum.add(&text)?;
             if let Some(json) = &task.json {
-                std::fs::write(json, text).map_err(|error| {
-                    Failure::environment(format!("cannot write {}: {error}", json.display()))
-                })?;
+                std::fs::write(json, text).map_err(|error| Failure::at(json, error))?;
             }
-            std::fs::remove_file(&report).map_err(|error| {
-                Failure::environment(format!("cannot remove {}: {error}", report.display()))
-            })?;
-        }
-        if result.is_err() {
-            break;
+            std::fs::remove_file(&report).map_err(|error| Failure::at(&report, error))?;
         }
     }
     println!("{}", sum.describe(started.elapsed(), result.is_ok()));
     result
 }
 
-/// The figures of many runs.
+/// Totals of many runs.
 #[derive(Debug, Default)]
 struct Sum {
     runs: u64,
@@ -210,7 +181,7 @@ impl Sum {
         let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
         let worst = sorted.last().copied().unwrap_or(0.0);
         let total_s: f64 = sorted.iter().sum::<f64>() / 1_000.0;
-        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        #[expect(clippy::cast_precision_loss, reason = "shown rounded")]
         let rate = if total_s > 0.0 {
             self.acknowledged as f64 / total_s
         } else {
@@ -228,11 +199,6 @@ impl Sum {
     }
 }
 
-fn print(output: &Output) {
-    print!("{}", String::from_utf8_lossy(&output.stdout));
-    eprint!("{}", String::from_utf8_lossy(&output.stderr));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_loops_flags_are_taken_and_all_others_passed_on() {
+    fn flags_of_the_harness_are_passed_on() {
         let line = "--agents 5 --iterations 20 --seed=7 --keep --minutes 1.5 --json a=b.json";
         let Ok(task) = parse(line) else {
             panic!("{line}")
@@ -277,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_a_usage_error() {
+    fn invalid_values_are_usage_errors() {
         for line in [
             "--iterations",
             "--iterations x",

@@ -1,17 +1,19 @@
-//! Whether the workflow files parse, and call nothing but tasks that there are, with flags that these take.
+//! Checks that the workflow files parse, and that every step calls an existing task with flags that
+//! the task takes.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
+use clap::Parser as _;
 use yaml_rust2::{Yaml, YamlLoader};
 
-use crate::{Failure, cargo, ci};
+use crate::args::{Arguments, Flags, Task};
+use crate::failure::Failure;
+use crate::{cargo, process};
 
 const DIR: &str = ".github/workflows";
 
 pub(crate) fn check() -> Result<(), Failure> {
-    let started = Instant::now();
     let dir = cargo::workspace().join(DIR);
     let unreadable = |error| Failure::environment(format!("{DIR}: {error}"));
     let mut files: Vec<_> = std::fs::read_dir(&dir)
@@ -30,17 +32,13 @@ pub(crate) fn check() -> Result<(), Failure> {
         calls.extend(found.into_iter().map(|call| (name.clone(), call)));
     }
     if calls.is_empty() {
-        return Err(wrong(DIR, "there is no workflow that calls anything"));
+        return Err(wrong(DIR, "no workflow calls a task"));
     }
     let harness = cargo::build_harness()?;
     for (name, call) in &calls {
         accepts(&harness, call)
             .map_err(|what| wrong(name, &format!("{}: {what}", call.join(" "))))?;
     }
-    ci::passed(
-        &format!("workflows, with {} calls of tasks", calls.len()),
-        started,
-    );
     Ok(())
 }
 
@@ -48,36 +46,36 @@ fn wrong(name: &str, what: &str) -> Failure {
     Failure::violation(format!("ci: FAILED: workflows: {name}: {what}"))
 }
 
-/// The arguments of every `cargo xtask` in a workflow, which may call nothing else.
+/// The arguments of every `cargo xtask` in a workflow. Anything else in it is an error.
 fn commands(text: &str) -> Result<Vec<Vec<String>>, String> {
     let documents = YamlLoader::load_from_str(text).map_err(|error| error.to_string())?;
     let [workflow] = documents.as_slice() else {
         return Err(format!("{} documents", documents.len()));
     };
     if workflow["on"].is_badvalue() {
-        return Err("nothing starts it (`on`)".to_owned());
+        return Err("it has no `on`".to_owned());
     }
-    let jobs = workflow["jobs"].as_hash().ok_or("it has no jobs")?;
+    let jobs = workflow["jobs"].as_hash().ok_or("it has no `jobs`")?;
     let mut calls = Vec::new();
     for (name, job) in jobs {
         let name = name.as_str().unwrap_or_default();
         let steps = job["steps"]
             .as_vec()
             .filter(|_| !job["runs-on"].is_badvalue());
-        for step in steps.ok_or(format!("job {name} has no steps, or nothing to run on"))? {
+        for step in steps.ok_or(format!("job {name} has no `steps` or no `runs-on`"))? {
             calls.extend(call(step).map_err(|what| format!("job {name}: {what}"))?);
         }
     }
     Ok(calls)
 }
 
-/// What a step calls, if it is not an action.
+/// The arguments of a step's `cargo xtask`; `None` for an action.
 fn call(step: &Yaml) -> Result<Option<Vec<String>>, String> {
     match (step["uses"].as_str(), step["run"].as_str()) {
         (Some(action), None) if action.contains('@') => Ok(None),
         (Some(action), None) => Err(format!("{action} has no version")),
         (None, Some(line)) => {
-            // What the runner puts in place of an expression is a word.
+            // The runner replaces an expression by a word.
             let mut words = Vec::new();
             let mut rest = line.trim();
             while let Some((before, behind)) = rest.split_once("${{") {
@@ -85,7 +83,7 @@ fn call(step: &Yaml) -> Result<Option<Vec<String>>, String> {
                 words.push("1");
                 rest = behind
                     .split_once("}}")
-                    .ok_or("an expression without an end")?
+                    .ok_or("an expression does not end")?
                     .1;
             }
             words.push(rest);
@@ -93,40 +91,33 @@ fn call(step: &Yaml) -> Result<Option<Vec<String>>, String> {
             let mut words = line.split_whitespace().map(ToOwned::to_owned);
             if (words.next().as_deref(), words.next().as_deref()) != (Some("cargo"), Some("xtask"))
             {
-                return Err(format!("it calls something else than a task: {line}"));
+                return Err(format!("not a task: {line}"));
             }
             Ok(Some(words.collect()))
         }
-        _ => Err("a step that neither uses nor runs anything, or both".to_owned()),
+        _ => Err("a step needs either `uses` or `run`".to_owned()),
     }
 }
 
 /// Whether the task exists and takes the arguments.
 fn accepts(harness: &Path, call: &[String]) -> Result<(), String> {
-    let (task, flags) = call.split_first().ok_or("no task")?;
-    let mut command = match task.as_str() {
-        "ci" => {
-            return ci::chosen(flags)
-                .map(drop)
-                .map_err(|failure| failure.message);
-        }
-        "torture" | "soak" => {
+    let words = std::iter::once("xtask").chain(call.iter().map(String::as_str));
+    let arguments = Arguments::try_parse_from(words).map_err(|error| error.to_string())?;
+    let (mut command, flags) = match arguments.task {
+        Task::Torture(Flags { flags }) | Task::Soak(Flags { flags }) => {
             let mut command = Command::new(harness);
-            command.arg(task);
-            command
+            command.args(call.first());
+            (command, flags)
         }
-        // The benchmark of itself alone, which is soon built.
-        "bench" => cargo::command(&["run", "--quiet", "--package", "strand-bench", "--"]),
-        "mutants" => return crate::mutants::accepts(flags).map_err(|failure| failure.message),
-        _ => return Err("there is no such task, or none for a workflow".to_owned()),
+        Task::Bench(Flags { flags }) => (
+            cargo::command(&["run", "--quiet", "--package", "strand-bench", "--"]),
+            flags,
+        ),
+        _ => return Ok(()),
     };
-    // Flags in front of `--help` are looked at, and nothing is done.
-    let output = command
-        .args(flags)
-        .arg("--help")
-        .stdout(Stdio::null())
-        .output()
-        .map_err(|error| error.to_string())?;
+    // The program checks the flags before `--help`, and then does nothing.
+    let output = process::output(command.args(flags).arg("--help"));
+    let output = output.map_err(|failure| failure.message)?;
     if output.status.success() {
         return Ok(());
     }
@@ -142,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_calls_of_tasks_are_found_and_anything_else_is_refused() {
+    fn only_calls_of_tasks_are_accepted() {
         let calls = |step| commands(&workflow(step));
         assert_eq!(
             calls("run: cargo xtask soak --seed ${{ github.run_id }} --quiet").unwrap(),
@@ -164,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_is_not_there_is_refused_and_so_is_a_part_of_ci() {
+    fn unknown_tasks_and_parts_are_refused() {
         let accepts = |call: &[&str]| {
             let call: Vec<String> = call.iter().map(ToString::to_string).collect();
             super::accepts(Path::new("harness"), &call)

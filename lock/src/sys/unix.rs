@@ -74,8 +74,6 @@ mod fork {
 
     use rustix::fs::OFlags;
 
-    use crate::seeded::{FORK_KEEPS_LOCK, seeded};
-
     type Descriptors = MutexGuard<'static, Vec<RawFd>>;
 
     /// Descriptors that a child must not inherit.
@@ -109,8 +107,6 @@ mod fork {
             let flags = OFlags::RDWR | OFlags::CLOEXEC;
             let nothing = rustix::fs::open(c"/dev/null", flags, rustix::fs::Mode::empty())?;
             NOTHING.get_or_init(|| nothing);
-            // Read now, since a forked child must not read its environment.
-            seeded(FORK_KEEPS_LOCK);
             // SAFETY: the handlers are functions without captured state, which exist until the
             // program ends.
             let failed = unsafe {
@@ -137,8 +133,7 @@ mod fork {
     unsafe extern "C" fn after_in_child() {
         drop(DURING_FORK.try_with(|slot| {
             if let (Some(guard), Some(nothing)) = (slot.borrow().as_ref(), NOTHING.get()) {
-                let kept = seeded(FORK_KEEPS_LOCK);
-                for descriptor in guard.iter().filter(|_| !kept) {
+                for descriptor in guard.iter() {
                     replace(*descriptor, nothing);
                 }
             }

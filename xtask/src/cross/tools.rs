@@ -1,15 +1,14 @@
-//! Finds what it takes to build for other systems, and to run Windows programs.
+//! Finds the tools: a Rust for the target, a C compiler, Wine.
 
-use std::{
-    env,
-    ffi::OsString,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use super::{PREFIX, WINDOWS};
+pub(super) const WINDOWS: &str = "x86_64-pc-windows-gnu";
 
-/// Variables that say where a tool is.
+/// Variables that name a tool, or a directory.
+pub(super) const PREFIX: &str = "STRAND_CROSS_PREFIX";
 pub(super) const CARGO: &str = "STRAND_CROSS_CARGO";
 pub(super) const RUSTC: &str = "STRAND_CROSS_RUSTC";
 pub(super) const CC: &str = "STRAND_CROSS_CC";
