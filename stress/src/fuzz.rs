@@ -7,7 +7,6 @@
     reason = "to panic is how they say what does not hold"
 )]
 
-use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +19,8 @@ use strand_core::{
 };
 
 use crate::evidence::crc32c::crc32c;
-use crate::sim::disk::{Image, VirtualDisk};
+use crate::sim::disk::VirtualDisk;
+use crate::sim::image::Image;
 use crate::sim::machine::{Machine, Process};
 
 /// A target: its name, and what it does with bytes.
@@ -203,7 +203,7 @@ fn options(process: &Arc<Process>) -> Options {
 }
 
 fn machine(image: &Image) -> Machine {
-    Machine::start(VirtualDisk::from_image(image), BTreeMap::new(), 1, 0)
+    Machine::start(VirtualDisk::from_image(image), 0)
 }
 
 fn image(files: &[(&str, Vec<u8>)]) -> Image {

@@ -13,6 +13,7 @@
 
 pub mod evidence;
 pub mod fuzz;
+mod panics;
 pub mod powerfs;
 mod random;
 pub mod report;
@@ -20,5 +21,6 @@ pub mod run;
 pub mod sim;
 pub mod soak;
 pub mod tiers;
+pub mod torture;
 
 pub use run::{RunError, run};

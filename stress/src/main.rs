@@ -14,7 +14,7 @@ use strand_stress::{
     RunError,
     report::{page, run as report},
     run::process,
-    soak, tiers as torture,
+    soak, torture,
 };
 
 const EXIT_USAGE: u8 = 2;
@@ -38,7 +38,7 @@ enum Command {
     /// Let agents append the events of a file, each issue's by one of them, and judge what is stored
     Replay(Box<Config>),
     /// Attack the log tier by tier, each with its count, and end with a table
-    Torture(torture::command::Arguments),
+    Torture(torture::Arguments),
     /// Alternate everything for a time, and look at what grows meanwhile
     Soak(soak::Arguments),
     /// Be a process that stays (started by `soak`)
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         }),
         Ok(Arguments {
             command: Command::Torture(arguments),
-        }) => torture::command::main(&arguments),
+        }) => torture::main(&arguments),
         Ok(Arguments {
             command: Command::Soak(arguments),
         }) => soak::main(&arguments),

@@ -1,4 +1,4 @@
-//! Serves a [`Disk`] to the kernel, until the power is cut.
+//! Serves a [`VirtualDisk`] to the kernel, until the power is cut.
 //!
 //! Everybody on the machine sees one page cache, since all of them go through one mount: shared mappings and the
 //! kernel's own `flock` work as on any local disk. Each write and each sync reaches this process at once; what is
@@ -28,7 +28,7 @@ use fuser::{
 use rustix::fs::OFlags;
 use rustix::mount::UnmountFlags;
 
-use crate::powerfs::model::{Attributes, Disk, Ino, Refusal};
+use crate::sim::disk::{Attributes, InodeId, VirtualDisk};
 
 /// The kernel need not ask again: nothing changes behind its back.
 const VALID: Duration = Duration::from_hours(24);
@@ -98,13 +98,13 @@ struct Shared {
 }
 
 struct State {
-    disk: Disk,
+    disk: VirtualDisk,
     power: Power,
     tripwire: Option<Tripwire>,
     /// Answers that nobody gets before those who wait for them have been killed.
     parked: Vec<Box<dyn FnOnce() + Send>>,
     /// What directories contained when they were opened.
-    listings: HashMap<u64, Vec<(String, Ino)>>,
+    listings: HashMap<u64, Vec<(Arc<str>, InodeId)>>,
     next_listing: u64,
 }
 
@@ -142,7 +142,8 @@ pub fn obstacle() -> Option<String> {
     if let Err(error) = opened {
         return Some(format!("/dev/fuse: {error}"));
     }
-    let mounted = tempfile::tempdir().and_then(|dir| PowerFs::serve(Disk::default(), dir.path()));
+    let mounted =
+        tempfile::tempdir().and_then(|dir| PowerFs::serve(VirtualDisk::new(), dir.path()));
     let ended = mounted.and_then(PowerFs::end);
     ended
         .err()
@@ -154,7 +155,7 @@ impl PowerFs {
     ///
     /// # Errors
     /// The system refuses: no root, no `/dev/fuse`.
-    pub fn serve(disk: Disk, mount_point: &Path) -> io::Result<PowerFs> {
+    pub fn serve(disk: VirtualDisk, mount_point: &Path) -> io::Result<PowerFs> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 disk,
@@ -241,7 +242,7 @@ impl PowerFs {
     }
 
     /// Looks at what is stored.
-    pub fn with_disk<T>(&self, look: impl FnOnce(&mut Disk) -> T) -> T {
+    pub fn with_disk<T>(&self, look: impl FnOnce(&mut VirtualDisk) -> T) -> T {
         look(&mut self.shared.state().disk)
     }
 
@@ -330,15 +331,15 @@ replies!(
     ReplyWrite
 );
 
-fn errno(refusal: Refusal) -> Errno {
-    match refusal {
-        Refusal::NotFound => Errno::ENOENT,
-        Refusal::Exists => Errno::EEXIST,
-        Refusal::NotADirectory => Errno::ENOTDIR,
-        Refusal::IsADirectory => Errno::EISDIR,
-        Refusal::NotEmpty => Errno::ENOTEMPTY,
-        Refusal::OtherDirectory => Errno::EXDEV,
-        Refusal::Invalid => Errno::EINVAL,
+fn errno(error: &io::Error) -> Errno {
+    match error.kind() {
+        io::ErrorKind::NotFound => Errno::ENOENT,
+        io::ErrorKind::AlreadyExists => Errno::EEXIST,
+        io::ErrorKind::NotADirectory => Errno::ENOTDIR,
+        io::ErrorKind::IsADirectory => Errno::EISDIR,
+        io::ErrorKind::DirectoryNotEmpty => Errno::ENOTEMPTY,
+        io::ErrorKind::FileTooLarge => Errno::EFBIG,
+        _ => Errno::EINVAL,
     }
 }
 
@@ -348,7 +349,7 @@ impl Served {
         &self,
         kind: Kind,
         reply: R,
-        work: impl FnOnce(&mut State) -> Result<T, Refusal>,
+        work: impl FnOnce(&mut State) -> io::Result<T>,
         say: impl FnOnce(R, T),
     ) {
         let mut state = self.0.state();
@@ -376,11 +377,11 @@ impl Served {
         drop(state);
         match done {
             Ok(done) => say(reply, done),
-            Err(refusal) => reply.refuse(errno(refusal)),
+            Err(error) => reply.refuse(errno(&error)),
         }
     }
 
-    fn attr(&self, ino: Ino, attributes: Attributes) -> FileAttr {
+    fn attr(&self, id: InodeId, attributes: Attributes) -> FileAttr {
         let Attributes {
             is_dir,
             len_bytes,
@@ -393,7 +394,7 @@ impl Served {
         };
         let began = self.0.began;
         FileAttr {
-            ino: INodeNo(ino),
+            ino: INodeNo(id.number()),
             size: len_bytes,
             blocks: len_bytes.div_ceil(512),
             atime: began,
@@ -416,17 +417,17 @@ impl Served {
         &self,
         kind: Kind,
         reply: ReplyEntry,
-        work: impl FnOnce(&mut Disk) -> Result<Ino, Refusal>,
+        work: impl FnOnce(&mut VirtualDisk) -> io::Result<InodeId>,
     ) {
         self.answer(
             kind,
             reply,
             |state| {
-                let ino = work(&mut state.disk)?;
-                Ok((ino, state.disk.attributes(ino)?))
+                let id = work(&mut state.disk)?;
+                Ok((id, state.disk.attributes(id)?))
             },
-            |reply, (ino, attributes)| {
-                reply.entry(&VALID, &self.attr(ino, attributes), Generation(0));
+            |reply, (id, attributes)| {
+                reply.entry(&VALID, &self.attr(id, attributes), Generation(0));
             },
         );
     }
@@ -436,28 +437,35 @@ impl Served {
         &self,
         kind: Kind,
         reply: ReplyEmpty,
-        work: impl FnOnce(&mut Disk) -> Result<(), Refusal>,
+        work: impl FnOnce(&mut VirtualDisk) -> io::Result<()>,
     ) {
         let work = |state: &mut State| work(&mut state.disk);
         self.answer(kind, reply, work, |reply, ()| reply.ok());
     }
 }
 
-fn text(name: &OsStr) -> Result<&str, Refusal> {
-    name.to_str().ok_or(Refusal::Invalid)
+fn text(name: &OsStr) -> io::Result<&str> {
+    let invalid = || io::ErrorKind::InvalidInput.into();
+    name.to_str().ok_or_else(invalid)
+}
+
+fn id(ino: INodeNo) -> InodeId {
+    InodeId::new(ino.0)
 }
 
 impl Filesystem for Served {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.entry(Kind::Look, reply, |disk| disk.lookup(parent.0, text(name)?));
+        self.entry(Kind::Look, reply, |disk| {
+            disk.lookup_in(id(parent), text(name)?)
+        });
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         self.answer(
             Kind::Look,
             reply,
-            |state| state.disk.attributes(ino.0),
-            |reply, attributes| reply.attr(&VALID, &self.attr(ino.0, attributes)),
+            |state| state.disk.attributes(id(ino)),
+            |reply, attributes| reply.attr(&VALID, &self.attr(id(ino), attributes)),
         );
     }
 
@@ -489,11 +497,11 @@ impl Filesystem for Served {
             reply,
             |state| {
                 if let Some(len_bytes) = size {
-                    state.disk.set_len(ino.0, len_bytes)?;
+                    state.disk.set_len(id(ino), len_bytes)?;
                 }
-                state.disk.attributes(ino.0)
+                state.disk.attributes(id(ino))
             },
-            |reply, attributes| reply.attr(&VALID, &self.attr(ino.0, attributes)),
+            |reply, attributes| reply.attr(&VALID, &self.attr(id(ino), attributes)),
         );
     }
 
@@ -507,17 +515,19 @@ impl Filesystem for Served {
         reply: ReplyEntry,
     ) {
         self.entry(Kind::Name, reply, |disk| {
-            disk.make_dir(parent.0, text(name)?)
+            disk.create_dir_in(id(parent), text(name)?)
         });
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.act(Kind::Name, reply, |disk| disk.unlink(parent.0, text(name)?));
+        self.act(Kind::Name, reply, |disk| {
+            disk.remove_in(id(parent), text(name)?)
+        });
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.act(Kind::Name, reply, |disk| {
-            disk.remove_dir(parent.0, text(name)?)
+            disk.remove_dir_in(id(parent), text(name)?)
         });
     }
 
@@ -533,16 +543,17 @@ impl Filesystem for Served {
     ) {
         self.act(Kind::Name, reply, |disk| {
             if !flags.is_empty() {
-                return Err(Refusal::Invalid);
+                return Err(io::ErrorKind::InvalidInput.into());
             }
-            disk.rename(parent.0, text(name)?, new_parent.0, text(new_name)?)
+            let (from, to) = (text(name)?, text(new_name)?);
+            disk.rename_in((id(parent), from), (id(new_parent), to))
         });
     }
 
     fn link(&self, _: &Request, ino: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.entry(Kind::Name, reply, |disk| {
-            disk.link(ino.0, parent.0, text(name)?)?;
-            Ok(ino.0)
+            disk.link_in(id(ino), id(parent), text(name)?)?;
+            Ok(id(ino))
         });
     }
 
@@ -550,8 +561,9 @@ impl Filesystem for Served {
         self.answer(
             Kind::Look,
             reply,
-            |state| state.disk.attributes(ino.0),
-            |reply, _| reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+            // Never closed: the kernel may write back what was mapped after the last close.
+            |state| state.disk.open_inode(id(ino)),
+            |reply, ()| reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
         );
     }
 
@@ -572,14 +584,17 @@ impl Filesystem for Served {
                 let name = text(name)?;
                 let is_exclusive =
                     OFlags::from_bits_retain(flags.cast_unsigned()).contains(OFlags::EXCL);
-                let ino = match state.disk.create(parent.0, name) {
-                    Err(Refusal::Exists) if !is_exclusive => state.disk.lookup(parent.0, name)?,
+                let id = match state.disk.create_in(id(parent), name) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !is_exclusive => {
+                        state.disk.lookup_in(id(parent), name)?
+                    }
                     created => created?,
                 };
-                Ok((ino, state.disk.attributes(ino)?))
+                state.disk.open_inode(id)?;
+                Ok((id, state.disk.attributes(id)?))
             },
-            |reply, (ino, attributes)| {
-                let attr = self.attr(ino, attributes);
+            |reply, (id, attributes)| {
+                let attr = self.attr(id, attributes);
                 let keep = FopenFlags::FOPEN_KEEP_CACHE;
                 reply.created(&VALID, &attr, Generation(0), FileHandle(0), keep);
             },
@@ -601,8 +616,10 @@ impl Filesystem for Served {
             Kind::Look,
             reply,
             |state| {
-                let read = state.disk.read(ino.0, offset, size as usize)?;
-                Ok(read.to_owned())
+                let mut bytes = vec![0; size as usize];
+                let len = state.disk.read_at(id(ino), &mut bytes, offset)?;
+                bytes.truncate(len);
+                Ok(bytes)
             },
             |reply, bytes| reply.data(&bytes),
         );
@@ -624,19 +641,19 @@ impl Filesystem for Served {
             Kind::Write,
             reply,
             |state| {
-                state.disk.write(ino.0, offset, data)?;
-                u32::try_from(data.len()).map_err(|_| Refusal::Invalid)
+                let len = state.disk.write_at(id(ino), data, offset)?;
+                u32::try_from(len).map_err(io::Error::other)
             },
             ReplyWrite::written,
         );
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.act(Kind::FileSync, reply, |disk| disk.sync_file(ino.0));
+        self.act(Kind::FileSync, reply, |disk| disk.sync_data(id(ino)));
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.act(Kind::DirSync, reply, |disk| disk.sync_dir(ino.0));
+        self.act(Kind::DirSync, reply, |disk| disk.sync_dir_inode(id(ino)));
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -644,7 +661,7 @@ impl Filesystem for Served {
             Kind::Look,
             reply,
             |state| {
-                let entries = state.disk.list(ino.0)?;
+                let entries = state.disk.entries(id(ino))?;
                 let handle = state.next_listing;
                 state.next_listing += 1;
                 state.listings.insert(handle, entries);
@@ -669,14 +686,14 @@ impl Filesystem for Served {
         }
         let entries = state.listings.get(&handle.0);
         let first = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (next, (name, ino)) in (1..).zip(entries.into_iter().flatten()).skip(first) {
-            let is_dir = state.disk.attributes(*ino).is_ok_and(|found| found.is_dir);
+        for (next, (name, id)) in (1..).zip(entries.into_iter().flatten()).skip(first) {
+            let is_dir = state.disk.attributes(*id).is_ok_and(|found| found.is_dir);
             let kind = if is_dir {
                 FileType::Directory
             } else {
                 FileType::RegularFile
             };
-            if reply.add(INodeNo(*ino), next, kind, name) {
+            if reply.add(INodeNo(id.number()), next, kind, &**name) {
                 break;
             }
         }

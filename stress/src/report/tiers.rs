@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::report::machine::Machine;
 use crate::report::run::Verdict;
 use crate::report::text::{columns, grouped, plural};
-use crate::tiers::{Finding, Tally};
+use crate::tiers::tally::{Finding, Tally};
 
 /// The version of the JSON report's form.
 pub const SCHEMA: u32 = 1;

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::io;
-use std::panic::AssertUnwindSafe;
 
 /// The error and its causes on one line.
 pub(crate) fn describe(error: &(dyn Error + 'static)) -> String {
@@ -38,18 +37,6 @@ pub(crate) fn is_environment(error: &(dyn Error + 'static)) -> bool {
         cause = error.source();
     }
     false
-}
-
-/// Calls the log in this process. A panic of the log is a finding, which the harness has to survive to
-/// report.
-pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
-    std::panic::catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        format!("panicked: {}", text.unwrap_or_default())
-    })
 }
 
 #[cfg(test)]

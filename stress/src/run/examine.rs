@@ -22,9 +22,9 @@ use crate::evidence::stored::{
     snapshot_seq,
 };
 use crate::evidence::violation::Violation;
+use crate::panics::catch_panic;
 use crate::run::archive::Archive;
 use crate::run::bystanders::digest;
-use crate::run::errors::catch_panic;
 use crate::run::errors::describe;
 
 /// How long the next append may take when everybody else is gone.

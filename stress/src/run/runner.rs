@@ -24,11 +24,12 @@ use crate::evidence::ledger::{
     Ledger, Operation, Seen, View,
 };
 use crate::evidence::workload::{self, Plan};
+use crate::panics::catch_panic;
 use crate::run::agent::read_records;
 use crate::run::archive::Archive;
 use crate::run::config::{Config, Mode};
 use crate::run::control::Control;
-use crate::run::errors::{catch_panic, describe};
+use crate::run::errors::describe;
 use crate::run::payload::PayloadSource;
 use crate::run::protocol::{AgentSpec, KillOrder, Lane, Message, Role};
 use crate::run::reporting::Reporting;

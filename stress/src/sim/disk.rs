@@ -1,185 +1,125 @@
-//! A disk in memory that knows what is durable: what processes see, what certainly survives a loss of power,
-//! and what may or may not. A pure data structure: no locks, no threads, no I/O.
+//! A disk in memory that knows what is durable: the content that processes see, the part of it
+//! that certainly survives a power loss, and the changes that may or may not.
 //!
-//! # What is assumed of the disk (`docs/FORMAT.md`, section 9)
-//! - A successful sync of a file makes its bytes and its length durable, and nothing else: not its name. One of
-//!   a directory makes the names in it durable, and nothing else: not the bytes of the files.
-//! - Of what was not synced, any part survives, byte by byte and in any order. A write that lengthens a file
-//!   and the file's new length survive independently of each other: there may be zeros, or old bytes of other files,
-//!   where its data should be, or the data may be cut off.
-//! - A rename is one change: after a crash the file has the old name or the new one, never both, and a
-//!   file that was renamed over is there or replaced, never absent. A file that was created and renamed
-//!   since the last sync of the directory may have no name at all.
-//! - Changes of names survive independently of each other until the directory is synced, but two of one name are
-//!   not turned around: that would be a state in which the directory never was.
-//! - After a *failed* sync of a file, the writes that it should have made durable may or may not be on the disk, and the
-//!   system takes their pages for clean: a later sync that succeeds does not make them durable, unless they are written
-//!   again. Processes go on seeing them. Names and cuts go through the filesystem's journal, and are left to
-//!   the next sync.
+//! A pure data structure: no locks, no threads, no I/O. [`crash`](crate::sim::crash) computes what
+//! a power loss leaves.
+//!
+//! # Assumptions about the disk (`docs/FORMAT.md`, section 9)
+//! - A successful sync of a file makes its bytes and its length durable, but not its name. A
+//!   successful sync of a directory makes the names in it durable, but not the bytes of the files.
+//! - Of the changes that were not synced, any part survives, byte by byte and in any order. A write
+//!   that lengthens a file and the file's new length survive independently: zeros, or old bytes of
+//!   other files, may be in place of the data, or the data may be cut off.
+//! - A rename is one change: after a crash the file has the old name or the new one, never both,
+//!   and a file that was renamed over is there or replaced, never absent. A file that was created
+//!   and renamed since the last sync of the directory may have no name at all.
+//! - Changes of names survive independently of each other until the directory is synced, but two
+//!   changes of one name keep their order: otherwise the directory would be in a state in which it
+//!   never was.
+//! - After a *failed* sync of a file, the writes that it should have made durable may or may not be
+//!   on the disk, and the system takes their pages for clean: a later successful sync does not make
+//!   them durable unless they are written again. Processes still see them. Names and cuts go
+//!   through the filesystem's journal and are left to the next sync.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng as _};
 use strand_core::testing::OpenMode;
 
-/// What disks write as a whole, as far as anything does.
-const SECTOR_BYTES: usize = 512;
-/// Of more changes than can be tried in all subsets, so many are left out, kept alone, and so on.
-const SAMPLES_MAX: usize = 64;
-/// Of each file, so many of the last writes are torn.
-const RECENT: usize = 64;
-/// All subsets of so many changes are tried.
-const SUBSETS_OF_MAX: usize = 12;
+use crate::sim::image::{Digest, Image};
 
-/// A file or a directory, whatever its name. Never used for another one.
+/// A longer file is a mistake of its writer.
+const FILE_BYTES_MAX: u64 = 1 << 32;
+
+/// The number of a file or a directory, whatever its names. Never used again for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InodeId(u32);
+pub struct InodeId(u64);
 
 impl InodeId {
-    const ROOT: Self = Self(1);
+    /// The root directory.
+    pub const ROOT: Self = Self(1);
+
+    /// The inode with this number, if there is one.
+    #[must_use]
+    pub fn new(number: u64) -> Self {
+        Self(number)
+    }
 
     /// The inode's number.
     #[must_use]
     pub fn number(self) -> u64 {
-        self.0.into()
+        self.0
     }
 }
 
-/// What is on a disk that nobody uses: the files with their bytes, and the directories. Paths are relative
-/// to the root, with `/` between their parts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Image {
-    /// The files.
-    pub files: BTreeMap<Arc<str>, Arc<[u8]>>,
-    /// The directories but for the root.
-    pub dirs: BTreeSet<Arc<str>>,
-}
-
-impl Image {
-    /// A number for the content: images that differ have different ones, but for chance.
-    #[must_use]
-    pub fn digest(&self) -> u128 {
-        let mut digest = Digest::default();
-        for dir in &self.dirs {
-            digest.add(dir.as_bytes());
-        }
-        digest.add(&[]);
-        for (path, bytes) in &self.files {
-            digest.add(path.as_bytes());
-            digest.add(bytes);
-        }
-        digest.end()
-    }
-
-    /// Writes the files into a directory of the real disk.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn write_to(&self, dir: &Path) -> io::Result<()> {
-        for path in &self.dirs {
-            std::fs::create_dir_all(dir.join(&**path))?;
-        }
-        self.files
-            .iter()
-            .try_for_each(|(path, bytes)| std::fs::write(dir.join(&**path), bytes))
-    }
-}
-
-/// Two sums of 64 bits over pieces of bytes; not for adversaries.
-#[derive(Debug, Clone)]
-pub(crate) struct Digest {
-    sums: [u64; 2],
-}
-
-impl Default for Digest {
-    fn default() -> Self {
-        Self {
-            sums: [0x9E37_79B9_7F4A_7C15, 0xD6E8_FEB8_6659_FD93],
-        }
-    }
-}
-
-impl Digest {
-    fn word(&mut self, word: u64) {
-        let [a, b] = &mut self.sums;
-        *a = (*a ^ word).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
-        *a ^= *a >> 32;
-        *b = (b.rotate_left(29) ^ word).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
-    }
-
-    /// Adds bytes and their number.
-    pub(crate) fn add(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            self.word(u64::from_le_bytes(*word));
-        }
-        let mut last = [0; 8];
-        for (to, from) in last.iter_mut().zip(rest) {
-            *to = *from;
-        }
-        self.word(u64::from_le_bytes(last));
-        self.word(bytes.len() as u64);
-    }
-
-    pub(crate) fn end(mut self) -> u128 {
-        self.word(0);
-        let [a, b] = self.sums;
-        u128::from(a) << 64 | u128::from(b ^ (b >> 31))
-    }
+/// What `stat` says of a file or a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attributes {
+    /// Whether it is a directory.
+    pub is_dir: bool,
+    /// The length of a file; 0 for a directory.
+    pub len_bytes: u64,
+    /// The number of a file's names; 2 for a directory.
+    pub names: u32,
 }
 
 /// A disk with its page cache. Cheap to clone: contents are shared until they change.
 #[derive(Debug, Clone)]
 pub struct VirtualDisk {
-    inodes: BTreeMap<InodeId, Arc<Inode>>,
-    /// Changes of names that are not durable yet, in their order.
-    renames: Vec<NameChange>,
-    next: u32,
+    pub(super) inodes: BTreeMap<InodeId, Arc<Inode>>,
+    /// Changes of names that are not durable yet, oldest first.
+    pub(super) name_changes: Vec<NameChange>,
+    pub(super) next_inode: u64,
+    /// Counts the changes, which orders those of different files.
+    pub(super) changes: u64,
 }
 
 #[derive(Debug, Clone)]
-enum Inode {
+pub(super) enum Inode {
     File(FileInode),
     Dir(DirInode),
 }
 
 #[derive(Debug, Clone)]
-struct FileInode {
-    /// What processes see.
-    bytes: Arc<[u8]>,
-    /// What is on the disk, before `changes`.
-    base: Arc<[u8]>,
-    /// What was done since, in its order.
-    changes: Vec<Change>,
-    opens: u32,
+pub(super) struct FileInode {
+    /// The content that processes see.
+    pub(super) bytes: Arc<[u8]>,
+    /// The content on the disk, before `changes`.
+    pub(super) base: Arc<[u8]>,
+    /// The changes since, oldest first.
+    pub(super) changes: Vec<Change>,
+    pub(super) opens: u32,
 }
 
 #[derive(Debug, Clone, Default)]
-struct DirInode {
-    /// What processes see.
-    names: BTreeMap<Arc<str>, InodeId>,
-    /// What is on the disk, before [`VirtualDisk::renames`].
-    base: BTreeMap<Arc<str>, InodeId>,
+pub(super) struct DirInode {
+    /// The names that processes see.
+    pub(super) names: BTreeMap<Arc<str>, InodeId>,
+    /// The names on the disk, before [`VirtualDisk::name_changes`].
+    pub(super) base: BTreeMap<Arc<str>, InodeId>,
+    /// Every change of a name is durable at once.
+    pub(super) is_safe: bool,
 }
 
 #[derive(Debug, Clone)]
-struct Change {
-    what: Edit,
+pub(super) struct Change {
+    /// Its number among all changes of the disk.
+    pub(super) at: u64,
+    pub(super) edit: Edit,
     fate: Fate,
 }
 
 #[derive(Debug, Clone)]
-enum Edit {
+pub(super) enum Edit {
     Write { offset: usize, bytes: Arc<[u8]> },
     SetLen(usize),
 }
 
-/// What becomes of a change when the power goes.
+/// What becomes of a change at a power loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     /// Any part of it may survive. The next sync makes it durable.
@@ -190,42 +130,53 @@ enum Fate {
     Durable,
 }
 
+/// A change of names: a removal takes one, a new file gets one, a rename does both.
 #[derive(Debug, Clone)]
-enum NameChange {
-    Link {
-        dir: InodeId,
-        name: Arc<str>,
-        inode: InodeId,
-    },
-    Unlink {
-        dir: InodeId,
-        name: Arc<str>,
-    },
-    Rename {
-        from: (InodeId, Arc<str>),
-        to: (InodeId, Arc<str>),
-        inode: InodeId,
-    },
+pub(super) struct NameChange {
+    /// Its number among all changes of the disk.
+    pub(super) at: u64,
+    pub(super) taken: Option<(InodeId, Arc<str>)>,
+    pub(super) given: Option<(InodeId, Arc<str>, InodeId)>,
 }
 
 impl NameChange {
-    fn touches(&self, dir: InodeId) -> bool {
-        match self {
-            Self::Link { dir: of, .. } | Self::Unlink { dir: of, .. } => *of == dir,
-            Self::Rename { from, to, .. } => from.0 == dir || to.0 == dir,
-        }
+    fn dirs(&self) -> impl Iterator<Item = InodeId> {
+        let taken = self.taken.as_ref().map(|(dir, _)| *dir);
+        taken
+            .into_iter()
+            .chain(self.given.as_ref().map(|(dir, ..)| *dir))
     }
 
-    fn inode(&self) -> Option<InodeId> {
-        match self {
-            Self::Link { inode, .. } | Self::Rename { inode, .. } => Some(*inode),
-            Self::Unlink { .. } => None,
+    /// Calls `set` with each name that the change sets or takes away.
+    pub(super) fn each(&self, mut set: impl FnMut(InodeId, &Arc<str>, Option<InodeId>)) {
+        if let Some((dir, name)) = &self.taken {
+            set(*dir, name, None);
+        }
+        if let Some((dir, name, inode)) = &self.given {
+            set(*dir, name, Some(*inode));
         }
     }
+}
+
+pub(super) fn put(
+    names: &mut BTreeMap<Arc<str>, InodeId>,
+    name: &Arc<str>,
+    inode: Option<InodeId>,
+) {
+    match inode {
+        Some(inode) => names.insert(Arc::clone(name), inode),
+        None => names.remove(name),
+    };
 }
 
 fn failure(kind: io::ErrorKind) -> io::Error {
     kind.into()
+}
+
+fn index(offset: u64) -> io::Result<usize> {
+    let offset = Some(offset).filter(|offset| *offset <= FILE_BYTES_MAX);
+    let offset = offset.and_then(|offset| usize::try_from(offset).ok());
+    offset.ok_or_else(|| failure(io::ErrorKind::FileTooLarge))
 }
 
 impl Default for VirtualDisk {
@@ -241,8 +192,9 @@ impl VirtualDisk {
         let root = Arc::new(Inode::Dir(DirInode::default()));
         Self {
             inodes: BTreeMap::from([(InodeId::ROOT, root)]),
-            renames: Vec::new(),
-            next: 2,
+            name_changes: Vec::new(),
+            next_inode: InodeId::ROOT.0 + 1,
+            changes: 0,
         }
     }
 
@@ -250,56 +202,98 @@ impl VirtualDisk {
     #[must_use]
     pub fn from_image(image: &Image) -> Self {
         let mut disk = Self::new();
+        let known = |done: io::Result<()>, path: &str| {
+            done.unwrap_or_else(|error| unreachable!("an image has {path}: {error}"));
+        };
         for dir in &image.dirs {
-            let made = disk.create_dir(Path::new(&**dir));
-            made.unwrap_or_else(|error| unreachable!("{dir} can be created: {error}"));
+            known(disk.create_dir(Path::new(&**dir)), dir);
         }
         for (path, bytes) in &image.files {
-            let place = Path::new(&**path);
-            let opened = disk.open(place, OpenMode::CreateNew);
-            let inode =
-                opened.unwrap_or_else(|error| unreachable!("{path} can be created: {error}"));
-            disk.close(inode);
-            if let Some(file) = disk.file_mut(inode) {
-                file.bytes = Arc::clone(bytes);
-                file.base = Arc::clone(bytes);
-            }
+            known(disk.add_file(Path::new(&**path), Arc::clone(bytes)), path);
         }
-        for change in std::mem::take(&mut disk.renames) {
-            disk.sync_name(&change);
-        }
+        disk.sync_all();
         disk
     }
 
-    /// All that processes see: what the death of all of them leaves.
-    #[must_use]
-    pub fn image(&self) -> Image {
-        let mut image = Image::default();
-        self.add_to_image(InodeId::ROOT, "", &mut image);
-        image
+    fn add_file(&mut self, path: &Path, bytes: Arc<[u8]>) -> io::Result<()> {
+        let (dir, name) = self.place(path)?;
+        let file = FileInode {
+            bytes,
+            ..FileInode::default()
+        };
+        self.add(dir, name, Inode::File(file)).map(drop)
     }
 
-    fn add_to_image(&self, dir: InodeId, prefix: &str, image: &mut Image) {
-        for (name, inode) in self.dir(dir).iter().flat_map(|dir| &dir.names) {
+    /// Copies a directory of the real disk to `path`, durably. A file with several names becomes
+    /// several files.
+    ///
+    /// # Errors
+    /// The system's; `InvalidInput` for a name that is no valid Unicode.
+    pub fn copy_from(&mut self, from: &Path, path: &Path) -> io::Result<()> {
+        self.create_dir(path)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            let path = path.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                self.copy_from(&entry.path(), &path)?;
+            } else {
+                self.add_file(&path, fs::read(entry.path())?.into())?;
+            }
+        }
+        self.sync_all();
+        Ok(())
+    }
+
+    /// Writes the content that processes see below an existing directory of the real disk. A file
+    /// with several names is linked.
+    ///
+    /// # Errors
+    /// The system's; what was written before it stays.
+    pub fn copy_to(&self, dir: &Path) -> io::Result<()> {
+        let mut written: BTreeMap<InodeId, Arc<str>> = BTreeMap::new();
+        let mut done = Ok(());
+        self.walk(InodeId::ROOT, "", &mut |path, id, inode| {
+            if done.is_err() {
+                return;
+            }
+            let place = dir.join(&*path);
+            done = match (inode, written.get(&id)) {
+                (Inode::Dir(_), _) => fs::create_dir_all(place),
+                (Inode::File(_), Some(first)) => fs::hard_link(dir.join(&**first), place),
+                (Inode::File(file), None) => fs::write(place, &file.bytes),
+            };
+            written.insert(id, path);
+        });
+        done
+    }
+
+    /// Calls `visit` with everything below `dir` that processes see, a directory before its files.
+    fn walk(&self, dir: InodeId, prefix: &str, visit: &mut impl FnMut(Arc<str>, InodeId, &Inode)) {
+        for (name, id) in self.dir(dir).into_iter().flat_map(|dir| &dir.names) {
             let path: Arc<str> = if prefix.is_empty() {
                 Arc::clone(name)
             } else {
                 format!("{prefix}/{name}").into()
             };
-            match self.inodes.get(inode).map(AsRef::as_ref) {
-                Some(Inode::File(file)) => {
-                    image.files.insert(path, Arc::clone(&file.bytes));
-                }
-                Some(Inode::Dir(_)) => {
-                    self.add_to_image(*inode, &path, image);
-                    image.dirs.insert(path);
-                }
-                None => {}
+            if let Some(inode) = self.inodes.get(id) {
+                visit(Arc::clone(&path), *id, inode);
+                self.walk(*id, &path, visit);
             }
         }
     }
 
-    /// A number for all that processes see, as [`Image::digest`], but cheaper.
+    /// Everything that processes see, which is what the death of all of them leaves.
+    #[must_use]
+    pub fn image(&self) -> Image {
+        let mut image = Image::default();
+        self.walk(InodeId::ROOT, "", &mut |path, _, inode| match inode {
+            Inode::File(file) => drop(image.files.insert(path, Arc::clone(&file.bytes))),
+            Inode::Dir(_) => drop(image.dirs.insert(path)),
+        });
+        image
+    }
+
+    /// A number for everything that processes see, like [`Image::digest`], but cheaper.
     #[must_use]
     pub fn digest(&self) -> u128 {
         let mut digest = Digest::default();
@@ -308,7 +302,7 @@ impl VirtualDisk {
     }
 
     fn add_to_digest(&self, dir: InodeId, digest: &mut Digest) {
-        for (name, inode) in self.dir(dir).iter().flat_map(|dir| &dir.names) {
+        for (name, inode) in self.dir(dir).into_iter().flat_map(|dir| &dir.names) {
             digest.add(name.as_bytes());
             match self.inodes.get(inode).map(AsRef::as_ref) {
                 Some(Inode::File(file)) => digest.add(&file.bytes),
@@ -319,42 +313,53 @@ impl VirtualDisk {
         digest.add(b"/"); // No name is that.
     }
 
-    fn dir(&self, inode: InodeId) -> Option<&DirInode> {
-        match self.inodes.get(&inode)?.as_ref() {
-            Inode::Dir(dir) => Some(dir),
-            Inode::File(_) => None,
+    fn inode(&self, id: InodeId) -> io::Result<&Inode> {
+        let inode = self.inodes.get(&id).map(AsRef::as_ref);
+        inode.ok_or_else(|| failure(io::ErrorKind::NotFound))
+    }
+
+    fn inode_mut(&mut self, id: InodeId) -> io::Result<&mut Inode> {
+        let inode = self.inodes.get_mut(&id).map(Arc::make_mut);
+        inode.ok_or_else(|| failure(io::ErrorKind::NotFound))
+    }
+
+    pub(super) fn dir(&self, id: InodeId) -> io::Result<&DirInode> {
+        match self.inode(id)? {
+            Inode::Dir(dir) => Ok(dir),
+            Inode::File(_) => Err(failure(io::ErrorKind::NotADirectory)),
         }
     }
 
-    fn dir_mut(&mut self, inode: InodeId) -> Option<&mut DirInode> {
-        match Arc::make_mut(self.inodes.get_mut(&inode)?) {
-            Inode::Dir(dir) => Some(dir),
-            Inode::File(_) => None,
+    fn dir_mut(&mut self, id: InodeId) -> io::Result<&mut DirInode> {
+        match self.inode_mut(id)? {
+            Inode::Dir(dir) => Ok(dir),
+            Inode::File(_) => Err(failure(io::ErrorKind::NotADirectory)),
         }
     }
 
-    fn file(&self, inode: InodeId) -> Option<&FileInode> {
-        match self.inodes.get(&inode)?.as_ref() {
-            Inode::File(file) => Some(file),
-            Inode::Dir(_) => None,
+    pub(super) fn file(&self, id: InodeId) -> io::Result<&FileInode> {
+        match self.inode(id)? {
+            Inode::File(file) => Ok(file),
+            Inode::Dir(_) => Err(failure(io::ErrorKind::IsADirectory)),
         }
     }
 
-    fn file_mut(&mut self, inode: InodeId) -> Option<&mut FileInode> {
-        match Arc::make_mut(self.inodes.get_mut(&inode)?) {
-            Inode::File(file) => Some(file),
-            Inode::Dir(_) => None,
+    fn file_mut(&mut self, id: InodeId) -> io::Result<&mut FileInode> {
+        match self.inode_mut(id)? {
+            Inode::File(file) => Ok(file),
+            Inode::Dir(_) => Err(failure(io::ErrorKind::IsADirectory)),
         }
     }
 
-    fn open_file(&self, inode: InodeId) -> io::Result<&FileInode> {
-        self.file(inode)
-            .ok_or_else(|| failure(io::ErrorKind::IsADirectory))
-    }
-
-    fn open_file_mut(&mut self, inode: InodeId) -> io::Result<&mut FileInode> {
-        self.file_mut(inode)
-            .ok_or_else(|| failure(io::ErrorKind::IsADirectory))
+    /// The inode of this name in a directory.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`.
+    pub fn lookup_in(&self, dir: InodeId, name: &str) -> io::Result<InodeId> {
+        let found = self.dir(dir)?.names.get(name);
+        found
+            .copied()
+            .ok_or_else(|| failure(io::ErrorKind::NotFound))
     }
 
     /// The inode at `path`, which begins at the root with or without a `/`.
@@ -362,16 +367,7 @@ impl VirtualDisk {
     /// # Errors
     /// `NotFound`, `NotADirectory`, and `InvalidInput` for a path with `..` or no valid Unicode.
     pub fn lookup(&self, path: &Path) -> io::Result<InodeId> {
-        let mut at = InodeId::ROOT;
-        for name in parts(path) {
-            let dir = self.dir(at);
-            let dir = dir.ok_or_else(|| failure(io::ErrorKind::NotADirectory))?;
-            at = *dir
-                .names
-                .get(name?)
-                .ok_or_else(|| failure(io::ErrorKind::NotFound))?;
-        }
-        Ok(at)
+        parts(path).try_fold(InodeId::ROOT, |dir, name| self.lookup_in(dir, name?))
     }
 
     /// The directory that `path` is in, and its name there.
@@ -380,25 +376,122 @@ impl VirtualDisk {
             .last()
             .ok_or_else(|| failure(io::ErrorKind::InvalidInput))??;
         let dir = self.lookup(path.parent().unwrap_or(Path::new("")))?;
-        match self.dir(dir) {
-            Some(_) => Ok((dir, name.into())),
-            None => Err(failure(io::ErrorKind::NotADirectory)),
+        self.dir(dir)?;
+        Ok((dir, name.into()))
+    }
+
+    /// What `stat` says.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn attributes(&self, id: InodeId) -> io::Result<Attributes> {
+        Ok(match self.inode(id)? {
+            Inode::Dir(_) => Attributes {
+                is_dir: true,
+                len_bytes: 0,
+                names: 2,
+            },
+            Inode::File(file) => {
+                let names = self.dirs().flat_map(|dir| dir.names.values());
+                let names = names.filter(|named| **named == id).count();
+                Attributes {
+                    is_dir: false,
+                    len_bytes: file.bytes.len() as u64,
+                    names: u32::try_from(names).unwrap_or(u32::MAX),
+                }
+            }
+        })
+    }
+
+    fn dirs(&self) -> impl Iterator<Item = &DirInode> {
+        self.inodes.values().filter_map(|inode| match &**inode {
+            Inode::Dir(dir) => Some(dir),
+            Inode::File(_) => None,
+        })
+    }
+
+    fn change_names(
+        &mut self,
+        taken: Option<(InodeId, Arc<str>)>,
+        given: Option<(InodeId, Arc<str>, InodeId)>,
+    ) {
+        self.changes += 1;
+        let at = self.changes;
+        let change = NameChange { at, taken, given };
+        change.each(|dir, name, inode| {
+            if let Ok(dir) = self.dir_mut(dir) {
+                put(&mut dir.names, name, inode);
+            }
+        });
+        let is_safe = |dir| self.dir(dir).is_ok_and(|dir| dir.is_safe);
+        if change.dirs().all(is_safe) {
+            self.sync_name(&change);
+        } else {
+            self.name_changes.push(change);
         }
     }
 
-    fn add(&mut self, (dir, name): (InodeId, Arc<str>), inode: Inode) -> InodeId {
-        let id = InodeId(self.next);
-        self.next += 1;
-        self.inodes.insert(id, Arc::new(inode));
-        if let Some(dir) = self.dir_mut(dir) {
-            dir.names.insert(Arc::clone(&name), id);
-        }
-        self.renames.push(NameChange::Link {
-            dir,
-            name,
-            inode: id,
+    fn sync_name(&mut self, change: &NameChange) {
+        change.each(|dir, name, inode| {
+            if let Ok(dir) = self.dir_mut(dir) {
+                put(&mut dir.base, name, inode);
+            }
         });
-        id
+    }
+
+    fn add(&mut self, dir: InodeId, name: Arc<str>, inode: Inode) -> io::Result<InodeId> {
+        self.must_be_free(dir, &name)?;
+        let id = InodeId(self.next_inode);
+        self.next_inode += 1;
+        self.inodes.insert(id, Arc::new(inode));
+        self.change_names(None, Some((dir, name, id)));
+        Ok(id)
+    }
+
+    fn must_be_free(&self, dir: InodeId, name: &str) -> io::Result<()> {
+        match self.lookup_in(dir, name) {
+            Ok(_) => Err(failure(io::ErrorKind::AlreadyExists)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Creates a file.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `NotADirectory`.
+    pub fn create_in(&mut self, dir: InodeId, name: &str) -> io::Result<InodeId> {
+        self.add(dir, name.into(), Inode::File(FileInode::default()))
+    }
+
+    /// Creates a directory.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `NotADirectory`.
+    pub fn create_dir_in(&mut self, dir: InodeId, name: &str) -> io::Result<InodeId> {
+        self.add(dir, name.into(), Inode::Dir(DirInode::default()))
+    }
+
+    /// Gives a file a further name.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `NotFound`, `IsADirectory`, `NotADirectory`.
+    pub fn link_in(&mut self, id: InodeId, dir: InodeId, name: &str) -> io::Result<()> {
+        self.file(id)?;
+        self.must_be_free(dir, name)?;
+        self.change_names(None, Some((dir, name.into(), id)));
+        Ok(())
+    }
+
+    /// Opens the file or directory, so that it stays without a name until [`VirtualDisk::close`].
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn open_inode(&mut self, id: InodeId) -> io::Result<()> {
+        if let Inode::File(file) = self.inode_mut(id)? {
+            file.opens += 1;
+        }
+        Ok(())
     }
 
     /// Opens a file; to be closed by [`VirtualDisk::close`].
@@ -406,29 +499,26 @@ impl VirtualDisk {
     /// # Errors
     /// `NotFound`, `NotADirectory`, `AlreadyExists`, `IsADirectory`.
     pub fn open(&mut self, path: &Path, mode: OpenMode) -> io::Result<InodeId> {
-        let inode = match (mode, self.lookup(path)) {
-            (OpenMode::CreateNew, Ok(_)) => return Err(failure(io::ErrorKind::AlreadyExists)),
-            (OpenMode::CreateNew, Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-                let place = self.place(path)?;
-                self.add(place, Inode::File(FileInode::default()))
-            }
-            (_, found) => found?,
+        let id = if mode == OpenMode::CreateNew {
+            let (dir, name) = self.place(path)?;
+            self.create_in(dir, &name)?
+        } else {
+            self.lookup(path)?
         };
-        match self.file_mut(inode) {
-            Some(file) => file.opens += 1,
-            // A directory can be opened to read, and then not be read.
-            None if mode == OpenMode::Read => {}
-            None => return Err(failure(io::ErrorKind::IsADirectory)),
+        // A directory can be opened to read, but is not read.
+        if mode != OpenMode::Read {
+            self.file(id)?;
         }
-        Ok(inode)
+        self.open_inode(id)?;
+        Ok(id)
     }
 
-    /// Closes a file. One that has no name is gone when nobody has it open any more.
-    pub fn close(&mut self, inode: InodeId) {
-        if let Some(file) = self.file_mut(inode) {
+    /// Closes a file. One without a name is gone when no process has it open any more.
+    pub fn close(&mut self, id: InodeId) {
+        if let Ok(file) = self.file_mut(id) {
             file.opens = file.opens.saturating_sub(1);
         }
-        self.forget(inode);
+        self.forget(id);
     }
 
     /// Closes all files: every process is dead.
@@ -438,42 +528,54 @@ impl VirtualDisk {
             _ => None,
         };
         let open: Vec<InodeId> = self.inodes.iter().filter_map(open).collect();
-        for inode in open {
-            if let Some(file) = self.file_mut(inode) {
+        for id in open {
+            if let Ok(file) = self.file_mut(id) {
                 file.opens = 0;
             }
-            self.forget(inode);
+            self.forget(id);
         }
     }
 
-    /// Drops an inode that nobody can come to any more.
-    fn forget(&mut self, inode: InodeId) {
-        let named = |dir: &DirInode| {
-            dir.names.values().any(|id| *id == inode) || dir.base.values().any(|id| *id == inode)
-        };
-        let is_open = self.file(inode).is_none_or(|file| file.opens > 0);
+    /// Drops a file that nothing leads to any more.
+    fn forget(&mut self, id: InodeId) {
+        let is_open = self.file(id).map_or(true, |file| file.opens > 0);
         let may_be_named = || {
-            self.renames
+            let given = self
+                .name_changes
                 .iter()
-                .any(|change| change.inode() == Some(inode))
-                || self
-                    .inodes
-                    .values()
-                    .any(|other| matches!(other.as_ref(), Inode::Dir(dir) if named(dir)))
+                .filter_map(|change| change.given.as_ref());
+            let mut names = self
+                .dirs()
+                .flat_map(|dir| dir.names.values().chain(dir.base.values()));
+            given.map(|(.., given)| *given).any(|given| given == id)
+                || names.any(|named| *named == id)
         };
         if !is_open && !may_be_named() {
-            self.inodes.remove(&inode);
+            self.inodes.remove(&id);
         }
     }
 
-    /// The names in a directory.
+    fn forget_all(&mut self) {
+        let all: Vec<InodeId> = self.inodes.keys().copied().collect();
+        all.into_iter().for_each(|id| self.forget(id));
+    }
+
+    /// The names in a directory with their inodes, sorted by name.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`.
+    pub fn entries(&self, dir: InodeId) -> io::Result<Vec<(Arc<str>, InodeId)>> {
+        let names = self.dir(dir)?.names.iter();
+        Ok(names.map(|(name, id)| (Arc::clone(name), *id)).collect())
+    }
+
+    /// The names in a directory, sorted.
     ///
     /// # Errors
     /// `NotFound`, `NotADirectory`.
     pub fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let dir = self.dir(self.lookup(path)?);
-        let dir = dir.ok_or_else(|| failure(io::ErrorKind::NotADirectory))?;
-        Ok(dir.names.keys().map(ToString::to_string).collect())
+        let names = self.dir(self.lookup(path)?)?.names.keys();
+        Ok(names.map(ToString::to_string).collect())
     }
 
     /// Whether a directory is at `path`.
@@ -481,16 +583,16 @@ impl VirtualDisk {
     /// # Errors
     /// `NotFound`, `NotADirectory`.
     pub fn is_dir(&self, path: &Path) -> io::Result<bool> {
-        Ok(self.dir(self.lookup(path)?).is_some())
+        Ok(self.dir(self.lookup(path)?).is_ok())
     }
 
-    /// Creates a directory and those above it, unless they exist.
+    /// Creates a directory and its parents, unless they exist.
     ///
     /// # Errors
     /// `AlreadyExists`, `NotADirectory`.
     pub fn create_dir(&mut self, path: &Path) -> io::Result<()> {
         match self.lookup(path) {
-            Ok(inode) if self.dir(inode).is_some() => return Ok(()),
+            Ok(id) if self.dir(id).is_ok() => return Ok(()),
             Ok(_) => return Err(failure(io::ErrorKind::AlreadyExists)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -498,57 +600,92 @@ impl VirtualDisk {
         if let Some(above) = path.parent() {
             self.create_dir(above)?;
         }
-        let place = self.place(path)?;
-        self.add(place, Inode::Dir(DirInode::default()));
+        let (dir, name) = self.place(path)?;
+        self.create_dir_in(dir, &name).map(drop)
+    }
+
+    /// Renames a file or a directory over what has the new name.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`, `IsADirectory`, `DirectoryNotEmpty`.
+    pub fn rename_in(&mut self, from: (InodeId, &str), to: (InodeId, &str)) -> io::Result<()> {
+        let id = self.lookup_in(from.0, from.1)?;
+        self.dir(to.0)?;
+        let replaced = self.lookup_in(to.0, to.1).ok();
+        if replaced == Some(id) {
+            return Ok(());
+        }
+        if let Some(replaced) = replaced {
+            match (self.dir(id), self.dir(replaced)) {
+                (Err(_), Ok(_)) => return Err(failure(io::ErrorKind::IsADirectory)),
+                (Ok(_), Err(error)) => return Err(error),
+                (Ok(_), Ok(there)) if !there.names.is_empty() => {
+                    return Err(failure(io::ErrorKind::DirectoryNotEmpty));
+                }
+                _ => {}
+            }
+        }
+        self.change_names(Some((from.0, from.1.into())), Some((to.0, to.1.into(), id)));
         Ok(())
     }
 
-    /// Renames a file or a directory over what has that name.
+    /// Renames a file or a directory over what has the new name; see [`VirtualDisk::rename_in`].
     ///
     /// # Errors
     /// `NotFound`, `NotADirectory`, `IsADirectory`, `DirectoryNotEmpty`.
     pub fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let (from, inode) = (self.place(from)?, self.lookup(from)?);
-        let (to, replaced) = (self.place(to)?, self.lookup(to).ok());
-        if replaced == Some(inode) {
-            return Ok(());
-        }
-        if let Some(replaced) = replaced {
-            let kind = match (self.dir(inode), self.dir(replaced)) {
-                (None, Some(_)) => Some(io::ErrorKind::IsADirectory),
-                (Some(_), None) => Some(io::ErrorKind::NotADirectory),
-                (Some(_), Some(there)) if !there.names.is_empty() => {
-                    Some(io::ErrorKind::DirectoryNotEmpty)
-                }
-                _ => None,
-            };
-            if let Some(kind) = kind {
-                return Err(failure(kind));
-            }
-        }
-        if let Some(dir) = self.dir_mut(from.0) {
-            dir.names.remove(&from.1);
-        }
-        if let Some(dir) = self.dir_mut(to.0) {
-            dir.names.insert(Arc::clone(&to.1), inode);
-        }
-        self.renames.push(NameChange::Rename { from, to, inode });
+        let (from, to) = (self.place(from)?, self.place(to)?);
+        self.rename_in((from.0, &from.1), (to.0, &to.1))
+    }
+
+    /// Removes a name of a file. Processes that have it open still read and write it.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`, `IsADirectory`.
+    pub fn remove_in(&mut self, dir: InodeId, name: &str) -> io::Result<()> {
+        self.file(self.lookup_in(dir, name)?)?;
+        self.change_names(Some((dir, name.into())), None);
         Ok(())
     }
 
-    /// Removes a file. Who has it open can go on reading and writing it.
+    /// Removes a file; see [`VirtualDisk::remove_in`].
     ///
     /// # Errors
     /// `NotFound`, `NotADirectory`, `IsADirectory`.
     pub fn remove(&mut self, path: &Path) -> io::Result<()> {
-        let ((dir, name), inode) = (self.place(path)?, self.lookup(path)?);
-        if self.dir(inode).is_some() {
-            return Err(failure(io::ErrorKind::IsADirectory));
+        let (dir, name) = self.place(path)?;
+        self.remove_in(dir, &name)
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`, `DirectoryNotEmpty`.
+    pub fn remove_dir_in(&mut self, dir: InodeId, name: &str) -> io::Result<()> {
+        if !self.dir(self.lookup_in(dir, name)?)?.names.is_empty() {
+            return Err(failure(io::ErrorKind::DirectoryNotEmpty));
         }
-        if let Some(dir) = self.dir_mut(dir) {
-            dir.names.remove(&name);
+        self.change_names(Some((dir, name.into())), None);
+        Ok(())
+    }
+
+    /// Makes the names in a directory durable.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`.
+    pub fn sync_dir_inode(&mut self, dir: InodeId) -> io::Result<()> {
+        self.dir(dir)?;
+        let all = std::mem::take(&mut self.name_changes);
+        let (synced, left): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|change| change.dirs().any(|of| of == dir));
+        self.name_changes = left;
+        for change in &synced {
+            self.sync_name(change);
         }
-        self.renames.push(NameChange::Unlink { dir, name });
+        if !synced.is_empty() {
+            self.forget_all();
+        }
         Ok(())
     }
 
@@ -557,41 +694,40 @@ impl VirtualDisk {
     /// # Errors
     /// `NotFound`, `NotADirectory`.
     pub fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
-        let dir = self.lookup(path)?;
-        if self.dir(dir).is_none() {
-            return Err(failure(io::ErrorKind::NotADirectory));
-        }
-        let all = std::mem::take(&mut self.renames);
-        let (settled, left) = all.into_iter().partition(|change| change.touches(dir));
-        self.renames = left;
-        let settled: Vec<NameChange> = settled;
-        for change in &settled {
-            self.sync_name(change);
-        }
-        if !settled.is_empty() {
-            let all: Vec<InodeId> = self.inodes.keys().copied().collect();
-            for inode in all {
-                self.forget(inode);
-            }
-        }
+        self.sync_dir_inode(self.lookup(path)?)
+    }
+
+    /// From now on, every name in this directory is durable at once: for evidence, which is not
+    /// part of the test.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`.
+    pub fn make_safe(&mut self, dir: InodeId) -> io::Result<()> {
+        self.sync_dir_inode(dir)?;
+        self.dir_mut(dir)?.is_safe = true;
         Ok(())
     }
 
-    fn sync_name(&mut self, change: &NameChange) {
-        change_names(change, |dir, name, inode| {
-            let dir = self.inodes.get_mut(&dir).map(Arc::make_mut);
-            if let Some(Inode::Dir(dir)) = dir {
-                put(&mut dir.base, name, inode);
+    /// Makes everything durable.
+    pub fn sync_all(&mut self) {
+        for change in std::mem::take(&mut self.name_changes) {
+            self.sync_name(&change);
+        }
+        for inode in self.inodes.values_mut() {
+            if let Inode::File(file) = Arc::make_mut(inode) {
+                file.changes.clear();
+                file.base = Arc::clone(&file.bytes);
             }
-        });
+        }
+        self.forget_all();
     }
 
     /// Reads at an offset; 0 bytes mean the end of the file.
     ///
     /// # Errors
-    /// `IsADirectory`.
-    pub fn read_at(&self, inode: InodeId, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let bytes = &self.open_file(inode)?.bytes;
+    /// `NotFound`, `IsADirectory`.
+    pub fn read_at(&self, id: InodeId, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let bytes = &self.file(id)?.bytes;
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
         let there = bytes.get(from..).unwrap_or_default();
         let len = there.len().min(buffer.len());
@@ -601,69 +737,77 @@ impl VirtualDisk {
         Ok(len)
     }
 
+    /// The whole content of a file.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`, `IsADirectory`.
+    pub fn content(&self, path: &Path) -> io::Result<&[u8]> {
+        Ok(&self.file(self.lookup(path)?)?.bytes)
+    }
+
     /// Writes at an offset. Writing nothing does nothing.
     ///
     /// # Errors
-    /// `IsADirectory`.
-    pub fn write_at(&mut self, inode: InodeId, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        let file = self.open_file_mut(inode)?;
-        let offset = usize::try_from(offset).map_err(|_| failure(io::ErrorKind::FileTooLarge))?;
-        if bytes.is_empty() {
-            return Ok(0);
+    /// `NotFound`, `IsADirectory`, `FileTooLarge`.
+    pub fn write_at(&mut self, id: InodeId, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let offset = index(offset)?;
+        if !bytes.is_empty() {
+            let bytes = bytes.into();
+            self.edit(id, Edit::Write { offset, bytes })?;
         }
-        let end = offset + bytes.len();
-        if file.bytes.len() < end {
-            let mut longer = Vec::with_capacity(end);
-            longer.extend_from_slice(&file.bytes);
-            longer.resize(end, 0);
-            file.bytes = longer.into();
-        }
-        if let Some(to) = Arc::make_mut(&mut file.bytes).get_mut(offset..end) {
-            to.copy_from_slice(bytes);
-        }
-        file.changes.push(Change {
-            what: Edit::Write {
-                offset,
-                bytes: bytes.into(),
-            },
-            fate: Fate::Dirty,
-        });
         Ok(bytes.len())
     }
 
     /// Cuts or lengthens a file.
     ///
     /// # Errors
-    /// `IsADirectory`.
-    pub fn set_len(&mut self, inode: InodeId, len_bytes: u64) -> io::Result<()> {
-        let file = self.open_file_mut(inode)?;
-        let len = usize::try_from(len_bytes).map_err(|_| failure(io::ErrorKind::FileTooLarge))?;
-        if file.bytes.len() == len {
-            return Ok(());
+    /// `NotFound`, `IsADirectory`, `FileTooLarge`.
+    pub fn set_len(&mut self, id: InodeId, len_bytes: u64) -> io::Result<()> {
+        let len = index(len_bytes)?;
+        if self.file(id)?.bytes.len() != len {
+            self.edit(id, Edit::SetLen(len))?;
         }
-        let mut bytes = file.bytes.to_vec();
-        bytes.resize(len, 0);
-        file.bytes = bytes.into();
-        let what = Edit::SetLen(len);
+        Ok(())
+    }
+
+    fn edit(&mut self, id: InodeId, edit: Edit) -> io::Result<()> {
+        let at = self.changes + 1;
+        let file = self.file_mut(id)?;
+        let len = match &edit {
+            Edit::SetLen(len) => *len,
+            Edit::Write { offset, bytes } => file.bytes.len().max(offset + bytes.len()),
+        };
+        if file.bytes.len() != len {
+            let mut content = Vec::with_capacity(len);
+            content.extend_from_slice(file.bytes.get(..len).unwrap_or(&file.bytes));
+            content.resize(len, 0);
+            file.bytes = content.into();
+        }
+        if let Edit::Write { offset, bytes } = &edit
+            && let Some(to) = Arc::make_mut(&mut file.bytes).get_mut(*offset..*offset + bytes.len())
+        {
+            to.copy_from_slice(bytes);
+        }
         let fate = Fate::Dirty;
-        file.changes.push(Change { what, fate });
+        file.changes.push(Change { at, edit, fate });
+        self.changes = at;
         Ok(())
     }
 
     /// The file's length.
     ///
     /// # Errors
-    /// `IsADirectory`.
-    pub fn len_bytes(&self, inode: InodeId) -> io::Result<u64> {
-        Ok(self.open_file(inode)?.bytes.len() as u64)
+    /// `NotFound`, `IsADirectory`.
+    pub fn len_bytes(&self, id: InodeId) -> io::Result<u64> {
+        Ok(self.file(id)?.bytes.len() as u64)
     }
 
-    /// Makes the file's bytes and length durable.
+    /// Makes the file's bytes and length durable, but not its names.
     ///
     /// # Errors
-    /// `IsADirectory`.
-    pub fn sync_data(&mut self, inode: InodeId) -> io::Result<()> {
-        let file = self.open_file_mut(inode)?;
+    /// `NotFound`, `IsADirectory`.
+    pub fn sync_data(&mut self, id: InodeId) -> io::Result<()> {
+        let file = self.file_mut(id)?;
         if file.changes.iter().all(|change| change.fate == Fate::Dirty) {
             file.changes.clear();
             file.base = Arc::clone(&file.bytes);
@@ -674,33 +818,31 @@ impl VirtualDisk {
                 change.fate = Fate::Durable;
             }
         }
-        file.settle();
+        file.fold_durable();
         Ok(())
     }
 
-    /// What a sync that fails does: nothing becomes durable, and the writes that it should have made durable are
-    /// taken for clean.
+    /// Fails a sync: nothing becomes durable, and the system takes the writes for clean.
     ///
     /// # Errors
-    /// `IsADirectory`.
-    pub fn fail_sync(&mut self, inode: InodeId) -> io::Result<()> {
-        let file = self.open_file_mut(inode)?;
-        for change in &mut file.changes {
-            if change.fate == Fate::Dirty && matches!(change.what, Edit::Write { .. }) {
+    /// `NotFound`, `IsADirectory`.
+    pub fn fail_sync(&mut self, id: InodeId) -> io::Result<()> {
+        for change in &mut self.file_mut(id)?.changes {
+            if change.fate == Fate::Dirty && matches!(change.edit, Edit::Write { .. }) {
                 change.fate = Fate::TakenForClean;
             }
         }
         Ok(())
     }
 
-    /// How many changes a loss of power may keep or drop.
+    /// How many changes a power loss may keep or drop.
     #[must_use]
     pub fn pending(&self) -> usize {
         let of = |inode: &Arc<Inode>| match inode.as_ref() {
             Inode::File(file) => file.changes.len(),
             Inode::Dir(_) => 0,
         };
-        self.renames.len() + self.inodes.values().map(of).sum::<usize>()
+        self.name_changes.len() + self.inodes.values().map(of).sum::<usize>()
     }
 }
 
@@ -717,25 +859,25 @@ impl Default for FileInode {
 }
 
 impl FileInode {
-    /// Puts what became durable into the base. What is left is what failed syncs left of it.
-    fn settle(&mut self) {
+    /// Puts the changes that became durable into the base, and keeps what failed syncs left.
+    fn fold_durable(&mut self) {
         let mut durable: Vec<Edit> = Vec::new();
         let mut left: Vec<Change> = Vec::new();
         // From the end, so that what was made durable later is known.
-        for change in self.changes.drain(..).rev() {
-            match (change.fate, change.what) {
-                (Fate::Durable, what) => durable.push(what),
-                (fate, Edit::Write { offset, bytes }) => {
+        for Change { at, edit, fate } in self.changes.drain(..).rev() {
+            match (fate, edit) {
+                (Fate::Durable, edit) => durable.push(edit),
+                (_, Edit::Write { offset, bytes }) => {
                     let pieces = outside(offset..offset + bytes.len(), &durable);
                     left.extend(pieces.into_iter().rev().map(|piece| {
                         let within = piece.start - offset..piece.end - offset;
                         let bytes = bytes.get(within).unwrap_or_default().into();
                         let offset = piece.start;
-                        let what = Edit::Write { offset, bytes };
-                        Change { what, fate }
+                        let edit = Edit::Write { offset, bytes };
+                        Change { at, edit, fate }
                     }));
                 }
-                (fate, what) => left.push(Change { what, fate }),
+                (_, edit) => left.push(Change { at, edit, fate }),
             }
         }
         let mut content = self.base.to_vec();
@@ -749,7 +891,7 @@ impl FileInode {
 }
 
 impl Edit {
-    fn apply(&self, content: &mut Vec<u8>) {
+    pub(super) fn apply(&self, content: &mut Vec<u8>) {
         match self {
             Self::SetLen(len) => content.resize(*len, 0),
             Self::Write { offset, bytes } => {
@@ -785,492 +927,12 @@ fn outside(range: Range<usize>, later: &[Edit]) -> Vec<Range<usize>> {
 }
 
 fn parts(path: &Path) -> impl Iterator<Item = io::Result<&str>> {
-    path.components().filter_map(|part| match part {
-        Component::Normal(name) => Some(
-            name.to_str()
-                .ok_or_else(|| failure(io::ErrorKind::InvalidInput)),
-        ),
+    let invalid = || failure(io::ErrorKind::InvalidInput);
+    path.components().filter_map(move |part| match part {
+        Component::Normal(name) => Some(name.to_str().ok_or_else(invalid)),
         Component::RootDir | Component::CurDir => None,
-        Component::ParentDir | Component::Prefix(_) => {
-            Some(Err(failure(io::ErrorKind::InvalidInput)))
-        }
+        Component::ParentDir | Component::Prefix(_) => Some(Err(invalid())),
     })
-}
-
-/// Calls `set` with each name that a change sets or takes away.
-fn change_names(change: &NameChange, mut set: impl FnMut(InodeId, &Arc<str>, Option<InodeId>)) {
-    match change {
-        NameChange::Link { dir, name, inode } => set(*dir, name, Some(*inode)),
-        NameChange::Unlink { dir, name } => set(*dir, name, None),
-        NameChange::Rename { from, to, inode } => {
-            set(from.0, &from.1, None);
-            set(to.0, &to.1, Some(*inode));
-        }
-    }
-}
-
-fn put(names: &mut BTreeMap<Arc<str>, InodeId>, name: &Arc<str>, inode: Option<InodeId>) {
-    match inode {
-        Some(inode) => names.insert(Arc::clone(name), inode),
-        None => names.remove(name),
-    };
-}
-
-/// What survives of one change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Nothing,
-    All,
-    /// The first bytes of a write.
-    Prefix(usize),
-    /// The bytes of a write from one on.
-    Suffix(usize),
-    /// Of each sector of a write what this bit says.
-    Sectors(u64),
-}
-
-/// What survives of a change, and what is where it does not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Survival {
-    part: Part,
-    /// Of a write that lengthened the file: whether its whole length survived all the same.
-    length: bool,
-    /// What is read where the length survived and the data did not.
-    stale: Stale,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stale {
-    Zeros,
-    /// What the beginning of another file was, or of this one.
-    OldBytes,
-    Noise(u64),
-}
-
-impl Survival {
-    const NOTHING: Self = Self::of(Part::Nothing);
-    const ALL: Self = Self::of(Part::All);
-
-    const fn of(part: Part) -> Self {
-        Self {
-            part,
-            length: false,
-            stale: Stale::Zeros,
-        }
-    }
-
-    const fn whole(survives: bool) -> Self {
-        if survives { Self::ALL } else { Self::NOTHING }
-    }
-}
-
-/// One change that may or may not survive.
-#[derive(Debug, Clone, Copy)]
-enum Optional {
-    Name(usize),
-    /// The inode, and which of its changes.
-    File(InodeId, usize),
-}
-
-/// Goes through what a loss of power may leave.
-///
-/// First all subsets of the changes (where there are few, otherwise a choice of them), then torn ones.
-/// The order is decided by the seed.
-#[derive(Debug)]
-pub struct CrashStates<'a> {
-    disk: &'a VirtualDisk,
-    optional: Vec<Optional>,
-    /// Where in `optional` the changes of a file begin.
-    firsts: BTreeMap<InodeId, usize>,
-    plans: std::vec::IntoIter<Plan>,
-    rng: StdRng,
-    /// So many more are drawn when the plans are over.
-    drawn: usize,
-}
-
-#[derive(Debug, Clone)]
-enum Plan {
-    Subset(u64),
-    AllBut(usize),
-    Only(usize),
-    First(usize),
-    Last(usize),
-    Random,
-    /// One change survives so, and the others as this says.
-    Torn(usize, Survival, Others),
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Others {
-    Nothing,
-    All,
-    /// Those before it, and none behind it.
-    Before,
-}
-
-impl VirtualDisk {
-    /// The states that a loss of power now may leave, as disks on which all is durable and nothing open.
-    ///
-    /// All subsets of the pending changes where there are 12 at most, else a choice of them; and torn
-    /// changes, of which `torn_max` are chosen by the seed where there are more, or drawn where there are less
-    /// and anything can be torn. The same state may come more than once.
-    #[must_use]
-    pub fn crash_disks(&self, seed: u64, torn_max: usize) -> CrashStates<'_> {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let mut optional: Vec<Optional> = (0..self.renames.len()).map(Optional::Name).collect();
-        let mut firsts = BTreeMap::new();
-        let mut tears: Vec<Plan> = Vec::new();
-        for (id, inode) in &self.inodes {
-            let Inode::File(file) = inode.as_ref() else {
-                continue;
-            };
-            firsts.insert(*id, optional.len());
-            for (index, change) in file.changes.iter().enumerate() {
-                let is_recent = index + RECENT >= file.changes.len();
-                if let (Edit::Write { offset, bytes }, true) = (&change.what, is_recent) {
-                    let lengthens = offset + bytes.len() > file.base.len();
-                    let ways = ways_to_tear(*offset, bytes.len(), lengthens);
-                    for way in ways {
-                        for others in [Others::Nothing, Others::All, Others::Before] {
-                            tears.push(Plan::Torn(optional.len(), way, others));
-                        }
-                    }
-                }
-                optional.push(Optional::File(*id, index));
-            }
-        }
-        let count = optional.len();
-        let mut plans: Vec<Plan> = Vec::new();
-        if count <= SUBSETS_OF_MAX {
-            plans.extend((0..1 << count).map(Plan::Subset));
-        } else {
-            plans.extend([Plan::First(0), Plan::First(count)]);
-            for index in (0..count).step_by(count.div_ceil(SAMPLES_MAX)) {
-                plans.extend([Plan::AllBut(index), Plan::Only(index)]);
-                plans.extend([Plan::First(index), Plan::Last(index)]);
-            }
-            plans.extend(std::iter::repeat_n(
-                Plan::Random,
-                1 << SUBSETS_OF_MAX.min(8),
-            ));
-        }
-        let drawn = if tears.is_empty() {
-            0
-        } else {
-            torn_max.saturating_sub(tears.len())
-        };
-        for index in 0..torn_max.min(tears.len()) {
-            let other = rng.random_range(index..tears.len());
-            tears.swap(index, other);
-        }
-        tears.truncate(torn_max);
-        plans.append(&mut tears);
-        CrashStates {
-            disk: self,
-            optional,
-            firsts,
-            plans: plans.into_iter(),
-            rng,
-            drawn,
-        }
-    }
-
-    /// The states that a loss of power now may leave; see [`VirtualDisk::crash_disks`].
-    pub fn crash_states(&self, seed: u64, torn_max: usize) -> impl Iterator<Item = Image> + '_ {
-        self.crash_disks(seed, torn_max).map(|disk| disk.image())
-    }
-
-    /// One state that a loss of power now may leave.
-    pub fn random_crash<R: Rng + ?Sized>(&self, rng: &mut R) -> Image {
-        let mut states = self.crash_disks(rng.random(), 0);
-        let count = states.optional.len();
-        let plan = match rng.random_range(0..8) {
-            0 => Some(Plan::First(0)),
-            1 => Some(Plan::First(count)),
-            2 => Some(Plan::First(rng.random_range(0..=count))),
-            3 => Some(Plan::Random),
-            _ => None,
-        };
-        let disk = match plan {
-            Some(plan) => states.carry_out(&plan),
-            None => states.drawn(),
-        };
-        disk.image()
-    }
-
-    /// The disk after a loss of power that each change survives as `survives` says.
-    fn crashed(&self, survives: &dyn Fn(Optional) -> Survival) -> Self {
-        let mut disk = Self {
-            inodes: BTreeMap::new(),
-            renames: Vec::new(),
-            next: self.next,
-        };
-        let mut names: BTreeMap<InodeId, BTreeMap<Arc<str>, InodeId>> = BTreeMap::new();
-        for (index, change) in self.renames.iter().enumerate() {
-            if survives(Optional::Name(index)).part == Part::Nothing {
-                continue;
-            }
-            change_names(change, |dir, name, inode| {
-                let Some(base) = self.dir(dir).map(|dir| &dir.base) else {
-                    return;
-                };
-                let names = names.entry(dir).or_insert_with(|| base.clone());
-                put(names, name, inode);
-            });
-        }
-        self.revive(InodeId::ROOT, &mut names, survives, &mut disk);
-        disk
-    }
-
-    fn revive(
-        &self,
-        id: InodeId,
-        names: &mut BTreeMap<InodeId, BTreeMap<Arc<str>, InodeId>>,
-        survives: &dyn Fn(Optional) -> Survival,
-        to: &mut Self,
-    ) {
-        let Some(inode) = self.inodes.get(&id) else {
-            return;
-        };
-        match inode.as_ref() {
-            Inode::File(file) if file.changes.is_empty() && file.opens == 0 => {
-                to.inodes.insert(id, Arc::clone(inode));
-            }
-            Inode::File(file) => {
-                let content = self.content(id, file, survives);
-                let file = FileInode {
-                    bytes: Arc::clone(&content),
-                    base: content,
-                    changes: Vec::new(),
-                    opens: 0,
-                };
-                to.inodes.insert(id, Arc::new(Inode::File(file)));
-            }
-            Inode::Dir(dir) => {
-                let base = names.remove(&id).unwrap_or_else(|| dir.base.clone());
-                for inode in base.values() {
-                    self.revive(*inode, names, survives, to);
-                }
-                let names = base.clone();
-                let dir = Inode::Dir(DirInode { names, base });
-                to.inodes.insert(id, Arc::new(dir));
-            }
-        }
-    }
-
-    fn content(
-        &self,
-        id: InodeId,
-        file: &FileInode,
-        survives: &dyn Fn(Optional) -> Survival,
-    ) -> Arc<[u8]> {
-        let mut content: Option<Vec<u8>> = None;
-        for (index, change) in file.changes.iter().enumerate() {
-            let survival = survives(Optional::File(id, index));
-            if survival == Survival::NOTHING {
-                continue;
-            }
-            let content = content.get_or_insert_with(|| file.base.to_vec());
-            match &change.what {
-                what if survival.part == Part::All => what.apply(content),
-                Edit::SetLen(_) => {}
-                Edit::Write { offset, bytes } => {
-                    self.apply_part(*offset, bytes, survival, content);
-                }
-            }
-        }
-        content.map_or_else(|| Arc::clone(&file.base), Into::into)
-    }
-
-    /// Applies what survives of a torn write.
-    fn apply_part(&self, offset: usize, bytes: &[u8], survival: Survival, content: &mut Vec<u8>) {
-        let len = bytes.len();
-        let one = |range| std::iter::once(range).collect();
-        let kept: Vec<Range<usize>> = match survival.part {
-            Part::Nothing => Vec::new(),
-            Part::All => one(0..len),
-            Part::Prefix(end) => one(0..end.min(len)),
-            Part::Suffix(start) => one(start.min(len)..len),
-            Part::Sectors(mask) => {
-                let of = sectors(offset, len).enumerate();
-                of.filter(|(number, _)| mask >> (number % 64) & 1 == 1)
-                    .map(|(_, range)| range)
-                    .collect()
-            }
-        };
-        let data_end = kept.last().map_or(0, |range| offset + range.end);
-        let end = if survival.length {
-            offset + len
-        } else {
-            data_end
-        };
-        let old_len = content.len();
-        if old_len < end {
-            content.resize(end, 0);
-            if let Some(new) = content.get_mut(old_len.max(offset)..) {
-                self.fill(survival.stale, new);
-            }
-        }
-        for range in kept {
-            let (from, to) = (range.clone(), range.start + offset..range.end + offset);
-            if let (Some(to), Some(from)) = (content.get_mut(to), bytes.get(from)) {
-                to.copy_from_slice(from);
-            }
-        }
-    }
-
-    fn fill(&self, stale: Stale, new: &mut [u8]) {
-        match stale {
-            Stale::Zeros => {}
-            Stale::Noise(seed) => StdRng::seed_from_u64(seed).fill(new),
-            Stale::OldBytes => {
-                let files = self
-                    .inodes
-                    .values()
-                    .filter_map(|inode| match inode.as_ref() {
-                        Inode::File(file) => Some(&file.base),
-                        Inode::Dir(_) => None,
-                    });
-                let Some(old) = files.max_by_key(|base| base.len()) else {
-                    return;
-                };
-                // No line begins where one of a file that is there does: its blocks are not free.
-                for (to, from) in new.iter_mut().zip(old.iter().cycle().skip(1)) {
-                    *to = *from;
-                }
-            }
-        }
-    }
-}
-
-/// A write's bytes by the sectors of the file that they are in.
-fn sectors(offset: usize, len: usize) -> impl Iterator<Item = Range<usize>> {
-    let first = offset / SECTOR_BYTES;
-    let last = (offset + len).div_ceil(SECTOR_BYTES);
-    (first..last).map(move |sector| {
-        let start = (sector * SECTOR_BYTES).max(offset) - offset;
-        let end = ((sector + 1) * SECTOR_BYTES).min(offset + len) - offset;
-        start..end
-    })
-}
-
-/// The ways in which a write is torn: at the borders of sectors, a byte before and behind them, and a byte from its ends.
-fn ways_to_tear(offset: usize, len: usize, lengthens: bool) -> Vec<Survival> {
-    let mut places = BTreeSet::from([1, len.saturating_sub(1)]);
-    for sector in sectors(offset, len) {
-        places.extend([
-            sector.start.saturating_sub(1),
-            sector.start,
-            sector.start + 1,
-        ]);
-    }
-    places.retain(|place| (1..len).contains(place));
-    let mut parts: Vec<Part> = Vec::new();
-    for place in places {
-        parts.extend([Part::Prefix(place), Part::Suffix(place)]);
-    }
-    let mut ways: Vec<Survival> = parts.iter().copied().map(Survival::of).collect();
-    if lengthens {
-        for stale in [Stale::Zeros, Stale::OldBytes, Stale::Noise(len as u64)] {
-            for part in parts.iter().chain([&Part::Nothing]).copied() {
-                ways.push(Survival {
-                    part,
-                    length: true,
-                    stale,
-                });
-            }
-        }
-    }
-    ways
-}
-
-impl CrashStates<'_> {
-    /// Any way in which a change may survive.
-    fn draw(&mut self, optional: Optional) -> Survival {
-        let len = match optional {
-            Optional::Name(_) => return Survival::whole(self.rng.random()),
-            Optional::File(id, index) => {
-                let file = self.disk.file(id);
-                let change = file.and_then(|file| file.changes.get(index));
-                match change.map(|change| &change.what) {
-                    Some(Edit::Write { bytes, .. }) => bytes.len(),
-                    _ => return Survival::whole(self.rng.random()),
-                }
-            }
-        };
-        let part = match self.rng.random_range(0..6) {
-            0 => Part::Nothing,
-            1 | 2 => Part::All,
-            3 => Part::Prefix(self.rng.random_range(0..=len)),
-            4 => Part::Suffix(self.rng.random_range(0..=len)),
-            _ => Part::Sectors(self.rng.random()),
-        };
-        let stale = match self.rng.random_range(0..4) {
-            0 => Stale::OldBytes,
-            1 => Stale::Noise(self.rng.random()),
-            _ => Stale::Zeros,
-        };
-        Survival {
-            part,
-            length: self.rng.random(),
-            stale,
-        }
-    }
-
-    /// A state in which each change survives in any way.
-    fn drawn(&mut self) -> VirtualDisk {
-        let optional = self.optional.clone();
-        let choice: Vec<Survival> = optional.into_iter().map(|one| self.draw(one)).collect();
-        self.crashed(&choice)
-    }
-
-    fn carry_out(&mut self, plan: &Plan) -> VirtualDisk {
-        let count = self.optional.len();
-        let mut choice = Vec::with_capacity(count);
-        for index in 0..count {
-            let survives = match plan {
-                Plan::Subset(mask) => mask >> index & 1 == 1,
-                Plan::AllBut(one) => index != *one,
-                Plan::Only(one) => index == *one,
-                Plan::First(end) => index < *end,
-                Plan::Last(start) => index >= *start,
-                Plan::Random => self.rng.random(),
-                Plan::Torn(one, way, _) if *one == index => {
-                    choice.push(*way);
-                    continue;
-                }
-                Plan::Torn(_, _, Others::Nothing) => false,
-                Plan::Torn(_, _, Others::All) => true,
-                Plan::Torn(one, _, Others::Before) => index < *one,
-            };
-            choice.push(Survival::whole(survives));
-        }
-        self.crashed(&choice)
-    }
-
-    fn crashed(&self, choice: &[Survival]) -> VirtualDisk {
-        let survives = |wanted: Optional| {
-            let index = match wanted {
-                Optional::Name(index) => Some(index),
-                Optional::File(id, index) => self.firsts.get(&id).map(|first| first + index),
-            };
-            let found = index.and_then(|index| choice.get(index));
-            found.copied().unwrap_or(Survival::NOTHING)
-        };
-        self.disk.crashed(&survives)
-    }
-}
-
-impl Iterator for CrashStates<'_> {
-    type Item = VirtualDisk;
-
-    fn next(&mut self) -> Option<VirtualDisk> {
-        if let Some(plan) = self.plans.next() {
-            return Some(self.carry_out(&plan));
-        }
-        self.drawn = self.drawn.checked_sub(1)?;
-        Some(self.drawn())
-    }
 }
 
 #[cfg(test)]
@@ -1294,183 +956,6 @@ mod tests {
         (disk, file)
     }
 
-    fn all(disk: &VirtualDisk) -> Vec<Image> {
-        let mut images: Vec<Image> = disk.crash_states(1, 2_000).collect();
-        images.sort_by_key(Image::digest);
-        images.dedup();
-        images
-    }
-
-    fn contents(disk: &VirtualDisk, name: &str) -> BTreeSet<Option<Vec<u8>>> {
-        let images = all(disk);
-        let files = images.iter().map(|image| image.files.get(name));
-        files.map(|file| file.map(|bytes| bytes.to_vec())).collect()
-    }
-
-    fn some(texts: &[&str]) -> BTreeSet<Option<Vec<u8>>> {
-        let texts = texts.iter();
-        texts.map(|text| Some(text.as_bytes().to_vec())).collect()
-    }
-
-    #[test]
-    fn what_is_synced_is_all_that_a_loss_of_power_leaves() {
-        let (disk, _) = disk_with(b"abc");
-        assert_eq!(all(&disk), [disk.image()]);
-        assert_eq!(contents(&disk, "s/f"), some(&["abc"]));
-    }
-
-    #[test]
-    fn writes_over_durable_bytes_survive_in_any_part() {
-        let (mut disk, file) = disk_with(b"abcdef");
-        disk.write_at(file, b"12", 0).unwrap();
-        disk.write_at(file, b"3", 1).unwrap();
-        let found = contents(&disk, "s/f");
-        for text in ["abcdef", "12cdef", "13cdef", "a3cdef", "1bcdef", "a2cdef"] {
-            assert!(found.is_superset(&some(&[text])), "{text}");
-        }
-        assert!(
-            found
-                .iter()
-                .flatten()
-                .all(|bytes| bytes.ends_with(b"cdef") && bytes.len() == 6)
-        );
-        disk.sync_data(file).unwrap();
-        assert_eq!(contents(&disk, "s/f"), some(&["13cdef"]));
-    }
-
-    #[test]
-    fn a_write_that_lengthens_may_leave_the_length_without_the_data_or_the_data_cut() {
-        let (mut disk, file) = disk_with(b"ab");
-        disk.write_at(file, b"1234", 2).unwrap();
-        let found = contents(&disk, "s/f");
-        let expected = [
-            "ab",
-            "ab1234",
-            "ab1",
-            "ab123",
-            "ab\0\0\0\0",
-            "ab1\0\0\0",
-            "ab\x00234",
-            "abbaba",
-            "ab1aba",
-        ];
-        for text in expected {
-            assert!(found.is_superset(&some(&[text])), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn tears_are_at_the_borders_of_sectors_and_beside_them() {
-        let (mut disk, file) = disk_with(&[b'o'; 2048]);
-        disk.write_at(file, &[b'n'; 700], 500).unwrap();
-        let found = contents(&disk, "s/f");
-        let prefix = |len: usize| {
-            let mut bytes = vec![b'o'; 2048];
-            bytes[500..500 + len].fill(b'n');
-            Some(bytes)
-        };
-        for len in [0, 1, 11, 12, 13, 523, 524, 525, 699, 700] {
-            assert!(found.contains(&prefix(len)), "{len}");
-        }
-    }
-
-    #[test]
-    fn a_failed_sync_makes_nothing_durable_then_or_later_unless_it_is_written_again() {
-        let (mut disk, file) = disk_with(b"abcdef");
-        disk.write_at(file, b"12", 0).unwrap();
-        disk.fail_sync(file).unwrap();
-        disk.write_at(file, b"9", 5).unwrap();
-        disk.sync_data(file).unwrap();
-        let found = contents(&disk, "s/f");
-        assert!(found.is_superset(&some(&["abcde9", "12cde9"])));
-        assert!(found.iter().flatten().all(|bytes| bytes.ends_with(b"cde9")));
-        let mut seen = [0; 6];
-        disk.read_at(file, &mut seen, 0).unwrap();
-        assert_eq!(&seen, b"12cde9");
-
-        disk.write_at(file, b"2", 1).unwrap();
-        disk.sync_data(file).unwrap();
-        assert_eq!(contents(&disk, "s/f"), some(&["a2cde9", "12cde9"]));
-        disk.write_at(file, b"12", 0).unwrap();
-        disk.sync_data(file).unwrap();
-        assert_eq!(contents(&disk, "s/f"), some(&["12cde9"]));
-        assert_eq!(disk.pending(), 0);
-    }
-
-    #[test]
-    fn a_cut_after_a_failed_sync_becomes_durable_with_the_next_one() {
-        let (mut disk, file) = disk_with(b"abc");
-        disk.write_at(file, b"1234", 3).unwrap();
-        disk.fail_sync(file).unwrap();
-        disk.set_len(file, 3).unwrap();
-        assert!(contents(&disk, "s/f").is_superset(&some(&["abc", "abc1234"])));
-        disk.sync_data(file).unwrap();
-        assert_eq!(contents(&disk, "s/f"), some(&["abc"]));
-    }
-
-    #[test]
-    fn a_length_may_survive_or_not() {
-        let (mut disk, file) = disk_with(b"abcdef");
-        disk.set_len(file, 2).unwrap();
-        disk.write_at(file, b"Z", 2).unwrap();
-        let expected = some(&["abcdef", "ab", "abZdef", "abZ"]);
-        assert!(contents(&disk, "s/f").is_superset(&expected));
-        disk.set_len(file, 5).unwrap();
-        disk.sync_data(file).unwrap();
-        assert_eq!(contents(&disk, "s/f"), some(&["abZ\0\0"]));
-    }
-
-    #[test]
-    fn a_new_file_has_its_name_after_a_sync_of_the_directory_and_its_bytes_after_its_own() {
-        let (mut disk, _) = disk_with(b"abc");
-        let new = disk.open(path("/s/new"), OpenMode::CreateNew).unwrap();
-        disk.write_at(new, b"xyz", 0).unwrap();
-        disk.sync_data(new).unwrap();
-        let mut expected = some(&["xyz"]);
-        expected.insert(None);
-        assert_eq!(contents(&disk, "s/new"), expected);
-        disk.write_at(new, b"!", 3).unwrap();
-        disk.sync_dir(path("/s")).unwrap();
-        let found = contents(&disk, "s/new");
-        assert!(found.is_superset(&some(&["xyz", "xyz!"])) && !found.contains(&None));
-    }
-
-    #[test]
-    fn a_rename_is_there_or_not_and_never_half() {
-        let (mut disk, _) = disk_with(b"old");
-        let new = disk.open(path("/s/f.new"), OpenMode::CreateNew).unwrap();
-        disk.write_at(new, b"new", 0).unwrap();
-        disk.sync_data(new).unwrap();
-        disk.sync_dir(path("/s")).unwrap();
-        disk.rename(path("/s/f.new"), path("/s/f")).unwrap();
-        let states: BTreeSet<_> = all(&disk)
-            .into_iter()
-            .map(|image| {
-                let text = |name: &str| image.files.get(name).map(|bytes| bytes.to_vec());
-                (text("s/f"), text("s/f.new"))
-            })
-            .collect();
-        let (old, new) = (Some(b"old".to_vec()), Some(b"new".to_vec()));
-        assert_eq!(states, BTreeSet::from([(old, new.clone()), (new, None)]));
-        disk.sync_dir(path("/s")).unwrap();
-        assert_eq!(contents(&disk, "s/f"), some(&["new"]));
-        assert_eq!(contents(&disk, "s/f.new"), BTreeSet::from([None]));
-    }
-
-    #[test]
-    fn names_are_reordered_unless_a_sync_of_the_directory_stands_between() {
-        let (mut disk, _) = disk_with(b"abc");
-        disk.open(path("/s/a"), OpenMode::CreateNew).unwrap();
-        disk.remove(path("/s/f")).unwrap();
-        let states: BTreeSet<_> = all(&disk)
-            .iter()
-            .map(|image| ["s/a", "s/f"].map(|name| image.files.contains_key(name)))
-            .collect();
-        let both = [false, true];
-        let expected = both.into_iter().flat_map(|a| both.map(|f| [a, f]));
-        assert_eq!(states, expected.collect());
-    }
-
     #[test]
     fn a_removed_file_can_be_used_by_who_has_it_open() {
         let (mut disk, file) = disk_with(b"abc");
@@ -1483,24 +968,6 @@ mod tests {
         assert!(disk.image().files.is_empty());
         disk.close(file);
         assert!(disk.read_at(file, &mut bytes, 0).is_err());
-    }
-
-    #[test]
-    fn a_directory_and_what_is_in_it_need_a_sync_each() {
-        let (mut disk, _) = disk_with(b"abc");
-        disk.create_dir(path("/s/q/r")).unwrap();
-        let file = disk.open(path("/s/q/r/x"), OpenMode::CreateNew).unwrap();
-        disk.write_at(file, b"x", 0).unwrap();
-        disk.sync_data(file).unwrap();
-        disk.sync_dir(path("/s/q/r")).unwrap();
-        assert_eq!(
-            contents(&disk, "s/q/r/x"),
-            BTreeSet::from([None, Some(b"x".to_vec())])
-        );
-        disk.sync_dir(path("/s/q")).unwrap();
-        disk.sync_dir(path("/s")).unwrap();
-        assert_eq!(contents(&disk, "s/q/r/x"), some(&["x"]));
-        assert!(disk.image().dirs.contains("s/q/r"));
     }
 
     #[test]
@@ -1555,43 +1022,6 @@ mod tests {
     }
 
     #[test]
-    fn many_changes_are_sampled_and_the_extremes_are_among_the_samples() {
-        let (mut disk, file) = disk_with(&[b'.'; 40]);
-        for at in 0..20 {
-            disk.write_at(file, b"x", at).unwrap();
-        }
-        let found = contents(&disk, "s/f");
-        let like = |kept: &dyn Fn(usize) -> bool| {
-            let byte = |at| if at < 20 && kept(at) { b'x' } else { b'.' };
-            Some((0..40).map(byte).collect::<Vec<u8>>())
-        };
-        assert!(found.contains(&like(&|_| true)) && found.contains(&like(&|_| false)));
-        for one in 0..20 {
-            assert!(found.contains(&like(&|at| at != one)));
-            assert!(found.contains(&like(&|at| at == one)));
-            assert!(
-                found.contains(&like(&|at| at < one)) && found.contains(&like(&|at| at >= one))
-            );
-        }
-    }
-
-    #[test]
-    fn the_seed_decides_all() {
-        let (mut disk, file) = disk_with(b"abc");
-        disk.write_at(file, &[b'x'; 3000], 3).unwrap();
-        let digests = |seed| -> Vec<u128> {
-            let states = disk.crash_disks(seed, 300);
-            states.map(|disk| disk.digest()).collect()
-        };
-        assert_eq!(digests(1), digests(1));
-        assert_ne!(digests(1), digests(2));
-        let image = |seed| disk.random_crash(&mut StdRng::seed_from_u64(seed));
-        assert_eq!(image(3), image(3));
-        let drawn: BTreeSet<u128> = (0..50).map(|seed| image(seed).digest()).collect();
-        assert!(drawn.len() > 10);
-    }
-
-    #[test]
     fn an_image_makes_the_disk_that_it_was_made_from() {
         let (mut disk, _) = disk_with(b"abc");
         disk.create_dir(path("/s/q")).unwrap();
@@ -1604,5 +1034,56 @@ mod tests {
         let mut changed = image.clone();
         changed.files.insert("s/f".into(), b"abd".as_slice().into());
         assert_ne!(changed.digest(), image.digest());
+    }
+
+    #[test]
+    fn a_hole_reads_as_zeros_and_no_file_is_too_long() {
+        let (mut disk, file) = disk_with(b"1");
+        disk.write_at(file, b"4", 3).unwrap();
+        assert_eq!(disk.content(path("s/f")).unwrap(), b"1\0\x004");
+        assert_eq!(disk.read_at(file, &mut [0; 99], 9).unwrap(), 0);
+        let error = disk.write_at(file, b"x", u64::MAX).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn by_inode_what_cannot_be_done_is_refused_and_changes_nothing() {
+        use io::ErrorKind::{
+            AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory, NotFound,
+        };
+        const ROOT: InodeId = InodeId::ROOT;
+        let mut disk = VirtualDisk::new();
+        let file = disk.create_in(ROOT, "a").unwrap();
+        let dir = disk.create_dir_in(ROOT, "dir").unwrap();
+        let inner = disk.create_in(dir, "file").unwrap();
+        #[track_caller]
+        fn refused<T: std::fmt::Debug>(done: io::Result<T>, kind: io::ErrorKind) {
+            assert_eq!(done.unwrap_err().kind(), kind);
+        }
+        refused(disk.create_in(ROOT, "a"), AlreadyExists);
+        refused(disk.create_dir_in(ROOT, "a"), AlreadyExists);
+        refused(disk.link_in(file, dir, "file"), AlreadyExists);
+        refused(disk.link_in(dir, ROOT, "other"), IsADirectory);
+        refused(disk.lookup_in(ROOT, "none"), NotFound);
+        refused(disk.lookup_in(inner, "none"), NotADirectory);
+        refused(disk.remove_in(ROOT, "none"), NotFound);
+        refused(disk.remove_in(ROOT, "dir"), IsADirectory);
+        refused(disk.remove_dir_in(ROOT, "a"), NotADirectory);
+        refused(disk.remove_dir_in(ROOT, "dir"), DirectoryNotEmpty);
+        refused(disk.rename_in((ROOT, "a"), (ROOT, "dir")), IsADirectory);
+        refused(disk.rename_in((ROOT, "dir"), (ROOT, "a")), NotADirectory);
+        refused(disk.rename_in((ROOT, "none"), (ROOT, "b")), NotFound);
+        disk.rename_in((ROOT, "a"), (ROOT, "a")).unwrap();
+        refused(disk.write_at(dir, b"x", 0), IsADirectory);
+        refused(disk.read_at(InodeId::new(99), &mut [0], 0), NotFound);
+        refused(disk.sync_dir_inode(inner), NotADirectory);
+        refused(disk.sync_data(dir), IsADirectory);
+        let names = disk.entries(ROOT).unwrap().into_iter();
+        let names: Vec<_> = names.map(|(name, _)| name.to_string()).collect();
+        assert_eq!(names, ["a", "dir"]);
+        disk.rename_in((dir, "file"), (ROOT, "file")).unwrap();
+        disk.remove_dir_in(ROOT, "dir").unwrap();
+        assert_eq!(disk.list(path("/")).unwrap(), ["a", "file"]);
+        assert!(disk.attributes(ROOT).unwrap().is_dir);
     }
 }

@@ -10,18 +10,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use crate::panics;
 use crate::sim::disk::{InodeId, VirtualDisk};
-
-/// The words of a page, as `strand_lock::SharedPage` has them.
-const WIDE: usize = 256;
-const NARROW: usize = 512;
+use crate::sim::page::{PageContent, Words};
 
 /// What may go wrong, and how often. Chances are of one step.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,7 +117,7 @@ pub(super) struct State {
     /// How many syncs of each file failed: everybody who has it open is told once, as Linux does since 4.13.
     pub(super) failed_syncs: BTreeMap<InodeId, u64>,
     /// What the system has written of the pages, at some time.
-    written_back: BTreeMap<PathBuf, Vec<u64>>,
+    written_back: BTreeMap<PathBuf, PageContent>,
     full: bool,
     /// The fault of each call, for who wants to choose them one by one.
     troubles: Troubles,
@@ -161,41 +158,6 @@ pub(super) enum Doing {
 /// Why a thread of a process that was killed unwinds.
 struct Killed;
 
-#[derive(Debug)]
-pub(super) struct Words {
-    pub(super) wide: Vec<AtomicU64>,
-    pub(super) narrow: Vec<AtomicU32>,
-}
-
-impl Words {
-    pub(super) fn new(words: &[u64]) -> Words {
-        let at = |index| words.get(index).copied().unwrap_or(0);
-        let half = |index: usize| {
-            let shifted = at(WIDE + index / 2) >> (index % 2 * 32);
-            u32::try_from(shifted & u64::from(u32::MAX)).unwrap_or(0)
-        };
-        Words {
-            wide: (0..WIDE).map(|index| AtomicU64::new(at(index))).collect(),
-            narrow: (0..NARROW)
-                .map(|index| AtomicU32::new(half(index)))
-                .collect(),
-        }
-    }
-
-    /// The page as 512 words, the narrow ones in pairs.
-    fn copy(&self) -> Vec<u64> {
-        let wide = self.wide.iter().map(|word| word.load(Ordering::SeqCst));
-        let narrow = self.narrow.chunks(2).map(|pair| {
-            let half = |index: usize| {
-                pair.get(index)
-                    .map_or(0, |word| word.load(Ordering::SeqCst))
-            };
-            u64::from(half(0)) | u64::from(half(1)) << 32
-        });
-        wide.chain(narrow).collect()
-    }
-}
-
 /// How a run of processes ended.
 #[derive(Debug, Default)]
 pub struct Ended {
@@ -213,39 +175,11 @@ pub struct Ended {
 pub type Program<'a> = Box<dyn FnOnce(&Arc<Process>) + Send + 'a>;
 
 impl Machine {
-    /// Starts a machine with this disk. `boot` tells this start from others.
+    /// Starts a machine with this disk for the first time.
     #[must_use]
-    pub fn start(
-        disk: VirtualDisk,
-        pages: BTreeMap<PathBuf, Vec<u64>>,
-        boot: u64,
-        seed: u64,
-    ) -> Machine {
+    pub fn start(disk: VirtualDisk, seed: u64) -> Machine {
         silence_kills();
-        let state = State {
-            disk,
-            fault_profile: FaultProfile::CLEAR,
-            rng: StdRng::seed_from_u64(seed),
-            now_ns: 0,
-            running: None,
-            processes: Vec::new(),
-            locks: BTreeMap::new(),
-            pages: pages
-                .into_iter()
-                .map(|(path, words)| (path, Arc::new(Words::new(&words))))
-                .collect(),
-            failed_syncs: BTreeMap::new(),
-            written_back: BTreeMap::new(),
-            full: false,
-            troubles: Troubles::default(),
-            steps_max: 3_000_000,
-            digest: seed,
-            trace: None,
-            broken: Vec::new(),
-            hang: None,
-            power: true,
-        };
-        Machine::new(state, boot, 0)
+        Machine::new(State::new(disk, seed), 1, 0)
     }
 
     fn new(state: State, boot: u64, processes: usize) -> Machine {
@@ -292,7 +226,7 @@ impl Machine {
             ends.filter_map(|(id, thread)| {
                 let message = thread
                     .join()
-                    .unwrap_or_else(|panic| Some(describe(&*panic)));
+                    .unwrap_or_else(|panic| Some(panics::message(&*panic).to_owned()));
                 message.map(|message| (id, message))
             })
             .collect()
@@ -346,26 +280,23 @@ impl Machine {
             written_back,
             ..
         } = &mut *state;
-        let image = disk.random_crash(rng);
+        let (left_of_disk, _) = disk.crash(rng);
         let mut left = BTreeMap::new();
         for (path, page) in pages {
             // The system writes a page back when it likes, and its name is not synced by itself.
-            let words = match rng.random_range(0..8) {
+            let content = match rng.random_range(0..8) {
                 0 => continue,
-                1 => vec![0; WIDE + NARROW / 2],
-                2..=4 => page.copy(),
+                1 => PageContent::default(),
+                2..=4 => page.content(),
                 _ => written_back.get(path).cloned().unwrap_or_default(),
             };
-            left.insert(path.clone(), words);
+            left.insert(path.clone(), Arc::new(Words::new(&content)));
         }
         let seed = rng.random();
         let mut next = state.take();
-        next.disk = VirtualDisk::from_image(&image);
+        next.disk = left_of_disk;
         next.rng = StdRng::seed_from_u64(seed);
-        next.pages = left
-            .into_iter()
-            .map(|(path, words)| (path, Arc::new(Words::new(&words))))
-            .collect();
+        next.pages = left;
         next.failed_syncs = BTreeMap::new();
         next.written_back = BTreeMap::new();
         next.power = true;
@@ -417,12 +348,11 @@ impl Shared {
 }
 
 impl State {
-    /// Leaves a state that nobody uses any more.
-    fn take(&mut self) -> State {
-        let rest = State {
-            disk: VirtualDisk::new(),
+    fn new(disk: VirtualDisk, seed: u64) -> State {
+        State {
+            disk,
             fault_profile: FaultProfile::CLEAR,
-            rng: StdRng::seed_from_u64(0),
+            rng: StdRng::seed_from_u64(seed),
             now_ns: 0,
             running: None,
             processes: Vec::new(),
@@ -432,14 +362,18 @@ impl State {
             written_back: BTreeMap::new(),
             full: false,
             troubles: Troubles::default(),
-            steps_max: 0,
-            digest: 0,
+            steps_max: 3_000_000,
+            digest: seed,
             trace: None,
             broken: Vec::new(),
             hang: None,
-            power: false,
-        };
-        std::mem::replace(self, rest)
+            power: true,
+        }
+    }
+
+    /// Leaves a state that is not used again.
+    fn take(&mut self) -> State {
+        std::mem::replace(self, State::new(VirtualDisk::new(), 0))
     }
 
     fn chance(&mut self, chance: f64) -> bool {
@@ -587,7 +521,7 @@ impl State {
         if self.chance(0.002) {
             let pages = self.pages.iter();
             self.written_back = pages
-                .map(|(path, page)| (path.clone(), page.copy()))
+                .map(|(path, page)| (path.clone(), page.content()))
                 .collect();
         }
         false
@@ -688,7 +622,7 @@ impl Process {
         let message = match ended {
             Ok(()) => None,
             Err(panic) if panic.is::<Killed>() => None,
-            Err(panic) => Some(describe(&*panic)),
+            Err(panic) => Some(panics::message(&*panic).to_owned()),
         };
         let mut state = self.shared.state();
         state.bury(self.id);
@@ -886,14 +820,6 @@ pub(super) fn dead() -> io::Error {
     io::Error::other("this process is dead")
 }
 
-fn describe(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied();
-    let owned = || panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(owned)
-        .unwrap_or("a panic without a message")
-        .to_owned()
-}
-
 /// The death of a virtual process is nothing to be told on standard error.
 fn silence_kills() {
     static ONCE: Once = Once::new();
@@ -926,7 +852,7 @@ mod tests {
 
     /// Three processes append; answers the records that are there afterwards, and the machine's digest.
     fn three(seed: u64, fault_profile: &FaultProfile) -> (Vec<String>, u64) {
-        let mut machine = Machine::start(VirtualDisk::new(), BTreeMap::new(), 1, seed);
+        let mut machine = Machine::start(VirtualDisk::new(), seed);
         let programs = (0..3).map(|id| -> Program<'_> {
             Box::new(move |process| {
                 let log: Log = Log::open("", options(process)).expect("the store opens");

@@ -10,7 +10,7 @@ use strand_core::{Issues, Version};
 
 use crate::evidence::fold::Model;
 use crate::evidence::stored::{self, Segment};
-use crate::sim::disk::Image;
+use crate::sim::image::Image;
 
 /// What a caller wanted, and what it was told.
 #[derive(Debug, Clone)]

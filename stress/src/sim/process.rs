@@ -14,8 +14,10 @@ use strand_core::{
     },
 };
 
+use crate::sim::START_MS;
 use crate::sim::disk::InodeId;
-use crate::sim::machine::{Call, Doing, Process, State, Words, dead};
+use crate::sim::machine::{Call, Doing, Process, State, dead};
+use crate::sim::page::{PageContent, Words};
 
 impl Storage for Process {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
@@ -153,14 +155,7 @@ impl StorageFile for VirtualFile {
         if let What::Page(words) = &self.what {
             // Only ever cleared as a whole.
             drop(self.process.step(Call::Write, &|| "the page".to_owned()));
-            words
-                .wide
-                .iter()
-                .for_each(|word| word.store(0, Ordering::SeqCst));
-            words
-                .narrow
-                .iter()
-                .for_each(|word| word.store(0, Ordering::SeqCst));
+            words.clear();
             return Ok(bytes.len());
         }
         let What::File(inode) = self.what else {
@@ -254,9 +249,9 @@ impl Host for Process {
     fn open_page(&self, path: &Path) -> Result<Box<dyn Page>, PageError> {
         let words = self.call(Call::OpenPage, &String::new, |state| {
             let page = state.pages.entry(path.to_owned());
-            Ok(Arc::clone(
-                page.or_insert_with(|| Arc::new(Words::new(&[]))),
-            ))
+            Ok(Arc::clone(page.or_insert_with(|| {
+                Arc::new(Words::new(&PageContent::default()))
+            })))
         });
         Ok(Box::new(self.page(words, path)?))
     }
@@ -282,7 +277,6 @@ impl Host for Process {
     }
 
     fn unix_ms(&self) -> i64 {
-        const START_MS: i64 = 1_706_540_000_000;
         let ms = self.shared.state().now_ns / 1_000_000;
         START_MS.saturating_add_unsigned(ms)
     }
@@ -432,7 +426,7 @@ impl VirtualPage {
             .process
             .step(Call::Word, &|| index.to_string())
             .is_some();
-        let word = self.words.wide.get(index).filter(|_| alive);
+        let word = self.words.wide(index).filter(|_| alive);
         word.unwrap_or(&self.nowhere.0)
     }
 
@@ -441,7 +435,7 @@ impl VirtualPage {
             .process
             .step(Call::Word, &|| format!("narrow {index}"))
             .is_some();
-        let word = self.words.narrow.get(index).filter(|_| alive);
+        let word = self.words.narrow(index).filter(|_| alive);
         word.unwrap_or(&self.nowhere.1)
     }
 
@@ -449,11 +443,8 @@ impl VirtualPage {
         let Some(state) = self.process.step(Call::Wait, &|| index.to_string()) else {
             return;
         };
-        let now = self
-            .words
-            .narrow
-            .get(index)
-            .map(|word| word.load(Ordering::SeqCst));
+        let now = self.words.narrow(index);
+        let now = now.map(|word| word.load(Ordering::SeqCst));
         if now != Some(expected) || timeout.is_zero() {
             return;
         }

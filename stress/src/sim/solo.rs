@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use strand_core::{
     Counters, Filesystem, FilesystemKind, LockError,
@@ -18,15 +20,17 @@ use strand_core::{
         StorageFile, StoreLock,
     },
 };
+use strand_lock::SharedPage;
 
+use crate::sim::START_MS;
 use crate::sim::disk::{InodeId, VirtualDisk};
+use crate::sim::page::{PageContent, Words};
 
-/// Words of each kind that a page has here; more than a store uses.
-const WORDS: usize = 64;
 /// What passes each time that somebody looks at the clock.
 const TICK_NS: u64 = 5_000;
-/// The time of day when a machine starts (ms since 1970).
-const STARTED_MS: i64 = 1_706_540_000_000;
+/// More calls than any workload or any operation on a small store needs: after so many, all fail,
+/// so that what does not end ends.
+pub const CALLS_MAX: u64 = 200_000;
 
 /// A call of the storage or of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -191,82 +195,6 @@ pub struct FaultAt {
     pub reach: Reach,
 }
 
-/// The words of a page at one moment.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PageContent {
-    wide: [u64; WORDS],
-    narrow: [u32; WORDS],
-}
-
-impl fmt::Debug for PageContent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words = self.wide.iter().enumerate().filter(|(_, word)| **word != 0);
-        let values = words.map(|(index, word)| (index, word >> 16));
-        f.debug_map().entries(values).finish()
-    }
-}
-
-impl PageContent {
-    /// All words, but for the leader's: its value says nothing but that there is one, and who has it depends on what else runs.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        const LEADER: usize = 24;
-        let words = self.wide.iter().enumerate();
-        let words = words.map(|(index, word)| match index {
-            LEADER => u64::from(*word != 0),
-            _ => *word,
-        });
-        let wide = words.flat_map(u64::to_le_bytes);
-        let narrow = self.narrow.iter().flat_map(|word| word.to_le_bytes());
-        wide.chain(narrow).collect()
-    }
-
-    /// The watermark that the page says; 0 when it says none. See `docs/FORMAT.md`, section 8.
-    #[must_use]
-    pub fn durable_seq(&self) -> u64 {
-        const WATERMARK: usize = 16;
-        self.wide.get(WATERMARK).copied().unwrap_or(0) >> 16
-    }
-}
-
-#[derive(Debug)]
-struct Words {
-    wide: [AtomicU64; WORDS],
-    narrow: [AtomicU32; WORDS],
-}
-
-impl Words {
-    fn new(content: Option<&PageContent>) -> Self {
-        let words = Self {
-            wide: std::array::from_fn(|_| AtomicU64::new(0)),
-            narrow: std::array::from_fn(|_| AtomicU32::new(0)),
-        };
-        if let Some(content) = content {
-            for (to, from) in words.wide.iter().zip(content.wide) {
-                to.store(from, Ordering::Relaxed);
-            }
-            for (to, from) in words.narrow.iter().zip(content.narrow) {
-                to.store(from, Ordering::Relaxed);
-            }
-        }
-        words
-    }
-
-    fn content(&self) -> PageContent {
-        let mut content = PageContent {
-            wide: [0; WORDS],
-            narrow: [0; WORDS],
-        };
-        for (to, from) in content.wide.iter_mut().zip(&self.wide) {
-            *to = from.load(Ordering::Relaxed);
-        }
-        for (to, from) in content.narrow.iter_mut().zip(&self.narrow) {
-            *to = from.load(Ordering::Relaxed);
-        }
-        content
-    }
-}
-
 /// What the machine was after a call.
 #[derive(Debug, Clone)]
 pub struct Moment {
@@ -291,7 +219,7 @@ struct Machine {
     boot: String,
     started: Instant,
     clock_ns: AtomicU64,
-    random: AtomicU64,
+    random: Mutex<SmallRng>,
 }
 
 #[derive(Debug)]
@@ -335,7 +263,7 @@ impl Solo {
         static STARTED: OnceLock<Instant> = OnceLock::new();
         let state = State {
             disk,
-            page: page.map(|page| Arc::new(Words::new(Some(page)))),
+            page: page.map(|page| Arc::new(Words::new(page))),
             locks: BTreeMap::new(),
             failed_syncs: BTreeMap::new(),
             calls: 0,
@@ -351,7 +279,7 @@ impl Solo {
             boot: boot.to_string(),
             started: *STARTED.get_or_init(Instant::now),
             clock_ns: AtomicU64::new(0),
-            random: AtomicU64::new(seed),
+            random: Mutex::new(SmallRng::seed_from_u64(seed)),
         }))
     }
 
@@ -411,7 +339,7 @@ impl Solo {
         state.disk = moment.disk;
         state.disk.close_all();
         let page = moment.page.as_deref();
-        state.page = page.map(|page| Arc::new(Words::new(Some(page))));
+        state.page = page.map(|page| Arc::new(Words::new(page)));
         state.position = moment.position;
         state.locks.clear();
     }
@@ -451,12 +379,28 @@ impl Solo {
         self.0.clock_ns.fetch_add(ns, Ordering::Relaxed) + ns
     }
 
-    fn words(&self, create: bool) -> Option<Arc<Words>> {
+    /// Maps the page, and creates it or makes its file long enough where the caller may write.
+    fn map(&self, path: &Path, writes: bool) -> Result<SoloPage, PageError> {
         let mut state = self.state();
-        if state.page.is_none() && create {
-            state.page = Some(Arc::new(Words::new(None)));
+        let opened = state.look(Call::OpenPage, |_| Ok(()));
+        if state.page.is_none() && opened.is_ok() && writes {
+            state.page = Some(Arc::new(Words::new(&PageContent::default())));
         }
-        state.page.clone()
+        let words = state.page.clone();
+        let words = opened.and_then(|()| words.ok_or_else(|| io::ErrorKind::NotFound.into()));
+        let words = words.map_err(|source| PageError::Io {
+            op: "open",
+            path: path.to_owned(),
+            source,
+        })?;
+        let page = SoloPage {
+            words,
+            path: path.to_owned(),
+            machine: self.clone(),
+        };
+        page.words.len_bytes(writes);
+        Page::check(&page)?;
+        Ok(page)
     }
 }
 
@@ -467,6 +411,9 @@ impl State {
         self.calls += 1;
         if let Some(kinds) = &mut self.kinds {
             kinds.push(what);
+        }
+        if number >= CALLS_MAX {
+            return Order::Fail(Errno::Eio);
         }
         if self.faults.is_empty() && self.lasting.is_empty() {
             return Order::Do;
@@ -716,27 +663,11 @@ impl Host for Solo {
     }
 
     fn open_page(&self, path: &Path) -> Result<Box<dyn Page>, PageError> {
-        let opened = self.state().look(Call::OpenPage, |_| Ok(()));
-        opened.map_err(page_error(path))?;
-        match self.words(true) {
-            Some(words) => Ok(Box::new(SoloPage {
-                words,
-                machine: self.clone(),
-            })),
-            None => Err(page_error(path)(io::ErrorKind::NotFound.into())),
-        }
+        Ok(Box::new(self.map(path, true)?))
     }
 
     fn open_page_to_read(&self, path: &Path) -> Result<Box<dyn PageView>, PageError> {
-        let opened = self.state().look(Call::OpenPage, |_| Ok(()));
-        opened.map_err(page_error(path))?;
-        match self.words(false) {
-            Some(words) => Ok(Box::new(SoloPage {
-                words,
-                machine: self.clone(),
-            })),
-            None => Err(page_error(path)(io::ErrorKind::NotFound.into())),
-        }
+        Ok(Box::new(self.map(path, false)?))
     }
 
     fn filesystem(&self, _dir: &Path) -> io::Result<Filesystem> {
@@ -753,7 +684,7 @@ impl Host for Solo {
 
     fn unix_ms(&self) -> i64 {
         let ms = self.tick(TICK_NS) / 1_000_000;
-        STARTED_MS.saturating_add_unsigned(ms)
+        START_MS.saturating_add_unsigned(ms)
     }
 
     fn yield_now(&self) {}
@@ -765,18 +696,8 @@ impl Host for Solo {
     fn lower_priority(&self) {}
 
     fn random(&self) -> u64 {
-        const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
-        let drawn = self.0.random.fetch_add(STEP, Ordering::Relaxed);
-        let mixed = (drawn ^ (drawn >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed ^ (mixed >> 31)
-    }
-}
-
-fn page_error(path: &Path) -> impl FnOnce(io::Error) -> PageError {
-    move |source| PageError::Io {
-        op: "open",
-        path: path.to_owned(),
-        source,
+        let random = self.0.random.lock();
+        random.unwrap_or_else(PoisonError::into_inner).random()
     }
 }
 
@@ -826,18 +747,19 @@ impl StoreLock for SoloLock {
 #[derive(Debug)]
 struct SoloPage {
     words: Arc<Words>,
+    path: PathBuf,
     machine: Solo,
 }
 
 impl Page for SoloPage {
     fn u64(&self, index: usize) -> &AtomicU64 {
-        let word = self.words.wide.get(index);
-        word.unwrap_or_else(|| unreachable!("a store uses words below {WORDS}, and not {index}"))
+        let word = self.words.wide(index);
+        word.unwrap_or_else(|| unreachable!("the page has no word {index}"))
     }
 
     fn u32(&self, index: usize) -> &AtomicU32 {
-        let word = self.words.narrow.get(index);
-        word.unwrap_or_else(|| unreachable!("a store uses words below {WORDS}, and not {index}"))
+        let word = self.words.narrow(index);
+        word.unwrap_or_else(|| unreachable!("the page has no word {index}"))
     }
 
     fn wait(&self, _index: usize, _expected: u32, timeout: Duration) {
@@ -849,6 +771,13 @@ impl Page for SoloPage {
     fn wake_all(&self, _index: usize) {}
 
     fn check(&self) -> Result<(), PageError> {
+        let len = self.words.len_bytes(false);
+        if len < SharedPage::BYTES {
+            return Err(PageError::Truncated {
+                path: self.path.clone(),
+                len_bytes: len as u64,
+            });
+        }
         Ok(())
     }
 
@@ -871,7 +800,7 @@ impl PageView for SoloPage {
     }
 
     fn check(&self) -> Result<(), PageError> {
-        Ok(())
+        Page::check(self)
     }
 
     fn identity(&self) -> Result<(u64, u64), PageError> {

@@ -25,13 +25,13 @@ use strand_core::{Issue, IssueEvent, Issues, Log, Patch, Timestamp, Version};
 use tempfile::TempDir;
 
 use crate::RunError;
+use crate::panics::catch_panic;
 use crate::report::machine::Machine;
 use crate::report::page;
 use crate::report::progress::{Goal, Progress, State};
 use crate::report::run::{Verdict, write};
 use crate::report::text::{columns, grouped};
 use crate::run::config::{Config, Durability, Mode, UsageError, Workload, fresh_seed};
-use crate::run::errors::catch_panic;
 use crate::run::errors::describe;
 use crate::run::runner::Moment;
 use crate::run::runner::nemesis::{Signal, signal};

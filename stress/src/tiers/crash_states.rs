@@ -5,9 +5,9 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::fmt::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -15,13 +15,17 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use strand_core::{LiveIssues, Log, testing::Storage};
 
-use crate::sim::disk::{Digest, Image, VirtualDisk};
+use crate::panics::catch_panic;
+use crate::sim::disk::VirtualDisk;
+use crate::sim::image::{Digest, Image};
 use crate::sim::oracle::{Ledger, Loss, Operation, Oracle, Order, Told};
-use crate::sim::solo::{Call, Errno, Fault, FaultAt, Moment, PageContent, Reach, Short, Solo};
+use crate::sim::page::PageContent;
+use crate::sim::solo::{Call, Errno, Fault, FaultAt, Moment, Reach, Short, Solo};
+use crate::tiers::pool;
+use crate::tiers::tally::{Budget, FINDINGS_MAX, Finding, Tally, replay_line};
 use crate::tiers::workload::{
     Actor, Case, DIR, Op, Performed, Setup, calls_of, marker_event, options, perform, texts,
 };
-use crate::tiers::{Budget, FINDINGS_MAX, Finding, Tally};
 
 /// Operations that are appended to a recovered store have this number and lower ones.
 const AFTER: u32 = u32::MAX;
@@ -140,29 +144,22 @@ impl Examiner {
 
     /// What was tried and found.
     #[must_use]
-    pub fn tally(self, started: Instant) -> Tally {
+    pub fn tally(self) -> Tally {
+        let mut tally = Tally::new(self.tier, "distinct crash states");
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let counts = &self.counts;
-        let counts = vec![
-            ("workloads".to_owned(), count(&counts.workloads)),
-            ("moments".to_owned(), count(&counts.moments)),
-            ("deaths of the process".to_owned(), count(&counts.deaths)),
-            ("with a torn tail".to_owned(), count(&counts.torn)),
-            ("within a recovery".to_owned(), count(&counts.nested)),
-        ];
-        Tally {
-            tier: self.tier,
-            unit: "distinct crash states",
-            cases: self.counts.distinct.load(Ordering::Relaxed),
-            counts,
-            violations: self
-                .findings
-                .into_inner()
-                .unwrap_or_else(PoisonError::into_inner),
-            skipped: None,
-            environment: None,
-            seconds: started.elapsed().as_secs_f64(),
+        tally.cases = count(&self.counts.distinct);
+        for (name, counted) in [
+            ("workloads", &self.counts.workloads),
+            ("moments", &self.counts.moments),
+            ("deaths of the process", &self.counts.deaths),
+            ("with a torn tail", &self.counts.torn),
+            ("within a recovery", &self.counts.nested),
+        ] {
+            tally.add(name, count(counted));
         }
+        let findings = self.findings.into_inner();
+        tally.violations = findings.unwrap_or_else(PoisonError::into_inner);
+        tally
     }
 
     /// Reports what is wrong with a workload as a whole.
@@ -201,10 +198,7 @@ impl Examiner {
 
     fn report(&self, case: &Case, at: Option<At>, what: &str, image: Option<&Image>) {
         let place = at.map_or_else(String::new, |at| format!("/{at}"));
-        let replay = format!(
-            "strand-stress torture --tier {} --replay {case}{place}",
-            self.tier
-        );
+        let replay = replay_line(self.tier, None, format_args!("{case}{place}"));
         let kept = image.and_then(keep);
         let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
         findings.push(Finding {
@@ -219,16 +213,14 @@ impl Examiner {
 
     /// Does a workload, and examines all states that it may leave, or only `only`.
     pub fn examine(&self, case: &Case, only: Option<At>) {
-        let done = catch_unwind(AssertUnwindSafe(|| perform(case)));
-        let Ok(Performed {
+        let Performed {
             moments,
             ledgers,
             problems,
             kinds,
-        }) = done
-        else {
-            self.report(case, None, "the workload panicked", None);
-            return;
+        } = match catch_panic(|| perform(case)) {
+            Ok(performed) => performed,
+            Err(panic) => return self.report_problem(case, &format!("the workload {panic}")),
         };
         if !problems.is_empty() {
             self.report(case, None, &problems.join("\n  "), None);
@@ -294,7 +286,7 @@ impl Examiner {
         if only.is_none_or(|only| only.state.is_none()) {
             let mut disk = moment.disk.clone();
             disk.close_all();
-            let key = disk.digest() ^ told ^ page_digest(moment.page.as_deref());
+            let key = disk.digest() ^ told ^ moment.page.as_ref().map_or(0, |page| page.digest());
             if self.is_new(key) || only.is_some() {
                 self.counts.deaths.fetch_add(1, Ordering::Relaxed);
                 let found = Found {
@@ -351,19 +343,10 @@ impl Examiner {
         place: &Place<'_>,
         at: Option<At>,
     ) -> bool {
-        let recovered = catch_unwind(AssertUnwindSafe(|| self.recover(found, oracle, true)));
-        let wrong = match recovered {
-            Ok(Ok(())) => return true,
-            Ok(Err(wrong)) => wrong,
-            Err(panic) => {
-                let text = panic
-                    .downcast_ref::<String>()
-                    .map(String::as_str)
-                    .or_else(|| panic.downcast_ref::<&str>().copied());
-                format!("panic: {}", text.unwrap_or("of an unknown kind"))
-            }
+        let recovered = catch_panic(|| self.recover(found, oracle, true));
+        let Err(mut what) = recovered.flatten() else {
+            return true;
         };
-        let mut what = wrong;
         let _infallible = write!(
             what,
             "\n  after {:?}; page {:?}\n  told, with {} durable:",
@@ -594,14 +577,6 @@ fn digest_of(ledger: &Ledger) -> u128 {
     digest.end()
 }
 
-fn page_digest(page: Option<&PageContent>) -> u128 {
-    let mut digest = Digest::default();
-    if let Some(page) = page {
-        digest.add(&page.to_bytes());
-    }
-    digest.end()
-}
-
 /// Writes an image to a directory of its own.
 fn keep(image: &Image) -> Option<PathBuf> {
     let dir = tempfile::Builder::new()
@@ -780,74 +755,50 @@ pub fn run(budget: &Budget) -> Tally {
         }
     }
     fixed.extend(faulty_workloads(budget.seed));
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..budget.threads.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if examiner.is_full() || started.elapsed() > budget.time {
-                        break;
-                    }
-                    let mut rng = StdRng::seed_from_u64(budget.seed ^ (number as u64) << 32);
-                    match fixed.get(number) {
-                        Some(case) => examiner.examine(case, None),
-                        None => examiner.examine(&random_case(&mut rng), None),
-                    }
-                }
-            });
+    let work = |(): &mut (), number: usize| {
+        if examiner.is_full() || started.elapsed() > budget.time {
+            return ControlFlow::Break(());
         }
-    });
-    examiner.tally(started)
+        let mut rng = StdRng::seed_from_u64(budget.seed ^ (number as u64) << 32);
+        match fixed.get(number) {
+            Some(case) => examiner.examine(case, None),
+            None => examiner.examine(&random_case(&mut rng), None),
+        }
+        ControlFlow::Continue(())
+    };
+    pool::run(budget.threads, 0.., || (), work);
+    examiner.tally()
 }
 
-/// Does one case again: that of a finding, with or without its moment.
+/// Replays one case: that of a finding, with or without its moment.
 #[must_use]
 pub fn replay(_budget: &Budget, text: &str) -> Tally {
     replay_as("T2", text)
 }
 
-/// As [`replay`], for a tier that examines in the same way.
+/// Like [`replay`], for a tier that examines, too.
 pub(crate) fn replay_as(tier: &'static str, text: &str) -> Tally {
-    let started = Instant::now();
     let (case, at) = match text.rsplit_once('/') {
         Some((case, at)) if at.contains('.') => (case, At::parse(at)),
         _ => (text, None),
     };
     let examiner = Examiner::new(tier, Effort::FULL);
-    let parsed: Result<Case, String> = case.parse();
-    match parsed {
-        Ok(case) => examiner.examine(&case, at),
-        Err(error) => {
-            return Tally {
-                environment: Some(error),
-                ..examiner.tally(started)
-            };
+    match case.parse::<Case>() {
+        Ok(case) => {
+            examiner.examine(&case, at);
+            examiner.tally()
         }
+        Err(error) => examiner.tally().stopped(error),
     }
-    examiner.tally(started)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    fn budget(seed: u64, seconds: f64) -> Budget {
-        Budget {
-            seed,
-            time: Duration::from_secs_f64(seconds),
-            quick: true,
-            threads: 2,
-            exe: PathBuf::new(),
-            tried: Arc::default(),
-        }
-    }
 
     #[test]
     fn a_short_run_finds_nothing_in_many_distinct_states() {
-        let tally = run(&budget(1, 2.0));
+        let tally = run(&Budget::quick(1, 2.0));
         assert!(tally.violations.is_empty(), "{:#?}", tally.violations);
         assert!(tally.cases > 300, "{tally:?}");
         assert!(
@@ -912,11 +863,11 @@ mod tests {
 
     #[test]
     fn a_case_is_replayed_as_a_whole_or_at_one_moment_and_nonsense_is_refused() {
-        let whole = replay(&budget(1, 0.0), "1024-900/append,compact//1");
-        let one = replay(&budget(1, 0.0), "1024-900/append,compact//1/40.0");
+        let whole = replay(&Budget::quick(1, 0.0), "1024-900/append,compact//1");
+        let one = replay(&Budget::quick(1, 0.0), "1024-900/append,compact//1/40.0");
         assert!(whole.violations.is_empty() && one.violations.is_empty());
         assert!(whole.cases > 100 && one.cases <= 1, "{whole:?} {one:?}");
-        let nonsense = replay(&budget(1, 0.0), "nonsense");
+        let nonsense = replay(&Budget::quick(1, 0.0), "nonsense");
         assert!(nonsense.environment.is_some());
     }
 }

@@ -3,18 +3,19 @@
 //! also after its death and a loss of power.
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use crate::panics::catch_panic;
 use crate::sim::solo::{Call, Errno, Fault, FaultAt, Reach, Short};
 use crate::tiers::crash_states::{Effort, Examiner, SETUPS};
+use crate::tiers::pool;
+use crate::tiers::tally::{Budget, Tally};
 use crate::tiers::workload::{Actor, Case, Op, Setup, calls_of};
-use crate::tiers::{Budget, Tally};
 
 /// What is done when the faults are over.
 const AFTERWARDS: [Op; 8] = [
@@ -50,13 +51,17 @@ impl Swept {
     /// All counts, each with its name.
     pub(crate) fn counts(&self) -> Vec<(String, u64)> {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let kinds = self.kinds();
         vec![
             ("call sites".to_owned(), count(&self.sites)),
             ("kinds of calls".to_owned(), kinds.len() as u64),
             ("faulty calls".to_owned(), count(&self.hits)),
             ("pairs of faults".to_owned(), count(&self.pairs)),
         ]
+    }
+
+    fn kinds(&self) -> MutexGuard<'_, BTreeSet<Call>> {
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many workloads were run with faults.
@@ -76,7 +81,7 @@ pub(crate) fn all_faults() -> Vec<Fault> {
 /// Does a workload with its faults, goes on without them, and judges.
 pub(crate) fn run_faulty(examiner: &Examiner, swept: &Swept, case: &Case) {
     swept.runs.fetch_add(1, Ordering::Relaxed);
-    let done = catch_unwind(AssertUnwindSafe(|| {
+    let done = catch_panic(|| {
         let mut actor = Actor::new(case);
         for op in &case.ops {
             actor.perform(*op);
@@ -88,11 +93,11 @@ pub(crate) fn run_faulty(examiner: &Examiner, swept: &Swept, case: &Case) {
             actor.perform(op);
         }
         actor
-    }));
+    });
     match done {
         Ok(actor) if actor.problems.is_empty() => examiner.examine_end(case, &actor),
         Ok(actor) => examiner.report_problem(case, &actor.problems.join("\n  ")),
-        Err(_) => examiner.report_problem(case, "the workload panicked"),
+        Err(panic) => examiner.report_problem(case, &format!("the workload {panic}")),
     }
 }
 
@@ -106,11 +111,7 @@ pub(crate) fn sweep(
 ) {
     let calls = calls_of(case);
     swept.sites.fetch_add(calls.len() as u64, Ordering::Relaxed);
-    swept
-        .kinds
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .extend(&calls);
+    swept.kinds().extend(&calls);
     for (call, kind) in (0..).zip(&calls) {
         for fault in faults.iter().filter(|fault| fault.applies_to(*kind)) {
             for reach in reaches {
@@ -236,49 +237,43 @@ fn tasks(budget: &Budget) -> Vec<Task> {
     tasks
 }
 
-/// Runs the tier: all of it, whatever time that takes. A quick run leaves out most of the pairs and of the faults that go on,
-/// and half of the ways in which a log is opened.
+/// Runs the tier: all of it, whatever time that takes. A quick run leaves out most of the pairs and
+/// of the faults that last, and half of the ways in which a log is opened.
 #[must_use]
 pub fn run(budget: &Budget) -> Tally {
-    let started = Instant::now();
     let examiner = Examiner::new("T1", EFFORT);
     let swept = Swept {
         runs: Arc::clone(&budget.tried),
         ..Swept::default()
     };
-    let tasks = tasks(budget);
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..budget.threads.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(task) = tasks.get(number).filter(|_| !examiner.is_full()) else {
-                        break;
-                    };
-                    let mut rng = StdRng::seed_from_u64(budget.seed ^ (number as u64) << 32);
-                    match task {
-                        Task::Single(case, fault) => {
-                            let reaches = [Reach::Once, Reach::Kind, Reach::All];
-                            let few = usize::from(budget.quick && rng.random_range(0..4) > 0);
-                            let reaches = reaches.get(..reaches.len() - 2 * few);
-                            let reaches = reaches.unwrap_or_default();
-                            sweep(&examiner, &swept, case, &[*fault], reaches);
-                        }
-                        Task::Pairs(case) => {
-                            let one_in = if budget.quick { 16 } else { 1 };
-                            sweep_pairs(&examiner, &swept, case, &mut rng, one_in);
-                        }
-                    }
-                }
-            });
+    let work = |(): &mut (), (number, task): (u64, Task)| {
+        if examiner.is_full() {
+            return ControlFlow::Break(());
         }
-    });
-    tally(examiner, &swept, started)
+        let mut rng = StdRng::seed_from_u64(budget.seed ^ number << 32);
+        match task {
+            Task::Single(case, fault) => {
+                let lasts = !budget.quick || rng.random_range(0..4) == 0;
+                let reaches: &[Reach] = if lasts {
+                    &[Reach::Once, Reach::Kind, Reach::All]
+                } else {
+                    &[Reach::Once]
+                };
+                sweep(&examiner, &swept, &case, &[fault], reaches);
+            }
+            Task::Pairs(case) => {
+                let one_in = if budget.quick { 16 } else { 1 };
+                sweep_pairs(&examiner, &swept, &case, &mut rng, one_in);
+            }
+        }
+        ControlFlow::Continue(())
+    };
+    pool::run(budget.threads, (0_u64..).zip(tasks(budget)), || (), work);
+    tally(examiner, &swept)
 }
 
-fn tally(examiner: Examiner, swept: &Swept, started: Instant) -> Tally {
-    let judged = examiner.tally(started);
+fn tally(examiner: Examiner, swept: &Swept) -> Tally {
+    let judged = examiner.tally();
     let mut counts = swept.counts();
     counts.push(("states afterwards".to_owned(), judged.cases));
     Tally {
@@ -289,23 +284,23 @@ fn tally(examiner: Examiner, swept: &Swept, started: Instant) -> Tally {
     }
 }
 
-/// Does one case again.
+/// Replays one case.
 #[must_use]
 pub fn replay(_budget: &Budget, text: &str) -> Tally {
-    let started = Instant::now();
-    let examiner = Examiner::new("T1", EFFORT);
+    replay_as("T1", text)
+}
+
+/// Like [`replay`], for a tier that sweeps, too.
+pub(crate) fn replay_as(tier: &'static str, text: &str) -> Tally {
+    let examiner = Examiner::new(tier, EFFORT);
     let swept = Swept::default();
-    let case: Result<Case, String> = text.parse();
-    match case {
-        Ok(case) => run_faulty(&examiner, &swept, &case),
-        Err(error) => {
-            return Tally {
-                environment: Some(error),
-                ..tally(examiner, &swept, started)
-            };
+    match text.parse::<Case>() {
+        Ok(case) => {
+            run_faulty(&examiner, &swept, &case);
+            tally(examiner, &swept)
         }
+        Err(error) => tally(examiner, &swept).stopped(error),
     }
-    tally(examiner, &swept, started)
 }
 
 #[cfg(test)]
@@ -331,7 +326,7 @@ mod tests {
             .sum();
         assert_eq!(swept.runs(), expected as u64);
         assert!(swept.hits.load(Ordering::Relaxed) >= swept.runs());
-        let tally = tally(examiner, &swept, Instant::now());
+        let tally = tally(examiner, &swept);
         assert!(tally.violations.is_empty(), "{:#?}", tally.violations);
         assert_eq!(tally.cases, swept.runs());
     }
@@ -366,7 +361,7 @@ mod tests {
         let case: Case = "1024-900/append,append//1".parse().unwrap();
         sweep_pairs(&examiner, &swept, &case, &mut StdRng::seed_from_u64(1), 1);
         assert!(swept.pairs.load(Ordering::Relaxed) > 50);
-        let tally = tally(examiner, &swept, Instant::now());
+        let tally = tally(examiner, &swept);
         assert!(tally.violations.is_empty(), "{:#?}", tally.violations);
     }
 }

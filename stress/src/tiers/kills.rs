@@ -15,7 +15,7 @@ use strand_core::testing::Failpoint;
 use crate::RunError;
 use crate::report::run::{Report, Verdict};
 use crate::run::config::{Config, Durability, Mode, Workload};
-use crate::tiers::{Budget, FINDINGS_MAX, Finding, Tally};
+use crate::tiers::tally::{Budget, FINDINGS_MAX, Finding, Tally};
 
 /// A run that has as much time as this kills at each step so often, or fails.
 const KILLS_AT_EACH_IN_FULL: u64 = 10;
@@ -71,7 +71,7 @@ pub fn run(budget: &Budget) -> Tally {
             });
         }
     }
-    sum.tally(started.elapsed())
+    sum.tally()
 }
 
 /// How often a run of this length must kill at each step.
@@ -155,7 +155,7 @@ impl Sum {
         rarest.unwrap_or((Failpoint::LockHeld, u64::MAX))
     }
 
-    fn tally(self, took: Duration) -> Tally {
+    fn tally(self) -> Tally {
         let named = |name: &str, count| (name.to_owned(), count);
         let points = Failpoint::ALL.iter();
         let mut counts: Vec<(String, u64)> = points
@@ -183,7 +183,6 @@ impl Sum {
             counts,
             violations: self.findings,
             environment: self.environment,
-            seconds: took.as_secs_f64(),
             ..Tally::default()
         }
     }
@@ -335,7 +334,7 @@ mod tests {
         sum.at.insert("Woken".to_owned(), 3);
         assert_eq!(sum.rarest(), (Failpoint::Woken, 3));
         sum.killed = 500;
-        let tally = sum.tally(Duration::from_secs(1));
+        let tally = sum.tally();
         let count = |name: &str| {
             let found = tally.counts.iter().find(|(other, _)| other == name);
             found.map(|(_, count)| *count)
@@ -353,7 +352,7 @@ mod tests {
             store: None,
         };
         sum.add(&Config::default(), Err(error));
-        let tally = sum.tally(Duration::from_secs(1));
+        let tally = sum.tally();
         assert_eq!(tally.environment.as_deref(), Some("no space"));
         assert!(tally.violations.is_empty());
     }

@@ -1,82 +1,36 @@
-//! Torture: the tiers of tests that attack a store, each with a count of what it tried.
+//! Torture: the tiers of tests that attack a store, each with a count of its cases.
 //!
-//! A tier is a function from a [`Budget`] to a [`Tally`]. It tries as much as its time allows, in an order that its seed
-//! decides, and stops at the first few violations. [`TIERS`] has them all; [`command`] runs them one after the other.
+//! A tier is a function from a [`Budget`] to a [`Tally`]. It tries as much as its time allows, in
+//! an order that its seed decides, and stops after a few violations. [`TIERS`] has them all;
+//! [`torture`](crate::torture) runs them one after the other.
 
-pub mod command;
 pub mod crash_states;
 pub mod damage;
 pub mod fault_sweep;
 pub mod kills;
+mod pool;
 pub mod power_cuts;
 pub mod schedules;
 pub mod short_workloads;
+pub mod tally;
 pub mod workload;
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use tally::{Budget, Tally};
 
-/// How much a tier may do.
-#[derive(Debug, Clone)]
-pub struct Budget {
-    /// Decides everything that is drawn. One case can be replayed from it.
-    pub seed: u64,
-    /// About how long the tier may take. What must be exhaustive ignores it.
-    pub time: Duration,
-    /// Leave out what takes long: for each change, where a full run is for each night.
-    pub quick: bool,
-    /// How many threads may work at a time.
-    pub threads: usize,
-    /// The `strand-stress` binary, for tiers that start processes.
-    pub exe: PathBuf,
-    /// How many cases were tried so far, for who looks on.
-    pub tried: Arc<AtomicU64>,
-}
-
-impl Budget {
-    /// So many cases more were tried.
-    fn count(&self, cases: u64) {
-        self.tried.fetch_add(cases, Ordering::Relaxed);
-    }
-}
-
-/// What a tier tried, and what it found.
-#[derive(Debug, Clone, Default, serde::Serialize)]
-pub struct Tally {
-    /// The tier's short name: `T2`.
-    pub tier: &'static str,
-    /// What a case is: `crash states`.
-    pub unit: &'static str,
-    /// How many were tried.
-    pub cases: u64,
-    /// What else is worth counting, each with its name.
-    pub counts: Vec<(String, u64)>,
-    /// What should not have been. Empty when all is well.
-    pub violations: Vec<Finding>,
-    /// Why nothing was tried, where the tier can't run on this machine.
-    pub skipped: Option<String>,
-    /// What outside the log stopped the tier before it was done.
-    pub environment: Option<String>,
-    /// How long it took.
-    pub seconds: f64,
-}
-
-/// A tier, as it is run and listed.
+/// A tier in the list of all.
 #[derive(Debug, Clone, Copy)]
 pub struct Tier {
     /// Its short name: `T2`.
     pub name: &'static str,
     /// What it attacks, in a few words.
     pub attacks: &'static str,
-    /// Does it.
+    /// Runs it.
     pub run: fn(&Budget) -> Tally,
-    /// Does one case again that [`Finding::replay`] names, where a case can be done alone.
+    /// Replays the case that a finding's replay line names, where a case can be run alone.
     pub replay: Option<fn(&Budget, &str) -> Tally>,
-    /// Its part, in seconds, of a full run of [`FULL_SECONDS`].
+    /// Its share, in seconds, of a full run of [`FULL_SECONDS`].
     pub seconds: u32,
-    /// Its part, in seconds, of a quick run of [`QUICK_SECONDS`].
+    /// Its share, in seconds, of a quick run of [`QUICK_SECONDS`].
     pub quick_seconds: u32,
 }
 
@@ -85,7 +39,7 @@ pub const FULL_SECONDS: u32 = 600;
 /// How long a quick run of all tiers takes.
 pub const QUICK_SECONDS: u32 = 150;
 
-/// All tiers, in the order in which they are run.
+/// All tiers, in the order in which they run.
 pub const TIERS: &[Tier] = &[
     Tier {
         name: "T1",
@@ -97,7 +51,7 @@ pub const TIERS: &[Tier] = &[
     },
     Tier {
         name: "T2",
-        attacks: "what a loss of power may leave, after each call",
+        attacks: "what a power loss may leave, after each call",
         run: crash_states::run,
         replay: Some(crash_states::replay),
         seconds: 130,
@@ -121,7 +75,7 @@ pub const TIERS: &[Tier] = &[
     },
     Tier {
         name: "T7",
-        attacks: "real processes, killed at random and at every step",
+        attacks: "real processes, killed at random and at every failpoint",
         run: kills::run,
         replay: None,
         seconds: 90,
@@ -144,17 +98,3 @@ pub const TIERS: &[Tier] = &[
         quick_seconds: 10,
     },
 ];
-
-/// A violation of what the log promises.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct Finding {
-    /// What was wrong, with the whole configuration of the case.
-    pub what: String,
-    /// One command that does it again.
-    pub replay: String,
-    /// Where the store was kept.
-    pub kept: Option<PathBuf>,
-}
-
-/// A tier stops when it has found so many violations: more of the same would only hide them.
-pub const FINDINGS_MAX: usize = 5;

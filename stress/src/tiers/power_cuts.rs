@@ -5,25 +5,18 @@
 //! every process is killed. What remains is recovered elsewhere and examined with the whole oracle; then the next
 //! processes begin with the same remains, so that recoveries are cut off too, and several cuts stack up in one store.
 
-use crate::tiers::{Budget, Tally};
+use crate::tiers::tally::{Budget, Tally};
 
 /// The tier's short name.
 const TIER: &str = "T8";
-/// What is counted.
-const UNIT: &str = "power cuts";
 
 /// Cuts the power under one store after the other, until the time is over.
 #[must_use]
 pub fn run(budget: &Budget) -> Tally {
-    let mut tally = Tally {
-        tier: TIER,
-        unit: UNIT,
-        ..Tally::default()
-    };
-    let began = std::time::Instant::now();
+    let mut tally = Tally::new(TIER, "power cuts");
     #[cfg(target_os = "linux")]
     match crate::powerfs::mount::obstacle() {
-        None => linux::run(budget, began, &mut tally),
+        None => linux::run(budget, &mut tally),
         obstacle => tally.skipped = obstacle,
     }
     #[cfg(not(target_os = "linux"))]
@@ -31,7 +24,6 @@ pub fn run(budget: &Budget) -> Tally {
         let _ = budget;
         tally.skipped = Some("filesystems of our own are served on Linux only".to_owned());
     }
-    tally.seconds = began.elapsed().as_secs_f64();
     tally
 }
 
@@ -41,8 +33,8 @@ mod linux {
     use std::collections::BTreeMap;
     use std::fs;
     use std::io;
+    use std::ops::ControlFlow;
     use std::path::{Path, PathBuf};
-    use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::mpsc;
     use std::sync::{Mutex, PoisonError};
     use std::time::{Duration, Instant};
@@ -56,15 +48,19 @@ mod linux {
     use crate::evidence::observations::Journal;
     use crate::evidence::stored::{first_seq, is_segment, parse_manifest};
     use crate::evidence::violation::Violation;
-    use crate::powerfs::model::{Disk, Losses, ROOT, Remains};
+    use crate::panics::catch_panic;
     use crate::powerfs::mount::{Counts, PowerFs, Tripwire};
     use crate::run::config::{Config, Mode, Workload};
-    use crate::run::errors::{catch_panic, describe};
+    use crate::run::errors::describe;
     use crate::run::examine::{Examination, examine};
     use crate::run::payload::{PayloadSource, Payloads};
     use crate::run::runner::{self, Next, Places, Power};
     use crate::run::{Judged, judge_stored, read_journal};
-    use crate::tiers::{Budget, FINDINGS_MAX, Finding, Tally};
+    use crate::sim::crash::Losses;
+    use crate::sim::disk::VirtualDisk;
+    use crate::tiers::pool;
+    use crate::tiers::power_cuts::TIER;
+    use crate::tiers::tally::{Budget, FINDINGS_MAX, Finding, Tally};
 
     /// How often the power goes under one store, before the next one begins.
     const CUTS_PER_STORE: u32 = 8;
@@ -80,18 +76,13 @@ mod linux {
     /// The larger part of the recoveries begins with what remained, the rest with a store that was recovered.
     const RECOVERED_ONE_IN: u32 = 4;
 
-    pub(super) fn run(budget: &Budget, began: Instant, tally: &mut Tally) {
+    pub(super) fn run(budget: &Budget, tally: &mut Tally) {
         let tier = Tier {
             budget,
-            until: began + budget.time,
-            stores: AtomicU64::new(0),
+            until: Instant::now() + budget.time,
             found: Mutex::new(Found::default()),
         };
-        std::thread::scope(|scope| {
-            for _ in 0..budget.threads.max(1) {
-                scope.spawn(|| tier.work());
-            }
-        });
+        pool::run(budget.threads, 0.., || (), |(), number| tier.work(number));
         let found = tier.found.into_inner();
         let found = found.unwrap_or_else(PoisonError::into_inner);
         tally.cases = found.counts.get("cuts").copied().unwrap_or(0);
@@ -107,7 +98,6 @@ mod linux {
     struct Tier<'a> {
         budget: &'a Budget,
         until: Instant,
-        stores: AtomicU64,
         found: Mutex<Found>,
     }
 
@@ -119,19 +109,20 @@ mod linux {
     }
 
     impl Tier<'_> {
-        fn work(&self) {
-            while !self.is_over() {
-                let number = self.stores.fetch_add(1, Ordering::Relaxed);
-                let seed = store_seed(self.budget.seed, number);
-                match catch_panic(|| self.try_store(seed)) {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => {
-                        let error = format!("{error} (seed {seed})");
-                        self.found().environment.get_or_insert(error);
-                    }
-                    Err(panic) => self.find(seed, format!("the harness {panic}"), None),
-                }
+        fn work(&self, number: u64) -> ControlFlow<()> {
+            if self.is_over() {
+                return ControlFlow::Break(());
             }
+            let seed = store_seed(self.budget.seed, number);
+            match catch_panic(|| self.try_store(seed)) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    let error = format!("{error} (seed {seed})");
+                    self.found().environment.get_or_insert(error);
+                }
+                Err(panic) => self.find(seed, format!("the harness {panic}"), None),
+            }
+            ControlFlow::Continue(())
         }
 
         fn is_over(&self) -> bool {
@@ -145,7 +136,7 @@ mod linux {
         }
 
         fn find(&self, seed: u64, what: String, kept: Option<PathBuf>) {
-            let replay = format!("cargo xtask torture --tier T8 --seed {seed}");
+            let replay = format!("cargo xtask torture --tier {TIER} --seed {seed}");
             let finding = Finding { what, replay, kept };
             self.found().findings.push(finding);
         }
@@ -175,16 +166,15 @@ mod linux {
         }
     }
 
-    /// The seed of a tier's store. The first one has the tier's, so that a store can be done again.
+    /// The seed of a store. The first store has the tier's seed, so that a store can be replayed.
+    /// Tools that keep numbers as doubles keep it, too.
     fn store_seed(seed: u64, number: u64) -> u64 {
         if number == 0 {
             return seed;
         }
-        // SplitMix64, cut to what also survives in tools that keep numbers as doubles.
-        let mut mixed = seed.wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) >> 32
+        StdRng::seed_from_u64(seed ^ number << 32)
+            .random::<u32>()
+            .into()
     }
 
     /// Draws who works on a store, and how.
@@ -294,7 +284,7 @@ mod linux {
         payloads: Payloads,
         random: StdRng,
         /// What was on the disk after the last cut.
-        remains: Remains,
+        remains: VirtualDisk,
         /// How often the machine was started.
         boots: u32,
         ledger: Ledger,
@@ -323,7 +313,7 @@ mod linux {
                 source,
                 payloads,
                 random,
-                remains: Remains::default(),
+                remains: VirtualDisk::new(),
                 boots: 0,
                 ledger: Ledger::default(),
                 tripwire: None,
@@ -350,11 +340,15 @@ mod linux {
         /// Takes the store and its archive in the run's directory for what is on the disk, but for the hints: they are
         /// about files that the next disk does not have.
         fn read_back(&mut self) -> io::Result<()> {
-            let mut remains = Remains::default();
+            let mut remains = VirtualDisk::new();
             for name in [STORE, ARCHIVE] {
-                remains.read(&self.dir.path().join(name), name)?;
+                remains.copy_from(&self.dir.path().join(name), Path::new(name))?;
             }
-            remains.forget(&format!("{STORE}/shm"));
+            match remains.remove(&Path::new(STORE).join("shm")) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            remains.sync_all();
             self.remains = remains;
             Ok(())
         }
@@ -376,7 +370,7 @@ mod linux {
                 };
                 *self.counts.entry(name).or_default() += 1;
             }
-            self.drop_lost_archive();
+            self.drop_lost_archive()?;
             violations.extend(self.examine()?);
             self.count("cuts", 1);
             if violations.is_empty() && self.random.random_range(0..RECOVERED_ONE_IN) == 0 {
@@ -391,10 +385,9 @@ mod linux {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            let mut disk = Disk::with(&self.remains);
-            let archive = disk.lookup(ROOT, ARCHIVE);
-            let safe = archive.and_then(|archive| disk.make_safe(archive));
-            safe.map_err(|refusal| io::Error::other(format!("no archive: {refusal:?}")))?;
+            let mut disk = self.remains.clone();
+            let archive = disk.lookup(Path::new(ARCHIVE))?;
+            disk.make_safe(archive)?;
             let served = PowerFs::serve(disk, &self.dir.path().join("mount"))?;
             let limit = Duration::from_millis(self.random.random_range(10..=CUT_LIMIT_MS));
             let compacts = self.config.compacting() > 0;
@@ -416,7 +409,7 @@ mod linux {
                 &mut self.next,
             );
             let random = &mut self.random;
-            let (remains, losses) = machine.served.with_disk(|disk| disk.remains(random));
+            let (remains, losses) = machine.served.with_disk(|disk| disk.crash(random));
             machine.served.end()?;
             let outcome = outcome.map_err(io::Error::other)?;
             self.remains = remains;
@@ -449,25 +442,31 @@ mod linux {
 
         /// Forgets what is in the archive only because its name in the store was lost. A segment was removed from the store where the
         /// manifest begins behind it.
-        fn drop_lost_archive(&mut self) {
-            let manifest = self.remains.file(&format!("{STORE}/MANIFEST"));
+        fn drop_lost_archive(&mut self) -> io::Result<()> {
+            let manifest = self.manifest();
             let manifest = manifest.and_then(|bytes| parse_manifest(bytes).ok());
             let first_stored = manifest.map_or(0, |manifest| manifest.first_seq);
-            let is_lost = |path: &&str| {
-                let name = path
-                    .strip_prefix(ARCHIVE)
-                    .and_then(|name| name.strip_prefix('/'));
-                name.and_then(|name| name.split('~').next())
-                    .is_some_and(|name| {
-                        is_segment(name)
-                            && first_seq(name).is_none_or(|first| first >= first_stored)
-                            && !self.remains.is_same(path, &format!("{STORE}/{name}"))
-                    })
-            };
-            let lost = self.remains.paths().filter(is_lost);
-            for path in lost.map(str::to_owned).collect::<Vec<_>>() {
-                self.remains.forget(&path);
+            let (archive, store) = (Path::new(ARCHIVE), Path::new(STORE));
+            for name in self.remains.list(archive)? {
+                let of = name.split('~').next().unwrap_or(&name);
+                let path = archive.join(&name);
+                let is_stored = || {
+                    let stored = self.remains.lookup(&store.join(of)).ok();
+                    stored.is_some() && stored == self.remains.lookup(&path).ok()
+                };
+                let is_removed = first_seq(of).is_some_and(|first| first < first_stored);
+                if is_segment(of) && !is_removed && !is_stored() {
+                    self.remains.remove(&path)?;
+                }
             }
+            self.remains.sync_all();
+            Ok(())
+        }
+
+        fn manifest(&self) -> Option<&[u8]> {
+            self.remains
+                .content(&Path::new(STORE).join("MANIFEST"))
+                .ok()
         }
 
         /// Recovers what remains, in the run's directory, and judges everything up to now.
@@ -476,8 +475,8 @@ mod linux {
             for name in [STORE, ARCHIVE] {
                 fs::remove_dir_all(dir.join(name))?;
             }
-            self.remains.write(dir)?;
-            let is_store = self.remains.file(&format!("{STORE}/MANIFEST")).is_some();
+            self.remains.copy_to(dir)?;
+            let is_store = self.manifest().is_some();
             let (store, archive) = (dir.join(STORE), dir.join(ARCHIVE));
             let copy = dir.join("copy");
             let examined = within(EXAMINATION_LIMIT, move || {
@@ -541,7 +540,7 @@ mod linux {
             );
             let as_left = self.dir.path().join("as-left");
             fs::create_dir(&as_left)?;
-            self.remains.write(&as_left)?;
+            self.remains.copy_to(&as_left)?;
             let dir = self.dir.keep();
             let json = |value: serde_json::Result<String>| value.map_err(io::Error::other);
             fs::write(

@@ -1,14 +1,15 @@
 //! T3: all workloads of up to three operations, through the crash states of T2 and the faults of T1. A process that is killed
 //! dies at each moment of the operation before.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 
 use crate::sim::solo::{Errno, Fault, Reach, Short};
-use crate::tiers::crash_states::{Effort, Examiner, SETUPS, replay_as};
-use crate::tiers::fault_sweep::{Swept, sweep};
+use crate::tiers::crash_states::{self, Effort, Examiner, SETUPS};
+use crate::tiers::fault_sweep::{self, Swept, sweep};
+use crate::tiers::pool;
+use crate::tiers::tally::{Budget, Tally};
 use crate::tiers::workload::{Actor, Case, Op, Setup};
-use crate::tiers::{Budget, Tally};
 
 /// What workloads are made of.
 const OPS: [Op; 8] = [
@@ -90,11 +91,10 @@ fn with_deaths(case: &Case) -> Vec<Case> {
     (0..moments).map(with).collect()
 }
 
-/// Runs the tier: all of it, whatever time that takes. A quick run leaves out the faults and the deaths in the midst of
-/// an operation where there are three operations.
+/// Runs the tier: all of it, whatever time that takes. A quick run leaves out the faults, and the
+/// deaths in the middle of an operation, where there are three operations.
 #[must_use]
 pub fn run(budget: &Budget) -> Tally {
-    let started = Instant::now();
     let (effort, setups): (Effort, &[Setup]) = if budget.quick {
         (QUICK_EFFORT, &SETUPS[1..2])
     } else {
@@ -102,71 +102,56 @@ pub fn run(budget: &Budget) -> Tally {
     };
     let examiner = Examiner::new("T3", effort);
     let swept = Swept::default();
-    let sequences = sequences();
-    let workloads = &budget.tried;
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..budget.threads.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let (of, which) = (number / setups.len(), number % setups.len());
-                    let (Some(ops), Some(setup)) = (sequences.get(of), setups.get(which)) else {
-                        break;
-                    };
-                    // One seed for all: what they have in common is examined once.
-                    let case = Case {
-                        setup: *setup,
-                        ops: ops.clone(),
-                        faults: Vec::new(),
-                        seed: budget.seed,
-                    };
-                    workloads.fetch_add(1, Ordering::Relaxed);
-                    examiner.examine(&case, None);
-                    if budget.quick && ops.len() > 2 {
-                        continue;
-                    }
-                    for case in with_deaths(&case) {
-                        examiner.examine(&case, None);
-                    }
-                    if which == 0 {
-                        sweep(&examiner, &swept, &case, &FAULTS, &[Reach::Once]);
-                    }
-                    if examiner.is_full() {
-                        break;
-                    }
-                }
-            });
-        }
+    let jobs = sequences().into_iter().flat_map(|ops| {
+        let setups = setups.iter().enumerate();
+        setups.map(move |(which, setup)| (ops.clone(), which, *setup))
     });
-    let states = examiner.tally(started);
+    let work = |(): &mut (), (ops, which, setup)| {
+        // One seed for all: what they have in common is examined once.
+        let case = Case {
+            setup,
+            ops,
+            faults: Vec::new(),
+            seed: budget.seed,
+        };
+        budget.count(1);
+        examiner.examine(&case, None);
+        if !budget.quick || case.ops.len() <= 2 {
+            for case in with_deaths(&case) {
+                examiner.examine(&case, None);
+            }
+            if which == 0 {
+                sweep(&examiner, &swept, &case, &FAULTS, &[Reach::Once]);
+            }
+        }
+        if examiner.is_full() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    };
+    pool::run(budget.threads, jobs, || (), work);
+    let states = examiner.tally();
     let mut counts = vec![("distinct crash states".to_owned(), states.cases)];
     counts.extend(states.counts.clone());
     counts.push(("runs with faults".to_owned(), swept.runs()));
     counts.extend(swept.counts());
     Tally {
         unit: "workloads",
-        cases: workloads.load(Ordering::Relaxed),
+        cases: budget.tried.load(Ordering::Relaxed),
         counts,
         ..states
     }
 }
 
-/// Does one case again.
+/// Replays one case. A run with faults goes on without them, as in T1.
 #[must_use]
-pub fn replay(budget: &Budget, text: &str) -> Tally {
-    // A run with faults goes on without them, as in T1.
-    let with_faults = text
-        .split('/')
-        .nth(2)
-        .is_some_and(|faults| !faults.is_empty());
-    if with_faults {
-        return Tally {
-            tier: "T3",
-            ..crate::tiers::fault_sweep::replay(budget, text)
-        };
+pub fn replay(_budget: &Budget, text: &str) -> Tally {
+    let faults = text.split('/').nth(2);
+    if faults.is_some_and(|faults| !faults.is_empty()) {
+        fault_sweep::replay_as("T3", text)
+    } else {
+        crash_states::replay_as("T3", text)
     }
-    replay_as("T3", text)
 }
 
 #[cfg(test)]

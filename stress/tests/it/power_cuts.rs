@@ -2,7 +2,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strand_stress::run::config::fresh_seed;
-use strand_stress::tiers::{Budget, power_cuts};
+use strand_stress::tiers::power_cuts;
+use strand_stress::tiers::tally::Budget;
 
 use crate::common::exe;
 

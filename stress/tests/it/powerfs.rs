@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use strand_lock::{FileLock, LockError, SharedPage};
-use strand_stress::powerfs::model::{Disk, ROOT};
 use strand_stress::powerfs::mount::{Counts, PowerFs, Tripwire, obstacle};
+use strand_stress::sim::disk::VirtualDisk;
 
 const ROLE: &str = "STRAND_STRESS_TEST_ROLE";
 const DIR: &str = "STRAND_STRESS_TEST_DIR";
@@ -35,7 +35,7 @@ fn serve() -> Option<PowerFs> {
         return None;
     }
     let mount_point = tempfile::tempdir().unwrap();
-    Some(PowerFs::serve(Disk::default(), mount_point.path()).unwrap())
+    Some(PowerFs::serve(VirtualDisk::new(), mount_point.path()).unwrap())
 }
 
 /// This test binary again, in a role. It is killed when this is dropped.
@@ -280,10 +280,7 @@ fn processes_share_locks_and_memory() {
         (word(7), word(8)),
         (42_u64.to_le_bytes().to_vec(), 43_u64.to_le_bytes().to_vec())
     );
-    let stored = served.with_disk(|disk| {
-        let page = disk.lookup(ROOT, "page").unwrap();
-        disk.read(page, 0, SharedPage::BYTES).unwrap().to_vec()
-    });
+    let stored = served.with_disk(|disk| disk.content(Path::new("page")).unwrap().to_vec());
     assert_eq!(stored, bytes);
     served.end().unwrap();
 }
@@ -319,8 +316,8 @@ fn a_power_cut_under_a_process() {
         assert!(child.ends(), "round {round}");
         for seed in 0..50 {
             let mut random = StdRng::seed_from_u64(seed);
-            let (remains, _) = served.with_disk(|disk| disk.remains(&mut random));
-            let bytes = remains.file("log").unwrap();
+            let (left, _) = served.with_disk(|disk| disk.crash(&mut random));
+            let bytes = left.content(Path::new("log")).unwrap();
             let expected: Vec<u8> = (0..acknowledged).flat_map(u64::to_le_bytes).collect();
             assert!(
                 bytes.starts_with(&expected),

@@ -6,7 +6,7 @@ use crate::report::page::{
 use crate::report::run::Verdict;
 use crate::report::text::{grouped, plural};
 use crate::report::tiers::{Report, TierReport};
-use crate::tiers::Finding;
+use crate::tiers::tally::Finding;
 
 /// The page of a run of tiers: the verdict and what was found first, then tier by tier.
 #[must_use]
@@ -148,7 +148,7 @@ mod tests {
     use crate::report::machine::Machine;
     use crate::report::page::tests::assert_is_whole;
     use crate::report::tiers::TierHang;
-    use crate::tiers::Tally;
+    use crate::tiers::tally::Tally;
 
     fn report(verdict: Verdict, tallies: Vec<Tally>, hang: Option<TierHang>) -> Report {
         let tier = |tally| TierReport {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::sim::memory::{Bytes, Image, SHM};
-use crate::tiers::damage::store::{Base, segment_name, snapshot_name};
+use crate::sim::image::Image;
+use crate::tiers::damage::store::{Base, SHM, segment_name, snapshot_name};
 
 /// Blocks of these sizes are swapped, replaced and zeroed: a sector and a page.
 const BLOCK_BYTES: [usize; 2] = [512, 4096];
@@ -128,7 +128,7 @@ pub(super) struct Stores {
     pub(super) twin: Base,
     pub(super) stranger: Base,
     /// The base's files in order.
-    pub(super) names: Vec<String>,
+    pub(super) names: Vec<Arc<str>>,
 }
 
 impl Stores {
@@ -143,7 +143,7 @@ impl Stores {
     }
 
     fn name(&self, file: u8) -> &str {
-        self.names.get(usize::from(file)).map_or("", String::as_str)
+        self.names.get(usize::from(file)).map_or("", AsRef::as_ref)
     }
 
     fn image(&self, origin: Origin) -> &Image {
@@ -157,7 +157,7 @@ impl Stores {
     }
 
     /// The files of an image in order: those that a [`Damage::Content`] speaks of.
-    fn file_of(&self, origin: Origin, index: u8) -> Option<(&String, &Bytes)> {
+    fn file_of(&self, origin: Origin, index: u8) -> Option<(&Arc<str>, &Arc<[u8]>)> {
         self.image(origin).files.iter().nth(usize::from(index))
     }
 
@@ -180,8 +180,7 @@ impl Stores {
         }
         .clone();
         match case.knowing {
-            Knowing::Running => {}
-            Knowing::Elsewhere => image.place += 1,
+            Knowing::Running | Knowing::Elsewhere => {}
             Knowing::Nothing => drop(image.files.remove(SHM)),
         }
         image
@@ -199,7 +198,9 @@ impl Stores {
     fn damage(&self, image: &mut Image, damage: Damage) -> Option<()> {
         let mut edit = |file: u8, change: &dyn Fn(&mut Vec<u8>)| {
             let bytes = image.files.get_mut(self.name(file))?;
-            change(Arc::make_mut(bytes));
+            let mut changed = bytes.to_vec();
+            change(&mut changed);
+            *bytes = changed.into();
             Some(())
         };
         match damage {
@@ -272,7 +273,7 @@ impl Stores {
             Damage::Missing { file } => image.files.remove(self.name(file)).map(drop),
             Damage::Content { of, from, now } => {
                 let (_, bytes) = self.file_of(from, of)?;
-                image.files.insert(self.path(now), Arc::clone(bytes));
+                image.put(&self.path(now), Arc::clone(bytes));
                 Some(())
             }
         }
@@ -358,7 +359,7 @@ fn touched(before: &Image, now: &Image) -> Vec<Touched> {
         .keys()
         .filter(|name| !now.files.contains_key(*name));
     touched.extend(gone.map(|name| Touched {
-        name: name.clone(),
+        name: name.to_string(),
         first: 0,
         was_there: true,
         is_there: false,
@@ -369,14 +370,14 @@ fn touched(before: &Image, now: &Image) -> Vec<Touched> {
             continue;
         }
         let was_there = old.is_some();
-        let old = old.map(|old| old.as_slice()).unwrap_or_default();
+        let old = old.map(AsRef::as_ref).unwrap_or_default();
         let first = old
             .iter()
             .zip(bytes.iter())
             .take_while(|(old, now)| old == now)
             .count();
         touched.push(Touched {
-            name: name.clone(),
+            name: name.to_string(),
             first,
             was_there,
             is_there: true,
@@ -397,14 +398,7 @@ impl Lister<'_> {
     fn all(&mut self) {
         let files: Vec<(u8, &str, &'static str, &[u8])> = (0..)
             .zip(&self.stores.base.image.files)
-            .map(|(file, (name, bytes))| {
-                (
-                    file,
-                    name.as_str(),
-                    kind(&self.stores.base, name),
-                    bytes.as_slice(),
-                )
-            })
+            .map(|(file, (name, bytes))| (file, &**name, kind(&self.stores.base, name), &**bytes))
             .collect();
         self.few_everywhere(Damage::None);
         for (file, name, kind, bytes) in &files {
@@ -625,7 +619,7 @@ impl Lister<'_> {
             .into_iter()
             .chain((0..).map(Origin::Earlier).take(stores.base.history.len()));
         for from in origins {
-            let mut seen: Vec<(&String, &Bytes)> = Vec::new();
+            let mut seen: Vec<(&Arc<str>, &Arc<[u8]>)> = Vec::new();
             for (of, (name, bytes)) in (0..).zip(&stores.image(from).files) {
                 if seen.contains(&(name, bytes)) {
                     continue;
@@ -658,7 +652,7 @@ impl Lister<'_> {
     fn torn_tail(&mut self) {
         let base = &self.stores.base;
         let live = base.live();
-        let Some(file) = self.stores.names.iter().position(|name| name == live) else {
+        let Some(file) = self.stores.names.iter().position(|name| **name == *live) else {
             return;
         };
         let Ok(file) = u8::try_from(file) else { return };

@@ -1,5 +1,7 @@
 //! What the log says of a damaged store, and whether it may say so.
 
+use std::path::Path;
+
 use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 use strand_core::{
     CorruptReason, Error, Issue, IssueEvent, LiveIssues, Log, Options, Payload, Reader, Record,
@@ -7,9 +9,13 @@ use strand_core::{
 };
 
 use crate::evidence::stored::parse_manifest;
-use crate::sim::memory::{Image, Machine, SHM, START_MS, store_dir};
+use crate::sim::START_MS;
+use crate::sim::image::Image;
+use crate::sim::solo::{CALLS_MAX, Solo};
 use crate::tiers::damage::change::{Case, Damage, Knowing, Origin, Stores, Touched};
-use crate::tiers::damage::store::{Base, header, segment_name, segments, snapshot_name};
+use crate::tiers::damage::store::{
+    Base, DIR, SHM, header, image, machine, segment_name, segments, snapshot_name, storage,
+};
 
 /// How a case ended; of several answers the last of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,19 +114,30 @@ impl Judge<'_> {
         &self.stores.base
     }
 
+    /// A machine with the store. Elsewhere is another boot: the hints of a page hold for one file and
+    /// one boot.
+    fn machine(&self) -> Solo {
+        let boot = if self.case.knowing == Knowing::Elsewhere {
+            2
+        } else {
+            1
+        };
+        machine(self.image, boot, 0)
+    }
+
     /// Reads the store in every way, and opens it to append.
     pub(super) fn verdict(&self) -> std::result::Result<Verdict, String> {
         let mut verdict = Verdict::Same;
-        let machine = Machine::new(self.image);
+        let machine = self.machine();
         let answers = self.read(&machine);
         for (way, from, answer) in answers {
             let judged = self.judge_answer(from, answer);
             verdict = verdict.max(judged.map_err(|what| format!("{way}: {what}"))?);
         }
-        if machine.image() != *self.image {
+        if image(&machine) != *self.image {
             return Err("a reader changed the store".to_owned());
         }
-        if machine.is_exhausted() {
+        if machine.calls() >= CALLS_MAX {
             return Err("reading does not come to an end".to_owned());
         }
         let appended = self.append().map_err(|what| format!("append: {what}"))?;
@@ -128,10 +145,10 @@ impl Judge<'_> {
     }
 
     /// All ways to read, each with its name.
-    fn read(&self, machine: &Machine) -> Vec<(&'static str, u64, Answer)> {
+    fn read(&self, machine: &Solo) -> Vec<(&'static str, u64, Answer)> {
         let base = self.base();
         let (first, last) = (base.first_seq(), base.last_seq());
-        let reader = match Reader::<Any>::open_in(&machine.storage(), store_dir()) {
+        let reader = match Reader::<Any>::open_in(&storage(machine), Path::new(DIR)) {
             Ok(reader) => reader,
             Err(error) => return vec![("open", 1, Answer::Failed(error))],
         };
@@ -193,8 +210,8 @@ impl Judge<'_> {
         ))
     }
 
-    fn state(&self, machine: &Machine) -> Answer {
-        let snapshot = match LiveIssues::open_in(&machine.storage(), store_dir()) {
+    fn state(&self, machine: &Solo) -> Answer {
+        let snapshot = match LiveIssues::open_in(&storage(machine), Path::new(DIR)) {
             Ok(snapshot) => snapshot,
             Err(error) => return Answer::Failed(error),
         };
@@ -307,7 +324,7 @@ impl Judge<'_> {
         }
     }
 
-    fn is_touched(&self, path: &std::path::Path) -> bool {
+    fn is_touched(&self, path: &Path) -> bool {
         name_of(path).is_some_and(|name| self.touched.iter().any(|touched| touched.name == name))
     }
 
@@ -477,22 +494,22 @@ impl Judge<'_> {
 
     /// Opens the store to append, appends, and looks at what has become of the files.
     fn append(&self) -> std::result::Result<Verdict, String> {
-        let machine = Machine::new(self.image);
+        let machine = self.machine();
         let options = Options::default()
-            .storage(machine.storage())
+            .storage(storage(&machine))
             .preallocate_bytes(1024);
         let event = IssueEvent::add(
             Issue::new("bd-new", "Appended", Timestamp::from_ms(START_MS)),
             Timestamp::from_ms(START_MS),
         );
-        let appended = Log::<IssueEvent>::open(store_dir(), options).and_then(|log| {
+        let appended = Log::<IssueEvent>::open(DIR, options).and_then(|log| {
             let recovery = log.recovery().clone();
             Ok((log.append(&event)?.seq, recovery))
         });
-        if machine.is_exhausted() {
+        if machine.calls() >= CALLS_MAX {
             return Err("it does not come to an end".to_owned());
         }
-        let after = machine.image();
+        let after = image(&machine);
         match appended {
             Err(error) => {
                 self.unchanged(&after)
@@ -521,7 +538,7 @@ impl Judge<'_> {
     /// A record was appended: is it where it belongs, and is everything else as it was?
     fn appended(
         &self,
-        machine: &Machine,
+        machine: &Solo,
         after: &Image,
         seq: u64,
         recovery: &Recovery,
@@ -549,7 +566,7 @@ impl Judge<'_> {
         let rest = before.get(start..).unwrap_or_default();
         let behind = what_stood_behind_is_kept(rest, after, recovery)?;
         // And everything is there that was there.
-        let reader = Reader::<Any>::open_in(&machine.storage(), store_dir());
+        let reader = Reader::<Any>::open_in(&storage(machine), Path::new(DIR));
         let read = match reader.and_then(|reader| reader.verify()) {
             Ok(count) if base.first_seq() - 1 + count == seq => Verdict::Same,
             Ok(count) => return Err(format!("{count} records are there now")),
@@ -571,12 +588,12 @@ impl Judge<'_> {
         let mut verdict = Verdict::Same;
         for (name, bytes) in &self.image.files {
             let now = after.files.get(name);
-            if is_volatile(name) || name == target || now == Some(bytes) {
+            if is_volatile(name) || **name == *target || now == Some(bytes) {
                 continue;
             }
-            let is_added = |touched: &Touched| touched.name == *name && !touched.was_there;
+            let is_added = |touched: &Touched| touched.name == **name && !touched.was_there;
             let is_copy = now.is_none() && self.touched.iter().any(is_added);
-            if !is_copy && kept != Some(bytes.as_slice()) {
+            if !is_copy && kept != Some(bytes.as_ref()) {
                 return Err(format!("it changed or removed {name}"));
             }
             verdict = Verdict::Moved;
@@ -637,6 +654,6 @@ fn is_an_overlap(touched: &Touched, name: &str, at: usize, reason: &CorruptReaso
 }
 
 /// A file's name in the store.
-fn name_of(path: &std::path::Path) -> Option<&str> {
-    path.strip_prefix(store_dir()).ok()?.to_str()
+fn name_of(path: &Path) -> Option<&str> {
+    path.strip_prefix(DIR).ok()?.to_str()
 }

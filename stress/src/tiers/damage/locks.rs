@@ -3,17 +3,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rand::Rng as _;
+use rand::rngs::StdRng;
 use strand_lock::{FileLock, LockError, SharedPage};
 
-use crate::sim::memory::splitmix;
-use crate::tiers::damage::{QUICK_ONE_IN, TIER, begun, message, unable};
-use crate::tiers::{Budget, FINDINGS_MAX, Finding, Tally};
+use crate::panics::catch_panic;
+use crate::tiers::pool;
+use crate::tiers::tally::{Budget, Finding, Tally, replay_line};
 
 /// In front of a case's number.
 pub(super) const PREFIX: &str = "lock-";
@@ -24,68 +25,55 @@ const CASES: usize = WAYS * SharedPage::BYTES;
 const WAIT: Duration = Duration::from_micros(10);
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// Tries all changes of one byte and all lengths.
-pub(super) fn run(budget: &Budget) -> Tally {
-    let drawn = |case: &usize| {
-        !budget.quick || splitmix(budget.seed ^ splitmix(*case as u64)).is_multiple_of(QUICK_ONE_IN)
-    };
-    let cases: Vec<usize> = (0..CASES).filter(drawn).collect();
-    let next = AtomicUsize::new(0);
-    let sum = Mutex::new(begun());
-    let work = || {
-        let mut lock = match Damaged::new() {
-            Ok(lock) => lock,
-            Err(error) => {
-                let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
-                sum.environment = Some(format!("cannot make a lock file: {error}"));
-                return;
-            }
-        };
-        while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let tried = lock.try_case(*case);
-            budget.count(1);
-            let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
-            sum.cases += u64::from(tried != Ok(false));
-            if let Err(what) = tried {
-                sum.violations.push(finding(*case, &what));
-            }
-            if sum.violations.len() >= FINDINGS_MAX {
-                return;
-            }
+/// Tries all changes of one byte and all lengths; in a quick run, one in `quick_one_in` of them.
+pub(super) fn run(budget: &Budget, random: &mut StdRng, quick_one_in: u32, tally: Tally) -> Tally {
+    let one_in = if budget.quick { quick_one_in } else { 1 };
+    let cases = (0..CASES).filter(|_| random.random_ratio(1, one_in));
+    let sum = Mutex::new(tally);
+    let work = |lock: &mut io::Result<Damaged>, case| {
+        let tried = lock.as_mut().map(|lock| lock.try_case(case));
+        budget.count(1);
+        let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+        match tried {
+            Ok(tried) => add(&mut sum, case, tried),
+            Err(error) => sum.environment = Some(cannot(error)),
         }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..budget.threads.max(1) {
-            scope.spawn(work);
+        if sum.is_full() || sum.environment.is_some() {
+            return ControlFlow::Break(());
         }
-    });
+        ControlFlow::Continue(())
+    };
+    pool::run(budget.threads, cases, Damaged::new, work);
     let mut tally = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     let good = tally.cases - tally.violations.len() as u64;
-    tally
-        .counts
-        .push(("real lock files: excludes all the same".to_owned(), good));
+    tally.add("real lock files: excludes all the same", good);
     tally
 }
 
-/// Does one case again.
-pub(super) fn replay(case: usize) -> Tally {
-    let mut lock = match Damaged::new() {
-        Ok(lock) => lock,
-        Err(error) => return unable(format!("cannot make a lock file: {error}")),
-    };
-    let mut tally = begun();
-    tally.cases = 1;
-    if let Err(what) = lock.try_case(case) {
-        tally.violations.push(finding(case, &what));
+/// Replays one case.
+pub(super) fn replay(case: usize, mut tally: Tally) -> Tally {
+    match Damaged::new() {
+        Ok(mut lock) => {
+            let tried = lock.try_case(case).map(|_| true);
+            add(&mut tally, case, tried);
+            tally
+        }
+        Err(error) => tally.stopped(cannot(&error)),
     }
-    tally
 }
 
-fn finding(case: usize, what: &str) -> Finding {
-    Finding {
-        what: format!("a lock file, {}: {what}", describe(case)),
-        replay: format!("cargo xtask torture --tier {TIER} --replay {PREFIX}{case}"),
-        kept: None,
+fn cannot(error: &io::Error) -> String {
+    format!("cannot make a lock file: {error}")
+}
+
+fn add(tally: &mut Tally, case: usize, tried: Result<bool, String>) {
+    tally.cases += u64::from(tried != Ok(false));
+    if let Err(what) = tried {
+        tally.violations.push(Finding {
+            what: format!("a lock file, {}: {what}", describe(case)),
+            replay: replay_line(tally.tier, None, format_args!("{PREFIX}{case}")),
+            kept: None,
+        });
     }
 }
 
@@ -145,11 +133,7 @@ impl Damaged {
         }
         self.write(&bytes).map_err(|error| error.to_string())?;
         let path = self.path.as_path();
-        let tried = catch_unwind(AssertUnwindSafe(|| excludes(path)));
-        match tried {
-            Ok(tried) => tried.map(|()| true),
-            Err(panic) => Err(format!("panic: {}", message(panic.as_ref()))),
-        }
+        catch_panic(|| excludes(path)).flatten().map(|()| true)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -38,77 +38,74 @@ mod judge;
 mod locks;
 mod store;
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 
 use crate::evidence::stored;
-use crate::sim::memory::{Image, splitmix};
+use crate::panics::catch_panic;
+use crate::sim::image::Image;
 use crate::tiers::damage::change::{Case, Stores, kind};
 use crate::tiers::damage::judge::{Judge, Verdict};
 use crate::tiers::damage::store::{Base, Recipe};
-use crate::tiers::{Budget, FINDINGS_MAX, Finding, Tally};
+use crate::tiers::pool;
+use crate::tiers::tally::{Budget, FINDINGS_MAX, Finding, Tally, replay_line};
 
 const TIER: &str = "T9";
-/// A quick run tries one in so many of the cases that are many.
-const QUICK_ONE_IN: u64 = 20;
-/// How many cases a thread takes at a time.
-const CHUNK: usize = 128;
+/// A quick run tries one in this many of the cases that are many.
+const QUICK_ONE_IN: u32 = 20;
 
 /// How many cases ended how, by the kind of the damaged file.
 type Counts = BTreeMap<(&'static str, Verdict), u64>;
 
-/// Tries all damage there is; in a quick run, all of the kinds that are few, and a part of the others that the seed decides.
+/// Tries all damage there is. A quick run tries all of the kinds that are few, and of the others a
+/// part that the seed decides.
 #[must_use]
 pub fn run(budget: &Budget) -> Tally {
-    let started = Instant::now();
-    let mut tally = match Stores::build(budget.seed) {
-        Ok(stores) => try_all(budget, &stores),
-        Err(error) => unable(format!("cannot write the store: {error}")),
+    let mut random = StdRng::seed_from_u64(budget.seed);
+    let tally = match Stores::build(budget.seed) {
+        Ok(stores) => try_all(budget, &mut random, &stores),
+        Err(error) => new_tally().stopped(format!("cannot write the store: {error}")),
     };
-    let locks = locks::run(budget);
-    tally.cases += locks.cases;
-    tally.counts.extend(locks.counts);
-    tally.violations.extend(locks.violations);
-    tally.environment = tally.environment.or(locks.environment);
-    tally.seconds = started.elapsed().as_secs_f64();
-    tally
+    let locks = locks::run(budget, &mut random, QUICK_ONE_IN, new_tally());
+    Tally {
+        cases: tally.cases + locks.cases,
+        counts: [tally.counts, locks.counts].concat(),
+        violations: [tally.violations, locks.violations].concat(),
+        environment: tally.environment.or(locks.environment),
+        ..locks
+    }
 }
 
-/// Does one case again, by its number.
+/// Replays one case by its number.
 #[must_use]
 pub fn replay(budget: &Budget, number: &str) -> Tally {
-    let started = Instant::now();
-    let mut tally = replay_one(budget, number).unwrap_or_else(unable);
-    tally.seconds = started.elapsed().as_secs_f64();
-    tally
+    replay_one(budget, number).unwrap_or_else(|error| new_tally().stopped(error))
 }
 
 fn replay_one(budget: &Budget, number: &str) -> Result<Tally, String> {
-    if let Some(at) = number.strip_prefix(locks::PREFIX) {
-        let at = at.parse().map_err(|_| format!("{number:?} is no case"))?;
-        return Ok(locks::replay(at));
+    let of_lock = number.strip_prefix(locks::PREFIX);
+    let index = of_lock.unwrap_or(number).parse::<usize>();
+    let index = index.map_err(|_| format!("{number:?} is no case"))?;
+    let mut tally = new_tally();
+    if of_lock.is_some() {
+        return Ok(locks::replay(index, tally));
     }
-    let index: usize = number
-        .parse()
-        .map_err(|_| format!("{number:?} is no case"))?;
     let stores = Stores::build(budget.seed).map_err(|error| error.to_string())?;
     let (few, many) = stores.cases();
     let case = few.into_iter().chain(many).nth(index);
     let case = case.ok_or_else(|| format!("there is no case {index}"))?;
-    let mut tally = begun();
     tally.cases = 1;
     match try_one(&stores, case) {
-        None => tally.counts.push(("changes nothing".to_owned(), 1)),
+        None => tally.add("changes nothing", 1),
         Some(tried) => match tried.verdict {
             Ok(verdict) => {
-                let ended = format!("{}: {}", stores.describe(case), verdict.name());
-                tally.counts.push((ended, 1));
+                tally.add(format!("{}: {}", stores.describe(case), verdict.name()), 1);
             }
             Err(what) => {
                 let found = finding(budget, &stores, index, case, &what, &tried.image);
@@ -117,6 +114,10 @@ fn replay_one(budget: &Budget, number: &str) -> Result<Tally, String> {
         },
     }
     Ok(tally)
+}
+
+fn new_tally() -> Tally {
+    Tally::new(TIER, "damaged stores")
 }
 
 impl Stores {
@@ -132,7 +133,7 @@ impl Stores {
         // Files of a stranger fit nowhere. Those of the twin fit everywhere, and a store with some that fit is no other case.
         let names = |base: &Base| base.image.files.keys().cloned().collect::<Vec<_>>();
         let taken = names(&base);
-        let fits = |name: &String| stored::is_segment(name) && taken.contains(name);
+        let fits = |name: &Arc<str>| stored::is_segment(name) && taken.contains(name);
         let mut other = 0;
         let stranger = loop {
             other += 1;
@@ -145,76 +146,37 @@ impl Stores {
     }
 }
 
-fn begun() -> Tally {
-    Tally {
-        tier: TIER,
-        unit: "damaged stores",
-        ..Tally::default()
-    }
-}
-
-fn unable(why: String) -> Tally {
-    Tally {
-        environment: Some(why),
-        ..begun()
-    }
-}
-
-fn try_all(budget: &Budget, stores: &Stores) -> Tally {
+fn try_all(budget: &Budget, random: &mut StdRng, stores: &Stores) -> Tally {
     let (few, many) = stores.cases();
-    let is_drawn = |index: usize| {
-        !budget.quick || splitmix(budget.seed ^ splitmix(index as u64)).is_multiple_of(QUICK_ONE_IN)
-    };
+    let one_in = if budget.quick { QUICK_ONE_IN } else { 1 };
     let first_of_many = few.len();
     let all = few.into_iter().chain(many).enumerate();
-    let cases: Vec<(usize, Case)> = all
-        .filter(|(index, _)| *index < first_of_many || is_drawn(*index))
-        .collect();
-    let next = AtomicUsize::new(0);
+    let cases = all.filter(|(index, _)| *index < first_of_many || random.random_ratio(1, one_in));
     let counted: Mutex<(Counts, Vec<Finding>)> = Mutex::default();
-    let work = || {
-        loop {
-            let from = next.fetch_add(CHUNK, Ordering::Relaxed);
-            let chunk = cases.get(from..).unwrap_or_default();
-            if chunk.is_empty() {
-                return;
-            }
-            let mut counts = Counts::default();
-            let mut findings = Vec::new();
-            for (index, case) in chunk.iter().take(CHUNK) {
-                let Some(tried) = try_one(stores, *case) else {
-                    continue;
-                };
-                budget.count(1);
-                match tried.verdict {
-                    Ok(verdict) => *counts.entry((tried.kind, verdict)).or_default() += 1,
-                    Err(what) => {
-                        let found = finding(budget, stores, *index, *case, &what, &tried.image);
-                        findings.push(found);
-                    }
-                }
-            }
-            let mut sum = counted.lock().unwrap_or_else(PoisonError::into_inner);
-            for (key, count) in counts {
-                *sum.0.entry(key).or_default() += count;
-            }
-            sum.1.extend(findings);
-            if sum.1.len() >= FINDINGS_MAX {
-                return;
-            }
+    let work = |(): &mut (), (index, case)| {
+        let Some(tried) = try_one(stores, case) else {
+            return ControlFlow::Continue(());
+        };
+        budget.count(1);
+        let finding = |what: &str| finding(budget, stores, index, case, what, &tried.image);
+        let verdict = tried.verdict.as_ref().map_err(|what| finding(what));
+        let mut sum = counted.lock().unwrap_or_else(PoisonError::into_inner);
+        match verdict {
+            Ok(verdict) => *sum.0.entry((tried.kind, *verdict)).or_default() += 1,
+            Err(finding) => sum.1.push(finding),
         }
+        if sum.1.len() >= FINDINGS_MAX {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
     };
-    std::thread::scope(|scope| {
-        for _ in 0..budget.threads.max(1) {
-            scope.spawn(work);
-        }
-    });
+    pool::run(budget.threads, cases, || (), work);
     let (counts, violations) = counted.into_inner().unwrap_or_else(PoisonError::into_inner);
     Tally {
         cases: counts.values().sum::<u64>() + violations.len() as u64,
         counts: summed(&counts),
         violations,
-        ..begun()
+        ..new_tally()
     }
 }
 
@@ -252,19 +214,12 @@ fn try_one(stores: &Stores, case: Case) -> Option<Tried> {
         image: &image,
         touched: &touched,
     };
-    let verdict = catch_unwind(AssertUnwindSafe(|| judge.verdict()))
-        .unwrap_or_else(|panic| Err(format!("panic: {}", message(panic.as_ref()))));
+    let verdict = catch_panic(|| judge.verdict()).flatten();
     Some(Tried {
         kind,
         verdict,
         image,
     })
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no message")
 }
 
 fn finding(
@@ -278,7 +233,7 @@ fn finding(
     let seed = budget.seed;
     Finding {
         what: format!("{}: {what}\n  seed {seed}, {case:?}", stores.describe(case)),
-        replay: format!("cargo xtask torture --tier {TIER} --seed {seed} --replay {index}"),
+        replay: replay_line(TIER, Some(seed), index),
         kept: keep(image).ok(),
     }
 }
@@ -286,33 +241,13 @@ fn finding(
 /// Writes the damaged store to a directory that stays.
 fn keep(image: &Image) -> io::Result<PathBuf> {
     let dir = tempfile::Builder::new().prefix("strand-t9-").tempdir()?;
-    for (name, bytes) in &image.files {
-        let path = dir.path().join(name);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::fs::write(path, bytes.as_slice())?;
-    }
+    image.write_to(dir.path())?;
     Ok(dir.keep())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
     use super::*;
-
-    fn budget(quick: bool) -> Budget {
-        Budget {
-            seed: 1,
-            time: Duration::ZERO,
-            quick,
-            threads: 2,
-            exe: PathBuf::new(),
-            tried: Arc::default(),
-        }
-    }
 
     #[test]
     fn damage_of_all_few_kinds_is_found_or_harmless() {
@@ -335,10 +270,14 @@ mod tests {
 
     #[test]
     fn a_case_is_done_again_by_its_number() {
-        let tally = replay(&budget(true), "17");
+        let tally = replay(&Budget::quick(1, 0.0), "17");
         assert_eq!((tally.cases, tally.violations.len()), (1, 0));
-        assert!(replay(&budget(true), "x").environment.is_some());
-        assert!(replay(&budget(true), "99999999").environment.is_some());
-        assert_eq!(replay(&budget(true), "lock-5").cases, 1);
+        assert!(replay(&Budget::quick(1, 0.0), "x").environment.is_some());
+        assert!(
+            replay(&Budget::quick(1, 0.0), "99999999")
+                .environment
+                .is_some()
+        );
+        assert_eq!(replay(&Budget::quick(1, 0.0), "lock-5").cases, 1);
     }
 }

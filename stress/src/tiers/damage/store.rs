@@ -1,15 +1,29 @@
 //! The store that is damaged, and what is true of it.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rand::rngs::StdRng;
+use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use strand_core::{
     Durability, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Patch, Result, Timestamp,
+    testing::Storage,
 };
+use strand_lock::SharedPage;
 
 use crate::evidence::crc32c::crc32c;
 use crate::evidence::stored::is_segment;
-use crate::sim::memory::{Image, Machine, SHM, START_MS, splitmix, store_dir};
+use crate::sim::START_MS;
+use crate::sim::disk::VirtualDisk;
+use crate::sim::image::Image;
+use crate::sim::page::PageContent;
+use crate::sim::solo::Solo;
+
+/// The directory of the store on its machine: the root.
+pub(super) const DIR: &str = "";
+/// The file that all writers map.
+pub(super) const SHM: &str = "shm";
 
 /// A closed segment is about so long.
 const CLOSED_BYTES: u64 = 8 << 10;
@@ -23,7 +37,30 @@ const FREE_BYTES: u64 = 2 << 10;
 const LAST_GROUP: usize = 3;
 const ISSUES: u64 = 22;
 
-/// A record, and where it stands.
+/// A machine whose disk holds this store, started for the `boot`th time. Its file `shm` is mapped,
+/// and lock files are no files of its disk.
+pub(super) fn machine(image: &Image, boot: u32, seed: u64) -> Solo {
+    let mut files = image.clone();
+    let page = files.files.remove(SHM);
+    let page = page.map(|bytes| PageContent::from_bytes(&bytes));
+    Solo::new(VirtualDisk::from_image(&files), page.as_ref(), boot, seed)
+}
+
+/// The store of a machine.
+pub(super) fn image(machine: &Solo) -> Image {
+    let mut image = machine.disk().image();
+    if let Some(page) = machine.page() {
+        image.put(SHM, page.to_bytes());
+    }
+    image
+}
+
+/// The machine as the log's storage.
+pub(super) fn storage(machine: &Solo) -> Arc<dyn Storage> {
+    Arc::new(machine.clone())
+}
+
+/// A record, and its place.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
     pub(super) seq: u64,
@@ -62,77 +99,71 @@ pub(super) struct Recipe {
 impl Base {
     /// Writes the store on a machine of its own.
     pub(super) fn new(recipe: Recipe) -> Result<Self> {
-        let machine = Machine::with_chance(
-            &Image {
-                files: [].into(),
-                place: 1,
-            },
-            recipe.seed ^ u64::from(recipe.letter),
-        );
+        let machine = machine(&Image::default(), 1, recipe.seed ^ u64::from(recipe.letter));
+        let image = || image(&machine);
         let options = || {
             Options::default()
-                .storage(machine.storage())
+                .storage(storage(&machine))
                 .preallocate_bytes(FREE_BYTES)
         };
         let small = || options().segment_bytes_max(CLOSED_BYTES);
         let mut writer = Writer {
             recipe,
-            drawn: recipe.seed,
+            random: StdRng::seed_from_u64(recipe.seed),
             count: 0,
         };
         let mut history = Vec::new();
-        let log: Log = Log::open(store_dir(), small())?;
-        history.push(machine.image());
+        let log: Log = Log::open(DIR, small())?;
+        history.push(image());
         for records in recipe.before {
             for number in 0..records {
                 writer.append(&log)?;
                 if number % 20 == 0 {
-                    history.push(machine.image());
+                    history.push(image());
                 }
             }
             log.compact()?;
-            history.push(machine.image());
+            history.push(image());
         }
         // Two closed segments, and then the live one.
         let mut number = 0;
-        while segments(&machine.image()).len() < 3 {
+        while segments(&image()).len() < 3 {
             writer.append(&log)?;
             number += 1;
             if number % 15 == 0 {
-                history.push(machine.image());
+                history.push(image());
             }
         }
         log.close()?;
-        let log: Log = Log::open(store_dir(), options())?;
-        let live = segments(&machine.image()).pop().unwrap_or_default();
+        let log: Log = Log::open(DIR, options())?;
+        let live = segments(&image()).pop().unwrap_or_default();
         let is_long_enough = |image: &Image| {
             let bytes = image.get(&live).unwrap_or_default();
             let blank = bytes.iter().rev().take_while(|byte| **byte == b'\n');
             let all: usize = image.files.values().map(|bytes| bytes.len()).sum();
             bytes.len() - blank.count() >= LIVE_BYTES && all >= STORE_BYTES_MIN
         };
-        while !is_long_enough(&machine.image()) {
+        while !is_long_enough(&image()) {
             writer.append(&log)?;
             number += 1;
             if number % 15 == 0 {
-                history.push(machine.image());
+                history.push(image());
             }
         }
         log.close()?;
         // The last records are made durable together.
-        let log: Log = Log::open(store_dir(), options().durability(Durability::Buffered))?;
+        let log: Log = Log::open(DIR, options().durability(Durability::Buffered))?;
         for _ in 0..LAST_GROUP {
             writer.append(&log)?;
         }
-        history.push(machine.image());
+        history.push(image());
         log.close()?;
-        let mut image = machine.image();
-        // A note that somebody who was killed has left behind.
+        let mut image = image();
+        // The note of a holder that was killed.
         for name in ["lock", "compact.lock"] {
-            let mut page = image.get(name).unwrap_or_default().to_vec();
-            for (at, byte) in page.iter_mut().take(128).enumerate() {
-                *byte = splitmix(recipe.seed ^ at as u64).to_le_bytes()[0];
-            }
+            let mut page = [0; SharedPage::BYTES];
+            let (note, _) = page.split_at_mut(128);
+            StdRng::seed_from_u64(recipe.seed).fill_bytes(note);
             image.put(name, page);
         }
         let lines = lines(&image);
@@ -189,13 +220,13 @@ impl Base {
             let bytes = image.get(&line.file).unwrap_or_default();
             let kept = bytes.get(..line.start).unwrap_or(bytes).to_vec();
             if kept.is_empty() && Some(&line.file) != first {
-                image.files.remove(&line.file);
+                image.files.remove(line.file.as_str());
             } else {
-                image.put(line.file.clone(), kept);
+                image.put(&line.file, kept);
             }
         }
-        let machine = Machine::new(&image);
-        let state = LiveIssues::open_in(&machine.storage(), store_dir()).ok()?;
+        let machine = machine(&image, 1, 0);
+        let state = LiveIssues::open_in(&storage(&machine), Path::new(DIR)).ok()?;
         let state = Arc::new(state.into_store());
         if state.last_seq() != seq {
             return None;
@@ -208,7 +239,10 @@ impl Base {
 /// The names of the segments, in their order.
 pub(super) fn segments(image: &Image) -> Vec<String> {
     let names = image.files.keys();
-    names.filter(|name| is_segment(name)).cloned().collect()
+    names
+        .filter(|name| is_segment(name))
+        .map(ToString::to_string)
+        .collect()
 }
 
 /// The name of the segment whose first record has this number.
@@ -264,12 +298,12 @@ fn lines(image: &Image) -> Vec<Line> {
 }
 
 /// The store when somebody was killed who had written half of the next record.
-fn torn(image: &Image, options: Options, lines: &[Line]) -> Result<Image> {
-    let machine = Machine::new(image);
+fn torn(before: &Image, options: Options, lines: &[Line]) -> Result<Image> {
+    let machine = machine(before, 1, 0);
     let options = options
-        .storage(machine.storage())
+        .storage(storage(&machine))
         .durability(Durability::Buffered);
-    let log: Log = Log::open(store_dir(), options)?;
+    let log: Log = Log::open(DIR, options)?;
     log.append(&IssueEvent::add(
         Issue::new("bd-torn", "Was being written", Timestamp::from_ms(START_MS)),
         Timestamp::from_ms(START_MS),
@@ -277,8 +311,7 @@ fn torn(image: &Image, options: Options, lines: &[Line]) -> Result<Image> {
     let (name, tail) = lines
         .last()
         .map_or(("", 0), |line| (line.file.as_str(), line.end));
-    let mut bytes = machine
-        .image()
+    let mut bytes = image(&machine)
         .get(name)
         .map(<[u8]>::to_vec)
         .unwrap_or_default();
@@ -287,21 +320,20 @@ fn torn(image: &Image, options: Options, lines: &[Line]) -> Result<Image> {
     for byte in bytes.iter_mut().skip(half) {
         *byte = b'\n';
     }
-    let mut torn = image.clone();
+    let mut torn = before.clone();
     torn.put(name, bytes);
     Ok(torn)
 }
 
 struct Writer {
     recipe: Recipe,
-    drawn: u64,
+    random: StdRng,
     count: u64,
 }
 
 impl Writer {
     fn draw(&mut self, below: u64) -> u64 {
-        self.drawn = splitmix(self.drawn);
-        self.drawn % below
+        self.random.random_range(0..below)
     }
 
     fn text(&mut self, bytes_max: u64) -> String {

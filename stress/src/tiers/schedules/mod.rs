@@ -4,10 +4,9 @@
 mod history;
 mod programs;
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -18,11 +17,13 @@ use strand_core::{Issue, IssueEvent, Issues, Log, Reader, Timestamp, testing::St
 
 use crate::sim::disk::VirtualDisk;
 use crate::sim::machine::{Ended, FaultProfile, Machine, Process, Program, Troubles};
+use crate::tiers::pool;
 use crate::tiers::schedules::history::{History, Kind, Told, marker};
 use crate::tiers::schedules::programs::{Habits, Shared};
-use crate::tiers::{Budget, FINDINGS_MAX, Finding, Tally};
+use crate::tiers::tally::{Budget, Finding, Tally, replay_line};
 
 const TIER: &str = "T4";
+const UNIT: &str = "seeds";
 
 /// One store's life, drawn from a seed.
 #[derive(Debug, Clone)]
@@ -47,99 +48,68 @@ struct Counts {
 #[must_use]
 pub fn run(budget: &Budget) -> Tally {
     let started = Instant::now();
-    let next = AtomicU64::new(0);
-    let sum = Mutex::new((
-        Tally {
-            tier: TIER,
-            unit: "seeds",
-            ..Tally::default()
-        },
-        Counts::default(),
-    ));
-    let work = || {
-        while started.elapsed() < budget.time {
-            let seed = budget
-                .seed
-                .wrapping_add(next.fetch_add(1, Ordering::Relaxed));
-            let (counts, wrong) = Case::draw(seed).run(None);
-            let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
-            sum.0.cases += 1;
-            budget.count(1);
-            sum.1.add(counts);
-            if !wrong.is_empty() {
-                sum.0.violations.push(finding(seed, &wrong));
-            }
-            if sum.0.violations.len() >= FINDINGS_MAX {
-                break;
-            }
+    let sum = Mutex::new((Tally::new(TIER, UNIT), Counts::default()));
+    let work = |(): &mut (), number| {
+        if started.elapsed() >= budget.time {
+            return ControlFlow::Break(());
         }
+        let seed = budget.seed.wrapping_add(number);
+        let (counts, wrong) = Case::draw(seed).run(None);
+        let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+        sum.0.cases += 1;
+        budget.count(1);
+        sum.1.add(counts);
+        sum.0.violations.extend(finding(seed, &wrong));
+        if sum.0.is_full() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
     };
-    std::thread::scope(|scope| {
-        for _ in 0..budget.threads.max(1) {
-            scope.spawn(work);
-        }
-    });
+    pool::run(budget.threads, 0.., || (), work);
     let (mut tally, counts) = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let Troubles {
-        steps,
-        switches,
-        kills,
-        stops,
-        power_cuts,
-        faults,
-    } = counts.troubles;
-    tally.counts = [
-        ("steps", steps),
-        ("switches", switches),
+    for (name, count) in [
+        ("steps", counts.troubles.steps),
+        ("switches", counts.troubles.switches),
         ("operations", counts.operations),
         ("acknowledged", counts.acknowledged),
         ("views", counts.views),
-        ("faults", faults),
-        ("kills", kills),
-        ("stops", stops),
-        ("power cuts", power_cuts),
-    ]
-    .map(|(name, count)| (name.to_owned(), count))
-    .into();
-    tally.seconds = started.elapsed().as_secs_f64();
+        ("faults", counts.troubles.faults),
+        ("kills", counts.troubles.kills),
+        ("stops", counts.troubles.stops),
+        ("power cuts", counts.troubles.power_cuts),
+    ] {
+        tally.add(name, count);
+    }
     tally
 }
 
-/// Runs one seed again, and prints each step that its processes take.
+/// Replays one seed, and prints each step that its processes take.
 #[must_use]
 pub fn replay(_budget: &Budget, seed: &str) -> Tally {
-    let started = Instant::now();
-    let mut tally = Tally {
-        tier: TIER,
-        unit: "seeds",
-        ..Tally::default()
-    };
+    let mut tally = Tally::new(TIER, UNIT);
     let Ok(seed) = seed.parse() else {
-        tally.environment = Some(format!("{seed:?} is no seed"));
-        return tally;
+        return tally.stopped(format!("{seed:?} is no seed"));
     };
     let mut steps = Vec::new();
     let (_, wrong) = Case::draw(seed).run(Some(&mut steps));
     let mut out = std::io::stdout().lock();
     for step in steps {
-        // Whoever closed the pipe does not want to read it.
+        // A closed pipe is no failure.
         drop(writeln!(out, "{step}"));
     }
     tally.cases = 1;
-    if !wrong.is_empty() {
-        tally.violations.push(finding(seed, &wrong));
-    }
-    tally.seconds = started.elapsed().as_secs_f64();
+    tally.violations.extend(finding(seed, &wrong));
     tally
 }
 
-fn finding(seed: u64, wrong: &[String]) -> Finding {
+/// The finding of a case, if anything is wrong.
+fn finding(seed: u64, wrong: &[String]) -> Option<Finding> {
     let case = Case::draw(seed);
-    Finding {
+    (!wrong.is_empty()).then(|| Finding {
         what: format!("{}\n  {case:?}", wrong.join("\n")),
-        replay: format!("cargo xtask torture --tier {TIER} --replay {seed}"),
+        replay: replay_line(TIER, None, seed),
         kept: None,
-    }
+    })
 }
 
 impl Counts {
@@ -174,7 +144,7 @@ impl Case {
     }
 
     fn run(&self, steps: Option<&mut Vec<String>>) -> (Counts, Vec<String>) {
-        let mut machine = Machine::start(VirtualDisk::new(), BTreeMap::new(), 1, self.seed);
+        let mut machine = Machine::start(VirtualDisk::new(), self.seed);
         if steps.is_some() {
             machine.trace();
         }

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use crate::panics::catch_panic;
 use crate::report::machine::{Machine, cores};
 use crate::report::page;
 use crate::report::progress::{Goal, Progress, State};
@@ -16,8 +17,8 @@ use crate::report::run::{Verdict, write};
 use crate::report::text::grouped;
 use crate::report::tiers::{Report, SCHEMA, TierHang, TierReport};
 use crate::run::config::{UsageError, fresh_seed};
-use crate::run::errors::catch_panic;
-use crate::tiers::{Budget, Finding, TIERS, Tally, Tier};
+use crate::tiers::tally::{Budget, Finding, Tally};
+use crate::tiers::{TIERS, Tier};
 
 /// Longest run that can be asked for.
 const MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
