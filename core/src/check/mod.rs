@@ -25,16 +25,14 @@ use crate::{
         ranges,
         scan::{Segment, SegmentDamage, StoreScan},
     },
-    state::{
-        compaction::{COMPACT_LOCK, obsolete},
-        snapshot::Contents,
-    },
+    state::snapshot::Contents,
     wal::{
-        log::LOCK,
+        manifest::is_new,
         manifest::{MANIFEST, Manifest},
-        reader::is_new,
+        obsolete::{COMPACT_LOCK, obsolete},
         shm::{Look as HintsLook, SHM, ShmView},
         store_dir::{QUARANTINE, StoreDir},
+        writer::LOCK,
     },
 };
 

@@ -65,18 +65,15 @@ use crate::{
         quarantine::Kept,
         snapshot::SnapshotPlan,
     },
-    state::{
-        compaction::{COMPACT_LOCK, obsolete},
-        snapshot as snapshot_file,
-        throttle::Throttle,
-    },
+    state::{snapshot as snapshot_file, throttle::Throttle},
     telemetry,
     wal::{
-        log::{LOCK, LogCore, memory_can_be_shared, not_writable, page_error},
-        manifest::{MANIFEST, Manifest, SnapshotMark},
-        reader::is_new,
+        manifest::{MANIFEST, Manifest, SnapshotMark, is_new},
+        obsolete::{COMPACT_LOCK, obsolete},
+        raw_log::{RawLog, memory_can_be_shared},
         shm::{Hints, ShmView, mark_half_changed},
         store_dir::StoreDir,
+        writer::{LOCK, not_writable, page_error},
     },
 };
 
@@ -150,7 +147,7 @@ fn repair_store(dir: &StoreDir, options: &Options) -> Result<RepairReport> {
     if !report.is_nothing() {
         let files = report.files.len() as u64;
         telemetry::repaired(dir.path(), files, ranges::count(&report.lost));
-        report.opened = Some(LogCore::open(dir, options.clone())?.recovery);
+        report.opened = Some(RawLog::open(dir, options.clone())?.recovery);
     }
     Ok(report)
 }
@@ -410,7 +407,7 @@ impl Work<'_> {
             return mark_half_changed(self.dir); // Other processes may share the page.
         }
         let hints = Hints::shared(self.dir, &manifest.store);
-        hints.map_err(page_error)?.begin_change();
+        hints.map_err(page_error)?.tail_words().begin_change();
         Ok(())
     }
 }

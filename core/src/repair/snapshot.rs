@@ -15,7 +15,7 @@ use crate::{
         throttle::Throttle,
     },
     wal::{
-        cursor::End,
+        durable::End,
         manifest::{Manifest, SnapshotMark},
         store_dir::StoreDir,
     },

@@ -55,7 +55,7 @@ impl Compactor {
         };
         let thread = builder.spawn(move || {
             let done = compact_when_due(&log);
-            done.inspect_err(|error| telemetry::compactor_ended(log.core.dir.path(), error))
+            done.inspect_err(|error| telemetry::compactor_ended(log.raw.writer.dir.path(), error))
         })?;
         Ok(Self {
             stop,

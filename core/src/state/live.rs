@@ -4,7 +4,7 @@ use crate::{
     error::Result,
     issues::issues::Issues,
     state::materialize::Folded,
-    wal::{durable::DurableWatch, reader::open_durable_watch, store_dir::StoreDir},
+    wal::{durable::DurableWatch, store_dir::StoreDir},
 };
 
 /// The state of a store as of one record: consistent, and it changes only by [`LiveIssues::refresh`],
@@ -45,7 +45,7 @@ impl LiveIssues {
     }
 
     pub(crate) fn in_dir(dir: &StoreDir) -> Result<Self> {
-        let mut watch = open_durable_watch(dir)?;
+        let mut watch = DurableWatch::open_store(dir)?;
         let folded = Folded::load(dir, || watch.end())?;
         Ok(Self { folded, watch })
     }

@@ -4,11 +4,7 @@ use crate::{
     error::{Error, Result},
     issues::{event::IssueEvent, issues::Issues},
     state::{snapshot as snapshot_file, throttle::Throttle},
-    wal::{
-        cursor::{End, RawRecords},
-        manifest::Manifest,
-        store_dir::StoreDir,
-    },
+    wal::{cursor::RawRecords, durable::End, manifest::Manifest, store_dir::StoreDir},
 };
 
 /// How often a reader begins anew because a compaction took its files away. Each time, somebody has

@@ -225,24 +225,6 @@ fn read_open(
     }
 }
 
-/// Whether the snapshot that the manifest names is there, with the length and the checksum that it says. True where it
-/// names none.
-pub(crate) fn is_whole(dir: &StoreDir, manifest: &Manifest) -> Result<bool> {
-    let Some(mark) = manifest.snapshot else {
-        return Ok(true);
-    };
-    let Some(file) = dir.open_if_there(&snapshot_name(mark.seq), OpenMode::Read)? else {
-        return Ok(false);
-    };
-    let (mut len, mut crc) = (0, 0);
-    file.chunks(0..u64::MAX, |_, bytes| {
-        crc = crc32c::crc32c_append(crc, bytes);
-        len += bytes.len() as u64;
-        Ok(())
-    })?;
-    Ok((len, crc) == (mark.bytes, mark.crc))
-}
-
 /// What a line says.
 pub(crate) enum Part<'a> {
     Header(Header<'a>),

@@ -10,7 +10,7 @@ use crate::{
     },
     seeded::{Bug, seeded},
     wal::{
-        durable::DurableWatch,
+        durable::{DurableWatch, End},
         manifest::Manifest,
         payload::Payload,
         store_dir::{StoreDir, StoreFile},
@@ -107,26 +107,6 @@ impl Body<'_> {
     }
 }
 
-/// Where an iteration ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// After this record; all through it must be there.
-    Seq(u64),
-    /// Where the good records end, since nobody knows how far they should reach. All through this one were
-    /// durable at some time, so these must be there.
-    LastValid(u64),
-    /// As `LastValid` until somebody tells how far the log is durable, and there from then on.
-    NobodyKnows(u64),
-}
-
-impl End {
-    /// All through this one must be there.
-    fn durable_seq(self) -> u64 {
-        let (Self::Seq(seq) | Self::LastValid(seq) | Self::NobodyKnows(seq)) = self;
-        seq
-    }
-}
-
 /// A record whose checksum is right, in the buffer of its iterator.
 #[derive(Debug)]
 pub(crate) struct RawRecord<'a> {
@@ -152,7 +132,7 @@ pub(crate) struct RawRecords {
     done: bool,
     /// The record for which the files were looked at anew, lest that goes on forever.
     reopened_for: u64,
-    /// Who may tell meanwhile where [`End::NobodyKnows`] is.
+    /// Who may tell meanwhile where [`End::Unknown`] is.
     watch: Option<DurableWatch>,
     /// How often `lines` had read when that was last asked for.
     asked_after: u64,
@@ -293,7 +273,7 @@ impl RawRecords {
             found = self.advance();
         }
         if let Ok(Some(span)) = found
-            && matches!(self.end, End::NobodyKnows(_))
+            && matches!(self.end, End::Unknown(_))
         {
             let seen = self.may_be_seen();
             if !matches!(seen, Ok(true)) {
@@ -408,7 +388,7 @@ impl RawRecords {
             }
             return match self.end {
                 End::Seq(_) => Err(self.corrupt(self.valid_len, reason)),
-                End::LastValid(_) | End::NobodyKnows(_) => self.judge(span).map(|()| None),
+                End::LastValid(_) | End::Unknown(_) => self.judge(span).map(|()| None),
             };
         }
     }

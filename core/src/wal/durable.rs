@@ -4,14 +4,39 @@ use std::time::Duration;
 
 use crate::{
     env::system::Host,
+    error::{Error, Result},
     seeded::{Bug, seeded},
-    wal::{cursor::End, shm::ShmView, store_dir::StoreDir},
+    wal::{
+        manifest::{Manifest, is_new, manifest_missing},
+        shm::ShmView,
+        store_dir::StoreDir,
+    },
 };
 
 /// How long a follower sleeps where nobody can wake it.
 const POLL: Duration = Duration::from_millis(20);
 /// How long it sleeps at most where somebody can: whoever raised the watermark may have died before it rang.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
+
+/// Where a read ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// After this record. All through it must be there.
+    Seq(u64),
+    /// Where the good records end, since there is no better bound. All through this one were durable
+    /// at some time, so these must be there.
+    LastValid(u64),
+    /// As `LastValid`, until the hints say how far the log is durable; then as `Seq`.
+    Unknown(u64),
+}
+
+impl End {
+    /// All records through this one must be there.
+    pub(crate) fn durable_seq(self) -> u64 {
+        let (Self::Seq(seq) | Self::LastValid(seq) | Self::Unknown(seq)) = self;
+        seq
+    }
+}
 
 /// The watermark in the store's volatile hints, looked for anew where it was not to be had.
 #[derive(Debug)]
@@ -27,6 +52,24 @@ impl DurableWatch {
             dir: dir.clone(),
             store: store.to_owned(),
             view: None,
+        }
+    }
+
+    /// As [`DurableWatch::open`], after checking that there is a store in `dir`.
+    pub(crate) fn open_store(dir: &StoreDir) -> Result<Self> {
+        dir.require()?;
+        let mut manifest = Manifest::read(dir)?;
+        if manifest.is_none() {
+            if is_new(dir)? {
+                let path = dir.path().to_owned();
+                return Err(Error::NoStore { path });
+            }
+            // It may have been created in between, and records appended.
+            manifest = Manifest::read(dir)?;
+        }
+        match manifest {
+            Some(manifest) => Ok(Self::open(dir, &manifest.store)),
+            None => Err(manifest_missing(dir)),
         }
     }
 
@@ -57,8 +100,8 @@ impl DurableWatch {
         match (self.durable_seq(), &self.view) {
             (Some(seq), _) => End::Seq(seq),
             // A page that can't be trusted with how far the log reaches by now, but that was this store's once.
-            (None, Some(view)) => End::NobodyKnows(view.durable_seq_of_store().unwrap_or(0)),
-            (None, None) => End::NobodyKnows(0),
+            (None, Some(view)) => End::Unknown(view.durable_seq_of_store().unwrap_or(0)),
+            (None, None) => End::Unknown(0),
         }
     }
 

@@ -1,17 +1,30 @@
-//! How a record becomes durable: one sync for everybody who waits.
+//! Group commit: one sync makes durable what all waiting threads and processes have appended.
 //!
-//! Whoever finds no leader becomes it: it reads the tail, syncs once, raises the watermark and wakes
-//! all. The others sleep until the watermark covers them. The lead is a word in the shared page that
-//! says only *who works now*, so that not everybody syncs at once; nothing depends on its being
-//! unique. A leader that died or was stopped holds up nobody for longer than the patience of the
-//! first follower, who takes the lead from it, and writes the doubtful records again before it syncs,
-//! since the lost leader may have seen its sync fail. Should both sync, both are right: each raises the
-//! watermark to a tail that it read before its own sync. // I6
+//! A thread that finds no leader becomes it. It reads the tail, syncs once, raises the durable
+//! number and wakes the others, which sleep until that covers their record. The lead is a word in
+//! the shared page that says only *who works now*; nothing depends on its being unique.
 //!
-//! Group commit over a shared watermark is what databases do inside one process; see the `DESIGN.md`
-//! question "Why is there no sync lock?".
+//! A leader that died or was stopped delays no one for longer than the patience of the first
+//! follower. That follower takes the lead over, and rewrites the records in doubt before it syncs,
+//! since the lost leader may have seen its sync fail. If both sync, both are right: each raises the
+//! durable number to a tail that it read before its own sync. // I6
+//!
+//! A waiting thread is in one of these states:
+//!
+//! | state | does | then |
+//! | --- | --- | --- |
+//! | `Looking` | reads the words, and has bad hints rebuilt | any state |
+//! | `Leading` | syncs for all | `Looking` |
+//! | `TakingOver` | rewrites and syncs in the place of a leader that stopped | `Looking` |
+//! | `Spinning` | yields until the round ends, to lead the next one at once | `Looking` |
+//! | `Sleeping` | sleeps until it is woken, or its patience ends | `Looking` |
+//! | `Durable` | returns | |
+//!
+//! Databases do group commit inside one process. Here it works across processes; see the
+//! `DESIGN.md` question "Why is there no sync lock?".
 
 use std::{
+    fmt::Display,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,109 +33,249 @@ use std::{
 };
 
 use crate::{
-    env::{failpoint::Failpoint, system::Host},
+    env::failpoint::Failpoint,
     error::{Error, Result},
+    options::Durability,
     seeded::{Bug, seeded},
     telemetry,
     wal::{
-        log::LogCore,
-        shm::{Hints, Round},
+        recovery::ValidTail,
+        round::{Round, Rounds, WakeCounts},
+        shm::Hints,
+        writer::{Locked, Writer},
     },
 };
 
-/// The least time that a follower gives a leader in which nothing moves.
+/// A follower waits at least this long for a leader in which nothing moves,
 const PATIENCE_MIN: Duration = Duration::from_millis(20);
-/// … and otherwise this many times what syncs took lately.
+/// and at least this many times what syncs took lately.
 const PATIENCE_IN_SYNCS: u32 = 8;
 
-impl LogCore {
+impl Writer {
+    /// Makes a written record as durable as the options ask.
+    pub(crate) fn acknowledge(&self, seq: u64) -> Result<()> {
+        if self.options.durability == Durability::Synced && self.hints().is_shared() {
+            in_the_log(seq, self.sync_to(seq))?;
+        }
+        Ok(())
+    }
+
     /// Blocks until every record through `seq` is durable.
     pub(crate) fn sync_to(&self, seq: u64) -> Result<()> {
         if seeded(Bug::AckBeforeSync) {
             return Ok(());
         }
-        let mut counted_on = false;
         let wait = telemetry::Clock::of_trace();
-        let synced = self.follow_or_lead(seq, &mut counted_on);
-        if counted_on {
-            self.hints().wake_both(); // Nobody else was woken to lead.
+        let mut waiter = Waiter::new(self, seq);
+        let synced = waiter.run();
+        if waiter.is_successor {
+            Rounds::of(&self.hints()).wake_all(); // The round woke no other thread to lead.
         }
         synced.inspect(|()| telemetry::durable(seq, &wait))
     }
+}
 
-    /// Sets `counted_on` while this thread is the one who stayed awake to lead the next round.
-    fn follow_or_lead(&self, seq: u64, counted_on: &mut bool) -> Result<()> {
-        let mut hints = self.hints();
-        let mut watch = Watch::new(self.host().now());
+impl Locked<'_> {
+    /// Where no memory is shared, makes a record durable before the next process gets the lock and
+    /// sees it. The record is in the log already: after an error it is not *rejected*.
+    pub(crate) fn sync_unless_shared(&self, seq: u64) -> Result<()> {
+        let hints = self.writer.hints();
+        let is_durable = || hints.durable_seq().is_some_and(|durable| durable >= seq);
+        if self.writer.options.durability == Durability::Synced
+            && !hints.is_shared()
+            && !is_durable()
+        {
+            in_the_log(seq, self.sync(seq))?;
+        }
+        Ok(())
+    }
+
+    /// Syncs while all others wait for the lock.
+    fn sync(&self, seq: u64) -> Result<()> {
+        let tail = self.validate_tail()?;
+        let synced = tail.sync_by(|| tail.segment.file.raw().sync_data());
+        synced.map_err(|error| unknown(seq, &error))
+    }
+
+    /// Makes everything durable in the place of a leader that stopped. It may have seen its sync
+    /// fail, and died before it said so. A sync alone would prove nothing. // I7
+    fn sync_in_doubt(&self) -> Result<()> {
+        let tail = self.validate_tail()?;
+        let durable_seq = tail.hints.durable_seq().unwrap_or(0);
+        tail.sync_by(|| tail.segment.sync_in_doubt(tail.at, durable_seq))
+    }
+}
+
+impl ValidTail<'_> {
+    /// Raises the durable number to the tail, if `sync` succeeds.
+    fn sync_by<E: Display>(
+        &self,
+        sync: impl FnOnce() -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let clock = telemetry::Clock::of_debug();
+        let (hints, seq) = (&self.hints, self.at.seq);
+        self.writer.poison_unless_synced(hints, seq, sync())?;
+        telemetry::synced(self.writer.dir.path(), hints, seq, clock.us());
+        hints.commit(seq);
+        Ok(())
+    }
+}
+
+/// What a waiting thread does next.
+enum State {
+    Looking,
+    Leading,
+    TakingOver {
+        leader: u64,
+        durable_seq: u64,
+    },
+    Spinning {
+        leader: u64,
+    },
+    Sleeping {
+        round: Round,
+        counts: WakeCounts,
+        time: Duration,
+    },
+    Durable,
+}
+
+/// A thread that waits until a record is durable.
+struct Waiter<'a> {
+    writer: &'a Writer,
+    seq: u64,
+    hints: Arc<Hints>,
+    patience: Patience,
+    /// This thread spun through the last round: that round has woken no other thread to lead.
+    is_successor: bool,
+}
+
+impl<'a> Waiter<'a> {
+    fn new(writer: &'a Writer, seq: u64) -> Self {
+        Self {
+            writer,
+            seq,
+            hints: writer.hints(),
+            patience: Patience::new(writer.host().now()),
+            is_successor: false,
+        }
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let mut state = State::Looking;
         loop {
-            if hints.check().is_err() {
-                hints = self.mend()?;
-            }
-            // Read before the state that decides whether to sleep, so that no bell is missed.
-            let wake_count = hints.wake_count();
-            let Some(durable_seq) = hints.durable_seq() else {
-                hints = self.mend()?;
-                continue;
-            };
-            if durable_seq >= seq {
-                return Ok(());
-            }
-            if hints.is_poisoned() {
-                if hints.poisoned().is_some_and(|through| through >= seq) {
-                    let reason = "the sync that covers it failed".to_owned();
-                    return Err(Error::DurabilityUnknown { seq, reason });
+            state = match state {
+                State::Looking => self.look()?,
+                State::Leading => self.lead(0, Self::sync_for_all)?,
+                State::TakingOver {
+                    leader,
+                    durable_seq,
+                } => self.lead(leader, |waiter| {
+                    waiter.writer.reached(Failpoint::LeadTakenOver);
+                    telemetry::lead_taken_over(waiter.writer.dir.path(), leader, durable_seq);
+                    waiter.sync_in_doubt()
+                })?,
+                State::Spinning { leader } => self.spin(leader),
+                State::Sleeping {
+                    round,
+                    counts,
+                    time,
+                } => {
+                    let word = round.wake_word_for(self.seq);
+                    Rounds::of(&self.hints).sleep(word, counts, time);
+                    State::Looking
                 }
-                // A sync would now prove nothing, also for what was written later.
-                hints = self.mend()?;
-                continue;
-            }
-            let leader = hints.leader();
-            let patience =
-                PATIENCE_MIN.max(Duration::from_micros(hints.sync_us()) * PATIENCE_IN_SYNCS);
-            let left = watch.left(leader, durable_seq, patience, self.host().now());
-            if leader == 0 || left.is_zero() {
-                let token = new_token();
-                if hints.take_lead(leader, token) {
-                    *counted_on = false;
-                    let led = if leader == 0 {
-                        self.lead(&hints, seq)
-                    } else {
-                        self.options.reached(Failpoint::LeadTakenOver);
-                        telemetry::lead_taken_over(self.dir.path(), leader, durable_seq);
-                        self.take_over_sync().map(|()| None)
-                    };
-                    hints.leave_lead(token);
-                    match led {
-                        Ok(Some(round)) => hints.wake(round),
-                        _ => hints.wake_both(),
-                    }
-                    self.options.reached(Failpoint::Woken);
-                    led?;
-                }
-            } else {
-                let round = hints.round();
-                // One of those who wait for the next round stays awake, so that the disk is never idle
-                // for as long as it takes to wake a process.
-                if !round.covers(seq) && hints.claim_spinner(round) {
-                    *counted_on = spin(self.host(), &hints, leader);
-                    if !*counted_on {
-                        hints.withdraw();
-                    }
-                } else {
-                    hints.sleep(round.wake_word_for(seq), wake_count, left);
-                }
+                State::Durable => return Ok(()),
             }
         }
     }
 
-    /// Syncs once for everybody. Answers the round, unless there was nothing to sync.
-    fn lead(&self, hints: &Hints, seq: u64) -> Result<Option<Round>> {
-        self.options.reached(Failpoint::LeaderElected);
-        // Whoever can run on this processor and has just been woken, appends first and shares this sync.
-        // Not a delay: with nobody to give way to, it returns at once.
-        self.host().yield_now();
+    /// Reads the words and decides.
+    fn look(&mut self) -> Result<State> {
+        if self.hints.check().is_err() {
+            return self.rebuild();
+        }
+        let rounds = Rounds::of(&self.hints);
+        // Read before the state that decides whether to sleep, so that no wake is missed.
+        let counts = rounds.wake_counts();
+        let Some(durable_seq) = self.hints.durable_seq() else {
+            return self.rebuild();
+        };
+        if durable_seq >= self.seq {
+            return Ok(State::Durable);
+        }
+        if self.hints.is_poisoned() {
+            if self.hints.poisoned().is_some_and(|last| last >= self.seq) {
+                let reason = "the sync that covers it failed".to_owned();
+                let seq = self.seq;
+                return Err(Error::DurabilityUnknown { seq, reason });
+            }
+            // A sync would prove nothing now, not even for what was written later.
+            return self.rebuild();
+        }
+        let leader = rounds.leader();
+        let now = self.writer.host().now();
+        let time = self.patience.left(rounds, leader, durable_seq, now);
+        if leader == 0 {
+            return Ok(State::Leading);
+        }
+        if time.is_zero() {
+            return Ok(State::TakingOver {
+                leader,
+                durable_seq,
+            });
+        }
+        let round = rounds.current();
+        // One of those who wait for the next round stays awake, so that the disk is never idle for
+        // as long as it takes to wake a process.
+        if !round.covers(self.seq) && rounds.claim_spinner(round) {
+            return Ok(State::Spinning { leader });
+        }
+        Ok(State::Sleeping {
+            round,
+            counts,
+            time,
+        })
+    }
+
+    /// Has the hints rebuilt from the log, which also makes it durable.
+    fn rebuild(&mut self) -> Result<State> {
+        self.hints = self.writer.validated_hints()?;
+        Ok(State::Looking)
+    }
+
+    /// Takes the lead from `old`, does the work, and wakes the others. `work` returns the round that
+    /// it has synced, if it began one.
+    fn lead(
+        &mut self,
+        old: u64,
+        work: impl FnOnce(&Self) -> Result<Option<Round>>,
+    ) -> Result<State> {
+        let token = new_token();
+        let rounds = Rounds::of(&self.hints);
+        if !rounds.take_lead(old, token) {
+            return Ok(State::Looking);
+        }
+        let led = work(self);
+        rounds.leave_lead(token);
+        match led {
+            Ok(Some(round)) => rounds.end(round),
+            _ => rounds.wake_all(),
+        }
+        self.is_successor = false;
+        self.writer.reached(Failpoint::Woken);
+        led.map(|_| State::Looking)
+    }
+
+    /// Syncs once for all. Returns the round, unless there was nothing to sync.
+    fn sync_for_all(&self) -> Result<Option<Round>> {
+        let (writer, hints, seq) = (self.writer, &self.hints, self.seq);
+        writer.reached(Failpoint::LeaderElected);
+        // A thread that was just woken and can run on this processor appends first, and shares this
+        // sync. This is no delay: if none wants to run, it returns at once.
+        writer.host().yield_now();
         let Some((segment, through)) = hints.sync_target() else {
-            self.mend()?;
+            writer.validated_hints()?;
             return Ok(None);
         };
         if through < seq {
@@ -130,7 +283,7 @@ impl LogCore {
             let through = if hints.is_shared() {
                 through
             } else {
-                self.mend()?.tail_seq().unwrap_or(0)
+                writer.validated_hints()?.tail_seq().unwrap_or(0)
             };
             if through >= seq {
                 return Ok(None);
@@ -139,80 +292,87 @@ impl LogCore {
             return Err(Error::DurabilityUnknown { seq, reason });
         }
         if segment > through {
-            return Ok(None); // Rotated in between: whoever did that has synced all through `through`.
+            return Ok(None); // Rotated in between, and a rotation syncs all through `through`.
         }
-        if !self.has_open(segment) {
-            self.take_over_sync()?; // Opening it takes care of what its sync would not tell.
-            return Ok(None);
-        }
-        let file = self.segment(segment)?.file;
-        let round = hints.begin_round(through);
-        self.options.reached(Failpoint::BeforeSync);
-        let started = self.host().now();
+        let Some(segment) = writer.segment.get(segment) else {
+            return self.sync_in_doubt(); // Earlier failures are not reported to a new descriptor.
+        };
+        let file = segment.file.raw();
+        let rounds = Rounds::of(hints);
+        let round = rounds.begin(through);
+        writer.reached(Failpoint::BeforeSync);
+        let started = writer.host().now();
         if seeded(Bug::DurableEarly) {
             hints.commit(through);
         }
         let mut synced = Ok(());
         if !seeded(Bug::NoDataSync) {
-            synced = file.raw().sync_data();
+            synced = file.sync_data();
         }
         synced = match synced {
-            Err(_) if seeded(Bug::RetryFailedSync) => file.raw().sync_data(),
+            Err(_) if seeded(Bug::RetryFailedSync) => file.sync_data(),
             synced => synced,
         };
         if !seeded(Bug::NoPoison) {
-            synced = self.poison_unless_synced(hints, through, synced);
+            synced = writer.poison_unless_synced(hints, through, synced);
         }
         synced.map_err(|error| unknown(seq, &error))?;
-        let us = u64::try_from((self.host().now() - started).as_micros()).unwrap_or(u64::MAX);
-        self.options.reached(Failpoint::AfterSync);
-        telemetry::synced(self.dir.path(), hints, through, us);
+        let us = (writer.host().now() - started).as_micros();
+        let us = u64::try_from(us).unwrap_or(u64::MAX);
+        writer.reached(Failpoint::AfterSync);
+        telemetry::synced(writer.dir.path(), hints, through, us);
         let read_late = seeded(Bug::DurableTooHigh).then(|| hints.tail_seq());
         hints.commit(read_late.flatten().unwrap_or(through));
-        hints.note_sync_us(us);
-        self.options.reached(Failpoint::DurablePublished);
+        rounds.note_sync_us(us);
+        writer.reached(Failpoint::DurablePublished);
         Ok(Some(round))
     }
 
-    /// Syncs while holding the lock, which everybody else waits for.
-    pub(crate) fn sync_locked(&self, seq: u64) -> Result<()> {
-        let (hints, tail, segment) = self.tail_under_lock()?;
-        let sync = telemetry::Clock::of_debug();
-        let synced = self.poison_unless_synced(&hints, tail.seq, segment.file.raw().sync_data());
-        synced.map_err(|error| unknown(seq, &error))?;
-        telemetry::synced(self.dir.path(), &hints, tail.seq, sync.us());
-        hints.commit(tail.seq);
-        Ok(())
+    fn sync_in_doubt(&self) -> Result<Option<Round>> {
+        let locked = self.writer.lock()?;
+        locked.sync_in_doubt()?;
+        locked.unlock()?;
+        Ok(None)
     }
 
-    /// Has the hints rebuilt from the log, which also makes it durable.
-    pub(crate) fn mend(&self) -> Result<Arc<Hints>> {
-        self.locked(|| self.tail_under_lock().map(|(hints, ..)| hints))
+    /// Waits for the end of a leader's work without sleeping, but lets other threads run. Gives up
+    /// after two syncs of a fast disk: on a slow one, the time to wake a thread does not matter.
+    fn spin(&mut self, leader: u64) -> State {
+        let rounds = Rounds::of(&self.hints);
+        let host = self.writer.host();
+        let time_max = Duration::from_micros(2 * rounds.sync_us().clamp(50, 500));
+        let started = host.now();
+        self.is_successor = false;
+        while host.now() - started < time_max {
+            if rounds.leader() != leader {
+                self.is_successor = true;
+                return State::Looking;
+            }
+            host.yield_now();
+        }
+        rounds.release_spinner();
+        State::Looking
     }
 }
 
-/// What a record is after its sync failed.
+/// The state of a record whose sync failed.
 fn unknown(seq: u64, error: &std::io::Error) -> Error {
     let reason = error.to_string();
     Error::DurabilityUnknown { seq, reason }
 }
 
-/// Waits for the end of a leader's work without sleeping, but giving way to whoever has work to do;
-/// false when that takes longer than two syncs of a fast disk. On a slow one, waking costs nothing in
-/// comparison.
-fn spin(host: &dyn Host, hints: &Hints, leader: u64) -> bool {
-    let most = Duration::from_micros(2 * hints.sync_us().clamp(50, 500));
-    let started = host.now();
-    while host.now() - started < most {
-        if hints.leader() != leader {
-            return true;
+/// The result for a record that is in the log, whatever became of its sync.
+fn in_the_log(seq: u64, synced: Result<()>) -> Result<()> {
+    match synced {
+        Err(error) if !matches!(error, Error::DurabilityUnknown { .. }) => {
+            let reason = error.to_string();
+            Err(Error::DurabilityUnknown { seq, reason })
         }
-        host.yield_now();
+        synced => synced,
     }
-    false
 }
 
-/// A number that no other leader has: its value means nothing but "the same one still".
+/// A number that no other leader has. It means nothing but "still the same one".
 fn new_token() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(1);
     let count = COUNT.fetch_add(1, Ordering::Relaxed) & 0xffff_ffff;
@@ -220,13 +380,13 @@ fn new_token() -> u64 {
 }
 
 /// How long the present leader has gone on without anything moving.
-struct Watch {
+struct Patience {
     leader: u64,
     durable_seq: u64,
     since: Instant,
 }
 
-impl Watch {
+impl Patience {
     fn new(now: Instant) -> Self {
         Self {
             leader: 0,
@@ -235,12 +395,12 @@ impl Watch {
         }
     }
 
-    /// What is left of `patience` with a leader that has not moved the watermark.
+    /// The time that is left for a leader that has not raised the durable number.
     fn left(
         &mut self,
+        rounds: Rounds<'_>,
         leader: u64,
         durable_seq: u64,
-        patience: Duration,
         now: Instant,
     ) -> Duration {
         if (self.leader, self.durable_seq) != (leader, durable_seq) {
@@ -250,6 +410,7 @@ impl Watch {
                 since: now,
             };
         }
-        patience.saturating_sub(now - self.since)
+        let syncs = Duration::from_micros(rounds.sync_us()) * PATIENCE_IN_SYNCS;
+        PATIENCE_MIN.max(syncs).saturating_sub(now - self.since)
     }
 }

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     env::{storage::OpenMode, system::Host},
     error::{CorruptReason, Error, Result},
-    format::record::{FORMAT_VERSION, SEQ_MAX, checked, put_checksum},
+    format::record::{
+        FORMAT_VERSION, SEQ_MAX, checked, put_checksum, segment_name, snapshot_name, snapshot_seq,
+    },
     seeded::{Bug, seeded},
     wal::store_dir::{StoreDir, StoreFile},
 };
@@ -88,6 +90,38 @@ impl Manifest {
         Self::read(dir)?.ok_or_else(|| manifest_missing(dir))
     }
 
+    /// Makes `dir` a store. Only for the holder of `lock`.
+    ///
+    /// A process that dies in here leaves at most an empty segment.
+    pub(crate) fn create(dir: &StoreDir) -> Result<Self> {
+        if !is_new(dir)? {
+            return Err(manifest_missing(dir));
+        }
+        let manifest = Self::new(dir.host());
+        drop(dir.create_new(&segment_name(manifest.first_seq))?);
+        dir.sync()?;
+        manifest.write(dir)?;
+        Ok(manifest)
+    }
+
+    /// Whether the snapshot that it names is there, with that length and checksum. True where it
+    /// names none.
+    pub(crate) fn snapshot_is_whole(&self, dir: &StoreDir) -> Result<bool> {
+        let Some(mark) = self.snapshot else {
+            return Ok(true);
+        };
+        let Some(file) = dir.open_if_there(&snapshot_name(mark.seq), OpenMode::Read)? else {
+            return Ok(false);
+        };
+        let (mut len, mut crc) = (0, 0);
+        file.chunks(0..u64::MAX, |_, bytes| {
+            crc = crc32c::crc32c_append(crc, bytes);
+            len += bytes.len() as u64;
+            Ok(())
+        })?;
+        Ok((len, crc) == (mark.bytes, mark.crc))
+    }
+
     fn parse(bytes: &[u8], path: PathBuf) -> Result<Self> {
         let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         // The version first, since a newer one may write the rest differently.
@@ -149,6 +183,22 @@ impl Manifest {
             return file.sync();
         }
         dir.replace_file(MANIFEST, write, || {})
+    }
+}
+
+/// Whether a directory without a manifest holds no store yet: it is empty, or has the empty segment
+/// that a creation begins with.
+pub(crate) fn is_new(dir: &StoreDir) -> Result<bool> {
+    if dir.list()?.iter().any(|name| snapshot_seq(name).is_some()) {
+        return Ok(false);
+    }
+    match dir.segments()?.as_slice() {
+        [] => Ok(true),
+        [1] => match dir.open_if_there(&segment_name(1), OpenMode::Read)? {
+            None => Ok(true),
+            Some(file) => Ok(file.len_bytes()? == 0),
+        },
+        _ => Ok(false),
     }
 }
 

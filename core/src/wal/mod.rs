@@ -1,14 +1,27 @@
 //! The log: appending, group commit, recovery, reading. Knows nothing of issues.
+//!
+//! Each file may use those before it:
+//!
+//! - `store_dir`, `manifest`, `shm`, `segment`: what is on the disk and in shared memory
+//! - `writer`, `recovery`, `round`, `append`, `group_commit`, `obsolete`: what is done to it, most of
+//!   it under the lock, as methods of [`writer::Locked`]
+//! - `durable`, `cursor`, `follower`, `reader`: reading, without the lock
+//! - `raw_log`, `log`: a log without and with the type of its payload
 
+pub(crate) mod append;
 pub(crate) mod cursor;
 pub(crate) mod durable;
 pub(crate) mod follower;
 pub(crate) mod group_commit;
 pub(crate) mod log;
 pub(crate) mod manifest;
+pub(crate) mod obsolete;
 pub(crate) mod payload;
+pub(crate) mod raw_log;
 pub(crate) mod reader;
 pub(crate) mod recovery;
+pub(crate) mod round;
+pub(crate) mod segment;
 pub(crate) mod shm;
 pub(crate) mod store_dir;
 pub(crate) mod writer;

@@ -5,16 +5,14 @@ use std::{
 };
 
 use crate::{
-    env::storage::OpenMode,
-    error::{Error, Result},
-    format::record::{segment_name, snapshot_seq},
+    error::Result,
     issues::event::IssueEvent,
     state::live::LiveIssues,
     wal::{
         cursor::{RawRecords, Records},
         durable::DurableWatch,
         follower::Follower,
-        manifest::{Manifest, manifest_missing},
+        manifest::Manifest,
         payload::Payload,
         store_dir::StoreDir,
     },
@@ -61,7 +59,7 @@ impl<P: Payload> Reader<P> {
     }
 
     pub(crate) fn in_dir(dir: StoreDir) -> Result<Self> {
-        let watch = open_durable_watch(&dir)?;
+        let watch = DurableWatch::open_store(&dir)?;
         Ok(Self {
             dir,
             watch: Mutex::new(watch),
@@ -128,39 +126,5 @@ impl<P: Payload> Reader<P> {
 
     fn watch(&self) -> MutexGuard<'_, DurableWatch> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Makes sure that there is a store in `dir`.
-pub(crate) fn open_durable_watch(dir: &StoreDir) -> Result<DurableWatch> {
-    dir.require()?;
-    let mut manifest = Manifest::read(dir)?;
-    if manifest.is_none() {
-        if is_new(dir)? {
-            let path = dir.path().to_owned();
-            return Err(Error::NoStore { path });
-        }
-        // It may have been created in between, and records appended.
-        manifest = Manifest::read(dir)?;
-    }
-    match manifest {
-        Some(manifest) => Ok(DurableWatch::open(dir, &manifest.store)),
-        None => Err(manifest_missing(dir)),
-    }
-}
-
-/// Whether a directory without manifest holds no store yet: nothing, or what a creation begins with, which is
-/// an empty first segment.
-pub(crate) fn is_new(dir: &StoreDir) -> Result<bool> {
-    if dir.list()?.iter().any(|name| snapshot_seq(name).is_some()) {
-        return Ok(false);
-    }
-    match dir.segments()?.as_slice() {
-        [] => Ok(true),
-        [1] => match dir.open_if_there(&segment_name(1), OpenMode::Read)? {
-            None => Ok(true),
-            Some(file) => Ok(file.len_bytes()? == 0),
-        },
-        _ => Ok(false),
     }
 }

@@ -1,16 +1,13 @@
-//! What the holder of the lock does before anything else: make sure that the log ends where the
-//! hints say, and mend it if not. What the bytes *are* is decided in `recover`, without I/O.
+//! Recovery: validates the tail of the log under the lock, before every append.
 //!
-//! | hints | the log behind the hinted tail | then |
-//! | --- | --- | --- |
-//! | good | nothing, or newlines | go on |
-//! | good | bytes: a writer died before it published | *repair*: read from the tail on |
-//! | good | shorter than the tail | *rebuild* |
-//! | cut, deleted, of another boot, store or file; damaged; poisoned; half-changed | – | *rebuild*: read the last segment |
+//! The hints say where the log ends. Usually the log agrees. Otherwise a writer died, the system
+//! failed, or a file was changed by other means, and recovery finds the tail in the log itself. The
+//! table in [`next`] decides what to do from what was found, without I/O.
 //!
-//! Both keep whole records (and write them again, since a sync that failed may have left them in
-//! memory only), move a torn tail to `quarantine/`, and stop at corruption without changing anything.
-//! Dying at any step leaves a state that the next holder treats the same way. // I9
+//! Both ways to recover (*repair* from the hinted tail on, *rebuild* from the last segment) keep
+//! whole records, move a torn tail to `quarantine/`, and stop at corruption without changing
+//! anything. They rewrite the records that they keep, since a sync that failed may have left them in
+//! memory only. A recovery that dies at any step leaves a state that the next one treats alike. // I9
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -18,16 +15,16 @@ use crate::{
     env::{failpoint::Failpoint, storage::OpenMode},
     error::{CorruptReason, Error, Result},
     format::{
-        lines::Lines,
-        record::{Line, RECORD_BYTES_MAX, segment_name},
+        record::segment_name,
         scan::{Scan, Tail},
     },
     seeded::{Bug, seeded},
     telemetry,
     wal::{
-        log::{LogCore, Segment},
+        segment::{Behind, Segment},
         shm::{Hints, TailHint},
-        store_dir::{QUARANTINE, StoreFile},
+        store_dir::QUARANTINE,
+        writer::{Locked, Writer, page_error},
     },
 };
 
@@ -95,116 +92,275 @@ impl fmt::Display for Recovery {
     }
 }
 
-/// The tail that holds, with what is needed to append to it.
-pub(crate) type Settled = (Arc<Hints>, TailHint, Segment);
-
-/// What stands behind the hinted tail.
-#[derive(Debug, PartialEq, Eq)]
-enum Behind {
-    Nothing,
-    Bytes,
-    /// The log is shorter than the hint, or no record ends there.
-    NotATail,
+/// The page of hints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HintsFound {
+    Good,
+    /// Empty, damaged, or of another boot, store or file.
+    Foreign,
+    /// A sync failed, and the records that it covers are in doubt.
+    Poisoned,
+    /// A writer died while it changed the tail, or the tail makes no sense.
+    HalfChanged,
 }
 
-impl LogCore {
-    /// Makes sure that the log ends where the hints say. The caller holds the lock.
-    pub(crate) fn tail_under_lock(&self) -> Result<Settled> {
-        let mut report = Recovery::default();
-        let settled = self.settle(&mut report);
-        telemetry::recovered(self.dir.path(), &report, self.hints().is_shared());
-        settled
+/// The segment that the hints name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SegmentFound {
+    Unopened,
+    /// This process had it open already.
+    Open,
+    /// It was opened just now. The system may not report to it that an earlier sync failed, so the
+    /// records in doubt must be rewritten before a sync proves anything. // I7
+    Opened,
+    /// It is not there, or not the last one.
+    Missing,
+}
+
+/// The last record before the hinted tail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RecordFound {
+    /// An append reads it only if there are bytes behind it.
+    Unneeded,
+    Unread,
+    AsHinted,
+    Other,
+}
+
+/// A segment that begins with the record behind the tail. Then the page is of an earlier moment, and
+/// was put back while the system runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SuccessorFound {
+    Unsought,
+    Absent,
+    Present,
+}
+
+/// All that was found so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Found {
+    hints: HintsFound,
+    segment: SegmentFound,
+    /// `None` until it was looked at.
+    behind: Option<Behind>,
+    record: RecordFound,
+    successor: SuccessorFound,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    OpenSegment,
+    LookBehindTail,
+    ReadLastRecord,
+    SeekSuccessor,
+    /// Keep or cut what is behind the tail. Afterwards nothing is.
+    Repair,
+    /// Find the tail without the hints, and fill them anew.
+    Rebuild,
+    /// Rewrite the records in doubt. Afterwards the segment is as good as one that was open.
+    Rewrite,
+    /// Nothing: the tail is valid.
+    Accept,
+}
+
+/// Makes the function `next` of rows, and for a test the list of the rows that fit.
+macro_rules! table {
+    ($($row:literal: $($pattern:pat),+ => $next:ident;)+) => {
+        /// Decides from what was found. For each combination there is exactly one row.
+        fn next(found: Found) -> Next {
+            let Found { hints, segment, behind, record, successor } = found;
+            match (hints, segment, behind, record, successor) {
+                $(($($pattern),+) => Next::$next,)+
+            }
+        }
+
+        #[cfg(test)]
+        fn rows_that_fit(found: Found) -> Vec<u32> {
+            let Found { hints, segment, behind, record, successor } = found;
+            let found = (hints, segment, behind, record, successor);
+            let rows = [$(($row, matches!(found, ($($pattern),+)))),+];
+            rows.into_iter().filter(|(_, fits)| *fits).map(|(row, _)| row).collect()
+        }
+    };
+}
+
+use Behind::{Bytes, NotATail, Nothing};
+use HintsFound::{Foreign, Good, HalfChanged, Poisoned};
+use RecordFound::{AsHinted, Other, Unneeded, Unread};
+use SegmentFound::{Missing, Open, Opened, Unopened};
+use SuccessorFound::{Absent, Present, Unsought};
+
+#[rustfmt::skip]
+table! {
+//      hints        segment        behind the tail  last record         successor
+    1:  Foreign,     _,             _,               _,                  _        => Rebuild;
+    2:  Poisoned,    _,             _,               _,                  _        => Rebuild;
+    3:  HalfChanged, _,             _,               _,                  _        => Rebuild;
+    4:  Good,        Unopened,      _,               _,                  _        => OpenSegment;
+    5:  Good,        Missing,       _,               _,                  _        => Rebuild;
+    6:  Good,        Open | Opened, None,            _,                  _        => LookBehindTail;
+    7:  Good,        Open | Opened, Some(NotATail),  _,                  _        => Rebuild;
+    8:  Good,        Open | Opened, Some(Bytes),     Unneeded | Unread,  _        => ReadLastRecord;
+    9:  Good,        Open | Opened, Some(Bytes),     Other,              _        => Rebuild;
+    10: Good,        Open | Opened, Some(Bytes),     AsHinted,           _        => Repair;
+    11: Good,        Open | Opened, Some(Nothing),   Unread,             _        => ReadLastRecord;
+    12: Good,        Open | Opened, Some(Nothing),   Other,              _        => Rebuild;
+    13: Good,        Open,          Some(Nothing),   Unneeded | AsHinted, _       => Accept;
+    14: Good,        Opened,        Some(Nothing),   Unneeded | AsHinted, Unsought => SeekSuccessor;
+    15: Good,        Opened,        Some(Nothing),   Unneeded | AsHinted, Present => Rebuild;
+    16: Good,        Opened,        Some(Nothing),   Unneeded | AsHinted, Absent  => Rewrite;
+}
+
+impl<'a> Locked<'a> {
+    /// Validates the tail before an append.
+    pub(crate) fn validate_tail(&self) -> Result<ValidTail<'_>> {
+        let mut validation = Validation::new(self.writer);
+        let tail = validation.run(Unneeded);
+        let shared = self.writer.hints().is_shared();
+        telemetry::recovered(self.writer.dir.path(), &validation.report, shared);
+        tail
     }
 
-    /// As [`LogCore::tail_under_lock`], and reads the last record too.
-    pub(crate) fn recover_on_open(&self) -> Result<Recovery> {
-        let mut report = Recovery::default();
-        let (hints, tail, segment) = self.settle(&mut report)?;
-        if !report.rebuilt && !last_record_is(&segment, tail)? {
-            self.rebuild(&hints, &mut report)?;
-        }
-        telemetry::recovered(self.dir.path(), &report, hints.is_shared());
+    /// Validates the tail when a store is opened: reads the last record too.
+    pub(crate) fn validate_on_open(&self) -> Result<Recovery> {
+        let mut validation = Validation::new(self.writer);
+        let tail = validation.run(Unread)?;
+        let report = validation.report;
+        telemetry::recovered(self.writer.dir.path(), &report, tail.hints.is_shared());
         Ok(report)
     }
+}
 
-    fn settle(&self, report: &mut Recovery) -> Result<Settled> {
-        let mut hints = self.hints();
-        if hints.check().is_err() {
-            hints = self.reopen_hints()?;
-        }
-        if !hints.is_ours() || hints.is_poisoned() {
-            return self.rebuild(&hints, report);
-        }
-        let Some(mut tail) = hints.tail() else {
-            return self.rebuild(&hints, report);
-        };
-        // Where no memory is shared, another process may have begun a segment since, and a repair may have
-        // replaced the one that is open here.
-        if !hints.is_shared() && self.dir.segments()?.last() != Some(&tail.segment) {
-            return self.rebuild(&hints, report);
-        }
-        let opens = !self.has_open(tail.segment);
-        let Some(segment) = self.segment_if_there(tail.segment)? else {
-            return self.rebuild(&hints, report);
-        };
-        match behind(&segment, tail)? {
-            Behind::NotATail => return self.rebuild(&hints, report),
-            // What comes behind a damaged record is not touched.
-            Behind::Bytes if !last_record_is(&segment, tail)? => {
-                return self.rebuild(&hints, report);
-            }
-            Behind::Bytes => tail = self.repair(&hints, tail, &segment, report)?,
-            Behind::Nothing => {}
-        }
-        if opens && hints.is_shared() {
-            // A page of an earlier moment, put back while the system runs, would have records written into a
-            // segment that has a successor.
-            let successor = segment_name(tail.seq + 1);
-            if tail.seq >= tail.segment
-                && self
-                    .dir
-                    .open_if_there(&successor, OpenMode::Read)?
-                    .is_some()
-            {
-                return self.rebuild(&hints, report);
-            }
-            // The system does not tell a file of syncs that failed before it was opened, so what is
-            // not known to be durable has to be written through this one. (I7)
-            let durable_seq = hints.durable_seq().unwrap_or(0);
-            if let Some(from) = in_doubt_from(&segment, tail.offset, tail.seq, durable_seq)? {
-                write_again(&segment, from, tail.offset)?;
-            }
-        }
-        Ok((hints, tail, segment))
+impl Writer {
+    /// Takes the lock, validates the tail, and frees the lock: for a thread that can't trust the
+    /// hints. Where they are rebuilt, all of the log is durable afterwards.
+    pub(crate) fn validated_hints(&self) -> Result<Arc<Hints>> {
+        let locked = self.lock()?;
+        let hints = locked.validate_tail()?.hints;
+        locked.unlock()?;
+        Ok(hints)
+    }
+}
+
+/// The valid tail of the log, for as long as the lock is held.
+pub(crate) struct ValidTail<'l> {
+    pub(crate) writer: &'l Writer,
+    pub(crate) hints: Arc<Hints>,
+    pub(crate) at: TailHint,
+    pub(crate) segment: Arc<Segment>,
+}
+
+/// One validation, and what it did.
+struct Validation<'l> {
+    writer: &'l Writer,
+    report: Recovery,
+}
+
+impl<'l> Validation<'l> {
+    fn new(writer: &'l Writer) -> Self {
+        let report = Recovery::default();
+        Self { writer, report }
     }
 
-    fn segment_if_there(&self, first_seq: u64) -> Result<Option<Segment>> {
-        match self.segment(first_seq) {
-            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                Ok(None)
+    /// Does what [`next`] says until the tail is valid.
+    fn run(&mut self, record: RecordFound) -> Result<ValidTail<'l>> {
+        let hints = self.writer.shm.usable().map_err(page_error)?;
+        let tail = hints.tail_words().read();
+        let mut found = Found {
+            hints: match tail {
+                _ if !hints.is_ours() => Foreign,
+                _ if hints.is_poisoned() => Poisoned,
+                None => HalfChanged,
+                Some(_) => Good,
+            },
+            segment: Unopened,
+            behind: None,
+            record,
+            successor: Unsought,
+        };
+        let mut at = tail.unwrap_or_default();
+        let mut segment = None;
+        loop {
+            match (next(found), &segment) {
+                (Next::Rebuild, _) => return self.rebuild(hints),
+                (Next::OpenSegment, _) => {
+                    (found.segment, segment) = self.open_segment(&hints, at.segment)?;
+                }
+                (Next::LookBehindTail, Some(segment)) => found.behind = Some(segment.behind(at)?),
+                (Next::ReadLastRecord, Some(segment)) => {
+                    found.record = if segment.ends_with(at)? {
+                        AsHinted
+                    } else {
+                        Other
+                    };
+                }
+                (Next::SeekSuccessor, Some(_)) => found.successor = self.seek_successor(at)?,
+                (Next::Repair, Some(segment)) => {
+                    at = self.repair(&hints, at, segment)?;
+                    found.behind = Some(Nothing);
+                }
+                (Next::Rewrite, Some(segment)) => {
+                    segment.rewrite_in_doubt(at, hints.durable_seq().unwrap_or(0))?;
+                    found.segment = Open;
+                }
+                (Next::Accept, Some(segment)) => {
+                    let (writer, segment) = (self.writer, Arc::clone(segment));
+                    return Ok(ValidTail {
+                        writer,
+                        hints,
+                        at,
+                        segment,
+                    });
+                }
+                (_, None) => unreachable!("the segment is opened before it is used"),
             }
-            other => other.map(Some),
         }
+    }
+
+    fn open_segment(
+        &self,
+        hints: &Hints,
+        first_seq: u64,
+    ) -> Result<(SegmentFound, Option<Arc<Segment>>)> {
+        // Where no memory is shared, another process may have begun a segment since, and a repair
+        // may have replaced the one that is open here.
+        if !hints.is_shared() && self.writer.dir.segments()?.last() != Some(&first_seq) {
+            return Ok((Missing, None));
+        }
+        if let Some(segment) = self.writer.segment.get(first_seq) {
+            return Ok((Open, Some(segment)));
+        }
+        Ok(match self.writer.segment.open(first_seq)? {
+            None => (Missing, None),
+            // Hints of this process alone: it knows its own failed syncs.
+            segment if !hints.is_shared() => (Open, segment),
+            segment => (Opened, segment),
+        })
+    }
+
+    fn seek_successor(&self, tail: TailHint) -> Result<SuccessorFound> {
+        let name = segment_name(tail.seq + 1);
+        let is_other = tail.seq >= tail.segment;
+        let file = is_other.then(|| self.writer.dir.open_if_there(&name, OpenMode::Read));
+        Ok(match file.transpose()?.flatten() {
+            Some(_) => Present,
+            None => Absent,
+        })
     }
 
     /// Deals with the bytes that a writer left behind the published tail.
-    fn repair(
-        &self,
-        hints: &Hints,
-        tail: TailHint,
-        segment: &Segment,
-        report: &mut Recovery,
-    ) -> Result<TailHint> {
-        self.options.reached(Failpoint::RecoveryStarted);
-        let scan = scan_file(&segment.file, tail.seq + 1, tail.offset)?;
-        self.act(&scan, hints.durable_seq().unwrap_or(0), segment, report)?;
+    fn repair(&mut self, hints: &Hints, tail: TailHint, segment: &Segment) -> Result<TailHint> {
+        self.writer.reached(Failpoint::RecoveryStarted);
+        let scan = segment.scan(tail.seq + 1, tail.offset)?;
+        self.act(&scan, hints.durable_seq().unwrap_or(0), segment)?;
         let adopted = scan.last_seq() - tail.seq;
         if adopted == 0 {
             return Ok(tail);
         }
-        report.adopted += adopted;
+        self.report.adopted += adopted;
         if hints.is_shared() {
-            write_again(segment, tail.offset, scan.valid_len)?;
+            segment.rewrite(tail.offset, scan.valid_len)?;
         }
         let tail = TailHint {
             seq: scan.last_seq(),
@@ -212,141 +368,127 @@ impl LogCore {
             offset: scan.valid_len,
             ..tail
         };
-        hints.publish_tail(tail);
+        hints.tail_words().publish(tail);
         Ok(tail)
     }
 
-    /// Finds the tail without the hints, makes everything through it durable, and fills the hints anew.
-    fn rebuild(&self, hints: &Arc<Hints>, report: &mut Recovery) -> Result<Settled> {
-        self.options.reached(Failpoint::RecoveryStarted);
-        report.rebuilt = true;
+    /// Finds the tail without the hints, makes everything through it durable, and fills the hints
+    /// anew.
+    fn rebuild(&mut self, hints: Arc<Hints>) -> Result<ValidTail<'l>> {
+        let writer = self.writer;
+        writer.reached(Failpoint::RecoveryStarted);
+        self.report.rebuilt = true;
         let poisoned = hints.is_ours() && hints.is_poisoned();
         let known_seq = hints.durable_seq_of_store().unwrap_or(0);
-        hints.begin_change();
-        *self.cached_segment() = None;
-        let all = self.dir.segments()?;
-        // Read after the list, so that a segment which a compaction removed is not missed.
-        let live = self.manifest()?.first_seq;
+        hints.tail_words().begin_change();
+        writer.segment.close();
+        let all = writer.dir.segments()?;
+        // Read after the list, so that a segment that a compaction removed is not missed.
+        let live = writer.manifest()?.first_seq;
         let Some(&last) = all.last().filter(|last| **last >= live) else {
             return Err(self.segment_missing(live, known_seq.max(live)));
         };
-        let segment = self.segment(last)?;
-        let scan = scan_file(&segment.file, last, 0)?;
-        let last_seq = scan.last_seq();
-        let durable_seq = known_seq.max(scan.synced_seq());
+        let Some(segment) = writer.segment.open(last)? else {
+            return Err(self.segment_missing(last, last));
+        };
+        let scan = segment.scan(last, 0)?;
         if last > live {
-            if last_seq < last {
-                self.require_whole_before(&all, live, last)?;
-            } else {
-                self.require_ends_before(&all, last)?;
+            let previous = all.iter().rev().copied().find(|first| *first < last);
+            if scan.last_seq() < last {
+                let Some(previous) = previous else {
+                    return Err(self.segment_missing(live, last - 1));
+                };
+                self.require_whole(previous, last)?;
+            } else if let Some(previous) = previous {
+                self.require_end(previous, last)?;
             }
         }
-        self.act(&scan, known_seq, &segment, report)?;
-        let synced = if seeded(Bug::NoSyncInRecovery) {
-            Ok(())
-        } else {
-            sync_in_doubt(&segment, scan.valid_len, last_seq, durable_seq)
-        };
-        self.poison_unless_synced(hints, last_seq, synced)?;
-        // Whoever created the segment may have died before its name was durable.
-        self.dir.sync()?;
-        self.options.reached(Failpoint::RecoverySynced);
-        let tail = TailHint {
+        self.act(&scan, known_seq, &segment)?;
+        let at = TailHint {
             segment: last,
-            seq: last_seq,
+            seq: scan.last_seq(),
             last_offset: scan.last_offset,
             offset: scan.valid_len,
         };
-        hints.rebuild(tail);
-        if poisoned {
-            telemetry::healed(self.dir.path(), last_seq);
-        }
-        Ok((Arc::clone(hints), tail, segment))
-    }
-
-    /// Makes everything durable in the place of a leader that is not heard of any more. It may have seen
-    /// its sync fail, and died before it told, so a sync alone would prove nothing.
-    pub(crate) fn take_over_sync(&self) -> Result<()> {
-        self.locked(|| {
-            let (hints, tail, segment) = self.tail_under_lock()?;
-            let durable_seq = hints.durable_seq().unwrap_or(0);
-            let sync = telemetry::Clock::of_debug();
-            let synced = sync_in_doubt(&segment, tail.offset, tail.seq, durable_seq);
-            self.poison_unless_synced(&hints, tail.seq, synced)?;
-            telemetry::synced(self.dir.path(), &hints, tail.seq, sync.us());
-            hints.commit(tail.seq);
+        let synced = if seeded(Bug::NoSyncInRecovery) {
             Ok(())
+        } else {
+            segment.sync_in_doubt(at, known_seq.max(scan.synced_seq()))
+        };
+        writer.poison_unless_synced(&hints, at.seq, synced)?;
+        // The writer that created the segment may have died before its name was durable.
+        writer.dir.sync()?;
+        writer.reached(Failpoint::RecoverySynced);
+        hints.tail_words().rebuild(at);
+        if poisoned {
+            telemetry::healed(writer.dir.path(), at.seq);
+        }
+        Ok(ValidTail {
+            writer,
+            hints,
+            at,
+            segment,
         })
     }
 
-    /// An empty last segment says nothing of the record before it, so its predecessor must be whole.
-    fn require_whole_before(&self, all: &[u64], live: u64, last: u64) -> Result<()> {
-        let Some(&previous) = all.iter().rev().find(|first| **first < last) else {
-            return Err(self.segment_missing(live, last - 1));
-        };
-        let file = self.dir.open(&segment_name(previous), OpenMode::Read)?;
-        let scan = scan_file(&file, previous, 0)?;
+    /// Checks that all records before `last` are there. An empty last segment does not tell.
+    fn require_whole(&self, previous: u64, last: u64) -> Result<()> {
+        let file = self
+            .writer
+            .dir
+            .open(&segment_name(previous), OpenMode::Read)?;
+        let segment = Segment::new(previous, file);
+        let scan = segment.scan(previous, 0)?;
         if scan.next_seq > last {
             return Err(self.overlapping(scan.next_seq, last));
         }
         match scan.tail(last - 1) {
-            // Behind its last record a crash may have left anything of the free space.
+            // Behind the last record a crash may have left anything of the free space.
             Tail::Clean | Tail::Torn { .. } => Ok(()),
-            Tail::Corrupt { offset, reason } => Err(Error::Corrupt {
-                path: file.path().to_owned(),
-                offset,
-                reason,
-            }),
+            Tail::Corrupt { offset, reason } => Err(corrupt(&segment, offset, reason)),
         }
     }
 
-    /// The last segment must not begin with a record that its predecessor has: it is another store's, or a copy, and
-    /// nobody would find what is appended to it. Looks at the first and at the last line of the predecessor only.
-    fn require_ends_before(&self, all: &[u64], last: u64) -> Result<()> {
-        let Some(&previous) = all.iter().rev().find(|first| **first < last) else {
-            return Ok(());
-        };
+    /// Checks that the last segment does not begin with a record that its predecessor has. Then it
+    /// is another store's, or a copy, and what is appended to it would be lost.
+    ///
+    /// Reads only the first and the last line of the predecessor.
+    fn require_end(&self, previous: u64, last: u64) -> Result<()> {
         let name = segment_name(previous);
-        let Some(file) = self.dir.open_if_there(&name, OpenMode::Read)? else {
+        let Some(file) = self.writer.dir.open_if_there(&name, OpenMode::Read)? else {
             return Ok(()); // Compacted away since the names were listed.
         };
-        let begins = first_record(&file)? == Some(previous);
-        match last_record(&file)?.filter(|_| begins) {
+        let segment = Segment::new(previous, file);
+        let begins = segment.first_record()? == Some(previous);
+        match segment.last_record()?.filter(|_| begins) {
             Some(found) if found >= last => Err(self.overlapping(found + 1, last)),
             _ => Ok(()),
         }
     }
 
-    /// The segment `found` has a name that says that it begins with a record which stands before it.
+    /// The name of the segment `found` says that it begins with a record of its predecessor.
     fn overlapping(&self, expected: u64, found: u64) -> Error {
         Error::Corrupt {
-            path: self.dir.path_of(&segment_name(found)),
+            path: self.writer.dir.path_of(&segment_name(found)),
             offset: 0,
             reason: CorruptReason::Sequence { expected, found },
         }
     }
 
     fn segment_missing(&self, from_seq: u64, through_seq: u64) -> Error {
-        let path = self.dir.path_of(&segment_name(from_seq));
         let reason = CorruptReason::Missing {
             from_seq,
             through_seq,
         };
         Error::Corrupt {
-            path,
+            path: self.writer.dir.path_of(&segment_name(from_seq)),
             offset: 0,
             reason,
         }
     }
 
-    /// Acts on the decision: nothing, or quarantine and cut, or refuse.
-    fn act(
-        &self,
-        scan: &Scan,
-        durable_seq: u64,
-        segment: &Segment,
-        report: &mut Recovery,
-    ) -> Result<()> {
+    /// Acts on what the scan found behind the last whole record.
+    fn act(&mut self, scan: &Scan, durable_seq: u64, segment: &Segment) -> Result<()> {
         let tail = match scan.tail(durable_seq) {
             Tail::Corrupt { offset, .. } if seeded(Bug::CutBelowDurable) => {
                 Tail::Torn { valid_len: offset }
@@ -355,184 +497,116 @@ impl LogCore {
         };
         match tail {
             Tail::Clean => Ok(()),
-            Tail::Corrupt { offset, reason } => Err(Error::Corrupt {
-                path: segment.file.path().to_owned(),
-                offset,
-                reason,
-            }),
-            Tail::Torn { valid_len } => {
-                report.cut_bytes += scan.content_len - valid_len;
-                if !seeded(Bug::TornTailThrownAway) {
-                    let kept = self.quarantine(segment, valid_len, scan.content_len)?;
-                    report.quarantined = Some(kept);
-                }
-                self.options.reached(Failpoint::Quarantined);
-                if seeded(Bug::TornTailStays) {
-                    return Ok(());
-                }
-                segment.file.set_len(valid_len)?;
-                self.options.reached(Failpoint::TornTailCut);
-                Ok(())
-            }
+            Tail::Corrupt { offset, reason } => Err(corrupt(segment, offset, reason)),
+            Tail::Torn { valid_len } => self.cut(segment, valid_len, scan.content_len),
         }
+    }
+
+    /// Moves a torn tail to quarantine.
+    fn cut(&mut self, segment: &Segment, valid_len: u64, content_len: u64) -> Result<()> {
+        self.report.cut_bytes += content_len - valid_len;
+        if !seeded(Bug::TornTailThrownAway) {
+            let kept = self.quarantine(segment, valid_len, content_len)?;
+            self.report.quarantined = Some(kept);
+        }
+        self.writer.reached(Failpoint::Quarantined);
+        if seeded(Bug::TornTailStays) {
+            return Ok(());
+        }
+        segment.file.set_len(valid_len)?;
+        self.writer.reached(Failpoint::TornTailCut);
+        Ok(())
     }
 
     /// Copies bytes of a segment to a file of their own, durably.
     fn quarantine(&self, segment: &Segment, from: u64, to: u64) -> Result<PathBuf> {
-        let dir = self.dir.subdir(QUARANTINE);
+        let dir = self.writer.dir.subdir(QUARANTINE);
         dir.create()?;
-        let segment_name = segment_name(segment.first_seq);
+        let name = segment_name(segment.first_seq);
         let mut copies =
-            (0..).map(|number| dir.create_new(&format!("{segment_name}-{from}-{number}.torn")));
+            (0..).map(|number| dir.create_new(&format!("{name}-{from}-{number}.torn")));
         let copy = copies.find_map(Result::transpose);
         let copy = copy.unwrap_or_else(|| unreachable!("the numbers do not end"))?;
-        let torn = from..to;
-        segment
-            .file
-            .chunks(torn, |offset, bytes| copy.write(bytes, offset - from))?;
+        let write = |offset, bytes: &[u8]| copy.write(bytes, offset - from);
+        segment.file.chunks(from..to, write)?;
         copy.sync()?;
         dir.sync()?;
-        self.dir.sync()?;
+        self.writer.dir.sync()?;
         Ok(copy.path().to_owned())
     }
 }
 
-/// Scans a segment from a place on, where the record `first_seq` should be.
-fn scan_file(file: &StoreFile, first_seq: u64, from: u64) -> Result<Scan> {
-    let mut scan = Scan::new(first_seq, from);
-    let mut lines = Lines::default();
-    lines.restart(from);
-    while let Some(span) = file.next_line(&mut lines)? {
-        scan.line(lines.text(span), span.offset);
+fn corrupt(segment: &Segment, offset: u64, reason: CorruptReason) -> Error {
+    Error::Corrupt {
+        path: segment.file.path().to_owned(),
+        offset,
+        reason,
     }
-    Ok(scan)
 }
 
-/// Looks at the byte before the tail and the one behind it.
-fn behind(segment: &Segment, tail: TailHint) -> Result<Behind> {
-    let mut bytes = [0; 2];
-    let before = tail.offset.min(1);
-    let window = bytes
-        .get_mut(..1 + usize::from(before == 1))
-        .unwrap_or_default();
-    let read = segment.file.read(window, tail.offset - before)?;
-    Ok(match (before, window.get(..read).unwrap_or_default()) {
-        (0, [] | [b'\n']) | (1, [b'\n'] | [b'\n', b'\n']) => Behind::Nothing,
-        (0, [_]) | (1, [b'\n', _]) => Behind::Bytes,
-        _ => Behind::NotATail,
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Reads the last record: is it the one that the hints say?
-fn last_record_is(segment: &Segment, tail: TailHint) -> Result<bool> {
-    if tail.seq < tail.segment {
-        return Ok(tail.offset == 0);
+    fn all() -> impl Iterator<Item = Found> {
+        let hints = [Good, Foreign, Poisoned, HalfChanged];
+        let segments = [Unopened, Open, Opened, Missing];
+        let behind = [None, Some(Nothing), Some(Bytes), Some(NotATail)];
+        let records = [Unneeded, Unread, AsHinted, Other];
+        let successors = [Unsought, Absent, Present];
+        hints.into_iter().flat_map(move |hints| {
+            segments.into_iter().flat_map(move |segment| {
+                behind.into_iter().flat_map(move |behind| {
+                    records.into_iter().flat_map(move |record| {
+                        successors.map(|successor| Found {
+                            hints,
+                            segment,
+                            behind,
+                            record,
+                            successor,
+                        })
+                    })
+                })
+            })
+        })
     }
-    let Ok(len) = usize::try_from(tail.offset - tail.last_offset) else {
-        return Ok(false);
-    };
-    if len > RECORD_BYTES_MAX {
-        return Ok(false);
-    }
-    let mut line = vec![0; len];
-    let read = segment.file.read(&mut line, tail.last_offset)?;
-    let text = line.get(..read).and_then(|line| line.strip_suffix(b"\n"));
-    Ok(text
-        .and_then(|text| Line::parse(text).ok())
-        .is_some_and(|line| line.header.seq == tail.seq))
-}
 
-/// The number of the record that a segment begins with; `None` where its first line is none.
-fn first_record(file: &StoreFile) -> Result<Option<u64>> {
-    let mut lines = Lines::default();
-    lines.restart(0);
-    let Some(span) = file.next_line(&mut lines)? else {
-        return Ok(None);
-    };
-    let text = lines.text(span).strip_suffix(b"\n");
-    Ok(text
-        .and_then(|text| Line::parse(text).ok())
-        .map(|line| line.header.seq))
-}
-
-/// The number of the record that a segment ends with; `None` where its last line is none. Reads backwards.
-fn last_record(file: &StoreFile) -> Result<Option<u64>> {
-    let mut end = file.len_bytes()?;
-    // What was read of the last line.
-    let mut line = Vec::new();
-    loop {
-        let from = end.saturating_sub(64 << 10);
-        let mut bytes = vec![0; usize::try_from(end - from).unwrap_or(0)];
-        let read = file.read(&mut bytes, from)?;
-        bytes.truncate(read);
-        if line.is_empty() {
-            let content = bytes.iter().rposition(|byte| *byte != b'\n');
-            bytes.truncate(content.map_or(0, |last| last + 1)); // Without the free space.
+    #[test]
+    fn each_combination_has_exactly_one_row_and_each_row_a_combination() {
+        let mut rows: Vec<u32> = Vec::new();
+        for found in all() {
+            let fitting = rows_that_fit(found);
+            assert_eq!(fitting.len(), 1, "{found:?} has the rows {fitting:?}");
+            rows.extend(fitting);
         }
-        bytes.append(&mut line);
-        let start = memchr::memrchr(b'\n', &bytes).map(|newline| newline + 1);
-        if start.is_some() || from == 0 || bytes.len() > RECORD_BYTES_MAX {
-            let text = bytes.get(start.unwrap_or(0)..).unwrap_or_default();
-            return Ok(Line::parse(text).ok().map(|line| line.header.seq));
-        }
-        (end, line) = (from, bytes);
+        assert_eq!(rows.len(), 4 * 4 * 4 * 4 * 3);
+        rows.sort_unstable();
+        rows.dedup();
+        assert_eq!(rows, (1..=16).collect::<Vec<_>>());
     }
-}
 
-/// Where the records above the watermark begin, in a segment whose good records end at `end`.
-///
-/// They are few, so this reads backwards, in growing steps. `None` when there are none.
-fn in_doubt_from(
-    segment: &Segment,
-    end: u64,
-    last_seq: u64,
-    durable_seq: u64,
-) -> Result<Option<u64>> {
-    if durable_seq >= last_seq {
-        return Ok(None);
-    }
-    let mut window = 64 << 10;
-    loop {
-        let from = end.saturating_sub(window);
-        let mut bytes = vec![0; usize::try_from(end - from).unwrap_or(usize::MAX)];
-        segment.file.read(&mut bytes, from)?;
-        // The first line of a window that begins within the file is only the end of one.
-        let mut offset = from;
-        for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
-            let text = line.strip_suffix(b"\n").unwrap_or(line);
-            let whole = number > 0 || from == 0;
-            let seq = Line::trusted(text)
-                .filter(|_| whole)
-                .map(|line| line.header.seq);
-            match seq {
-                Some(seq) if seq == durable_seq + 1 => return Ok(Some(offset)),
-                Some(seq) if seq > durable_seq + 1 && from > 0 => break,
-                _ => offset += line.len() as u64,
+    #[test]
+    fn nothing_is_looked_at_twice_and_every_validation_ends() {
+        for found in all() {
+            match next(found) {
+                Next::OpenSegment => assert_eq!(found.segment, Unopened),
+                Next::LookBehindTail => assert_eq!(found.behind, None),
+                Next::ReadLastRecord => assert!(matches!(found.record, Unneeded | Unread)),
+                Next::SeekSuccessor => assert_eq!(found.successor, Unsought),
+                // Each of these changes what it was found by, and nothing makes that again.
+                Next::Repair => assert_eq!(found.behind, Some(Bytes)),
+                Next::Rewrite => assert_eq!(found.segment, Opened),
+                Next::Rebuild | Next::Accept => {}
             }
         }
-        if from == 0 {
-            return Ok(Some(0)); // All of this segment is doubtful.
+    }
+
+    #[test]
+    fn only_a_tail_that_the_log_confirms_is_accepted() {
+        for found in all().filter(|found| next(*found) == Next::Accept) {
+            assert_eq!((found.hints, found.segment), (Good, Open));
+            assert_eq!(found.behind, Some(Nothing));
+            assert!(matches!(found.record, Unneeded | AsHinted));
         }
-        window *= 8;
     }
-}
-
-/// Writes the records above the watermark again, and syncs.
-pub(crate) fn sync_in_doubt(
-    segment: &Segment,
-    end: u64,
-    last_seq: u64,
-    durable_seq: u64,
-) -> Result<()> {
-    if let Some(from) = in_doubt_from(segment, end, last_seq, durable_seq)? {
-        write_again(segment, from, end)?;
-    }
-    segment.file.sync()
-}
-
-/// Writes bytes of the log again as they are. After a failed sync the system may take pages for
-/// clean that never reached the disk; only what is written again is synced again.
-fn write_again(segment: &Segment, from: u64, to: u64) -> Result<()> {
-    let file = &segment.file;
-    file.chunks(from..to, |offset, bytes| file.write(bytes, offset))
 }

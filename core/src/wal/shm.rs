@@ -1,12 +1,17 @@
 //! The volatile hints that writers share: where the log ends, and how far it is durable.
 //!
-//! They live in the mapped file `shm`, or, where memory can't be shared, in this process alone.
-//! Nothing here is believed without a check: each word carries a tag, the page carries the identity
-//! of the store, of its own file and of the boot, and whoever takes the lock compares the tail with
-//! the log itself. If anything is off, the hints are rebuilt from the log.
+//! They live in the mapped file `shm`, or in this process alone where memory can't be shared.
+//! Nothing here is believed unchecked. Each word carries a tag. The page carries the identity of the
+//! store, of its own file and of the boot. Every append compares the tail with the log itself. If
+//! anything is off, the hints are rebuilt from the log.
+//!
+//! The words that writers use to take turns at syncing are in [`super::round`].
 
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,82 +28,44 @@ use crate::{
 
 pub(crate) const SHM: &str = "shm";
 
-/// Indices of 64-bit words; those that change independently are cache lines (8 words) apart.
-mod word {
-    pub(super) const IDENTITY: usize = 0;
-    pub(super) const STORE: usize = 1;
+/// Indices of 64-bit words. Those that change independently are a cache line (8 words) apart.
+pub(super) mod word {
+    pub(in crate::wal) const IDENTITY: usize = 0;
+    pub(in crate::wal) const STORE: usize = 1;
     /// Odd while the words of the tail are being changed.
-    pub(super) const GENERATION: usize = 8;
-    pub(super) const SEGMENT: usize = 9;
-    pub(super) const TAIL_OFFSET: usize = 10;
-    pub(super) const LAST_OFFSET: usize = 11;
-    pub(super) const TAIL_SEQ: usize = 12;
-    pub(super) const DURABLE: usize = 16;
+    pub(in crate::wal) const GENERATION: usize = 8;
+    pub(in crate::wal) const SEGMENT: usize = 9;
+    pub(in crate::wal) const TAIL_OFFSET: usize = 10;
+    pub(in crate::wal) const LAST_OFFSET: usize = 11;
+    pub(in crate::wal) const TAIL_SEQ: usize = 12;
+    pub(in crate::wal) const DURABLE: usize = 16;
     /// 0, or 1 + the highest record whose sync failed.
-    pub(super) const POISON: usize = 17;
-    pub(super) const LEADER: usize = 24;
-    pub(super) const SYNC_US: usize = 25;
-    /// What the sync that runs will cover, and its round: see [`super::Round`].
-    pub(super) const ROUND: usize = 26;
-    /// The last round in which somebody stayed awake to lead the next.
-    pub(super) const SPINNER: usize = 27;
-    pub(super) const ALL: usize = 32;
+    pub(in crate::wal) const POISON: usize = 17;
+    pub(in crate::wal) const LEADER: usize = 24;
+    pub(in crate::wal) const SYNC_US: usize = 25;
+    /// The running sync's number and target: see [`crate::wal::round::Round`].
+    pub(in crate::wal) const ROUND: usize = 26;
+    /// The last round in which a thread spun to lead the next one.
+    pub(in crate::wal) const SPINNER: usize = 27;
+    pub(in crate::wal) const ALL: usize = 32;
 }
 
 /// Indices of 32-bit words.
-mod wait {
-    /// The bells of even and of odd rounds, apart by a cache line.
-    pub(super) const WAKE_WORDS: [usize; 2] = [0, 16];
-    /// Not 0 when somebody sleeps until that bell rings.
-    pub(super) const SLEEPERS: [usize; 2] = [1, 17];
-    /// Counts how often the watermark rose; followers sleep on it. They can't leave a mark: they don't write.
-    pub(super) const FOLLOWERS_WAKE_WORD: usize = 32;
-    pub(super) const ALL: usize = 33;
-}
-
-/// A round is one sync by one leader. It covers the records through its target; who waits for one of
-/// them sleeps until its bell rings, and everybody else until the next round's. There are two bells,
-/// for even and for odd rounds, so that a sync wakes those whom it covers, and one more to lead the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Round {
-    number: u16,
-    target: u64,
-}
-
-impl Round {
-    fn from_word(word: u64) -> Self {
-        let [low, high, ..] = word.to_le_bytes();
-        Self {
-            number: u16::from_le_bytes([low, high]),
-            target: word >> 16,
-        }
-    }
-
-    fn to_word(self) -> u64 {
-        self.target << 16 | u64::from(self.number)
-    }
-
-    fn wake_word(self) -> usize {
-        usize::from(self.number % 2)
-    }
-
-    /// Whether the round's sync makes `seq` durable.
-    pub(crate) fn covers(self, seq: u64) -> bool {
-        seq <= self.target
-    }
-
-    /// The bell that rings when `seq` is durable.
-    pub(crate) fn wake_word_for(self, seq: u64) -> usize {
-        if seq <= self.target {
-            self.wake_word()
-        } else {
-            1 - self.wake_word()
-        }
-    }
+pub(super) mod wait {
+    /// The wake words of even and of odd rounds, a cache line apart.
+    pub(in crate::wal) const EVEN: usize = 0;
+    pub(in crate::wal) const ODD: usize = 16;
+    /// Not 0 while a thread sleeps on that wake word.
+    pub(in crate::wal) const EVEN_SLEEPERS: usize = 1;
+    pub(in crate::wal) const ODD_SLEEPERS: usize = 17;
+    /// Counts how often the durable number rose. Followers sleep on it. They can't leave a mark,
+    /// since they don't write.
+    pub(in crate::wal) const FOLLOWERS: usize = 32;
+    pub(in crate::wal) const ALL: usize = 33;
 }
 
 /// Where the log ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct TailHint {
     /// The first record of the segment that is written to.
     pub(crate) segment: u64,
@@ -110,8 +77,8 @@ pub(crate) struct TailHint {
     pub(crate) offset: u64,
 }
 
-/// Packs a 48-bit value with a tag that a stray write, a zeroed page or a wrong index does not have.
-/// The value stands above, so that sealed words compare as their values do.
+/// Packs a 48-bit value with a tag that a stray write, a zeroed page or a wrong index lacks. The
+/// value is in the upper bits, so that sealed words compare as their values do.
 fn seal(index: usize, value: u64) -> u64 {
     debug_assert!(value < 1 << 48);
     value << 16 | u64::from(tag(index, value))
@@ -131,7 +98,7 @@ fn tag(index: usize, value: u64) -> u16 {
     u16::from_le_bytes([a, b])
 }
 
-/// 48 bits that stand for a text.
+/// 48 bits that identify a text.
 fn digest(text: &str) -> u64 {
     let (low, high) = (
         crc32c::crc32c(text.as_bytes()),
@@ -140,20 +107,11 @@ fn digest(text: &str) -> u64 {
     u64::from(high & 0xffff) << 32 | u64::from(low)
 }
 
-#[derive(Debug)]
-pub(crate) struct Hints {
-    page: Box<dyn Page>,
-    shared: bool,
-    /// See [`identity_of`].
-    identity: u64,
-    store: u64,
-}
-
 /// The version of the page's layout.
 const LAYOUT: u64 = 1;
 
-/// What a page must say to be believed: this layout and store, this boot, and this very file, which
-/// a copy is not.
+/// What a page must say to be believed: this layout and store, this boot, and this very file, not a
+/// copy of it.
 fn identity_of(host: &dyn Host, store: &str, (device, inode): (u64, u64)) -> u64 {
     let boot = host.boot_id();
     digest(&format!("{LAYOUT} {store} {boot} {device} {inode}"))
@@ -196,8 +154,41 @@ impl Page for PrivatePage {
     }
 }
 
+/// The page's words. Those of 64 bits are sealed, unless they are used raw.
+#[derive(Debug)]
+pub(super) struct Words(Box<dyn Page>);
+
+impl Words {
+    pub(super) fn page(&self) -> &dyn Page {
+        self.0.as_ref()
+    }
+
+    pub(super) fn raw(&self, index: usize) -> &AtomicU64 {
+        self.0.u64(index)
+    }
+
+    /// `None` where the word has no valid tag.
+    pub(super) fn get(&self, index: usize) -> Option<u64> {
+        unseal(index, self.raw(index).load(Ordering::Acquire))
+    }
+
+    pub(super) fn set(&self, index: usize, value: u64) {
+        self.raw(index).store(seal(index, value), Ordering::Release);
+    }
+}
+
+/// A page of hints that is mapped to be written.
+#[derive(Debug)]
+pub(crate) struct Hints {
+    words: Words,
+    shared: bool,
+    /// See [`identity_of`].
+    identity: u64,
+    store: u64,
+}
+
 impl Hints {
-    /// Maps the page of the store in `dir`. `store` is the manifest's name for it.
+    /// Maps the page of the store in `dir`. `store` is its id in the manifest.
     pub(crate) fn shared(dir: &StoreDir, store: &str) -> Result<Self, PageError> {
         let page = dir.host().open_page(&dir.path_of(SHM))?;
         Self::on(page, true, dir.host(), store)
@@ -216,298 +207,199 @@ impl Hints {
         host: &dyn Host,
         store: &str,
     ) -> Result<Self, PageError> {
-        let identity = identity_of(host, store, page.identity()?);
-        let store = digest(store);
         Ok(Self {
-            page,
+            identity: identity_of(host, store, page.identity()?),
+            store: digest(store),
+            words: Words(page),
             shared,
-            identity,
-            store,
         })
+    }
+
+    pub(super) fn words(&self) -> &Words {
+        &self.words
     }
 
     pub(crate) fn is_shared(&self) -> bool {
         self.shared
     }
 
-    /// Tells whether the page can still be touched. Costs a system call when it is shared.
+    /// Checks that the page is still backed by its file. Costs a system call when it is shared.
     pub(crate) fn check(&self) -> Result<(), PageError> {
-        self.page.check()
+        self.words.page().check()
     }
 
-    fn wide(&self, index: usize) -> &AtomicU64 {
-        self.page.u64(index)
-    }
-
-    fn narrow(&self, index: usize) -> &AtomicU32 {
-        self.page.u32(index)
-    }
-
-    fn get(&self, index: usize) -> Option<u64> {
-        unseal(index, self.wide(index).load(Ordering::Acquire))
-    }
-
-    fn set(&self, index: usize, value: u64) {
-        self.wide(index)
-            .store(seal(index, value), Ordering::Release);
-    }
-
-    /// True when the page was filled for this store, in this file, since this boot.
+    /// Whether the page was filled for this store, in this file, since this boot.
     pub(crate) fn is_ours(&self) -> bool {
+        let identity = self.words.get(word::IDENTITY);
         if seeded(Bug::StaleHintsTrusted) {
-            return self.get(word::IDENTITY).is_some();
+            return identity.is_some();
         }
-        self.get(word::IDENTITY) == Some(self.identity)
+        identity == Some(self.identity)
     }
 
-    /// The watermark, if the page was ever this store's; true also after a reboot or in a copy,
-    /// since it was durable before it was written here.
-    pub(crate) fn durable_seq_of_store(&self) -> Option<u64> {
-        if self.get(word::STORE) == Some(self.store) {
-            self.durable_seq()
-        } else {
-            None
-        }
-    }
-
-    /// The tail, if it is whole. The caller holds the lock.
-    pub(crate) fn tail(&self) -> Option<TailHint> {
-        let generation = self.get(word::GENERATION)?;
-        let tail = TailHint {
-            segment: self.get(word::SEGMENT)?,
-            seq: self.get(word::TAIL_SEQ)?,
-            last_offset: self.get(word::LAST_OFFSET)?,
-            offset: self.get(word::TAIL_OFFSET)?,
-        };
-        let plausible = generation % 2 == 0
-            && tail.segment <= tail.seq + 1
-            && tail.last_offset <= tail.offset
-            && self.durable_seq()? <= tail.seq;
-        plausible.then_some(tail)
-    }
-
-    /// Publishes a new tail. The caller holds the lock.
-    ///
-    /// Dying in here leaves an odd generation, and the next holder rebuilds. `TAIL_SEQ` comes last,
-    /// because a leader reads it without the lock: see [`Hints::sync_target`].
-    pub(crate) fn publish_tail(&self, tail: TailHint) {
-        let generation = self.begin_change();
-        self.set(word::SEGMENT, tail.segment);
-        self.set(word::LAST_OFFSET, tail.last_offset);
-        self.set(word::TAIL_OFFSET, tail.offset);
-        self.set(word::TAIL_SEQ, tail.seq);
-        self.set(word::GENERATION, generation + 1);
-    }
-
-    /// Marks the tail as being changed, until [`Hints::publish_tail`]. The caller holds the lock.
-    pub(crate) fn begin_change(&self) -> u64 {
-        let generation = self.get(word::GENERATION).unwrap_or(0) & ((1 << 47) - 1) | 1;
-        self.set(word::GENERATION, generation);
-        generation
-    }
-
-    /// Fills the page anew. The caller holds the lock, and everything through `tail` is durable.
-    pub(crate) fn rebuild(&self, tail: TailHint) {
-        self.begin_change();
-        if self.get(word::STORE) != Some(self.store) {
-            // Until both are right, the watermark is nobody's.
-            self.wide(word::STORE).store(0, Ordering::Release);
-        }
-        if self
-            .durable_seq()
-            .is_none_or(|durable_seq| durable_seq > tail.seq)
-        {
-            self.set(word::DURABLE, tail.seq);
-        }
-        self.commit(tail.seq);
-        self.set(word::STORE, self.store);
-        // From here on readers believe the watermark, and no record behind it that they find then. // I6
-        self.set(word::IDENTITY, self.identity);
-        self.set(word::POISON, 0);
-        self.wide(word::LEADER).store(0, Ordering::Release);
-        self.set(word::SYNC_US, 0);
-        self.publish_tail(tail);
+    /// The tail's words. Only the holder of the store's lock may use them.
+    pub(crate) fn tail_words(&self) -> TailWords<'_> {
+        TailWords(self)
     }
 
     /// Every record through this one is durable.
     pub(crate) fn durable_seq(&self) -> Option<u64> {
-        self.get(word::DURABLE)
+        self.words.get(word::DURABLE)
+    }
+
+    /// The durable number, if the page was ever this store's. It holds even after a reboot and in a
+    /// copy, since the records were durable before the number was written here.
+    pub(crate) fn durable_seq_of_store(&self) -> Option<u64> {
+        let ours = self.words.get(word::STORE) == Some(self.store);
+        self.durable_seq().filter(|_| ours)
     }
 
     /// The last record's number, without the lock.
     pub(crate) fn tail_seq(&self) -> Option<u64> {
-        self.get(word::TAIL_SEQ)
+        self.words.get(word::TAIL_SEQ)
     }
 
-    /// What a sync begun now will cover: the segment to sync, and the last record in it.
+    /// What a sync that begins now covers: the segment to sync, and the last record in it.
     ///
-    /// The tail is read before the segment. If the segment read begins behind that tail, the log was
-    /// rotated in between, and whoever rotated has synced all before; then there is nothing to do.
+    /// The tail is read before the segment. If that segment begins behind that tail, the log was
+    /// rotated in between, and the rotation has synced all before. Then there is nothing to do.
     pub(crate) fn sync_target(&self) -> Option<(u64, u64)> {
         let seq = self.tail_seq()?;
-        let segment = self.get(word::SEGMENT)?;
+        let segment = self.words.get(word::SEGMENT)?;
         Some((segment, seq))
     }
 
-    /// Raises the watermark, never lowers it (I6).
+    /// Raises the durable number; never lowers it. // I6
     pub(crate) fn commit(&self, seq: u64) {
-        self.wide(word::DURABLE)
+        self.words
+            .raw(word::DURABLE)
             .fetch_max(seal(word::DURABLE, seq), Ordering::AcqRel);
     }
 
-    /// Marks the records through `seq` as doubtful if their sync failed, and passes the result on.
-    /// Everybody sees it, and nobody acknowledges them before they are written again. // I7
+    /// If the sync of the records through `seq` failed, puts them in doubt. Passes the result on.
+    ///
+    /// All processes see the mark, and none acknowledges such a record before it is rewritten. // I7
     pub(crate) fn poison_unless_synced<E>(&self, seq: u64, synced: Result<(), E>) -> Result<(), E> {
         if synced.is_err() {
-            self.set(word::POISON, seq + 1);
+            self.words.set(word::POISON, seq + 1);
         }
         synced
     }
 
-    /// The highest record whose sync failed, if one did and nobody has mended it.
+    /// The highest record that a failed sync has put in doubt.
     pub(crate) fn poisoned(&self) -> Option<u64> {
-        self.get(word::POISON)?.checked_sub(1)
+        self.words.get(word::POISON)?.checked_sub(1)
     }
 
-    /// Whether a poison mark or a damaged one is there.
+    /// Whether records are in doubt. A damaged mark counts too.
     pub(crate) fn is_poisoned(&self) -> bool {
-        self.get(word::POISON) != Some(0)
+        self.words.get(word::POISON) != Some(0)
     }
+}
 
-    /// The present leader's token, 0 when there is none.
-    pub(crate) fn leader(&self) -> u64 {
-        self.wide(word::LEADER).load(Ordering::SeqCst)
-    }
+/// The words that say where the log ends, for the holder of the store's lock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TailWords<'a>(&'a Hints);
 
-    /// Makes the caller the leader in the place of `old`; false when another was faster.
-    pub(crate) fn take_lead(&self, old: u64, token: u64) -> bool {
-        self.wide(word::LEADER)
-            .compare_exchange(old, token, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
-    }
-
-    /// Gives the lead back, unless somebody has taken it over.
-    pub(crate) fn leave_lead(&self, token: u64) {
-        self.wide(word::LEADER)
-            .compare_exchange(token, 0, Ordering::SeqCst, Ordering::Relaxed)
-            .ok();
-    }
-
-    /// How long the last syncs took, in microseconds.
-    pub(crate) fn sync_us(&self) -> u64 {
-        self.get(word::SYNC_US).unwrap_or(0)
-    }
-
-    pub(crate) fn note_sync_us(&self, us: u64) {
-        self.set(word::SYNC_US, (self.sync_us() * 7 + us.min(1 << 40)) / 8);
-    }
-
-    /// The round that runs, or ran last.
-    pub(crate) fn round(&self) -> Round {
-        Round::from_word(self.wide(word::ROUND).load(Ordering::SeqCst))
-    }
-
-    /// Begins the round whose sync will cover the records through `target`.
-    pub(crate) fn begin_round(&self, target: u64) -> Round {
-        let round = Round {
-            number: self.round().number.wrapping_add(1),
-            target,
+impl TailWords<'_> {
+    /// The tail, unless a writer died while changing it.
+    pub(crate) fn read(self) -> Option<TailHint> {
+        let words = &self.0.words;
+        let generation = words.get(word::GENERATION)?;
+        let tail = TailHint {
+            segment: words.get(word::SEGMENT)?,
+            seq: words.get(word::TAIL_SEQ)?,
+            last_offset: words.get(word::LAST_OFFSET)?,
+            offset: words.get(word::TAIL_OFFSET)?,
         };
-        self.wide(word::ROUND)
-            .store(round.to_word(), Ordering::SeqCst);
-        round
+        let plausible = generation % 2 == 0
+            && tail.segment <= tail.seq + 1
+            && tail.last_offset <= tail.offset
+            && self.0.durable_seq()? <= tail.seq;
+        plausible.then_some(tail)
     }
 
-    /// Makes the caller the one who stays awake in this round, to lead the next at once.
-    pub(crate) fn claim_spinner(&self, round: Round) -> bool {
-        let word = self.wide(word::SPINNER);
-        let old = word.load(Ordering::SeqCst);
-        old != round.to_word()
-            && word
-                .compare_exchange(old, round.to_word(), Ordering::SeqCst, Ordering::SeqCst)
-                .is_ok()
-    }
-
-    /// Takes that back. A leader that ends now either sees this and wakes somebody, or has left
-    /// the lead before, which the caller sees when it looks again.
-    pub(crate) fn withdraw(&self) {
-        self.wide(word::SPINNER).store(0, Ordering::SeqCst);
-    }
-
-    /// How often each bell has rung, to be given to [`Hints::sleep`].
-    pub(crate) fn wake_count(&self) -> [u32; 2] {
-        wait::WAKE_WORDS.map(|wake_word| self.narrow(wake_word).load(Ordering::SeqCst))
-    }
-
-    /// Sleeps until `wake_word` rings, unless it has rung since `wake_count` was read; for `time` at most.
+    /// Publishes a new tail.
     ///
-    /// Read `wake_count` first, then the state that says whether to sleep.
-    pub(crate) fn sleep(&self, wake_word: usize, wake_count: [u32; 2], time: Duration) {
-        let (Some(word), Some(sleepers), Some(wake_count)) = (
-            wait::WAKE_WORDS.get(wake_word),
-            wait::SLEEPERS.get(wake_word),
-            wake_count.get(wake_word),
-        ) else {
-            return;
-        };
-        self.narrow(*sleepers).store(1, Ordering::SeqCst);
-        self.page.wait(*word, *wake_count, time);
+    /// A writer that dies in here leaves an odd generation, and the next one rebuilds. `TAIL_SEQ`
+    /// comes last, because leaders read it without the lock: see [`Hints::sync_target`].
+    pub(crate) fn publish(self, tail: TailHint) {
+        let words = &self.0.words;
+        let generation = self.begin_change();
+        words.set(word::SEGMENT, tail.segment);
+        words.set(word::LAST_OFFSET, tail.last_offset);
+        words.set(word::TAIL_OFFSET, tail.offset);
+        words.set(word::TAIL_SEQ, tail.seq);
+        words.set(word::GENERATION, generation + 1);
     }
 
-    /// Ends a round: wakes one who waits for the next, so that it leads that, unless somebody stayed
-    /// awake for it; and all who waited for this one.
-    pub(crate) fn wake(&self, round: Round) {
-        if self.wide(word::SPINNER).load(Ordering::SeqCst) != round.to_word() {
-            self.wake_one_waiter(1 - round.wake_word());
+    /// Marks the tail as half changed, until [`TailWords::publish`].
+    pub(crate) fn begin_change(self) -> u64 {
+        let words = &self.0.words;
+        let generation = words.get(word::GENERATION).unwrap_or(0) & ((1 << 47) - 1) | 1;
+        words.set(word::GENERATION, generation);
+        generation
+    }
+
+    /// Fills the page anew. Everything through `tail` must be durable.
+    pub(crate) fn rebuild(self, tail: TailHint) {
+        let Hints { words, store, .. } = self.0;
+        self.begin_change();
+        if words.get(word::STORE) != Some(*store) {
+            // Until both are right, the durable number belongs to no store.
+            words.raw(word::STORE).store(0, Ordering::Release);
         }
-        self.wake_all_waiters(round.wake_word());
-        self.wake_followers();
-    }
-
-    /// Wakes all who sleep, whatever they wait for.
-    pub(crate) fn wake_both(&self) {
-        self.wake_all_waiters(0);
-        self.wake_all_waiters(1);
-        self.wake_followers();
-    }
-
-    /// Wakes the readers who sleep until the watermark rises. One system call, also when nobody sleeps.
-    fn wake_followers(&self) {
-        self.narrow(wait::FOLLOWERS_WAKE_WORD)
-            .fetch_add(1, Ordering::SeqCst);
-        self.page.wake_all(wait::FOLLOWERS_WAKE_WORD);
-    }
-
-    /// The mark of sleepers is taken back *before* the bell rings: who sets it later has heard the
-    /// bell, or sleeps until the next. The other way round, a sleeper could lose its mark and be forgotten.
-    fn wake_all_waiters(&self, wake_word: usize) {
-        let (Some(word), Some(sleepers)) = (
-            wait::WAKE_WORDS.get(wake_word),
-            wait::SLEEPERS.get(wake_word),
-        ) else {
-            return;
-        };
-        let slept = self.narrow(*sleepers).swap(0, Ordering::SeqCst) != 0;
-        self.narrow(*word).fetch_add(1, Ordering::SeqCst);
-        // Set since: by one who sleeps on the old count, or by one who will find the new one.
-        let sleeps = self.narrow(*sleepers).load(Ordering::SeqCst) != 0;
-        if slept || sleeps {
-            self.page.wake_all(*word);
+        if self.0.durable_seq().is_none_or(|seq| seq > tail.seq) {
+            words.set(word::DURABLE, tail.seq);
         }
+        self.0.commit(tail.seq);
+        words.set(word::STORE, *store);
+        // From here on readers believe the durable number, and see no record behind it. // I6
+        words.set(word::IDENTITY, self.0.identity);
+        words.set(word::POISON, 0);
+        words.raw(word::LEADER).store(0, Ordering::Release);
+        words.set(word::SYNC_US, 0);
+        self.publish(tail);
+    }
+}
+
+/// The hints that this process uses: replaced when their file was cut short or deleted.
+#[derive(Debug)]
+pub(crate) struct Shm {
+    dir: StoreDir,
+    store: String,
+    current: RwLock<Arc<Hints>>,
+}
+
+impl Shm {
+    /// Maps the page in `dir`, or keeps the hints in this process unless they are to be `shared`.
+    pub(crate) fn open(dir: &StoreDir, store: &str, shared: bool) -> Result<Self, PageError> {
+        let hints = if shared {
+            Hints::shared(dir, store)?
+        } else {
+            Hints::private(dir.host(), store)?
+        };
+        Ok(Self {
+            dir: dir.clone(),
+            store: store.to_owned(),
+            current: RwLock::new(Arc::new(hints)),
+        })
     }
 
-    /// Leaves the mark of sleepers, since only one of them is woken.
-    fn wake_one_waiter(&self, wake_word: usize) {
-        let (Some(word), Some(sleepers)) = (
-            wait::WAKE_WORDS.get(wake_word),
-            wait::SLEEPERS.get(wake_word),
-        ) else {
-            return;
-        };
-        self.narrow(*word).fetch_add(1, Ordering::SeqCst);
-        if self.narrow(*sleepers).load(Ordering::SeqCst) != 0 {
-            self.page.wake_one(*word);
+    /// The hints that were mapped last.
+    pub(crate) fn current(&self) -> Arc<Hints> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The current hints, mapped anew if their file was cut short or deleted.
+    pub(crate) fn usable(&self) -> Result<Arc<Hints>, PageError> {
+        let hints = self.current();
+        if hints.check().is_ok() {
+            return Ok(hints);
         }
+        let hints = Arc::new(Hints::shared(&self.dir, &self.store)?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&hints);
+        Ok(hints)
     }
 }
 
@@ -530,7 +422,7 @@ fn write_to_page(dir: &StoreDir, bytes: &[u8], offset: u64) -> crate::error::Res
     }
 }
 
-/// The watermark as a reader sees it: without the lock, and without writing.
+/// The hints as a reader sees them: without the lock, and without writing.
 #[derive(Debug)]
 pub(crate) struct ShmView {
     page: Box<dyn PageView>,
@@ -538,7 +430,7 @@ pub(crate) struct ShmView {
     store: u64,
 }
 
-/// What the page says to those who only look.
+/// All that the page says, for a check of the store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Look {
     /// As [`Hints::is_ours`].
@@ -547,9 +439,9 @@ pub(crate) struct Look {
     pub(crate) durable_seq_of_store: Option<u64>,
     pub(crate) durable_seq: Option<u64>,
     pub(crate) tail_seq: Option<u64>,
-    /// Nobody has died within a change of the tail, or is at it now.
+    /// The tail is not half changed.
     pub(crate) settled: bool,
-    /// A sync failed, and nobody has mended it.
+    /// A sync failed, and the records are still in doubt.
     pub(crate) poisoned: bool,
 }
 
@@ -570,9 +462,9 @@ impl ShmView {
         unseal(index, self.page.load_u64(index))
     }
 
-    /// The watermark; at least what it was when this began.
+    /// The durable number: at least what it was when the call began.
     pub(crate) fn durable_seq(&self) -> Option<u64> {
-        // As long as the page is there, nobody goes on in another one.
+        // While the page is there, no writer goes on in another one.
         self.page.check().ok()?;
         if self.get(word::IDENTITY) != Some(self.identity) {
             return None;
@@ -589,10 +481,10 @@ impl ShmView {
         self.get(word::DURABLE)
     }
 
-    /// All that tells how the store is; `None` when the page can't be touched.
+    /// `None` when the page can't be touched.
     pub(crate) fn look(&self) -> Option<Look> {
         self.page.check().ok()?;
-        // These before the watermark: they are taken away while it is changed.
+        // Before the durable number: a writer clears them while it changes that.
         let ours = self.get(word::IDENTITY) == Some(self.identity);
         let of_store = self.get(word::STORE) == Some(self.store);
         let durable_seq = self.get(word::DURABLE);
@@ -609,14 +501,15 @@ impl ShmView {
         })
     }
 
-    /// How often the watermark rose, to be given to [`ShmView::sleep`].
+    /// How often the durable number rose, for [`ShmView::sleep`].
     pub(crate) fn wake_count(&self) -> u32 {
-        self.page.load_u32(wait::FOLLOWERS_WAKE_WORD)
+        self.page.load_u32(wait::FOLLOWERS)
     }
 
-    /// Sleeps until the watermark rises, unless it did since `wake_count` was read; for `time` at most.
+    /// Sleeps until the durable number rises, unless it did since `wake_count` was read; for `time`
+    /// at most.
     pub(crate) fn sleep(&self, wake_count: u32, time: Duration) {
-        self.page.wait(wait::FOLLOWERS_WAKE_WORD, wake_count, time);
+        self.page.wait(wait::FOLLOWERS, wake_count, time);
     }
 }
 

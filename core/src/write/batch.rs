@@ -24,9 +24,10 @@ use crate::{
     state::materialize::Folded,
     telemetry,
     wal::{
-        cursor::End,
-        log::{Log, LogCore, Receipt, to_json},
+        durable::End,
+        log::{Log, Receipt, to_json},
         payload::Payload,
+        raw_log::RawLog,
         shm::Hints,
     },
 };
@@ -364,7 +365,7 @@ impl Log<IssueEvent> {
     ///
     /// Examples: [`Batch`].
     pub fn commit(&self, batch: &Batch) -> Result<Receipt> {
-        telemetry::commit(self.core.dir.path()).within(|| self.core.commit(batch))
+        telemetry::commit(self.raw.writer.dir.path()).within(|| self.raw.commit(batch))
     }
 
     /// Looks at the state that conditions are checked against, as it is now: through the last record, durable or not.
@@ -389,7 +390,7 @@ impl Log<IssueEvent> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn look<T>(&self, look: impl FnOnce(&Issues) -> T) -> Result<T> {
-        let state = self.core.fresh_state()?;
+        let state = self.raw.fresh_state()?;
         let Some(Folded { store, .. }) = state.as_ref() else {
             unreachable!("it was read just now");
         };
@@ -443,7 +444,7 @@ impl Log<IssueEvent> {
         const ATTEMPTS: u32 = 100;
         let mut attempts = 0;
         loop {
-            let id = self.look(|store| draw_id(prefix, store, self.core.host()))?;
+            let id = self.look(|store| draw_id(prefix, store, self.raw.writer.host()))?;
             attempts += 1;
             match self.create(make(&id), ts) {
                 Err(Error::AlreadyExists { .. }) if attempts < ATTEMPTS => {}
@@ -525,39 +526,38 @@ impl Log<IssueEvent> {
     }
 }
 
-impl LogCore {
+impl RawLog {
     fn commit(&self, batch: &Batch) -> Result<Receipt> {
         let payload = batch.encode()?;
         // Most of what is new is read before the lock is taken, so that it is not held for long.
-        if self.hints().is_shared() {
+        if self.writer.hints().is_shared() {
             drop(self.state_through(self.glance(Hints::tail_seq))?);
         }
-        let (decision, seq, synced) = self.locked(|| {
-            let settled = self.tail_under_lock()?;
-            let tail_seq = settled.1.seq;
-            let mut state = self.state();
-            let known_seq = if seeded(Bug::StaleCondition) {
-                0
-            } else {
-                tail_seq
-            };
-            let store = self.advance(&mut state, known_seq)?;
-            let decision = decide(batch, store, self.options.idempotency_records);
-            let seq = match &decision {
-                Decision::Write => self.append_behind(settled, &payload)?,
-                Decision::Repeat(seq) => *seq,
-                // What the answer tells of must not be lost afterwards.
-                Decision::Refuse(refusal) => match refusal {
-                    Error::VersionMismatch { found, .. } => found.map_or(tail_seq, Version::get),
-                    Error::AlreadyExists { version, .. } => version.get(),
-                    _ => tail_seq,
-                },
-            };
-            drop(state);
-            let synced = self.sync_in_lock(seq);
-            Ok((decision, seq, synced))
-        })?;
-        let durable = synced.and_then(|()| self.acknowledge(seq));
+        let locked = self.writer.lock()?;
+        let tail = locked.validate_tail()?;
+        let tail_seq = tail.at.seq;
+        let mut state = self.state();
+        let known_seq = if seeded(Bug::StaleCondition) {
+            0
+        } else {
+            tail_seq
+        };
+        let store = self.advance(&mut state, known_seq)?;
+        let decision = decide(batch, store, self.writer.options.idempotency_records);
+        let seq = match &decision {
+            Decision::Write => tail.append(&payload)?,
+            Decision::Repeat(seq) => *seq,
+            // What the answer tells of must not be lost afterwards.
+            Decision::Refuse(refusal) => match refusal {
+                Error::VersionMismatch { found, .. } => found.map_or(tail_seq, Version::get),
+                Error::AlreadyExists { version, .. } => version.get(),
+                _ => tail_seq,
+            },
+        };
+        drop(state);
+        let synced = locked.sync_unless_shared(seq);
+        locked.unlock()?;
+        let durable = synced.and_then(|()| self.writer.acknowledge(seq));
         let repeated = matches!(decision, Decision::Repeat(_));
         let Decision::Refuse(refusal) = decision else {
             return durable.map(|()| Receipt { seq, repeated });
@@ -566,7 +566,7 @@ impl LogCore {
             // Nothing of this batch was written, whatever became of what it met.
             Err(Error::DurabilityUnknown { reason, .. }) => Err(Error::Io {
                 op: "sync",
-                path: self.dir.path().to_owned(),
+                path: self.writer.dir.path().to_owned(),
                 outcome: Outcome::Rejected,
                 source: std::io::Error::other(reason),
             }),
@@ -576,11 +576,14 @@ impl LogCore {
 
     /// The state through the present tail.
     fn fresh_state(&self) -> Result<MutexGuard<'_, Option<Folded>>> {
-        if self.hints().is_shared() {
+        if self.writer.hints().is_shared() {
             return self.state_through(self.look(Hints::tail_seq));
         }
         // Nobody tells there what others are only just writing, and may take back.
-        self.locked(|| self.state_through(self.tail_under_lock()?.1.seq))
+        let locked = self.writer.lock()?;
+        let state = self.state_through(locked.validate_tail()?.at.seq)?;
+        locked.unlock()?;
+        Ok(state)
     }
 
     /// The state through this record, which is published; read without the lock.
@@ -601,9 +604,9 @@ impl LogCore {
         }
         let store = &mut folded.store;
         let last_seq = store.last_seq();
-        store.forget_keys_before(last_seq.saturating_sub(self.options.idempotency_records));
-        let now = Timestamp::from_ms(self.host().unix_ms());
-        store.forget_tombstones_before(now.saturating_sub_ms(self.options.tombstone_ms));
+        store.forget_keys_before(last_seq.saturating_sub(self.writer.options.idempotency_records));
+        let now = Timestamp::from_ms(self.writer.host().unix_ms());
+        store.forget_tombstones_before(now.saturating_sub_ms(self.writer.options.tombstone_ms));
         folded.has_forgotten();
     }
 
@@ -615,7 +618,7 @@ impl LogCore {
     fn advance<'a>(&self, state: &'a mut Option<Folded>, tail_seq: u64) -> Result<&'a Issues> {
         let end = End::Seq(tail_seq);
         let folded = match state.take() {
-            None => Folded::load(&self.dir, || end)?,
+            None => Folded::load(&self.writer.dir, || end)?,
             Some(mut folded) => {
                 folded.advance(end)?;
                 folded

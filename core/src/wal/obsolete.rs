@@ -1,0 +1,161 @@
+//! Files that the manifest does not need, and their removal under `compact.lock`.
+
+use std::collections::BTreeSet;
+
+use strand_lock::LockError;
+
+use crate::{
+    env::failpoint::Failpoint,
+    error::Result,
+    format::record::{segment_first_seq, snapshot_seq},
+    wal::{
+        manifest::{MANIFEST, Manifest},
+        writer::Writer,
+    },
+};
+
+/// The lock file of compactions and repairs.
+pub(crate) const COMPACT_LOCK: &str = "compact.lock";
+
+/// The files in a store's directory that this manifest does not need: those before its snapshot,
+/// except the latest `backups` older snapshots, and those that a compaction or a repair that died
+/// was about to put in their place.
+pub(crate) fn obsolete(names: &[String], manifest: &Manifest, backups: usize) -> Vec<String> {
+    let live = manifest.first_seq - 1;
+    let older: BTreeSet<u64> = names
+        .iter()
+        .filter_map(|name| snapshot_seq(name).filter(|seq| *seq < live))
+        .collect();
+    let kept: BTreeSet<u64> = older.into_iter().rev().take(backups).collect();
+    let is_obsolete = |name: &&String| {
+        let being_written = name.strip_suffix(".new").is_some_and(|name| {
+            name == MANIFEST || snapshot_seq(name).or(segment_first_seq(name)).is_some()
+        });
+        let snapshot = snapshot_seq(name)
+            .is_some_and(|seq| seq != live && !kept.contains(&seq) || manifest.snapshot.is_none());
+        let segment = segment_first_seq(name).is_some_and(|first| first < manifest.first_seq);
+        being_written || snapshot || segment
+    };
+    names.iter().filter(is_obsolete).cloned().collect()
+}
+
+impl Writer {
+    /// Does `work` under `compact.lock`; `None` while another thread or process holds it.
+    pub(crate) fn alone<T>(&self, work: impl FnOnce(&Alone<'_>) -> Result<T>) -> Result<Option<T>> {
+        let lock = self.dir.open_lock(COMPACT_LOCK)?;
+        let guard = match lock.try_lock() {
+            Err(LockError::Contended { .. }) => return Ok(None),
+            locked => locked?,
+        };
+        let done = work(&Alone(self))?;
+        guard.unlock()?;
+        Ok(Some(done))
+    }
+
+    /// Removes what a compaction that died has left behind, unless one is running.
+    ///
+    /// `manifest` is as it was a moment ago, which tells whether to look closer.
+    pub(crate) fn remove_orphans(&self, manifest: &Manifest) -> Result<()> {
+        if obsolete(&self.dir.list()?, manifest, usize::MAX).is_empty() {
+            return Ok(());
+        }
+        self.alone(|alone| alone.remove_superseded(&self.manifest()?, usize::MAX))
+            .map(drop)
+    }
+}
+
+/// A [`Writer`] that holds `compact.lock`.
+pub(crate) struct Alone<'a>(&'a Writer);
+
+impl Alone<'_> {
+    /// As [`Alone::remove_obsolete`], if the files that the manifest names are there. One of an
+    /// earlier moment or of another store must not remove files that it knows nothing of.
+    pub(crate) fn remove_superseded(&self, manifest: &Manifest, backups: usize) -> Result<()> {
+        let dir = &self.0.dir;
+        let begins = dir.segments()?.contains(&manifest.first_seq);
+        if begins && manifest.snapshot_is_whole(dir)? {
+            self.remove_obsolete(manifest, backups)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the obsolete files, and returns their names.
+    pub(crate) fn remove_obsolete(
+        &self,
+        manifest: &Manifest,
+        backups: usize,
+    ) -> Result<Vec<String>> {
+        let Self(writer) = self;
+        let obsolete = obsolete(&writer.dir.list()?, manifest, backups);
+        if obsolete.is_empty() {
+            return Ok(obsolete);
+        }
+        // The process that wrote the manifest may have died before its name was durable, or was
+        // told that it is not.
+        writer.dir.sync()?;
+        writer.reached(Failpoint::BeforeRemoval);
+        for name in &obsolete {
+            // It may be gone: a process that died removed it, or a reader has closed it only now.
+            writer.dir.remove(name)?;
+        }
+        writer.dir.sync()?;
+        writer.reached(Failpoint::OldFilesRemoved);
+        Ok(obsolete)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::manifest::SnapshotMark;
+
+    #[test]
+    fn obsolete_is_what_the_manifest_does_not_need() {
+        let names: Vec<String> = [
+            "MANIFEST",
+            "MANIFEST.new",
+            "lock",
+            "compact.lock",
+            "shm",
+            "quarantine",
+            "notes.txt",
+            "snapshot-00000000000000000004.jsonl",
+            "snapshot-00000000000000000007.jsonl",
+            "snapshot-00000000000000000009.jsonl",
+            "snapshot-00000000000000000011.jsonl",
+            "snapshot-00000000000000000012.jsonl.new",
+            "log-00000000000000000001.jsonl",
+            "log-00000000000000000008.jsonl",
+            "log-00000000000000000010.jsonl",
+            "log-00000000000000000012.jsonl",
+            "log-00000000000000000012.jsonl.new",
+        ]
+        .map(str::to_owned)
+        .into();
+        let mark = SnapshotMark {
+            seq: 9,
+            bytes: 1,
+            crc: 2,
+        };
+        let manifest = Manifest::new(&crate::env::system::ThisMachine).compacted(mark);
+        let orphans = [
+            "MANIFEST.new",
+            "snapshot-00000000000000000011.jsonl",
+            "snapshot-00000000000000000012.jsonl.new",
+            "log-00000000000000000001.jsonl",
+            "log-00000000000000000008.jsonl",
+            "log-00000000000000000012.jsonl.new",
+        ];
+        assert_eq!(obsolete(&names, &manifest, usize::MAX), orphans);
+        let with_one_backup = obsolete(&names, &manifest, 1);
+        assert!(with_one_backup.contains(&"snapshot-00000000000000000004.jsonl".to_owned()));
+        assert_eq!(with_one_backup.len(), orphans.len() + 1);
+        assert_eq!(obsolete(&names, &manifest, 0).len(), orphans.len() + 2);
+        let never_compacted = obsolete(
+            &names,
+            &Manifest::new(&crate::env::system::ThisMachine),
+            usize::MAX,
+        );
+        assert_eq!(never_compacted.len(), 7, "{never_compacted:?}");
+    }
+}

@@ -1,0 +1,160 @@
+//! A log without the type of its payload.
+
+use std::sync::{Arc, Mutex};
+
+use strand_lock::{FilesystemKind, PageError};
+
+use crate::{
+    env::system::StoreLock,
+    error::{Error, Result},
+    format::record::EncodedPayload,
+    options::Options,
+    state::materialize::Folded,
+    telemetry,
+    wal::{
+        cursor::RawRecords,
+        durable::End,
+        manifest::Manifest,
+        recovery::Recovery,
+        segment::OpenSegment,
+        shm::{Hints, Shm},
+        store_dir::StoreDir,
+        writer::{LOCK, Locked, Writer, not_writable, page_error},
+    },
+};
+
+/// How often the hints are looked at anew because they were deleted meanwhile.
+const LOOKS_MAX: u32 = 3;
+
+pub(crate) struct RawLog {
+    pub(crate) writer: Writer,
+    pub(crate) recovery: Recovery,
+    /// The state that conditions are checked against; read when the first one is.
+    pub(crate) state: Mutex<Option<Folded>>,
+}
+
+impl RawLog {
+    pub(crate) fn open(dir: &StoreDir, options: Options) -> Result<Self> {
+        dir.require()?;
+        let shared = memory_can_be_shared(dir, &options)?;
+        // Refuse a newer store before anything is created in its directory.
+        Manifest::read(dir)?;
+        let lock: Arc<dyn StoreLock> = dir.open_lock(LOCK).map_err(not_writable)?.into();
+        let guard = lock.lock_until(dir.host().now() + options.lock_timeout)?;
+        let manifest = match Manifest::read(dir)? {
+            Some(manifest) => manifest,
+            None => Manifest::create(dir)?,
+        };
+        let writer = Writer {
+            dir: dir.clone(),
+            options,
+            lock: Arc::clone(&lock),
+            shm: Shm::open(dir, &manifest.store, shared).map_err(page_error)?,
+            segment: OpenSegment::new(dir),
+            line: Mutex::default(),
+        };
+        let locked = Locked::opening(&writer, guard);
+        let recovery = locked.validate_on_open()?;
+        locked.unlock()?;
+        writer.remove_orphans(&manifest)?;
+        Ok(Self {
+            writer,
+            recovery,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Appends one record, as durable as the options ask; returns its number.
+    pub(crate) fn append(&self, payload: &EncodedPayload) -> Result<u64> {
+        payload.check_len()?;
+        telemetry::append(self.writer.dir.path()).within(|| {
+            let locked = self.writer.lock()?;
+            let seq = locked.append(payload)?;
+            locked.sync_unless_shared(seq)?;
+            locked.unlock()?;
+            self.writer.acknowledge(seq)?;
+            Ok(seq)
+        })
+    }
+
+    /// What `word` says in the hints that all processes use now. Hints that were deleted would say
+    /// for ever what they said then, while writers go on in the next ones.
+    pub(crate) fn look(&self, word: fn(&Hints) -> Option<u64>) -> u64 {
+        let mut hints = self.writer.hints();
+        for _ in 0..LOOKS_MAX {
+            // While the page is there, no writer goes on in another one.
+            if hints.check().is_ok()
+                && let Some(value) = word(&hints)
+            {
+                return value;
+            }
+            match self.writer.validated_hints() {
+                Ok(validated) => hints = validated,
+                Err(_) => break,
+            }
+        }
+        self.glance(word)
+    }
+
+    /// What `word` says in the hints that are mapped here. Others may have gone on in the next ones.
+    /// 0 where they are cut short.
+    pub(crate) fn glance(&self, word: fn(&Hints) -> Option<u64>) -> u64 {
+        let hints = self.writer.hints();
+        match hints.check() {
+            Ok(()) | Err(PageError::Deleted { .. }) => word(&hints).unwrap_or(0),
+            Err(_) => 0,
+        }
+    }
+
+    /// The live records through this one.
+    pub(crate) fn records(&self, through_seq: u64) -> Result<RawRecords> {
+        let first_seq = self.writer.manifest()?.first_seq;
+        let hints = self.writer.hints();
+        let end = if hints.is_shared() {
+            End::Seq(through_seq)
+        } else {
+            // Hints of this process alone do not say how far the others have come.
+            End::LastValid(hints.durable_seq().unwrap_or(0))
+        };
+        Ok(RawRecords::new(&self.writer.dir, first_seq, end))
+    }
+}
+
+/// Whether processes can share memory there.
+///
+/// # Errors
+/// [`Error::UnsafeFilesystem`] where the store must not be.
+pub(crate) fn memory_can_be_shared(dir: &StoreDir, options: &Options) -> Result<bool> {
+    let filesystem = dir.host().filesystem(dir.path());
+    let filesystem = filesystem.map_err(Error::io("examine", dir.path()))?;
+    shares_memory(filesystem.kind, options).ok_or_else(|| Error::UnsafeFilesystem {
+        path: dir.path().to_owned(),
+        filesystem,
+    })
+}
+
+/// `None` to refuse a store on such a filesystem.
+fn shares_memory(kind: FilesystemKind, options: &Options) -> Option<bool> {
+    match kind {
+        FilesystemKind::Local => Some(options.share_memory),
+        _ => options.allow_unsafe_filesystem.then_some(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filesystems_that_others_reach_are_refused_unless_the_caller_insists() {
+        let careful = Options::default();
+        let insists = Options::default().allow_unsafe_filesystem(true);
+        assert_eq!(shares_memory(FilesystemKind::Local, &careful), Some(true));
+        for kind in [FilesystemKind::Network, FilesystemKind::UnknownFuse] {
+            assert_eq!(shares_memory(kind, &careful), None);
+            assert_eq!(shares_memory(kind, &insists), Some(false));
+        }
+        let alone = Options::default().share_memory(false);
+        assert_eq!(shares_memory(FilesystemKind::Local, &alone), Some(false));
+    }
+}

@@ -1,0 +1,232 @@
+//! Rounds of syncs: the words in shared memory by which threads and processes take turns at
+//! syncing, and wake each other. The protocol is in [`super::group_commit`].
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use crate::wal::shm::{Hints, Words, wait, word};
+
+/// One sync by one leader. It covers the records through its target.
+///
+/// A thread that waits for a covered record sleeps on the round's wake word, and all others on that
+/// of the next round. There are two wake words, for even and for odd rounds, so that a sync wakes
+/// the threads that it covers, and one more to lead the next round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Round {
+    number: u16,
+    target: u64,
+}
+
+impl Round {
+    fn from_word(word: u64) -> Self {
+        let [low, high, ..] = word.to_le_bytes();
+        Self {
+            number: u16::from_le_bytes([low, high]),
+            target: word >> 16,
+        }
+    }
+
+    fn to_word(self) -> u64 {
+        self.target << 16 | u64::from(self.number)
+    }
+
+    fn wake_word(self) -> WakeWord {
+        if self.number.is_multiple_of(2) {
+            WakeWord::Even
+        } else {
+            WakeWord::Odd
+        }
+    }
+
+    /// Whether the round's sync makes `seq` durable.
+    pub(crate) fn covers(self, seq: u64) -> bool {
+        seq <= self.target
+    }
+
+    /// The wake word of the round that makes `seq` durable: this one or the next.
+    pub(crate) fn wake_word_for(self, seq: u64) -> WakeWord {
+        if self.covers(seq) {
+            self.wake_word()
+        } else {
+            self.wake_word().other()
+        }
+    }
+}
+
+/// A counter to sleep on, and the mark that a thread does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WakeWord {
+    Even,
+    Odd,
+}
+
+impl WakeWord {
+    fn other(self) -> Self {
+        match self {
+            Self::Even => Self::Odd,
+            Self::Odd => Self::Even,
+        }
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::Even => wait::EVEN,
+            Self::Odd => wait::ODD,
+        }
+    }
+
+    fn sleepers(self) -> usize {
+        match self {
+            Self::Even => wait::EVEN_SLEEPERS,
+            Self::Odd => wait::ODD_SLEEPERS,
+        }
+    }
+}
+
+/// How often each wake word was woken at some moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WakeCounts {
+    even: u32,
+    odd: u32,
+}
+
+/// The words about rounds in a page of hints.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rounds<'a>(&'a Words);
+
+impl<'a> Rounds<'a> {
+    pub(crate) fn of(hints: &'a Hints) -> Self {
+        Self(hints.words())
+    }
+
+    /// The present leader's token, 0 when there is none.
+    pub(crate) fn leader(self) -> u64 {
+        self.0.raw(word::LEADER).load(Ordering::SeqCst)
+    }
+
+    /// Makes the caller the leader in the place of `old`; false when another thread was faster.
+    pub(crate) fn take_lead(self, old: u64, token: u64) -> bool {
+        self.0
+            .raw(word::LEADER)
+            .compare_exchange(old, token, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Gives the lead back, unless it was taken over.
+    pub(crate) fn leave_lead(self, token: u64) {
+        self.0
+            .raw(word::LEADER)
+            .compare_exchange(token, 0, Ordering::SeqCst, Ordering::Relaxed)
+            .ok();
+    }
+
+    /// How long the last syncs took, in microseconds.
+    pub(crate) fn sync_us(self) -> u64 {
+        self.0.get(word::SYNC_US).unwrap_or(0)
+    }
+
+    pub(crate) fn note_sync_us(self, us: u64) {
+        let average = (self.sync_us() * 7 + us.min(1 << 40)) / 8;
+        self.0.set(word::SYNC_US, average);
+    }
+
+    /// The present round, or the last one.
+    pub(crate) fn current(self) -> Round {
+        Round::from_word(self.0.raw(word::ROUND).load(Ordering::SeqCst))
+    }
+
+    /// Begins the round whose sync will cover the records through `target`.
+    pub(crate) fn begin(self, target: u64) -> Round {
+        let round = Round {
+            number: self.current().number.wrapping_add(1),
+            target,
+        };
+        let word = self.0.raw(word::ROUND);
+        word.store(round.to_word(), Ordering::SeqCst);
+        round
+    }
+
+    /// Makes the caller this round's spinning successor: the thread that stays awake to lead the
+    /// next round at once. False when there is one already.
+    pub(crate) fn claim_spinner(self, round: Round) -> bool {
+        let word = self.0.raw(word::SPINNER);
+        let old = word.load(Ordering::SeqCst);
+        old != round.to_word()
+            && word
+                .compare_exchange(old, round.to_word(), Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+    }
+
+    /// Gives that up. A leader that ends now either sees it and wakes a thread, or has left the
+    /// lead before, and the caller sees that when it looks again.
+    pub(crate) fn release_spinner(self) {
+        self.0.raw(word::SPINNER).store(0, Ordering::SeqCst);
+    }
+
+    /// Read these first, then the state that decides whether to [`Rounds::sleep`].
+    pub(crate) fn wake_counts(self) -> WakeCounts {
+        let count = |word: WakeWord| self.0.page().u32(word.index()).load(Ordering::SeqCst);
+        WakeCounts {
+            even: count(WakeWord::Even),
+            odd: count(WakeWord::Odd),
+        }
+    }
+
+    /// Sleeps until `word` is woken, unless it was since `counts` were read; for `time` at most.
+    pub(crate) fn sleep(self, word: WakeWord, counts: WakeCounts, time: Duration) {
+        let count = match word {
+            WakeWord::Even => counts.even,
+            WakeWord::Odd => counts.odd,
+        };
+        let page = self.0.page();
+        page.u32(word.sleepers()).store(1, Ordering::SeqCst);
+        page.wait(word.index(), count, time);
+    }
+
+    /// Ends a round: wakes all who wait for it, and, unless there is a spinning successor, one who
+    /// waits for the next round, to lead that.
+    pub(crate) fn end(self, round: Round) {
+        if self.0.raw(word::SPINNER).load(Ordering::SeqCst) != round.to_word() {
+            self.wake_one(round.wake_word().other());
+        }
+        self.wake_sleepers(round.wake_word());
+        self.wake_followers();
+    }
+
+    /// Wakes all who sleep, whatever they wait for.
+    pub(crate) fn wake_all(self) {
+        self.wake_sleepers(WakeWord::Even);
+        self.wake_sleepers(WakeWord::Odd);
+        self.wake_followers();
+    }
+
+    /// Wakes the readers that follow the log. One system call, even if none sleeps.
+    fn wake_followers(self) {
+        let page = self.0.page();
+        page.u32(wait::FOLLOWERS).fetch_add(1, Ordering::SeqCst);
+        page.wake_all(wait::FOLLOWERS);
+    }
+
+    /// Clears the mark of sleepers *before* it changes the wake word. A thread that sets the mark
+    /// later either sees the new word, or sleeps until the next change. In the other order, a
+    /// sleeper could lose its mark and be forgotten.
+    fn wake_sleepers(self, word: WakeWord) {
+        let page = self.0.page();
+        let sleepers = page.u32(word.sleepers());
+        let slept = sleepers.swap(0, Ordering::SeqCst) != 0;
+        page.u32(word.index()).fetch_add(1, Ordering::SeqCst);
+        // Set since then: by a thread that sleeps on the old count, or that will see the new one.
+        let sleeps = sleepers.load(Ordering::SeqCst) != 0;
+        if slept || sleeps {
+            page.wake_all(word.index());
+        }
+    }
+
+    /// Leaves the mark of sleepers, since only one of them is woken.
+    fn wake_one(self, word: WakeWord) {
+        let page = self.0.page();
+        page.u32(word.index()).fetch_add(1, Ordering::SeqCst);
+        if page.u32(word.sleepers()).load(Ordering::SeqCst) != 0 {
+            page.wake_one(word.index());
+        }
+    }
+}
