@@ -18,7 +18,7 @@ use std::{
 };
 
 use strand_core::{
-    Batch, Compacted, Compactor, Durability, Error, Issue, IssueEvent, Log, Options,
+    Batch, Compacted, Compactor, Durability, Error, Issue, IssueEvent, Log, Options, Timestamp,
     repair::repair,
     testing::{Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
 };
@@ -242,7 +242,10 @@ impl FailpointHook for Stuck {
 }
 
 fn event(id: &str) -> IssueEvent {
-    IssueEvent::add(Issue::new(id, "Mend the fence", 0), 0)
+    IssueEvent::add(
+        Issue::new(id, "Mend the fence", Timestamp::from_ms(0)),
+        Timestamp::from_ms(0),
+    )
 }
 
 fn options(disk: &SlowDisk) -> Options {
@@ -299,7 +302,8 @@ fn an_append_tells_of_the_lock_the_record_and_the_sync() {
             "{sync_us} of {wait_us}"
         );
     }
-    log.commit(&Batch::new(0).close("bd-1")).unwrap();
+    log.commit(&Batch::new(Timestamp::from_ms(0)).close("bd-1"))
+        .unwrap();
     assert_eq!(take_one(dir, "written").spans, ["commit"]);
 }
 
