@@ -15,10 +15,10 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
     LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
@@ -174,7 +174,7 @@ impl PowerFs {
             MountOption::NoAtime,
         ];
         let session = Session::new(Served(Arc::clone(&shared)), mount_point, &config)?;
-        let (sender, ended) = mpsc::channel();
+        let (sender, ended) = crossbeam_channel::unbounded();
         std::thread::Builder::new()
             .name("powerfs".to_owned())
             .spawn(move || sender.send(session.run()))?;

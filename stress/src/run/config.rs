@@ -17,6 +17,7 @@ pub const WRITES_MAX: u32 = 10_000_000;
 pub const PAYLOAD_BYTES_MAX: usize = RECORD_BYTES_MAX / 4 * 3;
 /// Highest rate of what happens by chance.
 pub const RATE_MAX: f64 = 10_000.0;
+const LOCK_TIMEOUT_BEYOND_WATCHDOG_S: u64 = 600;
 /// Longest time the watchdog may be told to wait.
 pub const TIMEOUT_S_MAX: u64 = 7 * 24 * 3600;
 
@@ -363,6 +364,15 @@ impl Config {
     #[must_use]
     pub fn compacting(&self) -> u32 {
         self.compact_every_ms.map_or(0, |_| self.compactors)
+    }
+
+    /// How long a process of the run waits for the log's lock: longer than the watchdog waits for the run.
+    #[must_use]
+    pub(crate) fn lock_timeout_ms(&self) -> u64 {
+        let seconds = self
+            .timeout_s
+            .saturating_add(LOCK_TIMEOUT_BEYOND_WATCHDOG_S);
+        seconds.saturating_mul(1_000)
     }
 
     /// How many issues are there before the agents begin.

@@ -3,17 +3,24 @@
 pub mod agent;
 pub mod archive;
 pub mod bystanders;
+pub(crate) mod child;
+mod command;
 pub mod config;
 pub mod control;
 pub(crate) mod errors;
+mod events;
 pub mod examine;
 mod local_disk;
+mod nemesis;
 pub mod payload;
+pub mod places;
+pub(crate) mod pool;
 pub mod process;
 pub mod protocol;
 pub mod replay;
 pub mod reporting;
 pub mod runner;
+mod watcher;
 pub(crate) mod witness;
 pub(crate) mod writes;
 
@@ -37,7 +44,8 @@ use crate::report::run::{Facts, Report, Verdict};
 use crate::run::config::{Config, UsageError, Workload};
 use crate::run::examine::Examination;
 use crate::run::payload::{PayloadError, PayloadSource, Payloads};
-use crate::run::runner::{EnvironmentError, Moment, Places};
+use crate::run::places::Places;
+use crate::run::runner::{EnvironmentError, Moment};
 
 /// How much of what the agents said on standard error is in the report.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
@@ -98,11 +106,7 @@ impl From<PayloadError> for RunError {
 /// # Errors
 /// [`RunError::Usage`] before anything was done; [`RunError::Environment`] when a directory could
 /// not be made or a process not be started. Every process that was started is reaped.
-pub fn run(
-    config: &Config,
-    exe: &Path,
-    progress: &(dyn Fn(&Moment) + Sync),
-) -> Result<Report, RunError> {
+pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Report, RunError> {
     config.validate()?;
     check_command(config, exe)?;
     let source = payload_source(config)?;

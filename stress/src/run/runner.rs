@@ -1,46 +1,36 @@
-//! The parent of the agents: starts them, lets them go together, hears all they report, kills
-//! some, reads meanwhile, and does not wait for ever.
-
-mod command;
-pub(crate) mod nemesis;
+//! The runner: starts the processes of a run, lets them go together, hears all that they report, and kills
+//! what it has to. One thread does it all; other threads only send it [events](Event). Every wait has a
+//! deadline.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, at, bounded, select, tick, unbounded};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
-use strand_core::{IssueEvent, Log, Options, Reader};
 use strand_lock::{FileLock, monotonic_ns};
 
-use crate::evidence::ids::operation_key;
 use crate::evidence::ledger::{
-    self, Compacting, CompactionSeen, DurableSeen, End, Incarnation, Incident, IncidentKind,
-    Ledger, Operation, Seen, View,
+    Compacting, CompactionSeen, EVERYBODY, End, Incarnation, Incident, IncidentKind, Ledger,
 };
-use crate::evidence::workload::{self, Plan};
-use crate::panics::catch_panic;
-use crate::run::agent::read_records;
-use crate::run::archive::Archive;
+use crate::evidence::workload::Plan;
+use crate::run::child::{Child, Ended, Heard, is_kill};
+use crate::run::command::{self, Printed, StrandCommand};
 use crate::run::config::{Config, Mode};
 use crate::run::control::Control;
 use crate::run::errors::describe;
+use crate::run::events::{Event, SideThread};
+use crate::run::nemesis::Nemesis;
 use crate::run::payload::PayloadSource;
+use crate::run::places::Places;
 use crate::run::protocol::{AgentSpec, KillOrder, Lane, Message, Role};
 use crate::run::reporting::Reporting;
-use crate::run::writes;
+use crate::run::{pool, watcher};
 
-use crate::run::runner::command::StrandCommand;
-
-/// How often the parent looks at the watermark while agents write.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
-/// A read of the whole log costs at most this part of the time that the run takes.
-const READ_SHARE: u32 = 20;
 /// How many agents read the whole log after their last write.
 const VIEWS_MAX: u64 = 8;
 /// A process that is killed at a point is so at one of this many times that it comes there.
@@ -49,35 +39,12 @@ const OCCURRENCE_MAX: u32 = 8;
 const KILLS_BEFORE_PROGRESS: u64 = 64;
 /// So many more for each operation that has one.
 const KILLS_PER_OPERATION: u64 = 2;
-/// How often a run that loses power looks whether there is anybody left to lose it.
+/// How long the loss of power is waited for in one go.
 const POWER_TICK: Duration = Duration::from_millis(20);
-/// How often the progress is drawn, and the deadline looked at.
+/// How often the progress is shown.
 const TICK: Duration = Duration::from_millis(100);
-/// Agents wait for the lock this much longer than the watchdog waits for them.
-const LOCK_TIMEOUT_BEYOND_WATCHDOG: Duration = Duration::from_mins(10);
-
-/// Where a run happens. Only `store` is the log's; the rest is the harness's own.
-#[derive(Debug, Clone)]
-pub struct Places {
-    /// The store under test.
-    pub store: PathBuf,
-    /// The file of the shared page.
-    pub control: PathBuf,
-    /// What the agents say on standard error.
-    pub stderr: PathBuf,
-    /// Where files of the store stay that are removed from it.
-    pub archive: PathBuf,
-    /// The directory of the followers' journals.
-    pub journals: PathBuf,
-}
-
-impl Places {
-    /// The journal of a follower.
-    #[must_use]
-    pub fn journal(&self, follower: u32) -> PathBuf {
-        self.journals.join(format!("follower-{follower}"))
-    }
-}
+/// A process that was killed ends within this time, or something is wrong with the machine.
+const REAP_LIMIT: Duration = Duration::from_mins(2);
 
 /// What came out of a run, before it is judged.
 #[derive(Debug)]
@@ -151,12 +118,12 @@ pub struct AgentState {
 pub struct EnvironmentError(pub String);
 
 /// The power of the machine that a store is on.
-pub trait Power {
+pub trait Power: Sync {
     /// Names the time between the machine's start and its loss of power.
     fn boot(&self) -> String;
-    /// Waits for it to go by itself, for `time` at most; whether it has gone.
+    /// Waits for at most `time`; whether the power is gone.
     fn is_cut_within(&self, time: Duration) -> bool;
-    /// Cuts it, if it has not gone: from now on nothing is stored, and nobody who uses the store gets an answer.
+    /// Cuts the power, unless it is gone: from now on nothing is stored, and calls get no answer.
     fn cut(&self);
     /// Every process that may wait for an answer has been sent the signal that kills it.
     fn release(&self);
@@ -194,21 +161,23 @@ pub fn run(
     writes: &[u32],
     exe: &Path,
     places: &Places,
-    progress: &(dyn Fn(&Moment) + Sync),
+    progress: &dyn Fn(&Moment),
 ) -> Result<Outcome, EnvironmentError> {
-    let parent = Parent::new(config, payload, writes, exe, places)?;
-    lock(&parent.tally).ledger.absorb(set_up(config, places));
-    if let Some(command) = &parent.command {
-        let failed = command.init(&places.store)?;
-        lock(&parent.tally).ledger.fatal_errors.extend(failed);
+    let mut runner = Runner::new(config, payload, writes, exe, places)?;
+    runner.ledger = pool::set_up(config, places);
+    if let Some(command) = &runner.command {
+        let failed = command.init(&places.store).map_err(EnvironmentError)?;
+        runner.ledger.fatal_errors.extend(failed);
     }
-    parent.run(progress)
+    let (go_ns, hang) = runner.run(progress);
+    runner.outcome(go_ns, hang)
 }
 
-/// Does a run that is ended by a loss of power, on a store that is set up: starts every process, cuts the power after `limit` unless
-/// it goes by itself before, and kills everything. `next` says where each agent begins, and then where it would go on.
+/// Does a run that a loss of power ends, on a store that is set up: starts every process, cuts the power after
+/// `limit` unless it goes by itself before, and kills everything. `next` says where each agent begins, and then
+/// where it would go on.
 ///
-/// Nobody waits for the others before the first write, and this process does not look into the store.
+/// The agents do not wait for each other before the first write, and this process does not look into the store.
 ///
 /// # Errors
 /// As [`run`]; the power is cut all the same.
@@ -221,37 +190,29 @@ pub fn run_until_cut(
     next: &mut [Next],
 ) -> Result<Outcome, EnvironmentError> {
     let writes = vec![config.writes; config.agents as usize];
-    let mut parent = Parent::new(config, payload, &writes, exe, places)?;
-    parent.boot = Some(power.boot());
-    for slot in &parent.slots {
-        let begins = |agent: &u32| next.get(*agent as usize).cloned();
-        let begin = slot
-            .agents
-            .iter()
-            .map(|agent| begins(agent).unwrap_or_else(Next::first));
-        *lock(&slot.next) = begin.collect();
-    }
-    parent.run_until_cut(power, limit);
-    for slot in &parent.slots {
-        for (agent, then) in slot.agents.iter().zip(lock(&slot.next).drain(..)) {
-            if let Some(next) = next.get_mut(*agent as usize) {
-                *next = then;
+    let mut runner = Runner::new(config, payload, &writes, exe, places)?;
+    runner.boot = Some(power.boot());
+    for slot in &mut runner.slots {
+        for (agent, own) in slot.agents.iter().zip(&mut slot.next) {
+            if let Some(next) = next.get(*agent as usize) {
+                *own = next.clone();
             }
         }
     }
-    parent.outcome(None, None)
+    runner.run_until_cut(power, limit);
+    for slot in &mut runner.slots {
+        for (agent, own) in slot.agents.iter().zip(slot.next.drain(..)) {
+            if let Some(next) = next.get_mut(*agent as usize) {
+                *next = own;
+            }
+        }
+    }
+    runner.outcome(None, None)
 }
 
 /// The highest mark in the shared page: see [`crate::run::control`].
 fn marks(config: &Config) -> u32 {
     config.agents + config.compacting()
-}
-
-/// How long a process of the run may wait for the log's lock.
-fn lock_timeout_ms(config: &Config) -> u64 {
-    let watchdog = Duration::from_secs(config.timeout_s);
-    let timeout = watchdog.saturating_add(LOCK_TIMEOUT_BEYOND_WATCHDOG);
-    u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn bystander_roles(config: &Config, places: &Places) -> Vec<Role> {
@@ -268,70 +229,31 @@ fn bystander_roles(config: &Config, places: &Places) -> Vec<Role> {
     readers.chain(followers).chain(compactors).collect()
 }
 
-/// Creates the pool of issues that the workload needs, as an agent behind the last one would. Should the log
-/// panic, the ledger says so.
-pub(crate) fn set_up(config: &Config, places: &Places) -> Ledger {
-    catch_panic(|| create_pool(config, places)).unwrap_or_else(|panic| Ledger {
-        fatal_errors: vec![panic],
-        ..Ledger::default()
-    })
-}
-
-fn create_pool(config: &Config, places: &Places) -> Ledger {
-    let plans = workload::setup(config.pool());
-    let mut ledger = Ledger::default();
-    if plans.is_empty() {
-        return ledger;
-    }
-    let written = (|| {
-        let archive = Archive::new(&places.store, &places.archive);
-        let options = Options::default().failpoint_hook(Arc::new(archive));
-        let log: Log<IssueEvent> = Log::open(&places.store, options)?;
-        for (write, plan) in (1..).zip(plans) {
-            let key = operation_key(config.agents, write);
-            let batch = writes::batch(&plan, &key)?;
-            ledger.plans.push((config.agents, write, plan));
-            let invoke_ns = monotonic_ns();
-            let receipt = log.commit(&batch)?;
-            ledger.operations.push(Operation {
-                agent: config.agents,
-                write,
-                invoke_ns,
-                outcome: ledger::Outcome::Acknowledged {
-                    seq: receipt.seq,
-                    ack_ns: monotonic_ns(),
-                    repeated: receipt.repeated,
-                },
-            });
-        }
-        log.close()?;
-        Ok::<(), Box<dyn std::error::Error>>(())
-    })();
-    let failed = written.err().map(|error| describe(error.as_ref()));
-    ledger
-        .fatal_errors
-        .extend(failed.map(|error| format!("creating the pool failed: {error}")));
-    ledger
-}
-
 /// A place for one process at a time, and what is known of the present one.
 struct Slot {
     /// None, unless it is for agents.
     agents: Vec<u32>,
     role: Role,
-    /// Started so far.
-    processes: AtomicU64,
-    live: Mutex<Live>,
+    process: Option<Process>,
+    /// The last process's.
+    pid: u32,
+    /// How many processes were told where to be killed.
+    kill_orders: u64,
+    /// By position in `agents`.
+    doing: Vec<Doing>,
     /// Where its agents begin, and then where they would go on; by position in `agents`.
-    next: Mutex<Vec<Next>>,
+    next: Vec<Next>,
+    /// It waits for the start, or did so once.
+    is_ready: bool,
+    /// It starts no more processes.
+    is_done: bool,
 }
 
-struct Live {
-    child: Option<Child>,
-    pid: u32,
-    killed_ns: Option<u64>,
-    /// By position in [`Slot::agents`].
-    doing: Vec<Doing>,
+struct Process {
+    child: Child,
+    reporting: Reporting,
+    /// Where the process is a call of the command: agent, write and start of the call, and what it printed.
+    call: Option<((u32, u32, u64), Printed)>,
 }
 
 #[derive(Clone, Copy)]
@@ -344,6 +266,25 @@ enum Doing {
 }
 
 impl Slot {
+    fn new(agents: Vec<u32>, role: Role) -> Slot {
+        let since_ns = monotonic_ns();
+        Slot {
+            doing: vec![Doing::Starting { since_ns }; agents.len()],
+            next: vec![Next::first(); agents.len()],
+            agents,
+            role,
+            process: None,
+            pid: 0,
+            kill_orders: 0,
+            is_ready: false,
+            is_done: false,
+        }
+    }
+
+    fn is_agent(&self) -> bool {
+        self.role == Role::Agent
+    }
+
     /// The marks in the shared page that its process uses.
     fn marks(&self, agents: u32) -> Vec<u32> {
         match &self.role {
@@ -361,14 +302,14 @@ impl Slot {
     fn name(&self) -> String {
         match (&self.role, self.agents.as_slice()) {
             (Role::Agent, [agent]) => format!("agent {agent}"),
-            (Role::Agent, _) => ledger::EVERYBODY.to_owned(),
+            (Role::Agent, _) => EVERYBODY.to_owned(),
             (Role::Reader { number }, _) => format!("reader {number}"),
             (Role::Follower { number, .. }, _) => format!("follower {number}"),
             (Role::Compactor { number, .. }, _) => format!("compactor {number}"),
         }
     }
 
-    /// Tells it from the others.
+    /// Differs from that of every other slot.
     fn number(&self) -> u64 {
         match &self.role {
             Role::Agent => u64::from(self.agents.first().copied().unwrap_or(0)),
@@ -378,40 +319,74 @@ impl Slot {
         }
     }
 
-    fn new(agents: Vec<u32>, role: Role) -> Slot {
-        let doing = vec![
-            Doing::Starting {
-                since_ns: monotonic_ns()
-            };
-            agents.len()
-        ];
-        Slot {
-            next: Mutex::new(vec![Next::first(); agents.len()]),
-            agents,
-            role,
-            processes: AtomicU64::new(0),
-            live: Mutex::new(Live {
-                child: None,
-                pid: 0,
-                killed_ns: None,
-                doing,
-            }),
+    /// Its agents wait for the start.
+    fn get_ready(&mut self) {
+        self.is_ready = true;
+        let since_ns = monotonic_ns();
+        self.doing.fill(Doing::Ready { since_ns });
+    }
+
+    /// Keeps up with what an agent is doing, and what is next for it.
+    fn follow(&mut self, message: &Message) {
+        let (agent, doing) = match *message {
+            Message::Planned {
+                agent,
+                write,
+                ref plan,
+            } => {
+                let plan = Some(plan.clone());
+                return self.set_next(agent, Next { write, plan });
+            }
+            Message::Invoke {
+                agent,
+                write,
+                at_ns: since_ns,
+            } => (agent, Doing::Writing { write, since_ns }),
+            Message::Ack {
+                agent,
+                write,
+                ack_ns: since_ns,
+                ..
+            }
+            | Message::Refused {
+                agent,
+                write,
+                end_ns: since_ns,
+                ..
+            } => (agent, Doing::Between { write, since_ns }),
+            Message::Failure { agent, write, .. } => {
+                let since_ns = monotonic_ns();
+                (agent, Doing::Between { write, since_ns })
+            }
+            _ => return,
+        };
+        let Some(index) = self.agents.iter().position(|&other| other == agent) else {
+            return;
+        };
+        if let Some(place) = self.doing.get_mut(index) {
+            *place = doing;
+        }
+        // With its key, a write is begun again; without, it is not, whatever becomes of it.
+        let has_key = self.next.get(index).is_some_and(|next| next.plan.is_some());
+        match doing {
+            Doing::Writing { .. } if has_key => {}
+            Doing::Writing { write, .. } | Doing::Between { write, .. } => {
+                let write = write + 1;
+                self.set_next(agent, Next { write, plan: None });
+            }
+            Doing::Starting { .. } | Doing::Ready { .. } | Doing::Finished => {}
+        }
+    }
+
+    fn set_next(&mut self, agent: u32, next: Next) {
+        let index = self.agents.iter().position(|&other| other == agent);
+        if let Some(place) = index.and_then(|index| self.next.get_mut(index)) {
+            *place = next;
         }
     }
 }
 
-#[derive(Default)]
-struct Tally {
-    ready: usize,
-    /// Slots of agents that are done.
-    finished: usize,
-    /// Other slots that are done.
-    bystanders_finished: usize,
-    failure: Option<String>,
-    ledger: Ledger,
-}
-
-struct Parent<'a> {
+struct Runner<'a> {
     config: &'a Config,
     payload: &'a PayloadSource,
     writes: &'a [u32],
@@ -421,71 +396,52 @@ struct Parent<'a> {
     places: &'a Places,
     control: Control,
     stderr: File,
-    /// Those of the agents.
+    /// Those of the agents, then those of the bystanders.
     slots: Vec<Slot>,
-    /// Those of the readers, followers and compactors.
-    bystanders: Vec<Slot>,
-    tally: Mutex<Tally>,
-    changed: Condvar,
-    /// The agents are done, and nobody is killed any more.
-    over: AtomicBool,
+    sender: Sender<Event>,
+    events: Receiver<Event>,
+    ledger: Ledger,
+    failure: Option<String>,
+    moment: Moment,
+    spawned: u64,
+    /// Processes that were to be killed by chance.
+    random_kills: u64,
+    /// The slot and the process that is stopped for a while.
+    paused: Option<(usize, u32)>,
+    power_lost: bool,
+    /// The agents may write.
+    has_started: bool,
+    /// The agents are done: from now on, no process is told to be killed.
+    is_over: bool,
     /// No more processes are to be started.
-    stopping: AtomicBool,
-    /// Operations that were acknowledged or refused.
-    answered: AtomicU64,
-    refused: AtomicU64,
-    spawned: AtomicU64,
-    killed: AtomicU64,
-    stopped: AtomicU64,
-    torn: AtomicU64,
-    forgotten: AtomicU64,
-    compactions: AtomicU64,
+    is_stopping: bool,
     /// See [`AgentSpec::boot`].
     boot: Option<String>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Cuts the power and kills everything when it is dropped.
-struct PowerEnd<'a> {
-    parent: &'a Parent<'a>,
-    power: &'a dyn Power,
-}
-
-impl Drop for PowerEnd<'_> {
-    fn drop(&mut self) {
-        self.power.cut();
-        self.parent.stop();
-        self.power.release();
-    }
-}
-
-impl<'a> Parent<'a> {
+impl<'a> Runner<'a> {
     fn new(
         config: &'a Config,
         payload: &'a PayloadSource,
         writes: &'a [u32],
         exe: &'a Path,
         places: &'a Places,
-    ) -> Result<Parent<'a>, EnvironmentError> {
+    ) -> Result<Runner<'a>, EnvironmentError> {
         let control = Control::open(&places.control, marks(config))
             .map_err(|error| EnvironmentError(describe(&error)))?;
         let stderr = File::create(&places.stderr)
             .map_err(|error| EnvironmentError(format!("{}: {error}", places.stderr.display())))?;
-        let slots: Vec<Slot> = match config.mode {
+        let mut slots: Vec<Slot> = match config.mode {
             Mode::Process => (0..config.agents)
                 .map(|agent| Slot::new(vec![agent], Role::Agent))
                 .collect(),
             Mode::Thread => vec![Slot::new((0..config.agents).collect(), Role::Agent)],
         };
-        let bystanders = bystander_roles(config, places);
-        let bystanders = bystanders
-            .into_iter()
-            .map(|role| Slot::new(Vec::new(), role));
-        let command = StrandCommand::new(config, payload, exe)?;
-        Ok(Parent {
+        let bystanders = bystander_roles(config, places).into_iter();
+        slots.extend(bystanders.map(|role| Slot::new(Vec::new(), role)));
+        let command = StrandCommand::new(config, payload, exe).map_err(EnvironmentError)?;
+        let (sender, events) = unbounded();
+        Ok(Runner {
             config,
             payload,
             writes,
@@ -495,109 +451,120 @@ impl<'a> Parent<'a> {
             control,
             stderr,
             slots,
-            bystanders: bystanders.collect(),
-            tally: Mutex::new(Tally::default()),
-            changed: Condvar::new(),
-            over: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-            answered: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            spawned: AtomicU64::new(0),
-            killed: AtomicU64::new(0),
-            stopped: AtomicU64::new(0),
-            torn: AtomicU64::new(0),
-            forgotten: AtomicU64::new(0),
-            compactions: AtomicU64::new(0),
+            sender,
+            events,
+            ledger: Ledger::default(),
+            failure: None,
+            moment: Moment::default(),
+            spawned: 0,
+            random_kills: 0,
+            paused: None,
+            power_lost: false,
+            has_started: false,
+            is_over: false,
+            is_stopping: false,
             boot: None,
         })
     }
-}
 
-impl Parent<'_> {
-    /// Serves every slot in a thread of its own.
-    fn serve_all<'scope>(&'scope self, scope: &'scope std::thread::Scope<'scope, '_>) {
-        for (index, slot) in self.all_slots().enumerate() {
-            let builder = std::thread::Builder::new().stack_size(512 << 10);
-            let spawned = builder.spawn_scoped(scope, move || self.serve(slot));
-            if let Err(error) = spawned {
-                self.fail(format!(
-                    "cannot start a thread for process {index}: {error}"
-                ));
-                break;
-            }
-        }
-    }
-
-    fn run_until_cut(&self, power: &dyn Power, limit: Duration) {
-        self.control.go();
-        std::thread::scope(|scope| {
-            // Whatever happens here, the processes are killed: the scope waits for those who wait for them.
-            let _end = PowerEnd {
-                parent: self,
-                power,
-            };
-            self.serve_all(scope);
-            if self.config.kill_per_second > 0.0 {
-                scope.spawn(|| self.kill_at_random());
-            }
-            let deadline = Instant::now() + limit;
-            loop {
-                let left = deadline.saturating_duration_since(Instant::now());
-                // Where nobody is left to use any, nobody trips.
-                let is_cut = power.is_cut_within(left.min(POWER_TICK));
-                if is_cut || left.is_zero() || self.is_over(&lock(&self.tally)) {
-                    break;
-                }
-            }
-        });
-    }
-
-    fn run(self, progress: &(dyn Fn(&Moment) + Sync)) -> Result<Outcome, EnvironmentError> {
+    /// Returns when the agents were let go, and what everything was doing if the run did not end.
+    fn run(&mut self, progress: &dyn Fn(&Moment)) -> (Option<u64>, Option<Hang>) {
         let mut go_ns = None;
         let mut hang = None;
+        let (over_sender, over) = bounded(0);
+        let side = SideThread {
+            events: self.sender.clone(),
+            over,
+        };
+        let (config, store) = (self.config, self.places.store.as_path());
         std::thread::scope(|scope| {
-            self.serve_all(scope);
-            let deadline = Instant::now() + Duration::from_secs(self.config.timeout_s);
-            let (agents, bystanders) = (self.slots.len(), self.bystanders.len());
-            let mut timely = self.wait_until(deadline, progress, |tally| {
-                tally.ready + tally.finished + tally.bystanders_finished >= agents + bystanders
+            let deadline = at(Instant::now() + Duration::from_secs(config.timeout_s));
+            self.start_all();
+            let mut timely = self.listen(&deadline, progress, |runner| {
+                runner
+                    .slots
+                    .iter()
+                    .all(|slot| slot.is_ready || slot.is_done)
             });
-            if timely && lock(&self.tally).failure.is_none() {
+            if timely && self.failure.is_none() {
                 go_ns = Some(monotonic_ns());
-                self.control.go();
-                scope.spawn(|| self.watch());
-                if self.config.kill_per_second > 0.0 {
-                    scope.spawn(|| self.kill_at_random());
-                }
-                self.spawn_nemesis(scope);
-                timely = self.wait_until(deadline, progress, |tally| tally.finished >= agents);
-                self.over.store(true, Ordering::SeqCst);
+                self.go();
+                let nemesis = Nemesis {
+                    config,
+                    store,
+                    slots: self.slots.len(),
+                    side: side.clone(),
+                };
+                nemesis.spawn(scope);
+                scope.spawn(move || watcher::watch(&side, store, config.compacting() > 0));
+                timely = self.listen(&deadline, progress, Runner::agents_are_done);
+                self.is_over = true;
                 self.control.end();
-                timely = timely
-                    && self.wait_until(deadline, progress, |tally| {
-                        tally.bystanders_finished >= bystanders
-                    });
             }
+            drop(over_sender);
+            timely = timely
+                && self.listen(&deadline, progress, |runner| {
+                    runner.slots.iter().all(|slot| slot.is_done)
+                });
             if !timely {
                 hang = Some(self.describe_hang());
             }
-            let reaped = self.stop();
+            let killed = self.stop();
             if let Some(hang) = &mut hang {
-                hang.reaped = reaped;
+                hang.reaped = killed;
             }
+            self.reap();
         });
-        self.outcome(go_ns, hang)
+        self.hear_the_rest();
+        (go_ns, hang)
+    }
+
+    fn run_until_cut(&mut self, power: &dyn Power, limit: Duration) {
+        let (over_sender, over) = bounded(0);
+        let side = SideThread {
+            events: self.sender.clone(),
+            over,
+        };
+        let (config, store) = (self.config, self.places.store.as_path());
+        // Whatever happens here, nobody waits for an answer of the disk afterwards.
+        let end = PowerEnd(power);
+        std::thread::scope(|scope| {
+            let deadline = at(Instant::now() + limit);
+            self.go();
+            self.start_all();
+            if config.kill_per_second > 0.0 {
+                let nemesis = Nemesis {
+                    config,
+                    store,
+                    slots: self.slots.len(),
+                    side: side.clone(),
+                };
+                scope.spawn(move || nemesis.kill());
+            }
+            scope.spawn(move || {
+                while !side.is_over_within(Duration::ZERO) {
+                    if power.is_cut_within(POWER_TICK) {
+                        return side.send(Event::PowerLost);
+                    }
+                }
+            });
+            self.listen(&deadline, &|_| {}, |runner| {
+                runner.power_lost || runner.agents_are_done()
+            });
+            power.cut();
+            self.stop();
+            drop(end);
+            drop(over_sender);
+            self.reap();
+        });
+        self.hear_the_rest();
     }
 
     fn outcome(self, go_ns: Option<u64>, hang: Option<Hang>) -> Result<Outcome, EnvironmentError> {
-        let tally = self
-            .tally
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(failure) = tally.failure {
+        if let Some(failure) = self.failure {
             return Err(EnvironmentError(failure));
         }
-        let mut ledger = tally.ledger;
+        let mut ledger = self.ledger;
         ledger
             .incarnations
             .sort_by_key(|incarnation| incarnation.reaped_ns);
@@ -605,171 +572,233 @@ impl Parent<'_> {
             ledger,
             go_ns,
             hang,
-            spawned: self.spawned.into_inner(),
-            killed: self.killed.into_inner(),
-            stopped: self.stopped.into_inner(),
-            torn: self.torn.into_inner(),
-            forgotten: self.forgotten.into_inner(),
+            spawned: self.spawned,
+            killed: self.moment.killed,
+            stopped: self.moment.stopped,
+            torn: self.moment.torn,
+            forgotten: self.moment.forgotten,
         })
     }
 
-    /// Waits until `done` or a failure; `false` when the deadline came first.
-    fn wait_until(
-        &self,
-        deadline: Instant,
-        progress: &(dyn Fn(&Moment) + Sync),
-        done: impl Fn(&Tally) -> bool,
+    /// Handles events until `done` or a failure; `false` when the deadline came first.
+    fn listen(
+        &mut self,
+        deadline: &Receiver<Instant>,
+        progress: &dyn Fn(&Moment),
+        done: impl Fn(&Self) -> bool,
     ) -> bool {
-        let mut tally = lock(&self.tally);
-        loop {
-            if done(&tally) || tally.failure.is_some() {
-                return true;
+        let events = self.events.clone();
+        let ticks = tick(TICK);
+        while !done(self) && self.failure.is_none() {
+            select! {
+                recv(events) -> event => event.into_iter().for_each(|event| self.handle(event)),
+                recv(ticks) -> _ => progress(&self.moment),
+                recv(deadline) -> _ => return false,
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
+        }
+        true
+    }
+
+    /// Waits until everything that was killed has ended.
+    fn reap(&mut self) {
+        let events = self.events.clone();
+        let deadline = at(Instant::now() + REAP_LIMIT);
+        while self.slots.iter().any(|slot| slot.process.is_some()) {
+            select! {
+                recv(events) -> event => event.into_iter().for_each(|event| self.handle(event)),
+                recv(deadline) -> _ => return self.fail("a killed process does not end".to_owned()),
             }
-            let waited = self.changed.wait_timeout(tally, left.min(TICK));
-            tally = waited.unwrap_or_else(PoisonError::into_inner).0;
-            let moment = self.moment();
-            drop(tally);
-            progress(&moment);
-            tally = lock(&self.tally);
         }
     }
 
-    fn moment(&self) -> Moment {
-        let refused = self.refused.load(Ordering::Relaxed);
-        let answered = self.answered.load(Ordering::Relaxed);
-        Moment {
-            acknowledged: answered.saturating_sub(refused),
-            refused,
-            killed: self.killed.load(Ordering::Relaxed),
-            stopped: self.stopped.load(Ordering::Relaxed),
-            torn: self.torn.load(Ordering::Relaxed),
-            forgotten: self.forgotten.load(Ordering::Relaxed),
-            compactions: self.compactions.load(Ordering::Relaxed),
+    /// Handles what the side threads had sent before they ended.
+    fn hear_the_rest(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            self.handle(event);
+        }
+    }
+
+    fn agents_are_done(&self) -> bool {
+        let mut agents = self.slots.iter().filter(|slot| slot.is_agent());
+        agents.all(|slot| slot.is_done)
+    }
+
+    fn fail(&mut self, reason: String) {
+        self.failure.get_or_insert(reason);
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Message { slot, message } => self.take(slot, message),
+            Event::Nonsense { slot, text } => {
+                if let Some(process) = self.process(slot) {
+                    process.reporting.nonsense(text);
+                }
+            }
+            Event::Printed { slot, text, at_ns } => {
+                let process = self.process(slot);
+                if let Some((_, printed)) = process.and_then(|process| process.call.as_mut()) {
+                    printed.add(&text, at_ns);
+                }
+            }
+            Event::Ended { slot, ended } => self.bury(slot, ended),
+            Event::Kill { slot } => {
+                // Where processes take longer to start than they live, nothing would ever be done.
+                let answered = self.moment.acknowledged + self.moment.refused;
+                let allowed = answered * KILLS_PER_OPERATION + KILLS_BEFORE_PROGRESS;
+                if self.random_kills <= allowed && !self.is_over {
+                    self.random_kills += 1;
+                    if let Some(process) = self.victim(slot).and_then(|slot| self.process(slot)) {
+                        process.child.kill();
+                    }
+                }
+            }
+            Event::Stop { slot, time } => self.pause(slot, time),
+            Event::Continue => {
+                let Some((slot, pid)) = self.paused.take() else {
+                    return;
+                };
+                let process = self.process(slot).filter(|p| p.child.pid() == pid);
+                if let Some(Err(error)) = process.map(|process| process.child.resume()) {
+                    self.fail(error.to_string());
+                }
+            }
+            Event::Incident(kind) => {
+                match kind {
+                    IncidentKind::Torn => self.moment.torn += 1,
+                    IncidentKind::Forgotten => self.moment.forgotten += 1,
+                    _ => {}
+                }
+                self.note(kind, String::new(), String::new());
+            }
+            Event::Watched(seen) => self.ledger.absorb(*seen),
+            Event::PowerLost => self.power_lost = true,
+            Event::Failed(reason) => self.fail(reason),
         }
     }
 
     /// Enters what was done to the run just now.
-    fn note(&self, kind: IncidentKind, who: String, detail: String) {
-        let at_ns = monotonic_ns();
-        lock(&self.tally).ledger.incidents.push(Incident {
-            at_ns,
+    fn note(&mut self, kind: IncidentKind, who: String, detail: String) {
+        self.ledger.incidents.push(Incident {
+            at_ns: monotonic_ns(),
             kind,
             who,
             detail,
         });
     }
 
-    fn all_slots(&self) -> impl Iterator<Item = &Slot> {
-        self.slots.iter().chain(&self.bystanders)
+    fn process(&mut self, slot: usize) -> Option<&mut Process> {
+        self.slots.get_mut(slot)?.process.as_mut()
     }
 
-    fn fail(&self, reason: String) {
-        lock(&self.tally).failure.get_or_insert(reason);
-        self.changed.notify_all();
-    }
-
-    fn is_over(&self, tally: &Tally) -> bool {
-        tally.finished >= self.slots.len() || tally.failure.is_some() || self.is_stopping()
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
-    }
-
-    /// Waits for `time`, or until the run is over; `true` when it is.
-    fn pause(&self, time: Duration) -> bool {
-        let started = Instant::now();
-        let mut tally = lock(&self.tally);
-        loop {
-            if self.is_over(&tally) {
-                return true;
-            }
-            let left = time.saturating_sub(started.elapsed());
-            if left.is_zero() {
-                return false;
-            }
-            let waited = self.changed.wait_timeout(tally, left.min(TICK));
-            tally = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    /// Serves one slot to its end: starts its process, hears it out, reaps it, starts its successor.
-    fn serve(&self, slot: &Slot) {
-        let mut next = std::mem::take(&mut *lock(&slot.next));
-        let mut announced = false;
-        let command = self.command.as_ref();
-        let command = command.filter(|_| slot.role == Role::Agent);
-        if command.is_some() {
-            // It is not started before it is to write.
-            self.announce(slot, &mut announced);
-            self.control.wait_for_go();
-        }
-        while !self.is_stopping() {
-            let lanes = self.lanes(&slot.agents, &next);
-            if lanes.is_empty() && slot.role == Role::Agent {
-                break;
-            }
-            let served = match (command, lanes.as_slice()) {
-                (Some(command), [lane]) => self.serve_command(command, slot, lane, &mut next),
-                _ => self.serve_agent(slot, lanes, &mut next, &mut announced),
-            };
-            let (reporting, incarnation) = match served {
-                Ok(Some(served)) => served,
-                Ok(None) => break,
-                Err(error) => {
-                    self.fail(error);
-                    break;
-                }
-            };
-            let goes_on = match incarnation.end {
-                End::Died { .. } => false,
-                End::Finished => slot.role == Role::Agent,
-                End::Killed => true,
-            };
-            lock(&self.tally)
-                .ledger
-                .absorb(reporting.finish(incarnation));
-            if !goes_on {
-                break;
-            }
-        }
-        *lock(&slot.next) = next;
-        let mut tally = lock(&self.tally);
-        match slot.role {
-            Role::Agent => tally.finished += 1,
-            _ => tally.bystanders_finished += 1,
-        }
-        drop(tally);
-        self.changed.notify_all();
-    }
-
-    /// Starts a process of the harness, hears it out and reaps it; `None` when no more may be started.
-    fn serve_agent(
-        &self,
-        slot: &Slot,
-        lanes: Vec<Lane>,
-        next: &mut [Next],
-        announced: &mut bool,
-    ) -> Result<Option<(Reporting, Incarnation)>, String> {
-        let Some(stdout) = self.start(slot, lanes)? else {
-            return Ok(None);
+    /// The slot, or the next one, whose process lives and was not killed.
+    fn victim(&self, first: usize) -> Option<usize> {
+        let lives = |slot: &usize| {
+            let process = self.slots.get(*slot).and_then(|slot| slot.process.as_ref());
+            process.is_some_and(|process| process.child.killed_ns().is_none())
         };
-        let mut reporting = Reporting::default();
-        self.hear(slot, stdout, &mut reporting, next, announced);
-        let (status, killed) = wait(slot)?;
-        let end = classify_end(status, reporting.is_done(), killed);
-        Ok(Some((reporting, self.bury(slot, end))))
+        (first..self.slots.len()).chain(0..first).find(lives)
+    }
+
+    fn pause(&mut self, slot: usize, time: Duration) {
+        let Some(index) = self.victim(slot).filter(|_| !self.is_over) else {
+            return;
+        };
+        let paused = self.process(index).map(|process| {
+            let paused = process.child.pause();
+            paused.map(|()| process.child.pid())
+        });
+        match paused {
+            Some(Ok(pid)) => {
+                self.paused = Some((index, pid));
+                self.moment.stopped += 1;
+                let name = self.slots.get(index).map(Slot::name);
+                let detail = format!("for {} ms", time.as_millis());
+                self.note(IncidentKind::Stopped, name.unwrap_or_default(), detail);
+            }
+            Some(Err(error)) => self.fail(error.to_string()),
+            None => {}
+        }
+    }
+
+    /// Enters a message.
+    fn take(&mut self, index: usize, message: Message) {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        slot.follow(&message);
+        match &message {
+            Message::Ready => slot.get_ready(),
+            Message::Ack { .. } => self.moment.acknowledged += 1,
+            Message::Refused { .. } => self.moment.refused += 1,
+            Message::Compacted(CompactionSeen {
+                outcome: Compacting::Done { .. },
+                ..
+            }) => self.moment.compactions += 1,
+            _ => {}
+        }
+        if let Some(process) = &mut slot.process {
+            if matches!(message, Message::KillMe { .. }) {
+                process.child.kill();
+            }
+            process.reporting.take(message);
+        }
+    }
+
+    /// Lets the agents write.
+    fn go(&mut self) {
+        self.has_started = true;
+        self.control.go();
+        if self.command.is_some() {
+            self.start_all();
+        }
+    }
+
+    /// Starts a process in each slot that has none.
+    fn start_all(&mut self) {
+        for index in 0..self.slots.len() {
+            let is_empty = self
+                .slots
+                .get(index)
+                .is_some_and(|slot| slot.process.is_none());
+            if is_empty {
+                self.start(index);
+            }
+        }
+    }
+
+    /// Starts the next process of a slot, unless there is nothing left to do.
+    fn start(&mut self, index: usize) {
+        let lanes = self.slots.get(index).map(|slot| self.lanes(slot));
+        let Some((slot, lanes)) = self.slots.get_mut(index).zip(lanes) else {
+            return;
+        };
+        let is_done = lanes.is_empty() && slot.is_agent();
+        if is_done || self.is_stopping || self.failure.is_some() {
+            slot.is_done = true;
+            return;
+        }
+        let started = match (&self.command, lanes.first()) {
+            (Some(_), Some(_)) if !self.has_started => return slot.get_ready(),
+            (Some(command), Some(lane)) => {
+                let call = command.append(&self.places.store, lane.agent, lane.first_write);
+                call.and_then(|call| self.start_call(index, call))
+            }
+            _ => self.start_agent(index, lanes),
+        };
+        if let Err(error) = started {
+            if let Some(slot) = self.slots.get_mut(index) {
+                slot.is_done = true;
+            }
+            self.fail(error);
+        }
     }
 
     /// What the next process of a slot has to do; nothing when all is done.
-    fn lanes(&self, agents: &[u32], next: &[Next]) -> Vec<Lane> {
+    fn lanes(&self, slot: &Slot) -> Vec<Lane> {
         let config = self.config;
         let mut lanes = Vec::new();
-        for (&agent, next) in agents.iter().zip(next) {
+        for (&agent, next) in slot.agents.iter().zip(&slot.next) {
             let first_write = next.write;
             let writes = self.writes.get(agent as usize).copied().unwrap_or(0);
             if first_write <= writes {
@@ -787,14 +816,17 @@ impl Parent<'_> {
         lanes
     }
 
-    /// Starts the next process of a slot; `None` when no more may be started.
-    fn start(&self, slot: &Slot, lanes: Vec<Lane>) -> Result<Option<ChildStdout>, String> {
+    fn start_agent(&mut self, index: usize, lanes: Vec<Lane>) -> Result<(), String> {
         let config = self.config;
+        let (role, kill) = match self.slots.get_mut(index) {
+            Some(slot) => (slot.role.clone(), kill_order(config, slot, self.is_over)),
+            None => return Ok(()),
+        };
         let spec = AgentSpec {
             store: self.places.store.clone(),
             control: self.places.control.clone(),
             archive: self.places.archive.clone(),
-            role: slot.role.clone(),
+            role,
             agents: config.agents,
             marks: marks(config),
             workload: config.workload,
@@ -804,414 +836,188 @@ impl Parent<'_> {
             seed: config.seed,
             payload: self.payload.clone(),
             durability: config.durability,
-            lock_timeout_ms: lock_timeout_ms(config),
+            lock_timeout_ms: config.lock_timeout_ms(),
             segment_bytes: config.segment_bytes,
             preallocate_bytes: config.preallocate_bytes,
             boot: self.boot.clone(),
-            kill: self.kill_order(slot),
+            kill,
             counters_always: config.kills(),
             sabotage: config.sabotage,
         };
-        let mut briefing = serde_json::to_string(&spec).map_err(|error| error.to_string())?;
-        briefing.push('\n');
         let stderr = self.stderr.try_clone().map_err(|error| error.to_string())?;
         let mut command = Command::new(self.exe);
-        command
-            .arg("agent")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(stderr);
-        let begun = self.spawn(slot, &mut command, |child| {
-            let stdin = child.stdin.as_mut();
-            let told = stdin.map(|stdin| stdin.write_all(briefing.as_bytes()));
-            (child.stdout.take(), told)
-        });
-        let Some((stdout, told)) = begun? else {
-            return Ok(None);
-        };
-        // The child may already be dead; then its silence tells.
-        match told {
-            Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(format!("cannot tell an agent what to do: {error}"))
-            }
-            _ => stdout
-                .map(Some)
-                .ok_or_else(|| "an agent has no standard output".to_owned()),
-        }
-    }
-
-    /// Spawns the next process of a slot, and has `first` talk to it; `None` when no more may be started.
-    fn spawn<T>(
-        &self,
-        slot: &Slot,
-        command: &mut Command,
-        first: impl FnOnce(&mut Child) -> T,
-    ) -> Result<Option<T>, String> {
-        // Under the lock: who stops the run either sees this child or keeps it from being started.
-        let mut live = lock(&slot.live);
-        if self.is_stopping() {
-            return Ok(None);
-        }
-        let mut child = command.spawn().map_err(|error| {
-            let program = Path::new(command.get_program());
-            format!("cannot start {}: {error}", program.display())
-        })?;
-        self.spawned.fetch_add(1, Ordering::SeqCst);
-        live.pid = child.id();
-        live.killed_ns = None;
-        live.doing.fill(Doing::Starting {
-            since_ns: monotonic_ns(),
-        });
-        let talked = first(&mut child);
-        live.child = Some(child);
-        Ok(Some(talked))
-    }
-
-    /// Where the next process of a slot is to be killed. The number of processes so far is part of
-    /// it: a successor that always died at the same place, in its recovery, would never be done.
-    fn kill_order(&self, slot: &Slot) -> Option<KillOrder> {
-        let points = self.config.kill_points();
-        if points.is_empty() || self.over.load(Ordering::SeqCst) {
-            return None;
-        }
-        let processes = slot.processes.fetch_add(1, Ordering::SeqCst);
-        let seed = self.config.seed ^ (slot.number() << 40) ^ (processes << 16);
-        let mut random = StdRng::seed_from_u64(seed);
-        let drawn = match points.len() {
-            1 => 0,
-            many => random.random_range(0..many),
-        };
-        let at = (*points.get(drawn)?).to_owned();
-        let most = if at == "any" {
-            8 * OCCURRENCE_MAX
-        } else {
-            OCCURRENCE_MAX
-        };
-        // A compactor comes to each of its points once in a compaction, and to few compactions.
-        let is_first = matches!(slot.role, Role::Compactor { .. }) && processes.is_multiple_of(2);
-        let occurrence = if is_first && at != "any" {
-            1
-        } else {
-            random.random_range(1..=most)
-        };
-        Some(KillOrder { at, occurrence })
-    }
-
-    /// Takes in what a process reports, to its end.
-    fn hear(
-        &self,
-        slot: &Slot,
-        stdout: ChildStdout,
-        reporting: &mut Reporting,
-        next: &mut [Next],
-        announced: &mut bool,
-    ) {
-        let mut stdout = BufReader::with_capacity(64 << 10, stdout);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            match stdout.read_until(b'\n', &mut line) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) => {
-                    reporting.nonsense(format!("cannot read from an agent: {error}"));
-                    return;
+        command.arg("agent").stderr(stderr);
+        let (events, slot) = (self.sender.clone(), index);
+        let mut child = Child::spawn(&mut command, None, move |heard| {
+            let event = match heard {
+                Heard::Line { text, .. } => {
+                    let Some(line) = text.strip_suffix(b"\n") else {
+                        return;
+                    };
+                    match Message::parse(line) {
+                        Some(message) => Event::Message { slot, message },
+                        None => {
+                            let text = String::from_utf8_lossy(line);
+                            let text = format!("an agent said {text:?}");
+                            Event::Nonsense { slot, text }
+                        }
+                    }
                 }
-            }
-            // A line without an end is from a process that was killed while it wrote it.
-            let Some(text) = line.strip_suffix(b"\n") else {
-                return;
+                Heard::Ended(ended) => Event::Ended { slot, ended },
             };
-
-            let Some(message) = Message::parse(text) else {
-                let text = String::from_utf8_lossy(text);
-                reporting.nonsense(format!("an agent said {text:?}"));
-                continue;
-            };
-            self.follow(slot, &message, next);
-            if matches!(message, Message::KillMe { .. }) {
-                kill(&mut lock(&slot.live));
-            }
-            if message == Message::Ready {
-                self.announce(slot, announced);
-            }
-            reporting.take(message);
-        }
+            drop(events.send(event));
+        })?;
+        let told = child.say(&spec);
+        self.enter(index, child, None);
+        told.map_err(|error| format!("cannot describe an agent to its process: {error}"))
     }
 
-    /// The agents of a slot wait for the start. Only the first time counts.
-    fn announce(&self, slot: &Slot, announced: &mut bool) {
-        lock(&slot.live).doing.fill(Doing::Ready {
-            since_ns: monotonic_ns(),
-        });
-        if !*announced {
-            *announced = true;
-            lock(&self.tally).ready += 1;
-            self.changed.notify_all();
-        }
-    }
-
-    /// Keeps up with what the agents of a slot are doing, and what is next for them.
-    fn follow(&self, slot: &Slot, message: &Message, next: &mut [Next]) {
-        if let Message::Planned { agent, write, plan } = message {
-            let index = slot.agents.iter().position(|other| other == agent);
-            if let Some(next) = index.and_then(|index| next.get_mut(index)) {
-                *next = Next {
-                    write: *write,
-                    plan: Some(plan.clone()),
-                };
-            }
-            return;
-        }
-        let (agent, doing) = match *message {
-            Message::Compacted(CompactionSeen {
-                outcome: Compacting::Done { .. },
-                ..
-            }) => {
-                self.compactions.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
+    fn start_call(&mut self, index: usize, mut call: command::Call) -> Result<(), String> {
+        let start_ns = monotonic_ns();
+        let (events, slot) = (self.sender.clone(), index);
+        let input = Some(call.input);
+        let child = Child::spawn(&mut call.command, input, move |heard| {
+            drop(events.send(match heard {
+                Heard::Line { text, at_ns } => Event::Printed { slot, text, at_ns },
+                Heard::Ended(ended) => Event::Ended { slot, ended },
+            }));
+        })?;
+        let (agent, write) = (call.agent, call.write);
+        let printed = Printed::default();
+        self.enter(index, child, Some(((agent, write, start_ns), printed)));
+        let at_ns = start_ns;
+        self.take(
+            index,
             Message::Invoke {
                 agent,
                 write,
                 at_ns,
-            } => (
-                agent,
-                Doing::Writing {
-                    write,
-                    since_ns: at_ns,
-                },
-            ),
-            Message::Ack {
-                agent,
-                write,
-                ack_ns,
-                ..
-            }
-            | Message::Refused {
-                agent,
-                write,
-                end_ns: ack_ns,
-                ..
-            } => {
-                self.answered.fetch_add(1, Ordering::Relaxed);
-                if matches!(message, Message::Refused { .. }) {
-                    self.refused.fetch_add(1, Ordering::Relaxed);
-                }
-                (
-                    agent,
-                    Doing::Between {
-                        write,
-                        since_ns: ack_ns,
-                    },
-                )
-            }
-            Message::Failure { agent, write, .. } => (
-                agent,
-                Doing::Between {
-                    write,
-                    since_ns: monotonic_ns(),
-                },
-            ),
-            _ => return,
-        };
-        let Some(index) = slot.agents.iter().position(|&other| other == agent) else {
-            return;
-        };
-        if let Some(place) = lock(&slot.live).doing.get_mut(index) {
-            *place = doing;
-        }
-        let Some(next) = next.get_mut(index) else {
-            return;
-        };
-        match doing {
-            // With its key it is begun again; without, it is not, whatever becomes of it.
-            Doing::Writing { .. } if next.plan.is_some() => {}
-            Doing::Writing { write, .. } | Doing::Between { write, .. } => {
-                *next = Next {
-                    write: write + 1,
-                    plan: None,
-                };
-            }
-            Doing::Starting { .. } | Doing::Ready { .. } | Doing::Finished => {}
+            },
+        );
+        Ok(())
+    }
+
+    /// Enters a process that was started.
+    fn enter(&mut self, index: usize, child: Child, call: Option<((u32, u32, u64), Printed)>) {
+        self.spawned += 1;
+        if let Some(slot) = self.slots.get_mut(index) {
+            slot.pid = child.pid();
+            let since_ns = monotonic_ns();
+            slot.doing.fill(Doing::Starting { since_ns });
+            slot.process = Some(Process {
+                child,
+                reporting: Reporting::default(),
+                call,
+            });
         }
     }
 
-    /// Enters the end of the process of a slot, which was waited for.
-    fn bury(&self, slot: &Slot, end: End) -> Incarnation {
-        let mut live = lock(&slot.live);
-        if end == End::Killed && !self.is_stopping() {
-            self.killed.fetch_add(1, Ordering::SeqCst);
+    /// Enters the end of a process, and starts the next one.
+    fn bury(&mut self, index: usize, ended: Ended) {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        let Some(process) = slot.process.take() else {
+            return;
+        };
+        slot.is_done = true;
+        let Process {
+            child,
+            mut reporting,
+            call,
+        } = process;
+        let killed_ns = child.killed_ns();
+        if let Some(trouble) = ended.trouble {
+            reporting.nonsense(format!("cannot talk to a process: {trouble}"));
         }
-        live.doing.fill(Doing::Finished);
-        let (pid, killed_ns) = (live.pid, live.killed_ns);
-        drop(live);
+        let status = match ended.status {
+            Ok(status) => status,
+            Err(error) => return self.fail(format!("cannot wait for a process: {error}")),
+        };
+        let end = match call {
+            None => classify_end(status, reporting.is_done(), killed_ns.is_some()),
+            Some((call, printed)) => {
+                let said = (status, ended.stderr.as_str());
+                let (message, end) = command::outcome(call, &printed, said, killed_ns.is_some());
+                match message {
+                    Some(Ok(message)) => {
+                        slot.follow(&message);
+                        if matches!(message, Message::Ack { .. }) {
+                            self.moment.acknowledged += 1;
+                        }
+                        reporting.take(message);
+                    }
+                    Some(Err(nonsense)) => reporting.nonsense(nonsense),
+                    None => {}
+                }
+                if let Err(error) = self.stderr.write_all(ended.stderr.as_bytes()) {
+                    let path = self.places.stderr.display();
+                    self.failure.get_or_insert(format!("{path}: {error}"));
+                }
+                end
+            }
+        };
+        if end == End::Killed && !self.is_stopping {
+            self.moment.killed += 1;
+        }
+        slot.doing.fill(Doing::Finished);
         let agents = slot.marks(self.config.agents);
         let marks = agents.iter().copied();
         let marked: Vec<u32> = marks.filter(|&mark| self.control.leave(mark)).collect();
-        let left_holding = if end == End::Finished {
-            marked
-        } else {
-            Vec::new()
+        let goes_on = match end {
+            End::Died { .. } => false,
+            End::Finished => slot.is_agent(),
+            End::Killed => true,
         };
-        Incarnation {
+        slot.is_done = !goes_on;
+        self.ledger.absorb(reporting.finish(Incarnation {
             role: slot.role.name(),
             agents,
-            pid,
+            pid: slot.pid,
             killed_ns,
             reaped_ns: monotonic_ns(),
+            left_holding: if end == End::Finished {
+                marked
+            } else {
+                Vec::new()
+            },
             end,
-            left_holding,
+        }));
+        if goes_on {
+            self.start(index);
         }
     }
 
-    /// Kills what is left and lets nothing new start; returns how many were left. Their servants
-    /// reap them: the scope that runs them does not end before.
-    fn stop(&self) -> u64 {
-        self.stopping.store(true, Ordering::SeqCst);
+    /// Kills what is left and lets nothing new start; returns how many were left.
+    fn stop(&mut self) -> u64 {
+        self.is_stopping = true;
         self.control.end();
-        self.changed.notify_all();
-        let mut stopped = 0;
-        for slot in self.all_slots() {
-            let mut live = lock(&slot.live);
-            if live.child.is_some() {
-                kill(&mut live);
-                stopped += 1;
-            }
+        let mut killed = 0;
+        for process in self
+            .slots
+            .iter_mut()
+            .filter_map(|slot| slot.process.as_mut())
+        {
+            process.child.kill();
+            killed += 1;
         }
-        stopped
-    }
-
-    /// Kills random agents at random times until the run is over.
-    fn kill_at_random(&self) {
-        let mut kills = 0;
-        self.at_random(self.config.kill_per_second, 0, |random| {
-            // On a machine so busy that processes take longer to start than they live, nothing would ever be done.
-            let allowed = self.answered.load(Ordering::Relaxed) * KILLS_PER_OPERATION;
-            if kills <= allowed + KILLS_BEFORE_PROGRESS {
-                kills += 1;
-                self.with_any_child(random, kill);
-            }
-            Ok(())
-        });
-    }
-
-    /// Does something at random times, `per_second` on average, until the run is over or it fails.
-    fn at_random(
-        &self,
-        per_second: f64,
-        salt: u64,
-        mut act: impl FnMut(&mut StdRng) -> io::Result<()>,
-    ) {
-        let mut random = StdRng::seed_from_u64(self.config.seed ^ salt);
-        loop {
-            let uniform: f64 = random.random();
-            let pause_s = -(1.0 - uniform).ln() / per_second;
-            if self.pause(Duration::try_from_secs_f64(pause_s).unwrap_or(Duration::MAX)) {
-                return;
-            }
-            if let Err(error) = act(&mut random) {
-                self.fail(error.to_string());
-                return;
-            }
-        }
-    }
-
-    /// Hands over the process that the dice chose, or the next one that lives; nothing when there is none.
-    fn with_any_child<T>(
-        &self,
-        random: &mut StdRng,
-        act: impl FnOnce(&mut Live) -> T,
-    ) -> Option<(&Slot, T)> {
-        let first = random.random_range(0..self.slots.len() + self.bystanders.len());
-        let (from, before) = (self.all_slots().skip(first), self.all_slots().take(first));
-        for slot in from.chain(before) {
-            let mut live = lock(&slot.live);
-            if live.child.is_some() && live.killed_ns.is_none() {
-                return Some((slot, act(&mut live)));
-            }
-        }
-        None
-    }
-
-    /// Reads while others write, like any other process would.
-    fn watch(&self) {
-        let mut seen = Ledger::default();
-        let watched = catch_panic(|| self.watch_store(&mut seen));
-        let error = match watched {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(describe(&error)),
-            Err(panic) => Some(panic),
-        };
-        seen.fatal_errors
-            .extend(error.map(|e| format!("a reader beside the run failed: {e}")));
-        lock(&self.tally).ledger.absorb(seen);
-    }
-
-    fn watch_store(&self, seen: &mut Ledger) -> Result<(), strand_core::Error> {
-        let reader = Reader::<IssueEvent>::open(&self.places.store)?;
-        let mut last_read = None;
-        let mut read_took = Duration::ZERO;
-        loop {
-            let over = self.pause(LOOK_INTERVAL);
-            let begin_ns = monotonic_ns();
-            if let Some(seq) = reader.durable_seq() {
-                seen.durable_seen.push(DurableSeen {
-                    begin_ns,
-                    end_ns: monotonic_ns(),
-                    seq,
-                });
-            }
-            let is_due = last_read
-                .is_none_or(|at: Instant| at.elapsed() >= read_took.saturating_mul(READ_SHARE));
-            if self.answered.load(Ordering::Relaxed) > 0 && (is_due || over) {
-                let started = Instant::now();
-                let begin_ns = monotonic_ns();
-                let prefix = read_records(|| reader.read())?;
-                let end_ns = monotonic_ns();
-                // Of a compacted log that looks empty, nobody can tell what was seen.
-                if prefix.count > 0 || self.config.compacting() == 0 {
-                    seen.views.push(View {
-                        reader: "reader beside the run".into(),
-                        begin_ns,
-                        end_ns,
-                        through_tail: false,
-                        seen: Seen::Records(prefix),
-                    });
-                }
-                read_took = started.elapsed();
-                last_read = Some(Instant::now());
-            }
-            if over {
-                return Ok(());
-            }
-        }
+        killed
     }
 
     fn describe_hang(&self) -> Hang {
         let now_ns = monotonic_ns();
         let mut agents = Vec::new();
         for slot in &self.slots {
-            let live = lock(&slot.live);
-            agents.extend(
-                slot.agents
-                    .iter()
-                    .zip(&live.doing)
-                    .map(|(&agent, doing)| AgentState {
-                        agent,
-                        pid: live.pid,
-                        doing: doing.describe(now_ns),
-                    }),
-            );
+            let states = slot.agents.iter().zip(&slot.doing);
+            agents.extend(states.map(|(&agent, doing)| AgentState {
+                agent,
+                pid: slot.pid,
+                doing: doing.describe(now_ns),
+            }));
         }
-        let others = self.bystanders.iter().filter_map(|slot| {
-            let live = lock(&slot.live);
-            let role = &slot.role;
-            live.child
-                .is_some()
-                .then(|| format!("{role:?} (pid {})", live.pid))
-        });
-        let others = others.collect();
+        let others = self.slots.iter().filter(|slot| !slot.is_agent());
+        let others = others.filter(|slot| slot.process.is_some());
+        let others = others.map(|slot| format!("{:?} (pid {})", slot.role, slot.pid));
         let path = self.places.store.join("lock");
         let holder = path
             .exists()
@@ -1221,10 +1027,51 @@ impl Parent<'_> {
             after_ms: self.config.timeout_s.saturating_mul(1_000),
             lock_holder: holder.map(|holder| holder.to_string()),
             agents,
-            others,
+            others: others.collect(),
             reaped: 0,
         }
     }
+}
+
+/// Cuts the power and lets those go who wait for it.
+struct PowerEnd<'a>(&'a dyn Power);
+
+impl Drop for PowerEnd<'_> {
+    fn drop(&mut self) {
+        self.0.cut();
+        self.0.release();
+    }
+}
+
+/// Where the next process of a slot is to be killed. The number of processes so far is part of
+/// it: a successor that always died at the same place, in its recovery, would never be done.
+fn kill_order(config: &Config, slot: &mut Slot, is_over: bool) -> Option<KillOrder> {
+    let points = config.kill_points();
+    if points.is_empty() || is_over {
+        return None;
+    }
+    let processes = slot.kill_orders;
+    slot.kill_orders += 1;
+    let seed = config.seed ^ (slot.number() << 40) ^ (processes << 16);
+    let mut random = StdRng::seed_from_u64(seed);
+    let drawn = match points.len() {
+        1 => 0,
+        many => random.random_range(0..many),
+    };
+    let at = (*points.get(drawn)?).to_owned();
+    let most = if at == "any" {
+        8 * OCCURRENCE_MAX
+    } else {
+        OCCURRENCE_MAX
+    };
+    // A compactor comes to each of its points once in a compaction, and to few compactions.
+    let is_first = matches!(slot.role, Role::Compactor { .. }) && processes.is_multiple_of(2);
+    let occurrence = if is_first && at != "any" {
+        1
+    } else {
+        random.random_range(1..=most)
+    };
+    Some(KillOrder { at, occurrence })
 }
 
 impl Doing {
@@ -1244,26 +1091,6 @@ impl Doing {
     }
 }
 
-fn kill(live: &mut Live) {
-    if let Some(child) = &mut live.child {
-        live.killed_ns.get_or_insert_with(monotonic_ns);
-        // It fails only for a child that has been reaped, and this one has not been.
-        let killed = child.kill();
-        assert!(killed.is_ok(), "cannot kill a child: {killed:?}");
-    }
-}
-
-/// Waits for the process of a slot, which has closed its output, and says whether it was sent the signal that kills.
-fn wait(slot: &Slot) -> Result<(ExitStatus, bool), String> {
-    let mut live = lock(&slot.live);
-    let waited = match live.child.take() {
-        Some(mut child) => child.wait(),
-        None => Err(io::Error::other("there is none")),
-    };
-    let status = waited.map_err(|error| format!("cannot wait for a process: {error}"))?;
-    Ok((status, live.killed_ns.is_some()))
-}
-
 /// How a process ended. One that was killed after it had said that it is done has finished.
 fn classify_end(status: ExitStatus, done: bool, killed: bool) -> End {
     let was_killed = killed && is_kill(status);
@@ -1276,19 +1103,6 @@ fn classify_end(status: ExitStatus, done: bool, killed: bool) -> End {
             status: status.to_string(),
         }
     }
-}
-
-/// Whether this is the end that [`Child::kill`] makes.
-#[cfg(unix)]
-fn is_kill(status: ExitStatus) -> bool {
-    const SIGKILL: i32 = 9;
-    std::os::unix::process::ExitStatusExt::signal(&status) == Some(SIGKILL)
-}
-
-/// Whether this is the end that [`Child::kill`] makes.
-#[cfg(not(unix))]
-fn is_kill(status: ExitStatus) -> bool {
-    status.code() == Some(1)
 }
 
 fn is_viewer(config: &Config, agent: u32) -> bool {

@@ -12,7 +12,7 @@ use crate::evidence::stored::{parse_segment, read_segments};
 use crate::run::bystanders::digest;
 use crate::run::errors::describe;
 use crate::run::examine::copy_store;
-use crate::soak::Trouble;
+use crate::soak::trouble::Trouble;
 use crate::soak::worker::{ERRORS_MAX, Spec, Worked, is_full, options};
 use crate::soak::worker_handle::WorkerHandle;
 

@@ -7,6 +7,7 @@
 
 pub mod full_disk;
 pub mod trend;
+pub mod trouble;
 pub mod worker;
 mod worker_handle;
 
@@ -34,9 +35,9 @@ use crate::report::text::{columns, grouped};
 use crate::run::config::{Config, Durability, Mode, UsageError, Workload, fresh_seed};
 use crate::run::errors::describe;
 use crate::run::runner::Moment;
-use crate::run::runner::nemesis::{Signal, signal};
 use crate::soak::full_disk::{FullDisk, SmallDisk};
 use crate::soak::trend::{Limit, Series, Trend};
+use crate::soak::trouble::Trouble;
 use crate::soak::worker::{Answer, Spec};
 use crate::soak::worker_handle::{Usage, WorkerHandle};
 
@@ -78,30 +79,6 @@ pub struct Arguments {
     /// An existing directory to make the stores' directory in [default: the system's temporary one]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-}
-
-/// Why a soak ends before its time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Trouble {
-    /// Something was not as it should be.
-    Violation(String),
-    /// A process did not go on.
-    Hang(String),
-    /// Something outside the log failed.
-    Environment(String),
-}
-
-impl Trouble {
-    /// What was seen.
-    #[must_use]
-    pub fn evidence(&self) -> &str {
-        match self {
-            Trouble::Violation(what) | Trouble::Hang(what) | Trouble::Environment(what) => {
-                what.trim_end()
-            }
-        }
-    }
 }
 
 /// A kind of round.
@@ -541,11 +518,11 @@ impl<'a> Soak<'a> {
             && let Some(worker) = workers.last()
         {
             let stopping = |error: io::Error| {
-                Trouble::Environment(format!("a resident can't be stopped: {error}"))
+                Trouble::Environment(format!("a worker can't be stopped: {error}"))
             };
-            signal(worker.pid(), Signal::Stop).map_err(stopping)?;
+            worker.child().pause().map_err(stopping)?;
             std::thread::sleep(STOP);
-            signal(worker.pid(), Signal::Continue).map_err(stopping)?;
+            worker.child().resume().map_err(stopping)?;
             self.stopped += 1;
         }
         match fs::remove_file(self.store().join("shm")) {
@@ -583,7 +560,7 @@ impl<'a> Soak<'a> {
                 samples.push(("append p50, us".to_owned(), worked.p50_us, LATENCY_P50));
                 samples.push(("append p99, us".to_owned(), worked.p99_us, LATENCY_P99));
             }
-            let usage = Usage::of(Some(worker.pid()));
+            let usage = Usage::of(Some(worker.child().pid()));
             samples.extend(uses(&format!("resident {number}"), usage, MAPS));
         }
         samples.extend(uses("harness", Usage::of(None), HARNESS_MAPS));

@@ -1,76 +1,73 @@
-//! The other end of a resident: starts the process, gives it orders, hears its answers, and looks at what it uses.
+//! The soak's end of a worker: starts the process, gives it orders, hears its answers, and looks at the
+//! resources that it uses.
 
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::process::Command;
 use std::time::Duration;
 
-use crate::soak::Trouble;
+use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+
+use crate::run::child::{Child, Ended, Heard};
+use crate::soak::trouble::Trouble;
 use crate::soak::worker::{Answer, Order, Spec, Worked};
 
-/// A resident that does not answer for so long hangs: longer than a lock may be waited for.
+/// A worker that does not answer for so long hangs: longer than a lock may be waited for.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A resident process, which is killed when this is dropped.
+/// A worker process, which is killed when this is dropped.
 pub(super) struct WorkerHandle {
     name: String,
     child: Child,
-    orders: ChildStdin,
-    answers: Receiver<Answer>,
+    said: Receiver<Said>,
+}
+
+enum Said {
+    Answer(Answer),
+    /// Not an answer.
+    Nonsense(String),
+    Ended(Ended),
 }
 
 impl WorkerHandle {
-    /// Starts a resident, and waits until it has the store open.
+    /// Starts a worker, and waits until it has the store open.
     pub(super) fn start(exe: &Path, spec: &Spec) -> Result<WorkerHandle, Trouble> {
-        let mut worker_handle = WorkerHandle::spawn(exe, spec)?;
-        match worker_handle.hear()? {
-            Answer::Ready => Ok(worker_handle),
-            other => Err(worker_handle.nonsense(&other)),
+        let mut worker = WorkerHandle::spawn(exe, spec)?;
+        match worker.hear()? {
+            Answer::Ready => Ok(worker),
+            other => Err(worker.nonsense(&format!("{other:?}"))),
         }
     }
 
-    /// Starts a resident, and does not wait for it.
+    /// Starts a worker, and does not wait for it.
     pub(super) fn spawn(exe: &Path, spec: &Spec) -> Result<WorkerHandle, Trouble> {
-        let environment =
-            |error: io::Error| Trouble::Environment(format!("cannot start a resident: {error}"));
-        let mut child = Command::new(exe)
-            .arg("worker")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(environment)?;
-        let (Some(mut orders), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(Trouble::Environment("a resident has no pipes".to_owned()));
-        };
-        let line = serde_json::to_string(spec).unwrap_or_default() + "\n";
-        orders.write_all(line.as_bytes()).map_err(environment)?;
-        let (sender, answers) = mpsc::channel();
-        std::thread::spawn(move || {
-            let mut lines = BufReader::new(stdout);
-            let mut line = String::new();
-            // A line without an end is from a process that was killed while it wrote it.
-            while matches!(lines.read_line(&mut line), Ok(1..)) && line.ends_with('\n') {
-                let Ok(answer) = serde_json::from_str(&line) else {
-                    return;
-                };
-                if sender.send(answer).is_err() {
-                    return;
-                }
-                line.clear();
-            }
+        let (sender, said) = unbounded();
+        let mut command = Command::new(exe);
+        command.arg("worker");
+        let child = Child::spawn(&mut command, None, move |heard| {
+            let said = match heard {
+                Heard::Ended(ended) => Said::Ended(ended),
+                // A line without an end is from a process that was killed while it wrote it.
+                Heard::Line { text, .. } if !text.ends_with(b"\n") => return,
+                Heard::Line { text, .. } => match serde_json::from_slice(&text) {
+                    Ok(answer) => Said::Answer(answer),
+                    Err(_) => Said::Nonsense(String::from_utf8_lossy(&text).into_owned()),
+                },
+            };
+            drop(sender.send(said));
         });
-        Ok(WorkerHandle {
+        let mut worker = WorkerHandle {
             name: spec.name.clone(),
-            child,
-            orders,
-            answers,
-        })
+            child: child.map_err(Trouble::Environment)?,
+            said,
+        };
+        let told = worker.child.say(spec);
+        told.map_err(|error| Trouble::Environment(format!("cannot start a worker: {error}")))?;
+        Ok(worker)
     }
 
-    pub(super) fn pid(&self) -> u32 {
-        self.child.id()
+    pub(super) fn child(&self) -> &Child {
+        &self.child
     }
 
     /// Has it write without a pause; it goes on meanwhile. To be followed by [`WorkerHandle::worked`].
@@ -83,7 +80,7 @@ impl WorkerHandle {
     pub(super) fn worked(&mut self) -> Result<Worked, Trouble> {
         match self.hear()? {
             Answer::Worked(worked) => Ok(worked),
-            other => Err(self.nonsense(&other)),
+            other => Err(self.nonsense(&format!("{other:?}"))),
         }
     }
 
@@ -102,51 +99,47 @@ impl WorkerHandle {
                 let (name, wrong) = (&self.name, wrong.join("\n  "));
                 Err(Trouble::Violation(format!("{name}: {wrong}")))
             }
-            other => Err(self.nonsense(&other)),
+            other => Err(self.nonsense(&format!("{other:?}"))),
         }
     }
 
     /// Has it close the log and end.
     pub(super) fn quit(mut self) -> Result<(), Trouble> {
         self.order(Order::Quit)?;
-        match self.answers.recv_timeout(PATIENCE) {
-            Err(RecvTimeoutError::Disconnected) => {}
-            Err(RecvTimeoutError::Timeout) => return Err(self.hang()),
-            Ok(other) => return Err(self.nonsense(&other)),
-        }
-        let ended = self.child.wait();
-        match ended {
-            Ok(status) if status.success() => Ok(()),
-            ended => Err(Trouble::Violation(format!(
-                "{} ended with {ended:?}",
-                self.name
-            ))),
+        match self.said.recv_timeout(PATIENCE) {
+            Ok(Said::Ended(Ended {
+                status: Ok(status), ..
+            })) if status.success() => Ok(()),
+            Ok(Said::Ended(ended)) => Err(self.died(&ended)),
+            Ok(Said::Answer(other)) => Err(self.nonsense(&format!("{other:?}"))),
+            Ok(Said::Nonsense(text)) => Err(self.nonsense(&text)),
+            Err(_) => Err(self.hang()),
         }
     }
 
     /// Kills it, and answers all that it had said.
     pub(super) fn kill(mut self) -> Vec<Answer> {
-        self.end();
-        self.answers.iter().collect()
-    }
-
-    fn end(&mut self) {
-        // It fails only for a process that has ended already, which is as good.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        self.child.kill();
+        // Ends with the process: its thread drops the other end of the channel.
+        let said = self.said.iter();
+        let answers = said.filter_map(|said| match said {
+            Said::Answer(answer) => Some(answer),
+            Said::Nonsense(_) | Said::Ended(_) => None,
+        });
+        answers.collect()
     }
 
     fn order(&mut self, order: Order) -> Result<(), Trouble> {
-        let line = serde_json::to_string(&order).unwrap_or_default() + "\n";
-        let sent = self.orders.write_all(line.as_bytes());
-        sent.map_err(|_| self.died())
+        let told = self.child.say(&order);
+        told.map_err(|error| Trouble::Environment(format!("{}: {error}", self.name)))
     }
 
     fn hear(&mut self) -> Result<Answer, Trouble> {
-        match self.answers.recv_timeout(PATIENCE) {
-            Ok(answer) => Ok(answer),
-            Err(RecvTimeoutError::Timeout) => Err(self.hang()),
-            Err(RecvTimeoutError::Disconnected) => Err(self.died()),
+        match self.said.recv_timeout(PATIENCE) {
+            Ok(Said::Answer(answer)) => Ok(answer),
+            Ok(Said::Nonsense(text)) => Err(self.nonsense(&text)),
+            Ok(Said::Ended(ended)) => Err(self.died(&ended)),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(self.hang()),
         }
     }
 
@@ -154,24 +147,20 @@ impl WorkerHandle {
         let (name, seconds) = (&self.name, PATIENCE.as_secs());
         Trouble::Hang(format!(
             "{name} (pid {}) has not answered for {seconds} s",
-            self.pid()
+            self.child.pid()
         ))
     }
 
-    fn died(&mut self) -> Trouble {
-        let (name, status) = (self.name.clone(), self.child.wait());
-        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        Trouble::Violation(format!("{name} ended by itself: {status}"))
+    fn died(&self, ended: &Ended) -> Trouble {
+        let status = match &ended.status {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        Trouble::Violation(format!("{} ended: {status}", self.name))
     }
 
-    fn nonsense(&self, answer: &Answer) -> Trouble {
-        Trouble::Violation(format!("{} said {answer:?}", self.name))
-    }
-}
-
-impl Drop for WorkerHandle {
-    fn drop(&mut self) {
-        self.end();
+    fn nonsense(&self, answer: &str) -> Trouble {
+        Trouble::Violation(format!("{} said {answer}", self.name))
     }
 }
 

@@ -54,7 +54,9 @@ mod linux {
     use crate::run::errors::describe;
     use crate::run::examine::{Examination, examine};
     use crate::run::payload::{PayloadSource, Payloads};
-    use crate::run::runner::{self, Next, Places, Power};
+    use crate::run::places::Places;
+    use crate::run::pool::set_up;
+    use crate::run::runner::{self, Next, Power};
     use crate::run::{Judged, judge_stored, read_journal};
     use crate::sim::crash::Losses;
     use crate::sim::disk::VirtualDisk;
@@ -320,7 +322,7 @@ mod linux {
                 counts: BTreeMap::new(),
             };
             let places = store.places(store.dir.path());
-            store.ledger = runner::set_up(&store.config, &places);
+            store.ledger = set_up(&store.config, &places);
             store.read_back()?;
             Ok(store)
         }

@@ -7,9 +7,9 @@ use strand_stress::run::protocol::{AgentSpec, Lane, Message, Role};
 
 use crate::common::exe;
 
-/// An agent that waits for a start that never comes, because its parent is gone.
+/// An agent that waits for a start that never comes, because its runner is gone.
 #[test]
-fn an_agent_ends_when_its_parent_does() {
+fn an_agent_ends_when_its_runner_does() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = dir.path().join("store");
     std::fs::create_dir(&store).expect("a directory");
@@ -61,7 +61,7 @@ fn an_agent_ends_when_its_parent_does() {
 }
 
 #[test]
-fn an_agent_without_a_parent_is_a_usage_error() {
+fn an_agent_without_a_runner_is_a_usage_error() {
     let output = Command::new(exe())
         .arg("agent")
         .stdin(Stdio::null())

@@ -8,7 +8,8 @@ use crate::report::page::{
 use crate::report::run::Verdict;
 use crate::report::text::grouped;
 use crate::soak::trend::{Growth, Trend};
-use crate::soak::{KINDS, Report, Trouble};
+use crate::soak::trouble::Trouble;
+use crate::soak::{KINDS, Report};
 
 /// Most points of a curve; of more, the highest of each few is drawn.
 const POINTS_MAX: usize = 150;

@@ -1,120 +1,124 @@
-//! What else befalls a run beside kills: processes that are stopped for a while, half records that a
-//! killed writer could have left, and lost hints.
+//! What is done to a run by chance: processes are killed or stopped for a while, half a record is left as by
+//! a writer that was killed, and hints are deleted.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use rand::Rng as _;
 use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use strand_lock::FileLock;
 
 use crate::evidence::ledger::IncidentKind;
 use crate::evidence::stored::{
     Segment, fabricate_line, first_seq, is_segment, names, parse_segment,
 };
-use crate::run::runner::{Parent, lock};
+use crate::run::config::Config;
+use crate::run::events::{Event, SideThread};
 
 /// How long a process is stopped at most, on average half of it.
 const STOP_MAX: Duration = Duration::from_millis(60);
-/// How long the parent waits for the log's lock before it leaves half a record.
+/// How long to wait for the log's lock before it leaves half a record.
 const LOCK_WAIT: Duration = Duration::from_millis(200);
 /// Tell the sequences of random numbers apart that one seed gives.
 const STOP_SALT: u64 = 0x5354_4f50;
 const TEAR_SALT: u64 = 0x5445_4152;
 const FORGET_SALT: u64 = 0x464f_5247;
 
-impl Parent<'_> {
-    /// Starts what the configuration asks for.
-    pub(super) fn spawn_nemesis<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>) {
-        let config = self.config;
-        if config.stop_per_second > 0.0 {
-            scope.spawn(|| self.stop_at_random());
-        }
-        if config.tear_per_second > 0.0 {
-            scope.spawn(|| self.tear_at_random());
-        }
-        if config.forget_per_second > 0.0 {
-            scope.spawn(|| self.forget_at_random());
+/// What happens by chance during a run. Every kind has a thread of its own.
+pub(crate) struct Nemesis<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) store: &'a Path,
+    /// Of how many processes one is drawn.
+    pub(crate) slots: usize,
+    pub(crate) side: SideThread,
+}
+
+impl<'a> Nemesis<'a> {
+    /// Starts what the configuration asks for; it ends with the run.
+    pub(crate) fn spawn<'scope>(self, scope: &'scope Scope<'scope, '_>)
+    where
+        'a: 'scope,
+    {
+        let nemesis = Arc::new(self);
+        let config = nemesis.config;
+        let kinds: [(f64, fn(&Nemesis<'a>)); 4] = [
+            (config.kill_per_second, Nemesis::kill),
+            (config.stop_per_second, Nemesis::stop),
+            (config.tear_per_second, Nemesis::tear),
+            (config.forget_per_second, Nemesis::forget),
+        ];
+        for (_, act) in kinds.into_iter().filter(|(rate, _)| *rate > 0.0) {
+            let nemesis = Arc::clone(&nemesis);
+            scope.spawn(move || act(&nemesis));
         }
     }
 
-    /// Stops a process at a time, wherever it is, and lets it go on.
-    fn stop_at_random(&self) {
+    /// Has random processes killed.
+    pub(crate) fn kill(&self) {
+        self.at_random(self.config.kill_per_second, 0, |random| {
+            let slot = random.random_range(0..self.slots);
+            self.side.send(Event::Kill { slot });
+            Ok(())
+        });
+    }
+
+    /// Has random processes stopped, wherever they are, and go on some time later.
+    fn stop(&self) {
         self.at_random(self.config.stop_per_second, STOP_SALT, |random| {
-            let stopped = self.with_any_child(random, |live| {
-                signal(live.pid, Signal::Stop).map(|()| live.pid)
-            });
-            let Some((slot, pid)) = stopped else {
-                return Ok(());
-            };
-            let pid = pid?;
-            self.stopped.fetch_add(1, Ordering::SeqCst);
+            let slot = random.random_range(0..self.slots);
             let time = STOP_MAX.mul_f64(random.random());
-            let detail = format!("for {} ms", time.as_millis());
-            self.note(IncidentKind::Stopped, slot.name(), detail);
-            self.pause(time);
-            let live = lock(&slot.live);
-            // Its successor was never stopped.
-            if live.child.is_some() && live.pid == pid {
-                signal(pid, Signal::Continue)?;
-            }
+            self.side.send(Event::Stop { slot, time });
+            self.side.is_over_within(time);
+            self.side.send(Event::Continue);
             Ok(())
         });
     }
 
-    fn tear_at_random(&self) {
+    fn tear(&self) {
         self.at_random(self.config.tear_per_second, TEAR_SALT, |random| {
-            if leave_half_a_record(&self.places.store, random)? {
-                self.torn.fetch_add(1, Ordering::SeqCst);
-                self.note(IncidentKind::Torn, String::new(), String::new());
+            if leave_half_a_record(self.store, random)? {
+                self.side.send(Event::Incident(IncidentKind::Torn));
             }
             Ok(())
         });
     }
 
-    fn forget_at_random(&self) {
+    fn forget(&self) {
         self.at_random(self.config.forget_per_second, FORGET_SALT, |_| {
-            match fs::remove_file(self.places.store.join("shm")) {
-                Ok(()) => {
-                    self.forgotten.fetch_add(1, Ordering::SeqCst);
-                    self.note(IncidentKind::Forgotten, String::new(), String::new());
-                }
+            match fs::remove_file(self.store.join("shm")) {
+                Ok(()) => self.side.send(Event::Incident(IncidentKind::Forgotten)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
             Ok(())
         });
     }
-}
 
-/// What a process can be told.
-#[derive(Clone, Copy)]
-pub(crate) enum Signal {
-    Stop,
-    Continue,
-}
-
-/// Stops a child or lets it go on. The caller has seen that it was not reaped yet, so that its number is nobody else's.
-#[cfg(unix)]
-pub(crate) fn signal(pid: u32, signal: Signal) -> io::Result<()> {
-    use rustix::process::{Pid, Signal as Sent, kill_process};
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or(io::ErrorKind::InvalidInput)?;
-    let sent = match signal {
-        Signal::Stop => Sent::STOP,
-        Signal::Continue => Sent::CONT,
-    };
-    Ok(kill_process(pid, sent)?)
-}
-
-/// Stops a child or lets it go on, where the system can.
-#[cfg(not(unix))]
-pub(crate) fn signal(_: u32, _: Signal) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
+    /// Does something at random times, `per_second` on average, until the run is over or it fails.
+    fn at_random(
+        &self,
+        per_second: f64,
+        salt: u64,
+        mut act: impl FnMut(&mut StdRng) -> io::Result<()>,
+    ) {
+        let mut random = StdRng::seed_from_u64(self.config.seed ^ salt);
+        loop {
+            let uniform: f64 = random.random();
+            let pause_s = -(1.0 - uniform).ln() / per_second;
+            let pause = Duration::try_from_secs_f64(pause_s).unwrap_or(Duration::MAX);
+            if self.side.is_over_within(pause) {
+                return;
+            }
+            if let Err(error) = act(&mut random) {
+                self.side.send(Event::Failed(error.to_string()));
+                return;
+            }
+        }
+    }
 }
 
 /// Takes the lock as a writer does, writes a part of the next record behind the last one, and gives the lock back
@@ -173,7 +177,6 @@ fn tear(store: &Path, random: &mut StdRng) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng as _;
     use strand_core::{Issue, IssueEvent, Log, Options, Timestamp};
 
     use super::*;

@@ -1,0 +1,26 @@
+//! The files of a run.
+
+use std::path::PathBuf;
+
+/// Where a run happens. Only `store` is the log's; the rest is the harness's own.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The store under test.
+    pub store: PathBuf,
+    /// The file of the shared page.
+    pub control: PathBuf,
+    /// What the agents say on standard error.
+    pub stderr: PathBuf,
+    /// Where files of the store stay that are removed from it.
+    pub archive: PathBuf,
+    /// The directory of the followers' journals.
+    pub journals: PathBuf,
+}
+
+impl Places {
+    /// The journal of a follower.
+    #[must_use]
+    pub fn journal(&self, follower: u32) -> PathBuf {
+        self.journals.join(format!("follower-{follower}"))
+    }
+}

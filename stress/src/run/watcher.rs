@@ -1,0 +1,77 @@
+//! Reads the store while others write to it, like any other process would.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use strand_core::{IssueEvent, Reader};
+use strand_lock::monotonic_ns;
+
+use crate::evidence::ledger::{DurableSeen, Ledger, Seen, View};
+use crate::panics::catch_panic;
+use crate::run::agent::read_records;
+use crate::run::errors::describe;
+use crate::run::events::{Event, SideThread};
+
+/// How often the durable sequence number is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// Reads of the whole log take at most this part of the run's time.
+const READ_SHARE: u32 = 20;
+
+/// Reads until the run is over, and once more; then sends all that was seen. `compacts`: the store is
+/// compacted during the run.
+pub(crate) fn watch(side: &SideThread, store: &Path, compacts: bool) {
+    let mut seen = Ledger::default();
+    let watched = catch_panic(|| read(side, store, compacts, &mut seen));
+    let error = match watched {
+        Ok(read) => read.err().map(|error| describe(&error)),
+        Err(panic) => Some(panic),
+    };
+    seen.fatal_errors
+        .extend(error.map(|e| format!("a reader beside the run failed: {e}")));
+    side.send(Event::Watched(Box::new(seen)));
+}
+
+fn read(
+    side: &SideThread,
+    store: &Path,
+    compacts: bool,
+    seen: &mut Ledger,
+) -> Result<(), strand_core::Error> {
+    let reader = Reader::<IssueEvent>::open(store)?;
+    let mut last_read = None;
+    let mut read_took = Duration::ZERO;
+    loop {
+        let over = side.is_over_within(LOOK_INTERVAL);
+        let begin_ns = monotonic_ns();
+        if let Some(seq) = reader.durable_seq() {
+            seen.durable_seen.push(DurableSeen {
+                begin_ns,
+                end_ns: monotonic_ns(),
+                seq,
+            });
+        }
+        let is_due = last_read
+            .is_none_or(|at: Instant| at.elapsed() >= read_took.saturating_mul(READ_SHARE));
+        if is_due || over {
+            let started = Instant::now();
+            let begin_ns = monotonic_ns();
+            let prefix = read_records(|| reader.read())?;
+            let end_ns = monotonic_ns();
+            // Of a compacted log that looks empty, nobody can tell what was seen.
+            if prefix.count > 0 || !compacts {
+                seen.views.push(View {
+                    reader: "reader beside the run".into(),
+                    begin_ns,
+                    end_ns,
+                    through_tail: false,
+                    seen: Seen::Records(prefix),
+                });
+            }
+            read_took = started.elapsed();
+            last_read = Some(Instant::now());
+        }
+        if over {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Why a soak ends before its time.
+
+use serde::Serialize;
+
+/// Why a soak ends before its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// Something was not as it should be.
+    Violation(String),
+    /// A process did not go on.
+    Hang(String),
+    /// Something outside the log failed.
+    Environment(String),
+}
+
+impl Trouble {
+    /// What was seen.
+    #[must_use]
+    pub fn evidence(&self) -> &str {
+        match self {
+            Trouble::Violation(what) | Trouble::Hang(what) | Trouble::Environment(what) => {
+                what.trim_end()
+            }
+        }
+    }
+}
