@@ -1,6 +1,7 @@
-//! What must hold for any bytes: the bodies of the fuzz targets in `fuzz/`, which a test on stable Rust calls, too.
+//! Properties that hold for any bytes: the bodies of the fuzz targets in `fuzz/`. A test on stable
+//! Rust calls them, too.
 //!
-//! Each function panics where something does not hold, and shall do so for no input.
+//! Each function panics where its property does not hold, which must be for no input.
 
 #![expect(
     clippy::missing_panics_doc,
@@ -39,7 +40,8 @@ pub const TARGETS: &[Target] = &[
 const STORE_ID: &str = "2f822990455cb4ba6857b4ced82fb6c2";
 const SEGMENT: &str = "log-00000000000000000001.jsonl";
 
-/// The part of a segment that is called good is good by itself, and nothing is called damage that is not there.
+/// The part of a segment that is classified as good is good by itself, and damage is within the
+/// bytes.
 pub fn classify_bytes(bytes: &[u8]) {
     let (durable_seq, bytes) = match bytes.split_first() {
         Some((first, rest)) => (u64::from(*first % 4), rest),
@@ -59,7 +61,7 @@ pub fn classify_bytes(bytes: &[u8]) {
     }
 }
 
-/// A store whose last segment has these bytes is opened and goes on, or is refused and left as it is.
+/// A store whose last segment has these bytes opens and goes on, or is refused and left as it is.
 pub fn recover(bytes: &[u8]) {
     let files = [("MANIFEST", manifest("null", 1)), (SEGMENT, bytes.to_vec())];
     let before = image(&files);
@@ -95,7 +97,7 @@ pub fn recover(bytes: &[u8]) {
     }
 }
 
-/// Whatever the manifest says, the store is read, or an error says why not; the doctor always has an answer.
+/// With any manifest, the store is read, or an error says why not; `check` always has an answer.
 pub fn read_manifest(bytes: &[u8]) {
     let mut machine = machine(&image(&[
         ("MANIFEST", bytes.to_vec()),
@@ -104,8 +106,8 @@ pub fn read_manifest(bytes: &[u8]) {
     machine.alone(look);
 }
 
-/// Whatever a snapshot says whose length and checksum are those in the manifest: if it is read, then so is what a
-/// compaction makes of it, and both are the same state.
+/// A snapshot with any content and a good checksum is refused, or is read, and a compaction of it
+/// leads to the same state.
 pub fn read_snapshot(bytes: &[u8]) {
     let (len, crc) = (bytes.len(), crc32c(bytes));
     let mark = format!(r#"{{"seq":1,"bytes":{len},"crc":{crc}}}"#);
@@ -128,7 +130,7 @@ pub fn read_snapshot(bytes: &[u8]) {
     });
 }
 
-/// What is imported is exported, and what is exported is imported and exported the same.
+/// An export of an import is imported and exported the same.
 pub fn import(bytes: &[u8]) {
     let Some(first) = imported(bytes) else { return };
     assert_eq!(imported(first.as_bytes()).as_deref(), Some(first.as_str()));
@@ -166,7 +168,7 @@ fn look(process: &Arc<Process>) {
         assert!(records.count() < 1_000_000);
     }
     drop(LiveIssues::open_in(&storage(), dir));
-    let checkup = check_in(&storage(), dir).expect("the doctor has an answer");
+    let checkup = check_in(&storage(), dir).expect("the check has an answer");
     assert!(!checkup.to_string().is_empty());
 }
 
@@ -181,7 +183,7 @@ fn text(store: &Issues) -> String {
     String::from_utf8(text).expect("JSON is UTF-8")
 }
 
-/// What a new store exports after this was imported; `None` where it is refused.
+/// The export of a new store after this import; `None` where it is refused.
 fn imported(bytes: &[u8]) -> Option<String> {
     machine(&Image::default()).alone(|process| {
         let log: Log = Log::open("", options(process)).expect("a new store opens");

@@ -1,5 +1,5 @@
-//! `strand-stress torture`: runs the tiers one after the other, each with its share of the time and under a
-//! watchdog.
+//! `strand-stress torture`: runs the tiers one after the other, each with its share of the time and
+//! under a watchdog.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -22,9 +22,8 @@ use crate::tiers::{TIERS, Tier};
 
 /// Longest run that can be asked for.
 const MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
-/// A tier hangs when it takes longer than so many times its share, …
+/// A tier hangs when it takes longer than this many times its share and [`PATIENCE_BEYOND`].
 const PATIENCE_FACTOR: u32 = 3;
-/// … and this.
 const PATIENCE_BEYOND: Duration = Duration::from_mins(1);
 /// How often the progress is drawn.
 const TICK: Duration = Duration::from_millis(200);
@@ -54,12 +53,12 @@ pub struct Arguments {
     /// Print the verdict only
     #[arg(long)]
     pub quiet: bool,
-    /// Do one case of one tier again, as a violation named it
+    /// Replay one case of one tier, as a violation named it
     #[arg(long, value_name = "CASE", conflicts_with_all = ["quick", "minutes"])]
     pub replay: Option<String>,
 }
 
-/// What is to be run, and for how long.
+/// The tiers to run, and the time of each.
 #[derive(Debug, Clone)]
 struct Plan {
     seed: u64,
@@ -68,7 +67,7 @@ struct Plan {
     tiers: Vec<(Tier, Duration)>,
 }
 
-/// Does what the flags say; the exit status is that of the harness.
+/// Runs the tiers that the flags choose. The exit status is that of the harness.
 #[must_use]
 pub fn main(arguments: &Arguments) -> ExitCode {
     let plan = match Plan::new(arguments, TIERS) {
@@ -108,7 +107,8 @@ pub fn main(arguments: &Arguments) -> ExitCode {
 impl Plan {
     /// Chooses the tiers and divides the time.
     ///
-    /// A tier that is run alone takes as long as among all, unless the time is given: then those that are run share it.
+    /// A tier that runs alone takes as long as among all, unless the time is given: then the tiers
+    /// that run share it.
     fn new(arguments: &Arguments, all: &[Tier]) -> Result<Plan, UsageError> {
         let refuse = |message: String| Err(UsageError(message));
         for name in &arguments.tiers {
@@ -128,7 +128,8 @@ impl Plan {
                 [tier] => {
                     let name = tier.name;
                     return refuse(format!(
-                        "{name} replays no case by itself: use the command that it has printed, not --replay {case}"
+                        "{name} replays no single case: use the command that it has printed, \
+                         not --replay {case}"
                     ));
                 }
                 _ => return refuse("--replay needs --tier, once".to_owned()),
@@ -283,7 +284,7 @@ fn run_tier(
             (Some(replay), Some(case)) => replay(&budget, case),
             _ => (tier.run)(&budget),
         });
-        // Nobody listens any more when this has taken too long.
+        // No receiver is left when this has taken too long.
         drop(done.send(ran));
     };
     let failed = |error: std::io::Error| Tally {
@@ -351,7 +352,7 @@ fn describe(tally: &Tally) -> String {
     format!("{}: {found} in {:.1} s", tally.tier, tally.seconds)
 }
 
-/// Prints a line. Whoever closed the pipe does not want to read it.
+/// Prints a line. A closed pipe is no failure.
 fn say(text: &str) {
     drop(writeln!(std::io::stdout().lock(), "{text}"));
 }

@@ -1,12 +1,13 @@
 //! Serves a [`VirtualDisk`] to the kernel, until the power is cut.
 //!
-//! Everybody on the machine sees one page cache, since all of them go through one mount: shared mappings and the
-//! kernel's own `flock` work as on any local disk. Each write and each sync reaches this process at once; what is
-//! written through a mapping comes when the kernel writes it back.
+//! All processes of the machine see one page cache, since all of them go through one mount: shared
+//! mappings and the kernel's own `flock` work as on any local disk. Each write and each sync
+//! reaches this process at once; writes through a mapping come when the kernel writes them back.
 //!
-//! The mount point is detached as soon as it is made: the filesystem can be reached through an open descriptor of this process
-//! only ([`PowerFs::path`]). So nothing is left mounted, whatever this process dies of: the kernel ends the
-//! filesystem with it. This process must not map files of it or wait for them while it is frozen.
+//! The mount point is detached at once: the filesystem can be reached only through an open
+//! descriptor of this process ([`PowerFs::path`]). So nothing is left mounted, however this process
+//! dies: the kernel ends the filesystem with it. This process must not map files of it, or wait for
+//! them while it is frozen.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -32,7 +33,7 @@ use crate::sim::disk::{Attributes, InodeId, VirtualDisk};
 
 /// The kernel need not ask again: nothing changes behind its back.
 const VALID: Duration = Duration::from_hours(24);
-/// How long the kernel may take to let go of the filesystem when nobody uses it any more.
+/// How long the kernel may take to let go of a filesystem that is no longer used.
 const END_LIMIT: Duration = Duration::from_secs(10);
 const BLOCK_BYTES: u32 = 4096;
 
@@ -46,7 +47,7 @@ pub struct PowerFs {
     ended: Receiver<io::Result<()>>,
 }
 
-/// When the power goes by itself: at the first request of this kind after so many others.
+/// Where the power goes by itself: at the first request of this kind after a number of others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tripwire {
     /// Which requests count.
@@ -101,9 +102,9 @@ struct State {
     disk: VirtualDisk,
     power: Power,
     tripwire: Option<Tripwire>,
-    /// Answers that nobody gets before those who wait for them have been killed.
+    /// Answers that are held back until the processes that wait for them have been killed.
     parked: Vec<Box<dyn FnOnce() + Send>>,
-    /// What directories contained when they were opened.
+    /// The entries of directories when they were opened.
     listings: HashMap<u64, Vec<(Arc<str>, InodeId)>>,
     next_listing: u64,
 }
@@ -120,9 +121,9 @@ impl std::fmt::Debug for State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Power {
     On,
-    /// Nothing is done and nobody is answered.
+    /// No request is done, and none is answered.
     Off,
-    /// Nothing is done, and everybody gets an error.
+    /// No request is done, and each gets an error.
     Over,
 }
 
@@ -221,14 +222,16 @@ impl PowerFs {
         true
     }
 
-    /// Cuts the power: from now on nothing is stored, nothing becomes durable, and nobody gets an answer.
+    /// Cuts the power: from now on nothing is stored, nothing becomes durable, and no request is
+    /// answered.
     pub fn cut(&self) {
         self.shared.state().cut();
         self.shared.cut.notify_all();
     }
 
-    /// Answers all who wait, and all who come later, with an error. To be called when every process that uses
-    /// the filesystem has been sent a signal that kills it: such a process can't die before it has its answer.
+    /// Answers all waiting requests, and all later ones, with an error. Call this when every
+    /// process that uses the filesystem has been sent a signal that kills it: such a process can't
+    /// die before it has its answer.
     pub fn release(&self) {
         let parked = {
             let mut state = self.shared.state();
@@ -246,10 +249,10 @@ impl PowerFs {
         look(&mut self.shared.state().disk)
     }
 
-    /// Ends the filesystem, which nobody uses any more.
+    /// Ends the filesystem, which must no longer be in use.
     ///
     /// # Errors
-    /// Somebody still uses it, or serving it failed.
+    /// It is still in use, or serving it failed.
     pub fn end(mut self) -> io::Result<()> {
         self.close();
         match self.ended.recv_timeout(END_LIMIT) {
@@ -260,7 +263,7 @@ impl PowerFs {
                 Err(io::Error::other("the filesystem has panicked"))
             }
             Err(RecvTimeoutError::Timeout) => Err(io::Error::other(
-                "somebody still uses the filesystem that is to end",
+                "the filesystem that is to end is still in use",
             )),
         }
     }
@@ -301,7 +304,7 @@ impl State {
     }
 }
 
-/// What the kernel talks to.
+/// The side that the kernel talks to.
 struct Served(Arc<Shared>);
 
 /// A reply that can also be an error.
@@ -344,7 +347,7 @@ fn errno(error: &io::Error) -> Errno {
 }
 
 impl Served {
-    /// Does one request, and says what came of it, unless there is no power.
+    /// Carries out one request and answers it, unless there is no power.
     fn answer<R: Reply, T>(
         &self,
         kind: Kind,
@@ -365,7 +368,7 @@ impl Served {
             None => work(&mut state),
             Some(is_done) => {
                 if is_done {
-                    // Whatever comes of it, nobody hears it.
+                    // The result reaches no process.
                     drop(work(&mut state));
                 }
                 state.cut();
@@ -412,7 +415,7 @@ impl Served {
         }
     }
 
-    /// Does one request that leads to a file.
+    /// Carries out a request that leads to a file.
     fn entry(
         &self,
         kind: Kind,
@@ -432,7 +435,7 @@ impl Served {
         );
     }
 
-    /// Does one request that has no result.
+    /// Carries out a request without a result.
     fn act(
         &self,
         kind: Kind,

@@ -1,4 +1,4 @@
-//! What a power loss leaves of a [`VirtualDisk`]: all possible states where there are few, and a
+//! The states that a power loss may leave of a [`VirtualDisk`]: all where there are few, and a
 //! choice of them otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,7 +44,7 @@ enum Part {
     },
 }
 
-/// What survives of a change, and what is read where it does not.
+/// The surviving part of a change, and the content in place of the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Survival {
     part: Part,
@@ -97,7 +97,7 @@ struct Pending {
     firsts: BTreeMap<InodeId, usize>,
 }
 
-/// What a power loss took.
+/// The losses of a power loss.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Losses {
     /// Changes that were not synced at the power loss.
@@ -169,7 +169,7 @@ enum Others {
     Before,
 }
 
-/// What one drawn power loss keeps of the changes that were not synced.
+/// The changes that one drawn power loss keeps, of those that were not synced.
 #[derive(Debug, Clone, Copy)]
 enum Kept {
     Everything,
@@ -819,7 +819,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_reordered_unless_a_sync_of_the_directory_stands_between() {
+    fn names_are_reordered_unless_a_sync_of_the_directory_is_between() {
         let (mut disk, _) = disk_with(b"abc");
         disk.open(path("/s/a"), OpenMode::CreateNew).unwrap();
         disk.remove(path("/s/f")).unwrap();
@@ -891,7 +891,7 @@ mod tests {
     /// How often each state is cut: what can happen, happens in one of them.
     const CUTS: u64 = 600;
 
-    /// What many power losses leave of one state.
+    /// The disks that many power losses leave of one state.
     fn cuts(disk: &VirtualDisk) -> impl Iterator<Item = VirtualDisk> {
         (0..CUTS).map(|seed| disk.crash(&mut StdRng::seed_from_u64(seed)).0)
     }
@@ -953,7 +953,10 @@ mod tests {
             let (before, rest) = content.split_at(100);
             let (written, after) = rest.split_at(2_000);
             assert!(before.iter().chain(after).all(|byte| *byte == b'.'));
-            let count = |of: u8| written.iter().filter(|byte| **byte == of).count();
+            let count = |of: u8| -> usize {
+                let same = |byte: &u8| usize::from(*byte == of);
+                written.iter().map(same).sum()
+            };
             let there = count(b'x');
             assert_eq!(there + count(b'.'), 2_000);
             match there {

@@ -56,7 +56,7 @@ impl InodeId {
     }
 }
 
-/// What `stat` says of a file or a directory.
+/// The attributes of a file or a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attributes {
     /// Whether it is a directory.
@@ -119,7 +119,7 @@ pub(super) enum Edit {
     SetLen(usize),
 }
 
-/// What becomes of a change at a power loss.
+/// The fate of a change at a power loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     /// Any part of it may survive. The next sync makes it durable.
@@ -380,7 +380,7 @@ impl VirtualDisk {
         Ok((dir, name.into()))
     }
 
-    /// What `stat` says.
+    /// The attributes of a file or a directory.
     ///
     /// # Errors
     /// `NotFound`.
@@ -557,7 +557,9 @@ impl VirtualDisk {
 
     fn forget_all(&mut self) {
         let all: Vec<InodeId> = self.inodes.keys().copied().collect();
-        all.into_iter().for_each(|id| self.forget(id));
+        for id in all {
+            self.forget(id);
+        }
     }
 
     /// The names in a directory with their inodes, sorted by name.
@@ -1046,6 +1048,11 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
     }
 
+    #[track_caller]
+    fn refused<T: std::fmt::Debug>(done: io::Result<T>, kind: io::ErrorKind) {
+        assert_eq!(done.unwrap_err().kind(), kind);
+    }
+
     #[test]
     fn by_inode_what_cannot_be_done_is_refused_and_changes_nothing() {
         use io::ErrorKind::{
@@ -1056,10 +1063,6 @@ mod tests {
         let file = disk.create_in(ROOT, "a").unwrap();
         let dir = disk.create_dir_in(ROOT, "dir").unwrap();
         let inner = disk.create_in(dir, "file").unwrap();
-        #[track_caller]
-        fn refused<T: std::fmt::Debug>(done: io::Result<T>, kind: io::ErrorKind) {
-            assert_eq!(done.unwrap_err().kind(), kind);
-        }
         refused(disk.create_in(ROOT, "a"), AlreadyExists);
         refused(disk.create_dir_in(ROOT, "a"), AlreadyExists);
         refused(disk.link_in(file, dir, "file"), AlreadyExists);

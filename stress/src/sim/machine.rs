@@ -1,10 +1,12 @@
 //! Virtual processes that share a [`VirtualDisk`], locks, pages of memory, and a clock.
 //!
-//! Each process is a thread, but only one of them runs at a time: at each of its calls to the storage, a lock or a
-//! word of a page, a process may have to wait until it is chosen again. Who is chosen, what fails, who dies and when the power
-//! goes is drawn from the seed, and time passes only as the machine says, so that a seed gives the same run each time.
+//! Each process is a thread, but only one of them runs at a time: at each of its calls to the
+//! storage, a lock or a word of a page, a process may have to wait for its next turn. The seed
+//! decides which process is next, which calls fail, which processes die and when the power goes.
+//! Time passes only as the machine says. So a seed gives the same run each time.
 //!
-//! What runs is the real code of `strand-core`, which knows the machine as its [`Storage`](strand_core::testing::Storage) and [`Host`](strand_core::testing::Host).
+//! The processes run the real code of `strand-core`, which sees the machine as its
+//! [`Storage`](strand_core::testing::Storage) and [`Host`](strand_core::testing::Host).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,7 +22,7 @@ use crate::panics;
 use crate::sim::disk::{InodeId, VirtualDisk};
 use crate::sim::page::{PageContent, Words};
 
-/// What may go wrong, and how often. Chances are of one step.
+/// The faults that may occur, each with its probability at one step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FaultProfile {
     /// Another process goes on.
@@ -29,7 +31,7 @@ pub struct FaultProfile {
     pub kill: f64,
     /// Some process is stopped for a while.
     pub stop: f64,
-    /// The power goes, and everybody dies.
+    /// The power goes, and every process dies.
     pub power_cut: f64,
     /// A sync fails, of files or directories.
     pub sync_fails: f64,
@@ -111,12 +113,13 @@ pub(super) struct State {
     pub(super) now_ns: u64,
     running: Option<usize>,
     pub(super) processes: Vec<ProcessState>,
-    /// Who holds each lock file that was opened.
+    /// The holder of each lock file that was opened.
     pub(super) locks: BTreeMap<PathBuf, Option<usize>>,
     pub(super) pages: BTreeMap<PathBuf, Arc<Words>>,
-    /// How many syncs of each file failed: everybody who has it open is told once, as Linux does since 4.13.
+    /// How many syncs of each file failed. Each process that has the file open gets one error, as
+    /// on Linux since 4.13.
     pub(super) failed_syncs: BTreeMap<InodeId, u64>,
-    /// What the system has written of the pages, at some time.
+    /// The pages as the system wrote them back at some time.
     written_back: BTreeMap<PathBuf, PageContent>,
     full: bool,
     /// The fault of each call, for who wants to choose them one by one.
@@ -124,7 +127,7 @@ pub(super) struct State {
     steps_max: u64,
     digest: u64,
     trace: Option<Vec<String>>,
-    /// What no process may ever do, but one did.
+    /// Violations: acts that no process may ever do.
     broken: Vec<String>,
     hang: Option<String>,
     power: bool,
@@ -163,15 +166,15 @@ struct Killed;
 pub struct Ended {
     /// Processes that panicked by themselves, with their message.
     pub panics: Vec<(usize, String)>,
-    /// What no process may ever do, but one did.
+    /// Violations: acts that no process may ever do.
     pub broken: Vec<String>,
-    /// Why nobody could go on, if nobody could.
+    /// Why no process could go on, if none could.
     pub hang: Option<String>,
     /// Whether the power went.
     pub power_cut: bool,
 }
 
-/// What a process does: it gets the machine as it sees it.
+/// The program of a process. It gets the machine as the process sees it.
 pub type Program<'a> = Box<dyn FnOnce(&Arc<Process>) + Send + 'a>;
 
 impl Machine {
@@ -205,7 +208,7 @@ impl Machine {
         done
     }
 
-    /// Runs processes at the same time until all have ended, in this weather.
+    /// Runs processes at the same time until all have ended, with these faults.
     pub fn run(&mut self, programs: Vec<Program<'_>>, fault_profile: FaultProfile) -> Ended {
         self.prepare(programs.len(), fault_profile);
         let panics = std::thread::scope(|scope| {
@@ -240,7 +243,7 @@ impl Machine {
         }
     }
 
-    /// Makes room for so many processes. Nobody runs.
+    /// Makes room for this many processes, none of which runs yet.
     fn prepare(&mut self, processes: usize, fault_profile: FaultProfile) {
         let mut state = self.shared.state();
         state.fault_profile = fault_profile;
@@ -269,7 +272,7 @@ impl Machine {
         })
     }
 
-    /// The machine after a loss of power: its disk has what was synced, and of the rest what chance left.
+    /// The machine after a power loss: its disk has what was synced and a random part of the rest.
     #[must_use]
     pub fn restart(&self) -> Machine {
         let mut state = self.shared.state();
@@ -309,7 +312,7 @@ impl Machine {
         self.shared.state().disk.clone()
     }
 
-    /// What came so far.
+    /// The faults so far.
     #[must_use]
     pub fn troubles(&self) -> Troubles {
         self.shared.state().troubles
@@ -396,7 +399,7 @@ impl State {
         }
     }
 
-    /// When a process that can't run now may, if nobody does anything.
+    /// The time at which a process that can't run now may, if no other process acts.
     fn wakes_at_ns(process: &ProcessState) -> Option<u64> {
         let until_ns = match process.doing {
             Doing::Runs => 0,
@@ -408,7 +411,7 @@ impl State {
         (!process.dead).then_some(until_ns.max(process.stopped_until_ns))
     }
 
-    /// Who goes on. Where nobody can now, time passes.
+    /// Chooses the next process. Where none can run now, time passes.
     fn pick(&mut self) -> Option<usize> {
         loop {
             let ready: Vec<usize> = (0..self.processes.len())
@@ -472,7 +475,7 @@ impl State {
         }
     }
 
-    /// What comes over the machine at a step of `id`. Answers whether that process dies in the middle of its call.
+    /// Draws the faults of a step of `id`. True if that process dies in the middle of its call.
     fn fault_profile(&mut self, id: usize) -> bool {
         if self.chance(self.fault_profile.power_cut) {
             self.note_event("the power goes, at a step of", id);
@@ -486,7 +489,8 @@ impl State {
         let alive = |process: &ProcessState| !process.dead && process.doing != Doing::Over;
         if self.chance(self.fault_profile.stop) {
             let who = self.rng.random_range(0..self.processes.len());
-            // Shorter and longer than a follower's patience, and now and then longer than that for the lock.
+            // Shorter and longer than a follower's timeout, and now and then longer than the
+            // lock's.
             let for_ns = match self.rng.random_range(0..10) {
                 0..=3 => self.rng.random_range(0..1_000_000),
                 4..=8 => self.rng.random_range(1_000_000..200_000_000),
@@ -649,7 +653,8 @@ impl Process {
         }
     }
 
-    /// Lets others go on, if it is to be, and then begins a call. `None` for one who is dead already.
+    /// Lets others run first, if it is their turn, and then begins a call. `None` for a process
+    /// that is dead already.
     pub(super) fn step(
         &self,
         call: Call,
@@ -662,7 +667,7 @@ impl Process {
         Some(state)
     }
 
-    /// As [`Process::step`], for a call that may be done in part before the process dies of what comes over it.
+    /// Like [`Process::step`], for a call that may be done in part before the process dies.
     pub(super) fn begin(
         &self,
         call: Call,
@@ -702,7 +707,7 @@ impl Process {
         Some((state, dies))
     }
 
-    /// Has anybody who can run go on, perhaps this process itself.
+    /// Lets any process that can run go on, perhaps this one.
     fn others_first<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let next = state.pick();
         if next == Some(self.id) {
@@ -714,7 +719,7 @@ impl Process {
                 .iter()
                 .map(|process| process.doing.clone())
                 .collect();
-            state.hang = Some(format!("nobody can go on: {doing:?}"));
+            state.hang = Some(format!("no process can go on: {doing:?}"));
             state.kill_all();
         }
         state.troubles.switches += 1;
@@ -772,7 +777,7 @@ impl Process {
         self.id
     }
 
-    /// Where the machine's clock stands, in nanoseconds since its start.
+    /// The machine's clock, in nanoseconds since its start.
     #[must_use]
     pub fn now_ns(&self) -> u64 {
         self.shared.state().now_ns
@@ -796,7 +801,8 @@ impl Process {
         };
         let name = name.to_string_lossy();
         let locks: &[&str] = match name.split_once('-').map_or(&*name, |(kind, _)| kind) {
-            _ if !state.locks.keys().any(|lock| lock.parent() == Some(dir)) => &[], // Not the store's directory.
+            // Not the store's directory.
+            _ if !state.locks.keys().any(|lock| lock.parent() == Some(dir)) => &[],
             "log" if what == "remove" => &["compact.lock"],
             "log" => &["lock"],
             "snapshot" => &["compact.lock"],
@@ -820,7 +826,7 @@ pub(super) fn dead() -> io::Error {
     io::Error::other("this process is dead")
 }
 
-/// The death of a virtual process is nothing to be told on standard error.
+/// Keeps the deaths of virtual processes off standard error.
 fn silence_kills() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -850,7 +856,7 @@ mod tests {
         )
     }
 
-    /// Three processes append; answers the records that are there afterwards, and the machine's digest.
+    /// Three processes append. Returns the ids of the records afterwards, and the machine's digest.
     fn three(seed: u64, fault_profile: &FaultProfile) -> (Vec<String>, u64) {
         let mut machine = Machine::start(VirtualDisk::new(), seed);
         let programs = (0..3).map(|id| -> Program<'_> {

@@ -1,7 +1,8 @@
-//! What a store must show after anything: a pure function of what callers were told and of the state that is read.
+//! The state that a store must have after any faults: a pure function of the outcomes that callers
+//! got and of the state that is read.
 //!
-//! Each operation adds an issue that nothing else touches, its *marker*. Its version tells at which record the
-//! operation is, however often the log was compacted.
+//! Each operation adds an issue that nothing else touches, its *marker*. The marker's version is
+//! the number of the operation's record, however often the log was compacted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,37 +13,37 @@ use crate::evidence::fold::Model;
 use crate::evidence::stored::{self, Segment};
 use crate::sim::image::Image;
 
-/// What a caller wanted, and what it was told.
+/// An operation and its outcome.
 #[derive(Debug, Clone)]
 pub struct Operation {
     /// No other operation of the run has it, and it always means the same operation.
     pub number: u32,
     /// The issue that its record adds, and nothing else touches.
     pub marker: Arc<str>,
-    /// What its record holds, as JSON.
+    /// The events of its record, as JSON.
     pub events: Arc<[String]>,
     /// Its idempotency key.
     pub key: Option<Arc<str>>,
-    /// What it asked for, beside what its events say.
+    /// Its condition beyond that of its events.
     pub condition: Option<Condition>,
-    /// What the caller was told.
-    pub told: Told,
-    /// When it was begun, and when the caller was told; as long as it was not, `u64::MAX`.
+    /// The outcome that the caller got.
+    pub outcome: Outcome,
+    /// When it began, and when its outcome came; `u64::MAX` until then.
     pub span: (u64, u64),
 }
 
-/// What must be so right before the record.
+/// A condition on the state right before the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// The issue is open, and nobody's.
+    /// The issue is open and has no assignee.
     Claimable(Arc<str>),
     /// There is such an issue.
     Present(Arc<str>),
 }
 
-/// What a caller was told.
+/// The outcome of an operation, as its caller knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Told {
+pub enum Outcome {
     /// Nothing yet, or never, since its process died.
     Nothing,
     /// It is stored as this record. How durable that is, [`Ledger::durable_seq`] says.
@@ -54,38 +55,41 @@ pub enum Told {
     Rejected,
     /// The condition did not hold.
     Refused {
-        /// The record that it was told of, which must be as durable as one that was acknowledged; 0 for none.
+        /// The record that the refusal named, which must be as durable as an acknowledged one; 0
+        /// for none.
         seq: u64,
     },
     /// It may be stored, once.
     Unknown,
 }
 
-/// What all callers were told at one moment.
+/// The outcomes of all operations at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
     /// The operations that were begun, in the order in which they were.
     pub operations: Vec<Operation>,
-    /// Somebody was told that the records through this one survive a loss of power.
+    /// The records through this one were reported to survive a power loss.
     pub durable_seq: u64,
-    /// Somebody has seen the records through this one.
+    /// The records through this one were read.
     pub seen_seq: u64,
 }
 
 impl Ledger {
-    /// What is known once a state was read: what is in it stays, and what is not will never be. With `durable`, no loss of
-    /// power takes it back either.
+    /// The ledger once a state was read: what is in the state stays, and what is not in it will
+    /// never come. With `durable`, no power loss takes it back either.
     #[must_use]
     pub fn settled(&self, order: &Order, durable: bool) -> Self {
         let mut ledger = self.clone();
         for operation in &mut ledger.operations {
             let place = order.iter().position(|one| *one == operation.number);
-            operation.told = match (place, operation.told) {
-                (Some(index), _) if durable => Told::Acknowledged {
+            operation.outcome = match (place, operation.outcome) {
+                (Some(index), _) if durable => Outcome::Acknowledged {
                     seq: index as u64 + 1,
                 },
-                (None, Told::Nothing | Told::Acknowledged { .. } | Told::Unknown) => Told::Rejected,
-                (_, told) => told,
+                (None, Outcome::Nothing | Outcome::Acknowledged { .. } | Outcome::Unknown) => {
+                    Outcome::Rejected
+                }
+                (_, outcome) => outcome,
             };
         }
         if durable {
@@ -95,7 +99,7 @@ impl Ledger {
     }
 }
 
-/// What has happened before the state was read.
+/// The loss before the state was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
     /// Nothing, or processes died: all that was written is there.
@@ -107,13 +111,14 @@ pub enum Loss {
 /// The order in which a state has the operations.
 pub type Order = Vec<u32>;
 
-/// Judges states. Keeps what sequences of operations lead to, since it is asked of the same ones again and again.
+/// Judges states. Caches the states that sequences of operations lead to, since the same ones come
+/// again and again.
 #[derive(Debug, Default)]
 pub struct Oracle {
     expected: HashMap<Order, Arc<Expected>>,
 }
 
-/// What a sequence of operations leads to.
+/// The state that a sequence of operations leads to.
 #[derive(Debug, Default)]
 struct Expected {
     /// Id, version and text.
@@ -121,12 +126,13 @@ struct Expected {
     /// Id and version of the deleted ones.
     deleted: Vec<(String, u64)>,
     without_effect: u64,
-    /// What is wrong with the sequence itself.
+    /// The faults of the sequence itself.
     wrong: Vec<String>,
 }
 
 impl Oracle {
-    /// Judges a state; answers the order of the operations in it. `durable_seq` is the highest that anybody could read before.
+    /// Judges a state, and returns the order of the operations in it. `durable_seq` is the highest
+    /// durable sequence number that could be read before.
     ///
     /// # Errors
     /// All that is wrong with it.
@@ -141,8 +147,8 @@ impl Oracle {
         let placed = place(ledger, store, loss, &mut wrong);
         let last_seq = store.last_seq();
         let named = [
-            ("was told to be durable", ledger.durable_seq),
-            ("was below the watermark", durable_seq),
+            ("was reported durable", ledger.durable_seq),
+            ("was below the durable sequence number", durable_seq),
         ];
         for (how, seq) in named {
             if last_seq < seq {
@@ -168,12 +174,12 @@ impl Oracle {
                 "the log ends at {last_seq}, and {count} operations are in it"
             ));
         }
-        // What was answered before another began, stands before it.
+        // An operation that was answered before another began is stored before it.
         let mut latest: Option<&Operation> = None;
         for operation in placed.values() {
             if let Some(before) = latest.filter(|before| operation.span.1 < before.span.0) {
                 wrong.push(format!(
-                    "{} was answered before {} began, and stands behind it",
+                    "{} was answered before {} began, and is stored after it",
                     operation.marker, before.marker
                 ));
             }
@@ -209,7 +215,8 @@ impl Oracle {
         }
     }
 
-    /// All that is wrong with the files of a store in `dir`, read without the log's help; `order` is that of its state.
+    /// Everything that is wrong with the files of a store in `dir`, read without the log's help;
+    /// `order` is that of its state.
     #[must_use]
     pub fn judge_files(ledger: &Ledger, order: &Order, image: &Image, dir: &str) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -301,24 +308,24 @@ fn place<'a>(
         let marker = &operation.marker;
         let at = seq_of(store, marker);
         let must_be = |seq: u64| loss == Loss::Processes || seq <= durable_seq;
-        let allowed = match operation.told {
-            Told::Acknowledged { seq } => at == Some(seq) || at.is_none() && !must_be(seq),
-            Told::Rejected => at.is_none(),
-            Told::Refused { seq } => {
+        let allowed = match operation.outcome {
+            Outcome::Acknowledged { seq } => at == Some(seq) || at.is_none() && !must_be(seq),
+            Outcome::Rejected => at.is_none(),
+            Outcome::Refused { seq } => {
                 if seq > store.last_seq() && must_be(seq) {
                     wrong.push(format!(
-                        "{marker} was told of record {seq}, and the log ends at {}",
+                        "{marker} was refused for record {seq}, and the log ends at {}",
                         store.last_seq()
                     ));
                 }
                 at.is_none()
             }
-            Told::Nothing | Told::Unknown => true,
+            Outcome::Nothing | Outcome::Unknown => true,
         };
         if !allowed {
             wrong.push(format!(
-                "{marker} was told {:?}, and is {at:?}",
-                operation.told
+                "{marker} was answered {:?}, and is {at:?}",
+                operation.outcome
             ));
         }
         let Some(seq) = at else { continue };
@@ -434,7 +441,7 @@ mod tests {
     use strand_core::IssueEvent;
 
     /// An operation that adds its marker, and does what `more` says.
-    fn operation(number: u32, more: &[&str], told: Told) -> Operation {
+    fn operation(number: u32, more: &[&str], outcome: Outcome) -> Operation {
         let marker = format!("op-{number}");
         let add = format!(
             r#"{{"ts":0,"op":"add","id":"{marker}","data":{{"id":"{marker}","title":"t","status":"open"}}}}"#
@@ -447,13 +454,13 @@ mod tests {
             events: std::iter::once(add).chain(more).collect(),
             key: None,
             condition: None,
-            told,
+            outcome,
             span: (begun, begun + 5),
         }
     }
 
-    fn acknowledged(seq: u64) -> Told {
-        Told::Acknowledged { seq }
+    fn acknowledged(seq: u64) -> Outcome {
+        Outcome::Acknowledged { seq }
     }
 
     /// The state after these operations, one record each.
@@ -498,11 +505,17 @@ mod tests {
         );
         let both = ledger(&[a.clone(), b.clone()], 2);
         assert_eq!(judge(&both, &store(&[&a, &b]), Loss::Power), Ok(vec![0, 1]));
-        assert_finds(judge(&both, &store(&[&a]), Loss::Power), "op-1 was told");
-        assert_finds(judge(&both, &store(&[&b]), Loss::Power), "op-0 was told");
+        assert_finds(
+            judge(&both, &store(&[&a]), Loss::Power),
+            "op-1 was answered",
+        );
+        assert_finds(
+            judge(&both, &store(&[&b]), Loss::Power),
+            "op-0 was answered",
+        );
         assert_finds(
             judge(&both, &store(&[&b, &a]), Loss::Power),
-            "op-0 was told",
+            "op-0 was answered",
         );
     }
 
@@ -515,30 +528,33 @@ mod tests {
         let one_durable = ledger(&[a.clone(), b.clone()], 1);
         let left = store(&[&a]);
         assert_eq!(judge(&one_durable, &left, Loss::Power), Ok(vec![0]));
-        assert_finds(judge(&one_durable, &left, Loss::Processes), "op-1 was told");
+        assert_finds(
+            judge(&one_durable, &left, Loss::Processes),
+            "op-1 was answered",
+        );
         let seen = Ledger {
             seen_seq: 2,
             ..one_durable.clone()
         };
-        assert_finds(judge(&seen, &left, Loss::Power), "op-1 was told");
+        assert_finds(judge(&seen, &left, Loss::Power), "op-1 was answered");
         let judged = Oracle::default().judge(&one_durable, &left, 2, Loss::Power);
-        assert_finds(judged, "below the watermark");
+        assert_finds(judged, "below the durable sequence number");
     }
 
     #[test]
     fn what_was_rejected_or_refused_is_never_there_and_the_unknown_at_most_once() {
         let a = operation(0, &[], acknowledged(1));
-        for told in [Told::Rejected, Told::Refused { seq: 1 }] {
-            let b = operation(1, &[], told);
+        for outcome in [Outcome::Rejected, Outcome::Refused { seq: 1 }] {
+            let b = operation(1, &[], outcome);
             let both = ledger(&[a.clone(), b.clone()], 1);
             assert_eq!(judge(&both, &store(&[&a]), Loss::Power), Ok(vec![0]));
             assert_finds(
                 judge(&both, &store(&[&a, &b]), Loss::Power),
-                "op-1 was told",
+                "op-1 was answered",
             );
         }
-        for told in [Told::Nothing, Told::Unknown] {
-            let b = operation(1, &[], told);
+        for outcome in [Outcome::Nothing, Outcome::Unknown] {
+            let b = operation(1, &[], outcome);
             let both = ledger(&[a.clone(), b.clone()], 1);
             assert_eq!(judge(&both, &store(&[&a]), Loss::Power), Ok(vec![0]));
             let there = store(&[&a, &b]);
@@ -552,14 +568,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_refusal_told_of_is_there() {
-        let a = operation(0, &[], Told::Unknown);
-        let b = operation(1, &[], Told::Refused { seq: 1 });
+    fn the_record_that_a_refusal_names_is_there() {
+        let a = operation(0, &[], Outcome::Unknown);
+        let b = operation(1, &[], Outcome::Refused { seq: 1 });
         let both = ledger(&[a.clone(), b], 1);
         assert_eq!(judge(&both, &store(&[&a]), Loss::Power), Ok(vec![0]));
         assert_finds(
             judge(&both, &store(&[]), Loss::Power),
-            "was told of record 1",
+            "was refused for record 1",
         );
     }
 
@@ -579,8 +595,8 @@ mod tests {
     #[test]
     fn a_batch_is_there_as_a_whole() {
         let more = r#"{"ts":0,"op":"add","id":"x","data":{"id":"x","title":"t"}}"#;
-        let a = operation(0, &[more], Told::Unknown);
-        let part = operation(0, &[], Told::Unknown);
+        let a = operation(0, &[more], Outcome::Unknown);
+        let part = operation(0, &[], Outcome::Unknown);
         let one = ledger(std::slice::from_ref(&a), 0);
         assert_eq!(judge(&one, &store(&[&a]), Loss::Power), Ok(vec![0]));
         assert_finds(judge(&one, &store(&[&part]), Loss::Power), "x should be");
@@ -643,9 +659,9 @@ mod tests {
 
     #[test]
     fn a_key_leads_to_its_record_and_to_none_where_there_is_none() {
-        let keyed = |told| Operation {
+        let keyed = |outcome| Operation {
             key: Some("k".into()),
-            ..operation(0, &[], told)
+            ..operation(0, &[], outcome)
         };
         let a = keyed(acknowledged(1));
         let one = ledger(std::slice::from_ref(&a), 1);
@@ -660,14 +676,14 @@ mod tests {
             ..operation(1, &[], acknowledged(1))
         };
         let lost = ledger(
-            &[keyed(Told::Unknown), operation(1, &[], acknowledged(1))],
+            &[keyed(Outcome::Unknown), operation(1, &[], acknowledged(1))],
             1,
         );
         assert_finds(judge(&lost, &store(&[&b]), Loss::Power), "the key of op-0");
     }
 
     #[test]
-    fn what_was_answered_before_another_began_stands_before_it() {
+    fn an_operation_that_was_answered_before_another_began_is_stored_before_it() {
         let (a, b) = (
             operation(0, &[], acknowledged(2)),
             operation(1, &[], acknowledged(1)),
@@ -689,16 +705,19 @@ mod tests {
     #[test]
     fn what_was_seen_stays_and_what_was_not_never_comes() {
         let (a, b) = (
-            operation(0, &[], Told::Unknown),
-            operation(1, &[], Told::Nothing),
+            operation(0, &[], Outcome::Unknown),
+            operation(1, &[], Outcome::Nothing),
         );
         let before = ledger(&[a.clone(), b.clone()], 0);
         let settled = before.settled(&vec![0], true);
         assert_eq!(judge(&settled, &store(&[&a]), Loss::Power), Ok(vec![0]));
-        assert_finds(judge(&settled, &store(&[]), Loss::Power), "op-0 was told");
+        assert_finds(
+            judge(&settled, &store(&[]), Loss::Power),
+            "op-0 was answered",
+        );
         assert_finds(
             judge(&settled, &store(&[&a, &b]), Loss::Power),
-            "op-1 was told",
+            "op-1 was answered",
         );
     }
 

@@ -10,7 +10,7 @@ use crate::sim::image::Digest;
 /// The length of a page in words of 64 bits.
 const WORDS: usize = SharedPage::BYTES / 8;
 
-/// What the file of a shared page holds at one moment.
+/// The content of a shared page's file at one moment.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PageContent {
     /// The words of the page. After the wide ones, the narrow ones in pairs.
@@ -108,10 +108,8 @@ impl Words {
             .words
             .split_at_checked(SharedPage::U64_WORDS)
             .unwrap_or_default();
-        let halves = narrow.iter().flat_map(|word| {
-            let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
-            [[a, b, c, d], [e, f, g, h]].map(u32::from_le_bytes)
-        });
+        let halves = narrow.iter().flat_map(|word| [*word, *word >> 32]);
+        let halves = halves.map(|half| u32::try_from(half & u64::from(u32::MAX)).unwrap_or(0));
         Self {
             wide: wide.iter().copied().map(AtomicU64::new).collect(),
             narrow: halves.map(AtomicU32::new).collect(),

@@ -27,7 +27,7 @@ impl Storage for Process {
             Call::Open
         };
         let detail = || format!("{} {mode:?}", path.display());
-        let mut told = 0;
+        let mut reported = 0;
         let what = self.call(call, &detail, |state| {
             if mode == OpenMode::CreateNew {
                 self.must_hold(state, path, "create");
@@ -36,7 +36,7 @@ impl Storage for Process {
                 return Ok(What::Page(Arc::clone(page)));
             }
             let inode = state.disk.open(path, mode)?;
-            told = state.failed_syncs.get(&inode).copied().unwrap_or(0);
+            reported = state.failed_syncs.get(&inode).copied().unwrap_or(0);
             Ok(What::File(inode))
         })?;
         Ok(Box::new(VirtualFile {
@@ -45,7 +45,7 @@ impl Storage for Process {
                 id: self.id,
             },
             what,
-            told: told.into(),
+            reported: reported.into(),
             path: path.to_owned(),
         }))
     }
@@ -115,8 +115,8 @@ struct VirtualFile {
     process: Process,
     what: What,
     path: PathBuf,
-    /// Of how many failed syncs this open file was told.
-    told: AtomicU64,
+    /// How many failed syncs of the file this open file has reported.
+    reported: AtomicU64,
 }
 
 impl VirtualFile {
@@ -214,12 +214,12 @@ impl StorageFile for VirtualFile {
             state.disk.fail_sync(inode)?;
             let failed = state.failed_syncs.entry(inode).or_default();
             *failed += 1;
-            self.told.store(*failed, Ordering::Relaxed);
+            self.reported.store(*failed, Ordering::Relaxed);
             return Err(error);
         }
         state.disk.sync_data(inode)?;
         let failed = state.failed_syncs.get(&inode).copied().unwrap_or(0);
-        if self.told.swap(failed, Ordering::Relaxed) < failed {
+        if self.reported.swap(failed, Ordering::Relaxed) < failed {
             return Err(io::Error::other("an earlier sync of this file failed"));
         }
         Ok(())
@@ -416,7 +416,7 @@ struct VirtualPage {
     process: Process,
     path: PathBuf,
     words: Arc<Words>,
-    /// What a dead process writes to.
+    /// The target of a dead process's writes.
     nowhere: (AtomicU64, AtomicU32),
 }
 
@@ -465,7 +465,10 @@ impl VirtualPage {
             return;
         };
         let sleepers = state.processes.iter_mut().filter(|process| {
-            matches!(&process.doing, Doing::WaitsForWord { path, index: at, .. } if *at == index && *path == self.path)
+            matches!(
+                &process.doing,
+                Doing::WaitsForWord { path, index: at, .. } if *at == index && *path == self.path
+            )
         });
         for sleeper in sleepers.take(most) {
             sleeper.doing = Doing::Runs;

@@ -1,6 +1,7 @@
-//! A machine in memory on which one process at a time uses a store: the files of a [`VirtualDisk`], locks that are free
-//! unless held, a shared page of plain atomics, and time that passes only when it is asked for. It counts the calls,
-//! makes them fail as told, and remembers what the disk and the page were after each of them.
+//! A machine in memory on which one process at a time uses a store: the files of a [`VirtualDisk`],
+//! locks that are free unless held, a shared page of plain atomics, and a clock that moves when it
+//! is read. It counts the calls, makes chosen ones fail, and remembers the disk and the page after
+//! each of them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,10 +27,10 @@ use crate::sim::START_MS;
 use crate::sim::disk::{InodeId, VirtualDisk};
 use crate::sim::page::{PageContent, Words};
 
-/// What passes each time that somebody looks at the clock.
+/// The time that passes with each look at the clock.
 const TICK_NS: u64 = 5_000;
-/// More calls than any workload or any operation on a small store needs: after so many, all fail,
-/// so that what does not end ends.
+/// More calls than any workload, or any operation on a small store, needs. Later calls all fail, so
+/// that an endless loop ends.
 pub const CALLS_MAX: u64 = 200_000;
 
 /// A call of the storage or of the machine.
@@ -136,13 +137,14 @@ impl Short {
     }
 }
 
-/// What a call does instead of what it should.
+/// The way in which a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fault {
     /// It fails and does nothing, but that a sync which fails has pages taken for clean.
     Fails(Errno),
-    /// A read or a write does only a part. A read of nothing is not made: it would say that the file ends.
+    /// A read or a write does only a part. A read is never cut to nothing: that would mean the end
+    /// of the file.
     Short(Short),
     /// It does all, and says that it failed.
     Lies(Errno),
@@ -189,24 +191,24 @@ pub enum Reach {
 pub struct FaultAt {
     /// Which call.
     pub call: u64,
-    /// What it does.
+    /// The way in which it fails.
     pub fault: Fault,
     /// How long.
     pub reach: Reach,
 }
 
-/// What the machine was after a call.
+/// The machine after a call.
 #[derive(Debug, Clone)]
 pub struct Moment {
     /// The call, counted from 0.
     pub call: u64,
-    /// What it was.
+    /// Its kind.
     pub what: Call,
-    /// What [`Solo::set_position`] was told last.
+    /// The last [`Solo::set_position`].
     pub position: usize,
     /// The disk after it.
     pub disk: VirtualDisk,
-    /// The shared page after it, once somebody has opened it.
+    /// The shared page after it, once it was opened.
     pub page: Option<Arc<PageContent>>,
 }
 
@@ -240,7 +242,7 @@ struct State {
     moments: Option<Vec<Moment>>,
 }
 
-/// What a call is to do.
+/// The way in which a call is to be done.
 enum Order {
     Do,
     Fail(Errno),
@@ -257,7 +259,8 @@ impl fmt::Debug for Solo {
 }
 
 impl Solo {
-    /// A machine with this disk, started for the `boot`th time. `page` is what the file of the shared page holds.
+    /// A machine with this disk, started for the `boot`th time. `page` is the content of the shared
+    /// page's file.
     #[must_use]
     pub fn new(disk: VirtualDisk, page: Option<&PageContent>, boot: u32, seed: u64) -> Self {
         static STARTED: OnceLock<Instant> = OnceLock::new();
@@ -287,14 +290,15 @@ impl Solo {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to remember the moments after each call that changes anything, and the kinds of all calls.
+    /// Starts recording the moments after each call that changes anything, and the kinds of all
+    /// calls.
     pub fn record(&self) {
         let mut state = self.state();
         state.moments = Some(Vec::new());
         state.kinds = Some(Vec::new());
     }
 
-    /// What was remembered.
+    /// The recorded moments.
     #[must_use]
     pub fn take_moments(&self) -> Vec<Moment> {
         self.state().moments.take().unwrap_or_default()
@@ -313,7 +317,7 @@ impl Solo {
         state.remember(Call::Step);
     }
 
-    /// What [`Solo::set_position`] was told last.
+    /// The last [`Solo::set_position`].
     #[must_use]
     pub fn position(&self) -> usize {
         self.state().position
@@ -325,8 +329,8 @@ impl Solo {
         self.state().moments.as_ref().map_or(0, Vec::len)
     }
 
-    /// Has the process die in the moment with this number, and forgets those after it. Who has something open here
-    /// must drop it before.
+    /// Kills the process at the moment with this number, and forgets the moments after it. The
+    /// caller must drop what it has open here first.
     pub fn die_at(&self, number: usize) {
         let mut state = self.state();
         let moments = state.moments.as_mut();
@@ -471,7 +475,7 @@ impl State {
         });
     }
 
-    /// Does a call that changes something.
+    /// Carries out a call that changes something.
     fn change<T>(
         &mut self,
         what: Call,
@@ -488,7 +492,7 @@ impl State {
         done
     }
 
-    /// Does a call that only looks.
+    /// Carries out a call that changes nothing.
     fn look<T>(
         &mut self,
         what: Call,
@@ -509,11 +513,11 @@ impl Storage for Solo {
             OpenMode::CreateNew => state.change(Call::Create, open)?,
             OpenMode::Read | OpenMode::ReadWrite => state.look(Call::Open, open)?,
         };
-        let told = state.failed_syncs.get(&inode).copied().unwrap_or(0);
+        let reported = state.failed_syncs.get(&inode).copied().unwrap_or(0);
         Ok(Box::new(SoloFile {
             machine: self.clone(),
             inode,
-            told: AtomicU64::new(told),
+            reported: AtomicU64::new(reported),
         }))
     }
 
@@ -553,9 +557,9 @@ impl Storage for Solo {
 struct SoloFile {
     machine: Solo,
     inode: InodeId,
-    /// Of so many failed syncs of the file this opener was told. Each that it had open then it is told of once, by
-    /// its next sync, as Linux does.
-    told: AtomicU64,
+    /// How many failed syncs of the file this open file has reported. Each one that happened while
+    /// it was open is reported once, by its next sync, as on Linux.
+    reported: AtomicU64,
 }
 
 impl Drop for SoloFile {
@@ -615,17 +619,17 @@ impl StorageFile for SoloFile {
         state.remember(Call::Step);
         let order = state.enter(Call::Sync);
         let failed = state.failed_syncs.get(&self.inode).copied().unwrap_or(0);
-        let untold = self.told.swap(failed, Ordering::Relaxed) < failed;
+        let unreported = self.reported.swap(failed, Ordering::Relaxed) < failed;
         let done = match order {
             Order::Do | Order::Part(_) => state.disk.sync_data(self.inode).and_then(|()| {
-                if untold {
+                if unreported {
                     return Err(Errno::Eio.error());
                 }
                 Ok(())
             }),
             Order::Fail(errno) => {
                 state.failed_syncs.insert(self.inode, failed + 1);
-                self.told.store(failed + 1, Ordering::Relaxed);
+                self.reported.store(failed + 1, Ordering::Relaxed);
                 let failed = state.disk.fail_sync(self.inode);
                 failed.and_then(|()| Err(errno.error()))
             }
@@ -634,7 +638,7 @@ impl StorageFile for SoloFile {
                 synced.and_then(|()| Err(errno.error()))
             }
         };
-        state.faults_hit += u64::from(untold);
+        state.faults_hit += u64::from(unreported);
         state.remember(Call::Sync);
         done
     }
@@ -722,7 +726,7 @@ impl HeldLock for SoloHeld {
 }
 
 impl StoreLock for SoloLock {
-    /// Does not wait: the only one who could free it is the caller.
+    /// Does not wait: only the caller could free the lock.
     fn lock_until(&self, _deadline: Instant) -> Result<Box<dyn HeldLock + '_>, LockError> {
         self.try_lock().map_err(|_| LockError::Timeout {
             path: self.path.clone(),
@@ -835,7 +839,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_fails_as_it_is_told_once_or_from_then_on() {
+    fn a_call_fails_once_or_from_then_on() {
         let (machine, file) = machine();
         at(&machine, Fault::Fails(Errno::Enospc), Reach::Once);
         let error = file.write_at(b"x", 0).unwrap_err();
@@ -872,7 +876,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lie_is_done_and_told_to_have_failed() {
+    fn a_call_that_lies_is_done_and_reports_a_failure() {
         let (machine, file) = machine();
         at(&machine, Fault::Lies(Errno::Eio), Reach::Once);
         assert!(file.write_at(b"x", 0).is_err());
@@ -883,7 +887,7 @@ mod tests {
     }
 
     #[test]
-    fn all_who_have_a_file_open_are_told_of_a_failed_sync_once() {
+    fn every_open_file_reports_a_failed_sync_once() {
         let (machine, file) = machine();
         let other = machine.open(Path::new("/f"), OpenMode::ReadWrite).unwrap();
         file.write_at(b"x", 0).unwrap();
@@ -937,7 +941,7 @@ mod tests {
     }
 
     #[test]
-    fn time_passes_when_somebody_looks_or_waits() {
+    fn time_passes_with_each_look_at_the_clock_and_each_wait() {
         let (machine, _file) = machine();
         let before = machine.now();
         machine.sleep(Duration::from_secs(3));

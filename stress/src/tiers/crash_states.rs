@@ -1,6 +1,6 @@
-//! T2: after each call of a workload, what a loss of power may leave on the disk, and the death of the process; each of
-//! these states is recovered and judged, recovered again, appended to and judged again. Some lose power
-//! in the middle of that, too.
+//! T2: after each call of a workload, the states that a power loss may leave on the disk, and the
+//! death of the process. Each of these states is recovered and judged, recovered again, appended to
+//! and judged again. Some lose power in the middle of that, too.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,7 +18,7 @@ use strand_core::{LiveIssues, Log, testing::Storage};
 use crate::panics::catch_panic;
 use crate::sim::disk::VirtualDisk;
 use crate::sim::image::{Digest, Image};
-use crate::sim::oracle::{Ledger, Loss, Operation, Oracle, Order, Told};
+use crate::sim::oracle::{Ledger, Loss, Operation, Oracle, Order, Outcome};
 use crate::sim::page::PageContent;
 use crate::sim::solo::{Call, Errno, Fault, FaultAt, Moment, Reach, Short, Solo};
 use crate::tiers::pool;
@@ -29,9 +29,9 @@ use crate::tiers::workload::{
 
 /// Operations that are appended to a recovered store have this number and lower ones.
 const AFTER: u32 = u32::MAX;
-/// So many calls are shown that were made before a state.
+/// How many of the calls before a state are shown.
 const CALLS_SHOWN: usize = 24;
-/// So many of them at most.
+/// The most operations that are appended.
 const AFTER_MAX: u32 = 8;
 
 /// How much is tried with each workload.
@@ -39,7 +39,7 @@ const AFTER_MAX: u32 = 8;
 pub struct Effort {
     /// How many torn writes at each moment.
     pub torn: usize,
-    /// One state in so many loses power in its recovery, too.
+    /// One state in this many loses power in its recovery, too.
     pub nested: u64,
     /// How many states at each moment of such a recovery.
     pub nested_torn: usize,
@@ -48,7 +48,7 @@ pub struct Effort {
 }
 
 impl Effort {
-    /// What T2 does.
+    /// The effort of T2.
     pub const FULL: Self = Self {
         torn: 48,
         nested: 256,
@@ -142,7 +142,7 @@ impl Examiner {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// What was tried and found.
+    /// The result.
     #[must_use]
     pub fn tally(self) -> Tally {
         let mut tally = Tally::new(self.tier, "distinct crash states");
@@ -211,7 +211,7 @@ impl Examiner {
         }
     }
 
-    /// Does a workload, and examines all states that it may leave, or only `only`.
+    /// Runs a workload, and examines all states that it may leave, or only `only`.
     pub fn examine(&self, case: &Case, only: Option<At>) {
         let Performed {
             moments,
@@ -270,7 +270,7 @@ impl Examiner {
             durable_seq,
             ..
         } = *place;
-        let told = digest_of(ledger);
+        let outcome = digest_of(ledger);
         let base = Found {
             disk: &moment.disk,
             page: None,
@@ -286,7 +286,8 @@ impl Examiner {
         if only.is_none_or(|only| only.state.is_none()) {
             let mut disk = moment.disk.clone();
             disk.close_all();
-            let key = disk.digest() ^ told ^ moment.page.as_ref().map_or(0, |page| page.digest());
+            let key =
+                disk.digest() ^ outcome ^ moment.page.as_ref().map_or(0, |page| page.digest());
             if self.is_new(key) || only.is_some() {
                 self.counts.deaths.fetch_add(1, Ordering::Relaxed);
                 let found = Found {
@@ -307,7 +308,7 @@ impl Examiner {
             if only.is_some_and(|only| only.state != Some(state)) {
                 continue;
             }
-            let key = disk.digest() ^ told;
+            let key = disk.digest() ^ outcome;
             if !self.is_new(key) && only.is_none() {
                 continue;
             }
@@ -349,11 +350,11 @@ impl Examiner {
         };
         let _infallible = write!(
             what,
-            "\n  after {:?}; page {:?}\n  told, with {} durable:",
+            "\n  after {:?}; page {:?}\n  outcomes, with {} durable:",
             found.loss, found.page, found.ledger.durable_seq
         );
         for operation in &found.ledger.operations {
-            let _infallible = write!(what, " {} {:?};", operation.marker, operation.told);
+            let _infallible = write!(what, " {} {:?};", operation.marker, operation.outcome);
         }
         let last = usize::try_from(place.moment.call).unwrap_or(0);
         let calls = place
@@ -420,7 +421,8 @@ impl Examiner {
         if nested {
             again.record();
         }
-        // What was seen stays, also when the power goes: who finds no hints to believe makes all durable.
+        // A state that was seen survives a power loss, too: a process that finds no hints to
+        // believe makes everything durable.
         let settled = seen.map(|order| found.ledger.settled(&order, true));
         let (ledger, event) = with_one_more(settled.as_ref().unwrap_or(found.ledger));
         let receipt = log
@@ -454,7 +456,7 @@ impl Examiner {
         Ok(())
     }
 
-    /// Loses the power in the midst of a recovery, or of what follows it; `found` is what is true then.
+    /// Loses the power during a recovery, or after it; `found` is what is true then.
     fn lose_power_within(
         &self,
         found: &Found<'_>,
@@ -462,7 +464,7 @@ impl Examiner {
         moments: &[Moment],
     ) -> Result<(), String> {
         let mut rng = StdRng::seed_from_u64(found.chance);
-        let told = digest_of(found.ledger);
+        let outcome = digest_of(found.ledger);
         for moment in moments {
             let states = moment
                 .disk
@@ -474,9 +476,10 @@ impl Examiner {
                 let Some(disk) = states.get(drawn) else {
                     continue;
                 };
-                // Drawn for those that are passed over, too, so that a replay draws the same for the others.
+                // Drawn for the states that are passed over, too, so that a replay draws the same
+                // for the others.
                 let (keeps_page, chance): (bool, u64) = rng.random();
-                if !self.is_new(disk.digest() ^ told) {
+                if !self.is_new(disk.digest() ^ outcome) {
                     continue;
                 }
                 self.counts.distinct.fetch_add(1, Ordering::Relaxed);
@@ -516,7 +519,7 @@ fn low(key: u128) -> u64 {
     u64::from_le_bytes(low)
 }
 
-/// The ledger with one more operation, which nobody was told of yet.
+/// The ledger with one more operation, which has no outcome yet.
 fn with_one_more(ledger: &Ledger) -> (Ledger, strand_core::IssueEvent) {
     let others = ledger.operations.iter();
     let others = others.filter(|operation| operation.number > AFTER - AFTER_MAX);
@@ -530,7 +533,7 @@ fn with_one_more(ledger: &Ledger) -> (Ledger, strand_core::IssueEvent) {
         events: texts(std::slice::from_ref(&event)),
         key: None,
         condition: None,
-        told: Told::Nothing,
+        outcome: Outcome::Nothing,
         span: (u64::MAX - 1, u64::MAX),
     });
     (ledger, event)
@@ -564,12 +567,12 @@ fn digest_of(ledger: &Ledger) -> u128 {
     let mut digest = Digest::default();
     digest.add(&ledger.durable_seq.to_le_bytes());
     for operation in &ledger.operations {
-        let (kind, seq) = match operation.told {
-            Told::Nothing => (0, 0),
-            Told::Acknowledged { seq } => (1, seq),
-            Told::Rejected => (2, 0),
-            Told::Refused { seq } => (3, seq),
-            Told::Unknown => (4, 0),
+        let (kind, seq) = match operation.outcome {
+            Outcome::Nothing => (0, 0),
+            Outcome::Acknowledged { seq } => (1, seq),
+            Outcome::Rejected => (2, 0),
+            Outcome::Refused { seq } => (3, seq),
+            Outcome::Unknown => (4, 0),
         };
         digest.add(&[kind]);
         digest.add(&seq.to_le_bytes());
@@ -671,7 +674,8 @@ fn random_case(rng: &mut StdRng) -> Case {
     case
 }
 
-/// The calls of a workload that change something, and with few exceptions a fault there changes what is stored.
+/// The calls of a workload that change something. With few exceptions, a fault there changes what
+/// is stored.
 fn changing_calls(case: &Case) -> Vec<(u64, Call)> {
     let calls = (0..).zip(calls_of(case));
     calls
@@ -847,7 +851,7 @@ mod tests {
         let findings = examiner.findings.lock().unwrap();
         let finding = &findings[0];
         assert!(
-            finding.what.contains("op-1 was told Acknowledged"),
+            finding.what.contains("op-1 was answered Acknowledged"),
             "{}",
             finding.what
         );

@@ -1,6 +1,6 @@
-//! T1: for every call of a set of workloads, it fails once, or from then on, in every way; and pairs of failures. When that is
-//! over, the same process goes on without a restart, and what it and its readers are told agrees with what is stored,
-//! also after its death and a loss of power.
+//! T1: each call of a set of workloads fails, once or from then on, in every way; and pairs of
+//! calls fail. Then the same process goes on without a restart. The outcomes that it and its
+//! readers got must agree with what is stored, also after its death and a power loss.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -17,7 +17,7 @@ use crate::tiers::pool;
 use crate::tiers::tally::{Budget, Tally};
 use crate::tiers::workload::{Actor, Case, Op, Setup, calls_of};
 
-/// What is done when the faults are over.
+/// The operations after the faults.
 const AFTERWARDS: [Op; 8] = [
     Op::Append,
     Op::Export,
@@ -78,7 +78,7 @@ pub(crate) fn all_faults() -> Vec<Fault> {
     fails.chain(short).chain(lies).collect()
 }
 
-/// Does a workload with its faults, goes on without them, and judges.
+/// Runs a workload with its faults, goes on without them, and judges.
 pub(crate) fn run_faulty(examiner: &Examiner, swept: &Swept, case: &Case) {
     swept.runs.fetch_add(1, Ordering::Relaxed);
     let done = catch_panic(|| {

@@ -1,8 +1,8 @@
-//! T7: real processes that are really killed, by chance and at every named step of the protocol, in recoveries and
-//! compactions too; each round is a run of the harness, judged by its oracle.
+//! T7: real processes are killed, at random and at every failpoint, in recoveries and compactions
+//! too. Each round is a run of the harness, judged by its oracle.
 //!
-//! Most rounds draw their configuration. Others are made for the step at which the fewest processes were killed so far,
-//! since some are come to only when others have died or a tail is torn.
+//! Most rounds draw their configuration. Others are made for the failpoint with the fewest kills so
+//! far, since some are reached only when another process has died or a tail is torn.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,18 +12,18 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use strand_core::testing::Failpoint;
 
-use crate::RunError;
 use crate::report::run::{Report, Verdict};
 use crate::run::config::{Config, Durability, Mode, Workload};
+use crate::run::{self, RunError};
 use crate::tiers::tally::{Budget, FINDINGS_MAX, Finding, Tally};
 
-/// A run that has as much time as this kills at each step so often, or fails.
+/// How many kills at each failpoint a run of [`FULL`] must reach.
 const KILLS_AT_EACH_IN_FULL: u64 = 10;
 const FULL: Duration = Duration::from_mins(1);
-/// … and one that has this much, once. A shorter one promises nothing.
+/// A run of this length must reach one kill at each failpoint. A shorter one promises nothing.
 const QUICK: Duration = Duration::from_secs(15);
-/// Where the time is over and steps are left that were killed at too rarely, rounds are made for them until it is
-/// over so many times.
+/// When the time is over and a failpoint has too few kills, rounds are made for it for up to this
+/// many times the tier's time.
 const EXTRA_TIME: u32 = 2;
 /// The watchdog of one round.
 const ROUND_TIMEOUT_S: u64 = 60;
@@ -56,7 +56,7 @@ pub fn run(budget: &Budget) -> Tally {
             drawn(&mut random)
         };
         let killed = sum.killed;
-        sum.add(&config, crate::run(&config, &budget.exe, &|_| {}));
+        sum.add(&config, run::run(&config, &budget.exe, &|_| {}));
         budget.count(sum.killed - killed);
     }
     let ended_early = !sum.findings.is_empty() || sum.environment.is_some();
@@ -65,7 +65,9 @@ pub fn run(budget: &Budget) -> Tally {
         if kills < goal {
             let seed = budget.seed;
             sum.findings.push(Finding {
-                what: format!("only {kills} of {goal} kills at {point} (seed {seed}): nobody comes to it any more"),
+                what: format!(
+                    "only {kills} of {goal} kills at {point} (seed {seed}): it is no longer reached"
+                ),
                 replay: made_for(*point, &mut StdRng::seed_from_u64(seed)).replay_line(),
                 kept: None,
             });
@@ -83,7 +85,7 @@ fn kills_at_each(time: Duration) -> u64 {
     }
 }
 
-/// What all rounds came to.
+/// The sum of all rounds.
 #[derive(Debug, Default)]
 struct Sum {
     rounds: u64,
@@ -162,7 +164,7 @@ impl Sum {
             .map(|point| named(point.name(), self.kills_at(*point)))
             .collect();
         let at_points: u64 = self.at.values().sum();
-        counts.push(named("by chance", self.killed.saturating_sub(at_points)));
+        counts.push(named("at random", self.killed.saturating_sub(at_points)));
         counts.push(named("while opening the store", self.opening));
         for (role, killed) in &self.roles {
             counts.push(named(&format!("of {role}s"), *killed));
@@ -188,7 +190,7 @@ impl Sum {
     }
 }
 
-/// What all rounds have in common.
+/// The configuration that all rounds share.
 fn round(random: &mut StdRng) -> Config {
     Config {
         seed: u64::from(random.random::<u32>()),
@@ -250,7 +252,7 @@ fn drawn(random: &mut StdRng) -> Config {
     config
 }
 
-/// A round in which many processes come to one point, and are killed there.
+/// A round in which many processes reach one failpoint and are killed there.
 fn made_for(point: Failpoint, random: &mut StdRng) -> Config {
     let mut config = Config {
         agents: 4,
@@ -259,7 +261,7 @@ fn made_for(point: Failpoint, random: &mut StdRng) -> Config {
     };
     let mut others = Vec::new();
     match point {
-        // Somebody has to die as the leader.
+        // A process has to die as the leader.
         Failpoint::LeadTakenOver => others.push(Failpoint::BeforeSync),
         Failpoint::Quarantined | Failpoint::TornTailCut => {
             config.tear_per_second = 200.0;
@@ -271,7 +273,7 @@ fn made_for(point: Failpoint, random: &mut StdRng) -> Config {
             config.writes = 150;
         }
         Failpoint::RotationSynced | Failpoint::SegmentCreated => {
-            config.segment_bytes = Some(1 << 10)
+            config.segment_bytes = Some(1 << 10);
         }
         Failpoint::CompactionRotated
         | Failpoint::SnapshotWritten
@@ -341,7 +343,7 @@ mod tests {
         };
         assert_eq!(count("Woken"), Some(3));
         let at_points = 5 * (Failpoint::ALL.len() as u64 - 1) + 3;
-        assert_eq!(count("by chance"), Some(500 - at_points));
+        assert_eq!(count("at random"), Some(500 - at_points));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tally::{Budget, Tally};
 pub struct Tier {
     /// Its short name: `T2`.
     pub name: &'static str,
-    /// What it attacks, in a few words.
+    /// The target of the attack, in a few words.
     pub attacks: &'static str,
     /// Runs it.
     pub run: fn(&Budget) -> Tally,

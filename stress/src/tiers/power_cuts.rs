@@ -1,9 +1,10 @@
 //! T8: the power is cut under real processes.
 //!
-//! Agents, readers, followers and compactors work on a store on a filesystem of our own, which keeps what was synced and loses,
-//! tears or reorders any part of the rest ([`crate::powerfs`]). At some request the power goes: nobody gets an answer any more, and
-//! every process is killed. What remains is recovered elsewhere and examined with the whole oracle; then the next
-//! processes begin with the same remains, so that recoveries are cut off too, and several cuts stack up in one store.
+//! Agents, readers, followers and compactors work in a store on a filesystem that keeps what was
+//! synced and loses, tears or reorders any part of the rest ([`crate::powerfs`]). At some request
+//! the power goes: no request is answered any more, and every process is killed. The rest is
+//! recovered elsewhere and examined with the whole oracle. Then the next processes begin with the
+//! same rest, so that recoveries are cut off too, and several cuts stack up in one store.
 
 use crate::tiers::tally::{Budget, Tally};
 
@@ -75,7 +76,7 @@ mod linux {
     /// The directories of a round.
     const STORE: &str = "store";
     const ARCHIVE: &str = "archive";
-    /// The larger part of the recoveries begins with what remained, the rest with a store that was recovered.
+    /// Most rounds begin with what the cut left; one in this many with the recovered store.
     const RECOVERED_ONE_IN: u32 = 4;
 
     pub(super) fn run(budget: &Budget, tally: &mut Tally) {
@@ -230,8 +231,8 @@ mod linux {
         choices.get(index).copied().flatten()
     }
 
-    /// Draws when the power goes: sometimes in the first open, sometimes long after it; often at a sync, when most
-    /// is at stake.
+    /// Draws where the power goes: sometimes in the first open, sometimes long after it; often at a
+    /// sync, when most is at stake.
     fn draw_tripwire(random: &mut StdRng, compacts: bool) -> Tripwire {
         // Compactions are what names are changed for.
         let kinds = if compacts { 12 } else { 8 };
@@ -243,7 +244,7 @@ mod linux {
             6 => (Counts::DirSyncs, 3),
             _ => (Counts::Names, 3),
         };
-        // Before the first compaction, all the others come to the store.
+        // Before the first compaction, all other processes open the store.
         let least = if compacts { 3 } else { 0 };
         let magnitude = random.random_range(least..=most);
         let passes = random.random_range(0..1_u32 << magnitude);
@@ -254,7 +255,7 @@ mod linux {
         }
     }
 
-    /// The machine between a start and a loss of power.
+    /// The machine between a start and a power loss.
     struct Machine {
         served: PowerFs,
         boot: String,
@@ -285,7 +286,7 @@ mod linux {
         source: PayloadSource,
         payloads: Payloads,
         random: StdRng,
-        /// What was on the disk after the last cut.
+        /// The disk after the last cut.
         remains: VirtualDisk,
         /// How often the machine was started.
         boots: u32,
@@ -339,8 +340,8 @@ mod linux {
             }
         }
 
-        /// Takes the store and its archive in the run's directory for what is on the disk, but for the hints: they are
-        /// about files that the next disk does not have.
+        /// Puts the store and its archive in the run's directory on the disk, but not the hints:
+        /// they belong to files that the next disk does not have.
         fn read_back(&mut self) -> io::Result<()> {
             let mut remains = VirtualDisk::new();
             for name in [STORE, ARCHIVE] {
@@ -442,8 +443,8 @@ mod linux {
             );
         }
 
-        /// Forgets what is in the archive only because its name in the store was lost. A segment was removed from the store where the
-        /// manifest begins behind it.
+        /// Removes from the archive the segments that are in it only because their names in the
+        /// store were lost. A segment was removed from the store if the manifest begins after it.
         fn drop_lost_archive(&mut self) -> io::Result<()> {
             let manifest = self.manifest();
             let manifest = manifest.and_then(|bytes| parse_manifest(bytes).ok());
@@ -511,7 +512,7 @@ mod linux {
             let writes = self.next.iter().map(|next| next.write - 1);
             let writes: Vec<u32> = writes.collect();
             let own_views = self.ledger.views.len();
-            // The next processes begin with the remains, not with what the examination has made of them.
+            // The next processes begin with what the cut left, not with the examined copy.
             self.ledger.views.append(&mut examination.views);
             let violations = judge_stored(&Judged {
                 config: &self.config,
@@ -527,8 +528,8 @@ mod linux {
             violations
         }
 
-        /// Keeps everything: what remained, what recovery made of it, and what everybody was told. Says what was wrong, and where
-        /// it is.
+        /// Keeps everything: what the cut left, what recovery made of it, and all outcomes. Returns
+        /// what was wrong and where it is.
         fn keep(self, cut: u32, violations: &[Violation]) -> io::Result<(String, PathBuf)> {
             let shown = violations.iter().take(4).map(ToString::to_string);
             let shown: Vec<String> = shown.collect();
@@ -568,7 +569,7 @@ mod linux {
         created?.map_err(|error| describe(&error))
     }
 
-    /// What `work` comes to, if it does so in time. If not, its thread is left to itself.
+    /// The result of `work`, if it ends in time. If not, its thread is left alone.
     fn within<T: Send + 'static>(
         limit: Duration,
         work: impl FnOnce() -> T + Send + 'static,

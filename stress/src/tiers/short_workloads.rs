@@ -1,5 +1,5 @@
-//! T3: all workloads of up to three operations, through the crash states of T2 and the faults of T1. A process that is killed
-//! dies at each moment of the operation before.
+//! T3: all workloads of up to three operations, through the crash states of T2 and the faults of
+//! T1. A process that is killed dies at each moment of the operation before.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ use crate::tiers::pool;
 use crate::tiers::tally::{Budget, Tally};
 use crate::tiers::workload::{Actor, Case, Op, Setup};
 
-/// What workloads are made of.
+/// The operations of the workloads.
 const OPS: [Op; 8] = [
     Op::Append,
     Op::Batch,
@@ -36,14 +36,14 @@ const QUICK_EFFORT: Effort = Effort {
     nested: 2048,
     ..EFFORT
 };
-/// What is injected at each call.
+/// The faults at each call.
 const FAULTS: [Fault; 3] = [
     Fault::Fails(Errno::Eio),
     Fault::Short(Short::AllButOne),
     Fault::Lies(Errno::Enospc),
 ];
 
-/// All sequences of up to so many operations, the short ones first.
+/// All sequences of up to [`LEN_MAX`] operations, the short ones first.
 fn sequences() -> Vec<Vec<Op>> {
     let mut all = Vec::new();
     let mut longest = vec![Vec::new()];

@@ -94,7 +94,7 @@ impl Tally {
 /// A violation of what the log promises.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Finding {
-    /// What was wrong, with the whole configuration of the case.
+    /// The violation, with the whole configuration of the case.
     pub what: String,
     /// One command that replays it.
     pub replay: String,

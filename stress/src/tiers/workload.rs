@@ -1,4 +1,5 @@
-//! Workloads of one process on a machine in memory: what it does, which calls fail meanwhile, and what it is told.
+//! Workloads of one process on a machine in memory: its operations, the calls that fail meanwhile,
+//! and the outcomes.
 
 use std::fmt;
 use std::path::Path;
@@ -8,12 +9,12 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use strand_core::{
-    Batch, Compacted, Durability, Error, Issue, IssueEvent, LiveIssues, Log, Options, Outcome,
-    Patch, Receipt, Timestamp, Version, testing::Storage, write_jsonl,
+    Batch, Compacted, Durability, Error, Issue, IssueEvent, LiveIssues, Log, Options, Patch,
+    Receipt, Timestamp, Version, testing::Storage, write_jsonl,
 };
 
 use crate::sim::disk::VirtualDisk;
-use crate::sim::oracle::{Condition, Ledger, Loss, Operation, Oracle, Told};
+use crate::sim::oracle::{Condition, Ledger, Loss, Operation, Oracle, Outcome};
 use crate::sim::solo::{Call, Errno, Fault, FaultAt, Moment, Reach, Short, Solo};
 
 /// Where the store is on the machine.
@@ -103,7 +104,7 @@ pub struct Setup {
 pub struct Case {
     /// How the log is opened.
     pub setup: Setup,
-    /// What is done.
+    /// The operations.
     pub ops: Vec<Op>,
     /// Which calls fail.
     pub faults: Vec<FaultAt>,
@@ -224,9 +225,9 @@ pub struct Actor {
     /// The first moment of the operation before.
     op_began: usize,
     /// How many calls had failed when something was last written.
-    faults_mended: u64,
+    faults_repaired: u64,
     oracle: Oracle,
-    /// What should not have been.
+    /// The violations.
     pub problems: Vec<String>,
 }
 
@@ -239,14 +240,14 @@ impl fmt::Debug for Actor {
     }
 }
 
-/// What a workload left.
+/// The result of a workload.
 #[derive(Debug)]
 pub struct Performed {
-    /// What the machine was after each call.
+    /// The machine after each call.
     pub moments: Vec<Moment>,
-    /// What had been told, by [`Moment::position`].
+    /// The outcomes until then, by [`Moment::position`].
     pub ledgers: Vec<Arc<Ledger>>,
-    /// What should not have been.
+    /// The violations.
     pub problems: Vec<String>,
     /// The kinds of the calls.
     pub kinds: Vec<Call>,
@@ -302,7 +303,7 @@ fn patch(fields: &[(&str, &str)]) -> Patch {
     })
 }
 
-/// Does a whole workload, remembering every moment.
+/// Runs a whole workload, and records every moment.
 #[must_use]
 pub fn perform(case: &Case) -> Performed {
     let mut actor = Actor::new(case);
@@ -326,8 +327,8 @@ pub fn calls_of(case: &Case) -> Vec<Call> {
 }
 
 impl Actor {
-    /// A process on a new machine, with a store that holds what the operations need. The faults count from
-    /// the first call behind that, unless there are no operations.
+    /// A process on a new machine, with a store that holds what the operations need. The faults
+    /// count from the first call after that, unless there are no operations.
     #[must_use]
     pub fn new(case: &Case) -> Self {
         let machine = Solo::new(empty_disk(), None, 1, 7);
@@ -344,7 +345,7 @@ impl Actor {
             claims: 0,
             victims: vec!["victim".to_owned()],
             op_began: 0,
-            faults_mended: 0,
+            faults_repaired: 0,
             oracle: Oracle::default(),
             problems: Vec::new(),
         };
@@ -369,7 +370,7 @@ impl Actor {
         &self.machine
     }
 
-    /// What was told so far.
+    /// The outcomes so far.
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
@@ -406,7 +407,7 @@ impl Actor {
         );
     }
 
-    /// Does one thing.
+    /// Carries out one operation.
     pub fn perform(&mut self, op: Op) {
         let began = self.machine.moments();
         match op {
@@ -434,12 +435,12 @@ impl Actor {
     /// Reports an error that nothing explains.
     fn check_error(&mut self, what: &str, error: &Error, faults_before: u64) {
         let hit = self.machine.faults_hit() > faults_before;
-        // What a failed sync has left is in doubt until the next write mends it.
+        // After a failed sync, durability is in doubt until the next write repairs it.
         let unknown = matches!(error, Error::DurabilityUnknown { .. });
-        // Where no memory is shared, one log does not know that the other has mended it.
+        // Without shared memory, one log does not know that the other has repaired it.
         let shared = self.setup.share_memory;
-        let mended = if shared { self.faults_mended } else { 0 };
-        let in_doubt = self.machine.faults_hit() > mended;
+        let repaired = if shared { self.faults_repaired } else { 0 };
+        let in_doubt = self.machine.faults_hit() > repaired;
         let excused = in_doubt && unknown && matches!(what, "sync_to" | "close");
         if matches!(error, Error::Corrupt { .. }) {
             self.problems
@@ -487,27 +488,28 @@ impl Actor {
             events: texts(&events),
             key: key.map(Into::into),
             condition,
-            told: Told::Nothing,
+            outcome: Outcome::Nothing,
             span: (self.clock, u64::MAX),
         });
         self.note();
         Some((index, events))
     }
 
-    /// Notes what an operation was told.
-    fn tell(&mut self, index: usize, told: Told, synced: bool) {
+    /// Notes an operation's outcome.
+    fn end(&mut self, index: usize, outcome: Outcome, synced: bool) {
         self.clock += 1;
         if let Some(operation) = self.ledger.operations.get_mut(index) {
-            operation.told = told;
+            operation.outcome = outcome;
             operation.span.1 = self.clock;
         }
-        if let (Told::Acknowledged { seq } | Told::Refused { seq }, true) = (told, synced) {
+        if let (Outcome::Acknowledged { seq } | Outcome::Refused { seq }, true) = (outcome, synced)
+        {
             self.ledger.durable_seq = self.ledger.durable_seq.max(seq);
         }
         self.note();
     }
 
-    /// Does one append or commit, and notes what it was told.
+    /// Appends or commits once, and notes the outcome.
     fn write(
         &mut self,
         events: impl FnOnce(IssueEvent) -> Vec<IssueEvent>,
@@ -529,30 +531,30 @@ impl Actor {
         };
         let faults = self.machine.faults_hit();
         let Some(log) = &self.log else { return };
-        let told = write(log, &events);
-        let told = self.told(told, faults);
-        self.tell(index, told, true);
+        let outcome = write(log, &events);
+        let outcome = self.outcome_of(outcome, faults);
+        self.end(index, outcome, true);
     }
 
-    fn told(&mut self, told: strand_core::Result<Receipt>, faults_before: u64) -> Told {
-        match told {
+    fn outcome_of(&mut self, outcome: strand_core::Result<Receipt>, faults_before: u64) -> Outcome {
+        match outcome {
             Ok(receipt) => {
                 // Where no memory is shared, each log that is open keeps its own doubts.
                 if self.setup.share_memory {
-                    self.faults_mended = self.machine.faults_hit();
+                    self.faults_repaired = self.machine.faults_hit();
                 }
-                Told::Acknowledged { seq: receipt.seq }
+                Outcome::Acknowledged { seq: receipt.seq }
             }
-            Err(Error::VersionMismatch { found, .. }) => Told::Refused {
+            Err(Error::VersionMismatch { found, .. }) => Outcome::Refused {
                 seq: found.map_or(0, Version::get),
             },
-            Err(Error::AlreadyExists { version, .. }) => Told::Refused { seq: version.get() },
-            Err(Error::NoSuchIssue { .. }) => Told::Refused { seq: 0 },
+            Err(Error::AlreadyExists { version, .. }) => Outcome::Refused { seq: version.get() },
+            Err(Error::NoSuchIssue { .. }) => Outcome::Refused { seq: 0 },
             Err(error) => {
                 self.check_error("a write", &error, faults_before);
                 match error.outcome() {
-                    Outcome::Rejected => Told::Rejected,
-                    Outcome::Unknown => Told::Unknown,
+                    strand_core::Outcome::Rejected => Outcome::Rejected,
+                    strand_core::Outcome::Unknown => Outcome::Unknown,
                 }
             }
         }
@@ -628,12 +630,12 @@ impl Actor {
         }
         let batch = create(&events, Batch::new(Timestamp::from_ms(TS)).key(&*key))
             .patch("pool-2", patch(&fields));
-        let mut before = Told::Rejected;
+        let mut before = Outcome::Rejected;
         for attempt in 0..2 {
-            if attempt > 0 && before == Told::Rejected {
-                // What was rejected is begun anew.
+            if attempt > 0 && before == Outcome::Rejected {
+                // A rejected operation begins anew.
                 if let Some(operation) = self.ledger.operations.get_mut(index) {
-                    operation.told = Told::Nothing;
+                    operation.outcome = Outcome::Nothing;
                     operation.span.1 = u64::MAX;
                 }
                 self.note();
@@ -641,24 +643,26 @@ impl Actor {
             let faults = self.machine.faults_hit();
             let Some(log) = &self.log else { return };
             let answer = log.commit(&batch);
-            if let (Ok(receipt), Told::Acknowledged { seq }) = (&answer, before)
+            if let (Ok(receipt), Outcome::Acknowledged { seq }) = (&answer, before)
                 && (receipt.seq, receipt.repeated) != (seq, true)
             {
                 self.problems.push(format!(
                     "{key} was acknowledged as {seq}, and then answered with {receipt:?}"
                 ));
             }
-            if let (Ok(Receipt { repeated: true, .. }), Told::Rejected) = (&answer, before) {
+            if let (Ok(Receipt { repeated: true, .. }), Outcome::Rejected) = (&answer, before) {
                 self.problems.push(format!(
                     "{key} was rejected, and is there (attempt {attempt})"
                 ));
             }
-            let told = self.told(answer, faults);
-            before = match (before, told) {
-                (_, told @ Told::Acknowledged { .. }) | (Told::Rejected, told) => told,
+            let outcome = self.outcome_of(answer, faults);
+            before = match (before, outcome) {
+                (_, outcome @ Outcome::Acknowledged { .. }) | (Outcome::Rejected, outcome) => {
+                    outcome
+                }
                 (before, _) => before,
             };
-            self.tell(index, before, true);
+            self.end(index, before, true);
         }
     }
 
@@ -680,8 +684,8 @@ impl Actor {
         let faults = self.machine.faults_hit();
         let Some(log) = &self.buffered else { return };
         let answer = append(log, &events);
-        let told = self.told(answer, faults);
-        self.tell(index, told, false);
+        let outcome = self.outcome_of(answer, faults);
+        self.end(index, outcome, false);
     }
 
     fn sync(&mut self) {
@@ -689,8 +693,8 @@ impl Actor {
             .ledger
             .operations
             .iter()
-            .filter_map(|one| match one.told {
-                Told::Acknowledged { seq } => Some(seq),
+            .filter_map(|one| match one.outcome {
+                Outcome::Acknowledged { seq } => Some(seq),
                 _ => None,
             });
         let seq = acknowledged.max().unwrap_or(0);
@@ -829,7 +833,8 @@ mod tests {
     fn the_text_of_a_case_leads_back_to_it() {
         let texts = [
             "0-1048576///1",
-            "1024-900-alone/append,kill@7,kill,open/12:eio:once,3:short-allbutone:kind,9:lies-enospc:all/42",
+            "1024-900-alone/append,kill@7,kill,open/\
+             12:eio:once,3:short-allbutone:kind,9:lies-enospc:all/42",
         ];
         for text in texts {
             assert_eq!(case(text).to_string(), text);
@@ -867,13 +872,13 @@ mod tests {
         let performed = perform(&case(&format!("1024-900/{ops}//3")));
         assert_eq!(performed.problems, [""; 0]);
         let last = performed.ledgers.last().unwrap();
-        let told: Vec<Told> = last.operations.iter().map(|one| one.told).collect();
-        let acknowledged = |seq| Told::Acknowledged { seq };
-        let refused = Told::Refused { seq: 4 };
-        let mut expected: Vec<Told> = (1..=4).map(acknowledged).collect();
+        let outcome: Vec<Outcome> = last.operations.iter().map(|one| one.outcome).collect();
+        let acknowledged = |seq| Outcome::Acknowledged { seq };
+        let refused = Outcome::Refused { seq: 4 };
+        let mut expected: Vec<Outcome> = (1..=4).map(acknowledged).collect();
         expected.push(refused);
         expected.extend((5..=8).map(acknowledged));
-        assert_eq!(told, expected);
+        assert_eq!(outcome, expected);
         assert_eq!(last.durable_seq, 8);
     }
 
@@ -886,23 +891,23 @@ mod tests {
         let performed = perform(&case("0-1048576/append,kill@0,append//3"));
         assert_eq!(performed.problems, [""; 0]);
         let last = performed.ledgers.last().unwrap();
-        let told: Vec<Told> = last.operations.iter().map(|one| one.told).collect();
-        assert_eq!(told[0], Told::Acknowledged { seq: 1 });
-        assert_eq!(told[1], Told::Nothing);
-        assert_eq!(told[2], Told::Acknowledged { seq: 2 });
+        let outcome: Vec<Outcome> = last.operations.iter().map(|one| one.outcome).collect();
+        assert_eq!(outcome[0], Outcome::Acknowledged { seq: 1 });
+        assert_eq!(outcome[1], Outcome::Nothing);
+        assert_eq!(outcome[2], Outcome::Acknowledged { seq: 2 });
     }
 
     #[test]
-    fn a_failed_write_is_told_and_an_error_that_nothing_explains_is_reported() {
+    fn a_failed_write_is_rejected_and_an_unexplained_error_is_reported() {
         let calls = calls_of(&case("0-1048576/append//3"));
         let write = calls.iter().position(|call| *call == Call::Write).unwrap();
         let performed = perform(&case(&format!(
             "0-1048576/append,append/{write}:eio:once/3"
         )));
         assert_eq!(performed.problems, [""; 0]);
-        let told = |index: usize| performed.ledgers.last().unwrap().operations[index].told;
-        assert_eq!(told(1), Told::Rejected);
-        assert_eq!(told(2), Told::Acknowledged { seq: 2 });
+        let outcome = |index: usize| performed.ledgers.last().unwrap().operations[index].outcome;
+        assert_eq!(outcome(1), Outcome::Rejected);
+        assert_eq!(outcome(2), Outcome::Acknowledged { seq: 2 });
 
         let mut actor = Actor::new(&case("0-1048576/append//3"));
         let none = Error::NoStore {

@@ -1,4 +1,4 @@
-//! What is done to a store's files: all of it listed, and each done to a copy.
+//! The damage to a store's files: a list of all of it, and each applied to a copy.
 
 use std::sync::Arc;
 
@@ -10,12 +10,13 @@ const BLOCK_BYTES: [usize; 2] = [512, 4096];
 /// All bits of the bytes of files up to this length are flipped, and two of those of longer ones.
 const SMALL_BYTES: usize = 4096;
 
-/// What the machine still knows beside the files.
+/// The knowledge of the machine beside the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Knowing {
     /// The page of hints is good: the system has been running all the time.
     Running,
-    /// The files were copied elsewhere, or the system was started anew: the page is an old one, but the watermark in it counts.
+    /// The files were copied elsewhere, or the system was restarted: the page is an old one, but
+    /// the durable sequence number in it counts.
     Elsewhere,
     /// The page is gone.
     Nothing,
@@ -54,7 +55,7 @@ pub(super) enum Damage {
         block: u16,
         with: Filling,
     },
-    /// A whole line of a file is missing, stands twice, or behind the next one.
+    /// A whole line of a file is missing, repeated, or after the next one.
     Line { file: u8, line: u16, now: LineNow },
     /// A file is not there.
     Missing { file: u8 },
@@ -105,7 +106,7 @@ pub(super) struct Touched {
     pub(super) is_there: bool,
 }
 
-/// What kind a file is of.
+/// The kind of a file.
 pub(super) fn kind(base: &Base, name: &str) -> &'static str {
     let manifest_names = snapshot_name(base.first_seq() - 1);
     match name {
@@ -648,7 +649,7 @@ impl Lister<'_> {
         }
     }
 
-    /// What was being written when somebody died, and the records before it.
+    /// The record that was being written at a crash, and the records before it.
     fn torn_tail(&mut self) {
         let base = &self.stores.base;
         let live = base.live();

@@ -1,4 +1,4 @@
-//! What the log says of a damaged store, and whether it may say so.
+//! The log's answers about a damaged store, and whether they are allowed.
 
 use std::path::Path;
 
@@ -80,7 +80,7 @@ impl<'de> Deserialize<'de> for Any {
 
 impl Payload for Any {}
 
-/// What one way to read the store answered.
+/// The answer of one way to read.
 #[derive(Debug)]
 enum Answer {
     /// All there is through this record, and all of it right.
@@ -91,10 +91,10 @@ enum Answer {
     Wrong(String),
 }
 
-/// So many records before the last, one begins to follow who does not want them all.
+/// Where near the end a follower starts that does not want all records.
 const NEAR_THE_END: u64 = 15;
 
-/// Who asks how far the log reaches.
+/// The process that asks how far the log reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Who {
     Reader,
@@ -138,7 +138,7 @@ impl Judge<'_> {
             return Err("a reader changed the store".to_owned());
         }
         if machine.calls() >= CALLS_MAX {
-            return Err("reading does not come to an end".to_owned());
+            return Err("reading does not end".to_owned());
         }
         let appended = self.append().map_err(|what| format!("append: {what}"))?;
         Ok(verdict.max(appended))
@@ -161,7 +161,7 @@ impl Judge<'_> {
             Err(error) => Answer::Failed(error),
         };
         let mut answers = vec![("read", first, records), ("verify", first, verified)];
-        // Of the same change of a byte with less known beside the files, every other way every other time.
+        // Where less is known beside the files, the other ways to read take turns.
         let turn = match self.case.damage {
             Damage::Byte { at, .. } | Damage::Cut { len: at, .. }
                 if self.case.knowing != Knowing::Running =>
@@ -267,7 +267,7 @@ impl Judge<'_> {
         match answer {
             Answer::Through(seq) if seq == self.base().last_seq() => Ok(Verdict::Same),
             Answer::Through(seq) => {
-                // Who begins behind the end sees nothing.
+                // A follower that starts after the end sees nothing.
                 let allowed = self.last_known(Who::Reader);
                 let near_the_end = from > self.base().first_seq() && self.may_end_after(seq);
                 match allowed {
@@ -316,7 +316,7 @@ impl Judge<'_> {
                 })
             }
             Error::UnsupportedVersion { path, .. } => self.is_touched(path),
-            // What a manifest of another moment says of the others.
+            // A manifest of another moment contradicts the other files.
             Error::Compacted { snapshot, .. } => self.touched.iter().any(|touched| {
                 name_of(snapshot).is_some_and(|name| self.is_contradiction(touched, name))
             }),
@@ -332,7 +332,7 @@ impl Judge<'_> {
         if touched.name != name {
             return false;
         }
-        // The manifest is one line. What is wrong with a snapshot as a whole has no place.
+        // The manifest is one line. A fault of a snapshot as a whole has no place.
         if name == "MANIFEST" || at == 0 && matches!(reason, CorruptReason::Snapshot { .. }) {
             return at == 0;
         }
@@ -346,7 +346,7 @@ impl Judge<'_> {
         // Where several places are damaged, any of them may be met.
         let differs = |at: &usize| old.get(*at) != now.get(*at);
         let Some(damage) = (at..old.len().max(now.len())).find(differs) else {
-            // It is not there at all, or should not be: then what should come behind it is missing, too.
+            // The file is missing or superfluous: then what should follow it is missing, too.
             return at == touched.first || !touched.was_there && at == now.len();
         };
         let before = old.get(..damage.min(old.len())).unwrap_or_default();
@@ -354,8 +354,8 @@ impl Judge<'_> {
         line_start.map_or(0, |newline| newline + 1) <= at
     }
 
-    /// A manifest which is whole, but of another moment or another store, is not found out by itself: it names files that
-    /// are not there, or are not what it says.
+    /// A manifest that is whole, but of another moment or another store, is no fault by itself: it
+    /// names files that are missing or different.
     fn is_contradiction(&self, touched: &Touched, name: &str) -> bool {
         if touched.name != "MANIFEST" {
             return false;
@@ -370,8 +370,8 @@ impl Judge<'_> {
         })
     }
 
-    /// Records that are missing have a place in the log, which has two names: where the one before them ends, and
-    /// the segment that would begin with them.
+    /// Missing records have a place in the log with two names: the end of the record before them,
+    /// and the segment that would begin with them.
     fn is_the_gap(&self, touched: &Touched, name: &str, at: usize, reason: &CorruptReason) -> bool {
         let CorruptReason::Missing { from_seq, .. } = reason else {
             return false;
@@ -419,7 +419,8 @@ impl Judge<'_> {
         lines.filter_map(header).map(|(seq, _)| seq).max()
     }
 
-    /// The last record that is sure to be found, where that is less than all and nobody can know better, and why.
+    /// The last record that is sure to be found, with the reason, where that is less than all and
+    /// no process can know better.
     fn last_known(&self, who: Who) -> Option<(u64, Verdict)> {
         let shm = self.touched.iter().any(|touched| touched.name == SHM);
         let old_page = || {
@@ -434,8 +435,9 @@ impl Judge<'_> {
         }
     }
 
-    /// The last record that is sure to be found when nobody knows how far the log was acknowledged: that before the damage, if
-    /// it is in the live segment, and no record that is left says that more was durable.
+    /// The last record that is sure to be found when nothing says how far the log was acknowledged:
+    /// the one before the damage, if the damage is in the live segment and no remaining record says
+    /// that more was durable.
     fn lost_tail(&self) -> Option<u64> {
         let touched = self.only_the_live_segment()?;
         let first = self.base().record_at(&touched.name, touched.first)?;
@@ -443,7 +445,8 @@ impl Judge<'_> {
         lost.then(|| first - 1)
     }
 
-    /// Whether one who begins near the end, and does not look at what is before, may take the next record for torn.
+    /// Whether a follower that starts near the end, and does not read what is before, may take the
+    /// next record for torn.
     fn may_end_after(&self, seq: u64) -> bool {
         let unknown = self.case.knowing == Knowing::Nothing;
         let (Some(touched), Some(next)) = (self.only_the_live_segment(), self.base().line(seq + 1))
@@ -481,7 +484,7 @@ impl Judge<'_> {
         parsed.map(|(_, synced)| synced).max().unwrap_or(0)
     }
 
-    /// The watermark of an earlier moment of the same page.
+    /// The durable sequence number of an earlier moment of the same page.
     fn stale_durable_seq(&self) -> Option<u64> {
         const DURABLE: usize = 16 * 8;
         let bytes = self.image.get(SHM)?.get(DURABLE..DURABLE + 8)?;
@@ -507,7 +510,7 @@ impl Judge<'_> {
             Ok((log.append(&event)?.seq, recovery))
         });
         if machine.calls() >= CALLS_MAX {
-            return Err("it does not come to an end".to_owned());
+            return Err("it does not end".to_owned());
         }
         let after = image(&machine);
         match appended {
@@ -561,10 +564,10 @@ impl Judge<'_> {
         let now = after.get(&target).unwrap_or_default();
         let start = start_of(now, seq).ok_or("it is not in the log")?;
         if now.get(..start) != before.get(..start) {
-            return Err("what stands before it is not what stood there".to_owned());
+            return Err("the bytes before it have changed".to_owned());
         }
         let rest = before.get(start..).unwrap_or_default();
-        let behind = what_stood_behind_is_kept(rest, after, recovery)?;
+        let behind = cut_bytes_are_kept(rest, after, recovery)?;
         // And everything is there that was there.
         let reader = Reader::<Any>::open_in(&storage(machine), Path::new(DIR));
         let read = match reader.and_then(|reader| reader.verify()) {
@@ -576,7 +579,8 @@ impl Judge<'_> {
         Ok(numbered.max(others).max(behind).max(read))
     }
 
-    /// All but the segment that was appended to: only copies that the damage has added may be gone, and what is in quarantine.
+    /// All files but the segment that was appended to: only copies that the damage added may be
+    /// gone, and what is in quarantine.
     fn others_are_as_they_were(
         &self,
         target: &str,
@@ -621,8 +625,9 @@ fn start_of(segment: &[u8], seq: u64) -> Option<usize> {
     None
 }
 
-/// What was cut off in front of a new record has to be in quarantine. Free space is nobody's, and what damage has left in it.
-fn what_stood_behind_is_kept(
+/// Bytes that were cut off before a new record must be in quarantine, except for free space and
+/// damage in it.
+fn cut_bytes_are_kept(
     rest: &[u8],
     after: &Image,
     recovery: &Recovery,
@@ -642,7 +647,7 @@ fn what_stood_behind_is_kept(
     }
 }
 
-/// Two segments that claim the same records, of which one is there that was not: nothing tells which.
+/// Two segments claim the same records, and the damage added one of them: nothing says which.
 fn is_an_overlap(touched: &Touched, name: &str, at: usize, reason: &CorruptReason) -> bool {
     let CorruptReason::Sequence { expected, found } = reason else {
         return false;

@@ -1,5 +1,6 @@
-//! The bytes of a lock file, changed under real locks. They hold a note of who has the lock, and a word that waiters sleep on:
-//! whatever they say, the lock excludes, and who asks is told the present holder.
+//! The bytes of a lock file, changed under real locks. They hold a note of the holder, and a word
+//! that waiters sleep on. Whatever they say, the lock excludes, and a waiter that asks gets the
+//! present holder.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -21,7 +22,7 @@ pub(super) const PREFIX: &str = "lock-";
 /// How each byte is changed: all bits, both extremes; and the file ends there.
 const WAYS: usize = 11;
 const CASES: usize = WAYS * SharedPage::BYTES;
-/// A lock that nobody holds is taken at once, and one that is held is waited for no longer than this.
+/// A free lock is taken at once, and a held one is waited for no longer than this.
 const WAIT: Duration = Duration::from_micros(10);
 const AT_ONCE: Duration = Duration::from_secs(5);
 
@@ -93,7 +94,7 @@ struct Damaged {
     _dir: tempfile::TempDir,
     path: PathBuf,
     file: File,
-    /// As a holder leaves it who is killed.
+    /// As a holder that is killed leaves it.
     bytes: Vec<u8>,
 }
 

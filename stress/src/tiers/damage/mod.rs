@@ -1,37 +1,46 @@
-//! T9: damage. A small store has every byte of its files changed, every file cut at every place, blocks swapped, zeroed and
-//! replaced by what they were before, and whole files taken away, doubled, and replaced by those of other moments and
-//! other stores. Each time it is read in every way, and opened to append.
+//! T9: damage. In a small store, every byte of the files is changed, every file is cut at every
+//! place, blocks are swapped, zeroed and replaced by their earlier content, and whole files are
+//! removed, doubled, and replaced by those of other moments and other stores. Each time the store
+//! is read in every way and opened to append.
 //!
-//! # What must come out
-//! Either an error that names the damaged file, and a place at or before the damage in the same line; then opening
-//! to append has changed nothing. Or provably the same answer: every acknowledged record byte for byte, in order, and the same
-//! state. Never a panic, never less than that without a word. What an appender is not bound to read (closed segments, the snapshot) it may
-//! overlook; then its record has the right number, stands behind the last one, and nothing else has changed.
+//! # Requirements
+//! Either an error names the damaged file, and a place at or before the damage in the same line;
+//! then opening to append has changed nothing. Or the answer is provably the same: every
+//! acknowledged record byte for byte, in order, and the same state. Never a panic, and never less
+//! than that without an error. An appender may overlook what it need not read (closed segments, the
+//! snapshot). Then its record has the right number and is after the last one, and nothing else has
+//! changed.
 //!
-//! Three things may be known beside the files: the system has been running on, and `shm` is good; the files lie elsewhere, or the
-//! system was started anew, so that of `shm` only the watermark counts; `shm` is gone.
+//! Three things may be known beside the files: the system has kept running, and `shm` is good; the
+//! files are elsewhere, or the system was restarted, so that only the durable sequence number in
+//! `shm` counts; or `shm` is gone.
 //!
-//! # What counts as naming the place
-//! - A record that is not there has a place between two others, which has two names: the end of the one before it, and the beginning of the
-//!   segment that would begin with it. Whether a file was cut between two records or the next file is missing, nobody can tell.
-//! - The manifest is one line. A snapshot of which each line is good, but not all together, is wrong as a whole (place 0): its checksum
-//!   covers the file.
-//! - A manifest that is whole, but of another moment or another store, can't be found out by itself. The error names the file that
-//!   contradicts it.
+//! # The place in an error
+//! - A missing record has a place between two others, with two names: the end of the record before
+//!   it, and the beginning of the segment that would begin with it. Nothing says whether a file was
+//!   cut between two records or the next file is missing.
+//! - The manifest is one line. A snapshot whose lines are good one by one, but not together, is
+//!   wrong as a whole (place 0): its checksum covers the file.
+//! - A manifest that is whole, but of another moment or another store, is no fault by itself. The
+//!   error names the file that contradicts it.
 //! - Of two segments that claim the same records, the error names the later one.
 //!
-//! # What nobody can tell, by design
+//! # Limits by design
 //! These are counted apart; each is allowed only where its conditions hold.
-//! - *Taken for torn*: `shm` is gone, and the damage begins in a record of the live segment that no record still there says was
-//!   durable (the last group, or all that was cut off). It looks like a write that a crash interrupted. The log ends before it; whole bytes that were
-//!   cut off are in `quarantine/`, and [`Recovery`](strand_core::Recovery) says so. A live segment of which a whole end is missing leaves nothing to keep.
-//! - *Hidden by an old page*: `shm` has the content of an earlier moment of the same boot and file, which only somebody who writes into it can
-//!   bring about. Readers believe its watermark and end there. A writer finds the records behind it.
-//! - *Records of another store*: a segment whose records have the numbers that they should have. A record does not say which store it
-//!   belongs to. (Snapshots and manifests do.)
+//! - *Taken for torn*: `shm` is gone, and the damage begins in a record of the live segment that no
+//!   remaining record calls durable (the last group, or all that was cut off). It looks like a
+//!   write that a crash interrupted. The log ends before it; whole bytes that were cut off are in
+//!   `quarantine/`, and [`Recovery`](strand_core::Recovery) says so. A live segment whose end is
+//!   missing leaves nothing to keep.
+//! - *Hidden by an old page*: `shm` has the content of an earlier moment of the same boot and file,
+//!   which only a process that writes into it can bring about. Readers believe its durable sequence
+//!   number and end there. A writer finds the records after it.
+//! - *Records of another store*: a segment whose records have the right numbers. A record does not
+//!   say which store it belongs to. (Snapshots and manifests do.)
 //!
-//! What stands in free space or in an older snapshot, and the bytes of `shm` that mean nothing, change no answer. The bytes of `lock` and
-//! `compact.lock` are read by real locks only, so they are changed under real ones.
+//! The content of free space and of an older snapshot, and the bytes of `shm` without a meaning,
+//! change no answer. Only real locks read the bytes of `lock` and `compact.lock`, so those are
+//! changed under real locks.
 
 mod change;
 mod judge;
@@ -130,7 +139,8 @@ impl Stores {
             })
         };
         let base = recipe(seed, 'a', [40, 50])?;
-        // Files of a stranger fit nowhere. Those of the twin fit everywhere, and a store with some that fit is no other case.
+        // Files of the stranger fit nowhere. Those of the twin fit everywhere, and a store with
+        // some that fit is no other case.
         let names = |base: &Base| base.image.files.keys().cloned().collect::<Vec<_>>();
         let taken = names(&base);
         let fits = |name: &Arc<str>| stored::is_segment(name) && taken.contains(name);
@@ -195,7 +205,7 @@ fn summed(counts: &Counts) -> Vec<(String, u64)> {
     all.chain(by_kind).collect()
 }
 
-/// What became of one case.
+/// The result of one case.
 struct Tried {
     kind: &'static str,
     verdict: Result<Verdict, String>,

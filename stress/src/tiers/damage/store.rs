@@ -25,15 +25,15 @@ pub(super) const DIR: &str = "";
 /// The file that all writers map.
 pub(super) const SHM: &str = "shm";
 
-/// A closed segment is about so long.
+/// The length of a closed segment, about.
 const CLOSED_BYTES: u64 = 8 << 10;
-/// The live segment is at least so long, so that whoever looks for a record in it halves it first.
+/// The least length of the live segment, so that a search for a record halves it first.
 const LIVE_BYTES: usize = 18 << 10;
-/// The store has at least so many bytes in all.
+/// The least number of bytes of the store.
 const STORE_BYTES_MIN: usize = 64 << 10;
-/// How much free space is laid out at a time.
+/// How much free space is preallocated at a time.
 const FREE_BYTES: u64 = 2 << 10;
-/// So many records at the end are above every `synced` that is on the disk.
+/// How many records at the end are above every `synced` on the disk.
 const LAST_GROUP: usize = 3;
 const ISSUES: u64 = 22;
 
@@ -76,23 +76,24 @@ pub(super) struct Line {
 #[derive(Debug)]
 pub(super) struct Base {
     pub(super) image: Image,
-    /// The same store a moment after somebody died in the middle of the next record.
+    /// The same store after a crash in the middle of the next record.
     pub(super) torn: Image,
     /// Earlier moments.
     pub(super) history: Vec<Image>,
     /// Every acknowledged record behind the live snapshot.
     pub(super) lines: Vec<Line>,
-    /// The state as of a record, once somebody has asked for it.
+    /// The states as of records that were asked for.
     states: Mutex<HashMap<u64, Arc<Issues>>>,
 }
 
-/// What is written: everything follows from it.
+/// The recipe of a store: everything follows from it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Recipe {
     pub(super) seed: u64,
-    /// What made-up text is made of. Stores that differ in nothing else have records of the same lengths and numbers.
+    /// The letter of made-up text. Stores that differ in nothing else have records of the same
+    /// lengths and numbers.
     pub(super) letter: char,
-    /// So many records are written before each of two compactions.
+    /// How many records are written before each of two compactions.
     pub(super) before: [u64; 2],
 }
 
@@ -207,7 +208,7 @@ impl Base {
         Some(found.unwrap_or(first + count as u64))
     }
 
-    /// The state that the records through this one lead to, read from a store that has no more than these.
+    /// The state that the records through this one lead to, read from a store that has no more.
     pub(super) fn state(&self, seq: u64) -> Option<Arc<Issues>> {
         let states = || self.states.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(state) = states().get(&seq) {
@@ -297,7 +298,7 @@ fn lines(image: &Image) -> Vec<Line> {
     lines
 }
 
-/// The store when somebody was killed who had written half of the next record.
+/// The store after a crash with half of the next record written.
 fn torn(before: &Image, options: Options, lines: &[Line]) -> Result<Image> {
     let machine = machine(before, 1, 0);
     let options = options

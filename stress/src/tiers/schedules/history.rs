@@ -1,18 +1,20 @@
-//! What virtual processes did, what they were told, and what they saw; and whether that can be true.
+//! The operations of virtual processes, their outcomes and what readers saw; and whether all of it
+//! can be true.
 //!
-//! Each operation creates marker issues of its own in the same record, and nobody touches them again. So the version of
-//! a marker tells the number of its operation's record, also after the log was folded into a snapshot.
+//! Each operation creates marker issues of its own in the same record, and no other operation
+//! touches them. So the version of a marker is the number of its operation's record, also after a
+//! compaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use strand_core::{Issues, Version};
 
-/// What a process asks of the log.
+/// An operation of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// One event without a condition.
     Append,
-    /// So many events as one record, without a condition.
+    /// This many events as one record, without a condition.
     Batch(u32),
     /// Creates a shared issue.
     Create(u32),
@@ -26,9 +28,9 @@ pub(crate) enum Kind {
     Keyed(u32),
 }
 
-/// What the caller was told.
+/// The outcome that the caller got.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Outcome {
     /// It is durable.
     Acknowledged(u64),
     /// It is written, and not durable yet.
@@ -48,12 +50,12 @@ pub(crate) struct Entry {
     pub(crate) kind: Kind,
     /// When it began and ended, by a clock that counts events.
     pub(crate) begun: u64,
-    pub(crate) ended: Option<(u64, Told)>,
+    pub(crate) ended: Option<(u64, Outcome)>,
     /// The record that it was found in, and whether that was after it was certainly durable.
     stored: Option<u64>,
 }
 
-/// What a reader saw at once.
+/// The state that a reader saw at once.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
     pub(crate) reader: String,
@@ -74,7 +76,7 @@ pub(crate) struct History {
     views: Vec<View>,
     /// How many views there were.
     pub(crate) views_seen: u64,
-    /// What can't be true.
+    /// The contradictions.
     pub(crate) wrong: Vec<String>,
 }
 
@@ -128,23 +130,23 @@ impl History {
         u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// The caller was told what became of an operation.
-    pub(crate) fn end(&mut self, operation: u32, told: Told) {
+    /// The caller got the outcome of an operation.
+    pub(crate) fn end(&mut self, operation: u32, outcome: Outcome) {
         let now = self.tick();
         if let Some(entry) = self.entries.get_mut(operation as usize) {
-            entry.ended = Some((now, told));
+            entry.ended = Some((now, outcome));
         }
     }
 
-    /// What a process had buffered through this record is durable now.
+    /// The records that a process had buffered through this one are durable now.
     pub(crate) fn synced(&mut self, process: usize, through_seq: u64) {
         let now = self.tick();
         for entry in &mut self.entries {
             if let (true, Some(ended)) = (entry.process == process, &mut entry.ended)
-                && let Told::Buffered(seq) = ended.1
+                && let Outcome::Buffered(seq) = ended.1
                 && seq <= through_seq
             {
-                *ended = (now, Told::Acknowledged(seq));
+                *ended = (now, Outcome::Acknowledged(seq));
             }
         }
     }
@@ -195,7 +197,8 @@ impl History {
                 .is_some_and(|last| *last > last_seq)
         {
             wrong.push(format!(
-                "the records through {last_seq} are not gapless: {missing:?} are nobody's (I4)"
+                "the records through {last_seq} are not gapless: {missing:?} belong to no \
+                 operation (I4)"
             ));
         }
         for (id, _) in store.iter() {
@@ -223,7 +226,7 @@ impl History {
             .entries
             .iter()
             .filter_map(|entry| match (&entry.ended, entry.stored) {
-                (Some((ended, Told::Acknowledged(_) | Told::Buffered(_))), Some(seq)) => {
+                (Some((ended, Outcome::Acknowledged(_) | Outcome::Buffered(_))), Some(seq)) => {
                     Some((*ended, seq))
                 }
                 _ => None,
@@ -239,7 +242,8 @@ impl History {
             }
             if entry.stored.is_some_and(|seq| seq <= highest) {
                 wrong.push(format!(
-                    "{entry:?} began after record {highest} was acknowledged, and stands before it"
+                    "{entry:?} began after record {highest} was acknowledged, and is stored \
+                     before it"
                 ));
             }
         }
@@ -261,7 +265,7 @@ impl History {
                 }
             }
             let acknowledged = self.entries.iter().filter_map(|entry| match entry.ended {
-                Some((ended, Told::Acknowledged(seq))) if ended < view.begun => Some(seq),
+                Some((ended, Outcome::Acknowledged(seq))) if ended < view.begun => Some(seq),
                 _ => None,
             });
             let acknowledged = acknowledged.max().unwrap_or(0);
@@ -283,7 +287,8 @@ impl History {
         self.views.clear();
     }
 
-    /// The conditions held at each record, and lead to this state. A second fold, which knows nothing of the first.
+    /// The conditions held at each record, and lead to this state: a second fold, independent of
+    /// the first.
     fn check_fold(&self, order: &BTreeMap<u64, u32>, store: &Issues, wrong: &mut Vec<String>) {
         #[derive(Default)]
         struct Shared {
@@ -331,7 +336,10 @@ impl History {
                 Kind::Keyed(key) => broken = keys.insert(key, *seq).is_some(),
             }
             if broken {
-                wrong.push(format!("operation {number} is stored as record {seq}, where its condition does not hold: {entry:?}"));
+                wrong.push(format!(
+                    "operation {number} is stored as record {seq}, where its condition does not \
+                     hold: {entry:?}"
+                ));
             }
         }
         for (number, issue) in &issues {
@@ -342,7 +350,8 @@ impl History {
             let version = store.version(&id).map(Version::get);
             if now.is_some() != issue.there || owner != expected || version != Some(issue.version) {
                 wrong.push(format!(
-                    "{id} should be {} with owner {expected:?} at version {}, and is {now:?} at {version:?}",
+                    "{id} should be {} with owner {expected:?} at version {}, and is {now:?} at \
+                     {version:?}",
                     if issue.there { "there" } else { "deleted" },
                     issue.version
                 ));
@@ -358,21 +367,25 @@ impl History {
             }
         }
         for entry in &self.entries {
-            if let (Kind::Keyed(key), Some((_, Told::Repeated(seq)))) = (&entry.kind, &entry.ended)
+            if let (Kind::Keyed(key), Some((_, Outcome::Repeated(seq)))) =
+                (&entry.kind, &entry.ended)
                 && keys.get(key) != Some(seq)
             {
-                wrong.push(format!("a repeated append was answered with record {seq}, which is not its key's: {entry:?}"));
+                wrong.push(format!(
+                    "a repeated append was answered with record {seq}, which is not its key's: \
+                     {entry:?}"
+                ));
             }
         }
     }
 }
 
 impl Entry {
-    /// What is wrong with finding this operation in this record, or nowhere.
+    /// The fault in finding this operation in this record, or nowhere.
     fn judge(&mut self, found: Option<u64>, power_cut: bool) -> Option<String> {
         if self.stored.is_some() && self.stored != found {
-            // Only what was never told to be durable can go, and only with the power.
-            let may_go = power_cut && !matches!(self.ended, Some((_, Told::Acknowledged(_))));
+            // Only what was never acknowledged as durable can go, and only with the power.
+            let may_go = power_cut && !matches!(self.ended, Some((_, Outcome::Acknowledged(_))));
             if found.is_some() || !may_go {
                 return Some(format!(
                     "was seen as record {:?}, and is now {found:?}",
@@ -380,24 +393,24 @@ impl Entry {
                 ));
             }
         }
-        let told = self.ended.as_ref().map(|(_, told)| told.clone());
-        match (told, found) {
-            (Some(Told::Acknowledged(seq)), found) if found != Some(seq) => Some(format!(
+        let outcome = self.ended.as_ref().map(|(_, outcome)| outcome.clone());
+        match (outcome, found) {
+            (Some(Outcome::Acknowledged(seq)), found) if found != Some(seq) => Some(format!(
                 "was acknowledged as record {seq}, and is stored as {found:?}"
             )),
-            (Some(Told::Buffered(seq)), Some(found)) if found != seq => Some(format!(
+            (Some(Outcome::Buffered(seq)), Some(found)) if found != seq => Some(format!(
                 "was written as record {seq}, and is stored as {found}"
             )),
-            (Some(Told::Buffered(seq)), None) if !power_cut => {
+            (Some(Outcome::Buffered(seq)), None) if !power_cut => {
                 Some(format!("was written as record {seq}, and is gone"))
             }
-            (Some(Told::Buffered(_)), None) => {
-                if let Some((_, told)) = &mut self.ended {
-                    *told = Told::Unknown; // Lost with the power, as is allowed.
+            (Some(Outcome::Buffered(_)), None) => {
+                if let Some((_, outcome)) = &mut self.ended {
+                    *outcome = Outcome::Unknown; // Lost with the power, as is allowed.
                 }
                 None
             }
-            (Some(Told::Rejected | Told::Repeated(_)), Some(found)) => {
+            (Some(Outcome::Rejected | Outcome::Repeated(_)), Some(found)) => {
                 Some(format!("was not to be written, and is record {found}"))
             }
             _ => None,

@@ -1,5 +1,5 @@
-//! T4: virtual processes that share a store, in an order that the seed decides, while calls fail, processes are killed
-//! and stopped, and the power goes. See [`crate::sim::machine`].
+//! T4: virtual processes share a store, in an order that the seed decides, while calls fail,
+//! processes are killed and stopped, and the power goes. See [`crate::sim::machine`].
 
 mod history;
 mod programs;
@@ -18,7 +18,7 @@ use strand_core::{Issue, IssueEvent, Issues, Log, Reader, Timestamp, testing::St
 use crate::sim::disk::VirtualDisk;
 use crate::sim::machine::{Ended, FaultProfile, Machine, Process, Program, Troubles};
 use crate::tiers::pool;
-use crate::tiers::schedules::history::{History, Kind, Told, marker};
+use crate::tiers::schedules::history::{History, Kind, Outcome, marker};
 use crate::tiers::schedules::programs::{Habits, Shared};
 use crate::tiers::tally::{Budget, Finding, Tally, replay_line};
 
@@ -35,7 +35,7 @@ struct Case {
     fault_profiles: Vec<FaultProfile>,
 }
 
-/// What a case came to.
+/// The counts of a case.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Counts {
     troubles: Troubles,
@@ -168,8 +168,9 @@ impl Case {
         counts.troubles = machine.troubles();
         counts.views = history.views_seen;
         counts.operations = history.entries.len() as u64;
-        let acknowledged =
-            |told: &Option<(u64, Told)>| matches!(told, Some((_, Told::Acknowledged(_))));
+        let acknowledged = |outcome: &Option<(u64, Outcome)>| {
+            matches!(outcome, Some((_, Outcome::Acknowledged(_))))
+        };
         counts.acknowledged = history
             .entries
             .iter()
@@ -193,7 +194,7 @@ impl Case {
         writers.chain(readers).collect()
     }
 
-    /// What is wrong after a phase, when nothing fails any more.
+    /// The violations after a phase, when nothing fails any more.
     fn judge(&self, machine: &mut Machine, history: &Shared, ended: &Ended) -> Vec<String> {
         let mut wrong: Vec<String> = ended.broken.clone();
         wrong.extend(ended.hang.iter().map(|hang| format!("hang: {hang}")));
@@ -228,7 +229,7 @@ impl Case {
             move |error: strand_core::Error| format!("{what}: {error}: {error:?}")
         };
         let log: Log = Log::open(dir, self.habits.options(process)).map_err(text("open"))?;
-        // What was only buffered is not shown before it is durable.
+        // Buffered records are not shown before they are durable.
         log.sync_to(log.tail_seq()).map_err(text("sync"))?;
         let state = || -> Result<Issues, String> {
             let snapshot =
@@ -255,7 +256,7 @@ impl Case {
         let receipt = log
             .append(&IssueEvent::add(issue, Timestamp::from_ms(0)))
             .map_err(text("append"))?;
-        history.end(operation, Told::Acknowledged(receipt.seq));
+        history.end(operation, Outcome::Acknowledged(receipt.seq));
         log.sync_to(receipt.seq).map_err(text("sync"))?;
         let reader: Reader = Reader::open_in(&storage(), dir).map_err(text("read"))?;
         reader.verify().map_err(text("verify"))?;

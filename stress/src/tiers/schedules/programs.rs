@@ -1,12 +1,12 @@
-//! What the virtual processes do.
+//! The programs of the virtual processes.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use strand_core::{
-    Batch, Durability, Error, Follower, Issue, IssueEvent, LiveIssues, Log, Options, Outcome,
-    Patch, Reader, Receipt, Record, Result, Timestamp,
+    Batch, Durability, Error, Follower, Issue, IssueEvent, LiveIssues, Log, Options, Patch, Reader,
+    Receipt, Record, Result, Timestamp,
     check::Advice,
     repair,
     testing::{Host as _, Storage, check_in},
@@ -14,7 +14,7 @@ use strand_core::{
 
 use crate::sim::machine::Process;
 use crate::tiers::schedules::history::{
-    History, Kind, Told, View, key, marker, operation_of, shared,
+    History, Kind, Outcome, View, key, marker, operation_of, shared,
 };
 
 pub(super) type Shared = Arc<Mutex<History>>;
@@ -69,7 +69,7 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
         Durability::Synced
     };
     let open = || {
-        // The weather may turn.
+        // The faults may end.
         for _ in 0..20 {
             match Log::open("", habits.options(process).durability(durability)) {
                 Ok(log) => return Some(log),
@@ -126,20 +126,20 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
         };
         let operation = lock(history).begin(process.number(), kind.clone());
         let receipt = ask(&log, process, operation, &kind);
-        let told = match &receipt {
+        let outcome = match &receipt {
             // It may be repeated of one that is lost with the power.
-            Ok(Receipt { repeated: true, .. }) if buffers => Told::Rejected,
+            Ok(Receipt { repeated: true, .. }) if buffers => Outcome::Rejected,
             Ok(Receipt {
                 seq,
                 repeated: true,
                 ..
-            }) => Told::Repeated(*seq),
-            Ok(Receipt { seq, .. }) if buffers => Told::Buffered(*seq),
-            Ok(Receipt { seq, .. }) => Told::Acknowledged(*seq),
-            Err(error) if error.outcome() == Outcome::Rejected => Told::Rejected,
-            Err(_) => Told::Unknown,
+            }) => Outcome::Repeated(*seq),
+            Ok(Receipt { seq, .. }) if buffers => Outcome::Buffered(*seq),
+            Ok(Receipt { seq, .. }) => Outcome::Acknowledged(*seq),
+            Err(error) if error.outcome() == strand_core::Outcome::Rejected => Outcome::Rejected,
+            Err(_) => Outcome::Unknown,
         };
-        lock(history).end(operation, told);
+        lock(history).end(operation, outcome);
         if let Err(error) = &receipt {
             blame(history, process, "a write", error);
         }
@@ -237,7 +237,7 @@ pub(super) fn read(process: &Arc<Process>, habits: &Habits, number: usize, histo
             Err(error) => blame(history, process, "a read", &error),
         }
     }
-    // What a follower got is one growing view.
+    // The records that a follower got are one growing view.
     let mut history = lock(history);
     let begun = history.tick();
     let last_seq = u64::MAX;
