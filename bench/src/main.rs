@@ -22,7 +22,7 @@ mod state;
 mod statistics;
 mod systems;
 
-use std::{path::Path, process::ExitCode, time::Instant};
+use std::{iter::successors, path::Path, process::ExitCode, time::Instant};
 
 use clap::Parser as _;
 
@@ -46,6 +46,9 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
+            for cause in successors(error.source(), |error| error.source()) {
+                eprintln!("caused by: {cause}");
+            }
             ExitCode::FAILURE
         }
     }

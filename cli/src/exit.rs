@@ -1,6 +1,6 @@
 //! How the command ends: exit statuses, which scripts rely on, and error messages.
 
-use std::{fmt::Write as _, io, process::ExitCode};
+use std::{fmt::Write as _, io, iter::successors, process::ExitCode};
 
 use serde::Serialize;
 use strand_core::{Error, ImportError, Issue, LockError, MergeError, Outcome, Version};
@@ -255,17 +255,11 @@ fn exit_of(error: &Error) -> Exit {
 
 /// The message, followed by those of its sources.
 fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if !message.contains(&text) {
-            message += ": ";
-            message += &text;
-        }
-        source = cause.source();
-    }
-    message
+    let chain = successors(Some(error), |error| error.source());
+    chain
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 #[cfg(test)]
@@ -310,8 +304,8 @@ mod tests {
     fn an_uncertain_write_has_its_own_status() {
         assert_eq!(exit_of(&io(Outcome::Rejected)), Exit::Failed);
         assert_eq!(exit_of(&io(Outcome::Unknown)), Exit::DurabilityUnknown);
-        let reason = "EIO".to_owned();
-        let unknown = Error::DurabilityUnknown { seq: 1, reason };
+        let source = "EIO".into();
+        let unknown = Error::DurabilityUnknown { seq: 1, source };
         assert_eq!(exit_of(&unknown), Exit::DurabilityUnknown);
     }
 

@@ -1,4 +1,4 @@
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, io, iter::successors, path::PathBuf};
 
 use strand_lock::{Filesystem, LockError};
 
@@ -33,7 +33,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// A system call failed. [`Error::outcome`] tells whether an append may be stored all the same.
-    #[error("cannot {op} {}: {source}", path.display())]
+    #[error("cannot {op} {}", path.display())]
     Io {
         /// What was attempted, as a verb.
         op: &'static str,
@@ -90,7 +90,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// This process may not write in the directory. Nothing was changed.
-    #[error("cannot write in {}: {source}", path.display())]
+    #[error("cannot write {}", path.display())]
     NotWritable {
         /// The file that could not be opened for writing.
         path: PathBuf,
@@ -119,7 +119,7 @@ pub enum Error {
         reason: String,
     },
     /// The event was refused. Nothing was written.
-    #[error("invalid event: {0}")]
+    #[error("invalid event")]
     InvalidEvent(#[from] InvalidEvent),
     /// The record would be longer than [`crate::RECORD_BYTES_MAX`]. Nothing was written.
     #[error(
@@ -171,15 +171,16 @@ pub enum Error {
         /// The id.
         id: String,
     },
-    /// A sync failed, so the record is in the log but may not survive a loss of power. It is not
-    /// acknowledged; it may be seen later, whole, or never. The next append writes the doubtful
-    /// records again before it adds its own.
-    #[error("record {seq} is written, but making it durable failed: {reason}")]
+    /// A sync failed: the record is in the log, but may not survive a power failure. It is not
+    /// acknowledged, and may later be seen whole, or never. The next append writes the records in
+    /// doubt again before its own.
+    #[error("record {seq} is written, but it is in doubt whether it is durable")]
     DurabilityUnknown {
         /// The record's sequence number.
         seq: u64,
-        /// What is known of the failure.
-        reason: String,
+        /// What is known of the failure. If another process led the sync, no more than that it
+        /// failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
@@ -218,6 +219,14 @@ impl Error {
         )
     }
 
+    pub(crate) fn in_doubt(
+        seq: u64,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        let source = source.into();
+        Self::DurabilityUnknown { seq, source }
+    }
+
     pub(crate) fn io(op: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io {
@@ -227,6 +236,15 @@ impl Error {
             source,
         }
     }
+}
+
+/// The text of an error and those of its sources, on one line.
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
+    let chain = successors(Some(error), |error| error.source());
+    chain
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 fn version_mismatch(id: &str, expected: Option<Version>, found: Option<Version>) -> String {

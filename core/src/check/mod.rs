@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     env::storage::OpenMode,
-    error::{CorruptReason, Error, Result},
+    error::{CorruptReason, Error, Result, with_sources},
     format::{
         record::{segment_first_seq, segment_name, snapshot_name, snapshot_seq},
         resync::Damages,
@@ -192,7 +192,7 @@ impl<'a> Look<'a> {
     }
 
     fn unreadable(&mut self, file: &str, error: &Error) {
-        let error = error.to_string();
+        let error = with_sources(error);
         self.report.unreadable.insert(file.into(), error);
     }
 

@@ -283,7 +283,7 @@ impl BadLines {
 #[non_exhaustive]
 pub enum ImportError {
     /// The input could not be read. What was imported before is whole.
-    #[error("cannot read the lines to import: {0}")]
+    #[error("cannot read the lines to import")]
     Read(#[from] io::Error),
     /// Somebody changed the input between its two readings. What was imported before is whole, and was checked.
     #[error(
@@ -312,7 +312,7 @@ pub enum ImportError {
         before: Box<Imported>,
     },
     /// The log failed. Import again to complete it: what is there is not written again.
-    #[error("{source} ({} issues of earlier lines were imported)", before.added + before.replaced)]
+    #[error("the import ended after {} issues", before.added + before.replaced)]
     Log {
         /// How.
         #[source]

@@ -94,7 +94,7 @@ impl Locked<'_> {
     fn sync(&self, seq: u64) -> Result<()> {
         let tail = self.validate_tail()?;
         let synced = tail.sync_by(|| tail.segment.file.raw().sync_data());
-        synced.map_err(|error| unknown(seq, &error))
+        synced.map_err(|error| Error::in_doubt(seq, error))
     }
 
     /// Makes everything durable in the place of a leader that stopped. It may have seen its sync
@@ -206,9 +206,7 @@ impl<'a> Waiter<'a> {
         }
         if self.hints.is_poisoned() {
             if self.hints.poisoned().is_some_and(|last| last >= self.seq) {
-                let reason = "the sync that covers it failed".to_owned();
-                let seq = self.seq;
-                return Err(Error::DurabilityUnknown { seq, reason });
+                return Err(Error::in_doubt(self.seq, "the sync that covers it failed"));
             }
             // A sync would prove nothing now, not even for what was written later.
             return self.rebuild();
@@ -289,7 +287,7 @@ impl<'a> Waiter<'a> {
                 return Ok(None);
             }
             let reason = format!("the log ends at record {through}");
-            return Err(Error::DurabilityUnknown { seq, reason });
+            return Err(Error::in_doubt(seq, reason));
         }
         if segment > through {
             return Ok(None); // Rotated in between, and a rotation syncs all through `through`.
@@ -316,7 +314,7 @@ impl<'a> Waiter<'a> {
         if !seeded(Bug::NoPoison) {
             synced = writer.poison_unless_synced(hints, through, synced);
         }
-        synced.map_err(|error| unknown(seq, &error))?;
+        synced.map_err(|error| Error::in_doubt(seq, error))?;
         let us = (writer.host().now() - started).as_micros();
         let us = u64::try_from(us).unwrap_or(u64::MAX);
         writer.reached(Failpoint::AfterSync);
@@ -355,18 +353,11 @@ impl<'a> Waiter<'a> {
     }
 }
 
-/// The state of a record whose sync failed.
-fn unknown(seq: u64, error: &std::io::Error) -> Error {
-    let reason = error.to_string();
-    Error::DurabilityUnknown { seq, reason }
-}
-
 /// The result for a record that is in the log, whatever became of its sync.
 fn in_the_log(seq: u64, synced: Result<()>) -> Result<()> {
     match synced {
         Err(error) if !matches!(error, Error::DurabilityUnknown { .. }) => {
-            let reason = error.to_string();
-            Err(Error::DurabilityUnknown { seq, reason })
+            Err(Error::in_doubt(seq, error))
         }
         synced => synced,
     }

@@ -212,7 +212,7 @@ table! {
     16: Good,        Opened,        Some(Nothing),   Unneeded | AsHinted, Absent  => Rewrite;
 }
 
-impl<'a> Locked<'a> {
+impl Locked<'_> {
     /// Validates the tail before an append.
     pub(crate) fn validate_tail(&self) -> Result<ValidTail<'_>> {
         let mut validation = Validation::new(self.writer);

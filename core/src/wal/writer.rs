@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
@@ -160,14 +160,12 @@ pub(crate) fn not_writable(error: LockError) -> Error {
 }
 
 pub(crate) fn page_error(error: PageError) -> Error {
-    let message = error.to_string();
-    match error {
-        PageError::Io { op, path, source } => Error::io(op, path)(source),
-        PageError::Truncated { path, .. } | PageError::Deleted { path } => {
-            Error::io("use", path)(io::Error::other(message))
-        }
-        error => Error::io("use", "shm")(io::Error::other(error)),
-    }
+    let path = match error {
+        PageError::Io { op, path, source } => return Error::io(op, path)(source),
+        PageError::Truncated { ref path, .. } | PageError::Deleted { ref path } => path.clone(),
+        _ => PathBuf::from("shm"),
+    };
+    Error::io("use", path)(io::Error::other(error))
 }
 
 fn done_but_held(error: LockError, dir: &Path) -> Error {

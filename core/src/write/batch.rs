@@ -564,11 +564,11 @@ impl RawLog {
         };
         match durable {
             // Nothing of this batch was written, whatever became of what it met.
-            Err(Error::DurabilityUnknown { reason, .. }) => Err(Error::Io {
+            Err(Error::DurabilityUnknown { source, .. }) => Err(Error::Io {
                 op: "sync",
                 path: self.writer.dir.path().to_owned(),
                 outcome: Outcome::Rejected,
-                source: std::io::Error::other(reason),
+                source: std::io::Error::other(source),
             }),
             durable => durable.and(Err(refusal)),
         }

@@ -1,10 +1,10 @@
 //! What people read: errors with their advice, checkups, reports, and values in the output of a debugger.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{error::Error as _, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use strand_core::{
-    Compactor, CorruptReason, Durability, Error, Issue, IssueEvent, Log, Options, Patch, Reader,
-    Side, Version,
+    Compactor, CorruptReason, Durability, Error, InvalidEvent, Issue, IssueEvent, Log, Options,
+    Outcome, Patch, Reader, Side, Version,
     check::{Advice, HintsState, check},
 };
 use strand_lock::LockError;
@@ -181,6 +181,29 @@ fn what_is_of_the_wrong_shape_is_told_what_it_should_be() {
     let issue = serde_json::from_str::<Issue>("7").unwrap_err();
     assert!(issue.to_string().contains("must be a JSON object"));
     assert!(serde_json::from_str::<Patch>("{\"set\":1}").is_err());
+}
+
+#[test]
+fn an_error_has_a_source_and_does_not_repeat_it() {
+    let source = || io::Error::other("no space");
+    let path = PathBuf::from("x");
+    let errors = [
+        Error::Io {
+            op: "write",
+            path: path.clone(),
+            outcome: Outcome::Rejected,
+            source: source(),
+        },
+        Error::NotWritable {
+            path,
+            source: source(),
+        },
+        Error::from(InvalidEvent::EmptyId),
+    ];
+    for error in errors {
+        let (text, source) = (error.to_string(), error.source().unwrap().to_string());
+        assert!(!text.contains(&source), "{text}: {source}");
+    }
 }
 
 #[test]

@@ -2,19 +2,15 @@
 
 use std::error::Error;
 use std::io;
+use std::iter::successors;
 
 /// The error and its causes on one line.
 pub(crate) fn describe(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
+    let chain = successors(Some(error), |error| Error::source(*error));
+    chain
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 /// Whether the cause lies outside the log: no space, no permission, no file handles.

@@ -16,6 +16,7 @@ use rand::{Rng as _, SeedableRng as _};
 use strand_core::{LiveIssues, Log, testing::Storage};
 
 use crate::panics::catch_panic;
+use crate::run::errors::describe;
 use crate::sim::disk::VirtualDisk;
 use crate::sim::image::{Digest, Image};
 use crate::sim::oracle::{Ledger, Loss, Operation, Oracle, Order, Outcome};
@@ -384,7 +385,7 @@ impl Examiner {
             machine.record();
         }
         let log: Log = Log::open(DIR, options(found.setup, &machine))
-            .map_err(|error| format!("the recovery failed: {error}"))?;
+            .map_err(|error| format!("the recovery failed: {}", describe(&error)))?;
         if log.recovery().cut_bytes > 0 {
             self.counts.torn.fetch_add(1, Ordering::Relaxed);
         }
@@ -393,7 +394,9 @@ impl Examiner {
             // Through the tail: where the hints are believed, not all of it need be durable.
             let order = log
                 .look(|state| oracle.judge(found.ledger, state, found.durable_seq, found.loss))
-                .map_err(|error| format!("reading failed after the recovery: {error}"))?
+                .map_err(|error| {
+                    format!("reading failed after the recovery: {}", describe(&error))
+                })?
                 .map_err(|wrong| format!("after the recovery: {}", wrong.join("; ")))?;
             seen = Some(order);
         }
@@ -411,7 +414,7 @@ impl Examiner {
         // Once more, without any hint; and append.
         let again = Solo::new(recovered.clone(), None, found.boot + 1, found.chance);
         let log: Log = Log::open(DIR, options(found.setup, &again))
-            .map_err(|error| format!("the second recovery failed: {error}"))?;
+            .map_err(|error| format!("the second recovery failed: {}", describe(&error)))?;
         if again.disk().digest() != recovered.digest() {
             return Err(format!(
                 "the second recovery changed files: {}",
@@ -425,9 +428,9 @@ impl Examiner {
         // believe makes everything durable.
         let settled = seen.map(|order| found.ledger.settled(&order, true));
         let (ledger, event) = with_one_more(settled.as_ref().unwrap_or(found.ledger));
-        let receipt = log
-            .append(&event)
-            .map_err(|error| format!("an append after the recovery failed: {error}"))?;
+        let receipt = log.append(&event).map_err(|error| {
+            format!("an append after the recovery failed: {}", describe(&error))
+        })?;
         if nested {
             let inner = Found {
                 boot: found.boot + 2,
@@ -439,7 +442,7 @@ impl Examiner {
         }
         let storage: Arc<dyn Storage> = Arc::new(again.clone());
         let state = LiveIssues::open_in(&storage, Path::new(DIR))
-            .map_err(|error| format!("reading failed after an append: {error}"))?;
+            .map_err(|error| format!("reading failed after an append: {}", describe(&error)))?;
         let order = oracle
             .judge(&ledger, &state, found.durable_seq, found.loss)
             .map_err(|wrong| format!("after an append: {}", wrong.join("; ")))?;

@@ -13,6 +13,7 @@ use strand_core::{
     Receipt, Timestamp, Version, testing::Storage, write_jsonl,
 };
 
+use crate::run::errors::describe;
 use crate::sim::disk::VirtualDisk;
 use crate::sim::oracle::{Condition, Ledger, Loss, Operation, Oracle, Outcome};
 use crate::sim::solo::{Call, Errno, Fault, FaultAt, Moment, Reach, Short, Solo};
@@ -444,10 +445,12 @@ impl Actor {
         let excused = in_doubt && unknown && matches!(what, "sync_to" | "close");
         if matches!(error, Error::Corrupt { .. }) {
             self.problems
-                .push(format!("{what} says of a good store: {error}"));
+                .push(format!("{what} says of a good store: {}", describe(error)));
         } else if !hit && !excused {
-            self.problems
-                .push(format!("{what} failed without a fault: {error}"));
+            self.problems.push(format!(
+                "{what} failed without a fault: {}",
+                describe(error)
+            ));
         }
     }
 

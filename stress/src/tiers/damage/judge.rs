@@ -9,6 +9,7 @@ use strand_core::{
 };
 
 use crate::evidence::stored::parse_manifest;
+use crate::run::errors::describe;
 use crate::sim::START_MS;
 use crate::sim::image::Image;
 use crate::sim::solo::{CALLS_MAX, Solo};
@@ -253,10 +254,8 @@ impl Judge<'_> {
                 Err(error) => {
                     // Nothing may be passed over.
                     return match follower.try_next() {
-                        Err(again) if again.to_string() == error.to_string() => {
-                            Answer::Failed(error)
-                        }
-                        other => Answer::Wrong(format!("after {error}: {other:?}")),
+                        Err(again) if describe(&again) == describe(&error) => Answer::Failed(error),
+                        other => Answer::Wrong(format!("after {}: {other:?}", describe(&error))),
                     };
                 }
             }
@@ -292,7 +291,10 @@ impl Judge<'_> {
         if self.is_exact(error) {
             Ok(Verdict::Exact)
         } else {
-            Err(format!("the error does not name the place: {error}"))
+            Err(format!(
+                "the error does not name the place: {}",
+                describe(error)
+            ))
         }
     }
 
@@ -516,7 +518,7 @@ impl Judge<'_> {
         match appended {
             Err(error) => {
                 self.unchanged(&after)
-                    .map_err(|what| format!("{what}, and then: {error}"))?;
+                    .map_err(|what| format!("{what}, and then: {}", describe(&error)))?;
                 self.judge_error(&error)
             }
             Ok((seq, recovery)) => {
@@ -574,7 +576,7 @@ impl Judge<'_> {
             Ok(count) if base.first_seq() - 1 + count == seq => Verdict::Same,
             Ok(count) => return Err(format!("{count} records are there now")),
             Err(error) if is_behind_all => self.judge_error(&error)?,
-            Err(error) => return Err(format!("now {error}")),
+            Err(error) => return Err(format!("now {}", describe(&error))),
         };
         Ok(numbered.max(others).max(behind).max(read))
     }
