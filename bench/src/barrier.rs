@@ -1,16 +1,13 @@
-//! The barrier that agents start from, and a second one at which they wait before they report, so
-//! that reports and exits disturb nobody who still writes.
+//! Two barriers in shared memory: processes begin at one, and wait at the other before they report.
 
-use std::{
-    path::Path,
-    process::Child,
-    sync::atomic::Ordering::{AcqRel, Acquire, Release},
-    time::Duration,
-};
+use std::path::Path;
+use std::process::Child;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::time::Duration;
 
 use strand_lock::{SharedPage, monotonic_ns};
 
-use crate::Result;
+use crate::error::Result;
 
 /// 32-bit words, a cache line apart.
 mod word {
@@ -22,8 +19,8 @@ mod word {
 /// The 64-bit word that holds the time of the release.
 const RELEASED_NS: usize = 0;
 
-/// How often the parent looks whether an agent has died.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often the parent checks that all processes are alive.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 pub(crate) struct Barrier(SharedPage);
 
@@ -32,37 +29,37 @@ impl Barrier {
         Ok(Self(SharedPage::open(path)?))
     }
 
-    /// Agent: waits for the release, and answers when that was.
-    pub(crate) fn wait_for_release(&self, agents: u32) -> u64 {
-        self.arrive(word::READY, agents);
+    /// Process: waits for the release, and returns its time.
+    pub(crate) fn wait_for_release(&self, team: u32) -> u64 {
+        self.arrive(word::READY, team);
         self.sleep_while_zero(word::RELEASED);
         self.0.u64(RELEASED_NS).load(Acquire)
     }
 
-    /// Agent: waits until all have done their work.
-    pub(crate) fn wait_for_others(&self, agents: u32) {
-        self.arrive(word::DONE, agents);
+    /// Process: waits until the whole team has finished.
+    pub(crate) fn wait_for_others(&self, team: u32) {
+        self.arrive(word::DONE, team);
         self.sleep_while_zero(word::REPORT);
     }
 
-    /// Parent: releases the agents when all are there, and lets them report when all are done.
-    pub(crate) fn lead(&self, children: &mut [Child]) -> Result<()> {
-        self.lead_while(children, || ())
-    }
-
-    /// As [`Barrier::lead`], and does something while the agents work.
-    pub(crate) fn lead_while(&self, children: &mut [Child], work: impl FnOnce()) -> Result<()> {
+    /// Parent: releases the processes when all are ready, runs `meanwhile`, and lets them report
+    /// when all have finished.
+    pub(crate) fn lead(
+        &self,
+        children: &mut [Child],
+        meanwhile: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         self.await_all(word::READY, children)?;
         self.0.u64(RELEASED_NS).store(monotonic_ns(), Release);
         self.open_gate(word::RELEASED);
-        work();
+        meanwhile()?;
         self.await_all(word::DONE, children)?;
         self.open_gate(word::REPORT);
         Ok(())
     }
 
-    fn arrive(&self, index: usize, agents: u32) {
-        if self.0.u32(index).fetch_add(1, AcqRel) + 1 == agents {
+    fn arrive(&self, index: usize, team: u32) {
+        if self.0.u32(index).fetch_add(1, AcqRel) + 1 == team {
             self.0.wake_all(index);
         }
     }
@@ -78,7 +75,7 @@ impl Barrier {
         self.0.wake_all(index);
     }
 
-    /// Sleeps until the last one has arrived; only that one wakes.
+    /// Sleeps until the last process has arrived, which wakes it.
     fn await_all(&self, index: usize, children: &mut [Child]) -> Result<()> {
         let arrived = || self.0.u32(index).load(Acquire);
         loop {
@@ -88,10 +85,10 @@ impl Barrier {
             }
             for child in &mut *children {
                 if let Some(status) = child.try_wait()? {
-                    return Err(format!("an agent ended before its time: {status}").into());
+                    return Err(format!("a process ended too early: {status}").into());
                 }
             }
-            self.0.wait(index, seen, LOOK);
+            self.0.wait(index, seen, CHECK_INTERVAL);
         }
     }
 }

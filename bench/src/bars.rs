@@ -1,18 +1,16 @@
-//! The bars that strand is to clear, each a ratio or a figure of one run.
+//! The bars that strand has to clear: ratios, most of them, of values from one run.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::{
-    measure::Extras,
-    report::Measured,
-    state::State,
-    statistics::{median, median_ratio},
-    systems::System,
-};
+use crate::measure::Extras;
+use crate::measured::Measured;
+use crate::memory::Memory;
+use crate::state::State;
+use crate::statistics::{median, median_ratio};
+use crate::systems::System;
 
-/// Which side of a bar is good.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Bar {
     AtLeast(f64),
@@ -37,14 +35,14 @@ impl fmt::Display for Bar {
     }
 }
 
-/// A bar beside what was measured.
+/// A bar and the value measured.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Ratio {
     pub(crate) name: String,
     pub(crate) bar: String,
     #[serde(skip)]
     wants_more: bool,
-    /// `null` when this run did not measure it.
+    /// `None` if this run did not measure it.
     pub(crate) measured: Option<f64>,
     pub(crate) met: Option<bool>,
 }
@@ -61,17 +59,16 @@ impl Ratio {
         }
     }
 
-    /// Whether more is better.
+    /// Whether a higher value is better.
     pub(crate) fn wants_more(&self) -> bool {
         self.wants_more
     }
 
-    /// What was measured, for people.
-    pub(crate) fn figure(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         match self.measured {
             None => "–".to_owned(),
-            Some(figure) if figure >= 100.0 => format!("{figure:.0}"),
-            Some(figure) => format!("{figure:.2}"),
+            Some(value) if value >= 100.0 => format!("{value:.0}"),
+            Some(value) => format!("{value:.2}"),
         }
     }
 
@@ -84,7 +81,7 @@ impl Ratio {
     }
 }
 
-/// Every bar, in the order of the plan.
+/// Every bar, in a fixed order.
 pub(crate) fn ratios(rows: &[Measured], extras: &Extras) -> Vec<Ratio> {
     let of = |system, agents| {
         rows.iter()
@@ -100,127 +97,120 @@ pub(crate) fn ratios(rows: &[Measured], extras: &Extras) -> Vec<Ratio> {
             ratios.push(Ratio::new(name, Bar::AtLeast(bar), measured));
         }
     }
+    let mut add = |name, bar, measured| ratios.push(Ratio::new(name, bar, measured));
+    let (one, twenty) = (of(System::Strand, 1), of(System::Strand, 20));
     let bare = of(System::Bare, 1);
-    ratios.push(Ratio::new(
+    add(
         "1 agent: median append over the median bare fdatasync",
         Bar::AtMost(1.15),
-        of(System::Strand, 1)
-            .zip(bare)
+        one.zip(bare)
             .map(|(strand, bare)| median_ratio(&strand.p50_us, &bare.p50_us)),
-    ));
-    ratios.push(Ratio::new(
+    );
+    add(
         "20 agents: p99.9 append over the median bare fdatasync",
         Bar::AtMost(25.0),
-        of(System::Strand, 20)
+        twenty
             .zip(bare)
             .map(|(strand, bare)| median(&strand.p999_us) / median(&bare.p50_us)),
-    ));
-    ratios.push(Ratio::new(
+    );
+    add(
         "20 agents: slowest agent's finish over the fastest's",
         Bar::AtMost(1.5),
-        of(System::Strand, 20).map(Measured::slowest_over_fastest),
-    ));
+        twenty.map(Measured::slowest_over_fastest),
+    );
+    add(
+        "5 agents × 20 writes, barrier to last ack, in ms",
+        Bar::AtMost(20.0),
+        extras.five_by_twenty_ms,
+    );
     let opening = |log: &str| extras.opening_us.iter().find(|open| open.log == log);
-    let more = [
-        (
-            "5 agents × 20 writes, barrier to last ack, in ms",
-            Bar::AtMost(20.0),
-            extras.five_by_twenty_ms,
-        ),
-        (
-            "open for append: 64 MiB of log over 1 KiB",
-            Bar::AtMost(1.5),
-            opening("64 MiB")
-                .zip(opening("1 KiB"))
-                .map(|(large, small)| large.median_us / small.median_us),
-        ),
-        (
-            "one-shot process over the bare program",
-            Bar::AtMost(1.3),
-            extras
-                .one_shot_us
-                .as_ref()
-                .map(|shot| shot.strand_over_bare),
-        ),
-        (
-            "one-shot `strand append` over the bare program",
-            Bar::AtMost(1.3),
-            extras
-                .one_shot_us
-                .as_ref()
-                .and_then(|shot| shot.command_over_bare),
-        ),
-        (
-            "verify scan, MB/s",
-            Bar::AtLeast(1_000.0),
-            extras.verify_mb_per_s,
-        ),
-        (
-            "fold of the events, MB/s",
-            Bar::AtLeast(250.0),
-            extras.fold_mb_per_s,
-        ),
-        (
-            "memory of an appending process over an empty program, MiB",
-            Bar::AtMost(6.0),
-            extras.memory.as_ref().map(crate::measure::Memory::most_mib),
-        ),
-    ];
-    let more = more.into_iter().chain(of_state(extras.state.as_ref()));
-    ratios.extend(more.map(|(name, bar, measured)| Ratio::new(name, bar, measured)));
+    let opening = opening("64 MiB").zip(opening("1 KiB"));
+    add(
+        "open for append: 64 MiB of log over 1 KiB",
+        Bar::AtMost(1.5),
+        opening.map(|(large, small)| large.median_us / small.median_us),
+    );
+    let shot = extras.one_shot_us.as_ref();
+    add(
+        "one-shot process over the bare program",
+        Bar::AtMost(1.3),
+        shot.map(|shot| shot.strand_over_bare),
+    );
+    add(
+        "one-shot `strand append` over the bare program",
+        Bar::AtMost(1.3),
+        shot.and_then(|shot| shot.command_over_bare),
+    );
+    add(
+        "verify scan, MB/s",
+        Bar::AtLeast(1_000.0),
+        extras.verify_mb_per_s,
+    );
+    add(
+        "fold of the events, MB/s",
+        Bar::AtLeast(250.0),
+        extras.fold_mb_per_s,
+    );
+    add(
+        "memory of an appending process over an empty program, MiB",
+        Bar::AtMost(6.0),
+        extras.memory.as_ref().map(Memory::most_mib),
+    );
+    ratios.extend(of_state(extras.state.as_ref()));
     ratios
 }
 
 /// The bars of compaction, readers and claims.
-fn of_state(measured: Option<&State>) -> [(&'static str, Bar, Option<f64>); 8] {
-    let state = |figure: fn(&State) -> f64| measured.map(figure);
-    [
-        (
-            "append p99 beside a compaction over the same without",
-            Bar::AtMost(2.0),
-            state(|state| state.p99_with_compaction),
-        ),
-        (
-            "compaction: longest time the lock is held, less one sync, in ms",
-            Bar::AtMost(1.0),
-            state(|state| state.lock_held_ms - state.sync_ms),
-        ),
-        (
-            "load of 100,000 issues from a snapshot, MB/s",
-            Bar::AtLeast(250.0),
-            state(|state| state.load_mb_per_s),
-        ),
-        (
-            "load: peak memory over the file",
-            Bar::AtMost(3.0),
-            state(|state| state.load_peak_over_file),
-        ),
-        (
-            "refresh after 10 records over a full load, in thousandths",
-            Bar::AtMost(1.0),
-            state(|state| state.refresh_us / state.load_ms),
-        ),
-        (
-            "5 writers' throughput with 64 readers over that without",
-            Bar::AtLeast(0.7),
-            state(|state| state.throughput_with_readers),
-        ),
-        (
-            "20 agents claiming, over SQLite",
-            Bar::AtLeast(5.0),
-            measured.and_then(|state| state.claims_over_sqlite),
-        ),
-        (
-            "median from acknowledgement to a follower's sight, in ms",
-            Bar::AtMost(1.0),
-            state(|state| state.wake_p50_us / 1e3),
-        ),
-    ]
+fn of_state(measured: Option<&State>) -> Vec<Ratio> {
+    let mut ratios = Vec::new();
+    let mut add = |name, bar, measured| ratios.push(Ratio::new(name, bar, measured));
+    let state = |value: fn(&State) -> f64| measured.map(value);
+    add(
+        "append p99 beside a compaction over the same without",
+        Bar::AtMost(2.0),
+        state(|state| state.p99_with_compaction),
+    );
+    add(
+        "compaction: longest time the lock is held, less one sync, in ms",
+        Bar::AtMost(1.0),
+        state(|state| state.lock_held_ms - state.sync_ms),
+    );
+    add(
+        "load of 100,000 issues from a snapshot, MB/s",
+        Bar::AtLeast(250.0),
+        state(|state| state.load_mb_per_s),
+    );
+    add(
+        "load: peak memory over the file",
+        Bar::AtMost(3.0),
+        state(|state| state.load_peak_over_file),
+    );
+    add(
+        "refresh after 10 records over a full load, in thousandths",
+        Bar::AtMost(1.0),
+        state(|state| state.refresh_us / state.load_ms),
+    );
+    add(
+        "5 writers' throughput with 64 readers over that without",
+        Bar::AtLeast(0.7),
+        state(|state| state.throughput_with_readers),
+    );
+    add(
+        "20 agents claiming, over SQLite",
+        Bar::AtLeast(5.0),
+        measured.and_then(|state| state.claims_over_sqlite),
+    );
+    add(
+        "median from acknowledgement to a follower's sight, in ms",
+        Bar::AtMost(1.0),
+        state(|state| state.wake_p50_us / 1e3),
+    );
+    ratios
 }
 
 type PeerBars = (Option<System>, &'static str, Vec<(usize, f64)>);
 
-/// Whom strand's rate is compared with, for how many agents, and the least ratio.
+/// The systems that strand's rate is compared with, and the bar for each number of agents.
 fn peers() -> [PeerBars; 3] {
     #[cfg(feature = "peers")]
     let (sqlite, lmdb) = (Some(System::Sqlite), Some(System::Lmdb));
@@ -250,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_neither_met_nor_missed() {
+    fn a_bar_without_a_value_is_neither_met_nor_missed() {
         let all = ratios(&[], &Extras::default());
         assert_eq!(all.len(), 25);
         assert!(

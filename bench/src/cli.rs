@@ -1,50 +1,54 @@
-use std::{path::PathBuf, time::Duration};
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum as _};
 
 use crate::systems::System;
 
-/// Measures strand beside SQLite, LMDB and a plain locked file, on the same disk in one run.
+/// Measure strand, SQLite, LMDB and a plain locked file, on the same disk in one run
 #[derive(Debug, Parser)]
 #[command(name = "strand-bench", max_term_width = 100)]
 pub(crate) struct Cli {
-    /// Directory on the disk to measure; everything happens in a new directory inside it.
+    /// A directory on the disk to measure; all files are in a new directory inside it
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) dir: PathBuf,
-    /// Events to write, one JSON object a line; without it, events of about 650 bytes are made up.
+    /// Events to write, one JSON object a line; generated events of about 650 bytes by default
     #[arg(long, value_name = "FILE")]
     pub(crate) payload: Option<PathBuf>,
-    /// Rounds, in each of which every system has its turn.
+    /// Rounds; every system has its turn in each
     #[arg(long)]
     rounds: Option<usize>,
-    /// Fewer rounds and writes: finishes in under three minutes.
+    /// Fewer rounds and writes: takes less than three minutes
     #[arg(long)]
     pub(crate) quick: bool,
-    /// How many processes write at once.
+    /// Numbers of processes that write at once
     #[arg(long, value_delimiter = ',', default_value = "1,5,20,100")]
     pub(crate) agents: Vec<usize>,
-    /// Events that each process writes, instead of 200, more by one alone and fewer by a hundred.
+    /// Events that each process writes; by default 200, more for one process, fewer for a hundred
     #[arg(long)]
     writes: Option<usize>,
-    /// Systems to measure, instead of all that were built.
+    /// Systems to measure; by default all that were built
     #[arg(long, value_delimiter = ',', value_enum)]
     systems: Vec<System>,
-    /// Measure appends only, and not opening, reading, memory and one-shot processes.
+    /// Measure appends only: not opening, reading, memory, one-shot processes and the state
     #[arg(long)]
     pub(crate) rows_only: bool,
-    /// Measure none of the appends, only the rest.
+    /// Measure everything but the appends
     #[arg(long, conflicts_with = "rows_only")]
     pub(crate) no_rows: bool,
-    /// Write the figures as JSON.
+    /// Write the results as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Write one page with plots.
+    /// Write an HTML report with plots
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-    /// Compare the ratios with those of an earlier run's JSON; where one is worse by half or more, end with status 1.
+    /// Compare the ratios with those in an earlier run's JSON; exit with status 1 if one is worse by
+    /// half or more
     #[arg(long, value_name = "FILE")]
     pub(crate) compare: Option<PathBuf>,
-    /// Write the plot of the throughput as an image to this file.
+    /// Write the plot of the throughput as an SVG image
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 }
@@ -62,9 +66,9 @@ impl Cli {
         }
     }
 
-    /// Events that each agent writes: the same for every system. SQLite's rate depends on it, since
-    /// it lets one agent go on while the others sleep: short turns would make it look slower with
-    /// many agents than it is, and long ones faster with few.
+    /// Events that each agent writes, the same for every system. SQLite's rate depends on it: it
+    /// lets one agent go on while the others sleep, so that short turns make it look slower with
+    /// many agents, and long ones faster with few.
     pub(crate) fn writes(&self, agents: usize) -> usize {
         let writes = match agents {
             1 if self.quick => 1_000,
@@ -76,12 +80,12 @@ impl Cli {
         self.writes.unwrap_or(writes).max(1)
     }
 
-    /// A turn that takes longer is cut off; its rate is that of the events written until then.
+    /// A turn that takes longer is cut off. Its rate is that of the events written until then.
     pub(crate) fn cap(&self) -> Duration {
         Duration::from_secs(if self.quick { 10 } else { 30 })
     }
 
-    /// How often a measurement outside the rounds is repeated.
+    /// Repetitions of a measurement outside the rounds.
     pub(crate) fn repeats(&self) -> usize {
         if self.quick { 60 } else { 200 }
     }

@@ -1,17 +1,18 @@
-//! A run beside an earlier one: what has become worse.
+//! Compares the ratios of a run with those of an earlier one.
 //!
-//! Only figures that a run measures side by side with something else are compared, since two runs may be on two machines.
+//! Only ratios: they compare values from one run, so that the two runs may be on two machines.
 
 use std::collections::HashMap;
 
 use serde::Deserialize;
+use strand_stress::report::text::columns;
 
 use crate::bars::Ratio;
 
-/// A figure that is worse by this factor is reported as worse; machines that others use, too, differ by less.
+/// A ratio that is worse by this factor is reported. Shared machines vary by less.
 const WORSE: f64 = 1.5;
 
-/// What is read of an earlier run's JSON.
+/// The part of an earlier run's JSON that is compared.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Earlier {
     ratios: Vec<EarlierRatio>,
@@ -23,13 +24,13 @@ struct EarlierRatio {
     measured: Option<f64>,
 }
 
-/// One figure of both runs.
+/// A ratio that both runs have.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Change {
     name: String,
     earlier: f64,
     now: f64,
-    /// Above 1: so much better.
+    /// The factor by which it is better; worse if below 1.
     better: f64,
 }
 
@@ -39,7 +40,6 @@ impl Change {
     }
 }
 
-/// The figures that both runs have.
 pub(crate) fn compare(earlier: &Earlier, now: &[Ratio]) -> Vec<Change> {
     let known = earlier.ratios.iter().filter_map(|ratio| {
         let measured = ratio.measured.filter(|measured| *measured > 0.0)?;
@@ -64,21 +64,19 @@ pub(crate) fn compare(earlier: &Earlier, now: &[Ratio]) -> Vec<Change> {
     now.iter().filter_map(change).collect()
 }
 
-/// A line for each figure, and whether some are worse.
+/// A line for each ratio, and whether some are worse.
 pub(crate) fn table(changes: &[Change]) -> (String, bool) {
-    let lines = changes.iter().map(|change| {
-        let mark = if change.is_worse() { "  WORSE" } else { "" };
-        let (earlier, now, better) = (change.earlier, change.now, change.better);
-        format!(
-            "{earlier:9.2} {now:9.2} {better:6.2}  {}{mark}\n",
-            change.name
-        )
-    });
-    let mut text = "beside the earlier run: earlier, now, better by (below 1: worse)\n".to_owned();
-    text.extend(lines);
     if changes.is_empty() {
-        text.push_str("nothing was measured in both\n");
+        return ("the runs have no ratio in common\n".to_owned(), false);
     }
+    let head = ["earlier", "now", "better by", "(below 1: worse)"].map(str::to_owned);
+    let rows = changes.iter().map(|change| {
+        let mark = if change.is_worse() { "  WORSE" } else { "" };
+        let numbers = [change.earlier, change.now, change.better];
+        let [earlier, now, better] = numbers.map(|number| format!("{number:.2}"));
+        [earlier, now, better, format!("{}{mark}", change.name)]
+    });
+    let text = columns(std::iter::once(head).chain(rows), &[0, 1, 2]);
     (text, changes.iter().any(Change::is_worse))
 }
 
@@ -94,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_worse_is_told_on_either_side_of_a_bar() {
+    fn a_worse_ratio_is_reported_on_either_side_of_a_bar() {
         let worse = |bar, now| {
             let now = [Ratio::new("a", bar, Some(now))];
             table(&compare(&earlier("10.0"), &now)).1
@@ -105,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_one_run_measured_is_not_compared() {
+    fn ratios_of_one_run_alone_are_not_compared() {
         let now = [
             Ratio::new("a", Bar::AtMost(1.0), Some(2.0)),
             Ratio::new("b", Bar::AtMost(1.0), Some(2.0)),
@@ -114,6 +112,6 @@ mod tests {
         assert_eq!(compare(&earlier("1.0"), &now).len(), 1);
         assert_eq!(compare(&earlier("null"), &now), []);
         let (text, worse) = table(&[]);
-        assert!(text.contains("nothing was measured in both") && !worse);
+        assert!(text.contains("no ratio in common") && !worse);
     }
 }

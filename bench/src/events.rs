@@ -1,16 +1,19 @@
-//! The events that are written: the same for every system.
+//! The events that are written, the same for every system.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 
 use strand_core::{Issue, IssueEvent, Timestamp};
 
-use crate::Result;
+use crate::error::Result;
 
-/// How many different events are used; more would only make each agent start later.
+/// Different events; more would only delay the start of each agent.
 const EVENTS_MAX: usize = 2_000;
 const GENERATED_TEXT_BYTES: usize = 400;
 
-/// An event, decoded for strand and as text for the others: none of them decodes while it is measured.
+/// An event, decoded for strand and as text for the others, so that no system decodes while it is
+/// measured.
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
     pub(crate) decoded: IssueEvent,
@@ -26,7 +29,7 @@ impl Event {
     }
 }
 
-/// Events taken evenly from all over `payload`, or made up.
+/// Events from `payload`, evenly spaced, or generated.
 pub(crate) fn sample(payload: Option<&Path>) -> Result<Vec<Event>> {
     let Some(path) = payload else {
         return (0..EVENTS_MAX).map(generated).collect();
@@ -34,7 +37,7 @@ pub(crate) fn sample(payload: Option<&Path>) -> Result<Vec<Event>> {
     let text = fs::read_to_string(path)?;
     let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
     if lines.is_empty() {
-        return Err(format!("{} holds no events", path.display()).into());
+        return Err(format!("{} has no events", path.display()).into());
     }
     let step = lines.len().div_ceil(EVENTS_MAX);
     lines
@@ -53,8 +56,8 @@ pub(crate) fn save(events: &[Event], path: &Path) -> Result<()> {
     Ok(fs::write(path, text)?)
 }
 
-/// The events of one agent: `count` of the file's, beginning where the agents before it end, and
-/// going round. Answers no more than there are different ones.
+/// The events of one agent: `count` from the file, beginning where the previous agent's end, and
+/// wrapping around. No more than there are different ones.
 pub(crate) fn load(path: &Path, agent: usize, count: usize) -> Result<Vec<Event>> {
     let text = fs::read_to_string(path)?;
     let lines: Vec<&str> = text.lines().collect();
@@ -91,7 +94,7 @@ fn generated(index: usize) -> Result<Event> {
     }
     let ts = 1_706_540_000_000 + i64::try_from(index)?;
     let issue = Issue::from_json(&format!(
-        r#"{{"id":"bd-{index}","title":"Mend what the last change broke","description":"{}","status":"open","priority":2,"issue_type":"task","created_at":"2024-01-29T14:53:20Z","updated_at":"2024-01-29T14:53:20Z"}}"#,
+        r#"{{"id":"bd-{index}","title":"Fix what the last change broke","description":"{}","status":"open","priority":2,"issue_type":"task","created_at":"2024-01-29T14:53:20Z","updated_at":"2024-01-29T14:53:20Z"}}"#,
         description.trim_end(),
     ))?;
     let decoded = IssueEvent::add(issue, Timestamp::from_ms(ts));
@@ -104,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn made_up_events_are_about_650_bytes_and_decode_to_themselves() {
+    fn generated_events_have_about_650_bytes_and_survive_decoding() {
         let events = sample(None).unwrap();
         assert!(
             (550..750).contains(&mean_bytes(&events)),
@@ -120,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn agents_get_events_of_their_own_and_go_round() {
+    fn agents_get_their_own_events_and_wrap_around() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events.jsonl");
         let events: Vec<Event> = sample(None).unwrap().into_iter().take(5).collect();

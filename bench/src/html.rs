@@ -1,52 +1,45 @@
-//! One page that shows a run: no other file, no script, nothing from the network.
+//! The HTML report: one page without scripts, other files or anything from the network.
 
-use strand_stress::{
-    report::page::{
-        self, Cell, Column, escaped,
-        plot::{Axis, Curve, Form, Plot, Size, Unit, at_share},
-    },
-    report::run::SHARES,
-};
+use strand_stress::report::page::plot::{Axis, Curve, Form, Plot, Size, Unit, at_share};
+use strand_stress::report::page::{self, Cell, Column, escaped};
+use strand_stress::report::run::SHARES;
 
-use crate::{
-    bars::Ratio,
-    report::{Row, Summary},
-};
+use crate::bars::Ratio;
+use crate::measured::Row;
+use crate::report::Summary;
 
-/// The page of a run.
 pub(crate) fn page(summary: &Summary) -> String {
     let rows: Vec<&Row> = summary.rows.iter().chain(&summary.limits).collect();
-    let extras = summary
-        .extras
-        .lines()
+    let extras = summary.extras.lines();
+    let extras: String = extras
         .iter()
-        .map(|line| format!("<li>{}</li>\n", escaped(line)))
-        .collect::<Vec<_>>()
-        .concat();
+        .map(|line| ["<li>", &escaped(line), "</li>\n"].concat())
+        .collect();
     let extras = if extras.is_empty() {
         extras
     } else {
-        format!("<h2>Besides</h2>\n<ul>\n{extras}</ul>\n")
+        format!("<h2>Other measurements</h2>\n<ul>\n{extras}</ul>\n")
     };
     let body = format!(
         "<h1>Durable appends by many processes at once</h1>\n<p>{circumstances}</p>\n\
          <h2>Throughput by agents</h2>\n\
          <p>Every agent is a process. Both axes are logarithmic; higher is better.</p>\n{throughput}\
          <h2>Latency distribution by system</h2>\n\
-         <p>How long the given share of appends took at most, all rounds together. Logarithmic; lower is better.</p>\n\
+         <p>The time within which the given share of appends was done, over all rounds. Logarithmic; \
+         lower is better.</p>\n\
          {legend}<div class=\"plots\">\n{latency}</div>\n\
-         <h2>The bars</h2>\n{bars}{extras}<h2>All figures</h2>\n{figures}",
+         <h2>The bars</h2>\n{bars}{extras}<h2>All results</h2>\n{results}",
         circumstances = escaped(&summary.circumstances()),
         throughput = throughput(&rows),
         legend = legend(&rows),
         latency = latency(&rows),
         bars = bars(&summary.ratios),
-        figures = figures(&rows),
+        results = results(&summary.sorted_rows()),
     );
     page::document("strand bench", &body)
 }
 
-/// How a system is drawn, the same everywhere: a colour of the style sheet and a line style.
+/// The colour, of the style sheet, and the line style of a system in all plots.
 fn look(system: &str) -> (&'static str, &'static str) {
     match system {
         "strand" => ("--strand", ""),
@@ -79,7 +72,7 @@ fn legend(rows: &[&Row]) -> String {
     }))
 }
 
-/// The plot of the throughput as an image of its own.
+/// The plot of the throughput as an SVG image.
 pub(crate) fn image(summary: &Summary) -> String {
     let rows: Vec<&Row> = summary.rows.iter().chain(&summary.limits).collect();
     let entries = systems(&rows);
@@ -106,7 +99,7 @@ fn throughput_plot<'a>(rows: &[&'a Row]) -> Plot<'a> {
         let mut points: Vec<(f64, f64)> = mine
             .map(|row| (row.agents as f64, row.appends_per_s))
             .collect();
-        // A limit of one process is a line to compare with.
+        // A limit of one process becomes a horizontal line.
         if let ([(agents, rate)], true) = (points.as_slice(), last > 1) {
             let beyond = (last as f64, *rate);
             if *agents < beyond.0 {
@@ -127,7 +120,7 @@ fn throughput_plot<'a>(rows: &[&'a Row]) -> Plot<'a> {
     let across = curves.iter().flat_map(|curve| &curve.points);
     Plot {
         title: "Appends per second by number of agents",
-        description: "A curve for each system; the figures are in the last table.".to_owned(),
+        description: "A curve for each system; the last table has the numbers.".to_owned(),
         x: Axis::of_ticks("agents", true, ticks.collect(), across.map(|(x, _)| *x)),
         y: Axis::powers_of_ten("appends/s", Unit::Count, heights(&curves)),
         curves,
@@ -162,7 +155,7 @@ fn latency(rows: &[&Row]) -> String {
         })
         .collect()
     };
-    // One scale for all, so that they can be compared.
+    // One scale for all plots, so that they can be compared.
     let every: Vec<Curve<'_>> = agents.iter().flat_map(|agents| curves(*agents)).collect();
     let axis_y = Axis::powers_of_ten("", Unit::Microseconds, heights(&every));
     let plots = agents.iter().map(|agents| {
@@ -173,7 +166,7 @@ fn latency(rows: &[&Row]) -> String {
         };
         let plot = Plot {
             title: &format!("Latency of appends with {heading}"),
-            description: "A curve for each system; the figures are in the last table.".to_owned(),
+            description: "A curve for each system; the last table has the numbers.".to_owned(),
             x: Axis::of_shares("share of appends"),
             y: axis_y.clone(),
             curves: curves(*agents),
@@ -200,42 +193,23 @@ fn bars(ratios: &[Ratio]) -> String {
         [
             Cell::from(&ratio.name),
             Cell::from(&ratio.bar),
-            Cell::from(ratio.figure()),
+            Cell::from(ratio.text()),
             verdict,
         ]
     });
     page::table("The bars", columns, rows)
 }
 
-fn figures(rows: &[&Row]) -> String {
-    let columns = [
-        Column::Figures("agents"),
-        Column::Words("system"),
-        Column::Figures("writes"),
-        Column::Figures("appends/s"),
-        Column::Figures("p50 µs"),
-        Column::Figures("p99 µs"),
-        Column::Figures("p99.9 µs"),
-        Column::Figures("max µs"),
-        Column::Figures("slowest/fastest"),
-    ];
-    let mut sorted: Vec<&&Row> = rows.iter().collect();
-    sorted.sort_by_key(|row| row.agents);
-    let rows = sorted.into_iter().map(|row| {
-        let cut = if row.capped { " (cut off)" } else { "" };
-        [
-            Cell::from(row.agents),
-            Cell::from(format!("{}{cut}", row.title)),
-            Cell::from(row.writes),
-            Cell::from(format!("{:.0}", row.appends_per_s)),
-            Cell::from(format!("{:.0}", row.p50_us)),
-            Cell::from(format!("{:.0}", row.p99_us)),
-            Cell::from(format!("{:.0}", row.p999_us)),
-            Cell::from(format!("{:.0}", row.max_us)),
-            Cell::from(format!("{:.2}", row.slowest_agent_over_fastest)),
-        ]
+fn results(rows: &[&Row]) -> String {
+    let columns = Row::COLUMNS.map(|name| match name {
+        "system" => Column::Words(name),
+        _ => Column::Figures(name),
     });
-    page::table("All figures", columns, rows)
+    page::table(
+        "All results",
+        columns,
+        rows.iter().map(|row| row.cells().map(Cell::from)),
+    )
 }
 
 #[cfg(test)]
@@ -243,15 +217,20 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
-    use crate::{agent::Told, cli::Cli, report::Report, run::Turn, schedule, systems::System};
+    use crate::appending::{self, Turn};
+    use crate::cli::Cli;
+    use crate::report::Report;
+    use crate::schedule;
+    use crate::systems::System;
 
     fn summary() -> Summary {
         let cli = Cli::parse_from(["bench", "--rounds", "2"]);
         let mut report = Report::new(&cli, &[]);
         let systems = [System::Strand, System::Plan, System::Bare];
         for step in schedule::steps(2, &[1, 5], &systems, |_| 3) {
-            let told = |_| Told {
-                finish_ns: 900_000,
+            let told = |_| appending::Report {
+                released_ns: 0,
+                began_ns: 0,
                 latencies_ns: vec![100_000, 300_000, 500_000],
             };
             report.add(&step, Turn::of((0..step.agents).map(told).collect(), 3));
@@ -260,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_needs_nothing_but_itself() {
+    fn the_page_refers_to_nothing_outside() {
         let page = page(&summary());
         for outside in ["http", "src=", "<link", "<script", "url(", "@import"] {
             assert!(!page.contains(outside), "{outside}");
@@ -282,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_nothing_is_a_page_too() {
+    fn a_run_without_results_has_a_page() {
         let report = Report::new(&Cli::parse_from(["bench"]), &[]);
         let page = page(&report.summary());
         assert!(page.ends_with("</html>\n") && page.contains("not measured"));

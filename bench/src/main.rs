@@ -1,45 +1,51 @@
-//! `cargo xtask bench`: strand beside what a user would pick instead, on one disk in one run.
+//! `cargo xtask bench`: measures strand and what a user would pick instead, on one disk in one run.
 //!
-//! Systems take turns (see [`schedule`]), each with real processes that begin at one barrier and
-//! write the same events. What it prints is described in `docs/PERFORMANCE.md`.
+//! Systems take turns (see [`schedule`]), each with real processes that begin together and write the
+//! same events. docs/PERFORMANCE.md describes the output.
 #![forbid(unsafe_code)]
 
-mod agent;
+mod appending;
 mod barrier;
 mod bars;
 mod cli;
 mod compare;
+mod error;
 mod events;
 mod html;
-mod machine;
 mod measure;
+mod measured;
+mod memory;
 mod one_shot;
+mod process;
 mod progress;
 mod report;
-mod run;
+mod runner;
 mod schedule;
 mod state;
 mod statistics;
 mod systems;
 
-use std::{iter::successors, path::Path, process::ExitCode, time::Instant};
+use std::iter::successors;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::Parser as _;
+use serde::Serialize;
 
-use crate::{cli::Cli, compare::Earlier, progress::Progress, report::Report};
-
-/// An error that ends the program with a message.
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+use cli::Cli;
+use compare::Earlier;
+use error::Result;
+use process::Work;
+use progress::Progress;
+use report::Report;
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
-    // The processes that are measured are this program too; they get no further than this, so that
-    // none of them pays for parsing a command line.
+    // The processes that are measured are this program too, and skip the parser of the command line.
     let result = match args.next().as_deref() {
-        Some(agent::COMMAND) => agent::main(args),
+        Some(process::COMMAND) => work(args.next()),
         Some(one_shot::COMMAND) => one_shot::main(args),
-        Some(state::COMMAND) => state::main(args),
-        Some(measure::MEMORY_COMMAND) => measure::memory_main(args),
         _ => bench(),
     };
     match result {
@@ -54,10 +60,27 @@ fn main() -> ExitCode {
     }
 }
 
+/// A process that is measured.
+fn work(json: Option<String>) -> Result<()> {
+    match serde_json::from_str(&json.unwrap_or_default())? {
+        Work::Append(member, order) => print_json(&appending::work(&member, &order)?),
+        Work::ClaimInStrand(member) => print_json(&state::claim_in_strand(&member)?),
+        Work::ClaimInSqlite(member) => print_json(&state::claim_in_sqlite(&member)?),
+        Work::Read(store) => state::read(&store),
+        Work::Load(store) => state::load(&store),
+        Work::AppendSome { store, events_file } => memory::append_some(&store, &events_file),
+        Work::Nothing => memory::print_status(),
+    }
+}
+
+fn print_json(report: &impl Serialize) -> Result<()> {
+    Ok(serde_json::to_writer(std::io::stdout(), report)?)
+}
+
 fn bench() -> Result<()> {
     let cli = Cli::parse();
     let started = Instant::now();
-    // Read first: the run may write over it.
+    // Read first: the run may overwrite it.
     let earlier = cli.compare.as_deref().map(earlier).transpose()?.flatten();
     let scratch = tempfile::Builder::new()
         .prefix("strand-bench-")
@@ -72,14 +95,14 @@ fn bench() -> Result<()> {
     });
     let mut progress = Progress::new(steps.len() + measure::parts(&cli), cli.rounds());
     let mut report = Report::new(&cli, &events);
-    let runner = run::Runner {
+    let runner = runner::Runner {
         scratch: scratch.path(),
         events_file: &events_file,
         cap: cli.cap(),
     };
     for step in &steps {
         progress.step(step.round, &step.to_string());
-        report.add(step, runner.run(step)?);
+        report.add(step, appending::turn(&runner, step)?);
     }
     if !cli.rows_only {
         measure::all(&cli, &runner, &events, &mut progress, &mut report.extras)?;
@@ -88,7 +111,7 @@ fn bench() -> Result<()> {
     report.seconds = started.elapsed().as_secs_f64();
 
     let summary = report.summary();
-    print!("{}", summary.table());
+    print!("{}", summary.text());
     if let Some(path) = &cli.json {
         std::fs::write(path, serde_json::to_string_pretty(&summary)? + "\n")?;
     }
@@ -102,13 +125,13 @@ fn bench() -> Result<()> {
         let (table, is_worse) = compare::table(&compare::compare(&earlier, &summary.ratios));
         print!("\n{table}");
         if is_worse {
-            return Err("some figures are worse than in the earlier run".into());
+            return Err("some ratios are worse than in the earlier run".into());
         }
     }
     Ok(())
 }
 
-/// `None` where there is none: the first run has nothing to compare with.
+/// `None` if the file does not exist, as before the first run.
 fn earlier(path: &Path) -> Result<Option<Earlier>> {
     let text = match std::fs::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -119,6 +142,6 @@ fn earlier(path: &Path) -> Result<Option<Earlier>> {
     };
     let earlier = serde_json::from_slice(&text);
     Ok(Some(earlier.map_err(|error| {
-        format!("{} is no run's JSON: {error}", path.display())
+        format!("{} is not the JSON of a run: {error}", path.display())
     })?))
 }

@@ -1,52 +1,43 @@
-//! What is measured outside the rounds: opening, reading, memory, one-shot processes, and the load
-//! that the whole project began from.
+//! Measurements outside the rounds: opening, reading, memory, one-shot processes, and the load that
+//! the project was designed for.
 
-use std::{
-    fs::{self, File},
-    hint::black_box,
-    path::Path,
-    process::{Command, Stdio},
-    time::Instant,
-};
+use std::fs;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde::Serialize;
 use strand_core::{Durability, Issues, Log, Options, Reader};
 use tempfile::TempDir;
 
-use crate::{
-    Result,
-    cli::Cli,
-    events::Event,
-    machine::field,
-    one_shot::{self, OneShot},
-    progress::Progress,
-    run::Runner,
-    schedule::Step,
-    state::{self, State},
-    statistics::median,
-    systems::System,
-};
-
-/// The first argument of a process whose memory is measured.
-pub(crate) const MEMORY_COMMAND: &str = "memory";
+use crate::appending;
+use crate::cli::Cli;
+use crate::error::Result;
+use crate::events::Event;
+use crate::memory::Memory;
+use crate::one_shot::{self, OneShot};
+use crate::progress::Progress;
+use crate::runner::Runner;
+use crate::schedule::Step;
+use crate::state::{self, State};
+use crate::statistics::median;
+use crate::systems::System;
 
 const LOGS: [(&str, u64); 3] = [("1 KiB", 1 << 10), ("1 MiB", 1 << 20), ("64 MiB", 64 << 20)];
 const LARGE: &str = "64 MiB";
 const SMALL: &str = "1 KiB";
-/// Appends of a process before its memory is measured.
-const MEMORY_APPENDS: usize = 500;
 const READ_REPEATS: usize = 7;
 
-/// The results; `None` for what this run did not measure.
+/// The results; `None` if not measured.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Extras {
     /// 5 agents, 20 writes each, from the barrier to the last acknowledgement.
     pub(crate) five_by_twenty_ms: Option<f64>,
     pub(crate) one_shot_us: Option<OneShot>,
     pub(crate) opening_us: Vec<Opening>,
-    /// The log read, its checksums, numbers and frames checked; nothing decoded.
+    /// `Reader::verify`: checks checksums, numbers and frames, decodes nothing.
     pub(crate) verify_mb_per_s: Option<f64>,
-    /// `Reader::read`: as before, and each record decoded and copied.
+    /// `Reader::read`: also decodes and copies each record.
     pub(crate) read_mb_per_s: Option<f64>,
     /// `Issues::load`.
     pub(crate) fold_mb_per_s: Option<f64>,
@@ -61,25 +52,8 @@ pub(crate) struct Opening {
     pub(crate) median_us: f64,
 }
 
-/// Worker memory of a process that has appended, over that of an empty program.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Memory {
-    pub(crate) appends: usize,
-    pub(crate) small_log_kib: f64,
-    pub(crate) large_log_kib: f64,
-    /// At its highest, while it opened and appended.
-    pub(crate) small_log_peak_kib: f64,
-    pub(crate) large_log_peak_kib: f64,
-}
-
-impl Memory {
-    pub(crate) fn most_mib(&self) -> f64 {
-        self.small_log_peak_kib.max(self.large_log_peak_kib) / 1024.0
-    }
-}
-
 impl Extras {
-    /// The results for people, a line each.
+    /// The results as text, a line each.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(ms) = self.five_by_twenty_ms {
@@ -95,7 +69,8 @@ impl Extras {
                 format!("the command `strand append` {us:.0} µs, ")
             });
             lines.push(format!(
-                "one-shot process: strand {:.0} µs, {command}{sqlite}bare program {:.0} µs, one that does nothing {:.0} µs",
+                "one-shot process: strand {:.0} µs, {command}{sqlite}bare program {:.0} µs, one \
+                 that does nothing {:.0} µs",
                 shot.strand_us, shot.bare_us, shot.nothing_us
             ));
         }
@@ -122,7 +97,8 @@ impl Extras {
         }
         if let Some(memory) = &self.memory {
             lines.push(format!(
-                "memory after {} appends, over an empty program: {SMALL} log {:.0} KiB (peak {:.0}), {LARGE} log {:.0} KiB (peak {:.0})",
+                "memory after {} appends, over an empty program: {SMALL} log {:.0} KiB (peak \
+                 {:.0}), {LARGE} log {:.0} KiB (peak {:.0})",
                 memory.appends,
                 memory.small_log_kib,
                 memory.small_log_peak_kib,
@@ -135,7 +111,7 @@ impl Extras {
     }
 }
 
-/// How many parts [`all`] reports to the progress bar.
+/// Number of parts that [`all`] reports to the progress bar.
 pub(crate) fn parts(cli: &Cli) -> usize {
     if cli.rows_only { 0 } else { 6 + state::PARTS }
 }
@@ -159,7 +135,7 @@ pub(crate) fn all(
     extras.opening_us = opening(&logs, cli.repeats())?;
     let of = |name| {
         let log = logs.iter().find(|(log, _)| *log == name);
-        log.map(|(_, dir)| dir.path()).ok_or("every log is there")
+        log.map(|(_, dir)| dir.path()).ok_or("a log is missing")
     };
     progress.part("reading");
     let large = of(LARGE)?;
@@ -168,7 +144,7 @@ pub(crate) fn all(
     extras.fold_mb_per_s = Some(fold_mb_per_s(large)?);
     progress.part("memory");
     if cfg!(target_os = "linux") {
-        extras.memory = Some(memory(runner, of(SMALL)?, large)?);
+        extras.memory = Some(Memory::measure(runner, of(SMALL)?, large)?);
     }
     drop(logs);
     let rounds = cli.rounds();
@@ -184,12 +160,12 @@ fn five_by_twenty_ms(runner: &Runner<'_>) -> Result<f64> {
         agents: 5,
         writes: 20,
     };
-    let turn = |_| Ok(runner.run(&step)?.seconds * 1e3);
+    let turn = |_| Ok(appending::turn(runner, &step)?.seconds * 1e3);
     let turns: Vec<f64> = (0..15).map(turn).collect::<Result<_>>()?;
     Ok(median(&turns))
 }
 
-/// Makes a store with at least `bytes` of events in one segment.
+/// Creates a store with at least `bytes` of events in one segment.
 fn fill(scratch: &Path, events: &[Event], bytes: u64) -> Result<TempDir> {
     let dir = tempfile::tempdir_in(scratch)?;
     let options = Options::default()
@@ -227,8 +203,8 @@ fn opening(logs: &[(&'static str, TempDir)], repeats: usize) -> Result<Vec<Openi
     Ok(opening.collect())
 }
 
-/// The segments of a store, in their order.
-fn segments(dir: &Path) -> Result<Vec<std::path::PathBuf>> {
+/// The segments of a store, in order.
+fn segments(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -280,7 +256,7 @@ fn median_mb_per_s(dir: &Path, mut read: impl FnMut() -> Result<()>) -> Result<f
     Ok(median(&speeds))
 }
 
-/// The length of all records, without the blank space behind the last that may be kept for more.
+/// The length of all records, without the preallocated space after the last.
 fn content_bytes(dir: &Path) -> Result<usize> {
     let mut content = 0;
     for path in segments(dir)? {
@@ -293,77 +269,6 @@ fn content_bytes(dir: &Path) -> Result<usize> {
         content += bytes.len() - blank + 1;
     }
     Ok(content)
-}
-
-fn memory(runner: &Runner<'_>, small: &Path, large: &Path) -> Result<Memory> {
-    let measure = |log: Option<&Path>| -> Result<Worker> {
-        let runs: Vec<Worker> = (0..5)
-            .map(|_| Worker::of_process(runner, log))
-            .collect::<Result<_>>()?;
-        let of = |figure: fn(&Worker) -> f64| median(&runs.iter().map(figure).collect::<Vec<_>>());
-        Ok(Worker {
-            now_kib: of(|run| run.now_kib),
-            peak_kib: of(|run| run.peak_kib),
-        })
-    };
-    let (empty, small, large) = (measure(None)?, measure(Some(small))?, measure(Some(large))?);
-    Ok(Memory {
-        appends: MEMORY_APPENDS,
-        small_log_kib: small.now_kib - empty.now_kib,
-        large_log_kib: large.now_kib - empty.now_kib,
-        small_log_peak_kib: small.peak_kib - empty.peak_kib,
-        large_log_peak_kib: large.peak_kib - empty.peak_kib,
-    })
-}
-
-/// A process's resident memory.
-#[derive(Debug)]
-pub(crate) struct Worker {
-    now_kib: f64,
-    pub(crate) peak_kib: f64,
-}
-
-impl Worker {
-    /// Of a process that appends to `log`, or does nothing.
-    pub(crate) fn of_process(runner: &Runner<'_>, log: Option<&Path>) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg(MEMORY_COMMAND).stdin(Stdio::null());
-        if let Some(log) = log {
-            command.arg(log).arg(runner.events_file);
-        }
-        let output = command.output()?;
-        if !output.status.success() {
-            return Err(format!("a process for measuring memory failed: {}", output.status).into());
-        }
-        Self::parse(&String::from_utf8(output.stdout)?)
-    }
-
-    pub(crate) fn parse(status: &str) -> Result<Self> {
-        let kib = |name| -> Result<f64> {
-            let value = field(status, name).ok_or("the system does not tell a process's memory")?;
-            Ok(value.trim_end_matches(" kB").parse()?)
-        };
-        Ok(Self {
-            now_kib: kib("VmRSS")?,
-            peak_kib: kib("VmHWM")?,
-        })
-    }
-}
-
-/// A process that appends, if it is told where, and then tells how much memory it has.
-pub(crate) fn memory_main(mut args: impl Iterator<Item = String>) -> Result<()> {
-    if let Some((dir, events_file)) = args.next().zip(args.next()) {
-        let log: Log = Log::open(dir, Options::default())?;
-        // Read one by one: what they take is not the log's memory.
-        let file = std::io::BufReader::with_capacity(4 << 10, File::open(events_file)?);
-        for line in std::io::BufRead::lines(file).take(MEMORY_APPENDS) {
-            log.append(&Event::from_json(&line?)?.decoded)?;
-        }
-        print!("{}", fs::read_to_string("/proc/self/status")?);
-        return Ok(());
-    }
-    print!("{}", fs::read_to_string("/proc/self/status")?);
-    Ok(())
 }
 
 #[cfg(test)]
@@ -381,13 +286,5 @@ mod tests {
         assert!(fold_mb_per_s(log.path()).unwrap() > 0.0);
         let opening = opening(&[("some", log)], 3).unwrap();
         assert!(opening.iter().all(|open| open.median_us > 0.0));
-    }
-
-    #[test]
-    fn memory_is_read_from_a_status() {
-        let worker = Worker::parse("VmHWM:\t    4096 kB\nVmRSS:\t    3072 kB\n").unwrap();
-        assert!((worker.now_kib - 3_072.0).abs() < 0.1);
-        assert!((worker.peak_kib - 4_096.0).abs() < 0.1);
-        assert!(Worker::parse("").is_err());
     }
 }

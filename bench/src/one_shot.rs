@@ -1,26 +1,21 @@
-//! Processes that start, open a store, append one event and end, as a command line does.
+//! One-shot processes: each starts, opens a store, appends one event and ends, as a command does.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Instant,
-};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use clap::ValueEnum as _;
 use serde::Serialize;
-use strand_stress::run::config::command_beside;
 
-use crate::{
-    Result,
-    events::Event,
-    statistics::{median, median_ratio},
-    systems::System,
-};
+use crate::error::Result;
+use crate::events::Event;
+use crate::statistics::{median, median_ratio};
+use crate::systems::System;
 
-/// The first argument of such a process.
+/// The first argument of such a process. The others are plain words: parsing JSON would count.
 pub(crate) const COMMAND: &str = "one-shot";
 
-/// Medians of the time from starting a process to its end.
+/// Medians of the time from the start of a process to its end.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct OneShot {
     pub(crate) strand_us: f64,
@@ -30,9 +25,9 @@ pub(crate) struct OneShot {
     pub(crate) bare_us: f64,
     /// A program that does nothing.
     pub(crate) nothing_us: f64,
-    /// The median over pairs of processes that ran next to each other.
+    /// The median over pairs of processes that ran one after the other.
     pub(crate) strand_over_bare: f64,
-    /// The command `strand append`, where its binary is beside this one.
+    /// The command `strand append`, if its binary is beside this one.
     pub(crate) command_us: Option<f64>,
     /// As `strand_over_bare`.
     pub(crate) command_over_bare: Option<f64>,
@@ -49,7 +44,7 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
         .append(&event)
 }
 
-/// Runs such processes in turn, in stores of their own.
+/// Runs the processes in turn, each system in its own store.
 pub(crate) fn measure(scratch: &Path, events: &[Event], repeats: usize) -> Result<OneShot> {
     let systems = systems();
     let dirs: Vec<_> = systems
@@ -86,7 +81,7 @@ pub(crate) fn measure(scratch: &Path, events: &[Event], repeats: usize) -> Resul
     };
     let (strand, bare) = of(System::Strand)
         .zip(of(System::Bare))
-        .ok_or("strand and the limit are always there")?;
+        .ok_or("strand and its limit are always measured")?;
     #[cfg(feature = "peers")]
     let sqlite = of(System::Sqlite);
     #[cfg(not(feature = "peers"))]
@@ -119,7 +114,8 @@ fn command() -> Result<Command> {
 
 /// The binary `strand` beside this one.
 fn strand_command() -> Result<Option<PathBuf>> {
-    let path = command_beside(&std::env::current_exe()?);
+    let name = format!("strand{}", std::env::consts::EXE_SUFFIX);
+    let path = std::env::current_exe()?.with_file_name(name);
     Ok(Some(path).filter(|path| path.is_file()))
 }
 

@@ -1,4 +1,4 @@
-//! What is shown while it runs: a bar on a terminal, a line for each round elsewhere.
+//! Progress: a bar on a terminal, a line per round elsewhere.
 
 use std::time::Instant;
 

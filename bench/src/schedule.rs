@@ -1,5 +1,5 @@
-//! Who has its turn when: every system once in each round, next to the others, so that whatever
-//! changes on the machine in the course of a run changes for all of them.
+//! The order of the turns. Every system has its turn in each round, next to the others, so that
+//! changes of the machine in the course of a run reach all of them.
 
 use std::fmt;
 
@@ -22,11 +22,11 @@ impl fmt::Display for Step {
     }
 }
 
-/// One agent's time is compared with a bare sync, by a narrow bar: it has so many short turns in a
-/// round instead of a long one, so that less changes between it and its limit.
+/// Short turns of one agent per round, in place of a long one. A narrow bar compares its time with a
+/// bare sync, and less changes between short turns.
 const TURNS_OF_ONE_AGENT: usize = 4;
 
-/// All turns in their order. In each round another system begins.
+/// All turns in their order. Each round begins with another system.
 pub(crate) fn steps(
     rounds: usize,
     agents: &[usize],

@@ -1,39 +1,33 @@
-//! What is measured of the state: compaction beside writers, loading, refreshing, readers, followers and claims.
+//! Measurements of the state: compaction beside writers, loading, refreshing, readers, followers and
+//! claims.
 
-use std::{
-    fs,
-    hint::black_box,
-    path::Path,
-    process::{Command, Stdio},
-    str::FromStr as _,
-    sync::mpsc,
-    time::{Duration, Instant},
-};
+use std::fs;
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use strand_core::{
-    Compacted, Durability, Error, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader,
-    Timestamp,
+    Compacted, Durability, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader, Timestamp,
 };
 use strand_lock::monotonic_ns;
 use tempfile::TempDir;
 
-use crate::{
-    Result,
-    barrier::Barrier,
-    events::{self, Event},
-    measure::Worker,
-    run::{Children, Runner},
-    statistics::{median, median_ratio, quantile},
-};
-
-/// The first argument of a process that takes part in one of these.
-pub(crate) const COMMAND: &str = "state";
+use crate::appending::Report;
+use crate::barrier::Barrier;
+use crate::error::Result;
+use crate::events::Event;
+use crate::memory::{Resident, print_status};
+use crate::process::{Children, Member, Work, run_team};
+use crate::runner::Runner;
+use crate::statistics::{median, median_ratio, quantile};
+use crate::systems::System;
 
 const ISSUES: usize = 100_000;
 const WRITERS: usize = 5;
 const READERS: usize = 64;
-/// What a reader does: it looks at so many of the last records, and then sleeps.
+/// A reader reads this many of the last records, and then sleeps.
 const READ_RECORDS: u64 = 100;
 const READ_SLEEP: Duration = Duration::from_millis(100);
 const CLAIMERS: usize = 20;
@@ -45,7 +39,7 @@ const FOLLOWED: u64 = 500;
 pub(crate) struct State {
     /// p99 of 5 writers' appends while a compaction runs, over the same without.
     pub(crate) p99_with_compaction: f64,
-    /// How long such a compaction took.
+    /// The duration of such a compaction.
     pub(crate) compaction_s: f64,
     /// The longest time for which a compaction held the lock.
     pub(crate) lock_held_ms: f64,
@@ -69,16 +63,19 @@ impl State {
         let sqlite = self.sqlite_claims_per_s;
         vec![
             format!(
-                "compaction of {ISSUES} issues beside {WRITERS} writers: {:.2} s, lock held {:.2} ms at the longest (a sync: {:.2} ms)",
+                "compaction of {ISSUES} issues beside {WRITERS} writers: {:.2} s, lock held {:.2} ms \
+                 at the longest (a sync: {:.2} ms)",
                 self.compaction_s, self.lock_held_ms, self.sync_ms
             ),
             format!(
-                "load of {ISSUES} issues from a snapshot: {:.0} ms, {:.0} MB/s, peak memory {:.2} × the file",
+                "load of {ISSUES} issues from a snapshot: {:.0} ms, {:.0} MB/s, peak memory {:.2} × \
+                 the file",
                 self.load_ms, self.load_mb_per_s, self.load_peak_over_file
             ),
             format!("refresh after 10 records: {:.0} µs", self.refresh_us),
             format!(
-                "{WRITERS} writers beside {READERS} readers, each of which reads the last {READ_RECORDS} records every {} ms: {:.2} × the throughput",
+                "{WRITERS} writers beside {READERS} readers, each of which reads the last \
+                 {READ_RECORDS} records every {} ms: {:.2} × the throughput",
                 READ_SLEEP.as_millis(),
                 self.throughput_with_readers
             ),
@@ -95,7 +92,7 @@ impl State {
     }
 }
 
-/// How many parts [`measure`] has.
+/// Number of parts that [`measure`] reports.
 pub(crate) const PARTS: usize = 4;
 
 pub(crate) fn measure(
@@ -114,7 +111,7 @@ pub(crate) fn measure(
     let Compacted::Done(done) = Log::open(full.path(), Options::default())?.compact()? else {
         return Err("the log could not be compacted".into());
     };
-    let loading = Loading::of(runner, full.path(), done.bytes, events)?;
+    let loading = Loading::of(full.path(), done.bytes, events)?;
     let waking = waking(runner.scratch, events)?;
     part("readers");
     let (mut with, mut without) = (Vec::new(), Vec::new());
@@ -149,7 +146,7 @@ pub(crate) fn measure(
     })
 }
 
-/// A log of as many issues, each with an id of its own and the text of one of the events.
+/// A log of [`ISSUES`] issues, each with its own id and the text of one of the events.
 fn fill(scratch: &Path, events: &[Event]) -> Result<TempDir> {
     let dir = tempfile::tempdir_in(scratch)?;
     let options = Options::default().durability(Durability::Buffered);
@@ -181,16 +178,16 @@ struct Compactions {
 }
 
 impl Compactions {
-    /// Writers on a copy of the log, first alone, then while another process compacts it.
+    /// Runs writers on a copy of the log, first alone, then while this process compacts it.
     fn round(&mut self, runner: &Runner<'_>, full: &Path) -> Result<()> {
         let turn = tempfile::tempdir_in(runner.scratch)?;
         let store = turn.path().join("store");
         copy(full, &store)?;
         drop(Log::<IssueEvent>::open(&store, Options::default())?);
         runner.settle()?;
-        let alone = write_for(runner, turn.path(), &store, 1_000, || Ok(()))?;
+        let alone = write_for(runner, turn.path(), 1_000, || Ok(()))?;
         let mut span = (0, 0);
-        let beside = write_for(runner, turn.path(), &store, 2_500, || {
+        let beside = write_for(runner, turn.path(), 2_500, || {
             let log: Log = Log::open(&store, Options::default())?;
             span.0 = monotonic_ns();
             let Compacted::Done(done) = log.compact()? else {
@@ -216,56 +213,17 @@ impl Compactions {
     }
 }
 
-/// Start and duration of each append of some writers that append for some time, while `meanwhile` is done.
+/// The start and the duration of each append of [`WRITERS`] processes on the store `dir/store`.
 fn write_for(
     runner: &Runner<'_>,
     dir: &Path,
-    store: &Path,
     ms: u64,
     meanwhile: impl FnOnce() -> Result<()>,
 ) -> Result<Vec<(u64, u64)>> {
-    let page = dir.join("barrier");
-    fs::remove_file(&page).ok();
-    let barrier = Barrier::open(&page)?;
-    let mut children = Children::default();
-    for agent in 0..WRITERS {
-        let child = worker("append", store)?
-            .arg(&page)
-            .arg(runner.events_file)
-            .args([agent.to_string(), WRITERS.to_string(), ms.to_string()])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        children.0.push(child);
-    }
-    let mut done = Ok(());
-    barrier.lead_while(&mut children.0, || done = meanwhile())?;
-    done?;
-    let mut appends = Vec::new();
-    for told in told::<Vec<(u64, u64)>>(children)? {
-        appends.extend(told);
-    }
-    Ok(appends)
-}
-
-fn worker(role: &str, store: &Path) -> Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command
-        .args([COMMAND, role])
-        .arg(store)
-        .stdin(Stdio::null());
-    Ok(command)
-}
-
-fn told<T: for<'a> Deserialize<'a>>(mut children: Children) -> Result<Vec<T>> {
-    let mut told = Vec::new();
-    for child in std::mem::take(&mut children.0) {
-        let output = child.wait_with_output()?;
-        if !output.status.success() {
-            return Err(format!("a process failed: {}", output.status).into());
-        }
-        told.push(serde_json::from_slice(&output.stdout)?);
-    }
-    Ok(told)
+    let order = runner.appending(System::Strand, usize::MAX, Duration::from_millis(ms));
+    let work = |member| Work::Append(member, order.clone());
+    let reports: Vec<Report> = run_team(dir, WRITERS, work, meanwhile)?;
+    Ok(reports.iter().flat_map(Report::appends).collect())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
@@ -300,29 +258,28 @@ struct Loading {
 }
 
 impl Loading {
-    /// Of a store that is compacted.
+    /// Of a compacted store.
     #[expect(clippy::cast_precision_loss, reason = "lengths are far below 2^52")]
-    fn of(runner: &Runner<'_>, store: &Path, bytes: u64, events: &[Event]) -> Result<Self> {
+    fn of(store: &Path, bytes: u64, events: &[Event]) -> Result<Self> {
         let mut seconds = Vec::new();
         for _ in 0..7 {
             let started = Instant::now();
             black_box(Issues::load(store)?);
             seconds.push(started.elapsed().as_secs_f64());
         }
-        let empty = Worker::of_process(runner, None)?;
-        let output = worker("load", store)?.output()?;
-        let loaded = Worker::parse(&String::from_utf8(output.stdout)?)?;
+        let empty = Resident::of(&Work::Nothing)?;
+        let loaded = Resident::of(&Work::Load(store.to_owned()))?;
         let peak_bytes = (loaded.peak_kib - empty.peak_kib) * 1024.0;
 
         let log: Log = Log::open(store, Options::default())?;
-        let mut snapshot = LiveIssues::open(store)?;
+        let mut live = LiveIssues::open(store)?;
         let mut refreshes = Vec::new();
         for chunk in events.chunks(10).take(50) {
             for event in chunk {
                 log.append(&event.decoded)?;
             }
             let started = Instant::now();
-            snapshot.refresh()?;
+            live.refresh()?;
             refreshes.push(started.elapsed().as_secs_f64() * 1e6);
         }
         Ok(Self {
@@ -334,7 +291,7 @@ impl Loading {
     }
 }
 
-/// From each acknowledgement to the moment at which a sleeping follower has the record.
+/// From each acknowledgement to the moment when a sleeping follower has the record.
 fn waking(scratch: &Path, events: &[Event]) -> Result<Vec<u64>> {
     let dir = tempfile::tempdir_in(scratch)?;
     let log: Log = Log::open(dir.path(), Options::default())?;
@@ -362,7 +319,7 @@ fn waking(scratch: &Path, events: &[Event]) -> Result<Vec<u64>> {
     Ok(latencies)
 }
 
-/// Appends per second of some writers, while others read.
+/// Appends per second of [`WRITERS`] processes while others read.
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 fn throughput(runner: &Runner<'_>, readers: usize) -> Result<f64> {
     let turn = tempfile::tempdir_in(runner.scratch)?;
@@ -372,12 +329,14 @@ fn throughput(runner: &Runner<'_>, readers: usize) -> Result<f64> {
     runner.settle()?;
     let mut reading = Children::default();
     for _ in 0..readers {
-        reading.0.push(worker("read", &store)?.spawn()?);
+        reading
+            .0
+            .push(Work::Read(store.clone()).command()?.spawn()?);
     }
     if readers > 0 {
         std::thread::sleep(Duration::from_millis(300)); // Until all of them read.
     }
-    let appends = write_for(runner, turn.path(), &store, 1_500, || Ok(()))?;
+    let appends = write_for(runner, turn.path(), 1_500, || Ok(()))?;
     for reader in &mut reading.0 {
         if let Some(status) = reader.try_wait()? {
             return Err(format!("a reader ended: {status}").into());
@@ -392,15 +351,6 @@ fn throughput(runner: &Runner<'_>, readers: usize) -> Result<f64> {
 enum Claims {
     Strand,
     Sqlite,
-}
-
-impl Claims {
-    fn role(self) -> &'static str {
-        match self {
-            Self::Strand => "claim-strand",
-            Self::Sqlite => "claim-sqlite",
-        }
-    }
 }
 
 /// Claims per second, from the barrier to the last one.
@@ -420,20 +370,11 @@ fn claims_per_s(runner: &Runner<'_>, system: Claims) -> Result<f64> {
         Claims::Sqlite => sqlite::prepare(&store)?,
     }
     runner.settle()?;
-    let page = turn.path().join("barrier");
-    let barrier = Barrier::open(&page)?;
-    let mut children = Children::default();
-    for agent in 0..CLAIMERS {
-        let child = worker(system.role(), &store)?
-            .arg(&page)
-            .arg(runner.events_file)
-            .args([agent.to_string(), CLAIMERS.to_string(), "0".to_owned()])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        children.0.push(child);
-    }
-    barrier.lead(&mut children.0)?;
-    let told: Vec<(usize, u64)> = told(children)?;
+    let work = match system {
+        Claims::Strand => Work::ClaimInStrand,
+        Claims::Sqlite => Work::ClaimInSqlite,
+    };
+    let told: Vec<(usize, u64)> = run_team(turn.path(), CLAIMERS, work, || Ok(()))?;
     let won: usize = told.iter().map(|(won, _)| won).sum();
     if won != POOL {
         return Err(format!("{won} claims of {POOL} issues succeeded").into());
@@ -449,91 +390,64 @@ fn pool_id(number: usize) -> String {
 fn pool_issue(number: usize) -> Issue {
     Issue::new(
         &pool_id(number),
-        "Mend what the last change broke",
+        "Fix what the last change broke",
         Timestamp::from_ms(0),
     )
 }
 
-/// Goes through the pool in an order of its own, looks at each issue, and claims it if it is free. Answers how
-/// many it got, and when the last of them was its own.
+/// Goes through the pool in an order of its own, and claims each issue that is free. Returns the
+/// number of claims that succeeded, and the time of the last.
 fn claim_all(
-    agent: usize,
-    released_ns: u64,
+    member: &Member,
+    barrier: &Barrier,
     mut claim_if_free: impl FnMut(&str) -> Result<bool>,
 ) -> Result<(usize, u64)> {
+    let released_ns = barrier.wait_for_release(member.team);
     let (mut won, mut last_ns) = (0, 0);
     for step in 0..POOL {
-        let number = (agent * POOL / CLAIMERS + step * 7) % POOL;
+        let number = (member.number * POOL / CLAIMERS + step * 7) % POOL;
         if claim_if_free(&pool_id(number))? {
             won += 1;
             last_ns = monotonic_ns() - released_ns;
         }
     }
+    barrier.wait_for_others(member.team);
     Ok((won, last_ns))
 }
 
-/// A process that takes part.
-pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
-    let (role, store) = args.next().zip(args.next()).ok_or("too few arguments")?;
-    let store = Path::new(&store);
-    match role.as_str() {
-        "load" => {
-            let store = Issues::load(store)?;
-            print!("{}", fs::read_to_string("/proc/self/status")?);
-            drop(black_box(store));
-            return Ok(());
+/// The process that claims in strand.
+pub(crate) fn claim_in_strand(member: &Member) -> Result<(usize, u64)> {
+    let barrier = Barrier::open(&member.barrier)?;
+    let log: Log = Log::open(&member.store, Options::default())?;
+    log.look(Issues::len)?;
+    let name = format!("agent-{}", member.number);
+    claim_all(member, &barrier, |id| {
+        if log.look(|issues| issues.get(id).and_then(Issue::assignee).is_some())? {
+            return Ok(false);
         }
-        "read" => return read(store),
-        _ => {}
-    }
-    let mut next = || args.next().ok_or("too few arguments");
-    let (page, events_file) = (next()?, next()?);
-    let (agent, agents) = (usize::from_str(&next()?)?, u32::from_str(&next()?)?);
-    let ms = u64::from_str(&next()?)?;
-    let barrier = Barrier::open(Path::new(&page))?;
-    let told = match role.as_str() {
-        "append" => {
-            let log: Log = Log::open(store, Options::default())?;
-            let events = events::load(Path::new(&events_file), agent, 2_000)?;
-            let mut appends = Vec::with_capacity(100_000);
-            let released_ns = barrier.wait_for_release(agents);
-            for event in events.iter().cycle() {
-                let start_ns = monotonic_ns();
-                if start_ns - released_ns > ms * 1_000_000 {
-                    break;
-                }
-                log.append(&event.decoded)?;
-                appends.push((start_ns, monotonic_ns() - start_ns));
-            }
-            serde_json::to_string(&appends)?
+        match log.claim(id, &name, Timestamp::from_ms(0)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(error.into()),
         }
-        "claim-strand" => {
-            let log: Log = Log::open(store, Options::default())?;
-            log.look(Issues::len)?;
-            let name = format!("agent-{agent}");
-            let released_ns = barrier.wait_for_release(agents);
-            let done = claim_all(agent, released_ns, |id| {
-                if log.look(|store| store.get(id).and_then(Issue::assignee).is_some())? {
-                    return Ok(false);
-                }
-                match log.claim(id, &name, Timestamp::from_ms(0)) {
-                    Ok(_) => Ok(true),
-                    Err(Error::VersionMismatch { .. }) => Ok(false),
-                    Err(error) => Err(error.into()),
-                }
-            })?;
-            serde_json::to_string(&done)?
-        }
-        "claim-sqlite" => sqlite::claim(store, agent, agents, &barrier)?,
-        _ => return Err(format!("there is no role {role}").into()),
-    };
-    barrier.wait_for_others(agents);
-    print!("{told}");
+    })
+}
+
+/// The process that claims in SQLite.
+pub(crate) fn claim_in_sqlite(member: &Member) -> Result<(usize, u64)> {
+    sqlite::claim(member)
+}
+
+/// The process that loads a store.
+pub(crate) fn load(store: &Path) -> Result<()> {
+    let issues = Issues::load(store)?;
+    print_status()?;
+    drop(black_box(issues));
     Ok(())
 }
 
-/// Looks at the last records again and again, until it is killed.
-fn read(store: &Path) -> Result<()> {
+/// The process that reads the last records again and again, until it is killed.
+pub(crate) fn read(store: &Path) -> Result<()> {
     let reader: Reader = Reader::open(store)?;
     loop {
         let from = reader
@@ -552,21 +466,23 @@ fn read(store: &Path) -> Result<()> {
 
 #[cfg(feature = "peers")]
 mod sqlite {
-    use std::{path::Path, time::Duration};
+    use std::path::Path;
+    use std::time::Duration;
 
     use rusqlite::{Connection, OptionalExtension as _};
 
-    use super::{Barrier, POOL, Result, claim_all, pool_id, pool_issue};
+    use super::{Barrier, Member, POOL, Result, claim_all, pool_id, pool_issue};
 
     const LOOK: &str = "SELECT version FROM issues WHERE id = ?1 AND status = 'open'";
-    const CLAIM: &str = "UPDATE issues SET status = 'in_progress', assignee = ?1, version = version + 1 \
-                         WHERE id = ?2 AND version = ?3";
+    const CLAIM: &str = "UPDATE issues SET status = 'in_progress', assignee = ?1, \
+                         version = version + 1 WHERE id = ?2 AND version = ?3";
 
     pub(super) fn prepare(dir: &Path) -> Result<()> {
         let mut connection = Connection::open(dir.join("issues.db"))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.execute(
-            "CREATE TABLE issues (id TEXT PRIMARY KEY, version INTEGER, status TEXT, assignee TEXT, issue TEXT)",
+            "CREATE TABLE issues \
+             (id TEXT PRIMARY KEY, version INTEGER, status TEXT, assignee TEXT, issue TEXT)",
             (),
         )?;
         let transaction = connection.transaction()?;
@@ -579,26 +495,20 @@ mod sqlite {
         Ok(transaction.commit()?)
     }
 
-    pub(super) fn claim(
-        dir: &Path,
-        agent: usize,
-        agents: u32,
-        barrier: &Barrier,
-    ) -> Result<String> {
-        let connection = Connection::open(dir.join("issues.db"))?;
+    pub(super) fn claim(member: &Member) -> Result<(usize, u64)> {
+        let barrier = Barrier::open(&member.barrier)?;
+        let connection = Connection::open(member.store.join("issues.db"))?;
         connection.busy_timeout(Duration::from_mins(1))?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         let (mut look, mut claim) = (connection.prepare(LOOK)?, connection.prepare(CLAIM)?);
-        let name = format!("agent-{agent}");
-        let released_ns = barrier.wait_for_release(agents);
-        let done = claim_all(agent, released_ns, |id| {
+        let name = format!("agent-{}", member.number);
+        claim_all(member, &barrier, |id| {
             let version: Option<i64> = look.query_row([id], |row| row.get(0)).optional()?;
             Ok(match version {
                 None => false,
                 Some(version) => claim.execute((&name, id, version))? == 1,
             })
-        })?;
-        Ok(serde_json::to_string(&done)?)
+        })
     }
 }
 
@@ -606,13 +516,13 @@ mod sqlite {
 mod sqlite {
     use std::path::Path;
 
-    use super::{Barrier, Result};
+    use super::{Member, Result};
 
     pub(super) fn prepare(_: &Path) -> Result<()> {
         Err("this program was built without SQLite".into())
     }
 
-    pub(super) fn claim(_: &Path, _: usize, _: u32, _: &Barrier) -> Result<String> {
+    pub(super) fn claim(_: &Member) -> Result<(usize, u64)> {
         Err("this program was built without SQLite".into())
     }
 }

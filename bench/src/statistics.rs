@@ -1,6 +1,6 @@
 //! Medians and quantiles.
 
-/// The middle of some values, or the mean of the two in the middle; NaN when there is none.
+/// The middle value, or the mean of the two in the middle; NaN if there is none.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -11,7 +11,8 @@ pub(crate) fn median(values: &[f64]) -> f64 {
         .map_or(f64::NAN, |(upper, lower)| f64::midpoint(lower, upper))
 }
 
-/// The smallest of sorted values that at least the share `q` of them do not exceed; NaN when there is none.
+/// The smallest of the sorted values that at least the share `q` of them do not exceed; NaN if there
+/// is none.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -24,7 +25,7 @@ pub(crate) fn quantile(sorted: &[u64], q: f64) -> f64 {
     sorted.get(index).map_or(f64::NAN, |value| *value as f64)
 }
 
-/// The median of the ratios of values measured next to each other.
+/// The median of the ratios of values that were measured one after the other.
 pub(crate) fn median_ratio(over: &[f64], under: &[f64]) -> f64 {
     let ratios: Vec<f64> = over.iter().zip(under).map(|(a, b)| a / b).collect();
     median(&ratios)

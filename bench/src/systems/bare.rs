@@ -1,21 +1,21 @@
-use std::{
-    fs::{File, OpenOptions},
-    io::{Seek as _, Write as _},
-    path::Path,
-};
+//! The limit: one process, one write and one `fdatasync` per event.
 
-use super::Appender;
-use crate::{Result, events::Event};
+use std::fs::{File, OpenOptions};
+use std::io::{Seek as _, Write as _};
+use std::path::Path;
+
+use super::appender::Appender;
+use crate::error::Result;
+use crate::events::Event;
 
 const PREALLOCATED_BYTES: usize = 16 << 20;
 
-/// One write and one `fdatasync`, and nothing else.
 pub(super) struct Bare {
     log: File,
     line: Vec<u8>,
 }
 
-/// Fills the file with newlines, so that later writes change neither its length nor its map.
+/// Fills the file with newlines, so that later writes change neither its length nor its extents.
 pub(super) fn preallocate(dir: &Path) -> Result<()> {
     let mut log = File::create_new(dir.join("log.jsonl"))?;
     log.write_all(&vec![b'\n'; PREALLOCATED_BYTES])?;

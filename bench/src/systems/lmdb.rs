@@ -1,19 +1,19 @@
+//! LMDB. A key is the number of its event, so that each is put behind the last.
+
 use std::path::Path;
 
-use heed::{
-    Database, Env, EnvOpenOptions,
-    byteorder::BigEndian,
-    types::{ByteSlice, U64},
-};
+use heed::byteorder::BigEndian;
+use heed::types::{ByteSlice, U64};
+use heed::{Database, Env, EnvOpenOptions};
 
-use super::Appender;
-use crate::{Result, events::Event};
+use super::appender::Appender;
+use crate::error::Result;
+use crate::events::Event;
 
 const MAP_BYTES: usize = 1 << 30;
 /// More than there are agents.
 const READERS_MAX: u32 = 1_024;
 
-/// A key is the number of its event, so that each is put behind the last.
 pub(super) struct Lmdb {
     env: Env,
     events: Database<heed::types::OwnedType<U64<BigEndian>>, ByteSlice>,
@@ -50,7 +50,7 @@ impl Appender for Lmdb {
     }
 }
 
-/// heed's errors hold what can't outlive them; their messages say it all.
+/// heed's errors cannot be boxed; their messages say it all.
 #[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
 fn text(error: heed::Error) -> Box<dyn std::error::Error> {
     error.to_string().into()

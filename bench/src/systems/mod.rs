@@ -1,5 +1,6 @@
-//! What is measured.
+//! The systems that are measured.
 
+mod appender;
 mod bare;
 #[cfg(feature = "peers")]
 mod lmdb;
@@ -11,45 +12,41 @@ mod strand;
 use std::path::Path;
 
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use strand_core::Durability;
 
-use crate::{Result, events::Event};
+use crate::error::Result;
+use appender::Appender;
 
-/// An open store.
-pub(crate) trait Appender {
-    /// Writes one event, and returns when it is as durable as the system promises.
-    fn append(&mut self, event: &Event) -> Result<()>;
-}
-
-/// A way to store events, or a limit of such ways.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// A way to store events, or a limit to compare with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 pub(crate) enum System {
-    /// strand, every append durable.
+    /// strand, every append durable
     Strand,
-    /// Lock, open, append, sync, close, unlock: the plan that strand began from.
+    /// A locked file: lock, open, append, sync, close, unlock
     Plan,
-    /// SQLite, WAL, `synchronous=FULL`, one transaction an event.
+    /// SQLite in WAL mode, `synchronous=FULL`, one transaction per event
     #[cfg(feature = "peers")]
     Sqlite,
-    /// LMDB with its default durability, one transaction an event.
+    /// LMDB with its default durability, one transaction per event
     #[cfg(feature = "peers")]
     Lmdb,
-    /// Limit: strand without syncs.
+    /// Limit: strand without syncs
     StrandBuffered,
-    /// Limit: one process that appends and syncs, and does nothing else.
+    /// Limit: one process that writes and syncs, and does nothing else
     Bare,
-    /// Limit: as `bare`, into a file that has its length already.
+    /// Limit: as `bare`, into a preallocated file
     BarePreallocated,
 }
 
 impl System {
-    /// Its name in options and files.
+    /// The name in options and JSON.
     pub(crate) fn name(self) -> String {
         self.to_possible_value()
             .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// Its name for people.
+    /// The name in tables and plots.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Strand => "strand",
@@ -64,7 +61,7 @@ impl System {
         }
     }
 
-    /// A limit that others are compared with, not a choice.
+    /// Whether it is a limit to compare with, and no choice for a user.
     pub(crate) fn is_limit(self) -> bool {
         matches!(
             self,
@@ -72,12 +69,12 @@ impl System {
         )
     }
 
-    /// Only one process does it.
+    /// Whether only one process can run it.
     pub(crate) fn is_alone(self) -> bool {
         matches!(self, Self::Bare | Self::BarePreallocated)
     }
 
-    /// Makes an empty store in an empty directory, durably.
+    /// Creates an empty store in an empty directory, durably.
     pub(crate) fn prepare(self, dir: &Path) -> Result<()> {
         match self {
             Self::Strand | Self::StrandBuffered => strand::prepare(dir),

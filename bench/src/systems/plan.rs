@@ -1,13 +1,13 @@
-use std::{
-    fs::{File, OpenOptions},
-    io::Write as _,
-    path::{Path, PathBuf},
-};
+//! A locked file. Each append locks, opens the log, writes a line, syncs, closes and unlocks.
 
-use super::Appender;
-use crate::{Result, events::Event};
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
-/// Takes the lock, opens the log anew, appends a line, syncs, closes, frees the lock.
+use super::appender::Appender;
+use crate::error::Result;
+use crate::events::Event;
+
 pub(super) struct Plan {
     lock: File,
     log: PathBuf,

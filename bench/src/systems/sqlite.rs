@@ -1,14 +1,17 @@
-use std::{path::Path, time::Duration};
+//! SQLite. One row per event, by a rising key: the closest to a log.
+
+use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::Appender;
-use crate::{Result, events::Event};
+use super::appender::Appender;
+use crate::error::Result;
+use crate::events::Event;
 
 const BUSY_TIMEOUT: Duration = Duration::from_mins(1);
 const INSERT: &str = "INSERT INTO events (event) VALUES (?1)";
 
-/// One row an event, in the order of a rising key: what comes closest to a log.
 pub(crate) struct Sqlite(Connection);
 
 pub(super) fn prepare(dir: &Path) -> Result<()> {
@@ -32,8 +35,8 @@ impl Sqlite {
 }
 
 impl Appender for Sqlite {
-    /// A single statement is a transaction, and takes the write lock at once as `BEGIN IMMEDIATE`
-    /// would, without the two more statements.
+    /// A single statement is a transaction. It takes the write lock at once, as `BEGIN IMMEDIATE`
+    /// would, without two more statements.
     fn append(&mut self, event: &Event) -> Result<()> {
         self.0.prepare_cached(INSERT)?.execute([&event.text])?;
         Ok(())

@@ -1,9 +1,12 @@
+//! strand, through its library.
+
 use std::path::Path;
 
 use strand_core::{Durability, Log, Options};
 
-use super::Appender;
-use crate::{Result, events::Event};
+use super::appender::Appender;
+use crate::error::Result;
+use crate::events::Event;
 
 pub(crate) struct Strand(Log);
 

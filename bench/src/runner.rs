@@ -1,0 +1,38 @@
+//! What all measurements share.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::process::Appending;
+use crate::systems::System;
+
+pub(crate) struct Runner<'a> {
+    /// The directory for stores, on the disk that is measured.
+    pub(crate) scratch: &'a Path,
+    pub(crate) events_file: &'a Path,
+    /// A turn that takes longer is cut off.
+    pub(crate) cap: Duration,
+}
+
+impl Runner<'_> {
+    /// Waits until the filesystem has finished the work that earlier turns left.
+    pub(crate) fn settle(&self) -> Result<()> {
+        Ok(File::open(self.scratch)?.sync_all()?)
+    }
+
+    pub(crate) fn appending(
+        &self,
+        system: System,
+        writes_max: usize,
+        time_max: Duration,
+    ) -> Appending {
+        Appending {
+            system,
+            events_file: self.events_file.to_owned(),
+            writes_max,
+            time_max,
+        }
+    }
+}

@@ -1,0 +1,8 @@
+use crate::error::Result;
+use crate::events::Event;
+
+/// An open store.
+pub(crate) trait Appender {
+    /// Writes one event, and returns when it is as durable as the system promises.
+    fn append(&mut self, event: &Event) -> Result<()>;
+}
