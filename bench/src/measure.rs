@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
-use strand_core::{Durability, Issues, Log, Options, Reader};
+use strand_core::{Durability, IssueEvent, Issues, Log, Options, Reader};
 use tempfile::TempDir;
 
 use crate::appending;
@@ -171,7 +171,7 @@ fn fill(scratch: &Path, events: &[Event], bytes: u64) -> Result<TempDir> {
     let options = Options::default()
         .durability(Durability::Buffered)
         .segment_bytes_max(u64::MAX);
-    let log: Log = Log::open(dir.path(), options)?;
+    let log = Log::<IssueEvent>::open(dir.path(), options)?;
     let mut written = 0;
     for event in events.iter().cycle() {
         log.append(&event.decoded)?;
@@ -190,7 +190,7 @@ fn opening(logs: &[(&'static str, TempDir)], repeats: usize) -> Result<Vec<Openi
     for _ in 0..repeats {
         for ((_, dir), times) in logs.iter().zip(&mut times) {
             let started = Instant::now();
-            let log: Log = Log::open(dir.path(), Options::default())?;
+            let log = Log::<IssueEvent>::open(dir.path(), Options::default())?;
             times.push(started.elapsed().as_secs_f64() * 1e6);
             drop(log);
         }
@@ -221,7 +221,7 @@ fn segments(dir: &Path) -> Result<Vec<PathBuf>> {
 
 fn verify_mb_per_s(dir: &Path) -> Result<f64> {
     median_mb_per_s(dir, || {
-        let reader: Reader = Reader::open(dir)?;
+        let reader = Reader::<IssueEvent>::open(dir)?;
         black_box(reader.verify()?);
         Ok(())
     })
@@ -229,8 +229,8 @@ fn verify_mb_per_s(dir: &Path) -> Result<f64> {
 
 fn read_mb_per_s(dir: &Path) -> Result<f64> {
     median_mb_per_s(dir, || {
-        let reader: Reader = Reader::open(dir)?;
-        for record in reader.read()? {
+        let reader = Reader::<IssueEvent>::open(dir)?;
+        for record in reader.records()? {
             black_box(record?);
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use serde::Serialize;
-use strand_core::{Log, Options};
+use strand_core::{IssueEvent, Log, Options};
 
 use crate::error::Result;
 use crate::events::Event;
@@ -97,7 +97,7 @@ pub(crate) fn print_status() -> Result<()> {
 
 /// The process that appends.
 pub(crate) fn append_some(store: &Path, events_file: &Path) -> Result<()> {
-    let log: Log = Log::open(store, Options::default())?;
+    let log = Log::<IssueEvent>::open(store, Options::default())?;
     // One event at a time: memory for events is not the log's.
     let file = BufReader::with_capacity(4 << 10, File::open(events_file)?);
     for line in file.lines().take(APPENDS) {

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use strand_core::{
-    Compacted, Durability, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader, Timestamp,
+    Compacted, Durability, Issue, IssueEvent, IssueLog, Issues, LiveIssues, Options, Reader,
+    Timestamp,
 };
 use strand_lock::monotonic_ns;
 use tempfile::TempDir;
@@ -108,7 +109,7 @@ pub(crate) fn measure(
         compactions.round(runner, full.path())?;
     }
     part("loading and refreshing");
-    let Compacted::Done(done) = Log::open(full.path(), Options::default())?.compact()? else {
+    let Compacted::Done(done) = IssueLog::open(full.path(), Options::default())?.compact()? else {
         return Err("the log could not be compacted".into());
     };
     let loading = Loading::of(full.path(), done.bytes, events)?;
@@ -150,7 +151,7 @@ pub(crate) fn measure(
 fn fill(scratch: &Path, events: &[Event]) -> Result<TempDir> {
     let dir = tempfile::tempdir_in(scratch)?;
     let options = Options::default().durability(Durability::Buffered);
-    let log: Log = Log::open(dir.path(), options)?;
+    let log = IssueLog::open(dir.path(), options)?;
     let issues = events
         .iter()
         .filter_map(|event| event.decoded.data.as_ref());
@@ -183,12 +184,12 @@ impl Compactions {
         let turn = tempfile::tempdir_in(runner.scratch)?;
         let store = turn.path().join("store");
         copy(full, &store)?;
-        drop(Log::<IssueEvent>::open(&store, Options::default())?);
+        drop(IssueLog::open(&store, Options::default())?);
         runner.settle()?;
         let alone = write_for(runner, turn.path(), 1_000, || Ok(()))?;
         let mut span = (0, 0);
         let beside = write_for(runner, turn.path(), 2_500, || {
-            let log: Log = Log::open(&store, Options::default())?;
+            let log = IssueLog::open(&store, Options::default())?;
             span.0 = monotonic_ns();
             let Compacted::Done(done) = log.compact()? else {
                 return Err("the log could not be compacted".into());
@@ -271,7 +272,7 @@ impl Loading {
         let loaded = Resident::of(&Work::Load(store.to_owned()))?;
         let peak_bytes = (loaded.peak_kib - empty.peak_kib) * 1024.0;
 
-        let log: Log = Log::open(store, Options::default())?;
+        let log = IssueLog::open(store, Options::default())?;
         let mut live = LiveIssues::open(store)?;
         let mut refreshes = Vec::new();
         for chunk in events.chunks(10).take(50) {
@@ -294,8 +295,8 @@ impl Loading {
 /// From each acknowledgement to the moment when a sleeping follower has the record.
 fn waking(scratch: &Path, events: &[Event]) -> Result<Vec<u64>> {
     let dir = tempfile::tempdir_in(scratch)?;
-    let log: Log = Log::open(dir.path(), Options::default())?;
-    let reader: Reader = Reader::open(dir.path())?;
+    let log = IssueLog::open(dir.path(), Options::default())?;
+    let reader = Reader::<IssueEvent>::open(dir.path())?;
     let mut follower = reader.follow(1)?;
     let (see, seen) = mpsc::channel();
     let thread = std::thread::spawn(move || -> strand_core::Result<()> {
@@ -325,7 +326,7 @@ fn throughput(runner: &Runner<'_>, readers: usize) -> Result<f64> {
     let turn = tempfile::tempdir_in(runner.scratch)?;
     let store = turn.path().join("store");
     fs::create_dir(&store)?;
-    drop(Log::<IssueEvent>::open(&store, Options::default())?);
+    drop(IssueLog::open(&store, Options::default())?);
     runner.settle()?;
     let mut reading = Children::default();
     for _ in 0..readers {
@@ -361,7 +362,7 @@ fn claims_per_s(runner: &Runner<'_>, system: Claims) -> Result<f64> {
     fs::create_dir(&store)?;
     match system {
         Claims::Strand => {
-            let log: Log = Log::open(&store, Options::default())?;
+            let log = IssueLog::open(&store, Options::default())?;
             let issues: Vec<IssueEvent> = (0..POOL)
                 .map(|number| IssueEvent::add(pool_issue(number), Timestamp::from_ms(0)))
                 .collect();
@@ -418,11 +419,11 @@ fn claim_all(
 /// The process that claims in strand.
 pub(crate) fn claim_in_strand(member: &Member) -> Result<(usize, u64)> {
     let barrier = Barrier::open(&member.barrier)?;
-    let log: Log = Log::open(&member.store, Options::default())?;
-    log.look(Issues::len)?;
+    let log = IssueLog::open(&member.store, Options::default())?;
+    log.with_issues(Issues::len)?;
     let name = format!("agent-{}", member.number);
     claim_all(member, &barrier, |id| {
-        if log.look(|issues| issues.get(id).and_then(Issue::assignee).is_some())? {
+        if log.with_issues(|issues| issues.get(id).and_then(Issue::assignee).is_some())? {
             return Ok(false);
         }
         match log.claim(id, &name, Timestamp::from_ms(0)) {
@@ -448,10 +449,10 @@ pub(crate) fn load(store: &Path) -> Result<()> {
 
 /// The process that reads the last records again and again, until it is killed.
 pub(crate) fn read(store: &Path) -> Result<()> {
-    let reader: Reader = Reader::open(store)?;
+    let reader = Reader::<IssueEvent>::open(store)?;
     loop {
         let from = reader
-            .durable_seq()
+            .durable_seq()?
             .unwrap_or(0)
             .saturating_sub(READ_RECORDS);
         let mut follower = reader.follow(from)?;

@@ -34,7 +34,7 @@ const AHEAD_MAX: usize = 64;
 
 /// A log for async code.
 #[derive(Clone)]
-struct AsyncLog(Arc<Log>);
+struct AsyncLog(Arc<Log<IssueEvent>>);
 
 impl AsyncLog {
     /// Appends an event; answers when it is durable.
@@ -59,7 +59,7 @@ struct Following {
 }
 
 impl Following {
-    fn start(reader: &Reader, from_seq: u64) -> Result<Self> {
+    fn start(reader: &Reader<IssueEvent>, from_seq: u64) -> Result<Self> {
         let mut follower = reader.follow(from_seq)?;
         let (sender, records) = mpsc::channel(AHEAD_MAX);
         let stop = Arc::new(AtomicBool::new(false));

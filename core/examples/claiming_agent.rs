@@ -19,7 +19,8 @@ use std::{
 };
 
 use strand_core::{
-    Batch, Error, Filter, Issue, Log, Options, Patch, Reader, Receipt, Result, Timestamp, Version,
+    Batch, Error, Filter, Issue, IssueEvent, IssueLog, Options, Patch, Reader, Receipt, Result,
+    Timestamp, Version,
 };
 
 /// Who finds nothing to do for so long has nothing to do.
@@ -36,7 +37,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     };
     let options = Options::default().lock_timeout(Duration::from_secs(5));
     let agent = Agent {
-        log: Log::open(dir, options)?,
+        log: IssueLog::open(dir, options)?,
         reader: Reader::open(dir)?,
         name,
     };
@@ -53,8 +54,8 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
 }
 
 struct Agent<'a> {
-    log: Log,
-    reader: Reader,
+    log: IssueLog,
+    reader: Reader<IssueEvent>,
     /// Nobody else's, as long as this process lives.
     name: &'a str,
 }
@@ -89,7 +90,7 @@ impl Agent<'_> {
     fn next_task(&self) -> Result<(Option<Task>, u64)> {
         let mine = Filter::new().assignee(self.name).status("in_progress");
         loop {
-            let (found, seen_seq) = self.log.look(|store| {
+            let (found, seen_seq) = self.log.with_issues(|store| {
                 let mine = store.list(&mine).into_iter().next();
                 let free = |(_, issue): &(&str, &Issue)| issue.assignee().is_none();
                 let next = mine.or_else(|| store.ready().into_iter().find(free));

@@ -29,7 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strand_core::{Error, LiveIssues, Reader, write_jsonl};
+use strand_core::{Error, IssueEvent, LiveIssues, Reader, write_jsonl};
 
 /// The follower is woken when there is something; this is only how long it sleeps at a time.
 const WAIT: Duration = Duration::from_mins(1);
@@ -47,9 +47,11 @@ fn main() -> Result<()> {
     };
     let hook = Hook::new(url)?;
     let position = Position(position.into());
-    let reader: Reader = Reader::open(dir)?;
+    let reader = Reader::<IssueEvent>::open(dir)?;
     let mut done_seq = position.read()?;
-    if let Some(last_seq) = reader.durable_seq().filter(|last| *last < done_seq) {
+    if let Ok(Some(last_seq)) = reader.durable_seq()
+        && last_seq < done_seq
+    {
         // An older copy was put back, or it is another store. What to do with the mirror is not for a program to decide.
         return Err(format!(
             "{dir} ends at record {last_seq}, and {done_seq} is mirrored already; is it the right store?"
@@ -68,9 +70,9 @@ fn main() -> Result<()> {
             Err(Error::Compacted { .. }) => {
                 let state = LiveIssues::open(dir)?;
                 let mut lines = Vec::new();
-                write_jsonl(&state, &mut lines)?;
-                hook.post("snapshot", state.last_seq(), &lines)?;
-                done_seq = state.last_seq();
+                write_jsonl(state.state(), &mut lines)?;
+                hook.post("snapshot", state.state().last_seq(), &lines)?;
+                done_seq = state.state().last_seq();
                 position.write(done_seq)?;
                 follower = reader.follow(done_seq + 1)?;
             }

@@ -21,7 +21,7 @@ use std::{
     time::SystemTime,
 };
 
-use strand_core::{Existing, ImportOptions, Issue, Issues, Log, Options, Timestamp, export};
+use strand_core::{Existing, ImportOptions, Issue, IssueLog, Issues, Options, Timestamp, export};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -43,8 +43,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .into());
     }
 
-    let log = Log::open(dir, Options::default())?;
-    let before = log.look(Issues::clone)?;
+    let log = IssueLog::open(dir, Options::default())?;
+    let before = log.with_issues(Issues::clone)?;
     let lines: String = old
         .issues
         .values()

@@ -10,11 +10,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// What can go wrong with a store. Each variant says what is left on disk.
 ///
 /// ```
-/// use strand_core::{Error, Issue, Log, Options, Outcome, Timestamp, Version};
+/// use strand_core::{IssueLog, Error, Issue, Options, Outcome, Timestamp, Version};
 ///
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
-/// let log = Log::open(dir.path(), Options::default())?;
+/// let log = IssueLog::open(dir.path(), Options::default())?;
 /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 /// let error = log.update_if(Issue::new("bd-1", "Mend the gate", now), Version::new(7), now).unwrap_err();
 /// match &error {
@@ -144,6 +144,13 @@ pub enum Error {
         snapshot_seq: u64,
         /// The snapshot's file.
         snapshot: PathBuf,
+    },
+    /// How far the log is durable is unknown: the shared hints are missing, or from before a reboot.
+    /// The next writer rebuilds them. Only [`crate::Reader::durable_seq`] answers this.
+    #[error("how far the log in {} is durable is unknown until the next writer opens it", path.display())]
+    DurableSeqUnknown {
+        /// The store's directory.
+        path: PathBuf,
     },
     /// A condition did not hold: the issue was changed, or claimed, in the meantime. Nothing was written.
     #[error("{}", version_mismatch(id, *expected, *found))]

@@ -1,85 +1,87 @@
 //! A crash-safe write-ahead log of JSON events that many processes append to at once.
 //!
-//! A store is a directory on a local disk. Any number of threads and processes append to it, read it and follow it at
-//! the same time. There is no daemon and nothing runs in the background: what happens, happens inside the calls. Each
-//! record is one line of JSON with a checksum, so `jq`, `grep` and `tail -f` work on a live log.
+//! A store is a directory on a local disk. Any number of threads and processes append to it, read it
+//! and follow it at the same time. There is no daemon and no background work: everything happens
+//! inside the calls. Each record is one line of JSON with a checksum, so `jq`, `grep` and `tail -f`
+//! work on a live log.
 //!
-//! It was made for issue trackers whose agents are short-lived processes, and brings their events along
-//! ([`IssueEvent`]): so it also keeps the state that the events lead to ([`Issues`]), and writes under conditions. A log of
-//! other payloads ([`Payload`]) is appended to, read and followed in the same way, and that is all.
+//! The crate was made for issue trackers whose agents are short-lived processes. [`IssueLog`] is a
+//! log of issue events ([`IssueEvent`]) with conditional writes; [`Issues`] is the state that the
+//! events lead to. [`Log`] is the log underneath, for any [`Payload`].
 //!
 //! # The first append
 //!
 //! ```
-//! use strand_core::{Issue, IssueEvent, Issues, Log, Options, Timestamp};
+//! use strand_core::{IssueLog, Issue, Issues, Options, Timestamp};
 //!
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path();
 //! let now = Timestamp::now();
-//! let log = Log::open(dir, Options::default())?; // Makes an empty directory a store.
-//! let receipt = log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
+//! let log = IssueLog::open(dir, Options::default())?; // An empty directory becomes a store.
+//! let receipt = log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 //! assert_eq!(receipt.seq, 1);
-//! // The event is on the disk: it survives a crash of this process, of the system, and the loss of power.
+//! // The event is on the disk: it survives a process crash, a system crash and a power loss.
 //!
-//! let store = Issues::load(dir)?;
-//! assert_eq!(store.get("bd-1").map(Issue::title), Some("Mend the fence".to_owned()));
+//! let issues = Issues::load(dir)?;
+//! assert_eq!(issues.get("bd-1").map(Issue::title), Some("Mend the fence".to_owned()));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Which type for what
+//! # Which type for which task
 //!
-//! | to | take | blocks for | memory |
+//! | task | use | blocks for | holds in memory |
 //! | --- | --- | --- | --- |
-//! | append events as they are | [`Log::append`], [`Log::append_batch`] | the lock, and one sync, which all who append at that time share | one record |
-//! | change issues that others change too | [`Log::create`], [`Log::claim`], [`Log::patch`], [`Log::update_if`]; several at once: [`Batch`] and [`Log::commit`] | the same | all issues |
-//! | decide what to change | [`Log::look`] | no other process | all issues |
-//! | read all records once | [`Reader::read`] | nothing | one record |
-//! | get records as they come | [`Reader::follow`], a [`Follower`] | the next record, until a deadline | one record |
-//! | ask for the state once; again and again | [`Issues::load`]; a [`LiveIssues`] and [`LiveIssues::refresh`] | nothing | all issues |
-//! | keep the log short | [`Log::compact`], or a [`Compactor`] | itself; appends of others wait for one sync | all issues |
-//! | take JSON lines over, and give them out | [`Log::import`], [`export`], [`merge`] | as appends; two syncs; nothing | all issues |
-//! | see whether a store is well; make it so | [`check`](check::check); [`repair`](repair::repair) | nothing; both locks, for as long as it reads | one record; all issues |
+//! | append events unconditionally | [`Log::append`], [`Log::append_batch`] | the lock, and one sync, shared with concurrent appends | one record |
+//! | change issues that others change too | [`IssueLog::create`], [`IssueLog::claim`], [`IssueLog::patch`], [`IssueLog::update_if`]; several at once: [`Batch`] and [`IssueLog::commit`] | the same | all issues |
+//! | decide what to change | [`IssueLog::with_issues`] | no other process | all issues |
+//! | read all records once | [`Reader::records`] | nothing | one record |
+//! | receive records as they are appended | [`Reader::follow`], a [`Follower`] | the next record, or a deadline | one record |
+//! | query the state once; repeatedly | [`Issues::load`]; [`LiveIssues`] and [`LiveIssues::refresh`] | nothing | all issues |
+//! | keep the log short | [`IssueLog::compact`], or a [`Compactor`] | itself; other appends wait for one sync | all issues |
+//! | import and export JSON lines | [`IssueLog::import`], [`export`], [`merge`] | as appends; two syncs; nothing | all issues |
+//! | check a store; repair it | [`check`](check::check); [`repair`](repair::repair) | nothing; both locks, while it reads | one record; all issues |
 //!
 //! # Reading
 //!
-//! Readers take no lock, write nothing, and need no permission to write. What they see is a prefix of the one order of all
-//! records, and ends at the *watermark*: a record is seen when it is durable. Records are numbered from 1 without gaps
-//! ([`Record::seq`]); the number of the record that changed an issue last is its *version* ([`Issues::version`]).
+//! Readers take no lock, write nothing, and need no permission to write. They see the records in
+//! their one order, through the last *durable* one. Records are numbered from 1 without gaps
+//! ([`Record::seq`]). The *version* of an issue is the number of the record that last changed it
+//! ([`Issues::version`]).
 //!
 //! ```
 //! use strand_core::{LiveIssues, Reader, Timestamp};
-//! # use strand_core::{Issue, IssueEvent, Log, Options};
+//! # use strand_core::{IssueLog, Issue, IssueEvent, Options};
 //!
 //! let now = Timestamp::now();
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path();
-//! # let log = Log::open(dir, Options::default())?;
-//! # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
-//! let reader: Reader = Reader::open(dir)?;
-//! for record in reader.read()? {
+//! # let log = IssueLog::open(dir, Options::default())?;
+//! # log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+//! let reader = Reader::<IssueEvent>::open(dir)?;
+//! for record in reader.records()? {
 //!     let record = record?;
 //!     println!("{}: {:?}", record.seq, record.events);
 //! }
-//! let mut state = LiveIssues::open(dir)?;
-//! for (id, issue) in state.ready() {
+//! let mut live = LiveIssues::open(dir)?;
+//! for (id, issue) in live.state().ready() {
 //!     println!("{id} {}", issue.title());
 //! }
-//! state.refresh()?; // Reads only what is new.
+//! live.refresh()?; // Reads only new records.
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Conditions
 //!
-//! A condition is checked under the lock, at the moment at which the record is written: of all who try, one succeeds, and
-//! the others are told how the issue is now. A write with an idempotency key ([`Batch::key`]) is stored once, however often it
-//! is repeated.
+//! A condition is checked under the lock, right before the record is written. If several agents try
+//! at once, one succeeds, and the others get the issue as it is now. A write with an idempotency key
+//! ([`Batch::key`]) is stored once, however often you repeat it.
 //!
 //! ```
-//! use strand_core::{Batch, Error, Issue, Log, Options, Patch, Timestamp};
+//! use strand_core::{IssueLog, Batch, Error, Issue, Options, Patch, Timestamp};
 //!
 //! # let dir = tempfile::tempdir()?;
 //! # let (dir, now) = (dir.path(), Timestamp::now());
-//! let log = Log::open(dir, Options::default())?;
+//! let log = IssueLog::open(dir, Options::default())?;
 //! log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 //! log.claim("bd-1", "agent-7", now)?;
 //! match log.claim("bd-1", "agent-8", now) {
@@ -101,21 +103,21 @@
 //!
 //! ```
 //! use std::time::{Duration, Instant};
-//! use strand_core::{Error, LiveIssues, Reader, Timestamp};
-//! # use strand_core::{Issue, IssueEvent, Log, Options};
+//! use strand_core::{Error, Reader, Timestamp};
+//! # use strand_core::{IssueLog, Issues, Issue, IssueEvent, Options};
 //!
 //! let now = Timestamp::now();
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path();
-//! # let log = Log::open(dir, Options::default())?;
-//! # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
-//! let reader: Reader = Reader::open(dir)?;
+//! # let log = IssueLog::open(dir, Options::default())?;
+//! # log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+//! let reader = Reader::<IssueEvent>::open(dir)?;
 //! let mut follower = reader.follow(1)?; // From the first record on.
 //! match follower.next_before(Instant::now() + Duration::from_secs(1)) {
 //!     Ok(Some(record)) => println!("{:?}", record.events),
 //!     Ok(None) => println!("nothing within a second"),
-//!     // It is folded into a snapshot: take the state, and go on behind it.
-//!     Err(Error::Compacted { .. }) => follower = reader.follow(LiveIssues::open(dir)?.last_seq() + 1)?,
+//!     // The record was compacted away: load the state, and follow from the record behind it.
+//!     Err(Error::Compacted { .. }) => follower = reader.follow(Issues::load(dir)?.last_seq() + 1)?,
 //!     Err(error) => return Err(error.into()),
 //! }
 //! # drop(follower);
@@ -124,82 +126,88 @@
 //!
 //! # Compaction
 //!
-//! The log grows until somebody calls [`Log::compact`], which folds it into a snapshot of the state and removes the segments
-//! before it, beside the writers. When that is due ([`Log::compaction_due`]) is set by [`Options::compact_after_bytes`] and
-//! [`Options::compact_after_records`]; who calls it is up to you: a [`Compactor`] in a process that lives long, or a command
-//! after its real work. What readers have open stays readable; records that are gone are [`Error::Compacted`].
+//! The log grows until [`IssueLog::compact`] writes a snapshot of the state and removes the segments
+//! before it; writers go on meanwhile. [`Options::compact_after_bytes`] and
+//! [`Options::compact_after_records`] say when that is due ([`IssueLog::compaction_due`]). You decide
+//! who compacts: a [`Compactor`] in a long-lived process, or a command after its real work. Files
+//! that a reader has open stay readable; reading a record that is gone fails with
+//! [`Error::Compacted`].
 //!
 //! # Durability
 //!
-//! With [`Durability::Synced`], the default, what a call has acknowledged survives the death of any process, a crash of the
-//! system, and the loss of power. With [`Durability::Buffered`] it survives the death of any process, and
-//! [`Log::sync_to`] makes it durable later. That the disk keeps what it has confirmed is taken for granted.
+//! With [`Durability::Synced`], the default, an acknowledged write survives the crash of any process,
+//! a system crash, and a power loss. With [`Durability::Buffered`] it survives the crash of any
+//! process, and [`Log::sync_to`] makes it durable later. The disk is trusted to keep what it has
+//! confirmed.
 //!
-//! # Errors, and what is left on the disk
+//! # Errors, and what is left on disk
 //!
-//! There is one [`Error`] for all of the crate. After a write, [`Error::outcome`] says what is left:
+//! The crate has one [`Error`]. After a failed write, [`Error::outcome`] says what is left:
 //!
-//! | outcome | means | do |
+//! | outcome | meaning | what to do |
 //! | --- | --- | --- |
-//! | [`Outcome::Rejected`] | nothing is stored | what the error says; again at once, if it [is retryable](Error::is_retryable) |
-//! | [`Outcome::Unknown`] | the whole record is stored, once, or nothing | repeat it, if it has a [key](Batch::key); otherwise look before |
+//! | [`Outcome::Rejected`] | nothing is stored | what the error says; try again if it [is retryable](Error::is_retryable) |
+//! | [`Outcome::Unknown`] | the whole record is stored, once, or nothing is | repeat the write if it has a [key](Batch::key); otherwise check first |
 //!
-//! A bad record that was acknowledged is never passed over: it is [`Error::Corrupt`], with the file and the offset, and
-//! nothing is changed. What a writer left that died in the middle of a record is no error: the next writer moves it to
-//! `quarantine/`. Reading never changes anything, and each function says in "Errors" what it may have left.
+//! A damaged record that was acknowledged is never skipped: reading it fails with
+//! [`Error::Corrupt`], which has the file and the offset, and changes nothing. A *torn tail*, left by
+//! a writer that died in the middle of a record, is no error: the next writer moves it to
+//! `quarantine/`. Readers never change anything. Under "Errors", each function says what it may
+//! leave behind.
 //!
 //! # Threads and processes
 //!
-//! [`Log`] and [`Reader`] are shared between threads by reference ([`Sync`]), and each process opens its own. All calls
-//! block; in async code they belong on a thread for blocking work. A process that is killed, wherever it is, holds nobody
-//! up: the kernel frees its lock, and others finish its sync. A child made by `fork` must open the store anew. The directory
-//! must be on a disk of this machine ([`Error::UnsafeFilesystem`]).
+//! [`Log`], [`IssueLog`] and [`Reader`] are shared between threads by reference ([`Sync`]); each
+//! process opens its own. All calls block; in async code, run them on a thread for blocking work. A
+//! process that is killed at any point blocks no other: the kernel releases its lock, and others
+//! finish its sync. A child made by `fork` must open the store again. The directory must be on a
+//! local disk ([`Error::UnsafeFilesystem`]).
 //!
 //! # Programs to copy from
 //!
-//! In `core/examples`, each with a header that says how to run it: `claiming_agent` (an agent that waits, claims, works and
-//! closes), `follower_mirror` (every record to a web hook, exactly once), `async_service` (with tokio), `migrate_jsonl` (from
-//! a plain file).
+//! Each program in `core/examples` says at its top how to run it: `claiming_agent` (waits, claims,
+//! works and closes), `follower_mirror` (posts every record to a web hook, exactly once),
+//! `async_service` (with tokio), `migrate_jsonl` (from a plain file).
 //!
 //! # Features
 //!
-//! None is on by default. `tracing` is described below. `testing` adds a module that puts a simulated machine under a
-//! store and stops it at given steps.
+//! None is on by default. `tracing` is described below. `testing` adds the module `testing`: the
+//! machine under a store as traits, for fault injection and simulations.
 //!
 //! # Tracing
 //!
-//! With the feature `tracing`, a log tells what it does through the crate `tracing`, with the target `strand_core`.
-//! Without it, nothing of this is compiled. The names are stable as the rest of the interface is; times are whole
-//! microseconds.
+//! With the feature `tracing`, a log reports its work through the crate `tracing`, with the target
+//! `strand_core`. Without it, none of this is compiled. The names are as stable as the rest of the
+//! API. Times are in whole microseconds.
 //!
 //! | level | span | around | fields |
 //! | --- | --- | --- | --- |
-//! | TRACE | `append`, `commit` | [`Log::append`] and [`Log::append_batch`]; [`Log::commit`] and what calls it | `dir` |
+//! | TRACE | `append`, `commit` | [`Log::append`] and [`Log::append_batch`]; [`IssueLog::commit`] and its callers | `dir` |
 //! | DEBUG | `open` | [`Log::open`] | `dir` |
-//! | INFO | `compact`, `repair` | [`Log::compact`], also in its thread; [`repair`](repair::repair) | `dir` |
+//! | INFO | `compact`, `repair` | [`IssueLog::compact`], also in its thread; [`repair`](repair::repair) | `dir` |
 //!
-//! | level | event (`message`) | says | fields, beside `dir` where the level is not TRACE |
+//! | level | event (`message`) | meaning | fields, besides `dir` above TRACE |
 //! | --- | --- | --- | --- |
-//! | TRACE | `lock held` | a hold of the store's lock has ended | `wait_us`, `hold_us` |
+//! | TRACE | `lock held` | the store's lock was held and released | `wait_us`, `hold_us` |
 //! | TRACE | `written` | a record is in the log, durable or not | `seq`, `bytes` |
-//! | TRACE | `durable` | the caller need not wait for a record's sync any more | `seq`, `wait_us` |
-//! | DEBUG | `synced` | this process has led a sync, for so many records of whatever processes | `through_seq`, `group_records`, `sync_us` |
-//! | DEBUG | `rotated` | a new segment is begun, the old one synced | `first_seq`, `rotate_us` |
+//! | TRACE | `durable` | a caller's wait for the sync of its record is over | `seq`, `wait_us` |
+//! | DEBUG | `synced` | this process led a sync, for the records of any processes | `through_seq`, `group_records`, `sync_us` |
+//! | DEBUG | `rotated` | a new segment was begun, and the old one synced | `first_seq`, `rotate_us` |
 //! | DEBUG | `compaction phase` | a phase is done: `rotate`, `fold`, `write`, `switch`, `remove` | `phase`, `phase_us` |
 //! | INFO | `compacted` | a compaction is done | `through_seq`, `issues`, `snapshot_bytes`, `removed_files`, `hold_us`, `elapsed_us` |
-//! | INFO | `recovered` | the hints were made anew, or records of a writer that died were adopted (DEBUG where no memory is shared, since there any other writer's are) | `rebuilt`, `adopted_records` |
-//! | INFO | `lead taken over` | the leader of a sync was not heard of for too long | `leader_pid`, `durable_seq` |
-//! | INFO | `healed` | doubtful records were written again and synced | `through_seq` |
-//! | WARN | `sync failed` | the records through this one are doubtful, until `healed` | `through_seq`, `error` |
-//! | WARN | `torn tail cut` | bytes that nobody was told about were moved to `quarantine/` | `cut_bytes`, `quarantined` |
-//! | WARN | `lock not taken` | mostly: somebody held it until the deadline | `error` |
+//! | INFO | `recovered` | the hints were rebuilt, or a dead writer's records adopted (DEBUG without shared memory, where they may be any other writer's) | `rebuilt`, `adopted_records` |
+//! | INFO | `lead taken over` | the leader of a sync gave no sign of life for too long | `leader_pid`, `durable_seq` |
+//! | INFO | `healed` | records in doubt were written again and synced | `through_seq` |
+//! | WARN | `sync failed` | the records through this one are in doubt, until `healed` | `through_seq`, `error` |
+//! | WARN | `torn tail cut` | bytes that were never acknowledged were moved to `quarantine/` | `cut_bytes`, `quarantined` |
+//! | WARN | `lock not taken` | usually: another process held it until the deadline | `error` |
 //! | WARN | `repaired` | a repair has changed the store | `replaced_files`, `lost_records` |
-//! | WARN | `compactor ended` | the thread of a [`Compactor`] has met an error, and does nothing any more | `error` |
+//! | WARN | `compactor ended` | the thread of a [`Compactor`] has failed, and ended | `error` |
 //!
-//! # Further
+//! # Further reading
 //!
-//! The bytes are described in `docs/FORMAT.md`, the reasons in `docs/DESIGN.md`. Comments such as
-//! `// I3` name the invariants listed there.
+//! `docs/FORMAT.md` describes the bytes, `docs/DESIGN.md` the reasons. Comments such as `// I3` refer
+//! to the invariants listed there.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(feature = "testing"),
@@ -247,11 +255,12 @@ pub use state::live::LiveIssues;
 pub use strand_lock::{Counters, Filesystem, FilesystemKind, Holder, LockError, LockState};
 pub use wal::cursor::{Record, Records};
 pub use wal::follower::Follower;
-pub use wal::log::{Log, Receipt};
+pub use wal::log::{Log, Receipt, Through};
 pub use wal::payload::Payload;
 pub use wal::reader::Reader;
 pub use wal::recovery::Recovery;
 pub use write::batch::Batch;
+pub use write::issue_log::IssueLog;
 
 #[cfg(strand_seeded_bugs)]
 pub use seeded::Bug;

@@ -18,7 +18,8 @@ use std::{
 };
 
 use strand_core::{
-    Batch, Compacted, Compactor, Durability, Error, Issue, IssueEvent, Log, Options, Timestamp,
+    Batch, Compacted, Compactor, Durability, Error, Issue, IssueEvent, IssueLog, Options,
+    Timestamp,
     repair::repair,
     testing::{Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
 };
@@ -264,7 +265,7 @@ fn an_append_tells_of_the_lock_the_record_and_the_sync() {
     let dir = dir.path();
     let probe = Arc::new(SlowAt(Failpoint::BeforeUnlock));
     let options = options(&SlowDisk::default()).failpoint_hook(probe);
-    let log: Log = Log::open(dir, options).unwrap();
+    let log = IssueLog::open(dir, options).unwrap();
     let opened = take_one(dir, "recovered");
     assert_eq!(opened.level, Level::INFO);
     assert_eq!(opened.spans, ["open"]);
@@ -313,18 +314,18 @@ fn a_sync_tells_how_many_records_share_it() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let options = options(&SlowDisk::default()).durability(Durability::Buffered);
-    let log: Log = Log::open(dir, options).unwrap();
+    let log = IssueLog::open(dir, options).unwrap();
     for number in 0..8 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
     assert_eq!(take(dir, "synced").len(), 0, "nothing is synced yet");
-    log.sync_to(5).unwrap();
+    log.log().sync_to(5).unwrap();
     let synced = take_one(dir, "synced");
     assert_eq!(
         (synced.number("through_seq"), synced.number("group_records")),
         (8, 8)
     );
-    log.sync_to(8).unwrap();
+    log.log().sync_to(8).unwrap();
     assert_eq!(take(dir, "synced").len(), 0, "it is durable already");
 }
 
@@ -333,7 +334,7 @@ fn a_leader_that_is_stuck_loses_the_lead_and_that_is_told() {
     collector();
     let dir = tempfile::tempdir().unwrap();
     let probe = Arc::new(Stuck::default());
-    let log: Log = Log::open(
+    let log = IssueLog::open(
         dir.path(),
         Options::default().failpoint_hook(Arc::clone(&probe) as _),
     )
@@ -359,7 +360,7 @@ fn a_failed_sync_and_its_healing_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let disk = SlowDisk::default();
-    let log: Log = Log::open(dir, options(&disk)).unwrap();
+    let log = IssueLog::open(dir, options(&disk)).unwrap();
     log.append(&event("bd-1")).unwrap();
     assert_eq!(
         take(dir, "healed").len(),
@@ -384,7 +385,7 @@ fn what_recovery_does_is_told() {
     collector();
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let log: Log = Log::open(dir, options(&SlowDisk::default())).unwrap();
+    let log = IssueLog::open(dir, options(&SlowDisk::default())).unwrap();
     log.append(&event("bd-1")).unwrap();
     take(dir, "recovered");
     let whole = std::fs::read(first_segment(dir)).unwrap();
@@ -406,7 +407,7 @@ fn what_recovery_does_is_told() {
     // After a reboot, say.
     std::fs::write(dir.join("shm"), [0; 4096]).unwrap();
     drop(log);
-    let log: Log = Log::open(dir, options(&SlowDisk::default())).unwrap();
+    let log = IssueLog::open(dir, options(&SlowDisk::default())).unwrap();
     let recovered = take_one(dir, "recovered");
     assert_eq!(recovered.level, Level::INFO);
     assert_eq!(
@@ -438,7 +439,7 @@ fn a_compaction_tells_its_phases_also_from_its_own_thread() {
     collector();
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let log: Log = Log::open(dir, options(&SlowDisk::default())).unwrap();
+    let log = IssueLog::open(dir, options(&SlowDisk::default())).unwrap();
     for number in 0..3 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
@@ -485,9 +486,9 @@ fn a_compaction_tells_its_phases_also_from_its_own_thread() {
 fn a_compactor_that_ends_by_an_error_says_so() {
     collector();
     let dir = tempfile::tempdir().unwrap();
-    let log: Log = Log::open(dir.path(), options(&SlowDisk::default())).unwrap();
+    let log = IssueLog::open(dir.path(), options(&SlowDisk::default())).unwrap();
     std::fs::write(dir.path().join("MANIFEST"), "damaged").unwrap();
-    let compactor = Compactor::start(Arc::new(log), Duration::from_millis(1)).unwrap();
+    let compactor = Compactor::start(Arc::clone(log.log()), Duration::from_millis(1)).unwrap();
     let mut told = Vec::new();
     wait_until(|| {
         told.extend(take(dir.path(), "compactor ended"));
@@ -505,7 +506,7 @@ fn a_lock_that_is_not_to_be_had_is_told_with_its_holder() {
     collector();
     let dir = tempfile::tempdir().unwrap();
     let options = options(&SlowDisk::default()).lock_timeout(Duration::from_millis(20));
-    let log: Log = Log::open(dir.path(), options).unwrap();
+    let log = IssueLog::open(dir.path(), options).unwrap();
     let other = strand_lock::FileLock::open(dir.path().join("lock")).unwrap();
     let held = other.lock().unwrap();
     let error = log.append(&event("bd-1")).unwrap_err();

@@ -13,8 +13,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use strand_core::{
-    Error, ImportOptions, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader, Tail,
-    Timestamp, classify, merge,
+    Error, ImportOptions, Issue, IssueEvent, IssueLog, Issues, LiveIssues, Options, Reader, Tail,
+    Through, Timestamp, classify, merge,
     testing::{Storage, check_in},
     write_jsonl,
 };
@@ -67,13 +67,17 @@ pub fn recover(bytes: &[u8]) {
     let before = image(&files);
     let mut machine = machine(&before);
     let opened = machine.alone(|process| {
-        let log: Log = match Log::open("", options(process)) {
+        let log = match IssueLog::open("", options(process)) {
             Ok(log) => log,
             Err(Error::Corrupt { .. }) => return false,
             Err(error) => panic!("{error}"),
         };
-        let records = log.read().expect("it was opened").count();
-        let last_seq = log.tail_seq();
+        let records = log
+            .log()
+            .records(Through::Durable)
+            .expect("it was opened")
+            .count();
+        let last_seq = log.log().tail_seq().expect("it is open").unwrap_or(0);
         assert_eq!(records as u64, last_seq);
         let event = IssueEvent::add(
             Issue::new("after", "After all", Timestamp::from_ms(0)),
@@ -81,12 +85,18 @@ pub fn recover(bytes: &[u8]) {
         );
         assert_eq!(log.append(&event).expect("it goes on").seq, last_seq + 1);
         drop(log);
-        let again: Log = Log::open("", options(process)).expect("it opens again");
+        let again = IssueLog::open("", options(process)).expect("it opens again");
         assert_eq!(
-            (again.recovery().adopted, again.recovery().cut_bytes),
+            (
+                again.log().recovery().adopted,
+                again.log().recovery().cut_bytes
+            ),
             (0, 0)
         );
-        assert_eq!(again.tail_seq(), last_seq + 1);
+        assert_eq!(
+            again.log().tail_seq().expect("it is open"),
+            Some(last_seq + 1)
+        );
         true
     });
     if !opened {
@@ -119,7 +129,7 @@ pub fn read_snapshot(bytes: &[u8]) {
     machine.alone(|process| {
         look(process);
         let Ok(before) = state(process) else { return };
-        let log: Log = Log::open("", options(process)).expect("what can be read can be opened");
+        let log = IssueLog::open("", options(process)).expect("what can be read can be opened");
         let event = IssueEvent::delete("nobody", Timestamp::from_ms(0));
         log.append(&event).expect("and appended to");
         log.compact().expect("and compacted");
@@ -163,7 +173,7 @@ fn look(process: &Arc<Process>) {
     let storage = || Arc::clone(process) as Arc<dyn Storage>;
     let dir = Path::new("");
     if let Ok(reader) = Reader::<IssueEvent>::open_in(&storage(), dir)
-        && let Ok(records) = reader.read()
+        && let Ok(records) = reader.records()
     {
         assert!(records.count() < 1_000_000);
     }
@@ -174,7 +184,7 @@ fn look(process: &Arc<Process>) {
 
 fn state(process: &Arc<Process>) -> Result<Issues, Error> {
     let storage = Arc::clone(process) as Arc<dyn Storage>;
-    LiveIssues::open_in(&storage, Path::new("")).map(LiveIssues::into_store)
+    LiveIssues::open_in(&storage, Path::new("")).map(LiveIssues::into_state)
 }
 
 fn text(store: &Issues) -> String {
@@ -186,7 +196,7 @@ fn text(store: &Issues) -> String {
 /// The export of a new store after this import; `None` where it is refused.
 fn imported(bytes: &[u8]) -> Option<String> {
     machine(&Image::default()).alone(|process| {
-        let log: Log = Log::open("", options(process)).expect("a new store opens");
+        let log = IssueLog::open("", options(process)).expect("a new store opens");
         log.import(
             &mut Cursor::new(bytes),
             ImportOptions::new(Timestamp::from_ms(0)),

@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
-use strand_core::{Durability, Log, Options};
+use strand_core::{Durability, IssueEvent, Log, Options};
 
 use super::appender::Appender;
 use crate::error::Result;
 use crate::events::Event;
 
-pub(crate) struct Strand(Log);
+pub(crate) struct Strand(Log<IssueEvent>);
 
 pub(super) fn prepare(dir: &Path) -> Result<()> {
-    let log: Log = Log::open(dir, Options::default())?;
+    let log = Log::<IssueEvent>::open(dir, Options::default())?;
     Ok(log.close()?)
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use strand_core::{IssueEvent, Log, Receipt, Timestamp, Version};
+use strand_core::{IssueEvent, IssueLog, Receipt, Timestamp, Version};
 
 use super::open;
 use crate::{
@@ -39,7 +39,7 @@ pub(crate) fn batch(args: Batch, out: &mut Output) -> Result<(), Failure> {
     out.receipt(write(&log, args, events)?)
 }
 
-fn write(log: &Log, args: Batch, events: Vec<IssueEvent>) -> Result<Receipt, Failure> {
+fn write(log: &IssueLog, args: Batch, events: Vec<IssueEvent>) -> Result<Receipt, Failure> {
     let Batch {
         require,
         require_absent,

@@ -1,7 +1,7 @@
 //! `claim`: assigns work to an agent.
 
 use serde::Serialize;
-use strand_core::{Error, Issue, Log, Receipt, Timestamp};
+use strand_core::{Error, Issue, IssueLog, Receipt, Timestamp};
 
 use super::open;
 use crate::{
@@ -33,7 +33,7 @@ pub(crate) fn claim(args: Claim, out: &mut Output) -> Result<(), Failure> {
         };
         claim_next(&log, &wanted, &args.agent)?
     };
-    let issue = log.look(|store| store.get(&id).cloned())?;
+    let issue = log.with_issues(|store| store.get(&id).cloned())?;
     let Receipt { seq, repeated, .. } = receipt;
     let claimed = Claimed {
         id: &id,
@@ -46,9 +46,9 @@ pub(crate) fn claim(args: Claim, out: &mut Output) -> Result<(), Failure> {
 
 /// Claims the most urgent issue, or the next one if another agent was faster. This ends because the
 /// list becomes shorter each time.
-fn claim_next(log: &Log, wanted: &Wanted, agent: &str) -> Result<(String, Receipt), Failure> {
+fn claim_next(log: &IssueLog, wanted: &Wanted, agent: &str) -> Result<(String, Receipt), Failure> {
     loop {
-        let next = log.look(|store| {
+        let next = log.with_issues(|store| {
             let ready = wanted.ready(store).into_iter();
             let mut free = ready.filter(|(_, issue)| is_free(issue));
             free.next().map(|(id, _)| id.to_owned())

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use strand_core::{LiveIssues, Payload, Reader};
+use strand_core::{Error, Issues, Payload, Reader};
 
 use crate::{args::Follow, exit::Failure, output::Output};
 
@@ -49,9 +49,9 @@ pub(crate) fn follow(args: &Follow, out: &mut Output) -> Result<(), Failure> {
 /// The sequence number of the next record.
 fn next_seq(reader: &Reader<Anything>, args: &Follow) -> Result<u64, Failure> {
     let last = match reader.durable_seq() {
-        Some(seq) => seq,
-        // Unknown until the next write.
-        None => LiveIssues::open(&args.dir)?.last_seq(),
+        // Until the next write.
+        Err(Error::DurableSeqUnknown { .. }) => Issues::load(&args.dir)?.last_seq(),
+        known => known?.unwrap_or(0),
     };
     Ok(last + 1)
 }

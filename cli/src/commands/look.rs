@@ -1,7 +1,7 @@
 //! `show`, `list` and `ready`.
 
 use serde::Serialize;
-use strand_core::{Error, Issue, Issues, LiveIssues, Version};
+use strand_core::{Error, Issue, Issues, Version};
 
 use crate::{
     args::{List, Ready, Show},
@@ -19,7 +19,7 @@ pub(crate) fn show(args: &Show, out: &mut Output) -> Result<(), Failure> {
         blocked_by: &'a [&'a str],
         issue: &'a Issue,
     }
-    let store = LiveIssues::open(&args.dir)?;
+    let store = Issues::load(&args.dir)?;
     let id = args.id.as_str();
     let Some(issue) = store.get(id) else {
         return Err(Error::NoSuchIssue { id: id.to_owned() }.into());
@@ -53,13 +53,13 @@ fn fields(issue: &Issue, version: Option<Version>, blocked_by: &[&str]) -> Strin
 }
 
 pub(crate) fn list(args: &List, out: &mut Output) -> Result<(), Failure> {
-    let store = LiveIssues::open(&args.dir)?;
+    let store = Issues::load(&args.dir)?;
     let found = args.wanted.list(&store, args.status.as_deref());
     print(&store, &found, args.limit, out)
 }
 
 pub(crate) fn ready(args: &Ready, out: &mut Output) -> Result<(), Failure> {
-    let store = LiveIssues::open(&args.dir)?;
+    let store = Issues::load(&args.dir)?;
     let mut found = args.wanted.ready(&store);
     found.retain(|(_, issue)| !args.free || is_free(issue));
     print(&store, &found, args.limit, out)

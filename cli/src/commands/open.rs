@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use serde::Serialize;
-use strand_core::{Durability, Error, IssueEvent, Log, Options, Reader};
+use strand_core::{Durability, Error, IssueEvent, IssueLog, Options, Reader};
 
 use crate::{
     args::{Init, Writing},
@@ -28,7 +28,7 @@ pub(crate) fn options(writing: &Writing, json: bool) -> Options {
 }
 
 /// Opens a store to write. Only `init` creates one, so that a mistyped name does not.
-pub(crate) fn log(writing: &Writing, out: &Output) -> Result<Log, Failure> {
+pub(crate) fn log(writing: &Writing, out: &Output) -> Result<IssueLog, Failure> {
     let dir = &writing.dir;
     if !dir.join(MANIFEST).exists() {
         Reader::<IssueEvent>::open(dir)?;
@@ -36,9 +36,9 @@ pub(crate) fn log(writing: &Writing, out: &Output) -> Result<Log, Failure> {
     open(writing, out)
 }
 
-fn open(writing: &Writing, out: &Output) -> Result<Log, Failure> {
-    let log = Log::open(&writing.dir, options(writing, out.json))?;
-    let recovery = log.recovery();
+fn open(writing: &Writing, out: &Output) -> Result<IssueLog, Failure> {
+    let log = IssueLog::open(&writing.dir, options(writing, out.json))?;
+    let recovery = log.log().recovery();
     if recovery.quarantined.is_some() && !out.json {
         tell(&format!("strand: {recovery}"));
     }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::Serialize;
 use strand_core::{
-    Issues, LiveIssues,
+    Issues,
     check::{CheckReport, FileKind, check},
 };
 
@@ -60,7 +60,7 @@ struct Files {
 }
 
 pub(crate) fn stat(args: &Reading, out: &mut Output) -> Result<(), Failure> {
-    let store = LiveIssues::open(&args.dir)?;
+    let store = Issues::load(&args.dir)?;
     let report = check(&args.dir)?;
     let counts = Counts::of(&store, &report);
     out.result(&counts, || counts.table())

@@ -85,7 +85,7 @@ impl fmt::Display for Failpoint {
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
-/// use strand_core::{Timestamp, Issue, Log, Options, testing::{Failpoint, FailpointHook}};
+/// use strand_core::{IssueLog, Timestamp, Issue, Options, testing::{Failpoint, FailpointHook}};
 ///
 /// let now = Timestamp::now();
 /// #[derive(Default)]
@@ -100,7 +100,7 @@ impl fmt::Display for Failpoint {
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let steps = Arc::new(Steps::default());
-/// let log = Log::open(dir.path(), Options::default().failpoint_hook(Arc::clone(&steps) as Arc<dyn FailpointHook>))?;
+/// let log = IssueLog::open(dir.path(), Options::default().failpoint_hook(Arc::clone(&steps) as Arc<dyn FailpointHook>))?;
 /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 /// assert_eq!(steps.0.lock().unwrap().last(), Some(&"Woken"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())

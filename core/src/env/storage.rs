@@ -32,7 +32,7 @@ pub enum OpenMode {
 ///
 /// ```
 /// use std::{io, path::Path, sync::{Arc, atomic::{AtomicU64, Ordering}}};
-/// use strand_core::{Timestamp, Issue, Log, Options, testing::{Disk, OpenMode, Storage, StorageFile}};
+/// use strand_core::{IssueLog, Timestamp, Issue, Options, testing::{Disk, OpenMode, Storage, StorageFile}};
 ///
 /// let now = Timestamp::now();
 /// /// The disk, with its syncs counted.
@@ -67,7 +67,7 @@ pub enum OpenMode {
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let counted = Counted::default();
-/// let log = Log::open(dir.path(), Options::default().storage(Arc::new(counted.clone())))?;
+/// let log = IssueLog::open(dir.path(), Options::default().storage(Arc::new(counted.clone())))?;
 /// let before = counted.0.load(Ordering::Relaxed);
 /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 /// assert_eq!(counted.0.load(Ordering::Relaxed) - before, 1);

@@ -52,7 +52,7 @@ use strand_lock::{
 /// }
 ///
 /// # let dir = tempfile::tempdir()?;
-/// let log: Log = Log::open(dir.path(), Options::default().storage(Arc::new(OnStill)))?;
+/// let log = Log::<IssueEvent>::open(dir.path(), Options::default().storage(Arc::new(OnStill)))?;
 /// # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

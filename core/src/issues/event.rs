@@ -149,7 +149,7 @@ impl IssueEvent {
     }
 
     /// The same event with an idempotency key, 1 to 256 bytes. [`crate::Log::append`] stores it;
-    /// only [`crate::Log::commit`] looks whether it is there already.
+    /// only [`crate::IssueLog::commit`] looks whether it is there already.
     #[must_use]
     pub fn with_key(self, key: impl Into<String>) -> Self {
         Self {

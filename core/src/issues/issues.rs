@@ -1,10 +1,7 @@
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::Path,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::{
-    error::{InvalidEvent, Result},
+    error::InvalidEvent,
     issues::{
         event::IssueEvent,
         issue::Issue,
@@ -13,7 +10,6 @@ use crate::{
         transition::{Effect, fold},
         version::Version,
     },
-    state::live::LiveIssues,
 };
 
 /// The state that the log's events lead to: every issue as it is now.
@@ -94,15 +90,6 @@ impl Entry {
 }
 
 impl Issues {
-    /// Reads the store in `dir` and folds it, through the present watermark. Takes no lock, writes nothing, and does not wait
-    /// for a writer. What was only appended with [`crate::Durability::Buffered`] is not in it yet.
-    ///
-    /// # Errors
-    /// As [`LiveIssues::open`].
-    pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
-        LiveIssues::open(dir).map(LiveIssues::into_store)
-    }
-
     /// Applies one event of the record `seq`. Events must be applied in the order of the log, each once.
     ///
     /// # Errors

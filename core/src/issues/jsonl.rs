@@ -20,8 +20,8 @@ use crate::{
         issues::Issues,
         timestamp::Timestamp,
     },
-    wal::log::Log,
     write::batch::Batch,
+    write::issue_log::IssueLog,
 };
 
 /// So much text of issues goes into one record.
@@ -80,11 +80,11 @@ fn on_one_line(text: &str) -> Cow<'_, str> {
 /// error names, the new file is there, but a loss of power may bring back the old one.
 ///
 /// ```
-/// use strand_core::{Issue, Issues, Log, Options, Timestamp, export};
+/// use strand_core::{IssueLog, Issue, Issues, Options, Timestamp, export};
 ///
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
-/// let log = Log::open(dir.path(), Options::default())?;
+/// let log = IssueLog::open(dir.path(), Options::default())?;
 /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 /// let file = dir.path().join("issues.jsonl");
 /// assert_eq!(export(&Issues::load(dir.path())?, &file)?, 1);
@@ -149,15 +149,15 @@ pub enum Existing {
     Refuse,
 }
 
-/// How [`Log::import`] works.
+/// How [`IssueLog::import`] works.
 ///
 /// ```
 /// use std::io::Cursor;
-/// use strand_core::{Existing, ImportOptions, Issue, Log, Options, Timestamp};
+/// use strand_core::{IssueLog, Existing, ImportOptions, Issue, Options, Timestamp};
 ///
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
-/// let log = Log::open(dir.path(), Options::default())?;
+/// let log = IssueLog::open(dir.path(), Options::default())?;
 /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 /// let lines = "{\"id\":\"bd-1\",\"title\":\"Mend the gate\"}\nno issue\n";
 /// let options = ImportOptions::new(now).existing(Existing::Keep).skip_bad_lines(true);
@@ -203,7 +203,7 @@ impl ImportOptions {
     }
 }
 
-/// What an import did: the answer of [`Log::import`].
+/// What an import did: the answer of [`IssueLog::import`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Imported {
@@ -267,11 +267,11 @@ impl BadLines {
 ///
 /// ```
 /// use std::io::Cursor;
-/// use strand_core::{ImportError, ImportOptions, Log, Options, Timestamp};
+/// use strand_core::{IssueLog, ImportError, ImportOptions, Options, Timestamp};
 ///
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
-/// let log = Log::open(dir.path(), Options::default())?;
+/// let log = IssueLog::open(dir.path(), Options::default())?;
 /// let lines = "{\"id\":\"bd-1\",\"title\":\"Mend the fence\"}\nno issue\n";
 /// match log.import(&mut Cursor::new(lines), ImportOptions::new(now)) {
 ///     Err(ImportError::BadLines(bad)) => assert_eq!(bad.first[0].line, 2), // Nothing was imported.
@@ -322,7 +322,7 @@ pub enum ImportError {
     },
 }
 
-impl Log<IssueEvent> {
+impl IssueLog {
     /// Imports issues from JSON lines, each an object with `id` and `title`.
     ///
     /// All or nothing, unless [`ImportOptions::skip_bad_lines`] is set: the input is read once to check it, and again
@@ -335,18 +335,18 @@ impl Log<IssueEvent> {
     /// object with `id` and `title`, is not UTF-8, is longer than 4,192,256 bytes, or has the id of an earlier line.
     /// A deleted issue counts as one that is not there.
     ///
-    /// Blocks as [`Log::append`] does for each batch, and each is as durable as [`crate::Options::durability`] says.
+    /// Blocks as [`crate::Log::append`] does for each batch, and each is as durable as [`crate::Options::durability`] says.
     ///
     /// # Errors
     /// [`ImportError`].
     ///
     /// ```
     /// use std::io::Cursor;
-    /// use strand_core::{ImportOptions, Issues, Log, Options, Timestamp};
+    /// use strand_core::{IssueLog, ImportOptions, Issues, Options, Timestamp};
     ///
     /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
-    /// let log = Log::open(dir.path(), Options::default())?;
+    /// let log = IssueLog::open(dir.path(), Options::default())?;
     /// let lines = "{\"id\":\"bd-1\",\"title\":\"Mend the fence\"}\n";
     /// let imported = log.import(&mut Cursor::new(lines), ImportOptions::new(now))?;
     /// assert_eq!((imported.added, imported.unchanged), (1, 0));
@@ -404,7 +404,7 @@ impl Log<IssueEvent> {
                 Err(reason) => imported.bad.push(line, reason),
                 Ok(issue) if options.existing == Existing::Refuse && exists.is_none() => {
                     let id = issue.id();
-                    let found = self.look(|store| store.get(&id).is_some());
+                    let found = self.with_issues(|store| store.get(&id).is_some());
                     if found.map_err(|source| failed(source, &imported))? {
                         exists = Some((line, id));
                     }
@@ -435,7 +435,7 @@ impl Log<IssueEvent> {
         loop {
             let mut batch = Batch::new(options.ts);
             let mut done = imported.clone();
-            let written = self.look(|store| {
+            let written = self.with_issues(|store| {
                 for (_, issue) in issues {
                     match store.get(&issue.id()) {
                         Some(old) if options.existing == Existing::Replace && old != issue => {

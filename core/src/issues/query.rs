@@ -15,17 +15,17 @@ use crate::issues::{
 /// Which issues [`Issues::list`] answers: those that match all that is given.
 ///
 /// ```
-/// use strand_core::{Filter, Issue, LiveIssues, Patch, Timestamp};
-/// # use strand_core::{Log, Options};
+/// use strand_core::{Filter, Issue, Patch, Timestamp};
+/// # use strand_core::{IssueLog, Issues, Options};
 ///
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
-/// # let log = Log::open(dir.path(), Options::default())?;
+/// # let log = IssueLog::open(dir.path(), Options::default())?;
 /// # log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 /// log.patch("bd-1", Patch::new().add_label("garden").set("assignee", "agent-7")?, now)?;
-/// let state = LiveIssues::open(dir.path())?;
+/// let issues = Issues::load(dir.path())?;
 /// let filter = Filter::new().status("open").label("garden").assignee("agent-7");
-/// assert_eq!(state.list(&filter).len(), 1);
+/// assert_eq!(issues.list(&filter).len(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use crate::{
     format::record::{segment_name, snapshot_name},
     issues::{event::IssueEvent, timestamp::Timestamp},
     seeded::{Bug, seeded},
-    state::{live::LiveIssues, materialize::Folded, snapshot as snapshot_file, throttle::Throttle},
+    state::{materialize::Folded, snapshot as snapshot_file, throttle::Throttle},
     telemetry,
     wal::{
         durable::End, log::Log, manifest::Manifest, obsolete::Alone, raw_log::RawLog, shm::Hints,
@@ -111,14 +111,6 @@ impl Log<IssueEvent> {
     pub fn compaction_due(&self) -> Result<bool> {
         self.raw.compaction_due()
     }
-
-    /// The state as of the present watermark, as [`LiveIssues::open`] (see the example of [`LiveIssues`]).
-    ///
-    /// # Errors
-    /// As [`LiveIssues::open`].
-    pub fn snapshot(&self) -> Result<LiveIssues> {
-        LiveIssues::in_dir(&self.raw.writer.dir)
-    }
 }
 
 impl RawLog {
@@ -143,7 +135,7 @@ impl RawLog {
         let mut phase = telemetry::Clock::of_debug();
         // Most is made durable before the lock is taken, so that it is not held for long. Where that failed, now or
         // before, the holder of the lock sees to it.
-        match self.writer.sync_to(self.look(Hints::tail_seq)) {
+        match self.writer.sync_to(self.look(Hints::tail_seq)?) {
             Ok(()) | Err(Error::DurabilityUnknown { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -248,7 +240,7 @@ impl RawLog {
 
     fn compaction_due(&self) -> Result<bool> {
         let live = self.writer.manifest()?.first_seq;
-        let records = (self.look(Hints::tail_seq) + 1).saturating_sub(live);
+        let records = (self.look(Hints::tail_seq)? + 1).saturating_sub(live);
         if records >= self.writer.options.compact_after_records {
             return Ok(true);
         }

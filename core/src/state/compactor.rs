@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{error::Result, state::compaction::Compacted, telemetry, wal::log::Log};
+use crate::{
+    error::Result, issues::event::IssueEvent, state::compaction::Compacted, telemetry,
+    wal::log::Log,
+};
 
 /// A thread that compacts a store when it is due, so that no append has to.
 ///
@@ -13,11 +16,11 @@ use crate::{error::Result, state::compaction::Compacted, telemetry, wal::log::Lo
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
-/// use strand_core::{Compactor, Log, Options};
+/// use strand_core::{Compactor, IssueLog, Options};
 ///
 /// # let dir = tempfile::tempdir()?;
-/// let log: Arc<Log> = Arc::new(Log::open(dir.path(), Options::default())?);
-/// let compactor = Compactor::start(Arc::clone(&log), Duration::from_secs(1))?;
+/// let log = IssueLog::open(dir.path(), Options::default())?;
+/// let compactor = Compactor::start(Arc::clone(log.log()), Duration::from_secs(1))?;
 /// // … append …
 /// let compactions = compactor.stop()?;
 /// # assert_eq!(compactions, 0);
@@ -40,11 +43,11 @@ impl Compactor {
     ///
     /// # Errors
     /// The system's, when it gives no thread.
-    pub fn start(log: Arc<Log>, interval: Duration) -> std::io::Result<Self> {
+    pub fn start(log: Arc<Log<IssueEvent>>, interval: Duration) -> std::io::Result<Self> {
         let stop = Arc::new(Stop::default());
         let asked = Arc::clone(&stop);
         let builder = std::thread::Builder::new().name("strand compactor".to_owned());
-        let compact_when_due = move |log: &Log| {
+        let compact_when_due = move |log: &Log<IssueEvent>| {
             let mut compactions = 0;
             while !asked.within(interval) {
                 if log.compaction_due()? && matches!(log.compact()?, Compacted::Done(_)) {

@@ -1,4 +1,4 @@
-use std::{ops::Deref, path::Path};
+use std::path::Path;
 
 use crate::{
     error::Result,
@@ -22,11 +22,10 @@ use crate::{
 /// let mut live = LiveIssues::open(dir.path())?;
 /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 ///
-/// assert!(live.get("bd-1").is_none());
+/// assert!(live.state().get("bd-1").is_none());
 /// live.refresh()?;
-/// assert!(live.get("bd-1").is_some());
-/// let store = live.into_store(); // To keep, or to give away.
-/// assert_eq!(store.len(), 1);
+/// assert!(live.state().get("bd-1").is_some());
+/// assert_eq!(live.into_state().len(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -68,17 +67,26 @@ impl LiveIssues {
         Ok(self.folded.store.last_seq())
     }
 
-    /// The state alone.
+    /// The state as of the last refresh.
     #[must_use]
-    pub fn into_store(self) -> Issues {
+    pub fn state(&self) -> &Issues {
+        &self.folded.store
+    }
+
+    /// The state alone, to keep or to give away.
+    #[must_use]
+    pub fn into_state(self) -> Issues {
         self.folded.store
     }
 }
 
-impl Deref for LiveIssues {
-    type Target = Issues;
-
-    fn deref(&self) -> &Issues {
-        &self.folded.store
+impl Issues {
+    /// Reads the state of the store in `dir` through the last durable record. Takes no lock, writes
+    /// nothing, and does not wait for a writer.
+    ///
+    /// # Errors
+    /// As [`LiveIssues::open`].
+    pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
+        LiveIssues::open(dir).map(LiveIssues::into_state)
     }
 }

@@ -17,16 +17,17 @@ use crate::{
     },
 };
 
-/// A record of the log, from [`crate::Reader::read`], [`crate::Log::read`] or a [`crate::Follower`].
+/// A record of the log: from [`crate::Reader::records`], [`crate::Log::records`] or a
+/// [`crate::Follower`].
 ///
 /// ```
-/// use strand_core::{Issue, IssueEvent, Log, Options, Timestamp};
+/// use strand_core::{Through, Issue, IssueEvent, Log, Options, Timestamp};
 ///
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
 /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
-/// let record = log.read()?.next().expect("there is one")?;
+/// let record = log.records(Through::Durable)?.next().expect("there is one")?;
 /// assert_eq!((record.seq, record.events.len(), record.batch, record.offset), (1, 1, false, 0));
 /// assert!(record.line.ends_with(b"}"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -34,21 +35,20 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record<P> {
-    /// Its number: gapless, beginning at 1.
+    /// Its number: from 1, without gaps.
     pub seq: u64,
-    /// Its events; more than one, or none, only in a batch.
+    /// Its events: one, or any number in a batch.
     pub events: Vec<P>,
-    /// Whether it was written by [`crate::Log::append_batch`].
+    /// Whether it is a batch, as [`crate::Log::append_batch`] writes.
     pub batch: bool,
     /// Its bytes as stored, without the newline.
     pub line: Vec<u8>,
-    /// Where its line begins in its segment.
+    /// The offset of its line in its segment, in bytes.
     pub offset: u64,
 }
 
-/// An iterator over the records of a log, in their order; see [`crate::Reader`]. Holds one line in memory, not the log.
-///
-/// After an error it ends. It takes no lock and does not block.
+/// An iterator over the records of a log, in order; see [`crate::Reader`]. It ends after an error,
+/// takes no lock, does not block, and holds one line in memory.
 pub struct Records<P> {
     raw: RawRecords,
     scratch: Vec<u8>,

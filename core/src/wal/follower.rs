@@ -2,7 +2,6 @@ use std::{fmt, marker::PhantomData, time::Instant};
 
 use crate::{
     error::Result,
-    issues::event::IssueEvent,
     wal::{
         cursor::{RawRecords, Record},
         durable::DurableWatch,
@@ -10,13 +9,12 @@ use crate::{
     },
 };
 
-/// The records of a log from some number on, also those that are yet to come. From
-/// [`crate::Reader::follow`].
+/// The records of a log from a number on, future ones included: from [`crate::Reader::follow`].
 ///
-/// Takes no lock and writes nothing. Sleeps until a writer wakes it; where the store's volatile hints
-/// can't be shared, it looks every 20 ms. Goes on across rotation and compaction. One that comes so late that its
-/// next record is compacted away answers [`crate::Error::Compacted`], again and again: load the state
-/// with [`crate::LiveIssues::open`], and follow from the record behind it.
+/// Takes no lock and writes nothing. Sleeps until a writer wakes it; without shared hints, it polls
+/// every 20 ms. Rotation and compaction do not disturb it, unless its next record was compacted away:
+/// then every call returns [`crate::Error::Compacted`]. Load the state with
+/// [`crate::LiveIssues::open`], and follow from the record behind it.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -25,7 +23,7 @@ use crate::{
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
-/// let reader: Reader = Reader::open(dir.path())?;
+/// let reader = Reader::<IssueEvent>::open(dir.path())?;
 /// let mut follower = reader.follow(1)?;
 /// assert!(follower.try_next()?.is_none());
 ///
@@ -35,7 +33,7 @@ use crate::{
 /// assert_eq!((record.seq, follower.next_seq()), (1, 2));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Follower<P: Payload = IssueEvent> {
+pub struct Follower<P: Payload> {
     watch: DurableWatch,
     records: RawRecords,
     scratch: Vec<u8>,
@@ -52,10 +50,11 @@ impl<P: Payload> Follower<P> {
         }
     }
 
-    /// The next record if it is durable now; `None` when it is not there yet. Does not block.
+    /// The next record if it is durable, else `None`. Does not block.
     ///
     /// # Errors
-    /// [`crate::Error::Compacted`], [`crate::Error::Corrupt`], [`crate::Error::Io`]. The next call tries the same record again.
+    /// [`crate::Error::Compacted`], [`crate::Error::Corrupt`], [`crate::Error::Io`]. The next call
+    /// tries the same record again.
     pub fn try_next(&mut self) -> Result<Option<Record<P>>> {
         if let Some(record) = self.records.next_decoded(&mut self.scratch)? {
             return Ok(Some(record));
@@ -64,7 +63,7 @@ impl<P: Payload> Follower<P> {
         self.records.next_decoded(&mut self.scratch)
     }
 
-    /// The next record, as soon as it is durable; `None` when the deadline comes first. Blocks until then.
+    /// The next record as soon as it is durable, or `None` at the deadline. Blocks until then.
     ///
     /// # Errors
     /// As [`Follower::try_next`].
@@ -82,8 +81,7 @@ impl<P: Payload> Follower<P> {
         }
     }
 
-    /// The number of the record that comes next: what to keep, to go on from there after a restart
-    /// ([`crate::Reader::follow`]).
+    /// The number of the next record. Store it to go on from there after a restart.
     #[must_use]
     pub fn next_seq(&self) -> u64 {
         self.records.next_seq()

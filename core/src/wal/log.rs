@@ -1,9 +1,10 @@
 use std::{fmt, marker::PhantomData, path::Path};
 
+#[cfg(doc)]
+use crate::{error::Error, options::Durability};
 use crate::{
     error::{InvalidEvent, Result},
     format::record::EncodedPayload,
-    issues::{event::IssueEvent, version::Version},
     options::Options,
     seeded::{Bug, seeded},
     telemetry,
@@ -13,35 +14,39 @@ use crate::{
     },
 };
 
-/// A store's log, opened to append. Share it between threads by reference; any number of processes
-/// can have the same store open.
+/// A log opened for appending. Share it between threads by reference; each process opens its own.
 ///
-/// Nothing runs in the background: what happens, happens inside the calls.
+/// Its records carry payloads of the type `P`, of which it knows no more than [`Payload`] says. For
+/// issues, [`crate::IssueLog`] adds conditional writes. Nothing runs in the background: all work
+/// happens inside the calls.
 ///
 /// ```
-/// use strand_core::{Issue, IssueEvent, Log, Options, Timestamp};
+/// use serde::{Deserialize, Serialize};
+/// use strand_core::{Log, Options, Payload};
 ///
-/// let now = Timestamp::now();
+/// #[derive(Serialize, Deserialize)]
+/// struct Job { name: String }
+/// impl Payload for Job {}
+///
 /// # let dir = tempfile::tempdir()?;
-/// let log = Log::open(dir.path(), Options::default())?;
-/// let issue = Issue::new("bd-1", "Mend the fence", now);
-/// let receipt = log.append(&IssueEvent::add(issue, now))?;
+/// let log = Log::<Job>::open(dir.path(), Options::default())?;
+/// let receipt = log.append(&Job { name: "build".into() })?;
 /// assert_eq!(receipt.seq, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Log<P: Payload = IssueEvent> {
+pub struct Log<P: Payload> {
     pub(crate) raw: RawLog,
     payload: PhantomData<fn(P) -> P>,
 }
 
-/// What an acknowledged append returns: see [`Log`], and [`crate::Batch::key`] for repeated ones.
+/// The result of an acknowledged append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
-    /// The record's number: one more than that of the record before it, whoever wrote that.
+    /// The record's number: one more than that of the record before it.
     pub seq: u64,
-    /// The record was there already: an append with the same idempotency key had stored it. Nothing
-    /// was written now.
+    /// An earlier append with the same idempotency key ([`crate::Batch::key`]) stored this record.
+    /// Nothing was written now.
     pub repeated: bool,
 }
 
@@ -50,25 +55,29 @@ impl Receipt {
         let repeated = false;
         Self { seq, repeated }
     }
+}
 
-    /// The version of each issue that the record changed.
-    #[must_use]
-    pub fn version(&self) -> Version {
-        Version::new(self.seq)
-    }
+/// How far [`Log::records`] reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Through {
+    /// Through the last durable record: what also every [`crate::Reader`] sees.
+    Durable,
+    /// Through the last record, durable or not.
+    Tail,
 }
 
 impl<P: Payload> Log<P> {
-    /// Opens the store in `dir` to append; makes an empty directory a store.
+    /// Opens the store in `dir`. An empty directory becomes a store.
     ///
-    /// Blocks for the lock, at most [`Options::lock_timeout`]. Does not read the log, unless the
-    /// shared hints can't be trusted (after a reboot, in a copy): then it reads the last segment,
-    /// keeps a torn tail in `quarantine/` and cuts it off; see [`Log::recovery`].
+    /// Blocks for the lock, at most [`Options::lock_timeout`]. Reads the log only where the shared
+    /// hints can't be trusted (after a reboot, in a copy): then it reads the last segment, and moves
+    /// a torn tail to `quarantine/`; see [`Log::recovery`].
     ///
     /// # Errors
-    /// Nothing was written: [`Error::MissingDirectory`], [`Error::NotADirectory`], [`Error::NotWritable`],
-    /// [`Error::UnsafeFilesystem`], [`Error::UnsupportedVersion`], [`Error::Lock`], [`Error::Corrupt`].
-    /// [`Error::Io`]: what was done so far is found and finished by the next open.
+    /// Nothing was written: [`Error::MissingDirectory`], [`Error::NotADirectory`],
+    /// [`Error::NotWritable`], [`Error::UnsafeFilesystem`], [`Error::UnsupportedVersion`],
+    /// [`Error::Lock`], [`Error::Corrupt`]. After [`Error::Io`], the next open finishes what was
+    /// begun.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
         let dir = StoreDir::new(&options.storage, dir.as_ref());
         let raw = telemetry::open(dir.path()).within(|| RawLog::open(&dir, options))?;
@@ -85,9 +94,9 @@ impl<P: Payload> Log<P> {
     /// [`Options::durability`] says.
     ///
     /// # Errors
-    /// [`Error::outcome`] tells what is left: for [`Error::InvalidEvent`], [`Error::RecordTooLarge`],
-    /// [`Error::Lock`] and most of [`Error::Io`] nothing; after [`Error::DurabilityUnknown`] the
-    /// record is in the log, and may or may not survive the loss of power.
+    /// [`Error::outcome`] says what is left: nothing for [`Error::InvalidEvent`],
+    /// [`Error::RecordTooLarge`], [`Error::Lock`] and most of [`Error::Io`]. After
+    /// [`Error::DurabilityUnknown`] the record is in the log, and may not survive a power loss.
     pub fn append(&self, event: &P) -> Result<Receipt> {
         event.validate()?;
         let payload = EncodedPayload::one(to_json(event)?)?;
@@ -99,7 +108,7 @@ impl<P: Payload> Log<P> {
     /// Blocks, and is durable, as [`Log::append`].
     ///
     /// # Errors
-    /// As [`Log::append`]; [`InvalidEvent::EmptyBatch`] when there are none.
+    /// As [`Log::append`]; [`InvalidEvent::EmptyBatch`] if there are none.
     ///
     /// ```
     /// use strand_core::{Issue, IssueEvent, Log, Options, Timestamp};
@@ -127,25 +136,27 @@ impl<P: Payload> Log<P> {
         self.raw.append(&payload).map(Receipt::written)
     }
 
-    /// Blocks until every record through `seq` is durable, whoever wrote it: for one sync of the disk at most, unless the
-    /// hints have to be mended first. For appends with [`Durability::Buffered`], whose receipt tells `seq`.
+    /// Blocks until every record through `seq` is durable, whoever wrote it: for at most one sync
+    /// of the disk, unless the hints must be rebuilt first. For appends with
+    /// [`Durability::Buffered`], whose receipt has the `seq`.
     ///
     /// # Errors
-    /// [`Error::DurabilityUnknown`] when the sync failed, and for a `seq` that was never written.
-    /// [`Error::Lock`], [`Error::Corrupt`], [`Error::Io`] when the hints had to be mended and could not.
+    /// [`Error::DurabilityUnknown`] if the sync failed, or no record has this number.
+    /// [`Error::Lock`], [`Error::Corrupt`], [`Error::Io`] if the hints could not be rebuilt.
     /// The records stay in the log in any case.
     ///
     /// ```
-    /// use strand_core::{Durability, Issue, IssueEvent, Log, Options, Timestamp};
+    /// use strand_core::{Durability, Issue, IssueEvent, Log, Options, Through, Timestamp};
     ///
     /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default().durability(Durability::Buffered))?;
     /// let receipt = log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
-    /// assert_eq!((log.tail_seq(), log.durable_seq()), (1, 0)); // There, but not durable.
-    /// assert_eq!((log.replay()?.count(), log.read()?.count()), (1, 0));
+    /// assert_eq!((log.tail_seq()?, log.durable_seq()?), (Some(1), None)); // Not durable yet.
+    /// assert_eq!(log.records(Through::Tail)?.count(), 1);
+    /// assert_eq!(log.records(Through::Durable)?.count(), 0);
     /// log.sync_to(receipt.seq)?;
-    /// assert_eq!(log.durable_seq(), 1);
+    /// assert_eq!(log.durable_seq()?, Some(1));
     /// log.close()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -153,42 +164,40 @@ impl<P: Payload> Log<P> {
         self.raw.writer.sync_to(seq)
     }
 
-    /// The records behind the live snapshot, through the watermark: what is durable now. Blocks where
-    /// [`Log::durable_seq`] does; example: [`Log::sync_to`].
+    /// The records behind the live snapshot, through the last durable record or the tail. Blocks
+    /// only where [`Log::durable_seq`] does; example: [`Log::sync_to`].
     ///
     /// # Errors
-    /// As [`crate::Reader::read`].
-    pub fn read(&self) -> Result<Records<P>> {
-        Ok(Records::new(self.raw.records(self.durable_seq())?))
+    /// As [`crate::Reader::records`] and [`Log::durable_seq`].
+    pub fn records(&self, through: Through) -> Result<Records<P>> {
+        let last = self.raw.look(match through {
+            Through::Durable => Hints::durable_seq,
+            Through::Tail => Hints::tail_seq,
+        })?;
+        Ok(Records::new(self.raw.records(last)?))
     }
 
-    /// The records through the tail: those too that were appended with [`Durability::Buffered`] and
-    /// are not durable yet. Blocks where [`Log::durable_seq`] does; example: [`Log::sync_to`].
+    /// The last durable record; `None` if there is none yet.
+    ///
+    /// Does not block, unless the hints were deleted: then they are rebuilt under the lock.
+    /// Example: [`Log::sync_to`].
     ///
     /// # Errors
-    /// As [`Log::read`].
-    pub fn replay(&self) -> Result<Records<P>> {
-        Ok(Records::new(self.raw.records(self.tail_seq())?))
+    /// [`Error::Lock`], [`Error::Corrupt`], [`Error::Io`] if the hints could not be rebuilt.
+    pub fn durable_seq(&self) -> Result<Option<u64>> {
+        self.raw.look(Hints::durable_seq).map(some_record)
     }
 
-    /// The watermark: every record through it is durable. 0 when there is none.
+    /// The last record, durable or not; `None` if there is none yet. Blocks, and fails, as
+    /// [`Log::durable_seq`].
     ///
-    /// Does not block, unless somebody has deleted the hints: then they are rebuilt, under the lock. Where that
-    /// fails, it answers what was known before. Example: [`Log::sync_to`].
-    #[must_use]
-    pub fn durable_seq(&self) -> u64 {
-        self.raw.look(Hints::durable_seq)
+    /// # Errors
+    /// As [`Log::durable_seq`].
+    pub fn tail_seq(&self) -> Result<Option<u64>> {
+        self.raw.look(Hints::tail_seq).map(some_record)
     }
 
-    /// The last record that was written, durable or not. 0 when there is none.
-    ///
-    /// Blocks where [`Log::durable_seq`] does. Example: [`Log::sync_to`].
-    #[must_use]
-    pub fn tail_seq(&self) -> u64 {
-        self.raw.look(Hints::tail_seq)
-    }
-
-    /// What this `Log` did with the store's lock: how often it was taken, how long it was waited for and held.
+    /// How often this `Log` took the store's lock, and how long it waited for it and held it.
     ///
     /// ```
     /// # use strand_core::{Issue, IssueEvent, Log, Options, Timestamp};
@@ -206,20 +215,33 @@ impl<P: Payload> Log<P> {
         self.raw.writer.lock.counters()
     }
 
-    /// What opening found and mended; see [`Recovery`].
+    /// What opening found and repaired; see [`Recovery`].
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
         &self.raw.recovery
     }
 
-    /// Closes the log, after making durable what was only buffered. Without it, dropping the log does no harm: what was
-    /// acknowledged is as durable as [`Options::durability`] says.
+    /// Makes durable what was only buffered, and closes the log. Dropping it instead does no harm:
+    /// what was acknowledged is as durable as [`Options::durability`] says.
     ///
     /// # Errors
     /// As [`Log::sync_to`].
     pub fn close(self) -> Result<()> {
-        self.raw.writer.sync_to(self.tail_seq())
+        self.sync_all()
     }
+
+    /// Makes every record durable that is in the log now. Blocks, and fails, as [`Log::sync_to`].
+    ///
+    /// # Errors
+    /// As [`Log::sync_to`].
+    pub fn sync_all(&self) -> Result<()> {
+        self.raw.writer.sync_to(self.raw.look(Hints::tail_seq)?)
+    }
+}
+
+/// Records are numbered from 1: 0 stands for none.
+pub(crate) fn some_record(seq: u64) -> Option<u64> {
+    (seq > 0).then_some(seq)
 }
 
 impl<P: Payload> fmt::Debug for Log<P> {

@@ -9,7 +9,6 @@ use crate::{
     error::{Error, Result},
     format::record::EncodedPayload,
     options::Options,
-    state::materialize::Folded,
     telemetry,
     wal::{
         cursor::RawRecords,
@@ -29,8 +28,6 @@ const LOOKS_MAX: u32 = 3;
 pub(crate) struct RawLog {
     pub(crate) writer: Writer,
     pub(crate) recovery: Recovery,
-    /// The state that conditions are checked against; read when the first one is.
-    pub(crate) state: Mutex<Option<Folded>>,
 }
 
 impl RawLog {
@@ -57,11 +54,7 @@ impl RawLog {
         let recovery = locked.validate_on_open()?;
         locked.unlock()?;
         writer.remove_orphans(&manifest)?;
-        Ok(Self {
-            writer,
-            recovery,
-            state: Mutex::default(),
-        })
+        Ok(Self { writer, recovery })
     }
 
     /// Appends one record, as durable as the options ask; returns its number.
@@ -79,21 +72,18 @@ impl RawLog {
 
     /// What `word` says in the hints that all processes use now. Hints that were deleted would say
     /// for ever what they said then, while writers go on in the next ones.
-    pub(crate) fn look(&self, word: fn(&Hints) -> Option<u64>) -> u64 {
+    pub(crate) fn look(&self, word: fn(&Hints) -> Option<u64>) -> Result<u64> {
         let mut hints = self.writer.hints();
         for _ in 0..LOOKS_MAX {
             // While the page is there, no writer goes on in another one.
             if hints.check().is_ok()
                 && let Some(value) = word(&hints)
             {
-                return value;
+                return Ok(value);
             }
-            match self.writer.validated_hints() {
-                Ok(validated) => hints = validated,
-                Err(_) => break,
-            }
+            hints = self.writer.validated_hints()?;
         }
-        self.glance(word)
+        Ok(self.glance(word))
     }
 
     /// What `word` says in the hints that are mapped here. Others may have gone on in the next ones.

@@ -5,24 +5,23 @@ use std::{
 };
 
 use crate::{
-    error::Result,
-    issues::event::IssueEvent,
-    state::live::LiveIssues,
+    error::{Error, Result},
     wal::{
         cursor::{RawRecords, Records},
         durable::DurableWatch,
         follower::Follower,
+        log::some_record,
         manifest::Manifest,
         payload::Payload,
         store_dir::StoreDir,
     },
 };
 
-/// Reads a store: takes no lock, writes nothing, needs no permission to write, and never waits for a writer. // I3
+/// Reads a log. Takes no lock, writes nothing, needs no permission to write, and never waits for a
+/// writer. // I3
 ///
-/// What it sees is a prefix of the one order of all records, which ends at the watermark: a record
-/// is seen when it is durable. Where the store's volatile hints are missing (after a reboot, in a
-/// copy), it ends at the last whole record.
+/// It sees the records in their one order, through the last durable one. Where the shared hints are
+/// missing (after a reboot, in a copy), it reads through the last whole record.
 ///
 /// ```
 /// use strand_core::{Issue, IssueEvent, Log, Options, Reader, Timestamp};
@@ -32,17 +31,16 @@ use crate::{
 /// let log = Log::open(dir.path(), Options::default())?;
 /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 ///
-/// let reader: Reader = Reader::open(dir.path())?;
-/// assert_eq!((reader.durable_seq(), reader.verify()?), (Some(1), 1));
-/// for record in reader.read()? {
+/// let reader = Reader::<IssueEvent>::open(dir.path())?;
+/// assert_eq!((reader.durable_seq()?, reader.verify()?), (Some(1), 1));
+/// for record in reader.records()? {
 ///     let record = record?;
 ///     println!("{} {:?}", record.seq, record.events);
 /// }
-/// assert_eq!(reader.snapshot()?.len(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct Reader<P: Payload = IssueEvent> {
+pub struct Reader<P: Payload> {
     dir: StoreDir,
     watch: Mutex<DurableWatch>,
     payload: PhantomData<fn() -> P>,
@@ -67,43 +65,35 @@ impl<P: Payload> Reader<P> {
         })
     }
 
-    /// The records behind the live snapshot, through the present watermark: all records, as long as
-    /// the store was never compacted. Each call looks at the manifest and the watermark anew.
+    /// The records behind the live snapshot, through the last durable one: all records, if the store
+    /// was never compacted. Each call looks at the manifest and the hints again.
     ///
     /// # Errors
     /// [`Error::Corrupt`] for a damaged manifest, [`Error::Io`]. Each record can be an error, too:
-    /// [`Error::Corrupt`], [`Error::Io`], and [`Error::Compacted`] where a compaction takes the rest
-    /// of them away meanwhile.
-    pub fn read(&self) -> Result<Records<P>> {
+    /// [`Error::Corrupt`], [`Error::Io`], and [`Error::Compacted`] if a compaction removes the rest
+    /// of them meanwhile.
+    pub fn records(&self) -> Result<Records<P>> {
         Ok(Records::new(self.raw()?))
     }
 
-    /// The records from `from_seq` on, also those that are yet to come; example: [`Follower`]. Does not block: it finds the
-    /// place by halving, without reading what is before.
+    /// The records from `from_seq` on, future ones included; example: [`Follower`]. Does not block:
+    /// a binary search finds the first record, without reading those before it.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] for a damaged manifest, [`Error::Io`]. Where `from_seq` is compacted away,
-    /// the follower's first answer says so.
+    /// [`Error::Corrupt`] for a damaged manifest, [`Error::Io`]. If `from_seq` was compacted away,
+    /// the follower's first call says so.
     pub fn follow(&self, from_seq: u64) -> Result<Follower<P>> {
         let mut watch = self.watch().again();
         let records = RawRecords::from(&self.dir, from_seq, watch.end())?;
         Ok(Follower::new(watch, records))
     }
 
-    /// The state that the store's issue events lead to, as of the present watermark; see [`LiveIssues`].
-    ///
-    /// # Errors
-    /// As [`LiveIssues::open`].
-    pub fn snapshot(&self) -> Result<LiveIssues> {
-        LiveIssues::in_dir(&self.dir)
-    }
-
-    /// Checks every record through the present watermark without decoding it: form, checksum and number.
-    /// Returns how many there are. Holds one line in memory.
+    /// Checks the form, the checksum and the number of every record that [`Reader::records`] would
+    /// read, and returns how many there are. Decodes no payload, and holds one line in memory.
     ///
     /// # Errors
     /// [`Error::Corrupt`] with the place of the first damage, [`Error::Io`], and [`Error::Compacted`]
-    /// as for [`Reader::read`].
+    /// as for [`Reader::records`].
     pub fn verify(&self) -> Result<u64> {
         let mut records = self.raw()?;
         let mut count = 0;
@@ -118,10 +108,16 @@ impl<P: Payload> Reader<P> {
         Ok(RawRecords::new(&self.dir, first_seq, self.watch().end()))
     }
 
-    /// The watermark: every record through it is durable. `None` where no hints can be trusted.
-    #[must_use]
-    pub fn durable_seq(&self) -> Option<u64> {
-        self.watch().durable_seq()
+    /// The last durable record; `None` if there is none yet.
+    ///
+    /// # Errors
+    /// [`Error::DurableSeqUnknown`] where no hints can be trusted (after a reboot, in a copy).
+    pub fn durable_seq(&self) -> Result<Option<u64>> {
+        let seq = self.watch().durable_seq();
+        let unknown = || Error::DurableSeqUnknown {
+            path: self.dir.path().to_owned(),
+        };
+        seq.map(some_record).ok_or_else(unknown)
     }
 
     fn watch(&self) -> MutexGuard<'_, DurableWatch> {

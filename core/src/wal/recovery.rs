@@ -43,7 +43,7 @@ use crate::{
 /// let mut file = std::fs::OpenOptions::new().append(true).open(dir.join("log-00000000000000000001.jsonl"))?;
 /// file.write_all(br#"{"crc":"#)?;
 ///
-/// let log: Log = Log::open(dir, Options::default())?;
+/// let log = Log::<IssueEvent>::open(dir, Options::default())?;
 /// assert_eq!(log.recovery().cut_bytes, 7);
 /// println!("{}", log.recovery());
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -1,15 +1,10 @@
-//! Writes with conditions: what is to be written, and the decision whether it may be. Pure, but for
-//! [`Log::commit`] and its relatives, which take the lock, look, and write.
+//! Writes with conditions: what is to be written, and the decision whether it may be. Pure.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    sync::{MutexGuard, PoisonError},
-};
+use std::{borrow::Cow, collections::BTreeMap};
 
 use crate::{
     env::system::Host,
-    error::{Error, InvalidEvent, Outcome, Result},
+    error::{Error, InvalidEvent, Result},
     format::record::EncodedPayload,
     issues::{
         event::{IssueEvent, validate_key},
@@ -21,15 +16,7 @@ use crate::{
         version::Version,
     },
     seeded::{Bug, seeded},
-    state::materialize::Folded,
-    telemetry,
-    wal::{
-        durable::End,
-        log::{Log, Receipt, to_json},
-        payload::Payload,
-        raw_log::RawLog,
-        shm::Hints,
-    },
+    wal::{log::to_json, payload::Payload},
 };
 
 /// Several changes that are made together or not at all, each under a condition.
@@ -38,10 +25,10 @@ use crate::{
 /// are those before the batch; whether an issue exists is as the batch's earlier changes left it.
 ///
 /// ```
-/// use strand_core::{Batch, Error, Issue, Log, Options, Patch, Timestamp};
+/// use strand_core::{IssueLog, Batch, Error, Issue, Options, Patch, Timestamp};
 ///
 /// # let dir = tempfile::tempdir()?;
-/// let log = Log::open(dir.path(), Options::default())?;
+/// let log = IssueLog::open(dir.path(), Options::default())?;
 /// let now = Timestamp::now();
 /// let version = log.create(Issue::new("bd-1", "Mend the fence", now), now)?.version();
 ///
@@ -58,7 +45,7 @@ use crate::{
 ///
 /// // Hand one over, and delete the other, as long as a third is as it was, and a fourth was not created.
 /// log.create(Issue::new("bd-3", "Paint it", now), now)?;
-/// let version = log.look(|store| store.version("bd-3"))?.unwrap_or_default();
+/// let version = log.with_issues(|issues| issues.version("bd-3"))?.unwrap_or_default();
 /// let more = Batch::new(now)
 ///     .claim("bd-2", "agent-7")
 ///     .update(Issue::new("bd-1", "Mend the gate", now))
@@ -109,7 +96,7 @@ impl Batch {
         }
     }
 
-    /// Makes the batch repeatable: where a record with this key is in the log, [`Log::commit`] answers with
+    /// Makes the batch repeatable: where a record with this key is in the log, [`crate::IssueLog::commit`] answers with
     /// its receipt, and writes nothing. What the two contain is not compared. 1 to 256 bytes; remembered for
     /// [`crate::Options::idempotency_records`].
     #[must_use]
@@ -249,7 +236,7 @@ impl Batch {
     }
 
     /// Checks all that can be checked without the store, and encodes the record.
-    fn encode(&self) -> Result<EncodedPayload> {
+    pub(crate) fn encode(&self) -> Result<EncodedPayload> {
         if let Some(key) = &self.key {
             validate_key(key)?;
         }
@@ -276,7 +263,7 @@ impl Batch {
 
 /// What becomes of a batch.
 #[derive(Debug)]
-enum Decision {
+pub(crate) enum Decision {
     Write,
     /// The record with its key is there already.
     Repeat(u64),
@@ -285,7 +272,7 @@ enum Decision {
 }
 
 /// Decides from the state right before the batch's own record.
-fn decide(batch: &Batch, store: &Issues, idempotency_records: u64) -> Decision {
+pub(crate) fn decide(batch: &Batch, store: &Issues, idempotency_records: u64) -> Decision {
     let remembered = |seq: &u64| seq.saturating_add(idempotency_records) > store.last_seq();
     let known = batch.key.as_deref().and_then(|key| store.key(key));
     if let Some(seq) = known.filter(remembered) {
@@ -352,284 +339,8 @@ fn is_claimable(issue: &Issue) -> bool {
     free && issue.status().as_deref() == Some("open")
 }
 
-impl Log<IssueEvent> {
-    /// Writes a batch as one record, if all its conditions hold: all of it or nothing, also after a crash.
-    ///
-    /// Blocks as [`Log::append`] does. The first call reads the store's state, and keeps it in memory;
-    /// later ones read what was appended since, so that their cost does not grow with the log.
-    ///
-    /// # Errors
-    /// Nothing was written: [`Error::VersionMismatch`], [`Error::AlreadyExists`], [`Error::NoSuchIssue`]
-    /// (each tells of a state that is as durable as an acknowledged append), [`Error::InvalidEvent`],
-    /// [`Error::Corrupt`]. Otherwise as [`Log::append`].
-    ///
-    /// Examples: [`Batch`].
-    pub fn commit(&self, batch: &Batch) -> Result<Receipt> {
-        telemetry::commit(self.raw.writer.dir.path()).within(|| self.raw.commit(batch))
-    }
-
-    /// Looks at the state that conditions are checked against, as it is now: through the last record, durable or not.
-    ///
-    /// To decide what to write. Takes no lock that another process would wait for, unless no memory is shared; other threads
-    /// that write with conditions through this `Log` wait until `look` returns. The first call reads the whole state.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`], [`Error::Io`], [`Error::Lock`].
-    ///
-    /// ```
-    /// use strand_core::{Filter, Issue, Log, Options, Timestamp};
-    ///
-    /// let now = Timestamp::now();
-    /// # let dir = tempfile::tempdir()?;
-    /// let log = Log::open(dir.path(), Options::default())?;
-    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
-    /// let next = log.look(|store| store.ready().first().map(|(id, _)| (*id).to_owned()))?;
-    /// if let Some(id) = next {
-    ///     log.claim(&id, "agent-7", now)?;
-    /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn look<T>(&self, look: impl FnOnce(&Issues) -> T) -> Result<T> {
-        let state = self.raw.fresh_state()?;
-        let Some(Folded { store, .. }) = state.as_ref() else {
-            unreachable!("it was read just now");
-        };
-        Ok(look(store))
-    }
-
-    /// Creates an issue. Blocks as [`Log::commit`].
-    ///
-    /// # Errors
-    /// [`Error::AlreadyExists`]; otherwise as [`Log::commit`].
-    ///
-    /// ```
-    /// use strand_core::{Error, Issue, Log, Options, Timestamp};
-    ///
-    /// let now = Timestamp::now();
-    /// # let dir = tempfile::tempdir()?;
-    /// let log = Log::open(dir.path(), Options::default())?;
-    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
-    /// let again = log.create(Issue::new("bd-1", "Buy wire", now), now);
-    /// assert!(matches!(again, Err(Error::AlreadyExists { version, .. }) if version == 1));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn create(&self, issue: Issue, ts: Timestamp) -> Result<Receipt> {
-        self.commit(&Batch::new(ts).create(issue))
-    }
-
-    /// Creates an issue with a new id: the prefix, a hyphen, and 3 random characters or, as the issues become
-    /// more, 4, 5, …. That nobody has the id is checked under the lock.
-    ///
-    /// `make` is called with the id, and again with another one should somebody have been faster.
-    ///
-    /// # Errors
-    /// As [`Log::commit`]. [`Error::AlreadyExists`] when a hundred ids were taken, which is not by chance.
-    ///
-    /// ```
-    /// use strand_core::{Issue, Log, Options, Timestamp};
-    ///
-    /// let now = Timestamp::now();
-    /// # let dir = tempfile::tempdir()?;
-    /// let log = Log::open(dir.path(), Options::default())?;
-    /// let (id, _) = log.create_new("bd", now, |id| Issue::new(id, "Mend the fence", now))?;
-    /// assert!(id.starts_with("bd-") && id.len() == 6);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn create_new(
-        &self,
-        prefix: &str,
-        ts: Timestamp,
-        mut make: impl FnMut(&str) -> Issue,
-    ) -> Result<(String, Receipt)> {
-        const ATTEMPTS: u32 = 100;
-        let mut attempts = 0;
-        loop {
-            let id = self.look(|store| draw_id(prefix, store, self.raw.writer.host()))?;
-            attempts += 1;
-            match self.create(make(&id), ts) {
-                Err(Error::AlreadyExists { .. }) if attempts < ATTEMPTS => {}
-                created => return created.map(|receipt| (id, receipt)),
-            }
-        }
-    }
-
-    /// Replaces an issue that is still at this version, see [`Issues::version`]. Blocks as [`Log::commit`].
-    ///
-    /// # Errors
-    /// [`Error::VersionMismatch`] with the present version and issue; otherwise as [`Log::commit`].
-    ///
-    /// ```
-    /// use strand_core::{Issue, Log, Options, Timestamp};
-    ///
-    /// let now = Timestamp::now();
-    /// # let dir = tempfile::tempdir()?;
-    /// let log = Log::open(dir.path(), Options::default())?;
-    /// let version = log.create(Issue::new("bd-1", "Mend the fence", now), now)?.version();
-    /// log.update_if(Issue::new("bd-1", "Mend the gate", now), version, now)?;
-    /// let late = log.update_if(Issue::new("bd-1", "Mend the roof", now), version, now);
-    /// assert!(late.is_err_and(|error| error.is_conflict()));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn update_if(
-        &self,
-        issue: Issue,
-        expected_version: Version,
-        ts: Timestamp,
-    ) -> Result<Receipt> {
-        self.commit(&Batch::new(ts).update_if(issue, expected_version))
-    }
-
-    /// Changes some fields of an issue, and leaves the others to others. Blocks as [`Log::commit`].
-    ///
-    /// # Errors
-    /// [`Error::NoSuchIssue`]; [`InvalidEvent::NotAnArray`] where the patch adds to a field that is none; otherwise
-    /// as [`Log::commit`].
-    ///
-    /// ```
-    /// use strand_core::{Issue, Log, Options, Patch, Timestamp};
-    ///
-    /// let now = Timestamp::now();
-    /// # let dir = tempfile::tempdir()?;
-    /// let log = Log::open(dir.path(), Options::default())?;
-    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
-    /// log.patch("bd-1", Patch::new().add_label("garden"), now)?;
-    /// log.patch("bd-1", Patch::new().set("priority", &0)?, now)?;
-    /// let issue = log.look(|store| store.get("bd-1").cloned())?.expect("it is there");
-    /// assert_eq!((issue.labels(), issue.priority()), (vec!["garden".to_owned()], Some(0)));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn patch(&self, id: &str, patch: Patch, ts: Timestamp) -> Result<Receipt> {
-        self.commit(&Batch::new(ts).patch(id, patch))
-    }
-
-    /// Gives an open issue that is nobody's to an agent. Of any number who try, one succeeds. Blocks as [`Log::commit`].
-    ///
-    /// # Errors
-    /// [`Error::VersionMismatch`] with the present version and issue; otherwise as [`Log::commit`].
-    ///
-    /// ```
-    /// use strand_core::{Error, Issue, Log, Options, Timestamp};
-    ///
-    /// let now = Timestamp::now();
-    /// # let dir = tempfile::tempdir()?;
-    /// let log = Log::open(dir.path(), Options::default())?;
-    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
-    /// log.claim("bd-1", "agent-7", now)?;
-    /// let Err(Error::VersionMismatch { issue: Some(issue), .. }) = log.claim("bd-1", "agent-8", now) else {
-    ///     panic!("it is taken");
-    /// };
-    /// assert_eq!(issue.assignee().as_deref(), Some("agent-7"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn claim(&self, id: &str, agent: &str, ts: Timestamp) -> Result<Receipt> {
-        self.commit(&Batch::new(ts).claim(id, agent))
-    }
-}
-
-impl RawLog {
-    fn commit(&self, batch: &Batch) -> Result<Receipt> {
-        let payload = batch.encode()?;
-        // Most of what is new is read before the lock is taken, so that it is not held for long.
-        if self.writer.hints().is_shared() {
-            drop(self.state_through(self.glance(Hints::tail_seq))?);
-        }
-        let locked = self.writer.lock()?;
-        let tail = locked.validate_tail()?;
-        let tail_seq = tail.at.seq;
-        let mut state = self.state();
-        let known_seq = if seeded(Bug::StaleCondition) {
-            0
-        } else {
-            tail_seq
-        };
-        let store = self.advance(&mut state, known_seq)?;
-        let decision = decide(batch, store, self.writer.options.idempotency_records);
-        let seq = match &decision {
-            Decision::Write => tail.append(&payload)?,
-            Decision::Repeat(seq) => *seq,
-            // What the answer tells of must not be lost afterwards.
-            Decision::Refuse(refusal) => match refusal {
-                Error::VersionMismatch { found, .. } => found.map_or(tail_seq, Version::get),
-                Error::AlreadyExists { version, .. } => version.get(),
-                _ => tail_seq,
-            },
-        };
-        drop(state);
-        let synced = locked.sync_unless_shared(seq);
-        locked.unlock()?;
-        let durable = synced.and_then(|()| self.writer.acknowledge(seq));
-        let repeated = matches!(decision, Decision::Repeat(_));
-        let Decision::Refuse(refusal) = decision else {
-            return durable.map(|()| Receipt { seq, repeated });
-        };
-        match durable {
-            // Nothing of this batch was written, whatever became of what it met.
-            Err(Error::DurabilityUnknown { source, .. }) => Err(Error::Io {
-                op: "sync",
-                path: self.writer.dir.path().to_owned(),
-                outcome: Outcome::Rejected,
-                source: std::io::Error::other(source),
-            }),
-            durable => durable.and(Err(refusal)),
-        }
-    }
-
-    /// The state through the present tail.
-    fn fresh_state(&self) -> Result<MutexGuard<'_, Option<Folded>>> {
-        if self.writer.hints().is_shared() {
-            return self.state_through(self.look(Hints::tail_seq));
-        }
-        // Nobody tells there what others are only just writing, and may take back.
-        let locked = self.writer.lock()?;
-        let state = self.state_through(locked.validate_tail()?.at.seq)?;
-        locked.unlock()?;
-        Ok(state)
-    }
-
-    /// The state through this record, which is published; read without the lock.
-    fn state_through(&self, tail_seq: u64) -> Result<MutexGuard<'_, Option<Folded>>> {
-        let mut state = self.state();
-        self.advance(&mut state, tail_seq)?;
-        if let Some(folded) = state.as_mut() {
-            self.forget_old(folded);
-        }
-        Ok(state)
-    }
-
-    /// Forgets the keys and tombstones that a compaction would, now and then: who lives for long would else
-    /// remember every one that there ever was.
-    fn forget_old(&self, folded: &mut Folded) {
-        if !folded.is_due_to_forget() {
-            return;
-        }
-        let store = &mut folded.store;
-        let last_seq = store.last_seq();
-        store.forget_keys_before(last_seq.saturating_sub(self.writer.options.idempotency_records));
-        let now = Timestamp::from_ms(self.writer.host().unix_ms());
-        store.forget_tombstones_before(now.saturating_sub_ms(self.writer.options.tombstone_ms));
-        folded.has_forgotten();
-    }
-
-    fn state(&self) -> MutexGuard<'_, Option<Folded>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads what is new through `tail_seq`. After an error the state is read anew the next time.
-    fn advance<'a>(&self, state: &'a mut Option<Folded>, tail_seq: u64) -> Result<&'a Issues> {
-        let end = End::Seq(tail_seq);
-        let folded = match state.take() {
-            None => Folded::load(&self.writer.dir, || end)?,
-            Some(mut folded) => {
-                folded.advance(end)?;
-                folded
-            }
-        };
-        Ok(&state.insert(folded).store)
-    }
-}
-
 /// An id that nobody has in this state.
-fn draw_id(prefix: &str, store: &Issues, host: &dyn Host) -> String {
+pub(crate) fn draw_id(prefix: &str, store: &Issues, host: &dyn Host) -> String {
     let digits = id_digits(store.len());
     loop {
         let id = format!("{prefix}-{}", random_digits(digits, host.random()));

@@ -1,3 +1,4 @@
 //! Writes under conditions.
 
 pub(crate) mod batch;
+pub(crate) mod issue_log;

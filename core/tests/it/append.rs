@@ -1,6 +1,8 @@
 use std::time::{Duration, Instant};
 
-use strand_core::{Durability, Issue, IssueEvent, Issues, Log, Op, Options, Reader, Version};
+use strand_core::{
+    Durability, Issue, IssueEvent, Issues, Log, Op, Options, Reader, Through, Version,
+};
 
 use crate::support::{TS, event, first_segment, ids, names, open};
 
@@ -15,9 +17,9 @@ fn what_is_appended_is_read_back_in_order() {
         );
     }
     let expected: Vec<String> = (1..=20).map(|number| format!("bd-{number}")).collect();
-    assert_eq!(ids(log.read().unwrap()), expected);
+    assert_eq!(ids(log.records(Through::Durable).unwrap()), expected);
     assert_eq!(
-        ids(Reader::open(dir.path()).unwrap().read().unwrap()),
+        ids(Reader::open(dir.path()).unwrap().records().unwrap()),
         expected
     );
     assert_eq!(
@@ -69,7 +71,11 @@ fn a_batch_is_one_record_with_one_number() {
         1
     );
     assert_eq!(log.append(&event("bd-3")).unwrap().seq, 2);
-    let records: Vec<_> = log.read().unwrap().map(Result::unwrap).collect();
+    let records: Vec<_> = log
+        .records(Through::Durable)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
     assert_eq!(
         records
             .iter()
@@ -83,17 +89,20 @@ fn a_batch_is_one_record_with_one_number() {
 #[test]
 fn buffered_records_are_replayed_at_once_and_read_when_synced() {
     let dir = tempfile::tempdir().unwrap();
-    let log: Log = Log::open(
+    let log = Log::<IssueEvent>::open(
         dir.path(),
         Options::default().durability(Durability::Buffered),
     )
     .unwrap();
     let receipt = log.append(&event("bd-1")).unwrap();
-    assert_eq!((log.durable_seq(), log.tail_seq()), (0, 1));
-    assert_eq!(ids(log.read().unwrap()), [""; 0]);
-    assert_eq!(ids(log.replay().unwrap()), ["bd-1"]);
+    assert_eq!(
+        (log.durable_seq().unwrap(), log.tail_seq().unwrap()),
+        (None, Some(1))
+    );
+    assert_eq!(ids(log.records(Through::Durable).unwrap()), [""; 0]);
+    assert_eq!(ids(log.records(Through::Tail).unwrap()), ["bd-1"]);
     log.sync_to(receipt.seq).unwrap();
-    assert_eq!(ids(log.read().unwrap()), ["bd-1"]);
+    assert_eq!(ids(log.records(Through::Durable).unwrap()), ["bd-1"]);
     assert!(
         log.sync_to(2).is_err(),
         "a record that was never written can't become durable"
@@ -103,7 +112,8 @@ fn buffered_records_are_replayed_at_once_and_read_when_synced() {
     assert_eq!(
         Reader::<IssueEvent>::open(dir.path())
             .unwrap()
-            .durable_seq(),
+            .durable_seq()
+            .unwrap(),
         Some(2)
     );
 }
@@ -119,7 +129,7 @@ fn unknown_fields_order_and_number_spelling_survive() {
     let event: IssueEvent = serde_json::from_str(&event).unwrap();
     log.append(&event).unwrap();
     let stored = log
-        .read()
+        .records(Through::Durable)
         .unwrap()
         .next()
         .unwrap()
@@ -147,7 +157,12 @@ fn an_issue_that_spans_lines_is_stored_on_one() {
     log.append(&IssueEvent::add(Issue::from_json(pretty).unwrap(), TS))
         .unwrap();
     log.append(&event("bd-2")).unwrap();
-    let first = log.read().unwrap().next().unwrap().unwrap();
+    let first = log
+        .records(Through::Durable)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
     let stored = first.events[0].data.as_ref().unwrap();
     assert_eq!(
         stored.as_json(),
@@ -159,7 +174,7 @@ fn an_issue_that_spans_lines_is_stored_on_one() {
 fn segments_roll_over_and_are_read_as_one_log() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options::default().segment_bytes_max(1000);
-    let log: Log = Log::open(dir.path(), options.clone()).unwrap();
+    let log = Log::<IssueEvent>::open(dir.path(), options.clone()).unwrap();
     for number in 1..=30 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
@@ -169,15 +184,15 @@ fn segments_roll_over_and_are_read_as_one_log() {
         .count();
     assert!(segments > 5, "{segments} segments");
     let expected: Vec<String> = (1..=30).map(|number| format!("bd-{number}")).collect();
-    assert_eq!(ids(log.read().unwrap()), expected);
+    assert_eq!(ids(log.records(Through::Durable).unwrap()), expected);
     drop(log);
     // Without the hints, the last segment tells the tail.
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     assert_eq!(
-        ids(Reader::open(dir.path()).unwrap().read().unwrap()),
+        ids(Reader::open(dir.path()).unwrap().records().unwrap()),
         expected
     );
-    let log: Log = Log::open(dir.path(), options).unwrap();
+    let log = Log::<IssueEvent>::open(dir.path(), options).unwrap();
     assert_eq!(log.append(&event("bd-31")).unwrap().seq, 31);
 }
 
@@ -187,14 +202,14 @@ fn free_space_is_laid_out_used_and_cut_at_the_end_of_a_segment() {
     let options = Options::default()
         .preallocate_bytes(1000)
         .segment_bytes_max(5000);
-    let log: Log = Log::open(dir.path(), options.clone()).unwrap();
-    let other: Log = Log::open(dir.path(), options.clone()).unwrap();
+    let log = Log::<IssueEvent>::open(dir.path(), options.clone()).unwrap();
+    let other = Log::<IssueEvent>::open(dir.path(), options.clone()).unwrap();
     let mut expected = Vec::new();
     for number in 1..=40 {
         let log = if number % 3 == 0 { &other } else { &log };
         expected.push(format!("bd-{number}"));
         log.append(&event(&expected[number - 1])).unwrap();
-        assert_eq!(ids(log.read().unwrap()), expected);
+        assert_eq!(ids(log.records(Through::Durable).unwrap()), expected);
     }
     let segments: Vec<_> = names(dir.path())
         .into_iter()
@@ -216,10 +231,10 @@ fn free_space_is_laid_out_used_and_cut_at_the_end_of_a_segment() {
     drop((log, other));
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     assert_eq!(
-        ids(Reader::open(dir.path()).unwrap().read().unwrap()),
+        ids(Reader::open(dir.path()).unwrap().records().unwrap()),
         expected
     );
-    let log: Log = Log::open(dir.path(), options).unwrap();
+    let log = Log::<IssueEvent>::open(dir.path(), options).unwrap();
     assert_eq!(log.recovery().cut_bytes, 0);
     assert_eq!(log.append(&event("bd-41")).unwrap().seq, 41);
 }
@@ -227,18 +242,24 @@ fn free_space_is_laid_out_used_and_cut_at_the_end_of_a_segment() {
 #[test]
 fn a_log_whose_hints_were_deleted_sees_what_others_appended_since() {
     let dir = tempfile::tempdir().unwrap();
-    let log = || -> Log { Log::open(dir.path(), Options::default()).unwrap() };
+    let log = || -> Log<IssueEvent> { Log::open(dir.path(), Options::default()).unwrap() };
     let (here, there) = (log(), log());
     here.append(&event("bd-1")).unwrap();
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     assert_eq!(there.append(&event("bd-2")).unwrap().seq, 2);
-    assert_eq!(here.durable_seq(), 2);
+    assert_eq!(here.durable_seq().unwrap(), Some(2));
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     assert_eq!(there.append(&event("bd-3")).unwrap().seq, 3);
-    assert_eq!(ids(here.read().unwrap()), ["bd-1", "bd-2", "bd-3"]);
+    assert_eq!(
+        ids(here.records(Through::Durable).unwrap()),
+        ["bd-1", "bd-2", "bd-3"]
+    );
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     assert_eq!(there.append(&event("bd-4")).unwrap().seq, 4);
-    assert_eq!((here.tail_seq(), here.durable_seq()), (4, 4));
+    assert_eq!(
+        (here.tail_seq().unwrap(), here.durable_seq().unwrap()),
+        (Some(4), Some(4))
+    );
 }
 
 #[test]
@@ -246,7 +267,7 @@ fn logs_that_share_no_memory_find_what_others_appended() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options::default().segment_bytes_max(2000);
     let alone = options.clone().share_memory(false);
-    let logs: [Log; 3] =
+    let logs: [Log<IssueEvent>; 3] =
         [alone.clone(), alone, options].map(|options| Log::open(dir.path(), options).unwrap());
     let mut expected = Vec::new();
     for number in 1..=60_usize {
@@ -257,12 +278,12 @@ fn logs_that_share_no_memory_find_what_others_appended() {
         assert_eq!(receipt.seq, number as u64);
     }
     for log in &logs[..2] {
-        assert_eq!(ids(log.read().unwrap()), expected);
+        assert_eq!(ids(log.records(Through::Durable).unwrap()), expected);
     }
     // The one that shares learns of the others' records when it appends or opens.
     logs[2].append(&event("bd-61")).unwrap();
     expected.push("bd-61".into());
-    assert_eq!(ids(logs[2].read().unwrap()), expected);
+    assert_eq!(ids(logs[2].records(Through::Durable).unwrap()), expected);
     std::thread::scope(|scope| {
         for log in &logs {
             scope.spawn(move || {
@@ -274,7 +295,7 @@ fn logs_that_share_no_memory_find_what_others_appended() {
     });
     assert_eq!(
         logs[0]
-            .read()
+            .records(Through::Durable)
             .unwrap()
             .map(Result::unwrap)
             .last()
@@ -360,7 +381,7 @@ fn five_threads_of_twenty_writes_lose_nothing() {
     let elapsed = started.elapsed();
     println!("5 threads x 20 writes: {elapsed:?}");
     assert!(elapsed < Duration::from_secs(30), "{elapsed:?}");
-    let mut stored = ids(log.read().unwrap());
+    let mut stored = ids(log.records(Through::Durable).unwrap());
     assert_eq!(stored.len(), 100);
     stored.sort();
     stored.dedup();
@@ -393,18 +414,28 @@ fn a_payload_of_another_type_is_stored_as_serde_writes_it() {
     })
     .unwrap();
     assert_eq!(
-        jobs.read().unwrap().next().unwrap().unwrap().events,
+        jobs.records(Through::Durable)
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .events,
         [Job {
             name: "build".into()
         }]
     );
     let nothing: Log<Nothing> = Log::open(dir.path(), Options::default()).unwrap();
     nothing.append(&Nothing {}).unwrap();
-    assert_eq!(nothing.read().unwrap().count(), 2);
+    assert_eq!(nothing.records(Through::Durable).unwrap().count(), 2);
     let ambiguous: Log<Ambiguous> = Log::open(dir.path(), Options::default()).unwrap();
     assert!(ambiguous.append(&Ambiguous { batch: vec![] }).is_err());
     // What is no event of this type is an error that says where.
-    let error = jobs.read().unwrap().nth(1).unwrap().unwrap_err();
+    let error = jobs
+        .records(Through::Durable)
+        .unwrap()
+        .nth(1)
+        .unwrap()
+        .unwrap_err();
     assert!(
         matches!(error, strand_core::Error::Corrupt { offset, .. } if offset > 0),
         "{error}"

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use strand_core::{
     CorruptReason, Error, ID_BYTES_MAX, InvalidEvent, Issue, IssueEvent, LiveIssues, LockError,
-    Log, Options, Outcome, Reader, TITLE_BYTES_MAX,
+    Log, Options, Outcome, Reader, TITLE_BYTES_MAX, Through,
 };
 
 use crate::support::{TS, event, first_segment, names, open, store_of};
 
-fn refused(log: &Log, event: &IssueEvent) -> InvalidEvent {
+fn refused(log: &Log<IssueEvent>, event: &IssueEvent) -> InvalidEvent {
     match log.append(event).unwrap_err() {
         Error::InvalidEvent(reason) => reason,
         error => panic!("{error}"),
@@ -99,7 +99,7 @@ fn a_record_beyond_the_limit_is_refused_and_the_next_one_works() {
         .append(&sized(strand_core::RECORD_BYTES_MAX - 1000))
         .unwrap();
     assert_eq!(log_of_large.seq, 1);
-    assert_eq!(log.read().unwrap().count(), 1);
+    assert_eq!(log.records(Through::Durable).unwrap().count(), 1);
     assert!(!open(dir.path()).recovery().rebuilt);
 }
 
@@ -222,7 +222,7 @@ fn a_store_that_is_just_being_created_is_no_store_yet_to_a_reader() {
     assert!(matches!(refused, Err(Error::NoStore { .. })), "{refused:?}");
     assert_eq!(names(dir.path()).len(), 1);
     open(dir.path()).append(&event("bd-1")).unwrap();
-    assert_eq!(LiveIssues::open(dir.path()).unwrap().len(), 1);
+    assert_eq!(LiveIssues::open(dir.path()).unwrap().state().len(), 1);
     // Records without a manifest are another matter, and so is a later segment.
     std::fs::remove_file(dir.path().join("MANIFEST")).unwrap();
     let missing = |dir: &std::path::Path| {
@@ -242,7 +242,7 @@ fn a_store_that_is_just_being_created_is_no_store_yet_to_a_reader() {
 #[test]
 fn a_lock_that_is_held_too_long_is_an_error_that_names_the_holder() {
     let dir = tempfile::tempdir().unwrap();
-    let log: Log = Log::open(
+    let log = Log::<IssueEvent>::open(
         dir.path(),
         Options::default().lock_timeout(Duration::from_millis(20)),
     )

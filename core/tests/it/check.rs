@@ -13,17 +13,17 @@ use std::{
 
 use proptest::prelude::*;
 use strand_core::{
-    CorruptReason, Error, FilesystemKind, IssueEvent, Issues, Log, Reader, Timestamp,
+    CorruptReason, Error, FilesystemKind, IssueEvent, IssueLog, Issues, Reader, Timestamp,
     check::{Advice, CheckReport, FileKind, FileReport, HintsState, check},
 };
 use strand_lock::FileLock;
 use tempfile::TempDir;
 
-use crate::support::{event, first_segment, line_ends, names, open, options, store_of};
+use crate::support::{event, first_segment, line_ends, names, open_issues, options, store_of};
 
 /// A store with a backup, a live snapshot and three segments behind it: the records 1 to 9, and 6 to 9 in segments.
-pub(crate) fn varied(dir: &Path) -> Log {
-    let log: Log = Log::open(dir, options()).unwrap();
+pub(crate) fn varied(dir: &Path) -> IssueLog {
+    let log = IssueLog::open(dir, options()).unwrap();
     for number in 1..=3 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
@@ -36,7 +36,7 @@ pub(crate) fn varied(dir: &Path) -> Log {
     log.append(&event("bd-5")).unwrap();
     log.compact().unwrap();
     drop(log);
-    let log: Log = Log::open(dir, options().segment_bytes_max(400)).unwrap();
+    let log = IssueLog::open(dir, options().segment_bytes_max(400)).unwrap();
     for number in 6..=9 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
@@ -245,7 +245,7 @@ fn what_the_next_open_finishes_is_no_damage() {
     let checkup = look(dir.path());
     assert_eq!(checkup.advice, Advice::Open);
     assert_eq!(checkup.torn.unwrap().1, len..len + 21);
-    drop(open(dir.path()));
+    drop(open_issues(dir.path()));
     let checkup = look(dir.path());
     assert_eq!(checkup.advice, Advice::Nothing);
     assert!(
@@ -339,9 +339,9 @@ fn what_cannot_be_read_is_named() {
 
 /// What readers make of a store.
 fn state(dir: &Path) -> Result<(Issues, Vec<Vec<u8>>), Error> {
-    let reader: Reader = Reader::open(dir)?;
+    let reader = Reader::<IssueEvent>::open(dir)?;
     let lines: Result<Vec<Vec<u8>>, Error> =
-        reader.read()?.map(|record| Ok(record?.line)).collect();
+        reader.records()?.map(|record| Ok(record?.line)).collect();
     Ok((Issues::load(dir)?, lines?))
 }
 
@@ -422,7 +422,7 @@ fn a_store_that_others_write_to_is_not_called_damaged() {
                 .preallocate_bytes(512)
                 .share_memory(share)
         };
-        drop(Log::<IssueEvent>::open(dir.path(), busy()).unwrap());
+        drop(IssueLog::open(dir.path(), busy()).unwrap());
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for agent in 0..3 {
@@ -430,7 +430,7 @@ fn a_store_that_others_write_to_is_not_called_damaged() {
                 scope.spawn(move || {
                     let mut number = 0;
                     while !stop.load(Ordering::Relaxed) {
-                        let log: Log = Log::open(dir, busy()).unwrap();
+                        let log = IssueLog::open(dir, busy()).unwrap();
                         for _ in 0..20 {
                             number += 1;
                             log.append(&event(&format!("bd-{agent}-{}", number % 7)))
@@ -441,7 +441,7 @@ fn a_store_that_others_write_to_is_not_called_damaged() {
             }
             let (stopped, path) = (&stop, dir.path());
             scope.spawn(move || {
-                let log: Log = Log::open(path, busy()).unwrap();
+                let log = IssueLog::open(path, busy()).unwrap();
                 while !stopped.load(Ordering::Relaxed) {
                     log.compact().unwrap();
                     std::thread::sleep(Duration::from_millis(3));

@@ -92,7 +92,7 @@ fn a_lost_write_before_a_kept_one_is_torn_as_long_as_neither_was_durable() {
     // Two records written without a sync between them; the disk kept only the second.
     let dir = tempfile::tempdir().unwrap();
     let options = crate::support::options().durability(strand_core::Durability::Buffered);
-    let log: strand_core::Log = strand_core::Log::open(dir.path(), options).unwrap();
+    let log = strand_core::Log::<strand_core::IssueEvent>::open(dir.path(), options).unwrap();
     for number in 1..=3 {
         log.append(&crate::support::event(&format!("bd-{number}")))
             .unwrap();

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use strand_core::{Batch, Compacted, Durability, Error, Issue, Log, Outcome, testing::Failpoint};
+use strand_core::{
+    Batch, Compacted, Durability, Error, Issue, IssueLog, Outcome, Through, testing::Failpoint,
+};
 
 use crate::support::{Call, Recorder, T0, event, ids, names, options};
 
-fn recorded(dir: &std::path::Path) -> (Log, Recorder) {
+fn recorded(dir: &std::path::Path) -> (IssueLog, Recorder) {
     let recorder = Recorder::default();
     let options = options()
         .storage(Arc::new(recorder.clone()))
         .failpoint_hook(Arc::new(recorder.clone()));
-    let log = Log::open(dir, options).unwrap();
+    let log = IssueLog::open(dir, options).unwrap();
     recorder.take();
     (log, recorder)
 }
@@ -62,9 +64,9 @@ fn a_failed_sync_is_unknown_and_the_next_append_writes_the_doubtful_bytes_again(
         "{error}"
     );
     assert_eq!(error.outcome(), Outcome::Unknown);
-    assert_eq!(log.durable_seq(), 1);
+    assert_eq!(log.log().durable_seq().unwrap(), Some(1));
     assert!(
-        matches!(log.sync_to(2), Err(Error::DurabilityUnknown { .. })),
+        matches!(log.log().sync_to(2), Err(Error::DurabilityUnknown { .. })),
         "a second sync proves nothing"
     );
     recorder.take();
@@ -86,7 +88,10 @@ fn a_failed_sync_is_unknown_and_the_next_append_writes_the_doubtful_bytes_again(
         ),
         "written again, synced, and only then appended to: {writes:?}"
     );
-    assert_eq!(ids(log.read().unwrap()), ["bd-1", "bd-2", "bd-3"]);
+    assert_eq!(
+        ids(log.log().records(Through::Durable).unwrap()),
+        ["bd-1", "bd-2", "bd-3"]
+    );
 }
 
 #[test]
@@ -101,7 +106,7 @@ fn a_compaction_makes_durable_what_a_failed_sync_left_in_doubt() {
         matches!(&compacted, Compacted::Done(done) if done.seq == 1),
         "{compacted:?}"
     );
-    assert_eq!(log.durable_seq(), 1);
+    assert_eq!(log.log().durable_seq().unwrap(), Some(1));
 }
 
 #[test]
@@ -115,7 +120,10 @@ fn a_short_write_is_cut_back_and_rejected() {
         assert_eq!(error.outcome(), Outcome::Rejected, "{error}");
     }
     assert_eq!(log.append(&event("bd-2")).unwrap().seq, 2);
-    assert_eq!(ids(log.read().unwrap()), ["bd-1", "bd-2"]);
+    assert_eq!(
+        ids(log.log().records(Through::Durable).unwrap()),
+        ["bd-1", "bd-2"]
+    );
     assert!(!names(dir.path()).contains(&"quarantine".to_owned()));
 }
 
@@ -126,7 +134,7 @@ fn a_rejected_record_is_off_the_disk_before_its_caller_is_told_so() {
     let options = options()
         .preallocate_bytes(4096)
         .storage(Arc::new(recorder.clone()));
-    let log: Log = Log::open(dir.path(), options).unwrap();
+    let log = IssueLog::open(dir.path(), options).unwrap();
     log.append(&event("bd-1")).unwrap();
     // Its newline is there already: it is the free space. So this is a whole record, until it is cut off.
     let line_bytes = |calls: Vec<Call>| {
@@ -148,7 +156,10 @@ fn a_rejected_record_is_off_the_disk_before_its_caller_is_told_so() {
     let error = log.append(&event("bd-3")).unwrap_err();
     assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
     assert_eq!(log.append(&event("bd-4")).unwrap().seq, 3);
-    assert_eq!(ids(log.read().unwrap()), ["bd-1", "bd-2", "bd-4"]);
+    assert_eq!(
+        ids(log.log().records(Through::Durable).unwrap()),
+        ["bd-1", "bd-2", "bd-4"]
+    );
 }
 
 #[test]
@@ -160,9 +171,9 @@ fn without_shared_memory_what_an_answer_tells_of_is_durable_and_what_is_written_
             .share_memory(false)
             .storage(Arc::new(storage.clone()))
     };
-    let log: Log = Log::open(dir.path(), alone(&recorder)).unwrap();
+    let log = IssueLog::open(dir.path(), alone(&recorder)).unwrap();
     let other = alone(&Recorder::default()).durability(Durability::Buffered);
-    let other: Log = Log::open(dir.path(), other).unwrap();
+    let other = IssueLog::open(dir.path(), other).unwrap();
     let create = Batch::new(T0)
         .key("k")
         .create(Issue::new("bd-1", "Mend", T0));
@@ -180,7 +191,7 @@ fn without_shared_memory_what_an_answer_tells_of_is_durable_and_what_is_written_
     assert!(log.commit(&create).unwrap().repeated);
     assert!(recorder.take().contains(&Call::Sync));
     assert_eq!(other.append(&event("bd-3")).unwrap().seq, 3);
-    log.sync_to(3).unwrap();
+    log.log().sync_to(3).unwrap();
 
     recorder.fail_next_sync();
     let error = log.append(&event("bd-4")).unwrap_err();
@@ -197,6 +208,6 @@ fn a_short_write_that_can_not_be_cut_back_is_unknown_and_mended_by_the_next() {
     assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
     recorder.fail_set_len(false);
     assert_eq!(log.append(&event("bd-1")).unwrap().seq, 1);
-    assert_eq!(ids(log.read().unwrap()), ["bd-1"]);
+    assert_eq!(ids(log.log().records(Through::Durable).unwrap()), ["bd-1"]);
     assert_eq!(names(&dir.path().join("quarantine")).len(), 1);
 }

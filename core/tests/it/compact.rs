@@ -12,15 +12,15 @@ use std::{
 };
 
 use strand_core::{
-    Batch, Compacted, Compaction, Compactor, Error, Issue, IssueEvent, Issues, LiveIssues, Log,
-    Patch, Reader, Timestamp, Version,
+    Batch, Compacted, Compaction, Compactor, Error, Issue, IssueEvent, IssueLog, Issues,
+    LiveIssues, Patch, Reader, Timestamp, Version,
     testing::{Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
 };
 use strand_lock::FileLock;
 
-use crate::support::{Call, Recorder, TS, event, names, open, options};
+use crate::support::{Call, Recorder, TS, event, names, open_issues, options};
 
-fn compact(log: &Log) -> Compaction {
+fn compact(log: &IssueLog) -> Compaction {
     match log.compact().unwrap() {
         Compacted::Done(compaction) => compaction,
         other => panic!("{other:?}"),
@@ -39,8 +39,8 @@ fn data_files(dir: &Path) -> Vec<String> {
 }
 
 /// A store with issues, a tombstone, a key, a record without effect and several segments.
-fn varied(dir: &Path) -> Log {
-    let log = Log::open(dir, options().segment_bytes_max(700)).unwrap();
+fn varied(dir: &Path) -> IssueLog {
+    let log = IssueLog::open(dir, options().segment_bytes_max(700)).unwrap();
     let now = i64::MAX / 2; // No tombstone is old enough to expire.
     for number in 1..=8 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
@@ -95,13 +95,16 @@ fn a_compaction_leaves_the_same_state_in_fewer_files_and_the_log_goes_on() {
     assert_eq!(log.compact().unwrap(), Compacted::NothingNew);
 
     assert_eq!(log.append(&event("bd-11")).unwrap().seq, 14);
-    assert_eq!(open(dir.path()).append(&event("bd-12")).unwrap().seq, 15);
+    assert_eq!(
+        open_issues(dir.path()).append(&event("bd-12")).unwrap().seq,
+        15
+    );
     let after = Issues::load(dir.path()).unwrap();
     assert_eq!((after.len(), after.last_seq()), (before.len() + 2, 15));
     assert_eq!(after.version("bd-9"), before.version("bd-9"));
-    let reader: Reader = Reader::open(dir.path()).unwrap();
+    let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     let seqs: Vec<u64> = reader
-        .read()
+        .records()
         .unwrap()
         .map(|record| record.unwrap().seq)
         .collect();
@@ -117,27 +120,27 @@ fn without_hints_the_log_behind_a_snapshot_is_recovered_as_any_other() {
     drop(log);
     fs::remove_file(dir.path().join("shm")).unwrap();
     assert_eq!(Issues::load(dir.path()).unwrap(), before);
-    let log = open(dir.path());
-    assert!(log.recovery().rebuilt);
+    let log = open_issues(dir.path());
+    assert!(log.log().recovery().rebuilt);
     assert_eq!(log.append(&event("bd-11")).unwrap().seq, 14);
     // Without the live segment, the snapshot alone is not the store.
     drop(log);
     fs::remove_file(dir.path().join("shm")).unwrap();
     fs::remove_file(dir.path().join("log-00000000000000000014.jsonl")).unwrap();
-    let refused = Log::<IssueEvent>::open(dir.path(), options());
+    let refused = IssueLog::open(dir.path(), options());
     assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
 }
 
 #[test]
 fn old_snapshots_are_kept_as_backups_as_many_as_were_asked_for() {
     let dir = tempfile::tempdir().unwrap();
-    let log: Log = Log::open(dir.path(), options().backup_snapshots(2)).unwrap();
+    let log = IssueLog::open(dir.path(), options().backup_snapshots(2)).unwrap();
     for number in 1..=5 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
         compact(&log);
     }
     // An open by somebody who would keep fewer removes none.
-    drop(Log::<IssueEvent>::open(dir.path(), options().backup_snapshots(0)).unwrap());
+    drop(IssueLog::open(dir.path(), options().backup_snapshots(0)).unwrap());
     assert_eq!(
         data_files(dir.path()),
         [
@@ -164,11 +167,11 @@ fn tombstones_and_keys_survive_as_long_as_the_options_say() {
     let again = Batch::new(TS)
         .key("k-1")
         .patch("bd-1", Patch::new().add_label("b"));
-    let receipt = open(dir.path()).commit(&again).unwrap();
+    let receipt = open_issues(dir.path()).commit(&again).unwrap();
     assert_eq!((receipt.seq, receipt.repeated), (12, true));
 
     let short = options().tombstone_ms(0).idempotency_records(1);
-    let log: Log = Log::open(dir.path(), short).unwrap();
+    let log = IssueLog::open(dir.path(), short).unwrap();
     log.append(&IssueEvent::delete("bd-4", TS)).unwrap();
     compact(&log);
     let store = Issues::load(dir.path()).unwrap();
@@ -224,10 +227,10 @@ fn writers_readers_and_opens_go_on_at_every_step_of_a_compaction() {
     for point in points {
         let dir = tempfile::tempdir().unwrap();
         let other = varied(dir.path());
-        let reader: Reader = Reader::open(dir.path()).unwrap();
+        let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
         let mut follower = reader.follow(1).unwrap();
         let mut snapshot = LiveIssues::open(dir.path()).unwrap();
-        let mut records = reader.read().unwrap();
+        let mut records = reader.records().unwrap();
         records.next().unwrap().unwrap();
         let expected = Issues::load(dir.path()).unwrap();
 
@@ -240,13 +243,13 @@ fn writers_readers_and_opens_go_on_at_every_step_of_a_compaction() {
         };
         let path = dir.path().to_owned();
         let compactor = std::thread::spawn(move || {
-            let log: Log = Log::open(&path, options().failpoint_hook(Arc::new(halt))).unwrap();
+            let log = IssueLog::open(&path, options().failpoint_hook(Arc::new(halt))).unwrap();
             compact(&log)
         });
         is_reached.recv_timeout(Duration::from_mins(1)).unwrap();
         assert_eq!(Issues::load(dir.path()).unwrap(), expected, "{point}");
         assert_eq!(other.append(&event("bd-new")).unwrap().seq, 14, "{point}");
-        let late = open(dir.path());
+        let late = open_issues(dir.path());
         assert_eq!(late.append(&event("bd-newer")).unwrap().seq, 15, "{point}");
         assert_eq!(late.compact().unwrap(), Compacted::AlreadyRunning);
         let during = Issues::load(dir.path()).unwrap();
@@ -256,7 +259,7 @@ fn writers_readers_and_opens_go_on_at_every_step_of_a_compaction() {
 
         assert_eq!(Issues::load(dir.path()).unwrap(), during, "{point}");
         assert_eq!(snapshot.refresh().unwrap(), 15);
-        assert_eq!(*snapshot, during, "{point}");
+        assert_eq!(*snapshot.state(), during, "{point}");
         // Who had not begun to read is told; who has the file open reads on in it.
         let first = follower.try_next();
         assert!(
@@ -382,14 +385,14 @@ fn a_compaction_that_dies_at_any_call_is_finished_or_undone_by_the_next_open() {
         let dir = tempfile::tempdir().unwrap();
         drop(varied(dir.path()));
         // One compaction before, so that a live snapshot and a backup are there, too.
-        compact(&open(dir.path()));
-        open(dir.path()).append(&event("bd-13")).unwrap();
-        compact(&open(dir.path()));
-        open(dir.path()).append(&event("bd-14")).unwrap();
+        compact(&open_issues(dir.path()));
+        open_issues(dir.path()).append(&event("bd-13")).unwrap();
+        compact(&open_issues(dir.path()));
+        open_issues(dir.path()).append(&event("bd-14")).unwrap();
         let expected = Issues::load(dir.path()).unwrap();
 
         let storage = Mortal::with(u64::MAX);
-        let log: Log = Log::open(dir.path(), options().storage(Arc::new(storage.clone()))).unwrap();
+        let log = IssueLog::open(dir.path(), options().storage(Arc::new(storage.clone()))).unwrap();
         storage.left.store(calls, Ordering::SeqCst);
         let compacted = log.compact();
         drop(log);
@@ -399,7 +402,7 @@ fn a_compaction_that_dies_at_any_call_is_finished_or_undone_by_the_next_open() {
             "after {calls} calls"
         );
 
-        let log = open(dir.path());
+        let log = open_issues(dir.path());
         assert_eq!(
             Issues::load(dir.path()).unwrap(),
             expected,
@@ -440,14 +443,14 @@ fn what_a_dead_compaction_left_is_removed_only_when_its_manifest_is_durable() {
     for calls in 0.. {
         let dir = tempfile::tempdir().unwrap();
         let storage = Mortal::with(u64::MAX);
-        let log: Log = Log::open(dir.path(), options().storage(Arc::new(storage.clone()))).unwrap();
+        let log = IssueLog::open(dir.path(), options().storage(Arc::new(storage.clone()))).unwrap();
         log.append(&event("bd-1")).unwrap();
         storage.left.store(calls, Ordering::SeqCst);
         let compacted = log.compact();
         drop(log);
         let recorder = Recorder::default();
         let options = options().storage(Arc::new(recorder.clone()));
-        drop(Log::<IssueEvent>::open(dir.path(), options).unwrap());
+        drop(IssueLog::open(dir.path(), options).unwrap());
         let calls = recorder.take();
         if let Some(removal) = calls.iter().position(|call| *call == Call::Remove) {
             found += 1;
@@ -547,7 +550,7 @@ fn a_compaction_on_a_full_disk_fails_without_a_trace_and_uses_the_space_of_surpl
     let with = |backups| {
         let options = options().backup_snapshots(backups);
         let options = options.storage(Arc::new(disk.clone()));
-        Log::<IssueEvent>::open(dir.path(), options).unwrap()
+        IssueLog::open(dir.path(), options).unwrap()
     };
     let before = Issues::load(dir.path()).unwrap();
     for _ in 0..2 {
@@ -565,7 +568,7 @@ fn a_compaction_on_a_full_disk_fails_without_a_trace_and_uses_the_space_of_surpl
     disk.left_bytes.store(u64::MAX / 2, Ordering::SeqCst);
     for number in 14..=16 {
         compact(&with(9));
-        open(dir.path()).append(&event("bd-11")).unwrap();
+        open_issues(dir.path()).append(&event("bd-11")).unwrap();
         assert_eq!(Issues::load(dir.path()).unwrap().last_seq(), number);
     }
     disk.left_bytes.store(500, Ordering::SeqCst);
@@ -632,7 +635,7 @@ fn a_snapshot_that_cannot_be_read_is_not_compacted_away() {
 fn a_compaction_is_due_when_the_log_is_long_and_a_thread_sees_to_it() {
     let dir = tempfile::tempdir().unwrap();
     let few = options().compact_after_records(3);
-    let log: Arc<Log> = Arc::new(Log::open(dir.path(), few).unwrap());
+    let log = Arc::new(IssueLog::open(dir.path(), few).unwrap());
     assert!(!log.compaction_due().unwrap());
     for number in 1..=3 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
@@ -640,15 +643,15 @@ fn a_compaction_is_due_when_the_log_is_long_and_a_thread_sees_to_it() {
     assert!(log.compaction_due().unwrap());
     let bytes = options().compact_after_bytes(100);
     assert!(
-        Log::<IssueEvent>::open(dir.path(), bytes)
+        IssueLog::open(dir.path(), bytes)
             .unwrap()
             .compaction_due()
             .unwrap()
     );
 
-    let compactor = Compactor::start(Arc::clone(&log), Duration::from_millis(1)).unwrap();
-    let reader: Reader = Reader::open(dir.path()).unwrap();
-    while reader.read().unwrap().count() > 0 {
+    let compactor = Compactor::start(Arc::clone(log.log()), Duration::from_millis(1)).unwrap();
+    let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
+    while reader.records().unwrap().count() > 0 {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(compactor.stop().unwrap(), 1);

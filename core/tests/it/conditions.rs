@@ -7,11 +7,11 @@ use std::{
 };
 
 use strand_core::{
-    Batch, Durability, Error, InvalidEvent, Issue, IssueEvent, Issues, Log, Outcome, Patch, Reader,
-    Version,
+    Batch, Durability, Error, InvalidEvent, Issue, IssueEvent, IssueLog, Issues, Outcome, Patch,
+    Reader, Version,
 };
 
-use crate::support::{Recorder, TS, as_child, child, finish, open, options};
+use crate::support::{Recorder, TS, as_child, child, finish, open_issues, options};
 
 fn issue(id: &str) -> Issue {
     Issue::new(id, "Mend the fence", TS)
@@ -20,7 +20,7 @@ fn issue(id: &str) -> Issue {
 #[test]
 fn an_update_needs_the_version_that_it_was_made_from() {
     let dir = tempfile::tempdir().unwrap();
-    let (one, other) = (open(dir.path()), open(dir.path()));
+    let (one, other) = (open_issues(dir.path()), open_issues(dir.path()));
     let version = one.create(issue("bd-1"), TS).unwrap().version();
     let mine = issue("bd-1").with("priority", &1).unwrap();
     let theirs = issue("bd-1").with("priority", &2).unwrap();
@@ -40,7 +40,11 @@ fn an_update_needs_the_version_that_it_was_made_from() {
         }
         result => panic!("{result:?}"),
     }
-    assert_eq!(one.tail_seq(), won.get(), "nothing was written");
+    assert_eq!(
+        one.log().tail_seq().unwrap(),
+        Some(won.get()),
+        "nothing was written"
+    );
     other.append(&IssueEvent::delete("bd-1", TS)).unwrap();
     let deleted = one.update_if(mine, won, TS).unwrap_err();
     assert!(
@@ -60,7 +64,7 @@ fn an_update_needs_the_version_that_it_was_made_from() {
 #[test]
 fn creating_what_exists_is_an_error_also_when_another_created_it() {
     let dir = tempfile::tempdir().unwrap();
-    let (one, other) = (open(dir.path()), open(dir.path()));
+    let (one, other) = (open_issues(dir.path()), open_issues(dir.path()));
     one.create(issue("bd-1"), TS).unwrap();
     let again = other.create(issue("bd-1"), TS).unwrap_err();
     assert!(
@@ -80,7 +84,7 @@ fn creating_what_exists_is_an_error_also_when_another_created_it() {
 #[test]
 fn changes_of_different_fields_both_survive() {
     let dir = tempfile::tempdir().unwrap();
-    let (one, other) = (open(dir.path()), open(dir.path()));
+    let (one, other) = (open_issues(dir.path()), open_issues(dir.path()));
     one.create(issue("bd-1"), TS).unwrap();
     let priority = Patch::new().set("priority", &0).unwrap();
     one.patch("bd-1", priority.add_label("red"), TS).unwrap();
@@ -98,13 +102,13 @@ fn changes_of_different_fields_both_survive() {
         matches!(no_array, Err(Error::InvalidEvent(_))),
         "{no_array:?}"
     );
-    assert_eq!(one.tail_seq(), 3);
+    assert_eq!(one.log().tail_seq().unwrap(), Some(3));
 }
 
 #[test]
 fn every_step_of_a_batch_has_its_condition() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     log.commit(&Batch::new(TS).create(issue("bd-1")).create(issue("bd-2")))
         .unwrap();
     let batch = || Batch::new(TS);
@@ -145,7 +149,11 @@ fn every_step_of_a_batch_has_its_condition() {
             "{refused:?}"
         );
     }
-    assert_eq!(log.tail_seq(), 1, "nothing was written");
+    assert_eq!(
+        log.log().tail_seq().unwrap(),
+        Some(1),
+        "nothing was written"
+    );
 
     let all = batch()
         .patch_if("bd-1", Version::new(1), patch())
@@ -170,7 +178,7 @@ fn every_step_of_a_batch_has_its_condition() {
 #[test]
 fn a_batch_is_written_as_a_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     log.create(issue("bd-1"), TS).unwrap();
     log.create(issue("bd-2"), TS).unwrap();
     let both = Batch::new(TS)
@@ -225,15 +233,15 @@ fn a_batch_is_written_as_a_whole_or_not_at_all() {
 fn a_repeated_write_is_answered_with_its_first_receipt() {
     let dir = tempfile::tempdir().unwrap();
     let write = Batch::new(TS).key("agent-7/1").create(issue("bd-1"));
-    let first = open(dir.path()).commit(&write).unwrap();
+    let first = open_issues(dir.path()).commit(&write).unwrap();
     assert_eq!((first.seq, first.repeated), (1, false));
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     log.create(issue("bd-2"), TS).unwrap();
     let again = log.commit(&write).unwrap();
     assert_eq!((again.seq, again.repeated), (1, true));
     log.compact().unwrap();
-    assert_eq!(open(dir.path()).commit(&write).unwrap(), again);
-    assert_eq!(log.tail_seq(), 2);
+    assert_eq!(open_issues(dir.path()).commit(&write).unwrap(), again);
+    assert_eq!(log.log().tail_seq().unwrap(), Some(2));
     let mine = Batch::new(TS).key("agent-7/2").claim("bd-2", "agent-7");
     assert_eq!(log.commit(&mine).unwrap().seq, 3);
     assert_eq!(
@@ -242,7 +250,7 @@ fn a_repeated_write_is_answered_with_its_first_receipt() {
         "though it can't be claimed any more"
     );
 
-    let forgetful: Log = Log::open(dir.path(), options().idempotency_records(1)).unwrap();
+    let forgetful = IssueLog::open(dir.path(), options().idempotency_records(1)).unwrap();
     let refused = forgetful.commit(&write);
     assert!(
         matches!(refused, Err(Error::AlreadyExists { .. })),
@@ -260,21 +268,21 @@ fn a_repeated_write_is_answered_with_its_first_receipt() {
 #[test]
 fn what_a_refusal_tells_of_is_durable() {
     let dir = tempfile::tempdir().unwrap();
-    let buffered: Log = Log::open(dir.path(), options().durability(Durability::Buffered)).unwrap();
+    let buffered = IssueLog::open(dir.path(), options().durability(Durability::Buffered)).unwrap();
     buffered.create(issue("bd-1"), TS).unwrap();
-    let synced = open(dir.path());
+    let synced = open_issues(dir.path());
     buffered.claim("bd-1", "agent-7", TS).unwrap();
-    assert!(synced.durable_seq() < 2);
+    assert!(synced.log().durable_seq().unwrap() < Some(2));
     synced.claim("bd-1", "agent-8", TS).unwrap_err();
-    assert_eq!(synced.durable_seq(), 2);
+    assert_eq!(synced.log().durable_seq().unwrap(), Some(2));
 }
 
 #[test]
 fn conditions_work_where_no_memory_is_shared() {
     let dir = tempfile::tempdir().unwrap();
-    let one: Log = Log::open(dir.path(), options().share_memory(false)).unwrap();
-    let other: Log = Log::open(dir.path(), options().share_memory(false)).unwrap();
-    let shared = open(dir.path());
+    let one = IssueLog::open(dir.path(), options().share_memory(false)).unwrap();
+    let other = IssueLog::open(dir.path(), options().share_memory(false)).unwrap();
+    let shared = open_issues(dir.path());
     one.create(issue("bd-1"), TS).unwrap();
     other.create(issue("bd-1"), TS).unwrap_err();
     other.claim("bd-1", "agent-7", TS).unwrap();
@@ -293,16 +301,16 @@ fn where_no_memory_is_shared_a_write_that_is_taken_back_is_no_part_of_anybodys_s
     let alone = options().share_memory(false);
     let recorder = Recorder::default();
     let with_space = alone.clone().preallocate_bytes(4096);
-    let one: Log = Log::open(dir.path(), with_space.storage(Arc::new(recorder.clone()))).unwrap();
-    let other: Arc<Log> = Arc::new(
-        Log::open(
+    let one = IssueLog::open(dir.path(), with_space.storage(Arc::new(recorder.clone()))).unwrap();
+    let other = Arc::new(
+        IssueLog::open(
             dir.path(),
             alone.clone().lock_timeout(Duration::from_millis(20)),
         )
         .unwrap(),
     );
     one.create(issue("bd-1"), TS).unwrap();
-    assert_eq!(other.look(Issues::len).unwrap(), 1);
+    assert_eq!(other.with_issues(Issues::len).unwrap(), 1);
     // All but the newline, in front of free space: a whole line until it is cut off.
     let line = [
         br#"{"crc":"00000000","seq":2,"synced":1,"#.as_slice(),
@@ -311,7 +319,9 @@ fn where_no_memory_is_shared_a_write_that_is_taken_back_is_no_part_of_anybodys_s
     recorder.write_next_only(line.concat().len());
     let (reader, seen) = (Arc::clone(&other), Arc::new(Mutex::new(None)));
     let noted = Arc::clone(&seen);
-    recorder.before_set_len(move || *noted.lock().unwrap() = Some(reader.look(Issues::len).ok()));
+    recorder.before_set_len(move || {
+        *noted.lock().unwrap() = Some(reader.with_issues(Issues::len).ok())
+    });
     let refused = one.append(&IssueEvent::add(issue("bd-2"), TS)).unwrap_err();
     assert_eq!(refused.outcome(), Outcome::Rejected);
     assert!(matches!(*seen.lock().unwrap(), Some(None | Some(1))));
@@ -322,7 +332,7 @@ fn where_no_memory_is_shared_a_write_that_is_taken_back_is_no_part_of_anybodys_s
             .map(|(id, _)| id.to_owned())
             .collect::<Vec<_>>()
     };
-    assert_eq!(other.look(ids).unwrap(), ["bd-1", "bd-3"]);
+    assert_eq!(other.with_issues(ids).unwrap(), ["bd-1", "bd-3"]);
     other.create(issue("bd-2"), TS).unwrap();
 }
 
@@ -331,7 +341,7 @@ const ISSUES: u64 = 40;
 #[test]
 fn of_many_processes_exactly_one_claims_each_issue_while_the_log_is_compacted() {
     if let Some((dir, agent)) = as_child() {
-        let log = open(&dir);
+        let log = open_issues(&dir);
         let offset: u64 = agent.parse().unwrap();
         for number in 0..ISSUES {
             let id = format!("bd-{}", (number + 7 * offset) % ISSUES);
@@ -346,11 +356,11 @@ fn of_many_processes_exactly_one_claims_each_issue_while_the_log_is_compacted() 
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     for number in 0..ISSUES {
         log.create(issue(&format!("bd-{number}")), TS).unwrap();
     }
-    let reader: Reader = Reader::open(dir.path()).unwrap();
+    let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     let mut follower = reader.follow(ISSUES + 1).unwrap();
     let name =
         "conditions::of_many_processes_exactly_one_claims_each_issue_while_the_log_is_compacted";
@@ -366,11 +376,11 @@ fn of_many_processes_exactly_one_claims_each_issue_while_the_log_is_compacted() 
             Ok(None) => drop(log.compact().unwrap()),
             // Records came between the look and the compaction, which took them: the state has them.
             Err(Error::Compacted { snapshot_seq, .. }) => {
-                let state = log.snapshot().unwrap();
+                let state = log.live().unwrap();
                 let seen = |version: Version| (ISSUES + 1..=snapshot_seq).contains(&version.get());
-                let ids = state.iter().map(|(id, _)| id);
+                let ids = state.state().iter().map(|(id, _)| id);
                 claimed = ids
-                    .filter(|id| state.version(id).is_some_and(seen))
+                    .filter(|id| state.state().version(id).is_some_and(seen))
                     .map(str::to_owned)
                     .collect();
                 follower = reader.follow(snapshot_seq + 1).unwrap();
@@ -380,13 +390,13 @@ fn of_many_processes_exactly_one_claims_each_issue_while_the_log_is_compacted() 
     }
     children.into_iter().for_each(finish);
     assert_eq!(follower.try_next().unwrap(), None);
-    assert_eq!(log.tail_seq(), 2 * ISSUES);
+    assert_eq!(log.log().tail_seq().unwrap(), Some(2 * ISSUES));
 }
 
 #[test]
 fn new_ids_are_nobody_elses() {
     if let Some((dir, agent)) = as_child() {
-        let log = open(&dir);
+        let log = open_issues(&dir);
         for _ in 0..100 {
             let (id, _) = log.create_new("bd", TS, issue).unwrap();
             log.patch(&id, Patch::new().add_label(&agent), TS).unwrap();
@@ -394,7 +404,7 @@ fn new_ids_are_nobody_elses() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    drop(open(dir.path()));
+    drop(open_issues(dir.path()));
     let children: Vec<_> = (0..3)
         .map(|agent| {
             child(
@@ -422,7 +432,7 @@ fn a_state_that_is_kept_up_forgets_what_a_compaction_would() {
         .durability(Durability::Buffered)
         .tombstone_ms(0)
         .idempotency_records(100);
-    let log: Log = Log::open(dir.path(), options).unwrap();
+    let log = IssueLog::open(dir.path(), options).unwrap();
     let write = |number: u64| {
         let id = format!("bd-{number}");
         let batch = Batch::new(TS).key(format!("key {number}"));
@@ -433,7 +443,7 @@ fn a_state_that_is_kept_up_forgets_what_a_compaction_would() {
             let id = format!("bd-{number}");
             (store.version(&id), store.key(&format!("key {number}")))
         };
-        log.look(look).unwrap()
+        log.with_issues(look).unwrap()
     };
     log.create(issue("bd-stays"), TS).unwrap();
     for number in 2..=50 {
@@ -450,15 +460,18 @@ fn a_state_that_is_kept_up_forgets_what_a_compaction_would() {
     assert!(remembered.count() < 10_000);
     assert_eq!(known(20_000).1, Some(20_000));
     assert!(write(20_000).repeated);
-    assert!(log.look(|store| store.get("bd-stays").is_some()).unwrap());
+    assert!(
+        log.with_issues(|store| store.get("bd-stays").is_some())
+            .unwrap()
+    );
 }
 
 #[test]
 fn a_look_sees_what_others_appended_after_the_hints_were_deleted() {
     let dir = tempfile::tempdir().unwrap();
-    let (here, there) = (open(dir.path()), open(dir.path()));
+    let (here, there) = (open_issues(dir.path()), open_issues(dir.path()));
     here.create(issue("bd-1"), TS).unwrap();
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     there.create(issue("bd-2"), TS).unwrap();
-    assert_eq!(here.look(Issues::len).unwrap(), 2);
+    assert_eq!(here.with_issues(Issues::len).unwrap(), 2);
 }

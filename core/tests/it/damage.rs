@@ -2,9 +2,9 @@
 
 use std::{fs, io::Write as _, path::Path};
 
-use strand_core::{Compacted, CorruptReason, Error, IssueEvent, Issues, Log, Options, Reader};
+use strand_core::{Compacted, CorruptReason, Error, IssueEvent, IssueLog, Issues, Options, Reader};
 
-use crate::support::{event, first_segment, line_ends, names, open, options, store_of};
+use crate::support::{event, first_segment, line_ends, names, open_issues, options, store_of};
 
 fn segment(dir: &Path, first_seq: u64) -> std::path::PathBuf {
     dir.join(format!("log-{first_seq:020}.jsonl"))
@@ -20,9 +20,9 @@ fn copy_of(dir: &Path) -> tempfile::TempDir {
 
 /// What reading all records ends with.
 fn read(dir: &Path) -> (usize, Option<Error>) {
-    let reader: Reader = Reader::open(dir).unwrap();
+    let reader = Reader::<IssueEvent>::open(dir).unwrap();
     let mut count = 0;
-    for record in reader.read().unwrap() {
+    for record in reader.records().unwrap() {
         match record {
             Ok(_) => count += 1,
             Err(error) => return (count, Some(error)),
@@ -58,7 +58,7 @@ fn a_reader_of_a_copy_knows_from_the_old_page_how_far_the_log_was_durable() {
     let (count, error) = read(copy.path());
     let expected = (first_segment(copy.path()), ends[3] as u64, missing);
     assert_eq!((count, place(error)), (3, expected.clone()));
-    let opened = Log::<IssueEvent>::open(copy.path(), Options::default());
+    let opened = IssueLog::open(copy.path(), Options::default());
     assert_eq!(place(opened.err()), expected);
     // And a damaged last record is no torn one.
     let mut damaged = bytes.clone();
@@ -75,12 +75,12 @@ fn a_reader_of_a_copy_knows_from_the_old_page_how_far_the_log_was_durable() {
 fn what_is_left_of_compacted_segments_is_not_followed() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = store_of(dir.path(), 5);
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     log.compact().unwrap();
     log.append(&event("bd-6")).unwrap();
     for left_over in [&bytes[..], b"", b"{\"crc\":"] {
         fs::write(first_segment(dir.path()), left_over).unwrap();
-        let reader: Reader = Reader::open(dir.path()).unwrap();
+        let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
         let answered = reader.follow(1).unwrap().try_next();
         assert!(
             matches!(
@@ -105,21 +105,21 @@ fn a_torn_tail_behind_a_damaged_record_stays_where_it_is() {
     damaged.extend_from_slice(b"{\"crc\":\"9f2c");
     fs::write(first_segment(dir.path()), &damaged).unwrap();
     let before = names(dir.path());
-    let opened = Log::<IssueEvent>::open(dir.path(), Options::default());
+    let opened = IssueLog::open(dir.path(), Options::default());
     assert_eq!(place(opened.err()).1, last as u64);
     assert_eq!(fs::read(first_segment(dir.path())).unwrap(), damaged);
     assert_eq!(names(dir.path()), before);
 }
 
 /// A store of three segments, with records 1 to 3, 4 to 6 and 7 to 9.
-fn three_segments(dir: &Path) -> Log {
+fn three_segments(dir: &Path) -> IssueLog {
     store_of(dir, 3);
     two_segments_more(dir)
 }
 
-fn two_segments_more(dir: &Path) -> Log {
+fn two_segments_more(dir: &Path) -> IssueLog {
     let whole = fs::metadata(first_segment(dir)).unwrap().len();
-    let log = Log::open(dir, options().segment_bytes_max(whole)).unwrap();
+    let log = IssueLog::open(dir, options().segment_bytes_max(whole)).unwrap();
     for number in 4..=9 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
@@ -143,14 +143,17 @@ fn a_segment_that_claims_records_of_another_is_not_appended_to() {
         }
         fs::remove_file(dir.path().join("shm")).unwrap();
         let before = names(dir.path());
-        let opened = Log::<IssueEvent>::open(dir.path(), Options::default());
+        let opened = IssueLog::open(dir.path(), Options::default());
         let overlaps = CorruptReason::Sequence {
             expected: 10,
             found: from,
         };
         assert_eq!(place(opened.err()), (claims.clone(), 0, overlaps));
         fs::remove_file(&claims).unwrap();
-        assert_eq!(open(dir.path()).append(&event("bd-10")).unwrap().seq, 10);
+        assert_eq!(
+            open_issues(dir.path()).append(&event("bd-10")).unwrap().seq,
+            10
+        );
         assert_eq!(names(dir.path()).len(), before.len()); // `shm` for the other.
         assert_eq!(read(dir.path()).0, 10);
     }
@@ -167,8 +170,8 @@ fn a_page_of_an_earlier_moment_does_not_have_records_written_into_a_closed_segme
         .write(true)
         .open(dir.path().join("shm"));
     shm.unwrap().write_all(&page).unwrap();
-    let log = open(dir.path());
-    assert!(log.recovery().rebuilt);
+    let log = open_issues(dir.path());
+    assert!(log.log().recovery().rebuilt);
     assert_eq!(log.append(&event("bd-10")).unwrap().seq, 10);
     assert!(matches!(read(dir.path()), (10, None)));
 }
@@ -195,12 +198,12 @@ fn a_manifest_of_an_earlier_moment_takes_nothing_away() {
                 fs::remove_file(dir.path().join("shm")).unwrap();
             }
             // Whether it may append or not: what the right manifest names stays.
-            drop(Log::<IssueEvent>::open(dir.path(), Options::default()));
+            drop(IssueLog::open(dir.path(), Options::default()));
             assert!(Issues::load(dir.path()).is_err());
             assert!(!matches!(read(dir.path()), (_, None)));
         }
         fs::write(manifest(dir.path()), &now).unwrap();
-        drop(open(dir.path()));
+        drop(open_issues(dir.path()));
         assert_eq!(names(dir.path()), files);
         assert_eq!(Issues::load(dir.path()).unwrap(), state);
     }
@@ -212,10 +215,10 @@ fn a_manifest_of_another_store_takes_nothing_away() {
     drop(three_segments(dir.path()));
     let now = fs::read(dir.path().join("MANIFEST")).unwrap();
     store_of(other.path(), 4);
-    open(other.path()).compact().unwrap();
+    open_issues(other.path()).compact().unwrap();
     fs::copy(other.path().join("MANIFEST"), dir.path().join("MANIFEST")).unwrap();
     let files = names(dir.path());
-    drop(Log::<IssueEvent>::open(dir.path(), Options::default()));
+    drop(IssueLog::open(dir.path(), Options::default()));
     assert!(Issues::load(dir.path()).is_err());
     fs::write(dir.path().join("MANIFEST"), now).unwrap();
     let mut now = names(dir.path());

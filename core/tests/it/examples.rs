@@ -10,9 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strand_core::{Batch, Compacted, Filter, Issue, Issues, Log, Op, Patch};
+use strand_core::{Batch, Compacted, Filter, Issue, IssueLog, Issues, Op, Patch, Through};
 
-use crate::support::{TS, event, open};
+use crate::support::{TS, event, open_issues};
 
 /// More than any of these programs takes on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -103,9 +103,9 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// How often each issue was claimed and closed, as the log says.
-fn claims_and_closes(log: &Log) -> BTreeMap<String, (u32, u32)> {
+fn claims_and_closes(log: &IssueLog) -> BTreeMap<String, (u32, u32)> {
     let mut counts: BTreeMap<String, (u32, u32)> = BTreeMap::new();
-    for record in log.read().unwrap() {
+    for record in log.log().records(Through::Durable).unwrap() {
         for event in record.unwrap().events {
             let of = counts.entry(event.id).or_default();
             let patch = event
@@ -122,7 +122,7 @@ fn claims_and_closes(log: &Log) -> BTreeMap<String, (u32, u32)> {
 fn agents_claim_and_close_each_issue_exactly_once_also_when_one_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     for number in 0..24 {
         let issue = Issue::new(&format!("bd-{number:02}"), "Mend the fence", TS);
         // Every other one waits for the one before it, so that there is something to wait for.
@@ -176,7 +176,7 @@ fn agents_claim_and_close_each_issue_exactly_once_also_when_one_is_killed() {
     for (id, counts) in claims_and_closes(&log) {
         assert_eq!(counts, (1, 1), "claims and closes of {id}");
     }
-    log.look(|store| assert_eq!(store.list(&Filter::new().status("closed")).len(), 24))
+    log.with_issues(|store| assert_eq!(store.list(&Filter::new().status("closed")).len(), 24))
         .unwrap();
 }
 
@@ -184,7 +184,7 @@ fn agents_claim_and_close_each_issue_exactly_once_also_when_one_is_killed() {
 fn an_agent_closes_an_issue_that_others_edit_and_leaves_one_that_is_taken_away() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     for id in ["bd-edited", "bd-taken"] {
         log.create(Issue::new(id, "Mend the fence", TS), TS)
             .unwrap();
@@ -334,7 +334,7 @@ fn a_mirror_that_is_killed_again_and_again_applies_each_record_exactly_once() {
         mirror.wait().unwrap();
     };
 
-    let log = open(&store);
+    let log = open_issues(&store);
     for number in 1..=20 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
@@ -348,7 +348,10 @@ fn a_mirror_that_is_killed_again_and_again_applies_each_record_exactly_once() {
         kill(running);
     }
     // While no mirror runs, what it has not mirrored yet is compacted away.
-    let (mirrored, log_ends) = (hook.got().last_seq(), log.durable_seq());
+    let (mirrored, log_ends) = (
+        hook.got().last_seq(),
+        log.log().durable_seq().unwrap().unwrap(),
+    );
     assert!(mirrored < log_ends);
     assert!(matches!(log.compact().unwrap(), Compacted::Done(_)));
     let at_compaction = Issues::load(&store).unwrap();
@@ -371,7 +374,11 @@ fn a_mirror_that_is_killed_again_and_again_applies_each_record_exactly_once() {
             assert_eq!(record["seq"], *seq);
         }
     }
-    let stored = log.read().unwrap().map(|record| record.unwrap().line);
+    let stored = log
+        .log()
+        .records(Through::Durable)
+        .unwrap()
+        .map(|record| record.unwrap().line);
     let last = got.applied.last().map(|(_, _, body)| body.clone());
     assert_eq!(stored.last(), last, "to the byte");
     assert!(
@@ -385,7 +392,7 @@ fn a_mirror_refuses_a_store_that_ends_before_its_position() {
     let dir = tempfile::tempdir().unwrap();
     let position = dir.path().join("mirror.position");
     std::fs::write(&position, "7\n").unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     log.append(&event("bd-1")).unwrap();
     let arguments = [dir.path(), Path::new("http://127.0.0.1:1"), &position];
     let output = end(start(
@@ -456,9 +463,9 @@ fn a_migration_names_bad_lines_and_can_be_run_again() {
         said,
         ["7 lines with 3 issues: 3 added, 0 there before, 2 bad lines left out"]
     );
-    let log = open(&store);
+    let log = open_issues(&store);
     let json = |id: &str| {
-        log.look(|store| store.get(id).unwrap().as_json().to_owned())
+        log.with_issues(|store| store.get(id).unwrap().as_json().to_owned())
             .unwrap()
     };
     assert_eq!(json("bd-1"), r#"{"id":"bd-1","title":"Mend it"}"#);

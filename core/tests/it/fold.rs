@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use strand_core::{
-    Batch, Durability, Filter, Issue, IssueEvent, Issues, LiveIssues, Log, Op, Options, Patch,
+    Batch, Durability, Filter, Issue, IssueEvent, IssueLog, Issues, LiveIssues, Op, Options, Patch,
     Timestamp, Version,
 };
 
@@ -126,7 +126,7 @@ fn a_patch_of_a_later_version_keeps_its_members_and_one_that_takes_the_id_is_ref
     let event: IssueEvent = serde_json::from_str(text).unwrap();
     assert_eq!(serde_json::to_string(&event).unwrap(), text);
     let dir = tempfile::tempdir().unwrap();
-    let log: Log = Log::open(dir.path(), options()).unwrap();
+    let log = IssueLog::open(dir.path(), options()).unwrap();
     log.append(&event).unwrap();
     let refused = [
         Patch::new().set("id", "bd-2").unwrap(),
@@ -146,7 +146,7 @@ fn no_patch_makes_an_issue_longer_than_a_record() {
     let text = "x".repeat(3 << 20);
     let patch = || Patch::new().append_comment(&text).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let log: Log = Log::open(dir.path(), options()).unwrap();
+    let log = IssueLog::open(dir.path(), options()).unwrap();
     log.create(issue("bd-1", "open"), TS).unwrap();
     log.patch("bd-1", patch(), TS).unwrap();
     let refused = log.patch("bd-1", patch(), TS);
@@ -374,7 +374,7 @@ proptest! {
     ) {
         let dir = tempfile::tempdir().unwrap();
         let keeps = options().tombstone_ms(u64::MAX).durability(strand_core::Durability::Buffered);
-        let log: Log = Log::open(dir.path(), keeps).unwrap();
+        let log = IssueLog::open(dir.path(), keeps).unwrap();
         let mut whole = Issues::default();
         let mut followed = LiveIssues::open(dir.path()).unwrap();
         for ((seq, event), split) in (1..).zip(&events).zip(splits) {
@@ -383,10 +383,10 @@ proptest! {
             if split {
                 log.compact().unwrap();
                 followed.refresh().unwrap();
-                prop_assert_eq!(&*followed, &whole);
+                prop_assert_eq!(followed.state(), &whole);
             }
         }
-        log.sync_to(log.tail_seq()).unwrap();
+        log.log().sync_all().unwrap();
         prop_assert_eq!(Issues::load(dir.path()).unwrap(), whole);
     }
 
@@ -408,7 +408,7 @@ fn a_state_that_is_kept_up_forgets_in_time_what_compactions_have_forgotten() {
         .durability(Durability::Buffered)
         .tombstone_ms(0)
         .idempotency_records(100);
-    let log: Log = Log::open(dir.path(), options).unwrap();
+    let log = IssueLog::open(dir.path(), options).unwrap();
     log.append(&IssueEvent::add(issue("bd-stays", "open"), TS))
         .unwrap();
     let mut followed = LiveIssues::open(dir.path()).unwrap();
@@ -418,22 +418,28 @@ fn a_state_that_is_kept_up_forgets_in_time_what_compactions_have_forgotten() {
         log.commit(&create.create(issue(&id, "open"))).unwrap();
         log.append(&IssueEvent::delete(id, TS)).unwrap();
         if number % 500 == 0 {
-            log.sync_to(log.tail_seq()).unwrap();
-            assert_eq!(followed.refresh().unwrap(), log.tail_seq());
+            log.log().sync_all().unwrap();
+            assert_eq!(
+                Some(followed.refresh().unwrap()),
+                log.log().tail_seq().unwrap()
+            );
             log.compact().unwrap();
         }
     }
     assert_eq!(
-        (followed.version("bd-0"), followed.key("key-0")),
+        (
+            followed.state().version("bd-0"),
+            followed.state().key("key-0")
+        ),
         (None, None)
     );
     // It is a state all the same, and goes on.
-    log.sync_to(log.tail_seq()).unwrap();
+    log.log().sync_all().unwrap();
     assert_eq!(followed.refresh().unwrap(), 12_001);
     let loaded = Issues::load(dir.path()).unwrap();
     assert_eq!(
-        followed.iter().collect::<Vec<_>>(),
+        followed.state().iter().collect::<Vec<_>>(),
         loaded.iter().collect::<Vec<_>>()
     );
-    assert_eq!(followed.version("bd-stays"), Some(Version::new(1)));
+    assert_eq!(followed.state().version("bd-stays"), Some(Version::new(1)));
 }

@@ -8,7 +8,8 @@ use std::{
 use strand_core::{Durability, Error, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader};
 
 use crate::support::{
-    Recorder, T0, TS, as_child, child, event, finish, first_segment, line_ends, open, options,
+    Recorder, T0, TS, as_child, child, event, finish, first_segment, line_ends, open, open_issues,
+    options,
 };
 
 fn soon() -> Instant {
@@ -18,8 +19,8 @@ fn soon() -> Instant {
 #[test]
 fn a_follower_sees_every_record_once_across_rotation_and_compaction() {
     let dir = tempfile::tempdir().unwrap();
-    let log: Log = Log::open(dir.path(), options().segment_bytes_max(300)).unwrap();
-    let reader: Reader = Reader::open(dir.path()).unwrap();
+    let log = Log::<IssueEvent>::open(dir.path(), options().segment_bytes_max(300)).unwrap();
+    let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     let mut follower = reader.follow(1).unwrap();
     for number in 1..=60 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
@@ -43,7 +44,7 @@ fn one_can_follow_from_the_middle_of_a_segment_and_from_the_future() {
     for number in 1..=5 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
-    let reader: Reader = Reader::open(dir.path()).unwrap();
+    let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     let mut middle = reader.follow(3).unwrap();
     let mut future = reader.follow(7).unwrap();
     assert_eq!(middle.try_next().unwrap().unwrap().seq, 3);
@@ -64,17 +65,20 @@ fn who_began_without_hints_sees_nothing_that_is_not_durable() {
     log.append(&event("bd-1")).unwrap();
     log.close().unwrap();
     std::fs::remove_file(dir.path().join("shm")).unwrap();
-    let reader: Reader = Reader::open(dir.path()).unwrap();
+    let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     let mut follower = reader.follow(1).unwrap();
     let mut late = reader.follow(1).unwrap();
-    let mut records = reader.read().unwrap();
+    let mut records = reader.records().unwrap();
     let seq = |record: Option<strand_core::Record<IssueEvent>>| record.map(|record| record.seq);
     assert_eq!(seq(follower.try_next().unwrap()), Some(1));
 
     let buffered = Options::default().durability(Durability::Buffered);
-    let log: Log = Log::open(dir.path(), buffered).unwrap();
+    let log = Log::<IssueEvent>::open(dir.path(), buffered).unwrap();
     log.append(&event("bd-2")).unwrap();
-    assert_eq!((log.tail_seq(), log.durable_seq()), (2, 1));
+    assert_eq!(
+        (log.tail_seq().unwrap(), log.durable_seq().unwrap()),
+        (Some(2), Some(1))
+    );
     assert_eq!(seq(follower.try_next().unwrap()), None);
     assert_eq!(seq(records.next().transpose().unwrap()), Some(1));
     assert_eq!(seq(records.next().transpose().unwrap()), None);
@@ -91,18 +95,18 @@ fn who_began_without_hints_sees_nothing_that_is_not_durable() {
 fn one_can_follow_from_any_record_of_a_long_segment() {
     let dir = tempfile::tempdir().unwrap();
     let buffered = Options::default().durability(Durability::Buffered);
-    let log: Log = Log::open(dir.path(), buffered).unwrap();
+    let log = Log::<IssueEvent>::open(dir.path(), buffered).unwrap();
     for number in 1..=2000 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
     log.sync_to(1500).unwrap();
-    let through = log.durable_seq();
+    let through = log.durable_seq().unwrap();
     log.append(&event("bd-2001")).unwrap();
-    let reader: Reader = Reader::open(dir.path()).unwrap();
+    let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     for from in (1..2010).step_by(7) {
         let mut follower = reader.follow(from).unwrap();
         let next = follower.try_next().unwrap().map(|record| record.seq);
-        assert_eq!(next, (from <= through).then_some(from), "from {from}");
+        assert_eq!(next, (Some(from) <= through).then_some(from), "from {from}");
         assert_eq!(follower.next_seq(), from + u64::from(next.is_some()));
     }
     // What is damaged in front of it is not read; what is damaged in it is an error.
@@ -135,7 +139,7 @@ fn who_comes_too_late_is_told_where_to_begin() {
     }
     log.compact().unwrap();
     log.append(&event("bd-6")).unwrap();
-    let reader: Reader = Reader::open(dir.path()).unwrap();
+    let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     let mut late = reader.follow(3).unwrap();
     for _ in 0..2 {
         match late.try_next() {
@@ -151,19 +155,22 @@ fn who_comes_too_late_is_told_where_to_begin() {
         }
     }
     let snapshot = LiveIssues::open(dir.path()).unwrap();
-    let mut follower = reader.follow(snapshot.last_seq()).unwrap();
+    let mut follower = reader.follow(snapshot.state().last_seq()).unwrap();
     assert_eq!(follower.try_next().unwrap().unwrap().seq, 6);
 }
 
 #[test]
 fn a_follower_sees_only_what_is_durable() {
     let dir = tempfile::tempdir().unwrap();
-    let log: Log = Log::open(
+    let log = Log::<IssueEvent>::open(
         dir.path(),
         Options::default().durability(Durability::Buffered),
     )
     .unwrap();
-    let mut follower: strand_core::Follower = Reader::open(dir.path()).unwrap().follow(1).unwrap();
+    let mut follower = Reader::<IssueEvent>::open(dir.path())
+        .unwrap()
+        .follow(1)
+        .unwrap();
     let receipt = log.append(&event("bd-1")).unwrap();
     let short = Instant::now() + Duration::from_millis(20);
     assert!(follower.next_before(short).unwrap().is_none());
@@ -175,9 +182,11 @@ fn a_follower_sees_only_what_is_durable() {
 fn followers_go_on_when_the_hints_are_deleted_or_were_never_there() {
     for share in [true, false] {
         let dir = tempfile::tempdir().unwrap();
-        let log: Log = Log::open(dir.path(), options().share_memory(share)).unwrap();
-        let mut follower: strand_core::Follower =
-            Reader::open(dir.path()).unwrap().follow(1).unwrap();
+        let log = Log::<IssueEvent>::open(dir.path(), options().share_memory(share)).unwrap();
+        let mut follower = Reader::<IssueEvent>::open(dir.path())
+            .unwrap()
+            .follow(1)
+            .unwrap();
         log.append(&event("bd-1")).unwrap();
         assert_eq!(follower.next_before(soon()).unwrap().unwrap().seq, 1);
         std::fs::remove_file(dir.path().join("shm")).ok();
@@ -199,7 +208,8 @@ fn a_read_without_hints_does_not_take_a_record_that_is_being_written_for_damage(
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     let bytes = std::fs::read(first_segment(dir.path())).unwrap();
     let recorder = Recorder::default();
-    let reader: Reader = Reader::open_in(&(Arc::new(recorder.clone()) as _), dir.path()).unwrap();
+    let reader =
+        Reader::<IssueEvent>::open_in(&(Arc::new(recorder.clone()) as _), dir.path()).unwrap();
     let mut places = line_ends(&bytes);
     let middles: Vec<_> = places
         .windows(2)
@@ -208,7 +218,7 @@ fn a_read_without_hints_does_not_take_a_record_that_is_being_written_for_damage(
     places.extend(middles);
     for place in places {
         recorder.blank_next_read_from(place as u64);
-        let found = reader.read().unwrap().collect::<Result<Vec<_>, _>>();
+        let found = reader.records().unwrap().collect::<Result<Vec<_>, _>>();
         // Where it looked too early, it may end. What it found later tells that nothing is missing.
         let found = found.unwrap_or_else(|error| panic!("blank from {place}: {error}"));
         let sure = line_ends(&bytes[..place]).len() as u64 - 1;
@@ -222,7 +232,7 @@ fn a_read_without_hints_does_not_take_a_record_that_is_being_written_for_damage(
     let mut damaged = bytes.clone();
     damaged[bytes.len() / 2] ^= 1;
     std::fs::write(first_segment(dir.path()), &damaged).unwrap();
-    let last = reader.read().unwrap().last().unwrap();
+    let last = reader.records().unwrap().last().unwrap();
     assert!(matches!(last, Err(Error::Corrupt { .. })), "{last:?}");
 }
 
@@ -237,7 +247,10 @@ fn a_sleeping_follower_is_woken_by_another_process() {
     }
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
-    let mut follower: strand_core::Follower = Reader::open(dir.path()).unwrap().follow(1).unwrap();
+    let mut follower = Reader::<IssueEvent>::open(dir.path())
+        .unwrap()
+        .follow(1)
+        .unwrap();
     let writer = child(
         "follow::a_sleeping_follower_is_woken_by_another_process",
         dir.path(),
@@ -257,10 +270,13 @@ fn a_record_that_is_no_issue_event_is_an_error_each_time_and_never_skipped() {
     }
     impl strand_core::Payload for Other {}
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     log.append(&event("bd-1")).unwrap();
     let mut snapshot = LiveIssues::open(dir.path()).unwrap();
-    let mut follower: strand_core::Follower = Reader::open(dir.path()).unwrap().follow(2).unwrap();
+    let mut follower = Reader::<IssueEvent>::open(dir.path())
+        .unwrap()
+        .follow(2)
+        .unwrap();
     let other: Log<Other> = Log::open(dir.path(), options()).unwrap();
     other.append(&Other { n: 1 }).unwrap();
     log.append(&event("bd-3")).unwrap();
@@ -272,19 +288,22 @@ fn a_record_that_is_no_issue_event_is_an_error_each_time_and_never_skipped() {
             Err(Error::Corrupt { .. })
         ));
     }
-    assert_eq!((snapshot.last_seq(), snapshot.len()), (1, 1));
+    assert_eq!(
+        (snapshot.state().last_seq(), snapshot.state().len()),
+        (1, 1)
+    );
 }
 
 #[test]
 fn a_refreshed_state_is_the_one_that_a_new_load_finds() {
     let dir = tempfile::tempdir().unwrap();
-    let log: Log = Log::open(dir.path(), options().segment_bytes_max(400)).unwrap();
+    let log = Log::<IssueEvent>::open(dir.path(), options().segment_bytes_max(400)).unwrap();
     let mut snapshot = LiveIssues::open(dir.path()).unwrap();
     for number in 1..=30 {
         log.append(&event(&format!("bd-{}", number % 7))).unwrap();
         if number % 3 == 0 {
             assert_eq!(snapshot.refresh().unwrap(), number);
-            assert_eq!(*snapshot, Issues::load(dir.path()).unwrap());
+            assert_eq!(*snapshot.state(), Issues::load(dir.path()).unwrap());
         }
         if number % 10 == 5 {
             log.compact().unwrap();

@@ -2,9 +2,9 @@
 
 use std::{fs, path::Path};
 
-use strand_core::{Batch, Issue, IssueEvent, Issues, Log, Options, Patch, Version};
+use strand_core::{Batch, Issue, IssueEvent, IssueLog, Issues, Options, Patch, Through, Version};
 
-use crate::support::{TS, after, first_segment, open};
+use crate::support::{TS, after, first_segment, open_issues};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1");
 /// The store of version 1 after more records, a compaction, and one more record.
@@ -37,7 +37,7 @@ fn events() -> Vec<Vec<IssueEvent>> {
 }
 
 fn write(dir: &Path) {
-    let log = open(dir);
+    let log = open_issues(dir);
     for events in events() {
         match events.as_slice() {
             [event] => log.append(event).unwrap(),
@@ -61,9 +61,10 @@ fn this_build_reads_the_golden_store() {
     for name in ["MANIFEST", "log-00000000000000000001.jsonl"] {
         fs::copy(Path::new(GOLDEN).join(name), dir.path().join(name)).unwrap();
     }
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     let read: Vec<Vec<IssueEvent>> = log
-        .read()
+        .log()
+        .records(Through::Durable)
         .unwrap()
         .map(|record| record.unwrap().events)
         .collect();
@@ -90,7 +91,7 @@ fn this_build_compacts_a_store_of_version_1_into_the_golden_one_of_version_2() {
     let keeps_tombstones = Options::default()
         .preallocate_bytes(0)
         .tombstone_ms(u64::MAX);
-    let log: Log = Log::open(dir.path(), keeps_tombstones).unwrap();
+    let log = IssueLog::open(dir.path(), keeps_tombstones).unwrap();
     let patch = Patch::new()
         .set("n", &1.5)
         .unwrap()
@@ -130,5 +131,5 @@ fn this_build_reads_the_golden_compacted_store() {
     assert_eq!(issue.labels(), ["a"]);
     assert_eq!(store.get("ü").unwrap().status().unwrap(), "closed");
     let reopened = IssueEvent::reopen("ü", TS);
-    assert_eq!(open(dir.path()).append(&reopened).unwrap().seq, 10);
+    assert_eq!(open_issues(dir.path()).append(&reopened).unwrap().seq, 10);
 }

@@ -10,15 +10,15 @@ use std::{
 };
 
 use strand_core::{
-    Existing, ImportError, ImportOptions, Imported, Issue, IssueEvent, Issues, Log, Patch,
-    RECORD_BYTES_MAX, export,
+    Existing, ImportError, ImportOptions, Imported, Issue, IssueEvent, IssueLog, Issues, Patch,
+    RECORD_BYTES_MAX, Through, export,
     testing::{Failpoint, FailpointHook},
     write_jsonl,
 };
 
-use crate::support::{TS, as_child, child, names, open, options};
+use crate::support::{TS, as_child, child, names, open_issues, options};
 
-fn import(log: &Log, text: &str, options: ImportOptions) -> Result<Imported, ImportError> {
+fn import(log: &IssueLog, text: &str, options: ImportOptions) -> Result<Imported, ImportError> {
     log.import(&mut Cursor::new(text), options)
 }
 
@@ -49,7 +49,7 @@ fn odd_lines() -> Vec<String> {
 #[test]
 fn what_is_imported_is_exported_to_the_byte() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     let lines = odd_lines();
     // In another order, with blank lines, another line end and a mark at the beginning.
     let reversed: Vec<&str> = lines.iter().rev().map(String::as_str).collect();
@@ -83,7 +83,7 @@ fn what_is_imported_is_exported_to_the_byte() {
 #[test]
 fn a_carriage_return_between_tokens_changes_no_other_white_space() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     let text = "{ \"id\" : \"a\", \"title\":\"A\"}\r\n{\"id\":\"b\",\r\"title\": \"B\"}\r\n";
     import(&log, text, ImportOptions::new(TS)).unwrap();
     let mut out = Vec::new();
@@ -117,7 +117,7 @@ fn line_of(bytes: usize) -> String {
 #[test]
 fn the_longest_line_fits_into_a_record_and_a_longer_one_is_bad() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     let max = RECORD_BYTES_MAX - 2048;
     let before = format!(r#"{{"id":"a","title":"{}"}}"#, "x".repeat(4000));
     let longer = format!("{before}\n{}\n", line_of(max + 1));
@@ -125,7 +125,7 @@ fn the_longest_line_fits_into_a_record_and_a_longer_one_is_bad() {
     assert!(
         matches!(refused, Err(ImportError::BadLines(bad)) if bad.count == 1 && bad.first[0].line == 2)
     );
-    assert_eq!(log.tail_seq(), 0);
+    assert_eq!(log.log().tail_seq().unwrap(), None);
     let longest = format!("{before}\n{}\n", line_of(max));
     assert_eq!(
         import(&log, &longest, ImportOptions::new(TS))
@@ -139,7 +139,7 @@ fn the_longest_line_fits_into_a_record_and_a_longer_one_is_bad() {
 fn a_name_that_is_no_unicode_is_told_of_as_such() {
     let dir = tempfile::tempdir().unwrap();
     let text = r#"{"id":"a","title":"T","\ud800":1}"#;
-    let error = import(&open(dir.path()), text, ImportOptions::new(TS)).unwrap_err();
+    let error = import(&open_issues(dir.path()), text, ImportOptions::new(TS)).unwrap_err();
     assert!(
         error.to_string().contains("a name can't be read"),
         "{error}"
@@ -189,21 +189,21 @@ fn an_input_that_changes_while_it_is_imported_is_an_error_and_nothing_unchecked_
         (line("a", 1) + "\n" + &line("b", 1), 2),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let log = open(dir.path());
+        let log = open_issues(dir.path());
         let now = Cursor::new(checked.clone());
         let mut input = Unsteady { now, next };
         match log.import(&mut input, ImportOptions::new(TS)) {
             Err(ImportError::Changed { line, .. }) => assert_eq!(line, at),
             other => panic!("{other:?}"),
         }
-        assert_eq!(log.tail_seq(), 0);
+        assert_eq!(log.log().tail_seq().unwrap(), None);
     }
 }
 
 #[test]
 fn bad_lines_are_named_and_nothing_is_imported_unless_asked() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     let too_long = format!(r#"{{"id":"l","title":"{}"}}"#, "x".repeat(5 << 20));
     let good = r#"{"id":"a","title":"A"}"#;
     let text = format!(
@@ -215,7 +215,7 @@ fn bad_lines_are_named_and_nothing_is_imported_unless_asked() {
     let numbers: Vec<u64> = bad.first.iter().map(|bad| bad.line).collect();
     assert_eq!((bad.count, numbers), (5, vec![3, 4, 5, 6, 7]));
     assert!(bad.first[3].reason.contains("line 1"), "{bad}");
-    assert_eq!(log.tail_seq(), 0);
+    assert_eq!(log.log().tail_seq().unwrap(), None);
 
     let skipping = ImportOptions::new(TS).skip_bad_lines(true);
     let imported = import(&log, &text, skipping).unwrap();
@@ -231,7 +231,7 @@ fn bad_lines_are_named_and_nothing_is_imported_unless_asked() {
 #[test]
 fn what_exists_is_replaced_kept_or_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     let line = |id: &str, n: u32| format!("{{\"id\":\"{id}\",\"title\":\"T\",\"n\":{n}}}\n");
     let first = line("a", 1) + &line("b", 1);
     import(&log, &first, ImportOptions::new(TS)).unwrap();
@@ -270,14 +270,14 @@ fn what_exists_is_replaced_kept_or_refused() {
 #[test]
 fn a_large_import_is_made_of_several_records_and_an_interrupted_one_can_be_repeated() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     let lines: Vec<String> = (0..3000)
         .map(|n| format!(r#"{{"id":"bd-{n:04}","title":"{}"}}"#, "x".repeat(1000)))
         .collect();
     let text = lines.join("\n");
     let half = lines[..1500].join("\n");
     import(&log, &half, ImportOptions::new(TS)).unwrap();
-    let records = log.tail_seq();
+    let records = log.log().tail_seq().unwrap().unwrap();
     assert!(records >= 2);
     let imported = import(&log, &text, ImportOptions::new(TS)).unwrap();
     assert_eq!((imported.added, imported.unchanged), (1500, 1500));
@@ -306,7 +306,7 @@ fn an_import_that_is_killed_leaves_whole_batches_and_repeating_it_completes_it()
         let (point, record) = argument.split_once(' ').unwrap();
         let point = Failpoint::ALL.iter().find(|at| at.name() == point).unwrap();
         let probe = DiesAt(*point, AtomicU64::new(record.parse().unwrap()));
-        let log = Log::open(dir, options().failpoint_hook(Arc::new(probe))).unwrap();
+        let log = IssueLog::open(dir, options().failpoint_hook(Arc::new(probe))).unwrap();
         import(&log, &text, ImportOptions::new(TS)).unwrap();
         return;
     }
@@ -324,8 +324,13 @@ fn an_import_that_is_killed_leaves_whole_batches_and_repeating_it_completes_it()
         let argument = format!("{point} {record}");
         let ended = child(name, dir.path(), &argument).wait().unwrap();
         assert!(!ended.success(), "it was to die at {argument}");
-        let log = open(dir.path());
-        let batches: Vec<_> = log.read().unwrap().map(Result::unwrap).collect();
+        let log = open_issues(dir.path());
+        let batches: Vec<_> = log
+            .log()
+            .records(Through::Durable)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
         // What was written and not synced is found by the next append.
         let durable_seq = if point == Failpoint::DurablePublished {
             record
@@ -396,7 +401,7 @@ fn an_export_keeps_the_permissions_of_the_file() {
 #[test]
 fn a_patch_after_an_import_changes_only_what_it_names() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     let line = r#"{ "id":"a", "n":1.10,"title":"T","updated_at":"x","m":1e400}"#;
     import(&log, line, ImportOptions::new(TS)).unwrap();
     let patch = Patch::new().unset("updated_at").set("n", &2).unwrap();

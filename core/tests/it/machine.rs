@@ -11,7 +11,7 @@ use std::{
 };
 
 use strand_core::{
-    Counters, Error, Filesystem, FilesystemKind, LockError, Log, Outcome,
+    Counters, Error, Filesystem, FilesystemKind, IssueEvent, LockError, Log, Outcome, Through,
     testing::{
         Disk, HeldLock, Host, OpenMode, Page, PageError, Storage, StorageFile, StoreLock,
         ThisMachine,
@@ -127,7 +127,7 @@ impl Storage for Machine {
     }
 }
 
-fn open_on(dir: &Path, machine: Machine) -> Result<Log, Error> {
+fn open_on(dir: &Path, machine: Machine) -> Result<Log<IssueEvent>, Error> {
     Log::open(dir, options().storage(Arc::new(machine)))
 }
 
@@ -166,13 +166,16 @@ fn whoever_insists_gets_a_store_there_without_shared_memory() {
             .allow_unsafe_filesystem(true)
             .storage(Arc::new(machine()))
     };
-    let one: Log = Log::open(dir.path(), insists()).unwrap();
-    let other: Log = Log::open(dir.path(), insists()).unwrap();
+    let one = Log::<IssueEvent>::open(dir.path(), insists()).unwrap();
+    let other = Log::<IssueEvent>::open(dir.path(), insists()).unwrap();
     one.append(&event("bd-1")).unwrap();
     other.append(&event("bd-2")).unwrap();
     one.append(&event("bd-3")).unwrap();
     assert!(!dir.path().join("shm").exists());
-    assert_eq!(ids(one.read().unwrap()), ["bd-1", "bd-2", "bd-3"]);
+    assert_eq!(
+        ids(one.records(Through::Durable).unwrap()),
+        ["bd-1", "bd-2", "bd-3"]
+    );
 }
 
 #[test]
@@ -246,5 +249,8 @@ fn a_record_is_in_doubt_when_its_lock_could_not_be_freed() {
     assert_eq!(refused.outcome(), Outcome::Rejected);
     unlock_fails.store(false, Ordering::SeqCst);
     log.append(&event("bd-3")).unwrap();
-    assert_eq!(ids(log.read().unwrap()), ["bd-1", "bd-2", "bd-3"]);
+    assert_eq!(
+        ids(log.records(Through::Durable).unwrap()),
+        ["bd-1", "bd-2", "bd-3"]
+    );
 }

@@ -2,20 +2,20 @@
 
 use std::{fs::File, io::Read, thread, time::Duration};
 
-use strand_core::{Compacted, Issues, Log, Reader};
+use strand_core::{Compacted, IssueEvent, IssueLog, Issues, Reader};
 
 use crate::support::{event, names, options};
 
 #[test]
 fn a_store_is_written_and_compacted_while_somebody_has_everything_open() {
     let dir = tempfile::tempdir().unwrap();
-    let log: Log = Log::open(dir.path(), options().segment_bytes_max(500)).unwrap();
+    let log = IssueLog::open(dir.path(), options().segment_bytes_max(500)).unwrap();
     let append = |number: u64| log.append(&event(&format!("bd-{number}"))).unwrap().seq;
     (1..=9).for_each(|number| assert_eq!(append(number), number));
     assert!(matches!(log.compact(), Ok(Compacted::Done(_))));
     (10..=19).for_each(|number| assert_eq!(append(number), number));
 
-    let reader: Reader = Reader::open(dir.path()).unwrap();
+    let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     let mut follower = reader.follow(10).unwrap();
     assert_eq!(follower.try_next().unwrap().unwrap().seq, 10);
     let opened = |name: &String| (name.clone(), File::open(dir.path().join(name)).unwrap());
@@ -46,7 +46,7 @@ fn a_store_is_written_and_compacted_while_somebody_has_everything_open() {
     assert_eq!((store.len(), store.last_seq()), (20, 20));
 
     drop((follower, reader, files, log));
-    drop(Log::<strand_core::IssueEvent>::open(dir.path(), options()).unwrap());
+    drop(IssueLog::open(dir.path(), options()).unwrap());
     let left = names(dir.path());
     let segments = left.iter().filter(|name| name.starts_with("log-")).count();
     assert_eq!(segments, 1, "{left:?}");

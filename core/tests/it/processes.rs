@@ -6,6 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
+use strand_core::Through;
 
 use strand_lock::SharedPage;
 
@@ -58,7 +59,7 @@ fn five_processes_of_twenty_writes_lose_nothing_and_are_fast() {
     println!("5 processes x 20 writes: {elapsed:?}");
     assert!(elapsed < Duration::from_secs(2), "{elapsed:?}");
     let log = open(dir.path());
-    let mut stored = ids(log.read().unwrap());
+    let mut stored = ids(log.records(Through::Durable).unwrap());
     assert_eq!(stored.len(), 100, "no data loss");
     stored.sort();
     let mut expected: Vec<_> = (0..5)
@@ -93,7 +94,7 @@ fn three_processes_of_ten_holds_never_hold_together() {
         let page = SharedPage::open(dir.with_extension("page")).unwrap();
         let options =
             strand_core::Options::default().failpoint_hook(std::sync::Arc::new(Occupancy(page)));
-        let log: strand_core::Log = strand_core::Log::open(&dir, options).unwrap();
+        let log = strand_core::Log::<strand_core::IssueEvent>::open(&dir, options).unwrap();
         ready();
         for write in 0..10 {
             log.append(&event(&format!("bd-t{agent}w{write}"))).unwrap();
@@ -151,8 +152,8 @@ fn agents_killed_at_any_moment_lose_no_acknowledged_write() {
             .collect();
         // All have begun to write when the log has grown; then kill at a moment that varies.
         let begun = Instant::now();
-        let tail = log.tail_seq();
-        while log.tail_seq() < tail + 5 + round {
+        let tail = log.tail_seq().unwrap().unwrap();
+        while log.tail_seq().unwrap() < Some(tail + 5 + round) {
             assert!(
                 begun.elapsed() < Duration::from_mins(1),
                 "the agents write nothing"
@@ -175,7 +176,7 @@ fn agents_killed_at_any_moment_lose_no_acknowledged_write() {
         started.elapsed() < Duration::from_secs(5),
         "a dead holder keeps nothing"
     );
-    let stored = ids(log.read().unwrap());
+    let stored = ids(log.records(Through::Durable).unwrap());
     let mut unique = stored.clone();
     unique.sort();
     unique.dedup();
@@ -215,7 +216,11 @@ impl strand_core::testing::FailpointHook for AtPoint {
 /// A child that appends once and is stopped or killed at the point that its argument names, and the
 /// parent's log, once the child has come there.
 #[cfg(unix)]
-fn stuck_at(name: &str, dir: &std::path::Path, argument: &str) -> (Child, strand_core::Log) {
+fn stuck_at(
+    name: &str,
+    dir: &std::path::Path,
+    argument: &str,
+) -> (Child, strand_core::Log<strand_core::IssueEvent>) {
     let log = open(dir);
     let mut child = child(name, dir, argument);
     let output = BufReader::new(child.stdout.take().unwrap());
@@ -239,7 +244,7 @@ fn append_with(dir: &std::path::Path, point: &str, signal: &'static str) {
         .unwrap();
     let probe = std::sync::Arc::new(AtPoint { point, signal });
     let options = strand_core::Options::default().failpoint_hook(probe);
-    let log: strand_core::Log = strand_core::Log::open(dir, options).unwrap();
+    let log = strand_core::Log::<strand_core::IssueEvent>::open(dir, options).unwrap();
     log.append(&event("bd-stuck")).unwrap();
 }
 
@@ -263,23 +268,27 @@ fn a_stopped_leader_holds_nobody_up_and_is_right_when_it_goes_on() {
         while stopped.elapsed() < Duration::from_millis(200) {
             log.append(&event(&format!("bd-{appends}"))).unwrap();
             appends += 1;
-            assert_eq!(log.durable_seq(), u64::from(appends) + 1, "at {point}");
+            assert_eq!(
+                log.durable_seq().unwrap(),
+                Some(u64::from(appends) + 1),
+                "at {point}"
+            );
         }
         assert!(
             appends > 2,
             "{appends} appends while the leader was stopped at {point}"
         );
-        let durable_seq = log.durable_seq();
+        let durable_seq = log.durable_seq().unwrap();
         let pid = child.id().to_string();
         let mut kill = std::process::Command::new("kill");
         assert!(kill.args(["-CONT", &pid]).status().unwrap().success());
         finish(child);
         assert_eq!(
-            log.durable_seq(),
+            log.durable_seq().unwrap(),
             durable_seq,
             "the watermark does not fall"
         );
-        assert_eq!(ids(log.read().unwrap())[0], "bd-stuck");
+        assert_eq!(ids(log.records(Through::Durable).unwrap())[0], "bd-stuck");
     }
 }
 
@@ -312,8 +321,11 @@ fn a_writer_killed_at_any_step_leaves_a_log_that_goes_on() {
             let seq = log.append(&event("bd-next")).unwrap().seq;
             assert!(started.elapsed() < Duration::from_secs(5));
             assert_eq!(seq, stored + 1, "killed at {point}");
-            assert_eq!(log.durable_seq(), seq);
-            assert_eq!(ids(log.read().unwrap()).len() as u64, seq);
+            assert_eq!(log.durable_seq().unwrap(), Some(seq));
+            assert_eq!(
+                ids(log.records(Through::Durable).unwrap()).len() as u64,
+                seq
+            );
         }
     }
 }

@@ -2,10 +2,14 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use strand_core::{Compacted, CorruptReason, Error, Issue, IssueEvent, Log, Options, Reader};
+use strand_core::{
+    Compacted, CorruptReason, Error, Issue, IssueEvent, IssueLog, Options, Reader, Through,
+};
 use strand_lock::FileLock;
 
-use crate::support::{TS, event, first_segment, ids, line_ends, names, open, options, store_of};
+use crate::support::{
+    TS, event, first_segment, ids, line_ends, names, open_issues, options, store_of,
+};
 
 const RECORDS: u64 = 5;
 /// The last record's index in what `line_ends` answers.
@@ -21,7 +25,7 @@ fn expected(count: u64) -> Vec<String> {
 }
 
 fn corrupt_at(dir: &Path) -> (u64, CorruptReason) {
-    match Log::<IssueEvent>::open(dir, Options::default()) {
+    match IssueLog::open(dir, Options::default()) {
         Err(Error::Corrupt {
             path,
             offset,
@@ -44,22 +48,26 @@ fn a_tail_torn_at_every_byte_is_kept_aside_and_the_next_append_is_safe() {
         let case = tempfile::tempdir().unwrap();
         fs::copy(dir.path().join("MANIFEST"), case.path().join("MANIFEST")).unwrap();
         fs::write(first_segment(case.path()), &bytes[..cut]).unwrap();
-        let reader: Reader = Reader::open(case.path()).unwrap();
+        let reader = Reader::<IssueEvent>::open(case.path()).unwrap();
         assert_eq!(
-            ids(reader.read().unwrap()),
+            ids(reader.records().unwrap()),
             expected(RECORDS - 1),
             "cut at {cut}"
         );
-        let log = open(case.path());
-        assert_eq!(log.recovery().cut_bytes, (cut - start) as u64);
-        match &log.recovery().quarantined {
+        let log = open_issues(case.path());
+        assert_eq!(log.log().recovery().cut_bytes, (cut - start) as u64);
+        match &log.log().recovery().quarantined {
             Some(path) => assert_eq!(fs::read(path).unwrap(), &bytes[start..cut]),
             None => assert_eq!(cut, start),
         }
         assert_eq!(log.append(&event("bd-next")).unwrap().seq, RECORDS);
         let mut ids_now = expected(RECORDS - 1);
         ids_now.push("bd-next".into());
-        assert_eq!(ids(log.read().unwrap()), ids_now, "cut at {cut}");
+        assert_eq!(
+            ids(log.log().records(Through::Durable).unwrap()),
+            ids_now,
+            "cut at {cut}"
+        );
     }
 }
 
@@ -69,11 +77,14 @@ fn a_writer_killed_between_write_and_publish_leaves_a_whole_record_which_is_kept
     let other = tempfile::tempdir().unwrap();
     let bytes = store_of(dir.path(), RECORDS);
     let longer = store_of(other.path(), RECORDS + 2);
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     // The next two records, written behind the published tail by one who did not live to publish them.
     fs::write(first_segment(dir.path()), &longer).unwrap();
     assert_eq!(log.append(&event("bd-8")).unwrap().seq, RECORDS + 3);
-    assert_eq!(ids(log.read().unwrap()), expected(RECORDS + 3));
+    assert_eq!(
+        ids(log.log().records(Through::Durable).unwrap()),
+        expected(RECORDS + 3)
+    );
     assert!(bytes.len() < longer.len());
 }
 
@@ -81,16 +92,19 @@ fn a_writer_killed_between_write_and_publish_leaves_a_whole_record_which_is_kept
 fn a_writer_killed_within_its_write_leaves_a_torn_record_which_is_cut_under_the_lock() {
     let dir = tempfile::tempdir().unwrap();
     let mut bytes = store_of(dir.path(), RECORDS);
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     let torn = br#"{"crc":"00000000","seq":6,"#;
     bytes.extend_from_slice(torn);
     fs::write(first_segment(dir.path()), &bytes).unwrap();
     assert_eq!(
-        ids(Reader::open(dir.path()).unwrap().read().unwrap()),
+        ids(Reader::open(dir.path()).unwrap().records().unwrap()),
         expected(RECORDS)
     );
     assert_eq!(log.append(&event("bd-6")).unwrap().seq, 6);
-    assert_eq!(ids(log.read().unwrap()), expected(6));
+    assert_eq!(
+        ids(log.log().records(Through::Durable).unwrap()),
+        expected(6)
+    );
     let quarantine = names(&dir.path().join("quarantine"));
     assert_eq!(quarantine.len(), 1);
     assert_eq!(
@@ -103,7 +117,7 @@ fn a_writer_killed_within_its_write_leaves_a_torn_record_which_is_cut_under_the_
 fn a_record_torn_within_free_space_is_cut_with_the_space() {
     for written in [1, 2, 8, 17, 18, 100, 250] {
         let dir = tempfile::tempdir().unwrap();
-        let log: Log = Log::open(dir.path(), Options::default().preallocate_bytes(4096)).unwrap();
+        let log = IssueLog::open(dir.path(), Options::default().preallocate_bytes(4096)).unwrap();
         log.append(&event("bd-1")).unwrap();
         let mut bytes = fs::read(first_segment(dir.path())).unwrap();
         let end = line_ends(&bytes)[1];
@@ -111,7 +125,10 @@ fn a_record_torn_within_free_space_is_cut_with_the_space() {
         bytes[end..end + written].copy_from_slice(&torn);
         fs::write(first_segment(dir.path()), &bytes).unwrap();
         assert_eq!(log.append(&event("bd-2")).unwrap().seq, 2);
-        assert_eq!(ids(log.read().unwrap()), expected(2));
+        assert_eq!(
+            ids(log.log().records(Through::Durable).unwrap()),
+            expected(2)
+        );
         let quarantine = dir.path().join("quarantine");
         let kept = fs::read(quarantine.join(&names(&quarantine)[0])).unwrap();
         assert_eq!(kept.strip_suffix(b"\n").unwrap_or(&kept), torn);
@@ -131,7 +148,7 @@ fn a_damaged_acknowledged_record_is_an_error_with_its_place_and_changes_nothing(
         // The reader knows the watermark from the hints.
         let error = Reader::<IssueEvent>::open(dir.path())
             .unwrap()
-            .read()
+            .records()
             .unwrap()
             .find_map(Result::err)
             .unwrap();
@@ -186,22 +203,32 @@ fn hints_that_are_gone_or_damaged_cost_a_scan_and_nothing_else() {
             let mut damaged = good.clone();
             damaged[at] ^= change;
             fs::write(&shm, &damaged).unwrap();
-            let log = open(dir.path());
+            let log = open_issues(dir.path());
             assert_eq!(
-                (log.tail_seq(), log.durable_seq()),
-                (RECORDS, RECORDS),
+                (
+                    log.log().tail_seq().unwrap(),
+                    log.log().durable_seq().unwrap()
+                ),
+                (Some(RECORDS), Some(RECORDS)),
                 "byte {at}"
             );
-            assert_eq!(ids(log.read().unwrap()), expected(RECORDS), "byte {at}");
+            assert_eq!(
+                ids(log.log().records(Through::Durable).unwrap()),
+                expected(RECORDS),
+                "byte {at}"
+            );
         }
     }
     for len in [0, 1, 8, 2048, 4095] {
         fs::write(&shm, &good[..len]).unwrap();
-        assert_eq!(open(dir.path()).tail_seq(), RECORDS);
+        assert_eq!(
+            open_issues(dir.path()).log().tail_seq().unwrap(),
+            Some(RECORDS)
+        );
     }
     forget_hints(dir.path());
-    let log = open(dir.path());
-    assert!(log.recovery().rebuilt);
+    let log = open_issues(dir.path());
+    assert!(log.log().recovery().rebuilt);
     assert_eq!(log.append(&event("bd-6")).unwrap().seq, 6);
 }
 
@@ -209,7 +236,7 @@ fn hints_that_are_gone_or_damaged_cost_a_scan_and_nothing_else() {
 #[cfg_attr(windows, ignore = "Windows cuts and removes no mapped file")]
 fn hints_that_are_cut_or_deleted_under_a_living_log_are_rebuilt() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     log.append(&event("bd-1")).unwrap();
     fs::OpenOptions::new()
         .write(true)
@@ -220,18 +247,24 @@ fn hints_that_are_cut_or_deleted_under_a_living_log_are_rebuilt() {
     assert_eq!(log.append(&event("bd-2")).unwrap().seq, 2);
     forget_hints(dir.path());
     assert_eq!(log.append(&event("bd-3")).unwrap().seq, 3);
-    let other = open(dir.path());
+    let other = open_issues(dir.path());
     assert_eq!(other.append(&event("bd-4")).unwrap().seq, 4);
     assert_eq!(log.append(&event("bd-5")).unwrap().seq, 5);
-    assert_eq!(ids(log.read().unwrap()), expected(5));
-    assert_eq!(ids(other.read().unwrap()), expected(5));
+    assert_eq!(
+        ids(log.log().records(Through::Durable).unwrap()),
+        expected(5)
+    );
+    assert_eq!(
+        ids(other.log().records(Through::Durable).unwrap()),
+        expected(5)
+    );
 }
 
 #[test]
 #[cfg_attr(windows, ignore = "Windows cuts and removes no mapped file")]
 fn hints_that_are_cut_do_not_kill_who_only_looks_at_them() {
     let dir = tempfile::tempdir().unwrap();
-    let log: Log = Log::open(
+    let log = IssueLog::open(
         dir.path(),
         options().lock_timeout(Duration::from_millis(20)),
     )
@@ -254,29 +287,39 @@ fn hints_that_are_cut_do_not_kill_who_only_looks_at_them() {
     // Nobody can make them anew now.
     let lock = FileLock::open(dir.path().join("lock")).unwrap();
     let guard = lock.lock().unwrap();
-    assert_eq!((log.durable_seq(), log.tail_seq()), (0, 0));
+    assert!(matches!(log.log().durable_seq(), Err(Error::Lock(_))));
+    assert!(matches!(log.log().tail_seq(), Err(Error::Lock(_))));
     guard.unlock().unwrap();
-    assert_eq!((log.durable_seq(), log.tail_seq()), (2, 2));
+    assert_eq!(
+        (
+            log.log().durable_seq().unwrap(),
+            log.log().tail_seq().unwrap()
+        ),
+        (Some(2), Some(2))
+    );
 }
 
 #[test]
 fn a_copy_made_while_nobody_runs_is_a_store_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     log.append(&event("bd-1")).unwrap();
     drop(log);
     let copy = tempfile::tempdir().unwrap();
     for name in names(dir.path()) {
         fs::copy(dir.path().join(&name), copy.path().join(&name)).unwrap();
     }
-    open(dir.path()).append(&event("bd-2")).unwrap();
-    let copied = open(copy.path());
+    open_issues(dir.path()).append(&event("bd-2")).unwrap();
+    let copied = open_issues(copy.path());
     assert!(
-        copied.recovery().rebuilt,
+        copied.log().recovery().rebuilt,
         "the hints name the file that they were written to"
     );
     assert_eq!(copied.append(&event("bd-2")).unwrap().seq, 2);
-    assert_eq!(ids(copied.read().unwrap()), expected(2));
+    assert_eq!(
+        ids(copied.log().records(Through::Durable).unwrap()),
+        expected(2)
+    );
 }
 
 #[test]
@@ -285,9 +328,12 @@ fn an_empty_last_segment_needs_a_whole_one_before_it() {
     let bytes = store_of(dir.path(), RECORDS);
     forget_hints(dir.path());
     fs::write(dir.path().join("log-00000000000000000006.jsonl"), "").unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     assert_eq!(log.append(&event("bd-6")).unwrap().seq, 6);
-    assert_eq!(ids(log.read().unwrap()), expected(6));
+    assert_eq!(
+        ids(log.log().records(Through::Durable).unwrap()),
+        expected(6)
+    );
     drop(log);
     // A torn end in a segment that has a successor is corruption: it was durable before the next began.
     forget_hints(dir.path());
@@ -297,7 +343,7 @@ fn an_empty_last_segment_needs_a_whole_one_before_it() {
     assert_eq!(corrupt_at(dir.path()).0, start);
     let error = Reader::<IssueEvent>::open(dir.path())
         .unwrap()
-        .read()
+        .records()
         .unwrap()
         .find_map(Result::err)
         .unwrap();
@@ -313,20 +359,20 @@ fn recovery_twice_gives_the_same_store() {
     let bytes = store_of(dir.path(), RECORDS);
     forget_hints(dir.path());
     fs::write(first_segment(dir.path()), &bytes[..bytes.len() - 7]).unwrap();
-    drop(open(dir.path()));
+    drop(open_issues(dir.path()));
     let once = fs::read(first_segment(dir.path())).unwrap();
     forget_hints(dir.path());
-    let log = open(dir.path());
-    assert_eq!(log.recovery().cut_bytes, 0);
+    let log = open_issues(dir.path());
+    assert_eq!(log.log().recovery().cut_bytes, 0);
     assert_eq!(fs::read(first_segment(dir.path())).unwrap(), once);
     assert_eq!(names(&dir.path().join("quarantine")).len(), 1);
 }
 
 /// What a reader reads of the log, and what ends it.
 fn read(dir: &Path) -> (Vec<u64>, Option<CorruptReason>) {
-    let reader: Reader = Reader::open(dir).unwrap();
+    let reader = Reader::<IssueEvent>::open(dir).unwrap();
     let mut seqs = Vec::new();
-    for record in reader.read().unwrap() {
+    for record in reader.records().unwrap() {
         match record {
             Ok(record) => seqs.push(record.seq),
             Err(Error::Corrupt { reason, .. }) => return (seqs, Some(reason)),
@@ -339,7 +385,7 @@ fn read(dir: &Path) -> (Vec<u64>, Option<CorruptReason>) {
 #[test]
 fn a_reader_without_hints_finds_a_segment_that_is_missing() {
     let dir = tempfile::tempdir().unwrap();
-    let log: Log = Log::open(dir.path(), crate::support::options().segment_bytes_max(1)).unwrap();
+    let log = IssueLog::open(dir.path(), crate::support::options().segment_bytes_max(1)).unwrap();
     for number in 1..=4 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
@@ -365,7 +411,7 @@ fn a_reader_without_hints_finds_a_segment_that_is_missing() {
 #[test]
 fn a_reader_without_hints_passes_over_what_stands_behind_a_complete_segment() {
     let dir = tempfile::tempdir().unwrap();
-    let log: Log = Log::open(dir.path(), crate::support::options().segment_bytes_max(1)).unwrap();
+    let log = IssueLog::open(dir.path(), crate::support::options().segment_bytes_max(1)).unwrap();
     for number in 1..=3 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
@@ -389,7 +435,7 @@ fn a_follower_goes_on_in_the_file_that_was_put_in_the_place_of_a_damaged_one() {
         if !hints {
             forget_hints(dir.path());
         }
-        let reader: Reader = Reader::open(dir.path()).unwrap();
+        let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
         let mut follower = reader.follow(1).unwrap();
         let mut damaged = bytes.clone();
         damaged[line_ends(&bytes)[2] + 30] ^= 1;
@@ -407,7 +453,7 @@ fn a_follower_goes_on_in_the_file_that_was_put_in_the_place_of_a_damaged_one() {
             assert_eq!(follower.try_next().unwrap().unwrap().seq, seq);
         }
         assert!(follower.try_next().unwrap().is_none());
-        open(dir.path()).append(&event("bd-6")).unwrap();
+        open_issues(dir.path()).append(&event("bd-6")).unwrap();
         assert_eq!(follower.try_next().unwrap().unwrap().seq, RECORDS + 1);
     }
 }
@@ -420,9 +466,9 @@ fn a_follower_goes_on_in_the_file_that_was_put_in_the_place_of_a_damaged_one() {
 fn a_writer_without_shared_memory_never_writes_to_a_segment_that_was_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let first = first_segment(dir.path());
-    let log: Log = Log::open(dir.path(), crate::support::options().share_memory(false)).unwrap();
+    let log = IssueLog::open(dir.path(), crate::support::options().share_memory(false)).unwrap();
     log.append(&event("bd-1")).unwrap();
-    let other = open(dir.path());
+    let other = open_issues(dir.path());
     other.append(&event("bd-2")).unwrap();
     drop(other);
     // The second record was lost, and put back in another file, before the next segment was begun.

@@ -13,8 +13,8 @@ use std::{
 
 use serde_json::json;
 use strand_core::{
-    Batch, CorruptReason, Error, IssueEvent, Issues, LiveIssues, Log, Patch, Reader, Timestamp,
-    Version,
+    Batch, CorruptReason, Error, IssueEvent, IssueLog, Issues, LiveIssues, Patch, Reader,
+    Timestamp, Version,
     check::{Advice, check},
     repair::{RepairReport, RepairedSnapshot, repair},
     testing::{Disk, OpenMode, Storage, StorageFile},
@@ -22,7 +22,7 @@ use strand_core::{
 
 use crate::{
     check::{copy, files, varied},
-    support::{T0, event, first_segment, line_ends, names, open, options, store_of},
+    support::{T0, event, first_segment, line_ends, names, open_issues, options, store_of},
 };
 
 const LIVE: &str = "snapshot-00000000000000000005.jsonl";
@@ -37,8 +37,8 @@ const BACKUP_TAKEN: RepairedSnapshot = RepairedSnapshot::Backup {
 type Lines = BTreeMap<u64, Vec<u8>>;
 
 fn lines(dir: &Path) -> Lines {
-    let reader: Reader = Reader::open(dir).unwrap();
-    let records = reader.read().unwrap().map(Result::unwrap);
+    let reader = Reader::<IssueEvent>::open(dir).unwrap();
+    let records = reader.records().unwrap().map(Result::unwrap);
     records.map(|record| (record.seq, record.line)).collect()
 }
 
@@ -74,8 +74,8 @@ fn repaired(dir: &Path, before: &Lines) -> RepairReport {
     }
     let lost = lost(&report);
     let now = lines(dir);
-    let reader: Reader = Reader::open(dir).unwrap();
-    for record in reader.read().unwrap() {
+    let reader = Reader::<IssueEvent>::open(dir).unwrap();
+    for record in reader.records().unwrap() {
         let record = record.unwrap();
         assert_eq!(record.events.is_empty(), lost.contains(&record.seq));
         if let Some(line) = before
@@ -108,12 +108,15 @@ fn assert_is_well(dir: &Path) {
         }
     }
     let last = lines(dir).last_key_value().map(|(seq, _)| *seq);
-    let log = open(dir);
+    let log = open_issues(dir);
     let seq = log.append(&event("bd-next")).unwrap().seq;
     assert!(last.is_none_or(|last| seq == last + 1), "{last:?} {seq}");
     assert!(Issues::load(dir).unwrap().get("bd-next").is_some());
     fs::remove_file(dir.join("shm")).unwrap();
-    assert_eq!(open(dir).append(&event("bd-next")).unwrap().seq, seq + 1);
+    assert_eq!(
+        open_issues(dir).append(&event("bd-next")).unwrap().seq,
+        seq + 1
+    );
 }
 
 fn store(dir: &Path) -> Lines {
@@ -186,7 +189,7 @@ fn a_void_record_has_its_number_and_no_events() {
         );
     }
     // It goes the way of all records.
-    open(dir.path()).compact().unwrap();
+    open_issues(dir.path()).compact().unwrap();
     assert_eq!(
         Issues::load(dir.path()).unwrap().version("bd-3"),
         Some(Version::new(3))
@@ -375,7 +378,7 @@ fn a_copy_of_a_segment_under_another_name_costs_nothing() {
 #[test]
 fn a_snapshot_is_made_anew_from_all_records_as_long_as_they_are_there() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     for number in 1..=3 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
@@ -707,12 +710,12 @@ impl StorageFile for MortalFile {
 
 /// A store that is damaged in all ways at once, some records of which stand in other segments.
 fn wreck(dir: &Path) -> (Lines, Lines) {
-    let log: Log = Log::open(dir, options()).unwrap();
+    let log = IssueLog::open(dir, options()).unwrap();
     log.append(&event("bd-0")).unwrap();
     log.append(&event("bd-00")).unwrap();
     log.compact().unwrap();
     drop(log);
-    let log: Log = Log::open(dir, options().segment_bytes_max(500)).unwrap();
+    let log = IssueLog::open(dir, options().segment_bytes_max(500)).unwrap();
     for number in 3..=14 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
@@ -767,7 +770,7 @@ fn a_repair_that_dies_at_any_call_is_finished_by_the_next() {
         let rest = repair(case.path(), &options()).unwrap();
         again += u64::from(!rest.is_nothing());
         // Where only the open was left, it is the next one that does it.
-        drop(open(case.path()));
+        drop(open_issues(case.path()));
         assert!(lines(case.path()) == expected, "after {calls} calls");
         let store = Issues::load(case.path()).unwrap();
         assert_eq!(store.len(), 10, "after {calls} calls");
@@ -811,10 +814,10 @@ fn a_writer_that_was_open_before_loses_nothing_wherever_the_repair_dies() {
         for calls in 0.. {
             let case = tempfile::tempdir().unwrap();
             copy(healthy.path(), case.path());
-            let log: Log = Log::open(case.path(), with()).unwrap();
-            let other: Log = Log::open(case.path(), with()).unwrap();
+            let log = IssueLog::open(case.path(), with()).unwrap();
+            let other = IssueLog::open(case.path(), with()).unwrap();
             let mut acknowledged = Vec::new();
-            let mut append = |log: &Log, id: &'static str| {
+            let mut append = |log: &IssueLog, id: &'static str| {
                 let appended = log.append(&event(id));
                 if let Ok(receipt) = &appended {
                     acknowledged.push((receipt.seq, id));
@@ -890,7 +893,7 @@ fn what_was_never_acknowledged_does_not_come_back_from_quarantine() {
 #[test]
 fn what_a_manifest_made_anew_does_not_need_is_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     for number in 1..=3 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
@@ -947,7 +950,7 @@ fn a_snapshot_alone_is_not_taken_for_an_empty_directory() {
             fs::remove_file(path).unwrap();
         }
     }
-    let refused = Log::<IssueEvent>::open(dir.path(), options());
+    let refused = IssueLog::open(dir.path(), options());
     assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
     assert_eq!(check(dir.path()).unwrap().advice, Advice::Repair);
     let report = repaired(dir.path(), &Lines::new());
@@ -996,17 +999,17 @@ fn writers_followers_and_states_that_are_open_meanwhile_go_on() {
     for share in [true, false] {
         let dir = tempfile::tempdir().unwrap();
         let with = || options().share_memory(share);
-        let log: Log = Log::open(dir.path(), with()).unwrap();
+        let log = IssueLog::open(dir.path(), with()).unwrap();
         for number in 1..=9 {
             log.append(&event(&format!("bd-{number}"))).unwrap();
         }
-        let other: Log = Log::open(dir.path(), with()).unwrap();
-        let label = |log: &Log, id: &str| {
+        let other = IssueLog::open(dir.path(), with()).unwrap();
+        let label = |log: &IssueLog, id: &str| {
             let patch = Batch::new(T0).patch(id, Patch::new().add_label("x"));
             log.commit(&patch).unwrap().seq
         };
         assert_eq!(label(&other, "bd-1"), 10);
-        let reader: Reader = Reader::open(dir.path()).unwrap();
+        let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
         let mut ahead = reader.follow(1).unwrap();
         for seq in 1..=6 {
             assert_eq!(ahead.try_next().unwrap().unwrap().seq, seq);
@@ -1036,7 +1039,7 @@ fn writers_followers_and_states_that_are_open_meanwhile_go_on() {
             assert_eq!(ahead.try_next().unwrap().unwrap().seq, seq);
         }
         assert_eq!(snapshot.refresh().unwrap(), 13);
-        assert!(snapshot.get("bd-13").is_some());
+        assert!(snapshot.state().get("bd-13").is_some());
         let store = Issues::load(dir.path()).unwrap();
         assert_eq!(store.len(), 10);
         assert_eq!(store.version("bd-2"), Some(Version::new(12)));
@@ -1052,14 +1055,14 @@ fn writers_followers_and_states_that_are_open_meanwhile_go_on() {
 fn nothing_acknowledged_is_lost_while_repairs_run_beside_writers() {
     let dir = tempfile::tempdir().unwrap();
     let with = || options().segment_bytes_max(3000).preallocate_bytes(1000);
-    drop(Log::<IssueEvent>::open(dir.path(), with()).unwrap());
+    drop(IssueLog::open(dir.path(), with()).unwrap());
     let ended = Instant::now() + Duration::from_secs(3);
     let (acknowledged, repairs) = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3)
             .map(|agent| {
                 let dir = dir.path();
                 scope.spawn(move || {
-                    let log: Log = Log::open(dir, with()).unwrap();
+                    let log = IssueLog::open(dir, with()).unwrap();
                     let mut done = Vec::new();
                     for number in 0.. {
                         if Instant::now() > ended {
@@ -1118,9 +1121,9 @@ fn nothing_acknowledged_is_lost_while_repairs_run_beside_writers() {
         matches!(checkup.advice, Advice::Nothing | Advice::Open),
         "{checkup}"
     );
-    let reader: Reader = Reader::open(dir.path()).unwrap();
+    let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     let records: BTreeMap<u64, Vec<IssueEvent>> = reader
-        .read()
+        .records()
         .unwrap()
         .map(|record| record.map(|record| (record.seq, record.events)).unwrap())
         .collect();

@@ -9,7 +9,7 @@ use std::{
 };
 
 use strand_core::{
-    Issue, IssueEvent, Log, Options, Record, Timestamp,
+    Issue, IssueEvent, IssueLog, Log, Options, Record, Timestamp,
     testing::{Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
 };
 
@@ -25,8 +25,12 @@ pub(crate) fn event(id: &str) -> IssueEvent {
     IssueEvent::add(Issue::new(id, "Mend the fence", TS), TS)
 }
 
-pub(crate) fn open(dir: &Path) -> Log {
+pub(crate) fn open(dir: &Path) -> Log<IssueEvent> {
     Log::open(dir, options()).unwrap()
+}
+
+pub(crate) fn open_issues(dir: &Path) -> IssueLog {
+    IssueLog::open(dir, options()).unwrap()
 }
 
 /// Options without free space behind the log, so that a file's bytes are its records.

@@ -3,18 +3,18 @@
 use std::{error::Error as _, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use strand_core::{
-    Compactor, CorruptReason, Durability, Error, InvalidEvent, Issue, IssueEvent, Log, Options,
-    Outcome, Patch, Reader, Side, Version,
+    Compactor, CorruptReason, Durability, Error, InvalidEvent, Issue, IssueEvent, IssueLog,
+    Options, Outcome, Patch, Reader, Side, Version,
     check::{Advice, HintsState, check},
 };
 use strand_lock::LockError;
 
-use crate::support::{Recorder, TS, event, first_segment, open, options, store_of};
+use crate::support::{Recorder, TS, event, first_segment, open_issues, options, store_of};
 
 #[test]
 fn a_mismatch_tells_both_versions() {
     let dir = tempfile::tempdir().unwrap();
-    let log = open(dir.path());
+    let log = open_issues(dir.path());
     let add = Issue::new("bd-1", "Mend the fence", TS);
     log.create(add.clone(), TS).unwrap();
     log.claim("bd-1", "ann", TS).unwrap();
@@ -114,7 +114,7 @@ fn a_checkup_tells_of_every_damage_and_of_what_could_not_be_read() {
 fn hints_of_a_failed_sync_are_told_of() {
     let dir = tempfile::tempdir().unwrap();
     let recorder = Recorder::default();
-    let log: Log = Log::open(dir.path(), options().storage(Arc::new(recorder.clone()))).unwrap();
+    let log = IssueLog::open(dir.path(), options().storage(Arc::new(recorder.clone()))).unwrap();
     log.append(&event("bd-1")).unwrap();
     recorder.fail_next_sync();
     log.append(&event("bd-2")).unwrap_err();
@@ -141,18 +141,18 @@ fn hints_of_another_store_are_told_of() {
 #[test]
 fn values_tell_a_debugger_what_they_are_and_no_more() {
     let dir = tempfile::tempdir().unwrap();
-    let log: Arc<Log> = Arc::new(open(dir.path()));
+    let log = open_issues(dir.path());
     log.append(&event("bd-1")).unwrap();
     let path = format!("{:?}", dir.path());
     let debugged = format!("{log:?}");
-    assert!(debugged.starts_with("Log {") && debugged.contains(&path));
-    let reader: Reader = Reader::open(dir.path()).unwrap();
+    assert!(debugged.starts_with("IssueLog { log: Log {") && debugged.contains(&path));
+    let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     let mut follower = reader.follow(1).unwrap();
     follower.try_next().unwrap().unwrap();
     assert_eq!(format!("{follower:?}"), "Follower { next_seq: 2, .. }");
-    let records = format!("{:?}", reader.read().unwrap());
+    let records = format!("{:?}", reader.records().unwrap());
     assert!(records.starts_with("Records {") && records.contains(&path));
-    let compactor = Compactor::start(log, Duration::from_mins(1)).unwrap();
+    let compactor = Compactor::start(Arc::clone(log.log()), Duration::from_mins(1)).unwrap();
     assert_eq!(format!("{compactor:?}"), "Compactor { .. }");
     assert_eq!(compactor.stop().unwrap(), 0);
     let issue = Issue::new("bd-1", "T", TS);
@@ -215,7 +215,7 @@ fn the_sides_of_a_merge_have_names() {
 #[test]
 fn a_lock_that_stays_held_tells_by_whom_and_can_be_tried_again() {
     let dir = tempfile::tempdir().unwrap();
-    let log: Log = Log::open(
+    let log = IssueLog::open(
         dir.path(),
         options().lock_timeout(Duration::from_millis(20)),
     )

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strand_core::testing::FailpointHook;
-use strand_core::{IssueEvent, LiveIssues, Log, Outcome, Records};
+use strand_core::{IssueEvent, IssueLog, LiveIssues, Outcome, Records, Through};
 use strand_lock::monotonic_ns;
 
 use crate::evidence::ids::operation_key;
@@ -37,7 +37,7 @@ enum Task {
 /// What all lanes of a process share.
 struct Agent<'a> {
     spec: &'a AgentSpec,
-    log: Log<IssueEvent>,
+    log: IssueLog,
     witness: Arc<Witness>,
     payloads: Payloads,
 }
@@ -57,7 +57,7 @@ pub(crate) fn run(spec: &AgentSpec) -> Result<(), Failure> {
     };
     let witness = Arc::new(Witness::new(spec, control, opener)?);
     let options = log_options(spec, Arc::clone(&witness) as Arc<dyn FailpointHook>);
-    let log = Log::open(&spec.store, options)?;
+    let log = IssueLog::open(&spec.store, options)?;
     let mut out = Outbox::default();
     out.push(&Message::Ready);
     witness.drain(&mut out);
@@ -165,7 +165,7 @@ impl Agent<'_> {
         if !write.is_multiple_of(STALE_ONE_IN) {
             seen.refresh()?;
         }
-        let plan = writes::mixed(&self.payloads, self.spec.seed, agent, write, seen)?;
+        let plan = writes::mixed(&self.payloads, self.spec.seed, agent, write, seen.state())?;
         Ok(plan)
     }
 
@@ -191,7 +191,10 @@ impl Agent<'_> {
             (Task::Append(event), _, None | Some(Sabotage::Hang)) => {
                 self.log.append(event).map(|r| (r.seq, r.repeated))
             }
-            (_, _, Some(Sabotage::Skip)) => Ok(receipt(self.log.tail_seq() + 1)),
+            (_, _, Some(Sabotage::Skip)) => {
+                let tail_seq = self.log.log().tail_seq()?.unwrap_or(0);
+                Ok(receipt(tail_seq + 1))
+            }
             (Task::Append(event), _, Some(Sabotage::Repeat)) => {
                 let twice = self.log.append(event).and_then(|_| self.log.append(event));
                 twice.map(|r| receipt(r.seq))
@@ -199,7 +202,7 @@ impl Agent<'_> {
             (_, _, Some(Sabotage::Die)) => std::process::exit(EXIT_SABOTAGE),
         };
         let ack_ns = monotonic_ns();
-        let seq = self.log.durable_seq();
+        let durable_seq = self.log.log().durable_seq();
         let end_ns = monotonic_ns();
         let outcome = match result {
             Ok((seq, repeated)) => Message::Ack {
@@ -228,24 +231,26 @@ impl Agent<'_> {
             },
         };
         out.push(&outcome);
-        out.push(&Message::DurableSeen(DurableSeen {
-            begin_ns: ack_ns,
-            end_ns,
-            seq,
-        }));
+        if let Ok(Some(seq)) = durable_seq {
+            out.push(&Message::DurableSeen(DurableSeen {
+                begin_ns: ack_ns,
+                end_ns,
+                seq,
+            }));
+        }
         Ok(())
     }
 
     /// What a read sees that goes through the tail. Where acknowledged means synced, every read does.
     fn view(&self) -> Result<Prefix, strand_core::Error> {
         read_records(|| match self.spec.durability {
-            Durability::Synced => self.log.read(),
-            Durability::Buffered => self.log.replay(),
+            Durability::Synced => self.log.log().records(Through::Durable),
+            Durability::Buffered => self.log.log().records(Through::Tail),
         })
     }
 
     fn counters(&self) -> LockCounters {
-        let counters = self.log.lock_counters();
+        let counters = self.log.log().lock_counters();
         let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         LockCounters {
             acquisitions: counters.acquisitions,

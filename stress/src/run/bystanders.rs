@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use strand_core::{
-    Compacted, Error, IssueEvent, Issues, LiveIssues, Log, Reader, Version, testing::FailpointHook,
+    Compacted, Error, IssueEvent, IssueLog, Issues, LiveIssues, Reader, Version,
+    testing::FailpointHook,
 };
 use strand_lock::monotonic_ns;
 
@@ -121,7 +122,7 @@ fn read(spec: &AgentSpec, number: u32, control: &Control, end: &mut Execution) -
             _ => held = Some(LiveIssues::open_in(&storage, &spec.store)?),
         }
         let end_ns = monotonic_ns();
-        let state = held.as_ref().map(|snapshot| digest(snapshot));
+        let state = held.as_ref().map(|live| digest(live.state()));
         out.push(&Message::View(View {
             reader: reader.clone(),
             begin_ns,
@@ -177,7 +178,7 @@ fn follow(spec: &AgentSpec, path: &Path, control: &Control, end: &mut Execution)
                     ..
                 }) => {
                     live = false;
-                    let snapshot = reader.snapshot()?;
+                    let snapshot = Issues::load(&spec.store)?;
                     journal.write(&Entry::Gap {
                         from_seq,
                         snapshot_seq,
@@ -220,7 +221,7 @@ fn compact(spec: &AgentSpec, mark: u32, every_ms: u64, control: Control) -> Outc
     wait_for_store(&spec.store);
     let witness = Arc::new(Witness::new(spec, control, mark)?);
     let options = log_options(spec, Arc::clone(&witness) as Arc<dyn FailpointHook>);
-    let log: Log<IssueEvent> = Log::open(&spec.store, options)?;
+    let log = IssueLog::open(&spec.store, options)?;
     let mut out = Outbox::default();
     witness.drain(&mut out);
     out.send()?;

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use strand_core::{
-    Compacted, Issue, IssueEvent, Issues, Log, Options, Reader, Record, Timestamp, Version,
+    Compacted, Issue, IssueEvent, IssueLog, Issues, Options, Reader, Record, Through, Timestamp,
+    Version,
 };
 use strand_lock::FileLock;
 
@@ -255,13 +256,13 @@ impl Examination {
         let before = list(dir).step("list the store before a read-only open")?;
         let reader = Reader::<IssueEvent>::open(dir).step("open read-only")?;
         let mut prefix = Prefix::behind(manifest(dir)?.first_seq.saturating_sub(1));
-        for record in reader.read().step("read in a read-only open")? {
+        for record in reader.records().step("read in a read-only open")? {
             let record = record.step("read a record in a read-only open")?;
             prefix = prefix.with(record.seq, &record.line);
         }
-        reader.snapshot().step("load in a read-only open")?;
+        Issues::load(dir).step("load in a read-only open")?;
         // Without the hints, nobody knows it.
-        let durable_seq = reader.durable_seq();
+        let durable_seq = reader.durable_seq().ok().flatten();
         drop(reader);
         if durable_seq.is_some_and(|seq| seq > prefix.last_seq) {
             let detail = format!("durable {durable_seq:?}, last read {}", prefix.last_seq);
@@ -281,7 +282,7 @@ impl Examination {
     fn compare_read(&mut self, dir: &Path) -> Result<(), Failed> {
         let reader = Reader::<IssueEvent>::open(dir).step("open read-only to compare")?;
         let mut read: Vec<Record<IssueEvent>> = Vec::new();
-        for record in reader.read().step("read to compare")? {
+        for record in reader.records().step("read to compare")? {
             read.push(record.step("read a record to compare")?);
         }
         let first_seq = manifest(dir)?.first_seq;
@@ -321,8 +322,7 @@ impl Examination {
     /// (12) A last compaction changes nothing but the files, and leaves only what is needed.
     fn compact_last(&mut self, dir: &Path) -> Result<(), Failed> {
         let before = Issues::load(dir).step("load the state before the last compaction")?;
-        let log: Log<IssueEvent> =
-            Log::open(dir, Options::default()).step("open for the last compaction")?;
+        let log = IssueLog::open(dir, Options::default()).step("open for the last compaction")?;
         let compacted = log.compact().step("the last compaction")?;
         log.close().step("close after the last compaction")?;
         if !matches!(compacted, Compacted::Done(_)) {
@@ -360,8 +360,7 @@ impl Examination {
         for name in &orphans {
             fs::write(dir.join(name), "orphan\n").step("write an orphan")?;
         }
-        let log: Log<IssueEvent> =
-            Log::open(dir, Options::default()).step("open among the orphans")?;
+        let log = IssueLog::open(dir, Options::default()).step("open among the orphans")?;
         log.close().step("close among the orphans")?;
         let after = names(dir).step("list the store after the orphans")?;
         let left = after.iter().filter(|name| orphans.contains(name));
@@ -416,14 +415,18 @@ impl Examination {
     fn append_next(&mut self, dir: &Path) -> Result<(), Failed> {
         let started = Instant::now();
         let options = Options::default().lock_timeout(NEXT_APPEND_LIMIT);
-        let log = Log::<IssueEvent>::open(dir, options).step("open for the next append")?;
+        let log = IssueLog::open(dir, options).step("open for the next append")?;
         let event = IssueEvent::add(
             Issue::new(NEXT_ID, "The next one", Timestamp::from_ms(1)),
             Timestamp::from_ms(1),
         );
         let receipt = log.append(&event).step("the next append")?;
         let took = started.elapsed();
-        let last = log.read().step("read the next append")?.last();
+        let last = log
+            .log()
+            .records(Through::Durable)
+            .step("read the next append")?
+            .last();
         let last = last
             .transpose()
             .step("read the record of the next append")?;
@@ -456,18 +459,23 @@ struct Recovered {
 
 /// Opens for appending, which recovers, makes everything durable, and reads.
 fn recover(places: &Places<'_>) -> Result<Recovered, Failed> {
-    let log = Log::<IssueEvent>::open(places.dir, places.options()).step("open for recovery")?;
-    log.sync_to(log.tail_seq()).step("sync to the tail")?;
+    let log = IssueLog::open(places.dir, places.options()).step("open for recovery")?;
+    log.log().sync_all().step("sync to the tail")?;
     let mut prefix = Prefix::behind(manifest(places.dir)?.first_seq.saturating_sub(1));
-    for record in log.read().step("read after recovery")? {
+    for record in log
+        .log()
+        .records(Through::Durable)
+        .step("read after recovery")?
+    {
         let record = record.step("read a record after recovery")?;
         prefix = prefix.with(record.seq, &record.line);
     }
-    let (tail_seq, durable_seq) = (log.tail_seq(), log.durable_seq());
+    let tail_seq = log.log().tail_seq().step("look at the tail")?;
+    let durable_seq = log.log().durable_seq().step("look at what is durable")?;
     log.close().step("close after recovery")?;
     Ok(Recovered {
-        tail_seq,
-        durable_seq,
+        tail_seq: tail_seq.unwrap_or(0),
+        durable_seq: durable_seq.unwrap_or(0),
         prefix,
     })
 }

@@ -185,7 +185,7 @@ mod tests {
     fn half_a_record_is_cut_off_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let options = || Options::default().segment_bytes_max(600);
-        let add = |log: &Log, number: u64| {
+        let add = |log: &Log<IssueEvent>, number: u64| {
             let issue = Issue::new(&format!("bd-{number}"), "A fence", Timestamp::from_ms(1));
             log.append(&IssueEvent::add(issue, Timestamp::from_ms(1)))
                 .unwrap()
@@ -195,7 +195,7 @@ mod tests {
             if round % 3 == 0 {
                 fs::remove_file(dir.path().join("shm")).unwrap();
             }
-            let log: Log = Log::open(dir.path(), options()).unwrap();
+            let log = Log::<IssueEvent>::open(dir.path(), options()).unwrap();
             assert_eq!(add(&log, 2 * round).seq, 2 * round - 1);
             assert!(leave_half_a_record(dir.path(), &mut random).unwrap());
             // Nobody leaves two: whoever takes the lock next deals with the first.

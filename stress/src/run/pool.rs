@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use strand_core::{IssueEvent, Log, Options};
+use strand_core::{IssueLog, Options};
 use strand_lock::monotonic_ns;
 
 use crate::evidence::ids::operation_key;
@@ -33,7 +33,7 @@ fn create_pool(config: &Config, places: &Places) -> Ledger {
     let written = (|| {
         let archive = Archive::new(&places.store, &places.archive);
         let options = Options::default().failpoint_hook(Arc::new(archive));
-        let log: Log<IssueEvent> = Log::open(&places.store, options)?;
+        let log = IssueLog::open(&places.store, options)?;
         for (write, plan) in (1..).zip(plans) {
             let key = operation_key(config.agents, write);
             let batch = writes::batch(&plan, &key)?;

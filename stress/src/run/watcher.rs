@@ -43,7 +43,7 @@ fn read(
     loop {
         let over = side.is_over_within(LOOK_INTERVAL);
         let begin_ns = monotonic_ns();
-        if let Some(seq) = reader.durable_seq() {
+        if let Ok(Some(seq)) = reader.durable_seq() {
             seen.durable_seen.push(DurableSeen {
                 begin_ns,
                 end_ns: monotonic_ns(),
@@ -55,7 +55,7 @@ fn read(
         if is_due || over {
             let started = Instant::now();
             let begin_ns = monotonic_ns();
-            let prefix = read_records(|| reader.read())?;
+            let prefix = read_records(|| reader.records())?;
             let end_ns = monotonic_ns();
             // Of a compacted log that looks empty, nobody can tell what was seen.
             if prefix.count > 0 || !compacts {

@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn every_write_that_is_drawn_can_be_asked_for_and_is_stored_as_planned() {
         let dir = tempfile::tempdir().unwrap();
-        let log = strand_core::Log::open(dir.path(), strand_core::Options::default()).unwrap();
+        let log = strand_core::IssueLog::open(dir.path(), strand_core::Options::default()).unwrap();
         let payloads = Payloads::open(&PayloadSource::Small, 3, 400).unwrap();
         let mut model = Model::default();
         let mut seq = 0;

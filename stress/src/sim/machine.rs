@@ -861,7 +861,7 @@ mod tests {
         let mut machine = Machine::start(VirtualDisk::new(), seed);
         let programs = (0..3).map(|id| -> Program<'_> {
             Box::new(move |process| {
-                let log: Log = Log::open("", options(process)).expect("the store opens");
+                let log = Log::<IssueEvent>::open("", options(process)).expect("the store opens");
                 for number in 0..20 {
                     log.append(&add(id, number)).expect("nothing fails");
                 }
@@ -872,9 +872,9 @@ mod tests {
         assert_eq!(ended.broken, [""; 0]);
         assert_eq!(ended.hang, None);
         let ids = machine.alone(|process| {
-            let reader: Reader =
-                Reader::open_in(&(Arc::clone(process) as _), Path::new("")).expect("a store");
-            let records = reader.read().expect("it can be read");
+            let reader = Reader::<IssueEvent>::open_in(&(Arc::clone(process) as _), Path::new(""))
+                .expect("a store");
+            let records = reader.records().expect("it can be read");
             records
                 .flat_map(|record| record.expect("a good record").events)
                 .map(|event| event.id)

@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use strand_core::{Compacted, IssueEvent, Issues, Log, Reader};
+use strand_core::{Compacted, IssueEvent, IssueLog, Issues, Reader};
 
 use crate::evidence::stored::{parse_segment, read_segments};
 use crate::run::bystanders::digest;
@@ -310,7 +310,7 @@ fn compact(store: &Path) -> Result<Compaction, Trouble> {
     // Without what a compaction may forget.
     let state = || Issues::load(store).map(|state| digest(&state));
     let before = state().map_err(&failed)?;
-    let compacted = Log::<IssueEvent>::open(store, options()).and_then(|log| {
+    let compacted = IssueLog::open(store, options()).and_then(|log| {
         let compacted = log.compact()?;
         log.close()?;
         Ok(compacted)
@@ -330,7 +330,7 @@ fn compact(store: &Path) -> Result<Compaction, Trouble> {
 
 /// The files of the store, when everybody is gone.
 fn examine(store: &Path) -> Result<(), Trouble> {
-    let log = Log::<IssueEvent>::open(store, options()).map_err(violation("the last open"))?;
+    let log = IssueLog::open(store, options()).map_err(violation("the last open"))?;
     log.close().map_err(violation("the last close"))?;
     let segments = read_segments(store).map_err(|error| Trouble::Environment(error.to_string()))?;
     for segment in &segments {

@@ -22,7 +22,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
-use strand_core::{Issue, IssueEvent, Issues, Log, Patch, Timestamp, Version};
+use strand_core::{Issue, IssueEvent, IssueLog, Issues, Patch, Timestamp, Version};
 use tempfile::TempDir;
 
 use crate::RunError;
@@ -533,8 +533,8 @@ impl<'a> Soak<'a> {
         }
         let failed =
             |error: strand_core::Error| Trouble::Violation(format!("{name}: {}", describe(&error)));
-        let log: Log = Log::open(self.store(), worker::options()).map_err(failed)?;
-        let state = log.snapshot().map_err(failed)?;
+        let log = IssueLog::open(self.store(), worker::options()).map_err(failed)?;
+        let state = Issues::load(self.store()).map_err(failed)?;
         let left = survivors(&state, &name, &answers).map_err(Trouble::Violation)?;
         for id in left {
             log.append(&IssueEvent::delete(id, Timestamp::from_ms(TS)))

@@ -18,8 +18,8 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use strand_core::{
-    Batch, Compactor, Error, Follower, Issue, Issues, LiveIssues, Log, Options, Outcome, Patch,
-    Reader, Receipt, Timestamp, Version,
+    Batch, Compactor, Error, Follower, Issue, IssueEvent, IssueLog, Issues, LiveIssues, Options,
+    Outcome, Patch, Reader, Receipt, Timestamp, Version,
 };
 
 use crate::run::errors::describe;
@@ -152,11 +152,11 @@ struct Known {
 
 struct Worker {
     spec: Spec,
-    log: Arc<Log>,
+    log: IssueLog,
     /// Kept up, as a program that shows the issues would.
     snapshot: LiveIssues,
-    reader: Reader,
-    follower: Follower,
+    reader: Reader<IssueEvent>,
+    follower: Follower<IssueEvent>,
     followed_seq: u64,
     known: BTreeMap<String, Known>,
     /// Its issues in the order in which they were made.
@@ -180,12 +180,12 @@ struct Write {
 
 impl Worker {
     fn open(spec: Spec) -> Result<Worker, Failure> {
-        let log: Arc<Log> = Arc::new(Log::open(&spec.store, options())?);
+        let log = IssueLog::open(&spec.store, options())?;
         let reader = Reader::open(&spec.store)?;
         let snapshot = LiveIssues::open(&spec.store)?;
-        let next = snapshot.last_seq() + 1;
+        let next = snapshot.state().last_seq() + 1;
         let compactor = if spec.compacts {
-            Some(Compactor::start(Arc::clone(&log), COMPACTOR_EVERY)?)
+            Some(Compactor::start(Arc::clone(log.log()), COMPACTOR_EVERY)?)
         } else {
             None
         };
@@ -233,7 +233,7 @@ impl Worker {
         if let Some(compactor) = self.compactor.take() {
             compactor.stop()?;
         }
-        self.log.sync_to(self.log.tail_seq())?;
+        self.log.log().sync_all()?;
         Ok(())
     }
 
@@ -403,7 +403,7 @@ impl Worker {
                     self.worked.followed += 1;
                 }
                 Err(Error::Compacted { snapshot_seq, .. }) => {
-                    let state = self.reader.snapshot()?;
+                    let state = Issues::load(&self.spec.store)?;
                     if snapshot_seq <= self.followed_seq || state.last_seq() < snapshot_seq {
                         let (loaded, last) = (state.last_seq(), self.followed_seq);
                         self.complain(format!(
@@ -429,13 +429,13 @@ impl Worker {
         let prefix = format!("{}-", self.spec.name);
         self.compare(
             "a state that was kept up",
-            &self.snapshot,
+            self.snapshot.state(),
             &prefix,
             &mut wrong,
         );
         self.compare("a state that was loaded", &loaded, &prefix, &mut wrong);
         self.log
-            .look(|store| self.compare("the log's own state", store, &prefix, &mut wrong))?;
+            .with_issues(|store| self.compare("the log's own state", store, &prefix, &mut wrong))?;
         Ok(wrong)
     }
 

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use strand_core::{LiveIssues, Log, testing::Storage};
+use strand_core::{IssueLog, LiveIssues, testing::Storage};
 
 use crate::panics::catch_panic;
 use crate::run::errors::describe;
@@ -384,16 +384,18 @@ impl Examiner {
         if nested {
             machine.record();
         }
-        let log: Log = Log::open(DIR, options(found.setup, &machine))
+        let log = IssueLog::open(DIR, options(found.setup, &machine))
             .map_err(|error| format!("the recovery failed: {}", describe(&error)))?;
-        if log.recovery().cut_bytes > 0 {
+        if log.log().recovery().cut_bytes > 0 {
             self.counts.torn.fetch_add(1, Ordering::Relaxed);
         }
         let mut seen = None;
         if nested || one_in(4) {
             // Through the tail: where the hints are believed, not all of it need be durable.
             let order = log
-                .look(|state| oracle.judge(found.ledger, state, found.durable_seq, found.loss))
+                .with_issues(|state| {
+                    oracle.judge(found.ledger, state, found.durable_seq, found.loss)
+                })
                 .map_err(|error| {
                     format!("reading failed after the recovery: {}", describe(&error))
                 })?
@@ -413,7 +415,7 @@ impl Examiner {
 
         // Once more, without any hint; and append.
         let again = Solo::new(recovered.clone(), None, found.boot + 1, found.chance);
-        let log: Log = Log::open(DIR, options(found.setup, &again))
+        let log = IssueLog::open(DIR, options(found.setup, &again))
             .map_err(|error| format!("the second recovery failed: {}", describe(&error)))?;
         if again.disk().digest() != recovered.digest() {
             return Err(format!(
@@ -444,7 +446,7 @@ impl Examiner {
         let state = LiveIssues::open_in(&storage, Path::new(DIR))
             .map_err(|error| format!("reading failed after an append: {}", describe(&error)))?;
         let order = oracle
-            .judge(&ledger, &state, found.durable_seq, found.loss)
+            .judge(&ledger, state.state(), found.durable_seq, found.loss)
             .map_err(|wrong| format!("after an append: {}", wrong.join("; ")))?;
         let added = ledger.operations.last().map(|operation| operation.number);
         if order.last().copied() != added || receipt.seq != order.len() as u64 {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use strand_core::{
-    Batch, Compacted, Durability, Error, Issue, IssueEvent, LiveIssues, Log, Options, Patch,
+    Batch, Compacted, Durability, Error, Issue, IssueEvent, IssueLog, LiveIssues, Options, Patch,
     Receipt, Timestamp, Version, testing::Storage, write_jsonl,
 };
 
@@ -216,8 +216,8 @@ pub struct Actor {
     machine: Solo,
     setup: Setup,
     rng: StdRng,
-    log: Option<Log>,
-    buffered: Option<Log>,
+    log: Option<IssueLog>,
+    buffered: Option<IssueLog>,
     ledger: Ledger,
     ledgers: Vec<Arc<Ledger>>,
     clock: u64,
@@ -404,7 +404,7 @@ impl Actor {
                 std::iter::once(marker).chain(others).collect()
             },
             None,
-            Log::append_batch,
+            IssueLog::append_batch,
         );
     }
 
@@ -454,10 +454,10 @@ impl Actor {
         }
     }
 
-    fn opened(&mut self) -> Option<&Log> {
+    fn opened(&mut self) -> Option<&IssueLog> {
         if self.log.is_none() {
             let faults = self.machine.faults_hit();
-            match Log::open(DIR, options(self.setup, &self.machine)) {
+            match IssueLog::open(DIR, options(self.setup, &self.machine)) {
                 Ok(log) => self.log = Some(log),
                 Err(error) => self.check_error("open", &error, faults),
             }
@@ -517,7 +517,7 @@ impl Actor {
         &mut self,
         events: impl FnOnce(IssueEvent) -> Vec<IssueEvent>,
         condition: Option<Condition>,
-        write: impl FnOnce(&Log, &[IssueEvent]) -> strand_core::Result<Receipt>,
+        write: impl FnOnce(&IssueLog, &[IssueEvent]) -> strand_core::Result<Receipt>,
     ) {
         self.write_keyed(events, condition, None, write);
     }
@@ -527,7 +527,7 @@ impl Actor {
         events: impl FnOnce(IssueEvent) -> Vec<IssueEvent>,
         condition: Option<Condition>,
         key: Option<&str>,
-        write: impl FnOnce(&Log, &[IssueEvent]) -> strand_core::Result<Receipt>,
+        write: impl FnOnce(&IssueLog, &[IssueEvent]) -> strand_core::Result<Receipt>,
     ) {
         let Some((index, events)) = self.begin(events, condition, key) else {
             return;
@@ -578,7 +578,7 @@ impl Actor {
         self.write(
             |marker| std::iter::once(marker).chain(others).collect(),
             None,
-            Log::append_batch,
+            IssueLog::append_batch,
         );
         self.victims.push(extra);
     }
@@ -673,7 +673,7 @@ impl Actor {
         if self.buffered.is_none() {
             let faults = self.machine.faults_hit();
             let options = options(self.setup, &self.machine).durability(Durability::Buffered);
-            match Log::open(DIR, options) {
+            match IssueLog::open(DIR, options) {
                 Ok(log) => self.buffered = Some(log),
                 Err(error) => {
                     self.check_error("open", &error, faults);
@@ -703,7 +703,7 @@ impl Actor {
         let seq = acknowledged.max().unwrap_or(0);
         let faults = self.machine.faults_hit();
         let Some(log) = self.opened() else { return };
-        match log.sync_to(seq) {
+        match log.log().sync_to(seq) {
             Ok(()) => self.durable(seq),
             Err(error) => self.check_error("sync_to", &error, faults),
         }
@@ -720,7 +720,7 @@ impl Actor {
             ..self.setup
         };
         let faults = self.machine.faults_hit();
-        match Log::open(DIR, options(setup, &self.machine)) {
+        match IssueLog::open(DIR, options(setup, &self.machine)) {
             Ok(log) => self.write(
                 |marker| vec![marker],
                 None,
@@ -748,7 +748,7 @@ impl Actor {
         let faults = self.machine.faults_hit();
         let storage: Arc<dyn Storage> = Arc::new(self.machine.clone());
         let state = match LiveIssues::open_in(&storage, Path::new(DIR)) {
-            Ok(state) => state,
+            Ok(live) => live.into_state(),
             Err(Error::NoStore { .. }) if self.ledger.operations.is_empty() => return,
             Err(error) => {
                 self.check_error("export", &error, faults);
@@ -786,9 +786,9 @@ impl Actor {
             .flatten()
         {
             let faults = self.machine.faults_hit();
-            let tail_seq = log.tail_seq();
-            match log.close() {
-                Ok(()) => self.durable(tail_seq),
+            let tail_seq = log.log().tail_seq();
+            match tail_seq.and_then(|tail_seq| log.close().map(|()| tail_seq)) {
+                Ok(tail_seq) => self.durable(tail_seq.unwrap_or(0)),
                 Err(error) => self.check_error("close", &error, faults),
             }
         }
@@ -811,7 +811,7 @@ impl Actor {
     }
 }
 
-fn append(log: &Log, events: &[IssueEvent]) -> strand_core::Result<Receipt> {
+fn append(log: &IssueLog, events: &[IssueEvent]) -> strand_core::Result<Receipt> {
     match events {
         [event] => log.append(event),
         events => log.append_batch(events),

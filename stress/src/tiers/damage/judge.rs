@@ -153,7 +153,7 @@ impl Judge<'_> {
             Ok(reader) => reader,
             Err(error) => return vec![("open", 1, Answer::Failed(error))],
         };
-        let records = match reader.read() {
+        let records = match reader.records() {
             Ok(records) => self.records(first, records),
             Err(error) => Answer::Failed(error),
         };
@@ -216,11 +216,11 @@ impl Judge<'_> {
             Ok(snapshot) => snapshot,
             Err(error) => return Answer::Failed(error),
         };
-        let seq = snapshot.last_seq();
+        let seq = snapshot.state().last_seq();
         if self
             .base()
             .state(seq)
-            .is_some_and(|state| *state == *snapshot)
+            .is_some_and(|state| *state == *snapshot.state())
         {
             Answer::Through(seq)
         } else {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use strand_core::{
-    Durability, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Patch, Result, Timestamp,
+    Durability, Issue, IssueEvent, IssueLog, Issues, LiveIssues, Options, Patch, Result, Timestamp,
     testing::Storage,
 };
 use strand_lock::SharedPage;
@@ -114,7 +114,7 @@ impl Base {
             count: 0,
         };
         let mut history = Vec::new();
-        let log: Log = Log::open(DIR, small())?;
+        let log = IssueLog::open(DIR, small())?;
         history.push(image());
         for records in recipe.before {
             for number in 0..records {
@@ -136,7 +136,7 @@ impl Base {
             }
         }
         log.close()?;
-        let log: Log = Log::open(DIR, options())?;
+        let log = IssueLog::open(DIR, options())?;
         let live = segments(&image()).pop().unwrap_or_default();
         let is_long_enough = |image: &Image| {
             let bytes = image.get(&live).unwrap_or_default();
@@ -153,7 +153,7 @@ impl Base {
         }
         log.close()?;
         // The last records are made durable together.
-        let log: Log = Log::open(DIR, options().durability(Durability::Buffered))?;
+        let log = IssueLog::open(DIR, options().durability(Durability::Buffered))?;
         for _ in 0..LAST_GROUP {
             writer.append(&log)?;
         }
@@ -228,7 +228,7 @@ impl Base {
         }
         let machine = machine(&image, 1, 0);
         let state = LiveIssues::open_in(&storage(&machine), Path::new(DIR)).ok()?;
-        let state = Arc::new(state.into_store());
+        let state = Arc::new(state.into_state());
         if state.last_seq() != seq {
             return None;
         }
@@ -304,7 +304,7 @@ fn torn(before: &Image, options: Options, lines: &[Line]) -> Result<Image> {
     let options = options
         .storage(storage(&machine))
         .durability(Durability::Buffered);
-    let log: Log = Log::open(DIR, options)?;
+    let log = IssueLog::open(DIR, options)?;
     log.append(&IssueEvent::add(
         Issue::new("bd-torn", "Was being written", Timestamp::from_ms(START_MS)),
         Timestamp::from_ms(START_MS),
@@ -383,7 +383,7 @@ impl Writer {
         })
     }
 
-    fn append(&mut self, log: &Log) -> Result<()> {
+    fn append(&mut self, log: &IssueLog) -> Result<()> {
         self.count += 1;
         if self.draw(10) == 0 {
             let events = [self.event()?, self.event()?];

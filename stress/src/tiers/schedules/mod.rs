@@ -228,19 +228,21 @@ impl Case {
         let text = |what: &'static str| {
             move |error: strand_core::Error| format!("{what}: {error}: {error:?}")
         };
-        let log: Log = Log::open(dir, self.habits.options(process)).map_err(text("open"))?;
+        let log =
+            Log::<IssueEvent>::open(dir, self.habits.options(process)).map_err(text("open"))?;
         // Buffered records are not shown before they are durable.
-        log.sync_to(log.tail_seq()).map_err(text("sync"))?;
+        log.sync_all().map_err(text("sync"))?;
         let state = || -> Result<Issues, String> {
             let snapshot =
                 strand_core::LiveIssues::open_in(&storage(), dir).map_err(text("load"))?;
-            Ok(snapshot.into_store())
+            Ok(snapshot.into_state())
         };
         let store = state()?;
         let mut history = history.lock().unwrap_or_else(PoisonError::into_inner);
         history.judge(&store, power_cut);
         drop(log);
-        let log: Log = Log::open(dir, self.habits.options(process)).map_err(text("open again"))?;
+        let log = Log::<IssueEvent>::open(dir, self.habits.options(process))
+            .map_err(text("open again"))?;
         let again = state()?;
         if again.last_seq() != store.last_seq()
             || log.recovery().adopted > 0
@@ -258,7 +260,7 @@ impl Case {
             .map_err(text("append"))?;
         history.end(operation, Outcome::Acknowledged(receipt.seq));
         log.sync_to(receipt.seq).map_err(text("sync"))?;
-        let reader: Reader = Reader::open_in(&storage(), dir).map_err(text("read"))?;
+        let reader = Reader::<IssueEvent>::open_in(&storage(), dir).map_err(text("read"))?;
         reader.verify().map_err(text("verify"))?;
         history.judge(&state()?, false);
         Ok(())

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use strand_core::{
-    Batch, Durability, Error, Follower, Issue, IssueEvent, LiveIssues, Log, Options, Patch, Reader,
-    Receipt, Record, Result, Timestamp,
+    Batch, Durability, Error, Follower, Issue, IssueEvent, IssueLog, LiveIssues, Options, Patch,
+    Reader, Receipt, Record, Result, Timestamp,
     check::Advice,
     repair,
     testing::{Host as _, Storage, check_in},
@@ -71,7 +71,7 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
     let open = || {
         // The faults may end.
         for _ in 0..20 {
-            match Log::open("", habits.options(process).durability(durability)) {
+            match IssueLog::open("", habits.options(process).durability(durability)) {
                 Ok(log) => return Some(log),
                 Err(error) => blame(history, process, "open", &error),
             }
@@ -115,9 +115,12 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
                 continue;
             }
             10 if buffers => {
-                let through_seq = log.tail_seq();
-                match log.sync_to(through_seq) {
-                    Ok(()) => lock(history).synced(process.number(), through_seq),
+                let synced = log.log().tail_seq().and_then(|tail_seq| {
+                    let through_seq = tail_seq.unwrap_or(0);
+                    log.log().sync_to(through_seq).map(|()| through_seq)
+                });
+                match synced {
+                    Ok(through_seq) => lock(history).synced(process.number(), through_seq),
                     Err(error) => blame(history, process, "sync", &error),
                 }
                 continue;
@@ -175,7 +178,7 @@ fn repair(process: &Arc<Process>, habits: &Habits, history: &Shared) {
     }
 }
 
-fn ask(log: &Log, process: &Process, operation: u32, kind: &Kind) -> Result<Receipt> {
+fn ask(log: &IssueLog, process: &Process, operation: u32, kind: &Kind) -> Result<Receipt> {
     let mark = |part| Issue::new(&marker(operation, part), "A marker", Timestamp::from_ms(0));
     let batch = Batch::new(Timestamp::from_ms(process.unix_ms()));
     let batch = match kind {
@@ -205,7 +208,7 @@ pub(super) fn read(process: &Arc<Process>, habits: &Habits, number: usize, histo
     let storage = Arc::clone(process) as Arc<dyn Storage>;
     let dir = Path::new("");
     let mut snapshot: Option<LiveIssues> = None;
-    let mut follower: Option<Follower> = None;
+    let mut follower: Option<Follower<IssueEvent>> = None;
     let mut got: Vec<(u64, u32)> = Vec::new();
     for _ in 0..VIEWS {
         process.sleep(Duration::from_micros(process.draw(2_000)));
@@ -263,11 +266,11 @@ fn operations(record: &Record<IssueEvent>) -> Option<(u64, u32)> {
     found.map(|(operation, _)| (record.seq, operation))
 }
 
-fn records(reader: &Reader) -> Result<Seen> {
-    let loose = reader.durable_seq().is_none();
+fn records(reader: &Reader<IssueEvent>) -> Result<Seen> {
+    let loose = reader.durable_seq().is_err();
     let mut seen = Vec::new();
     let mut last_seq = None;
-    for record in reader.read()? {
+    for record in reader.records()? {
         match record {
             Ok(record) => {
                 last_seq = Some(record.seq);
@@ -282,8 +285,8 @@ fn records(reader: &Reader) -> Result<Seen> {
 }
 
 fn refreshed(storage: &Arc<dyn Storage>, snapshot: &mut Option<LiveIssues>) -> Result<Seen> {
-    let reader: Reader = Reader::open_in(storage, Path::new(""))?;
-    let loose = reader.durable_seq().is_none();
+    let reader = Reader::<IssueEvent>::open_in(storage, Path::new(""))?;
+    let loose = reader.durable_seq().is_err();
     let fresh = match snapshot.take() {
         None => LiveIssues::open_in(storage, Path::new(""))?,
         Some(mut old) => {
@@ -291,13 +294,14 @@ fn refreshed(storage: &Arc<dyn Storage>, snapshot: &mut Option<LiveIssues>) -> R
             old
         }
     };
-    let markers = fresh
+    let state = fresh.state();
+    let markers = state
         .iter()
-        .filter_map(|(id, _)| Some((fresh.version(id)?.get(), operation_of(id)?.0)));
+        .filter_map(|(id, _)| Some((state.version(id)?.get(), operation_of(id)?.0)));
     let mut seen: Vec<(u64, u32)> = markers.collect();
     seen.sort_unstable();
     seen.dedup();
-    let last_seq = fresh.last_seq();
+    let last_seq = state.last_seq();
     *snapshot = Some(fresh);
     Ok(Some((last_seq, seen, loose)))
 }
@@ -305,7 +309,7 @@ fn refreshed(storage: &Arc<dyn Storage>, snapshot: &mut Option<LiveIssues>) -> R
 fn follow(
     storage: &Arc<dyn Storage>,
     process: &Process,
-    follower: &mut Option<Follower>,
+    follower: &mut Option<Follower<IssueEvent>>,
     got: &mut Vec<(u64, u32)>,
 ) -> Result<()> {
     if follower.is_none() {

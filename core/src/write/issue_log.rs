@@ -1,0 +1,409 @@
+//! A log of issues: [`Log`], and the state that its conditions are checked against.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::{
+    error::{Error, Outcome, Result},
+    issues::{
+        event::IssueEvent, issue::Issue, issues::Issues, patch::Patch, timestamp::Timestamp,
+        version::Version,
+    },
+    options::Options,
+    seeded::{Bug, seeded},
+    state::{compaction::Compacted, live::LiveIssues, materialize::Folded},
+    telemetry,
+    wal::{
+        durable::End,
+        log::{Log, Receipt},
+        shm::Hints,
+    },
+    write::batch::{Batch, Decision, decide, draw_id},
+};
+
+/// A log of issues, opened for appending: [`Log`], and writes with conditions. Share it between
+/// threads by reference; each process opens its own.
+///
+/// The first write with a condition reads the state of all issues; the log keeps it in memory, and
+/// later ones read only new records.
+///
+/// ```
+/// use strand_core::{Issue, IssueLog, Options, Timestamp};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let now = Timestamp::now();
+/// let log = IssueLog::open(dir.path(), Options::default())?;
+/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+/// log.claim("bd-1", "agent-7", now)?;
+/// assert_eq!(log.log().tail_seq()?, Some(2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct IssueLog {
+    log: Arc<Log<IssueEvent>>,
+    /// The state that conditions are checked against.
+    state: Mutex<Option<Folded>>,
+}
+
+impl IssueLog {
+    /// Opens the store in `dir`; see [`Log::open`].
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
+        Ok(Self {
+            log: Arc::new(Log::open(dir, options)?),
+            state: Mutex::default(),
+        })
+    }
+
+    /// The log itself, for all that has nothing to do with issues. Clone it for a
+    /// [`crate::Compactor`].
+    #[must_use]
+    pub fn log(&self) -> &Arc<Log<IssueEvent>> {
+        &self.log
+    }
+
+    /// Appends one event without any condition; see [`Log::append`].
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub fn append(&self, event: &IssueEvent) -> Result<Receipt> {
+        self.log.append(event)
+    }
+
+    /// Appends several events as one record, without any condition; see [`Log::append_batch`].
+    ///
+    /// # Errors
+    /// As [`Log::append_batch`].
+    pub fn append_batch(&self, events: &[IssueEvent]) -> Result<Receipt> {
+        self.log.append_batch(events)
+    }
+
+    /// Writes a batch as one record, if all its conditions hold: all of it or nothing, also after a crash.
+    ///
+    /// Blocks as [`IssueLog::append`] does. The first call reads the store's state, and keeps it in memory;
+    /// later ones read what was appended since, so that their cost does not grow with the log.
+    ///
+    /// # Errors
+    /// Nothing was written: [`Error::VersionMismatch`], [`Error::AlreadyExists`], [`Error::NoSuchIssue`]
+    /// (each tells of a state that is as durable as an acknowledged append), [`Error::InvalidEvent`],
+    /// [`Error::Corrupt`]. Otherwise as [`IssueLog::append`].
+    ///
+    /// Examples: [`Batch`].
+    pub fn commit(&self, batch: &Batch) -> Result<Receipt> {
+        telemetry::commit(self.log.raw.writer.dir.path()).within(|| self.commit_now(batch))
+    }
+
+    /// Looks at the state that conditions are checked against, as it is now: through the last record, durable or not.
+    ///
+    /// To decide what to write. Takes no lock that another process would wait for, unless no memory is shared; other threads
+    /// that write with conditions through this `Log` wait until `look` returns. The first call reads the whole state.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Io`], [`Error::Lock`].
+    ///
+    /// ```
+    /// use strand_core::{Filter, Issue, IssueLog, Options, Timestamp};
+    ///
+    /// let now = Timestamp::now();
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = IssueLog::open(dir.path(), Options::default())?;
+    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+    /// let next = log.with_issues(|issues| issues.ready().first().map(|(id, _)| (*id).to_owned()))?;
+    /// if let Some(id) = next {
+    ///     log.claim(&id, "agent-7", now)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_issues<T>(&self, look: impl FnOnce(&Issues) -> T) -> Result<T> {
+        let state = self.fresh_state()?;
+        let Some(Folded { store, .. }) = state.as_ref() else {
+            unreachable!("it was read just now");
+        };
+        Ok(look(store))
+    }
+
+    /// Creates an issue. Blocks as [`IssueLog::commit`].
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`]; otherwise as [`IssueLog::commit`].
+    ///
+    /// ```
+    /// use strand_core::{Error, Issue, IssueLog, Options, Timestamp};
+    ///
+    /// let now = Timestamp::now();
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = IssueLog::open(dir.path(), Options::default())?;
+    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+    /// let again = log.create(Issue::new("bd-1", "Buy wire", now), now);
+    /// assert!(matches!(again, Err(Error::AlreadyExists { version, .. }) if version == 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn create(&self, issue: Issue, ts: Timestamp) -> Result<Receipt> {
+        self.commit(&Batch::new(ts).create(issue))
+    }
+
+    /// Creates an issue with a new id: the prefix, a hyphen, and 3 random characters or, as the issues become
+    /// more, 4, 5, …. That nobody has the id is checked under the lock.
+    ///
+    /// `make` is called with the id, and again with another one should somebody have been faster.
+    ///
+    /// # Errors
+    /// As [`IssueLog::commit`]. [`Error::AlreadyExists`] when a hundred ids were taken, which is not by chance.
+    ///
+    /// ```
+    /// use strand_core::{Issue, IssueLog, Options, Timestamp};
+    ///
+    /// let now = Timestamp::now();
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = IssueLog::open(dir.path(), Options::default())?;
+    /// let (id, _) = log.create_new("bd", now, |id| Issue::new(id, "Mend the fence", now))?;
+    /// assert!(id.starts_with("bd-") && id.len() == 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn create_new(
+        &self,
+        prefix: &str,
+        ts: Timestamp,
+        mut make: impl FnMut(&str) -> Issue,
+    ) -> Result<(String, Receipt)> {
+        const ATTEMPTS: u32 = 100;
+        let mut attempts = 0;
+        loop {
+            let id =
+                self.with_issues(|issues| draw_id(prefix, issues, self.log.raw.writer.host()))?;
+            attempts += 1;
+            match self.create(make(&id), ts) {
+                Err(Error::AlreadyExists { .. }) if attempts < ATTEMPTS => {}
+                created => return created.map(|receipt| (id, receipt)),
+            }
+        }
+    }
+
+    /// Replaces an issue that is still at this version, see [`Issues::version`]. Blocks as [`IssueLog::commit`].
+    ///
+    /// # Errors
+    /// [`Error::VersionMismatch`] with the present version and issue; otherwise as [`IssueLog::commit`].
+    ///
+    /// ```
+    /// use strand_core::{Issue, IssueLog, Options, Timestamp};
+    ///
+    /// let now = Timestamp::now();
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = IssueLog::open(dir.path(), Options::default())?;
+    /// let version = log.create(Issue::new("bd-1", "Mend the fence", now), now)?.version();
+    /// log.update_if(Issue::new("bd-1", "Mend the gate", now), version, now)?;
+    /// let late = log.update_if(Issue::new("bd-1", "Mend the roof", now), version, now);
+    /// assert!(late.is_err_and(|error| error.is_conflict()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn update_if(
+        &self,
+        issue: Issue,
+        expected_version: Version,
+        ts: Timestamp,
+    ) -> Result<Receipt> {
+        self.commit(&Batch::new(ts).update_if(issue, expected_version))
+    }
+
+    /// Changes some fields of an issue, and leaves the others to others. Blocks as [`IssueLog::commit`].
+    ///
+    /// # Errors
+    /// [`Error::NoSuchIssue`]; [`crate::InvalidEvent::NotAnArray`] where the patch adds to a field that is none; otherwise
+    /// as [`IssueLog::commit`].
+    ///
+    /// ```
+    /// use strand_core::{Issue, IssueLog, Options, Patch, Timestamp};
+    ///
+    /// let now = Timestamp::now();
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = IssueLog::open(dir.path(), Options::default())?;
+    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+    /// log.patch("bd-1", Patch::new().add_label("garden"), now)?;
+    /// log.patch("bd-1", Patch::new().set("priority", &0)?, now)?;
+    /// let issue = log.with_issues(|issues| issues.get("bd-1").cloned())?.expect("it is there");
+    /// assert_eq!((issue.labels(), issue.priority()), (vec!["garden".to_owned()], Some(0)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn patch(&self, id: &str, patch: Patch, ts: Timestamp) -> Result<Receipt> {
+        self.commit(&Batch::new(ts).patch(id, patch))
+    }
+
+    /// Gives an open issue that is nobody's to an agent. Of any number who try, one succeeds. Blocks as [`IssueLog::commit`].
+    ///
+    /// # Errors
+    /// [`Error::VersionMismatch`] with the present version and issue; otherwise as [`IssueLog::commit`].
+    ///
+    /// ```
+    /// use strand_core::{Error, Issue, IssueLog, Options, Timestamp};
+    ///
+    /// let now = Timestamp::now();
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = IssueLog::open(dir.path(), Options::default())?;
+    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+    /// log.claim("bd-1", "agent-7", now)?;
+    /// let Err(Error::VersionMismatch { issue: Some(issue), .. }) = log.claim("bd-1", "agent-8", now) else {
+    ///     panic!("it is taken");
+    /// };
+    /// assert_eq!(issue.assignee().as_deref(), Some("agent-7"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn claim(&self, id: &str, agent: &str, ts: Timestamp) -> Result<Receipt> {
+        self.commit(&Batch::new(ts).claim(id, agent))
+    }
+
+    /// Compacts the log into a snapshot of [`Issues`]; see [`Log::compact`].
+    ///
+    /// # Errors
+    /// As [`Log::compact`].
+    pub fn compact(&self) -> Result<Compacted> {
+        self.log.compact()
+    }
+
+    /// Whether it is time to compact; see [`Log::compaction_due`].
+    ///
+    /// # Errors
+    /// As [`Log::compaction_due`].
+    pub fn compaction_due(&self) -> Result<bool> {
+        self.log.compaction_due()
+    }
+
+    /// The state through the last durable record, as [`LiveIssues::open`] reads it. Unlike that of
+    /// [`IssueLog::with_issues`], it is the caller's own.
+    ///
+    /// # Errors
+    /// As [`LiveIssues::open`].
+    pub fn live(&self) -> Result<LiveIssues> {
+        LiveIssues::in_dir(&self.log.raw.writer.dir)
+    }
+
+    /// Makes durable what was only buffered, and closes the log; see [`Log::close`].
+    ///
+    /// # Errors
+    /// As [`Log::close`].
+    pub fn close(self) -> Result<()> {
+        self.log.sync_all()
+    }
+
+    fn commit_now(&self, batch: &Batch) -> Result<Receipt> {
+        let writer = &self.log.raw.writer;
+        let payload = batch.encode()?;
+        // Most of what is new is read before the lock is taken, so that it is not held for long.
+        if writer.hints().is_shared() {
+            drop(self.state_through(self.log.raw.glance(Hints::tail_seq))?);
+        }
+        let locked = writer.lock()?;
+        let tail = locked.validate_tail()?;
+        let tail_seq = tail.at.seq;
+        let mut state = self.state();
+        let known_seq = if seeded(Bug::StaleCondition) {
+            0
+        } else {
+            tail_seq
+        };
+        let store = self.advance(&mut state, known_seq)?;
+        let decision = decide(batch, store, writer.options.idempotency_records);
+        let seq = match &decision {
+            Decision::Write => tail.append(&payload)?,
+            Decision::Repeat(seq) => *seq,
+            // What the answer tells of must not be lost afterwards.
+            Decision::Refuse(refusal) => match refusal {
+                Error::VersionMismatch { found, .. } => found.map_or(tail_seq, Version::get),
+                Error::AlreadyExists { version, .. } => version.get(),
+                _ => tail_seq,
+            },
+        };
+        drop(state);
+        let synced = locked.sync_unless_shared(seq);
+        locked.unlock()?;
+        let durable = synced.and_then(|()| writer.acknowledge(seq));
+        let repeated = matches!(decision, Decision::Repeat(_));
+        let Decision::Refuse(refusal) = decision else {
+            return durable.map(|()| Receipt { seq, repeated });
+        };
+        match durable {
+            // Nothing of this batch was written, whatever became of what it met.
+            Err(Error::DurabilityUnknown { source, .. }) => Err(Error::Io {
+                op: "sync",
+                path: writer.dir.path().to_owned(),
+                outcome: Outcome::Rejected,
+                source: std::io::Error::other(source),
+            }),
+            durable => durable.and(Err(refusal)),
+        }
+    }
+
+    /// The state through the present tail.
+    fn fresh_state(&self) -> Result<MutexGuard<'_, Option<Folded>>> {
+        let writer = &self.log.raw.writer;
+        if writer.hints().is_shared() {
+            return self.state_through(self.log.raw.look(Hints::tail_seq)?);
+        }
+        // Nobody tells there what others are only just writing, and may take back.
+        let locked = writer.lock()?;
+        let state = self.state_through(locked.validate_tail()?.at.seq)?;
+        locked.unlock()?;
+        Ok(state)
+    }
+
+    /// The state through this record, which is published; read without the lock.
+    fn state_through(&self, tail_seq: u64) -> Result<MutexGuard<'_, Option<Folded>>> {
+        let mut state = self.state();
+        self.advance(&mut state, tail_seq)?;
+        if let Some(folded) = state.as_mut() {
+            self.forget_old(folded);
+        }
+        Ok(state)
+    }
+
+    /// Forgets the keys and tombstones that a compaction would, now and then: who lives for long would else
+    /// remember every one that there ever was.
+    fn forget_old(&self, folded: &mut Folded) {
+        let writer = &self.log.raw.writer;
+        if !folded.is_due_to_forget() {
+            return;
+        }
+        let store = &mut folded.store;
+        let last_seq = store.last_seq();
+        store.forget_keys_before(last_seq.saturating_sub(writer.options.idempotency_records));
+        let now = Timestamp::from_ms(writer.host().unix_ms());
+        store.forget_tombstones_before(now.saturating_sub_ms(writer.options.tombstone_ms));
+        folded.has_forgotten();
+    }
+
+    fn state(&self) -> MutexGuard<'_, Option<Folded>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads what is new through `tail_seq`. After an error the state is read anew the next time.
+    fn advance<'a>(&self, state: &'a mut Option<Folded>, tail_seq: u64) -> Result<&'a Issues> {
+        let end = End::Seq(tail_seq);
+        let folded = match state.take() {
+            None => Folded::load(&self.log.raw.writer.dir, || end)?,
+            Some(mut folded) => {
+                folded.advance(end)?;
+                folded
+            }
+        };
+        Ok(&state.insert(folded).store)
+    }
+}
+
+impl Receipt {
+    /// The version of each issue that the record changed.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        Version::new(self.seq)
+    }
+}
+
+impl fmt::Debug for IssueLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IssueLog")
+            .field("log", &self.log)
+            .finish_non_exhaustive()
+    }
+}
