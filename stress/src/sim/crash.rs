@@ -632,28 +632,10 @@ impl Iterator for CrashStates<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use strand_core::testing::OpenMode;
 
     use super::*;
-
-    fn path(text: &str) -> &Path {
-        Path::new(text)
-    }
-
-    /// A disk with a durable directory `s` and in it a durable file `f`.
-    fn disk_with(bytes: &[u8]) -> (VirtualDisk, InodeId) {
-        let mut disk = VirtualDisk::new();
-        disk.create_dir(path("/s")).unwrap();
-        disk.sync_dir(path("/")).unwrap();
-        let file = disk.open(path("/s/f"), OpenMode::CreateNew).unwrap();
-        disk.write_at(file, bytes, 0).unwrap();
-        disk.sync_data(file).unwrap();
-        disk.sync_dir(path("/s")).unwrap();
-        assert_eq!(disk.pending(), 0);
-        (disk, file)
-    }
+    use crate::sim::disk::tests::{disk_with, path};
 
     fn all(disk: &VirtualDisk) -> Vec<Image> {
         let mut images: Vec<Image> = disk.crash_states(1, 2_000).collect();

@@ -938,15 +938,15 @@ fn parts(path: &Path) -> impl Iterator<Item = io::Result<&str>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn path(text: &str) -> &Path {
+    pub(in crate::sim) fn path(text: &str) -> &Path {
         Path::new(text)
     }
 
     /// A disk with a durable directory `s` and in it a durable file `f`.
-    fn disk_with(bytes: &[u8]) -> (VirtualDisk, InodeId) {
+    pub(in crate::sim) fn disk_with(bytes: &[u8]) -> (VirtualDisk, InodeId) {
         let mut disk = VirtualDisk::new();
         disk.create_dir(path("/s")).unwrap();
         disk.sync_dir(path("/")).unwrap();
