@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod commands;
 pub mod evidence;
 pub mod fuzz;
 mod panics;
@@ -21,6 +22,6 @@ pub mod run;
 pub mod sim;
 pub mod soak;
 pub mod tiers;
-pub mod torture;
 
-pub use run::{RunError, run};
+pub use commands::run::run;
+pub use run::RunError;

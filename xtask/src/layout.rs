@@ -47,16 +47,18 @@ const CORE: &[Area] = &[
 ];
 
 const STRESS: &[Area] = &[
+    ("panics", ""),
     ("random", ""),
     ("evidence", ""),
-    ("sim", "evidence random"),
+    ("sim", "panics evidence random"),
     ("powerfs", "sim random"),
-    ("fuzz", "evidence sim"),
-    ("run", "evidence random"),
-    ("tiers", "evidence random sim powerfs run"),
-    ("soak", "evidence run"),
+    ("fuzz", "panics evidence sim"),
+    ("run", "panics evidence random"),
+    ("tiers", "panics evidence random sim powerfs run"),
+    ("soak", "panics evidence run"),
     ("report", "evidence run tiers soak"),
-    ("main", "run tiers soak report lib"),
+    ("commands", "panics evidence run tiers soak report"),
+    ("main", "commands run soak lib"),
 ];
 
 /// Files below the first path may import of another crate only what is below the others.

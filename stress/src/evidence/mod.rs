@@ -9,5 +9,6 @@ pub mod observations;
 pub mod oracle;
 pub mod stored;
 pub mod timeline;
+pub mod verdict;
 pub mod violation;
 pub mod workload;

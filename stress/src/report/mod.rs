@@ -5,5 +5,6 @@ pub mod metrics;
 pub mod page;
 pub mod progress;
 pub mod run;
+pub mod soak;
 pub mod text;
 pub mod tiers;

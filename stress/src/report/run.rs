@@ -1,74 +1,30 @@
 //! The report of a run: as JSON for programs, as a short table for people.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::evidence::checks::Check;
-use crate::evidence::ledger::{End, Ledger, Outcome};
-use crate::evidence::observations::Journal;
+use crate::evidence::ledger::{Ledger, Outcome};
 use crate::evidence::oracle;
 use crate::evidence::timeline::{Course, Timeline};
+use crate::evidence::verdict::Verdict;
 use crate::evidence::violation::Violation;
 use crate::report::machine::Machine;
 use crate::report::metrics::{self, BystandersReport, ConditionsReport};
 use crate::report::text::columns;
-use crate::run::config::{Config, Mode, TIMEOUT_S_MAX, Workload};
+use crate::run::config::{Config, TIMEOUT_S_MAX};
+use crate::run::judgement::Judgement;
 use crate::run::runner::Hang;
 
 /// The version of the JSON report's form.
 pub const SCHEMA: u32 = 1;
-/// How many violations of each kind a person is shown; the JSON report has them all.
-const VIOLATIONS_SHOWN: usize = 4;
-/// How many lines of what the agents said a person is shown.
-const STDERR_LINES_SHOWN: usize = 20;
 /// Where a distribution of durations is looked at.
 pub const SHARES: [f64; 11] = [
     0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1.0,
 ];
-const EXIT_PASS: u8 = 0;
-const EXIT_VIOLATED: u8 = 1;
-const EXIT_HANG: u8 = 3;
-const EXIT_ENVIRONMENT: u8 = 4;
-
-/// What came of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Every invariant holds.
-    Pass,
-    /// At least one does not.
-    Violated,
-    /// The run did not end.
-    Hang,
-    /// Something outside the log stopped it.
-    Environment,
-}
-
-impl Verdict {
-    /// The exit status of the harness.
-    #[must_use]
-    pub fn exit_status(self) -> u8 {
-        match self {
-            Verdict::Pass => EXIT_PASS,
-            Verdict::Violated => EXIT_VIOLATED,
-            Verdict::Hang => EXIT_HANG,
-            Verdict::Environment => EXIT_ENVIRONMENT,
-        }
-    }
-
-    /// The exit status, where not everything could be `written` that was asked for.
-    #[must_use]
-    pub fn exit_status_when(self, written: bool) -> u8 {
-        match self {
-            Verdict::Pass if !written => EXIT_ENVIRONMENT,
-            verdict => verdict.exit_status(),
-        }
-    }
-}
-
 /// A distribution of durations in microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Quantiles {
@@ -250,46 +206,27 @@ pub struct Report {
     pub store: Option<PathBuf>,
     /// The line that repeats the run.
     pub replay: String,
+    /// PASS or FAIL in one line.
+    #[serde(skip)]
+    pub verdict_line: String,
+    /// What a person needs to go after a failure.
+    #[serde(skip)]
+    pub failure_details: String,
     /// This run and those before it.
     pub iterations: Iterations,
 }
 
-/// What a report is made from.
-pub(crate) struct Facts<'a> {
-    pub(crate) config: &'a Config,
-    pub(crate) machine: Machine,
-    pub(crate) ledger: &'a Ledger,
-    pub(crate) journals: &'a [Journal],
-    pub(crate) go_ns: Option<u64>,
-    pub(crate) stored: u64,
-    pub(crate) spawned: u64,
-    pub(crate) killed: u64,
-    pub(crate) stopped: u64,
-    pub(crate) torn: u64,
-    pub(crate) forgotten: u64,
-    pub(crate) checks: Vec<Check>,
-    pub(crate) violations: Vec<Violation>,
-    pub(crate) hang: Option<Hang>,
-}
-
 impl Report {
-    pub(crate) fn new(facts: Facts<'_>) -> Report {
-        let Facts {
+    /// The report of a run that was judged.
+    #[must_use]
+    pub fn new(judgement: &Judgement) -> Report {
+        let Judgement {
             config,
-            machine,
             ledger,
-            journals,
             go_ns,
-            stored,
-            spawned,
-            killed,
-            stopped,
-            torn,
-            forgotten,
-            checks,
-            violations,
-            hang,
-        } = facts;
+            ..
+        } = judgement;
+        let (config, go_ns) = (config, *go_ns);
         let since_go_ms =
             |at_ns: u64| micros(at_ns.saturating_sub(go_ns.unwrap_or(at_ns))) / 1_000.0;
         let courses = Course::all(ledger);
@@ -313,24 +250,15 @@ impl Report {
             sum(|agent| agent.rejected),
             sum(|agent| agent.unknown),
         );
-        let verdict = if hang.is_some() {
-            Verdict::Hang
-        } else if !violations.is_empty() {
-            Verdict::Violated
-        } else if !ledger.environment_errors.is_empty() {
-            Verdict::Environment
-        } else {
-            Verdict::Pass
-        };
         Report {
             schema: SCHEMA,
             config: config.clone(),
-            machine,
-            verdict,
+            machine: Machine::of(&config.parent_dir()),
+            verdict: judgement.verdict(),
             acknowledged,
             rejected,
             unknown,
-            stored,
+            stored: judgement.stored,
             elapsed_ms,
             appends_per_second: ratio(count(acknowledged) * 1_000.0, elapsed_ms),
             append_us: quantiles(ledger.append_ns.iter().map(|(_, ns)| *ns)),
@@ -338,26 +266,28 @@ impl Report {
             lock: lock_report(ledger),
             starvation: starvation(&per_agent, ledger),
             per_agent,
-            processes: spawned,
-            killed,
+            processes: judgement.spawned,
+            killed: judgement.killed,
             killed_at: ledger.killed_at.clone(),
             killed_opening_at: ledger.killed_opening_at.clone(),
-            killed_roles: killed_roles(ledger),
-            stopped,
-            torn,
-            forgotten,
+            killed_roles: judgement.killed_roles(),
+            stopped: judgement.stopped,
+            torn: judgement.torn,
+            forgotten: judgement.forgotten,
             views: ledger.views.len() as u64,
             refused,
             conditions: metrics::conditions(ledger),
-            bystanders: metrics::bystanders(ledger, journals, stored),
-            checks,
+            bystanders: metrics::bystanders(ledger, &judgement.journals, judgement.stored),
+            checks: judgement.checks.clone(),
             timeline: timeline.unwrap_or_default(),
-            violations,
+            violations: judgement.violations.clone(),
             environment_errors: ledger.environment_errors.clone(),
-            hang,
-            agents_stderr: String::new(),
-            store: None,
+            hang: judgement.hang.clone(),
+            agents_stderr: judgement.agents_stderr.clone(),
+            store: judgement.store.clone(),
             replay: config.replay_line(),
+            verdict_line: judgement.verdict_line(),
+            failure_details: judgement.failure_details(),
             iterations: Iterations {
                 completed: 1,
                 acknowledged,
@@ -462,122 +392,6 @@ impl Report {
                 s.longest_lock_wait_us
             )
     }
-
-    /// PASS or FAIL in one line.
-    #[must_use]
-    pub fn verdict_line(&self) -> String {
-        let many = self.violations.len();
-        match self.verdict {
-            Verdict::Pass => format!(
-                "PASS: {} acknowledged, {} stored, every invariant holds (seed {}, {:.2} ms)",
-                self.acknowledged, self.stored, self.config.seed, self.elapsed_ms
-            ),
-            Verdict::Violated => {
-                format!("FAIL: {many} violation{}", if many == 1 { "" } else { "s" })
-            }
-            Verdict::Hang => format!("FAIL: hang, not done after {} s", self.config.timeout_s),
-            Verdict::Environment => "FAIL: the environment stopped the run".to_owned(),
-        }
-    }
-
-    /// What a person needs to go after a failure: the evidence, the seed and the whole
-    /// configuration, where the store is, and the line that repeats the run.
-    #[must_use]
-    pub fn failure_details(&self) -> String {
-        let mut lines = violation_lines(&self.violations);
-        lines.extend(
-            self.environment_errors
-                .iter()
-                .take(VIOLATIONS_SHOWN)
-                .map(|e| format!("  {e}")),
-        );
-        if let Some(hang) = &self.hang {
-            lines.extend(hang.agents.iter().map(|state| {
-                format!(
-                    "  agent {} (pid {}): {}",
-                    state.agent, state.pid, state.doing
-                )
-            }));
-            lines.extend(hang.others.iter().map(|other| format!("  {other}")));
-            let holder = hang.lock_holder.as_deref().unwrap_or("nobody known");
-            lines.push(format!("  lock held by {holder}"));
-            lines.push(format!("  {} processes killed and reaped", hang.reaped));
-        }
-        if !self.agents_stderr.is_empty() {
-            lines.push("agents said".to_owned());
-            let said = self.agents_stderr.lines().take(STDERR_LINES_SHOWN);
-            lines.extend(said.map(|line| format!("  {line}")));
-        }
-        lines.push(failure_trailer(&self.config, self.store.as_deref()));
-        lines.join("\n") + "\n"
-    }
-}
-
-/// Writes a report to the file that was asked for, if one was; `false`, and said so, when that failed.
-#[must_use]
-pub fn write(path: Option<&Path>, text: impl FnOnce() -> String) -> bool {
-    let written = path.map(|path| std::fs::write(path, text()).map_err(|error| (path, error)));
-    if let Some(Err((path, error))) = written {
-        eprintln!("strand-stress: cannot write {}: {error}", path.display());
-        return false;
-    }
-    true
-}
-
-/// The violations, the first few of each kind.
-fn violation_lines(violations: &[Violation]) -> Vec<String> {
-    let mut kinds: Vec<(String, Vec<String>)> = Vec::new();
-    for violation in violations {
-        let line = violation.to_string();
-        let kind = line.split(':').next().unwrap_or_default().to_owned();
-        match kinds.iter_mut().find(|(other, _)| *other == kind) {
-            Some((_, lines)) => lines.push(line),
-            None => kinds.push((kind, vec![line])),
-        }
-    }
-    let mut shown = Vec::new();
-    for (kind, lines) in kinds {
-        shown.extend(
-            lines
-                .iter()
-                .take(VIOLATIONS_SHOWN)
-                .map(|line| format!("  {line}")),
-        );
-        if let more @ 1.. = lines.len().saturating_sub(VIOLATIONS_SHOWN) {
-            shown.push(format!("  {kind}: {more} more, all in the report"));
-        }
-    }
-    shown
-}
-
-/// The seed, the configuration, the place of the store and the replay line.
-#[must_use]
-pub fn failure_trailer(config: &Config, store: Option<&std::path::Path>) -> String {
-    let store = store.map_or("nothing was stored".to_owned(), |path| {
-        path.display().to_string()
-    });
-    let json = serde_json::to_string(config).unwrap_or_default();
-    let seed = config.seed;
-    let replay = config.replay_line();
-    format!("seed         {seed}\nconfig       {json}\nstore        {store}\nreplay       {replay}")
-}
-
-/// What a run is about to do, on one line.
-#[must_use]
-pub fn headline(config: &Config) -> String {
-    let mode = match (config.mode, config.one_shot) {
-        (Mode::Thread, _) => "threads of one process",
-        (Mode::Process, true) if config.via_cli => "a `strand append` for each write",
-        (Mode::Process, true) => "a process for each write",
-        (Mode::Process, false) => "processes",
-    };
-    let json = serde_json::to_string(config).unwrap_or_default();
-    let (seed, agents) = (config.seed, config.agents);
-    let writes = match config.workload {
-        Workload::Replay => "by the events of the file".to_owned(),
-        _ => format!("x {} writes", config.writes),
-    };
-    format!("strand-stress: seed {seed}, {agents} agents {writes}, {mode}\nconfig       {json}")
 }
 
 /// The combined figures of several runs, from their elapsed times and the sum of their operations.
@@ -643,16 +457,6 @@ fn per_agent(
         }
     }
     agents
-}
-
-fn killed_roles(ledger: &Ledger) -> BTreeMap<&'static str, u64> {
-    let mut roles = BTreeMap::new();
-    for incarnation in &ledger.incarnations {
-        if incarnation.end == End::Killed {
-            *roles.entry(incarnation.role).or_default() += 1;
-        }
-    }
-    roles
 }
 
 fn starvation(agents: &[AgentReport], ledger: &Ledger) -> Starvation {
@@ -782,26 +586,6 @@ mod tests {
             assert!((found - expected).abs() <= 1.0, "{q:?}");
         }
         assert_eq!(quantiles(std::iter::empty()), Quantiles::default());
-    }
-
-    #[test]
-    fn a_person_is_shown_some_of_each_kind() {
-        let lost = |write| Violation::Lost {
-            agent: 0,
-            write,
-            seq: 1,
-            ack_ns: 2,
-        };
-        let mut violations: Vec<_> = (1..=9).map(lost).collect();
-        violations.push(Violation::TwoHolders {
-            agent: 0,
-            other: 1,
-            at_ns: 3,
-        });
-        let lines = violation_lines(&violations);
-        assert_eq!(lines.len(), 6, "{lines:?}");
-        assert_eq!(lines[4], "  lost: 5 more, all in the report");
-        assert_eq!(lines[5], "  two holders: agent=0 at_ns=3 other=1");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use crate::evidence::verdict::Verdict;
 use crate::report::machine::Machine;
-use crate::report::run::Verdict;
 use crate::report::text::{columns, grouped, plural};
 use crate::tiers::tally::{Finding, Tally};
 

@@ -150,7 +150,7 @@ pub struct Config {
     /// A run that takes longer is a hang: reported, and every child reaped
     #[arg(long, default_value_t = 120, value_name = "N")]
     pub timeout_s: u64,
-    /// An existing directory to make the store's directory in [default: the system's temporary one]
+    /// Make the store's directory in this one, which is created [default: the system's temporary one]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Keep the store also after a run that passed
@@ -168,6 +168,9 @@ pub struct Config {
     /// Print the verdict only
     #[arg(long)]
     pub quiet: bool,
+    /// Print the whole configuration as JSON, also for a run that passes
+    #[arg(long, conflicts_with = "quiet")]
+    pub verbose: bool,
     /// A misdeed of agent 0 that the harness has to notice
     #[arg(long, value_enum, hide = true, value_name = "MISDEED")]
     pub sabotage: Option<Sabotage>,
@@ -207,6 +210,7 @@ impl Default for Config {
             html: None,
             report_starvation: false,
             quiet: false,
+            verbose: false,
             sabotage: None,
         }
     }
@@ -352,6 +356,12 @@ impl Config {
         let path = || self.strand.clone();
         self.via_cli
             .then(|| path().unwrap_or_else(|| command_beside(exe)))
+    }
+
+    /// The directory in which the run makes its own.
+    #[must_use]
+    pub fn parent_dir(&self) -> PathBuf {
+        self.dir.clone().unwrap_or_else(std::env::temp_dir)
     }
 
     /// All operations that a complete run invokes.

@@ -10,6 +10,7 @@ pub mod control;
 pub(crate) mod errors;
 mod events;
 pub mod examine;
+pub mod judgement;
 mod local_disk;
 mod nemesis;
 pub mod payload;
@@ -36,13 +37,13 @@ use crate::evidence::ids::operation_key;
 use crate::evidence::ledger::{Ledger, Outcome};
 use crate::evidence::observations::Journal;
 use crate::evidence::oracle::Evidence;
+use crate::evidence::verdict::Verdict;
 use crate::evidence::violation::Violation;
 use crate::evidence::workload::Plan;
 use crate::evidence::{oracle, stored};
-use crate::report::machine::Machine;
-use crate::report::run::{Facts, Report, Verdict};
 use crate::run::config::{Config, UsageError, Workload};
 use crate::run::examine::Examination;
+use crate::run::judgement::Judgement;
 use crate::run::payload::{PayloadError, PayloadSource, Payloads};
 use crate::run::places::Places;
 use crate::run::runner::{EnvironmentError, Moment};
@@ -101,12 +102,12 @@ impl From<PayloadError> for RunError {
 /// from; `progress` is told now and then how far the run has come.
 ///
 /// The store is in a directory of its own, which is removed after a run that passed, unless
-/// [`Config::keep`] is set; [`Report::store`] says where it was kept.
+/// [`Config::keep`] is set; [`Judgement::store`] says where it was kept.
 ///
 /// # Errors
 /// [`RunError::Usage`] before anything was done; [`RunError::Environment`] when a directory could
 /// not be made or a process not be started. Every process that was started is reaped.
-pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Report, RunError> {
+pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Judgement, RunError> {
     config.validate()?;
     check_command(config, exe)?;
     let source = payload_source(config)?;
@@ -157,7 +158,7 @@ fn judge(
     places: &Places,
     outcome: runner::Outcome,
     run_dir: TempDir,
-) -> Result<Report, RunError> {
+) -> Result<Judgement, RunError> {
     let runner::Outcome {
         mut ledger,
         go_ns,
@@ -231,11 +232,10 @@ fn judge(
         };
         checked = checks(&counts, &violations);
     }
-    let facts = Facts {
-        config,
-        machine: Machine::of(&places.store),
-        ledger: &ledger,
-        journals: &journals,
+    let mut judgement = Judgement {
+        config: config.clone(),
+        ledger,
+        journals,
         go_ns,
         stored,
         spawned,
@@ -246,18 +246,23 @@ fn judge(
         checks: checked,
         violations,
         hang,
+        agents_stderr: read_start(&places.stderr),
+        store: None,
     };
-    let mut report = Report::new(facts);
-    report.agents_stderr = read_start(&places.stderr);
-    if report.verdict != Verdict::Pass || config.keep {
-        keep(&mut report, &ledger, run_dir).map_err(RunError::environment)?;
+    if judgement.verdict() != Verdict::Pass || config.keep {
+        let dir = run_dir.keep();
+        let path = dir.join("ledger.json");
+        judgement.store = Some(dir.join("store"));
+        let json = serde_json::to_string(&judgement.ledger).map_err(std::io::Error::from);
+        json.and_then(|json| fs::write(&path, json))
+            .map_err(|error| RunError::environment(format!("{}: {error}", path.display())))?;
     } else {
         let path = run_dir.path().to_owned();
         run_dir.close().map_err(|error| {
             RunError::environment(format!("cannot remove {}: {error}", path.display()))
         })?;
     }
-    Ok(report)
+    Ok(judgement)
 }
 
 /// How much there is to compare of what was reported.
@@ -336,21 +341,6 @@ pub(crate) fn judge_stored(judged: &Judged<'_>) -> Vec<Violation> {
     })
 }
 
-/// Keeps the run's directory, with the report and the ledger beside the store.
-fn keep(report: &mut Report, ledger: &Ledger, run_dir: TempDir) -> Result<(), String> {
-    let dir = run_dir.keep();
-    report.store = Some(dir.join("store"));
-    let write = |name: &str, text: String| {
-        let path = dir.join(name);
-        fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
-    };
-    write("report.json", report.to_json())?;
-    write(
-        "ledger.json",
-        serde_json::to_string(ledger).map_err(|error| error.to_string())?,
-    )
-}
-
 pub(crate) fn payload_source(config: &Config) -> Result<PayloadSource, RunError> {
     Ok(match (&config.payload, config.payload_bytes) {
         (Some(path), _) => {
@@ -368,13 +358,14 @@ pub(crate) fn payload_source(config: &Config) -> Result<PayloadSource, RunError>
 }
 
 fn make_run_dir(config: &Config) -> Result<TempDir, RunError> {
-    let parent = config.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let parent = config.parent_dir();
     let cannot = |error: std::io::Error| {
         RunError::environment(format!(
             "cannot make a directory in {}: {error}",
             parent.display()
         ))
     };
+    fs::create_dir_all(&parent).map_err(cannot)?;
     let parent = parent.canonicalize().map_err(cannot)?;
     tempfile::Builder::new()
         .prefix(&format!("strand-stress-{}-", config.seed))

@@ -13,9 +13,8 @@ mod worker_handle;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -25,14 +24,10 @@ use serde::Serialize;
 use strand_core::{Issue, IssueEvent, IssueLog, Issues, Patch, Timestamp, Version};
 use tempfile::TempDir;
 
-use crate::RunError;
+use crate::evidence::verdict::Verdict;
 use crate::panics::catch_panic;
-use crate::report::machine::Machine;
-use crate::report::page;
-use crate::report::progress::{Goal, Progress, State};
-use crate::report::run::{Verdict, write};
-use crate::report::text::{columns, grouped};
-use crate::run::config::{Config, Durability, Mode, UsageError, Workload, fresh_seed};
+use crate::run::RunError;
+use crate::run::config::{Config, Durability, Mode, Workload};
 use crate::run::errors::describe;
 use crate::run::runner::Moment;
 use crate::soak::full_disk::{FullDisk, SmallDisk};
@@ -41,8 +36,6 @@ use crate::soak::trouble::Trouble;
 use crate::soak::worker::{Answer, Spec};
 use crate::soak::worker_handle::{Usage, WorkerHandle};
 
-const EXIT_USAGE: u8 = 2;
-const MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
 /// How many live issues each resident keeps.
 const ISSUES: usize = 400;
 const RESIDENTS: u64 = 2;
@@ -57,29 +50,6 @@ const ROUND_TIMEOUT_S: u64 = 120;
 /// Events in the trace that is replayed.
 const TRACE_EVENTS: u32 = 300;
 const TS: i64 = 1_706_540_000_123;
-
-/// The flags of `soak`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Arguments {
-    /// How long
-    #[arg(long, value_name = "M")]
-    pub minutes: f64,
-    /// Decides everything that is drawn [default: a fresh one, printed]
-    #[arg(long, value_name = "S")]
-    pub seed: Option<u64>,
-    /// Write the report to this file
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Write a page that shows it to this file
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
-    /// Print the verdict only
-    #[arg(long)]
-    pub quiet: bool,
-    /// An existing directory to make the stores' directory in [default: the system's temporary one]
-    #[arg(long, value_name = "DIR")]
-    pub dir: Option<PathBuf>,
-}
 
 /// A kind of round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -201,19 +171,13 @@ impl Round {
     }
 }
 
-/// Everything about one soak.
+/// What a soak came to.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct Outcome {
     /// What came of it.
     pub verdict: Verdict,
-    /// Decided everything that was drawn.
-    pub seed: u64,
-    /// How long it was to take, and took.
-    pub planned_minutes: f64,
     /// How long it took.
     pub minutes: f64,
-    /// What it ran on.
-    pub machine: Machine,
     /// How many rounds of each kind were done.
     pub rounds: BTreeMap<Kind, u64>,
     /// One by one.
@@ -232,74 +196,34 @@ pub struct Report {
     pub trouble: Option<Trouble>,
     /// Where the stores are, if they were kept.
     pub kept: Option<PathBuf>,
-    /// One command that does it again.
-    pub replay: String,
 }
 
-/// Does what the flags say; the exit status is that of the harness.
-#[must_use]
-pub fn main(arguments: &Arguments) -> ExitCode {
-    if let Err(error) = validate(arguments) {
-        eprintln!("strand-stress: {error}");
-        return ExitCode::from(EXIT_USAGE);
-    }
-    let seed = arguments.seed.unwrap_or_else(fresh_seed);
-    if !arguments.quiet {
-        say(&format!(
-            "strand-stress: soak, seed {seed}, {} minutes",
-            arguments.minutes
-        ));
-    }
-    let begun = std::env::current_exe().and_then(|exe| Ok((exe, make_dir(arguments, seed)?)));
-    let (exe, dir) = match begun {
-        Ok(begun) => begun,
-        Err(error) => {
-            eprintln!("strand-stress: {error}");
-            return ExitCode::from(Verdict::Environment.exit_status());
-        }
-    };
-    let report = run(arguments, seed, &exe, dir);
-    if !arguments.quiet {
-        say(report.table().trim_end());
-    }
-    say(&report.verdict_line());
-    let written = [
-        write(arguments.json.as_deref(), || report.to_json()),
-        write(arguments.html.as_deref(), || page::soak::page(&report)),
-    ] == [true; 2];
-    ExitCode::from(report.verdict.exit_status_when(written))
-}
-
-fn validate(arguments: &Arguments) -> Result<(), UsageError> {
-    let minutes = arguments.minutes;
-    if !minutes.is_finite() || minutes <= 0.0 || minutes > MINUTES_MAX {
-        let what = format!("--minutes takes a number above 0, up to {MINUTES_MAX}");
-        return Err(UsageError(what));
-    }
-    Ok(())
-}
-
-fn make_dir(arguments: &Arguments, seed: u64) -> io::Result<TempDir> {
-    let parent = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
-    tempfile::Builder::new()
-        .prefix(&format!("strand-soak-{seed}-"))
-        .tempdir_in(parent.canonicalize()?)
-}
-
-/// Prints a line. Whoever closed the pipe does not want to read it.
-fn say(text: &str) {
-    drop(writeln!(io::stdout().lock(), "{text}"));
+/// How far a soak has come.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    /// The round that goes on.
+    pub kind: &'a str,
+    /// Rounds that are done.
+    pub rounds: u64,
+    /// What has happened, and how often.
+    pub events: Vec<(&'static str, u64)>,
 }
 
 /// Soaks, and keeps the stores when something is wrong.
-fn run(arguments: &Arguments, seed: u64, exe: &Path, dir: TempDir) -> Report {
+///
+/// `exe` is the `strand-stress` binary, which the workers are started from; `show` is called now and then with how far
+/// the soak has come.
+pub fn run(
+    time: Duration,
+    seed: u64,
+    exe: &Path,
+    dir: TempDir,
+    show: &dyn Fn(&Stage<'_>),
+) -> Outcome {
     let started = Instant::now();
-    let time = Duration::from_secs_f64(arguments.minutes * 60.0);
-    let progress = Progress::new(arguments.quiet, Goal::Time(time));
-    let mut soak = Soak::new(seed, exe, dir.path(), progress);
+    let mut soak = Soak::new(seed, exe, dir.path(), show);
     let ended =
         catch_panic(|| soak.soak(time)).unwrap_or_else(|panic| Err(Trouble::Violation(panic)));
-    soak.progress.finish();
     let trouble = ended.err();
     let trends: Vec<Trend> = soak.series.iter().map(Series::trend).collect();
     let verdict = match &trouble {
@@ -318,14 +242,10 @@ fn run(arguments: &Arguments, seed: u64, exe: &Path, dir: TempDir) -> Report {
         full_disk,
         ..
     } = soak;
-    let machine = Machine::of(dir.path());
     let kept = (verdict != Verdict::Pass).then(|| dir.keep());
-    Report {
+    Outcome {
         verdict,
-        seed,
-        planned_minutes: arguments.minutes,
         minutes: started.elapsed().as_secs_f64() / 60.0,
-        machine,
         rounds,
         course,
         acknowledged,
@@ -335,10 +255,6 @@ fn run(arguments: &Arguments, seed: u64, exe: &Path, dir: TempDir) -> Report {
         trends,
         trouble,
         kept,
-        replay: format!(
-            "cargo xtask soak --minutes {} --seed {seed}",
-            arguments.minutes
-        ),
     }
 }
 
@@ -356,11 +272,11 @@ struct Soak<'a> {
     visitors: u64,
     full_disk: FullDisk,
     series: Vec<Series>,
-    progress: Progress,
+    show: &'a dyn Fn(&Stage<'_>),
 }
 
 impl<'a> Soak<'a> {
-    fn new(seed: u64, exe: &'a Path, dir: &'a Path, progress: Progress) -> Soak<'a> {
+    fn new(seed: u64, exe: &'a Path, dir: &'a Path, show: &'a dyn Fn(&Stage<'_>)) -> Soak<'a> {
         Soak {
             seed,
             exe,
@@ -375,7 +291,7 @@ impl<'a> Soak<'a> {
             visitors: 0,
             full_disk: FullDisk::default(),
             series: Vec::new(),
-            progress,
+            show,
         }
     }
 
@@ -443,7 +359,7 @@ impl<'a> Soak<'a> {
     }
 
     /// What has been done so far, and in the round that goes on.
-    fn show(&self, phase: &str, now: &Moment) {
+    fn show(&self, kind: &str, now: &Moment) {
         let rounds: u64 = self.rounds.values().sum();
         let sum = |of: fn(&Round) -> u64| self.course.iter().map(of).sum::<u64>();
         let mut events = vec![
@@ -456,10 +372,9 @@ impl<'a> Soak<'a> {
             ),
         ];
         events.retain(|(_, times)| *times > 0);
-        self.progress.show(&State {
-            phase,
-            done: rounds,
-            unit: "rounds",
+        (self.show)(&Stage {
+            kind,
+            rounds,
             events,
         });
     }
@@ -478,20 +393,20 @@ impl<'a> Soak<'a> {
     /// A run of the harness, with its oracle.
     fn round(&mut self, kind: Kind, config: &Config) -> Result<Round, Trouble> {
         let show = |moment: &Moment| self.show(kind.name(), moment);
-        let report = crate::run(config, self.exe, &show).map_err(|error| match error {
+        let run = crate::run::run(config, self.exe, &show).map_err(|error| match error {
             RunError::Usage(error) => Trouble::Violation(format!("{kind:?}: {error}")),
             RunError::Environment { message, .. } => Trouble::Environment(message),
         })?;
-        self.acknowledged += report.acknowledged;
-        self.killed += report.killed;
-        self.stopped += report.stopped;
-        let what = || format!("{}\n{}", report.verdict_line(), report.failure_details());
-        match report.verdict {
+        self.acknowledged += run.acknowledged();
+        self.killed += run.killed;
+        self.stopped += run.stopped;
+        let what = || format!("{}\n{}", run.verdict_line(), run.failure_details());
+        match run.verdict() {
             Verdict::Pass => Ok(Round {
-                acknowledged: report.acknowledged,
-                killed: report.killed,
-                stopped: report.stopped,
-                compactions: report.bystanders.compactions,
+                acknowledged: run.acknowledged(),
+                killed: run.killed,
+                stopped: run.stopped,
+                compactions: run.compactions(),
                 ..Round::of(kind)
             }),
             Verdict::Violated => Err(Trouble::Violation(what())),
@@ -618,7 +533,7 @@ impl<'a> Soak<'a> {
     }
 }
 
-const FILES: Limit = Limit {
+pub(crate) const FILES: Limit = Limit {
     factor: 1.0,
     slack: 4.0,
     fails: true,
@@ -839,109 +754,6 @@ fn config(kind: Kind, seed: u64, dir: &Path, trace: &Path) -> Config {
     }
 }
 
-impl Report {
-    /// As JSON with a newline at its end.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let json = serde_json::to_string_pretty(self);
-        json.map_or_else(
-            |error| format!("{{\"error\":\"{error}\"}}\n"),
-            |json| json + "\n",
-        )
-    }
-
-    /// What was done, and the trends; with a newline after each line.
-    #[must_use]
-    pub fn table(&self) -> String {
-        let mut lines = Vec::new();
-        let rounds = self
-            .rounds
-            .iter()
-            .map(|(kind, rounds)| format!("{kind:?} {rounds}"));
-        lines.push(format!(
-            "rounds       {}",
-            rounds.collect::<Vec<_>>().join(", ")
-        ));
-        lines.push(format!(
-            "operations   {} acknowledged; {} processes killed, {} stopped for a while",
-            grouped(self.acknowledged),
-            grouped(self.killed),
-            grouped(self.stopped)
-        ));
-        let full = &self.full_disk;
-        lines.push(match &full.skipped {
-            Some(reason) => format!("full disk    SKIPPED, NOTHING TRIED: {reason}"),
-            None => format!(
-                "full disk    {} times; {} acknowledged, {} rejected, {} compactions failed cleanly",
-                full.rounds,
-                grouped(full.acknowledged),
-                grouped(full.rejected),
-                full.failed_compactions
-            ),
-        });
-        let head = [
-            "trend",
-            "first 1/4",
-            "last 1/4",
-            "max",
-            "samples",
-            "verdict",
-        ];
-        let trends = self.trends.iter().map(|trend| {
-            let number = |number: f64| format!("{number:.1}");
-            [
-                trend.name.clone(),
-                number(trend.first),
-                number(trend.last),
-                number(trend.max),
-                trend.samples.len().to_string(),
-                trend.verdict().to_owned(),
-            ]
-        });
-        let rows = std::iter::once(head.map(str::to_owned)).chain(trends);
-        lines.join("\n") + "\n" + &columns(rows, &[1, 2, 3, 4])
-    }
-
-    /// PASS or FAIL in a few words.
-    #[must_use]
-    pub fn headline(&self) -> String {
-        let (minutes, seed) = (self.minutes, self.seed);
-        let rounds: u64 = self.rounds.values().sum();
-        if self.verdict == Verdict::Pass {
-            return format!(
-                "PASS: {rounds} rounds in {minutes:.1} minutes, nothing lost, nothing grows (seed {seed})"
-            );
-        }
-        let growing = self.trends.iter().filter(|trend| trend.fails());
-        let growing: Vec<&str> = growing.map(|trend| trend.name.as_str()).collect();
-        match &self.trouble {
-            Some(Trouble::Violation(_)) => "FAIL: violation".to_owned(),
-            Some(Trouble::Hang(_)) => "FAIL: hang".to_owned(),
-            Some(Trouble::Environment(_)) => "FAIL: the environment stopped the soak".to_owned(),
-            None => format!("FAIL: grows: {}", growing.join(", ")),
-        }
-    }
-
-    /// PASS or FAIL in one line, and what a person needs to go after a failure.
-    #[must_use]
-    pub fn verdict_line(&self) -> String {
-        let mut what = self.headline();
-        if self.verdict == Verdict::Pass {
-            return what;
-        }
-        if let Some(trouble) = &self.trouble {
-            what = format!("{what}: {}", trouble.evidence());
-        }
-        let seed = self.seed;
-        let kept = self
-            .kept
-            .as_ref()
-            .map_or_else(String::new, |path| path.display().to_string());
-        let replay = &self.replay;
-        format!("{what}\nseed         {seed}\nkept         {kept}\nreplay       {replay}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -957,8 +769,7 @@ mod tests {
     #[test]
     fn a_trace_is_one_that_can_be_replayed() {
         let dir = tempfile::tempdir().unwrap();
-        let progress = Progress::new(true, Goal::Count(1));
-        let mut soak = Soak::new(3, Path::new("x"), dir.path(), progress);
+        let mut soak = Soak::new(3, Path::new("x"), dir.path(), &|_| {});
         let path = dir.path().join("trace.jsonl");
         soak.write_trace(&path).unwrap();
         let mut store = Issues::default();
@@ -1031,68 +842,5 @@ mod tests {
             .apply(7, IssueEvent::close("v-10", Timestamp::from_ms(TS)))
             .unwrap();
         assert!(survivors(&store, "v", &compacted).is_err());
-    }
-
-    #[test]
-    fn a_report_says_what_was_skipped_and_what_grows() {
-        let series = Series {
-            name: "harness: open files".to_owned(),
-            samples: (0..20).map(f64::from).collect(),
-            at_s: (0..20).map(f64::from).collect(),
-            limit: FILES,
-        };
-        let mut report = Report {
-            verdict: Verdict::Violated,
-            seed: 5,
-            planned_minutes: 1.0,
-            minutes: 1.0,
-            machine: Machine::of(Path::new("/")),
-            rounds: BTreeMap::from([(Kind::Mixed, 3)]),
-            course: Vec::new(),
-            acknowledged: 12_345,
-            killed: 4,
-            stopped: 0,
-            full_disk: FullDisk {
-                skipped: Some("no".to_owned()),
-                ..FullDisk::default()
-            },
-            trends: vec![series.trend()],
-            trouble: None,
-            kept: None,
-            replay: "cargo xtask soak".to_owned(),
-        };
-        let table = report.table();
-        for part in [
-            "Mixed 3",
-            "12,345 acknowledged",
-            "SKIPPED, NOTHING TRIED: no",
-            "GROWS",
-        ] {
-            assert!(table.contains(part), "{table}");
-        }
-        assert!(
-            report
-                .verdict_line()
-                .starts_with("FAIL: grows: harness: open files\n")
-        );
-        report.trouble = Some(Trouble::Hang("resident1".to_owned()));
-        assert!(report.verdict_line().starts_with("FAIL: hang: resident1\n"));
-        report.verdict = Verdict::Pass;
-        assert!(report.verdict_line().starts_with("PASS: 3 rounds"));
-    }
-
-    #[test]
-    fn nonsense_is_refused() {
-        for minutes in [0.0, -1.0, f64::NAN, MINUTES_MAX + 1.0] {
-            let arguments = Arguments {
-                minutes,
-                seed: None,
-                json: None,
-                html: None,
-                quiet: false,
-                dir: None,
-            };
-            assert!(validate(&arguments).is_err(), "{minutes}");
-        }
     }
 }

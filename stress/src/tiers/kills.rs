@@ -12,9 +12,10 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use strand_core::testing::Failpoint;
 
-use crate::report::run::{Report, Verdict};
+use crate::evidence::verdict::Verdict;
+use crate::run::RunError;
 use crate::run::config::{Config, Durability, Mode, Workload};
-use crate::run::{self, RunError};
+use crate::run::judgement::Judgement;
 use crate::tiers::tally::{Budget, FINDINGS_MAX, Finding, Tally};
 
 /// How many kills at each failpoint a run of [`FULL`] must reach.
@@ -56,7 +57,7 @@ pub fn run(budget: &Budget) -> Tally {
             drawn(&mut random)
         };
         let killed = sum.killed;
-        sum.add(&config, run::run(&config, &budget.exe, &|_| {}));
+        sum.add(&config, crate::run::run(&config, &budget.exe, &|_| {}));
         budget.count(sum.killed - killed);
     }
     let ended_early = !sum.findings.is_empty() || sum.environment.is_some();
@@ -102,10 +103,10 @@ struct Sum {
 }
 
 impl Sum {
-    fn add(&mut self, config: &Config, ran: Result<Report, RunError>) {
+    fn add(&mut self, config: &Config, ran: Result<Judgement, RunError>) {
         self.rounds += 1;
-        let report = match ran {
-            Ok(report) => report,
+        let run = match ran {
+            Ok(run) => run,
             Err(RunError::Environment { message, .. }) => {
                 self.environment = Some(message);
                 return;
@@ -119,27 +120,27 @@ impl Sum {
                 return;
             }
         };
-        self.killed += report.killed;
-        self.opening += report.killed_opening_at.values().sum::<u64>();
-        self.acknowledged += report.acknowledged;
-        self.stopped += report.stopped;
-        self.torn += report.torn;
-        self.forgotten += report.forgotten;
-        for (point, times) in &report.killed_at {
+        self.killed += run.killed;
+        self.opening += run.ledger.killed_opening_at.values().sum::<u64>();
+        self.acknowledged += run.acknowledged();
+        self.stopped += run.stopped;
+        self.torn += run.torn;
+        self.forgotten += run.forgotten;
+        for (point, times) in &run.ledger.killed_at {
             *self.at.entry(point.clone()).or_default() += times;
         }
-        for (role, times) in &report.killed_roles {
+        for (role, times) in run.killed_roles() {
             *self.roles.entry(role).or_default() += times;
         }
-        match report.verdict {
+        match run.verdict() {
             Verdict::Pass => {}
             Verdict::Environment => {
-                self.environment = Some(report.environment_errors.join("; "));
+                self.environment = Some(run.ledger.environment_errors.join("; "));
             }
             Verdict::Violated | Verdict::Hang => self.findings.push(Finding {
-                what: format!("{}\n{}", report.verdict_line(), report.failure_details()),
-                replay: report.replay.clone(),
-                kept: report.store.clone(),
+                what: format!("{}\n{}", run.verdict_line(), run.failure_details()),
+                replay: config.replay_line(),
+                kept: run.store.clone(),
             }),
         }
     }

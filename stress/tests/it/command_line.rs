@@ -30,9 +30,11 @@ fn usage_errors_have_status_2_and_start_nothing() {
 #[test]
 fn a_failing_environment_has_status_4() {
     let dir = tempfile::tempdir().expect("a directory");
-    let missing = dir.path().join("missing");
-    let missing = missing.to_str().expect("a name in UTF-8");
-    for flags in [["--dir", missing], ["--payload", missing]] {
+    let file = dir.path().join("missing");
+    std::fs::write(&file, "").expect("a file");
+    let below = file.join("x");
+    let below = below.to_str().expect("a name in UTF-8");
+    for flags in [["--dir", below], ["--payload", below]] {
         let output = harness(&flags);
         let text = stdout(&output);
         assert_eq!(output.status.code(), Some(4), "{flags:?} {text}");
@@ -43,6 +45,22 @@ fn a_failing_environment_has_status_4() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn the_configuration_is_shown_when_asked_for_and_a_missing_directory_is_made() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let made = dir.path().join("a/b");
+    let made = made.to_str().expect("a name in UTF-8");
+    let flags = ["--dir", made, "--seed", "4", "--writes", "2"];
+    let text = stdout(&harness(&flags));
+    assert!(text.starts_with("strand-stress: seed 4, "), "{text}");
+    assert!(!text.contains("\nconfig "), "{text}");
+    let output = harness(&[&flags[..], &["--verbose"]].concat());
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("\nconfig       {\"agents\":5"), "{text}");
+    assert_eq!(names(made.as_ref()), Vec::<String>::new());
 }
 
 #[test]

@@ -1,7 +1,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use strand_stress::report::run::{Report, Verdict};
+use strand_stress::evidence::verdict::Verdict;
+use strand_stress::report::run::Report;
 use strand_stress::run::config::{Config, Workload, fresh_seed};
 
 /// The harness's binary.
@@ -21,7 +22,7 @@ pub(crate) fn config() -> Config {
 pub(crate) fn passes(config: &Config) -> Report {
     let report = strand_stress::run(config, exe(), &|_| {});
     let report = report.unwrap_or_else(|error| panic!("{error}\n{}", config.replay_line()));
-    let shown = || format!("{}{}", report.table(), report.failure_details());
+    let shown = || format!("{}{}", report.table(), report.failure_details);
     assert_eq!(report.verdict, Verdict::Pass, "{}", shown());
     // The command does not tell when it holds the lock.
     let holders = u64::from(!config.via_cli);

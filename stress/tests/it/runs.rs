@@ -1,4 +1,4 @@
-use strand_stress::report::run::Verdict;
+use strand_stress::evidence::verdict::Verdict;
 use strand_stress::run::config::{Config, Durability, Mode, Workload};
 
 use crate::common::{config, exe, passes};
@@ -200,7 +200,7 @@ fn a_trace_that_many_processes_append_leads_where_one_would_get() {
         };
         let report = strand_stress::run(&config, exe(), &|_| {});
         let report = report.unwrap_or_else(|error| panic!("{error}"));
-        let shown = || format!("{}{}", report.table(), report.failure_details());
+        let shown = || format!("{}{}", report.table(), report.failure_details);
         assert_eq!(report.verdict, Verdict::Pass, "{}", shown());
         assert_eq!(
             (report.acknowledged, report.stored),

@@ -2,13 +2,14 @@
 
 use crate::evidence::ledger::IncidentKind;
 use crate::evidence::timeline::{AGENTS_MAX, Doing, MARKS_MAX, Timeline};
+use crate::evidence::verdict::Verdict;
 use crate::report::page::lanes::{self, Lanes, Look};
 use crate::report::page::plot::{self, Axis, Curve, Form, Plot, Sign, Size, Unit, at_share};
 use crate::report::page::{
     Cell, Column, command, details, document, escaped, facts, findings, legend, members, table,
     verdict,
 };
-use crate::report::run::{AgentReport, Report, Share, Verdict, count};
+use crate::report::run::{AgentReport, Report, Share, count};
 use crate::report::text::grouped;
 use crate::run::config::{Config, Durability, Mode, Workload};
 
@@ -119,11 +120,7 @@ fn outcome(report: &Report) -> String {
         );
         text += &details("What the processes said", &said);
     }
-    verdict(
-        report.verdict == Verdict::Pass,
-        &report.verdict_line(),
-        &text,
-    )
+    verdict(report.verdict == Verdict::Pass, &report.verdict_line, &text)
 }
 
 /// What was run, where, and how to run it again.
@@ -687,8 +684,6 @@ fn faults(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use serde_json::Value;
 
     use super::*;
@@ -697,9 +692,8 @@ mod tests {
         End, Hold, Incarnation, Incident, Lead, Ledger, Operation, Outcome,
     };
     use crate::evidence::violation::Violation;
-    use crate::report::machine::Machine;
     use crate::report::page::tests::assert_is_whole;
-    use crate::report::run::Facts;
+    use crate::run::judgement::Judgement;
     use crate::run::runner::{AgentState, Hang};
 
     const GO_NS: u64 = 1_000_000;
@@ -714,11 +708,10 @@ mod tests {
             views: 17,
             ..Counts::default()
         };
-        Report::new(Facts {
-            config: &config,
-            machine: Machine::of(Path::new("/")),
-            ledger,
-            journals: &[],
+        Report::new(&Judgement {
+            config,
+            ledger: ledger.clone(),
+            journals: Vec::new(),
             go_ns: Some(GO_NS),
             stored: 4_321,
             spawned: 4,
@@ -733,6 +726,8 @@ mod tests {
             },
             violations,
             hang,
+            agents_stderr: String::new(),
+            store: None,
         })
     }
 
@@ -862,7 +857,7 @@ mod tests {
         );
         for part in [
             report.replay.as_str(),
-            &report.verdict_line(),
+            &report.verdict_line,
             "agent 1 killed at AfterWrite",
             "class=\"waits\"",
             "class=\"doubt\"",

@@ -1,15 +1,16 @@
 //! The page of a soak.
 
+use crate::evidence::verdict::Verdict;
 use crate::report::page::lanes::{Lane, Lanes, Look};
 use crate::report::page::plot::{Axis, Curve, Form, Mark, Plot, Sign, Size, Unit};
 use crate::report::page::{
     Cell, Column, command, details, document, escaped, facts, findings, legend, table, verdict,
 };
-use crate::report::run::Verdict;
+use crate::report::soak::Report;
 use crate::report::text::grouped;
+use crate::soak::KINDS;
 use crate::soak::trend::{Growth, Trend};
 use crate::soak::trouble::Trouble;
-use crate::soak::{KINDS, Report};
 
 /// Most points of a curve; of more, the highest of each few is drawn.
 const POINTS_MAX: usize = 150;
@@ -43,9 +44,9 @@ pub fn page(report: &Report) -> String {
 }
 
 fn outcome(report: &Report) -> String {
-    let trouble = report.trouble.iter();
+    let trouble = report.outcome.trouble.iter();
     let trouble = trouble.map(|trouble| trouble.evidence().to_owned());
-    let growing = report.trends.iter().filter(|trend| trend.fails());
+    let growing = report.outcome.trends.iter().filter(|trend| trend.fails());
     let growing = growing.map(|trend| {
         format!(
             "{} grows: {:.1} in the first quarter, {:.1} in the last",
@@ -58,7 +59,11 @@ fn outcome(report: &Report) -> String {
     } else {
         findings(&lines, "the JSON report")
     };
-    verdict(report.verdict == Verdict::Pass, &report.headline(), &found)
+    verdict(
+        report.outcome.verdict == Verdict::Pass,
+        &report.headline(),
+        &found,
+    )
 }
 
 fn origin(report: &Report) -> String {
@@ -67,7 +72,7 @@ fn origin(report: &Report) -> String {
         "{}, {} cores, {}",
         machine.system, machine.cores, machine.filesystem
     );
-    let full = &report.full_disk;
+    let full = &report.outcome.full_disk;
     let disk = match &full.skipped {
         Some(reason) => format!("skipped, nothing tried: {reason}"),
         None => format!(
@@ -80,13 +85,13 @@ fn origin(report: &Report) -> String {
     };
     let done = format!(
         "{} acknowledged; {} processes killed, {} stopped for a while",
-        grouped(report.acknowledged),
-        grouped(report.killed),
-        grouped(report.stopped)
+        grouped(report.outcome.acknowledged),
+        grouped(report.outcome.killed),
+        grouped(report.outcome.stopped)
     );
     let took = format!(
         "{:.1} minutes, of {} planned",
-        report.minutes, report.planned_minutes
+        report.outcome.minutes, report.planned_minutes
     );
     let mut all = vec![
         ("Seed", format!("<code>{}</code>", report.seed)),
@@ -96,7 +101,7 @@ fn origin(report: &Report) -> String {
         ("Machine", escaped(&on)),
         ("To run it again", command(&report.replay)),
     ];
-    if let Some(kept) = &report.kept {
+    if let Some(kept) = &report.outcome.kept {
         let kept = escaped(&kept.display().to_string());
         all.push(("Stores", format!("<code>{kept}</code>")));
     }
@@ -105,18 +110,31 @@ fn origin(report: &Report) -> String {
 
 /// The time in minutes, for every drawing the same.
 fn time(report: &Report) -> Axis {
-    let last = report.course.last().map_or(0.0, |round| round.to_s / 60.0);
-    Axis::between("minutes", Unit::Count, 0.0, last.max(report.minutes))
+    let last = report
+        .outcome
+        .course
+        .last()
+        .map_or(0.0, |round| round.to_s / 60.0);
+    Axis::between(
+        "minutes",
+        Unit::Count,
+        0.0,
+        last.max(report.outcome.minutes),
+    )
 }
 
 /// Which kind of round there was when.
 fn rounds(report: &Report) -> String {
     let heading = "<h2>The rounds</h2>\n";
-    if report.course.is_empty() {
+    if report.outcome.course.is_empty() {
         return format!("{heading}<p>None was finished.</p>\n");
     }
     let of_kind = |kind: crate::soak::Kind| {
-        let rounds = report.course.iter().filter(move |round| round.kind == kind);
+        let rounds = report
+            .outcome
+            .course
+            .iter()
+            .filter(move |round| round.kind == kind);
         let spans = rounds.clone();
         let spans = spans.map(|round| (0, round.from_s / 60.0, round.to_s / 60.0));
         let mark = |round: &crate::soak::Round, sign, what: String| Mark {
@@ -136,7 +154,9 @@ fn rounds(report: &Report) -> String {
             marks: [thinned(killed.collect()), thinned(stopped.collect())].concat(),
         }
     };
-    let kinds = KINDS.iter().filter(|kind| report.rounds.contains_key(kind));
+    let kinds = KINDS
+        .iter()
+        .filter(|kind| report.outcome.rounds.contains_key(kind));
     let drawing = Lanes {
         title: "The rounds",
         description: "A line for each kind of round; the figures are in the table below."
@@ -160,8 +180,12 @@ fn rounds(report: &Report) -> String {
         Column::Figures("stopped"),
         Column::Figures("compactions"),
     ];
-    let rows = report.rounds.iter().map(|(kind, count)| {
-        let rounds = report.course.iter().filter(|round| round.kind == *kind);
+    let rows = report.outcome.rounds.iter().map(|(kind, count)| {
+        let rounds = report
+            .outcome
+            .course
+            .iter()
+            .filter(|round| round.kind == *kind);
         let sum = |of: fn(&crate::soak::Round) -> u64| rounds.clone().map(of).sum::<u64>();
         let seconds: f64 = rounds.clone().map(|round| round.to_s - round.from_s).sum();
         [
@@ -188,11 +212,11 @@ fn rounds(report: &Report) -> String {
 /// What may have grown: one plot for each quantity, with a curve for each process.
 fn trends(report: &Report) -> String {
     let heading = "<h2>What may grow</h2>\n";
-    if report.trends.is_empty() {
+    if report.outcome.trends.is_empty() {
         return format!("{heading}<p>Nothing was measured.</p>\n");
     }
     let mut groups: Vec<(String, Vec<&Trend>)> = Vec::new();
-    for trend in &report.trends {
+    for trend in &report.outcome.trends {
         let (what, _) = split(&trend.name);
         match groups.iter_mut().find(|(name, _)| *name == what) {
             Some((_, trends)) => trends.push(trend),
@@ -212,7 +236,7 @@ fn trends(report: &Report) -> String {
         Column::Figures("samples"),
         Column::Figures("may grow by"),
     ];
-    let rows = report.trends.iter().map(|trend| {
+    let rows = report.outcome.trends.iter().map(|trend| {
         let verdict = match trend.growth {
             Growth::None => Cell::verdict(trend.verdict(), true),
             Growth::Grows if trend.fails() => Cell::verdict(trend.verdict(), false),
@@ -336,11 +360,11 @@ fn plot(report: &Report, what: &str, trends: &[&Trend]) -> String {
 /// Where a soak ended before its time.
 fn trouble(report: &Report) -> Vec<Mark> {
     let mark = |_: &Trouble| Mark {
-        at: report.minutes,
+        at: report.outcome.minutes,
         sign: Sign::Cross,
         title: "the soak ended here".to_owned(),
     };
-    report.trouble.iter().map(mark).collect()
+    report.outcome.trouble.iter().map(mark).collect()
 }
 
 /// Few enough points: of each few that follow each other, the highest.
@@ -366,7 +390,7 @@ mod tests {
     use crate::report::page::tests::assert_is_whole;
     use crate::soak::full_disk::FullDisk;
     use crate::soak::trend::{Limit, Series};
-    use crate::soak::{Kind, Round};
+    use crate::soak::{Kind, Outcome, Round};
 
     fn trend(name: &str, slope: f64) -> Trend {
         let at_s: Vec<f64> = (0..400).map(f64::from).collect();
@@ -394,24 +418,26 @@ mod tests {
             compactions: 1,
         });
         Report {
-            verdict,
             seed: 5,
             planned_minutes: 7.0,
-            minutes: 6.7,
             machine: Machine::of(std::path::Path::new("/")),
-            rounds: BTreeMap::from([(Kind::Mixed, 40)]),
-            course: course.collect(),
-            acknowledged: 12_345,
-            killed: 80,
-            stopped: 0,
-            full_disk: FullDisk {
-                skipped: Some("no <mount>".to_owned()),
-                ..FullDisk::default()
-            },
-            trends,
-            trouble,
-            kept: Some("a<b".into()),
             replay: "cargo xtask soak --seed 5".to_owned(),
+            outcome: Outcome {
+                verdict,
+                minutes: 6.7,
+                rounds: BTreeMap::from([(Kind::Mixed, 40)]),
+                course: course.collect(),
+                acknowledged: 12_345,
+                killed: 80,
+                stopped: 0,
+                full_disk: FullDisk {
+                    skipped: Some("no <mount>".to_owned()),
+                    ..FullDisk::default()
+                },
+                trends,
+                trouble,
+                kept: Some("a<b".into()),
+            },
         }
     }
 
@@ -450,11 +476,9 @@ mod tests {
         assert_is_whole(&failed);
         assert!(failed.contains("✗ FAIL: violation</strong>"));
         assert!(failed.contains("lost: &lt;seq&gt;") && failed.contains("Nothing was measured"));
-        let empty = Report {
-            course: Vec::new(),
-            rounds: BTreeMap::new(),
-            ..report(Verdict::Pass, None, Vec::new())
-        };
+        let mut empty = report(Verdict::Pass, None, Vec::new());
+        empty.outcome.course.clear();
+        empty.outcome.rounds.clear();
         assert_is_whole(&page(&empty));
     }
 

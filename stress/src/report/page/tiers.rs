@@ -1,9 +1,9 @@
 //! The page of a run of tiers.
 
+use crate::evidence::verdict::Verdict;
 use crate::report::page::{
     Cell, Column, clipped, command, document, escaped, facts, table, verdict,
 };
-use crate::report::run::Verdict;
 use crate::report::text::{grouped, plural};
 use crate::report::tiers::{Report, TierReport};
 use crate::tiers::tally::Finding;

@@ -1,7 +1,6 @@
 //! `strand-stress torture`: runs the tiers one after the other, each with its share of the time and
 //! under a watchdog.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,11 +8,12 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use crate::commands::{EXIT_USAGE, own_binary, say, write};
+use crate::evidence::verdict::Verdict;
 use crate::panics::catch_panic;
 use crate::report::machine::{Machine, cores};
 use crate::report::page;
 use crate::report::progress::{Goal, Progress, State};
-use crate::report::run::{Verdict, write};
 use crate::report::text::grouped;
 use crate::report::tiers::{Report, SCHEMA, TierHang, TierReport};
 use crate::run::config::{UsageError, fresh_seed};
@@ -27,7 +27,6 @@ const PATIENCE_FACTOR: u32 = 3;
 const PATIENCE_BEYOND: Duration = Duration::from_mins(1);
 /// How often the progress is drawn.
 const TICK: Duration = Duration::from_millis(200);
-const EXIT_USAGE: u8 = 2;
 
 /// The flags of `torture`.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -77,12 +76,8 @@ pub fn main(arguments: &Arguments) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let exe = match std::env::current_exe() {
-        Ok(exe) => exe,
-        Err(error) => {
-            eprintln!("strand-stress: cannot find its own binary: {error}");
-            return ExitCode::from(Verdict::Environment.exit_status());
-        }
+    let Some(exe) = own_binary() else {
+        return ExitCode::from(Verdict::Environment.exit_status());
     };
     let progress = Progress::new(arguments.quiet, Goal::Time(plan.time()));
     if !arguments.quiet {
@@ -350,11 +345,6 @@ fn describe(tally: &Tally) -> String {
         ),
     };
     format!("{}: {found} in {:.1} s", tally.tier, tally.seconds)
-}
-
-/// Prints a line. A closed pipe is no failure.
-fn say(text: &str) {
-    drop(writeln!(std::io::stdout().lock(), "{text}"));
 }
 
 #[cfg(test)]

@@ -1,0 +1,152 @@
+//! `strand-stress run` and `replay`: runs, each judged and reported.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::commands::{EXIT_USAGE, own_binary, say, write};
+use crate::evidence::verdict::Verdict;
+use crate::report::page::run::page;
+use crate::report::progress::{Goal, Progress, State};
+use crate::report::run::{Report, iterations};
+use crate::run::RunError;
+use crate::run::config::{Config, Mode, Workload};
+use crate::run::judgement::failure_trailer;
+use crate::run::runner::Moment;
+
+/// Does one run, judges it and reports on it. `exe` is the `strand-stress` binary, which the agents are started
+/// from; `progress` is called now and then with how far the run has come.
+///
+/// The store is in a directory of its own, which is removed after a run that passed, unless [`Config::keep`] is set;
+/// [`Report::store`] says where it was kept.
+///
+/// # Errors
+/// [`RunError::Usage`] before anything was done; [`RunError::Environment`] when a directory could not be made or a
+/// process not be started. Every process that was started is reaped.
+pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Report, RunError> {
+    let report = Report::new(&crate::run::run(config, exe, progress)?);
+    if let Some(dir) = report.store.as_deref().and_then(Path::parent) {
+        let path = dir.join("report.json");
+        fs::write(&path, report.to_json()).map_err(|error| RunError::Environment {
+            message: format!("{}: {error}", path.display()),
+            store: report.store.clone(),
+        })?;
+    }
+    Ok(report)
+}
+
+/// Runs all iterations, to the first failure.
+#[must_use]
+pub fn main(config: &Config) -> ExitCode {
+    if let Err(error) = config.validate() {
+        eprintln!("strand-stress: {error}");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let Some(exe) = own_binary() else {
+        return ExitCode::from(Verdict::Environment.exit_status());
+    };
+    let mut elapsed_ms = Vec::new();
+    let mut acknowledged = 0;
+    for iteration in 0..config.iterations {
+        let seed = config.seed.wrapping_add(u64::from(iteration));
+        let config = Config {
+            seed,
+            ..config.clone()
+        };
+        if !config.quiet && iteration == 0 {
+            say(&headline(&config));
+            if config.verbose {
+                let json = serde_json::to_string(&config).unwrap_or_default();
+                say(&format!("config       {json}"));
+            }
+        }
+        let mut report = match run_one(&config, &exe) {
+            Ok(report) => report,
+            Err(error) => {
+                print_error(&config, &error);
+                return ExitCode::from(error.exit_status());
+            }
+        };
+        elapsed_ms.push(report.elapsed_ms);
+        acknowledged += report.acknowledged;
+        report.iterations = iterations(&elapsed_ms, acknowledged);
+        let is_last = iteration + 1 == config.iterations || report.verdict != Verdict::Pass;
+        print_report(&report, is_last);
+        if is_last {
+            let written = [
+                write(config.json.as_deref(), || report.to_json()),
+                write(config.html.as_deref(), || page(&report)),
+            ] == [true; 2];
+            return ExitCode::from(report.verdict.exit_status_when(written));
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn run_one(config: &Config, exe: &Path) -> Result<Report, RunError> {
+    let progress = Progress::new(config.quiet, Goal::Count(config.operations()));
+    let result = run(config, exe, &|moment| {
+        progress.show(&State {
+            done: moment.acknowledged + moment.refused,
+            unit: "answered",
+            events: moment.events(),
+            ..State::default()
+        });
+    });
+    progress.finish();
+    result
+}
+
+/// The table belongs to the last run; those before it get a line each.
+fn print_report(report: &Report, is_last: bool) {
+    let config = &report.config;
+    if is_last && !config.quiet {
+        say(report.table().trim_end());
+    }
+    if is_last && (config.report_starvation) {
+        say(report.starvation_table().trim_end());
+    }
+    if is_last && !config.quiet && report.iterations.completed > 1 {
+        let together = &report.iterations;
+        say(&format!(
+            "iterations   {} runs, {} acknowledged, {:.2} ms median, {:.2} ms at most",
+            together.completed,
+            together.acknowledged,
+            together.elapsed_ms_median,
+            together.elapsed_ms_max
+        ));
+    }
+    say(&report.verdict_line);
+    if report.verdict != Verdict::Pass {
+        say(report.failure_details.trim_end());
+    } else if let Some(store) = &report.store {
+        say(&format!("store        {}", store.display()));
+    }
+}
+
+fn print_error(config: &Config, error: &RunError) {
+    match error {
+        RunError::Usage(error) => eprintln!("strand-stress: {error}"),
+        RunError::Environment { message, store } => {
+            say("FAIL: the environment failed");
+            say(&format!("  {message}"));
+            say(&failure_trailer(config, store.as_deref()));
+        }
+    }
+}
+
+/// What a run is about to do, on one line.
+fn headline(config: &Config) -> String {
+    let mode = match (config.mode, config.one_shot) {
+        (Mode::Thread, _) => "threads of one process",
+        (Mode::Process, true) if config.via_cli => "a `strand append` for each write",
+        (Mode::Process, true) => "a process for each write",
+        (Mode::Process, false) => "processes",
+    };
+    let (seed, agents) = (config.seed, config.agents);
+    let writes = match config.workload {
+        Workload::Replay => "by the events of the file".to_owned(),
+        _ => format!("x {} writes", config.writes),
+    };
+    format!("strand-stress: seed {seed}, {agents} agents {writes}, {mode}")
+}

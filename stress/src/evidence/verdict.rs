@@ -1,0 +1,44 @@
+//! What a run, a tier or a soak comes to.
+
+use serde::Serialize;
+
+const EXIT_PASS: u8 = 0;
+const EXIT_VIOLATED: u8 = 1;
+const EXIT_HANG: u8 = 3;
+const EXIT_ENVIRONMENT: u8 = 4;
+
+/// What came of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Every invariant holds.
+    Pass,
+    /// At least one does not.
+    Violated,
+    /// The run did not end.
+    Hang,
+    /// Something outside the log stopped it.
+    Environment,
+}
+
+impl Verdict {
+    /// The exit status of the harness.
+    #[must_use]
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Verdict::Pass => EXIT_PASS,
+            Verdict::Violated => EXIT_VIOLATED,
+            Verdict::Hang => EXIT_HANG,
+            Verdict::Environment => EXIT_ENVIRONMENT,
+        }
+    }
+
+    /// The exit status, where not everything could be `written` that was asked for.
+    #[must_use]
+    pub fn exit_status_when(self, written: bool) -> u8 {
+        match self {
+            Verdict::Pass if !written => EXIT_ENVIRONMENT,
+            verdict => verdict.exit_status(),
+        }
+    }
+}
