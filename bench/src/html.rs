@@ -2,7 +2,7 @@
 
 use strand_stress::report::page::plot::{Axis, Curve, Form, Plot, Size, Unit, at_share};
 use strand_stress::report::page::{self, Cell, Column, escaped};
-use strand_stress::report::run::SHARES;
+use strand_stress::report::quantiles::SHARES;
 
 use crate::bars::Ratio;
 use crate::measured::Row;

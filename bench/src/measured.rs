@@ -1,7 +1,7 @@
 //! The results of one system with one number of agents.
 
 use serde::Serialize;
-use strand_stress::report::run::SHARES;
+use strand_stress::report::quantiles::SHARES;
 
 use crate::appending::Turn;
 use crate::statistics::{median, quantile};

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::evidence::ledger::{Compacting, End, Ledger, Outcome, Seen};
 use crate::evidence::observations::{Entry, Journal};
 use crate::evidence::workload::{Expect, Refusal};
-use crate::report::run::{Quantiles, quantiles};
+use crate::report::quantiles::{Quantiles, quantiles};
 
 /// What readers, followers and compactors did.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

@@ -4,6 +4,7 @@ pub mod machine;
 pub mod metrics;
 pub mod page;
 pub mod progress;
+pub mod quantiles;
 pub mod run;
 pub mod soak;
 pub mod text;

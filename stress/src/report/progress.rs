@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::report::run::count;
+use crate::report::quantiles::count;
 use crate::report::text::grouped;
 use crate::run::runner::Moment;
 

@@ -9,7 +9,8 @@ use crate::report::page::{
     Cell, Column, command, details, document, escaped, facts, findings, legend, members, table,
     verdict,
 };
-use crate::report::run::{AgentReport, Report, Share, count};
+use crate::report::quantiles::{Share, count};
+use crate::report::run::{AgentReport, Report};
 use crate::report::text::grouped;
 use crate::run::config::{Config, Durability, Mode, Workload};
 
