@@ -10,7 +10,7 @@ impl Wanted {
     /// The matching issues, ordered by id.
     pub(crate) fn list<'a>(
         &self,
-        store: &'a Issues,
+        issues: &'a Issues,
         status: Option<&str>,
     ) -> Vec<(&'a str, &'a Issue)> {
         let mut filter = Filter::new();
@@ -18,16 +18,16 @@ impl Wanted {
         filter.assignee.clone_from(&self.assignee);
         filter.label = self.labels.first().cloned();
         let found = if filter == Filter::new() {
-            store.iter().collect()
+            issues.iter().collect()
         } else {
-            store.list(&filter)
+            issues.list(&filter)
         };
         self.keep(found)
     }
 
     /// The matching issues that are ready to be worked on, most urgent first.
-    pub(crate) fn ready<'a>(&self, store: &'a Issues) -> Vec<(&'a str, &'a Issue)> {
-        let mut ready = self.keep(store.ready());
+    pub(crate) fn ready<'a>(&self, issues: &'a Issues) -> Vec<(&'a str, &'a Issue)> {
+        let mut ready = self.keep(issues.ready());
         ready.sort_by_cached_key(|(id, issue)| (urgency(issue), *id));
         ready
     }
@@ -85,16 +85,16 @@ mod tests {
         Wanted::from_arg_matches(&command.get_matches_from(options)).unwrap()
     }
 
-    fn store(issues: &[(&str, &str)]) -> Issues {
-        let mut store = Issues::default();
-        for (seq, (id, fields)) in (1..).zip(issues) {
+    fn state(given: &[(&str, &str)]) -> Issues {
+        let mut issues = Issues::default();
+        for (seq, (id, fields)) in (1..).zip(given) {
             let json = format!(r#"{{"id":"{id}","title":"The {id}","status":"open"{fields}}}"#);
             let issue = Issue::from_json(&json).unwrap();
-            store
+            issues
                 .apply(seq, IssueEvent::add(issue, Timestamp::from_ms(0)))
                 .unwrap();
         }
-        store
+        issues
     }
 
     fn ids(issues: &[(&str, &Issue)]) -> String {
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn each_criterion_narrows_the_list() {
-        let store = store(&[
+        let issues = state(&[
             ("a", r#","priority":1,"assignee":"x","labels":["l","m"]"#),
             ("b", r#","priority":2,"issue_type":"bug","labels":["l"]"#),
             ("c", r#","description":"Über den ZAUN","assignee":"x""#),
@@ -123,17 +123,17 @@ mod tests {
             (&["--text", "THE B"], "b"),
         ] {
             let found = wanted(options);
-            assert_eq!(ids(&found.list(&store, None)), expected, "{options:?}");
+            assert_eq!(ids(&found.list(&issues, None)), expected, "{options:?}");
         }
         let all = Wanted::default();
-        assert_eq!(ids(&all.list(&store, Some("closed"))), "");
-        assert_eq!(ids(&all.list(&store, Some("open"))), "a b c");
+        assert_eq!(ids(&all.list(&issues, Some("closed"))), "");
+        assert_eq!(ids(&all.list(&issues, Some("open"))), "a b c");
     }
 
     #[test]
     fn ready_issues_come_by_urgency_and_blocked_ones_not_at_all() {
         let blocked = r#","priority":0,"dependencies":[{"issue_id":"z","depends_on_id":"a","type":"blocks"}]"#;
-        let store = store(&[
+        let issues = state(&[
             ("a", r#","priority":2"#),
             ("b", ""),
             ("c", r#","priority":0"#),
@@ -141,7 +141,7 @@ mod tests {
             ("e", r#","priority":0,"assignee":"x""#),
             ("z", blocked),
         ]);
-        assert_eq!(ids(&Wanted::default().ready(&store)), "d c e a b");
-        assert!(is_free(store.get("c").unwrap()) && !is_free(store.get("e").unwrap()));
+        assert_eq!(ids(&Wanted::default().ready(&issues)), "d c e a b");
+        assert!(is_free(issues.get("c").unwrap()) && !is_free(issues.get("e").unwrap()));
     }
 }

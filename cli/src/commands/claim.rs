@@ -33,7 +33,7 @@ pub(crate) fn claim(args: Claim, out: &mut Output) -> Result<(), Failure> {
         };
         claim_next(&log, &wanted, &args.agent)?
     };
-    let issue = log.with_issues(|store| store.get(&id).cloned())?;
+    let issue = log.with_issues(|issues| issues.get(&id).cloned())?;
     let Receipt { seq, repeated, .. } = receipt;
     let claimed = Claimed {
         id: &id,
@@ -48,8 +48,8 @@ pub(crate) fn claim(args: Claim, out: &mut Output) -> Result<(), Failure> {
 /// list becomes shorter each time.
 fn claim_next(log: &IssueLog, wanted: &Wanted, agent: &str) -> Result<(String, Receipt), Failure> {
     loop {
-        let next = log.with_issues(|store| {
-            let ready = wanted.ready(store).into_iter();
+        let next = log.with_issues(|issues| {
+            let ready = wanted.ready(issues).into_iter();
             let mut free = ready.filter(|(_, issue)| is_free(issue));
             free.next().map(|(id, _)| id.to_owned())
         })?;

@@ -19,13 +19,13 @@ pub(crate) fn show(args: &Show, out: &mut Output) -> Result<(), Failure> {
         blocked_by: &'a [&'a str],
         issue: &'a Issue,
     }
-    let store = Issues::load(&args.dir)?;
+    let issues = Issues::load(&args.dir)?;
     let id = args.id.as_str();
-    let Some(issue) = store.get(id) else {
+    let Some(issue) = issues.get(id) else {
         return Err(Error::NoSuchIssue { id: id.to_owned() }.into());
     };
-    let version = store.version(id);
-    let blocked_by = store.blockers(id);
+    let version = issues.version(id);
+    let blocked_by = issues.blockers(id);
     let shown = Shown {
         id,
         version,
@@ -53,20 +53,20 @@ fn fields(issue: &Issue, version: Option<Version>, blocked_by: &[&str]) -> Strin
 }
 
 pub(crate) fn list(args: &List, out: &mut Output) -> Result<(), Failure> {
-    let store = Issues::load(&args.dir)?;
-    let found = args.wanted.list(&store, args.status.as_deref());
-    print(&store, &found, args.limit, out)
+    let issues = Issues::load(&args.dir)?;
+    let found = args.wanted.list(&issues, args.status.as_deref());
+    print(&issues, &found, args.limit, out)
 }
 
 pub(crate) fn ready(args: &Ready, out: &mut Output) -> Result<(), Failure> {
-    let store = Issues::load(&args.dir)?;
-    let mut found = args.wanted.ready(&store);
+    let issues = Issues::load(&args.dir)?;
+    let mut found = args.wanted.ready(&issues);
     found.retain(|(_, issue)| !args.free || is_free(issue));
-    print(&store, &found, args.limit, out)
+    print(&issues, &found, args.limit, out)
 }
 
 fn print(
-    store: &Issues,
+    issues: &Issues,
     found: &[(&str, &Issue)],
     limit: Option<usize>,
     out: &mut Output,
@@ -82,7 +82,7 @@ fn print(
         return out.line(table(found));
     }
     for (id, issue) in found {
-        let version = store.version(id);
+        let version = issues.version(id);
         out.result(&Listed { id, version, issue }, String::new)?;
         if out.is_closed() {
             break;

@@ -60,16 +60,16 @@ struct Files {
 }
 
 pub(crate) fn stat(args: &Reading, out: &mut Output) -> Result<(), Failure> {
-    let store = Issues::load(&args.dir)?;
+    let issues = Issues::load(&args.dir)?;
     let report = check(&args.dir)?;
-    let counts = Counts::of(&store, &report);
+    let counts = Counts::of(&issues, &report);
     out.result(&counts, || counts.table())
 }
 
 impl<'a> Counts<'a> {
-    fn of(store: &Issues, report: &'a CheckReport) -> Self {
+    fn of(issues: &Issues, report: &'a CheckReport) -> Self {
         let mut by_status = BTreeMap::new();
-        for (_, issue) in store.iter() {
+        for (_, issue) in issues.iter() {
             let status = issue.status().unwrap_or_else(|| "none".to_owned());
             *by_status.entry(status).or_default() += 1;
         }
@@ -86,8 +86,8 @@ impl<'a> Counts<'a> {
                 hinted_seq: report.hinted_seq,
             },
             issues: IssueCounts {
-                count: store.len(),
-                ready: store.ready().len(),
+                count: issues.len(),
+                ready: issues.ready().len(),
                 by_status,
             },
             snapshot: snapshot.map(|seen| {

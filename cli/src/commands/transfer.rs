@@ -94,10 +94,10 @@ pub(crate) fn export(args: &Export, out: &mut Output) -> Result<(), Failure> {
         file: &'a Path,
         issues: u64,
     }
-    let store = Issues::load(&args.dir)?;
+    let issues = Issues::load(&args.dir)?;
     let Some(file) = args.file.as_deref() else {
-        return out.with(|mut out| write_jsonl(&store, &mut out));
+        return out.with(|mut out| write_jsonl(&issues, &mut out));
     };
-    let issues = strand_core::export(&store, file)?;
+    let issues = strand_core::export(&issues, file)?;
     out.result(&Done { file, issues }, || format!("{issues} issues"))
 }
