@@ -6,12 +6,7 @@
     expect(clippy::unused_self, reason = "there is nothing to look at")
 )]
 
-use std::{fmt::Display, path::Path};
-
-use crate::{
-    state::compaction::Compaction,
-    wal::{recovery::Recovery, shm::Hints},
-};
+use std::{fmt::Display, path::Path, time::Duration};
 
 /// An event, if anybody wants it. Without the feature nothing of it is evaluated.
 macro_rules! event {
@@ -143,13 +138,13 @@ pub(crate) fn durable(seq: u64, wait: &Clock) {
 }
 
 /// A sync has succeeded, and will raise the watermark. Its group are the records between the old one and the new one.
-pub(crate) fn synced(dir: &Path, hints: &Hints, through_seq: u64, sync_us: u64) {
+pub(crate) fn synced(dir: &Path, durable_seq: u64, through_seq: u64, sync_us: u64) {
     event!(
         DEBUG,
         "synced",
         dir = shown(dir.display()),
         through_seq = through_seq,
-        group_records = through_seq.saturating_sub(hints.durable_seq().unwrap_or(0)),
+        group_records = through_seq.saturating_sub(durable_seq),
         sync_us = sync_us
     );
 }
@@ -186,41 +181,35 @@ pub(crate) fn lead_taken_over(dir: &Path, leader: u64, durable_seq: u64) {
     );
 }
 
-/// The log did not end where the hints say. Where no memory is shared that only means that others have appended.
-pub(crate) fn recovered(dir: &Path, done: &Recovery, shared: bool) {
-    let Recovery {
-        rebuilt,
-        adopted,
-        cut_bytes,
-        quarantined,
-    } = done;
-    if let Some(kept) = quarantined {
-        event!(
-            WARN,
-            "torn tail cut",
-            dir = shown(dir.display()),
-            cut_bytes = *cut_bytes,
-            quarantined = shown(kept.display())
-        );
-    }
-    if !rebuilt && *adopted == 0 {
-        return;
-    }
+/// A torn tail was moved to quarantine.
+pub(crate) fn torn_tail_cut(dir: &Path, cut_bytes: u64, quarantined: &Path) {
+    event!(
+        WARN,
+        "torn tail cut",
+        dir = shown(dir.display()),
+        cut_bytes = cut_bytes,
+        quarantined = shown(quarantined.display())
+    );
+}
+
+/// The log did not end where the hints say. Where no memory is shared, that only means that others
+/// have appended.
+pub(crate) fn recovered(dir: &Path, rebuilt: bool, adopted: u64, shared: bool) {
     if shared {
         event!(
             INFO,
             "recovered",
             dir = shown(dir.display()),
-            rebuilt = *rebuilt,
-            adopted_records = *adopted
+            rebuilt = rebuilt,
+            adopted_records = adopted
         );
     } else {
         event!(
             DEBUG,
             "recovered",
             dir = shown(dir.display()),
-            rebuilt = *rebuilt,
-            adopted_records = *adopted
+            rebuilt = rebuilt,
+            adopted_records = adopted
         );
     }
 }
@@ -249,22 +238,30 @@ pub(crate) fn compaction_phase(dir: &Path, phase: &'static str, clock: &mut Cloc
 }
 
 /// A compaction is done.
-pub(crate) fn compacted(dir: &Path, done: &Compaction) {
+pub(crate) fn compacted(
+    dir: &Path,
+    through_seq: u64,
+    issues: u64,
+    snapshot_bytes: u64,
+    removed_files: u64,
+    hold: Duration,
+    elapsed: Duration,
+) {
     event!(
         INFO,
         "compacted",
         dir = shown(dir.display()),
-        through_seq = done.seq,
-        issues = done.issues,
-        snapshot_bytes = done.bytes,
-        removed_files = done.removed.len() as u64,
-        hold_us = us(done.lock_held),
-        elapsed_us = us(done.elapsed)
+        through_seq = through_seq,
+        issues = issues,
+        snapshot_bytes = snapshot_bytes,
+        removed_files = removed_files,
+        hold_us = us(hold),
+        elapsed_us = us(elapsed)
     );
 }
 
 /// The thread of a [`crate::Compactor`] has ended before it was asked to.
-pub(crate) fn compactor_ended(dir: &Path, error: &crate::Error) {
+pub(crate) fn compactor_ended(dir: &Path, error: &dyn Display) {
     event!(
         WARN,
         "compactor ended",

@@ -384,16 +384,16 @@ impl<'a> Look<'a> {
         let dir = self.dir;
         if let Some(manifest) = manifest {
             self.orphans = obsolete(&names, manifest, usize::MAX);
-            self.orphans.retain(|name| !dir.has_subdir(name));
+            self.orphans.retain(|name| dir.subdir(name).is_none());
         }
-        if dir.has_subdir(QUARANTINE) {
-            let kept = dir.subdir(QUARANTINE).list().unwrap_or_default();
+        if let Some(quarantine) = dir.subdir(QUARANTINE) {
+            let kept = quarantine.list().unwrap_or_default();
             names.extend(kept.iter().map(|name| format!("{QUARANTINE}/{name}")));
         }
         names.sort_unstable();
         for name in names {
             let kind = self.kind_of(&name, manifest);
-            let bytes = if dir.has_subdir(&name) {
+            let bytes = if dir.subdir(&name).is_some() {
                 None
             } else {
                 let file = dir.open(&name, OpenMode::Read);

@@ -1,10 +1,10 @@
+//! Lines of a file, through a buffer. Pure: the caller reads.
+
 use std::io;
 
 use memchr::memchr;
 
-use crate::env::storage::{StorageFile, read_full};
-
-/// Reads a file line by line through a buffer that grows to the longest line and no further.
+/// Splits a file into lines, through a buffer that grows to the longest line and no further.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     buffer: Vec<u8>,
@@ -14,7 +14,7 @@ pub(crate) struct Lines {
     offset: u64,
     /// How many lines were passed since the beginning, blank ones included.
     passed: u64,
-    /// How much is read next: little at first, since who goes on behind the last record finds little.
+    /// How much is read next: little at first, since there is little behind the last record.
     chunk_bytes: usize,
     reads: u64,
 }
@@ -24,7 +24,7 @@ pub(crate) struct Lines {
 pub(crate) struct Span {
     /// Where in the file it begins.
     pub(crate) offset: u64,
-    /// Which line it is, counted from 1 at the place where the reading began.
+    /// Its number, counted from 1 where the reading began.
     pub(crate) number: u64,
     start: usize,
     len: usize,
@@ -34,7 +34,7 @@ const CHUNK_BYTES_MIN: usize = 4 << 10;
 const CHUNK_BYTES_MAX: usize = 64 << 10;
 
 impl Lines {
-    /// Begins anew at `offset`, keeping the buffer.
+    /// Starts over at `offset`, and keeps the buffer.
     pub(crate) fn restart(&mut self, offset: u64) {
         self.unread = 0..0;
         self.offset = offset;
@@ -43,7 +43,12 @@ impl Lines {
     }
 
     /// The next line that is not blank, or `None` at the end of the file.
-    pub(crate) fn next(&mut self, file: &dyn StorageFile) -> io::Result<Option<Span>> {
+    ///
+    /// `read` fills a buffer from an offset on, and returns how much was there.
+    pub(crate) fn next(
+        &mut self,
+        mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+    ) -> io::Result<Option<Span>> {
         let mut searched = 0;
         loop {
             if searched == 0 {
@@ -63,20 +68,21 @@ impl Lines {
                 return Ok(Some(self.take(searched + end + 1)));
             }
             searched = self.unread.len();
-            if self.fill(file)? == 0 {
+            if self.fill(&mut read)? == 0 {
                 return Ok((searched > 0).then(|| self.take(searched)));
             }
         }
     }
 
-    /// The bytes of the line that [`Lines::next`] answered last, with its newline unless the file ends without one.
+    /// The bytes of the line that [`Lines::next`] returned last, with its newline unless the file ends
+    /// without one.
     pub(crate) fn text(&self, span: Span) -> &[u8] {
         self.buffer
             .get(span.start..span.start + span.len)
             .unwrap_or_default()
     }
 
-    /// How often it has read from the file: what it answered since the last time was there then.
+    /// How often it has read from the file. All lines since the last time were there then.
     pub(crate) fn reads(&self) -> u64 {
         self.reads
     }
@@ -102,8 +108,11 @@ impl Lines {
         self.offset += len as u64;
     }
 
-    /// Reads more behind what is unread; returns how much.
-    fn fill(&mut self, file: &dyn StorageFile) -> io::Result<usize> {
+    /// Reads more behind the unread part; returns how much.
+    fn fill(
+        &mut self,
+        read: impl FnOnce(&mut [u8], u64) -> io::Result<usize>,
+    ) -> io::Result<usize> {
         self.buffer.copy_within(self.unread.clone(), 0);
         self.unread = 0..self.unread.len();
         let chunk_bytes = self.chunk_bytes.max(CHUNK_BYTES_MIN);
@@ -114,7 +123,7 @@ impl Lines {
         }
         let end = self.offset + self.unread.len() as u64;
         let room = self.buffer.get_mut(wanted).unwrap_or_default();
-        let read = read_full(file, room, end)?;
+        let read = read(room, end)?;
         self.reads += 1;
         self.unread.end += read;
         Ok(read)

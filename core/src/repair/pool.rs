@@ -27,7 +27,6 @@ pub(crate) enum Source {
 /// All whole records in any file of the store.
 pub(crate) struct Pool<'a> {
     dir: &'a StoreDir,
-    quarantine: StoreDir,
     firsts: &'a [u64],
     files: Vec<StoreFile>,
 }
@@ -46,7 +45,6 @@ impl<'a> Pool<'a> {
     pub(crate) fn new(dir: &'a StoreDir, firsts: &'a [u64]) -> Self {
         Self {
             dir,
-            quarantine: dir.subdir(QUARANTINE),
             firsts,
             files: Vec::new(),
         }
@@ -192,11 +190,10 @@ impl<'a> Pool<'a> {
         for first in self.firsts {
             take(self, self.dir, &segment_name(*first), through)?;
         }
-        let quarantine = self.quarantine.clone();
-        let mut kept = match quarantine.list() {
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
-            names => names?,
+        let Some(quarantine) = self.dir.subdir(QUARANTINE) else {
+            return Ok(());
         };
+        let mut kept = quarantine.list()?;
         kept.retain(|name| name.starts_with("log-") && name.ends_with(DAMAGED));
         kept.sort_unstable();
         for name in kept {

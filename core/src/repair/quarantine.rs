@@ -81,8 +81,7 @@ impl Kept<'_> {
     /// If there is such a copy, it serves: an earlier repair was killed, or kept the same file.
     pub(crate) fn keep(&self, dir: &StoreDir) -> Result<PathBuf> {
         let old = dir.open(self.name, OpenMode::Read)?;
-        let quarantine = dir.subdir(QUARANTINE);
-        quarantine.create()?;
+        let quarantine = dir.create_subdir(QUARANTINE)?;
         let copy = copy_once(&quarantine, self.name, &old)?;
         let kept = format!("{QUARANTINE}/{copy}");
         let mut damages: Vec<_> = self.damages.listed.iter().map(NotedDamage::of).collect();

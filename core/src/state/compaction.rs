@@ -166,7 +166,15 @@ impl RawLog {
             elapsed: self.writer.host().now() - started,
             ..done
         };
-        telemetry::compacted(self.writer.dir.path(), &done);
+        telemetry::compacted(
+            self.writer.dir.path(),
+            done.seq,
+            done.issues,
+            done.bytes,
+            done.removed.len() as u64,
+            lock_held,
+            done.elapsed,
+        );
         Ok(Compacted::Done(done))
     }
 

@@ -115,7 +115,8 @@ impl ValidTail<'_> {
         let clock = telemetry::Clock::of_debug();
         let (hints, seq) = (&self.hints, self.at.seq);
         self.writer.poison_unless_synced(hints, seq, sync())?;
-        telemetry::synced(self.writer.dir.path(), hints, seq, clock.us());
+        let durable_seq = hints.durable_seq().unwrap_or(0);
+        telemetry::synced(self.writer.dir.path(), durable_seq, seq, clock.us());
         hints.commit(seq);
         Ok(())
     }
@@ -318,7 +319,8 @@ impl<'a> Waiter<'a> {
         let us = (writer.host().now() - started).as_micros();
         let us = u64::try_from(us).unwrap_or(u64::MAX);
         writer.reached(Failpoint::AfterSync);
-        telemetry::synced(writer.dir.path(), hints, through, us);
+        let durable_seq = hints.durable_seq().unwrap_or(0);
+        telemetry::synced(writer.dir.path(), durable_seq, through, us);
         let read_late = seeded(Bug::DurableTooHigh).then(|| hints.tail_seq());
         hints.commit(read_late.flatten().unwrap_or(through));
         rounds.note_sync_us(us);

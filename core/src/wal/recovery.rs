@@ -193,23 +193,23 @@ use SuccessorFound::{Absent, Present, Unsought};
 
 #[rustfmt::skip]
 table! {
-//      hints        segment        behind the tail  last record         successor
-    1:  Foreign,     _,             _,               _,                  _        => Rebuild;
-    2:  Poisoned,    _,             _,               _,                  _        => Rebuild;
-    3:  HalfChanged, _,             _,               _,                  _        => Rebuild;
-    4:  Good,        Unopened,      _,               _,                  _        => OpenSegment;
-    5:  Good,        Missing,       _,               _,                  _        => Rebuild;
-    6:  Good,        Open | Opened, None,            _,                  _        => LookBehindTail;
-    7:  Good,        Open | Opened, Some(NotATail),  _,                  _        => Rebuild;
-    8:  Good,        Open | Opened, Some(Bytes),     Unneeded | Unread,  _        => ReadLastRecord;
-    9:  Good,        Open | Opened, Some(Bytes),     Other,              _        => Rebuild;
-    10: Good,        Open | Opened, Some(Bytes),     AsHinted,           _        => Repair;
-    11: Good,        Open | Opened, Some(Nothing),   Unread,             _        => ReadLastRecord;
-    12: Good,        Open | Opened, Some(Nothing),   Other,              _        => Rebuild;
-    13: Good,        Open,          Some(Nothing),   Unneeded | AsHinted, _       => Accept;
-    14: Good,        Opened,        Some(Nothing),   Unneeded | AsHinted, Unsought => SeekSuccessor;
-    15: Good,        Opened,        Some(Nothing),   Unneeded | AsHinted, Present => Rebuild;
-    16: Good,        Opened,        Some(Nothing),   Unneeded | AsHinted, Absent  => Rewrite;
+//      hints        segment        behind the tail last record          successor
+    1:  Foreign,     _,             _,              _,                   _         => Rebuild;
+    2:  Poisoned,    _,             _,              _,                   _         => Rebuild;
+    3:  HalfChanged, _,             _,              _,                   _         => Rebuild;
+    4:  Good,        Unopened,      _,              _,                   _         => OpenSegment;
+    5:  Good,        Missing,       _,              _,                   _         => Rebuild;
+    6:  Good,        Open | Opened, None,           _,                   _         => LookBehindTail;
+    7:  Good,        Open | Opened, Some(NotATail), _,                   _         => Rebuild;
+    8:  Good,        Open | Opened, Some(Bytes),    Unneeded | Unread,   _         => ReadLastRecord;
+    9:  Good,        Open | Opened, Some(Bytes),    Other,               _         => Rebuild;
+    10: Good,        Open | Opened, Some(Bytes),    AsHinted,            _         => Repair;
+    11: Good,        Open | Opened, Some(Nothing),  Unread,              _         => ReadLastRecord;
+    12: Good,        Open | Opened, Some(Nothing),  Other,               _         => Rebuild;
+    13: Good,        Open,          Some(Nothing),  Unneeded | AsHinted, _         => Accept;
+    14: Good,        Opened,        Some(Nothing),  Unneeded | AsHinted, Unsought  => SeekSuccessor;
+    15: Good,        Opened,        Some(Nothing),  Unneeded | AsHinted, Present   => Rebuild;
+    16: Good,        Opened,        Some(Nothing),  Unneeded | AsHinted, Absent    => Rewrite;
 }
 
 impl Locked<'_> {
@@ -217,8 +217,7 @@ impl Locked<'_> {
     pub(crate) fn validate_tail(&self) -> Result<ValidTail<'_>> {
         let mut validation = Validation::new(self.writer);
         let tail = validation.run(Unneeded);
-        let shared = self.writer.hints().is_shared();
-        telemetry::recovered(self.writer.dir.path(), &validation.report, shared);
+        validation.tell(&self.writer.hints());
         tail
     }
 
@@ -226,9 +225,8 @@ impl Locked<'_> {
     pub(crate) fn validate_on_open(&self) -> Result<Recovery> {
         let mut validation = Validation::new(self.writer);
         let tail = validation.run(Unread)?;
-        let report = validation.report;
-        telemetry::recovered(self.writer.dir.path(), &report, tail.hints.is_shared());
-        Ok(report)
+        validation.tell(&tail.hints);
+        Ok(validation.report)
     }
 }
 
@@ -261,6 +259,23 @@ impl<'l> Validation<'l> {
     fn new(writer: &'l Writer) -> Self {
         let report = Recovery::default();
         Self { writer, report }
+    }
+
+    /// Emits events about what was done, if anything was.
+    fn tell(&self, hints: &Hints) {
+        let Recovery {
+            rebuilt,
+            adopted,
+            cut_bytes,
+            quarantined,
+        } = &self.report;
+        let dir = self.writer.dir.path();
+        if let Some(kept) = quarantined {
+            telemetry::torn_tail_cut(dir, *cut_bytes, kept);
+        }
+        if *rebuilt || *adopted > 0 {
+            telemetry::recovered(dir, *rebuilt, *adopted, hints.is_shared());
+        }
     }
 
     /// Does what [`next`] says until the tail is valid.
@@ -520,8 +535,7 @@ impl<'l> Validation<'l> {
 
     /// Copies bytes of a segment to a file of their own, durably.
     fn quarantine(&self, segment: &Segment, from: u64, to: u64) -> Result<PathBuf> {
-        let dir = self.writer.dir.subdir(QUARANTINE);
-        dir.create()?;
+        let dir = self.writer.dir.create_subdir(QUARANTINE)?;
         let name = segment_name(segment.first_seq);
         let mut copies =
             (0..).map(|number| dir.create_new(&format!("{name}-{from}-{number}.torn")));

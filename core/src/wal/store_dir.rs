@@ -61,14 +61,18 @@ impl StoreDir {
         self.storage.host()
     }
 
-    /// A directory in it, which need not exist.
-    pub(crate) fn subdir(&self, name: &str) -> Self {
-        Self::new(&self.storage, &self.path_of(name))
+    /// A directory in it; `None` where there is none, or that can't be found out.
+    pub(crate) fn subdir(&self, name: &str) -> Option<Self> {
+        let path = self.path_of(name);
+        let is_dir = self.storage.is_dir(&path).unwrap_or(false);
+        is_dir.then(|| Self::new(&self.storage, &path))
     }
 
-    /// Creates the directory, unless it exists.
-    pub(crate) fn create(&self) -> Result<()> {
-        named("create", &self.path, self.storage.create_dir(&self.path))
+    /// Creates a directory in it, unless there is one.
+    pub(crate) fn create_subdir(&self, name: &str) -> Result<Self> {
+        let path = self.path_of(name);
+        named("create", &path, self.storage.create_dir(&path))?;
+        Ok(Self::new(&self.storage, &path))
     }
 
     /// Checks that the directory is there, and is one.
@@ -83,11 +87,6 @@ impl StoreDir {
                 _ => Error::io("examine", path())(error),
             }),
         }
-    }
-
-    /// Whether `name` is a directory; false where that can't be found out.
-    pub(crate) fn has_subdir(&self, name: &str) -> bool {
-        self.storage.is_dir(&self.path_of(name)).unwrap_or(false)
     }
 
     /// The names in the directory, in no order.
@@ -253,7 +252,8 @@ impl StoreFile {
 
     /// The next line that is not blank; `None` at the end of the file.
     pub(crate) fn next_line(&self, lines: &mut Lines) -> Result<Option<Span>> {
-        named("read", &self.path, lines.next(self.raw()))
+        let read = |buffer: &mut [u8], offset| read_full(self.raw(), buffer, offset);
+        named("read", &self.path, lines.next(read))
     }
 
     /// Calls `each` with the bytes of a range, piece by piece, until the range or the file ends.
