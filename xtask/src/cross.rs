@@ -3,10 +3,11 @@
 
 mod tools;
 
+use std::fmt::Display;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-use std::{fmt, fs};
 
 use serde_json::Value;
 
@@ -23,7 +24,7 @@ const CHECKED: [&str; 6] = [
     "i686-unknown-linux-gnu",
     "x86_64-unknown-freebsd",
 ];
-/// A test program or a harness run that takes longer hangs.
+/// A test program or a run of the harness that takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(15);
 
 /// Runs of the harness: its flags.
@@ -36,7 +37,7 @@ const RUNS: [&str; 5] = [
      --segment-bytes 16384",
 ];
 
-/// `bcryptprimitives.dll`, which Rust's standard library imports and older versions of Wine lack.
+/// `bcryptprimitives.dll`: Rust's standard library imports it, and older versions of Wine lack it.
 const RANDOM_C: &str = "\
 #include <windows.h>
 BOOLEAN NTAPI SystemFunction036(PVOID, ULONG);
@@ -58,75 +59,45 @@ pub(crate) fn run(task: &Cross) -> Result<(), Failure> {
     }
 }
 
-/// A line of the table.
-struct Row {
-    name: String,
-    end: End,
-    seconds: f64,
-}
-
+/// How a step ended, and what it says of itself, or why.
 enum End {
-    /// And what it said of itself.
     Passed(String),
     Failed(String),
-    /// And why.
     Skipped(String),
 }
 
-impl fmt::Display for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (end, about) = match &self.end {
+/// Prints the steps as they end, and counts them.
+#[derive(Default)]
+struct Steps {
+    count: usize,
+    failed: usize,
+    /// Tests that were ignored, and why.
+    ignored: Vec<String>,
+}
+
+impl Steps {
+    fn add(&mut self, name: impl Display, started: Instant, end: End) {
+        self.count += 1;
+        self.failed += usize::from(matches!(end, End::Failed(_)));
+        let (word, about) = match &end {
             End::Passed(about) => ("passed", about),
             End::Failed(about) => ("FAILED", about),
             End::Skipped(about) => ("skipped", about),
         };
-        let Row { name, seconds, .. } = self;
-        write!(f, "{end:<8}{seconds:>7.1} s  {name}: {about}")
-    }
-}
-
-/// What was done so far, each line told as it comes.
-#[derive(Default)]
-struct Table {
-    rows: Vec<Row>,
-    /// Tests that were left out, and why.
-    ignored: Vec<String>,
-}
-
-impl Table {
-    fn add(&mut self, name: impl Into<String>, started: Instant, end: End) {
-        let row = Row {
-            name: name.into(),
-            end,
-            seconds: started.elapsed().as_secs_f64(),
-        };
-        println!("cross: {row}");
-        self.rows.push(row);
+        let seconds = started.elapsed().as_secs_f64();
+        println!("cross: {word:<8}{seconds:>7.1} s  {name}: {about}");
     }
 
     fn finish(self, task: &str) -> Result<(), Failure> {
-        println!("\n{task}:");
-        for row in &self.rows {
-            println!("  {row}");
-        }
-        if !self.ignored.is_empty() {
-            println!("tests that were left out:");
-        }
         for test in &self.ignored {
-            println!("  {test}");
+            println!("cross: ignored {test}");
         }
-        let failed = self
-            .rows
-            .iter()
-            .filter(|row| matches!(row.end, End::Failed(_)));
-        match failed.count() {
+        let Steps { count, failed, .. } = self;
+        match failed {
             0 => Ok(()),
-            failed => {
-                let rows = self.rows.len();
-                Err(Failure::violation(format!(
-                    "{task}: FAILED: {failed} of {rows}"
-                )))
-            }
+            _ => Err(Failure::violation(format!(
+                "{task}: FAILED: {failed} of {count} steps"
+            ))),
         }
     }
 }
@@ -146,14 +117,18 @@ fn check(targets: &[String]) -> Result<(), Failure> {
     } else {
         targets.iter().map(String::as_str).collect()
     };
-    let mut table = Table::default();
+    let mut steps = Steps::default();
     let mut missing = Vec::new();
     for target in targets {
         let started = Instant::now();
         let rust = match Rust::find(target) {
             Ok(rust) => rust,
             Err(what) => {
-                table.add(target, started, End::Skipped("no Rust for it".to_owned()));
+                steps.add(
+                    target,
+                    started,
+                    End::Skipped("no Rust for this target".to_owned()),
+                );
                 missing.push(what);
                 continue;
             }
@@ -175,36 +150,36 @@ fn check(targets: &[String]) -> Result<(), Failure> {
             Ok(status) => End::Failed(status.to_string()),
             Err(error) => End::Failed(error.to_string()),
         };
-        table.add(target, started, end);
+        steps.add(target, started, end);
     }
-    if !missing.is_empty() && missing.len() == table.rows.len() {
+    if !missing.is_empty() && missing.len() == steps.count {
         return Err(not_run("cross check", &missing));
     }
-    table.finish("cross check")
+    steps.finish("cross check")
 }
 
 fn windows() -> Result<(), Failure> {
     let tools = Windows::find().map_err(|missing| not_run("cross windows", &missing))?;
-    let mut table = Table::default();
+    let mut steps = Steps::default();
     let started = Instant::now();
     let programs = build(&tools)?;
     let about = format!("{} programs by {}", programs.len(), tools.rust.describe());
-    table.add("build", started, End::Passed(about));
+    steps.add("build", started, End::Passed(about));
     let started = Instant::now();
     let wine = Wine::prepare(&tools)?;
-    table.add("prepare Wine", started, End::Passed(tools.wine_version()));
+    steps.add("prepare Wine", started, End::Passed(tools.wine_version()));
     for program in programs.iter().filter(|program| program.is_test) {
         let started = Instant::now();
         let name = format!("test {}", program.name);
         if program.name.ends_with("/model") {
-            let why = "a model of the protocol, the same on every system";
-            table.add(name, started, End::Skipped(why.to_owned()));
+            let why = "the model is the same on every system";
+            steps.add(name, started, End::Skipped(why.to_owned()));
             continue;
         }
         let mut command = wine.command(&program.path);
         command.arg("--test-threads=4").current_dir(&program.dir);
         let said = run_to_end(&mut command, &program.name)?;
-        table.ignored.extend(ignored(&program.name, &said.text));
+        steps.ignored.extend(ignored(&program.name, &said.text));
         let end = match results(&said.text) {
             Some(results) if said.succeeded() => End::Passed(results),
             results => {
@@ -212,7 +187,7 @@ fn windows() -> Result<(), Failure> {
                 End::Failed(results.unwrap_or_else(|| said.end()))
             }
         };
-        table.add(name, started, end);
+        steps.add(name, started, end);
     }
     let harness = programs
         .iter()
@@ -231,24 +206,24 @@ fn windows() -> Result<(), Failure> {
             println!("{}", said.text);
             End::Failed(said.end())
         };
-        table.add(format!("harness {flags}"), started, end);
+        steps.add(format!("harness {flags}"), started, end);
     }
-    let why = "hangs now and then before the agents are let go, for a reason not yet known";
-    table.add(
+    let why = "hangs at times before the agents begin; the cause is unknown";
+    steps.add(
         "harness --kill-per-second 20",
         Instant::now(),
         End::Skipped(why.to_owned()),
     );
-    table.finish("cross windows")
+    steps.finish("cross windows")
 }
 
-/// Something that cargo built.
+/// A program that cargo built.
 #[derive(Debug, PartialEq)]
 struct Program {
     /// Of a test: its package and its target.
     name: String,
     path: PathBuf,
-    /// Where it is to be run.
+    /// The directory to run it in.
     dir: PathBuf,
     is_test: bool,
 }
@@ -263,7 +238,7 @@ fn build(tools: &Windows) -> Result<Vec<Program>, Failure> {
     ];
     let harness = ["--package=strand-stress"];
     for (task, packages) in [("test", &tests[..]), ("build", &harness[..])] {
-        // The same library for both, so that it is built once.
+        // The same standard library for both, so that it is built once.
         let mut command = tools
             .rust
             .command(task, WINDOWS, "panic_unwind", &target_dir());
@@ -284,7 +259,7 @@ impl Program {
     /// The program that a message of cargo's is about.
     fn built(message: &Value) -> Option<Program> {
         let text = |pointer: &str| message.pointer(pointer)?.as_str().map(str::to_owned);
-        let path = text("/executable")?.into();
+        let path = text("/execusteps")?.into();
         let dir = PathBuf::from(text("/manifest_path")?).parent()?.to_owned();
         let is_test = message.pointer("/profile/test")?.as_bool()?;
         let target = text("/target/name")?;
@@ -302,7 +277,7 @@ impl Program {
     }
 }
 
-/// Wine with a prefix of its own.
+/// Wine, with its own prefix.
 struct Wine<'a> {
     tools: &'a Windows,
     prefix: PathBuf,
@@ -322,7 +297,7 @@ impl Wine<'_> {
             let said = run_to_end(boot.arg("--init"), "wineboot")?;
             if !system.is_dir() {
                 return Err(cannot(&format!(
-                    "Wine makes no prefix: {}{}",
+                    "Wine creates no prefix: {}{}",
                     said.text,
                     said.end()
                 )));
@@ -356,7 +331,7 @@ impl Wine<'_> {
     }
 }
 
-/// What a program said, and how it ended: `None` when its time was over.
+/// The output of a program, and how it ended: `None` if it took too long.
 struct Said {
     text: String,
     status: Option<ExitStatus>,
@@ -375,7 +350,8 @@ impl Said {
     }
 }
 
-/// Runs a program for [`LIMIT`] at most. What it says goes to a file, which no child of it can keep open for us.
+/// Runs a program for [`LIMIT`] at most. Its output goes to a file: a child that outlives it would
+/// keep a pipe open.
 fn run_to_end(command: &mut Command, name: &str) -> Result<Said, Failure> {
     let log = target_dir().join(format!("{}.log", name.replace('/', "-")));
     let cannot = |error: std::io::Error| {
@@ -408,7 +384,7 @@ fn run_to_end(command: &mut Command, name: &str) -> Result<Said, Failure> {
     })
 }
 
-/// What a test program says at its end.
+/// The counts that a test program prints at its end.
 fn results(text: &str) -> Option<String> {
     let line = text
         .lines()
@@ -422,7 +398,7 @@ fn results(text: &str) -> Option<String> {
     Some(counts.collect::<Vec<_>>().join(", "))
 }
 
-/// The tests that were left out with a reason.
+/// The tests that were ignored for a reason.
 fn ignored(program: &str, text: &str) -> Vec<String> {
     let tests = text.lines().filter_map(|line| {
         let (name, reason) = line.strip_prefix("test ")?.split_once(" ... ignored, ")?;
@@ -439,9 +415,9 @@ mod tests {
 
     #[test]
     fn programs_are_found_in_cargos_messages() {
-        let artifact = |dir: &str, target: &str, is_test: bool, executable: Value| {
+        let artifact = |dir: &str, target: &str, is_test: bool, execusteps: Value| {
             json!({
-                "manifest_path": format!("w/{dir}/Cargo.toml"), "executable": executable,
+                "manifest_path": format!("w/{dir}/Cargo.toml"), "execusteps": execusteps,
                 "target": {"name": target}, "profile": {"test": is_test},
             })
         };
@@ -461,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tests_say_is_understood() {
+    fn the_results_of_tests_are_found() {
         let text = "running 3 tests\ntest a ... ok\ntest b ... ignored, not here\ntest c ... ok\n\n\
             test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s\n";
         assert_eq!(results(text).as_deref(), Some("2 passed, 1 ignored"));
@@ -470,13 +446,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_counts_and_a_skip_does_not() {
-        let mut table = Table::default();
-        table.add("one", Instant::now(), End::Passed("1 passed".to_owned()));
-        table.add("two", Instant::now(), End::Skipped("why".to_owned()));
-        assert!(table.finish("t").is_ok());
-        let mut table = Table::default();
-        table.add("one", Instant::now(), End::Failed("1 failed".to_owned()));
-        assert_eq!(table.finish("t").unwrap_err().code, 1);
+    fn failures_count_and_skips_do_not() {
+        let mut steps = Steps::default();
+        steps.add("one", Instant::now(), End::Passed("1 passed".to_owned()));
+        steps.add("two", Instant::now(), End::Skipped("why".to_owned()));
+        assert!(steps.finish("t").is_ok());
+        let mut steps = Steps::default();
+        steps.add("one", Instant::now(), End::Failed("1 failed".to_owned()));
+        assert_eq!(steps.finish("t").unwrap_err().code, 1);
     }
 }

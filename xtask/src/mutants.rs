@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Instant;
 
-use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 use crate::args::Mutants;
@@ -109,10 +108,19 @@ pub(crate) fn run(task: &Mutants) -> Result<(), Failure> {
     let mut runs = Vec::new();
     for mutant in chosen {
         let run = copy.run_mutant(task, &mutant)?;
-        println!("{}: {} {}", mutant.name, mutant.tier, run.describe());
+        let caught = if matches!(run.end, End::Caught(_)) {
+            "caught"
+        } else {
+            "NOT CAUGHT"
+        };
+        println!(
+            "{}: {caught}: {} {}",
+            mutant.name,
+            mutant.tier,
+            run.describe()
+        );
         runs.push((mutant, run));
     }
-    println!("{}", table(&runs));
     if let Some(path) = &task.json {
         let text = format!("{:#}\n", report(task, &runs));
         std::fs::write(path, text).map_err(|error| Failure::at(path, error))?;
@@ -360,32 +368,6 @@ impl Run {
     }
 }
 
-fn table(runs: &[(Mutant, Run)]) -> String {
-    let mut table = Table::new();
-    table
-        .load_preset(presets::NOTHING)
-        .add_row(["mutant", "tier", "caught", "cases", "seconds", "mistake"]);
-    for (mutant, run) in runs {
-        let caught = if matches!(run.end, End::Caught(_)) {
-            "yes"
-        } else {
-            "NO"
-        };
-        table.add_row([
-            mutant.name.as_str(),
-            &mutant.tier,
-            caught,
-            &run.cases.to_string(),
-            &format!("{:.1}", run.seconds),
-            &mutant.about,
-        ]);
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.trim_fmt()
-}
-
 fn report(task: &Mutants, runs: &[(Mutant, Run)]) -> Value {
     let mutants = runs.iter().map(|(mutant, run)| {
         json!({
@@ -486,11 +468,6 @@ mod tests {
                 Run::of(0, r#"{"tiers":[{"cases":3}]}"#, "", 1.0),
             ),
         ];
-        let expected = "\
-mutant   tier  caught  cases  seconds  mistake
-no-sync  T2    yes     12     0.5      It is wrong.
-no-lock  T4    NO      3      1.0      It is wrong.";
-        assert_eq!(table(&runs), expected);
         let task = Mutants {
             names: Vec::new(),
             seconds: 1,

@@ -14,7 +14,7 @@ pub(super) const RUSTC: &str = "STRAND_CROSS_RUSTC";
 pub(super) const CC: &str = "STRAND_CROSS_CC";
 pub(super) const WINE: &str = "STRAND_CROSS_WINE";
 
-/// A Rust that can build for a target, with the standard library that it brings or whose source it has.
+/// A Rust that can build for a target: with its standard library, or with the library's source.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Rust {
     cargo: PathBuf,
@@ -23,7 +23,7 @@ pub(super) struct Rust {
 }
 
 impl Rust {
-    /// The first that can: one with the target's library, or else one with the source.
+    /// The first one with the target's library, else the first with the source.
     pub(super) fn find(target: &str) -> Result<Rust, String> {
         let all = Self::all();
         let has = |sysroot: &Path| has_std(sysroot, target);
@@ -54,16 +54,16 @@ impl Rust {
         })
     }
 
-    /// Cargo, compiler and sysroot of each Rust that there is.
+    /// Cargo, compiler and sysroot of each Rust in PATH.
     fn all() -> Vec<(PathBuf, PathBuf, PathBuf)> {
         let named = env::var_os(RUSTC).map(PathBuf::from);
         let compilers = named.map_or_else(|| in_path("rustc"), |named| vec![named]);
         let all = compilers.into_iter().filter_map(|rustc| {
             let beside = rustc.with_file_name(format!("cargo{}", env::consts::EXE_SUFFIX));
             let cargo = env::var_os(CARGO).map_or(beside, PathBuf::from);
-            let told = Command::new(&rustc).args(["--print", "sysroot"]).output();
-            let told = told.ok().filter(|told| told.status.success())?;
-            let sysroot = String::from_utf8(told.stdout).ok()?;
+            let output = Command::new(&rustc).args(["--print", "sysroot"]).output();
+            let output = output.ok().filter(|output| output.status.success())?;
+            let sysroot = String::from_utf8(output.stdout).ok()?;
             Some((cargo, rustc, PathBuf::from(sysroot.trim_end())))
         });
         all.filter(|(cargo, ..)| cargo.is_file()).collect()
@@ -108,7 +108,7 @@ fn has_source(sysroot: &Path) -> bool {
     sysroot.join(source).is_file()
 }
 
-/// What runs Windows programs here, and compiles C for it.
+/// The tools that build and run Windows programs.
 #[derive(Debug)]
 pub(super) struct Windows {
     pub(super) rust: Rust,
@@ -117,7 +117,7 @@ pub(super) struct Windows {
 }
 
 impl Windows {
-    /// Or everything that is missing, each with how to get it.
+    /// The tools, or all that are missing and how to get them.
     pub(super) fn find() -> Result<Windows, Vec<String>> {
         let named = |variable: &str| env::var_os(variable).map(PathBuf::from);
         let rust = Rust::find(WINDOWS);
@@ -149,7 +149,7 @@ impl Windows {
     }
 }
 
-/// The loader itself rather than its wrapper, which may hide it: in PATH, or in the library folder beside the wrapper.
+/// The loader: in the library directory beside the wrapper `wine`, else in PATH.
 fn wine() -> Option<PathBuf> {
     let beside = |wrapper: PathBuf| {
         let wrapper = wrapper.canonicalize().ok()?;
@@ -163,10 +163,10 @@ fn wine() -> Option<PathBuf> {
 }
 
 fn version(program: &Path) -> String {
-    let told = Command::new(program).arg("--version").output();
-    let told = told.map(|told| String::from_utf8_lossy(&told.stdout).into_owned());
-    let told = told.unwrap_or_default();
-    told.lines()
+    let output = Command::new(program).arg("--version").output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let text = text.unwrap_or_default();
+    text.lines()
         .next()
         .unwrap_or("of unknown version")
         .to_owned()
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_standard_library_is_known_by_its_file_and_a_source_by_its_manifest() {
+    fn a_standard_library_is_known_by_its_file_and_its_source_by_the_manifest() {
         let dir = env::temp_dir().join(format!("strand-xtask-sysroot-{}", std::process::id()));
         let lib = dir.join("lib/rustlib").join(WINDOWS).join("lib");
         std::fs::create_dir_all(&lib).unwrap();
