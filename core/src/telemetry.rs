@@ -1,6 +1,8 @@
-//! What a log tells of its work to whoever subscribes (feature `tracing`). Without the feature everything here is empty.
+//! Spans and events about the work of a log (feature `tracing`). Without the feature, all of this
+//! is empty.
 //!
-//! The names of spans, events and fields are part of the interface: the crate's documentation lists them under "Tracing".
+//! The names of spans, events and fields are part of the public interface. The crate's
+//! documentation lists them under "Tracing".
 #![cfg_attr(
     not(feature = "tracing"),
     expect(clippy::unused_self, reason = "there is nothing to look at")
@@ -8,7 +10,7 @@
 
 use std::{fmt::Display, path::Path, time::Duration};
 
-/// An event, if anybody wants it. Without the feature nothing of it is evaluated.
+/// An event. Its values are evaluated only if there is a subscriber.
 macro_rules! event {
     ($level:ident, $message:literal, $($field:ident = $value:expr),+ $(,)?) => {
         #[cfg(feature = "tracing")]
@@ -20,7 +22,7 @@ macro_rules! event {
     };
 }
 
-/// A span over the work in a store's directory, if anybody wants it.
+/// A span over the work in a store's directory.
 macro_rules! span {
     ($level:ident, $name:literal, $dir:expr) => {{
         #[cfg(feature = "tracing")]
@@ -48,7 +50,7 @@ fn shown<T: Display>(value: T) -> T {
 pub(crate) struct Span(#[cfg(feature = "tracing")] tracing::Span);
 
 impl Span {
-    /// Does `work` in this span; again in another thread if need be.
+    /// Does `work` in this span, in any thread.
     pub(crate) fn within<T>(&self, work: impl FnOnce() -> T) -> T {
         #[cfg(feature = "tracing")]
         return self.0.in_scope(work);
@@ -77,7 +79,7 @@ pub(crate) fn repair(dir: &Path) -> Span {
     span!(INFO, "repair", dir)
 }
 
-/// Measures time, if anybody wants to know it.
+/// Measures time, if there is a subscriber.
 pub(crate) struct Clock(#[cfg(feature = "tracing")] Option<std::time::Instant>);
 
 impl Clock {
@@ -99,7 +101,7 @@ impl Clock {
         )
     }
 
-    /// The microseconds since it was started; 0 where nobody wants to know.
+    /// The microseconds since it was started; 0 without a subscriber.
     pub(crate) fn us(&self) -> u64 {
         #[cfg(feature = "tracing")]
         return self.0.map_or(0, |started| us(started.elapsed()));
@@ -112,12 +114,12 @@ fn us(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// A hold of the store's lock has ended.
+/// The store's lock was freed.
 pub(crate) fn lock_held(wait_us: u64, hold: &Clock) {
     event!(TRACE, "lock held", wait_us = wait_us, hold_us = hold.us());
 }
 
-/// Somebody else has held the store's lock until the deadline, or it can't be had at all.
+/// Another thread or process held the store's lock until the deadline, or taking it failed.
 pub(crate) fn lock_not_taken(dir: &Path, error: &strand_lock::LockError) {
     event!(
         WARN,
@@ -132,12 +134,13 @@ pub(crate) fn written(seq: u64, bytes: usize) {
     event!(TRACE, "written", seq = seq, bytes = bytes as u64);
 }
 
-/// The caller waits no more for the sync that covers a record.
+/// A record is durable, and the caller need not wait any longer.
 pub(crate) fn durable(seq: u64, wait: &Clock) {
     event!(TRACE, "durable", seq = seq, wait_us = wait.us());
 }
 
-/// A sync has succeeded, and will raise the watermark. Its group are the records between the old one and the new one.
+/// A sync has succeeded, and will raise the durable number. Its group is the records that this
+/// adds.
 pub(crate) fn synced(dir: &Path, durable_seq: u64, through_seq: u64, sync_us: u64) {
     event!(
         DEBUG,
@@ -149,7 +152,8 @@ pub(crate) fn synced(dir: &Path, durable_seq: u64, through_seq: u64, sync_us: u6
     );
 }
 
-/// A sync has failed: the records through this one are doubtful until the lock's next holder has written them again.
+/// A sync has failed. The records through this one are in doubt until the next holder of the lock
+/// has rewritten them.
 pub(crate) fn sync_failed(dir: &Path, through_seq: u64, error: &dyn Display) {
     event!(
         WARN,
@@ -160,7 +164,7 @@ pub(crate) fn sync_failed(dir: &Path, through_seq: u64, error: &dyn Display) {
     );
 }
 
-/// Doubtful records were written again and synced.
+/// Records in doubt were rewritten and synced.
 pub(crate) fn healed(dir: &Path, through_seq: u64) {
     event!(
         INFO,
@@ -170,7 +174,7 @@ pub(crate) fn healed(dir: &Path, through_seq: u64) {
     );
 }
 
-/// A leader was not heard of for too long: `leader` is its token.
+/// A leader made no progress for too long. `leader` is its token.
 pub(crate) fn lead_taken_over(dir: &Path, leader: u64, durable_seq: u64) {
     event!(
         INFO,
@@ -225,7 +229,7 @@ pub(crate) fn rotated(dir: &Path, first_seq: u64, rotate: &Clock) {
     );
 }
 
-/// A part of a compaction is done.
+/// A phase of a compaction is done.
 pub(crate) fn compaction_phase(dir: &Path, phase: &'static str, clock: &mut Clock) {
     event!(
         DEBUG,
@@ -260,7 +264,7 @@ pub(crate) fn compacted(
     );
 }
 
-/// The thread of a [`crate::Compactor`] has ended before it was asked to.
+/// The thread of a [`crate::Compactor`] ended before it was stopped.
 pub(crate) fn compactor_ended(dir: &Path, error: &dyn Display) {
     event!(
         WARN,

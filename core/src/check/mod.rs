@@ -242,7 +242,7 @@ impl<'a> Look<'a> {
             HintsState::Stale
         } else if look.poisoned {
             HintsState::Poisoned
-        } else if look.settled {
+        } else if look.tail_is_whole {
             HintsState::Good
         } else {
             HintsState::NotValidated

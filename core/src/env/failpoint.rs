@@ -1,21 +1,21 @@
 use std::fmt;
 
-/// A place in the log's code that a test can watch, stop or kill at.
-///
-/// Named places let a test kill a process between any two steps of the protocol.
+/// Lists the failpoints: places in the log's code at which a test can watch, stop or kill a
+/// process, so that it can do so between any two steps of the protocol.
 macro_rules! points {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// A named step of the protocol, at which [`FailpointHook::reached`] is called; example: [`FailpointHook`].
+        /// A named step of the protocol, at which [`FailpointHook::reached`] is called. Example:
+        /// [`FailpointHook`].
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Failpoint { $($(#[$doc])* $name,)+ }
 
         impl Failpoint {
-            /// All points; example: [`FailpointHook`].
+            /// All failpoints. Example: [`FailpointHook`].
             #[cfg(feature = "testing")]
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
-            /// The point's name, as in the source; example: [`FailpointHook`].
+            /// The name in the source. Example: [`FailpointHook`].
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)+ }
@@ -37,15 +37,15 @@ points! {
     BeforeUnlock,
     /// This thread leads the next sync.
     LeaderElected,
-    /// This thread took the lead from one that is not heard of any more.
+    /// This thread took the lead over from a leader that stopped.
     LeadTakenOver,
     /// The leader is about to sync.
     BeforeSync,
-    /// The sync succeeded, but the watermark is not published.
+    /// The sync succeeded, but the durable number is not published.
     AfterSync,
-    /// The watermark is published, but nobody is woken.
+    /// The durable number is published, but no thread is woken.
     DurablePublished,
-    /// Those who waited are woken.
+    /// The threads that waited are woken.
     Woken,
     /// Bytes were found behind the published tail, or the hints can't be trusted.
     RecoveryStarted,
@@ -53,7 +53,7 @@ points! {
     Quarantined,
     /// Torn bytes are cut off.
     TornTailCut,
-    /// Doubtful records were written again and synced, but nothing is published.
+    /// Records in doubt were rewritten and synced, but nothing is published.
     RecoverySynced,
     /// The full segment is synced, and its successor does not exist.
     RotationSynced,
@@ -61,15 +61,15 @@ points! {
     SegmentCreated,
     /// A compaction has begun a new segment, and will fold what is before it.
     CompactionRotated,
-    /// The snapshot is written and synced, but has not got its name.
+    /// The snapshot is written and synced, but does not have its name yet.
     SnapshotWritten,
     /// The snapshot has its name, durably, but the manifest does not name it.
     SnapshotRenamed,
     /// The manifest names the new snapshot; the files before it are still there.
     ManifestReplaced,
-    /// Files that the manifest does not need are about to be removed, by a compaction or by an open.
+    /// A compaction or an open is about to remove obsolete files.
     BeforeRemoval,
-    /// They are removed.
+    /// The obsolete files are removed.
     OldFilesRemoved,
 }
 
@@ -79,9 +79,9 @@ impl fmt::Display for Failpoint {
     }
 }
 
-/// Watches a log from inside; for tests and tracing.
+/// Watches the steps of the protocol, in tests.
 ///
-/// Called by the thread that does the work, also while the lock is held: whatever this does, everybody waits for.
+/// The thread that does the work calls it, often under the lock: all other writers wait for it.
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
@@ -100,12 +100,13 @@ impl fmt::Display for Failpoint {
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let steps = Arc::new(Steps::default());
-/// let log = IssueLog::open(dir.path(), Options::default().failpoint_hook(Arc::clone(&steps) as Arc<dyn FailpointHook>))?;
+/// let hook = Arc::clone(&steps) as Arc<dyn FailpointHook>;
+/// let log = IssueLog::open(dir.path(), Options::default().failpoint_hook(hook))?;
 /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 /// assert_eq!(steps.0.lock().unwrap().last(), Some(&"Woken"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait FailpointHook: Send + Sync {
-    /// The work has come to `point`.
+    /// The thread has reached `point`.
     fn reached(&self, point: Failpoint);
 }

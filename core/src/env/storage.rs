@@ -1,5 +1,5 @@
-//! The few file operations that the log needs, as a trait, so that tests can record them, make
-//! them fail, and forget what was not synced.
+//! The file operations that the log needs, as traits, so that tests can record them, make them
+//! fail, and lose what was not synced.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use crate::{
     seeded::{Bug, seeded},
 };
 
-/// How [`Storage::open`] opens a file; example: [`Storage`].
+/// How [`Storage::open`] opens a file. Example: [`Storage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OpenMode {
     /// An existing file, to read.
@@ -26,13 +26,16 @@ pub enum OpenMode {
     CreateNew,
 }
 
-/// Where a store's files are. [`Disk`] is the real one.
+/// The files of a store. [`Disk`] has the real ones.
 ///
-/// Errors are the system's. `EINTR` is the implementation's to retry.
+/// Errors are those of the system. Implementations retry after `EINTR`.
 ///
 /// ```
 /// use std::{io, path::Path, sync::{Arc, atomic::{AtomicU64, Ordering}}};
-/// use strand_core::{IssueLog, Timestamp, Issue, Options, testing::{Disk, OpenMode, Storage, StorageFile}};
+/// use strand_core::{
+///     Issue, IssueLog, Options, Timestamp,
+///     testing::{Disk, OpenMode, Storage, StorageFile},
+/// };
 ///
 /// let now = Timestamp::now();
 /// /// The disk, with its syncs counted.
@@ -55,8 +58,12 @@ pub enum OpenMode {
 /// struct CountedFile(Box<dyn StorageFile>, Counted);
 ///
 /// impl StorageFile for CountedFile {
-///     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> { self.0.read_at(buffer, offset) }
-///     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> { self.0.write_at(bytes, offset) }
+///     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+///         self.0.read_at(buffer, offset)
+///     }
+///     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+///         self.0.write_at(bytes, offset)
+///     }
 ///     fn set_len(&self, len_bytes: u64) -> io::Result<()> { self.0.set_len(len_bytes) }
 ///     fn len_bytes(&self) -> io::Result<u64> { self.0.len_bytes() }
 ///     fn sync_data(&self) -> io::Result<()> {
@@ -77,76 +84,77 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// Opens a file.
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>>;
     /// The names in a directory that are valid Unicode, in no order.
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Whether `path` is a directory.
     ///
     /// # Errors
-    /// The system's: `NotFound` when nothing is there.
+    /// Those of the system: `NotFound` when nothing is there.
     fn is_dir(&self, path: &Path) -> io::Result<bool> {
         Ok(path.metadata()?.is_dir())
     }
     /// Creates a directory, unless it exists.
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Renames a file over another.
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file. Who has it open can go on reading it.
+    /// Removes a file. Readers that have it open can go on reading it.
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Makes the names in a directory durable, as far as the system can.
+    /// Makes the names in a directory durable, where the system can do that.
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// The machine that these files are on; example: [`Host`].
+    /// The machine that these files are on. Example: [`Host`].
     fn host(&self) -> &dyn Host {
         &ThisMachine
     }
 }
 
-/// An open file of a [`Storage`], which has an example of both.
+/// An open file of a [`Storage`]. Example: there.
 pub trait StorageFile: fmt::Debug + Send + Sync {
     /// Reads at an offset; 0 bytes mean the end of the file.
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes at an offset, with one system call; may write less.
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     /// Cuts or lengthens the file.
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system.
     fn set_len(&self, len_bytes: u64) -> io::Result<()>;
     /// The file's length.
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system.
     fn len_bytes(&self) -> io::Result<u64>;
     /// Makes the file's bytes and length durable.
     ///
     /// # Errors
-    /// The system's. After one, it is unknown which writes since the last success are durable.
+    /// Those of the system. After one, it is unknown which writes since the last success are
+    /// durable.
     fn sync_data(&self) -> io::Result<()>;
 }
 
-/// The real files; what others do is added around it, as in the example of [`Storage`].
+/// The real files. Other storages wrap it, as in the example of [`Storage`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Disk;
 

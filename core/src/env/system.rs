@@ -1,4 +1,4 @@
-//! What a store needs of the machine beside its files, as traits, so that a simulation can stand in for it.
+//! The machine, except its files, as traits, so that a simulation can replace it.
 
 use std::{
     collections::hash_map::RandomState,
@@ -18,17 +18,21 @@ use strand_lock::{
     SharedPageReader, filesystem_of, look_at_lock, lower_thread_priority,
 };
 
-/// The machine that a store is on: locks, shared memory, time and chance. [`ThisMachine`] is the real one.
+/// The machine that a store is on: locks, shared memory, time and randomness. [`ThisMachine`] is
+/// the real one.
 ///
-/// Every method is the real thing unless it is replaced.
+/// Every method defaults to that of the real machine.
 ///
 /// ```
 /// use std::{io, path::Path, sync::Arc};
-/// use strand_core::{Timestamp, Log, Options, testing::{Disk, Host, OpenMode, Storage, StorageFile}};
+/// use strand_core::{
+///     Log, Options, Timestamp,
+///     testing::{Disk, Host, OpenMode, Storage, StorageFile},
+/// };
 /// # use strand_core::{Issue, IssueEvent};
 ///
 /// let now = Timestamp::now();
-/// /// A machine whose clock stands still, and which says to be of one boot for ever.
+/// /// A machine whose clock does not move, and that never boots again.
 /// #[derive(Debug)]
 /// struct Still;
 ///
@@ -42,8 +46,10 @@ use strand_lock::{
 ///
 /// impl Storage for OnStill {
 ///     fn host(&self) -> &dyn Host { &Still }
-///     // All else as it is.
-///     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> { Disk.open(path, mode) }
+///     // The rest is that of the disk.
+///     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+///         Disk.open(path, mode)
+///     }
 ///     fn list(&self, dir: &Path) -> io::Result<Vec<String>> { Disk.list(dir) }
 ///     fn create_dir(&self, dir: &Path) -> io::Result<()> { Disk.create_dir(dir) }
 ///     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> { Disk.rename(from, to) }
@@ -60,7 +66,7 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// Opens the lock file at `path`; creates it when missing.
     ///
     /// # Errors
-    /// As [`FileLock::open`].
+    /// See [`FileLock::open`].
     fn open_lock(&self, path: &Path) -> Result<Box<dyn StoreLock>, LockError> {
         Ok(Box::new(FileLock::open(path)?))
     }
@@ -68,47 +74,47 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// Opens the shared page at `path`; creates it when missing.
     ///
     /// # Errors
-    /// As [`SharedPage::open`].
+    /// See [`SharedPage::open`].
     fn open_page(&self, path: &Path) -> Result<Box<dyn Page>, PageError> {
         Ok(Box::new(SharedPage::open(path)?))
     }
 
-    /// Opens the shared page at `path` to look at it.
+    /// Opens the shared page at `path` to read it.
     ///
     /// # Errors
-    /// As [`SharedPageReader::open`].
+    /// See [`SharedPageReader::open`].
     fn open_page_to_read(&self, path: &Path) -> Result<Box<dyn PageView>, PageError> {
         Ok(Box::new(SharedPageReader::open(path)?))
     }
 
-    /// As [`look_at_lock`].
+    /// See [`look_at_lock`].
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     fn look_at_lock(&self, path: &Path) -> Result<LockState, PageError> {
         look_at_lock(path)
     }
 
-    /// The filesystem that `dir` is on, as [`filesystem_of`].
+    /// The filesystem of `dir`: see [`filesystem_of`].
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system.
     fn filesystem(&self, dir: &Path) -> io::Result<Filesystem> {
         filesystem_of(dir)
     }
 
-    /// Changes with each start of the machine.
+    /// A text that changes with each boot.
     fn boot_id(&self) -> String {
         static BOOT: OnceLock<String> = OnceLock::new();
         BOOT.get_or_init(strand_lock::boot_id).clone()
     }
 
-    /// The time that deadlines are measured by.
+    /// Monotonic time, for deadlines.
     fn now(&self) -> Instant {
         Instant::now()
     }
 
-    /// The time of day, in milliseconds since 1970.
+    /// The time of day, in milliseconds since 1970-01-01 UTC.
     fn unix_ms(&self) -> i64 {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         since.map_or(0, |since| {
@@ -116,7 +122,7 @@ pub trait Host: fmt::Debug + Send + Sync {
         })
     }
 
-    /// Lets others run first, if there are any. Blocks no longer than that.
+    /// Lets other threads run first. Returns at once if none wants to.
     fn yield_now(&self) {
         std::thread::yield_now();
     }
@@ -126,48 +132,48 @@ pub trait Host: fmt::Debug + Send + Sync {
         std::thread::sleep(time);
     }
 
-    /// As [`lower_thread_priority`].
+    /// See [`lower_thread_priority`].
     fn lower_priority(&self) {
         lower_thread_priority();
     }
 
-    /// A number that nobody can foresee.
+    /// An unpredictable number.
     fn random(&self) -> u64 {
-        // Its keys are drawn by the system.
+        // The system draws its keys.
         RandomState::new().build_hasher().finish()
     }
 }
 
-/// The real machine; others change some of it, as in the example of [`Host`].
+/// The real machine. Other hosts replace parts of it, as in the example of [`Host`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ThisMachine;
 
 impl Host for ThisMachine {}
 
-/// A lock on a file, as [`FileLock`], which has an example.
+/// A lock on a file, like [`FileLock`]. Example: there.
 pub trait StoreLock: fmt::Debug + Send + Sync {
-    /// As [`FileLock::lock_until`].
+    /// See [`FileLock::lock_until`].
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     fn lock_until(&self, deadline: Instant) -> Result<Box<dyn HeldLock + '_>, LockError>;
 
-    /// As [`FileLock::try_lock`].
+    /// See [`FileLock::try_lock`].
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     fn try_lock(&self) -> Result<Box<dyn HeldLock + '_>, LockError>;
 
-    /// As [`FileLock::counters`].
+    /// See [`FileLock::counters`].
     fn counters(&self) -> Counters;
 }
 
-/// A lock that is held until this is dropped, as [`ExclusiveGuard`].
+/// A held lock, like [`ExclusiveGuard`]. Dropping it frees the lock.
 pub trait HeldLock {
-    /// As [`ExclusiveGuard::unlock`].
+    /// See [`ExclusiveGuard::unlock`].
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     fn unlock(self: Box<Self>) -> Result<(), LockError>;
 }
 
@@ -191,27 +197,27 @@ impl HeldLock for ExclusiveGuard<'_> {
     }
 }
 
-/// A page of words that processes share, as [`SharedPage`].
+/// A page of words that processes share, like [`SharedPage`].
 pub trait Page: fmt::Debug + Send + Sync {
-    /// As [`SharedPage::u64`].
+    /// See [`SharedPage::u64`].
     fn u64(&self, index: usize) -> &AtomicU64;
-    /// As [`SharedPage::u32`].
+    /// See [`SharedPage::u32`].
     fn u32(&self, index: usize) -> &AtomicU32;
-    /// As [`SharedPage::wait`].
+    /// See [`SharedPage::wait`].
     fn wait(&self, index: usize, expected: u32, timeout: Duration);
-    /// As [`SharedPage::wake_one`].
+    /// See [`SharedPage::wake_one`].
     fn wake_one(&self, index: usize);
-    /// As [`SharedPage::wake_all`].
+    /// See [`SharedPage::wake_all`].
     fn wake_all(&self, index: usize);
-    /// As [`SharedPage::check`].
+    /// See [`SharedPage::check`].
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     fn check(&self) -> Result<(), PageError>;
-    /// As [`SharedPage::identity`].
+    /// See [`SharedPage::identity`].
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     fn identity(&self) -> Result<(u64, u64), PageError>;
 }
 
@@ -245,23 +251,23 @@ impl Page for SharedPage {
     }
 }
 
-/// A shared page that is only looked at, as [`SharedPageReader`].
+/// A shared page that is only read, like [`SharedPageReader`].
 pub trait PageView: fmt::Debug + Send + Sync {
-    /// As [`SharedPageReader::load_u64`].
+    /// See [`SharedPageReader::load_u64`].
     fn load_u64(&self, index: usize) -> u64;
-    /// As [`SharedPageReader::load_u32`].
+    /// See [`SharedPageReader::load_u32`].
     fn load_u32(&self, index: usize) -> u32;
-    /// As [`SharedPageReader::wait`].
+    /// See [`SharedPageReader::wait`].
     fn wait(&self, index: usize, expected: u32, timeout: Duration);
-    /// As [`SharedPageReader::check`].
+    /// See [`SharedPageReader::check`].
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     fn check(&self) -> Result<(), PageError>;
-    /// As [`SharedPageReader::identity`].
+    /// See [`SharedPageReader::identity`].
     ///
     /// # Errors
-    /// As there.
+    /// See there.
     fn identity(&self) -> Result<(u64, u64), PageError>;
 }
 

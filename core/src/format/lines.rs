@@ -74,8 +74,8 @@ impl Lines {
         }
     }
 
-    /// The bytes of the line that [`Lines::next`] returned last, with its newline unless the file ends
-    /// without one.
+    /// The bytes of the line that [`Lines::next`] returned last, with its newline unless the file
+    /// ends without one.
     pub(crate) fn text(&self, span: Span) -> &[u8] {
         self.buffer
             .get(span.start..span.start + span.len)

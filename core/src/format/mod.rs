@@ -1,4 +1,4 @@
-//! The bytes of a log, without I/O. See `docs/FORMAT.md`.
+//! The bytes of a log, without I/O. `docs/FORMAT.md` describes them.
 
 pub(crate) mod lines;
 pub(crate) mod record;

@@ -1,27 +1,30 @@
-//! The bytes of a record and the names of files. Pure: no I/O. The description is `docs/FORMAT.md`.
+//! The bytes of a record, and the names of files.
 
 use crate::{
     error::{CorruptReason, Error, InvalidEvent},
     seeded::{Bug, seeded},
 };
 
-/// The format version that this crate writes, as [`crate::check`] finds it in a store; it also reads all before it.
+/// The version of the format that this crate writes. It reads all earlier ones. [`crate::check`]
+/// reports that of a store.
 pub const FORMAT_VERSION: u64 = 2;
-/// The longest record in bytes, its newline included: a longer one is [`Error::RecordTooLarge`], see [`Error`].
+/// The maximum length of a record in bytes, with its newline. A longer one is
+/// [`Error::RecordTooLarge`]; see [`Error`].
 pub const RECORD_BYTES_MAX: usize = 4 << 20;
-/// The largest sequence number of a [`crate::Record`]. An append behind it panics; a million a second reach it in nine years.
+/// The largest sequence number of a [`crate::Record`]. An append behind it panics. At a million
+/// records a second, a log reaches it in nine years.
 pub const SEQ_MAX: u64 = (1 << 48) - 1;
 
-/// How every record begins. It can't stand inside a JSON string, where quotes are escaped.
+/// The first bytes of every record. A JSON string can't contain them, since its quotes are escaped.
 pub(crate) const RECORD_START: &[u8] = br#"{"crc":""#;
 const CRC_DIGITS: usize = 8;
-/// Where the bytes begin that the checksum covers.
+/// The offset of the first byte that the checksum covers.
 const CHECKED_FROM: usize = RECORD_START.len() + CRC_DIGITS + br#"","#.len();
 const BATCH_KEY: &[u8] = br#""batch":"#;
 
 const _: () = assert!(CHECKED_FROM == 18);
 
-/// A record's place in the log, and what was durable when it was written.
+/// A record's number, and how far the log was durable when it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) seq: u64,
@@ -36,7 +39,7 @@ pub(crate) struct Line<'a> {
     pub(crate) body: Body<'a>,
 }
 
-/// What a record carries.
+/// The payload of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Body<'a> {
     /// The members of one object, without its opening brace.
@@ -45,7 +48,7 @@ pub(crate) enum Body<'a> {
     Batch(&'a [u8]),
 }
 
-/// What goes into a record: the text of one object, or of an array of them.
+/// A payload to write: the text of one object, or of an array of objects.
 #[derive(Debug)]
 pub(crate) struct EncodedPayload {
     text: Vec<u8>,
@@ -63,7 +66,7 @@ impl EncodedPayload {
         };
         match text.strip_prefix(b"{") {
             None => refuse("it is not an object"),
-            // The only member that a reader could take for something else: where it stands decides.
+            // In this place, a reader would take it for a batch.
             Some(members) if members.starts_with(BATCH_KEY) => {
                 refuse("its first member is named `batch`")
             }
@@ -79,7 +82,7 @@ impl EncodedPayload {
         }
     }
 
-    /// Refuses what would not fit into a record.
+    /// Refuses a payload that does not fit into a record.
     pub(crate) fn check_len(&self) -> Result<(), Error> {
         let bytes = self.line_bytes_max();
         if bytes > RECORD_BYTES_MAX {
@@ -91,14 +94,14 @@ impl EncodedPayload {
         Ok(())
     }
 
-    /// Length of the whole line with the longest header.
+    /// The length of the whole line with the longest header.
     fn line_bytes_max(&self) -> usize {
         const HEADER_BYTES_MAX: usize =
             CHECKED_FROM + 2 * 15 + br#""seq":,"synced":,"batch":}"#.len() + 1;
         self.text.len() + HEADER_BYTES_MAX
     }
 
-    /// Writes the record with its newline into `line`, which is emptied first.
+    /// Replaces `line` with the record and its newline.
     pub(crate) fn write_line(&self, header: Header, line: &mut Vec<u8>) {
         assert!(header.seq <= SEQ_MAX, "sequence numbers end at {SEQ_MAX}");
         assert!(
@@ -127,7 +130,7 @@ impl EncodedPayload {
     }
 }
 
-/// Puts the checksum of a line without newline into its place.
+/// Writes its checksum into a line without a newline.
 pub(crate) fn put_checksum(line: &mut [u8]) {
     let crc = crc32c::crc32c(line.get(CHECKED_FROM..).unwrap_or_default());
     let digits = line.iter_mut().skip(RECORD_START.len()).take(CRC_DIGITS);
@@ -137,7 +140,7 @@ pub(crate) fn put_checksum(line: &mut [u8]) {
     }
 }
 
-/// Checks the frame and the checksum of a line without newline; returns what the checksum covers.
+/// Checks the frame and the checksum of a line without its newline. Returns the checked bytes.
 pub(crate) fn checked(line: &[u8]) -> Result<&[u8], CorruptReason> {
     let digits = line
         .strip_prefix(RECORD_START)
@@ -156,13 +159,13 @@ pub(crate) fn checked(line: &[u8]) -> Result<&[u8], CorruptReason> {
 }
 
 impl<'a> Line<'a> {
-    /// Reads a line without its newline. Trusts nothing: any bytes may be given.
+    /// Parses a line without its newline. Accepts any bytes.
     pub(crate) fn parse(line: &'a [u8]) -> Result<Self, CorruptReason> {
         let bytes = checked(line)?;
         Self::members(bytes).ok_or(CorruptReason::NotARecord)
     }
 
-    /// Reads a line that [`Line::parse`] has accepted before, without computing its checksum again.
+    /// Parses a line that [`Line::parse`] has accepted, without checking its checksum again.
     pub(crate) fn trusted(line: &'a [u8]) -> Option<Self> {
         Self::members(line.get(CHECKED_FROM..)?)
     }
@@ -188,7 +191,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// JSON knows newlines only as white space, but a record must be one line.
+/// Removes white space between tokens where there are newlines, since a record must be one line.
 fn on_one_line(text: Vec<u8>) -> Vec<u8> {
     if memchr::memchr2(b'\n', b'\r', &text).is_none() {
         return text;

@@ -145,8 +145,8 @@ pub(crate) struct Stretch {
 
 /// Splits a line, given with its newline if it has one, into good and bad stretches.
 ///
-/// A good line is one stretch. A bad one may be two good lines joined by damage to a newline, or one
-/// that lost its end: bytes with the right checksum are what was written.
+/// A good line is one stretch. A bad one may be two good lines joined by damage to a newline, or
+/// one that lost its end: bytes with the right checksum are what was written.
 pub(crate) fn stretches(line: &[u8], is_good: impl Fn(&[u8]) -> bool) -> Vec<Stretch> {
     /// Passes over the line at most, so that no bytes can make this slow.
     const PASSES: usize = 64;

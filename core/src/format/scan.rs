@@ -1,9 +1,9 @@
-//! Decides what the bytes of a segment are: pure, so that every case can be tried.
+//! Classifies the bytes of a segment: clean, torn or corrupt.
 //!
-//! What tells a torn tail from corruption is the *watermark*: every record through it was durable
-//! before anybody was told so. It is known from the shared hints, and from each record's `synced`.
-//! A bad line whose record lies at or below the watermark is corruption. One above it was never
-//! acknowledged as durable: a crash may have torn it, or lost it while a later one was kept.
+//! The *durable number* tells a torn tail from corruption: all records through it were durable
+//! before any was acknowledged. It is known from the shared hints, and from each record's `synced`.
+//! A bad line in the place of such a record is corruption. A later one was never acknowledged as
+//! durable: a crash may have torn it, or lost it while a later record survived.
 
 use memchr::memchr;
 
@@ -12,28 +12,29 @@ use crate::{
     format::record::{Line, RECORD_START},
 };
 
-/// What the end of a segment is: the answer of [`classify`].
+/// The end of a segment, as [`classify`] finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tail {
-    /// Records, and nothing behind them but newlines.
+    /// Records, followed by nothing but newlines.
     Clean,
-    /// Whole records through `valid_len`; what follows was never acknowledged as durable.
+    /// Whole records through `valid_len`, followed by bytes that were never acknowledged as
+    /// durable.
     Torn {
-        /// Length of the good part in bytes.
+        /// The length of the good part in bytes.
         valid_len: u64,
     },
     /// An acknowledged record is damaged or missing. Nothing may be cut.
     Corrupt {
-        /// Where the damage begins.
+        /// The offset of the damage.
         offset: u64,
-        /// What is wrong there.
+        /// The kind of damage.
         reason: CorruptReason,
     },
 }
 
 /// Classifies the bytes of a segment whose first record should be `first_seq`.
 ///
-/// `durable_seq` is what is known to be acknowledged as durable; 0 when nothing is.
+/// `durable_seq` is the last record that is known to be acknowledged as durable; 0 for none.
 ///
 /// | bytes | the bad line's record | answer |
 /// | --- | --- | --- |
@@ -42,8 +43,8 @@ pub enum Tail {
 /// | a bad line | ≤ `durable_seq`, or ≤ some record's `synced` | `Corrupt` at that line |
 /// | a bad line | above all of these | `Torn` before that line |
 ///
-/// A line is bad when it has no newline, is no record, has a wrong checksum, or is out of sequence.
-/// The damage begins where the good records end. Blank lines are no lines.
+/// A line is bad if it has no newline, is not a record, has a wrong checksum, or is out of
+/// sequence. The damage begins where the good records end. Blank lines do not count.
 ///
 /// ```
 /// use strand_core::{Tail, classify};
@@ -75,15 +76,15 @@ pub fn classify(bytes: &[u8], first_seq: u64, durable_seq: u64) -> Tail {
 /// The state of a scan over consecutive lines.
 #[derive(Debug)]
 pub(crate) struct Scan {
-    /// The sequence number that the next record should have.
+    /// The number that the next record should have.
     pub(crate) next_seq: u64,
     /// Where the last good record begins.
     pub(crate) last_offset: u64,
     /// The end of the last good record.
     pub(crate) valid_len: u64,
-    /// The highest `synced` of all good records, also of those behind a bad line.
+    /// The highest `synced` of all good records, including those behind a bad line.
     synced_seq: u64,
-    /// What is wrong behind `valid_len`.
+    /// The damage behind `valid_len`.
     bad: Option<CorruptReason>,
     /// The end of the last line that is not blank.
     pub(crate) content_len: u64,
@@ -102,7 +103,7 @@ impl Scan {
         }
     }
 
-    /// Takes the next line with its newline, if it has one.
+    /// Scans the next line, given with its newline if it has one.
     pub(crate) fn line(&mut self, line: &[u8], offset: u64) {
         let text = line.strip_suffix(b"\n");
         if text.is_some_and(<[u8]>::is_empty) {
@@ -140,17 +141,17 @@ impl Scan {
         }
     }
 
-    /// Every record through this one was durable, as far as the records themselves tell.
+    /// Every record through this one was durable, according to the records themselves.
     pub(crate) fn synced_seq(&self) -> u64 {
         self.synced_seq
     }
 
-    /// The last good record's number; that before the first when there is none.
+    /// The last good record's number; the one before the first if there is none.
     pub(crate) fn last_seq(&self) -> u64 {
         self.next_seq - 1
     }
 
-    /// The decision, when there are no more lines.
+    /// The result, after the last line.
     pub(crate) fn tail(&self, durable_seq: u64) -> Tail {
         let durable_seq = durable_seq.max(self.synced_seq);
         let lost = self.next_seq <= durable_seq;
@@ -174,9 +175,9 @@ impl Scan {
     }
 }
 
-/// The good record that a bad line ends with, if it does: damage to a newline joins two lines.
+/// The good record at the end of a bad line, if there is one: damage to a newline joins two lines.
 ///
-/// Only a few places are tried, so that no bytes can make this slow.
+/// Tries only a few places, so that no bytes can make this slow.
 fn record_at_the_end(line: &[u8]) -> Option<Line<'_>> {
     const PLACES: usize = 8;
     let starts = memchr::memmem::rfind_iter(line, RECORD_START).take(PLACES);

@@ -141,7 +141,8 @@ impl ValidTail<'_> {
             return Ok(());
         }
         segment.file.set_len(at.offset)?;
-        // This syncs the records of others too, and only this caller learns whether it failed. // I7
+        // This syncs the records of others too, and only this caller learns whether it failed. //
+        // I7
         self.writer
             .poison_unless_synced(&self.hints, at.seq, segment.file.sync())
     }

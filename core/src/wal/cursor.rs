@@ -97,7 +97,7 @@ impl Body<'_> {
             }
             Self::Batch(array) => array,
         };
-        // Checked once as a whole, which is faster than string by string.
+        // Validated once as a whole: faster than string by string.
         let text = std::str::from_utf8(text).map_err(|error| payload(error.to_string()))?;
         let events = match self {
             Self::One(_) => serde_json::from_str(text).map(|event| vec![event]),
@@ -115,7 +115,7 @@ pub(crate) struct RawRecord<'a> {
     pub(crate) offset: u64,
 }
 
-/// The lines of a log through its segments, checked, but not decoded.
+/// Iterates over the lines of a log through its segments; checks them, but does not decode them.
 #[derive(Debug)]
 pub(crate) struct RawRecords {
     dir: StoreDir,
@@ -124,17 +124,17 @@ pub(crate) struct RawRecords {
     /// Where the last record of the open segment ends.
     valid_len: u64,
     next_seq: u64,
-    /// Records before this one are passed over.
+    /// Records before this one are skipped.
     from_seq: u64,
-    /// Records before this one are compacted away. What is left of their segments does not count.
+    /// Records before this one are compacted away, whatever is left of their segments.
     live_seq: u64,
     end: End,
     done: bool,
-    /// The record for which the files were looked at anew, lest that goes on forever.
+    /// The record for which the files were reopened, so that this happens once.
     reopened_for: u64,
-    /// Who may tell meanwhile where [`End::Unknown`] is.
+    /// May find out where [`End::Unknown`] is.
     watch: Option<DurableWatch>,
-    /// How often `lines` had read when that was last asked for.
+    /// How often `lines` had read when `watch` was asked last.
     asked_after: u64,
 }
 
@@ -145,7 +145,7 @@ struct OpenSegment {
 }
 
 impl RawRecords {
-    /// The records from `first_seq` on, with which a segment begins.
+    /// The records from `first_seq` on, the first of a segment.
     pub(crate) fn new(dir: &StoreDir, first_seq: u64, end: End) -> Self {
         let mut records = Self {
             dir: dir.clone(),
@@ -165,13 +165,13 @@ impl RawRecords {
         records
     }
 
-    /// The records from `from_seq` on, wherever in a segment that is.
+    /// The records from `from_seq` on, anywhere in a segment.
     pub(crate) fn from(dir: &StoreDir, from_seq: u64, end: End) -> Result<Self> {
         let from_seq = from_seq.max(1);
         let mut records = Self::in_segment_of(dir, from_seq, end)?;
-        // Where nobody knows how far the log reaches, only all of the segment tells.
+        // Without a known end, the whole segment has to be checked.
         if let End::Seq(through_seq) = end {
-            // Not behind the end, which is where it comes to a stand.
+            // Not beyond the end, where the iteration stops.
             let near = from_seq.min(through_seq);
             if records.next_seq < near && records.open_next_segment()? {
                 records.seek(near)?;
@@ -180,24 +180,24 @@ impl RawRecords {
         Ok(records)
     }
 
-    /// As [`RawRecords::from`], but checks all of the segment that stands before that record.
+    /// As [`RawRecords::from`], but checks all records before that one in its segment.
     fn in_segment_of(dir: &StoreDir, from_seq: u64, end: End) -> Result<Self> {
         let live = Manifest::required(dir)?.first_seq;
         let all = dir.segments()?;
         let before = all
             .into_iter()
             .rfind(|first| (live..=from_seq).contains(first));
-        // Where there is none, nothing is found there either, and the manifest tells why.
+        // If there is none, nothing is found there either, and the manifest says why.
         let mut records = Self::new(dir, before.unwrap_or(from_seq), end);
         records.from_seq = from_seq;
         records.live_seq = live;
         Ok(records)
     }
 
-    /// Goes near to a record of the open segment, by halving: what stands before is neither read nor checked.
-    /// Finding nothing, it stays at the beginning.
+    /// Moves to shortly before a record of the open segment by binary search, without reading or
+    /// checking all records before it. Stays at the beginning if it finds none.
     fn seek(&mut self, seq: u64) -> Result<()> {
-        /// So near is near enough: it is read anyway.
+        /// So much is read at once anyway.
         const NEAR_BYTES: u64 = 16 << 10;
         let Some(OpenSegment { file, .. }) = &self.segment else {
             return Ok(());
@@ -205,7 +205,7 @@ impl RawRecords {
         let (mut low, mut high) = (0, file.len_bytes()?);
         while high - low > NEAR_BYTES {
             let middle = low + (high - low) / 2;
-            // The line that begins first behind the middle; the rest of that in the middle is passed over.
+            // The first line that begins behind the middle.
             self.lines.restart(middle);
             let mut line = file.next_line(&mut self.lines)?;
             if line.is_some() {
@@ -227,7 +227,7 @@ impl RawRecords {
         Ok(())
     }
 
-    /// Goes on behind the last record, to another end.
+    /// Continues behind the last record, to another end.
     pub(crate) fn resume(&mut self, end: End) {
         self.end = end;
         self.done = matches!(end, End::Seq(seq) if seq < self.next_seq);
@@ -235,12 +235,12 @@ impl RawRecords {
         self.lines.restart(self.valid_len);
     }
 
-    /// The number of the next record that [`RawRecords::next`] answers.
+    /// The number of the record that [`RawRecords::next`] returns next.
     pub(crate) fn next_seq(&self) -> u64 {
         self.next_seq.max(self.from_seq)
     }
 
-    /// The next record; `None` at the end, and after an error.
+    /// The next record; `None` at the end and after an error.
     pub(crate) fn next(&mut self) -> Result<Option<RawRecord<'_>>> {
         let span = loop {
             let Some(span) = self.step()? else {
@@ -252,7 +252,7 @@ impl RawRecords {
         };
         let text = self.lines.text(span);
         let text = text.strip_suffix(b"\n").unwrap_or(text);
-        // Checked by `advance`; cheap enough to read again.
+        // Checked by `advance`. Parsing it again is cheap.
         match Line::trusted(text) {
             Some(line) => Ok(Some(RawRecord {
                 line,
@@ -263,7 +263,7 @@ impl RawRecords {
         }
     }
 
-    /// Goes over one record, unless the end is reached.
+    /// Moves over one record, unless the end is reached.
     fn step(&mut self) -> Result<Option<Span>> {
         if self.done {
             return Ok(None);
@@ -291,8 +291,8 @@ impl RawRecords {
         found
     }
 
-    /// Whether the record that was found may be seen. Writers tell how far the log is durable before they append: what had been
-    /// read when nobody had told yet was there before them. // I6
+    /// Whether the reader may see the record that was found. Writers publish how far the log is
+    /// durable before they append: bytes that were read before that were there before them. // I6
     fn may_be_seen(&mut self) -> Result<bool> {
         if self.asked_after == self.lines.reads() {
             return Ok(true);
@@ -309,21 +309,21 @@ impl RawRecords {
         Ok(self.next_seq <= seq)
     }
 
-    /// Looks for the next record in the files as they are now: a repair may have replaced the one that is open, or a writer was
-    /// at the record when its bytes were read. What proves that it was durable was read later, so that it is whole now
-    /// if it ever was. False when it was looked for already.
+    /// Looks for the next record in the files as they are now. A repair may have replaced the open
+    /// one, or a writer was writing the record when its bytes were read. The proof that it was
+    /// durable was read later, so it is whole now if it ever was. False if this was tried already.
     fn reopen(&mut self) -> Result<bool> {
         let wanted = self.next_seq();
         if self.reopened_for == wanted {
             return Ok(false);
         }
-        // Not by halving, which would pass over what is wrong.
+        // Not by binary search, which would skip the damage.
         *self = Self::in_segment_of(&self.dir, wanted, self.end)?;
         self.reopened_for = wanted;
         Ok(true)
     }
 
-    /// The next record with its events; `None` at the end, and after an error.
+    /// The next record with its events; `None` at the end and after an error.
     pub(crate) fn next_decoded<P: Payload>(
         &mut self,
         scratch: &mut Vec<u8>,
@@ -345,7 +345,7 @@ impl RawRecords {
             .map_err(|reason| self.refuse(seq, offset, reason))
     }
 
-    /// Ends the iteration in front of a record that could not be decoded: resuming comes to it again. // I10
+    /// Ends the iteration before a record that could not be decoded. Resuming returns to it. // I10
     pub(crate) fn refuse(&mut self, seq: u64, offset: u64, reason: CorruptReason) -> Error {
         (self.done, self.next_seq, self.valid_len) = (true, seq, offset);
         self.corrupt(offset, reason)
@@ -393,7 +393,7 @@ impl RawRecords {
         }
     }
 
-    /// Opens the segment that begins with `next_seq`; false when the log ends here.
+    /// Opens the segment that begins with `next_seq`; false if the log ends here.
     fn open_next_segment(&mut self) -> Result<bool> {
         let first_seq = self.next_seq;
         let name = segment_name(first_seq);
@@ -432,7 +432,7 @@ impl RawRecords {
         let all = self.dir.segments()?;
         let later = all.into_iter().find(|first| *first > first_seq);
         let through_seq = later.map_or(durable_seq, |later| durable_seq.max(later - 1));
-        // There always is a first segment.
+        // There is always a first segment.
         if through_seq < first_seq && self.segment.is_some() {
             return Ok(false);
         }
@@ -450,7 +450,7 @@ impl RawRecords {
         })
     }
 
-    /// The next record is folded into a snapshot.
+    /// The error for a next record that is compacted away.
     fn compacted(&self, snapshot_seq: u64) -> Error {
         Error::Compacted {
             from_seq: self.next_seq(),
@@ -459,7 +459,8 @@ impl RawRecords {
         }
     }
 
-    /// A bad line where nobody knows how far the log should reach: a torn tail ends it, anything else is an error.
+    /// Judges a bad line where the end of the log is unknown: a torn tail ends it, anything else is
+    /// an error.
     fn judge(&mut self, bad: Span) -> Result<()> {
         let all = self.dir.segments()?;
         let Some(OpenSegment { file, .. }) = &self.segment else {
@@ -471,7 +472,7 @@ impl RawRecords {
             scan.line(self.lines.text(line), line.offset);
             next = file.next_line(&mut self.lines)?;
         }
-        // A later segment was begun only after all of this one was durable.
+        // A later segment begins only after all of this one is durable.
         let later = all.into_iter().find(|first| *first > self.next_seq);
         let durable_seq = self.end.durable_seq();
         match scan.tail(later.map_or(durable_seq, |first| durable_seq.max(first - 1))) {
@@ -480,8 +481,8 @@ impl RawRecords {
         }
     }
 
-    /// Whether a segment begins with the next record. Then the open one is complete, and what stands behind its records is
-    /// free space, of which a crash may have left anything.
+    /// Whether a segment begins with the next record. Then the open one is complete, and the bytes
+    /// behind its records are free space, of which a crash may have left anything.
     fn has_successor(&self) -> Result<bool> {
         let is_open = |open: &OpenSegment| open.first_seq == self.next_seq;
         if self.segment.as_ref().is_none_or(is_open) {

@@ -1,4 +1,4 @@
-//! How far the log is durable, as a reader sees it.
+//! Watches how far the log is durable, without the lock.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ use crate::{
     },
 };
 
-/// How long a follower sleeps where nobody can wake it.
+/// How long a follower sleeps where no writer can wake it.
 const POLL: Duration = Duration::from_millis(20);
-/// How long it sleeps at most where somebody can: whoever raised the watermark may have died before it rang.
+/// How long it sleeps at most where one can: that may have died before it woke the followers.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
 /// Where a read ends.
@@ -23,8 +23,8 @@ const SLEEP_MAX: Duration = Duration::from_millis(100);
 pub(crate) enum End {
     /// After this record. All through it must be there.
     Seq(u64),
-    /// Where the good records end, since there is no better bound. All through this one were durable
-    /// at some time, so these must be there.
+    /// Where the good records end, since there is no better bound. All through this one were
+    /// durable at some time, so these must be there.
     LastValid(u64),
     /// As `LastValid`, until the hints say how far the log is durable; then as `Seq`.
     Unknown(u64),
@@ -38,7 +38,7 @@ impl End {
     }
 }
 
-/// The watermark in the store's volatile hints, looked for anew where it was not to be had.
+/// The durable number in the store's hints. Opens their page again after it was not usable.
 #[derive(Debug)]
 pub(crate) struct DurableWatch {
     dir: StoreDir,
@@ -73,7 +73,7 @@ impl DurableWatch {
         }
     }
 
-    /// Another one for the same store.
+    /// A second one for the same store.
     pub(crate) fn again(&self) -> Self {
         Self::open(&self.dir, &self.store)
     }
@@ -82,7 +82,7 @@ impl DurableWatch {
         self.dir.host()
     }
 
-    /// `None` where no hints can be trusted.
+    /// `None` if no hints can be trusted.
     pub(crate) fn durable_seq(&mut self) -> Option<u64> {
         let durable_seq = self.view.as_ref().and_then(ShmView::durable_seq);
         if durable_seq.is_some() {
@@ -92,26 +92,26 @@ impl DurableWatch {
         self.view.as_ref().and_then(ShmView::durable_seq)
     }
 
-    /// Where a read that begins now ends.
+    /// The end of a read that begins now.
     pub(crate) fn end(&mut self) -> End {
         if seeded(Bug::ReaderPastDurable) {
             return End::LastValid(0);
         }
         match (self.durable_seq(), &self.view) {
             (Some(seq), _) => End::Seq(seq),
-            // A page that can't be trusted with how far the log reaches by now, but that was this store's once.
+            // The page is not valid now, but was this store's once.
             (None, Some(view)) => End::Unknown(view.durable_seq_of_store().unwrap_or(0)),
             (None, None) => End::Unknown(0),
         }
     }
 
-    /// To be given to [`DurableWatch::sleep`]; read it before the state that decides whether to sleep.
+    /// For [`DurableWatch::sleep`]. Read it before the state that decides whether to sleep.
     pub(crate) fn wake_count(&self) -> Option<u32> {
         let view = self.view.as_ref()?;
         view.durable_seq().map(|_| view.wake_count())
     }
 
-    /// Sleeps until the watermark may have risen, for `time` at most.
+    /// Sleeps until the durable number may have risen, for `time` at most.
     pub(crate) fn sleep(&self, wake_count: Option<u32>, time: Duration) {
         match (&self.view, wake_count) {
             (Some(view), Some(wake_count)) => view.sleep(wake_count, time.min(SLEEP_MAX)),

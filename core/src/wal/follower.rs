@@ -12,8 +12,8 @@ use crate::{
 /// The records of a log from a number on, future ones included: from [`crate::Reader::follow`].
 ///
 /// Takes no lock and writes nothing. Sleeps until a writer wakes it; without shared hints, it polls
-/// every 20 ms. Rotation and compaction do not disturb it, unless its next record was compacted away:
-/// then every call returns [`crate::Error::Compacted`]. Load the state with
+/// every 20 ms. Rotation and compaction do not disturb it, unless its next record was compacted
+/// away: then every call returns [`crate::Error::Compacted`]. Load the state with
 /// [`crate::LiveIssues::open`], and follow from the record behind it.
 ///
 /// ```

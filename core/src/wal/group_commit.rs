@@ -225,8 +225,8 @@ impl<'a> Waiter<'a> {
             });
         }
         let round = rounds.current();
-        // One of those who wait for the next round stays awake, so that the disk is never idle for
-        // as long as it takes to wake a process.
+        // One of the threads that wait for the next round stays awake, so that the disk is never
+        // idle for as long as it takes to wake a process.
         if !round.covers(self.seq) && rounds.claim_spinner(round) {
             return Ok(State::Spinning { leader });
         }
@@ -243,8 +243,8 @@ impl<'a> Waiter<'a> {
         Ok(State::Looking)
     }
 
-    /// Takes the lead from `old`, does the work, and wakes the others. `work` returns the round that
-    /// it has synced, if it began one.
+    /// Takes the lead from `old`, does the work, and wakes the others. `work` returns the round
+    /// that it has synced, if it began one.
     fn lead(
         &mut self,
         old: u64,

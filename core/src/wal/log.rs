@@ -70,8 +70,8 @@ impl<P: Payload> Log<P> {
     /// Opens the store in `dir`. An empty directory becomes a store.
     ///
     /// Blocks for the lock, at most [`Options::lock_timeout`]. Reads the log only where the shared
-    /// hints can't be trusted (after a reboot, in a copy): then it reads the last segment, and moves
-    /// a torn tail to `quarantine/`; see [`Log::recovery`].
+    /// hints can't be trusted (after a reboot, in a copy): then it reads the last segment, and
+    /// moves a torn tail to `quarantine/`; see [`Log::recovery`].
     ///
     /// # Errors
     /// Nothing was written: [`Error::MissingDirectory`], [`Error::NotADirectory`],

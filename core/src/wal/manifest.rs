@@ -1,4 +1,4 @@
-//! The file that says which files make up the store. Replaced as a whole, by rename.
+//! The file that names the other files of the store. It is replaced as a whole, by a rename.
 
 use std::path::PathBuf;
 
@@ -16,24 +16,24 @@ use crate::{
 
 pub(crate) const MANIFEST: &str = "MANIFEST";
 const MANIFEST_BYTES_MAX: usize = 64 << 10;
-/// More than a manifest of this version has.
+/// A manifest of this version is shorter.
 const MANIFEST_BYTES_USUAL: usize = 1 << 10;
 
-/// What the manifest says.
+/// The contents of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     /// See [`FORMAT_VERSION`].
     pub(crate) format: u64,
-    /// Drawn when the store is created; tells the files of one store from those of another.
+    /// The random id of the store, which distinguishes its files from those of others.
     pub(crate) store: String,
     /// The first record of the first segment.
     pub(crate) first_seq: u64,
-    /// What the records before `first_seq` lead to; `None` when there are none.
+    /// The snapshot of the records before `first_seq`; `None` if there are none.
     #[serde(default)]
     pub(crate) snapshot: Option<SnapshotMark>,
 }
 
-/// Which snapshot is the live one, and what tells that it is whole.
+/// Names the live snapshot, and proves that it is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SnapshotMark {
     /// The last record that it reflects.
@@ -70,7 +70,7 @@ impl Manifest {
         }
     }
 
-    /// Reads the manifest of the store in `dir`; `None` when there is none.
+    /// Reads the manifest of the store in `dir`; `None` if there is none.
     pub(crate) fn read(dir: &StoreDir) -> Result<Option<Self>> {
         let Some(file) = dir.open_if_there(MANIFEST, OpenMode::Read)? else {
             return Ok(None);
@@ -85,7 +85,7 @@ impl Manifest {
         Self::parse(&bytes, file.path().to_owned()).map(Some)
     }
 
-    /// As [`Manifest::read`], where a store is known to be.
+    /// As [`Manifest::read`], where there must be one.
     pub(crate) fn required(dir: &StoreDir) -> Result<Self> {
         Self::read(dir)?.ok_or_else(|| manifest_missing(dir))
     }
@@ -171,9 +171,9 @@ impl Manifest {
         text
     }
 
-    /// Replaces the manifest durably: the old one or the new one is there, never a mixture.
+    /// Replaces the manifest durably: a reader sees the old one or the new one, never a mixture.
     ///
-    /// The caller holds `lock` when there is none yet, and `compact.lock` when there is one.
+    /// Only for the holder of `lock` if there is none yet, and of `compact.lock` if there is one.
     pub(crate) fn write(&self, dir: &StoreDir) -> Result<()> {
         let write = |file: &StoreFile| file.write(&self.to_bytes(), 0);
         if seeded(Bug::ManifestInPlace)
@@ -207,7 +207,7 @@ pub(crate) fn random_id(host: &dyn Host) -> String {
     format!("{:016x}{:016x}", host.random(), host.random())
 }
 
-/// Log files without the manifest that names them.
+/// The error for log files without a manifest.
 pub(crate) fn manifest_missing(dir: &StoreDir) -> Error {
     Error::Corrupt {
         path: dir.path_of(MANIFEST),

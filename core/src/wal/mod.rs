@@ -3,8 +3,8 @@
 //! Each file may use those before it:
 //!
 //! - `store_dir`, `manifest`, `shm`, `segment`: what is on the disk and in shared memory
-//! - `writer`, `recovery`, `round`, `append`, `group_commit`, `obsolete`: what is done to it, most of
-//!   it under the lock, as methods of [`writer::Locked`]
+//! - `writer`, `recovery`, `round`, `append`, `group_commit`, `obsolete`: what is done to it, most
+//!   of it under the lock, as methods of [`writer::Locked`]
 //! - `durable`, `cursor`, `follower`, `reader`: reading, without the lock
 //! - `raw_log`, `log`: a log without and with the type of its payload
 

@@ -90,8 +90,8 @@ impl Alone<'_> {
         if obsolete.is_empty() {
             return Ok(obsolete);
         }
-        // The process that wrote the manifest may have died before its name was durable, or was
-        // told that it is not.
+        // The process that wrote the manifest may have died before the name was durable, or the
+        // sync of the directory failed.
         writer.dir.sync()?;
         writer.reached(Failpoint::BeforeRemoval);
         for name in &obsolete {

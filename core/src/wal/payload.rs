@@ -2,11 +2,11 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::error::InvalidEvent;
 
-/// What a log's records carry: anything that serde writes as one JSON object.
+/// The payload of a log's records: any type that serde writes as one JSON object.
 ///
-/// The object's members stand in the record's line behind `crc`, `seq` and `synced`, so it should
-/// not use these names; a first member named `batch` is refused. Everything else is stored as serde
-/// writes it and given back as it was stored.
+/// The object's members follow `crc`, `seq` and `synced` in the record's line, so don't use these
+/// names. A first member named `batch` is refused. The rest is stored as serde writes it, and read
+/// as it was stored.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -28,10 +28,10 @@ use crate::error::InvalidEvent;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Payload: Serialize + DeserializeOwned {
-    /// Refuses a payload before anything is written. The default accepts all.
+    /// Validates the payload before anything is written. The default accepts all.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The reason to refuse it.
     fn validate(&self) -> Result<(), InvalidEvent> {
         Ok(())
     }

@@ -86,8 +86,8 @@ impl RawLog {
         Ok(self.glance(word))
     }
 
-    /// What `word` says in the hints that are mapped here. Others may have gone on in the next ones.
-    /// 0 where they are cut short.
+    /// What `word` says in the hints that are mapped here. Others may have gone on in the next
+    /// ones. 0 where they are cut short.
     pub(crate) fn glance(&self, word: fn(&Hints) -> Option<u64>) -> u64 {
         let hints = self.writer.hints();
         match hints.check() {

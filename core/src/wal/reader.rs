@@ -65,8 +65,8 @@ impl<P: Payload> Reader<P> {
         })
     }
 
-    /// The records behind the live snapshot, through the last durable one: all records, if the store
-    /// was never compacted. Each call looks at the manifest and the hints again.
+    /// The records behind the live snapshot, through the last durable one: all records, if the
+    /// store was never compacted. Each call looks at the manifest and the hints again.
     ///
     /// # Errors
     /// [`Error::Corrupt`] for a damaged manifest, [`Error::Io`]. Each record can be an error, too:

@@ -6,8 +6,9 @@
 //!
 //! Both ways to recover (*repair* from the hinted tail on, *rebuild* from the last segment) keep
 //! whole records, move a torn tail to `quarantine/`, and stop at corruption without changing
-//! anything. They rewrite the records that they keep, since a sync that failed may have left them in
-//! memory only. A recovery that dies at any step leaves a state that the next one treats alike. // I9
+//! anything. They rewrite the records that they keep, since a sync that failed may have left them
+//! in memory only. A recovery that dies at any step leaves a state that the next one treats alike.
+//! // I9
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
@@ -28,7 +29,7 @@ use crate::{
     },
 };
 
-/// What was found behind the acknowledged records, and what was done about it: see [`crate::Log::recovery`].
+/// The result of a recovery, from [`crate::Log::recovery`].
 ///
 /// ```
 /// use std::io::Write as _;
@@ -40,7 +41,8 @@ use crate::{
 /// let log = Log::open(dir, Options::default().preallocate_bytes(0))?;
 /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 /// // A writer dies in the middle of a record.
-/// let mut file = std::fs::OpenOptions::new().append(true).open(dir.join("log-00000000000000000001.jsonl"))?;
+/// let path = dir.join("log-00000000000000000001.jsonl");
+/// let mut file = std::fs::OpenOptions::new().append(true).open(path)?;
 /// file.write_all(br#"{"crc":"#)?;
 ///
 /// let log = Log::<IssueEvent>::open(dir, Options::default())?;
@@ -53,11 +55,11 @@ use crate::{
 pub struct Recovery {
     /// The hints could not be trusted, and the last segment was read.
     pub rebuilt: bool,
-    /// Whole records that a writer had written but not published; they are kept.
+    /// How many whole records a writer had written but not published. They are kept.
     pub adopted: u64,
-    /// Bytes of a torn tail that were cut off.
+    /// How many bytes of a torn tail were cut off.
     pub cut_bytes: u64,
-    /// Where the cut bytes are kept.
+    /// The file in quarantine that has these bytes.
     pub quarantined: Option<PathBuf>,
 }
 
@@ -69,15 +71,11 @@ impl fmt::Display for Recovery {
             cut_bytes,
             quarantined,
         } = self;
-        write!(
-            f,
-            "{}",
-            if *rebuilt {
-                "read the last segment"
-            } else {
-                "trusted the hints"
-            }
-        )?;
+        f.write_str(if *rebuilt {
+            "read the last segment"
+        } else {
+            "trusted the hints"
+        })?;
         if *adopted > 0 {
             write!(f, ", kept {adopted} whole records that were not published")?;
         }
@@ -127,8 +125,8 @@ enum RecordFound {
     Other,
 }
 
-/// A segment that begins with the record behind the tail. Then the page is of an earlier moment, and
-/// was put back while the system runs.
+/// A segment that begins with the record behind the tail. Then the page is of an earlier moment,
+/// and was put back while the system runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SuccessorFound {
     Unsought,

@@ -182,8 +182,8 @@ impl<'a> Rounds<'a> {
         page.wait(word.index(), count, time);
     }
 
-    /// Ends a round: wakes all who wait for it, and, unless there is a spinning successor, one who
-    /// waits for the next round, to lead that.
+    /// Ends a round: wakes all threads that wait for it. Unless there is a spinning successor,
+    /// wakes one that waits for the next round, to lead that.
     pub(crate) fn end(self, round: Round) {
         if self.0.raw(word::SPINNER).load(Ordering::SeqCst) != round.to_word() {
             self.wake_one(round.wake_word().other());
@@ -192,7 +192,7 @@ impl<'a> Rounds<'a> {
         self.wake_followers();
     }
 
-    /// Wakes all who sleep, whatever they wait for.
+    /// Wakes all sleeping threads, whatever they wait for.
     pub(crate) fn wake_all(self) {
         self.wake_sleepers(WakeWord::Even);
         self.wake_sleepers(WakeWord::Odd);

@@ -1,9 +1,9 @@
 //! The volatile hints that writers share: where the log ends, and how far it is durable.
 //!
 //! They live in the mapped file `shm`, or in this process alone where memory can't be shared.
-//! Nothing here is believed unchecked. Each word carries a tag. The page carries the identity of the
-//! store, of its own file and of the boot. Every append compares the tail with the log itself. If
-//! anything is off, the hints are rebuilt from the log.
+//! Nothing here is believed unchecked. Each word carries a tag. The page carries the identity of
+//! the store, of its own file and of the boot. Every append compares the tail with the log itself.
+//! If anything is off, the hints are rebuilt from the log.
 //!
 //! The words that writers use to take turns at syncing are in [`super::round`].
 
@@ -278,7 +278,8 @@ impl Hints {
 
     /// If the sync of the records through `seq` failed, puts them in doubt. Passes the result on.
     ///
-    /// All processes see the mark, and none acknowledges such a record before it is rewritten. // I7
+    /// All processes see the mark, and none acknowledges such a record before it is rewritten. //
+    /// I7
     pub(crate) fn poison_unless_synced<E>(&self, seq: u64, synced: Result<(), E>) -> Result<(), E> {
         if synced.is_err() {
             self.words.set(word::POISON, seq + 1);
@@ -440,7 +441,7 @@ pub(crate) struct Look {
     pub(crate) durable_seq: Option<u64>,
     pub(crate) tail_seq: Option<u64>,
     /// The tail is not half changed.
-    pub(crate) settled: bool,
+    pub(crate) tail_is_whole: bool,
     /// A sync failed, and the records are still in doubt.
     pub(crate) poisoned: bool,
 }
@@ -494,7 +495,7 @@ impl ShmView {
             durable_seq_of_store: durable_seq.filter(|_| of_store),
             durable_seq,
             tail_seq: self.get(word::TAIL_SEQ),
-            settled: self
+            tail_is_whole: self
                 .get(word::GENERATION)
                 .is_some_and(|generation| generation % 2 == 0),
             poisoned: self.get(word::POISON) != Some(0),
