@@ -7,7 +7,10 @@ use crate::issues::{issue::Issue, version::Version};
 /// The result of this crate's functions: see [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What can go wrong with a store. Each variant says what is left on disk.
+/// Why an operation on a store failed. Each variant says what is left on disk.
+///
+/// The text says what failed, where, and what to do. [`source`](std::error::Error::source) says
+/// why; print both.
 ///
 /// ```
 /// use strand_core::{IssueLog, Error, Issue, Options, Outcome, Timestamp, Version};
@@ -16,7 +19,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// # let dir = tempfile::tempdir()?;
 /// let log = IssueLog::open(dir.path(), Options::default())?;
 /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
-/// let error = log.update_if(Issue::new("bd-1", "Mend the gate", now), Version::new(7), now).unwrap_err();
+/// let gate = Issue::new("bd-1", "Mend the gate", now);
+/// let error = log.update_if(gate, Version::new(7), now).unwrap_err();
 /// match &error {
 ///     Error::VersionMismatch { found: Some(version), issue: Some(issue), .. } => {
 ///         println!("decide anew: {issue:?} is at version {version}");
@@ -32,16 +36,16 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A system call failed. [`Error::outcome`] tells whether an append may be stored all the same.
+    /// A system call failed. [`Error::outcome`] says whether an append may be stored nevertheless.
     #[error("cannot {op} {}", path.display())]
     Io {
         /// What was attempted, as a verb.
         op: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What an append that ended this way left behind.
+        /// What a failed append left behind.
         outcome: Outcome,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
     /// Bytes violate `docs/FORMAT.md`. Nothing was changed or skipped.
@@ -49,71 +53,71 @@ pub enum Error {
     Corrupt {
         /// The damaged file.
         path: PathBuf,
-        /// Where in it the first bad line, or the missing one, begins.
+        /// Where in the file the first bad or missing line begins.
         offset: u64,
         /// What is wrong there.
         reason: CorruptReason,
     },
     /// The store was written by a newer version of this crate. Nothing was changed.
     #[error(
-        "{} has format version {found}, and this program knows versions up to {supported}; use a newer program",
-        path.display()
+        "{} has format version {found}, but this program knows versions up to {supported}; \
+         use a newer program", path.display()
     )]
     UnsupportedVersion {
         /// The store's manifest.
         path: PathBuf,
-        /// The version that it names.
+        /// The version in the manifest.
         found: u64,
-        /// The newest version known here.
+        /// The newest version that this crate knows.
         supported: u64,
     },
-    /// The lock could not be taken; [`LockError::Timeout`] names the holder. Nothing was written.
+    /// The lock was not taken; [`LockError::Timeout`] names the holder. Nothing was written.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// There is no such directory. Nothing was created.
+    /// The directory does not exist. Nothing was created.
     #[error("the directory {} does not exist; create it first", path.display())]
     MissingDirectory {
         /// The missing directory.
         path: PathBuf,
     },
-    /// There is a file, or something else, where the store's directory should be.
+    /// The store's path is not a directory.
     #[error("{} is not a directory", path.display())]
     NotADirectory {
-        /// What is there.
+        /// The path.
         path: PathBuf,
     },
-    /// The directory holds no store, and nothing was created in it. Only readers and [`crate::repair`] answer this;
-    /// [`crate::Log::open`] creates one.
+    /// The directory holds no store. Nothing was created. Only readers and
+    /// [`repair`](crate::repair::repair) return this; [`crate::Log::open`] creates the store.
     #[error("{} holds no store (no MANIFEST)", path.display())]
     NoStore {
         /// The directory.
         path: PathBuf,
     },
-    /// This process may not write in the directory. Nothing was changed.
+    /// This process has no permission to write. Nothing was changed.
     #[error("cannot write {}", path.display())]
     NotWritable {
         /// The file that could not be opened for writing.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// The directory is on a filesystem where locks or shared memory may not work between all who reach it. Nothing was
-    /// created or changed.
+    /// On the directory's filesystem, locks or shared memory may not work between all processes
+    /// that reach it. Nothing was created or changed.
     #[error(
-        "{} is on {} ({:?}), where locks are not known to exclude everybody; move the store to a local disk, \
-         or set `allow_unsafe_filesystem`",
+        "{} is on {} ({:?}), where a lock may not exclude other machines; move the store to a \
+         local disk, or set `allow_unsafe_filesystem`",
         path.display(), filesystem.name, filesystem.kind
     )]
     UnsafeFilesystem {
         /// The directory.
         path: PathBuf,
-        /// What it is on.
+        /// The filesystem that it is on.
         filesystem: Filesystem,
     },
-    /// A repair would lose too much, or does not know how. Nothing was changed.
+    /// A repair would lose too much, or has nothing to work with. Nothing was changed.
     #[error("cannot repair {}: {reason}; restore a backup", path.display())]
     BeyondRepair {
-        /// What can't be repaired.
+        /// The file that cannot be repaired.
         path: PathBuf,
         /// Why.
         reason: String,
@@ -123,22 +127,22 @@ pub enum Error {
     InvalidEvent(#[from] InvalidEvent),
     /// The record would be longer than [`crate::RECORD_BYTES_MAX`]. Nothing was written.
     #[error(
-        "the record would take {bytes} bytes, and {max} are the most; split the batch or shorten the event"
+        "the record would have {bytes} bytes, more than {max}; split the batch or shorten the event"
     )]
     RecordTooLarge {
         /// Its length.
         bytes: u64,
-        /// The most that is allowed.
+        /// The maximum.
         max: u64,
     },
-    /// The record that was asked for is folded into a snapshot, and its segment is gone. Only reading answers this. Begin with
-    /// [`crate::LiveIssues::open`], and go on behind the record that it reflects.
+    /// The requested record has been folded into a snapshot, and its segment removed. Only reading
+    /// returns this. Load [`crate::LiveIssues`], and continue after the record that it reflects.
     #[error(
-        "record {from_seq} is compacted away; load {} and go on with record {}",
+        "record {from_seq} is compacted away; load {} and continue with record {}",
         snapshot.display(), snapshot_seq + 1
     )]
     Compacted {
-        /// The record that was asked for.
+        /// The requested record.
         from_seq: u64,
         /// The last record that the snapshot reflects.
         snapshot_seq: u64,
@@ -146,13 +150,16 @@ pub enum Error {
         snapshot: PathBuf,
     },
     /// How far the log is durable is unknown: the shared hints are missing, or from before a reboot.
-    /// The next writer rebuilds them. Only [`crate::Reader::durable_seq`] answers this.
-    #[error("how far the log in {} is durable is unknown until the next writer opens it", path.display())]
+    /// The next writer rebuilds them. Only [`crate::Reader::durable_seq`] returns this.
+    #[error(
+        "how far the log in {} is durable is unknown until the next writer opens it", path.display()
+    )]
     DurableSeqUnknown {
         /// The store's directory.
         path: PathBuf,
     },
-    /// A condition did not hold: the issue was changed, or claimed, in the meantime. Nothing was written.
+    /// A condition did not hold: the issue was changed, or claimed, in the meantime. Nothing was
+    /// written.
     #[error("{}", version_mismatch(id, *expected, *found))]
     VersionMismatch {
         /// The issue's id.
@@ -191,17 +198,17 @@ pub enum Error {
     },
 }
 
-/// What an operation that failed left behind: the answer of [`Error::outcome`], with an example at [`Error`].
+/// What a failed operation left behind: see [`Error::outcome`], and the example of [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Certainly nothing is stored.
+    /// Nothing is stored.
     Rejected,
     /// The record may be stored, whole, at most once.
     Unknown,
 }
 
 impl Error {
-    /// What an append that ended with this error left behind.
+    /// What an append that failed with this error left behind.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -211,13 +218,13 @@ impl Error {
         }
     }
 
-    /// True when the same call can succeed later without anybody's help.
+    /// Whether the same call can succeed later, without any other action.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Lock(error) if error.is_contention())
     }
 
-    /// True when the store is as it should be, but not as the caller expected: another was faster.
+    /// Whether the store is not as the caller expected: another process was faster.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         matches!(
@@ -267,48 +274,49 @@ fn version_mismatch(id: &str, expected: Option<Version>, found: Option<Version>)
     }
 }
 
-/// What is wrong with the bytes at some place: in [`Error::Corrupt`], and in what [`crate::check`] answers.
+/// What is wrong with bytes: part of [`Error::Corrupt`] and of a
+/// [`Damage`](crate::check::Damage).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CorruptReason {
-    /// The line does not begin as a record does.
+    /// The line does not begin like a record.
     NotARecord,
     /// The line's checksum is not that of its bytes.
     Checksum {
-        /// What the line says.
+        /// The checksum in the line.
         stored: u32,
-        /// What its bytes give.
+        /// The checksum of its bytes.
         computed: u32,
     },
-    /// The line ends without a newline, and it is not the last thing that was being written.
+    /// The line has no newline, although it is not a torn tail.
     Unterminated,
-    /// Another sequence number should stand here.
+    /// The record has the wrong sequence number.
     Sequence {
-        /// The number that should.
+        /// The right number.
         expected: u64,
-        /// The number that does.
+        /// The number in the line.
         found: u64,
     },
-    /// Records that were acknowledged as durable are not there.
+    /// Records that were acknowledged as durable are missing.
     Missing {
-        /// The first that is missing.
+        /// The first missing record.
         from_seq: u64,
-        /// The last that was acknowledged.
+        /// The last acknowledged record.
         through_seq: u64,
     },
     /// The record's checksum is right, but its content is not an event.
     Payload {
-        /// What the decoder said.
+        /// The decoder's error.
         message: String,
     },
-    /// The manifest is not what this crate writes.
+    /// The manifest is not one that this crate writes.
     Manifest {
         /// What is wrong with it.
         message: String,
     },
-    /// Log files exist, but no manifest that names them.
+    /// There are log files, but no manifest.
     ManifestMissing,
-    /// The file is not the snapshot that the manifest names.
+    /// The file is not the snapshot that the manifest describes.
     Snapshot {
         /// What is wrong with it.
         message: String,
@@ -322,7 +330,8 @@ impl CorruptReason {
                 "restore the MANIFEST from a backup, or repair the store"
             }
             Self::Missing { .. } => {
-                "restore the file from a backup (if it was put back from an older one on purpose, delete `shm`), or repair the store"
+                "restore the file from a backup, or repair the store (if you restored an older \
+                 copy on purpose, delete `shm`)"
             }
             Self::Payload { .. } => "read it with the program that wrote it",
             _ => "restore the file from a backup, or repair the store",
@@ -337,12 +346,12 @@ impl fmt::Display for CorruptReason {
             Self::Checksum { stored, computed } => {
                 write!(
                     f,
-                    "the line says checksum {stored:08x}, its bytes give {computed:08x}"
+                    "the line has checksum {stored:08x}, but its bytes give {computed:08x}"
                 )
             }
-            Self::Unterminated => write!(f, "the line has no end"),
+            Self::Unterminated => write!(f, "the line has no newline"),
             Self::Sequence { expected, found } => {
-                write!(f, "record {found} stands where {expected} should")
+                write!(f, "record {found} is in the place of {expected}")
             }
             Self::Missing {
                 from_seq,
@@ -354,15 +363,15 @@ impl fmt::Display for CorruptReason {
                 )
             }
             Self::Payload { message } => {
-                write!(f, "the record is whole, but is no event: {message}")
+                write!(f, "the record is whole, but is not an event: {message}")
             }
             Self::Manifest { message } | Self::Snapshot { message } => write!(f, "{message}"),
-            Self::ManifestMissing => write!(f, "there are log files but no MANIFEST"),
+            Self::ManifestMissing => write!(f, "there are log files, but no MANIFEST"),
         }
     }
 }
 
-/// Why an event is refused before anything is written.
+/// Why an event is refused. Nothing was written.
 ///
 /// ```
 /// use strand_core::{InvalidEvent, Issue};
@@ -380,13 +389,13 @@ pub enum InvalidEvent {
     #[error("the idempotency key is empty")]
     EmptyKey,
     /// The id, title or key is longer than allowed.
-    #[error("the {field} has {bytes} bytes, and {max} are the most")]
+    #[error("the {field} has {bytes} bytes, more than {max}")]
     TooLong {
         /// Which field.
         field: &'static str,
         /// Its length.
         bytes: usize,
-        /// The most that is allowed.
+        /// The maximum.
         max: usize,
     },
     /// An add or update needs the issue in `data`.
@@ -397,10 +406,10 @@ pub enum InvalidEvent {
     Field {
         /// Which field.
         field: &'static str,
-        /// What it should be.
+        /// The right type.
         expected: &'static str,
     },
-    /// The event and the issue in it name different ids.
+    /// The event and its issue have different ids.
     #[error("the event is for {event:?}, but its issue is {issue:?}")]
     IdMismatch {
         /// The event's id.
@@ -411,23 +420,23 @@ pub enum InvalidEvent {
     /// The issue is not a JSON object.
     #[error("the issue is not a JSON object: {message}")]
     NotAnObject {
-        /// What the parser said.
+        /// The parser's error.
         message: String,
     },
     /// Only a patch has a `patch`, and every patch has one.
     #[error("`op` patch and the member `patch` go together")]
     PatchMismatch,
-    /// A patch changes an array, but the field is none.
-    #[error("the issue's {field} is no array")]
+    /// A patch changes an array, but the field is not one.
+    #[error("the issue's {field} is not an array")]
     NotAnArray {
         /// Which field.
         field: String,
     },
-    /// A batch without events has no meaning.
+    /// The batch has no events.
     #[error("the batch is empty")]
     EmptyBatch,
-    /// The payload can't be written as a record.
-    #[error("the payload can't be written as JSON object: {message}")]
+    /// The payload cannot be encoded as a record.
+    #[error("the payload cannot be encoded as a JSON object: {message}")]
     Encoding {
         /// What is wrong.
         message: String,

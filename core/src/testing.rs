@@ -5,8 +5,8 @@
 //! at a given step, and for simulations of a whole machine.
 //!
 //! - A [`Storage`] is where the files are. Its [`Host`] provides locks, shared memory, time and
-//!   randomness. [`Options::storage`], [`Reader::open_in`], [`LiveIssues::open_in`] and [`check_in`]
-//!   take one.
+//!   randomness. [`Options::storage`], [`Reader::open_in`], [`LiveIssues::open_in`] and
+//!   [`check_in`] take one.
 //! - A [`FailpointHook`] is called at every [`Failpoint`]: [`Options::failpoint_hook`] takes one.
 
 use std::{path::Path, sync::Arc};

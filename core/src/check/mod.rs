@@ -1,8 +1,9 @@
 //! Checks a whole store. Takes no lock, changes nothing, creates nothing.
 //!
-//! Other processes may write meanwhile, so that a single look can find a line half-written, or a file
-//! just removed by a compaction. Whatever looks wrong is therefore looked at again, with the manifest
-//! and the durable sequence number of that moment. Damage stays; anything else is gone, or elsewhere.
+//! Other processes may write meanwhile, so that a single look can find a line half-written, or a
+//! file just removed by a compaction. Whatever looks wrong is therefore looked at again, with the
+//! manifest and the durable sequence number of that moment. Damage stays; anything else is gone, or
+//! elsewhere.
 
 mod report;
 

@@ -75,8 +75,8 @@ pub(crate) fn contents(
 /// The manifest that fits these files; `None` if none does.
 ///
 /// It names the latest snapshot that is whole and followed by a segment. Otherwise, no snapshot if
-/// there is a first segment. Otherwise, the latest snapshot, damaged or missing, that is followed by
-/// a segment.
+/// there is a first segment. Otherwise, the latest snapshot, damaged or missing, that is followed
+/// by a segment.
 fn guess_manifest(dir: &StoreDir, names: &[String]) -> Result<Option<Manifest>> {
     let segments = names.iter().filter_map(|name| segment_first_seq(name));
     let segments: BTreeSet<u64> = segments.filter(|first| *first > 0).collect();

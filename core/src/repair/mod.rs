@@ -1,19 +1,19 @@
 //! Makes a damaged store usable again.
 //!
-//! Every line with the right checksum is kept, wherever it is: a damaged newline loses nothing. Each
-//! acknowledged record that is in no file is replaced by a *no-op record*, which has no events, so
-//! that the numbers stay gapless. A damaged segment is rewritten beside the old one and renamed over
-//! it; before that, the old one is copied to `quarantine/`, with a note.
+//! Every line with the right checksum is kept, wherever it is: a damaged newline loses nothing.
+//! Each acknowledged record that is in no file is replaced by a *no-op record*, which has no
+//! events, so that the numbers stay gapless. A damaged segment is rewritten beside the old one and
+//! renamed over it; before that, the old one is copied to `quarantine/`, with a note.
 //!
 //! | step | under `compact.lock` and `lock` | if the process dies after it |
 //! | --- | --- | --- |
 //! | 1 | read everything, plan | nothing is changed |
-//! | 2 | copy each file that will change to `quarantine/`, with a note; sync | the next repair finds the copies |
-//! | 3 | write each new segment and the new snapshot as `….new`; sync | the next open removes them |
+//! | 2 | copy what will change to `quarantine/`, with notes; sync | the next repair finds the copies |
+//! | 3 | write the new files as `….new`; sync | the next open removes them |
 //! | 4 | mark the hints as half-changed | the next writer rebuilds them |
-//! | 5 | if the last segment will change: create its successor; sync the directory | a damaged segment has a successor |
+//! | 5 | if the last segment changes: create its successor; sync | it is damaged, but not the last |
 //! | 6 | rename each new segment; sync the directory | fewer segments are damaged |
-//! | 7 | rename the new snapshot; sync; replace the manifest | the manifest does not describe the snapshot, which is whole |
+//! | 7 | rename the new snapshot; sync; replace the manifest | the snapshot is not the described one |
 //! | 8 | free both locks and open the store | |
 //!
 //! Everything that needs space or is likely to fail comes before step 4. If the process dies later,
@@ -22,21 +22,21 @@
 //!
 //! # Why writers may be alive during a repair
 //!
-//! A writer has the last segment open. If it appended to that file after the repair replaced it, the
-//! record would be lost. It does not:
+//! A writer has the last segment open. If it appended to that file after the repair replaced it,
+//! the record would be lost. It does not:
 //!
 //! - It appends under `lock`, which the repair holds until the end.
 //! - When it takes the lock again, it asks the hints where to append. From step 4 on they are
 //!   half-changed, so the next holder of the lock reads the directory and opens the last segment by
-//!   its name. It reuses a file that it has open only if both begin with the same record. A replaced
-//!   last segment has a successor with another name (step 5 before step 6), so the old file is never
-//!   taken for the last segment again.
+//!   its name. It reuses a file that it has open only if both begin with the same record. A
+//!   replaced last segment has a successor with another name (step 5 before step 6), so the old
+//!   file is never taken for the last segment again.
 //! - Without shared memory there are no hints. Such a writer lists the directory each time it takes
 //!   the lock.
 //! - A writer waits for its sync, or leads one, without the lock and on the old file. That is
-//!   harmless: every whole record through the published tail was read from that file, and is durable
-//!   in the new one before the rename. If a sync of the old file fails, the records are in doubt, and
-//!   the next writer looks at the files.
+//!   harmless: every whole record through the published tail was read from that file, and is
+//!   durable in the new one before the rename. If a sync of the old file fails, the records are in
+//!   doubt, and the next writer looks at the files.
 //! - A reader or follower continues in the old file, whose good part is the same. At its end, or at
 //!   damage, it looks for its next record in the present files.
 
@@ -83,12 +83,12 @@ pub use self::report::{RepairReport, RepairedFile, RepairedSnapshot};
 ///
 /// Takes both of the store's locks, waiting at most [`Options::lock_timeout`] for each, and holds
 /// them while it reads the store. Other processes may have the store open, and continue after the
-/// repair. Deletes nothing: it copies each file that changes to `quarantine/` first, with a note. If
-/// there is no damage (a torn tail is none), nothing is changed. The next repair completes one that
-/// was killed.
+/// repair. Deletes nothing: it copies each file that changes to `quarantine/` first, with a note.
+/// If there is no damage (a torn tail is none), nothing is changed. The next repair completes one
+/// that was killed.
 ///
-/// If a backup contains what is lost, restore that instead. [`check`](crate::check::check) tells what
-/// is wrong without changing anything.
+/// If a backup contains what is lost, restore that instead. [`check`](crate::check::check) tells
+/// what is wrong without changing anything.
 ///
 /// # Errors
 /// Nothing was changed, except for copies in `quarantine/`: [`Error::NoStore`],

@@ -21,7 +21,8 @@ use tempfile::TempDir;
 
 use crate::support::{event, first_segment, line_ends, names, open_issues, options, store_of};
 
-/// A store with a backup, a live snapshot and three segments behind it: the records 1 to 9, and 6 to 9 in segments.
+/// A store with a backup, a live snapshot and three segments behind it: the records 1 to 9, and 6
+/// to 9 in segments.
 pub(crate) fn varied(dir: &Path) -> IssueLog {
     let log = IssueLog::open(dir, options()).unwrap();
     for number in 1..=3 {

@@ -1,4 +1,5 @@
-//! Files of another moment, another store or another place: each is found out, and nothing more is lost.
+//! Files of another moment, another store or another place: each is found out, and nothing more is
+//! lost.
 
 use std::{fs, io::Write as _, path::Path};
 

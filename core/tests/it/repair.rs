@@ -1,4 +1,5 @@
-//! A repair keeps all that is whole, names what is lost, and can be killed at any step and done again.
+//! A repair keeps all that is whole, names what is lost, and can be killed at any step and done
+//! again.
 
 use std::{
     collections::BTreeMap,
@@ -218,7 +219,8 @@ fn wherever_a_byte_changes_at_most_its_record_is_lost() {
             let advice = check(case.path()).unwrap().advice;
             *count.entry((name.to_owned(), advice as u8)).or_insert(0) += 1;
             if advice != Advice::Repair {
-                // The last record, which nothing says was acknowledged, without the hints; a newer format.
+                // The last record, which nothing says was acknowledged, without the hints; a newer
+                // format.
                 let is_last = name.ends_with("8.jsonl") || name.ends_with("9.jsonl");
                 assert!(
                     advice == Advice::Open && is_last
@@ -333,7 +335,8 @@ fn an_absurd_gap_is_refused_and_nothing_changes() {
 
 #[test]
 fn records_that_stand_elsewhere_are_put_in_their_place() {
-    // Two blocks that changed places, blocks that are there twice, and one that is there instead of another.
+    // Two blocks that changed places, blocks that are there twice, and one that is there instead of
+    // another.
     let orders: [&[usize]; 4] = [
         &[1, 2, 6, 7, 5, 3, 4, 8, 9],
         &[1, 2, 3, 4, 5, 6, 7, 8, 2, 3, 9],
@@ -400,7 +403,8 @@ fn a_snapshot_is_made_anew_from_all_records_as_long_as_they_are_there() {
     let restore = |name: &str, from: &BTreeMap<PathBuf, Vec<u8>>| {
         fs::write(dir.path().join(name), &from[&dir.path().join(name)]).unwrap();
     };
-    // What a compaction removes last: the older snapshot and the segment behind it, or all segments.
+    // What a compaction removes last: the older snapshot and the segment behind it, or all
+    // segments.
     let second = "log-00000000000000000004.jsonl";
     restore(second, &more);
     assert!(backed.contains_key(&dir.path().join(BACKUP)));
@@ -830,8 +834,8 @@ fn a_writer_that_was_open_before_loses_nothing_wherever_the_repair_dies() {
                 left: Arc::new(AtomicU64::new(calls)),
             };
             let died = repair(case.path(), &with().storage(Arc::new(life)));
-            // They may be refused until the repair is done, but not forgotten. Of the two, the first one mends
-            // the hints, and the second one believes them.
+            // They may be refused until the repair is done, but not forgotten. Of the two, the
+            // first one mends the hints, and the second one believes them.
             appended[usize::from(append(&log, "bd-during"))] += 1;
             append(&other, "bd-other-during");
             repair(case.path(), &with()).unwrap();
@@ -861,7 +865,8 @@ fn what_was_never_acknowledged_does_not_come_back_from_quarantine() {
     let bytes = store_of(dir.path(), 6);
     let ends = line_ends(&bytes);
     fs::remove_file(dir.path().join("shm")).unwrap();
-    // Record 2 is damaged; 4 is whole, but nothing says that it was acknowledged, and 3 is not there.
+    // Record 2 is damaged; 4 is whole, but nothing says that it was acknowledged, and 3 is not
+    // there.
     let mut text = bytes[..ends[2]].to_vec();
     text[ends[1] + 50] ^= 1;
     let third = &bytes[ends[2]..ends[3]];
@@ -901,7 +906,8 @@ fn what_a_manifest_made_anew_does_not_need_is_kept() {
     log.compact().unwrap();
     let before = lines(dir.path());
     drop(log);
-    // A compaction died before it removed the segment that it had folded, and then the manifest was lost.
+    // A compaction died before it removed the segment that it had folded, and then the manifest was
+    // lost.
     let segment = first_segment(dir.path());
     fs::write(&segment, &old[&segment]).unwrap();
     fs::remove_file(dir.path().join("MANIFEST")).unwrap();

@@ -1,4 +1,5 @@
-//! What people read: errors with their advice, checkups, reports, and values in the output of a debugger.
+//! What people read: errors with their advice, checkups, reports, and values in the output of a
+//! debugger.
 
 use std::{error::Error as _, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -72,7 +73,7 @@ fn every_damage_has_its_own_advice() {
         ),
         (
             CorruptReason::Payload { message: message() },
-            "is whole, but is no event: m",
+            "is whole, but is not an event: m",
             "read it with the program that wrote it",
         ),
         (

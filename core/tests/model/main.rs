@@ -1,12 +1,13 @@
 //! Every state that the commit protocol can be in, with three writers.
 //!
-//! `protocol` is the code of `core/src` as steps between which anything may happen, `state` what they
-//! work on, `search` goes through all states, `power` asks what is left when the power goes.
+//! `protocol` is the code of `core/src` as steps between which anything may happen, `state` what
+//! they work on, `search` goes through all states, `power` asks what is left when the power goes.
 //!
-//! A state is looked at for the properties of [`Property`]. Memory is sequentially consistent here: the
-//! words are atomics, and where an order counts, the code asks for it. A record is one step, or half a one
-//! when its writer dies. Not part of the model: free space, writes that fail, a lock that is not got in
-//! time, damaged or deleted hints, logs that share no memory, several threads in a process.
+//! A state is looked at for the properties of [`Property`]. Memory is sequentially consistent here:
+//! the words are atomics, and where an order counts, the code asks for it. A record is one step, or
+//! half a one when its writer dies. Not part of the model: free space, writes that fail, a lock
+//! that is not got in time, damaged or deleted hints, logs that share no memory, several threads in
+//! a process.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -13,7 +13,8 @@ use crate::{
 /// What the image depends on.
 pub(crate) type Files = (u32, [u8; 4]);
 
-/// Looks at every image that the loss of power could leave in this state, unless they were seen before.
+/// Looks at every image that the loss of power could leave in this state, unless they were seen
+/// before.
 pub(crate) fn check(state: &State, seen: &mut HashSet<Files>) -> Result<(), Broken> {
     let pages = state
         .pages
@@ -103,8 +104,8 @@ fn recover(state: &State, forms: &[Form], segments: u8, known: u8) -> Result<(),
     Ok(())
 }
 
-/// `synced` is the highest that the record can have been written with: the watermark has only risen since.
-/// The lower it is, the less is taken for corrupt.
+/// `synced` is the highest that the record can have been written with: the watermark has only risen
+/// since. The lower it is, the less is taken for corrupt.
 fn push(bytes: &mut Vec<u8>, seq: u8, durable_seq: u8, form: Form) {
     let mut line = line(seq, durable_seq.min(seq - 1));
     let len = line.len();

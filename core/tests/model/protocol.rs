@@ -1,5 +1,5 @@
-//! What a writer's next step does to a state: `append.rs`, `recovery.rs`, `commit.rs` and `hints.rs`
-//! of `core/src`, one load, store or system call at a time.
+//! What a writer's next step does to a state: `append.rs`, `recovery.rs`, `commit.rs` and
+//! `hints.rs` of `core/src`, one load, store or system call at a time.
 
 use crate::state::{PER_SEGMENT, Page, RECORDS, Round, Seen, State, Step, WRITERS, Writer, first};
 
@@ -25,8 +25,8 @@ pub(crate) enum Property {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Broken(pub(crate) Property, pub(crate) &'static str);
 
-/// A mistake that the protocol could contain. Those that say so were in `core/src` until this search found
-/// them.
+/// A mistake that the protocol could contain. Those that say so were in `core/src` until this
+/// search found them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
     // What a leader does.
@@ -47,17 +47,18 @@ pub(crate) enum Bug {
     RotationPublishedBeforeCommit,
     /// The successor is created while the generation is even.
     RotationStaysEven,
-    /// A segment whose creator died, or failed, before it synced the directory is appended to. It was in `core/src`.
+    /// A segment whose creator died, or failed, before it synced the directory is appended to. It
+    /// was in `core/src`.
     RebuildWithoutDirSync,
     // How followers wait.
     /// The bells are looked at only before sleeping, not before the state that decides to.
     WakeWordsLoadedLate,
     SleeperNotMarked,
-    /// The mark of sleepers is taken back after the bell has rung: it may be that of one who sleeps until
-    /// the next.
+    /// The mark of sleepers is taken back after the bell has rung: it may be that of one who sleeps
+    /// until the next.
     WakeBeforeMark,
-    /// The mark is taken back before the bell rings, and who sets it between the two is forgotten. It
-    /// was in `core/src`.
+    /// The mark is taken back before the bell rings, and who sets it between the two is forgotten.
+    /// It was in `core/src`.
     MarkNotLookedAtAgain,
     RingBeforeLeave,
     NoRing,
@@ -67,8 +68,8 @@ pub(crate) enum Bug {
     VolunteerSleeps,
     /// Who stayed awake to lead, but is done without leading, wakes nobody. It was in `core/src`.
     VolunteerLeaves,
-    /// A rotation raises the watermark, and wakes nobody: the one who is woken to lead has nothing left to
-    /// do, and the others sleep on. It was in `core/src`.
+    /// A rotation raises the watermark, and wakes nobody: the one who is woken to lead has nothing
+    /// left to do, and the others sleep on. It was in `core/src`.
     RotationDoesNotRing,
     // What happens after a failed sync.
     FailedSyncTriedAgain,
@@ -77,8 +78,8 @@ pub(crate) enum Bug {
     RotationFailureNotMarked,
     /// It was in `core/src`.
     TakeoverFailureNotMarked,
-    /// Who opens a segment does not write again what is above the watermark, though the kernel tells a file
-    /// nothing of what failed before it was opened. It was in `core/src`.
+    /// Who opens a segment does not write again what is above the watermark, though the kernel
+    /// tells a file nothing of what failed before it was opened. It was in `core/src`.
     OpenTrusts,
     /// Not a mistake, unless the last one is made.
     TakeoverOnlySyncs,
@@ -107,8 +108,8 @@ pub(crate) struct Model {
     pub(crate) told: Told,
     /// Followers may run out of patience.
     pub(crate) timeouts: bool,
-    /// Followers sleep. Otherwise they look again and again, which for all but `Progress` comes to the
-    /// same: no other part of the protocol looks at the words by which they wait.
+    /// Followers sleep. Otherwise they look again and again, which for all but `Progress` comes to
+    /// the same: no other part of the protocol looks at the words by which they wait.
     pub(crate) sleeps: bool,
     pub(crate) bug: Option<Bug>,
 }
@@ -198,8 +199,8 @@ impl Model {
         }
     }
 
-    /// Whether a step can be taken in this way: 0 is the usual one, 1 with a failure or out of patience.
-    /// When one sleeper is woken, the choice is which.
+    /// Whether a step can be taken in this way: 0 is the usual one, 1 with a failure or out of
+    /// patience. When one sleeper is woken, the choice is which.
     fn may(&self, state: &State, writer: &Writer, choice: usize) -> bool {
         match (writer.step, choice) {
             (Step::Lock, 0) => !state.locked || self.has(Bug::AppendWithoutLock),
@@ -487,8 +488,8 @@ impl Model {
         }
     }
 
-    /// The rest of `append_locked`, and `publish_tail`, which `repair`, `rebuild` and `rotate` use too:
-    /// what they publish is always where the last segment ends.
+    /// The rest of `append_locked`, and `publish_tail`, which `repair`, `rebuild` and `rotate` use
+    /// too: what they publish is always where the last segment ends.
     fn write(&self, state: &mut State, who: usize) -> Result<Step, Broken> {
         let writer = &mut state.writers[who];
         let offset = writer.through + 1 - first(state.segments - 1).min(writer.through + 1);

@@ -103,8 +103,8 @@ fn to_u32(at: usize) -> u32 {
     u32::try_from(at).unwrap()
 }
 
-/// The states found, in the order in which they were, with a table to find them by: open addressing, since
-/// this is where the time goes.
+/// The states found, in the order in which they were, with a table to find them by: open
+/// addressing, since this is where the time goes.
 #[derive(Default)]
 struct Seen {
     keys: Vec<Key>,

@@ -1,8 +1,8 @@
 //! One state of the model: the words of `shm`, the segments, and each writer's place in the code.
 //!
 //! Values that only ever are compared are kept as the answer of the comparison, which is exact and
-//! makes writers interchangeable: a leader's token as "the word holds mine" and "the word is still what I
-//! loaded", the number of commits as "still what I loaded".
+//! makes writers interchangeable: a leader's token as "the word holds mine" and "the word is still
+//! what I loaded", the number of commits as "still what I loaded".
 
 use std::fmt;
 
@@ -49,7 +49,8 @@ steps! {
     SettlePoison,
     /// Loads what only holders of `lock` change: the tail, and the file around it.
     SettleTail,
-    /// Writes again what is above the watermark, since nobody tells a file opened now of a failure before.
+    /// Writes again what is above the watermark, since nobody tells a file opened now of a failure
+    /// before.
     OpenLoad,
     OpenWrite,
     RepairCut,
@@ -145,7 +146,8 @@ pub(crate) enum Seen {
 
 const SEEN: [Seen; 3] = [Seen::Nobody, Seen::Same, Seen::Gone];
 
-/// The word of the round, with two bits for the number. Parity and equality are all that is asked of it.
+/// The word of the round, with two bits for the number. Parity and equality are all that is asked
+/// of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Round {
     pub(crate) number: u8,
@@ -195,7 +197,8 @@ pub(crate) struct Writer {
     pub(crate) round: Round,
     /// One bit for each bell: those still to be rung, or the one it sleeps by.
     pub(crate) wake_words: u8,
-    /// The record through which it syncs or publishes; what it takes for durable when it writes again.
+    /// The record through which it syncs or publishes; what it takes for durable when it writes
+    /// again.
     pub(crate) through: u8,
     /// The segment that it syncs.
     pub(crate) segment: u8,
