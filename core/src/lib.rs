@@ -235,7 +235,6 @@ mod write;
 
 pub use error::{CorruptReason, Error, InvalidEvent, Outcome, Result};
 pub use format::record::{FORMAT_VERSION, RECORD_BYTES_MAX, SEQ_MAX};
-pub use format::scan::{Tail, classify};
 pub use format::seq::Seq;
 pub use issues::event::{IssueEvent, KEY_BYTES_MAX, Op};
 pub use issues::issue::{Dependency, ID_BYTES_MAX, Issue, TITLE_BYTES_MAX};

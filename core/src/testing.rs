@@ -7,6 +7,7 @@
 //! - A [`Storage`] is where the files are. Its [`Host`] provides locks, shared memory, time and
 //!   randomness. [`Options::storage`], [`Reader::open_in`], [`LiveIssues::open_in`] and
 //!   [`check_in`] take one.
+//! - [`classify`] judges the bytes of a segment, without a store.
 //! - A [`FailpointHook`] is called at every [`Failpoint`]: [`Options::failpoint_hook`] takes one.
 
 use std::{path::Path, sync::Arc};
@@ -19,10 +20,13 @@ use crate::{
     wal::{payload::Payload, reader::Reader, store_dir::StoreDir},
 };
 
-pub use crate::env::{
-    failpoint::{Failpoint, FailpointHook},
-    storage::{Disk, OpenMode, Storage, StorageFile},
-    system::{HeldLock, Host, Page, PageView, StoreLock, ThisMachine},
+pub use crate::{
+    env::{
+        failpoint::{Failpoint, FailpointHook},
+        storage::{Disk, OpenMode, Storage, StorageFile},
+        system::{HeldLock, Host, Page, PageView, StoreLock, ThisMachine},
+    },
+    format::scan::{Tail, classify},
 };
 pub use strand_lock::PageError;
 

@@ -13,9 +13,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use strand_core::{
-    Error, ImportOptions, Issue, IssueEvent, IssueLog, Issues, LiveIssues, Options, Reader, Tail,
-    Through, Timestamp, classify, merge,
-    testing::{Storage, check_in},
+    Error, ImportOptions, Issue, IssueEvent, IssueLog, Issues, LiveIssues, Options, Reader,
+    Through, Timestamp, merge,
+    testing::{Storage, Tail, check_in, classify},
     write_jsonl,
 };
 

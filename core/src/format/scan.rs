@@ -5,8 +5,6 @@
 //! A bad line in the place of such a record is corruption. A later one was never acknowledged as
 //! durable: a crash may have torn it, or lost it while a later record survived.
 
-use memchr::memchr;
-
 use crate::{
     error::CorruptReason,
     format::record::{Line, RECORD_START},
@@ -47,28 +45,20 @@ pub enum Tail {
 /// sequence. The damage begins where the good records end. Blank lines do not count.
 ///
 /// ```
-/// use strand_core::{Tail, classify};
+/// use strand_core::testing::{Tail, classify};
 ///
 /// assert_eq!(classify(b"", 1, 0), Tail::Clean);
 /// assert_eq!(classify(b"{\"crc\":\"9f2c", 1, 0), Tail::Torn { valid_len: 0 });
 /// assert!(matches!(classify(b"{\"crc\":\"9f2c", 1, 1), Tail::Corrupt { offset: 0, .. }));
 /// ```
 #[must_use]
+#[cfg(feature = "testing")]
 pub fn classify(bytes: &[u8], first_seq: u64, durable_seq: u64) -> Tail {
     let mut scan = Scan::new(first_seq, 0);
-    let mut rest = bytes;
     let mut offset = 0;
-    while !rest.is_empty() {
-        let (line, after) = match memchr(b'\n', rest) {
-            Some(end) => (
-                rest.get(..=end).unwrap_or(rest),
-                rest.get(end + 1..).unwrap_or_default(),
-            ),
-            None => (rest, [].as_slice()),
-        };
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         scan.line(line, offset);
         offset += line.len() as u64;
-        rest = after;
     }
     scan.tail(durable_seq)
 }

@@ -1,6 +1,9 @@
 //! Every truncation and every changed byte of a log, classified exactly.
 
-use strand_core::{CorruptReason, Tail, classify};
+use strand_core::{
+    CorruptReason,
+    testing::{Tail, classify},
+};
 
 use crate::support::{line_ends, store_of};
 

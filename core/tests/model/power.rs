@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use strand_core::{Tail, classify};
+use strand_core::testing::{Tail, classify};
 
 use crate::{
     protocol::{Broken, Property},
