@@ -9,7 +9,7 @@ use crate::evidence::fold::StateDigest;
 use crate::evidence::workload::{Plan, Refusal};
 
 /// How an operation ended, as far as its agent could tell.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum Outcome {
     /// The log gave a receipt.
@@ -38,6 +38,18 @@ pub enum Outcome {
         /// The error; empty when the agent was killed.
         error: String,
     },
+}
+
+impl Outcome {
+    /// When the log answered: immediately after the call, where that was noted.
+    #[must_use]
+    pub fn answered_ns(&self) -> Option<u64> {
+        match self {
+            Outcome::Acknowledged { ack_ns: at_ns, .. }
+            | Outcome::Refused { end_ns: at_ns, .. } => Some(*at_ns),
+            Outcome::Rejected { .. } | Outcome::Unknown { .. } => None,
+        }
+    }
 }
 
 /// One write of one agent.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strand_core::testing::FailpointHook;
-use strand_core::{IssueEvent, IssueLog, LiveIssues, Outcome, Records, Through};
+use strand_core::{IssueEvent, IssueLog, LiveIssues, Records, Through};
 use strand_lock::monotonic_ns;
 
 use crate::evidence::ids::operation_key;
-use crate::evidence::ledger::{DurableSeen, LockCounters, Prefix, Seen, View};
+use crate::evidence::ledger::{DurableSeen, LockCounters, Outcome, Prefix, Seen, View};
 use crate::evidence::workload::{self, Plan};
 use crate::run::config::{Durability, Sabotage, Workload};
 use crate::run::control::Control;
@@ -204,33 +204,35 @@ impl Agent<'_> {
         let ack_ns = monotonic_ns();
         let durable_seq = self.log.log().durable_seq();
         let end_ns = monotonic_ns();
+        let mut environment = false;
         let outcome = match result {
-            Ok((seq, repeated)) => Message::Ack {
-                agent,
-                write,
+            Ok((seq, repeated)) => Outcome::Acknowledged {
                 seq,
-                start_ns,
                 ack_ns,
                 repeated,
             },
-            Err(error) => match writes::refusal(&error) {
-                Some(refusal) => Message::Refused {
-                    agent,
-                    write,
-                    start_ns,
-                    end_ns: ack_ns,
-                    refusal,
-                },
-                None => Message::Failure {
-                    agent,
-                    write,
-                    rejected: error.outcome() == Outcome::Rejected,
-                    environment: is_environment(&error),
-                    error: describe(&error),
-                },
-            },
+            Err(error) => {
+                environment = is_environment(&error);
+                let text = describe(&error);
+                match writes::refusal(&error) {
+                    Some(refusal) => Outcome::Refused {
+                        refusal,
+                        end_ns: ack_ns,
+                    },
+                    None if error.outcome() == strand_core::Outcome::Rejected => {
+                        Outcome::Rejected { error: text }
+                    }
+                    None => Outcome::Unknown { error: text },
+                }
+            }
         };
-        out.push(&outcome);
+        out.push(&Message::Answered {
+            agent,
+            write,
+            start_ns,
+            outcome,
+            environment,
+        });
         if let Ok(Some(seq)) = durable_seq {
             out.push(&Message::DurableSeen(DurableSeen {
                 begin_ns: ack_ns,

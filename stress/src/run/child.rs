@@ -164,7 +164,7 @@ fn attend(
         Ok(())
     })();
     hear(Heard::Ended(Ended {
-        status: process.wait().map(|status| status),
+        status: process.wait(),
         stderr: String::from_utf8_lossy(&stderr).into_owned(),
         trouble: talked.err(),
     }));

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use crate::evidence::ledger::End;
+use crate::evidence::ledger::{End, Outcome};
 use crate::run::child::is_kill;
 use crate::run::config::{Config, Durability};
 use crate::run::errors::{describe, is_environment};
@@ -58,14 +58,11 @@ pub(super) struct Call {
 /// What came of a write.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    Stored {
-        seq: u64,
-    },
-    Failed {
-        rejected: bool,
+    Outcome {
+        outcome: Outcome,
         environment: bool,
     },
-    /// Nobody was told.
+    /// The process was killed or died, and said nothing.
     None,
     /// The command does not say such things.
     Nonsense,
@@ -140,25 +137,17 @@ pub(super) fn outcome(
     (status, stderr): (ExitStatus, &str),
     killed: bool,
 ) -> (Option<Result<Message, String>>, End) {
-    let (answer, end) = judge(&printed.text, stderr, status, killed);
+    let (answer, end) = judge(printed, stderr, status, killed);
     let message = match answer {
-        Answer::Stored { seq } => Ok(Message::Ack {
+        Answer::Outcome {
+            outcome,
+            environment,
+        } => Ok(Message::Answered {
             agent,
             write,
-            seq,
             start_ns,
-            ack_ns: printed.line_ns,
-            repeated: false,
-        }),
-        Answer::Failed {
-            rejected,
+            outcome,
             environment,
-        } => Ok(Message::Failure {
-            agent,
-            write,
-            rejected,
-            environment,
-            error: format!("{status}: {}", stderr.trim()),
         }),
         Answer::None => return (None, end),
         Answer::Nonsense => {
@@ -170,35 +159,44 @@ pub(super) fn outcome(
 }
 
 /// What came of a write, and how its process ended.
-fn judge(out: &[u8], stderr: &str, status: ExitStatus, killed: bool) -> (Answer, End) {
+fn judge(printed: &Printed, stderr: &str, status: ExitStatus, killed: bool) -> (Answer, End) {
     let was_killed = killed && is_kill(status);
     let died = || End::Died {
         status: status.to_string(),
     };
     // A line without an end is from a process that was killed while it wrote it.
-    let line = out.strip_suffix(b"\n");
-    if let Some(line) = line {
+    if let Some(line) = printed.text.strip_suffix(b"\n") {
         let end = if status.success() || was_killed {
             End::Finished
         } else {
             died()
         };
         let seq = std::str::from_utf8(line).ok().and_then(|s| s.parse().ok());
-        return match seq {
-            Some(seq) => (Answer::Stored { seq }, end),
-            None => (Answer::Nonsense, end),
-        };
+        let answer = seq.map_or(Answer::Nonsense, |seq| Answer::Outcome {
+            outcome: Outcome::Acknowledged {
+                seq,
+                ack_ns: printed.line_ns,
+                repeated: false,
+            },
+            environment: false,
+        });
+        return (answer, end);
     }
     if was_killed {
         return (Answer::None, End::Killed);
     }
     match status.code() {
-        Some(code @ 1..=STATUS_MAX) if out.is_empty() => {
-            let failed = Answer::Failed {
-                rejected: code != STATUS_DURABILITY_UNKNOWN,
+        Some(code @ 1..=STATUS_MAX) if printed.text.is_empty() => {
+            let error = format!("{status}: {}", stderr.trim());
+            let answer = Answer::Outcome {
+                outcome: if code == STATUS_DURABILITY_UNKNOWN {
+                    Outcome::Unknown { error }
+                } else {
+                    Outcome::Rejected { error }
+                },
                 environment: code == STATUS_UNUSABLE || names_environment(stderr),
             };
-            (failed, End::Finished)
+            (answer, End::Finished)
         }
         Some(0..=STATUS_MAX) => (Answer::Nonsense, End::Finished),
         _ => (Answer::None, died()),
@@ -225,7 +223,9 @@ mod tests {
     const ABORTED: i32 = 6;
 
     fn judge(out: &str, status: ExitStatus, killed: bool) -> (Answer, End) {
-        super::judge(out.as_bytes(), "", status, killed)
+        let mut printed = Printed::default();
+        printed.add(out.as_bytes(), 7);
+        super::judge(&printed, "", status, killed)
     }
 
     fn exit(code: i32) -> ExitStatus {
@@ -240,35 +240,43 @@ mod tests {
 
     #[test]
     fn a_receipt_counts_however_the_process_ends() {
-        let stored = Answer::Stored { seq: 12 };
+        let stored = || Answer::Outcome {
+            outcome: Outcome::Acknowledged {
+                seq: 12,
+                ack_ns: 7,
+                repeated: false,
+            },
+            environment: false,
+        };
         let killed = ExitStatus::from_raw(KILLED);
-        let answered = "12\n";
-        assert_eq!(
-            judge(answered, exit(0), false),
-            (Answer::Stored { seq: 12 }, End::Finished)
-        );
-        assert_eq!(judge(answered, killed, true), (stored, End::Finished));
+        assert_eq!(judge("12\n", exit(0), false), (stored(), End::Finished));
+        assert_eq!(judge("12\n", killed, true), (stored(), End::Finished));
         for status in [exit(8), exit(101), ExitStatus::from_raw(ABORTED), killed] {
-            let expected = (Answer::Stored { seq: 12 }, died(status));
-            assert_eq!(judge(answered, status, false), expected);
+            assert_eq!(judge("12\n", status, false), (stored(), died(status)));
         }
     }
 
     #[test]
     fn an_exit_status_tells_what_is_not_stored() {
-        for (code, rejected, environment) in [
+        for (code, is_rejected, is_environment) in [
             (1, true, false),
             (5, true, false),
             (8, false, false),
             (10, true, true),
         ] {
-            let failed = Answer::Failed {
-                rejected,
+            let (answer, end) = judge("", exit(code), false);
+            let Answer::Outcome {
+                outcome,
                 environment,
+            } = answer
+            else {
+                panic!("{answer:?}")
             };
+            let rejected = matches!(outcome, Outcome::Rejected { .. });
+            let found = (rejected, environment, end);
             assert_eq!(
-                judge("", exit(code), false),
-                (failed, End::Finished),
+                found,
+                (is_rejected, is_environment, End::Finished),
                 "{code}"
             );
         }

@@ -1,25 +1,37 @@
-//! What one run does: the flags of the command line, checked, and turned back into a replay line.
+//! The configuration of a run: its flags, their limits, and the line that repeats it.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use strand_core::{RECORD_BYTES_MAX, testing::Failpoint};
 
-/// Most agents in one run: each has one bit in the shared page of [`crate::run::control`].
+/// Most agents in one run: each has a bit in the shared page of [`crate::run::control`].
 pub const AGENTS_MAX: u32 = 10_000;
-/// Most readers, followers and compactors of each kind.
-pub const HELPERS_MAX: u32 = 1_000;
-/// Most compactors: each has one bit in the shared page, too.
+/// Most readers, and most followers.
+pub const BYSTANDERS_MAX: u32 = 1_000;
+/// Most compactors: each has a bit in the shared page, too.
 pub const COMPACTORS_MAX: u32 = 64;
 /// Most writes of one agent.
 pub const WRITES_MAX: u32 = 10_000_000;
-/// Longest padded records: their lengths differ, and the longest must still be a record.
+/// Longest padding: lengths differ, and the longest record must still be one.
 pub const PAYLOAD_BYTES_MAX: usize = RECORD_BYTES_MAX / 4 * 3;
-/// Highest rate of what happens by chance.
+/// Highest rate of a nemesis.
 pub const RATE_MAX: f64 = 10_000.0;
 const LOCK_TIMEOUT_BEYOND_WATCHDOG_S: u64 = 600;
-/// Longest time the watchdog may be told to wait.
+/// Longest time that the watchdog waits.
 pub const TIMEOUT_S_MAX: u64 = 7 * 24 * 3600;
+
+/// The flags that say how often, how long and where something is shown or kept, and not what is done.
+const NOT_REPLAYED: [&str; 7] = [
+    "iterations",
+    "keep",
+    "json",
+    "html",
+    "report_starvation",
+    "quiet",
+    "verbose",
+];
 
 /// Whether agents are processes or threads of one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -55,120 +67,120 @@ pub enum Workload {
     Replay,
 }
 
-/// A deliberate misdeed of agent 0 that the harness has to notice. For tests of the harness.
+/// A misdeed of agent 0 that the harness has to notice. For tests of the harness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Sabotage {
-    /// Hang for ever while holding the lock.
+    /// Hang while holding the lock.
     Hang,
     /// Acknowledge the first write without having made it.
     Skip,
     /// Make the first write twice and acknowledge it once.
     Repeat,
-    /// Exit in the middle of the first write without having been killed.
+    /// Exit in the middle of the first write.
     Die,
 }
 
-/// Everything that decides what a run does. Two runs with one `Config` differ only in scheduling.
+/// Everything that decides what a run does. Two runs of one `Config` differ only in scheduling.
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each one is a flag of the command line"
 )]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 pub struct Config {
-    /// Agents that write at the same time
+    /// Number of agents, which write at the same time
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub agents: u32,
-    /// Writes of each agent; a replay goes through the file instead
+    /// Writes of each agent; a replay takes them from its file instead
     #[arg(long, default_value_t = 20, value_name = "N")]
     pub writes: u32,
-    /// Runs, each with the next seed; the first failure ends them
+    /// Number of runs, each with the next seed; stops at the first failure
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub iterations: u32,
-    /// Decides payloads and victims [default: a fresh one, printed]
+    /// Decides payloads and victims [default: a new one, printed]
     #[arg(long, default_value_t = fresh_seed(), hide_default_value = true, value_name = "S")]
     pub seed: u64,
-    /// Agents are processes, or threads of one process
+    /// Run agents as processes, or as threads of one process
     #[arg(long, value_enum, default_value_t = Mode::Process)]
     pub mode: Mode,
     /// Start a new process for each write
     #[arg(long)]
     pub one_shot: bool,
-    /// With --one-shot: each of these processes is the command `strand append`, and not an agent that calls the
-    /// library. Its exit status and what it prints tell what came of the write
+    /// With --one-shot: make each write with the command `strand append` instead of the library. Its
+    /// output and exit status say what came of the write
     #[arg(long)]
     pub via_cli: bool,
-    /// The binary of that command [default: `strand` beside this one]
+    /// The binary of that command [default: `strand` next to this one]
     #[arg(long, value_name = "PATH", requires = "via_cli")]
     pub strand: Option<PathBuf>,
-    /// What an acknowledgement promises
+    /// What an acknowledgement promises to survive
     #[arg(long, value_enum, default_value_t = Durability::Synced)]
     pub durability: Durability,
     /// What the agents write
     #[arg(long, value_enum, default_value_t = Workload::Append)]
     pub workload: Workload,
-    /// Processes that refresh a state of the store, again and again
+    /// Number of processes that keep the state of the store up to date
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub readers: u32,
-    /// Processes that follow the log from its first record on
+    /// Number of processes that follow the log from its first record
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub followers: u32,
-    /// Compact the store so often, in processes of their own
+    /// Compact the store every M milliseconds, in processes of their own
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub compact_every_ms: Option<u64>,
-    /// How many processes do that
+    /// Number of processes that compact
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub compactors: u32,
-    /// Take the events from this JSONL file instead of making them up
+    /// Take the events from this JSONL file instead of generating them
     #[arg(long, value_name = "FILE")]
     pub payload: Option<PathBuf>,
-    /// Pad each record to about this size
+    /// Pad each record to about this length
     #[arg(long, value_name = "BYTES")]
     pub payload_bytes: Option<usize>,
-    /// Begin a new segment of the log after so many bytes [default: the log's own]
+    /// Begin a new segment after this many bytes [default: that of the log]
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub segment_bytes: Option<u64>,
-    /// Make so much free space behind the log at a time [default: the log's own]
+    /// Preallocate this many bytes at a time [default: that of the log]
     #[arg(long, value_name = "BYTES")]
     pub preallocate_bytes: Option<u64>,
-    /// SIGKILL random processes of the run at this mean rate and start successors
+    /// Kill random processes at this mean rate, and start successors
     #[arg(long, default_value_t = 0.0, value_name = "R")]
     pub kill_per_second: f64,
-    /// SIGKILL processes at this named point of the log's protocol, or at `any`, and start successors;
-    /// of several points with commas between them, each process draws one
+    /// Kill processes at this failpoint of the log, or at `any`, and start successors. Of several,
+    /// separated by commas, each process draws one
     #[arg(long, value_name = "POINT")]
     pub kill_at: Option<String>,
-    /// SIGSTOP random processes of the run at this mean rate, each for some milliseconds
+    /// Stop random processes for some milliseconds (SIGSTOP) at this mean rate
     #[arg(long, default_value_t = 0.0, value_name = "R")]
     pub stop_per_second: f64,
-    /// Leave half a record behind the log at this mean rate, as a writer that is killed in its write does
+    /// Leave a torn tail at this mean rate, as a writer does that is killed while it writes
     #[arg(long, default_value_t = 0.0, value_name = "R")]
     pub tear_per_second: f64,
-    /// Delete the hints in `shm` at this mean rate
+    /// Delete the shared hints (`shm`) at this mean rate
     #[arg(long, default_value_t = 0.0, value_name = "R")]
     pub forget_per_second: f64,
-    /// A run that takes longer is a hang: reported, and every child reaped
+    /// Report a run that takes longer as a hang, and kill all its processes
     #[arg(long, default_value_t = 120, value_name = "N")]
     pub timeout_s: u64,
-    /// Make the store's directory in this one, which is created [default: the system's temporary one]
+    /// Make the store in a new directory below this one [default: the system's temporary directory]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Keep the store also after a run that passed
+    /// Keep the store, even if the run passes
     #[arg(long)]
     pub keep: bool,
-    /// Write the report of the last (or failed) run to this file
+    /// Write a JSON report of the last or failed run to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write a page that shows the last (or failed) run to this file
+    /// Write an HTML report of the last or failed run to this file
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// Print how evenly the agents were served
+    /// Print how evenly the agents got the lock
     #[arg(long)]
     pub report_starvation: bool,
-    /// Print the verdict only
+    /// Print only the verdict
     #[arg(long)]
     pub quiet: bool,
-    /// Print the whole configuration as JSON, also for a run that passes
+    /// Print the whole configuration as JSON, even if the run passes
     #[arg(long, conflicts_with = "quiet")]
     pub verbose: bool,
     /// A misdeed of agent 0 that the harness has to notice
@@ -177,56 +189,28 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// What `strand-stress run` does without a flag, but with seed 1.
+    /// The run of `strand-stress run --seed 1`.
     fn default() -> Config {
-        Config {
-            agents: 5,
-            writes: 20,
-            iterations: 1,
-            seed: 1,
-            mode: Mode::Process,
-            one_shot: false,
-            via_cli: false,
-            strand: None,
-            durability: Durability::Synced,
-            workload: Workload::Append,
-            readers: 0,
-            followers: 0,
-            compact_every_ms: None,
-            compactors: 1,
-            payload: None,
-            payload_bytes: None,
-            segment_bytes: None,
-            preallocate_bytes: None,
-            kill_per_second: 0.0,
-            kill_at: None,
-            stop_per_second: 0.0,
-            tear_per_second: 0.0,
-            forget_per_second: 0.0,
-            timeout_s: 120,
-            dir: None,
-            keep: false,
-            json: None,
-            html: None,
-            report_starvation: false,
-            quiet: false,
-            verbose: false,
-            sabotage: None,
+        #[derive(clap::Parser)]
+        struct Flags {
+            #[command(flatten)]
+            config: Config,
         }
+        <Flags as clap::Parser>::parse_from(["run", "--seed", "1"]).config
     }
 }
 
-/// Where agents are killed.
+/// Where processes are killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KillAt {
-    /// At every point of the log's protocol, as it comes.
+    /// At every failpoint, as it comes.
     Any,
     /// At one of them.
     Failpoint(Failpoint),
 }
 
 impl KillAt {
-    /// The point of this name, or `any`.
+    /// The failpoint of this name, or `any`.
     ///
     /// # Errors
     /// [`UsageError`] lists the names.
@@ -251,12 +235,12 @@ impl KillAt {
     }
 }
 
-/// A combination of flags that makes no sense.
+/// A flag or a combination of flags that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// Where the command `strand` is looked for: beside another binary.
+/// The path of the command `strand` next to another binary.
 #[must_use]
 pub fn command_beside(exe: &Path) -> PathBuf {
     exe.with_file_name(format!("strand{}", std::env::consts::EXE_SUFFIX))
@@ -282,8 +266,8 @@ impl Config {
             u64::from(COMPACTORS_MAX),
         )?;
         for (flag, number) in [("--readers", self.readers), ("--followers", self.followers)] {
-            if number > HELPERS_MAX {
-                return usage(format!("{flag} takes a number up to {HELPERS_MAX}"));
+            if number > BYSTANDERS_MAX {
+                return usage(format!("{flag} takes a number up to {BYSTANDERS_MAX}"));
             }
         }
         if self.compactors > 1 && self.compact_every_ms.is_none() {
@@ -324,7 +308,7 @@ impl Config {
         Ok(())
     }
 
-    /// The command has neither what tests alone need, nor the conditions of a workload.
+    /// The command has neither failpoints nor conditions.
     fn validate_via_cli(&self) -> Result<(), UsageError> {
         if !self.via_cli {
             return match self.strand {
@@ -364,19 +348,19 @@ impl Config {
         self.dir.clone().unwrap_or_else(std::env::temp_dir)
     }
 
-    /// All operations that a complete run invokes.
+    /// The operations of a complete run.
     #[must_use]
     pub fn operations(&self) -> u64 {
         u64::from(self.agents) * u64::from(self.writes)
     }
 
-    /// Processes that compact.
+    /// The number of processes that compact.
     #[must_use]
     pub fn compacting(&self) -> u32 {
         self.compact_every_ms.map_or(0, |_| self.compactors)
     }
 
-    /// How long a process of the run waits for the log's lock: longer than the watchdog waits for the run.
+    /// How long a process waits for the lock of the log: longer than the watchdog.
     #[must_use]
     pub(crate) fn lock_timeout_ms(&self) -> u64 {
         let seconds = self
@@ -385,7 +369,7 @@ impl Config {
         seconds.saturating_mul(1_000)
     }
 
-    /// How many issues are there before the agents begin.
+    /// The number of issues that exist before the agents start.
     #[must_use]
     pub fn pool(&self) -> u32 {
         match self.workload {
@@ -395,20 +379,20 @@ impl Config {
         }
     }
 
-    /// Whether processes are killed during the run, or what a killed one leaves is made up.
+    /// Whether processes are killed during the run, or torn tails are left as if they were.
     #[must_use]
     pub fn kills(&self) -> bool {
         self.kill_per_second > 0.0 || self.kill_at.is_some() || self.tear_per_second > 0.0
     }
 
-    /// The names in [`Config::kill_at`], of which each process draws one.
+    /// The failpoints of [`Config::kill_at`].
     #[must_use]
     pub fn kill_points(&self) -> Vec<&str> {
         let names = self.kill_at.as_deref();
         names.map_or_else(Vec::new, |names| names.split(',').collect())
     }
 
-    /// What happens by chance during the run: the flag, and how often a second on average.
+    /// The nemesis of the run: each flag, with its mean rate per second.
     fn rates(&self) -> [(&'static str, f64); 4] {
         [
             ("--kill-per-second", self.kill_per_second),
@@ -421,56 +405,22 @@ impl Config {
     /// The arguments that repeat this run: every flag that decides what happens in it.
     #[must_use]
     pub fn replay_arguments(&self) -> Vec<String> {
-        let mut arguments: Vec<String> = Vec::new();
-        let mut flag = |name: &str, value: Option<String>| {
-            arguments.push(name.to_owned());
+        let fields = serde_json::to_value(self).unwrap_or_default();
+        let mut arguments = vec!["--seed".to_owned(), self.seed.to_string()];
+        let command = <Config as clap::Args>::augment_args(clap::Command::new("run"));
+        for argument in command.get_arguments() {
+            let name = argument.get_id().as_str();
+            if name == "seed" || NOT_REPLAYED.contains(&name) {
+                continue;
+            }
+            let value = match fields.get(name) {
+                None | Some(Value::Null | Value::Bool(false)) => continue,
+                Some(Value::Bool(true)) => None,
+                Some(Value::String(text)) => Some(shell_word(text)),
+                Some(value) => Some(value.to_string()),
+            };
+            arguments.extend(argument.get_long().map(|long| format!("--{long}")));
             arguments.extend(value);
-        };
-        flag("--seed", Some(self.seed.to_string()));
-        flag("--agents", Some(self.agents.to_string()));
-        flag("--writes", Some(self.writes.to_string()));
-        flag("--mode", Some(value_name(&self.mode)));
-        flag("--durability", Some(value_name(&self.durability)));
-        flag("--workload", Some(value_name(&self.workload)));
-        flag("--readers", Some(self.readers.to_string()));
-        flag("--followers", Some(self.followers.to_string()));
-        if let Some(ms) = self.compact_every_ms {
-            flag("--compact-every-ms", Some(ms.to_string()));
-            flag("--compactors", Some(self.compactors.to_string()));
-        }
-        for (name, rate) in self.rates() {
-            flag(name, Some(rate.to_string()));
-        }
-        flag("--timeout-s", Some(self.timeout_s.to_string()));
-        if let Some(name) = &self.kill_at {
-            flag("--kill-at", Some(name.clone()));
-        }
-        if self.one_shot {
-            flag("--one-shot", None);
-        }
-        if self.via_cli {
-            flag("--via-cli", None);
-        }
-        if let Some(path) = &self.strand {
-            flag("--strand", Some(shell_word(&path.display().to_string())));
-        }
-        if let Some(path) = &self.payload {
-            flag("--payload", Some(shell_word(&path.display().to_string())));
-        }
-        if let Some(bytes) = self.payload_bytes {
-            flag("--payload-bytes", Some(bytes.to_string()));
-        }
-        if let Some(bytes) = self.segment_bytes {
-            flag("--segment-bytes", Some(bytes.to_string()));
-        }
-        if let Some(bytes) = self.preallocate_bytes {
-            flag("--preallocate-bytes", Some(bytes.to_string()));
-        }
-        if let Some(dir) = &self.dir {
-            flag("--dir", Some(shell_word(&dir.display().to_string())));
-        }
-        if let Some(sabotage) = self.sabotage {
-            flag("--sabotage", Some(value_name(&sabotage)));
         }
         arguments
     }
@@ -482,16 +432,10 @@ impl Config {
     }
 }
 
-/// A seed that no earlier run had, small enough to survive tools that keep numbers as doubles.
+/// A new seed, small enough for tools that keep numbers as doubles.
 #[must_use]
 pub fn fresh_seed() -> u64 {
     u64::from(rand::random::<u32>())
-}
-
-fn value_name(value: &impl clap::ValueEnum) -> String {
-    value
-        .to_possible_value()
-        .map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn shell_word(text: &str) -> String {
@@ -566,131 +510,55 @@ mod tests {
         assert_eq!(parsed, config);
     }
 
-    #[test]
-    fn the_defaults_are_those_of_the_command_line() {
-        assert_eq!(
-            Flags::parse_from(["run", "--seed", "1"]).config,
-            Config::default()
-        );
+    fn changed(change: fn(&mut Config)) -> Config {
+        let mut config = Config::default();
+        change(&mut config);
+        config
     }
 
     #[test]
     fn nonsense_is_refused() {
-        let refused = [
-            Config {
-                agents: 0,
-                ..Config::default()
-            },
-            Config {
-                agents: AGENTS_MAX + 1,
-                ..Config::default()
-            },
-            Config {
-                writes: 0,
-                ..Config::default()
-            },
-            Config {
-                timeout_s: 0,
-                ..Config::default()
-            },
-            Config {
-                iterations: 0,
-                ..Config::default()
-            },
-            Config {
-                kill_per_second: -1.0,
-                ..Config::default()
-            },
-            Config {
-                kill_per_second: f64::NAN,
-                ..Config::default()
-            },
-            Config {
-                tear_per_second: -1.0,
-                ..Config::default()
-            },
-            Config {
-                forget_per_second: RATE_MAX + 1.0,
-                ..Config::default()
-            },
-            Config {
-                one_shot: true,
-                mode: Mode::Thread,
-                ..Config::default()
-            },
-            Config {
-                payload_bytes: Some(PAYLOAD_BYTES_MAX + 1),
-                ..Config::default()
-            },
-            Config {
-                kill_at: Some("nowhere".to_owned()),
-                ..Config::default()
-            },
-            Config {
-                kill_at: Some("AfterWrite,".to_owned()),
-                ..Config::default()
-            },
-            Config {
-                readers: HELPERS_MAX + 1,
-                ..Config::default()
-            },
-            Config {
-                compactors: 2,
-                ..Config::default()
-            },
-            Config {
-                workload: Workload::Replay,
-                ..Config::default()
-            },
-            Config {
-                workload: Workload::Claim,
-                sabotage: Some(Sabotage::Skip),
-                ..Config::default()
-            },
-            Config {
-                payload: Some("x".into()),
-                payload_bytes: Some(9),
-                ..Config::default()
-            },
+        let changes: [fn(&mut Config); 19] = [
+            |c| c.agents = 0,
+            |c| c.agents = AGENTS_MAX + 1,
+            |c| c.writes = 0,
+            |c| c.timeout_s = 0,
+            |c| c.iterations = 0,
+            |c| c.kill_per_second = -1.0,
+            |c| c.kill_per_second = f64::NAN,
+            |c| c.tear_per_second = -1.0,
+            |c| c.forget_per_second = RATE_MAX + 1.0,
+            |c| (c.one_shot, c.mode) = (true, Mode::Thread),
+            |c| c.payload_bytes = Some(PAYLOAD_BYTES_MAX + 1),
+            |c| c.kill_at = Some("nowhere".to_owned()),
+            |c| c.kill_at = Some("AfterWrite,".to_owned()),
+            |c| c.readers = BYSTANDERS_MAX + 1,
+            |c| c.compactors = 2,
+            |c| c.workload = Workload::Replay,
+            |c| (c.workload, c.sabotage) = (Workload::Claim, Some(Sabotage::Skip)),
+            |c| (c.payload, c.payload_bytes) = (Some("x".into()), Some(9)),
+            |c| c.strand = Some("x".into()),
         ];
-        for config in refused {
+        for config in changes.map(changed) {
             assert!(config.validate().is_err(), "{config:?}");
         }
         assert_eq!(Config::default().validate(), Ok(()));
     }
+
     #[test]
     fn the_command_makes_plain_appends_of_one_shot_processes() {
-        let via_cli = Config {
-            one_shot: true,
-            via_cli: true,
-            kill_per_second: 20.0,
-            ..Config::default()
-        };
-        assert_eq!(via_cli.validate(), Ok(()));
-        let refused = [
-            Config {
-                one_shot: false,
-                ..via_cli.clone()
-            },
-            Config {
-                via_cli: false,
-                strand: Some("x".into()),
-                ..via_cli.clone()
-            },
-            Config {
-                workload: Workload::Claim,
-                ..via_cli.clone()
-            },
-            Config {
-                kill_at: Some("any".to_owned()),
-                ..via_cli.clone()
-            },
-            Config {
-                segment_bytes: Some(4096),
-                ..via_cli
-            },
+        let via_cli: fn(&mut Config) =
+            |c| (c.one_shot, c.via_cli, c.kill_per_second) = (true, true, 20.0);
+        assert_eq!(changed(via_cli).validate(), Ok(()));
+        let changes: [fn(&mut Config); 4] = [
+            |c| c.one_shot = false,
+            |c| c.workload = Workload::Claim,
+            |c| c.kill_at = Some("any".to_owned()),
+            |c| c.segment_bytes = Some(4096),
         ];
-        for config in refused {
+        for change in changes {
+            let mut config = changed(via_cli);
+            change(&mut config);
             assert!(config.validate().is_err(), "{config:?}");
         }
     }

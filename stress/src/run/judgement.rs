@@ -91,11 +91,7 @@ impl Judgement {
     /// From the start to the last answer.
     #[must_use]
     pub fn elapsed_ms(&self) -> f64 {
-        let ends = self.outcomes().filter_map(|outcome| match outcome {
-            Outcome::Acknowledged { ack_ns, .. } => Some(*ack_ns),
-            Outcome::Refused { end_ns, .. } => Some(*end_ns),
-            Outcome::Rejected { .. } | Outcome::Unknown { .. } => None,
-        });
+        let ends = self.outcomes().filter_map(Outcome::answered_ns);
         let ns = ends.max().zip(self.go_ns);
         let ns = ns.map_or(0, |(end_ns, go_ns)| end_ns.saturating_sub(go_ns));
         std::time::Duration::from_nanos(ns).as_secs_f64() * 1e3

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use strand_core::testing::{Disk, Storage};
 
 use crate::evidence::ledger::{
-    CompactionSeen, DurableSeen, Hold, Lead, LockCounters, Sighting, View,
+    CompactionSeen, DurableSeen, Hold, Lead, LockCounters, Outcome, Sighting, View,
 };
-use crate::evidence::workload::{Plan, Refusal};
+use crate::evidence::workload::Plan;
 use crate::run::config::{Durability, Sabotage, Workload};
 use crate::run::local_disk::LocalDisk;
 use crate::run::payload::PayloadSource;
@@ -165,46 +165,18 @@ pub enum Message {
         /// When, before the operation.
         at_ns: u64,
     },
-    /// The operation was acknowledged.
-    Ack {
-        /// Who.
-        agent: u32,
-        /// Which of its writes.
-        write: u32,
-        /// The sequence number in the receipt.
-        seq: u64,
-        /// Immediately before the call.
-        start_ns: u64,
-        /// Immediately after the call.
-        ack_ns: u64,
-        /// Whether it was answered from its idempotency key.
-        repeated: bool,
-    },
-    /// A condition of the operation did not hold.
-    Refused {
+    /// The operation has ended.
+    Answered {
         /// Who.
         agent: u32,
         /// Which of its writes.
         write: u32,
         /// Immediately before the call.
         start_ns: u64,
-        /// Immediately after the call.
-        end_ns: u64,
-        /// Which, and what the log says about it.
-        refusal: Refusal,
-    },
-    /// The operation failed.
-    Failure {
-        /// Who.
-        agent: u32,
-        /// Which of its writes.
-        write: u32,
-        /// Whether the log says that nothing was stored.
-        rejected: bool,
-        /// Whether the cause lies outside the log: a full disk, a missing permission.
+        /// How it ended.
+        outcome: Outcome,
+        /// Whether it failed for a reason outside the log: a full disk, a missing permission.
         environment: bool,
-        /// The error and its causes.
-        error: String,
     },
     /// The committed watermark, read in an interval.
     DurableSeen(DurableSeen),
@@ -275,15 +247,20 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::workload::Refusal;
 
     #[test]
     fn a_message_is_one_line_whatever_it_says() {
+        let answered = |outcome| Message::Answered {
+            agent: 1,
+            write: 2,
+            start_ns: 3,
+            outcome,
+            environment: false,
+        };
         let messages = [
             Message::Ready,
-            Message::Refused {
-                agent: 1,
-                write: 2,
-                start_ns: 3,
+            answered(Outcome::Refused {
                 end_ns: u64::MAX,
                 refusal: Refusal::VersionMismatch {
                     id: "a \"{".into(),
@@ -291,14 +268,10 @@ mod tests {
                     found: Some(7),
                     issue: Some("{}".into()),
                 },
-            },
-            Message::Failure {
-                agent: 1,
-                write: 2,
-                rejected: true,
-                environment: false,
+            }),
+            answered(Outcome::Unknown {
                 error: "a \"quoted\"\nsecond line: 7".into(),
-            },
+            }),
             Message::Counters(LockCounters::default()),
         ];
         let mut outbox = Outbox::default();

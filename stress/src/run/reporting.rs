@@ -37,16 +37,6 @@ impl Reporting {
             Message::Counters(counters) => self.counters = counters,
             Message::Planned { agent, write, plan } => ledger.plans.push((agent, write, plan)),
             Message::Compacted(seen) => ledger.compactions.push(seen),
-            Message::Refused {
-                agent,
-                write,
-                start_ns,
-                end_ns,
-                refusal,
-            } => {
-                let outcome = Outcome::Refused { refusal, end_ns };
-                self.close(agent, write, Some(start_ns), outcome);
-            }
             Message::Invoke {
                 agent,
                 write,
@@ -56,48 +46,24 @@ impl Reporting {
                     self.nonsense(format!("agent {agent} invoked {write} during {open}"));
                 }
             }
-            Message::Ack {
+            Message::Answered {
                 agent,
                 write,
-                seq,
                 start_ns,
-                ack_ns,
-                repeated,
-            } => {
-                ledger
-                    .append_ns
-                    .push((agent, ack_ns.saturating_sub(start_ns)));
-                self.close(
-                    agent,
-                    write,
-                    Some(start_ns),
-                    Outcome::Acknowledged {
-                        seq,
-                        ack_ns,
-                        repeated,
-                    },
-                );
-            }
-            Message::Failure {
-                agent,
-                write,
-                rejected,
+                outcome,
                 environment,
-                error,
             } => {
-                if environment {
+                if let Outcome::Acknowledged { ack_ns, .. } = &outcome {
+                    let took_ns = ack_ns.saturating_sub(start_ns);
+                    ledger.append_ns.push((agent, took_ns));
+                }
+                if let (true, Outcome::Rejected { error } | Outcome::Unknown { error }) =
+                    (environment, &outcome)
+                {
                     let text = format!("agent {agent}, write {write}: {error}");
                     ledger.environment_errors.push(text);
                 }
-                let rejection = Outcome::Rejected {
-                    error: error.clone(),
-                };
-                let outcome = if rejected {
-                    rejection
-                } else {
-                    Outcome::Unknown { error }
-                };
-                self.close(agent, write, None, outcome);
+                self.close(agent, write, start_ns, outcome);
             }
             Message::Fatal { environment, error } => {
                 let errors = if environment {
@@ -162,17 +128,14 @@ impl Reporting {
         self.ledger
     }
 
-    fn close(&mut self, agent: u32, write: u32, start_ns: Option<u64>, outcome: Outcome) {
+    fn close(&mut self, agent: u32, write: u32, start_ns: u64, outcome: Outcome) {
         match self.open.remove(&agent) {
-            Some((open, invoke_ns)) if open == write => {
-                let invoke_ns = start_ns.unwrap_or(invoke_ns);
-                self.ledger.operations.push(Operation {
-                    agent,
-                    write,
-                    invoke_ns,
-                    outcome,
-                });
-            }
+            Some((open, _)) if open == write => self.ledger.operations.push(Operation {
+                agent,
+                write,
+                invoke_ns: start_ns,
+                outcome,
+            }),
             open => self.nonsense(format!(
                 "agent {agent} reported {outcome:?} for write {write}, open was {open:?}"
             )),
@@ -196,51 +159,45 @@ mod tests {
         }
     }
 
+    fn invoke(write: u32, at_ns: u64) -> Message {
+        Message::Invoke {
+            agent: 4,
+            write,
+            at_ns,
+        }
+    }
+
+    const ACKNOWLEDGED: Outcome = Outcome::Acknowledged {
+        seq: 9,
+        ack_ns: 15,
+        repeated: false,
+    };
+
+    fn acknowledged() -> Message {
+        Message::Answered {
+            agent: 4,
+            write: 1,
+            start_ns: 11,
+            outcome: ACKNOWLEDGED,
+            environment: false,
+        }
+    }
+
     #[test]
     fn an_operation_without_an_outcome_is_unknown() {
         let mut reporting = Reporting::default();
-        reporting.take(Message::Invoke {
-            agent: 4,
-            write: 1,
-            at_ns: 10,
-        });
-        reporting.take(Message::Ack {
-            agent: 4,
-            write: 1,
-            seq: 9,
-            start_ns: 11,
-            ack_ns: 15,
-            repeated: false,
-        });
-        reporting.take(Message::Invoke {
-            agent: 4,
-            write: 2,
-            at_ns: 16,
-        });
+        reporting.take(invoke(1, 10));
+        reporting.take(acknowledged());
+        reporting.take(invoke(2, 16));
         let ledger = reporting.finish(incarnation(End::Killed));
-        let outcomes: Vec<_> = ledger
-            .operations
-            .iter()
-            .map(|op| (op.write, &op.outcome))
+        let operations = ledger.operations.iter();
+        let outcomes: Vec<_> = operations
+            .map(|op| (op.write, op.outcome.clone()))
             .collect();
+        let error = String::new();
         assert_eq!(
             outcomes,
-            [
-                (
-                    1,
-                    &Outcome::Acknowledged {
-                        seq: 9,
-                        ack_ns: 15,
-                        repeated: false
-                    }
-                ),
-                (
-                    2,
-                    &Outcome::Unknown {
-                        error: String::new()
-                    }
-                ),
-            ]
+            [(1, ACKNOWLEDGED), (2, Outcome::Unknown { error })]
         );
         assert_eq!(ledger.append_ns, [(4, 4)]);
         assert!(ledger.protocol_errors.is_empty());
@@ -249,11 +206,7 @@ mod tests {
     #[test]
     fn finishing_in_the_middle_of_an_operation_is_a_protocol_error() {
         let mut reporting = Reporting::default();
-        reporting.take(Message::Invoke {
-            agent: 4,
-            write: 1,
-            at_ns: 10,
-        });
+        reporting.take(invoke(1, 10));
         assert_eq!(
             reporting
                 .finish(incarnation(End::Finished))
@@ -266,14 +219,7 @@ mod tests {
     #[test]
     fn an_outcome_of_an_operation_that_never_began_is_a_protocol_error() {
         let mut reporting = Reporting::default();
-        reporting.take(Message::Ack {
-            agent: 4,
-            write: 1,
-            seq: 9,
-            start_ns: 11,
-            ack_ns: 15,
-            repeated: false,
-        });
+        reporting.take(acknowledged());
         let ledger = reporting.finish(incarnation(End::Finished));
         assert!(ledger.operations.is_empty());
         assert_eq!(ledger.protocol_errors.len(), 1);

@@ -15,7 +15,7 @@ use serde::Serialize;
 use strand_lock::{FileLock, monotonic_ns};
 
 use crate::evidence::ledger::{
-    Compacting, CompactionSeen, EVERYBODY, End, Incarnation, Incident, IncidentKind, Ledger,
+    self, Compacting, CompactionSeen, EVERYBODY, End, Incarnation, Incident, IncidentKind, Ledger,
 };
 use crate::evidence::workload::Plan;
 use crate::run::child::{Child, Ended, Heard, is_kill};
@@ -99,6 +99,16 @@ pub struct Moment {
     pub forgotten: u64,
     /// Compactions finished.
     pub compactions: u64,
+}
+
+impl Moment {
+    fn count(&mut self, outcome: &ledger::Outcome) {
+        match outcome {
+            ledger::Outcome::Acknowledged { .. } => self.acknowledged += 1,
+            ledger::Outcome::Refused { .. } => self.refused += 1,
+            ledger::Outcome::Rejected { .. } | ledger::Outcome::Unknown { .. } => {}
+        }
+    }
 }
 
 /// What one agent was doing.
@@ -342,20 +352,13 @@ impl Slot {
                 write,
                 at_ns: since_ns,
             } => (agent, Doing::Writing { write, since_ns }),
-            Message::Ack {
+            Message::Answered {
                 agent,
                 write,
-                ack_ns: since_ns,
+                ref outcome,
                 ..
-            }
-            | Message::Refused {
-                agent,
-                write,
-                end_ns: since_ns,
-                ..
-            } => (agent, Doing::Between { write, since_ns }),
-            Message::Failure { agent, write, .. } => {
-                let since_ns = monotonic_ns();
+            } => {
+                let since_ns = outcome.answered_ns().unwrap_or_else(monotonic_ns);
                 (agent, Doing::Between { write, since_ns })
             }
             _ => return,
@@ -591,7 +594,11 @@ impl<'a> Runner<'a> {
         let ticks = tick(TICK);
         while !done(self) && self.failure.is_none() {
             select! {
-                recv(events) -> event => event.into_iter().for_each(|event| self.handle(event)),
+                recv(events) -> event => {
+                    if let Ok(event) = event {
+                        self.handle(event);
+                    }
+                }
                 recv(ticks) -> _ => progress(&self.moment),
                 recv(deadline) -> _ => return false,
             }
@@ -605,7 +612,11 @@ impl<'a> Runner<'a> {
         let deadline = at(Instant::now() + REAP_LIMIT);
         while self.slots.iter().any(|slot| slot.process.is_some()) {
             select! {
-                recv(events) -> event => event.into_iter().for_each(|event| self.handle(event)),
+                recv(events) -> event => {
+                    if let Ok(event) = event {
+                        self.handle(event);
+                    }
+                }
                 recv(deadline) -> _ => return self.fail("a killed process does not end".to_owned()),
             }
         }
@@ -729,8 +740,7 @@ impl<'a> Runner<'a> {
         slot.follow(&message);
         match &message {
             Message::Ready => slot.get_ready(),
-            Message::Ack { .. } => self.moment.acknowledged += 1,
-            Message::Refused { .. } => self.moment.refused += 1,
+            Message::Answered { outcome, .. } => self.moment.count(outcome),
             Message::Compacted(CompactionSeen {
                 outcome: Compacting::Done { .. },
                 ..
@@ -854,13 +864,12 @@ impl<'a> Runner<'a> {
                     let Some(line) = text.strip_suffix(b"\n") else {
                         return;
                     };
-                    match Message::parse(line) {
-                        Some(message) => Event::Message { slot, message },
-                        None => {
-                            let text = String::from_utf8_lossy(line);
-                            let text = format!("an agent said {text:?}");
-                            Event::Nonsense { slot, text }
-                        }
+                    if let Some(message) = Message::parse(line) {
+                        Event::Message { slot, message }
+                    } else {
+                        let text = String::from_utf8_lossy(line);
+                        let text = format!("an agent said {text:?}");
+                        Event::Nonsense { slot, text }
                     }
                 }
                 Heard::Ended(ended) => Event::Ended { slot, ended },
@@ -942,8 +951,8 @@ impl<'a> Runner<'a> {
                 match message {
                     Some(Ok(message)) => {
                         slot.follow(&message);
-                        if matches!(message, Message::Ack { .. }) {
-                            self.moment.acknowledged += 1;
+                        if let Message::Answered { outcome, .. } = &message {
+                            self.moment.count(outcome);
                         }
                         reporting.take(message);
                     }
