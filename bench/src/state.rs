@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use strand_core::{
-    Compacted, Durability, Issue, IssueEvent, IssueLog, Issues, LiveIssues, Options, Reader,
+    Compacted, Durability, Issue, IssueEvent, IssueLog, Issues, LiveIssues, Options, Reader, Seq,
     Timestamp,
 };
 use strand_lock::monotonic_ns;
@@ -297,7 +297,7 @@ fn waking(scratch: &Path, events: &[Event]) -> Result<Vec<u64>> {
     let dir = tempfile::tempdir_in(scratch)?;
     let log = IssueLog::open(dir.path(), Options::default())?;
     let reader = Reader::<IssueEvent>::open(dir.path())?;
-    let mut follower = reader.follow(1)?;
+    let mut follower = reader.follow(Seq::new(1))?;
     let (see, seen) = mpsc::channel();
     let thread = std::thread::spawn(move || -> strand_core::Result<()> {
         let deadline = Instant::now() + Duration::from_mins(1);
@@ -453,9 +453,9 @@ pub(crate) fn read(store: &Path) -> Result<()> {
     loop {
         let from = reader
             .durable_seq()?
-            .unwrap_or(0)
+            .map_or(0, Seq::get)
             .saturating_sub(READ_RECORDS);
-        let mut follower = reader.follow(from)?;
+        let mut follower = reader.follow(Seq::new(from))?;
         for _ in 0..READ_RECORDS {
             if black_box(follower.try_next()?).is_none() {
                 break;

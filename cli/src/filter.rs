@@ -76,7 +76,7 @@ pub(crate) fn is_free(issue: &Issue) -> bool {
 #[cfg(test)]
 mod tests {
     use clap::{Args as _, FromArgMatches as _};
-    use strand_core::{IssueEvent, Timestamp};
+    use strand_core::{IssueEvent, Seq, Timestamp};
 
     use super::*;
 
@@ -91,7 +91,7 @@ mod tests {
             let json = format!(r#"{{"id":"{id}","title":"The {id}","status":"open"{fields}}}"#);
             let issue = Issue::from_json(&json).unwrap();
             issues
-                .apply(seq, IssueEvent::add(issue, Timestamp::from_ms(0)))
+                .apply(Seq::new(seq), IssueEvent::add(issue, Timestamp::from_ms(0)))
                 .unwrap();
         }
         issues

@@ -3,7 +3,7 @@
 use std::io::{self, BufWriter, StdoutLock, Write};
 
 use serde::Serialize;
-use strand_core::Receipt;
+use strand_core::{Receipt, Seq};
 
 use crate::exit::Failure;
 
@@ -38,7 +38,7 @@ impl Output {
     pub(crate) fn receipt(&mut self, receipt: Receipt) -> Result<(), Failure> {
         #[derive(Serialize)]
         struct Stored {
-            seq: u64,
+            seq: Seq,
             repeated: bool,
         }
         let Receipt { seq, repeated, .. } = receipt;

@@ -23,7 +23,7 @@ use std::{
 };
 
 use strand_core::{
-    Error, Issue, IssueEvent, Log, Options, Reader, Receipt, Record, Result, Timestamp,
+    Error, Issue, IssueEvent, Log, Options, Reader, Receipt, Record, Result, Seq, Timestamp,
 };
 use tokio::{sync::mpsc, task, time};
 
@@ -60,7 +60,7 @@ struct Following {
 
 impl Following {
     fn start(reader: &Reader<IssueEvent>, from_seq: u64) -> Result<Self> {
-        let mut follower = reader.follow(from_seq)?;
+        let mut follower = reader.follow(Seq::new(from_seq))?;
         let (sender, records) = mpsc::channel(AHEAD_MAX);
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stop);
@@ -110,11 +110,11 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let service = AsyncLog(Arc::clone(&log));
 
     let started = Instant::now();
-    let first_seq = service.append(new_job()).await?.seq + 1;
+    let first_seq = service.append(new_job()).await?.seq.next();
     println!("one task: {} µs", started.elapsed().as_micros());
 
     // All tasks at once, and each waits for its own event only.
-    let mut following = Following::start(&reader, first_seq)?;
+    let mut following = Following::start(&reader, first_seq.get())?;
     let started = Instant::now();
     let mut tasks = task::JoinSet::new();
     for _ in 0..count {
@@ -138,7 +138,8 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     receipts.into_iter().collect::<Result<Vec<_>>>()?;
     println!("{count} tasks: {} µs", took.as_micros());
     let seen = seen.map_err(|_| "the follower has not seen all within a minute")??;
-    if !seen.iter().copied().eq(first_seq..first_seq + count) {
+    let expected = (first_seq.get()..).take(seen.len()).map(Seq::new);
+    if seen.len() as u64 != count || !seen.iter().copied().eq(expected) {
         return Err(format!("the follower saw {seen:?}").into());
     }
     println!("the follower saw {} records, in order", seen.len());

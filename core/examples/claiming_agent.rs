@@ -20,7 +20,7 @@ use std::{
 
 use strand_core::{
     Batch, Error, Filter, Issue, IssueEvent, IssueLog, Options, Patch, Reader, Receipt, Result,
-    Timestamp, Version,
+    Seq, Timestamp, Version,
 };
 
 /// Who finds nothing to do for so long has nothing to do.
@@ -101,12 +101,12 @@ impl Agent<'_> {
                 (found, store.last_seq())
             })?;
             let Some(found) = found else {
-                return Ok((None, seen_seq));
+                return Ok((None, seen_seq.get()));
             };
             let id = found.issue.id();
             if found.issue.assignee().as_deref() == Some(self.name) {
                 println!("{}: goes on with {id}", self.name);
-                return Ok((Some(found), seen_seq));
+                return Ok((Some(found), seen_seq.get()));
             }
             // The same claim has the same key: should its answer get lost, it can be repeated.
             let key = format!("{}/claim/{id}/{}", self.name, found.version);
@@ -117,7 +117,7 @@ impl Agent<'_> {
                 Ok(receipt) => {
                     println!("{}: claimed {id}", self.name);
                     let version = receipt.version();
-                    return Ok((Some(Task { version, ..found }), seen_seq));
+                    return Ok((Some(Task { version, ..found }), seen_seq.get()));
                 }
                 // Another was faster, so there is one less to choose from: look again.
                 Err(error) if error.is_conflict() => {}
@@ -182,7 +182,7 @@ impl Agent<'_> {
 
     /// Sleeps until there is a record behind this one, from whatever process.
     fn wait_for_news(&self, seen_seq: u64, deadline: Instant) -> Result<()> {
-        let mut follower = self.reader.follow(seen_seq + 1)?;
+        let mut follower = self.reader.follow(Seq::new(seen_seq + 1))?;
         match follower.next_before(deadline) {
             // It came, and is compacted away already: news all the same.
             Err(Error::Compacted { .. }) => Ok(()),

@@ -29,7 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strand_core::{Error, IssueEvent, LiveIssues, Reader, write_jsonl};
+use strand_core::{Error, IssueEvent, LiveIssues, Reader, Seq, write_jsonl};
 
 /// The follower is woken when there is something; this is only how long it sleeps at a time.
 const WAIT: Duration = Duration::from_mins(1);
@@ -50,7 +50,7 @@ fn main() -> Result<()> {
     let reader = Reader::<IssueEvent>::open(dir)?;
     let mut done_seq = position.read()?;
     if let Ok(Some(last_seq)) = reader.durable_seq()
-        && last_seq < done_seq
+        && last_seq < Seq::new(done_seq)
     {
         // An older copy was put back, or it is another store. What to do with the mirror is not for a program to decide.
         return Err(format!(
@@ -58,23 +58,23 @@ fn main() -> Result<()> {
         )
         .into());
     }
-    let mut follower = reader.follow(done_seq + 1)?;
+    let mut follower = reader.follow(Seq::new(done_seq + 1))?;
     loop {
         match follower.next_before(Instant::now() + WAIT) {
             Ok(None) => {}
             Ok(Some(record)) => {
-                hook.post("record", record.seq, &record.line)?;
-                done_seq = record.seq;
+                hook.post("record", record.seq.get(), &record.line)?;
+                done_seq = record.seq.get();
                 position.write(done_seq)?;
             }
             Err(Error::Compacted { .. }) => {
                 let state = LiveIssues::open(dir)?;
                 let mut lines = Vec::new();
                 write_jsonl(state.state(), &mut lines)?;
-                hook.post("snapshot", state.state().last_seq(), &lines)?;
-                done_seq = state.state().last_seq();
+                hook.post("snapshot", state.state().last_seq().get(), &lines)?;
+                done_seq = state.state().last_seq().get();
                 position.write(done_seq)?;
-                follower = reader.follow(done_seq + 1)?;
+                follower = reader.follow(Seq::new(done_seq + 1))?;
             }
             Err(error) => return Err(error.into()),
         }

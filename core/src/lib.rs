@@ -103,7 +103,7 @@
 //!
 //! ```
 //! use std::time::{Duration, Instant};
-//! use strand_core::{Error, Reader, Timestamp};
+//! use strand_core::{Error, Reader, Seq, Timestamp};
 //! # use strand_core::{IssueLog, Issues, Issue, IssueEvent, Options};
 //!
 //! let now = Timestamp::now();
@@ -112,12 +112,12 @@
 //! # let log = IssueLog::open(dir, Options::default())?;
 //! # log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 //! let reader = Reader::<IssueEvent>::open(dir)?;
-//! let mut follower = reader.follow(1)?; // From the first record on.
+//! let mut follower = reader.follow(Seq::new(1))?; // From the first record on.
 //! match follower.next_before(Instant::now() + Duration::from_secs(1)) {
 //!     Ok(Some(record)) => println!("{:?}", record.events),
 //!     Ok(None) => println!("nothing within a second"),
 //!     // The record was compacted away: load the state, and follow from the record behind it.
-//!     Err(Error::Compacted { .. }) => follower = reader.follow(Issues::load(dir)?.last_seq() + 1)?,
+//!     Err(Error::Compacted { .. }) => follower = reader.follow(Issues::load(dir)?.last_seq().next())?,
 //!     Err(error) => return Err(error.into()),
 //! }
 //! # drop(follower);

@@ -18,7 +18,7 @@ use std::{
 };
 
 use strand_core::{
-    Batch, Compacted, Compactor, Durability, Error, Issue, IssueEvent, IssueLog, Options,
+    Batch, Compacted, Compactor, Durability, Error, Issue, IssueEvent, IssueLog, Options, Seq,
     Timestamp,
     repair::repair,
     testing::{Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
@@ -242,11 +242,10 @@ impl FailpointHook for Stuck {
     }
 }
 
+const T0: Timestamp = Timestamp::from_ms(0);
+
 fn event(id: &str) -> IssueEvent {
-    IssueEvent::add(
-        Issue::new(id, "Mend the fence", Timestamp::from_ms(0)),
-        Timestamp::from_ms(0),
-    )
+    IssueEvent::add(Issue::new(id, "Mend the fence", T0), T0)
 }
 
 fn options(disk: &SlowDisk) -> Options {
@@ -303,8 +302,7 @@ fn an_append_tells_of_the_lock_the_record_and_the_sync() {
             "{sync_us} of {wait_us}"
         );
     }
-    log.commit(&Batch::new(Timestamp::from_ms(0)).close("bd-1"))
-        .unwrap();
+    log.commit(&Batch::new(T0).close("bd-1")).unwrap();
     assert_eq!(take_one(dir, "written").spans, ["commit"]);
 }
 
@@ -319,13 +317,13 @@ fn a_sync_tells_how_many_records_share_it() {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
     assert_eq!(take(dir, "synced").len(), 0, "nothing is synced yet");
-    log.log().sync_to(5).unwrap();
+    log.log().sync_to(Seq::new(5)).unwrap();
     let synced = take_one(dir, "synced");
     assert_eq!(
         (synced.number("through_seq"), synced.number("group_records")),
         (8, 8)
     );
-    log.log().sync_to(8).unwrap();
+    log.log().sync_to(Seq::new(8)).unwrap();
     assert_eq!(take(dir, "synced").len(), 0, "it is durable already");
 }
 

@@ -77,13 +77,17 @@ pub fn recover(bytes: &[u8]) {
             .records(Through::Durable)
             .expect("it was opened")
             .count();
-        let last_seq = log.log().tail_seq().expect("it is open").unwrap_or(0);
-        assert_eq!(records as u64, last_seq);
+        let last_seq = log
+            .log()
+            .tail_seq()
+            .expect("it is open")
+            .unwrap_or_default();
+        assert_eq!(last_seq, records as u64);
         let event = IssueEvent::add(
             Issue::new("after", "After all", Timestamp::from_ms(0)),
             Timestamp::from_ms(0),
         );
-        assert_eq!(log.append(&event).expect("it goes on").seq, last_seq + 1);
+        assert_eq!(log.append(&event).expect("it goes on").seq, last_seq.next());
         drop(log);
         let again = IssueLog::open("", options(process)).expect("it opens again");
         assert_eq!(
@@ -95,7 +99,7 @@ pub fn recover(bytes: &[u8]) {
         );
         assert_eq!(
             again.log().tail_seq().expect("it is open"),
-            Some(last_seq + 1)
+            Some(last_seq.next())
         );
         true
     });

@@ -50,7 +50,7 @@ pub(crate) fn compact(args: &Compact, out: &mut Output) -> Result<(), Failure> {
         }) => {
             let done = Done {
                 compacted: true,
-                seq,
+                seq: seq.get(),
                 issues,
                 bytes,
                 removed: &removed,

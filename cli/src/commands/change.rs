@@ -1,7 +1,7 @@
 //! `create`, `update`, `close`, `reopen` and `delete`.
 
 use serde::Serialize;
-use strand_core::{Batch, Issue, Patch, Receipt, Timestamp, Version};
+use strand_core::{Batch, Issue, Patch, Receipt, Seq, Timestamp, Version};
 
 use super::open;
 use crate::{
@@ -48,7 +48,7 @@ pub(crate) fn create(args: Create, out: &mut Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Created<'a> {
         id: &'a str,
-        seq: u64,
+        seq: Seq,
         repeated: bool,
     }
     let now = Timestamp::now();

@@ -1,7 +1,7 @@
 //! `claim`: assigns work to an agent.
 
 use serde::Serialize;
-use strand_core::{Error, Issue, IssueLog, Receipt, Timestamp};
+use strand_core::{Error, Issue, IssueLog, Receipt, Seq, Timestamp};
 
 use super::open;
 use crate::{
@@ -16,7 +16,7 @@ pub(crate) fn claim(args: Claim, out: &mut Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Claimed<'a> {
         id: &'a str,
-        seq: u64,
+        seq: Seq,
         repeated: bool,
         issue: Option<&'a Issue>,
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use strand_core::{Error, Issues, Payload, Reader};
+use strand_core::{Error, Issues, Payload, Reader, Seq};
 
 use crate::{args::Follow, exit::Failure, output::Output};
 
@@ -22,7 +22,7 @@ pub(crate) fn follow(args: &Follow, out: &mut Output) -> Result<(), Failure> {
         Some(from) => from,
         None => next_seq(&reader, args)?,
     };
-    let mut records = reader.follow(from)?;
+    let mut records = reader.follow(Seq::new(from))?;
     let mut left = args.limit.unwrap_or(u64::MAX);
     while left > 0 && !out.is_closed() {
         let mut record = records.try_next()?;
@@ -51,7 +51,7 @@ fn next_seq(reader: &Reader<Anything>, args: &Follow) -> Result<u64, Failure> {
     let last = match reader.durable_seq() {
         // Until the next write.
         Err(Error::DurableSeqUnknown { .. }) => Issues::load(&args.dir)?.last_seq(),
-        known => known?.unwrap_or(0),
+        known => known?.unwrap_or_default(),
     };
-    Ok(last + 1)
+    Ok(last.next().get())
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::Serialize;
-use strand_core::{ImportOptions, Imported, Issues, Timestamp, write_jsonl};
+use strand_core::{ImportOptions, Imported, Issues, Seq, Timestamp, write_jsonl};
 
 use super::open;
 use crate::{
@@ -74,7 +74,7 @@ pub(crate) fn import(args: &Import, out: &mut Output) -> Result<(), Failure> {
         unchanged: *unchanged,
         bad: bad.count,
         bad_lines: lines_told.collect(),
-        last_seq: *last_seq,
+        last_seq: last_seq.map_or(0, Seq::get),
     };
     out.result(&done, || {
         let bad = bad.count;

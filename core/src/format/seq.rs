@@ -60,4 +60,8 @@ impl Seq {
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }
+
+    pub(crate) const fn saturating_sub(self, records: u64) -> Self {
+        Self(self.0.saturating_sub(records))
+    }
 }

@@ -50,7 +50,7 @@ pub enum Op {
 /// how the issue is are a [`crate::Batch`].
 ///
 /// ```
-/// use strand_core::{Issue, IssueEvent, Issues, Op, Patch, Timestamp};
+/// use strand_core::{Issue, IssueEvent, Issues, Op, Patch, Seq, Timestamp};
 ///
 /// let ts = Timestamp::now();
 /// let mut store = Issues::default();
@@ -66,7 +66,7 @@ pub enum Op {
 /// ];
 /// assert_eq!(life[2].op, Op::Patch);
 /// for (seq, event) in (1..).zip(life) {
-///     store.apply(seq, event)?;
+///     store.apply(Seq::new(seq), event)?;
 /// }
 /// assert!(store.is_empty());
 /// # Ok::<(), strand_core::InvalidEvent>(())

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     error::InvalidEvent,
+    format::seq::Seq,
     issues::{
         event::IssueEvent,
         issue::Issue,
@@ -44,7 +45,7 @@ use crate::{
 /// let issue = store.get("bd-1").expect("it was added");
 /// assert_eq!(issue.status().as_deref(), Some("closed"));
 /// assert_eq!(store.version("bd-1"), Some(Version::new(2)));
-/// assert_eq!((store.len(), store.last_seq(), store.without_effect()), (1, 2, 0));
+/// assert_eq!((store.len(), store.last_seq().get(), store.without_effect()), (1, 2, 0));
 /// for (id, issue) in store.iter() {
 ///     println!("{id} {}", issue.title());
 /// }
@@ -53,9 +54,9 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Issues {
     entries: BTreeMap<Box<str>, Entry>,
-    keys: HashMap<Box<str>, u64>,
+    keys: HashMap<Box<str>, Seq>,
     present: usize,
-    last_seq: u64,
+    last_seq: Seq,
     without_effect: u64,
     pub(crate) index: Lazy,
 }
@@ -96,20 +97,20 @@ impl Issues {
     /// None now.
     ///
     /// ```
-    /// use strand_core::{Issue, IssueEvent, Issues, Timestamp};
+    /// use strand_core::{Issue, IssueEvent, Issues, Seq, Timestamp};
     ///
     /// let now = Timestamp::now();
     /// let mut store = Issues::default();
     /// assert!(store.is_empty());
     /// let add = IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now).with_key("agent-7/1");
-    /// store.apply(1, add)?;
-    /// assert_eq!(store.key("agent-7/1"), Some(1));
+    /// store.apply(Seq::new(1), add)?;
+    /// assert_eq!(store.key("agent-7/1"), Some(Seq::new(1)));
     /// // As a whole record, which may come twice.
-    /// assert!(store.apply_record(2, vec![IssueEvent::close("bd-1", now)])?);
-    /// assert!(!store.apply_record(2, vec![IssueEvent::reopen("bd-1", now)])?);
+    /// assert!(store.apply_record(Seq::new(2), vec![IssueEvent::close("bd-1", now)])?);
+    /// assert!(!store.apply_record(Seq::new(2), vec![IssueEvent::reopen("bd-1", now)])?);
     /// # Ok::<(), strand_core::InvalidEvent>(())
     /// ```
-    pub fn apply(&mut self, seq: u64, event: IssueEvent) -> std::result::Result<(), InvalidEvent> {
+    pub fn apply(&mut self, seq: Seq, event: IssueEvent) -> std::result::Result<(), InvalidEvent> {
         let old = self.entries.get_mut(event.id.as_str());
         let now = old.as_ref().and_then(|entry| entry.issue());
         let was = now.is_some();
@@ -126,11 +127,11 @@ impl Issues {
             }
             Effect::Put(issue) => Entry::Present {
                 issue,
-                version: Version::new(seq),
+                version: seq.into(),
             },
             Effect::Delete => Entry::Deleted {
                 ts,
-                version: Version::new(seq),
+                version: seq.into(),
             },
         };
         let is = entry.issue().is_some();
@@ -149,7 +150,7 @@ impl Issues {
     /// As [`Issues::apply`].
     pub fn apply_record(
         &mut self,
-        seq: u64,
+        seq: Seq,
         events: Vec<IssueEvent>,
     ) -> std::result::Result<bool, InvalidEvent> {
         if seq <= self.last_seq {
@@ -182,7 +183,7 @@ impl Issues {
 
     /// The record that carried this idempotency key, as long as it is remembered. Example: [`Issues::apply`].
     #[must_use]
-    pub fn key(&self, key: &str) -> Option<u64> {
+    pub fn key(&self, key: &str) -> Option<Seq> {
         self.keys.get(key).copied()
     }
 
@@ -206,7 +207,7 @@ impl Issues {
 
     /// The last record that was applied; 0 when none was.
     #[must_use]
-    pub fn last_seq(&self) -> u64 {
+    pub fn last_seq(&self) -> Seq {
         self.last_seq
     }
 
@@ -222,8 +223,8 @@ impl Issues {
     }
 
     /// The idempotency keys in the order of their records.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = (&str, u64)> {
-        let mut keys: Vec<(u64, &str)> =
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (&str, Seq)> {
+        let mut keys: Vec<(Seq, &str)> =
             self.keys.iter().map(|(key, seq)| (*seq, &**key)).collect();
         keys.sort_unstable();
         keys.into_iter().map(|(seq, key)| (key, seq))
@@ -253,12 +254,12 @@ impl Issues {
     }
 
     /// Takes an idempotency key from a snapshot.
-    pub(crate) fn restore_key(&mut self, key: String, seq: u64) {
+    pub(crate) fn restore_key(&mut self, key: String, seq: Seq) {
         self.keys.insert(key.into(), seq);
     }
 
     /// Takes from a snapshot what is about all of it.
-    pub(crate) fn restore_header(&mut self, last_seq: u64, without_effect: u64) {
+    pub(crate) fn restore_header(&mut self, last_seq: Seq, without_effect: u64) {
         self.last_seq = last_seq;
         self.without_effect = without_effect;
     }
@@ -269,7 +270,7 @@ impl Issues {
     }
 
     /// Forgets the idempotency keys of records before this one.
-    pub(crate) fn forget_keys_before(&mut self, seq: u64) {
+    pub(crate) fn forget_keys_before(&mut self, seq: Seq) {
         self.keys.retain(|_, of| *of >= seq);
     }
 

@@ -13,7 +13,7 @@ use strand_lock::files;
 
 use crate::{
     error::{Error, InvalidEvent, Result},
-    format::record::RECORD_BYTES_MAX,
+    format::{record::RECORD_BYTES_MAX, seq::Seq},
     issues::{
         event::IssueEvent,
         issue::{ID_BYTES_MAX, Issue},
@@ -41,12 +41,12 @@ const BAD_LINES_MAX: usize = 100;
 /// The writer's.
 ///
 /// ```
-/// use strand_core::{Issue, IssueEvent, Issues, Timestamp, write_jsonl};
+/// use strand_core::{Issue, IssueEvent, Issues, Seq, Timestamp, write_jsonl};
 ///
 /// let now = Timestamp::now();
 /// let mut store = Issues::default();
 /// let issue = Issue::from_json(r#"{"id":"bd-1","title":"Mend the fence","x":1.10}"#)?;
-/// store.apply(1, IssueEvent::add(issue, now))?;
+/// store.apply(Seq::new(1), IssueEvent::add(issue, now))?;
 /// let mut out = Vec::new();
 /// write_jsonl(&store, &mut out)?;
 /// assert_eq!(out, b"{\"id\":\"bd-1\",\"title\":\"Mend the fence\",\"x\":1.10}\n");
@@ -217,8 +217,8 @@ pub struct Imported {
     pub unchanged: u64,
     /// Lines that are no issue, passed over on demand.
     pub bad: BadLines,
-    /// The last record that was written; 0 when none was.
-    pub last_seq: u64,
+    /// The last record that was written, if any was.
+    pub last_seq: Option<Seq>,
 }
 
 /// Lines that are no issue: see [`ImportOptions`] and [`ImportError`].
@@ -460,7 +460,7 @@ impl IssueLog {
             match self.commit(&batch) {
                 Ok(receipt) => {
                     *imported = done;
-                    imported.last_seq = receipt.seq;
+                    imported.last_seq = Some(receipt.seq);
                     return Ok(());
                 }
                 // Somebody was faster; it is among the existing ones now.

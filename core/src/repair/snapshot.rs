@@ -5,6 +5,7 @@ use crate::{
     format::{
         record::{segment_name, snapshot_name},
         resync::Damages,
+        seq::Seq,
     },
     inspect::find::{Left, contents, snapshots},
     issues::issues::Issues,
@@ -85,7 +86,7 @@ fn rebuild(
     }
     if left == Left::GoodLines {
         let header = contents.header.as_ref();
-        recovered.restore_header(seq, header.map_or(0, |of| of.without_effect));
+        recovered.restore_header(Seq::new(seq), header.map_or(0, |of| of.without_effect));
         let report = RepairedSnapshot::GoodLines {
             seq,
             lost_lines: contents.bad.listed.clone(),
@@ -114,7 +115,7 @@ fn rebuild(
             });
         }
     };
-    issues.restore_header(seq, issues.without_effect());
+    issues.restore_header(Seq::new(seq), issues.without_effect());
     Ok((issues, RepairedSnapshot::Backup { seq, backup_seq }))
 }
 

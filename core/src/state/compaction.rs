@@ -18,7 +18,10 @@ use std::time::{Duration, Instant};
 use crate::{
     env::{failpoint::Failpoint, storage::OpenMode},
     error::{Error, Result},
-    format::record::{segment_name, snapshot_name},
+    format::{
+        record::{segment_name, snapshot_name},
+        seq::Seq,
+    },
     issues::{event::IssueEvent, timestamp::Timestamp},
     seeded::{Bug, seeded},
     state::{materialize::Folded, snapshot as snapshot_file, throttle::Throttle},
@@ -46,7 +49,7 @@ pub enum Compacted {
 #[non_exhaustive]
 pub struct Compaction {
     /// The last record that the snapshot reflects.
-    pub seq: u64,
+    pub seq: Seq,
     /// How many issues are in it.
     pub issues: u64,
     /// Its length.
@@ -79,7 +82,7 @@ impl Log<IssueEvent> {
     /// let log = Log::open(dir.path(), Options::default())?;
     /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
     /// let Compacted::Done(done) = log.compact()? else { panic!("nobody else is at it") };
-    /// assert_eq!((done.seq, done.issues), (1, 1));
+    /// assert_eq!((done.seq.get(), done.issues), (1, 1));
     /// assert_eq!(Issues::load(dir.path())?.len(), 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -168,7 +171,7 @@ impl RawLog {
         };
         telemetry::compacted(
             self.writer.dir.path(),
-            done.seq,
+            done.seq.get(),
             done.issues,
             done.bytes,
             done.removed.len() as u64,
@@ -198,7 +201,7 @@ impl RawLog {
         } else {
             through.saturating_sub(self.writer.options.idempotency_records)
         };
-        store.forget_keys_before(oldest_seq);
+        store.forget_keys_before(Seq::new(oldest_seq));
         let now = Timestamp::from_ms(self.writer.host().unix_ms());
         let oldest = now.saturating_sub_ms(self.writer.options.tombstone_ms);
         let oldest = if seeded(Bug::TombstoneDropped) {
@@ -237,7 +240,7 @@ impl RawLog {
         removed.extend(alone.remove_obsolete(&new, self.writer.options.backup_snapshots)?);
         telemetry::compaction_phase(self.writer.dir.path(), "remove", &mut phase);
         Ok(Compaction {
-            seq: through,
+            seq: Seq::new(through),
             issues: store.len() as u64,
             bytes: mark.bytes,
             removed,

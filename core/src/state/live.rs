@@ -2,6 +2,7 @@ use std::path::Path;
 
 use crate::{
     error::Result,
+    format::seq::Seq,
     issues::issues::Issues,
     state::materialize::Folded,
     wal::{durable::DurableWatch, store_dir::StoreDir},
@@ -57,7 +58,7 @@ impl LiveIssues {
     ///
     /// # Errors
     /// [`crate::Error::Corrupt`], [`crate::Error::Io`]. What was read before the damage is reflected.
-    pub fn refresh(&mut self) -> Result<u64> {
+    pub fn refresh(&mut self) -> Result<Seq> {
         let end = self.watch.end();
         self.folded.advance(end)?;
         if self.folded.is_due_to_forget() {

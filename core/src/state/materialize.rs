@@ -2,6 +2,7 @@
 
 use crate::{
     error::{Error, Result},
+    format::seq::Seq,
     issues::{event::IssueEvent, issues::Issues},
     state::{snapshot as snapshot_file, throttle::Throttle},
     wal::{cursor::RawRecords, durable::End, manifest::Manifest, store_dir::StoreDir},
@@ -85,13 +86,13 @@ impl Folded {
 
     /// Whether it is time to forget what is too old: now and then, since that goes through all that is known.
     pub(crate) fn is_due_to_forget(&self) -> bool {
-        self.store.last_seq() >= self.forgets_at_seq
+        self.store.last_seq().get() >= self.forgets_at_seq
     }
 
     /// What was too old is forgotten: for as many records as are remembered now, nothing is.
     pub(crate) fn has_forgotten(&mut self) {
         let remembered = self.store.remembered() as u64;
-        self.forgets_at_seq = self.store.last_seq() + FORGET_EVERY.max(remembered);
+        self.forgets_at_seq = self.store.last_seq().get() + FORGET_EVERY.max(remembered);
     }
 
     /// Begins anew where a compaction came after this was read: its snapshot lacks the keys and tombstones that it found too old.
@@ -116,7 +117,7 @@ impl Folded {
             let (seq, offset) = (record.line.header.seq, record.offset);
             self.throttle.did(record.text.len());
             let events = record.line.body.decode::<IssueEvent>(&mut self.scratch);
-            let applied = events.map(|events| self.store.apply_record(seq, events));
+            let applied = events.map(|events| self.store.apply_record(Seq::new(seq), events));
             match applied {
                 Ok(applied) => drop(applied.map_err(Error::InvalidEvent)?),
                 Err(reason) => return Err(self.records.refuse(seq, offset, reason)),

@@ -11,6 +11,7 @@ use crate::{
         lines::Lines,
         record::{checked, put_checksum, snapshot_name},
         resync::{Damage, Damages, Place, stretches},
+        seq::Seq,
     },
     issues::{
         issue::{ID_BYTES_MAX, Issue},
@@ -58,7 +59,7 @@ struct Item<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<Version>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    seq: Option<u64>,
+    seq: Option<Seq>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deleted_ms: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,7 +77,7 @@ pub(crate) fn write(
         file,
         throttle,
         mark: SnapshotMark {
-            seq: store.last_seq(),
+            seq: store.last_seq().get(),
             bytes: 0,
             crc: 0,
         },
@@ -84,7 +85,7 @@ pub(crate) fn write(
     };
     let count = |n: usize| n as u64;
     out.line(&Header {
-        snapshot: store.last_seq(),
+        snapshot: store.last_seq().get(),
         store: Cow::Borrowed(store_id),
         issues: count(store.len()),
         tombstones: count(store.entries().count() - store.len()),
@@ -230,7 +231,7 @@ pub(crate) enum Part<'a> {
     Header(Header<'a>),
     Issue(String, Version, Issue),
     Tombstone(String, Version, Timestamp),
-    Key(String, u64),
+    Key(String, Seq),
 }
 
 impl<'a> Part<'a> {
@@ -285,7 +286,9 @@ impl<'a> Part<'a> {
     /// Takes it into a state.
     pub(crate) fn restore(self, store: &mut Issues) {
         match self {
-            Self::Header(header) => store.restore_header(header.snapshot, header.without_effect),
+            Self::Header(header) => {
+                store.restore_header(Seq::new(header.snapshot), header.without_effect)
+            }
             Self::Issue(id, version, issue) => store.restore_issue(id, version, issue),
             Self::Tombstone(id, version, ts) => store.restore_tombstone(id, version, ts),
             Self::Key(key, seq) => store.restore_key(key, seq),

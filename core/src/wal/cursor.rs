@@ -7,6 +7,7 @@ use crate::{
         lines::{Lines, Span},
         record::{Body, Line, segment_name, snapshot_name},
         scan::{Scan, Tail},
+        seq::Seq,
     },
     seeded::{Bug, seeded},
     wal::{
@@ -28,7 +29,7 @@ use crate::{
 /// let log = Log::open(dir.path(), Options::default())?;
 /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 /// let record = log.records(Through::Durable)?.next().expect("there is one")?;
-/// assert_eq!((record.seq, record.events.len(), record.batch, record.offset), (1, 1, false, 0));
+/// assert_eq!((record.seq.get(), record.events.len(), record.batch, record.offset), (1, 1, false, 0));
 /// assert!(record.line.ends_with(b"}"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -36,7 +37,7 @@ use crate::{
 #[non_exhaustive]
 pub struct Record<P> {
     /// Its number: from 1, without gaps.
-    pub seq: u64,
+    pub seq: Seq,
     /// Its events: one, or any number in a batch.
     pub events: Vec<P>,
     /// Whether it is a batch, as [`crate::Log::append_batch`] writes.
@@ -334,7 +335,7 @@ impl RawRecords {
         let (seq, offset) = (raw.line.header.seq, raw.offset);
         let batch = matches!(raw.line.body, Body::Batch(_));
         let record = raw.line.body.decode(scratch).map(|events| Record {
-            seq,
+            seq: Seq::new(seq),
             events,
             batch,
             line: raw.text.to_owned(),

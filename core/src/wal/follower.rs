@@ -2,6 +2,7 @@ use std::{fmt, marker::PhantomData, time::Instant};
 
 use crate::{
     error::Result,
+    format::seq::Seq,
     wal::{
         cursor::{RawRecords, Record},
         durable::DurableWatch,
@@ -18,19 +19,19 @@ use crate::{
 ///
 /// ```
 /// use std::time::{Duration, Instant};
-/// use strand_core::{Issue, IssueEvent, Log, Options, Reader, Timestamp};
+/// use strand_core::{Issue, IssueEvent, Log, Options, Reader, Seq, Timestamp};
 ///
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
 /// let reader = Reader::<IssueEvent>::open(dir.path())?;
-/// let mut follower = reader.follow(1)?;
+/// let mut follower = reader.follow(Seq::new(1))?;
 /// assert!(follower.try_next()?.is_none());
 ///
 /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 /// let deadline = Instant::now() + Duration::from_secs(5);
 /// let record = follower.next_before(deadline)?.expect("one was appended");
-/// assert_eq!((record.seq, follower.next_seq()), (1, 2));
+/// assert_eq!((record.seq.get(), follower.next_seq().get()), (1, 2));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Follower<P: Payload> {
@@ -83,8 +84,8 @@ impl<P: Payload> Follower<P> {
 
     /// The number of the next record. Store it to go on from there after a restart.
     #[must_use]
-    pub fn next_seq(&self) -> u64 {
-        self.records.next_seq()
+    pub fn next_seq(&self) -> Seq {
+        Seq::new(self.records.next_seq())
     }
 }
 

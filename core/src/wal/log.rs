@@ -4,7 +4,7 @@ use std::{fmt, marker::PhantomData, path::Path};
 use crate::{error::Error, options::Durability};
 use crate::{
     error::{InvalidEvent, Result},
-    format::record::EncodedPayload,
+    format::{record::EncodedPayload, seq::Seq},
     options::Options,
     seeded::{Bug, seeded},
     telemetry,
@@ -44,7 +44,7 @@ pub struct Log<P: Payload> {
 #[non_exhaustive]
 pub struct Receipt {
     /// The record's number: one more than that of the record before it.
-    pub seq: u64,
+    pub seq: Seq,
     /// An earlier append with the same idempotency key ([`crate::Batch::key`]) stored this record.
     /// Nothing was written now.
     pub repeated: bool,
@@ -53,7 +53,10 @@ pub struct Receipt {
 impl Receipt {
     fn written(seq: u64) -> Self {
         let repeated = false;
-        Self { seq, repeated }
+        Self {
+            seq: Seq::new(seq),
+            repeated,
+        }
     }
 }
 
@@ -146,22 +149,22 @@ impl<P: Payload> Log<P> {
     /// The records stay in the log in any case.
     ///
     /// ```
-    /// use strand_core::{Durability, Issue, IssueEvent, Log, Options, Through, Timestamp};
+    /// use strand_core::{Durability, Issue, IssueEvent, Log, Options, Seq, Through, Timestamp};
     ///
     /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default().durability(Durability::Buffered))?;
     /// let receipt = log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
-    /// assert_eq!((log.tail_seq()?, log.durable_seq()?), (Some(1), None)); // Not durable yet.
+    /// assert_eq!((log.tail_seq()?, log.durable_seq()?), (Some(Seq::new(1)), None)); // Not durable yet.
     /// assert_eq!(log.records(Through::Tail)?.count(), 1);
     /// assert_eq!(log.records(Through::Durable)?.count(), 0);
     /// log.sync_to(receipt.seq)?;
-    /// assert_eq!(log.durable_seq()?, Some(1));
+    /// assert_eq!(log.durable_seq()?, Some(Seq::new(1)));
     /// log.close()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn sync_to(&self, seq: u64) -> Result<()> {
-        self.raw.writer.sync_to(seq)
+    pub fn sync_to(&self, seq: Seq) -> Result<()> {
+        self.raw.writer.sync_to(seq.get())
     }
 
     /// The records behind the live snapshot, through the last durable record or the tail. Blocks
@@ -184,7 +187,7 @@ impl<P: Payload> Log<P> {
     ///
     /// # Errors
     /// [`Error::Lock`], [`Error::Corrupt`], [`Error::Io`] if the hints could not be rebuilt.
-    pub fn durable_seq(&self) -> Result<Option<u64>> {
+    pub fn durable_seq(&self) -> Result<Option<Seq>> {
         self.raw.look(Hints::durable_seq).map(some_record)
     }
 
@@ -193,7 +196,7 @@ impl<P: Payload> Log<P> {
     ///
     /// # Errors
     /// As [`Log::durable_seq`].
-    pub fn tail_seq(&self) -> Result<Option<u64>> {
+    pub fn tail_seq(&self) -> Result<Option<Seq>> {
         self.raw.look(Hints::tail_seq).map(some_record)
     }
 
@@ -240,8 +243,8 @@ impl<P: Payload> Log<P> {
 }
 
 /// Records are numbered from 1: 0 stands for none.
-pub(crate) fn some_record(seq: u64) -> Option<u64> {
-    (seq > 0).then_some(seq)
+pub(crate) fn some_record(seq: u64) -> Option<Seq> {
+    (seq > 0).then_some(Seq::new(seq))
 }
 
 impl<P: Payload> fmt::Debug for Log<P> {

@@ -6,6 +6,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
+    format::seq::Seq,
     wal::{
         cursor::{RawRecords, Records},
         durable::DurableWatch,
@@ -24,7 +25,7 @@ use crate::{
 /// missing (after a reboot, in a copy), it reads through the last whole record.
 ///
 /// ```
-/// use strand_core::{Issue, IssueEvent, Log, Options, Reader, Timestamp};
+/// use strand_core::{Issue, IssueEvent, Log, Options, Reader, Seq, Timestamp};
 ///
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
@@ -32,7 +33,7 @@ use crate::{
 /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 ///
 /// let reader = Reader::<IssueEvent>::open(dir.path())?;
-/// assert_eq!((reader.durable_seq()?, reader.verify()?), (Some(1), 1));
+/// assert_eq!((reader.durable_seq()?, reader.verify()?), (Some(Seq::new(1)), 1));
 /// for record in reader.records()? {
 ///     let record = record?;
 ///     println!("{} {:?}", record.seq, record.events);
@@ -82,9 +83,9 @@ impl<P: Payload> Reader<P> {
     /// # Errors
     /// [`Error::Corrupt`] for a damaged manifest, [`Error::Io`]. If `from_seq` was compacted away,
     /// the follower's first call says so.
-    pub fn follow(&self, from_seq: u64) -> Result<Follower<P>> {
+    pub fn follow(&self, from_seq: Seq) -> Result<Follower<P>> {
         let mut watch = self.watch().again();
-        let records = RawRecords::from(&self.dir, from_seq, watch.end())?;
+        let records = RawRecords::from(&self.dir, from_seq.get(), watch.end())?;
         Ok(Follower::new(watch, records))
     }
 
@@ -112,7 +113,7 @@ impl<P: Payload> Reader<P> {
     ///
     /// # Errors
     /// [`Error::DurableSeqUnknown`] where no hints can be trusted (after a reboot, in a copy).
-    pub fn durable_seq(&self) -> Result<Option<u64>> {
+    pub fn durable_seq(&self) -> Result<Option<Seq>> {
         let seq = self.watch().durable_seq();
         let unknown = || Error::DurableSeqUnknown {
             path: self.dir.path().to_owned(),

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use crate::{
     env::system::Host,
     error::{Error, InvalidEvent, Result},
-    format::record::EncodedPayload,
+    format::{record::EncodedPayload, seq::Seq},
     issues::{
         event::{IssueEvent, validate_key},
         issue::{Issue, validate_id},
@@ -266,14 +266,15 @@ impl Batch {
 pub(crate) enum Decision {
     Write,
     /// The record with its key is there already.
-    Repeat(u64),
+    Repeat(Seq),
     /// A condition does not hold.
     Refuse(Error),
 }
 
 /// Decides from the state right before the batch's own record.
 pub(crate) fn decide(batch: &Batch, store: &Issues, idempotency_records: u64) -> Decision {
-    let remembered = |seq: &u64| seq.saturating_add(idempotency_records) > store.last_seq();
+    let remembered =
+        |seq: &Seq| seq.get().saturating_add(idempotency_records) > store.last_seq().get();
     let known = batch.key.as_deref().and_then(|key| store.key(key));
     if let Some(seq) = known.filter(remembered) {
         return Decision::Repeat(seq);

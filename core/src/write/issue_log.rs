@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     error::{Error, Outcome, Result},
+    format::seq::Seq,
     issues::{
         event::IssueEvent, issue::Issue, issues::Issues, patch::Patch, timestamp::Timestamp,
         version::Version,
@@ -31,14 +32,14 @@ use crate::{
 /// later ones read only new records.
 ///
 /// ```
-/// use strand_core::{Issue, IssueLog, Options, Timestamp};
+/// use strand_core::{Issue, IssueLog, Options, Seq, Timestamp};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let now = Timestamp::now();
 /// let log = IssueLog::open(dir.path(), Options::default())?;
 /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 /// log.claim("bd-1", "agent-7", now)?;
-/// assert_eq!(log.log().tail_seq()?, Some(2));
+/// assert_eq!(log.log().tail_seq()?, Some(Seq::new(2)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct IssueLog {
@@ -308,7 +309,7 @@ impl IssueLog {
         let decision = decide(batch, store, writer.options.idempotency_records);
         let seq = match &decision {
             Decision::Write => tail.append(&payload)?,
-            Decision::Repeat(seq) => *seq,
+            Decision::Repeat(seq) => seq.get(),
             // What the answer tells of must not be lost afterwards.
             Decision::Refuse(refusal) => match refusal {
                 Error::VersionMismatch { found, .. } => found.map_or(tail_seq, Version::get),
@@ -322,7 +323,10 @@ impl IssueLog {
         let durable = synced.and_then(|()| writer.acknowledge(seq));
         let repeated = matches!(decision, Decision::Repeat(_));
         let Decision::Refuse(refusal) = decision else {
-            return durable.map(|()| Receipt { seq, repeated });
+            return durable.map(|()| Receipt {
+                seq: Seq::new(seq),
+                repeated,
+            });
         };
         match durable {
             // Nothing of this batch was written, whatever became of what it met.
@@ -396,7 +400,7 @@ impl Receipt {
     /// The version of each issue that the record changed.
     #[must_use]
     pub fn version(&self) -> Version {
-        Version::new(self.seq)
+        self.seq.into()
     }
 }
 

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use strand_core::{
-    Durability, Issue, IssueEvent, Issues, Log, Op, Options, Reader, Through, Version,
+    Durability, Issue, IssueEvent, Issues, Log, Op, Options, Reader, Seq, Through, Version,
 };
 
 use crate::support::{TS, event, first_segment, ids, names, open};
@@ -79,7 +79,7 @@ fn a_batch_is_one_record_with_one_number() {
     assert_eq!(
         records
             .iter()
-            .map(|record| (record.seq, record.batch, record.events.len()))
+            .map(|record| (record.seq.get(), record.batch, record.events.len()))
             .collect::<Vec<_>>(),
         [(1, true, 2), (2, false, 1)]
     );
@@ -97,14 +97,14 @@ fn buffered_records_are_replayed_at_once_and_read_when_synced() {
     let receipt = log.append(&event("bd-1")).unwrap();
     assert_eq!(
         (log.durable_seq().unwrap(), log.tail_seq().unwrap()),
-        (None, Some(1))
+        (None, Some(Seq::new(1)))
     );
     assert_eq!(ids(log.records(Through::Durable).unwrap()), [""; 0]);
     assert_eq!(ids(log.records(Through::Tail).unwrap()), ["bd-1"]);
     log.sync_to(receipt.seq).unwrap();
     assert_eq!(ids(log.records(Through::Durable).unwrap()), ["bd-1"]);
     assert!(
-        log.sync_to(2).is_err(),
+        log.sync_to(Seq::new(2)).is_err(),
         "a record that was never written can't become durable"
     );
     log.append(&event("bd-2")).unwrap();
@@ -114,7 +114,7 @@ fn buffered_records_are_replayed_at_once_and_read_when_synced() {
             .unwrap()
             .durable_seq()
             .unwrap(),
-        Some(2)
+        Some(Seq::new(2))
     );
 }
 
@@ -247,7 +247,7 @@ fn a_log_whose_hints_were_deleted_sees_what_others_appended_since() {
     here.append(&event("bd-1")).unwrap();
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     assert_eq!(there.append(&event("bd-2")).unwrap().seq, 2);
-    assert_eq!(here.durable_seq().unwrap(), Some(2));
+    assert_eq!(here.durable_seq().unwrap(), Some(Seq::new(2)));
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     assert_eq!(there.append(&event("bd-3")).unwrap().seq, 3);
     assert_eq!(
@@ -258,7 +258,7 @@ fn a_log_whose_hints_were_deleted_sees_what_others_appended_since() {
     assert_eq!(there.append(&event("bd-4")).unwrap().seq, 4);
     assert_eq!(
         (here.tail_seq().unwrap(), here.durable_seq().unwrap()),
-        (Some(4), Some(4))
+        (Some(Seq::new(4)), Some(Seq::new(4)))
     );
 }
 
@@ -312,7 +312,7 @@ fn the_fold_follows_its_table() {
     let mut seq = 0;
     let mut apply = |store: &mut Issues, event| {
         seq += 1;
-        store.apply(seq, event).unwrap();
+        store.apply(Seq::new(seq), event).unwrap();
         store.get("a").and_then(Issue::status)
     };
     assert_eq!(apply(&mut store, IssueEvent::close("a", TS)), None);

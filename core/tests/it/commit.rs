@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use strand_core::{
-    Batch, Compacted, Durability, Error, Issue, IssueLog, Outcome, Through, testing::Failpoint,
+    Batch, Compacted, Durability, Error, Issue, IssueLog, Outcome, Seq, Through, testing::Failpoint,
 };
 
 use crate::support::{Call, Recorder, T0, event, ids, names, options};
@@ -64,9 +64,12 @@ fn a_failed_sync_is_unknown_and_the_next_append_writes_the_doubtful_bytes_again(
         "{error}"
     );
     assert_eq!(error.outcome(), Outcome::Unknown);
-    assert_eq!(log.log().durable_seq().unwrap(), Some(1));
+    assert_eq!(log.log().durable_seq().unwrap(), Some(Seq::new(1)));
     assert!(
-        matches!(log.log().sync_to(2), Err(Error::DurabilityUnknown { .. })),
+        matches!(
+            log.log().sync_to(Seq::new(2)),
+            Err(Error::DurabilityUnknown { .. })
+        ),
         "a second sync proves nothing"
     );
     recorder.take();
@@ -106,7 +109,7 @@ fn a_compaction_makes_durable_what_a_failed_sync_left_in_doubt() {
         matches!(&compacted, Compacted::Done(done) if done.seq == 1),
         "{compacted:?}"
     );
-    assert_eq!(log.log().durable_seq().unwrap(), Some(1));
+    assert_eq!(log.log().durable_seq().unwrap(), Some(Seq::new(1)));
 }
 
 #[test]
@@ -191,7 +194,7 @@ fn without_shared_memory_what_an_answer_tells_of_is_durable_and_what_is_written_
     assert!(log.commit(&create).unwrap().repeated);
     assert!(recorder.take().contains(&Call::Sync));
     assert_eq!(other.append(&event("bd-3")).unwrap().seq, 3);
-    log.log().sync_to(3).unwrap();
+    log.log().sync_to(Seq::new(3)).unwrap();
 
     recorder.fail_next_sync();
     let error = log.append(&event("bd-4")).unwrap_err();

@@ -13,7 +13,7 @@ use std::{
 
 use strand_core::{
     Batch, Compacted, Compaction, Compactor, Error, Issue, IssueEvent, IssueLog, Issues,
-    LiveIssues, Patch, Reader, Timestamp, Version,
+    LiveIssues, Patch, Reader, Seq, Timestamp, Version,
     testing::{Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
 };
 use strand_lock::FileLock;
@@ -79,7 +79,7 @@ fn a_compaction_leaves_the_same_state_in_fewer_files_and_the_log_goes_on() {
     assert!(data_files(dir.path()).len() > 3);
 
     let done = compact(&log);
-    assert_eq!((done.seq, done.issues), (13, before.len() as u64));
+    assert_eq!((done.seq.get(), done.issues), (13, before.len() as u64));
     assert_eq!(
         done.bytes,
         fs::metadata(snapshot_path(dir.path(), 13)).unwrap().len()
@@ -100,13 +100,16 @@ fn a_compaction_leaves_the_same_state_in_fewer_files_and_the_log_goes_on() {
         15
     );
     let after = Issues::load(dir.path()).unwrap();
-    assert_eq!((after.len(), after.last_seq()), (before.len() + 2, 15));
+    assert_eq!(
+        (after.len(), after.last_seq().get()),
+        (before.len() + 2, 15)
+    );
     assert_eq!(after.version("bd-9"), before.version("bd-9"));
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     let seqs: Vec<u64> = reader
         .records()
         .unwrap()
-        .map(|record| record.unwrap().seq)
+        .map(|record| record.unwrap().seq.get())
         .collect();
     assert_eq!(seqs, [14, 15]);
 }
@@ -163,12 +166,12 @@ fn tombstones_and_keys_survive_as_long_as_the_options_say() {
         Some(Version::new(9)),
         "the tombstone is kept"
     );
-    assert_eq!(store.key("k-1"), Some(12));
+    assert_eq!(store.key("k-1"), Some(Seq::new(12)));
     let again = Batch::new(TS)
         .key("k-1")
         .patch("bd-1", Patch::new().add_label("b"));
     let receipt = open_issues(dir.path()).commit(&again).unwrap();
-    assert_eq!((receipt.seq, receipt.repeated), (12, true));
+    assert_eq!((receipt.seq.get(), receipt.repeated), (12, true));
 
     let short = options().tombstone_ms(0).idempotency_records(1);
     let log = IssueLog::open(dir.path(), short).unwrap();
@@ -228,7 +231,7 @@ fn writers_readers_and_opens_go_on_at_every_step_of_a_compaction() {
         let dir = tempfile::tempdir().unwrap();
         let other = varied(dir.path());
         let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
-        let mut follower = reader.follow(1).unwrap();
+        let mut follower = reader.follow(Seq::new(1)).unwrap();
         let mut snapshot = LiveIssues::open(dir.path()).unwrap();
         let mut records = reader.records().unwrap();
         records.next().unwrap().unwrap();
@@ -253,7 +256,10 @@ fn writers_readers_and_opens_go_on_at_every_step_of_a_compaction() {
         assert_eq!(late.append(&event("bd-newer")).unwrap().seq, 15, "{point}");
         assert_eq!(late.compact().unwrap(), Compacted::AlreadyRunning);
         let during = Issues::load(dir.path()).unwrap();
-        assert_eq!((during.len(), during.last_seq()), (expected.len() + 2, 15));
+        assert_eq!(
+            (during.len(), during.last_seq().get()),
+            (expected.len() + 2, 15)
+        );
         drop(go);
         assert_eq!(compactor.join().unwrap().seq, 13);
 

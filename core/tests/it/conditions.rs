@@ -8,7 +8,7 @@ use std::{
 
 use strand_core::{
     Batch, Durability, Error, InvalidEvent, Issue, IssueEvent, IssueLog, Issues, Outcome, Patch,
-    Reader, Version,
+    Reader, Seq, Version,
 };
 
 use crate::support::{Recorder, TS, as_child, child, finish, open_issues, options};
@@ -42,7 +42,7 @@ fn an_update_needs_the_version_that_it_was_made_from() {
     }
     assert_eq!(
         one.log().tail_seq().unwrap(),
-        Some(won.get()),
+        Some(Seq::new(won.get())),
         "nothing was written"
     );
     other.append(&IssueEvent::delete("bd-1", TS)).unwrap();
@@ -102,7 +102,7 @@ fn changes_of_different_fields_both_survive() {
         matches!(no_array, Err(Error::InvalidEvent(_))),
         "{no_array:?}"
     );
-    assert_eq!(one.log().tail_seq().unwrap(), Some(3));
+    assert_eq!(one.log().tail_seq().unwrap(), Some(Seq::new(3)));
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn every_step_of_a_batch_has_its_condition() {
     }
     assert_eq!(
         log.log().tail_seq().unwrap(),
-        Some(1),
+        Some(Seq::new(1)),
         "nothing was written"
     );
 
@@ -208,7 +208,7 @@ fn a_batch_is_written_as_a_whole_or_not_at_all() {
         .delete_if("bd-2", Version::new(2));
     let seq = log.commit(&chain).unwrap().seq;
     let store = Issues::load(dir.path()).unwrap();
-    assert_eq!(store.version("bd-3"), Some(Version::new(seq)));
+    assert_eq!(store.version("bd-3"), Some(Version::new(seq.get())));
     let three = store.get("bd-3").unwrap();
     assert_eq!(
         (three.assignee().unwrap(), three.labels()),
@@ -234,14 +234,14 @@ fn a_repeated_write_is_answered_with_its_first_receipt() {
     let dir = tempfile::tempdir().unwrap();
     let write = Batch::new(TS).key("agent-7/1").create(issue("bd-1"));
     let first = open_issues(dir.path()).commit(&write).unwrap();
-    assert_eq!((first.seq, first.repeated), (1, false));
+    assert_eq!((first.seq.get(), first.repeated), (1, false));
     let log = open_issues(dir.path());
     log.create(issue("bd-2"), TS).unwrap();
     let again = log.commit(&write).unwrap();
-    assert_eq!((again.seq, again.repeated), (1, true));
+    assert_eq!((again.seq.get(), again.repeated), (1, true));
     log.compact().unwrap();
     assert_eq!(open_issues(dir.path()).commit(&write).unwrap(), again);
-    assert_eq!(log.log().tail_seq().unwrap(), Some(2));
+    assert_eq!(log.log().tail_seq().unwrap(), Some(Seq::new(2)));
     let mine = Batch::new(TS).key("agent-7/2").claim("bd-2", "agent-7");
     assert_eq!(log.commit(&mine).unwrap().seq, 3);
     assert_eq!(
@@ -272,9 +272,9 @@ fn what_a_refusal_tells_of_is_durable() {
     buffered.create(issue("bd-1"), TS).unwrap();
     let synced = open_issues(dir.path());
     buffered.claim("bd-1", "agent-7", TS).unwrap();
-    assert!(synced.log().durable_seq().unwrap() < Some(2));
+    assert!(synced.log().durable_seq().unwrap() < Some(Seq::new(2)));
     synced.claim("bd-1", "agent-8", TS).unwrap_err();
-    assert_eq!(synced.log().durable_seq().unwrap(), Some(2));
+    assert_eq!(synced.log().durable_seq().unwrap(), Some(Seq::new(2)));
 }
 
 #[test]
@@ -361,7 +361,7 @@ fn of_many_processes_exactly_one_claims_each_issue_while_the_log_is_compacted() 
         log.create(issue(&format!("bd-{number}")), TS).unwrap();
     }
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
-    let mut follower = reader.follow(ISSUES + 1).unwrap();
+    let mut follower = reader.follow(Seq::new(ISSUES + 1)).unwrap();
     let name =
         "conditions::of_many_processes_exactly_one_claims_each_issue_while_the_log_is_compacted";
     let children: Vec<_> = (0..4)
@@ -383,14 +383,14 @@ fn of_many_processes_exactly_one_claims_each_issue_while_the_log_is_compacted() 
                     .filter(|id| state.state().version(id).is_some_and(seen))
                     .map(str::to_owned)
                     .collect();
-                follower = reader.follow(snapshot_seq + 1).unwrap();
+                follower = reader.follow(Seq::new(snapshot_seq + 1)).unwrap();
             }
             Err(error) => panic!("{error}"),
         }
     }
     children.into_iter().for_each(finish);
     assert_eq!(follower.try_next().unwrap(), None);
-    assert_eq!(log.log().tail_seq().unwrap(), Some(2 * ISSUES));
+    assert_eq!(log.log().tail_seq().unwrap(), Some(Seq::new(2 * ISSUES)));
 }
 
 #[test]
@@ -449,7 +449,7 @@ fn a_state_that_is_kept_up_forgets_what_a_compaction_would() {
     for number in 2..=50 {
         assert_eq!(write(number).seq, number);
     }
-    assert_eq!(known(2), (Some(Version::new(2)), Some(2)));
+    assert_eq!(known(2), (Some(Version::new(2)), Some(Seq::new(2))));
     // What is written again is stored once, as long as its key is to be remembered.
     assert!(write(2).repeated);
     for number in 51..=20_000 {
@@ -458,7 +458,7 @@ fn a_state_that_is_kept_up_forgets_what_a_compaction_would() {
     assert_eq!(known(2), (None, None));
     let remembered = (1..=20_000).filter(|number| known(*number) != (None, None));
     assert!(remembered.count() < 10_000);
-    assert_eq!(known(20_000).1, Some(20_000));
+    assert_eq!(known(20_000).1, Some(Seq::new(20_000)));
     assert!(write(20_000).repeated);
     assert!(
         log.with_issues(|store| store.get("bd-stays").is_some())

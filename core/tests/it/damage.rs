@@ -3,7 +3,9 @@
 
 use std::{fs, io::Write as _, path::Path};
 
-use strand_core::{Compacted, CorruptReason, Error, IssueEvent, IssueLog, Issues, Options, Reader};
+use strand_core::{
+    Compacted, CorruptReason, Error, IssueEvent, IssueLog, Issues, Options, Reader, Seq,
+};
 
 use crate::support::{event, first_segment, line_ends, names, open_issues, options, store_of};
 
@@ -82,7 +84,7 @@ fn what_is_left_of_compacted_segments_is_not_followed() {
     for left_over in [&bytes[..], b"", b"{\"crc\":"] {
         fs::write(first_segment(dir.path()), left_over).unwrap();
         let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
-        let answered = reader.follow(1).unwrap().try_next();
+        let answered = reader.follow(Seq::new(1)).unwrap().try_next();
         assert!(
             matches!(
                 answered,

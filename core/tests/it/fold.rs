@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use strand_core::{
     Batch, Durability, Filter, Issue, IssueEvent, IssueLog, Issues, LiveIssues, Op, Options, Patch,
-    Timestamp, Version,
+    Seq, Timestamp, Version,
 };
 
 use crate::support::{TS, after, options};
@@ -39,12 +39,14 @@ fn store_with(state: &str) -> Issues {
         "absent" => {}
         "deleted" => {
             store
-                .apply(9, IssueEvent::add(issue("bd-1", "open"), TS))
+                .apply(Seq::new(9), IssueEvent::add(issue("bd-1", "open"), TS))
                 .unwrap();
-            store.apply(10, IssueEvent::delete("bd-1", TS)).unwrap();
+            store
+                .apply(Seq::new(10), IssueEvent::delete("bd-1", TS))
+                .unwrap();
         }
         status => store
-            .apply(10, IssueEvent::add(issue("bd-1", status), TS))
+            .apply(Seq::new(10), IssueEvent::add(issue("bd-1", status), TS))
             .unwrap(),
     }
     store
@@ -67,7 +69,9 @@ fn each_event_does_to_each_state_what_the_table_says() {
         for (state, expected) in states.into_iter().zip(row) {
             let before = store_with(state);
             let mut store = before.clone();
-            store.apply(11, at(after(60_000).as_ms(), op)).unwrap();
+            store
+                .apply(Seq::new(11), at(after(60_000).as_ms(), op))
+                .unwrap();
             let case = format!("{op:?} on {state}");
             let now = store.get("bd-1");
             if expected == "–" {
@@ -235,7 +239,7 @@ fn queries_find_by_status_assignee_and_label_and_what_is_ready() {
         ),
     ];
     for (seq, event) in (1..).zip(events) {
-        store.apply(seq, event).unwrap();
+        store.apply(Seq::new(seq), event).unwrap();
     }
     let answers = queried(&store);
     assert_eq!(
@@ -247,13 +251,19 @@ fn queries_find_by_status_assignee_and_label_and_what_is_ready() {
     assert_eq!(store.dependencies("f"), [(1, "g"), (2, "f")]);
     assert_eq!(store.dependencies("e"), [(1, "d"), (1, "gone")]);
     // The index is kept up.
-    store.apply(8, IssueEvent::close("a", TS)).unwrap();
-    store.apply(9, IssueEvent::delete("g", TS)).unwrap();
+    store
+        .apply(Seq::new(8), IssueEvent::close("a", TS))
+        .unwrap();
+    store
+        .apply(Seq::new(9), IssueEvent::delete("g", TS))
+        .unwrap();
     let patch = Patch::new()
         .add_label("none")
         .set("assignee", "bob")
         .unwrap();
-    store.apply(10, IssueEvent::patch("e", patch, TS)).unwrap();
+    store
+        .apply(Seq::new(10), IssueEvent::patch("e", patch, TS))
+        .unwrap();
     assert_eq!(
         queried(&store),
         queried(&store.clone()),
@@ -353,7 +363,7 @@ proptest! {
         let mut plain = BTreeMap::new();
         for (seq, event) in (1..).zip(&events) {
             reference(&mut plain, event);
-            prop_assert!(store.apply_record(seq, vec![event.clone()]).unwrap());
+            prop_assert!(store.apply_record(Seq::new(seq), vec![event.clone()]).unwrap());
         }
         let values: BTreeMap<String, Value> = store
             .iter()
@@ -362,7 +372,7 @@ proptest! {
         prop_assert_eq!(values, plain);
         let once = store.clone();
         for (seq, event) in (1..).zip(&events) {
-            prop_assert!(!store.apply_record(seq, vec![event.clone()]).unwrap());
+            prop_assert!(!store.apply_record(Seq::new(seq), vec![event.clone()]).unwrap());
         }
         prop_assert_eq!(store, once);
     }
@@ -379,7 +389,7 @@ proptest! {
         let mut followed = LiveIssues::open(dir.path()).unwrap();
         for ((seq, event), split) in (1..).zip(&events).zip(splits) {
             log.append(event).unwrap();
-            whole.apply_record(seq, vec![event.clone()]).unwrap();
+            whole.apply_record(Seq::new(seq), vec![event.clone()]).unwrap();
             if split {
                 log.compact().unwrap();
                 followed.refresh().unwrap();

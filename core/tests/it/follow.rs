@@ -5,7 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strand_core::{Durability, Error, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader};
+use strand_core::{
+    Durability, Error, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader, Seq,
+};
 
 use crate::support::{
     Recorder, T0, TS, as_child, child, event, finish, first_segment, line_ends, open, open_issues,
@@ -21,12 +23,12 @@ fn a_follower_sees_every_record_once_across_rotation_and_compaction() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::<IssueEvent>::open(dir.path(), options().segment_bytes_max(300)).unwrap();
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
-    let mut follower = reader.follow(1).unwrap();
+    let mut follower = reader.follow(Seq::new(1)).unwrap();
     for number in 1..=60 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
         let record = follower.next_before(soon()).unwrap().unwrap();
         assert_eq!(
-            (record.seq, record.events[0].id.as_str()),
+            (record.seq.get(), record.events[0].id.as_str()),
             (number, &*format!("bd-{number}"))
         );
         assert_eq!(follower.try_next().unwrap(), None);
@@ -45,8 +47,8 @@ fn one_can_follow_from_the_middle_of_a_segment_and_from_the_future() {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
-    let mut middle = reader.follow(3).unwrap();
-    let mut future = reader.follow(7).unwrap();
+    let mut middle = reader.follow(Seq::new(3)).unwrap();
+    let mut future = reader.follow(Seq::new(7)).unwrap();
     assert_eq!(middle.try_next().unwrap().unwrap().seq, 3);
     assert!(future.try_next().unwrap().is_none());
     log.append(&event("bd-6")).unwrap();
@@ -66,27 +68,27 @@ fn who_began_without_hints_sees_nothing_that_is_not_durable() {
     log.close().unwrap();
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
-    let mut follower = reader.follow(1).unwrap();
-    let mut late = reader.follow(1).unwrap();
+    let mut follower = reader.follow(Seq::new(1)).unwrap();
+    let mut late = reader.follow(Seq::new(1)).unwrap();
     let mut records = reader.records().unwrap();
     let seq = |record: Option<strand_core::Record<IssueEvent>>| record.map(|record| record.seq);
-    assert_eq!(seq(follower.try_next().unwrap()), Some(1));
+    assert_eq!(seq(follower.try_next().unwrap()), Some(Seq::new(1)));
 
     let buffered = Options::default().durability(Durability::Buffered);
     let log = Log::<IssueEvent>::open(dir.path(), buffered).unwrap();
     log.append(&event("bd-2")).unwrap();
     assert_eq!(
         (log.tail_seq().unwrap(), log.durable_seq().unwrap()),
-        (Some(2), Some(1))
+        (Some(Seq::new(2)), Some(Seq::new(1)))
     );
     assert_eq!(seq(follower.try_next().unwrap()), None);
-    assert_eq!(seq(records.next().transpose().unwrap()), Some(1));
+    assert_eq!(seq(records.next().transpose().unwrap()), Some(Seq::new(1)));
     assert_eq!(seq(records.next().transpose().unwrap()), None);
-    assert_eq!(seq(late.try_next().unwrap()), Some(1));
+    assert_eq!(seq(late.try_next().unwrap()), Some(Seq::new(1)));
     assert_eq!(seq(late.try_next().unwrap()), None);
-    log.sync_to(2).unwrap();
+    log.sync_to(Seq::new(2)).unwrap();
     for follower in [&mut follower, &mut late] {
-        assert_eq!(seq(follower.try_next().unwrap()), Some(2));
+        assert_eq!(seq(follower.try_next().unwrap()), Some(Seq::new(2)));
         assert_eq!(follower.next_seq(), 3);
     }
 }
@@ -99,14 +101,20 @@ fn one_can_follow_from_any_record_of_a_long_segment() {
     for number in 1..=2000 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
-    log.sync_to(1500).unwrap();
+    log.sync_to(Seq::new(1500)).unwrap();
     let through = log.durable_seq().unwrap();
     log.append(&event("bd-2001")).unwrap();
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     for from in (1..2010).step_by(7) {
-        let mut follower = reader.follow(from).unwrap();
+        let mut follower = reader.follow(Seq::new(from)).unwrap();
         let next = follower.try_next().unwrap().map(|record| record.seq);
-        assert_eq!(next, (Some(from) <= through).then_some(from), "from {from}");
+        assert_eq!(
+            next,
+            (Some(from) <= through.map(Seq::get))
+                .then_some(from)
+                .map(Seq::new),
+            "from {from}"
+        );
         assert_eq!(follower.next_seq(), from + u64::from(next.is_some()));
     }
     // What is damaged in front of it is not read; what is damaged in it is an error.
@@ -116,7 +124,7 @@ fn one_can_follow_from_any_record_of_a_long_segment() {
     std::fs::write(&segment, &bytes).unwrap();
     assert_eq!(
         reader
-            .follow(1400)
+            .follow(Seq::new(1400))
             .unwrap()
             .try_next()
             .unwrap()
@@ -125,7 +133,7 @@ fn one_can_follow_from_any_record_of_a_long_segment() {
         1400
     );
     assert!(matches!(
-        reader.follow(1).unwrap().try_next(),
+        reader.follow(Seq::new(1)).unwrap().try_next(),
         Err(Error::Corrupt { .. })
     ));
 }
@@ -140,7 +148,7 @@ fn who_comes_too_late_is_told_where_to_begin() {
     log.compact().unwrap();
     log.append(&event("bd-6")).unwrap();
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
-    let mut late = reader.follow(3).unwrap();
+    let mut late = reader.follow(Seq::new(3)).unwrap();
     for _ in 0..2 {
         match late.try_next() {
             Err(Error::Compacted {
@@ -169,7 +177,7 @@ fn a_follower_sees_only_what_is_durable() {
     .unwrap();
     let mut follower = Reader::<IssueEvent>::open(dir.path())
         .unwrap()
-        .follow(1)
+        .follow(Seq::new(1))
         .unwrap();
     let receipt = log.append(&event("bd-1")).unwrap();
     let short = Instant::now() + Duration::from_millis(20);
@@ -185,7 +193,7 @@ fn followers_go_on_when_the_hints_are_deleted_or_were_never_there() {
         let log = Log::<IssueEvent>::open(dir.path(), options().share_memory(share)).unwrap();
         let mut follower = Reader::<IssueEvent>::open(dir.path())
             .unwrap()
-            .follow(1)
+            .follow(Seq::new(1))
             .unwrap();
         log.append(&event("bd-1")).unwrap();
         assert_eq!(follower.next_before(soon()).unwrap().unwrap().seq, 1);
@@ -249,7 +257,7 @@ fn a_sleeping_follower_is_woken_by_another_process() {
     drop(open(dir.path()));
     let mut follower = Reader::<IssueEvent>::open(dir.path())
         .unwrap()
-        .follow(1)
+        .follow(Seq::new(1))
         .unwrap();
     let writer = child(
         "follow::a_sleeping_follower_is_woken_by_another_process",
@@ -275,7 +283,7 @@ fn a_record_that_is_no_issue_event_is_an_error_each_time_and_never_skipped() {
     let mut snapshot = LiveIssues::open(dir.path()).unwrap();
     let mut follower = Reader::<IssueEvent>::open(dir.path())
         .unwrap()
-        .follow(2)
+        .follow(Seq::new(2))
         .unwrap();
     let other: Log<Other> = Log::open(dir.path(), options()).unwrap();
     other.append(&Other { n: 1 }).unwrap();
@@ -289,7 +297,7 @@ fn a_record_that_is_no_issue_event_is_an_error_each_time_and_never_skipped() {
         ));
     }
     assert_eq!(
-        (snapshot.state().last_seq(), snapshot.state().len()),
+        (snapshot.state().last_seq().get(), snapshot.state().len()),
         (1, 1)
     );
 }

@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path};
 
-use strand_core::{Batch, Issue, IssueEvent, IssueLog, Issues, Options, Patch, Through, Version};
+use strand_core::{
+    Batch, Issue, IssueEvent, IssueLog, Issues, Options, Patch, Seq, Through, Version,
+};
 
 use crate::support::{TS, after, first_segment, open_issues};
 
@@ -119,13 +121,16 @@ fn this_build_reads_the_golden_compacted_store() {
     let dir = tempfile::tempdir().unwrap();
     copy(COMPACTED, &COMPACTED_FILES, dir.path());
     let store = Issues::load(dir.path()).unwrap();
-    assert_eq!((store.len(), store.last_seq()), (2, 9));
+    assert_eq!((store.len(), store.last_seq().get()), (2, 9));
     let versions = ["bd-1", "bd-2", "ü"].map(|id| store.version(id));
     assert_eq!(
         versions,
         [8, 6, 9].map(|version| Some(Version::new(version)))
     );
-    assert_eq!((store.key("k-1"), store.key("k-2")), (Some(7), Some(8)));
+    assert_eq!(
+        (store.key("k-1"), store.key("k-2")),
+        (Some(Seq::new(7)), Some(Seq::new(8)))
+    );
     let issue = store.get("bd-1").unwrap();
     assert_eq!(issue.assignee().unwrap(), "agent-7");
     assert_eq!(issue.labels(), ["a"]);

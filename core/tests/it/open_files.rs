@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read, thread, time::Duration};
 
-use strand_core::{Compacted, IssueEvent, IssueLog, Issues, Reader};
+use strand_core::{Compacted, IssueEvent, IssueLog, Issues, Reader, Seq};
 
 use crate::support::{event, names, options};
 
@@ -16,7 +16,7 @@ fn a_store_is_written_and_compacted_while_somebody_has_everything_open() {
     (10..=19).for_each(|number| assert_eq!(append(number), number));
 
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
-    let mut follower = reader.follow(10).unwrap();
+    let mut follower = reader.follow(Seq::new(10)).unwrap();
     assert_eq!(follower.try_next().unwrap().unwrap().seq, 10);
     let opened = |name: &String| (name.clone(), File::open(dir.path().join(name)).unwrap());
     let files = names(dir.path());
@@ -43,7 +43,7 @@ fn a_store_is_written_and_compacted_while_somebody_has_everything_open() {
         }
     }
     let store = Issues::load(dir.path()).unwrap();
-    assert_eq!((store.len(), store.last_seq()), (20, 20));
+    assert_eq!((store.len(), store.last_seq().get()), (20, 20));
 
     drop((follower, reader, files, log));
     drop(IssueLog::open(dir.path(), options()).unwrap());

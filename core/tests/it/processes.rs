@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
-use strand_core::Through;
+use strand_core::{Seq, Through};
 
 use strand_lock::SharedPage;
 
@@ -153,7 +153,7 @@ fn agents_killed_at_any_moment_lose_no_acknowledged_write() {
         // All have begun to write when the log has grown; then kill at a moment that varies.
         let begun = Instant::now();
         let tail = log.tail_seq().unwrap().unwrap();
-        while log.tail_seq().unwrap() < Some(tail + 5 + round) {
+        while log.tail_seq().unwrap() < Some(Seq::new(tail.get() + 5 + round)) {
             assert!(
                 begun.elapsed() < Duration::from_mins(1),
                 "the agents write nothing"
@@ -270,7 +270,7 @@ fn a_stopped_leader_holds_nobody_up_and_is_right_when_it_goes_on() {
             appends += 1;
             assert_eq!(
                 log.durable_seq().unwrap(),
-                Some(u64::from(appends) + 1),
+                Some(Seq::new(u64::from(appends) + 1)),
                 "at {point}"
             );
         }
@@ -318,10 +318,10 @@ fn a_writer_killed_at_any_step_leaves_a_log_that_goes_on() {
             let (mut child, log) = stuck_at(name, dir.path(), point);
             child.wait().unwrap();
             let started = Instant::now();
-            let seq = log.append(&event("bd-next")).unwrap().seq;
+            let seq = log.append(&event("bd-next")).unwrap().seq.get();
             assert!(started.elapsed() < Duration::from_secs(5));
             assert_eq!(seq, stored + 1, "killed at {point}");
-            assert_eq!(log.durable_seq().unwrap(), Some(seq));
+            assert_eq!(log.durable_seq().unwrap(), Some(Seq::new(seq)));
             assert_eq!(
                 ids(log.records(Through::Durable).unwrap()).len() as u64,
                 seq

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use strand_core::{
-    Compacted, CorruptReason, Error, Issue, IssueEvent, IssueLog, Options, Reader, Through,
+    Compacted, CorruptReason, Error, Issue, IssueEvent, IssueLog, Options, Reader, Seq, Through,
 };
 use strand_lock::FileLock;
 
@@ -209,7 +209,7 @@ fn hints_that_are_gone_or_damaged_cost_a_scan_and_nothing_else() {
                     log.log().tail_seq().unwrap(),
                     log.log().durable_seq().unwrap()
                 ),
-                (Some(RECORDS), Some(RECORDS)),
+                (Some(Seq::new(RECORDS)), Some(Seq::new(RECORDS))),
                 "byte {at}"
             );
             assert_eq!(
@@ -223,7 +223,7 @@ fn hints_that_are_gone_or_damaged_cost_a_scan_and_nothing_else() {
         fs::write(&shm, &good[..len]).unwrap();
         assert_eq!(
             open_issues(dir.path()).log().tail_seq().unwrap(),
-            Some(RECORDS)
+            Some(Seq::new(RECORDS))
         );
     }
     forget_hints(dir.path());
@@ -295,7 +295,7 @@ fn hints_that_are_cut_do_not_kill_who_only_looks_at_them() {
             log.log().durable_seq().unwrap(),
             log.log().tail_seq().unwrap()
         ),
-        (Some(2), Some(2))
+        (Some(Seq::new(2)), Some(Seq::new(2)))
     );
 }
 
@@ -374,7 +374,7 @@ fn read(dir: &Path) -> (Vec<u64>, Option<CorruptReason>) {
     let mut seqs = Vec::new();
     for record in reader.records().unwrap() {
         match record {
-            Ok(record) => seqs.push(record.seq),
+            Ok(record) => seqs.push(record.seq.get()),
             Err(Error::Corrupt { reason, .. }) => return (seqs, Some(reason)),
             Err(error) => panic!("{error}"),
         }
@@ -436,7 +436,7 @@ fn a_follower_goes_on_in_the_file_that_was_put_in_the_place_of_a_damaged_one() {
             forget_hints(dir.path());
         }
         let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
-        let mut follower = reader.follow(1).unwrap();
+        let mut follower = reader.follow(Seq::new(1)).unwrap();
         let mut damaged = bytes.clone();
         damaged[line_ends(&bytes)[2] + 30] ^= 1;
         fs::write(first_segment(dir.path()), &damaged).unwrap();

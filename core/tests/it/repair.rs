@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::json;
 use strand_core::{
-    Batch, CorruptReason, Error, IssueEvent, IssueLog, Issues, LiveIssues, Patch, Reader,
+    Batch, CorruptReason, Error, IssueEvent, IssueLog, Issues, LiveIssues, Patch, Reader, Seq,
     Timestamp, Version,
     check::{Advice, check},
     repair::{RepairReport, RepairedSnapshot, repair},
@@ -40,7 +40,9 @@ type Lines = BTreeMap<u64, Vec<u8>>;
 fn lines(dir: &Path) -> Lines {
     let reader = Reader::<IssueEvent>::open(dir).unwrap();
     let records = reader.records().unwrap().map(Result::unwrap);
-    records.map(|record| (record.seq, record.line)).collect()
+    records
+        .map(|record| (record.seq.get(), record.line))
+        .collect()
 }
 
 fn lost(repaired: &RepairReport) -> Vec<u64> {
@@ -78,10 +80,10 @@ fn repaired(dir: &Path, before: &Lines) -> RepairReport {
     let reader = Reader::<IssueEvent>::open(dir).unwrap();
     for record in reader.records().unwrap() {
         let record = record.unwrap();
-        assert_eq!(record.events.is_empty(), lost.contains(&record.seq));
+        assert_eq!(record.events.is_empty(), lost.contains(&record.seq.get()));
         if let Some(line) = before
-            .get(&record.seq)
-            .filter(|_| !lost.contains(&record.seq))
+            .get(&record.seq.get())
+            .filter(|_| !lost.contains(&record.seq.get()))
         {
             assert_eq!(line, &record.line);
         }
@@ -116,7 +118,7 @@ fn assert_is_well(dir: &Path) {
     fs::remove_file(dir.join("shm")).unwrap();
     assert_eq!(
         open_issues(dir).append(&event("bd-next")).unwrap().seq,
-        seq + 1
+        seq.next()
     );
 }
 
@@ -159,7 +161,7 @@ fn a_void_record_has_its_number_and_no_events() {
     let before = lines(dir.path());
     let mut follower = Reader::<IssueEvent>::open(dir.path())
         .unwrap()
-        .follow(1)
+        .follow(Seq::new(1))
         .unwrap();
     change(&first_segment(dir.path()), line_ends(&bytes)[1] + 50);
     let report = repaired(dir.path(), &before);
@@ -185,7 +187,7 @@ fn a_void_record_has_its_number_and_no_events() {
     for seq in 1..=5 {
         let record = follower.try_next().unwrap().unwrap();
         assert_eq!(
-            (record.seq, record.events.len()),
+            (record.seq.get(), record.events.len()),
             (seq, usize::from(seq != 2))
         );
     }
@@ -843,7 +845,7 @@ fn a_writer_that_was_open_before_loses_nothing_wherever_the_repair_dies() {
             let all = lines(case.path());
             assert_eq!(all.len() as u64, all.last_key_value().unwrap().0 - 5);
             for (seq, id) in acknowledged {
-                let text = String::from_utf8_lossy(&all[&seq]);
+                let text = String::from_utf8_lossy(&all[&seq.get()]);
                 let is_it = text.contains(&format!("{id:?}"));
                 assert!(
                     is_it,
@@ -1016,11 +1018,11 @@ fn writers_followers_and_states_that_are_open_meanwhile_go_on() {
         };
         assert_eq!(label(&other, "bd-1"), 10);
         let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
-        let mut ahead = reader.follow(1).unwrap();
+        let mut ahead = reader.follow(Seq::new(1)).unwrap();
         for seq in 1..=6 {
             assert_eq!(ahead.try_next().unwrap().unwrap().seq, seq);
         }
-        let mut behind = reader.follow(1).unwrap();
+        let mut behind = reader.follow(Seq::new(1)).unwrap();
         let mut snapshot = LiveIssues::open(dir.path()).unwrap();
         let bytes = fs::read(first_segment(dir.path())).unwrap();
         let mut damaged = bytes.clone();
@@ -1131,11 +1133,15 @@ fn nothing_acknowledged_is_lost_while_repairs_run_beside_writers() {
     let records: BTreeMap<u64, Vec<IssueEvent>> = reader
         .records()
         .unwrap()
-        .map(|record| record.map(|record| (record.seq, record.events)).unwrap())
+        .map(|record| {
+            record
+                .map(|record| (record.seq.get(), record.events))
+                .unwrap()
+        })
         .collect();
     for (seq, id) in &acknowledged {
-        let events = &records[seq];
-        let lost = events.is_empty() && repairs.contains(seq);
+        let events = &records[&seq.get()];
+        let lost = events.is_empty() && repairs.contains(&seq.get());
         assert!(
             lost || events.len() == 1 && events[0].id == *id,
             "record {seq} ({id}): {events:?}"

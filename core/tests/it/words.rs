@@ -5,7 +5,7 @@ use std::{error::Error as _, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use strand_core::{
     Compactor, CorruptReason, Durability, Error, InvalidEvent, Issue, IssueEvent, IssueLog,
-    Options, Outcome, Patch, Reader, Side, Version,
+    Options, Outcome, Patch, Reader, Seq, Side, Version,
     check::{Advice, HintsState, check},
 };
 use strand_lock::LockError;
@@ -148,7 +148,7 @@ fn values_tell_a_debugger_what_they_are_and_no_more() {
     let debugged = format!("{log:?}");
     assert!(debugged.starts_with("IssueLog { log: Log {") && debugged.contains(&path));
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
-    let mut follower = reader.follow(1).unwrap();
+    let mut follower = reader.follow(Seq::new(1)).unwrap();
     follower.try_next().unwrap().unwrap();
     assert_eq!(format!("{follower:?}"), "Follower { next_seq: 2, .. }");
     let records = format!("{:?}", reader.records().unwrap());

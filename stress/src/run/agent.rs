@@ -186,18 +186,18 @@ impl Agent<'_> {
         let start_ns = monotonic_ns();
         let receipt = |seq| (seq, false);
         let result = match (task, &batch, sabotage) {
-            (_, Some(batch), _) => self.log.commit(batch).map(|r| (r.seq, r.repeated)),
+            (_, Some(batch), _) => self.log.commit(batch).map(|r| (r.seq.get(), r.repeated)),
             (Task::Commit(_), None, _) => return Err("a plan is a batch".into()),
             (Task::Append(event), _, None | Some(Sabotage::Hang)) => {
-                self.log.append(event).map(|r| (r.seq, r.repeated))
+                self.log.append(event).map(|r| (r.seq.get(), r.repeated))
             }
             (_, _, Some(Sabotage::Skip)) => {
-                let tail_seq = self.log.log().tail_seq()?.unwrap_or(0);
-                Ok(receipt(tail_seq + 1))
+                let tail_seq = self.log.log().tail_seq()?.unwrap_or_default();
+                Ok(receipt(tail_seq.next().get()))
             }
             (Task::Append(event), _, Some(Sabotage::Repeat)) => {
                 let twice = self.log.append(event).and_then(|_| self.log.append(event));
-                twice.map(|r| receipt(r.seq))
+                twice.map(|r| receipt(r.seq.get()))
             }
             (_, _, Some(Sabotage::Die)) => std::process::exit(EXIT_SABOTAGE),
         };
@@ -237,7 +237,7 @@ impl Agent<'_> {
             out.push(&Message::DurableSeen(DurableSeen {
                 begin_ns: ack_ns,
                 end_ns,
-                seq,
+                seq: seq.get(),
             }));
         }
         Ok(())
@@ -273,7 +273,7 @@ pub(crate) fn read_records(
         let mut prefix = Prefix::default();
         let read = open()?.try_for_each(|record| {
             let record = record?;
-            prefix = prefix.with(record.seq, &record.line);
+            prefix = prefix.with(record.seq.get(), &record.line);
             Ok(())
         });
         match read {

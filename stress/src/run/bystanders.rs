@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use strand_core::{
-    Compacted, Error, IssueEvent, IssueLog, Issues, LiveIssues, Reader, Version,
+    Compacted, Error, IssueEvent, IssueLog, Issues, LiveIssues, Reader, Seq, Version,
     testing::FailpointHook,
 };
 use strand_lock::monotonic_ns;
@@ -54,7 +54,7 @@ pub fn digest(store: &Issues) -> StateDigest {
         issue_digest(id, version, issue.as_json())
     });
     StateDigest {
-        seq: store.last_seq(),
+        seq: store.last_seq().get(),
         issues: store.len() as u64,
         without_effect: store.without_effect(),
         digest: issues.fold(0, u64::wrapping_add),
@@ -149,7 +149,7 @@ fn follow(spec: &AgentSpec, path: &Path, control: &Control, end: &mut Execution)
     // What it finds when it comes is not what it waited for.
     let mut live = false;
     'again: loop {
-        let mut follower = reader.follow(next)?;
+        let mut follower = reader.follow(Seq::new(next))?;
         loop {
             let over = control.is_over();
             let deadline = Instant::now() + FOLLOWER_WAIT;
@@ -184,7 +184,7 @@ fn follow(spec: &AgentSpec, path: &Path, control: &Control, end: &mut Execution)
                         snapshot_seq,
                         loaded: digest(&snapshot),
                     })?;
-                    next = snapshot.last_seq() + 1;
+                    next = snapshot.last_seq().next().get();
                     continue 'again;
                 }
                 Err(error) => return Err(error.into()),
@@ -230,7 +230,7 @@ fn compact(spec: &AgentSpec, mark: u32, every_ms: u64, control: Control) -> Outc
         let begin_ns = monotonic_ns();
         let outcome = match log.compact()? {
             Compacted::Done(done) => Compacting::Done {
-                seq: done.seq,
+                seq: done.seq.get(),
                 bytes: done.bytes,
                 lock_held_ns: u64::try_from(done.lock_held.as_nanos()).unwrap_or(u64::MAX),
             },

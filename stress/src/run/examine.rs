@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use strand_core::{
-    Compacted, Issue, IssueEvent, IssueLog, Issues, Options, Reader, Record, Through, Timestamp,
-    Version,
+    Compacted, Issue, IssueEvent, IssueLog, Issues, Options, Reader, Record, Seq, Through,
+    Timestamp, Version,
 };
 use strand_lock::FileLock;
 
@@ -258,13 +258,13 @@ impl Examination {
         let mut prefix = Prefix::behind(manifest(dir)?.first_seq.saturating_sub(1));
         for record in reader.records().step("read in a read-only open")? {
             let record = record.step("read a record in a read-only open")?;
-            prefix = prefix.with(record.seq, &record.line);
+            prefix = prefix.with(record.seq.get(), &record.line);
         }
         Issues::load(dir).step("load in a read-only open")?;
         // Without the hints, nobody knows it.
         let durable_seq = reader.durable_seq().ok().flatten();
         drop(reader);
-        if durable_seq.is_some_and(|seq| seq > prefix.last_seq) {
+        if durable_seq.is_some_and(|seq| seq > Seq::new(prefix.last_seq)) {
             let detail = format!("durable {durable_seq:?}, last read {}", prefix.last_seq);
             self.violations
                 .push(Violation::ReadDiffersFromFiles { detail });
@@ -294,7 +294,7 @@ impl Examination {
             return Ok(());
         }
         for (read, stored) in read.iter().zip(behind) {
-            if (read.seq, &read.line) != (stored.seq, &stored.line) {
+            if (read.seq, &read.line) != (Seq::new(stored.seq), &stored.line) {
                 let line = String::from_utf8_lossy(&read.line);
                 let detail = format!("read {} as {}: {line}", stored.place.offset, read.seq);
                 self.violations
@@ -468,14 +468,14 @@ fn recover(places: &Places<'_>) -> Result<Recovered, Failed> {
         .step("read after recovery")?
     {
         let record = record.step("read a record after recovery")?;
-        prefix = prefix.with(record.seq, &record.line);
+        prefix = prefix.with(record.seq.get(), &record.line);
     }
     let tail_seq = log.log().tail_seq().step("look at the tail")?;
     let durable_seq = log.log().durable_seq().step("look at what is durable")?;
     log.close().step("close after recovery")?;
     Ok(Recovered {
-        tail_seq: tail_seq.unwrap_or(0),
-        durable_seq: durable_seq.unwrap_or(0),
+        tail_seq: tail_seq.unwrap_or_default().get(),
+        durable_seq: durable_seq.unwrap_or_default().get(),
         prefix,
     })
 }

@@ -45,7 +45,7 @@ fn create_pool(config: &Config, places: &Places) -> Ledger {
                 write,
                 invoke_ns,
                 outcome: Outcome::Acknowledged {
-                    seq: receipt.seq,
+                    seq: receipt.seq.get(),
                     ack_ns: monotonic_ns(),
                     repeated: receipt.repeated,
                 },

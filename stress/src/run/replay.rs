@@ -1,6 +1,6 @@
 //! What a replay has to lead to: the state that one process gets from the file, line by line.
 
-use strand_core::Issues;
+use strand_core::{Issues, Seq};
 
 use crate::evidence::fold::Model;
 use crate::run::payload::{PayloadError, Payloads};
@@ -18,7 +18,7 @@ pub fn difference(payloads: &Payloads, stored: &Model) -> Result<Option<String>,
         let json = serde_json::to_string(&event).unwrap_or_default();
         let applied = model.apply(seq, [json.as_str()]);
         let applied = applied.and_then(|()| {
-            let applied = store.apply(seq, event);
+            let applied = store.apply(Seq::new(seq), event);
             applied.map_err(|error| error.to_string())
         });
         if let Err(error) = applied {

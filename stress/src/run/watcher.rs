@@ -47,7 +47,7 @@ fn read(
             seen.durable_seen.push(DurableSeen {
                 begin_ns,
                 end_ns: monotonic_ns(),
-                seq,
+                seq: seq.get(),
             });
         }
         let is_due = last_read

@@ -300,6 +300,7 @@ mod tests {
     use crate::evidence::fold::Model;
     use crate::evidence::workload::setup;
     use crate::run::payload::PayloadSource;
+    use strand_core::Seq;
 
     #[test]
     fn every_write_that_is_drawn_can_be_asked_for_and_is_stored_as_planned() {
@@ -316,11 +317,11 @@ mod tests {
                 Ok(receipt) => {
                     assert_eq!(expected, None, "{plan:?}");
                     seq += 1;
-                    assert_eq!((receipt.seq, receipt.repeated), (seq, false));
+                    assert_eq!((receipt.seq.get(), receipt.repeated), (seq, false));
                     let events = plan.events(key);
                     model.apply(seq, events.iter().map(String::as_str)).unwrap();
                     for event in events {
-                        seen.apply(seq, serde_json::from_str(&event).unwrap())
+                        seen.apply(Seq::new(seq), serde_json::from_str(&event).unwrap())
                             .unwrap();
                     }
                 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use strand_core::{Issues, Version};
+use strand_core::{Issues, Seq, Version};
 
 use crate::evidence::fold::Model;
 use crate::evidence::stored::{self, Segment};
@@ -151,7 +151,7 @@ impl Oracle {
             ("was below the durable sequence number", durable_seq),
         ];
         for (how, seq) in named {
-            if last_seq < seq {
+            if last_seq < Seq::new(seq) {
                 wrong.push(format!(
                     "record {seq} {how}, and the log ends at {last_seq}"
                 ));
@@ -197,7 +197,12 @@ impl Oracle {
             };
             expected.compare(store, &mut wrong);
             for operation in &ledger.operations {
-                let of = |key: &Arc<str>| (store.key(key), seq_of(store, &operation.marker));
+                let of = |key: &Arc<str>| {
+                    (
+                        store.key(key).map(Seq::get),
+                        seq_of(store, &operation.marker),
+                    )
+                };
                 if let Some((found, expected)) =
                     operation.key.as_ref().map(of).filter(|(a, b)| a != b)
                 {
@@ -312,7 +317,7 @@ fn place<'a>(
             Outcome::Acknowledged { seq } => at == Some(seq) || at.is_none() && !must_be(seq),
             Outcome::Rejected => at.is_none(),
             Outcome::Refused { seq } => {
-                if seq > store.last_seq() && must_be(seq) {
+                if seq > store.last_seq().get() && must_be(seq) {
                     wrong.push(format!(
                         "{marker} was refused for record {seq}, and the log ends at {}",
                         store.last_seq()
@@ -474,7 +479,7 @@ mod tests {
                     _ => event,
                 }
             });
-            store.apply_record(seq, events.collect()).unwrap();
+            store.apply_record(Seq::new(seq), events.collect()).unwrap();
         }
         store
     }

@@ -757,6 +757,7 @@ fn config(kind: Kind, seed: u64, dir: &Path, trace: &Path) -> Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use strand_core::Seq;
 
     #[test]
     fn every_round_is_one_that_the_harness_does() {
@@ -776,11 +777,11 @@ mod tests {
         let text = fs::read_to_string(path).unwrap();
         for (seq, line) in (1..).zip(text.lines()) {
             store
-                .apply(seq, serde_json::from_str(line).unwrap())
+                .apply(Seq::new(seq), serde_json::from_str(line).unwrap())
                 .unwrap();
         }
         assert_eq!(
-            (store.last_seq(), store.len()),
+            (store.last_seq().get(), store.len()),
             (u64::from(TRACE_EVENTS), 30)
         );
     }
@@ -804,11 +805,17 @@ mod tests {
                 Timestamp::from_ms(TS),
             )
         };
-        apply(1, add("v-1"));
-        apply(2, add("w-9"));
-        apply(3, add("v-2"));
-        apply(4, IssueEvent::delete("v-1", Timestamp::from_ms(TS)));
-        apply(5, IssueEvent::close("v-2", Timestamp::from_ms(TS)));
+        apply(Seq::new(1), add("v-1"));
+        apply(Seq::new(2), add("w-9"));
+        apply(Seq::new(3), add("v-2"));
+        apply(
+            Seq::new(4),
+            IssueEvent::delete("v-1", Timestamp::from_ms(TS)),
+        );
+        apply(
+            Seq::new(5),
+            IssueEvent::close("v-2", Timestamp::from_ms(TS)),
+        );
         let told = [
             acknowledged(1, &["v-1"], &[]),
             acknowledged(3, &["v-2"], &[]),
@@ -831,15 +838,18 @@ mod tests {
         ];
         let mut store = Issues::default();
         let mut apply = |seq, event| store.apply(seq, event).unwrap();
-        apply(3, add("w-1"));
-        apply(6, add("v-10"));
+        apply(Seq::new(3), add("w-1"));
+        apply(Seq::new(6), add("v-10"));
         assert_eq!(
             survivors(&store, "v", &compacted),
             Ok(vec!["v-10".to_owned()])
         );
         assert!(survivors(&store, "v", &lost).is_err());
         store
-            .apply(7, IssueEvent::close("v-10", Timestamp::from_ms(TS)))
+            .apply(
+                Seq::new(7),
+                IssueEvent::close("v-10", Timestamp::from_ms(TS)),
+            )
             .unwrap();
         assert!(survivors(&store, "v", &compacted).is_err());
     }

@@ -19,7 +19,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use strand_core::{
     Batch, Compactor, Error, Follower, Issue, IssueEvent, IssueLog, Issues, LiveIssues, Options,
-    Outcome, Patch, Reader, Receipt, Timestamp, Version,
+    Outcome, Patch, Reader, Receipt, Seq, Timestamp, Version,
 };
 
 use crate::run::errors::describe;
@@ -183,7 +183,7 @@ impl Worker {
         let log = IssueLog::open(&spec.store, options())?;
         let reader = Reader::open(&spec.store)?;
         let snapshot = LiveIssues::open(&spec.store)?;
-        let next = snapshot.state().last_seq() + 1;
+        let next = snapshot.state().last_seq().next();
         let compactor = if spec.compacts {
             Some(Compactor::start(Arc::clone(log.log()), COMPACTOR_EVERY)?)
         } else {
@@ -191,7 +191,7 @@ impl Worker {
         };
         Ok(Worker {
             follower: reader.follow(next)?,
-            followed_seq: next - 1,
+            followed_seq: next.get() - 1,
             reader,
             snapshot,
             log,
@@ -274,7 +274,7 @@ impl Worker {
             Ok(receipt) => {
                 if self.spec.announces {
                     say(&Answer::Acknowledged {
-                        seq: receipt.seq,
+                        seq: receipt.seq.get(),
                         changed: write.changed.iter().map(|(id, _)| id.clone()).collect(),
                         deleted: write.deleted.clone(),
                     })?;
@@ -284,7 +284,13 @@ impl Worker {
                         self.order.push_back(id.clone());
                     }
                     let version = receipt.seq;
-                    self.known.insert(id, Known { version, ..known });
+                    self.known.insert(
+                        id,
+                        Known {
+                            version: version.get(),
+                            ..known
+                        },
+                    );
                 }
                 for id in &write.deleted {
                     self.known.remove(id);
@@ -399,19 +405,21 @@ impl Worker {
                         let (seq, last) = (record.seq, self.followed_seq);
                         self.complain(format!("a follower got record {seq} behind {last}"));
                     }
-                    self.followed_seq = record.seq;
+                    self.followed_seq = record.seq.get();
                     self.worked.followed += 1;
                 }
                 Err(Error::Compacted { snapshot_seq, .. }) => {
                     let state = Issues::load(&self.spec.store)?;
-                    if snapshot_seq <= self.followed_seq || state.last_seq() < snapshot_seq {
+                    if snapshot_seq <= self.followed_seq
+                        || state.last_seq() < Seq::new(snapshot_seq)
+                    {
                         let (loaded, last) = (state.last_seq(), self.followed_seq);
                         self.complain(format!(
                             "a follower behind {last} was sent to a snapshot through {snapshot_seq}, and got {loaded}"
                         ));
                     }
-                    self.followed_seq = state.last_seq();
-                    self.follower = self.reader.follow(self.followed_seq + 1)?;
+                    self.followed_seq = state.last_seq().get();
+                    self.follower = self.reader.follow(Seq::new(self.followed_seq + 1))?;
                 }
                 Err(error) => return Err(error.into()),
             }

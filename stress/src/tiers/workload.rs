@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use strand_core::{
     Batch, Compacted, Durability, Error, Issue, IssueEvent, IssueLog, LiveIssues, Options, Patch,
-    Receipt, Timestamp, Version, testing::Storage, write_jsonl,
+    Receipt, Seq, Timestamp, Version, testing::Storage, write_jsonl,
 };
 
 use crate::run::errors::describe;
@@ -546,7 +546,9 @@ impl Actor {
                 if self.setup.share_memory {
                     self.faults_repaired = self.machine.faults_hit();
                 }
-                Outcome::Acknowledged { seq: receipt.seq }
+                Outcome::Acknowledged {
+                    seq: receipt.seq.get(),
+                }
             }
             Err(Error::VersionMismatch { found, .. }) => Outcome::Refused {
                 seq: found.map_or(0, Version::get),
@@ -647,7 +649,7 @@ impl Actor {
             let Some(log) = &self.log else { return };
             let answer = log.commit(&batch);
             if let (Ok(receipt), Outcome::Acknowledged { seq }) = (&answer, before)
-                && (receipt.seq, receipt.repeated) != (seq, true)
+                && (receipt.seq.get(), receipt.repeated) != (seq, true)
             {
                 self.problems.push(format!(
                     "{key} was acknowledged as {seq}, and then answered with {receipt:?}"
@@ -703,7 +705,7 @@ impl Actor {
         let seq = acknowledged.max().unwrap_or(0);
         let faults = self.machine.faults_hit();
         let Some(log) = self.opened() else { return };
-        match log.log().sync_to(seq) {
+        match log.log().sync_to(Seq::new(seq)) {
             Ok(()) => self.durable(seq),
             Err(error) => self.check_error("sync_to", &error, faults),
         }
@@ -734,7 +736,7 @@ impl Actor {
         let faults = self.machine.faults_hit();
         let Some(log) = self.opened() else { return };
         match log.compact() {
-            Ok(Compacted::Done(done)) => self.durable(done.seq),
+            Ok(Compacted::Done(done)) => self.durable(done.seq.get()),
             Ok(Compacted::NothingNew) => {}
             Ok(Compacted::AlreadyRunning) => self
                 .problems
@@ -764,7 +766,7 @@ impl Actor {
         }
         if self.setup.share_memory {
             // Without hints, a reader sees what is written, durable or not.
-            self.ledger.seen_seq = self.ledger.seen_seq.max(state.last_seq());
+            self.ledger.seen_seq = self.ledger.seen_seq.max(state.last_seq().get());
         }
         let mut lines = Vec::new();
         let written = write_jsonl(&state, &mut lines);
@@ -788,7 +790,7 @@ impl Actor {
             let faults = self.machine.faults_hit();
             let tail_seq = log.log().tail_seq();
             match tail_seq.and_then(|tail_seq| log.close().map(|()| tail_seq)) {
-                Ok(tail_seq) => self.durable(tail_seq.unwrap_or(0)),
+                Ok(tail_seq) => self.durable(tail_seq.unwrap_or_default().get()),
                 Err(error) => self.check_error("close", &error, faults),
             }
         }

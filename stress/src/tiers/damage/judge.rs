@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 use strand_core::{
     CorruptReason, Error, Issue, IssueEvent, LiveIssues, Log, Options, Payload, Reader, Record,
-    Recovery, Result, Timestamp,
+    Recovery, Result, Seq, Timestamp,
 };
 
 use crate::evidence::stored::parse_manifest;
@@ -219,17 +219,17 @@ impl Judge<'_> {
         let seq = snapshot.state().last_seq();
         if self
             .base()
-            .state(seq)
+            .state(seq.get())
             .is_some_and(|state| *state == *snapshot.state())
         {
-            Answer::Through(seq)
+            Answer::Through(seq.get())
         } else {
             Answer::Wrong(format!("the state as of record {seq} is another"))
         }
     }
 
     fn follow(&self, reader: &Reader<Any>, from: u64) -> Answer {
-        let mut follower = match reader.follow(from) {
+        let mut follower = match reader.follow(Seq::new(from)) {
             Ok(follower) => follower,
             Err(error) => return Answer::Failed(error),
         };
@@ -522,7 +522,7 @@ impl Judge<'_> {
                 self.judge_error(&error)
             }
             Ok((seq, recovery)) => {
-                let verdict = self.appended(&machine, &after, seq, &recovery);
+                let verdict = self.appended(&machine, &after, seq.get(), &recovery);
                 verdict.map_err(|what| format!("{what}; record {seq}, {recovery}"))
             }
         }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use strand_core::{Issues, Version};
+use strand_core::{Issues, Seq, Version};
 
 /// An operation of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,14 +187,14 @@ impl History {
             );
             entry.stored = found;
         }
-        let missing: Vec<u64> = (1..=last_seq)
+        let missing: Vec<u64> = (1..=last_seq.get())
             .filter(|seq| !order.contains_key(seq))
             .collect();
         if !missing.is_empty()
             || order
                 .keys()
                 .next_back()
-                .is_some_and(|last| *last > last_seq)
+                .is_some_and(|last| *last > last_seq.get())
         {
             wrong.push(format!(
                 "the records through {last_seq} are not gapless: {missing:?} belong to no \
@@ -358,7 +358,7 @@ impl History {
             }
         }
         for (number, seq) in &keys {
-            if store.key(&key(*number)) != Some(*seq) {
+            if store.key(&key(*number)) != Some(Seq::new(*seq)) {
                 wrong.push(format!(
                     "{} is of record {seq}, and known as {:?}",
                     key(*number),

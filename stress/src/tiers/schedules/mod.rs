@@ -258,7 +258,7 @@ impl Case {
         let receipt = log
             .append(&IssueEvent::add(issue, Timestamp::from_ms(0)))
             .map_err(text("append"))?;
-        history.end(operation, Outcome::Acknowledged(receipt.seq));
+        history.end(operation, Outcome::Acknowledged(receipt.seq.get()));
         log.sync_to(receipt.seq).map_err(text("sync"))?;
         let reader = Reader::<IssueEvent>::open_in(&storage(), dir).map_err(text("read"))?;
         reader.verify().map_err(text("verify"))?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use strand_core::{
     Batch, Durability, Error, Follower, Issue, IssueEvent, IssueLog, LiveIssues, Options, Patch,
-    Reader, Receipt, Record, Result, Timestamp,
+    Reader, Receipt, Record, Result, Seq, Timestamp,
     check::Advice,
     repair,
     testing::{Host as _, Storage, check_in},
@@ -116,11 +116,11 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
             }
             10 if buffers => {
                 let synced = log.log().tail_seq().and_then(|tail_seq| {
-                    let through_seq = tail_seq.unwrap_or(0);
+                    let through_seq = tail_seq.unwrap_or_default();
                     log.log().sync_to(through_seq).map(|()| through_seq)
                 });
                 match synced {
-                    Ok(through_seq) => lock(history).synced(process.number(), through_seq),
+                    Ok(through_seq) => lock(history).synced(process.number(), through_seq.get()),
                     Err(error) => blame(history, process, "sync", &error),
                 }
                 continue;
@@ -136,9 +136,9 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
                 seq,
                 repeated: true,
                 ..
-            }) => Outcome::Repeated(*seq),
-            Ok(Receipt { seq, .. }) if buffers => Outcome::Buffered(*seq),
-            Ok(Receipt { seq, .. }) => Outcome::Acknowledged(*seq),
+            }) => Outcome::Repeated(seq.get()),
+            Ok(Receipt { seq, .. }) if buffers => Outcome::Buffered(seq.get()),
+            Ok(Receipt { seq, .. }) => Outcome::Acknowledged(seq.get()),
             Err(error) if error.outcome() == strand_core::Outcome::Rejected => Outcome::Rejected,
             Err(_) => Outcome::Unknown,
         };
@@ -263,7 +263,7 @@ fn operations(record: &Record<IssueEvent>) -> Option<(u64, u32)> {
         .events
         .iter()
         .find_map(|event| operation_of(&event.id));
-    found.map(|(operation, _)| (record.seq, operation))
+    found.map(|(operation, _)| (record.seq.get(), operation))
 }
 
 fn records(reader: &Reader<IssueEvent>) -> Result<Seen> {
@@ -281,7 +281,7 @@ fn records(reader: &Reader<IssueEvent>) -> Result<Seen> {
             Err(error) => return Err(error),
         }
     }
-    Ok(last_seq.map(|last_seq| (last_seq, seen, loose)))
+    Ok(last_seq.map(|last_seq| (last_seq.get(), seen, loose)))
 }
 
 fn refreshed(storage: &Arc<dyn Storage>, snapshot: &mut Option<LiveIssues>) -> Result<Seen> {
@@ -303,7 +303,7 @@ fn refreshed(storage: &Arc<dyn Storage>, snapshot: &mut Option<LiveIssues>) -> R
     seen.dedup();
     let last_seq = state.last_seq();
     *snapshot = Some(fresh);
-    Ok(Some((last_seq, seen, loose)))
+    Ok(Some((last_seq.get(), seen, loose)))
 }
 
 fn follow(
@@ -314,7 +314,7 @@ fn follow(
 ) -> Result<()> {
     if follower.is_none() {
         let from_seq = got.last().map_or(1, |(seq, _)| seq + 1);
-        *follower = Some(Reader::open_in(storage, Path::new(""))?.follow(from_seq)?);
+        *follower = Some(Reader::open_in(storage, Path::new(""))?.follow(Seq::new(from_seq))?);
     }
     let Some(open) = follower else { return Ok(()) };
     for _ in 0..process.draw(8) {
@@ -323,8 +323,9 @@ fn follow(
             Ok(Some(record)) => got.extend(operations(&record)),
             Ok(None) => return Ok(()),
             Err(Error::Compacted { snapshot_seq, .. }) => {
-                *follower =
-                    Some(Reader::open_in(storage, Path::new(""))?.follow(snapshot_seq + 1)?);
+                *follower = Some(
+                    Reader::open_in(storage, Path::new(""))?.follow(Seq::new(snapshot_seq + 1))?,
+                );
                 return Ok(());
             }
             Err(error) => return Err(error),
