@@ -44,8 +44,8 @@ pub(crate) struct Cli {
     /// Write an HTML report with plots
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-    /// Compare the ratios with those in an earlier run's JSON; exit with status 1 if one is worse by
-    /// half or more
+    /// Compare the ratios with those in an earlier run's JSON; exit with status 1 if one is worse
+    /// by half or more
     #[arg(long, value_name = "FILE")]
     pub(crate) compare: Option<PathBuf>,
     /// Write the plot of the throughput as an SVG image

@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: measures strand and what a user would pick instead, on one disk in one run.
 //!
-//! Systems take turns (see [`schedule`]), each with real processes that begin together and write the
-//! same events. docs/PERFORMANCE.md describes the output.
+//! Systems take turns (see [`schedule`]), each with real processes that begin together and write
+//! the same events. docs/PERFORMANCE.md describes the output.
 #![forbid(unsafe_code)]
 
 mod appending;
@@ -42,7 +42,7 @@ use report::Report;
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
-    // The processes that are measured are this program too, and skip the parser of the command line.
+    // The processes that are measured are this program too, and skip the command line's parser.
     let result = match args.next().as_deref() {
         Some(process::COMMAND) => work(args.next()),
         Some(one_shot::COMMAND) => one_shot::main(args),

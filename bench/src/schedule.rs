@@ -22,8 +22,8 @@ impl fmt::Display for Step {
     }
 }
 
-/// Short turns of one agent per round, in place of a long one. A narrow bar compares its time with a
-/// bare sync, and less changes between short turns.
+/// Short turns of one agent per round, in place of a long one. A narrow bar compares its time with
+/// a bare sync, and less changes between short turns.
 const TURNS_OF_ONE_AGENT: usize = 4;
 
 /// All turns in their order. Each round begins with another system.

@@ -1,5 +1,5 @@
-//! Measurements of the state: compaction beside writers, loading, refreshing, readers, followers and
-//! claims.
+//! Measurements of the state: compaction beside writers, loading, refreshing, readers, followers
+//! and claims.
 
 use std::fs;
 use std::hint::black_box;

@@ -11,8 +11,8 @@ pub(crate) fn median(values: &[f64]) -> f64 {
         .map_or(f64::NAN, |(upper, lower)| f64::midpoint(lower, upper))
 }
 
-/// The smallest of the sorted values that at least the share `q` of them do not exceed; NaN if there
-/// is none.
+/// The smallest of the sorted values that at least the share `q` of them do not exceed; NaN if
+/// there is none.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

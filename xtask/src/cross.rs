@@ -79,7 +79,7 @@ impl Steps {
     fn add(&mut self, name: impl Display, started: Instant, end: End) {
         self.count += 1;
         self.failed += usize::from(matches!(end, End::Failed(_)));
-        let (word, about) = match &end {
+        let (word, about) = match end {
             End::Passed(about) => ("passed", about),
             End::Failed(about) => ("FAILED", about),
             End::Skipped(about) => ("skipped", about),
