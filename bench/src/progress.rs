@@ -1,56 +1,42 @@
-//! Progress: a bar on a terminal, a line per round elsewhere.
+//! Progress: a bar on a terminal, a line now and then elsewhere.
 
-use std::time::Instant;
-
-use indicatif::{ProgressBar, ProgressStyle};
+use strand_stress::report::progress::{Goal, State};
 
 pub(crate) struct Progress {
-    bar: ProgressBar,
+    shown: strand_stress::report::progress::Progress,
     rounds: usize,
-    shown: Option<usize>,
-    started: Instant,
+    done: u64,
 }
 
 impl Progress {
     pub(crate) fn new(steps: usize, rounds: usize) -> Self {
-        let bar = ProgressBar::new(steps as u64);
-        let style = "{elapsed_precise} {bar:30} {pos}/{len}  {msg}";
-        if let Ok(style) = ProgressStyle::with_template(style) {
-            bar.set_style(style);
-        }
+        let shown =
+            strand_stress::report::progress::Progress::new(false, Goal::Count(steps as u64));
         Self {
-            bar,
+            shown,
             rounds,
-            shown: None,
-            started: Instant::now(),
+            done: 0,
         }
     }
 
     /// A turn of a round begins.
     pub(crate) fn step(&mut self, round: usize, what: &str) {
-        let round_of = format!("round {} of {}", round + 1, self.rounds);
-        if self.bar.is_hidden() && self.shown != Some(round) {
-            self.shown = Some(round);
-            self.line(&round_of);
-        }
-        self.bar.inc(1);
-        self.bar.set_message(format!("{round_of}: {what}"));
+        self.part(&format!("round {} of {}: {what}", round + 1, self.rounds));
     }
 
     /// A measurement outside the rounds begins.
     pub(crate) fn part(&mut self, what: &str) {
-        if self.bar.is_hidden() {
-            self.line(what);
-        }
-        self.bar.inc(1);
-        self.bar.set_message(what.to_owned());
+        let state = State {
+            phase: what,
+            done: self.done,
+            unit: "steps",
+            events: Vec::new(),
+        };
+        self.shown.show(&state);
+        self.done += 1;
     }
 
     pub(crate) fn finish(&self) {
-        self.bar.finish_and_clear();
-    }
-
-    fn line(&self, what: &str) {
-        eprintln!("{:6.1} s  {what}", self.started.elapsed().as_secs_f64());
+        self.shown.finish();
     }
 }
