@@ -61,7 +61,7 @@ pub(crate) fn compact(args: &Compact, out: &mut Output) -> Result<(), Failure> {
                 let files = removed.len();
                 format!(
                     "folded the records through {seq} into a snapshot of {issues} issues and {bytes} bytes \
-                     in {elapsed:.1?}; removed {files} obsolete files"
+                     in {elapsed:.1?}; obsolete files removed: {files}"
                 )
             })
         }
