@@ -320,7 +320,7 @@ fn where_no_memory_is_shared_a_write_that_is_taken_back_is_no_part_of_anybodys_s
     let (reader, seen) = (Arc::clone(&other), Arc::new(Mutex::new(None)));
     let noted = Arc::clone(&seen);
     recorder.before_set_len(move || {
-        *noted.lock().unwrap() = Some(reader.with_issues(Issues::len).ok())
+        *noted.lock().unwrap() = Some(reader.with_issues(Issues::len).ok());
     });
     let refused = one.append(&IssueEvent::add(issue("bd-2"), TS)).unwrap_err();
     assert_eq!(refused.outcome(), Outcome::Rejected);
