@@ -80,20 +80,24 @@ fn format() -> Result<(), Failure> {
 }
 
 fn clippy() -> Result<(), Failure> {
-    let sets: [(&str, &[&str]); 3] = [
-        ("workspace", &["--workspace"]),
+    let sets = [
+        ("workspace", "--all-targets --workspace"),
         (
             "strand-bench, peers",
-            &["--package", "strand-bench", "--features", "peers"],
+            "--all-targets --package strand-bench --features peers",
         ),
         (
             "strand-core, tracing",
-            &["--package", "strand-core", "--features", "tracing"],
+            "--all-targets --package strand-core --features tracing",
         ),
+        // Without the feature `testing`, which the tests of the package switch on.
+        ("strand-core, no features", "--lib --package strand-core"),
     ];
     for (name, packages) in sets {
-        let mut command = cargo::command(&["clippy", "--quiet", "--all-targets"]);
-        command.args(packages).args(["--", "-D", "warnings"]);
+        let mut command = cargo::command(&["clippy", "--quiet"]);
+        command
+            .args(packages.split(' '))
+            .args(["--", "-D", "warnings"]);
         step(&format!("clippy ({name})"), &mut command)?;
     }
     Ok(())
