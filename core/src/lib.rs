@@ -7,7 +7,7 @@
 //!
 //! The crate was made for issue trackers whose agents are short-lived processes. [`IssueLog`] is a
 //! log of issue events ([`IssueEvent`]) with conditional writes; [`Issues`] is the state that the
-//! events lead to. [`Log`] is the log underneath, for any [`Payload`].
+//! events lead to. [`Log`] is the log underneath, for any [`Payload`] and [`State`].
 //!
 //! # The first append
 //!
@@ -131,7 +131,7 @@
 //! [`Options::compact_after_records`] say when that is due ([`IssueLog::compaction_due`]). You decide
 //! who compacts: a [`Compactor`] in a long-lived process, or a command after its real work. Files
 //! that a reader has open stay readable; reading a record that is gone fails with
-//! [`Error::Compacted`].
+//! [`Error::Compacted`]. For a log of another payload, you say what its [`State`] is.
 //!
 //! # Durability
 //!
@@ -194,7 +194,7 @@
 //! | DEBUG | `synced` | this process led a sync, for the records of any processes | `through_seq`, `group_records`, `sync_us` |
 //! | DEBUG | `rotated` | a new segment was begun, and the old one synced | `first_seq`, `rotate_us` |
 //! | DEBUG | `compaction phase` | a phase is done: `rotate`, `fold`, `write`, `switch`, `remove` | `phase`, `phase_us` |
-//! | INFO | `compacted` | a compaction is done | `through_seq`, `issues`, `snapshot_bytes`, `removed_files`, `hold_us`, `elapsed_us` |
+//! | INFO | `compacted` | a compaction is done | `through_seq`, `entries`, `snapshot_bytes`, `removed_files`, `hold_us`, `elapsed_us` |
 //! | INFO | `recovered` | the hints were rebuilt, or a dead writer's records adopted (DEBUG without shared memory, where they may be any other writer's) | `rebuilt`, `adopted_records` |
 //! | INFO | `lead taken over` | the leader of a sync gave no sign of life for too long | `leader_pid`, `durable_seq` |
 //! | INFO | `healed` | records in doubt were written again and synced | `through_seq` |
@@ -248,9 +248,10 @@ pub use issues::query::Filter;
 pub use issues::timestamp::Timestamp;
 pub use issues::version::Version;
 pub use options::{Durability, Options};
+pub use state::State;
 pub use state::compaction::{Compacted, Compaction};
 pub use state::compactor::Compactor;
-pub use state::live::LiveIssues;
+pub use state::live::{Live, LiveIssues};
 pub use strand_lock::{Counters, Filesystem, FilesystemKind, Holder, LockError, LockState};
 pub use wal::cursor::{Record, Records};
 pub use wal::follower::Follower;

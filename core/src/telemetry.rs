@@ -245,7 +245,7 @@ pub(crate) fn compaction_phase(dir: &Path, phase: &'static str, clock: &mut Cloc
 pub(crate) fn compacted(
     dir: &Path,
     through_seq: u64,
-    issues: u64,
+    entries: u64,
     snapshot_bytes: u64,
     removed_files: u64,
     hold: Duration,
@@ -256,7 +256,7 @@ pub(crate) fn compacted(
         "compacted",
         dir = shown(dir.display()),
         through_seq = through_seq,
-        issues = issues,
+        entries = entries,
         snapshot_bytes = snapshot_bytes,
         removed_files = removed_files,
         hold_us = us(hold),

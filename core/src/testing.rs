@@ -5,7 +5,7 @@
 //! at a given step, and for simulations of a whole machine.
 //!
 //! - A [`Storage`] is where the files are. Its [`Host`] provides locks, shared memory, time and
-//!   randomness. [`Options::storage`], [`Reader::open_in`], [`LiveIssues::open_in`] and
+//!   randomness. [`Options::storage`], [`Reader::open_in`], [`Live::open_in`] and
 //!   [`check_in`] take one.
 //! - [`classify`] judges the bytes of a segment, without a store.
 //! - A [`FailpointHook`] is called at every [`Failpoint`]: [`Options::failpoint_hook`] takes one.
@@ -16,7 +16,7 @@ use crate::{
     check::{self, CheckReport},
     error::Result,
     options::Options,
-    state::live::LiveIssues,
+    state::{State, live::Live},
     wal::{payload::Payload, reader::Reader, store_dir::StoreDir},
 };
 
@@ -57,11 +57,11 @@ impl<P: Payload> Reader<P> {
     }
 }
 
-impl LiveIssues {
-    /// Like [`LiveIssues::open`], on the files of `storage`. Example: [`Storage`].
+impl<S: State> Live<S> {
+    /// Like [`Live::open`], on the files of `storage`. Example: [`Storage`].
     ///
     /// # Errors
-    /// Those of [`LiveIssues::open`].
+    /// Those of [`Live::open`].
     pub fn open_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self> {
         Self::in_dir(&StoreDir::new(storage, dir))
     }

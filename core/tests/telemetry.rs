@@ -18,8 +18,8 @@ use std::{
 };
 
 use strand_core::{
-    Batch, Compacted, Compactor, Durability, Error, Issue, IssueEvent, IssueLog, Options, Seq,
-    Timestamp,
+    Batch, Compacted, Compactor, Durability, Error, Issue, IssueEvent, IssueLog, Issues, Options,
+    Seq, Timestamp,
     repair::repair,
     testing::{Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
 };
@@ -464,7 +464,7 @@ fn a_compaction_tells_its_phases_also_from_its_own_thread() {
         (Level::INFO, &["compact"][..])
     );
     assert_eq!(compacted.number("through_seq"), 3);
-    assert_eq!(compacted.number("issues"), 3);
+    assert_eq!(compacted.number("entries"), 3);
     assert_eq!(compacted.number("snapshot_bytes"), done.bytes);
     assert_eq!(compacted.number("removed_files"), done.removed.len() as u64);
     let (hold_us, elapsed_us) = (compacted.number("hold_us"), compacted.number("elapsed_us"));
@@ -486,7 +486,8 @@ fn a_compactor_that_ends_by_an_error_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let log = IssueLog::open(dir.path(), options(&SlowDisk::default())).unwrap();
     std::fs::write(dir.path().join("MANIFEST"), "damaged").unwrap();
-    let compactor = Compactor::start(Arc::clone(log.log()), Duration::from_millis(1)).unwrap();
+    let compactor =
+        Compactor::start::<Issues>(Arc::clone(log.log()), Duration::from_millis(1)).unwrap();
     let mut told = Vec::new();
     wait_until(|| {
         told.extend(take(dir.path(), "compactor ended"));

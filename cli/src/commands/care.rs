@@ -41,7 +41,7 @@ pub(crate) fn compact(args: &Compact, out: &mut Output) -> Result<(), Failure> {
     match log.compact()? {
         Compacted::Done(Compaction {
             seq,
-            issues,
+            entries: issues,
             bytes,
             removed,
             lock_held,

@@ -327,11 +327,13 @@ impl<'a> Look<'a> {
             };
             let problem = self.problem(seq, kind, contents.as_ref(), manifest);
             let contents = contents.unwrap_or_default();
-            let [issues, tombstones, keys] = contents.counts;
+            let [issues, tombstones, keys, other_lines] = contents.counts;
             match kind {
                 FileKind::Snapshot if problem.is_some() => {
                     let store = manifest.map_or("", |manifest| &manifest.store);
                     is_lost = Left::of(&contents, seq, store) == Left::Nothing;
+                    // A repair does not know how to rebuild it.
+                    self.beyond_repair |= contents.is_of_other_state();
                     // Damage to a backup is harmless.
                     if let (Some(message), true) = (&problem, contents.bad.is_empty()) {
                         let message = message.clone();
@@ -350,6 +352,7 @@ impl<'a> Look<'a> {
                 issues,
                 tombstones,
                 keys,
+                other_lines,
             });
         }
         let has_first = names.iter().any(|name| segment_first_seq(name) == Some(1));

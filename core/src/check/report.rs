@@ -199,6 +199,8 @@ pub struct SnapshotReport {
     pub tombstones: u64,
     /// The idempotency keys in its good lines.
     pub keys: u64,
+    /// The good lines of another [`State`](crate::State) than [`Issues`](crate::Issues).
+    pub other_lines: u64,
 }
 
 impl fmt::Display for SnapshotReport {
@@ -208,6 +210,9 @@ impl fmt::Display for SnapshotReport {
             "{} of record {}: {} issues, {} tombstones, {} keys",
             self.kind, self.seq, self.issues, self.tombstones, self.keys
         )?;
+        if self.other_lines > 0 {
+            write!(f, ", {} lines of another state", self.other_lines)?;
+        }
         match &self.problem {
             Some(problem) => write!(f, ", damaged: {problem}"),
             None => Ok(()),

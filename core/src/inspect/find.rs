@@ -32,14 +32,14 @@ pub(crate) enum Left {
 
 impl Left {
     pub(crate) fn of(contents: &Contents, seq: u64, store: &str) -> Self {
-        let is_empty = contents.counts == [0; 3];
+        let is_empty = contents.counts == [0; 4];
         match &contents.header {
             None if is_empty => Self::Nothing,
             None => Self::GoodLines,
             Some(header) if header.store != store => Self::Nothing,
             Some(_) if contents.is_whole(seq, Some(store)) => Self::Whole,
             Some(header) if header.snapshot == seq => {
-                if is_empty && header.counts() != [0; 3] {
+                if is_empty && header.counts() != [0; 4] {
                     Self::Nothing
                 } else {
                     Self::GoodLines

@@ -236,21 +236,13 @@ impl Issues {
         [self.present, deleted, self.keys.len()].map(|count| count as u64)
     }
 
-    /// Takes an issue from a snapshot.
-    pub(crate) fn restore_issue(&mut self, id: String, version: Version, issue: Issue) {
-        let entry = Entry::Present { issue, version };
+    /// Applies an issue or a tombstone from a snapshot.
+    pub(crate) fn restore_entry(&mut self, id: String, entry: Entry) {
         self.index.put(&id, entry.issue());
-        let old = self.entries.insert(id.into(), entry);
-        self.present += usize::from(!is_present(old.as_ref()));
-    }
-
-    /// Takes a tombstone from a snapshot.
-    pub(crate) fn restore_tombstone(&mut self, id: String, version: Version, ts: Timestamp) {
-        self.index.put(&id, None);
-        let old = self
-            .entries
-            .insert(id.into(), Entry::Deleted { ts, version });
-        self.present -= usize::from(is_present(old.as_ref()));
+        self.present += usize::from(entry.issue().is_some());
+        if let Some(old) = self.entries.insert(id.into(), entry) {
+            self.present -= usize::from(old.issue().is_some());
+        }
     }
 
     /// Takes an idempotency key from a snapshot.
@@ -264,23 +256,11 @@ impl Issues {
         self.without_effect = without_effect;
     }
 
-    /// How many issues, deleted ones included, and keys are known.
-    pub(crate) fn remembered(&self) -> usize {
-        self.entries.len() + self.keys.len()
-    }
-
-    /// Forgets the idempotency keys of records before this one.
-    pub(crate) fn forget_keys_before(&mut self, seq: Seq) {
+    /// Forgets the idempotency keys of records before this one, and the issues that were deleted
+    /// before this moment.
+    pub(crate) fn forget_before(&mut self, seq: Seq, moment: Timestamp) {
         self.keys.retain(|_, of| *of >= seq);
-    }
-
-    /// Forgets the issues that were deleted before this moment.
-    pub(crate) fn forget_tombstones_before(&mut self, before: Timestamp) {
-        let remains = |entry: &Entry| !matches!(entry, Entry::Deleted { ts, .. } if *ts < before);
+        let remains = |entry: &Entry| !matches!(entry, Entry::Deleted { ts, .. } if *ts < moment);
         self.entries.retain(|_, entry| remains(entry));
     }
-}
-
-fn is_present(entry: Option<&Entry>) -> bool {
-    matches!(entry, Some(Entry::Present { .. }))
 }

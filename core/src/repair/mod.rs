@@ -372,13 +372,9 @@ impl Work<'_> {
         let mut mark = None;
         self.dir
             .write_new(&snapshot_name(snapshot.mark.seq), |file| {
-                let store = &plan.manifest.store;
-                mark = Some(snapshot_file::write(
-                    issues,
-                    store,
-                    file,
-                    Throttle::HURRIED,
-                )?);
+                let (seq, store) = (snapshot.mark.seq, &plan.manifest.store);
+                let written = snapshot_file::write(issues, seq, store, file, Throttle::HURRIED);
+                mark = Some(written?);
                 Ok(())
             })?;
         Ok(mark)

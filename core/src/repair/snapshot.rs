@@ -11,8 +11,9 @@ use crate::{
     issues::issues::Issues,
     repair::report::RepairedSnapshot,
     state::{
-        materialize::Folded,
-        snapshot::{Contents, Header, Part},
+        issues::{IssueLine, IssuePart},
+        materialize::Materialized,
+        snapshot::{Contents, Counts, Header, Part},
         throttle::Throttle,
     },
     wal::{
@@ -54,6 +55,12 @@ impl SnapshotPlan {
         if left == Left::Whole && contents.mark(seq) == mark {
             return Ok(None);
         }
+        if left != Left::Whole && contents.is_of_other_state() {
+            return Err(Error::BeyondRepair {
+                path: dir.path_of(&snapshot_name(seq)),
+                reason: "it is not a snapshot of issues, and cannot be rebuilt".to_owned(),
+            });
+        }
         let (issues, report) = if left == Left::Whole {
             (None, RepairedSnapshot::Itself { seq })
         } else {
@@ -86,12 +93,12 @@ fn rebuild(
     }
     if left == Left::GoodLines {
         let header = contents.header.as_ref();
-        recovered.restore_header(Seq::new(seq), header.map_or(0, |of| of.without_effect));
+        recovered.restore_header(Seq::new(seq), header.map_or(0, Header::without_effect));
         let report = RepairedSnapshot::GoodLines {
             seq,
             lost_lines: contents.bad.listed.clone(),
             lost_lines_left_off: contents.bad.left_off,
-            counts_before: header.map(Header::counts),
+            counts_before: header.map(|header| issue_counts(header.counts())),
             counts: recovered.counts(),
         };
         return Ok((recovered, report));
@@ -119,14 +126,20 @@ fn rebuild(
     Ok((issues, RepairedSnapshot::Backup { seq, backup_seq }))
 }
 
+fn issue_counts([issues, tombstones, keys, _]: Counts) -> [u64; 3] {
+    [issues, tombstones, keys]
+}
+
 /// Applies a line of a damaged snapshot, which may repeat another one: the later version counts.
 fn restore_latest(part: Part<'_>, issues: &mut Issues) {
     let is_known = match &part {
-        Part::Issue(id, version, _) | Part::Tombstone(id, version, _) => {
-            issues.version(id).is_some_and(|known| known > *version)
+        Part::Issues(IssueLine(IssuePart::Entry(id, entry))) => issues
+            .version(id)
+            .is_some_and(|known| known > entry.version()),
+        Part::Issues(IssueLine(IssuePart::Key(key, seq))) => {
+            issues.key(key).is_some_and(|known| known > *seq)
         }
-        Part::Key(key, seq) => issues.key(key).is_some_and(|known| known > *seq),
-        Part::Header(_) => false,
+        Part::Header(_) | Part::Other => false,
     };
     if !is_known {
         part.restore(issues);
@@ -147,7 +160,7 @@ fn backups(
         .filter(|seq| *seq < before)
     {
         let found = contents(dir, &snapshot_name(seq), |_| {})?.unwrap_or_default();
-        if found.is_whole(seq, Some(store)) {
+        if found.is_whole(seq, Some(store)) && !found.is_of_other_state() {
             whole.push(found.mark(seq));
         }
     }
@@ -174,8 +187,8 @@ fn fold_again(
             ..manifest.clone()
         };
         let end = || End::Seq(through);
-        let folded = Folded::through(dir, &earlier, Throttle::HURRIED, end);
-        let issues = folded.ok()??.store;
+        let folded = Materialized::through(dir, &earlier, Throttle::HURRIED, end);
+        let issues: Issues = folded.ok()??.state;
         (issues.last_seq() == through).then_some((since_seq, issues))
     })
 }

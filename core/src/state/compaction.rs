@@ -1,19 +1,23 @@
-//! Folding the log into a snapshot beside the writers. See "Compaction" in `docs/DESIGN.md`.
+//! Compaction: replaces the log by a snapshot beside the writers. See "Compaction" in
+//! `docs/DESIGN.md`.
 //!
 //! | step | under | dying after it leaves |
 //! | --- | --- | --- |
-//! | begin a new segment | `compact.lock`, `lock` | one more segment, which is no harm |
-//! | fold what is before it | `compact.lock` | nothing |
+//! | begin a new segment | `compact.lock`, `lock` | one more segment, which is harmless |
+//! | fold the records before it into a state | `compact.lock` | nothing |
 //! | remove what an earlier compaction that died has left | `compact.lock` | less of it |
 //! | write `snapshot-….jsonl.new`, sync | `compact.lock` | an orphan |
 //! | rename it, sync the directory | `compact.lock` | an orphan |
-//! | replace the manifest, sync the directory | `compact.lock` | old files that nobody needs |
-//! | remove the old files, sync the directory | `compact.lock` | nothing |
+//! | replace the manifest, sync the directory | `compact.lock` | obsolete files |
+//! | remove the obsolete files, sync the directory | `compact.lock` | nothing |
 //!
-//! Orphans and old files are removed by the next compaction, and by the next open. A compaction that fails
+//! The next compaction and the next open remove orphans and obsolete files. A compaction that fails
 //! removes the file that it was writing at once.
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
     env::{failpoint::Failpoint, storage::OpenMode},
@@ -22,89 +26,92 @@ use crate::{
         record::{segment_name, snapshot_name},
         seq::Seq,
     },
-    issues::{event::IssueEvent, timestamp::Timestamp},
+    issues::timestamp::Timestamp,
     seeded::{Bug, seeded},
-    state::{materialize::Folded, snapshot as snapshot_file, throttle::Throttle},
+    state::{State, materialize::Materialized, snapshot, throttle::Throttle},
     telemetry,
     wal::{
-        durable::End, log::Log, manifest::Manifest, obsolete::Alone, raw_log::RawLog, shm::Hints,
-        store_dir::StoreFile,
+        durable::End, log::Log, manifest::Manifest, obsolete::Alone, payload::Payload,
+        raw_log::RawLog, shm::Hints, writer::Writer,
     },
 };
 
-/// What [`Log::compact`] did.
+/// The result of [`Log::compact`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compacted {
-    /// The log is folded into a new snapshot.
+    /// A new snapshot replaces the log.
     Done(Compaction),
-    /// Somebody else compacts this store now. Nothing was done.
+    /// Another thread or process is compacting this store. Nothing was done.
     AlreadyRunning,
-    /// There is no record behind the live snapshot. Nothing was done, but for old files that were removed.
+    /// There is no record behind the live snapshot. At most, obsolete files were removed.
     NothingNew,
 }
 
-/// A finished compaction: the answer of [`Log::compact`].
+/// A finished compaction, from [`Log::compact`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Compaction {
     /// The last record that the snapshot reflects.
     pub seq: Seq,
-    /// How many issues are in it.
-    pub issues: u64,
-    /// Its length.
+    /// How many entries the state has ([`State::entries`]); for issues, how many exist.
+    pub entries: u64,
+    /// The snapshot's length in bytes.
     pub bytes: u64,
-    /// The old files that were removed.
+    /// The obsolete files that were removed.
     pub removed: Vec<String>,
-    /// How long the store's lock was held for it.
+    /// How long the store's lock was held.
     pub lock_held: Duration,
-    /// How long all of it took.
+    /// How long the compaction took.
     pub elapsed: Duration,
 }
 
-impl Log<IssueEvent> {
-    /// Folds the log into a snapshot, and removes the segments that this makes superfluous.
+impl<P: Payload> Log<P> {
+    /// Replaces the log by a snapshot of the state, and removes the obsolete segments. All or
+    /// nothing, also if the process dies.
     ///
-    /// Runs in the caller's thread, and takes as long as it takes to read the state and write it. Others append
-    /// meanwhile: the store's lock is held only while a new segment is begun. Call it when
-    /// [`Log::compaction_due`] says so, from wherever it hurts nobody; a [`crate::Compactor`] does
-    /// that in a thread. All or nothing, also when the process dies.
+    /// Blocks for as long as it takes to read the state and write it. Others append meanwhile: the
+    /// store's lock is held only while a new segment is begun. Call it when [`Log::compaction_due`]
+    /// says so, where it delays nothing else; a [`crate::Compactor`] does that in a thread.
     ///
     /// # Errors
-    /// The store is as before, but for a new segment and files that the next open removes: [`Error::Lock`],
-    /// [`Error::Corrupt`] (what can't be read is not compacted), [`Error::Io`].
+    /// The store is as before, except for a new segment and files that the next open removes:
+    /// [`Error::Lock`], [`Error::Io`], [`Error::Corrupt`] (damaged records are not compacted, nor is
+    /// a log whose snapshot is of another state).
     ///
-    /// ```
-    /// use strand_core::{Compacted, Issue, IssueEvent, Issues, Log, Options, Timestamp};
-    ///
-    /// let now = Timestamp::now();
-    /// # let dir = tempfile::tempdir()?;
-    /// let log = Log::open(dir.path(), Options::default())?;
-    /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
-    /// let Compacted::Done(done) = log.compact()? else { panic!("nobody else is at it") };
-    /// assert_eq!((done.seq.get(), done.issues), (1, 1));
-    /// assert_eq!(Issues::load(dir.path())?.len(), 1);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn compact(&self) -> Result<Compacted> {
-        self.raw.compact()
+    /// Example: [`State`].
+    pub fn compact<S: State<Payload = P>>(&self) -> Result<Compacted> {
+        let writer = &self.raw.writer;
+        let started = writer.host().now();
+        let span = telemetry::compact(writer.dir.path());
+        span.within(|| {
+            let done = writer.alone(|alone| {
+                let work = Work {
+                    raw: &self.raw,
+                    writer,
+                    alone,
+                };
+                work.compact::<S>(started, &span)
+            })?;
+            Ok(done.unwrap_or(Compacted::AlreadyRunning))
+        })
     }
 
-    /// Whether the log behind the live snapshot has reached [`crate::Options::compact_after_bytes`] or
-    /// [`crate::Options::compact_after_records`]. Looks at the lengths of the files only. Takes no lock and writes nothing,
-    /// unless somebody has deleted the hints.
+    /// Whether the log behind the live snapshot has reached
+    /// [`crate::Options::compact_after_bytes`] or [`crate::Options::compact_after_records`]. Looks
+    /// only at the lengths of the files. Blocks only where [`Log::durable_seq`] does.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] for a damaged manifest, [`Error::Io`].
+    /// As [`Log::durable_seq`], and [`Error::Corrupt`] for a damaged manifest.
     ///
     /// ```
-    /// use strand_core::{Issue, IssueEvent, Log, Options, Timestamp};
+    /// use strand_core::{Issue, IssueLog, Options, Timestamp};
     ///
     /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
-    /// let log = Log::open(dir.path(), Options::default().compact_after_records(1))?;
+    /// let log = IssueLog::open(dir.path(), Options::default().compact_after_records(1))?;
     /// assert!(!log.compaction_due()?);
-    /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
+    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
     /// if log.compaction_due()? {
     ///     log.compact()?;
     /// }
@@ -112,52 +119,60 @@ impl Log<IssueEvent> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn compaction_due(&self) -> Result<bool> {
-        self.raw.compaction_due()
+        let writer = &self.raw.writer;
+        let live = writer.manifest()?.first_seq;
+        let records = (self.raw.look(Hints::tail_seq)? + 1).saturating_sub(live);
+        if records >= writer.options.compact_after_records {
+            return Ok(true);
+        }
+        let mut bytes = 0;
+        let live_segments = writer.dir.segments()?.into_iter();
+        for first_seq in live_segments.filter(|first| *first >= live) {
+            let name = segment_name(first_seq);
+            // Otherwise it was compacted away in between.
+            if let Some(file) = writer.dir.open_if_there(&name, OpenMode::Read)? {
+                bytes += file.len_bytes()?;
+            }
+        }
+        Ok(records > 0 && bytes >= writer.options.compact_after_bytes)
     }
 }
 
-impl RawLog {
-    fn compact(&self) -> Result<Compacted> {
-        let started = self.writer.host().now();
-        let span = telemetry::compact(self.writer.dir.path());
-        span.within(|| {
-            let done = self
-                .writer
-                .alone(|alone| self.compact_alone(alone, started, &span))?;
-            Ok(done.unwrap_or(Compacted::AlreadyRunning))
-        })
-    }
+/// A compaction by the holder of `compact.lock`.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    raw: &'a RawLog,
+    writer: &'a Writer,
+    alone: &'a Alone<'a>,
+}
 
-    fn compact_alone(
-        &self,
-        alone: &Alone<'_>,
-        started: Instant,
-        span: &telemetry::Span,
-    ) -> Result<Compacted> {
-        let old = self.writer.manifest()?;
+impl Work<'_> {
+    fn compact<S: State>(self, started: Instant, span: &telemetry::Span) -> Result<Compacted> {
+        let Self { writer, alone, .. } = self;
+        let old = writer.manifest()?;
         let mut phase = telemetry::Clock::of_debug();
-        // Most is made durable before the lock is taken, so that it is not held for long. Where that failed, now or
-        // before, the holder of the lock sees to it.
-        match self.writer.sync_to(self.look(Hints::tail_seq)?) {
+        // Most is made durable before the lock is taken, so that it is not held for long. If that
+        // failed, now or before, the rotation makes up for it.
+        match writer.sync_to(self.raw.look(Hints::tail_seq)?) {
             Ok(()) | Err(Error::DurabilityUnknown { .. }) => {}
             Err(error) => return Err(error),
         }
-        let locked = self.writer.lock()?;
-        let held = self.writer.host().now();
+        let locked = writer.lock()?;
+        let held = writer.host().now();
         let through = locked.rotate()?;
         locked.unlock()?;
-        let lock_held = self.writer.host().now() - held;
-        self.writer.reached(Failpoint::CompactionRotated);
-        telemetry::compaction_phase(self.writer.dir.path(), "rotate", &mut phase);
+        let lock_held = writer.host().now() - held;
+        writer.reached(Failpoint::CompactionRotated);
+        telemetry::compaction_phase(writer.dir.path(), "rotate", &mut phase);
         if through < old.first_seq {
-            alone.remove_superseded(&old, self.writer.options.backup_snapshots)?;
+            alone.remove_superseded(&old, writer.options.backup_snapshots)?;
             return Ok(Compacted::NothingNew);
         }
-        // In a thread of its own, since a priority can't be raised again.
-        let done = std::thread::scope(|scope| {
+        // In a thread of its own, since its priority can't be raised again.
+        let done = thread::scope(|scope| {
             let work = || {
-                self.writer.host().lower_priority();
-                span.within(|| self.fold_and_switch(alone, &old, through, phase))
+                writer.host().lower_priority();
+                span.within(|| self.fold_and_switch::<S>(&old, through, phase))
             };
             match scope.spawn(work).join() {
                 Ok(done) => done,
@@ -166,13 +181,13 @@ impl RawLog {
         })?;
         let done = Compaction {
             lock_held,
-            elapsed: self.writer.host().now() - started,
+            elapsed: writer.host().now() - started,
             ..done
         };
         telemetry::compacted(
-            self.writer.dir.path(),
-            done.seq.get(),
-            done.issues,
+            writer.dir.path(),
+            through,
+            done.entries,
             done.bytes,
             done.removed.len() as u64,
             lock_held,
@@ -181,67 +196,49 @@ impl RawLog {
         Ok(Compacted::Done(done))
     }
 
-    /// Folds the records through `through`, has the manifest name the result, and removes what that replaces.
-    fn fold_and_switch(
-        &self,
-        alone: &Alone<'_>,
+    /// Folds the records through `through`, has the manifest name the snapshot of the result, and
+    /// removes the obsolete files.
+    fn fold_and_switch<S: State>(
+        self,
         old: &Manifest,
         through: u64,
         mut phase: telemetry::Clock,
     ) -> Result<Compaction> {
-        let folded = Folded::through(&self.writer.dir, old, Throttle::GENTLE, || {
-            End::Seq(through)
-        })?;
-        let Some(Folded { mut store, .. }) = folded else {
-            let gone = std::io::Error::other("the live snapshot was replaced by somebody else");
-            return Err(Error::io("read", self.writer.dir.path())(gone));
-        };
-        let oldest_seq = if seeded(Bug::KeyForgotten) {
-            u64::MAX
-        } else {
-            through.saturating_sub(self.writer.options.idempotency_records)
-        };
-        store.forget_keys_before(Seq::new(oldest_seq));
-        let now = Timestamp::from_ms(self.writer.host().unix_ms());
-        let oldest = now.saturating_sub_ms(self.writer.options.tombstone_ms);
-        let oldest = if seeded(Bug::TombstoneDropped) {
-            Timestamp::from_ms(i64::MAX)
-        } else {
-            oldest
-        };
-        store.forget_tombstones_before(oldest);
-        telemetry::compaction_phase(self.writer.dir.path(), "fold", &mut phase);
+        let Self { writer, alone, .. } = self;
+        let backups = writer.options.backup_snapshots;
+        let state = self.fold::<S>(old, through)?;
+        telemetry::compaction_phase(writer.dir.path(), "fold", &mut phase);
 
-        // What an earlier compaction that died has left takes space that this one may need. Not before now: had
-        // the live snapshot been damaged, it could be mended with it.
-        let mut removed = alone.remove_obsolete(old, self.writer.options.backup_snapshots)?;
+        // The orphans of an earlier compaction take space that this one may need. Not before now:
+        // if the live snapshot had been damaged, a repair could use them.
+        let mut removed = alone.remove_obsolete(old, backups)?;
         let mut mark = None;
-        let write = |file: &StoreFile| {
-            let written = snapshot_file::write(&store, &old.store, file, Throttle::GENTLE);
-            mark = Some(written?);
-            Ok(())
-        };
-        let name = snapshot_name(through);
-        self.writer.dir.replace_file(&name, write, || {
-            self.writer.reached(Failpoint::SnapshotWritten);
-        })?;
+        writer.dir.replace_file(
+            &snapshot_name(through),
+            |file| {
+                let written = snapshot::write(&state, through, &old.store, file, Throttle::GENTLE);
+                mark = Some(written?);
+                Ok(())
+            },
+            || writer.reached(Failpoint::SnapshotWritten),
+        )?;
         let Some(mark) = mark else {
             unreachable!("a file that was replaced was written");
         };
-        self.writer.reached(Failpoint::SnapshotRenamed);
-        telemetry::compaction_phase(self.writer.dir.path(), "write", &mut phase);
+        writer.reached(Failpoint::SnapshotRenamed);
+        telemetry::compaction_phase(writer.dir.path(), "write", &mut phase);
         let new = old.compacted(mark);
         if seeded(Bug::SegmentsRemovedEarly) {
-            alone.remove_obsolete(&new, self.writer.options.backup_snapshots)?;
+            alone.remove_obsolete(&new, backups)?;
         }
-        new.write(&self.writer.dir)?;
-        self.writer.reached(Failpoint::ManifestReplaced);
-        telemetry::compaction_phase(self.writer.dir.path(), "switch", &mut phase);
-        removed.extend(alone.remove_obsolete(&new, self.writer.options.backup_snapshots)?);
-        telemetry::compaction_phase(self.writer.dir.path(), "remove", &mut phase);
+        new.write(&writer.dir)?;
+        writer.reached(Failpoint::ManifestReplaced);
+        telemetry::compaction_phase(writer.dir.path(), "switch", &mut phase);
+        removed.extend(alone.remove_obsolete(&new, backups)?);
+        telemetry::compaction_phase(writer.dir.path(), "remove", &mut phase);
         Ok(Compaction {
             seq: Seq::new(through),
-            issues: store.len() as u64,
+            entries: state.entries() as u64,
             bytes: mark.bytes,
             removed,
             lock_held: Duration::ZERO,
@@ -249,21 +246,27 @@ impl RawLog {
         })
     }
 
-    fn compaction_due(&self) -> Result<bool> {
-        let live = self.writer.manifest()?.first_seq;
-        let records = (self.look(Hints::tail_seq)? + 1).saturating_sub(live);
-        if records >= self.writer.options.compact_after_records {
-            return Ok(true);
-        }
-        let mut bytes = 0;
-        let behind = self.writer.dir.segments()?.into_iter();
-        for first_seq in behind.filter(|first| *first >= live) {
-            let name = segment_name(first_seq);
-            // Otherwise it was compacted away in between.
-            if let Some(file) = self.writer.dir.open_if_there(&name, OpenMode::Read)? {
-                bytes += file.len_bytes()?;
-            }
-        }
-        Ok(records > 0 && bytes >= self.writer.options.compact_after_bytes)
+    /// The state through record `through`, without what is too old to keep.
+    fn fold<S: State>(self, old: &Manifest, through: u64) -> Result<S> {
+        let Writer { dir, options, .. } = self.writer;
+        let end = || End::Seq(through);
+        let Some(folded) = Materialized::<S>::through(dir, old, Throttle::GENTLE, end)? else {
+            let gone = std::io::Error::other("the live snapshot was replaced meanwhile");
+            return Err(Error::io("read", dir.path())(gone));
+        };
+        let mut state = folded.state;
+        let before_seq = if seeded(Bug::KeyForgotten) {
+            Seq::new(u64::MAX)
+        } else {
+            Seq::new(through).saturating_sub(options.idempotency_records)
+        };
+        let before = if seeded(Bug::TombstoneDropped) {
+            Timestamp::from_ms(i64::MAX)
+        } else {
+            let now = Timestamp::from_ms(dir.host().unix_ms());
+            now.saturating_sub_ms(options.tombstone_ms)
+        };
+        state.forget(before_seq, before);
+        Ok(state)
     }
 }

@@ -1,104 +1,85 @@
 use std::{
+    convert::Infallible,
     fmt,
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
 use crate::{
-    error::Result, issues::event::IssueEvent, state::compaction::Compacted, telemetry,
+    error::Result,
+    state::{State, compaction::Compacted},
+    telemetry,
     wal::log::Log,
 };
 
-/// A thread that compacts a store when it is due, so that no append has to.
+/// A thread that compacts a store when it is due, so that no append has to wait for it.
 ///
-/// It ends when it is dropped or stopped, and after an error.
+/// It ends when it is stopped or dropped, and after an error.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
-/// use strand_core::{Compactor, IssueLog, Options};
+/// use strand_core::{Compactor, IssueLog, Issues, Options};
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let log = IssueLog::open(dir.path(), Options::default())?;
-/// let compactor = Compactor::start(Arc::clone(log.log()), Duration::from_secs(1))?;
+/// let compactor = Compactor::start::<Issues>(Arc::clone(log.log()), Duration::from_secs(1))?;
 /// // … append …
 /// let compactions = compactor.stop()?;
 /// # assert_eq!(compactions, 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Compactor {
-    stop: Arc<Stop>,
-    thread: Option<JoinHandle<Result<u64>>>,
-}
-
-#[derive(Default)]
-struct Stop {
-    asked: Mutex<bool>,
-    wake_word: Condvar,
+    /// The thread, and the channel whose end tells it to stop.
+    running: Option<(mpsc::Sender<Infallible>, JoinHandle<Result<u64>>)>,
 }
 
 impl Compactor {
-    /// Starts the thread, which asks [`Log::compaction_due`] at this interval. Each process may have one: of those that
-    /// want to compact at once, one does.
+    /// Starts the thread, which calls [`Log::compaction_due`] at this interval. Each process may
+    /// have one: only one of them compacts at a time.
     ///
     /// # Errors
-    /// The system's, when it gives no thread.
-    pub fn start(log: Arc<Log<IssueEvent>>, interval: Duration) -> std::io::Result<Self> {
-        let stop = Arc::new(Stop::default());
-        let asked = Arc::clone(&stop);
-        let builder = std::thread::Builder::new().name("strand compactor".to_owned());
-        let compact_when_due = move |log: &Log<IssueEvent>| {
+    /// The system's, if it can't start a thread.
+    pub fn start<S>(log: Arc<Log<S::Payload>>, interval: Duration) -> std::io::Result<Self>
+    where
+        S: State,
+        S::Payload: 'static,
+    {
+        let (stop, stopped) = mpsc::channel();
+        let compact_when_due = move |log: &Log<S::Payload>| {
             let mut compactions = 0;
-            while !asked.within(interval) {
-                if log.compaction_due()? && matches!(log.compact()?, Compacted::Done(_)) {
+            while stopped.recv_timeout(interval) == Err(mpsc::RecvTimeoutError::Timeout) {
+                if log.compaction_due()? && matches!(log.compact::<S>()?, Compacted::Done(_)) {
                     compactions += 1;
                 }
             }
             Ok(compactions)
         };
+        let builder = std::thread::Builder::new().name("strand compactor".to_owned());
         let thread = builder.spawn(move || {
             let done = compact_when_due(&log);
             done.inspect_err(|error| telemetry::compactor_ended(log.raw.writer.dir.path(), error))
         })?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
+        let running = Some((stop, thread));
+        Ok(Self { running })
     }
 
-    /// Ends the thread, after the compaction that it may be at, and answers how many it did. Blocks until then, as
-    /// dropping the compactor does.
+    /// Ends the thread, and returns how many compactions it did. Blocks until a running compaction
+    /// is done; so does dropping the compactor.
     ///
     /// # Errors
-    /// The error that had ended it before: those of [`Log::compact`].
+    /// The error that had ended the thread: those of [`Log::compaction_due`] and [`Log::compact`].
     pub fn stop(mut self) -> Result<u64> {
         self.end().unwrap_or(Ok(0))
     }
 
     fn end(&mut self) -> Option<Result<u64>> {
-        let thread = self.thread.take()?;
-        *self
-            .stop
-            .asked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.wake_word.notify_all();
+        let (stop, thread) = self.running.take()?;
+        drop(stop);
         match thread.join() {
             Ok(result) => Some(result),
             Err(panic) => std::panic::resume_unwind(panic),
         }
-    }
-}
-
-impl Stop {
-    /// Waits for the end; false when it has not come within `time`.
-    fn within(&self, time: Duration) -> bool {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self
-            .wake_word
-            .wait_timeout_while(asked, time, |asked| !*asked);
-        let (asked, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *asked
     }
 }
 

@@ -1,35 +1,37 @@
-//! A state that is kept up with the log: read once, then only what is new.
+//! A state that is kept up with the log: read once, then only new records.
 
 use crate::{
     error::{Error, Result},
     format::seq::Seq,
-    issues::{event::IssueEvent, issues::Issues},
-    state::{snapshot as snapshot_file, throttle::Throttle},
+    issues::timestamp::Timestamp,
+    options::Options,
+    state::{State, snapshot, throttle::Throttle},
     wal::{cursor::RawRecords, durable::End, manifest::Manifest, store_dir::StoreDir},
 };
 
-/// How often a reader begins anew because a compaction took its files away. Each time, somebody has
-/// done a whole compaction in between.
+/// How often a load starts over because a compaction removed its files. Each time, a whole
+/// compaction ran in between.
 const ATTEMPTS: u32 = 100;
 
-/// A state that is kept up forgets what is too old once in so many records, at most.
+/// The fewest records between two times that a state forgets what is too old.
 const FORGET_EVERY: u64 = 4_096;
 
-/// The fold of the log through some record, and the place to go on from.
+/// The state that the log leads to through some record, and the place to go on from.
 #[derive(Debug)]
-pub(crate) struct Folded {
-    pub(crate) store: Issues,
+pub(crate) struct Materialized<S> {
+    pub(crate) state: S,
+    last_seq: u64,
     records: RawRecords,
     dir: StoreDir,
     scratch: Vec<u8>,
     throttle: Throttle,
     /// The first record behind the snapshot that was read.
     first_seq: u64,
-    /// From which record on it is time to forget what is too old; 0 when it was only just read.
+    /// The record that it is time to forget at; 0 if the state was only just read.
     forgets_at_seq: u64,
 }
 
-impl Folded {
+impl<S: State> Materialized<S> {
     /// Reads the snapshot and the records behind it, to where `end` says once the snapshot is read.
     pub(crate) fn load(dir: &StoreDir, mut end: impl FnMut() -> End) -> Result<Self> {
         let mut attempts = 0;
@@ -38,7 +40,7 @@ impl Folded {
             let loaded = Self::through(dir, &manifest, Throttle::HURRIED, &mut end);
             attempts += 1;
             match loaded {
-                Ok(Some(folded)) => return Ok(folded),
+                Ok(Some(loaded)) => return Ok(loaded),
                 Ok(None) | Err(Error::Compacted { .. }) if attempts < ATTEMPTS => {}
                 Ok(None) => {
                     let source = std::io::Error::other("compactions replaced it again and again");
@@ -49,18 +51,20 @@ impl Folded {
         }
     }
 
-    /// Reads the state through `end` from the files that this manifest names; `None` when its snapshot is gone.
+    /// Reads the state through `end` from the files that this manifest names; `None` if its snapshot
+    /// is gone.
     pub(crate) fn through(
         dir: &StoreDir,
         manifest: &Manifest,
         mut throttle: Throttle,
         end: impl FnOnce() -> End,
     ) -> Result<Option<Self>> {
-        let Some(store) = snapshot_file::read(dir, manifest, &mut throttle)? else {
+        let Some(state) = snapshot::read(dir, manifest, &mut throttle)? else {
             return Ok(None);
         };
-        let mut folded = Self {
-            store,
+        let mut loaded = Self {
+            state,
+            last_seq: manifest.first_seq - 1,
             records: RawRecords::new(dir, manifest.first_seq, end()),
             dir: dir.clone(),
             scratch: Vec::new(),
@@ -68,11 +72,16 @@ impl Folded {
             first_seq: manifest.first_seq,
             forgets_at_seq: 0,
         };
-        folded.apply_all()?;
-        Ok(Some(folded))
+        loaded.apply_all()?;
+        Ok(Some(loaded))
     }
 
-    /// Applies what is new through `end`. Begins anew where that was compacted away.
+    /// The last record that the state reflects; 0 for none.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// Applies new records through `end`. Starts over if they were compacted away.
     pub(crate) fn advance(&mut self, end: End) -> Result<()> {
         self.records.resume(end);
         match self.apply_all() {
@@ -84,44 +93,54 @@ impl Folded {
         }
     }
 
-    /// Whether it is time to forget what is too old: now and then, since that goes through all that is known.
+    /// Whether it is time to forget what is too old. A state that lives for long would otherwise
+    /// remember every key and every deleted issue.
     pub(crate) fn is_due_to_forget(&self) -> bool {
-        self.store.last_seq().get() >= self.forgets_at_seq
+        self.last_seq >= self.forgets_at_seq
     }
 
-    /// What was too old is forgotten: for as many records as are remembered now, nothing is.
-    pub(crate) fn has_forgotten(&mut self) {
-        let remembered = self.store.remembered() as u64;
-        self.forgets_at_seq = self.store.last_seq().get() + FORGET_EVERY.max(remembered);
+    /// Forgets what a compaction would forget now.
+    pub(crate) fn forget(&mut self, options: &Options, now: Timestamp) {
+        self.state.forget(
+            Seq::new(self.last_seq).saturating_sub(options.idempotency_records),
+            now.saturating_sub_ms(options.tombstone_ms),
+        );
+        self.has_forgotten();
     }
 
-    /// Begins anew where a compaction came after this was read: its snapshot lacks the keys and tombstones that it found too old.
+    /// Reads the snapshot of a compaction that came after this was read: it lacks what that
+    /// compaction forgot.
     pub(crate) fn forget_as_compacted(&mut self, end: End) -> Result<()> {
-        let compacted = || {
-            let manifest = Manifest::required(&self.dir)?;
-            Ok::<bool, Error>(manifest.first_seq != self.first_seq)
-        };
-        if self.forgets_at_seq > 0 && compacted()? {
-            let anew = Self::load(&self.dir, || end)?;
-            // Without hints, nobody knows how far it may read.
-            if anew.store.last_seq() >= self.store.last_seq() {
-                *self = anew;
+        if self.forgets_at_seq > 0 && Manifest::required(&self.dir)?.first_seq != self.first_seq {
+            let again = Self::load(&self.dir, || end)?;
+            // Without hints, it may not reach as far.
+            if again.last_seq >= self.last_seq {
+                *self = again;
             }
         }
         self.has_forgotten();
         Ok(())
     }
 
+    /// Forgetting goes through the whole state. So it is not due again before as many records as
+    /// there are things to remember.
+    fn has_forgotten(&mut self) {
+        let remembered = match self.state.issue_totals() {
+            Some([issues, tombstones, keys, _]) => issues + tombstones + keys,
+            None => self.state.entries() as u64,
+        };
+        self.forgets_at_seq = self.last_seq + FORGET_EVERY.max(remembered);
+    }
+
     fn apply_all(&mut self) -> Result<()> {
         while let Some(record) = self.records.next()? {
             let (seq, offset) = (record.line.header.seq, record.offset);
             self.throttle.did(record.text.len());
-            let events = record.line.body.decode::<IssueEvent>(&mut self.scratch);
-            let applied = events.map(|events| self.store.apply_record(Seq::new(seq), events));
-            match applied {
-                Ok(applied) => drop(applied.map_err(Error::InvalidEvent)?),
+            match record.line.body.decode(&mut self.scratch) {
+                Ok(events) => self.state.apply(Seq::new(seq), events),
                 Err(reason) => return Err(self.records.refuse(seq, offset, reason)),
             }
+            self.last_seq = seq;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The bytes of a snapshot: the fold of all records through one, a line each. See `docs/FORMAT.md`.
+//! The bytes of a snapshot: a header, and a line for each part of the state. See `docs/FORMAT.md`.
 
 use std::{borrow::Cow, path::Path};
 
@@ -14,61 +14,107 @@ use crate::{
         seq::Seq,
     },
     issues::{
-        issue::{ID_BYTES_MAX, Issue},
+        issue::ID_BYTES_MAX,
         issues::{Entry, Issues},
-        timestamp::Timestamp,
-        version::Version,
     },
     seeded::{Bug, seeded},
-    state::throttle::Throttle,
+    state::{
+        State,
+        issues::{IssueLine, IssuePart},
+        throttle::Throttle,
+    },
     wal::{
         manifest::{Manifest, SnapshotMark},
         store_dir::{CHUNK_BYTES, StoreDir, StoreFile},
     },
 };
 
-/// The first line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The first line. That of issues, which is older than the others, has no `state` and `lines`; the
+/// others have nothing behind them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Header<'a> {
     pub(crate) snapshot: u64,
     #[serde(borrow)]
     pub(crate) store: Cow<'a, str>,
-    issues: u64,
-    tombstones: u64,
-    keys: u64,
-    pub(crate) without_effect: u64,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lines: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issues: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tombstones: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    without_effect: Option<u64>,
 }
 
-impl Header<'_> {
-    /// How many issues, tombstones and keys there are.
-    pub(crate) fn counts(&self) -> [u64; 3] {
-        [self.issues, self.tombstones, self.keys]
+/// How many issues, tombstones, keys, and lines of another state there are.
+pub(crate) type Counts = [u64; 4];
+
+impl<'a> Header<'a> {
+    fn of(state: &impl State, snapshot: u64, store: &'a str) -> Self {
+        let header = Self {
+            snapshot,
+            store: Cow::Borrowed(store),
+            ..Self::default()
+        };
+        header.with(state)
+    }
+
+    fn with<S: State>(self, state: &S) -> Self {
+        match state.issue_totals() {
+            Some([issues, tombstones, keys, without_effect]) => Self {
+                issues: Some(issues),
+                tombstones: Some(tombstones),
+                keys: Some(keys),
+                without_effect: Some(without_effect),
+                ..self
+            },
+            None => Self {
+                state: Some(Cow::Borrowed(S::NAME)),
+                lines: Some(state.lines().count() as u64),
+                ..self
+            },
+        }
+    }
+
+    /// The lines that should follow.
+    pub(crate) fn counts(&self) -> Counts {
+        [self.issues, self.tombstones, self.keys, self.lines].map(Option::unwrap_or_default)
+    }
+
+    pub(crate) fn without_effect(&self) -> u64 {
+        self.without_effect.unwrap_or_default()
+    }
+
+    fn into_owned(self) -> Header<'static> {
+        Header {
+            store: Cow::Owned(self.store.into_owned()),
+            state: self.state.map(|state| Cow::Owned(state.into_owned())),
+            ..self
+        }
     }
 }
 
-/// How a header's text begins, behind the checksum.
+/// How the text of a header begins, behind the checksum.
 const HEADER_START: &[u8] = br#""snapshot":"#;
 
-/// Any line but the first. Which members are there tells what it is.
-#[derive(Default, Serialize, Deserialize)]
-struct Item<'a> {
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    id: Option<Cow<'a, str>>,
-    #[serde(borrow, skip_serializing_if = "Option::is_none")]
-    key: Option<Cow<'a, str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<Version>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seq: Option<Seq>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    deleted_ms: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    issue: Option<Cow<'a, Issue>>,
+/// A line of a state that is not [`crate::Issues`], whose lines have their members side by side.
+#[derive(Serialize, Deserialize)]
+struct Wrapped<L> {
+    line: L,
 }
 
-/// Writes the state to a new file, and syncs it piece by piece, so that nobody else's sync has to wait for all of it.
-pub(crate) fn write(
-    store: &Issues,
+/// How its text begins, behind the checksum.
+const WRAPPED_START: &[u8] = br#""line":"#;
+
+/// Writes the state to a new file, and syncs it piece by piece, so that no other sync has to wait
+/// for all of it.
+pub(crate) fn write<S: State>(
+    state: &S,
+    seq: u64,
     store_id: &str,
     file: &StoreFile,
     throttle: Throttle,
@@ -77,40 +123,20 @@ pub(crate) fn write(
         file,
         throttle,
         mark: SnapshotMark {
-            seq: store.last_seq().get(),
+            seq,
             bytes: 0,
             crc: 0,
         },
         chunk: Vec::with_capacity(CHUNK_BYTES + (64 << 10)),
     };
-    let count = |n: usize| n as u64;
-    out.line(&Header {
-        snapshot: store.last_seq().get(),
-        store: Cow::Borrowed(store_id),
-        issues: count(store.len()),
-        tombstones: count(store.entries().count() - store.len()),
-        keys: count(store.keys().count()),
-        without_effect: store.without_effect(),
-    })?;
-    for (id, entry) in store.entries() {
-        let (issue, deleted_ms) = match entry {
-            Entry::Present { issue, .. } => (Some(Cow::Borrowed(issue)), None),
-            Entry::Deleted { ts, .. } => (None, Some(*ts)),
-        };
-        out.line(&Item {
-            id: Some(Cow::Borrowed(id)),
-            version: Some(entry.version()),
-            deleted_ms,
-            issue,
-            ..Item::default()
-        })?;
-    }
-    for (key, seq) in store.keys() {
-        out.line(&Item {
-            key: Some(Cow::Borrowed(key)),
-            seq: Some(seq),
-            ..Item::default()
-        })?;
+    out.line(&Header::of(state, seq, store_id))?;
+    let wraps = state.issue_totals().is_none();
+    for line in state.lines() {
+        if wraps {
+            out.line(&Wrapped { line })?;
+        } else {
+            out.line(&line)?;
+        }
     }
     out.flush()?;
     Ok(out.mark)
@@ -149,27 +175,23 @@ impl Out<'_> {
     }
 }
 
-/// Reads the snapshot that the manifest names; an empty state where it names none.
+/// Reads the snapshot that the manifest names; a default state if it names none.
 ///
-/// `None` when the file is gone: a compaction has put a later one in its place, and a later manifest.
-pub(crate) fn read(
+/// `None` if the file is gone: a compaction has put a later one in its place, and a later manifest.
+pub(crate) fn read<S: State>(
     dir: &StoreDir,
     manifest: &Manifest,
     throttle: &mut Throttle,
-) -> Result<Option<Issues>> {
+) -> Result<Option<S>> {
     let Some(mark) = manifest.snapshot else {
-        return Ok(Some(Issues::default()));
+        return Ok(Some(S::default()));
     };
     let name = snapshot_name(mark.seq);
     let Some(file) = dir.open_if_there(&name, OpenMode::Read)? else {
         let now = Manifest::required(dir)?;
         if now == *manifest {
-            let message = "it is named by the MANIFEST, but not there".to_owned();
-            return Err(corrupt(
-                &dir.path_of(&name),
-                0,
-                CorruptReason::Snapshot { message },
-            ));
+            let reason = wrong("it is named by the MANIFEST, but not there");
+            return Err(corrupt(&dir.path_of(&name), 0, reason));
         }
         return Ok(None);
     };
@@ -183,31 +205,26 @@ pub(crate) fn read(
     }
 }
 
-fn read_open(
+fn read_open<S: State>(
     file: &StoreFile,
     manifest: &Manifest,
     mark: SnapshotMark,
     throttle: &mut Throttle,
-) -> Result<Issues> {
-    let mut reading = Reading {
-        store: Issues::default(),
-        counts: [0; 3],
-        header: None,
-    };
+) -> Result<S> {
+    let mut reading = Reading::<S>::default();
     let (path, len_bytes) = (file.path(), file.len_bytes()?);
     let (mut bytes, mut crc) = (0, 0);
     let mut lines = Lines::default();
     while let Some(span) = file.next_line(&mut lines)? {
         if span.offset != bytes {
-            let message = "a blank line stands here".to_owned();
-            return Err(corrupt(path, bytes, CorruptReason::Snapshot { message }));
+            return Err(corrupt(path, bytes, wrong("a blank line stands here")));
         }
         let line = lines.text(span);
         crc = crc32c::crc32c_append(crc, line);
         bytes += line.len() as u64;
         throttle.did(line.len());
         reading
-            .line(line, manifest)
+            .line(line, manifest, mark)
             .map_err(|reason| corrupt(path, span.offset, reason))?;
     }
     let whole = (len_bytes, bytes, crc) == (mark.bytes, mark.bytes, mark.crc);
@@ -220,132 +237,144 @@ fn read_open(
         ))
     };
     match message {
-        None => Ok(reading.store),
-        // Each line is good by itself, so that nobody knows where the wrong one is: it is the file.
-        Some(message) => Err(corrupt(path, 0, CorruptReason::Snapshot { message })),
+        None => Ok(reading.state),
+        // Each line is good by itself, so it is not known which one is wrong.
+        Some(message) => Err(corrupt(path, 0, wrong(&message))),
     }
 }
 
-/// What a line says.
+/// The members of a line, without its newline.
+fn members(text: &[u8]) -> std::result::Result<&[u8], CorruptReason> {
+    if seeded(Bug::NoSnapshotChecksum) {
+        Ok(text.get(18..).unwrap_or_default())
+    } else {
+        checked(text)
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> std::result::Result<T, CorruptReason> {
+    let message = |error| format!("the line is whole, but is no part of a snapshot: {error}");
+    serde_json::from_slice(text).map_err(|error| wrong(&message(error)))
+}
+
+/// A snapshot that is being read.
+#[derive(Default)]
+struct Reading<S> {
+    header: Option<Header<'static>>,
+    state: S,
+    lines: u64,
+}
+
+impl<S: State> Reading<S> {
+    fn line(
+        &mut self,
+        line: &[u8],
+        manifest: &Manifest,
+        mark: SnapshotMark,
+    ) -> std::result::Result<(), CorruptReason> {
+        let text = line
+            .strip_suffix(b"\n")
+            .ok_or(CorruptReason::Unterminated)?;
+        let members = members(text)?;
+        if let Some(header) = &self.header {
+            let line = match &header.state {
+                Some(_) => parse::<Wrapped<S::Line>>(text)?.line,
+                None => parse(text)?,
+            };
+            self.state.restore(line);
+            self.lines += 1;
+            return Ok(());
+        }
+        if !members.starts_with(HEADER_START) {
+            return Err(wrong("it does not begin as a snapshot does"));
+        }
+        let header: Header<'_> = parse(text)?;
+        if header.store != manifest.store {
+            return Err(wrong("it belongs to another store"));
+        }
+        if header.snapshot != mark.seq {
+            let message = format!("it says that it reflects record {}", header.snapshot);
+            return Err(wrong(&message));
+        }
+        let expected = Header::default().with(&self.state).state;
+        if header.state != expected {
+            let name = |state: &Option<Cow<'_, str>>| match state {
+                Some(name) => format!("{name:?}"),
+                None => "issues".to_owned(),
+            };
+            let (found, expected) = (name(&header.state), name(&expected));
+            let message = format!("the snapshot is of the state {found}, not {expected}");
+            return Err(CorruptReason::Payload { message });
+        }
+        self.state
+            .restore_issue_totals(Seq::new(header.snapshot), header.without_effect());
+        self.header = Some(header.into_owned());
+        Ok(())
+    }
+
+    fn missing(&self) -> Option<String> {
+        let said = self.header.as_ref().map(Header::counts).unwrap_or_default();
+        let found = match self.state.issue_totals() {
+            Some([issues, tombstones, keys, _]) => [issues, tombstones, keys, 0],
+            None => [0, 0, 0, self.lines],
+        };
+        let is_whole =
+            self.header.is_some() && said == found && said.iter().sum::<u64>() == self.lines;
+        (!is_whole).then(|| {
+            format!(
+                "it has {found:?} issues, tombstones, keys and other lines, and its first line \
+                 says {said:?}"
+            )
+        })
+    }
+}
+
+fn wrong(message: &str) -> CorruptReason {
+    let message = message.to_owned();
+    CorruptReason::Snapshot { message }
+}
+
+/// A line, whatever its state.
 pub(crate) enum Part<'a> {
     Header(Header<'a>),
-    Issue(String, Version, Issue),
-    Tombstone(String, Version, Timestamp),
-    Key(String, Seq),
+    Issues(IssueLine),
+    /// A line of another state.
+    Other,
 }
 
 impl<'a> Part<'a> {
     /// Reads a line without its newline.
     fn parse(text: &'a [u8]) -> std::result::Result<Self, CorruptReason> {
-        let members = if seeded(Bug::NoSnapshotChecksum) {
-            text.get(18..).unwrap_or_default()
-        } else {
-            checked(text)?
-        };
-        let message = |error: serde_json::Error| CorruptReason::Snapshot {
-            message: format!("the line is whole, but is no part of a snapshot: {error}"),
-        };
+        let members = members(text)?;
         if members.starts_with(HEADER_START) {
-            return serde_json::from_slice(text)
-                .map(Self::Header)
-                .map_err(message);
+            parse(text).map(Self::Header)
+        } else if members.starts_with(WRAPPED_START) {
+            Ok(Self::Other)
+        } else {
+            parse(text).map(Self::Issues)
         }
-        let item: Item<'_> = serde_json::from_slice(text).map_err(message)?;
-        match item {
-            Item {
-                id: Some(id),
-                version: Some(version),
-                issue: Some(issue),
-                ..
-            } => Ok(Self::Issue(id.into_owned(), version, issue.into_owned())),
-            Item {
-                id: Some(id),
-                version: Some(version),
-                deleted_ms: Some(ts),
-                ..
-            } => Ok(Self::Tombstone(id.into_owned(), version, ts)),
-            Item {
-                key: Some(key),
-                seq: Some(seq),
-                ..
-            } => Ok(Self::Key(key.into_owned(), seq)),
-            _ => Err(misplaced()),
+    }
+
+    /// Restores it in a state of issues.
+    pub(crate) fn restore(self, issues: &mut Issues) {
+        match self {
+            Self::Header(header) => {
+                issues.restore_header(Seq::new(header.snapshot), header.without_effect());
+            }
+            Self::Issues(line) => issues.restore(line),
+            Self::Other => {}
         }
     }
 
     /// Counts it, unless it is a header.
-    fn count(&self, [issues, tombstones, keys]: &mut [u64; 3]) {
+    fn count(&self, [issues, tombstones, keys, others]: &mut Counts) {
         match self {
             Self::Header(_) => {}
-            Self::Issue(..) => *issues += 1,
-            Self::Tombstone(..) => *tombstones += 1,
-            Self::Key(..) => *keys += 1,
+            Self::Issues(IssueLine(IssuePart::Entry(_, Entry::Present { .. }))) => *issues += 1,
+            Self::Issues(IssueLine(IssuePart::Entry(_, Entry::Deleted { .. }))) => *tombstones += 1,
+            Self::Issues(IssueLine(IssuePart::Key(..))) => *keys += 1,
+            Self::Other => *others += 1,
         }
-    }
-
-    /// Takes it into a state.
-    pub(crate) fn restore(self, store: &mut Issues) {
-        match self {
-            Self::Header(header) => {
-                store.restore_header(Seq::new(header.snapshot), header.without_effect)
-            }
-            Self::Issue(id, version, issue) => store.restore_issue(id, version, issue),
-            Self::Tombstone(id, version, ts) => store.restore_tombstone(id, version, ts),
-            Self::Key(key, seq) => store.restore_key(key, seq),
-        }
-    }
-}
-
-fn misplaced() -> CorruptReason {
-    let message = "the line is neither issue, tombstone nor key".to_owned();
-    CorruptReason::Snapshot { message }
-}
-
-/// The state of a snapshot that is being read.
-struct Reading {
-    store: Issues,
-    /// Issues, tombstones, keys.
-    counts: [u64; 3],
-    header: Option<[u64; 3]>,
-}
-
-impl Reading {
-    fn line(&mut self, line: &[u8], manifest: &Manifest) -> std::result::Result<(), CorruptReason> {
-        let text = line
-            .strip_suffix(b"\n")
-            .ok_or(CorruptReason::Unterminated)?;
-        let part = Part::parse(text)?;
-        match (&part, self.header) {
-            (Part::Header(header), None) => {
-                self.header = Some(header.counts());
-                if header.store != manifest.store {
-                    let message = "it belongs to another store".to_owned();
-                    return Err(CorruptReason::Snapshot { message });
-                }
-                if manifest.snapshot.map(|mark| mark.seq) != Some(header.snapshot) {
-                    let message = format!("it says that it reflects record {}", header.snapshot);
-                    return Err(CorruptReason::Snapshot { message });
-                }
-            }
-            (Part::Header(_), Some(_)) => return Err(misplaced()),
-            (_, None) => {
-                let message = "it does not begin as a snapshot does".to_owned();
-                return Err(CorruptReason::Snapshot { message });
-            }
-            (_, Some(_)) => part.count(&mut self.counts),
-        }
-        part.restore(&mut self.store);
-        Ok(())
-    }
-
-    fn missing(&self) -> Option<String> {
-        let said = self.header.unwrap_or_default();
-        (self.header.is_none() || said != self.counts).then(|| {
-            format!(
-                "it has {:?} issues, tombstones and keys, and its first line says {said:?}",
-                self.counts
-            )
-        })
     }
 }
 
@@ -353,8 +382,8 @@ impl Reading {
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     pub(crate) header: Option<Header<'static>>,
-    /// The good lines: issues, tombstones, keys.
-    pub(crate) counts: [u64; 3],
+    /// The good lines.
+    pub(crate) counts: Counts,
     pub(crate) bytes: u64,
     pub(crate) crc: u32,
     pub(crate) bad: Damages,
@@ -372,6 +401,12 @@ impl Contents {
                     && header.counts() == self.counts
                     && store.is_none_or(|store| header.store == store)
             })
+    }
+
+    /// Whether it is a snapshot of another state than [`crate::Issues`].
+    pub(crate) fn is_of_other_state(&self) -> bool {
+        let [.., others] = self.counts;
+        others > 0 || matches!(&self.header, Some(header) if header.state.is_some())
     }
 
     pub(crate) fn mark(&self, seq: u64) -> SnapshotMark {
@@ -406,17 +441,14 @@ pub(crate) fn examine(
                 None => Part::parse(text),
             };
             let parsed = parsed.and_then(|part| match part {
-                Part::Header(_) if !first => Err(misplaced()),
+                Part::Header(_) if !first => Err(wrong("the header stands among the lines")),
                 part => Ok(part),
             });
             match parsed {
                 Ok(part) => {
                     part.count(&mut contents.counts);
                     if let Part::Header(header) = &part {
-                        contents.header = Some(Header {
-                            store: Cow::Owned(header.store.clone().into_owned()),
-                            ..*header
-                        });
+                        contents.header = Some(header.clone().into_owned());
                     }
                     each(part);
                 }

@@ -1,12 +1,13 @@
-//! How much room long work leaves to others.
+//! How much room a long computation leaves to other threads.
 
-/// So much is done without a look at others: some 30 µs.
+/// A thread computes so much before it yields: for some 30 µs.
 const BYTES: usize = 32 << 10;
 
-/// Gives way, or not, after each piece of work.
+/// Yields now and then, or not.
 ///
-/// A thread that computes keeps its processor for as long as the system's time slice, some milliseconds, whatever
-/// its priority, while an append that was just woken waits for it. Giving way often costs nothing when nobody waits.
+/// A thread that computes keeps its processor for a time slice of some milliseconds, whatever its
+/// priority, while an append that was just woken waits for it. Frequent yields cost nothing while no
+/// other thread waits.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     gentle: bool,
@@ -14,18 +15,18 @@ pub(crate) struct Throttle {
 }
 
 impl Throttle {
-    /// Somebody waits for the work.
+    /// For work that a caller waits for.
     pub(crate) const HURRIED: Self = Self {
         gentle: false,
         done_bytes: 0,
     };
-    /// Nobody does.
+    /// For work in the background.
     pub(crate) const GENTLE: Self = Self {
         gentle: true,
         done_bytes: 0,
     };
 
-    /// So many bytes were worked on.
+    /// Counts work that is done, and yields when there was enough of it.
     pub(crate) fn did(&mut self, bytes: usize) {
         self.done_bytes += bytes;
         if self.gentle && self.done_bytes >= BYTES {

@@ -15,7 +15,7 @@ use crate::{
     },
     options::Options,
     seeded::{Bug, seeded},
-    state::{compaction::Compacted, live::LiveIssues, materialize::Folded},
+    state::{compaction::Compacted, live::LiveIssues, materialize::Materialized},
     telemetry,
     wal::{
         durable::End,
@@ -45,7 +45,7 @@ use crate::{
 pub struct IssueLog {
     log: Arc<Log<IssueEvent>>,
     /// The state that conditions are checked against.
-    state: Mutex<Option<Folded>>,
+    state: Mutex<Option<Materialized<Issues>>>,
 }
 
 impl IssueLog {
@@ -121,10 +121,10 @@ impl IssueLog {
     /// ```
     pub fn with_issues<T>(&self, look: impl FnOnce(&Issues) -> T) -> Result<T> {
         let state = self.fresh_state()?;
-        let Some(Folded { store, .. }) = state.as_ref() else {
+        let Some(known) = state.as_ref() else {
             unreachable!("it was read just now");
         };
-        Ok(look(store))
+        Ok(look(&known.state))
     }
 
     /// Creates an issue. Blocks as [`IssueLog::commit`].
@@ -261,7 +261,7 @@ impl IssueLog {
     /// # Errors
     /// As [`Log::compact`].
     pub fn compact(&self) -> Result<Compacted> {
-        self.log.compact()
+        self.log.compact::<Issues>()
     }
 
     /// Whether it is time to compact; see [`Log::compaction_due`].
@@ -341,7 +341,7 @@ impl IssueLog {
     }
 
     /// The state through the present tail.
-    fn fresh_state(&self) -> Result<MutexGuard<'_, Option<Folded>>> {
+    fn fresh_state(&self) -> Result<MutexGuard<'_, Option<Materialized<Issues>>>> {
         let writer = &self.log.raw.writer;
         if writer.hints().is_shared() {
             return self.state_through(self.log.raw.look(Hints::tail_seq)?);
@@ -354,45 +354,35 @@ impl IssueLog {
     }
 
     /// The state through this record, which is published; read without the lock.
-    fn state_through(&self, tail_seq: u64) -> Result<MutexGuard<'_, Option<Folded>>> {
+    fn state_through(&self, tail_seq: u64) -> Result<MutexGuard<'_, Option<Materialized<Issues>>>> {
         let mut state = self.state();
         self.advance(&mut state, tail_seq)?;
-        if let Some(folded) = state.as_mut() {
-            self.forget_old(folded);
+        let writer = &self.log.raw.writer;
+        if let Some(known) = state.as_mut().filter(|known| known.is_due_to_forget()) {
+            known.forget(&writer.options, Timestamp::from_ms(writer.host().unix_ms()));
         }
         Ok(state)
     }
 
-    /// Forgets the keys and tombstones that a compaction would, now and then: who lives for long would else
-    /// remember every one that there ever was.
-    fn forget_old(&self, folded: &mut Folded) {
-        let writer = &self.log.raw.writer;
-        if !folded.is_due_to_forget() {
-            return;
-        }
-        let store = &mut folded.store;
-        let last_seq = store.last_seq();
-        store.forget_keys_before(last_seq.saturating_sub(writer.options.idempotency_records));
-        let now = Timestamp::from_ms(writer.host().unix_ms());
-        store.forget_tombstones_before(now.saturating_sub_ms(writer.options.tombstone_ms));
-        folded.has_forgotten();
-    }
-
-    fn state(&self) -> MutexGuard<'_, Option<Folded>> {
+    fn state(&self) -> MutexGuard<'_, Option<Materialized<Issues>>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads what is new through `tail_seq`. After an error the state is read anew the next time.
-    fn advance<'a>(&self, state: &'a mut Option<Folded>, tail_seq: u64) -> Result<&'a Issues> {
+    fn advance<'a>(
+        &self,
+        state: &'a mut Option<Materialized<Issues>>,
+        tail_seq: u64,
+    ) -> Result<&'a Issues> {
         let end = End::Seq(tail_seq);
-        let folded = match state.take() {
-            None => Folded::load(&self.log.raw.writer.dir, || end)?,
-            Some(mut folded) => {
-                folded.advance(end)?;
-                folded
+        let known = match state.take() {
+            None => Materialized::load(&self.log.raw.writer.dir, || end)?,
+            Some(mut known) => {
+                known.advance(end)?;
+                known
             }
         };
-        Ok(&state.insert(folded).store)
+        Ok(&state.insert(known).state)
     }
 }
 

@@ -79,7 +79,7 @@ fn a_compaction_leaves_the_same_state_in_fewer_files_and_the_log_goes_on() {
     assert!(data_files(dir.path()).len() > 3);
 
     let done = compact(&log);
-    assert_eq!((done.seq.get(), done.issues), (13, before.len() as u64));
+    assert_eq!((done.seq.get(), done.entries), (13, before.len() as u64));
     assert_eq!(
         done.bytes,
         fs::metadata(snapshot_path(dir.path(), 13)).unwrap().len()
@@ -290,12 +290,12 @@ fn writers_readers_and_opens_go_on_at_every_step_of_a_compaction() {
 
 /// The disk, until its calls run out; from then on as if the process were dead.
 #[derive(Debug, Clone)]
-struct Mortal {
-    left: Arc<AtomicU64>,
+pub(crate) struct Mortal {
+    pub(crate) left: Arc<AtomicU64>,
 }
 
 impl Mortal {
-    fn with(calls: u64) -> Self {
+    pub(crate) fn with(calls: u64) -> Self {
         let left = Arc::new(AtomicU64::new(calls));
         Self { left }
     }
@@ -655,7 +655,8 @@ fn a_compaction_is_due_when_the_log_is_long_and_a_thread_sees_to_it() {
             .unwrap()
     );
 
-    let compactor = Compactor::start(Arc::clone(log.log()), Duration::from_millis(1)).unwrap();
+    let compactor =
+        Compactor::start::<Issues>(Arc::clone(log.log()), Duration::from_millis(1)).unwrap();
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     while reader.records().unwrap().count() > 0 {
         std::thread::sleep(Duration::from_millis(1));

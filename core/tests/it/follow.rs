@@ -33,7 +33,7 @@ fn a_follower_sees_every_record_once_across_rotation_and_compaction() {
         );
         assert_eq!(follower.try_next().unwrap(), None);
         if number % 7 == 0 {
-            log.compact().unwrap();
+            log.compact::<Issues>().unwrap();
         }
     }
     assert_eq!(follower.next_seq(), 61);
@@ -145,7 +145,7 @@ fn who_comes_too_late_is_told_where_to_begin() {
     for number in 1..=5 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
-    log.compact().unwrap();
+    log.compact::<Issues>().unwrap();
     log.append(&event("bd-6")).unwrap();
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     let mut late = reader.follow(Seq::new(3)).unwrap();
@@ -314,7 +314,7 @@ fn a_refreshed_state_is_the_one_that_a_new_load_finds() {
             assert_eq!(*snapshot.state(), Issues::load(dir.path()).unwrap());
         }
         if number % 10 == 5 {
-            log.compact().unwrap();
+            log.compact::<Issues>().unwrap();
         }
     }
 }

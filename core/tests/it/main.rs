@@ -25,5 +25,6 @@ mod open_files;
 mod processes;
 mod recover;
 mod repair;
+mod state;
 mod support;
 mod words;

@@ -4,7 +4,7 @@
 use std::{error::Error as _, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use strand_core::{
-    Compactor, CorruptReason, Durability, Error, InvalidEvent, Issue, IssueEvent, IssueLog,
+    Compactor, CorruptReason, Durability, Error, InvalidEvent, Issue, IssueEvent, IssueLog, Issues,
     Options, Outcome, Patch, Reader, Seq, Side, Version,
     check::{Advice, HintsState, check},
 };
@@ -153,7 +153,8 @@ fn values_tell_a_debugger_what_they_are_and_no_more() {
     assert_eq!(format!("{follower:?}"), "Follower { next_seq: 2, .. }");
     let records = format!("{:?}", reader.records().unwrap());
     assert!(records.starts_with("Records {") && records.contains(&path));
-    let compactor = Compactor::start(Arc::clone(log.log()), Duration::from_mins(1)).unwrap();
+    let compactor =
+        Compactor::start::<Issues>(Arc::clone(log.log()), Duration::from_mins(1)).unwrap();
     assert_eq!(format!("{compactor:?}"), "Compactor { .. }");
     assert_eq!(compactor.stop().unwrap(), 0);
     let issue = Issue::new("bd-1", "T", TS);

@@ -185,7 +185,10 @@ impl Worker {
         let snapshot = LiveIssues::open(&spec.store)?;
         let next = snapshot.state().last_seq().next();
         let compactor = if spec.compacts {
-            Some(Compactor::start(Arc::clone(log.log()), COMPACTOR_EVERY)?)
+            Some(Compactor::start::<Issues>(
+                Arc::clone(log.log()),
+                COMPACTOR_EVERY,
+            )?)
         } else {
             None
         };

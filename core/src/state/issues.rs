@@ -1,0 +1,150 @@
+//! [`Issues`] as the state of a log: how a snapshot has it.
+
+use std::{borrow::Cow, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::Result,
+    format::seq::Seq,
+    issues::{
+        event::IssueEvent,
+        issue::Issue,
+        issues::{Entry, Issues},
+        timestamp::Timestamp,
+        version::Version,
+    },
+    state::{State, live::Live},
+};
+
+impl Issues {
+    /// Reads the state of the store in `dir` through the last durable record. Takes no lock, writes
+    /// nothing, and does not wait for a writer.
+    ///
+    /// # Errors
+    /// As [`Live::open`].
+    pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
+        Live::open(dir).map(Live::into_state)
+    }
+}
+
+impl State for Issues {
+    const NAME: &'static str = "issues";
+    type Payload = IssueEvent;
+    type Line = IssueLine;
+
+    fn apply(&mut self, seq: Seq, events: Vec<IssueEvent>) {
+        let _new = self.apply_record(seq, events);
+    }
+
+    fn lines(&self) -> impl Iterator<Item = impl Serialize> {
+        let entries = self.entries().map(|(id, entry)| {
+            let item = Item {
+                id: Some(Cow::Borrowed(id)),
+                version: Some(entry.version()),
+                ..Item::default()
+            };
+            match entry {
+                Entry::Present { issue, .. } => Item {
+                    issue: Some(Cow::Borrowed(issue)),
+                    ..item
+                },
+                Entry::Deleted { ts, .. } => Item {
+                    deleted_ms: Some(*ts),
+                    ..item
+                },
+            }
+        });
+        let keys = self.keys().map(|(key, seq)| Item {
+            key: Some(Cow::Borrowed(key)),
+            seq: Some(seq),
+            ..Item::default()
+        });
+        entries.chain(keys)
+    }
+
+    fn restore(&mut self, line: IssueLine) {
+        match line.0 {
+            IssuePart::Entry(id, entry) => self.restore_entry(id, entry),
+            IssuePart::Key(key, seq) => self.restore_key(key, seq),
+        }
+    }
+
+    fn forget(&mut self, before_seq: Seq, before: Timestamp) {
+        self.forget_before(before_seq, before);
+    }
+
+    fn entries(&self) -> usize {
+        self.len()
+    }
+
+    fn issue_totals(&self) -> Option<[u64; 4]> {
+        let [issues, tombstones, keys] = self.counts();
+        Some([issues, tombstones, keys, self.without_effect()])
+    }
+
+    fn restore_issue_totals(&mut self, last_seq: Seq, without_effect: u64) {
+        self.restore_header(last_seq, without_effect);
+    }
+}
+
+/// A line of a snapshot of [`Issues`].
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Item<'static>")]
+pub struct IssueLine(pub(crate) IssuePart);
+
+#[derive(Debug)]
+pub(crate) enum IssuePart {
+    /// An issue, or the tombstone of one, by its id.
+    Entry(String, Entry),
+    /// An idempotency key, and the record that carried it.
+    Key(String, Seq),
+}
+
+/// The members of a line. Which are there tells what it is.
+#[derive(Default, Serialize, Deserialize)]
+struct Item<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<Version>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deleted_ms: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issue: Option<Cow<'a, Issue>>,
+}
+
+impl TryFrom<Item<'_>> for IssueLine {
+    type Error = &'static str;
+
+    fn try_from(item: Item<'_>) -> std::result::Result<Self, Self::Error> {
+        let part = match item {
+            Item {
+                id: Some(id),
+                version: Some(version),
+                issue: Some(issue),
+                ..
+            } => {
+                let issue = issue.into_owned();
+                IssuePart::Entry(id.into_owned(), Entry::Present { issue, version })
+            }
+            Item {
+                id: Some(id),
+                version: Some(version),
+                deleted_ms: Some(ts),
+                ..
+            } => IssuePart::Entry(id.into_owned(), Entry::Deleted { ts, version }),
+            Item {
+                key: Some(key),
+                seq: Some(seq),
+                ..
+            } => IssuePart::Key(key.into_owned(), seq),
+            _ => return Err("it is neither an issue, a tombstone nor a key"),
+        };
+        Ok(Self(part))
+    }
+}
