@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use strand_stress::commands::{EXIT_USAGE, run, soak, torture};
+use strand_stress::commands::{EXIT_USAGE, powercut, run, soak, torture};
 use strand_stress::run::config::{Config, Workload};
 use strand_stress::run::process;
 use strand_stress::soak::worker;
@@ -29,6 +29,15 @@ enum Command {
     Replay(Box<Config>),
     /// Attack the log tier by tier, each with its count, and end with a table
     Torture(torture::Arguments),
+    /// Cut the power under real filesystems of this kernel, and judge what they recover
+    Powercut(powercut::Arguments),
+    /// Be an agent on a logged device (started by `powercut`)
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    KernelAgent {
+        /// What to do, as JSON
+        spec: String,
+    },
     /// Alternate everything for a time, and look at what grows meanwhile
     Soak(soak::Arguments),
     /// Be a process that stays (started by `soak`)
@@ -47,6 +56,11 @@ fn main() -> ExitCode {
             ..*config
         }),
         Ok(Command::Torture(arguments)) => torture::main(&arguments),
+        Ok(Command::Powercut(arguments)) => powercut::main(&arguments),
+        #[cfg(target_os = "linux")]
+        Ok(Command::KernelAgent { spec }) => {
+            strand_stress::tiers::kernel_cuts::recording::agent_main(&spec)
+        }
         Ok(Command::Soak(arguments)) => soak::main(&arguments),
         Ok(Command::Worker) => worker::main(),
         Ok(Command::Agent) => process::main(),

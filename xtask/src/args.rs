@@ -25,6 +25,11 @@ pub(crate) enum Task {
     /// Takes the flags of the harness: `cargo xtask torture --help` lists them.
     #[command(disable_help_flag = true)]
     Torture(Flags),
+    /// Cut the power under ext4, XFS and btrfs of this kernel; needs root, loop devices and QEMU
+    ///
+    /// Takes the flags of the harness: `cargo xtask powercut --help` lists them.
+    #[command(disable_help_flag = true)]
+    Powercut(Flags),
     /// Alternate all workloads for a time; report the trend of files, memory, disk and latency
     ///
     /// Takes the flags of the harness: `cargo xtask soak --help` lists them.

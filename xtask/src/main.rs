@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Stress(Flags { flags }) => stress::run(&flags),
         Task::Torture(Flags { flags }) => harness("torture", &flags),
+        Task::Powercut(Flags { flags }) => harness("powercut", &flags),
         Task::Soak(Flags { flags }) => harness("soak", &flags),
         Task::Mutants(task) => mutants::run(&task),
         Task::Bench(Flags { flags }) => bench(&flags),

@@ -1,5 +1,6 @@
 //! The subcommands of `strand-stress`: parse, run, report.
 
+pub mod powercut;
 pub mod run;
 pub mod soak;
 pub mod torture;

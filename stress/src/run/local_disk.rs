@@ -11,7 +11,7 @@ use strand_core::{
 
 /// [`Disk`] on a machine whose filesystems are all local.
 #[derive(Debug)]
-pub(super) struct LocalDisk {
+pub(crate) struct LocalDisk {
     machine: LocalMachine,
 }
 
@@ -23,7 +23,7 @@ struct LocalMachine {
 
 impl LocalDisk {
     /// The disk of a machine after the start named `boot`.
-    pub(super) fn new(boot: &str) -> LocalDisk {
+    pub(crate) fn new(boot: &str) -> LocalDisk {
         let boot = boot.to_owned();
         LocalDisk {
             machine: LocalMachine { boot },

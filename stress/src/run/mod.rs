@@ -11,7 +11,7 @@ pub(crate) mod errors;
 mod events;
 pub mod examine;
 pub mod judgement;
-mod local_disk;
+pub(crate) mod local_disk;
 mod nemesis;
 pub mod payload;
 pub mod places;

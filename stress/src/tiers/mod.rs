@@ -7,6 +7,7 @@
 pub mod crash_states;
 pub mod damage;
 pub mod fault_sweep;
+pub mod kernel_cuts;
 pub mod kills;
 mod pool;
 pub mod power_cuts;
@@ -35,9 +36,9 @@ pub struct Tier {
 }
 
 /// How long a full run of all tiers takes.
-pub const FULL_SECONDS: u32 = 600;
+pub const FULL_SECONDS: u32 = 660;
 /// How long a quick run of all tiers takes.
-pub const QUICK_SECONDS: u32 = 150;
+pub const QUICK_SECONDS: u32 = 160;
 
 /// All tiers, in the order in which they run.
 pub const TIERS: &[Tier] = &[
@@ -88,6 +89,14 @@ pub const TIERS: &[Tier] = &[
         replay: None,
         seconds: 80,
         quick_seconds: 15,
+    },
+    Tier {
+        name: "T8b",
+        attacks: kernel_cuts::ATTACKS,
+        run: kernel_cuts::run,
+        replay: None,
+        seconds: 60,
+        quick_seconds: 10,
     },
     Tier {
         name: "T9",
