@@ -1,4 +1,4 @@
-//! The points of the oracle, each with how much was compared and how much of it was wrong. Pure.
+//! The points of the oracle: how much was compared at each, and how much of it was wrong.
 
 use serde::Serialize;
 
@@ -7,39 +7,39 @@ use crate::evidence::violation::Violation;
 /// One point of the oracle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// Which promise.
+    /// The promise that is checked.
     pub point: Point,
-    /// What must hold.
+    /// The promise in words.
     pub promise: &'static str,
-    /// How often it was looked at.
+    /// Number of comparisons.
     pub compared: u64,
-    /// What was compared, with what.
+    /// The two sides of the comparison, in words.
     pub what: &'static str,
-    /// How often it did not hold.
+    /// Number of violations.
     pub violations: u64,
 }
 
-/// What a violation violates.
+/// A promise that a violation breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Point {
-    /// (1, 3) What was acknowledged, or interrupted.
+    /// (1, 3) Acknowledged and interrupted writes.
     Stored,
-    /// (2) What was rejected or refused.
+    /// (2) Rejected and refused writes.
     Rejected,
-    /// (4) What is there beside.
+    /// (4) Bytes that no one wrote.
     Foreign,
     /// (5) The numbers of records.
     Sequence,
     /// (6) The order of one agent's writes.
     AgentOrder,
-    /// (7) The order of everybody's writes.
+    /// (7) The order of all writes.
     RealTime,
-    /// (8) What is said to be durable.
+    /// (8) The durable sequence number.
     DurableSeen,
-    /// (8, 9) What followers get.
+    /// (8, 9) The records that followers get.
     Followers,
-    /// (9, 10) What reads see.
+    /// (9, 10) The records and states that reads see.
     Reads,
     /// (11) The lock.
     Lock,
@@ -47,7 +47,7 @@ pub enum Point {
     Fold,
     /// (13) Recovery.
     Recovery,
-    /// (15) What comes after.
+    /// (15) The store after the run.
     Afterwards,
     /// Conditions of writes.
     Conditions,
@@ -109,7 +109,7 @@ impl Point {
         Point::Processes,
     ];
 
-    /// What must hold, and what is compared with what.
+    /// The promise, and the two sides of the comparison.
     fn words(self) -> (&'static str, &'static str) {
         match self {
             Point::Stored => (
@@ -177,7 +177,7 @@ impl Point {
 }
 
 impl Counts {
-    /// How often a point was looked at.
+    /// Number of comparisons at a point.
     fn of(&self, point: Point) -> u64 {
         match point {
             Point::Stored | Point::RealTime => self.acknowledged + self.unknown,
@@ -196,7 +196,7 @@ impl Counts {
     }
 }
 
-/// Which promise a violation breaks.
+/// The promise that a violation breaks.
 fn point_of(violation: &Violation) -> Point {
     match violation {
         Violation::Lost { .. }

@@ -1,5 +1,6 @@
-//! The fold of the log a second time, from the table in the documentation of [`strand_core::Issues`]: the oracle must not take the
-//! log's word for what its events lead to. Keeps every state that each issue ever had.
+//! The fold of the log, written a second time from the table in the documentation of
+//! `strand_core::Issues`: the oracle must not trust the log about the state that its events lead
+//! to. Keeps every state of every issue.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -12,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::evidence::stored::StoredRecord;
 
-/// What a state is told apart by: equal states have equal ones.
+/// A digest of a state: equal states have equal digests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateDigest {
     /// The last record that it reflects.
@@ -33,7 +34,7 @@ pub struct Model {
     states: Vec<StateDigest>,
 }
 
-/// What an issue became.
+/// The state of an issue after a record.
 #[derive(Debug, Clone)]
 struct Change {
     seq: u64,
@@ -41,7 +42,7 @@ struct Change {
     issue: Option<Arc<str>>,
 }
 
-/// What an event does to an issue.
+/// The effect of an event on an issue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing.
@@ -87,7 +88,7 @@ impl Model {
     /// Applies the record that follows.
     ///
     /// # Errors
-    /// What is wrong with the event or the number. The model is then good for nothing any more.
+    /// Describes what is wrong with the event or the number. The model must not be used any more.
     pub fn apply<'a>(
         &mut self,
         seq: u64,
@@ -311,7 +312,7 @@ impl<'a> Event<'a> {
     /// Reads an event.
     ///
     /// # Errors
-    /// What the JSON parser says.
+    /// The message of the JSON parser.
     pub fn parse(json: &'a str) -> Result<Event<'a>, String> {
         let raw: RawEvent<'a> = serde_json::from_str(json).map_err(|error| error.to_string())?;
         let text =
@@ -327,7 +328,7 @@ impl<'a> Event<'a> {
     }
 }
 
-/// What `event` does to an issue, whose text is `now` unless it is absent or deleted.
+/// The effect of `event` on an issue with the text `now`; `None` if it is absent or deleted.
 #[must_use]
 pub fn fold(now: Option<&str>, event: &Event<'_>) -> Effect {
     let op = event.op.as_ref();
@@ -465,8 +466,8 @@ fn same(one: &str, other: &str) -> bool {
     decimal(one).is_some_and(|one| decimal(other) == Some(one))
 }
 
-/// A number that is no integer: its sign, its digits without zeros at the ends, and the power of ten of
-/// the first one.
+/// A number that is no integer: its sign, its digits without zeros at the ends, and the power of
+/// ten of the first one.
 fn decimal(text: &str) -> Option<(bool, String, i64)> {
     let is_number = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
     if !is_number || !text.contains(['.', 'e', 'E']) {

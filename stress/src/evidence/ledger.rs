@@ -1,5 +1,4 @@
-//! What the agents were told, kept outside the store: built from their messages, one process at a
-//! time, and then put together.
+//! The ledger: every answer that the processes of a run got from the log, kept outside the store.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::evidence::fold::StateDigest;
 use crate::evidence::workload::{Plan, Refusal};
 
-/// How an operation ended, as far as its agent could tell.
+/// How an operation ended, as far as its agent knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum Outcome {
@@ -23,7 +22,7 @@ pub enum Outcome {
     },
     /// A condition did not hold, and the log said so.
     Refused {
-        /// What the log said.
+        /// The answer of the log.
         refusal: Refusal,
         /// Immediately after the call returned.
         end_ns: u64,
@@ -55,7 +54,7 @@ impl Outcome {
 /// One write of one agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Operation {
-    /// Who.
+    /// The agent.
     pub agent: u32,
     /// Which of its writes, from 1.
     pub write: u32,
@@ -77,7 +76,7 @@ pub struct Hold {
     pub to_ns: u64,
 }
 
-/// `agent` led a sync for all who waited in this interval.
+/// `agent` led a sync for all waiting agents in this interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lead {
     /// The leader.
@@ -91,16 +90,16 @@ pub struct Lead {
 /// The name of a process whose threads are all agents.
 pub const EVERYBODY: &str = "all agents";
 
-/// Something that was done to the run, or that a compactor did.
+/// Something done to the run, or by a compactor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Incident {
     /// When.
     pub at_ns: u64,
-    /// What.
+    /// The kind.
     pub kind: IncidentKind,
-    /// To which process, or by which; empty when to the store.
+    /// The process concerned; empty if it is the store.
     pub who: String,
-    /// More about it.
+    /// Details.
     pub detail: String,
 }
 
@@ -131,22 +130,22 @@ pub struct Sighting {
     pub other: u32,
 }
 
-/// What one read saw.
+/// The result of one read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
-    /// Who read, for the evidence.
+    /// The reader, for the evidence.
     pub reader: String,
     /// Before the read.
     pub begin_ns: u64,
     /// After the read.
     pub end_ns: u64,
-    /// Whether it read to the tail, and not only what is known to be synced.
+    /// Whether it read to the tail, and not only through the durable record.
     pub through_tail: bool,
-    /// What was seen.
+    /// The records, the state or the number seen.
     pub seen: Seen,
 }
 
-/// What can be seen of a store.
+/// The view of a store that a read returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Seen {
@@ -157,7 +156,7 @@ pub enum Seen {
 }
 
 impl Seen {
-    /// The last record that was seen, or is reflected in what was seen.
+    /// The last record of the view.
     #[must_use]
     pub fn last_seq(&self) -> u64 {
         match self {
@@ -174,11 +173,11 @@ pub struct CompactionSeen {
     pub begin_ns: u64,
     /// After the call.
     pub end_ns: u64,
-    /// What it did.
+    /// How it ended.
     pub outcome: Compacting,
 }
 
-/// What a compaction did.
+/// How a compaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Compacting {
@@ -191,20 +190,20 @@ pub enum Compacting {
         /// How long the store's lock was held.
         lock_held_ns: u64,
     },
-    /// Somebody else was at it.
+    /// Another compaction was running.
     AlreadyRunning,
     /// There was no new record.
     NothingNew,
 }
 
-/// The watermark, seen at some moment of an interval.
+/// The durable sequence number, read at some moment of an interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DurableSeen {
-    /// Before the look.
+    /// Before it was read.
     pub begin_ns: u64,
-    /// After the look.
+    /// After it was read.
     pub end_ns: u64,
-    /// What was seen.
+    /// The records, the state or the number seen.
     pub seq: u64,
 }
 
@@ -291,24 +290,24 @@ pub enum End {
 /// One process, from its start to its reaping.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Incarnation {
-    /// What it was for.
+    /// Its role.
     pub role: &'static str,
-    /// The agents that it ran: one, or all of them as threads; and its further marks in the shared page.
+    /// The agents that it ran, one or all as threads, and its other marks in the shared page.
     pub agents: Vec<u32>,
     /// Its process id.
     pub pid: u32,
     /// Just before it was killed.
     pub killed_ns: Option<u64>,
-    /// After it was reaped and its marks in the shared page were taken away.
+    /// After it was reaped and its marks in the shared page were cleared.
     pub reaped_ns: u64,
     /// How it ended.
     pub end: End,
-    /// Agents whose mark was still there although the process ended by itself.
+    /// Agents whose mark was still set although the process finished.
     pub left_holding: Vec<u32>,
 }
 
 impl Incarnation {
-    /// For people.
+    /// A name for people.
     #[must_use]
     pub fn name(&self) -> String {
         match (self.role, self.agents.as_slice()) {
@@ -326,17 +325,17 @@ pub struct Ledger {
     pub operations: Vec<Operation>,
     /// Completed intervals.
     pub holds: Vec<Hold>,
-    /// Completed syncs for all who waited.
+    /// Completed syncs.
     pub leads: Vec<Lead>,
-    /// What was done to the run.
+    /// Incidents.
     pub incidents: Vec<Incident>,
     /// Marks of others seen.
     pub sightings: Vec<Sighting>,
     /// Reads.
     pub views: Vec<View>,
-    /// Looks at the watermark.
+    /// Reads of the durable sequence number.
     pub durable_seen: Vec<DurableSeen>,
-    /// What was asked for in writes with conditions: agent, write, what.
+    /// The plans of writes with conditions: agent, write, plan.
     pub plans: Vec<(u32, u32, Plan)>,
     /// Calls of the compactors.
     pub compactions: Vec<CompactionSeen>,
@@ -346,15 +345,15 @@ pub struct Ledger {
     pub counters: LockCounters,
     /// Duration of each acknowledged call.
     pub append_ns: Vec<(u32, u64)>,
-    /// How often a process was killed at which point of the log's protocol.
+    /// Kills by failpoint.
     pub killed_at: BTreeMap<String, u64>,
-    /// How many of those were at it while they opened the store, before they had said that they are ready.
+    /// How many of these processes were still opening the store.
     pub killed_opening_at: BTreeMap<String, u64>,
-    /// Messages that make no sense, and why.
+    /// Violations of the protocol between runner and process.
     pub protocol_errors: Vec<String>,
-    /// Reasons why a process could not go on that lie outside the log.
+    /// Failures of processes whose cause is outside the log.
     pub environment_errors: Vec<String>,
-    /// Reasons why a process could not go on that lie in the log.
+    /// Failures of processes whose cause is the log.
     pub fatal_errors: Vec<String>,
 }
 

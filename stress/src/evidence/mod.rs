@@ -1,4 +1,5 @@
-//! What the agents were told and what is stored, and the oracle that compares them. Knows nothing of `strand-core`.
+//! The evidence of a run: the answers of the log, the bytes that are stored, and the oracle that
+//! compares them. Knows nothing of `strand-core`.
 
 pub mod checks;
 pub mod crc32c;

@@ -1,4 +1,4 @@
-//! What a follower got, line by line, in a file of its own outside the store.
+//! The journal of a follower: every record that it got, in a file outside the store.
 
 use serde::{Deserialize, Serialize};
 

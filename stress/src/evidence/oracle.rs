@@ -1,5 +1,5 @@
-//! Decides whether a run kept every promise: a pure function of what the agents were told, of the
-//! bytes that are stored, and of who held the lock when. There is no tolerance in it.
+//! Decides whether a run kept every promise: a pure function of the answers of the log, the bytes
+//! that are stored, and the intervals in which the lock was held. It has no tolerance.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,7 +12,7 @@ use crate::evidence::stored::{self, BadLine, StoredRecord, first_seq};
 use crate::evidence::violation::{Promise, Violation};
 use crate::evidence::workload::{Plan, Refusal, agent_name, pool_id};
 
-/// What the verdict is made from.
+/// The evidence for the verdict.
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each one is a fact of its own about the run"
@@ -25,28 +25,28 @@ pub struct Evidence<'a> {
     pub writes: &'a [u32],
     /// Whether acknowledged means synced, and a read therefore ends at the last acknowledged one.
     pub synced: bool,
-    /// Whether the hints were deleted during the run. Who reads without them may see what is not durable yet, and
-    /// thus more than who reads with them later.
+    /// Whether the hints were deleted during the run. A read without hints may see records that are
+    /// not durable yet, and so more than a later read with hints.
     pub hints_were_lost: bool,
-    /// Whether everybody came to an end by themselves: then followers have got everything.
+    /// Whether all processes finished: then followers have got every record.
     pub complete: bool,
-    /// What was reported.
+    /// The reports of the processes.
     pub ledger: &'a Ledger,
     /// All records in the order of the files.
     pub records: &'a [StoredRecord],
-    /// What is in the files and no record.
+    /// Bytes in the files that are no record.
     pub bad_lines: &'a [BadLine],
     /// The events that an agent gave to the log at one of its writes.
     pub expected: &'a dyn Fn(u32, u32) -> Vec<String>,
     /// Whether writes have idempotency keys: one that was interrupted is made again.
     pub keyed: bool,
-    /// Issues that everybody tried to claim.
+    /// Number of issues that all agents tried to claim.
     pub claimed: u32,
     /// Every state that the records lead to; `None` when they lead to none.
     pub model: Option<&'a Model>,
     /// The records that end a snapshot that there was at some time.
     pub snapshot_seqs: &'a BTreeSet<u64>,
-    /// What the followers got.
+    /// The journals of the followers.
     pub journals: &'a [Journal],
 }
 
@@ -59,7 +59,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         .cloned()
         .map(Violation::BadBytes)
         .collect();
-    // What may have caused the rest comes first.
+    // Possible causes come before their effects.
     check_processes(evidence.ledger, &mut violations);
     check_operations(evidence, &mut violations);
     check_sequence(evidence.records, &mut violations);
@@ -227,8 +227,8 @@ fn check_operation(
     }
 }
 
-/// Each write was begun exactly once, and ended well unless its agent was killed; then one with a key
-/// was begun again. A run that its environment stopped is judged only by what it did.
+/// Each write was begun exactly once, and ended well unless its agent was killed; then one with a
+/// key was begun again. A run that its environment stopped is judged only by what it did.
 fn check_invocations(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     let ledger = evidence.ledger;
     let stopped = !ledger.environment_errors.is_empty();
@@ -334,7 +334,7 @@ fn check_agent_order(records: &[StoredRecord], violations: &mut Vec<Violation>) 
     }
 }
 
-/// What was known at a moment: a number, and since when.
+/// A number that was known, and since when.
 type Known = (u64, u64);
 
 /// For each of `later` (its beginning and an item): the highest number of `earlier` (the end of
@@ -356,7 +356,7 @@ fn known_before<T>(mut earlier: Vec<Known>, mut later: Vec<(u64, T)>) -> Vec<(Kn
     known
 }
 
-/// What an answer of the log says is stored, and when it said so: also a refusal tells of a record.
+/// The last record that an answer of the log implies, and when it came: a refusal implies one, too.
 fn acknowledgements(ledger: &Ledger) -> Vec<Known> {
     let acknowledged = |operation: &Operation| match &operation.outcome {
         Outcome::Acknowledged { seq, ack_ns, .. } => Some((*ack_ns, *seq)),
@@ -390,7 +390,8 @@ fn begun(evidence: &Evidence<'_>) -> Vec<(u64, u64)> {
     begun.collect()
 }
 
-/// (7): who began after an acknowledgement comes after it; also those whose outcome is unknown.
+/// (7): an operation that began after an acknowledgement comes after it, even if its outcome is
+/// unknown.
 fn check_real_time(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     let begun = begun(evidence).into_iter();
     let begun = begun.map(|(invoke_ns, seq)| (invoke_ns, (invoke_ns, seq)));
@@ -434,8 +435,8 @@ fn sightings(journals: &[Journal]) -> Vec<Known> {
     entries.filter_map(sighting).collect()
 }
 
-/// (8), (9): followers got what is stored, in its order, and all of it but for what they were told is
-/// in a snapshot.
+/// (8), (9): followers got what is stored, in its order, and all of it but for what they were told
+/// is in a snapshot.
 fn check_journals(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     let acknowledged = acknowledgements(evidence.ledger).into_iter();
     let acknowledged_seq = acknowledged.map(|(_, seq)| seq).max().unwrap_or(0);
@@ -506,8 +507,8 @@ fn check_entry(evidence: &Evidence<'_>, next: u64, entry: &Entry) -> Result<u64,
     }
 }
 
-/// At its place, each stored write's condition held; and each refusal had a reason between the call and
-/// the answer.
+/// At its place, each stored write's condition held; and each refusal had a reason between the call
+/// and the answer.
 fn check_conditions(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     let Some(model) = evidence.model else { return };
     let plans = evidence.ledger.plans.iter();
@@ -532,7 +533,7 @@ fn check_conditions(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
         };
         Some((operation.invoke_ns, (operation, refusal, *end_ns)))
     });
-    // Everybody knows of the beginning.
+    // The beginning is always known.
     let mut known = acknowledgements(evidence.ledger);
     known.push((0, 0));
     let mut later = begun(evidence);
@@ -721,7 +722,7 @@ fn check_views(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     }
 }
 
-/// What reads of more and more records behind `seq` see.
+/// The prefixes that reads of the records behind `seq` see.
 fn prefixes_behind(seq: u64, records: &[StoredRecord]) -> Vec<Prefix> {
     let first = records.partition_point(|record| record.seq <= seq);
     let mut prefix = Prefix::behind(seq);

@@ -67,7 +67,7 @@ impl StoredRecord {
 pub struct StoredSnapshot {
     /// The last record that it says it reflects.
     pub seq: u64,
-    /// What it says of events that changed nothing.
+    /// The number of events without effect.
     pub without_effect: u64,
     /// Id, version and text of each issue, in the order of the file.
     pub issues: Vec<(String, u64, String)>,
@@ -77,7 +77,7 @@ pub struct StoredSnapshot {
     pub keys: Vec<(String, u64)>,
 }
 
-/// What the manifest says.
+/// The content of the manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct StoredManifest {
     /// The first record of the log.
@@ -87,7 +87,7 @@ pub struct StoredManifest {
     pub snapshot: Option<Mark>,
 }
 
-/// What the manifest says about the live snapshot.
+/// The live snapshot, as the manifest describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Mark {
     /// The last record that it reflects.
@@ -114,7 +114,7 @@ pub struct EventText {
 pub struct BadLine {
     /// Where it starts.
     pub place: Place,
-    /// What is wrong.
+    /// The reason.
     pub reason: String,
     /// Its first bytes.
     pub excerpt: String,
@@ -163,7 +163,7 @@ impl EventText {
     /// The event that `json` describes.
     ///
     /// # Errors
-    /// What the JSON parser says.
+    /// The message of the JSON parser.
     pub fn parse(json: String) -> Result<EventText, serde_json::Error> {
         let Named { id, key } = serde_json::from_str(&json)?;
         let (id, key) = (id.into_owned(), key.map(Cow::into_owned));
@@ -236,8 +236,8 @@ fn number_in_name(name: &str, prefix: &str) -> Option<u64> {
     }
 }
 
-/// Takes a segment apart that is followed by the one which begins with record `successor`. Behind the record before that there is
-/// only free space, of which a crash may have left anything.
+/// Takes a segment apart that is followed by the one which begins with record `successor`. Behind
+/// the record before that there is only free space, of which a crash may have left anything.
 #[must_use]
 pub fn parse_followed_segment(
     segment: &Segment,
@@ -324,7 +324,7 @@ fn checked_text(line: &[u8]) -> Result<&str, String> {
 /// Reads one record's line, without its newline.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Describes what is wrong with it.
 pub fn parse_line(line: &[u8]) -> Result<(u64, Vec<EventText>), String> {
     // The log's own members come first, and the rest is the event's object, or a batch of them.
     let body = checked_text(line)?;
@@ -353,7 +353,7 @@ pub fn parse_line(line: &[u8]) -> Result<(u64, Vec<EventText>), String> {
 /// Takes a snapshot file apart.
 ///
 /// # Errors
-/// What is wrong with it, and in which line.
+/// Describes what is wrong with it, and in which line.
 pub fn parse_snapshot(bytes: &[u8]) -> Result<StoredSnapshot, String> {
     let bytes = bytes.strip_suffix(b"\n").ok_or("it has no end")?;
     let mut lines = bytes.split(|&byte| byte == b'\n').enumerate();
@@ -411,7 +411,7 @@ pub fn parse_snapshot(bytes: &[u8]) -> Result<StoredSnapshot, String> {
 /// Reads the manifest's line.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Describes what is wrong with it.
 pub fn parse_manifest(bytes: &[u8]) -> Result<StoredManifest, String> {
     let line = bytes.strip_suffix(b"\n").ok_or("it has no end")?;
     let text = format!("{{{}", checked_text(line)?);
@@ -437,8 +437,8 @@ fn covered_bytes(line: &[u8]) -> Option<(&[u8], &[u8])> {
     body.ends_with(b"}").then_some((digits, body))
 }
 
-/// A record's line as the log would write it, without its newline: for torn tails, and fabricated evidence in tests.
-/// `event` is an object.
+/// A record's line as the log would write it, without its newline: for torn tails, and fabricated
+/// evidence in tests. `event` is an object.
 pub(crate) fn fabricate_line(seq: u64, event: &str) -> String {
     let fields = event.strip_prefix('{').unwrap_or(event);
     with_checksum(&format!("\"seq\":{seq},\"synced\":0,{fields}"))

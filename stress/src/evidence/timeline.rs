@@ -1,6 +1,6 @@
-//! What happened when: of the whole run in slices, and of a part of it agent by agent. Pure.
+//! The timeline of a run: the whole run in slices, and a part of it agent by agent.
 //!
-//! All times are milliseconds from the moment at which the agents were let go.
+//! All times are milliseconds from the start of the agents.
 
 use std::collections::BTreeMap;
 
@@ -12,25 +12,26 @@ use crate::evidence::ledger::{
 
 /// Most slices of a run.
 pub const SLICES_MAX: u32 = 120;
-/// Most marks of one kind; of more, some are left off evenly.
+/// Most marks of one kind; more are thinned evenly.
 pub const MARKS_MAX: usize = 200;
 /// Most agents whose time lines are shown, and most compactors.
 pub const AGENTS_MAX: u32 = 16;
 const COMPACTORS_MAX: u32 = 4;
-/// The part that is shown agent by agent has about so many operations of each.
+/// The part that is shown agent by agent has about this many operations of each.
 const OPERATIONS_SHOWN: f64 = 30.0;
-/// Fewer in a slice, and its rate would be chance; but there are at least about so many slices.
+/// With fewer operations in a slice, its rate would be chance. There are at least about
+/// [`SLICES_MIN`] slices.
 const OPERATIONS_A_SLICE: u64 = 5;
 const SLICES_MIN: u64 = 10;
 
-/// What happened when.
+/// The timeline of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Timeline {
     /// How long a slice is.
     pub slice_ms: f64,
     /// The whole run from its beginning.
     pub slices: Vec<Slice>,
-    /// What was done to the run, and compactions: at most [`MARKS_MAX`] of each kind.
+    /// Incidents and compactions: at most [`MARKS_MAX`] of each kind.
     pub marks: Vec<Mark>,
     /// How many of each kind there were in all.
     pub incidents: BTreeMap<IncidentKind, u64>,
@@ -39,7 +40,7 @@ pub struct Timeline {
     pub window: Window,
 }
 
-/// What happened in one slice of the run.
+/// One slice of the run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Slice {
     /// Operations that were acknowledged in it.
@@ -55,11 +56,11 @@ pub struct Slice {
 pub struct Mark {
     /// When.
     pub at_ms: f64,
-    /// What.
+    /// The kind.
     pub kind: IncidentKind,
-    /// To which process, or by which; empty when to the store.
+    /// The process concerned; empty if it is the store.
     pub who: String,
-    /// More about it.
+    /// Details.
     pub detail: String,
 }
 
@@ -70,42 +71,42 @@ pub struct Window {
     pub from_ms: f64,
     /// Where it ends.
     pub to_ms: f64,
-    /// Whether it was chosen for the first thing that was done to an agent; else it is the middle of the run.
+    /// Whether it is around the first incident of an agent; otherwise it is the middle of the run.
     pub is_around_incident: bool,
     /// Some of the agents, or all, and compactors.
     pub lanes: Vec<Lane>,
 }
 
-/// What one agent or compactor did within a [`Window`].
+/// One agent or compactor within a [`Window`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Lane {
-    /// For people.
+    /// A name for people.
     pub name: String,
-    /// What it was at.
+    /// Its activities.
     pub spans: Vec<Span>,
-    /// What was done to it.
+    /// Incidents that concern it.
     pub marks: Vec<Mark>,
 }
 
-/// What an agent was at, for some time.
+/// An activity of an agent, for some time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Span {
     /// From when.
     pub from_ms: f64,
     /// Until when.
     pub to_ms: f64,
-    /// At what.
+    /// The activity.
     pub doing: Doing,
 }
 
-/// What an agent can be at.
+/// An activity of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doing {
     /// An operation has begun, and does not hold the lock yet.
     Waits,
     /// It is done with the lock, and not acknowledged yet.
     Syncs,
-    /// An operation of which nobody was told more: its process was killed.
+    /// An operation in doubt: its process was killed.
     Doubt,
     /// It holds the lock.
     Holds,
@@ -113,7 +114,7 @@ pub enum Doing {
     Leads,
 }
 
-/// What one agent, or another holder of the lock, did in a whole run.
+/// Everything that one agent, or another holder of the lock, did in a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Course {
     /// From the call to the answer, or to the death of the process.
@@ -130,7 +131,7 @@ enum Ended {
 }
 
 impl Course {
-    /// What everybody did.
+    /// The courses of all holders.
     pub(crate) fn all(ledger: &Ledger) -> BTreeMap<u32, Course> {
         let mut deaths: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         for incarnation in &ledger.incarnations {
@@ -152,7 +153,7 @@ impl Course {
                     let death = deaths.copied().filter(|at_ns| *at_ns >= began).min();
                     death.map(|at_ns| (at_ns, Ended::Killed))
                 }
-                // Nobody noted when they ended.
+                // The time of their end was not noted.
                 Outcome::Unknown { .. } | Outcome::Rejected { .. } => None,
             };
             if let Some((at_ns, how)) = ended {
@@ -204,7 +205,7 @@ impl Course {
         waits.sum()
     }
 
-    /// What was held within an interval from its beginning.
+    /// The holds that begin within an interval.
     fn holds_within(&self, from_ns: u64, to_ns: u64) -> &[(u64, u64)] {
         let first = self.holds.partition_point(|(from, _)| *from < from_ns);
         let behind = self.holds.partition_point(|(from, _)| *from <= to_ns);
@@ -343,7 +344,7 @@ impl Timeline {
     }
 }
 
-/// All that was done to the run, and finished compactions, in the order of time.
+/// Incidents and finished compactions, in the order of time.
 fn incidents(ledger: &Ledger) -> Vec<Incident> {
     let compactions = ledger.compactions.iter().filter_map(|compaction| {
         let Compacting::Done { seq, .. } = compaction.outcome else {
@@ -366,7 +367,7 @@ fn incidents(ledger: &Ledger) -> Vec<Incident> {
     incidents
 }
 
-/// The numbers and names of those whose time lines are shown: agents evenly, and compactors.
+/// The numbers and names of the lanes: agents, chosen evenly, and compactors.
 fn chosen(agents: u32, compactors: u32) -> Vec<(u32, String)> {
     let shown = agents.min(AGENTS_MAX);
     let lanes = (0..shown).map(|place| {
@@ -379,7 +380,8 @@ fn chosen(agents: u32, compactors: u32) -> Vec<(u32, String)> {
     lanes.chain(compactors).collect()
 }
 
-/// The part with about [`OPERATIONS_SHOWN`] of each agent: around the first incident, or in the middle.
+/// The part with about [`OPERATIONS_SHOWN`] of each agent: around the first incident, or in the
+/// middle.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -396,7 +398,8 @@ fn window((from, to): (u64, u64), operations_each: u64, incident: Option<u64>) -
     (begin, begin + length)
 }
 
-/// A round length, of which at most [`SLICES_MAX`] make up the whole, with a few operations in each.
+/// A round length, of which at most [`SLICES_MAX`] make up the whole, with a few operations in
+/// each.
 fn slice_ns(length_ns: u64, operations: u64) -> u64 {
     let most = (operations / OPERATIONS_A_SLICE).clamp(SLICES_MIN, u64::from(SLICES_MAX) - 1);
     let least = (length_ns / most).max(1);

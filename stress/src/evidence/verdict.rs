@@ -1,4 +1,4 @@
-//! What a run, a tier or a soak comes to.
+//! The verdict on a run, a tier or a soak.
 
 use serde::Serialize;
 
@@ -7,7 +7,7 @@ const EXIT_VIOLATED: u8 = 1;
 const EXIT_HANG: u8 = 3;
 const EXIT_ENVIRONMENT: u8 = 4;
 
-/// What came of a run.
+/// The verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -33,7 +33,7 @@ impl Verdict {
         }
     }
 
-    /// The exit status, where not everything could be `written` that was asked for.
+    /// The exit status; a report that could not be `written` is a failure of the environment.
     #[must_use]
     pub fn exit_status_when(self, written: bool) -> u8 {
         match self {

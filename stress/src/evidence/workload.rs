@@ -1,5 +1,5 @@
-//! Writes with conditions: what an agent asks for, drawn from the seed and from what it sees, and the
-//! answer that it has to get, decided a second time.
+//! Writes with conditions: a plan of what an agent asks for, and the answer that it has to get,
+//! decided independently of the log.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ const SETUP_BATCH: u32 = 50;
 pub struct Plan {
     /// The time of its events.
     pub ts: i64,
-    /// What it needs and does, in this order.
+    /// Its conditions and changes, in order.
     pub steps: Vec<Step>,
 }
 
@@ -25,17 +25,17 @@ pub struct Plan {
 pub struct Step {
     /// The issue.
     pub id: String,
-    /// What the issue must be.
+    /// The condition.
     pub expect: Expect,
     /// The event as it has to be stored, without the key; `None` where nothing changes.
     pub event: Option<String>,
 }
 
-/// What an issue must be.
+/// A condition on an issue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expect {
-    /// Whatever it is.
+    /// None.
     Anything,
     /// Absent or deleted.
     Absent,
@@ -43,7 +43,7 @@ pub enum Expect {
     Present,
     /// There, at this version.
     Version(u64),
-    /// Open and nobody's; it becomes this agent's.
+    /// Open and unassigned; it is assigned to this agent.
     Claimable(String),
 }
 
@@ -82,8 +82,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whether an agent that should be told `self` may be told `told`: the version of a deleted
-    /// issue is forgotten some time.
+    /// Whether `told` is an acceptable answer where `self` is expected: the version of a deleted
+    /// issue is forgotten at some point.
     fn allows(&self, told: &Refusal) -> bool {
         let mut expected = self.clone();
         if let (
@@ -114,7 +114,8 @@ impl Plan {
         events
     }
 
-    /// What the log has to answer where the state is that after the record `seq`; `None`: it writes.
+    /// The refusal that the log has to give in the state after the record `seq`; `None` if it has
+    /// to write.
     #[must_use]
     pub fn refusal_at(&self, model: &Model, seq: u64) -> Option<Refusal> {
         let mut changed: BTreeMap<&str, Option<String>> = BTreeMap::new();
@@ -169,7 +170,8 @@ impl Plan {
         None
     }
 
-    /// Whether `told` is the right answer after some record from `from` through `through`.
+    /// Whether `told` is the right answer in the state after some record from `from` through
+    /// `through`.
     #[must_use]
     pub fn is_refused_between(
         &self,
@@ -218,7 +220,7 @@ pub(crate) fn claim_step(id: &str, agent: u32, ts: i64) -> Step {
     step(id, Expect::Claimable(name), ts, "patch", &patch)
 }
 
-/// What an agent is called where it claims.
+/// The name under which an agent claims.
 #[must_use]
 pub fn agent_name(agent: u32) -> String {
     format!("agent-{agent}")
@@ -251,8 +253,8 @@ pub fn setup(pool: u32) -> Vec<Plan> {
         .collect()
 }
 
-/// The claim that an agent makes at one of its writes: each agent tries each issue of the pool once,
-/// in an order of its own.
+/// The claim that an agent makes at one of its writes: each agent tries each issue of the pool
+/// once, in an order of its own.
 #[must_use]
 pub fn claim(seed: u64, agent: u32, agents: u32, write: u32, pool: u32) -> Plan {
     let pool = u64::from(pool.max(1));

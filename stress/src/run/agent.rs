@@ -1,4 +1,4 @@
-//! The life of an agent process: open the log, say so, wait for the start, write, report.
+//! An agent: opens the log, waits for the start, writes, and reports each answer.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::run::writes;
 
 /// The exit status of an agent whose misdeed is to die.
 const EXIT_SABOTAGE: i32 = 91;
-/// An agent draws one write in so many from what it saw before its last one.
+/// One write in so many is drawn from a stale state.
 const STALE_ONE_IN: u32 = 3;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -34,7 +34,7 @@ enum Task {
     Commit(Plan),
 }
 
-/// What all lanes of a process share.
+/// The state that all lanes of a process share.
 struct Agent<'a> {
     spec: &'a AgentSpec,
     log: IssueLog,
@@ -49,7 +49,7 @@ pub(crate) fn run(spec: &AgentSpec) -> Result<(), Failure> {
     }
     let control = Control::open(&spec.control, spec.marks)?;
     let first = spec.lanes.first().map_or(0, |lane| lane.agent);
-    // A shared log is opened by none of its threads: it has a mark of its own.
+    // A log that threads share is opened under a mark of its own.
     let opener = if spec.lanes.len() > 1 {
         spec.agents
     } else {
@@ -127,7 +127,7 @@ impl Agent<'_> {
             let begin_ns = monotonic_ns();
             let prefix = self.view()?;
             let end_ns = monotonic_ns();
-            // Of a compacted log that looks empty, nobody can tell what was seen.
+            // An empty view of a compacted log says nothing.
             if prefix.count > 0 || !self.spec.compacts {
                 out.push(&Message::View(View {
                     reader: format!("agent {}", lane.agent),
@@ -160,7 +160,7 @@ impl Agent<'_> {
         })
     }
 
-    /// Draws a write from what the agent sees, which is not always the latest.
+    /// Draws a write from the state that the agent sees, which may be stale.
     fn draw(&self, agent: u32, write: u32, seen: &mut LiveIssues) -> Result<Plan, Failure> {
         if !write.is_multiple_of(STALE_ONE_IN) {
             seen.refresh()?;
@@ -169,7 +169,7 @@ impl Agent<'_> {
         Ok(plan)
     }
 
-    /// One write, and the messages that tell how it went.
+    /// Makes one write and reports how it went.
     fn operate(
         &self,
         agent: u32,
@@ -243,7 +243,7 @@ impl Agent<'_> {
         Ok(())
     }
 
-    /// What a read sees that goes through the tail. Where acknowledged means synced, every read does.
+    /// Reads through the tail. If acknowledged means synced, every read does.
     fn view(&self) -> Result<Prefix, strand_core::Error> {
         read_records(|| match self.spec.durability {
             Durability::Synced => self.log.log().records(Through::Durable),
@@ -265,7 +265,7 @@ impl Agent<'_> {
     }
 }
 
-/// Reads all records there are. Where a compaction takes them away meanwhile, the read begins again.
+/// Reads all records. If a compaction removes them meanwhile, the read starts again.
 pub(crate) fn read_records(
     mut open: impl FnMut() -> Result<Records<IssueEvent>, strand_core::Error>,
 ) -> Result<Prefix, strand_core::Error> {

@@ -1,5 +1,5 @@
-//! The processes beside the agents: readers, followers and compactors. Each goes on until the agents
-//! are done, and can be killed at any moment.
+//! Bystanders: readers, followers and compactors. Each runs until the agents are done, and may be
+//! killed at any moment.
 
 use std::error::Error as StdError;
 use std::fs::{File, OpenOptions};
@@ -21,7 +21,7 @@ use crate::run::control::Control;
 use crate::run::protocol::{AgentSpec, Message, Outbox, Role};
 use crate::run::witness::{Witness, ask_to_be_killed, log_options};
 
-/// How long a helper waits for the store to come into being, between two looks.
+/// How often a bystander checks whether the store exists.
 const STORE_WAIT: Duration = Duration::from_millis(1);
 /// A reader looks at each state so many times as long as it took to get it.
 const READER_SHARE: u32 = 3;
@@ -34,7 +34,7 @@ const FOLLOWER_WAIT: Duration = Duration::from_millis(20);
 
 type Outcome = Result<(), Box<dyn StdError + Send + Sync>>;
 
-/// Does what the process is for, unless it is an agent.
+/// Runs a bystander.
 pub(crate) fn run(spec: &AgentSpec) -> Outcome {
     let control = Control::open(&spec.control, spec.marks)?;
     let mut end = Execution::new(spec);
@@ -61,7 +61,7 @@ pub fn digest(store: &Issues) -> StateDigest {
     }
 }
 
-/// Where a process that comes to no point of the protocol asks to be killed.
+/// The kill order of a process that reaches no failpoints.
 struct Execution {
     rounds_left: Option<u32>,
 }
@@ -146,7 +146,7 @@ fn follow(spec: &AgentSpec, path: &Path, control: &Control, end: &mut Execution)
     let mut next = journal.next_seq;
     let reader = Reader::<IssueEvent>::open_in(&spec.storage(), &spec.store)?;
     ready(control)?;
-    // What it finds when it comes is not what it waited for.
+    // The records that exist at the start are not awaited ones.
     let mut live = false;
     'again: loop {
         let mut follower = reader.follow(Seq::new(next))?;
@@ -204,7 +204,8 @@ impl JournalFile {
     }
 }
 
-/// Opens a journal behind its last whole line; what was being written when a predecessor was killed is cut off.
+/// Opens a journal behind its last whole line, and cuts off the line that a killed predecessor was
+/// writing.
 fn resume(path: &Path) -> Result<JournalFile, Box<dyn StdError + Send + Sync>> {
     let mut options = OpenOptions::new();
     let file = options.create(true).read(true).append(true).open(path)?;

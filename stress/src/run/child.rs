@@ -1,5 +1,5 @@
-//! A child process that is heard while it runs. Every process that the harness starts is one: agents,
-//! bystanders, the command and the workers of a soak.
+//! A child process that is heard while it runs. All processes of the harness are children of this
+//! kind: agents, bystanders, calls of the command and the workers of a soak.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
@@ -13,7 +13,7 @@ use strand_lock::monotonic_ns;
 /// Thousands of children may run at a time, each heard by a thread that needs little.
 const STACK_BYTES: usize = 256 << 10;
 
-/// What a child says, in this order.
+/// Output of a child.
 #[derive(Debug)]
 pub(crate) enum Heard {
     /// A line of standard output with its newline. Without one, the child ended while it wrote it.
@@ -27,7 +27,7 @@ pub(crate) enum Heard {
 pub(crate) struct Ended {
     /// How it ended.
     pub(crate) status: io::Result<ExitStatus>,
-    /// What it wrote to standard error, where that is a pipe.
+    /// Its standard error, if that is a pipe.
     pub(crate) stderr: String,
     /// A pipe failed.
     pub(crate) trouble: Option<io::Error>,
@@ -42,10 +42,10 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts a child and returns at once: a thread calls `hear` with all that it says, and reaps it.
+    /// Starts a child and returns at once. A thread passes its output to `hear`, and reaps it.
     ///
-    /// The thread writes `input`, if there is any, to standard input and closes it. Otherwise standard
-    /// input stays open for [`Child::say`].
+    /// The thread writes `input` to standard input and closes it. Without an input, standard input
+    /// stays open for [`Child::say`].
     ///
     /// # Errors
     /// The process or the thread could not be started.
@@ -78,7 +78,7 @@ impl Child {
         self.process.id()
     }
 
-    /// Writes a line of JSON to standard input. A child that is gone has nothing to hear.
+    /// Writes a line of JSON to standard input. Does nothing if the child is gone.
     ///
     /// # Errors
     /// The pipe failed.
@@ -89,7 +89,7 @@ impl Child {
         unless_gone(said.unwrap_or(Ok(())))
     }
 
-    /// Kills the child; nothing, where it has ended.
+    /// Kills the child. Does nothing if it has ended.
     pub(crate) fn kill(&mut self) {
         self.killed_ns.get_or_insert_with(monotonic_ns);
         let killed = self.process.kill();
@@ -101,7 +101,7 @@ impl Child {
         self.killed_ns
     }
 
-    /// Stops the child with whatever it holds.
+    /// Stops the child; it keeps the locks that it holds.
     ///
     /// # Errors
     /// The system can't.
@@ -109,7 +109,7 @@ impl Child {
         signal(&self.process, true)
     }
 
-    /// Lets a child go on that was stopped; nothing, where it has ended.
+    /// Lets a stopped child go on. Does nothing if it has ended.
     ///
     /// # Errors
     /// The system can't.
@@ -120,7 +120,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // What has ended is as good as killed.
+        // It fails only if the child has ended.
         drop(self.process.kill());
     }
 }
@@ -138,7 +138,7 @@ fn signal(_: &SharedChild, _: bool) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Writes the input, passes on what the child says, and reaps it.
+/// Writes the input, passes on the output, and reaps the child.
 fn attend(
     process: &SharedChild,
     input: Option<(ChildStdin, Vec<u8>)>,

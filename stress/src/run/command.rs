@@ -1,5 +1,5 @@
-//! Writes that are made by the command `strand append`, a process for each. What it prints and its exit status tell
-//! what came of a write, to the harness as to any script.
+//! Writes that are made by the command `strand append`, a process for each. As for any script, its
+//! output and its exit status say what came of a write.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub(super) struct StrandCommand {
     durability: Durability,
 }
 
-/// What a process has printed to standard output.
+/// The standard output of a call.
 #[derive(Debug, Default)]
 pub(super) struct Printed {
     text: Vec<u8>,
@@ -49,13 +49,13 @@ impl Printed {
 /// A call of the command that appends an event.
 pub(super) struct Call {
     pub(super) command: Command,
-    /// What goes to its standard input.
+    /// Its standard input.
     pub(super) input: Vec<u8>,
     pub(super) agent: u32,
     pub(super) write: u32,
 }
 
-/// What came of a write.
+/// The answer of the command.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Outcome {
@@ -64,7 +64,7 @@ enum Answer {
     },
     /// The process was killed or died, and said nothing.
     None,
-    /// The command does not say such things.
+    /// The command never answers like this.
     Nonsense,
 }
 
@@ -88,7 +88,8 @@ impl StrandCommand {
         }))
     }
 
-    /// Makes the directory a store, as `append` does not. Returns what it says if it fails.
+    /// Makes the directory a store, which `append` does not do. Returns the error of the command if
+    /// it fails.
     pub(super) fn init(&self, store: &Path) -> Result<Option<String>, String> {
         let output = Command::new(&self.path)
             .arg("init")
@@ -130,7 +131,8 @@ impl StrandCommand {
     }
 }
 
-/// What a call came to: a message, or the nonsense that the command said; and how its process ended.
+/// The result of a call as a message, or a description of nonsensical output; and how the process
+/// ended.
 pub(super) fn outcome(
     (agent, write, start_ns): (u32, u32, u64),
     printed: &Printed,
@@ -158,7 +160,7 @@ pub(super) fn outcome(
     (Some(message), end)
 }
 
-/// What came of a write, and how its process ended.
+/// The answer of the command, and how its process ended.
 fn judge(printed: &Printed, stderr: &str, status: ExitStatus, killed: bool) -> (Answer, End) {
     let was_killed = killed && is_kill(status);
     let died = || End::Died {

@@ -1,14 +1,14 @@
-//! The page that the processes of one run share, in a file outside the store: the starting gun,
-//! and one bit per agent that is set while the agent holds the log's lock.
+//! A page of memory that the processes of a run share, in a file outside the store. It has the
+//! start signal, and a bit for each agent that is set while the agent holds the log's lock.
 //!
-//! Why a bit per agent and no counter: a holder that is killed cannot count itself out again, and
-//! with a plain counter everybody after it would look like a second holder. A bit says *who* was
-//! seen inside, and the parent knows whether that one had been killed by then.
+//! Why bits and no counter: a holder that is killed cannot decrement a counter, and every later
+//! holder would look like a second one. A bit says *which* holder was seen, and the runner knows
+//! whether it had been killed by then.
 //!
 //! | words | meaning | changed by |
 //! | --- | --- | --- |
-//! | `u32(0)` | 0 before the start, 1 after it, 2 when all agents are done | the parent |
-//! | `u64(agent / 64)`, bit `agent % 64` | this agent holds the lock | the agent while it holds the lock; the parent after it reaped the agent |
+//! | `u32(0)` | 0 before the start, 1 after it, 2 when all agents are done | the runner |
+//! | `u64(agent / 64)`, bit `agent % 64` | this agent holds the lock | the agent while it holds the lock; the runner after it reaped the agent |
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -23,8 +23,8 @@ const BITS: usize = 64;
 /// How long a waiter sleeps at most before it looks again.
 const GO_WAIT: Duration = Duration::from_millis(200);
 
-/// The highest mark: agents have the first ones, then comes one for who opens a log for many, then
-/// the compactors'.
+/// The highest mark. Agents have the first ones; then follow one for a process that opens a log for
+/// many, and those of the compactors.
 pub const MARK_MAX: u32 = AGENTS_MAX + COMPACTORS_MAX;
 
 const _: () = assert!((MARK_MAX as usize) / BITS < SharedPage::U64_WORDS);
@@ -57,13 +57,13 @@ impl Control {
         })
     }
 
-    /// Lets everybody go who waits in [`Control::wait_for_go`], and everybody who comes later.
+    /// Releases all that wait in [`Control::wait_for_go`], now or later.
     pub fn go(&self) {
         self.page.u32(GO_WORD).store(1, Ordering::SeqCst);
         self.page.wake_all(GO_WORD);
     }
 
-    /// Tells everybody that the agents are done.
+    /// Says that the agents are done.
     pub fn end(&self) {
         self.page.u32(GO_WORD).store(2, Ordering::SeqCst);
         self.page.wake_all(GO_WORD);
@@ -96,8 +96,8 @@ impl Control {
 
     /// Marks `agent` as a holder of the lock and returns which others are marked.
     ///
-    /// Of two that hold at the same time at least one sees the other: each sets its bit before it
-    /// looks, and the order of all these accesses is one and the same for everybody.
+    /// Of two simultaneous holders, at least one sees the other: each sets its bit before it looks,
+    /// and all these accesses are sequentially consistent.
     #[must_use]
     pub fn enter(&self, agent: u32) -> Vec<u32> {
         let (own_word, own_bit) = place(agent);
@@ -117,7 +117,7 @@ impl Control {
         others
     }
 
-    /// Takes the mark of `agent` away; `false` when there was none.
+    /// Clears the mark of `agent`; `false` if it was not set.
     #[expect(clippy::must_use_candidate, reason = "what it does is the point")]
     pub fn leave(&self, agent: u32) -> bool {
         let (word, bit) = place(agent);

@@ -1,4 +1,4 @@
-//! What an error says, and whether it is the log's fault.
+//! The text of an error, and whether its cause lies outside the log.
 
 use std::error::Error;
 use std::io;

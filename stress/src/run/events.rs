@@ -1,4 +1,4 @@
-//! What the runner hears of: from its children, and from the threads that work beside it.
+//! The events of a run, from the children of the runner and from its side threads.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::evidence::ledger::{IncidentKind, Ledger};
 use crate::run::child::Ended;
 use crate::run::protocol::Message;
 
-/// Something that the runner hears of. `slot` is the place of a process among all.
+/// An event for the runner. `slot` is the index of a process.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A process of the harness reports.

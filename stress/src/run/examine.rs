@@ -1,5 +1,5 @@
-//! What can only be asked of the store itself, when the agents are gone: whether it reads what its
-//! files contain, recovers to one state, leaves nothing behind, and goes on.
+//! Examines the store after the agents are gone: whether it reads the content of its files,
+//! recovers to one state, leaves nothing behind, and accepts the next append.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -28,29 +28,29 @@ use crate::run::archive::Archive;
 use crate::run::bystanders::digest;
 use crate::run::errors::describe;
 
-/// How long the next append may take when everybody else is gone.
+/// How long the next append may take.
 pub const NEXT_APPEND_LIMIT: Duration = Duration::from_secs(5);
 /// The id of the event that is appended to see whether the store goes on.
 const NEXT_ID: &str = "bd-next";
 
-/// What the store contained when the agents were gone, and what was wrong with it.
+/// The content of the store after the agents are gone, and everything wrong with it.
 #[derive(Debug, Default)]
 pub struct Examination {
     /// All records in the order of the files.
     pub records: Vec<StoredRecord>,
     /// Bytes that are no record.
     pub bad_lines: Vec<BadLine>,
-    /// What the log's own reads saw.
+    /// The reads of the log itself.
     pub views: Vec<View>,
     /// Every state that the records lead to; `None` when they lead to none.
     pub model: Option<Model>,
-    /// The records that end a snapshot that there was at some time.
+    /// The last records of all snapshots that ever existed.
     pub snapshot_seqs: BTreeSet<u64>,
-    /// What is wrong.
+    /// Everything that is wrong.
     pub violations: Vec<Violation>,
 }
 
-/// A step of the examination failed; the store is what failed it.
+/// A step of the examination that failed because of the store.
 struct Failed {
     step: &'static str,
     error: String,
@@ -69,10 +69,10 @@ impl<T, E: std::error::Error + 'static> Step<T> for Result<T, E> {
     }
 }
 
-/// Examines the store in `dir`, from which files were removed to `archive_dir`; `killed`: processes were killed in the run, so there may have been
-/// something to recover. `copy_dir` does not exist: the store as it is before the last append is
-/// copied there and in the end takes the place of the store, so that what is kept holds exactly
-/// what the agents wrote.
+/// Examines the store in `dir`, whose removed files are in `archive_dir`. `killed`: processes were
+/// killed, so there may be something to recover. `copy_dir` does not exist: the store before the
+/// last append is copied there and takes its place at the end, so that a store that is kept
+/// contains exactly the records of the agents.
 #[must_use]
 pub fn examine(dir: &Path, archive_dir: &Path, copy_dir: &Path, killed: bool) -> Examination {
     let mut examination = Examination::default();
@@ -94,7 +94,7 @@ pub fn examine(dir: &Path, archive_dir: &Path, copy_dir: &Path, killed: bool) ->
             .violations
             .push(Violation::ExaminationFailed { step, error });
         if examination.records.is_empty() {
-            // Judge at least what the files contain.
+            // Judge at least the content of the files.
             drop(examination.take_segments(&places));
         }
     }
@@ -108,12 +108,13 @@ struct Places<'a> {
 }
 
 impl Places<'_> {
-    /// How the log is opened here: what that removes is kept, too.
+    /// Options that also archive the files that an open removes.
     fn options(&self) -> Options {
         Options::default().failpoint_hook(Arc::new(Archive::new(self.dir, self.archive)))
     }
 
-    /// The files of store and archive whose names `belong`, each once, sorted by name, with their directory.
+    /// The files of store and archive whose names `belong`, each once, sorted by name, with their
+    /// directory.
     fn files(&self, belong: fn(&str) -> bool) -> io::Result<Vec<(String, PathBuf)>> {
         let mut files = BTreeMap::new();
         for dir in [self.archive, self.dir] {
@@ -131,7 +132,7 @@ impl Places<'_> {
 impl Examination {
     fn take_all(&mut self, places: &Places<'_>, killed: bool) -> Result<(), Failed> {
         let dir = places.dir;
-        // A reader must leave alone even what waits for recovery.
+        // A reader must not touch a tail that waits for recovery.
         let begin_ns = strand_lock::monotonic_ns();
         let prefix = self.read_only(dir)?;
         self.views.push(View {
@@ -213,8 +214,8 @@ impl Examination {
         Ok(())
     }
 
-    /// (12) Each snapshot that there ever was is the fold of the records that it stands for; the manifest
-    /// names the live one.
+    /// (12) Each snapshot that ever existed is the fold of its records, and the manifest names the
+    /// live one.
     fn compare_snapshots(&mut self, places: &Places<'_>) -> Result<(), Failed> {
         let manifest = manifest(places.dir)?;
         let before = manifest.first_seq.saturating_sub(1);
@@ -261,7 +262,7 @@ impl Examination {
             prefix = prefix.with(record.seq.get(), &record.line);
         }
         Issues::load(dir).step("load in a read-only open")?;
-        // Without the hints, nobody knows it.
+        // Without the hints, it is unknown.
         let durable_seq = reader.durable_seq().ok().flatten();
         drop(reader);
         if durable_seq.is_some_and(|seq| seq > Seq::new(prefix.last_seq)) {
@@ -278,7 +279,7 @@ impl Examination {
         Ok(prefix)
     }
 
-    /// What the log reads is what the files contain, line by line.
+    /// The log reads the content of its files, line by line.
     fn compare_read(&mut self, dir: &Path) -> Result<(), Failed> {
         let reader = Reader::<IssueEvent>::open(dir).step("open read-only to compare")?;
         let mut read: Vec<Record<IssueEvent>> = Vec::new();
@@ -305,7 +306,7 @@ impl Examination {
         Ok(())
     }
 
-    /// (12) `Issues::load` is the fold of all records that were ever written.
+    /// (12) `Issues::load` is the fold of all records ever written.
     fn compare_fold(&mut self, dir: &Path) -> Result<(), Failed> {
         let loaded = Issues::load(dir).step("load the state")?;
         let difference = self.model.as_ref().and_then(|model| {
@@ -319,7 +320,7 @@ impl Examination {
         Ok(())
     }
 
-    /// (12) A last compaction changes nothing but the files, and leaves only what is needed.
+    /// (12) A last compaction does not change the state and leaves no obsolete file.
     fn compact_last(&mut self, dir: &Path) -> Result<(), Failed> {
         let before = Issues::load(dir).step("load the state before the last compaction")?;
         let log = IssueLog::open(dir, Options::default()).step("open for the last compaction")?;
@@ -342,7 +343,7 @@ impl Examination {
         self.open_among_orphans(dir, &manifest, now)
     }
 
-    /// (15) An open removes what compactions that died may have left, and nothing else.
+    /// (15) An open removes the leftovers of dead compactions, and nothing else.
     fn open_among_orphans(
         &mut self,
         dir: &Path,
@@ -383,7 +384,7 @@ impl Examination {
             .extend(left.map(|path| Violation::LeftoverFile { path }));
     }
 
-    /// No file that does not belong there, and no lock that is still taken.
+    /// There is no unknown file and no lock that is still taken.
     fn check_leftovers(&mut self, dir: &Path, killed: bool) -> Result<(), Failed> {
         let files = list(dir).step("list the store for leftovers")?;
         // An open does not count the backups.
@@ -411,7 +412,7 @@ impl Examination {
         Ok(())
     }
 
-    /// The next append comes through, in time, and can be read.
+    /// The next append succeeds in time and can be read.
     fn append_next(&mut self, dir: &Path) -> Result<(), Failed> {
         let started = Instant::now();
         let options = Options::default().lock_timeout(NEXT_APPEND_LIMIT);
@@ -500,7 +501,7 @@ fn issues(store: &Issues) -> impl Iterator<Item = (&str, u64, &str)> {
     })
 }
 
-/// How a snapshot differs from the fold of the records that it stands for.
+/// How a snapshot differs from the fold of its records.
 fn snapshot_difference(model: &Model, snapshot: &StoredSnapshot) -> Option<String> {
     let seq = snapshot.seq;
     let issues = snapshot.issues.iter();
@@ -527,8 +528,8 @@ fn snapshot_difference(model: &Model, snapshot: &StoredSnapshot) -> Option<Strin
         .then(|| format!("{keys} keys, not {expected}, or another record for {wrong:?}"))
 }
 
-/// The files that the store does not need: segments before the log, snapshots that are not live, but for
-/// so many older ones, and what was being written.
+/// The obsolete files: segments before the log, and snapshots other than the live one and `backups`
+/// older ones.
 fn obsolete(names: &[String], manifest: &StoredManifest, backups: usize) -> Vec<String> {
     let live = manifest.snapshot.map(|mark| mark.seq);
     let snapshots = names.iter().filter_map(|name| snapshot_seq(name));
@@ -609,7 +610,7 @@ fn is_lock(path: &str) -> bool {
     matches!(path, "lock" | "sync.lock" | "compact.lock")
 }
 
-/// Copies a store that nobody uses. The volatile hints stay behind: they are about the original.
+/// Copies a store that is not in use, without its volatile hints.
 ///
 /// # Errors
 /// A file could not be read or written.

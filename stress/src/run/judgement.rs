@@ -1,4 +1,4 @@
-//! What a run came to: all that was gathered, what is wrong with it, and that in words.
+//! The judgement of a run: the evidence, everything that is wrong, and the verdict in words.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,11 +19,11 @@ const STDERR_LINES_SHOWN: usize = 20;
 /// A run that was judged.
 #[derive(Debug)]
 pub struct Judgement {
-    /// What it did.
+    /// The configuration.
     pub config: Config,
     /// Everything that was reported.
     pub ledger: Ledger,
-    /// What followers got.
+    /// The journals of the followers.
     pub journals: Vec<Journal>,
     /// When the agents were let go; `None` when it never came to that.
     pub go_ns: Option<u64>,
@@ -39,13 +39,13 @@ pub struct Judgement {
     pub torn: u64,
     /// How often the hints were deleted.
     pub forgotten: u64,
-    /// What was compared with what, point by point; nothing where the run did not end.
+    /// The comparisons of the oracle, point by point; empty if the run did not end.
     pub checks: Vec<Check>,
-    /// What is wrong, with the evidence.
+    /// Everything that is wrong, with its evidence.
     pub violations: Vec<Violation>,
-    /// What everything was doing, if the run did not end.
+    /// The state of all processes, if the run did not end.
     pub hang: Option<Hang>,
-    /// The beginning of what the agents wrote to standard error.
+    /// The beginning of the agents' standard error.
     pub agents_stderr: String,
     /// Where the store is, if it was kept.
     pub store: Option<PathBuf>,
@@ -129,8 +129,8 @@ impl Judgement {
         }
     }
 
-    /// The evidence of a failure, the seed and the whole configuration, where the store is, and the line that
-    /// repeats the run.
+    /// The evidence of a failure, the seed and the whole configuration, where the store is, and the
+    /// line that repeats the run.
     #[must_use]
     pub fn failure_details(&self) -> String {
         let mut lines = violation_lines(&self.violations);

@@ -1,4 +1,4 @@
-//! One run: starts the processes, disturbs them, and collects the evidence.
+//! One run: starts the processes, disturbs them, collects the evidence, and judges.
 
 pub mod agent;
 pub mod archive;
@@ -48,7 +48,7 @@ use crate::run::payload::{PayloadError, PayloadSource, Payloads};
 use crate::run::places::Places;
 use crate::run::runner::{EnvironmentError, Moment};
 
-/// How much of what the agents said on standard error is in the report.
+/// How much of the agents' standard error is in the report.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
 
 /// A run that could not be done.
@@ -86,7 +86,7 @@ impl RunError {
 }
 
 impl From<PayloadError> for RunError {
-    /// A file that is no list of events is the caller's mistake; one that cannot be read is not.
+    /// An invalid file is the caller's mistake; one that cannot be read is not.
     fn from(error: PayloadError) -> RunError {
         let text = errors::describe(&error);
         match error {
@@ -98,8 +98,8 @@ impl From<PayloadError> for RunError {
     }
 }
 
-/// Does one run and judges it. `exe` is the `strand-stress` binary, which the agents are started
-/// from; `progress` is told now and then how far the run has come.
+/// Does one run and judges it. `exe` is the `strand-stress` binary, from which agents are started;
+/// `progress` is called from time to time.
 ///
 /// The store is in a directory of its own, which is removed after a run that passed, unless
 /// [`Config::keep`] is set; [`Judgement::store`] says where it was kept.
@@ -175,7 +175,7 @@ fn judge(
     let is_replay = config.workload == Workload::Replay;
     let stored;
     if hang.is_some() {
-        // Who knows what a store is like that somebody hangs in: count, and leave it as it is.
+        // A hanging process may leave the store in any state: only count the records.
         let segments = stored::read_segments(&places.store).unwrap_or_default();
         stored = segments
             .iter()
@@ -183,7 +183,7 @@ fn judge(
             .sum();
     } else {
         if config.kills() {
-            // What recovery starts from: if it goes wrong, this is what to look at.
+            // The input of recovery, to look at if it goes wrong.
             let as_left = run_dir.path().join("as-left");
             examine::copy_store(&places.store, &as_left).map_err(|error| {
                 RunError::environment(format!("{}: {error}", as_left.display()))
@@ -265,7 +265,7 @@ fn judge(
     Ok(judgement)
 }
 
-/// How much there is to compare of what was reported.
+/// The number of reports to compare.
 fn counts(ledger: &Ledger) -> Counts {
     let mut counts = Counts {
         durable_seen: ledger.durable_seen.len() as u64,
@@ -287,7 +287,7 @@ fn counts(ledger: &Ledger) -> Counts {
     counts
 }
 
-/// What [`judge_stored`] puts together.
+/// The input of [`judge_stored`].
 pub(crate) struct Judged<'a> {
     pub(crate) config: &'a Config,
     pub(crate) payloads: &'a Payloads,
@@ -302,7 +302,8 @@ pub(crate) struct Judged<'a> {
     pub(crate) examination: &'a Examination,
 }
 
-/// Every violation that ledger, files and journals show together; not those that the examination found.
+/// Every violation that follows from ledger, files and journals, without those that the examination
+/// found.
 pub(crate) fn judge_stored(judged: &Judged<'_>) -> Vec<Violation> {
     let Judged {
         config,
@@ -373,13 +374,13 @@ fn make_run_dir(config: &Config) -> Result<TempDir, RunError> {
         .map_err(cannot)
 }
 
-/// The event that an agent gave to the log. The payloads of the whole run were checked before it
-/// began, so that one that cannot be made any more compares unequal to everything.
+/// The event that an agent gave to the log. All payloads were checked before the run; one that
+/// cannot be made any more is unequal to everything.
 fn expected_event(payloads: &Payloads, agent: u32, write: u32) -> String {
     payloads.expected(agent, write).unwrap_or_default()
 }
 
-/// What a follower got; nothing when it was never started.
+/// The journal of a follower; empty if it was never started.
 pub(crate) fn read_journal(path: &Path) -> Result<Journal, String> {
     match fs::read(path) {
         Ok(bytes) => Journal::parse(&bytes),

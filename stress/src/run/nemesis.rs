@@ -1,5 +1,5 @@
-//! What is done to a run by chance: processes are killed or stopped for a while, half a record is left as by
-//! a writer that was killed, and hints are deleted.
+//! The nemesis: at random times it kills processes or stops them for a while, leaves a torn tail as
+//! a killed writer does, and deletes the hints.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -21,24 +21,24 @@ use crate::run::events::{Event, SideThread};
 
 /// How long a process is stopped at most, on average half of it.
 const STOP_MAX: Duration = Duration::from_millis(60);
-/// How long to wait for the log's lock before it leaves half a record.
+/// How long to wait for the log's lock before leaving half a record.
 const LOCK_WAIT: Duration = Duration::from_millis(200);
-/// Tell the sequences of random numbers apart that one seed gives.
+/// Make the random numbers of each thread differ.
 const STOP_SALT: u64 = 0x5354_4f50;
 const TEAR_SALT: u64 = 0x5445_4152;
 const FORGET_SALT: u64 = 0x464f_5247;
 
-/// What happens by chance during a run. Every kind has a thread of its own.
+/// The nemesis of a run. Each kind of fault has a thread.
 pub(crate) struct Nemesis<'a> {
     pub(crate) config: &'a Config,
     pub(crate) store: &'a Path,
-    /// Of how many processes one is drawn.
+    /// Number of processes to choose from.
     pub(crate) slots: usize,
     pub(crate) side: SideThread,
 }
 
 impl<'a> Nemesis<'a> {
-    /// Starts what the configuration asks for; it ends with the run.
+    /// Starts the threads that the configuration asks for. They end with the run.
     pub(crate) fn spawn<'scope>(self, scope: &'scope Scope<'scope, '_>)
     where
         'a: 'scope,
@@ -121,10 +121,10 @@ impl<'a> Nemesis<'a> {
     }
 }
 
-/// Takes the lock as a writer does, writes a part of the next record behind the last one, and gives the lock back
-/// without having published anything: for everybody else, a writer was killed in the middle of its write.
+/// Takes the lock as a writer does, writes a part of the next record, and releases the lock without
+/// publishing anything: to all others, this looks like a writer that was killed while it wrote.
 ///
-/// `false` when the lock could not be had in time, or half a record stands there already.
+/// Returns `false` if the lock was not available in time, or there is half a record already.
 ///
 /// # Errors
 /// The lock or a file failed the harness.
@@ -138,7 +138,7 @@ pub(crate) fn leave_half_a_record(store: &Path, random: &mut StdRng) -> io::Resu
     torn
 }
 
-/// The caller holds the lock.
+/// Leaves half a record. The caller holds the lock.
 fn tear(store: &Path, random: &mut StdRng) -> io::Result<bool> {
     let Some(name) = names(store)?.into_iter().rfind(|name| is_segment(name)) else {
         return Ok(false);
@@ -198,7 +198,7 @@ mod tests {
             let log = Log::<IssueEvent>::open(dir.path(), options()).unwrap();
             assert_eq!(add(&log, 2 * round).seq, 2 * round - 1);
             assert!(leave_half_a_record(dir.path(), &mut random).unwrap());
-            // Nobody leaves two: whoever takes the lock next deals with the first.
+            // There are never two: the next holder of the lock removes the first.
             assert!(!leave_half_a_record(dir.path(), &mut random).unwrap());
             assert_eq!(add(&log, 2 * round + 1).seq, 2 * round);
         }

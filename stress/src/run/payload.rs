@@ -59,7 +59,7 @@ pub enum PayloadError {
         path: PathBuf,
         /// From 1.
         line: usize,
-        /// What the parser said.
+        /// The message of the parser.
         reason: String,
     },
 }
@@ -227,7 +227,7 @@ impl Payloads {
         }
     }
 
-    /// The op of one write's event, unless it is made up, and an issue for it.
+    /// The op of one write's event, unless it is generated, and an issue for it.
     ///
     /// # Errors
     /// As [`Payloads::event`].

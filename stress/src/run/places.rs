@@ -9,9 +9,9 @@ pub struct Places {
     pub store: PathBuf,
     /// The file of the shared page.
     pub control: PathBuf,
-    /// What the agents say on standard error.
+    /// The standard error of the agents.
     pub stderr: PathBuf,
-    /// Where files of the store stay that are removed from it.
+    /// Keeps the files that are removed from the store.
     pub archive: PathBuf,
     /// The directory of the followers' journals.
     pub journals: PathBuf,

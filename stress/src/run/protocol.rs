@@ -1,8 +1,9 @@
 //! The messages that the processes of a run send to the runner through standard output: one JSON
 //! value a line.
 //!
-//! An agent writes the outcome of one operation and the start of the next with one system call. A line
-//! without its newline is from a process that was killed while it wrote it; it counts for nothing.
+//! An agent writes the outcome of one operation and the start of the next with one system call. A
+//! line without its newline is from a process that was killed while it wrote it; it counts for
+//! nothing.
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -18,27 +19,27 @@ use crate::run::config::{Durability, Sabotage, Workload};
 use crate::run::local_disk::LocalDisk;
 use crate::run::payload::PayloadSource;
 
-/// What the parent hands to an agent process: one line of JSON on its standard input, which then
-/// stays open for as long as the parent lives.
+/// The description of a process: one line of JSON on its standard input, which then stays open
+/// until the runner exits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AgentSpec {
     /// The store under test.
     pub store: std::path::PathBuf,
     /// The file of the shared page, outside the store.
     pub control: std::path::PathBuf,
-    /// Where files of the store stay that are removed from it.
+    /// Keeps the files that are removed from the store.
     pub archive: std::path::PathBuf,
-    /// What this process is for.
+    /// The role of this process.
     pub role: Role,
     /// Number of agents in the whole run.
     pub agents: u32,
-    /// The highest mark in the shared page that anybody in the run uses.
+    /// The highest mark in the shared page.
     pub marks: u32,
-    /// What agents write.
+    /// The workload.
     pub workload: Workload,
-    /// Whether somebody compacts the store during the run.
+    /// Whether the store is compacted during the run.
     pub compacts: bool,
-    /// What this process does: one lane per thread.
+    /// Its work: a lane for each thread.
     pub lanes: Vec<Lane>,
     /// Writes of each agent in the whole run.
     pub writes: u32,
@@ -46,35 +47,35 @@ pub struct AgentSpec {
     pub seed: u64,
     /// Where the events come from.
     pub payload: PayloadSource,
-    /// What to ask of the log.
+    /// The durability of its writes.
     pub durability: Durability,
-    /// When to begin a new segment.
+    /// The size of a segment.
     pub segment_bytes: Option<u64>,
-    /// How much free space to make behind the log at a time.
+    /// How many bytes to preallocate at a time.
     pub preallocate_bytes: Option<u64>,
-    /// The store is on a filesystem of the harness, which the log does not know and is to take for a local one; this names the
-    /// start of the machine that it is on.
+    /// Set if the store is on a filesystem of the harness, which the log has to take for a local
+    /// one: the name of the machine's boot.
     pub boot: Option<String>,
-    /// How long the log may wait for its lock: longer than the watchdog.
+    /// How long the log waits for its lock: longer than the watchdog.
     pub lock_timeout_ms: u64,
     /// Where this process asks to be killed.
     pub kill: Option<KillOrder>,
     /// Report the lock's counters with every operation, since this process may be killed.
     pub counters_always: bool,
-    /// What agent 0 is to do wrong.
+    /// The misdeed of agent 0.
     pub sabotage: Option<Sabotage>,
 }
 
-/// Where a process asks to be killed: it says so, and then stands still.
+/// A failpoint at which the process asks to be killed and waits for that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KillOrder {
     /// A point's name, or `any`.
     pub at: String,
-    /// At the how-manieth such place it comes to, from 1.
+    /// The occurrence at which it is killed, from 1.
     pub occurrence: u32,
 }
 
-/// What a process of the run is for.
+/// The role of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -115,7 +116,7 @@ impl AgentSpec {
 }
 
 impl Role {
-    /// In one word.
+    /// The name of the role.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -138,47 +139,31 @@ pub struct Lane {
     pub last_write: u32,
     /// Read the log after the last write and report what was seen.
     pub view: bool,
-    /// What the first write was when a predecessor was killed during it: it is repeated.
+    /// The plan of the first write, if a predecessor was killed during it: it is repeated.
     pub repeat: Option<Plan>,
 }
 
 /// One message of an agent. All times are [`strand_lock::monotonic_ns`].
+#[expect(missing_docs, reason = "the names of the fields say it")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// The log is open; the agent waits for the start.
     Ready,
-    /// What the next operation will be, with the events as they have to be stored.
-    Planned {
-        /// Who.
-        agent: u32,
-        /// Which of its writes.
-        write: u32,
-        /// What.
-        plan: Plan,
-    },
+    /// The plan of the next operation, with its events as they have to be stored.
+    Planned { agent: u32, write: u32, plan: Plan },
     /// The operation is about to begin.
-    Invoke {
-        /// Who.
-        agent: u32,
-        /// Which of its writes.
-        write: u32,
-        /// When, before the operation.
-        at_ns: u64,
-    },
+    Invoke { agent: u32, write: u32, at_ns: u64 },
     /// The operation has ended.
     Answered {
-        /// Who.
         agent: u32,
-        /// Which of its writes.
         write: u32,
         /// Immediately before the call.
         start_ns: u64,
-        /// How it ended.
         outcome: Outcome,
         /// Whether it failed for a reason outside the log: a full disk, a missing permission.
         environment: bool,
     },
-    /// The committed watermark, read in an interval.
+    /// The durable sequence number, read in an interval.
     DurableSeen(DurableSeen),
     /// The lock was held in an interval.
     Hold(Hold),
@@ -188,22 +173,18 @@ pub enum Message {
     Sighting(Sighting),
     /// The lock's counters of this process, from its start.
     Counters(LockCounters),
-    /// What a read saw.
+    /// The result of a read.
     View(View),
-    /// What a compactor did.
+    /// The result of a compaction.
     Compacted(CompactionSeen),
-    /// The agent cannot go on: the log did not open, or a read failed.
+    /// The process gives up: the log did not open, or a read failed.
     Fatal {
         /// Whether the cause lies outside the log.
         environment: bool,
-        /// What failed, and its causes.
         error: String,
     },
-    /// The process stands still at this point, and waits to be killed.
-    KillMe {
-        /// The point's name.
-        point: String,
-    },
+    /// The process waits at this failpoint to be killed.
+    KillMe { point: String },
     /// All lanes of this process are finished.
     Done,
 }

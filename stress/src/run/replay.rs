@@ -1,12 +1,12 @@
-//! What a replay has to lead to: the state that one process gets from the file, line by line.
+//! The expected result of a replay: the state that one process gets from the file, line by line.
 
 use strand_core::{Issues, Seq};
 
 use crate::evidence::fold::Model;
 use crate::run::payload::{PayloadError, Payloads};
 
-/// How the state that many agents made of a file differs from the one that its lines lead to in their
-/// order; `None` when it does not. Versions are not compared: the agents' order is another.
+/// How the state that many agents made of a file differs from the one that its lines lead to in
+/// their order; `None` when it does not. Versions are not compared: the agents' order is another.
 ///
 /// # Errors
 /// The file cannot be read any more.

@@ -14,7 +14,7 @@ pub struct Reporting {
     /// The operation of each agent that has begun and not ended.
     open: HashMap<u32, (u32, u64)>,
     counters: LockCounters,
-    /// The point of the protocol at which it stands still to be killed.
+    /// The failpoint at which it waits to be killed.
     killed_at: Option<String>,
     ready: bool,
     done: bool,

@@ -1,6 +1,6 @@
-//! The runner: starts the processes of a run, lets them go together, hears all that they report, and kills
-//! what it has to. One thread does it all; other threads only send it [events](Event). Every wait has a
-//! deadline.
+//! The runner: starts the processes of a run, releases them together, collects their reports, and
+//! kills and restarts them. One thread owns all state and handles [events](Event), which other
+//! threads send. Every wait has a deadline.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -33,27 +33,27 @@ use crate::run::{pool, watcher};
 
 /// How many agents read the whole log after their last write.
 const VIEWS_MAX: u64 = 8;
-/// A process that is killed at a point is so at one of this many times that it comes there.
+/// A process is killed at one of the first occurrences of its failpoint.
 const OCCURRENCE_MAX: u32 = 8;
-/// So many processes are killed by chance before any operation has an outcome.
+/// Random kills that are allowed before any operation has an outcome.
 const KILLS_BEFORE_PROGRESS: u64 = 64;
-/// So many more for each operation that has one.
+/// Further random kills for each operation that has an outcome.
 const KILLS_PER_OPERATION: u64 = 2;
-/// How long the loss of power is waited for in one go.
+/// How long to wait for the loss of power at a time.
 const POWER_TICK: Duration = Duration::from_millis(20);
 /// How often the progress is shown.
 const TICK: Duration = Duration::from_millis(100);
-/// A process that was killed ends within this time, or something is wrong with the machine.
+/// A killed process ends within this time, unless something is wrong with the machine.
 const REAP_LIMIT: Duration = Duration::from_mins(2);
 
-/// What came out of a run, before it is judged.
+/// The result of a run that is not judged yet.
 #[derive(Debug)]
 pub struct Outcome {
     /// Everything that was reported.
     pub ledger: Ledger,
-    /// The start that all waited for; `None` when it never came to that.
+    /// When the agents were released; `None` if the run did not get that far.
     pub go_ns: Option<u64>,
-    /// What everybody was doing when the watchdog lost patience.
+    /// The state of all processes when the watchdog gave up.
     pub hang: Option<Hang>,
     /// Processes started.
     pub spawned: u64,
@@ -70,11 +70,11 @@ pub struct Outcome {
 /// A run that did not end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Hang {
-    /// After how long the watchdog lost patience.
+    /// The limit of the watchdog.
     pub after_ms: u64,
-    /// Who had the lock of the log, as noted by that holder.
+    /// The holder of the log's lock, as noted in the lock file.
     pub lock_holder: Option<String>,
-    /// What each agent was doing.
+    /// The state of each agent.
     pub agents: Vec<AgentState>,
     /// The other processes that had not ended.
     pub others: Vec<String>,
@@ -111,14 +111,14 @@ impl Moment {
     }
 }
 
-/// What one agent was doing.
+/// The state of one agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AgentState {
     /// The agent.
     pub agent: u32,
     /// Its process.
     pub pid: u32,
-    /// What it was doing, and since when.
+    /// Its activity, and since when.
     pub doing: String,
 }
 
@@ -139,12 +139,12 @@ pub trait Power: Sync {
     fn release(&self);
 }
 
-/// What is next for an agent.
+/// The next write of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Next {
     /// The number of its next write.
     pub write: u32,
-    /// What that write is, where it was begun before and its outcome is not known.
+    /// Its plan, if it was begun before and its outcome is unknown.
     pub plan: Option<Plan>,
 }
 
@@ -159,9 +159,10 @@ impl Next {
     }
 }
 
-/// Does a whole run: every process that it starts is reaped when it returns.
+/// Does a whole run. When it returns, every process that it started is reaped.
 ///
-/// `writes` are those of each agent. `exe` is the harness binary, which knows the `agent` subcommand.
+/// `writes` are those of each agent. `exe` is the harness binary, which knows the `agent`
+/// subcommand.
 ///
 /// # Errors
 /// A process could not be started, or a file not be made. What was started is reaped.
@@ -183,11 +184,11 @@ pub fn run(
     runner.outcome(go_ns, hang)
 }
 
-/// Does a run that a loss of power ends, on a store that is set up: starts every process, cuts the power after
-/// `limit` unless it goes by itself before, and kills everything. `next` says where each agent begins, and then
-/// where it would go on.
+/// Does a run that ends with a loss of power, on a store that is set up: starts every process, cuts
+/// the power after `limit` unless it is lost before, and kills everything. `next` is the next write
+/// of each agent, before and after.
 ///
-/// The agents do not wait for each other before the first write, and this process does not look into the store.
+/// The agents do not wait for each other, and this process does not touch the store.
 ///
 /// # Errors
 /// As [`run`]; the power is cut all the same.
@@ -239,19 +240,19 @@ fn bystander_roles(config: &Config, places: &Places) -> Vec<Role> {
     readers.chain(followers).chain(compactors).collect()
 }
 
-/// A place for one process at a time, and what is known of the present one.
+/// A place for one process at a time, and everything known about the present one.
 struct Slot {
-    /// None, unless it is for agents.
+    /// Empty, unless it is for agents.
     agents: Vec<u32>,
     role: Role,
     process: Option<Process>,
     /// The last process's.
     pid: u32,
-    /// How many processes were told where to be killed.
+    /// How many of its processes got a kill order.
     kill_orders: u64,
     /// By position in `agents`.
     doing: Vec<Doing>,
-    /// Where its agents begin, and then where they would go on; by position in `agents`.
+    /// The next write of each agent, by position in `agents`.
     next: Vec<Next>,
     /// It waits for the start, or did so once.
     is_ready: bool,
@@ -262,7 +263,8 @@ struct Slot {
 struct Process {
     child: Child,
     reporting: Reporting,
-    /// Where the process is a call of the command: agent, write and start of the call, and what it printed.
+    /// Where the process is a call of the command: agent, write and start of the call, and what it
+    /// printed.
     call: Option<((u32, u32, u64), Printed)>,
 }
 
@@ -298,7 +300,7 @@ impl Slot {
     /// The marks in the shared page that its process uses.
     fn marks(&self, agents: u32) -> Vec<u32> {
         match &self.role {
-            // A log that threads share was opened under a mark of its own.
+            // A log that threads share is opened under a mark of its own.
             Role::Agent if self.agents.len() > 1 => {
                 self.agents.iter().copied().chain([agents]).collect()
             }
@@ -308,7 +310,7 @@ impl Slot {
         }
     }
 
-    /// For people.
+    /// A name for people.
     fn name(&self) -> String {
         match (&self.role, self.agents.as_slice()) {
             (Role::Agent, [agent]) => format!("agent {agent}"),
@@ -369,7 +371,7 @@ impl Slot {
         if let Some(place) = self.doing.get_mut(index) {
             *place = doing;
         }
-        // With its key, a write is begun again; without, it is not, whatever becomes of it.
+        // A write with a key is repeated; one without is not, whatever its outcome.
         let has_key = self.next.get(index).is_some_and(|next| next.plan.is_some());
         match doing {
             Doing::Writing { .. } if has_key => {}
@@ -414,7 +416,7 @@ struct Runner<'a> {
     power_lost: bool,
     /// The agents may write.
     has_started: bool,
-    /// The agents are done: from now on, no process is told to be killed.
+    /// The agents are done: from now on, no process gets a kill order.
     is_over: bool,
     /// No more processes are to be started.
     is_stopping: bool,
@@ -529,7 +531,7 @@ impl<'a> Runner<'a> {
             over,
         };
         let (config, store) = (self.config, self.places.store.as_path());
-        // Whatever happens here, nobody waits for an answer of the disk afterwards.
+        // Whatever happens here, no process waits for the disk afterwards.
         let end = PowerEnd(power);
         std::thread::scope(|scope| {
             let deadline = at(Instant::now() + limit);
@@ -654,7 +656,7 @@ impl<'a> Runner<'a> {
             }
             Event::Ended { slot, ended } => self.bury(slot, ended),
             Event::Kill { slot } => {
-                // Where processes take longer to start than they live, nothing would ever be done.
+                // If processes took longer to start than they live, no write would ever be done.
                 let answered = self.moment.acknowledged + self.moment.refused;
                 let allowed = answered * KILLS_PER_OPERATION + KILLS_BEFORE_PROGRESS;
                 if self.random_kills <= allowed && !self.is_over {
@@ -804,7 +806,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// What the next process of a slot has to do; nothing when all is done.
+    /// The work of the next process of a slot; empty if all is done.
     fn lanes(&self, slot: &Slot) -> Vec<Lane> {
         let config = self.config;
         let mut lanes = Vec::new();
@@ -1042,7 +1044,7 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// Cuts the power and lets those go who wait for it.
+/// Cuts the power, and releases the processes that wait for the disk.
 struct PowerEnd<'a>(&'a dyn Power);
 
 impl Drop for PowerEnd<'_> {
@@ -1052,8 +1054,8 @@ impl Drop for PowerEnd<'_> {
     }
 }
 
-/// Where the next process of a slot is to be killed. The number of processes so far is part of
-/// it: a successor that always died at the same place, in its recovery, would never be done.
+/// The kill order of the next process of a slot. It depends on the number of processes so far: a
+/// successor that always died at the same place in its recovery would never get anything done.
 fn kill_order(config: &Config, slot: &mut Slot, is_over: bool) -> Option<KillOrder> {
     let points = config.kill_points();
     if points.is_empty() || is_over {
@@ -1073,7 +1075,7 @@ fn kill_order(config: &Config, slot: &mut Slot, is_over: bool) -> Option<KillOrd
     } else {
         OCCURRENCE_MAX
     };
-    // A compactor comes to each of its points once in a compaction, and to few compactions.
+    // A compactor reaches each failpoint once in a compaction, and does few compactions.
     let is_first = matches!(slot.role, Role::Compactor { .. }) && processes.is_multiple_of(2);
     let occurrence = if is_first && at != "any" {
         1
@@ -1100,7 +1102,7 @@ impl Doing {
     }
 }
 
-/// How a process ended. One that was killed after it had said that it is done has finished.
+/// How a process ended. One that was killed after it had reported that it is done has finished.
 fn classify_end(status: ExitStatus, done: bool, killed: bool) -> End {
     let was_killed = killed && is_kill(status);
     if done && (status.success() || was_killed) {

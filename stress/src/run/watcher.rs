@@ -17,8 +17,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Reads of the whole log take at most this part of the run's time.
 const READ_SHARE: u32 = 20;
 
-/// Reads until the run is over, and once more; then sends all that was seen. `compacts`: the store is
-/// compacted during the run.
+/// Reads until the run is over, and once more; then sends all that was seen. `compacts`: the store
+/// is compacted during the run.
 pub(crate) fn watch(side: &SideThread, store: &Path, compacts: bool) {
     let mut seen = Ledger::default();
     let watched = catch_panic(|| read(side, store, compacts, &mut seen));
@@ -57,7 +57,7 @@ fn read(
             let begin_ns = monotonic_ns();
             let prefix = read_records(|| reader.records())?;
             let end_ns = monotonic_ns();
-            // Of a compacted log that looks empty, nobody can tell what was seen.
+            // An empty view of a compacted log says nothing.
             if prefix.count > 0 || !compacts {
                 seen.views.push(View {
                     reader: "reader beside the run".into(),

@@ -1,5 +1,5 @@
-//! What a process of the run sees of its own log, through the log's failpoints: who holds the lock, who
-//! leads a sync, and the point at which the process is to be killed.
+//! A process's view of its own log through the failpoints: when it held the lock, when it led a
+//! sync, and where it is to be killed.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -18,7 +18,7 @@ use crate::run::config::{Durability, KillAt, Sabotage, UsageError};
 use crate::run::control::Control;
 use crate::run::protocol::{AgentSpec, KillOrder, Message, Outbox, Role};
 
-/// How a process of the run opens the log.
+/// The options with which a process of the run opens the log.
 pub(crate) fn log_options(spec: &AgentSpec, hook: Arc<dyn FailpointHook>) -> Options {
     let durability = match spec.durability {
         Durability::Synced => strand_core::Durability::Synced,
@@ -27,7 +27,8 @@ pub(crate) fn log_options(spec: &AgentSpec, hook: Arc<dyn FailpointHook>) -> Opt
     let options = Options::default()
         .durability(durability)
         .lock_timeout(Duration::from_millis(spec.lock_timeout_ms))
-        // The events' times are long ago: tombstones are kept for ever in one run, and not at all in the next.
+        // The events' times are long ago, so tombstones are either kept in the whole run or not at
+        // all.
         .tombstone_ms(if spec.seed.is_multiple_of(2) {
             0
         } else {
@@ -45,8 +46,8 @@ pub(crate) fn log_options(spec: &AgentSpec, hook: Arc<dyn FailpointHook>) -> Opt
     }
 }
 
-/// Tells the runner that the process is at `point`, and stands still. The runner kills it, so that it is a
-/// real SIGKILL at exactly this point.
+/// Asks the runner to kill this process at `point`, and waits for that: it is a real SIGKILL at
+/// exactly this point.
 ///
 /// # Errors
 /// The runner is gone.
@@ -61,7 +62,7 @@ pub(crate) fn ask_to_be_killed(point: &str) -> io::Result<Infallible> {
 }
 
 thread_local! {
-    /// The agent that this thread is; none in a thread that only opens a log for others.
+    /// The agent of this thread; `None` in a thread that only opens the log for others.
     pub(crate) static AGENT: Cell<Option<u32>> = const { Cell::new(None) };
     /// When this thread took the lock; 0 when it does not hold it.
     static HELD_SINCE_NS: Cell<u64> = const { Cell::new(0) };
@@ -69,12 +70,12 @@ thread_local! {
     static LEADS_SINCE_NS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Watches one log from inside: marks the holder of its lock in the shared page, and notes when the lock was
-/// held and when a sync was led.
+/// Watches one log from inside: marks the holder of its lock in the shared page, and notes when the
+/// lock was held and when a sync was led.
 pub(crate) struct Witness {
     pub(crate) control: Control,
     archive: Archive,
-    /// Whose mark is used by a thread that is no agent.
+    /// The mark of threads that are no agent.
     opener: u32,
     /// Agent 0 hangs at its first write, with the lock.
     hangs: bool,
@@ -82,17 +83,17 @@ pub(crate) struct Witness {
     seen: Mutex<Vec<Message>>,
 }
 
-/// Where the process asks to be killed.
+/// A kill order that is being carried out.
 struct Execution {
     at: KillAt,
-    /// How many such places are left to come to.
+    /// How many matching failpoints are left.
     left: AtomicU32,
-    /// Of [`KillAt::Any`]: how many are left of those that few processes come to at all; 0: it is
-    /// not killed at one; `None`: they count like all others.
+    /// With [`KillAt::Any`]: how many rare failpoints are left, 0 if the process is killed at none
+    /// of them, `None` if they count like all others.
     rare_left: Option<AtomicU32>,
 }
 
-/// Points that every append comes to; the others belong to recoveries and full segments.
+/// Failpoints of every append. The others, of recoveries and full segments, are rare.
 const COMMON_POINTS: [Failpoint; 10] = [
     Failpoint::LockHeld,
     Failpoint::BeforeWrite,
@@ -124,14 +125,14 @@ impl Execution {
         let rare_left = self.rare_left.as_ref().filter(|_| is_rare);
         let left = rare_left.unwrap_or(&self.left);
         if self.at.is_at(point) && left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            // Without a runner there is no one to kill it, nor to do anything for.
+            // It fails only without a runner, and then the process ends anyway.
             drop(ask_to_be_killed(point.name()));
         }
     }
 }
 
 impl Witness {
-    /// The probe of a process whose threads that are no agents use the mark `opener`.
+    /// The witness of a process. Threads that are no agents use the mark `opener`.
     pub(crate) fn new(
         spec: &AgentSpec,
         control: Control,

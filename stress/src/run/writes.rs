@@ -1,5 +1,5 @@
-//! Writes with conditions on the side of the log: how a [`Plan`] is asked for, how an error is read as a
-//! [`Refusal`], and the mixed workload, drawn from what an agent sees.
+//! Writes with conditions in terms of the log: a [`Plan`] as a batch, an error as a [`Refusal`],
+//! and the mixed workload, drawn from the state that an agent sees.
 
 use strand_core::{Batch, Error, Issue, IssueEvent, Issues, Op, Patch, Timestamp, Version};
 
@@ -13,7 +13,7 @@ use crate::run::payload::{PayloadError, Payloads};
 /// The batch to give to the log.
 ///
 /// # Errors
-/// What the log's own types say about a step that cannot be one.
+/// The error of the log's types for an impossible step.
 pub(crate) fn batch(plan: &Plan, key: &str) -> Result<Batch, String> {
     let mut batch = Batch::new(Timestamp::from_ms(plan.ts)).key(key);
     for step in &plan.steps {
@@ -70,7 +70,7 @@ pub(crate) fn batch(plan: &Plan, key: &str) -> Result<Batch, String> {
     Ok(batch)
 }
 
-/// What an error says about the condition that did not hold; `None` for every other error.
+/// The condition that did not hold; `None` for every other error.
 pub(crate) fn refusal(error: &Error) -> Option<Refusal> {
     match error {
         Error::VersionMismatch {
@@ -142,7 +142,8 @@ pub(crate) fn mixed(
         ts,
         state,
     };
-    // Of 1,000 events of the trace these are adds, closes, reopens and deletes; the rest are updates.
+    // Of 1,000 events of the trace these are adds, closes, reopens and deletes; the rest are
+    // updates.
     let (op, issue) = payloads.op_and_issue(agent, write)?;
     let op = op.unwrap_or_else(|| match draw.noise.below(1000) {
         0..70 => Op::Add,
