@@ -1,13 +1,7 @@
-//! Stress harness for strand: real processes that write to one log at the same time, some of them
-//! killed, and an oracle that knows no tolerance.
+//! The stress harness of strand: real processes write to one log, some are killed, and an oracle
+//! without tolerance judges the result.
 //!
-//! [`run`] does one run and judges it; the `strand-stress` binary is a thin shell around it.
-//! The verdict is made from sources that do not know of each other: what the agents were told
-//! ([`evidence::ledger`]), the bytes in the files ([`evidence::stored`]; also of those that a compaction has removed, [`run::archive`]),
-//! the moments at which the lock was held ([`run::control`] and the intervals in the ledger), what
-//! followers got ([`evidence::observations`]) and which states readers saw. [`evidence::oracle::judge`] puts them together and is a
-//! pure function; what the records lead to, it knows from a fold of its own ([`evidence::fold`]), and which
-//! conditions hold, from [`evidence::workload`].
+//! [`run()`] does one run and judges it. The evidence comes from independent sources: the answers that the agents got ([`evidence::ledger`]), the bytes of all files, also of those that a compaction has removed ([`evidence::stored`], [`run::archive`]), the times when the lock was held ([`run::control`]), the records that followers got ([`evidence::observations`]), and the states that readers saw. [`evidence::oracle::judge`] compares them. It is a pure function, with a fold of the records ([`evidence::fold`]) and a check of conditions ([`evidence::workload`]) of its own.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! `strand-stress run`: see the library's documentation.
+//! The command line of `strand-stress`: see the documentation of the library.
 
 #![forbid(unsafe_code)]
 
@@ -23,11 +23,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start agents, let them write, and judge what is stored
+    /// Start agents that write, and judge the stored log
     Run(Box<Config>),
-    /// Let agents append the events of a file, each issue's by one of them, and judge what is stored
+    /// Append the events of a file, all of an issue by one agent, and judge the stored log
     Replay(Box<Config>),
-    /// Attack the log tier by tier, each with its count, and end with a table
+    /// Attack the log tier by tier, and print a table of the cases
     Torture(torture::Arguments),
     /// Cut the power under real filesystems of this kernel, and judge what they recover
     Powercut(powercut::Arguments),
@@ -38,9 +38,9 @@ enum Command {
         /// What to do, as JSON
         spec: String,
     },
-    /// Alternate everything for a time, and look at what grows meanwhile
+    /// Alternate all kinds of runs for a time, and watch for growth
     Soak(soak::Arguments),
-    /// Be a process that stays (started by `soak`)
+    /// Be a worker (started by `soak`)
     #[command(hide = true)]
     Worker,
     /// Be an agent (started by `run`)
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         Ok(Command::Agent) => process::main(),
         Err(error) => {
             let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
-            // Nothing is left to be done when even this cannot be printed.
+            // A closed pipe is no failure.
             drop(error.print());
             ExitCode::from(code)
         }

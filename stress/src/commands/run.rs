@@ -14,15 +14,14 @@ use crate::run::config::{Config, Mode, Workload};
 use crate::run::judgement::failure_trailer;
 use crate::run::runner::Moment;
 
-/// Does one run, judges it and reports on it. `exe` is the `strand-stress` binary, which the agents are started
-/// from; `progress` is called now and then with how far the run has come.
+/// Does one run, judges it and makes its report. `exe` is the `strand-stress` binary, from which
+/// agents are started; `progress` is called from time to time.
 ///
-/// The store is in a directory of its own, which is removed after a run that passed, unless [`Config::keep`] is set;
-/// [`Report::store`] says where it was kept.
+/// The store is in a directory of its own, which is removed after a run that passed, unless
+/// [`Config::keep`] is set; [`Report::store`] says where it was kept.
 ///
 /// # Errors
-/// [`RunError::Usage`] before anything was done; [`RunError::Environment`] when a directory could not be made or a
-/// process not be started. Every process that was started is reaped.
+/// [`RunError::Usage`] before anything was done; [`RunError::Environment`] when a directory could not be made or a process not be started. Every process that was started is reaped.
 pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Report, RunError> {
     let report = Report::new(&crate::run::run(config, exe, progress)?);
     if let Some(dir) = report.store.as_deref().and_then(Path::parent) {
@@ -35,7 +34,7 @@ pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Re
     Ok(report)
 }
 
-/// Runs all iterations, to the first failure.
+/// Runs all iterations, up to the first failure. The exit status is that of the harness.
 #[must_use]
 pub fn main(config: &Config) -> ExitCode {
     if let Err(error) = config.validate() {
@@ -97,7 +96,7 @@ fn run_one(config: &Config, exe: &Path) -> Result<Report, RunError> {
     result
 }
 
-/// The table belongs to the last run; those before it get a line each.
+/// Prints the table of the last run, and a line for each run before it.
 fn print_report(report: &Report, is_last: bool) {
     let config = &report.config;
     if is_last && !config.quiet {
@@ -135,7 +134,7 @@ fn print_error(config: &Config, error: &RunError) {
     }
 }
 
-/// What a run is about to do, on one line.
+/// The run in one line.
 fn headline(config: &Config) -> String {
     let mode = match (config.mode, config.one_shot) {
         (Mode::Thread, _) => "threads of one process",

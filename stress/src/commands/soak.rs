@@ -22,27 +22,28 @@ const MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
 /// The flags of `soak`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
-    /// How long
+    /// How long to soak, in minutes
     #[arg(long, value_name = "M")]
     pub minutes: f64,
-    /// Decides everything that is drawn [default: a fresh one, printed]
+    /// Decides all random choices [default: a new one, printed]
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
-    /// Write the report to this file
+    /// Write a JSON report to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write a page that shows it to this file
+    /// Write an HTML report to this file
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// Print the verdict only
+    /// Print only the verdict
     #[arg(long)]
     pub quiet: bool,
-    /// Make the stores' directory in this one, which is created [default: the system's temporary one]
+    /// Make the stores in a new directory below this one [default: the system's temporary
+    /// directory]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
 
-/// Does what the flags say; the exit status is that of the harness.
+/// Soaks and reports. The exit status is that of the harness.
 #[must_use]
 pub fn main(arguments: &Arguments) -> ExitCode {
     if let Err(error) = validate(arguments) {

@@ -40,16 +40,16 @@ pub struct Arguments {
     /// Run only this tier; may be given several times [default: all]
     #[arg(long = "tier", value_name = "Tn")]
     pub tiers: Vec<String>,
-    /// Decides everything that is drawn [default: a fresh one, printed]
+    /// Decides all random choices [default: a new one, printed]
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
-    /// Write the report to this file
+    /// Write a JSON report to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write a page that shows it to this file
+    /// Write an HTML report to this file
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
-    /// Print the verdict only
+    /// Print only the verdict
     #[arg(long)]
     pub quiet: bool,
     /// Replay one case of one tier, as a violation named it

@@ -1,8 +1,7 @@
-//! The ids and idempotency keys of a run's writes. Both name the agent and the number of the write, so
-//! that every stored record can be traced to the write that made it.
+//! The ids and idempotency keys of a run's writes. Both name the agent and the number of the write,
+//! so that every stored record can be traced to the write that made it.
 
-/// A fixed moment (ms since 1970) for the events that the harness makes up: a payload must not depend
-/// on the clock.
+/// The time of generated events (ms since 1970), fixed: a payload must not depend on the clock.
 pub(crate) const EPOCH_MS: i64 = 1_706_540_000_000;
 
 /// The id of one write's event, unique in a run.

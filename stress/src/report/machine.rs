@@ -1,4 +1,4 @@
-//! What a run was done on, for its report.
+//! The machine of a run, for its report.
 
 use std::fs;
 use std::path::Path;
@@ -39,7 +39,8 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The type of the filesystem whose mount point lies closest above `dir`; of several mounts at one point, the last.
+/// The type of the filesystem whose mount point is closest above `dir`; of several mounts at one
+/// point, the last.
 fn mounted_as(dir: &Path, mounts: &str) -> Option<String> {
     let dir = dir.canonicalize().ok()?;
     let mounts = mounts.lines().filter_map(|line| {

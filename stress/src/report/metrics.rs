@@ -1,4 +1,4 @@
-//! Figures of the processes beside the agents, and of writes with conditions.
+//! Metrics of bystanders and of writes with conditions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,10 +9,10 @@ use crate::evidence::observations::{Entry, Journal};
 use crate::evidence::workload::{Expect, Refusal};
 use crate::report::quantiles::{Quantiles, quantiles};
 
-/// What readers, followers and compactors did.
+/// The work of readers, followers and compactors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct BystandersReport {
-    /// Processes killed, by what they were for.
+    /// Processes killed, by role.
     pub killed: BTreeMap<&'static str, u64>,
     /// States that readers saw, each compared with the fold of the records.
     pub states: u64,
@@ -24,8 +24,8 @@ pub struct BystandersReport {
     pub gaps: u64,
     /// Records that no follower got, since they were compacted before.
     pub unfollowed: u64,
-    /// From the acknowledgement of a record to its sight by a follower that waited for it; 0 where the
-    /// follower was faster.
+    /// From the acknowledgement of a record to its arrival at a waiting follower; 0 if the follower
+    /// was faster.
     pub wake_up_us: Quantiles,
     /// Finished compactions.
     pub compactions: u64,
@@ -41,7 +41,7 @@ pub struct BystandersReport {
     pub compaction_lock_held_us: Quantiles,
 }
 
-/// What became of writes with conditions.
+/// The outcomes of writes with conditions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct ConditionsReport {
     /// Claims that were stored.
@@ -58,7 +58,7 @@ pub struct ConditionsReport {
     pub repeated: u64,
 }
 
-/// The figures of the helpers; `stored` is the number of records.
+/// The metrics of bystanders; `stored` is the number of records.
 pub(crate) fn bystanders(ledger: &Ledger, journals: &[Journal], stored: u64) -> BystandersReport {
     let mut killed = BTreeMap::new();
     for incarnation in ledger.incarnations.iter().filter(|i| i.end == End::Killed) {
@@ -130,7 +130,7 @@ pub(crate) fn bystanders(ledger: &Ledger, journals: &[Journal], stored: u64) -> 
     }
 }
 
-/// The figures of writes with conditions.
+/// The metrics of writes with conditions.
 pub(crate) fn conditions(ledger: &Ledger) -> ConditionsReport {
     let plans = ledger.plans.iter();
     let claims: BTreeSet<(u32, u32)> = plans
@@ -162,7 +162,7 @@ pub(crate) fn conditions(ledger: &Ledger) -> ConditionsReport {
     report
 }
 
-/// One row of the table for each kind that there was.
+/// The rows of the table; none for a kind that did not occur.
 pub(crate) fn rows(bystanders: &BystandersReport, conditions: &ConditionsReport) -> Vec<String> {
     let mut rows = Vec::new();
     let median_p99 = |q: &Quantiles| format!("{:.0} us p50, {:.0} p99", q.p50, q.p99);

@@ -1,4 +1,4 @@
-//! Reports: text and JSON of runs and tiers, progress, and HTML pages.
+//! Reports of runs, tiers and soaks: text, JSON and HTML; and the progress while they run.
 
 pub mod machine;
 pub mod metrics;

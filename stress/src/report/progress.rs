@@ -1,5 +1,5 @@
-//! What is shown while something runs: a bar with a live line for each kind of event on a terminal, a plain line
-//! now and then elsewhere, nothing where it is to be quiet. On standard error, without colours.
+//! Progress on standard error: on a terminal a bar with a live line for each kind of event,
+//! elsewhere a plain line from time to time. No colours.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,32 +10,32 @@ use crate::report::quantiles::count;
 use crate::report::text::grouped;
 use crate::run::runner::Moment;
 
-/// What takes no longer than this shows nothing.
+/// Nothing is shown before this time.
 const AFTER: Duration = Duration::from_secs(1);
 /// How often there is a plain line.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 /// The length of the bar in its own units.
 const BAR_LENGTH: u32 = 1_000;
 
-/// What is the end of it.
+/// When it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goal {
-    /// So many are done.
+    /// After this many.
     Count(u64),
-    /// So much time has passed, about.
+    /// After about this time.
     Time(Duration),
 }
 
-/// How far it has come.
+/// The present state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State<'a> {
-    /// What goes on now; may be empty.
+    /// The current phase; may be empty.
     pub phase: &'a str,
     /// How many are done.
     pub done: u64,
-    /// Of what.
+    /// The unit of `done`.
     pub unit: &'a str,
-    /// What else has happened, and how often.
+    /// Other events and their numbers.
     pub events: Vec<(&'a str, u64)>,
 }
 
@@ -64,7 +64,7 @@ impl Progress {
             Shown::Nothing
         } else {
             let bar = ProgressBar::new(BAR_LENGTH.into());
-            // Not on a terminal, or on one that can't move its cursor.
+            // Not a terminal, or one that can't move its cursor.
             if bar.is_hidden() {
                 Shown::Lines(Mutex::new(started))
             } else {
@@ -79,7 +79,7 @@ impl Progress {
         }
     }
 
-    /// Shows where it is, if that is due.
+    /// Shows the state, if that is due.
     pub fn show(&self, state: &State<'_>) {
         let elapsed = self.started.elapsed();
         match &self.shown {
@@ -101,7 +101,7 @@ impl Progress {
         }
     }
 
-    /// Says something that stays.
+    /// Prints a line that stays.
     pub fn say(&self, line: &str) {
         match &self.shown {
             Shown::Nothing => {}
@@ -130,7 +130,7 @@ impl Goal {
         }
     }
 
-    /// About how long it will take from now on, if that can be told.
+    /// The estimated time left.
     fn left(self, elapsed: Duration, done: u64) -> Option<Duration> {
         match self {
             Goal::Time(all) => Some(all.saturating_sub(elapsed)),
@@ -144,7 +144,7 @@ impl Goal {
 }
 
 impl Moment {
-    /// What there was of each kind, those left out of which there was nothing.
+    /// The events that occurred, and their numbers.
     #[must_use]
     pub fn events(&self) -> Vec<(&'static str, u64)> {
         let mut events = vec![
@@ -160,7 +160,7 @@ impl Moment {
     }
 }
 
-/// The first line says how far it has come, the others what has happened.
+/// A line for the state, and one for each kind of event.
 fn lines(goal: Goal, elapsed: Duration, state: &State<'_>) -> Vec<String> {
     let rate = |number: u64| match count(number) / elapsed.as_secs_f64().max(0.001) {
         few if few < 9.95 => format!("{few:.1}"),
@@ -190,7 +190,7 @@ fn lines(goal: Goal, elapsed: Duration, state: &State<'_>) -> Vec<String> {
         .collect()
 }
 
-/// In its largest unit that is not zero, and the next.
+/// In one or two units.
 fn short(time: Duration) -> String {
     match time.as_secs() {
         0..=9 => format!("{:.1} s", time.as_secs_f64()),

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::run::config::TIMEOUT_S_MAX;
 
-/// Where a distribution of durations is looked at.
+/// The points of a distribution that are reported.
 pub const SHARES: [f64; 11] = [
     0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1.0,
 ];
@@ -14,31 +14,31 @@ pub const SHARES: [f64; 11] = [
 pub struct Quantiles {
     /// The median.
     pub p50: f64,
-    /// Nine of ten are at most this.
+    /// The 90th percentile.
     pub p90: f64,
-    /// 99 of 100.
+    /// The 99th percentile.
     pub p99: f64,
-    /// 999 of 1000.
+    /// The 99.9th percentile.
     pub p999: f64,
     /// The longest.
     pub max: f64,
 }
 
-/// A point of a distribution: a share of the durations is at most so long.
+/// A point of a distribution: this share of the durations is at most `us`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Share {
     /// From 0, the shortest, to 1, the longest.
     pub share: f64,
-    /// How long.
+    /// Microseconds.
     pub us: f64,
 }
 
 /// Durations of one kind, in microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Durations {
-    /// Together.
+    /// Sum.
     pub total: f64,
-    /// On average.
+    /// Mean.
     pub mean: f64,
     /// The longest.
     pub max: f64,
@@ -64,7 +64,7 @@ fn histogram(all_ns: impl Iterator<Item = u64>) -> Option<Histogram<u64>> {
     Some(histogram)
 }
 
-/// Nothing when there are no durations.
+/// The points at [`SHARES`]; none if there are no durations.
 pub(super) fn distribution(all_ns: impl Iterator<Item = u64>) -> Vec<Share> {
     let histogram = histogram(all_ns).filter(|histogram| !histogram.is_empty());
     let shares = |histogram: Histogram<u64>| {

@@ -1,4 +1,4 @@
-//! The report of a run: as JSON for programs, as a short table for people.
+//! The report of a run: JSON for programs, a short table for people.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,35 +16,35 @@ use crate::report::metrics::{self, BystandersReport, ConditionsReport};
 use crate::report::quantiles::{
     Durations, Quantiles, Share, count, distribution, durations, micros, quantiles, ratio,
 };
-use crate::report::text::columns;
+use crate::report::text::{columns, json};
 use crate::run::config::Config;
 use crate::run::judgement::Judgement;
 use crate::run::runner::Hang;
 
-/// The version of the JSON report's form.
+/// The version of the JSON report.
 pub const SCHEMA: u32 = 1;
-/// How the lock did its work.
+/// Metrics of the lock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct LockReport {
-    /// The most that held it at one time, by either measurement.
+    /// Most simultaneous holders, by either measurement.
     pub max_holders: u64,
-    /// How often it was taken, by its own counters. A killed process reports those of its
-    /// completed operations.
+    /// Acquisitions, by its own counters. A killed process has reported those of its completed
+    /// operations.
     pub acquisitions: u64,
-    /// How many of them had to wait.
+    /// Acquisitions that had to wait.
     pub contended: u64,
-    /// Waiting for it, by its own counters.
+    /// Waiting times, by its own counters.
     pub wait_us: Durations,
-    /// Holding it, by the intervals that the agents noted.
+    /// Holding times, by the intervals that the agents noted.
     pub hold_us: Durations,
 }
 
-/// What one agent got done.
+/// Metrics of one agent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct AgentReport {
     /// The agent.
     pub agent: u32,
-    /// Processes it took.
+    /// Number of its processes.
     pub processes: u64,
     /// Acknowledged operations.
     pub acknowledged: u64,
@@ -54,45 +54,46 @@ pub struct AgentReport {
     pub refused: u64,
     /// Operations whose outcome is unknown.
     pub unknown: u64,
-    /// From the barrier to its last acknowledgement.
+    /// From the start to its last answer.
     pub completed_ms: f64,
     /// Its slowest acknowledged operation.
     pub longest_append_us: f64,
-    /// From its calls until it held the lock, together.
+    /// Total time from its calls until it held the lock.
     pub waited_ms: f64,
-    /// How often it held the lock. What a killed process had not reported is missing here and below.
+    /// How often it held the lock. Here and below, the unreported work of killed processes is
+    /// missing.
     pub holds: u64,
-    /// How long, together.
+    /// Total time for which it held the lock.
     pub held_ms: f64,
-    /// Syncs that it led for all who waited.
+    /// Syncs that it led.
     pub led: u64,
 }
 
-/// How evenly the agents were served.
+/// How evenly the agents got the lock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Starvation {
     /// When the first agent was done.
     pub fastest_ms: f64,
     /// When the last one was.
     pub slowest_ms: f64,
-    /// The second by the first.
+    /// Their quotient.
     pub slowest_to_fastest: f64,
-    /// The longest that a single operation took.
+    /// The slowest operation.
     pub longest_append_us: f64,
-    /// The longest that anybody waited for the lock.
+    /// The longest wait for the lock.
     pub longest_lock_wait_us: f64,
 }
 
-/// Runs with one set of flags, together.
+/// Several runs with the same flags.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Iterations {
     /// Runs so far.
     pub completed: u32,
-    /// Acknowledged operations of them all.
+    /// Their acknowledged operations.
     pub acknowledged: u64,
-    /// The median of their times.
+    /// Their median time.
     pub elapsed_ms_median: f64,
-    /// The longest of their times.
+    /// Their longest time.
     pub elapsed_ms_max: f64,
 }
 
@@ -101,43 +102,43 @@ pub struct Iterations {
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// All of it, the seed included.
+    /// The configuration, with the seed.
     pub config: Config,
-    /// What it ran on.
+    /// The machine.
     pub machine: Machine,
-    /// What came of it.
+    /// The verdict.
     pub verdict: Verdict,
     /// Operations that the log acknowledged.
     pub acknowledged: u64,
     /// Operations that it rejected.
     pub rejected: u64,
-    /// Operations whose outcome nobody was told.
+    /// Operations in doubt.
     pub unknown: u64,
     /// Records in the store.
     pub stored: u64,
-    /// From the barrier to the last acknowledgement.
+    /// From the start to the last answer.
     pub elapsed_ms: f64,
-    /// Acknowledged operations by that time.
+    /// Acknowledged operations per second of that time.
     pub appends_per_second: f64,
-    /// How long acknowledged operations took.
+    /// Latency of acknowledged operations.
     pub append_us: Quantiles,
-    /// The whole of it, from the shortest to the longest.
+    /// The distribution of that latency.
     pub append_distribution: Vec<Share>,
-    /// How the lock did its work.
+    /// Metrics of the lock.
     pub lock: LockReport,
-    /// Each agent.
+    /// Metrics of each agent.
     pub per_agent: Vec<AgentReport>,
-    /// How evenly they were served.
+    /// How evenly they got the lock.
     pub starvation: Starvation,
     /// Processes started.
     pub processes: u64,
-    /// Processes killed, by chance or at a point.
+    /// Processes killed, at random or at a failpoint.
     pub killed: u64,
-    /// How often a process was killed at which point of the log's protocol.
+    /// Kills by failpoint.
     pub killed_at: BTreeMap<String, u64>,
-    /// How many of those were opening the store.
+    /// Kills by failpoint of processes that were still opening the store.
     pub killed_opening_at: BTreeMap<String, u64>,
-    /// How many processes of each role were killed, by chance or at a point.
+    /// Kills by role.
     pub killed_roles: BTreeMap<&'static str, u64>,
     /// How often a process was stopped for a while.
     pub stopped: u64,
@@ -149,21 +150,21 @@ pub struct Report {
     pub views: u64,
     /// Operations that were refused, since a condition did not hold.
     pub refused: u64,
-    /// What became of writes with conditions.
+    /// Metrics of writes with conditions.
     pub conditions: ConditionsReport,
-    /// What readers, followers and compactors did.
+    /// Metrics of readers, followers and compactors.
     pub bystanders: BystandersReport,
-    /// What was compared with what, point by point; nothing where a run did not end.
+    /// The comparisons of the oracle, point by point; empty if the run did not end.
     pub checks: Vec<Check>,
-    /// What happened when.
+    /// The timeline.
     pub timeline: Timeline,
-    /// What is wrong, with the evidence.
+    /// Everything that is wrong, with its evidence.
     pub violations: Vec<Violation>,
-    /// What stopped the run from outside the log.
+    /// Failures outside the log.
     pub environment_errors: Vec<String>,
-    /// What everybody was doing, if the run did not end.
+    /// The state of all processes, if the run did not end.
     pub hang: Option<Hang>,
-    /// The beginning of what the agents said on standard error.
+    /// The beginning of the agents' standard error.
     pub agents_stderr: String,
     /// Where the store is, if it was kept.
     pub store: Option<PathBuf>,
@@ -172,7 +173,7 @@ pub struct Report {
     /// PASS or FAIL in one line.
     #[serde(skip)]
     pub verdict_line: String,
-    /// What a person needs to go after a failure.
+    /// The evidence of a failure, and how to repeat it.
     #[serde(skip)]
     pub failure_details: String,
     /// This run and those before it.
@@ -263,14 +264,10 @@ impl Report {
     /// The report as JSON with a newline at its end.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let json = serde_json::to_string_pretty(self);
-        json.map_or_else(
-            |error| format!("{{\"error\":\"{error}\"}}\n"),
-            |json| json + "\n",
-        )
+        json(self)
     }
 
-    /// The figures as a short table, with a newline after each line.
+    /// The metrics as a short table, with a newline after each line.
     #[must_use]
     pub fn table(&self) -> String {
         let Quantiles {
@@ -330,7 +327,7 @@ impl Report {
         rows.join("\n") + "\n"
     }
 
-    /// How evenly the agents were served, with a newline after each line.
+    /// How evenly the agents got the lock, with a newline after each line.
     #[must_use]
     pub fn starvation_table(&self) -> String {
         let head = ["agent", "acknowledged", "completed ms", "longest append us"];
@@ -357,7 +354,7 @@ impl Report {
     }
 }
 
-/// The combined figures of several runs, from their elapsed times and the sum of their operations.
+/// The combined metrics of several runs, from their times and the sum of their operations.
 #[must_use]
 pub fn iterations(elapsed_ms: &[f64], acknowledged: u64) -> Iterations {
     let mut sorted = elapsed_ms.to_vec();

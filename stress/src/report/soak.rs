@@ -4,23 +4,23 @@ use serde::Serialize;
 
 use crate::evidence::verdict::Verdict;
 use crate::report::machine::Machine;
-use crate::report::text::{columns, grouped};
+use crate::report::text::{columns, grouped, json};
 use crate::soak::Outcome;
 use crate::soak::trouble::Trouble;
 
 /// Everything about one soak.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Decided everything that was drawn.
+    /// The seed.
     pub seed: u64,
     /// How long it was to take.
     pub planned_minutes: f64,
-    /// What it ran on.
+    /// The machine.
     pub machine: Machine,
-    /// What came of it.
+    /// The result.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// One command that does it again.
+    /// The command that repeats it.
     pub replay: String,
 }
 
@@ -28,14 +28,10 @@ impl Report {
     /// As JSON with a newline at its end.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let json = serde_json::to_string_pretty(self);
-        json.map_or_else(
-            |error| format!("{{\"error\":\"{error}\"}}\n"),
-            |json| json + "\n",
-        )
+        json(self)
     }
 
-    /// What was done, and the trends; with a newline after each line.
+    /// The work and the trends, with a newline after each line.
     #[must_use]
     pub fn table(&self) -> String {
         let mut lines = Vec::new();
@@ -108,7 +104,7 @@ impl Report {
         }
     }
 
-    /// PASS or FAIL in one line, and what a person needs to go after a failure.
+    /// PASS or FAIL in one line; after a failure with the evidence and how to repeat it.
     #[must_use]
     pub fn verdict_line(&self) -> String {
         let mut what = self.headline();
@@ -186,8 +182,8 @@ mod tests {
                 .verdict_line()
                 .starts_with("FAIL: grows: harness: open files\n")
         );
-        report.outcome.trouble = Some(Trouble::Hang("resident1".to_owned()));
-        assert!(report.verdict_line().starts_with("FAIL: hang: resident1\n"));
+        report.outcome.trouble = Some(Trouble::Hang("worker1".to_owned()));
+        assert!(report.verdict_line().starts_with("FAIL: hang: worker1\n"));
         report.outcome.verdict = Verdict::Pass;
         assert!(report.verdict_line().starts_with("PASS: 3 rounds"));
     }

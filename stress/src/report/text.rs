@@ -1,6 +1,7 @@
 //! Plain text: columns and numbers.
 
 use comfy_table::{CellAlignment, Row, Table, presets};
+use serde::Serialize;
 
 /// Rows in columns that are as wide as their widest cell and two spaces apart, with a newline
 /// after each row. `numbers` are the columns that are aligned to the right, counted from 0.
@@ -14,6 +15,13 @@ pub fn columns<R: Into<Row>>(rows: impl IntoIterator<Item = R>, numbers: &[usize
         }
     }
     table.trim_fmt() + "\n"
+}
+
+/// A report as JSON, with a newline at its end.
+pub(super) fn json(report: &impl Serialize) -> String {
+    serde_json::to_string_pretty(report)
+        .unwrap_or_else(|error| unreachable!("plain data can be written: {error}"))
+        + "\n"
 }
 
 /// `1,234,567`.

@@ -4,10 +4,10 @@ use serde::Serialize;
 
 use crate::evidence::verdict::Verdict;
 use crate::report::machine::Machine;
-use crate::report::text::{columns, grouped, plural};
+use crate::report::text::{columns, grouped, json, plural};
 use crate::tiers::tally::{Finding, Tally};
 
-/// The version of the JSON report's form.
+/// The version of the JSON report.
 pub const SCHEMA: u32 = 1;
 
 /// Everything about one run.
@@ -15,51 +15,51 @@ pub const SCHEMA: u32 = 1;
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
-    /// What came of it.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Decided everything that was drawn.
+    /// The seed.
     pub seed: u64,
     /// Whether it was a quick run.
     pub quick: bool,
-    /// How long all of it was to take.
+    /// The planned time.
     pub planned_seconds: f64,
-    /// How long it took.
+    /// The time that it took.
     pub seconds: f64,
-    /// What it ran on.
+    /// The machine.
     pub machine: Machine,
     /// The tiers that were run, in their order.
     pub tiers: Vec<TierReport>,
-    /// The tier that did not come to an end. Those behind it were not begun.
+    /// The tier that hangs. Later tiers were not started.
     pub hang: Option<TierHang>,
-    /// One command that does all of it again.
+    /// The command that repeats the run.
     pub replay: String,
 }
 
 /// One tier of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct TierReport {
-    /// What it attacks.
+    /// What the tier attacks.
     pub attacks: &'static str,
-    /// How long it was to take.
+    /// The planned time.
     pub planned_seconds: f64,
-    /// What it tried and found.
+    /// The cases and findings.
     #[serde(flatten)]
     pub tally: Tally,
 }
 
-/// A tier that took too long by far.
+/// A tier that hangs.
 #[derive(Debug, Clone, Serialize)]
 pub struct TierHang {
     /// Its short name.
     pub tier: &'static str,
-    /// After how long patience with it ended.
+    /// The limit of the watchdog.
     pub after_seconds: f64,
-    /// One command that runs it again.
+    /// The command that repeats it.
     pub replay: String,
 }
 
 impl Report {
-    /// What the tiers and the hang amount to: a hang before a violation before a failed environment.
+    /// The verdict on a run: a hang comes before a violation, and that before a failed environment.
     pub(crate) fn judge(tiers: &[TierReport], hang: Option<&TierHang>) -> Verdict {
         if hang.is_some() {
             Verdict::Hang
@@ -75,14 +75,10 @@ impl Report {
     /// As JSON with a newline at its end.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let json = serde_json::to_string_pretty(self);
-        json.map_or_else(
-            |error| format!("{{\"error\":\"{error}\"}}\n"),
-            |json| json + "\n",
-        )
+        json(self)
     }
 
-    /// Tier by tier, then what each has counted, then what was found; with a newline after each line.
+    /// A row for each tier, then its counts and findings, with a newline after each line.
     #[must_use]
     pub fn table(&self) -> String {
         let mut rows =

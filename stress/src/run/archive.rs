@@ -13,7 +13,7 @@ use crate::evidence::stored::{is_segment, is_snapshot};
 /// The exit status of a process that could not keep the evidence.
 const EXIT_NO_ARCHIVE: i32 = 92;
 
-/// Where removed files stay.
+/// The archive of a store.
 #[derive(Debug, Clone)]
 pub struct Archive {
     store: PathBuf,
@@ -63,10 +63,10 @@ impl Archive {
         }
     }
 
-    /// Takes the names away that the store has, too: what is left is what was removed from it.
+    /// Removes the names that the store has, too: only the removed files are left.
     ///
     /// # Errors
-    /// A directory could not be read, or a name not be taken away.
+    /// A directory could not be read, or a name not be removed.
     pub fn forget_what_is_stored(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
@@ -78,7 +78,8 @@ impl Archive {
         Ok(())
     }
 
-    /// Does what is due at `point`. A process that cannot keep the evidence ends here.
+    /// Archives what is about to be removed at `point`. A process that can't keep the evidence ends
+    /// here.
     pub(crate) fn pass(&self, point: Failpoint) {
         if point == Failpoint::BeforeRemoval
             && let Err(error) = self.keep()

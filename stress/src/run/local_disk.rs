@@ -1,5 +1,6 @@
-//! The disk of a machine that can lose its power: each filesystem on it is local, since the log refuses those that some
-//! program serves, because it can't know them, and the harness knows its own; and each start of the machine is another one.
+//! The disk of a machine that can lose its power. The log refuses filesystems that a program
+//! serves; those of the harness pass for local ones. Each boot of the machine has a name of its
+//! own.
 
 use std::io;
 use std::path::Path;
@@ -15,14 +16,14 @@ pub(crate) struct LocalDisk {
     machine: LocalMachine,
 }
 
-/// [`ThisMachine`], but for its filesystems and its starts.
+/// [`ThisMachine`] with other filesystems and boots.
 #[derive(Debug)]
 struct LocalMachine {
     boot: String,
 }
 
 impl LocalDisk {
-    /// The disk of a machine after the start named `boot`.
+    /// The disk of a machine in the boot named `boot`.
     pub(crate) fn new(boot: &str) -> LocalDisk {
         let boot = boot.to_owned();
         LocalDisk {

@@ -1,5 +1,6 @@
-//! A disk that becomes full under processes that write, and gets its space back: writes are rejected, reads go on, a
-//! compaction fails and leaves the store as it was; then everything works again, in the same processes.
+//! A disk becomes full while processes write, and then gets space again. On the full disk, writes
+//! are rejected, reads work, and a compaction fails without a change of the store. Afterwards
+//! everything works again, in the same processes.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -16,18 +17,19 @@ use crate::soak::trouble::Trouble;
 use crate::soak::worker::{ERRORS_MAX, Spec, Worked, is_full, options};
 use crate::soak::worker_handle::WorkerHandle;
 
-/// The size of the disk: many times what the writers write in [`WORK`], who are fast where a sync costs nothing.
+/// The size of the disk: many times what the writers write in [`WORK`], even if a sync costs
+/// nothing.
 #[cfg(target_os = "linux")]
 const DISK_BYTES: u64 = 32 << 20;
 const WRITERS: u64 = 2;
 /// How many live issues each writer has.
 const ISSUES: usize = 200;
-/// How long writers write, in one go.
+/// How long writers write at a time.
 const WORK: Duration = Duration::from_millis(200);
-/// How often they try to use up the space that was laid out before the disk was full.
+/// How often they try to use up the space that was preallocated before the disk was full.
 const TRIES: u32 = 50;
 
-/// What was done.
+/// The results of all rounds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct FullDisk {
     /// How often the disk was filled.
@@ -38,7 +40,7 @@ pub struct FullDisk {
     pub rejected: u64,
     /// Compactions that failed.
     pub failed_compactions: u64,
-    /// Why it could not be done.
+    /// Why no disk could be filled.
     pub skipped: Option<String>,
 }
 
@@ -60,7 +62,7 @@ impl SmallDisk {
         })
     }
 
-    /// Fills it to the last byte; what takes the space is removed by [`SmallDisk::free`].
+    /// Fills it to the last byte; [`SmallDisk::free`] frees the space.
     fn fill(&self) -> Result<(), Trouble> {
         let path = self.ballast();
         let cannot =
@@ -124,10 +126,11 @@ fn mount(_: &Path) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn unmount(_: &Path) {}
 
-/// Fills a small disk once, in a directory `dir` that does not exist yet; for tests. `exe` is the `strand-stress` binary.
+/// Fills a small disk once, in a directory `dir` that does not exist yet. For tests; `exe` is the
+/// `strand-stress` binary.
 ///
 /// # Errors
-/// What was not as it should be.
+/// Describes what is wrong.
 pub fn once(exe: &Path, dir: &Path, seed: u64) -> Result<FullDisk, Trouble> {
     let mut sum = FullDisk::default();
     match SmallDisk::mount(dir) {
@@ -137,8 +140,9 @@ pub fn once(exe: &Path, dir: &Path, seed: u64) -> Result<FullDisk, Trouble> {
     Ok(sum)
 }
 
-/// One round: a store of its own on the small disk, which is copied to `keep` when something is wrong with it. `seed` decides
-/// what is written, and whether the hints are deleted while the disk is full.
+/// One round, with a store of its own on the small disk, which is copied to `keep` if something is
+/// wrong with it. `seed` decides what is written, and whether the hints are deleted while the disk
+/// is full.
 pub(super) fn round(
     disk: &SmallDisk,
     exe: &Path,
@@ -203,7 +207,7 @@ fn fill_and_free(
         let removed = fs::remove_file(store.join("shm"));
         removed.map_err(|error| Trouble::Environment(error.to_string()))?;
         disk.fill()?;
-        // Who needs new hints has no space for them. Nobody may die of that, and reads need none.
+        // There is no space for new hints. Writers must survive that, and reads must work.
         full.add(work(&mut writers)?);
         read_all(store)?;
     }
@@ -262,7 +266,7 @@ fn work(writers: &mut [WorkerHandle]) -> Result<Worked, Trouble> {
     Ok(sum)
 }
 
-/// Errors other than a full disk are none that a full disk excuses, and nor is a doubt: nothing was lost or failed to sync.
+/// A full disk excuses no other errors, and no write in doubt: no sync has failed.
 fn require(holds: bool, when: &str, worked: &Worked) -> Result<(), Trouble> {
     if holds && worked.unknown == 0 && worked.errors.is_empty() {
         Ok(())
@@ -282,7 +286,7 @@ fn violation(when: &'static str) -> impl Fn(strand_core::Error) -> Trouble {
     move |error| Trouble::Violation(format!("{when}: {}", describe(&error)))
 }
 
-/// A new reader reads everything, in the log and as a state.
+/// A new reader reads all records, and the state.
 fn read_all(store: &Path) -> Result<(), Trouble> {
     let failed = violation("a read on a full disk");
     let reader = Reader::<IssueEvent>::open(store).map_err(&failed)?;
@@ -304,10 +308,10 @@ impl Compaction {
     }
 }
 
-/// A new process's open and compaction. Whatever becomes of it, the state is the same as before.
+/// Opens and compacts the store, as a new process does. Either way, the state does not change.
 fn compact(store: &Path) -> Result<Compaction, Trouble> {
     let failed = violation("a compaction on a full disk");
-    // Without what a compaction may forget.
+    // A compaction may forget the rest.
     let state = || Issues::load(store).map(|state| digest(&state));
     let before = state().map_err(&failed)?;
     let compacted = IssueLog::open(store, options()).and_then(|log| {
@@ -328,7 +332,7 @@ fn compact(store: &Path) -> Result<Compaction, Trouble> {
     }
 }
 
-/// The files of the store, when everybody is gone.
+/// Examines the files of the store after all processes are gone.
 fn examine(store: &Path) -> Result<(), Trouble> {
     let log = IssueLog::open(store, options()).map_err(violation("the last open"))?;
     log.close().map_err(violation("the last close"))?;

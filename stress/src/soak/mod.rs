@@ -1,9 +1,10 @@
-//! A soak: everything that this harness can do to a store, one after the other and again, for as long as is asked for.
+//! A soak: everything that this harness can do to a store, again and again, for a given time.
 //!
-//! Rounds are runs of the harness, each with a store of its own and judged by its oracle. Beside them, one store stays:
-//! two [residents](resident) have it open all the time, visitors come to it and are killed, its hints are deleted, and
-//! it is compacted. After each round, the residents compare it with what they know, and what they use is measured:
-//! what leaks, grows. Where a small filesystem can be mounted, [disks become full](full_disk), too.
+//! A round is a run of the harness with a store of its own, judged by the oracle. One more store
+//! stays for the whole soak. Two [workers](worker) keep it open; short-lived workers use it and are
+//! killed; its hints are deleted, and it is compacted. After each round, the workers compare the
+//! store with what they know, and the resources that they use are measured: a leak grows. If a
+//! small filesystem can be mounted, [disks become full](full_disk), too.
 
 pub mod full_disk;
 pub mod trend;
@@ -36,14 +37,14 @@ use crate::soak::trouble::Trouble;
 use crate::soak::worker::{Answer, Spec};
 use crate::soak::worker_handle::{Usage, WorkerHandle};
 
-/// How many live issues each resident keeps.
+/// Number of live issues of each worker.
 const ISSUES: usize = 400;
-const RESIDENTS: u64 = 2;
+const WORKERS: u64 = 2;
 /// How long latency is measured after each round.
 const MEASURE: Duration = Duration::from_millis(250);
-/// How long a visitor lives at most.
-const VISIT_MAX: Duration = Duration::from_millis(150);
-/// How long a resident is stopped.
+/// Longest life of a worker that is killed.
+const VICTIM_LIFE_MAX: Duration = Duration::from_millis(150);
+/// How long a worker is stopped.
 const STOP: Duration = Duration::from_millis(40);
 /// The watchdog of one round.
 const ROUND_TIMEOUT_S: u64 = 120;
@@ -52,16 +53,17 @@ const TRACE_EVENTS: u32 = 300;
 const TS: i64 = 1_706_540_000_123;
 
 /// A kind of round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Writes with conditions among readers, followers and a compactor, all of which are killed by chance.
+    /// Writes with conditions among readers, followers and a compactor; all are killed at random.
+    #[default]
     Mixed,
-    /// Everybody claims everything, and is killed at every step.
+    /// All agents claim all issues, and are killed at every failpoint.
     Claim,
     /// A trace is replayed, with kills.
     Replay,
-    /// Processes are stopped for a while, with whatever they hold.
+    /// Processes are stopped for a while, with the locks that they hold.
     Stops,
     /// Compactors back to back.
     Storm,
@@ -69,7 +71,7 @@ pub enum Kind {
     Crowd,
     /// A process for each write, with kills.
     OneShot,
-    /// The hints are deleted, and tails are torn.
+    /// Hints are deleted, and tails torn.
     Lost,
     /// Appends that are not synced, with kills.
     Buffered,
@@ -81,7 +83,7 @@ pub enum Kind {
     FullDisk,
 }
 
-/// All kinds, in no order.
+/// All kinds.
 pub const KINDS: [Kind; 12] = [
     Kind::Mixed,
     Kind::Claim,
@@ -101,46 +103,37 @@ impl Kind {
     /// In one word or two.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Kind::Mixed => "mixed",
-            Kind::Claim => "claim",
-            Kind::Replay => "replay",
-            Kind::Stops => "stops",
-            Kind::Storm => "storm",
-            Kind::Crowd => "crowd",
-            Kind::OneShot => "one-shot",
-            Kind::Lost => "lost",
-            Kind::Buffered => "buffered",
-            Kind::Threads => "threads",
-            Kind::Large => "large",
-            Kind::FullDisk => "full disk",
-        }
+        self.words().0
     }
 
-    /// What such a round does.
+    /// The work of such a round.
     #[must_use]
     pub fn about(self) -> &'static str {
+        self.words().1
+    }
+
+    fn words(self) -> (&'static str, &'static str) {
         match self {
-            Kind::Mixed => "writes with conditions, all killed by chance",
-            Kind::Claim => "everybody claims everything, killed at every step",
-            Kind::Replay => "a trace, with kills",
-            Kind::Stops => "processes stopped with whatever they hold",
-            Kind::Storm => "compactors back to back",
-            Kind::Crowd => "many readers and followers",
-            Kind::OneShot => "a process for each write, with kills",
-            Kind::Lost => "hints deleted, tails torn",
-            Kind::Buffered => "appends that are not synced, with kills",
-            Kind::Threads => "threads of one process, with kills",
-            Kind::Large => "records of some kilobytes, with kills",
-            Kind::FullDisk => "a disk becomes full",
+            Kind::Mixed => ("mixed", "writes with conditions, all killed at random"),
+            Kind::Claim => ("claim", "all claim all issues, killed at every failpoint"),
+            Kind::Replay => ("replay", "a trace, with kills"),
+            Kind::Stops => ("stops", "processes stopped with the locks that they hold"),
+            Kind::Storm => ("storm", "compactors back to back"),
+            Kind::Crowd => ("crowd", "many readers and followers"),
+            Kind::OneShot => ("one-shot", "a process for each write, with kills"),
+            Kind::Lost => ("lost", "hints deleted, tails torn"),
+            Kind::Buffered => ("buffered", "appends that are not synced, with kills"),
+            Kind::Threads => ("threads", "threads of one process, with kills"),
+            Kind::Large => ("large", "records of some kilobytes, with kills"),
+            Kind::FullDisk => ("full disk", "a disk becomes full"),
         }
     }
 }
 
-/// One round that was done.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+/// A finished round.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Round {
-    /// What it did.
+    /// The kind.
     pub kind: Kind,
     /// When it began, in seconds from the beginning of the soak.
     pub from_s: f64,
@@ -156,43 +149,28 @@ pub struct Round {
     pub compactions: u64,
 }
 
-impl Round {
-    /// One in which nothing has happened yet.
-    fn of(kind: Kind) -> Round {
-        Round {
-            kind,
-            from_s: 0.0,
-            to_s: 0.0,
-            acknowledged: 0,
-            killed: 0,
-            stopped: 0,
-            compactions: 0,
-        }
-    }
-}
-
-/// What a soak came to.
+/// The result of a soak.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
-    /// What came of it.
+    /// The verdict.
     pub verdict: Verdict,
     /// How long it took.
     pub minutes: f64,
-    /// How many rounds of each kind were done.
+    /// Number of rounds of each kind.
     pub rounds: BTreeMap<Kind, u64>,
-    /// One by one.
+    /// All rounds.
     pub course: Vec<Round>,
-    /// Operations that were acknowledged, in the rounds and by the residents.
+    /// Operations that were acknowledged, in the rounds and to the workers.
     pub acknowledged: u64,
     /// Processes that were killed.
     pub killed: u64,
     /// How often a process was stopped for a while.
     pub stopped: u64,
-    /// Of the disks that became full.
+    /// The disks that became full.
     pub full_disk: FullDisk,
-    /// How what was measured went.
+    /// The trends of all measurements.
     pub trends: Vec<Trend>,
-    /// What ended it before its time.
+    /// Why it ended before its time.
     pub trouble: Option<Trouble>,
     /// Where the stores are, if they were kept.
     pub kept: Option<PathBuf>,
@@ -201,18 +179,18 @@ pub struct Outcome {
 /// How far a soak has come.
 #[derive(Debug)]
 pub struct Stage<'a> {
-    /// The round that goes on.
+    /// The current round.
     pub kind: &'a str,
-    /// Rounds that are done.
+    /// Finished rounds.
     pub rounds: u64,
-    /// What has happened, and how often.
+    /// Events and their numbers.
     pub events: Vec<(&'static str, u64)>,
 }
 
-/// Soaks, and keeps the stores when something is wrong.
+/// Soaks for `time`, and keeps the stores if something is wrong.
 ///
-/// `exe` is the `strand-stress` binary, which the workers are started from; `show` is called now and then with how far
-/// the soak has come.
+/// `exe` is the `strand-stress` binary, from which workers are started; `show` is called from time
+/// to time.
 pub fn run(
     time: Duration,
     seed: u64,
@@ -269,7 +247,7 @@ struct Soak<'a> {
     acknowledged: u64,
     killed: u64,
     stopped: u64,
-    visitors: u64,
+    victims: u64,
     full_disk: FullDisk,
     series: Vec<Series>,
     show: &'a dyn Fn(&Stage<'_>),
@@ -288,7 +266,7 @@ impl<'a> Soak<'a> {
             acknowledged: 0,
             killed: 0,
             stopped: 0,
-            visitors: 0,
+            victims: 0,
             full_disk: FullDisk::default(),
             series: Vec::new(),
             show,
@@ -296,7 +274,7 @@ impl<'a> Soak<'a> {
     }
 
     fn store(&self) -> PathBuf {
-        self.dir.join("resident-store")
+        self.dir.join("store")
     }
 
     fn soak(&mut self, time: Duration) -> Result<(), Trouble> {
@@ -310,8 +288,8 @@ impl<'a> Soak<'a> {
             self.full_disk.skipped = Some(reason.clone());
         }
         let mut workers = Vec::new();
-        for number in 1..=RESIDENTS {
-            let spec = self.spec(format!("resident{number}"), number);
+        for number in 1..=WORKERS {
+            let spec = self.spec(format!("worker{number}"), number);
             workers.push(WorkerHandle::start(self.exe, &spec)?);
         }
         while started.elapsed() < time {
@@ -358,7 +336,7 @@ impl<'a> Soak<'a> {
         }
     }
 
-    /// What has been done so far, and in the round that goes on.
+    /// Shows the finished rounds and the current one.
     fn show(&self, kind: &str, now: &Moment) {
         let rounds: u64 = self.rounds.values().sum();
         let sum = |of: fn(&Round) -> u64| self.course.iter().map(of).sum::<u64>();
@@ -386,7 +364,7 @@ impl<'a> Soak<'a> {
         full_disk::round(disk, self.exe, seed, &store, &mut self.full_disk)?;
         Ok(Round {
             acknowledged: self.full_disk.acknowledged - before,
-            ..Round::of(Kind::FullDisk)
+            ..Round::default()
         })
     }
 
@@ -407,7 +385,7 @@ impl<'a> Soak<'a> {
                 killed: run.killed,
                 stopped: run.stopped,
                 compactions: run.compactions(),
-                ..Round::of(kind)
+                ..Round::default()
             }),
             Verdict::Violated => Err(Trouble::Violation(what())),
             Verdict::Hang => Err(Trouble::Hang(what())),
@@ -415,19 +393,20 @@ impl<'a> Soak<'a> {
         }
     }
 
-    /// What befalls the store that stays: a visitor that is killed, hints that are deleted, a resident that is stopped.
+    /// Disturbs the store that stays: a worker is killed, another one is stopped, and the hints are
+    /// deleted.
     fn disturb(&mut self, workers: &[WorkerHandle]) -> Result<(), Trouble> {
-        self.visitors += 1;
-        let name = format!("visitor{}", self.visitors);
+        self.victims += 1;
+        let name = format!("victim{}", self.victims);
         let spec = Spec {
             announces: true,
             compacts: false,
-            ..self.spec(name.clone(), 1_000 + self.visitors)
+            ..self.spec(name.clone(), 1_000 + self.victims)
         };
-        let mut visitor = WorkerHandle::spawn(self.exe, &spec)?;
-        visitor.begin_work(VISIT_MAX)?;
-        std::thread::sleep(VISIT_MAX.mul_f64(self.random.random()));
-        let answers = visitor.kill();
+        let mut victim = WorkerHandle::spawn(self.exe, &spec)?;
+        victim.begin_work(VICTIM_LIFE_MAX)?;
+        std::thread::sleep(VICTIM_LIFE_MAX.mul_f64(self.random.random()));
+        let answers = victim.kill();
         self.killed += 1;
         if cfg!(unix)
             && let Some(worker) = workers.last()
@@ -455,12 +434,12 @@ impl<'a> Soak<'a> {
             log.append(&IssueEvent::delete(id, Timestamp::from_ms(TS)))
                 .map_err(failed)?;
         }
-        // Whether anybody else compacts at this moment does not matter.
+        // It may find another compaction running.
         log.compact().map_err(failed)?;
         log.close().map_err(failed)
     }
 
-    /// What the residents say of their store, and what they use.
+    /// Has the workers check their store, and measures their resources.
     fn measure(&mut self, workers: &mut [WorkerHandle]) -> Result<(), Trouble> {
         let mut live = 0;
         let mut samples: Vec<(String, f64, Limit)> = Vec::new();
@@ -468,7 +447,7 @@ impl<'a> Soak<'a> {
             let worked = worker.work(MEASURE)?;
             self.acknowledged += worked.acknowledged;
             if !worked.errors.is_empty() || worked.unknown + worked.rejected_full > 0 {
-                return Err(Trouble::Violation(format!("resident {number}: {worked:?}")));
+                return Err(Trouble::Violation(format!("worker {number}: {worked:?}")));
             }
             live += worker.check()?;
             if worked.acknowledged > 0 && number == 1 {
@@ -476,7 +455,7 @@ impl<'a> Soak<'a> {
                 samples.push(("append p99, us".to_owned(), worked.p99_us, LATENCY_P99));
             }
             let usage = Usage::of(Some(worker.child().pid()));
-            samples.extend(uses(&format!("resident {number}"), usage, MAPS));
+            samples.extend(uses(&format!("worker {number}"), usage, MAPS));
         }
         samples.extend(uses("harness", Usage::of(None), HARNESS_MAPS));
         let bytes =
@@ -533,42 +512,28 @@ impl<'a> Soak<'a> {
     }
 }
 
-pub(crate) const FILES: Limit = Limit {
-    factor: 1.0,
-    slack: 4.0,
-    fails: true,
-};
-const MAPS: Limit = Limit {
-    factor: 1.0,
-    slack: 24.0,
-    fails: true,
-};
-/// The harness starts and ends many threads, for which the allocator maps memory that it keeps.
-const HARNESS_MAPS: Limit = Limit {
-    factor: 1.5,
-    slack: 64.0,
-    fails: true,
-};
-const MEMORY: Limit = Limit {
-    factor: 1.25,
-    slack: 8.0 * 1024.0,
-    fails: true,
-};
-const DISK: Limit = Limit {
-    factor: 1.5,
-    slack: 512.0,
-    fails: true,
-};
+const FILES: Limit = limit(1.0, 4.0);
+const MAPS: Limit = limit(1.0, 24.0);
+/// The allocator keeps memory that it has mapped for the many threads of the harness.
+const HARNESS_MAPS: Limit = limit(1.5, 64.0);
+const MEMORY: Limit = limit(1.25, 8.0 * 1024.0);
+const DISK: Limit = limit(1.5, 512.0);
 const LATENCY_P50: Limit = Limit {
-    factor: 2.0,
-    slack: 50.0,
     fails: false,
+    ..limit(2.0, 50.0)
 };
 const LATENCY_P99: Limit = Limit {
-    factor: 3.0,
-    slack: 500.0,
     fails: false,
+    ..limit(3.0, 500.0)
 };
+
+const fn limit(factor: f64, slack: f64) -> Limit {
+    Limit {
+        factor,
+        slack,
+        fails: true,
+    }
+}
 
 fn uses(who: &str, usage: Usage, maps_limit: Limit) -> Vec<(String, f64, Limit)> {
     let Usage {
@@ -587,11 +552,11 @@ fn uses(who: &str, usage: Usage, maps_limit: Limit) -> Vec<(String, f64, Limit)>
     known.collect()
 }
 
-/// What the files in a directory take up.
+/// The space that the files in a directory use.
 fn disk_bytes(dir: &Path) -> io::Result<f64> {
     let mut kib = 0;
     for entry in fs::read_dir(dir)? {
-        // What is compacted away meanwhile takes up nothing.
+        // A file that is removed meanwhile uses none.
         let Ok(found) = entry?.metadata() else {
             continue;
         };
@@ -600,8 +565,8 @@ fn disk_bytes(dir: &Path) -> io::Result<f64> {
     Ok(f64::from(u32::try_from(kib).unwrap_or(u32::MAX)) * 1024.0)
 }
 
-/// Which issues of a killed visitor are there. All that it has acknowledged must be as it said; of its last write, which
-/// nobody was told of, anything may be there.
+/// The remaining issues of a killed worker. All acknowledged writes must be there; its last write,
+/// which is in doubt, may be.
 fn survivors(state: &Issues, name: &str, answers: &[Answer]) -> Result<Vec<String>, String> {
     let prefix = format!("{name}-");
     let mut said: BTreeMap<&str, (u64, bool)> = BTreeMap::new();
@@ -630,7 +595,7 @@ fn survivors(state: &Issues, name: &str, answers: &[Answer]) -> Result<Vec<Strin
     let mut later: Vec<Option<u64>> = Vec::new();
     for (id, (seq, is_there)) in said {
         let version = state.version(id).map(Version::get);
-        // A visitor deletes the oldest; a compaction that came before this look has removed the tombstone, too.
+        // A worker deletes its oldest issue; a compaction may have removed the tombstone since.
         if version.is_none() && is_there && Some(id) == oldest {
             later.push(None);
             continue;
@@ -657,7 +622,7 @@ fn survivors(state: &Issues, name: &str, answers: &[Answer]) -> Result<Vec<Strin
     Ok(own().map(str::to_owned).collect())
 }
 
-/// The run of the harness for a round.
+/// The configuration of a round.
 fn config(kind: Kind, seed: u64, dir: &Path, trace: &Path) -> Config {
     let base = Config {
         seed,
@@ -796,7 +761,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_visitor_was_told_must_be_there_and_its_last_write_may() {
+    fn what_a_victim_was_told_must_be_there_and_its_last_write_may() {
         let mut store = Issues::default();
         let mut apply = |seq, event| store.apply(seq, event).unwrap();
         let add = |id: &str| {
@@ -821,17 +786,18 @@ mod tests {
             acknowledged(3, &["v-2"], &[]),
         ];
         let deleted = acknowledged(4, &[], &["v-1"]);
-        // The close was not acknowledged before the visitor was killed.
+        // The close was not acknowledged before the worker was killed.
         let all = [told[0].clone(), told[1].clone(), deleted];
         assert_eq!(survivors(&store, "v", &all), Ok(vec!["v-2".to_owned()]));
-        // Both the deletion and the close came after the last that was: they can't have been one write.
+        // Both the deletion and the close came after the last acknowledgement: they can't be one
+        // write.
         assert!(survivors(&store, "v", &told).is_err());
         let lost = [
             acknowledged(1, &["v-1"], &[]),
             acknowledged(6, &["v-3"], &[]),
         ];
         assert!(survivors(&store, "v", &lost).is_err());
-        // Without a trace, only the oldest can be gone, and by one write.
+        // Only the oldest can be gone without a trace, and by one write.
         let compacted = [
             acknowledged(3, &["v-2"], &[]),
             acknowledged(6, &["v-10"], &[]),

@@ -1,40 +1,40 @@
-//! Whether something grows in the course of a soak: the first quarter of its samples against the last.
+//! Whether a measurement grows during a soak: the first quarter of its samples against the last.
 
 use serde::Serialize;
 
-/// Fewer samples tell no trend.
+/// Fewer samples show no trend.
 pub const SAMPLES_MIN: usize = 8;
 
-/// How much growth is too much.
+/// The limit of growth.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Limit {
     /// Grown by more than this factor …
     pub factor: f64,
     /// … and by more than this.
     pub slack: f64,
-    /// Whether it fails the soak, or is only said: latency is also the machine's.
+    /// Whether growth fails the soak or is only reported: latency also depends on the machine.
     pub fails: bool,
 }
 
-/// Something that was measured again and again.
+/// A series of measurements.
 #[derive(Debug, Clone)]
 pub struct Series {
-    /// What, with its unit.
+    /// The name, with the unit.
     pub name: String,
     /// In the order of time.
     pub samples: Vec<f64>,
     /// When each was taken, in seconds from the beginning.
     pub at_s: Vec<f64>,
-    /// How much growth is too much.
+    /// The limit of growth.
     pub limit: Limit,
 }
 
-/// What became of it.
+/// The trend of a series.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Trend {
-    /// What, with its unit.
+    /// The name, with the unit.
     pub name: String,
-    /// All that was measured, in the order of time.
+    /// In the order of time.
     pub samples: Vec<f64>,
     /// When, in seconds from the beginning.
     pub at_s: Vec<f64>,
@@ -44,9 +44,9 @@ pub struct Trend {
     pub last: f64,
     /// The highest of all.
     pub max: f64,
-    /// How much growth is too much.
+    /// The limit of growth.
     pub limit: Limit,
-    /// What that means.
+    /// The verdict.
     pub growth: Growth,
 }
 
@@ -91,7 +91,7 @@ impl Series {
 }
 
 impl Trend {
-    /// Whether the soak has failed for it.
+    /// Whether it fails the soak.
     #[must_use]
     pub fn fails(&self) -> bool {
         self.limit.fails && self.growth == Growth::Grows

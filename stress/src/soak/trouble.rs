@@ -6,16 +6,16 @@ use serde::Serialize;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trouble {
-    /// Something was not as it should be.
+    /// A promise was broken.
     Violation(String),
-    /// A process did not go on.
+    /// A process hangs.
     Hang(String),
     /// Something outside the log failed.
     Environment(String),
 }
 
 impl Trouble {
-    /// What was seen.
+    /// The evidence.
     #[must_use]
     pub fn evidence(&self) -> &str {
         match self {

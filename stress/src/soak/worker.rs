@@ -1,7 +1,7 @@
-//! A process that stays: it has a store open for as long as a soak takes, writes to it, follows it, compacts it, and
-//! knows what must be in it.
+//! A worker: a process that keeps a store open during a soak, writes to it, follows it, compacts
+//! it, and knows its expected content.
 //!
-//! It is told what to do line by line on standard input (`Order`), and answers each order with one line
+//! It reads orders (`Order`), one a line, from standard input, and answers each with one line
 //! (`Answer`). Between orders it writes a little, unless it is to be quiet.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,58 +24,58 @@ use strand_core::{
 
 use crate::run::errors::describe;
 
-/// Between orders it writes so often.
+/// How often it writes between orders.
 const BACKGROUND_EVERY: Duration = Duration::from_millis(5);
-/// How often its compactor looks whether it is due.
+/// How often its compactor checks whether a compaction is due.
 const COMPACTOR_EVERY: Duration = Duration::from_millis(100);
-/// Errors beyond so many are only counted.
+/// Most errors that are reported.
 pub(super) const ERRORS_MAX: usize = 5;
 const TS: i64 = 1_706_540_000_123;
 
 type Failure = Box<dyn StdError + Send + Sync>;
 
-/// What a resident is: one line of JSON, the first on its standard input.
+/// The description of a worker: the first line on its standard input.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spec {
     /// The store.
     pub(crate) store: PathBuf,
-    /// Begins the ids of its issues: they are its own.
+    /// The prefix of the ids of its issues, which no one else changes.
     pub(crate) name: String,
     /// Decides what it writes.
     pub(crate) seed: u64,
-    /// It keeps about so many live issues.
+    /// About how many live issues it keeps.
     pub(crate) issues: usize,
     /// It does nothing without an order.
     pub(crate) quiet: bool,
-    /// It tells of each write that was acknowledged: it will be killed.
+    /// It reports each acknowledged write, since it will be killed.
     pub(crate) announces: bool,
     /// It compacts the store when that is due.
     pub(crate) compacts: bool,
 }
 
-/// What a resident is to do.
+/// An order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Order {
-    /// Write without a pause for so many milliseconds, and tell how it went.
+    /// Write without a pause for this many milliseconds, and report how it went.
     Work(u64),
-    /// Compare the store with what must be in it.
+    /// Compare the store with its expected content.
     Check,
     /// Close the log and end.
     Quit,
 }
 
-/// What a resident says.
+/// A report.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answer {
     /// The log is open.
     Ready,
-    /// To [`Order::Work`]: what was done since the last such answer.
+    /// To [`Order::Work`]: the work since the last such answer.
     Worked(Worked),
     /// To [`Order::Check`]: what is wrong, and how many live issues are its own.
     Checked { wrong: Vec<String>, live: usize },
-    /// A write was acknowledged: of these issues the last record is this; `deleted` ones are gone.
+    /// A write was acknowledged as the record `seq`.
     Acknowledged {
         seq: u64,
         changed: Vec<String>,
@@ -83,33 +83,33 @@ pub(crate) enum Answer {
     },
 }
 
-/// What a resident has done.
+/// The work of a worker.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Worked {
     /// Writes that were acknowledged.
     pub(crate) acknowledged: u64,
     /// Writes that were rejected since the disk is full.
     pub(crate) rejected_full: u64,
-    /// Writes of which nobody knows whether they are stored.
+    /// Writes in doubt.
     pub(crate) unknown: u64,
     /// Records that it got as a follower.
     pub(crate) followed: u64,
-    /// How long acknowledged writes took that were made without a pause.
+    /// Median latency of acknowledged writes without a pause.
     pub(crate) p50_us: f64,
-    /// As before, 99 of 100.
+    /// 99th percentile of the same.
     pub(crate) p99_us: f64,
-    /// What should not have been.
+    /// Everything that is wrong.
     pub(crate) errors: Vec<String>,
 }
 
-/// The life of a resident process.
+/// Runs a worker.
 #[must_use]
 pub fn main() -> ExitCode {
     let ended = read_spec().and_then(|spec| Worker::open(spec)?.serve());
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("a resident failed: {}", describe(error.as_ref()));
+            eprintln!("a worker failed: {}", describe(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -130,7 +130,7 @@ fn say(answer: &Answer) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How the log of a soak is opened: small thresholds, so that everything happens often.
+/// The options of the log: small limits, so that everything happens often.
 pub(crate) fn options() -> Options {
     Options::default()
         .segment_bytes_max(1 << 20)
@@ -140,7 +140,7 @@ pub(crate) fn options() -> Options {
         .idempotency_records(1_000)
 }
 
-/// What must be in the store.
+/// The expected state of an issue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
     version: u64,
@@ -153,7 +153,7 @@ struct Known {
 struct Worker {
     spec: Spec,
     log: IssueLog,
-    /// Kept up, as a program that shows the issues would.
+    /// Kept up to date, as in a program that shows the issues.
     snapshot: LiveIssues,
     reader: Reader<IssueEvent>,
     follower: Follower<IssueEvent>,
@@ -161,7 +161,7 @@ struct Worker {
     known: BTreeMap<String, Known>,
     /// Its issues in the order in which they were made.
     order: VecDeque<String>,
-    /// Issues of which nobody knows what a failed write has made of them.
+    /// Issues in doubt after a failed write.
     in_doubt: Vec<String>,
     made: u64,
     random: StdRng,
@@ -169,12 +169,12 @@ struct Worker {
     compactor: Option<Compactor>,
 }
 
-/// A write, and what it makes of the issues.
+/// A write and its expected effect.
 struct Write {
     batch: Batch,
     changed: Vec<(String, Known)>,
     deleted: Vec<String>,
-    /// The error that it must end with, since the issue is claimed.
+    /// It must be refused, since the issue is claimed.
     refused: bool,
 }
 
@@ -223,7 +223,7 @@ impl Worker {
                     let live = self.known.len();
                     say(&Answer::Checked { wrong, live })?;
                 }
-                // Whoever gave the orders is gone.
+                // The soak is gone.
                 Ok(Order::Quit) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) if self.spec.quiet => {}
                 Err(RecvTimeoutError::Timeout) => {
@@ -261,14 +261,14 @@ impl Worker {
         Ok(std::mem::take(&mut self.worked))
     }
 
-    /// One write; whether it was acknowledged.
+    /// Makes one write; returns whether it was acknowledged.
     fn write(&mut self) -> Result<bool, Failure> {
         let write = self.draw()?;
         let result = self.log.commit(&write.batch);
         self.settle(write, result)
     }
 
-    /// Enters how a write went.
+    /// Notes the result of a write.
     fn settle(&mut self, write: Write, result: Result<Receipt, Error>) -> Result<bool, Failure> {
         match result {
             Ok(_) if write.refused => {
@@ -358,7 +358,7 @@ impl Worker {
             }
             // Closing it again would change nothing, and not count.
             55..70 if !known.closed => {
-                // All or nothing, and once: the key is as good as new.
+                // All or nothing, and with a new key.
                 let key = format!("{}/{}/{}", self.spec.name, self.made, known.version);
                 write.batch = write.batch.key(key).close(&id);
                 let (claimed, closed) = (true, true);
@@ -398,7 +398,7 @@ impl Worker {
         write.changed.push((id, known));
     }
 
-    /// Takes in what is new, and complains of gaps.
+    /// Reads the new records, and complains about gaps.
     fn follow(&mut self) -> Result<(), Failure> {
         loop {
             match self.follower.try_next() {
@@ -429,7 +429,8 @@ impl Worker {
         }
     }
 
-    /// Compares its own issues in three states of the store, each got in another way, with what must be in them.
+    /// Compares its own issues in three states of the store, each obtained in another way, with
+    /// what it knows.
     fn check(&mut self) -> Result<Vec<String>, Failure> {
         self.snapshot.refresh()?;
         let loaded = Issues::load(&self.spec.store)?;
@@ -450,7 +451,7 @@ impl Worker {
         Ok(wrong)
     }
 
-    /// Takes over what the store says of an issue.
+    /// Takes over the stored state of an issue in doubt.
     fn believe(&mut self, store: &Issues, id: String) {
         self.order.retain(|other| *other != id);
         self.known.remove(&id);
@@ -499,7 +500,7 @@ fn orders() -> Receiver<Order> {
     std::thread::spawn(move || {
         for line in io::stdin().lock().lines() {
             let order = line.ok().and_then(|line| serde_json::from_str(&line).ok());
-            // Anything but an order ends the process, as the end of the orders does.
+            // Anything but an order ends the process, as the end of the input does.
             if order.is_none_or(|order| sender.send(order).is_err()) {
                 return;
             }
@@ -508,7 +509,8 @@ fn orders() -> Receiver<Order> {
     orders
 }
 
-/// Whether the cause is that the disk is full. A write that has space for a part of its bytes is only told to be short.
+/// Whether the cause is a full disk. A write with space for a part of its bytes only fails as too
+/// short.
 pub(crate) fn is_full(error: &Error) -> bool {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -582,7 +584,7 @@ mod tests {
             .append(&IssueEvent::delete(&other, Timestamp::from_ms(TS)))
             .unwrap();
         assert!(worker.check().unwrap()[0].contains("was acknowledged"));
-        // Of what is in doubt, the store tells.
+        // For issues in doubt, the store decides.
         worker.in_doubt.extend([id, other]);
         assert_eq!(worker.check().unwrap(), Vec::<String>::new());
     }

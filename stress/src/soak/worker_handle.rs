@@ -1,5 +1,5 @@
-//! The soak's end of a worker: starts the process, gives it orders, hears its answers, and looks at the
-//! resources that it uses.
+//! The soak's handle of a worker: starts the process, sends orders, reads its answers, and measures
+//! the resources that it uses.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::run::child::{Child, Ended, Heard};
 use crate::soak::trouble::Trouble;
 use crate::soak::worker::{Answer, Order, Spec, Worked};
 
-/// A worker that does not answer for so long hangs: longer than a lock may be waited for.
+/// A worker that does not answer within this time hangs. Waiting for a lock takes less.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A worker process, which is killed when this is dropped.
@@ -70,13 +70,13 @@ impl WorkerHandle {
         &self.child
     }
 
-    /// Has it write without a pause; it goes on meanwhile. To be followed by [`WorkerHandle::worked`].
+    /// Has it write without a pause, and does not wait. [`WorkerHandle::worked`] has to follow.
     pub(super) fn begin_work(&mut self, time: Duration) -> Result<(), Trouble> {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.order(Order::Work(ms))
     }
 
-    /// What came of [`WorkerHandle::begin_work`].
+    /// The answer to [`WorkerHandle::begin_work`].
     pub(super) fn worked(&mut self) -> Result<Worked, Trouble> {
         match self.hear()? {
             Answer::Worked(worked) => Ok(worked),
@@ -90,7 +90,7 @@ impl WorkerHandle {
         self.worked()
     }
 
-    /// Has it compare the store with what must be in it; answers how many live issues are its own.
+    /// Has it check the store; returns the number of its live issues.
     pub(super) fn check(&mut self) -> Result<usize, Trouble> {
         self.order(Order::Check)?;
         match self.hear()? {
@@ -117,7 +117,7 @@ impl WorkerHandle {
         }
     }
 
-    /// Kills it, and answers all that it had said.
+    /// Kills it, and returns all its answers.
     pub(super) fn kill(mut self) -> Vec<Answer> {
         self.child.kill();
         // Ends with the process: its thread drops the other end of the channel.
@@ -164,7 +164,7 @@ impl WorkerHandle {
     }
 }
 
-/// What a process uses, as far as the system tells (only Linux does).
+/// The resources that a process uses, as far as the system tells (only Linux does).
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Usage {
     /// Open files.
@@ -176,7 +176,7 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// That of a process; `None` for this one.
+    /// The usage of a process; `None` is this one.
     pub(super) fn of(pid: Option<u32>) -> Usage {
         let proc = pid.map_or_else(|| "/proc/self".to_owned(), |pid| format!("/proc/{pid}"));
         let count = |number: usize| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
@@ -186,12 +186,12 @@ impl Usage {
         Usage {
             files: files.map(|files| count(files.count())),
             maps: maps.map(|maps| count(maps.lines().count())),
-            memory_kib: status.as_deref().and_then(resident_kib),
+            memory_kib: status.as_deref().and_then(rss_kib),
         }
     }
 }
 
-fn resident_kib(status: &str) -> Option<f64> {
+fn rss_kib(status: &str) -> Option<f64> {
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -204,11 +204,8 @@ mod tests {
 
     #[test]
     fn memory_is_read_from_the_status() {
-        assert_eq!(
-            resident_kib("Name:\tx\nVmRSS:\t    3072 kB\n"),
-            Some(3072.0)
-        );
-        assert_eq!(resident_kib("Name:\tx\n"), None);
+        assert_eq!(rss_kib("Name:\tx\nVmRSS:\t    3072 kB\n"), Some(3072.0));
+        assert_eq!(rss_kib("Name:\tx\n"), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A tier is a function from a [`Budget`] to a [`Tally`]. It tries as much as its time allows, in
 //! an order that its seed decides, and stops after a few violations. [`TIERS`] has them all;
-//! [`torture`](crate::torture) runs them one after the other.
+//! [`torture`](crate::commands::torture) runs them one after the other.
 
 pub mod crash_states;
 pub mod damage;

@@ -1,4 +1,4 @@
-//! Time lines, one below the other, as SVG that follows the style sheet.
+//! Timelines, one below the other, as SVG that follows the style sheet.
 
 use crate::report::page::escaped;
 use crate::report::page::plot::{Axis, Mark, Size};
@@ -14,7 +14,7 @@ const GAP: f64 = 0.25;
 /// How a kind of span is drawn: each has its own height, so that the colour does not decide.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Look {
-    /// What it means.
+    /// The meaning.
     pub name: &'static str,
     /// A class of the style sheet.
     pub class: &'static str,
@@ -37,23 +37,23 @@ impl Look {
     }
 }
 
-/// One time line.
+/// One timeline.
 #[derive(Debug, Clone, Default)]
 pub struct Lane {
-    /// Whose.
+    /// The name.
     pub name: String,
-    /// What took some time: which of [`Lanes::looks`], from when, until when.
+    /// Spans of time: the index in [`Lanes::looks`], from, to.
     pub spans: Vec<(usize, f64, f64)>,
-    /// What happened at one moment.
+    /// Events.
     pub marks: Vec<Mark>,
 }
 
-/// Time lines, one below the other.
+/// Timelines, one below the other.
 #[derive(Debug, Clone)]
 pub struct Lanes<'a> {
-    /// What they show.
+    /// The title.
     pub title: &'a str,
-    /// What is to be seen in it, for who does not see it.
+    /// A description for screen readers.
     pub description: String,
     /// The time.
     pub x: Axis,
@@ -149,7 +149,7 @@ fn place(x: &Axis, value: f64) -> f64 {
     left + x.place(value).clamp(0.0, 1.0) * (right - left)
 }
 
-/// The spans in their order, those that can't be told apart as one.
+/// The spans in order, those that look like one merged.
 fn joined(mut spans: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     spans.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut joined: Vec<(f64, f64)> = Vec::new();

@@ -1,9 +1,8 @@
-//! Pages that show what was measured: one file each, which needs no script and nothing from the network.
+//! HTML reports: one file each, without scripts and without anything from the network.
 //!
-//! Figures go in and text comes out; nothing here measures. What all pages share is [`document`], [`table`] and the
-//! drawings in [`plot`] and [`lanes`].
+//! They only draw. All share [`document`], [`table`], and the drawings of [`plot`] and [`lanes`].
 
-/// Writes behind the end of a `String`, which can't fail.
+/// Appends to a `String`, which can't fail.
 macro_rules! put {
     ($text:expr, $($argument:tt)*) => {{
         use std::fmt::Write as _;
@@ -19,12 +18,12 @@ pub mod tiers;
 
 use std::fmt::Display;
 
-/// How every page, and every drawing outside one, looks.
+/// The style of all pages and drawings.
 pub const STYLE: &str = include_str!("style.css");
 
 /// How many findings a page shows; the JSON report has them all.
 const FINDINGS_SHOWN: usize = 50;
-/// How much of one.
+/// How many characters of a finding a page shows.
 const FINDING_LENGTH: usize = 2_000;
 
 /// A whole page. `body` is markup, `title` is text.
@@ -38,7 +37,7 @@ pub fn document(title: &str, body: &str) -> String {
     )
 }
 
-/// Text as it stands in markup, also within an attribute.
+/// Text escaped for markup and attributes.
 #[must_use]
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;")
@@ -47,7 +46,7 @@ pub fn escaped(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
-/// The head of a column: words stand to the left, figures to the right.
+/// The head of a column: words are aligned to the left, numbers to the right.
 #[derive(Debug, Clone, Copy)]
 pub enum Column<'a> {
     /// Of words.
@@ -56,7 +55,7 @@ pub enum Column<'a> {
     Figures(&'a str),
 }
 
-/// What stands in a place of a table: text, and a class of the style sheet.
+/// A cell of a table: text, and a class of the style sheet.
 #[derive(Debug, Clone)]
 pub struct Cell {
     text: String,
@@ -106,7 +105,7 @@ impl<T: Display> From<T> for Cell {
     }
 }
 
-/// A table in a box of its own, within which it scrolls. `label` names it for who does not see it.
+/// A table that scrolls in a box of its own. `label` names it for screen readers.
 #[must_use]
 pub fn table<const N: usize>(
     label: &str,
@@ -144,7 +143,7 @@ pub fn table<const N: usize>(
     text + "</table></div>\n"
 }
 
-/// What is shown when it is asked for. `content` is markup.
+/// A section that opens on a click. `content` is markup.
 #[must_use]
 pub fn details(summary: &str, content: &str) -> String {
     format!(
@@ -153,8 +152,8 @@ pub fn details(summary: &str, content: &str) -> String {
     )
 }
 
-/// Names with the colour and the line style, or the form, that they have in a drawing. `sample` is markup within a
-/// box of 28 by 10.
+/// Names with the colour and the line style, or the form, that they have in a drawing. `sample` is
+/// markup within a box of 28 by 10.
 #[must_use]
 pub fn legend<'a>(entries: impl IntoIterator<Item = (String, &'a str)>) -> String {
     let mut text = "<ul class=\"legend\">\n".to_owned();
@@ -181,7 +180,7 @@ fn verdict(is_good: bool, line: &str, details: &str) -> String {
     )
 }
 
-/// What is wrong, one by one; the first of many. `of` names what has them all.
+/// The first findings. `of` names the file with all of them.
 fn findings(lines: &[String], of: &str) -> String {
     let mut text = "<ul class=\"violations\">\n".to_owned();
     for line in lines.iter().take(FINDINGS_SHOWN) {
@@ -201,7 +200,7 @@ fn clipped(text: &str) -> String {
     }
 }
 
-/// Names and what they stand for, which is markup.
+/// Names and their values, which are markup.
 fn facts(facts: &[(&str, String)]) -> String {
     let mut text = "<dl>\n".to_owned();
     for (name, fact) in facts {

@@ -6,7 +6,7 @@ const HEIGHT: f64 = 280.0;
 const TOP: f64 = 22.0;
 const BOTTOM: f64 = 40.0;
 
-/// What an axis measures.
+/// The unit of an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// A number of something.
@@ -77,7 +77,7 @@ pub struct Axis {
     ticks: Vec<(f64, String)>,
 }
 
-/// A share stands at the number of its nines, and all of them, which is the longest, behind.
+/// A share is placed by the number of its nines; the longest duration is behind them.
 #[must_use]
 pub fn at_share(share: f64) -> f64 {
     const ALL: f64 = 3.5;
@@ -189,7 +189,7 @@ impl Axis {
         Self::of_ticks(title, false, ticks.to_vec(), std::iter::once(0.0))
     }
 
-    /// Where a value stands, from 0 at the low end to 1 at the high one.
+    /// The place of a value, from 0 at the low end to 1 at the high one.
     pub(super) fn place(&self, value: f64) -> f64 {
         let scaled = |value: f64| match self.scale {
             Scale::Linear => value,
@@ -247,7 +247,7 @@ pub enum Form {
 /// A line through points.
 #[derive(Debug, Clone)]
 pub struct Curve<'a> {
-    /// What it is.
+    /// The name.
     pub title: &'a str,
     /// A colour of the style sheet: `--held`.
     pub colour: &'a str,
@@ -266,11 +266,11 @@ pub struct Mark {
     pub at: f64,
     /// Its form.
     pub sign: Sign,
-    /// What.
+    /// The title.
     pub title: String,
 }
 
-/// The form of a mark: each has its own, so that the colour does not decide.
+/// The form of a mark: each is different, so that colour is not needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Sign {
     /// A cross.
@@ -303,9 +303,9 @@ impl Sign {
 /// How wide a drawing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Size {
-    /// Several stand side by side.
+    /// Several fit side by side.
     Small,
-    /// It has the width of the page to itself, and scrolls where that is narrow.
+    /// It has the width of the page, and scrolls if that is narrow.
     Wide,
 }
 
@@ -317,7 +317,7 @@ impl Size {
         }
     }
 
-    /// Before the axis across; in all wide drawings alike, so that they can stand one below the other.
+    /// Left of the horizontal axis; the same in all wide drawings, so that they align.
     pub(super) fn left(self) -> f64 {
         match self {
             Size::Small => 54.0,
@@ -330,7 +330,7 @@ impl Size {
         self.width() - 24.0
     }
 
-    /// Between the ends of the axis across and what stands there.
+    /// Between the ends of the horizontal axis and its labels.
     fn margin(self) -> f64 {
         match self {
             Size::Small => 10.0,
@@ -349,9 +349,9 @@ impl Size {
 /// Curves over an axis.
 #[derive(Debug, Clone)]
 pub struct Plot<'a> {
-    /// What it shows.
+    /// The title.
     pub title: &'a str,
-    /// What is to be seen in it, for who does not see it.
+    /// A description for screen readers.
     pub description: String,
     /// Across.
     pub x: Axis,
@@ -380,8 +380,8 @@ impl Plot<'_> {
         svg + "</svg>"
     }
 
-    /// The plot as an image of its own: with its style, a ground, and the names of its curves, each with
-    /// its colour and line style, below.
+    /// The plot as an image of its own: with its style, a ground, and the names of its curves, each
+    /// with its colour and line style, below.
     #[must_use]
     pub fn image(&self, names: &[(&str, &str, &str)]) -> String {
         const ROW: f64 = 18.0;

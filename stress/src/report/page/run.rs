@@ -1,4 +1,4 @@
-//! The page of one run of the harness.
+//! The HTML report of a run.
 
 use crate::evidence::ledger::IncidentKind;
 use crate::evidence::timeline::{AGENTS_MAX, Doing, MARKS_MAX, Timeline};
@@ -18,7 +18,7 @@ use crate::run::config::{Config, Durability, Mode, Workload};
 const AGENTS_SHOWN: usize = 40;
 /// How many have a bar.
 const BARS: usize = 16;
-/// What an agent is at; later ones are drawn over earlier ones. [`look`] says which is which.
+/// The activities of an agent; later ones are drawn over earlier ones. [`look`] maps them.
 const LOOKS: [Look; 5] = [
     Look {
         name: "on its way to the lock",
@@ -73,7 +73,7 @@ fn sign(kind: IncidentKind) -> (Sign, &'static str, &'static str) {
     }
 }
 
-/// The page of a run: the verdict first, then what it was made from.
+/// The HTML report of a run: the verdict first, then its evidence.
 #[must_use]
 pub fn page(report: &Report) -> String {
     let body = [
@@ -98,7 +98,7 @@ pub fn page(report: &Report) -> String {
     document("strand stress run", &body.concat())
 }
 
-/// The verdict, and what is wrong.
+/// The verdict and the findings.
 fn outcome(report: &Report) -> String {
     let mut lines: Vec<String> = report.violations.iter().map(ToString::to_string).collect();
     lines.extend(report.environment_errors.iter().cloned());
@@ -124,7 +124,7 @@ fn outcome(report: &Report) -> String {
     verdict(report.verdict == Verdict::Pass, &report.verdict_line, &text)
 }
 
-/// What was run, where, and how to run it again.
+/// The configuration, the machine, and how to repeat the run.
 fn origin(report: &Report) -> String {
     let machine = &report.machine;
     let mut all = vec![
@@ -157,7 +157,7 @@ fn origin(report: &Report) -> String {
     facts(&all)
 }
 
-/// What differs from one run to another, in words.
+/// The configuration in words.
 fn configuration(config: &Config) -> String {
     let writes = match config.workload {
         Workload::Replay => "the events of a file".to_owned(),
@@ -298,7 +298,7 @@ fn latency(report: &Report) -> String {
     )
 }
 
-/// Throughput over time, with what was done to the run below it.
+/// Throughput over time, with the incidents below it.
 fn throughput(timeline: &Timeline) -> String {
     let heading = "<h2>Throughput over time</h2>\n";
     let slices = &timeline.slices;
@@ -379,7 +379,7 @@ fn throughput(timeline: &Timeline) -> String {
     )
 }
 
-/// A time line for each kind of what was done to the run.
+/// A timeline for each kind of incident.
 fn incidents(timeline: &Timeline, x: Axis) -> String {
     if timeline.marks.is_empty() {
         return String::new();
@@ -459,7 +459,7 @@ fn marks<'a>(marks: impl Iterator<Item = &'a crate::evidence::timeline::Mark>) -
     marks.map(mark).collect()
 }
 
-/// Who held the lock, who waited, who led, in a part of the run.
+/// The agents in a part of the run: waiting, holding the lock, leading a sync.
 fn lock(report: &Report) -> String {
     let heading = "<h2>Who held the lock, who waited, who led each sync</h2>\n";
     let lock = &report.lock;
@@ -534,7 +534,7 @@ fn lock(report: &Report) -> String {
     )
 }
 
-/// What part of the run the time lines show.
+/// The part of the run that the timelines show.
 fn sampled(report: &Report) -> String {
     let window = &report.timeline.window;
     let agents = report.config.agents;
@@ -563,7 +563,7 @@ fn sampled(report: &Report) -> String {
     )
 }
 
-/// Who was served how well.
+/// How evenly the agents got the lock.
 fn fairness(report: &Report) -> String {
     let s = report.starvation;
     let mut agents: Vec<&AgentReport> = report.per_agent.iter().collect();

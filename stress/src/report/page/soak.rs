@@ -1,4 +1,4 @@
-//! The page of a soak.
+//! The HTML report of a soak.
 
 use crate::evidence::verdict::Verdict;
 use crate::report::page::lanes::{Lane, Lanes, Look};
@@ -16,7 +16,7 @@ use crate::soak::trouble::Trouble;
 const POINTS_MAX: usize = 150;
 /// Most marks of one kind; of more, some are left off evenly.
 const MARKS_MAX: usize = 100;
-/// How the curves of one plot are told apart.
+/// The colours and line styles of the curves of a plot.
 const CURVES: [(&str, &str); 4] = [
     ("--holds", ""),
     ("--leads", "dashed"),
@@ -30,7 +30,7 @@ const ROUND: Look = Look {
     height: 0.7,
 };
 
-/// The page of a soak: the verdict first, then what was done, then what grew.
+/// The HTML report of a soak: the verdict first, then the rounds and the trends.
 #[must_use]
 pub fn page(report: &Report) -> String {
     let body = [
@@ -108,7 +108,7 @@ fn origin(report: &Report) -> String {
     facts(&all)
 }
 
-/// The time in minutes, for every drawing the same.
+/// The time in minutes, the same in all drawings.
 fn time(report: &Report) -> Axis {
     let last = report
         .outcome
@@ -123,7 +123,7 @@ fn time(report: &Report) -> Axis {
     )
 }
 
-/// Which kind of round there was when.
+/// The rounds over time.
 fn rounds(report: &Report) -> String {
     let heading = "<h2>The rounds</h2>\n";
     if report.outcome.course.is_empty() {
@@ -200,7 +200,7 @@ fn rounds(report: &Report) -> String {
         ]
     });
     format!(
-        "{heading}<p>Each is a run of the harness with a store of its own, judged by its oracle. After each, a visitor to the \
+        "{heading}<p>Each is a run of the harness with a store of its own, judged by its oracle. After each, a victim to the \
          store that stays is killed, a worker is stopped, the hints of that store are deleted, and it is compacted; then it is \
          measured.</p>\n{}<figure class=\"scroll\" tabindex=\"0\">{}</figure>\n<h3>By kind</h3>\n{}",
         legend(samples),
@@ -209,7 +209,7 @@ fn rounds(report: &Report) -> String {
     )
 }
 
-/// What may have grown: one plot for each quantity, with a curve for each process.
+/// The trends: one plot for each quantity, with a curve for each process.
 fn trends(report: &Report) -> String {
     let heading = "<h2>What may grow</h2>\n";
     if report.outcome.trends.is_empty() {
@@ -262,7 +262,7 @@ fn trends(report: &Report) -> String {
     )
 }
 
-/// What a trend is of, with its unit, and whose it is.
+/// The quantity of a trend, with its unit, and its process.
 fn split(name: &str) -> (String, &str) {
     if let Some((who, what)) = name.split_once(": ") {
         return (what.to_owned(), who);
@@ -444,7 +444,7 @@ mod tests {
     #[test]
     fn what_grows_comes_first_and_each_quantity_has_a_plot() {
         let trends = vec![
-            trend("resident 1: memory, KiB", 0.0),
+            trend("worker 1: memory, KiB", 0.0),
             trend("harness: memory, KiB", 0.5),
             trend("append p50, us", 0.0),
             trend("append p99, us", 0.0),

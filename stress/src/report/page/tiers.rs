@@ -1,4 +1,4 @@
-//! The page of a run of tiers.
+//! The HTML report of a run of tiers.
 
 use crate::evidence::verdict::Verdict;
 use crate::report::page::{
@@ -8,7 +8,7 @@ use crate::report::text::{grouped, plural};
 use crate::report::tiers::{Report, TierReport};
 use crate::tiers::tally::Finding;
 
-/// The page of a run of tiers: the verdict and what was found first, then tier by tier.
+/// The HTML report of a run of tiers: the verdict and the findings first, then tier by tier.
 #[must_use]
 pub fn page(report: &Report) -> String {
     let kind = if report.quick { "quick run" } else { "run" };
@@ -42,7 +42,7 @@ pub fn page(report: &Report) -> String {
     document("strand torture", &body.concat())
 }
 
-/// The verdict, and each violation with the line that does it again.
+/// The verdict, and each violation with the line that repeats it.
 fn outcome(report: &Report) -> String {
     let mut found = String::new();
     for tier in &report.tiers {
@@ -128,7 +128,7 @@ fn tiers(report: &Report) -> String {
     )
 }
 
-/// What else a tier has counted.
+/// The other counts of a tier.
 fn counts(tier: &TierReport) -> String {
     let tally = &tier.tally;
     if tally.counts.is_empty() {
