@@ -1,4 +1,4 @@
-//! What a log tells with the feature `tracing`: compared with what is known to have happened.
+//! The events of a log with the feature `tracing`, compared with what happened.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -122,7 +122,7 @@ fn collector() -> &'static Collector {
     })
 }
 
-/// What was told of the store in `dir` under this name since this was last asked.
+/// The events of this name, of the store in `dir`, since the last call.
 fn take(dir: &Path, message: &str) -> Vec<Seen> {
     let mut taken = Vec::new();
     collector().events.lock().unwrap().retain(|(of, seen)| {
@@ -135,7 +135,7 @@ fn take(dir: &Path, message: &str) -> Vec<Seen> {
     taken
 }
 
-/// Waits for what another thread does.
+/// Waits for another thread.
 fn wait_until(mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_mins(1);
     while !done() {
@@ -226,7 +226,7 @@ impl FailpointHook for SlowAt {
     }
 }
 
-/// Stops the first leader for as long as nobody has taken its lead.
+/// Stops the first leader until another thread takes its lead.
 #[derive(Default)]
 struct Stuck(AtomicBool, AtomicBool);
 
@@ -258,7 +258,7 @@ fn first_segment(dir: &Path) -> PathBuf {
 }
 
 #[test]
-fn an_append_tells_of_the_lock_the_record_and_the_sync() {
+fn an_append_emits_lock_record_and_sync() {
     collector();
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
@@ -307,7 +307,7 @@ fn an_append_tells_of_the_lock_the_record_and_the_sync() {
 }
 
 #[test]
-fn a_sync_tells_how_many_records_share_it() {
+fn a_sync_event_counts_the_records_that_share_it() {
     collector();
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
@@ -328,7 +328,7 @@ fn a_sync_tells_how_many_records_share_it() {
 }
 
 #[test]
-fn a_leader_that_is_stuck_loses_the_lead_and_that_is_told() {
+fn a_stuck_leader_loses_the_lead_with_an_event() {
     collector();
     let dir = tempfile::tempdir().unwrap();
     let probe = Arc::new(Stuck::default());
@@ -353,7 +353,7 @@ fn a_leader_that_is_stuck_loses_the_lead_and_that_is_told() {
 }
 
 #[test]
-fn a_failed_sync_and_its_healing_are_told() {
+fn a_failed_sync_and_its_healing_are_events() {
     collector();
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
@@ -379,7 +379,7 @@ fn a_failed_sync_and_its_healing_are_told() {
 }
 
 #[test]
-fn what_recovery_does_is_told() {
+fn recovery_emits_what_it_did() {
     collector();
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
@@ -433,7 +433,7 @@ fn what_recovery_does_is_told() {
 }
 
 #[test]
-fn a_compaction_tells_its_phases_also_from_its_own_thread() {
+fn a_compaction_emits_its_phases_also_from_a_compactor() {
     collector();
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
@@ -481,7 +481,7 @@ fn a_compaction_tells_its_phases_also_from_its_own_thread() {
 }
 
 #[test]
-fn a_compactor_that_ends_by_an_error_says_so() {
+fn a_compactor_that_ends_with_an_error_emits_it() {
     collector();
     let dir = tempfile::tempdir().unwrap();
     let log = IssueLog::open(dir.path(), options(&SlowDisk::default())).unwrap();
@@ -501,7 +501,7 @@ fn a_compactor_that_ends_by_an_error_says_so() {
 }
 
 #[test]
-fn a_lock_that_is_not_to_be_had_is_told_with_its_holder() {
+fn a_lock_timeout_event_names_the_holder() {
     collector();
     let dir = tempfile::tempdir().unwrap();
     let options = options(&SlowDisk::default()).lock_timeout(Duration::from_millis(20));

@@ -7,7 +7,7 @@ use strand_core::{
 use crate::support::{TS, event, first_segment, ids, names, open};
 
 #[test]
-fn what_is_appended_is_read_back_in_order() {
+fn appended_records_are_read_back_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     for number in 1..=20 {
@@ -186,7 +186,7 @@ fn segments_roll_over_and_are_read_as_one_log() {
     let expected: Vec<String> = (1..=30).map(|number| format!("bd-{number}")).collect();
     assert_eq!(ids(log.records(Through::Durable).unwrap()), expected);
     drop(log);
-    // Without the hints, the last segment tells the tail.
+    // Without the hints, the tail is found in the last segment.
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     assert_eq!(
         ids(Reader::open(dir.path()).unwrap().records().unwrap()),
@@ -197,7 +197,7 @@ fn segments_roll_over_and_are_read_as_one_log() {
 }
 
 #[test]
-fn free_space_is_laid_out_used_and_cut_at_the_end_of_a_segment() {
+fn space_is_preallocated_used_and_cut_at_the_end_of_a_segment() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options::default()
         .preallocate_bytes(1000)
@@ -227,7 +227,7 @@ fn free_space_is_laid_out_used_and_cut_at_the_end_of_a_segment() {
         "the last segment ends with free space"
     );
     assert!(bytes.len() < 5000 + 1000 + 500);
-    // Without the hints too, the space is known for what it is.
+    // Preallocated space is recognised without the hints too.
     drop((log, other));
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     assert_eq!(
@@ -240,7 +240,7 @@ fn free_space_is_laid_out_used_and_cut_at_the_end_of_a_segment() {
 }
 
 #[test]
-fn a_log_whose_hints_were_deleted_sees_what_others_appended_since() {
+fn a_log_whose_hints_were_deleted_sees_later_appends_of_others() {
     let dir = tempfile::tempdir().unwrap();
     let log = || -> Log<IssueEvent> { Log::open(dir.path(), Options::default()).unwrap() };
     let (here, there) = (log(), log());
@@ -263,7 +263,7 @@ fn a_log_whose_hints_were_deleted_sees_what_others_appended_since() {
 }
 
 #[test]
-fn logs_that_share_no_memory_find_what_others_appended() {
+fn logs_without_shared_memory_find_appends_of_others() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options::default().segment_bytes_max(2000);
     let alone = options.clone().share_memory(false);
@@ -386,7 +386,8 @@ fn five_threads_of_twenty_writes_lose_nothing() {
     stored.sort();
     stored.dedup();
     assert_eq!(stored.len(), 100);
-    // One for each append and one to open; on a busy machine also one for each lead that is taken over.
+    // One for each append and one to open; on a busy machine also one for each lead that is taken
+    // over.
     let holds = log.lock_counters().acquisitions;
     assert!((101..=201).contains(&holds), "{holds} holds");
 }
@@ -429,7 +430,7 @@ fn a_payload_of_another_type_is_stored_as_serde_writes_it() {
     assert_eq!(nothing.records(Through::Durable).unwrap().count(), 2);
     let ambiguous: Log<Ambiguous> = Log::open(dir.path(), Options::default()).unwrap();
     assert!(ambiguous.append(&Ambiguous { batch: vec![] }).is_err());
-    // What is no event of this type is an error that says where.
+    // An event of another type is an error that names its place.
     let error = jobs
         .records(Through::Durable)
         .unwrap()

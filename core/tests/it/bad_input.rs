@@ -1,4 +1,4 @@
-//! Each bad input gets its own error, and leaves nothing behind.
+//! Each bad input has its own error, and changes nothing.
 
 use std::time::Duration;
 
@@ -104,7 +104,7 @@ fn a_record_beyond_the_limit_is_refused_and_the_next_one_works() {
 }
 
 #[test]
-fn directories_that_can_not_be_a_store() {
+fn directories_that_cannot_be_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing");
     let open =
@@ -134,8 +134,8 @@ fn directories_that_can_not_be_a_store() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_directory_that_can_not_be_written_to() {
-    // Nobody, not even root, may create files here.
+fn a_directory_without_write_permission() {
+    // Not even root may create files here.
     let error = Log::<IssueEvent>::open("/sys/kernel", Options::default()).unwrap_err();
     assert!(matches!(error, Error::NotWritable { .. }), "{error:?}");
 }
@@ -173,7 +173,7 @@ fn every_changed_byte_of_the_manifest_is_found() {
     store_of(dir.path(), 1);
     let path = dir.path().join("MANIFEST");
     let manifest = std::fs::read(&path).unwrap();
-    // The newline behind the object is white space.
+    // The newline after the object is white space.
     for at in 0..manifest.len() - 1 {
         for change in [0x01, 0x80, manifest[at]] {
             let mut damaged = manifest.clone();
@@ -212,9 +212,9 @@ fn logs_without_a_manifest_are_not_taken_for_a_new_store() {
 }
 
 #[test]
-fn a_store_that_is_just_being_created_is_no_store_yet_to_a_reader() {
+fn a_reader_finds_no_store_while_one_is_being_created() {
     let dir = tempfile::tempdir().unwrap();
-    // What the creation begins with.
+    // A creation begins with this file.
     std::fs::write(first_segment(dir.path()), "").unwrap();
     let refused = Reader::<IssueEvent>::open(dir.path());
     assert!(matches!(refused, Err(Error::NoStore { .. })), "{refused:?}");

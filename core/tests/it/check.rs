@@ -1,4 +1,4 @@
-//! What the doctor says of healthy, damaged and busy stores, and that it leaves no trace.
+//! The reports of `check` on good, damaged and busy stores. A check leaves no trace.
 
 use std::{
     collections::BTreeMap,
@@ -72,13 +72,13 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 
 fn look(dir: &Path) -> CheckReport {
     let before = files(dir);
-    let checkup = check(dir).unwrap();
+    let report = check(dir).unwrap();
     assert_eq!(files(dir), before, "the doctor changed something");
-    let text = checkup.to_string();
-    assert!(text.contains(&checkup.advice.to_string()), "{text}");
-    let json: serde_json::Value = serde_json::to_value(&checkup).unwrap();
-    assert_eq!(json["records"], checkup.records, "{json}");
-    checkup
+    let text = report.to_string();
+    assert!(text.contains(&report.advice.to_string()), "{text}");
+    let json: serde_json::Value = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["records"], report.records, "{json}");
+    report
 }
 
 fn change(path: &Path, at: usize) {
@@ -92,20 +92,20 @@ fn a_healthy_store_needs_nothing_and_is_described() {
     let dir = tempfile::tempdir().unwrap();
     let log = varied(dir.path());
     fs::write(dir.path().join("notes.txt"), "mine").unwrap();
-    let checkup = look(dir.path());
-    assert_eq!(checkup.advice, Advice::Nothing);
+    let report = look(dir.path());
+    assert_eq!(report.advice, Advice::Nothing);
     assert_eq!(
-        (checkup.first_seq, checkup.last_seq, checkup.records),
+        (report.first_seq, report.last_seq, report.records),
         (6, 9, 4)
     );
-    assert_eq!((checkup.hinted_seq, checkup.durable_seq), (Some(9), 9));
-    assert_eq!((checkup.format, checkup.hints), (Some(2), HintsState::Good));
+    assert_eq!((report.hinted_seq, report.durable_seq), (Some(9), 9));
+    assert_eq!((report.format, report.hints), (Some(2), HintsState::Good));
     assert_eq!(
-        checkup.filesystem.as_ref().unwrap().kind,
+        report.filesystem.as_ref().unwrap().kind,
         FilesystemKind::Local
     );
-    assert_eq!(checkup.store.as_ref().unwrap().len(), 32);
-    let kinds: BTreeMap<&str, FileKind> = checkup
+    assert_eq!(report.store.as_ref().unwrap().len(), 32);
+    let kinds: BTreeMap<&str, FileKind> = report
         .files
         .iter()
         .map(|file| (file.file.to_str().unwrap(), file.kind))
@@ -124,25 +124,25 @@ fn a_healthy_store_needs_nothing_and_is_described() {
     assert_eq!(kinds["compact.lock"], FileKind::Lock);
     assert_eq!(kinds["shm"], FileKind::Hints);
     assert_eq!(kinds["notes.txt"], FileKind::Unknown);
-    let live = &checkup.snapshots[0];
+    let live = &report.snapshots[0];
     assert_eq!((live.seq, &live.problem), (5, &None));
     assert_eq!((live.issues, live.tombstones, live.keys), (3, 1, 0));
-    assert_eq!(checkup.snapshots[1].seq, 3);
+    assert_eq!(report.snapshots[1].seq, 3);
     drop(log);
 
     // A copy has no hints and no locks, and gets none.
     let elsewhere = tempfile::tempdir().unwrap();
     copy(dir.path(), elsewhere.path());
-    let checkup = look(elsewhere.path());
-    assert_eq!(checkup.advice, Advice::Nothing);
+    let report = look(elsewhere.path());
+    assert_eq!(report.advice, Advice::Nothing);
     assert_eq!(
-        (checkup.hinted_seq, checkup.hints),
+        (report.hinted_seq, report.hints),
         (None, HintsState::Missing)
     );
 }
 
 #[test]
-fn what_is_no_store_is_said_to_be_none() {
+fn a_directory_without_a_store_is_reported_as_such() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(look(dir.path()).advice, Advice::Open);
     fs::write(first_segment(dir.path()), "").unwrap();
@@ -163,9 +163,9 @@ fn every_damage_is_listed_with_its_place() {
     for at in [ends[1] + 50, ends[4] + 60, ends[7] - 1, ends[8]] {
         change(&path, at);
     }
-    let checkup = look(dir.path());
-    assert_eq!(checkup.advice, Advice::Repair);
-    let places: Vec<(u64, Option<u64>)> = checkup
+    let report = look(dir.path());
+    assert_eq!(report.advice, Advice::Repair);
+    let places: Vec<(u64, Option<u64>)> = report
         .damages
         .iter()
         .map(|damage| (damage.offset, damage.line))
@@ -180,11 +180,7 @@ fn every_damage_is_listed_with_its_place() {
             at(8, ends[8])
         ]
     );
-    let reasons: Vec<&CorruptReason> = checkup
-        .damages
-        .iter()
-        .map(|damage| &damage.reason)
-        .collect();
+    let reasons: Vec<&CorruptReason> = report.damages.iter().map(|damage| &damage.reason).collect();
     assert!(matches!(
         reasons[..],
         [
@@ -194,20 +190,20 @@ fn every_damage_is_listed_with_its_place() {
             CorruptReason::NotARecord
         ]
     ));
-    assert_eq!(checkup.gaps, [2..=2, 5..=5, 9..=9]);
-    assert_eq!(checkup.records, 6);
-    assert!(checkup.to_string().contains("missing records: 2, 5, 9"));
+    assert_eq!(report.gaps, [2..=2, 5..=5, 9..=9]);
+    assert_eq!(report.records, 6);
+    assert!(report.to_string().contains("missing records: 2, 5, 9"));
 
     // The last record is known to be acknowledged only as long as the hints are there.
     fs::remove_file(dir.path().join("shm")).unwrap();
-    let checkup = look(dir.path());
-    assert_eq!(checkup.damages.len(), 3);
-    assert_eq!(checkup.last_seq, 8);
+    let report = look(dir.path());
+    assert_eq!(report.damages.len(), 3);
+    assert_eq!(report.last_seq, 8);
     fs::remove_file(&path).unwrap();
-    let checkup = look(dir.path());
-    assert_eq!(checkup.advice, Advice::Repair);
-    let [damage] = &checkup.damages[..] else {
-        panic!("{checkup}");
+    let report = look(dir.path());
+    assert_eq!(report.advice, Advice::Repair);
+    let [damage] = &report.damages[..] else {
+        panic!("{report}");
     };
     assert!(matches!(
         damage.reason,
@@ -216,7 +212,7 @@ fn every_damage_is_listed_with_its_place() {
 }
 
 #[test]
-fn what_stands_in_a_wrong_place_is_damage_and_not_missing() {
+fn a_misplaced_record_is_damage_but_not_missing() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = store_of(dir.path(), 4);
     let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
@@ -224,18 +220,18 @@ fn what_stands_in_a_wrong_place_is_damage_and_not_missing() {
     for order in orders {
         let changed: Vec<&[u8]> = order.map(|line| lines[line]).into();
         fs::write(first_segment(dir.path()), changed.concat()).unwrap();
-        let checkup = look(dir.path());
+        let report = look(dir.path());
         assert_eq!(
-            (checkup.advice, checkup.damages.is_empty()),
+            (report.advice, report.damages.is_empty()),
             (Advice::Repair, false),
-            "{order:?}: {checkup}"
+            "{order:?}: {report}"
         );
-        assert_eq!(checkup.gaps, [], "{order:?}: {checkup}");
+        assert_eq!(report.gaps, [], "{order:?}: {report}");
     }
 }
 
 #[test]
-fn what_the_next_open_finishes_is_no_damage() {
+fn what_the_next_open_completes_is_not_damage() {
     let dir = tempfile::tempdir().unwrap();
     drop(varied(dir.path()));
     let last = dir.path().join("log-00000000000000000008.jsonl");
@@ -243,14 +239,14 @@ fn what_the_next_open_finishes_is_no_damage() {
     let len = bytes.len() as u64;
     bytes.extend_from_slice(b"{\"crc\":\"00000000\",\"se");
     fs::write(&last, &bytes).unwrap();
-    let checkup = look(dir.path());
-    assert_eq!(checkup.advice, Advice::Open);
-    assert_eq!(checkup.torn.unwrap().1, len..len + 21);
+    let report = look(dir.path());
+    assert_eq!(report.advice, Advice::Open);
+    assert_eq!(report.torn.unwrap().1, len..len + 21);
     drop(open_issues(dir.path()));
-    let checkup = look(dir.path());
-    assert_eq!(checkup.advice, Advice::Nothing);
+    let report = look(dir.path());
+    assert_eq!(report.advice, Advice::Nothing);
     assert!(
-        checkup
+        report
             .files
             .iter()
             .any(|file| file.kind == FileKind::Quarantine
@@ -263,19 +259,19 @@ fn what_the_next_open_finishes_is_no_damage() {
         "",
     )
     .unwrap();
-    let checkup = look(dir.path());
-    assert_eq!(checkup.advice, Advice::Open);
-    // Somebody who compacts now is at it.
+    let report = look(dir.path());
+    assert_eq!(report.advice, Advice::Open);
+    // A compaction that runs now may be writing it.
     let lock = FileLock::open(dir.path().join("compact.lock")).unwrap();
     let guard = lock.lock().unwrap();
-    let checkup = look(dir.path());
-    assert_eq!(checkup.advice, Advice::Nothing);
+    let report = look(dir.path());
+    assert_eq!(report.advice, Advice::Nothing);
     let orphan = |file: &FileReport| file.kind == FileKind::Orphan;
-    assert_eq!(checkup.files.iter().filter(|file| orphan(file)).count(), 1);
-    let state = checkup.locks[1].1.as_ref().unwrap();
+    assert_eq!(report.files.iter().filter(|file| orphan(file)).count(), 1);
+    let state = report.locks[1].1.as_ref().unwrap();
     let holder = state.holder.as_ref().unwrap();
     assert_eq!(holder.pid, std::process::id());
-    assert!(checkup.to_string().contains("compact.lock: held by pid"));
+    assert!(report.to_string().contains("compact.lock: held by pid"));
     drop(guard);
 }
 
@@ -287,15 +283,15 @@ fn a_damaged_snapshot_can_be_repaired_as_long_as_anything_is_left() {
     let backup = dir.path().join("snapshot-00000000000000000003.jsonl");
     let bytes = fs::read(&live).unwrap();
     change(&live, line_ends(&bytes)[2] + 40);
-    let checkup = look(dir.path());
-    assert_eq!(checkup.advice, Advice::Repair);
-    let problem = checkup.snapshots[0].problem.as_deref();
+    let report = look(dir.path());
+    assert_eq!(report.advice, Advice::Repair);
+    let problem = report.snapshots[0].problem.as_deref();
     assert_eq!(problem, Some("1 damaged lines"));
-    assert_eq!(checkup.damages[0].line, Some(3));
+    assert_eq!(report.damages[0].line, Some(3));
     fs::remove_file(&live).unwrap();
-    let checkup = look(dir.path());
-    assert_eq!(checkup.advice, Advice::Repair);
-    let problem = checkup.snapshots[0].problem.as_deref();
+    let report = look(dir.path());
+    assert_eq!(report.advice, Advice::Repair);
+    let problem = report.snapshots[0].problem.as_deref();
     assert_eq!(
         problem,
         Some("the MANIFEST names it, but it does not exist")
@@ -304,9 +300,9 @@ fn a_damaged_snapshot_can_be_repaired_as_long_as_anything_is_left() {
     assert_eq!(look(dir.path()).advice, Advice::RestoreBackup);
     // Damage to the backup alone does no harm.
     fs::write(&live, &bytes).unwrap();
-    let checkup = look(dir.path());
-    assert_eq!(checkup.advice, Advice::Nothing);
-    assert!(checkup.snapshots[1].problem.is_some());
+    let report = look(dir.path());
+    assert_eq!(report.advice, Advice::Nothing);
+    assert!(report.snapshots[1].problem.is_some());
 }
 
 #[test]
@@ -316,29 +312,29 @@ fn a_newer_store_is_not_judged() {
     let path = dir.path().join("MANIFEST");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("\"format\":2", "\"format\":3")).unwrap();
-    let checkup = look(dir.path());
-    assert_eq!((checkup.advice, checkup.format), (Advice::Upgrade, Some(3)));
+    let report = look(dir.path());
+    assert_eq!((report.advice, report.format), (Advice::Upgrade, Some(3)));
 }
 
 #[test]
 #[cfg(unix)]
-fn what_cannot_be_read_is_named() {
+fn an_unreadable_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
     drop(varied(dir.path()));
     // A directory can be opened, but not read.
     let path = dir.path().join("log-00000000000000000006.jsonl");
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    let checkup = check(dir.path()).unwrap();
-    assert_eq!(checkup.advice, Advice::CheckDisk);
+    let report = check(dir.path()).unwrap();
+    assert_eq!(report.advice, Advice::CheckDisk);
     assert!(
-        checkup
+        report
             .unreadable
             .contains_key(Path::new("log-00000000000000000006.jsonl"))
     );
 }
 
-/// What readers make of a store.
+/// The state and the lines that readers find.
 fn state(dir: &Path) -> Result<(Issues, Vec<Vec<u8>>), Error> {
     let reader = Reader::<IssueEvent>::open(dir)?;
     let lines: Result<Vec<Vec<u8>>, Error> =
@@ -347,7 +343,7 @@ fn state(dir: &Path) -> Result<(Issues, Vec<Vec<u8>>), Error> {
 }
 
 #[test]
-fn wherever_a_byte_changes_the_doctor_and_the_readers_agree() {
+fn for_any_changed_byte_check_and_readers_agree() {
     let dir = tempfile::tempdir().unwrap();
     drop(varied(dir.path()));
     let good = state(dir.path()).unwrap();
@@ -360,11 +356,11 @@ fn wherever_a_byte_changes_the_doctor_and_the_readers_agree() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << (at % 8);
             fs::write(&path, &damaged).unwrap();
-            let checkup = check(dir.path()).unwrap();
-            let well = matches!(checkup.advice, Advice::Nothing | Advice::Open);
+            let report = check(dir.path()).unwrap();
+            let well = matches!(report.advice, Advice::Nothing | Advice::Open);
             match state(dir.path()) {
                 Ok(now) => assert!(
-                    now == good && (well || checkup.gaps.is_empty()),
+                    now == good && (well || report.gaps.is_empty()),
                     "{name} byte {at}"
                 ),
                 Err(error) => assert!(!well, "{name} byte {at}: {error}"),
@@ -379,7 +375,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn no_bytes_make_the_doctor_panic(
+    fn no_bytes_make_check_panic(
         file in 0_usize..6,
         at in any::<prop::sample::Index>(),
         cut in any::<bool>(),
@@ -414,7 +410,7 @@ proptest! {
 }
 
 #[test]
-fn a_store_that_others_write_to_is_not_called_damaged() {
+fn a_store_in_use_is_not_reported_as_damaged() {
     for share in [true, false] {
         let dir = tempfile::tempdir().unwrap();
         let busy = || {
@@ -452,10 +448,10 @@ fn a_store_that_others_write_to_is_not_called_damaged() {
             let mut looks = 0;
             let mut bad = None;
             while std::time::Instant::now() < ended && bad.is_none() {
-                let checkup = check(dir.path()).unwrap();
-                let well = matches!(checkup.advice, Advice::Nothing | Advice::Open);
+                let report = check(dir.path()).unwrap();
+                let well = matches!(report.advice, Advice::Nothing | Advice::Open);
                 looks += 1;
-                bad = (!well).then_some(checkup);
+                bad = (!well).then_some(report);
             }
             stop.store(true, Ordering::Relaxed);
             assert!(bad.is_none(), "{}", bad.unwrap());

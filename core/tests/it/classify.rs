@@ -58,13 +58,13 @@ fn every_changed_byte_is_found_where_it_is() {
             let start = boundary(&ends, at);
             let tail = classify(&damaged, 1, 0);
             if start < last_start {
-                // A later record tells that this one was durable.
+                // A later record proves that this one was durable.
                 assert!(
                     matches!(tail, Tail::Corrupt { offset, .. } if offset == start as u64),
                     "byte {at} changed by {change:#x}: {tail:?}"
                 );
             } else {
-                // Nobody but the hints can know that the last record was durable …
+                // Only the hints can prove that the last record was durable …
                 assert_eq!(
                     tail,
                     Tail::Torn {
@@ -84,7 +84,7 @@ fn every_changed_byte_is_found_where_it_is() {
 }
 
 #[test]
-fn newlines_behind_the_last_record_are_free_space() {
+fn newlines_after_the_last_record_are_preallocated_space() {
     let mut bytes = log_bytes();
     bytes.extend([b'\n'; 5000]);
     assert_eq!(classify(&bytes, 1, RECORDS), Tail::Clean);
@@ -119,7 +119,8 @@ fn a_lost_write_before_a_kept_one_is_torn_as_long_as_neither_was_durable() {
         offset: ends[1] as u64,
         reason: CorruptReason::Unterminated,
     };
-    // The zeros swallowed the newline, so the bad line reaches into the next: no record begins there.
+    // The zeros swallowed the newline, so the bad line reaches into the next: no record begins
+    // there.
     assert_eq!(
         classify(&bytes, 1, 2),
         Tail::Corrupt {

@@ -1,4 +1,4 @@
-//! The order of writes, syncs and publications, and what a failure of each leaves.
+//! The order of writes, syncs and publications, and what a failure of each leaves behind.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ fn a_lone_append_is_one_write_and_one_sync_and_published_after_each() {
 }
 
 #[test]
-fn a_failed_sync_is_unknown_and_the_next_append_writes_the_doubtful_bytes_again() {
+fn a_failed_sync_leaves_records_in_doubt_and_the_next_append_rewrites_them() {
     let dir = tempfile::tempdir().unwrap();
     let (log, recorder) = recorded(dir.path());
     log.append(&event("bd-1")).unwrap();
@@ -113,7 +113,7 @@ fn a_compaction_makes_durable_what_a_failed_sync_left_in_doubt() {
 }
 
 #[test]
-fn a_short_write_is_cut_back_and_rejected() {
+fn a_short_write_is_undone_and_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let (log, recorder) = recorded(dir.path());
     log.append(&event("bd-1")).unwrap();
@@ -131,7 +131,7 @@ fn a_short_write_is_cut_back_and_rejected() {
 }
 
 #[test]
-fn a_rejected_record_is_off_the_disk_before_its_caller_is_told_so() {
+fn a_rejected_record_is_off_the_disk_before_its_caller_learns_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let recorder = Recorder::default();
     let options = options()
@@ -139,7 +139,8 @@ fn a_rejected_record_is_off_the_disk_before_its_caller_is_told_so() {
         .storage(Arc::new(recorder.clone()));
     let log = IssueLog::open(dir.path(), options).unwrap();
     log.append(&event("bd-1")).unwrap();
-    // Its newline is there already: it is the free space. So this is a whole record, until it is cut off.
+    // Its newline is there already: it is the free space. So this is a whole record, until it is
+    // cut off.
     let line_bytes = |calls: Vec<Call>| {
         calls.iter().find_map(|call| match call {
             Call::Write { len, .. } if *len < 4096 => Some(*len),
@@ -166,7 +167,7 @@ fn a_rejected_record_is_off_the_disk_before_its_caller_is_told_so() {
 }
 
 #[test]
-fn without_shared_memory_what_an_answer_tells_of_is_durable_and_what_is_written_is_not_rejected() {
+fn without_shared_memory_answers_are_durable_and_written_records_are_not_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let recorder = Recorder::default();
     let alone = |storage: &Recorder| {
@@ -202,7 +203,7 @@ fn without_shared_memory_what_an_answer_tells_of_is_durable_and_what_is_written_
 }
 
 #[test]
-fn a_short_write_that_can_not_be_cut_back_is_unknown_and_mended_by_the_next() {
+fn a_short_write_that_cannot_be_undone_is_in_doubt_and_repaired_by_the_next_append() {
     let dir = tempfile::tempdir().unwrap();
     let (log, recorder) = recorded(dir.path());
     recorder.write_next_only(30);

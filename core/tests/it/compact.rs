@@ -115,7 +115,7 @@ fn a_compaction_leaves_the_same_state_in_fewer_files_and_the_log_goes_on() {
 }
 
 #[test]
-fn without_hints_the_log_behind_a_snapshot_is_recovered_as_any_other() {
+fn without_hints_the_log_after_a_snapshot_is_recovered_like_any_other() {
     let dir = tempfile::tempdir().unwrap();
     let log = varied(dir.path());
     compact(&log);
@@ -135,14 +135,14 @@ fn without_hints_the_log_behind_a_snapshot_is_recovered_as_any_other() {
 }
 
 #[test]
-fn old_snapshots_are_kept_as_backups_as_many_as_were_asked_for() {
+fn as_many_backups_are_kept_as_the_options_say() {
     let dir = tempfile::tempdir().unwrap();
     let log = IssueLog::open(dir.path(), options().backup_snapshots(2)).unwrap();
     for number in 1..=5 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
         compact(&log);
     }
-    // An open by somebody who would keep fewer removes none.
+    // An open with options that keep fewer removes none.
     drop(IssueLog::open(dir.path(), options().backup_snapshots(0)).unwrap());
     assert_eq!(
         data_files(dir.path()),
@@ -198,7 +198,7 @@ fn of_two_compactors_one_works_and_the_other_returns_at_once() {
     compact(&log);
 }
 
-/// Stops at one point until it is told to go on.
+/// Stops at one point until it is released.
 struct Halt {
     point: Failpoint,
     reached: Mutex<mpsc::Sender<()>>,
@@ -266,7 +266,7 @@ fn writers_readers_and_opens_go_on_at_every_step_of_a_compaction() {
         assert_eq!(Issues::load(dir.path()).unwrap(), during, "{point}");
         assert_eq!(snapshot.refresh().unwrap(), 15);
         assert_eq!(*snapshot.state(), during, "{point}");
-        // Who had not begun to read is told; who has the file open reads on in it.
+        // A reader that has the file open reads on in it; any other gets the error.
         let first = follower.try_next();
         assert!(
             matches!(
@@ -385,7 +385,7 @@ impl StorageFile for MortalFile {
 }
 
 #[test]
-fn a_compaction_that_dies_at_any_call_is_finished_or_undone_by_the_next_open() {
+fn a_compaction_that_dies_at_any_call_is_completed_or_undone_by_the_next_open() {
     let mut outcomes = [0, 0];
     for calls in 0.. {
         let dir = tempfile::tempdir().unwrap();
@@ -444,7 +444,7 @@ fn a_compaction_that_dies_at_any_call_is_finished_or_undone_by_the_next_open() {
 }
 
 #[test]
-fn what_a_dead_compaction_left_is_removed_only_when_its_manifest_is_durable() {
+fn files_of_a_dead_compaction_are_removed_only_after_its_manifest_is_durable() {
     let mut found = 0;
     for calls in 0.. {
         let dir = tempfile::tempdir().unwrap();
@@ -547,7 +547,7 @@ impl StorageFile for FullFile {
 }
 
 #[test]
-fn a_compaction_on_a_full_disk_fails_without_a_trace_and_uses_the_space_of_surplus_backups() {
+fn a_compaction_on_a_full_disk_fails_without_a_trace_and_uses_the_space_of_obsolete_backups() {
     let dir = tempfile::tempdir().unwrap();
     drop(varied(dir.path()));
     let disk = Full {
@@ -638,7 +638,7 @@ fn a_snapshot_that_cannot_be_read_is_not_compacted_away() {
 }
 
 #[test]
-fn a_compaction_is_due_when_the_log_is_long_and_a_thread_sees_to_it() {
+fn a_compaction_is_due_when_the_log_is_long_and_a_compactor_runs_it() {
     let dir = tempfile::tempdir().unwrap();
     let few = options().compact_after_records(3);
     let log = Arc::new(IssueLog::open(dir.path(), few).unwrap());

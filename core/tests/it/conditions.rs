@@ -1,4 +1,5 @@
-//! Writes with conditions: exactly one of those who compete succeeds, and the others are told why not.
+//! Writes with conditions: exactly one of those who compete succeeds, and the others are told why
+//! not.
 
 use std::{
     collections::BTreeSet,
@@ -62,7 +63,7 @@ fn an_update_needs_the_version_that_it_was_made_from() {
 }
 
 #[test]
-fn creating_what_exists_is_an_error_also_when_another_created_it() {
+fn creating_an_existing_issue_is_an_error_even_if_another_process_created_it() {
     let dir = tempfile::tempdir().unwrap();
     let (one, other) = (open_issues(dir.path()), open_issues(dir.path()));
     one.create(issue("bd-1"), TS).unwrap();
@@ -266,7 +267,7 @@ fn a_repeated_write_is_answered_with_its_first_receipt() {
 }
 
 #[test]
-fn what_a_refusal_tells_of_is_durable() {
+fn a_conflict_reports_only_durable_state() {
     let dir = tempfile::tempdir().unwrap();
     let buffered = IssueLog::open(dir.path(), options().durability(Durability::Buffered)).unwrap();
     buffered.create(issue("bd-1"), TS).unwrap();
@@ -278,7 +279,7 @@ fn what_a_refusal_tells_of_is_durable() {
 }
 
 #[test]
-fn conditions_work_where_no_memory_is_shared() {
+fn conditions_work_without_shared_memory() {
     let dir = tempfile::tempdir().unwrap();
     let one = IssueLog::open(dir.path(), options().share_memory(false)).unwrap();
     let other = IssueLog::open(dir.path(), options().share_memory(false)).unwrap();
@@ -296,7 +297,7 @@ fn conditions_work_where_no_memory_is_shared() {
 }
 
 #[test]
-fn where_no_memory_is_shared_a_write_that_is_taken_back_is_no_part_of_anybodys_state() {
+fn without_shared_memory_an_undone_write_is_in_no_state() {
     let dir = tempfile::tempdir().unwrap();
     let alone = options().share_memory(false);
     let recorder = Recorder::default();
@@ -374,7 +375,8 @@ fn of_many_processes_exactly_one_claims_each_issue_while_the_log_is_compacted() 
                 assert!(claimed.insert(record.events[0].id.clone()), "claimed twice");
             }
             Ok(None) => drop(log.compact().unwrap()),
-            // Records came between the look and the compaction, which took them: the state has them.
+            // Records came between the look and the compaction, which took them: the state has
+            // them.
             Err(Error::Compacted { snapshot_seq, .. }) => {
                 let state = log.live().unwrap();
                 let seen = |version: Version| (ISSUES + 1..=snapshot_seq).contains(&version.get());
@@ -394,7 +396,7 @@ fn of_many_processes_exactly_one_claims_each_issue_while_the_log_is_compacted() 
 }
 
 #[test]
-fn new_ids_are_nobody_elses() {
+fn new_ids_are_unique() {
     if let Some((dir, agent)) = as_child() {
         let log = open_issues(&dir);
         for _ in 0..100 {
@@ -408,7 +410,7 @@ fn new_ids_are_nobody_elses() {
     let children: Vec<_> = (0..3)
         .map(|agent| {
             child(
-                "conditions::new_ids_are_nobody_elses",
+                "conditions::new_ids_are_unique",
                 dir.path(),
                 &agent.to_string(),
             )
@@ -426,7 +428,7 @@ fn new_ids_are_nobody_elses() {
 
 /// Otherwise, a process that lives for long would need more and more memory.
 #[test]
-fn a_state_that_is_kept_up_forgets_what_a_compaction_would() {
+fn live_issues_forget_what_a_compaction_would() {
     let dir = tempfile::tempdir().unwrap();
     let options = options()
         .durability(Durability::Buffered)
@@ -450,7 +452,7 @@ fn a_state_that_is_kept_up_forgets_what_a_compaction_would() {
         assert_eq!(write(number).seq, number);
     }
     assert_eq!(known(2), (Some(Version::new(2)), Some(Seq::new(2))));
-    // What is written again is stored once, as long as its key is to be remembered.
+    // A repeated write is stored once, as long as its key is remembered.
     assert!(write(2).repeated);
     for number in 51..=20_000 {
         write(number);
@@ -467,7 +469,7 @@ fn a_state_that_is_kept_up_forgets_what_a_compaction_would() {
 }
 
 #[test]
-fn a_look_sees_what_others_appended_after_the_hints_were_deleted() {
+fn a_look_sees_appends_of_others_after_the_hints_were_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let (here, there) = (open_issues(dir.path()), open_issues(dir.path()));
     here.create(issue("bd-1"), TS).unwrap();

@@ -21,7 +21,7 @@ fn copy_of(dir: &Path) -> tempfile::TempDir {
     copy
 }
 
-/// What reading all records ends with.
+/// The result of reading all records.
 fn read(dir: &Path) -> (usize, Option<Error>) {
     let reader = Reader::<IssueEvent>::open(dir).unwrap();
     let mut count = 0;
@@ -56,7 +56,7 @@ fn a_reader_of_a_copy_knows_from_the_old_page_how_far_the_log_was_durable() {
         from_seq: 4,
         through_seq: 5,
     };
-    // Cut behind a record, nothing in the log tells that there was more.
+    // After a cut between records, the log has no trace of the rest.
     fs::write(first_segment(copy.path()), &bytes[..ends[3]]).unwrap();
     let (count, error) = read(copy.path());
     let expected = (first_segment(copy.path()), ends[3] as u64, missing);
@@ -75,7 +75,7 @@ fn a_reader_of_a_copy_knows_from_the_old_page_how_far_the_log_was_durable() {
 }
 
 #[test]
-fn what_is_left_of_compacted_segments_is_not_followed() {
+fn leftovers_of_compacted_segments_are_not_followed() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = store_of(dir.path(), 5);
     let log = open_issues(dir.path());
@@ -99,7 +99,7 @@ fn what_is_left_of_compacted_segments_is_not_followed() {
 }
 
 #[test]
-fn a_torn_tail_behind_a_damaged_record_stays_where_it_is() {
+fn a_torn_tail_after_a_damaged_record_is_not_cut() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = store_of(dir.path(), 3);
     let last = line_ends(&bytes)[2];
@@ -163,7 +163,7 @@ fn a_segment_that_claims_records_of_another_is_not_appended_to() {
 }
 
 #[test]
-fn a_page_of_an_earlier_moment_does_not_have_records_written_into_a_closed_segment() {
+fn an_older_page_never_leads_writes_into_a_closed_segment() {
     let dir = tempfile::tempdir().unwrap();
     store_of(dir.path(), 3);
     let page = fs::read(dir.path().join("shm")).unwrap();
@@ -180,7 +180,7 @@ fn a_page_of_an_earlier_moment_does_not_have_records_written_into_a_closed_segme
 }
 
 #[test]
-fn a_manifest_of_an_earlier_moment_takes_nothing_away() {
+fn an_older_manifest_removes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let log = three_segments(dir.path());
     let manifest = |dir: &Path| dir.join("MANIFEST");
@@ -200,7 +200,7 @@ fn a_manifest_of_an_earlier_moment_takes_nothing_away() {
             if !hints {
                 fs::remove_file(dir.path().join("shm")).unwrap();
             }
-            // Whether it may append or not: what the right manifest names stays.
+            // Whether it may append or not, the files of the right manifest stay.
             drop(IssueLog::open(dir.path(), Options::default()));
             assert!(Issues::load(dir.path()).is_err());
             assert!(!matches!(read(dir.path()), (_, None)));
@@ -213,7 +213,7 @@ fn a_manifest_of_an_earlier_moment_takes_nothing_away() {
 }
 
 #[test]
-fn a_manifest_of_another_store_takes_nothing_away() {
+fn a_manifest_of_another_store_removes_nothing() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     drop(three_segments(dir.path()));
     let now = fs::read(dir.path().join("MANIFEST")).unwrap();
@@ -231,7 +231,7 @@ fn a_manifest_of_another_store_takes_nothing_away() {
 }
 
 #[test]
-fn a_snapshot_with_blank_lines_or_other_lines_is_not_the_one_that_is_named() {
+fn a_snapshot_with_blank_or_foreign_lines_is_not_the_named_one() {
     let dir = tempfile::tempdir().unwrap();
     let log = three_segments(dir.path());
     log.compact().unwrap();

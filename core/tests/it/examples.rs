@@ -17,7 +17,8 @@ use crate::support::{TS, event, open_issues};
 /// More than any of these programs takes on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The example's binary. `cargo test` builds examples too, but not when it is told which test to build.
+/// The example's binary. `cargo test` builds examples too, but not if it is given the test to
+/// build.
 fn example(name: &str) -> PathBuf {
     static BUILDING: Mutex<()> = Mutex::new(());
     let _alone = BUILDING.lock().unwrap();
@@ -211,10 +212,10 @@ fn an_agent_closes_an_issue_that_others_edit_and_leaves_one_that_is_taken_away()
     }
 }
 
-/// What a web hook has got.
+/// The requests to a web hook.
 #[derive(Default)]
 struct Got {
-    /// What was applied, in order: the kind, the number and the body.
+    /// The applied requests, in order: the kind, the number and the body.
     applied: Vec<(String, u64, Vec<u8>)>,
     repeated: u32,
     requests: u32,
@@ -319,7 +320,7 @@ fn a_mirror_that_is_killed_again_and_again_applies_each_record_exactly_once() {
                 position.to_str().unwrap(),
             ],
         );
-        // What it says is not looked at, but must not fill a pipe.
+        // Its output is ignored, but must not fill a pipe.
         let mut errors = mirror.stderr.take().unwrap();
         std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
         mirror
@@ -347,7 +348,7 @@ fn a_mirror_that_is_killed_again_and_again_applies_each_record_exactly_once() {
         wait_until("some records more", || hook.got().last_seq() >= wanted);
         kill(running);
     }
-    // While no mirror runs, what it has not mirrored yet is compacted away.
+    // While no mirror runs, records that are not mirrored yet are compacted away.
     let (mirrored, log_ends) = (
         hook.got().last_seq(),
         log.log().durable_seq().unwrap().unwrap(),
@@ -474,7 +475,7 @@ fn a_migration_names_bad_lines_and_can_be_run_again() {
         r#"{"id":"bd-2","title":"Buy wire","x":1.10,"unknown":{"b":1,"a":1e400}}"#
     );
 
-    // Again, after somebody has worked on one, as after a run that was killed before another.
+    // Again, after one was changed, as after a run that was killed before another.
     log.commit(&Batch::new(TS).close("bd-1").delete("bd-4"))
         .unwrap();
     let (success, said, errors) = migrate(&[old, dir, "--skip-bad"]);

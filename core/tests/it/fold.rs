@@ -1,4 +1,4 @@
-//! The fold: what events do to issues, and that it is the same however it is computed.
+//! The fold: the effect of events on issues is the same however it is computed.
 
 use std::collections::BTreeMap;
 
@@ -412,7 +412,7 @@ proptest! {
 }
 
 #[test]
-fn a_state_that_is_kept_up_forgets_in_time_what_compactions_have_forgotten() {
+fn live_issues_forget_in_time_what_compactions_have_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options::default()
         .durability(Durability::Buffered)
@@ -443,7 +443,7 @@ fn a_state_that_is_kept_up_forgets_in_time_what_compactions_have_forgotten() {
         ),
         (None, None)
     );
-    // It is a state all the same, and goes on.
+    // It is still a usable state.
     log.log().sync_all().unwrap();
     assert_eq!(followed.refresh().unwrap(), 12_001);
     let loaded = Issues::load(dir.path()).unwrap();

@@ -40,7 +40,7 @@ fn a_follower_sees_every_record_once_across_rotation_and_compaction() {
 }
 
 #[test]
-fn one_can_follow_from_the_middle_of_a_segment_and_from_the_future() {
+fn a_follower_can_begin_within_a_segment_or_beyond_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     for number in 1..=5 {
@@ -58,10 +58,10 @@ fn one_can_follow_from_the_middle_of_a_segment_and_from_the_future() {
     assert_eq!(middle.try_next().unwrap().unwrap().seq, 4);
 }
 
-/// As after a start of the machine: who begins to read before the first writer has come does not see what
+/// As after a start of the machine: a reader that begins before the first writer does not see what
 /// that writer has not made durable.
 #[test]
-fn who_began_without_hints_sees_nothing_that_is_not_durable() {
+fn a_follower_that_began_without_hints_sees_only_durable_records() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     log.append(&event("bd-1")).unwrap();
@@ -94,7 +94,7 @@ fn who_began_without_hints_sees_nothing_that_is_not_durable() {
 }
 
 #[test]
-fn one_can_follow_from_any_record_of_a_long_segment() {
+fn a_follower_can_begin_at_any_record_of_a_long_segment() {
     let dir = tempfile::tempdir().unwrap();
     let buffered = Options::default().durability(Durability::Buffered);
     let log = Log::<IssueEvent>::open(dir.path(), buffered).unwrap();
@@ -117,7 +117,7 @@ fn one_can_follow_from_any_record_of_a_long_segment() {
         );
         assert_eq!(follower.next_seq(), from + u64::from(next.is_some()));
     }
-    // What is damaged in front of it is not read; what is damaged in it is an error.
+    // Damage before it is not read; damage in it is an error.
     let segment = crate::support::first_segment(dir.path());
     let mut bytes = std::fs::read(&segment).unwrap();
     bytes[50] ^= 1;
@@ -139,7 +139,7 @@ fn one_can_follow_from_any_record_of_a_long_segment() {
 }
 
 #[test]
-fn who_comes_too_late_is_told_where_to_begin() {
+fn a_follower_that_begins_too_late_learns_where_to_begin() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     for number in 1..=5 {
@@ -187,7 +187,7 @@ fn a_follower_sees_only_what_is_durable() {
 }
 
 #[test]
-fn followers_go_on_when_the_hints_are_deleted_or_were_never_there() {
+fn followers_continue_when_the_hints_are_deleted_or_never_existed() {
     for share in [true, false] {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::<IssueEvent>::open(dir.path(), options().share_memory(share)).unwrap();
@@ -206,7 +206,7 @@ fn followers_go_on_when_the_hints_are_deleted_or_were_never_there() {
 }
 
 #[test]
-fn a_read_without_hints_does_not_take_a_record_that_is_being_written_for_damage() {
+fn a_reader_without_hints_does_not_report_a_record_in_progress_as_damage() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     for number in 1..=9 {
@@ -227,7 +227,7 @@ fn a_read_without_hints_does_not_take_a_record_that_is_being_written_for_damage(
     for place in places {
         recorder.blank_next_read_from(place as u64);
         let found = reader.records().unwrap().collect::<Result<Vec<_>, _>>();
-        // Where it looked too early, it may end. What it found later tells that nothing is missing.
+        // It may end early. If it does not, nothing is missing.
         let found = found.unwrap_or_else(|error| panic!("blank from {place}: {error}"));
         let sure = line_ends(&bytes[..place]).len() as u64 - 1;
         assert!(
@@ -236,7 +236,7 @@ fn a_read_without_hints_does_not_take_a_record_that_is_being_written_for_damage(
             found.len()
         );
     }
-    // What is bad when it is looked at again, is.
+    // What is still bad at a second look is damage.
     let mut damaged = bytes.clone();
     damaged[bytes.len() / 2] ^= 1;
     std::fs::write(first_segment(dir.path()), &damaged).unwrap();
@@ -271,7 +271,7 @@ fn a_sleeping_follower_is_woken_by_another_process() {
 }
 
 #[test]
-fn a_record_that_is_no_issue_event_is_an_error_each_time_and_never_skipped() {
+fn a_record_that_is_not_an_issue_event_is_an_error_and_never_skipped() {
     #[derive(serde::Serialize, serde::Deserialize)]
     struct Other {
         n: u32,
@@ -303,7 +303,7 @@ fn a_record_that_is_no_issue_event_is_an_error_each_time_and_never_skipped() {
 }
 
 #[test]
-fn a_refreshed_state_is_the_one_that_a_new_load_finds() {
+fn a_refreshed_state_equals_a_new_load() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::<IssueEvent>::open(dir.path(), options().segment_bytes_max(400)).unwrap();
     let mut snapshot = LiveIssues::open(dir.path()).unwrap();

@@ -47,7 +47,7 @@ fn odd_lines() -> Vec<String> {
 }
 
 #[test]
-fn what_is_imported_is_exported_to_the_byte() {
+fn imported_lines_are_exported_byte_for_byte() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());
     let lines = odd_lines();
@@ -95,7 +95,7 @@ fn a_carriage_return_between_tokens_changes_no_other_white_space() {
 }
 
 #[test]
-fn an_issue_of_several_lines_is_exported_as_one() {
+fn an_issue_that_spans_lines_is_exported_as_one_line() {
     let mut store = Issues::default();
     let issue = Issue::from_json("{\n\"id\":\"a\",\r\n\"title\":\"T\"}").unwrap();
     store
@@ -138,7 +138,7 @@ fn the_longest_line_fits_into_a_record_and_a_longer_one_is_bad() {
 }
 
 #[test]
-fn a_name_that_is_no_unicode_is_told_of_as_such() {
+fn a_name_that_is_not_unicode_is_reported_as_such() {
     let dir = tempfile::tempdir().unwrap();
     let text = r#"{"id":"a","title":"T","\ud800":1}"#;
     let error = import(&open_issues(dir.path()), text, ImportOptions::new(TS)).unwrap_err();
@@ -231,7 +231,7 @@ fn bad_lines_are_named_and_nothing_is_imported_unless_asked() {
 }
 
 #[test]
-fn what_exists_is_replaced_kept_or_refused() {
+fn existing_issues_are_replaced_kept_or_refused() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());
     let line = |id: &str, n: u32| format!("{{\"id\":\"{id}\",\"title\":\"T\",\"n\":{n}}}\n");
@@ -333,7 +333,7 @@ fn an_import_that_is_killed_leaves_whole_batches_and_repeating_it_completes_it()
             .unwrap()
             .map(Result::unwrap)
             .collect();
-        // What was written and not synced is found by the next append.
+        // The next append finds what was written but not synced.
         let durable_seq = if point == Failpoint::DurablePublished {
             record
         } else {

@@ -1,4 +1,4 @@
-//! What a store makes of the machine's refusals: filesystems, locks and shared memory that fail.
+//! Filesystems, locks and shared memory that fail.
 
 use std::{
     io,
@@ -22,7 +22,7 @@ use crate::support::{event, ids, names, open, options};
 
 type PageFails = fn(&Path) -> PageError;
 
-/// The disk, on a machine that fails as it is told.
+/// The disk, on a machine that fails on demand.
 #[derive(Debug, Default)]
 struct Machine {
     filesystem: Option<Filesystem>,
@@ -132,7 +132,7 @@ fn open_on(dir: &Path, machine: Machine) -> Result<Log<IssueEvent>, Error> {
 }
 
 #[test]
-fn a_filesystem_of_other_machines_is_refused_and_left_as_it_was() {
+fn a_network_filesystem_is_refused_and_left_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     for kind in [FilesystemKind::Network, FilesystemKind::UnknownFuse] {
         let machine = Machine {
@@ -155,7 +155,7 @@ fn a_filesystem_of_other_machines_is_refused_and_left_as_it_was() {
 }
 
 #[test]
-fn whoever_insists_gets_a_store_there_without_shared_memory() {
+fn an_allowed_unsafe_filesystem_gets_a_store_without_shared_memory() {
     let dir = tempfile::tempdir().unwrap();
     let machine = || Machine {
         filesystem: Some(Filesystem::new(FilesystemKind::Network, "somefs")),
@@ -179,7 +179,7 @@ fn whoever_insists_gets_a_store_there_without_shared_memory() {
 }
 
 #[test]
-fn a_page_that_cannot_be_had_is_an_error_with_its_file_and_its_reason() {
+fn a_page_that_cannot_be_opened_is_an_error_with_file_and_reason() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     let fails: [(PageFails, &str, &str); 3] = [
@@ -244,7 +244,7 @@ fn a_record_is_in_doubt_when_its_lock_could_not_be_freed() {
         "{failed:?}"
     );
     assert_eq!(failed.outcome(), Outcome::Unknown);
-    // What was refused before anything was written is certain all the same.
+    // An event that was refused before anything was written is certain nevertheless.
     let refused = log.append(&event("")).unwrap_err();
     assert_eq!(refused.outcome(), Outcome::Rejected);
     unlock_fails.store(false, Ordering::SeqCst);

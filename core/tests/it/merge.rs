@@ -21,7 +21,7 @@ fn merged(base: &str, ours: &str, theirs: &str) -> (String, Vec<(String, Option<
 }
 
 #[test]
-fn changes_of_different_issues_and_of_different_fields_are_put_together() {
+fn changes_of_different_issues_and_of_different_fields_are_combined() {
     let base = [
         line("a", r#","x":1,"y":1.10"#),
         line("b", ""),
@@ -101,7 +101,7 @@ fn a_conflict_keeps_both_lines_which_differ_only_in_it() {
 }
 
 #[test]
-fn a_value_that_one_side_only_spelled_anew_keeps_that_spelling() {
+fn a_value_that_one_side_only_respelled_keeps_that_spelling() {
     let base = line("a", r#","n":1.1,"s":"A","o":{"p":1,"q":2},"x":1"#) + "\n";
     let anew = line("a", r#","n":1.10,"s":"\u0041","o":{"q":2,"p":1},"x":1"#) + "\n";
     assert_eq!(merged(&base, &anew, &base), (anew.clone(), vec![]));
@@ -113,7 +113,7 @@ fn a_value_that_one_side_only_spelled_anew_keeps_that_spelling() {
 }
 
 #[test]
-fn numbers_that_only_a_float_takes_for_the_same_are_a_conflict() {
+fn numbers_that_are_equal_only_as_floats_are_a_conflict() {
     let base = line("a", r#","n":1,"x":1"#);
     let ours = line("a", r#","n":12345678901234567.2,"x":2"#);
     let theirs = line("a", r#","n":12345678901234567.1,"x":1"#);
@@ -123,7 +123,7 @@ fn numbers_that_only_a_float_takes_for_the_same_are_a_conflict() {
 }
 
 #[test]
-fn what_is_no_issue_is_an_error_that_names_the_line() {
+fn a_line_that_is_not_an_issue_is_an_error_that_names_it() {
     let good = line("a", "");
     let cases = [
         (merge(b"{}", b"", b""), Side::Base, 1),
@@ -195,7 +195,7 @@ proptest! {
         let (mirrored, same_conflicts) = merged(&base, &theirs, &ours);
         prop_assert_eq!(&conflicts, &same_conflicts);
         prop_assert_eq!(text.lines().count(), mirrored.lines().count());
-        // What one side changed or added is there, as a value of its field.
+        // A value that one side changed or added is in its field.
         for side in [&ours, &theirs] {
             for line in side.lines().filter(|line| !base.contains(line)) {
                 let value: serde_json::Value = serde_json::from_str(line).unwrap();

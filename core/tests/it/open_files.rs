@@ -7,7 +7,7 @@ use strand_core::{Compacted, IssueEvent, IssueLog, Issues, Reader, Seq};
 use crate::support::{event, names, options};
 
 #[test]
-fn a_store_is_written_and_compacted_while_somebody_has_everything_open() {
+fn a_store_is_written_and_compacted_while_another_process_has_every_file_open() {
     let dir = tempfile::tempdir().unwrap();
     let log = IssueLog::open(dir.path(), options().segment_bytes_max(500)).unwrap();
     let append = |number: u64| log.append(&event(&format!("bd-{number}"))).unwrap().seq;
@@ -33,7 +33,7 @@ fn a_store_is_written_and_compacted_while_somebody_has_everything_open() {
         assert!(matches!(log.compact(), Ok(Compacted::Done(done)) if done.seq == 19));
     });
     assert_eq!(append(20), 20);
-    // Who has the file open reads on in it, and then is told.
+    // A reader that has the file open reads on in it, and then gets the error.
     assert_eq!(follower.try_next().unwrap().unwrap().seq, 11);
     for (name, file) in &mut files {
         if name.contains(".jsonl") {

@@ -113,7 +113,8 @@ fn three_processes_of_ten_holds_never_hold_together() {
     children.into_iter().for_each(finish);
     let word = |index| page.u64(index).load(Ordering::SeqCst);
     assert_eq!((word(0), word(1)), (0, 1), "holders now, and most at once");
-    // One for each append and each open; on a busy machine also one for each lead that is taken over.
+    // One for each append and each open; on a busy machine also one for each lead that is taken
+    // over.
     assert!(word(2) >= 33, "{} holds", word(2));
 }
 
@@ -142,8 +143,8 @@ fn agents_killed_at_any_moment_lose_no_acknowledged_write() {
                 let output = BufReader::new(child.stdout.take().unwrap());
                 std::thread::spawn(move || {
                     let lines = output.lines().map_while(Result::ok);
-                    // A line that the kill cut short is no acknowledgement; whole ones end in a digit
-                    // and are followed by the next one's newline.
+                    // A line that the kill cut short is no acknowledgement; whole ones end in a
+                    // digit and are followed by the next one's newline.
                     lines
                         .filter_map(|line| line.strip_prefix("ACK ").map(str::to_owned))
                         .collect::<Vec<_>>()
@@ -250,11 +251,11 @@ fn append_with(dir: &std::path::Path, point: &str, signal: &'static str) {
 
 #[cfg(unix)]
 #[test]
-fn a_stopped_leader_holds_nobody_up_and_is_right_when_it_goes_on() {
+fn a_stopped_leader_delays_no_one_and_is_right_when_it_continues() {
     if let Some((dir, point)) = as_child() {
         return append_with(&dir, &point, "-STOP");
     }
-    let name = "processes::a_stopped_leader_holds_nobody_up_and_is_right_when_it_goes_on";
+    let name = "processes::a_stopped_leader_delays_no_one_and_is_right_when_it_continues";
     for point in [
         "LeaderElected",
         "BeforeSync",
@@ -294,11 +295,11 @@ fn a_stopped_leader_holds_nobody_up_and_is_right_when_it_goes_on() {
 
 #[cfg(unix)]
 #[test]
-fn a_writer_killed_at_any_step_leaves_a_log_that_goes_on() {
+fn a_writer_killed_at_any_step_leaves_a_log_that_works() {
     if let Some((dir, point)) = as_child() {
         return append_with(&dir, &point, "-KILL");
     }
-    let name = "processes::a_writer_killed_at_any_step_leaves_a_log_that_goes_on";
+    let name = "processes::a_writer_killed_at_any_step_leaves_a_log_that_works";
     // Opening takes and frees the lock too, so a kill at either comes before anything is written.
     let steps = [
         ("LockHeld", 0),

@@ -1,4 +1,4 @@
-//! Damage between two runs: what is kept, what is cut, what is refused.
+//! Damage between two runs: which bytes are kept, cut or refused.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -12,10 +12,11 @@ use crate::support::{
 };
 
 const RECORDS: u64 = 5;
-/// The last record's index in what `line_ends` answers.
+/// The last record's index in the result of `line_ends`.
 const LAST: usize = 4;
 
-/// Forgets what only a running system knows, as a reboot does, but keeps the watermark on disk or not.
+/// Forgets what only a running system knows, as a reboot does, but keeps the durable number on disk
+/// or not.
 fn forget_hints(dir: &Path) {
     fs::remove_file(dir.join("shm")).unwrap();
 }
@@ -39,7 +40,7 @@ fn corrupt_at(dir: &Path) -> (u64, CorruptReason) {
 }
 
 #[test]
-fn a_tail_torn_at_every_byte_is_kept_aside_and_the_next_append_is_safe() {
+fn a_tail_torn_at_any_byte_is_quarantined_and_the_next_append_is_safe() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = store_of(dir.path(), RECORDS);
     let ends = line_ends(&bytes);
@@ -78,7 +79,8 @@ fn a_writer_killed_between_write_and_publish_leaves_a_whole_record_which_is_kept
     let bytes = store_of(dir.path(), RECORDS);
     let longer = store_of(other.path(), RECORDS + 2);
     let log = open_issues(dir.path());
-    // The next two records, written behind the published tail by one who did not live to publish them.
+    // The next two records, written after the published tail by a writer that died before it
+    // published them.
     fs::write(first_segment(dir.path()), &longer).unwrap();
     assert_eq!(log.append(&event("bd-8")).unwrap().seq, RECORDS + 3);
     assert_eq!(
@@ -114,7 +116,7 @@ fn a_writer_killed_within_its_write_leaves_a_torn_record_which_is_cut_under_the_
 }
 
 #[test]
-fn a_record_torn_within_free_space_is_cut_with_the_space() {
+fn a_record_torn_within_preallocated_space_is_cut_with_it() {
     for written in [1, 2, 8, 17, 18, 100, 250] {
         let dir = tempfile::tempdir().unwrap();
         let log = IssueLog::open(dir.path(), Options::default().preallocate_bytes(4096)).unwrap();
@@ -145,7 +147,7 @@ fn a_damaged_acknowledged_record_is_an_error_with_its_place_and_changes_nothing(
         damaged[at] ^= 0x04;
         fs::write(first_segment(dir.path()), &damaged).unwrap();
         let start = *ends.iter().rev().find(|end| **end <= at).unwrap() as u64;
-        // The reader knows the watermark from the hints.
+        // The reader knows the durable number from the hints.
         let error = Reader::<IssueEvent>::open(dir.path())
             .unwrap()
             .records()
@@ -161,7 +163,7 @@ fn a_damaged_acknowledged_record_is_an_error_with_its_place_and_changes_nothing(
             matches!(verified, Err(Error::Corrupt { offset, .. }) if offset == start),
             "byte {at}: {verified:?}"
         );
-        // The writer too, even where the hints look stale: their watermark was durable.
+        // The writer too, even if the hints look stale: their durable number was right.
         let shm = fs::read(dir.path().join("shm")).unwrap();
         let mut stale = shm.clone();
         stale[3] ^= 0xff; // The identity, which a reboot changes.
@@ -193,7 +195,7 @@ fn an_acknowledged_record_that_is_missing_is_reported() {
 }
 
 #[test]
-fn hints_that_are_gone_or_damaged_cost_a_scan_and_nothing_else() {
+fn missing_or_damaged_hints_cost_a_scan_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     store_of(dir.path(), RECORDS);
     let shm = dir.path().join("shm");
@@ -234,7 +236,7 @@ fn hints_that_are_gone_or_damaged_cost_a_scan_and_nothing_else() {
 
 #[test]
 #[cfg_attr(windows, ignore = "Windows cuts and removes no mapped file")]
-fn hints_that_are_cut_or_deleted_under_a_living_log_are_rebuilt() {
+fn hints_cut_or_deleted_under_an_open_log_are_rebuilt() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());
     log.append(&event("bd-1")).unwrap();
@@ -262,7 +264,7 @@ fn hints_that_are_cut_or_deleted_under_a_living_log_are_rebuilt() {
 
 #[test]
 #[cfg_attr(windows, ignore = "Windows cuts and removes no mapped file")]
-fn hints_that_are_cut_do_not_kill_who_only_looks_at_them() {
+fn hints_that_are_cut_do_not_kill_a_reader() {
     let dir = tempfile::tempdir().unwrap();
     let log = IssueLog::open(
         dir.path(),
@@ -284,7 +286,7 @@ fn hints_that_are_cut_do_not_kill_who_only_looks_at_them() {
     cut();
     assert!(matches!(log.compact(), Ok(Compacted::Done(done)) if done.seq == 2));
     cut();
-    // Nobody can make them anew now.
+    // They cannot be rebuilt now.
     let lock = FileLock::open(dir.path().join("lock")).unwrap();
     let guard = lock.lock().unwrap();
     assert!(matches!(log.log().durable_seq(), Err(Error::Lock(_))));
@@ -300,7 +302,7 @@ fn hints_that_are_cut_do_not_kill_who_only_looks_at_them() {
 }
 
 #[test]
-fn a_copy_made_while_nobody_runs_is_a_store_of_its_own() {
+fn a_copy_made_without_writers_is_a_store_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());
     log.append(&event("bd-1")).unwrap();
@@ -335,7 +337,8 @@ fn an_empty_last_segment_needs_a_whole_one_before_it() {
         expected(6)
     );
     drop(log);
-    // A torn end in a segment that has a successor is corruption: it was durable before the next began.
+    // A torn end in a segment that has a successor is corruption: it was durable before the next
+    // began.
     forget_hints(dir.path());
     fs::write(dir.path().join("log-00000000000000000006.jsonl"), "").unwrap();
     fs::write(first_segment(dir.path()), &bytes[..bytes.len() - 3]).unwrap();
@@ -368,7 +371,7 @@ fn recovery_twice_gives_the_same_store() {
     assert_eq!(names(&dir.path().join("quarantine")).len(), 1);
 }
 
-/// What a reader reads of the log, and what ends it.
+/// The records that a reader reads, and the error that ends them.
 fn read(dir: &Path) -> (Vec<u64>, Option<CorruptReason>) {
     let reader = Reader::<IssueEvent>::open(dir).unwrap();
     let mut seqs = Vec::new();
@@ -409,7 +412,7 @@ fn a_reader_without_hints_finds_a_segment_that_is_missing() {
 }
 
 #[test]
-fn a_reader_without_hints_passes_over_what_stands_behind_a_complete_segment() {
+fn a_reader_without_hints_ignores_bytes_after_a_complete_segment() {
     let dir = tempfile::tempdir().unwrap();
     let log = IssueLog::open(dir.path(), crate::support::options().segment_bytes_max(1)).unwrap();
     for number in 1..=3 {
@@ -428,7 +431,7 @@ fn a_reader_without_hints_passes_over_what_stands_behind_a_complete_segment() {
     windows,
     ignore = "needs a filesystem that replaces open files: NTFS since Windows 10 1809, not Wine"
 )]
-fn a_follower_goes_on_in_the_file_that_was_put_in_the_place_of_a_damaged_one() {
+fn a_follower_continues_in_the_file_that_replaced_a_damaged_one() {
     for hints in [true, false] {
         let dir = tempfile::tempdir().unwrap();
         let bytes = store_of(dir.path(), RECORDS);

@@ -1,5 +1,5 @@
-//! A repair keeps all that is whole, names what is lost, and can be killed at any step and done
-//! again.
+//! A repair keeps everything that is whole, names what is lost, and can be killed at any step and
+//! repeated.
 
 use std::{
     collections::BTreeMap,
@@ -49,7 +49,7 @@ fn lost(repaired: &RepairReport) -> Vec<u64> {
     repaired.lost.iter().cloned().flatten().collect()
 }
 
-/// Repairs a store, and checks all that must hold afterwards; answers what was lost.
+/// Repairs a store and checks everything that must hold afterwards.
 fn repaired(dir: &Path, before: &Lines) -> RepairReport {
     let damaged = files(dir);
     let report = repair(dir, &options()).unwrap();
@@ -97,8 +97,8 @@ fn repaired(dir: &Path, before: &Lines) -> RepairReport {
 
 /// A store that needs nothing, and to which can be appended.
 fn assert_is_well(dir: &Path) {
-    let checkup = check(dir).unwrap();
-    assert_eq!(checkup.advice, Advice::Nothing, "{checkup}");
+    let found = check(dir).unwrap();
+    assert_eq!(found.advice, Advice::Nothing, "{found}");
     assert!(!names(dir).iter().any(|name| name.contains(".new")));
     let state = files(dir);
     let again = repair(dir, &options()).unwrap();
@@ -134,7 +134,7 @@ fn change(path: &Path, at: usize) {
 }
 
 #[test]
-fn a_store_that_is_well_is_left_alone() {
+fn a_good_store_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let empty = repair(dir.path(), &options());
     assert!(matches!(empty, Err(Error::NoStore { .. })), "{empty:?}");
@@ -155,7 +155,7 @@ fn a_torn_tail_is_left_to_the_open() {
 }
 
 #[test]
-fn a_void_record_has_its_number_and_no_events() {
+fn a_no_op_record_has_its_number_and_no_events() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = store_of(dir.path(), 4);
     let before = lines(dir.path());
@@ -200,7 +200,7 @@ fn a_void_record_has_its_number_and_no_events() {
 }
 
 #[test]
-fn wherever_a_byte_changes_at_most_its_record_is_lost() {
+fn a_changed_byte_loses_at_most_its_record() {
     let dir = tempfile::tempdir().unwrap();
     let before = store(dir.path());
     let good = Issues::load(dir.path()).unwrap();
@@ -260,7 +260,7 @@ fn wherever_a_byte_changes_at_most_its_record_is_lost() {
 }
 
 #[test]
-fn what_is_missing_at_the_end_is_made_void_as_far_as_the_hints_say() {
+fn records_missing_at_the_end_become_no_ops_as_far_as_the_hints_say() {
     let dir = tempfile::tempdir().unwrap();
     let before = store(dir.path());
     let (first, last) = (
@@ -279,7 +279,7 @@ fn what_is_missing_at_the_end_is_made_void_as_far_as_the_hints_say() {
 }
 
 #[test]
-fn a_missing_segment_is_made_void() {
+fn a_missing_segment_becomes_no_ops() {
     let dir = tempfile::tempdir().unwrap();
     let before = store(dir.path());
     let segments: Vec<String> = names(dir.path())
@@ -292,7 +292,7 @@ fn a_missing_segment_is_made_void() {
         copy(dir.path(), case.path());
         fs::remove_file(case.path().join(name)).unwrap();
         if number + 1 == segments.len() {
-            // Without the hints, nothing tells that there ever was a last one.
+            // Without the hints, there is no trace of the last one.
             assert_eq!(check(case.path()).unwrap().advice, Advice::Nothing);
             continue;
         }
@@ -305,7 +305,7 @@ fn a_missing_segment_is_made_void() {
 }
 
 #[test]
-fn a_log_of_which_nothing_is_left_begins_again() {
+fn a_log_without_any_file_begins_again() {
     let dir = tempfile::tempdir().unwrap();
     store_of(dir.path(), 3);
     fs::remove_file(dir.path().join("shm")).unwrap();
@@ -336,7 +336,7 @@ fn an_absurd_gap_is_refused_and_nothing_changes() {
 }
 
 #[test]
-fn records_that_stand_elsewhere_are_put_in_their_place() {
+fn misplaced_records_are_put_in_their_place() {
     // Two blocks that changed places, blocks that are there twice, and one that is there instead of
     // another.
     let orders: [&[usize]; 4] = [
@@ -381,7 +381,7 @@ fn a_copy_of_a_segment_under_another_name_costs_nothing() {
 }
 
 #[test]
-fn a_snapshot_is_made_anew_from_all_records_as_long_as_they_are_there() {
+fn a_snapshot_is_rebuilt_from_all_records_while_they_exist() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());
     for number in 1..=3 {
@@ -405,7 +405,7 @@ fn a_snapshot_is_made_anew_from_all_records_as_long_as_they_are_there() {
     let restore = |name: &str, from: &BTreeMap<PathBuf, Vec<u8>>| {
         fs::write(dir.path().join(name), &from[&dir.path().join(name)]).unwrap();
     };
-    // What a compaction removes last: the older snapshot and the segment behind it, or all
+    // A compaction removes these last: the older snapshot and the segment after it, or all
     // segments.
     let second = "log-00000000000000000004.jsonl";
     restore(second, &more);
@@ -442,7 +442,7 @@ fn a_snapshot_is_made_anew_from_all_records_as_long_as_they_are_there() {
 }
 
 #[test]
-fn a_snapshot_without_its_records_is_made_from_its_good_lines() {
+fn a_snapshot_without_its_records_is_rebuilt_from_its_good_lines() {
     let dir = tempfile::tempdir().unwrap();
     let before = store(dir.path());
     let good = Issues::load(dir.path()).unwrap();
@@ -470,7 +470,7 @@ fn a_snapshot_without_its_records_is_made_from_its_good_lines() {
 }
 
 #[test]
-fn a_line_of_a_snapshot_that_is_gone_or_doubled_is_counted() {
+fn a_missing_or_repeated_line_of_a_snapshot_is_counted() {
     let dir = tempfile::tempdir().unwrap();
     let before = store(dir.path());
     let path = dir.path().join(LIVE);
@@ -483,8 +483,8 @@ fn a_line_of_a_snapshot_that_is_gone_or_doubled_is_counted() {
         let case = tempfile::tempdir().unwrap();
         copy(dir.path(), case.path());
         fs::write(case.path().join(LIVE), text).unwrap();
-        let checkup = check(case.path()).unwrap();
-        assert!(checkup.damages[0].line.is_none(), "{checkup}");
+        let found = check(case.path()).unwrap();
+        assert!(found.damages[0].line.is_none(), "{found}");
         let report = repaired(case.path(), &before);
         assert!(matches!(
             report.snapshot,
@@ -526,7 +526,7 @@ fn a_missing_snapshot_is_replaced_by_the_backup_or_not_at_all() {
 }
 
 #[test]
-fn a_manifest_is_made_anew_from_what_is_there() {
+fn a_manifest_is_rebuilt_from_the_files() {
     let dir = tempfile::tempdir().unwrap();
     let before = store(dir.path());
     let manifest = fs::read(dir.path().join("MANIFEST")).unwrap();
@@ -570,7 +570,7 @@ fn a_manifest_is_made_anew_from_what_is_there() {
 }
 
 #[test]
-fn a_manifest_of_an_earlier_moment_or_of_another_store_gives_way_to_the_files() {
+fn an_older_or_foreign_manifest_yields_to_the_files() {
     let dir = tempfile::tempdir().unwrap();
     let other = tempfile::tempdir().unwrap();
     let before = store(dir.path());
@@ -578,9 +578,9 @@ fn a_manifest_of_an_earlier_moment_or_of_another_store_gives_way_to_the_files() 
     let good = Issues::load(dir.path()).unwrap();
     store_of(other.path(), 1);
     fs::copy(other.path().join("MANIFEST"), dir.path().join("MANIFEST")).unwrap();
-    let checkup = check(dir.path()).unwrap();
-    assert_eq!(checkup.advice, Advice::Repair, "{checkup}");
-    assert_eq!(checkup.damages[0].file, Path::new("MANIFEST"));
+    let found = check(dir.path()).unwrap();
+    assert_eq!(found.advice, Advice::Repair, "{found}");
+    assert_eq!(found.damages[0].file, Path::new("MANIFEST"));
     let report = repair(dir.path(), &options()).unwrap();
     assert!(
         report.lost.is_empty() && report.snapshot.is_none(),
@@ -593,7 +593,7 @@ fn a_manifest_of_an_earlier_moment_or_of_another_store_gives_way_to_the_files() 
 }
 
 #[test]
-fn a_snapshot_with_blank_lines_is_made_anew() {
+fn a_snapshot_with_blank_lines_is_rebuilt() {
     let dir = tempfile::tempdir().unwrap();
     let before = store(dir.path());
     let bytes = fs::read(dir.path().join(LIVE)).unwrap();
@@ -714,7 +714,7 @@ impl StorageFile for MortalFile {
     }
 }
 
-/// A store that is damaged in all ways at once, some records of which stand in other segments.
+/// A store with every kind of damage, and with records in the wrong segments.
 fn wreck(dir: &Path) -> (Lines, Lines) {
     let log = IssueLog::open(dir, options()).unwrap();
     log.append(&event("bd-0")).unwrap();
@@ -756,7 +756,7 @@ fn wreck(dir: &Path) -> (Lines, Lines) {
 }
 
 #[test]
-fn a_repair_that_dies_at_any_call_is_finished_by_the_next() {
+fn a_repair_that_dies_at_any_call_is_completed_by_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let (before, expected) = wreck(dir.path());
     let void = expected
@@ -799,7 +799,7 @@ fn a_repair_that_dies_at_any_call_is_finished_by_the_next() {
     windows,
     ignore = "needs a filesystem that replaces open files: NTFS since Windows 10 1809, not Wine"
 )]
-fn a_writer_that_was_open_before_loses_nothing_wherever_the_repair_dies() {
+fn an_open_writer_loses_nothing_wherever_the_repair_dies() {
     for share in [true, false] {
         let with = || options().share_memory(share);
         let healthy = tempfile::tempdir().unwrap();
@@ -811,7 +811,7 @@ fn a_writer_that_was_open_before_loses_nothing_wherever_the_repair_dies() {
             let path = dir.join(last.unwrap());
             let mut bytes = fs::read(&path).unwrap();
             bytes[60] ^= 1;
-            // What was being written when its writer died.
+            // The record in progress when its writer died.
             bytes.extend_from_slice(b"{\"crc\":");
             fs::write(path, bytes).unwrap();
             change(&dir.join("log-00000000000000000006.jsonl"), 60);
@@ -862,7 +862,7 @@ fn a_writer_that_was_open_before_loses_nothing_wherever_the_repair_dies() {
 }
 
 #[test]
-fn what_was_never_acknowledged_does_not_come_back_from_quarantine() {
+fn unacknowledged_records_do_not_come_back_from_quarantine() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = store_of(dir.path(), 6);
     let ends = line_ends(&bytes);
@@ -880,7 +880,7 @@ fn what_was_never_acknowledged_does_not_come_back_from_quarantine() {
     assert_eq!(lost(&report), [2, 4]);
     let now = lines(dir.path());
     assert_eq!(now.len(), 5, "5 says that 4 was durable");
-    // As if the note knew of less: then the copy is no source of what came later.
+    // As if the note covered fewer records: then the copy is no source of later ones.
     let note = dir
         .path()
         .join("quarantine/log-00000000000000000001.jsonl-0.damaged.json");
@@ -898,7 +898,7 @@ fn what_was_never_acknowledged_does_not_come_back_from_quarantine() {
 }
 
 #[test]
-fn what_a_manifest_made_anew_does_not_need_is_kept() {
+fn files_that_a_rebuilt_manifest_does_not_need_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());
     for number in 1..=3 {
@@ -926,7 +926,7 @@ fn what_a_manifest_made_anew_does_not_need_is_kept() {
 }
 
 #[test]
-fn a_snapshot_that_is_another_one_is_not_taken_for_the_live_one() {
+fn another_snapshot_is_not_taken_for_the_live_one() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let before = store(dir.path());
     store(other.path());
@@ -1003,7 +1003,7 @@ fn a_repair_on_a_full_disk_changes_nothing() {
     windows,
     ignore = "needs a filesystem that replaces open files: NTFS since Windows 10 1809, not Wine"
 )]
-fn writers_followers_and_states_that_are_open_meanwhile_go_on() {
+fn open_writers_followers_and_states_continue() {
     for share in [true, false] {
         let dir = tempfile::tempdir().unwrap();
         let with = || options().share_memory(share);
@@ -1077,7 +1077,7 @@ fn nothing_acknowledged_is_lost_while_repairs_run_beside_writers() {
                             break;
                         }
                         let id = format!("bd-{agent}-{number}");
-                        // Who opens a damaged segment may be refused until the repair has come.
+                        // Opening a damaged segment may fail until the repair comes.
                         match log.append(&event(&id)) {
                             Ok(receipt) => done.push((receipt.seq, id)),
                             Err(Error::Corrupt { .. }) => {
@@ -1124,10 +1124,10 @@ fn nothing_acknowledged_is_lost_while_repairs_run_beside_writers() {
         (all, damaged)
     });
     repair(dir.path(), &with()).unwrap();
-    let checkup = check(dir.path()).unwrap();
+    let found = check(dir.path()).unwrap();
     assert!(
-        matches!(checkup.advice, Advice::Nothing | Advice::Open),
-        "{checkup}"
+        matches!(found.advice, Advice::Nothing | Advice::Open),
+        "{found}"
     );
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     let records: BTreeMap<u64, Vec<IssueEvent>> = reader

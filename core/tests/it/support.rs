@@ -1,4 +1,4 @@
-//! What several areas need: events, a storage that can be told to fail, and child processes.
+//! Shared by the tests: events, a storage that fails on demand, and child processes.
 
 use std::{
     io,
@@ -33,7 +33,7 @@ pub(crate) fn open_issues(dir: &Path) -> IssueLog {
     IssueLog::open(dir, options()).unwrap()
 }
 
-/// Options without free space behind the log, so that a file's bytes are its records.
+/// Options without preallocated space, so that a file's bytes are its records.
 pub(crate) fn options() -> Options {
     Options::default().preallocate_bytes(0)
 }
@@ -84,7 +84,8 @@ pub(crate) fn line_ends(bytes: &[u8]) -> Vec<usize> {
         .collect()
 }
 
-/// Starts this test binary again to run the test `name`, which sees `STRAND_CHILD` and then acts as a child.
+/// Starts this test binary again to run the test `name`, which sees `STRAND_CHILD` and then acts as
+/// a child.
 pub(crate) fn child(name: &str, dir: &Path, argument: &str) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
@@ -137,7 +138,7 @@ struct State {
     before_set_len: Hook,
 }
 
-/// What happens before a call.
+/// Called before each call.
 #[derive(Default)]
 struct Hook(Option<Box<dyn FnOnce() + Send>>);
 
@@ -170,7 +171,8 @@ impl Recorder {
         self.0.lock().unwrap().write_next_only = Some(bytes);
     }
 
-    /// Lets the next read find only newlines from this offset on: what stands there was written just after it.
+    /// Lets the next read find only newlines from this offset on: what stands there was written
+    /// just after it.
     pub(crate) fn blank_next_read_from(&self, offset: u64) {
         self.0.lock().unwrap().blank_next_read_from = Some(offset);
     }

@@ -1,4 +1,4 @@
-//! What people read: errors with their advice, checkups, reports, and values in the output of a
+//! Texts for people: errors with their advice, reports, and values in the output of a
 //! debugger.
 
 use std::{error::Error as _, fs, io, path::PathBuf, sync::Arc, time::Duration};
@@ -13,7 +13,7 @@ use strand_lock::LockError;
 use crate::support::{Recorder, TS, event, first_segment, open_issues, options, store_of};
 
 #[test]
-fn a_mismatch_tells_both_versions() {
+fn a_mismatch_names_both_versions() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());
     let add = Issue::new("bd-1", "Mend the fence", TS);
@@ -89,7 +89,7 @@ fn every_damage_has_its_own_advice() {
 }
 
 #[test]
-fn a_checkup_tells_of_every_damage_and_of_what_could_not_be_read() {
+fn a_report_names_every_damage_and_every_unreadable_file() {
     let dir = tempfile::tempdir().unwrap();
     let mut bytes = store_of(dir.path(), 3);
     bytes[30] ^= 1;
@@ -112,35 +112,35 @@ fn a_checkup_tells_of_every_damage_and_of_what_could_not_be_read() {
 }
 
 #[test]
-fn hints_of_a_failed_sync_are_told_of() {
+fn hints_of_a_failed_sync_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     let recorder = Recorder::default();
     let log = IssueLog::open(dir.path(), options().storage(Arc::new(recorder.clone()))).unwrap();
     log.append(&event("bd-1")).unwrap();
     recorder.fail_next_sync();
     log.append(&event("bd-2")).unwrap_err();
-    let checkup = check(dir.path()).unwrap();
-    assert_eq!(checkup.hints, HintsState::Poisoned);
-    assert!(checkup.to_string().contains("hints: a sync failed"));
+    let report = check(dir.path()).unwrap();
+    assert_eq!(report.hints, HintsState::Poisoned);
+    assert!(report.to_string().contains("hints: a sync failed"));
     log.append(&event("bd-3")).unwrap();
-    let checkup = check(dir.path()).unwrap();
-    assert_eq!(checkup.hints, HintsState::Good);
+    let report = check(dir.path()).unwrap();
+    assert_eq!(report.hints, HintsState::Good);
 }
 
 #[test]
-fn hints_of_another_store_are_told_of() {
+fn hints_of_another_store_are_reported() {
     let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     for dir in [&here, &there] {
         store_of(dir.path(), 1);
     }
     fs::copy(there.path().join("shm"), here.path().join("shm")).unwrap();
-    let checkup = check(here.path()).unwrap();
-    assert_eq!(checkup.hints, HintsState::Stale);
-    assert!(checkup.to_string().contains("hints: stale"));
+    let report = check(here.path()).unwrap();
+    assert_eq!(report.hints, HintsState::Stale);
+    assert!(report.to_string().contains("hints: stale"));
 }
 
 #[test]
-fn values_tell_a_debugger_what_they_are_and_no_more() {
+fn debug_output_is_short() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());
     log.append(&event("bd-1")).unwrap();
@@ -170,7 +170,7 @@ fn values_tell_a_debugger_what_they_are_and_no_more() {
 }
 
 #[test]
-fn what_is_of_the_wrong_shape_is_told_what_it_should_be() {
+fn a_value_of_the_wrong_shape_is_an_error_that_names_the_right_one() {
     let told = |text: &str| {
         let event = serde_json::from_str::<IssueEvent>(text);
         event.unwrap_err().to_string()
@@ -215,7 +215,7 @@ fn the_sides_of_a_merge_have_names() {
 }
 
 #[test]
-fn a_lock_that_stays_held_tells_by_whom_and_can_be_tried_again() {
+fn a_held_lock_names_its_holder_and_can_be_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     let log = IssueLog::open(
         dir.path(),

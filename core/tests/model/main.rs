@@ -1,13 +1,12 @@
 //! Every state that the commit protocol can be in, with three writers.
 //!
-//! `protocol` is the code of `core/src` as steps between which anything may happen, `state` what
-//! they work on, `search` goes through all states, `power` asks what is left when the power goes.
+//! `protocol` is the code of `core/src` as steps between which anything may happen, `state` is what
+//! they work on, `search` visits all states, and `power` checks what a power failure leaves.
 //!
-//! A state is looked at for the properties of [`Property`]. Memory is sequentially consistent here:
-//! the words are atomics, and where an order counts, the code asks for it. A record is one step, or
-//! half a one when its writer dies. Not part of the model: free space, writes that fail, a lock
-//! that is not got in time, damaged or deleted hints, logs that share no memory, several threads in
-//! a process.
+//! Each state is checked for every [`Property`]. Memory is sequentially consistent here: the words
+//! are atomics, and where the order counts, the code asks for it. Writing a record is one step, or
+//! half of one if its writer dies. Not modelled: preallocated space, failing writes, lock timeouts,
+//! damaged or deleted hints, logs without shared memory, several threads in a process.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -22,7 +21,7 @@ mod state;
 use protocol::{Bug, Model, Property, Told};
 use search::search;
 
-/// Three writers, one append each, that look again and again.
+/// Three writers, one append each. They poll instead of sleeping.
 const BASE: Model = Model {
     records: 0,
     appends: [1, 1, 1],
@@ -34,7 +33,7 @@ const BASE: Model = Model {
     bug: None,
 };
 
-/// Followers that sleep, and nothing but the others to wake them.
+/// Followers that sleep until another writer wakes them.
 const SLEEPING: Model = Model {
     sleeps: true,
     timeouts: false,
@@ -69,7 +68,7 @@ fn is_caught(bug: Bug, property: Property, model: Model) {
 }
 
 #[test]
-fn killed_writers_lose_nothing_and_hold_up_nobody() {
+fn killed_writers_lose_nothing_and_delay_no_one() {
     for records in 0..=2 {
         let appends = [1, 1, 1];
         for deaths in 1..=2 {
@@ -95,7 +94,7 @@ fn killed_writers_lose_nothing_and_hold_up_nobody() {
 
 #[test]
 #[ignore = "takes half a minute"]
-fn killed_writers_of_two_appends_each_lose_nothing_and_hold_up_nobody() {
+fn killed_writers_of_two_appends_each_lose_nothing_and_delay_no_one() {
     holds(Model {
         appends: [2, 2, 2],
         deaths: 1,
@@ -104,7 +103,7 @@ fn killed_writers_of_two_appends_each_lose_nothing_and_hold_up_nobody() {
 }
 
 #[test]
-fn nobody_sleeps_for_ever() {
+fn no_writer_sleeps_forever() {
     for records in 0..=2 {
         holds(Model {
             records,
@@ -129,7 +128,7 @@ fn sleepers_with_patience_survive_a_killed_writer() {
 }
 
 #[test]
-fn nothing_is_acknowledged_that_a_failed_sync_has_lost() {
+fn no_record_lost_by_a_failed_sync_is_acknowledged() {
     for records in 0..=2 {
         for (deaths, failures) in [(0, 2), (1, 1)] {
             holds(Model {
@@ -154,15 +153,15 @@ fn nothing_is_acknowledged_that_a_failed_sync_has_lost() {
 fn mistakes_in_the_order_of_steps_are_caught() {
     let full = Model { records: 1, ..BASE };
     let killed = Model { deaths: 1, ..full };
-    is_caught(Bug::TailLoadedAfterSync, Property::Watermark, full);
-    is_caught(Bug::SegmentLoadedBeforeTail, Property::Watermark, full);
-    is_caught(Bug::CommitBeforeSync, Property::Watermark, full);
-    is_caught(Bug::CommitIsAStore, Property::Watermark, full);
+    is_caught(Bug::TailLoadedAfterSync, Property::Durable, full);
+    is_caught(Bug::SegmentLoadedBeforeTail, Property::Durable, full);
+    is_caught(Bug::CommitBeforeSync, Property::Durable, full);
+    is_caught(Bug::CommitIsAStore, Property::Durable, full);
     is_caught(Bug::AcknowledgedBeforeSync, Property::Acknowledged, full);
     is_caught(Bug::PublishedBeforeWrite, Property::Readable, full);
     is_caught(Bug::AppendWithoutLock, Property::OneHolder, full);
     is_caught(Bug::TornTailStays, Property::Gapless, killed);
-    is_caught(Bug::RotationWithoutSync, Property::Watermark, full);
+    is_caught(Bug::RotationWithoutSync, Property::Durable, full);
     is_caught(Bug::RotationOnlyCreates, Property::Recoverable, full);
     let two_before = Model { deaths: 1, ..BASE };
     is_caught(
@@ -171,7 +170,7 @@ fn mistakes_in_the_order_of_steps_are_caught() {
         two_before,
     );
     is_caught(Bug::RotationStaysEven, Property::Progress, killed);
-    is_caught(Bug::RebuildWithoutDirSync, Property::Watermark, killed);
+    is_caught(Bug::RebuildWithoutDirSync, Property::Durable, killed);
 }
 
 #[test]
@@ -182,14 +181,14 @@ fn lost_wakes_are_caught() {
     };
     is_caught(Bug::WakeWordsLoadedLate, Property::Progress, two);
     is_caught(Bug::SleeperNotMarked, Property::Progress, two);
-    is_caught(Bug::VolunteerSleeps, Property::Progress, two);
+    is_caught(Bug::SuccessorSleeps, Property::Progress, two);
     is_caught(Bug::MarkNotLookedAtAgain, Property::Progress, two);
-    is_caught(Bug::NoRing, Property::Progress, two);
-    is_caught(Bug::NobodyWokenToLead, Property::Progress, two);
-    is_caught(Bug::RingBeforeLeave, Property::Progress, two);
+    is_caught(Bug::NoWake, Property::Progress, two);
+    is_caught(Bug::NoneWokenToLead, Property::Progress, two);
+    is_caught(Bug::WakeBeforeLeave, Property::Progress, two);
     is_caught(Bug::WakeBeforeMark, Property::Progress, SLEEPING);
-    is_caught(Bug::VolunteerLeaves, Property::Progress, SLEEPING);
-    is_caught(Bug::RotationDoesNotRing, Property::Progress, SLEEPING);
+    is_caught(Bug::SuccessorLeaves, Property::Progress, SLEEPING);
+    is_caught(Bug::RotationDoesNotWake, Property::Progress, SLEEPING);
 }
 
 #[test]
@@ -203,15 +202,16 @@ fn trust_after_a_failed_sync_is_caught() {
         appends: [2, 1, 1],
         ..fails
     };
-    is_caught(Bug::FailedSyncTriedAgain, Property::Watermark, fails);
-    is_caught(Bug::RebuildWithoutWriting, Property::Watermark, fails);
-    is_caught(Bug::OpenTrusts, Property::Watermark, fails);
-    is_caught(Bug::FailureNotMarked, Property::Watermark, twice);
-    is_caught(Bug::RotationFailureNotMarked, Property::Watermark, twice);
-    is_caught(Bug::TakeoverFailureNotMarked, Property::Watermark, twice);
+    is_caught(Bug::FailedSyncTriedAgain, Property::Durable, fails);
+    is_caught(Bug::RebuildWithoutWriting, Property::Durable, fails);
+    is_caught(Bug::OpenTrusts, Property::Durable, fails);
+    is_caught(Bug::FailureNotMarked, Property::Durable, twice);
+    is_caught(Bug::RotationFailureNotMarked, Property::Durable, twice);
+    is_caught(Bug::TakeoverFailureNotMarked, Property::Durable, twice);
 }
 
-/// Where the system tells only one of those who have the file open, no order of steps helps.
+/// If the system reports a failure to only one of those that have the file open, no order of steps
+/// helps.
 #[test]
 fn a_system_that_hides_a_failure_from_others_is_caught() {
     let hides = Model {
@@ -221,11 +221,11 @@ fn a_system_that_hides_a_failure_from_others_is_caught() {
         ..BASE
     };
     let found = search(&hides).unwrap_err();
-    assert_eq!(found.broken.0, Property::Watermark, "{}", found.trace);
+    assert_eq!(found.broken.0, Property::Durable, "{}", found.trace);
 }
 
 #[test]
-fn two_leaders_are_no_mistake() {
+fn two_leaders_are_harmless() {
     let bug = Some(Bug::LeaveIsAStore);
     holds(Model {
         records: 1,

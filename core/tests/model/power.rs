@@ -1,4 +1,4 @@
-//! Takes the power away: what could then be on the disk is made into real lines and judged by the
+//! Cuts the power: what could then be on the disk is made into real lines and judged by the
 //! crate's own `classify`, as `rebuild` does after a reboot.
 
 use std::collections::HashSet;
@@ -69,7 +69,7 @@ fn images(state: &State, forms: &mut [Form; RECORDS], seq: u8) -> Result<(), Bro
     Ok(())
 }
 
-/// Recovers as `rebuild` does, with the first `segments` segments and a watermark of `known`.
+/// Recovers as `rebuild` does, with the first `segments` segments and a durable number of `known`.
 fn recover(state: &State, forms: &[Form], segments: u8, known: u8) -> Result<(), Broken> {
     let broken = |why| Err(Broken(Property::Recoverable, why));
     let end = state.whole + u8::from(state.torn);
@@ -104,8 +104,8 @@ fn recover(state: &State, forms: &[Form], segments: u8, known: u8) -> Result<(),
     Ok(())
 }
 
-/// `synced` is the highest that the record can have been written with: the watermark has only risen
-/// since. The lower it is, the less is taken for corrupt.
+/// `synced` is the highest value that the record can have, since the durable number only rises. The
+/// lower it is, the less is taken for corrupt.
 fn push(bytes: &mut Vec<u8>, seq: u8, durable_seq: u8, form: Form) {
     let mut line = line(seq, durable_seq.min(seq - 1));
     let len = line.len();

@@ -8,25 +8,25 @@ use crate::state::{PER_SEGMENT, Page, RECORDS, Round, Seen, State, Step, WRITERS
 pub(crate) enum Property {
     /// P1: an acknowledged append is durable.
     Acknowledged,
-    /// P2: all through the watermark is durable, and it never falls.
-    Watermark,
+    /// P2: everything through the durable number is durable, and the number never falls.
+    Durable,
     /// P3: `lock` has one holder at most.
     OneHolder,
     /// P4: numbers have no gap, and no record is written over.
     Gapless,
-    /// P5: a reader finds a valid record at each number through the watermark.
+    /// P5: a reader finds a valid record at each number through the durable one.
     Readable,
-    /// P6: every writer that lives can finish, and does so with success where no sync failed.
+    /// P6: every living writer can finish, and succeeds if no sync failed.
     Progress,
-    /// P7: recovery after the loss of power keeps every acknowledged record.
+    /// P7: recovery after a power failure keeps every acknowledged record.
     Recoverable,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Broken(pub(crate) Property, pub(crate) &'static str);
 
-/// A mistake that the protocol could contain. Those that say so were in `core/src` until this
-/// search found them.
+/// A bug that the protocol could contain. Those marked so were in `core/src` until this search
+/// found them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
     // What a leader does.
@@ -34,7 +34,7 @@ pub(crate) enum Bug {
     SegmentLoadedBeforeTail,
     CommitBeforeSync,
     CommitIsAStore,
-    /// Not a mistake: nothing depends on there being one leader.
+    /// Harmless: nothing depends on there being one leader.
     LeaveIsAStore,
     // What the holder of the lock does.
     AcknowledgedBeforeSync,
@@ -42,7 +42,7 @@ pub(crate) enum Bug {
     AppendWithoutLock,
     TornTailStays,
     RotationWithoutSync,
-    /// Neither syncs nor raises the watermark.
+    /// Neither syncs nor raises the durable number.
     RotationOnlyCreates,
     RotationPublishedBeforeCommit,
     /// The successor is created while the generation is even.
@@ -51,26 +51,26 @@ pub(crate) enum Bug {
     /// was in `core/src`.
     RebuildWithoutDirSync,
     // How followers wait.
-    /// The bells are looked at only before sleeping, not before the state that decides to.
+    /// The wake words are read only before sleeping, not before the state that decides to.
     WakeWordsLoadedLate,
     SleeperNotMarked,
-    /// The mark of sleepers is taken back after the bell has rung: it may be that of one who sleeps
-    /// until the next.
+    /// The mark of sleepers is cleared after the wake: it may be that of a thread that sleeps until
+    /// the next one.
     WakeBeforeMark,
-    /// The mark is taken back before the bell rings, and who sets it between the two is forgotten.
+    /// The mark is cleared before the wake, and a thread that sets it between the two is forgotten.
     /// It was in `core/src`.
     MarkNotLookedAtAgain,
-    RingBeforeLeave,
-    NoRing,
-    /// Only those are woken whom the sync covers.
-    NobodyWokenToLead,
-    /// Who has stayed awake for long enough, and sleeps, is still counted on to lead.
-    VolunteerSleeps,
-    /// Who stayed awake to lead, but is done without leading, wakes nobody. It was in `core/src`.
-    VolunteerLeaves,
-    /// A rotation raises the watermark, and wakes nobody: the one who is woken to lead has nothing
-    /// left to do, and the others sleep on. It was in `core/src`.
-    RotationDoesNotRing,
+    WakeBeforeLeave,
+    NoWake,
+    /// Only those that the sync covers are woken.
+    NoneWokenToLead,
+    /// A spinning successor that gave up, and sleeps, is still counted on to lead.
+    SuccessorSleeps,
+    /// A spinning successor that is done without leading wakes no other. It was in `core/src`.
+    SuccessorLeaves,
+    /// A rotation raises the durable number and wakes no thread: the one that is woken to lead has
+    /// nothing left to do, and the others sleep on. It was in `core/src`.
+    RotationDoesNotWake,
     // What happens after a failed sync.
     FailedSyncTriedAgain,
     RebuildWithoutWriting,
@@ -78,28 +78,29 @@ pub(crate) enum Bug {
     RotationFailureNotMarked,
     /// It was in `core/src`.
     TakeoverFailureNotMarked,
-    /// Who opens a segment does not write again what is above the watermark, though the kernel
-    /// tells a file nothing of what failed before it was opened. It was in `core/src`.
+    /// A writer that opens a segment does not rewrite the records above the durable number,
+    /// although the kernel reports to a file no failure from before it was opened. It was in
+    /// `core/src`.
     OpenTrusts,
-    /// Not a mistake, unless the last one is made.
+    /// Harmless, unless combined with the last one.
     TakeoverOnlySyncs,
 }
 
-/// Whom the kernel tells that pages could not be written.
+/// To whom the kernel reports that pages could not be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// Each file that was open then, at its next sync. (Linux since 4.13.)
+    /// To each file that was open then, at its next sync. (Linux since 4.13.)
     Each,
-    /// The one whose sync it was.
+    /// To the one whose sync it was.
     One,
 }
 
 /// A configuration.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Model {
-    /// How many records are durable at the beginning.
+    /// The number of records that are durable at the start.
     pub(crate) records: u8,
-    /// How many appends each writer makes.
+    /// The number of appends of each writer.
     pub(crate) appends: [u8; WRITERS],
     /// How many writers may be killed, each at any step.
     pub(crate) deaths: u8,
@@ -114,7 +115,7 @@ pub(crate) struct Model {
     pub(crate) bug: Option<Bug>,
 }
 
-/// What leads from a state to the next.
+/// Why a state follows another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
     Step,
@@ -157,7 +158,7 @@ impl Model {
         }
     }
 
-    /// All that can happen next.
+    /// All moves from a state.
     pub(crate) fn moves(&self, state: &State, moves: &mut Vec<Move>) {
         moves.clear();
         for who in 0..WRITERS {
@@ -178,7 +179,7 @@ impl Model {
                 let mut next = *state;
                 let stepped = self.step(&mut next, who, choice).and_then(|()| {
                     if next.durable_seq < state.durable_seq {
-                        return Err(Broken(Property::Watermark, "the watermark fell"));
+                        return Err(Broken(Property::Durable, "the durable number fell"));
                     }
                     Ok(next)
                 });
@@ -212,7 +213,7 @@ impl Model {
             (step, 0) if is_syncing(step) => !writer.owed,
             (step, 1) if is_syncing(step) => writer.owed || state.failures > 0,
             (Step::LoadLeader, 1) => self.timeouts && state.lead,
-            (Step::LoadVolunteer, 1) => true,
+            (Step::LoadSuccessor, 1) => true,
             _ => choice == 0,
         }
     }
@@ -225,7 +226,7 @@ impl Model {
         let step = state.writers[who].step;
         let synced = is_syncing(step) && self.sync_end(state, who, choice == 1);
         let next = if step <= Step::RepairWrite {
-            Ok(self.settle(state, who))
+            Ok(self.validate(state, who))
         } else if step <= Step::RebuildLead {
             Ok(self.rebuild(state, who, synced))
         } else if step <= Step::OverCommit {
@@ -248,20 +249,20 @@ impl Model {
     }
 
     /// `tail_under_lock`, and `repair`.
-    fn settle(&self, state: &mut State, who: usize) -> Step {
+    fn validate(&self, state: &mut State, who: usize) -> Step {
         match state.writers[who].step {
             Step::Lock => {
                 (state.locked, state.writers[who].holds) = (true, true);
-                Step::SettlePoison
+                Step::ValidatePoison
             }
-            Step::SettlePoison if state.poison > 0 => Step::RebuildOdd,
-            Step::SettlePoison => Step::SettleTail,
-            Step::SettleTail if state.odd => Step::RebuildOdd,
-            Step::SettleTail if self.must_open(state, who, state.segment) => {
+            Step::ValidatePoison if state.poison > 0 => Step::RebuildOdd,
+            Step::ValidatePoison => Step::ValidateTail,
+            Step::ValidateTail if state.odd => Step::RebuildOdd,
+            Step::ValidateTail if self.must_open(state, who, state.segment) => {
                 let segment = state.segment;
                 self.open(state, who, segment);
                 if self.has(Bug::OpenTrusts) {
-                    Step::SettleTail
+                    Step::ValidateTail
                 } else {
                     Step::OpenLoad
                 }
@@ -273,20 +274,20 @@ impl Model {
             Step::OpenWrite => {
                 write_in_doubt(state, who);
                 state.writers[who].through = 0;
-                Step::SettleTail
+                Step::ValidateTail
             }
-            Step::SettleTail => {
+            Step::ValidateTail => {
                 if state.torn && !self.has(Bug::TornTailStays) {
                     Step::RepairCut
                 } else if state.whole > state.tail_seq {
                     Step::RepairWrite
                 } else {
-                    self.settled(state, who)
+                    self.validated(state, who)
                 }
             }
             Step::RepairCut => {
                 state.torn = false;
-                Step::SettleTail
+                Step::ValidateTail
             }
             Step::RepairWrite => {
                 let (from, through) = (state.tail_seq + 1, state.whole);
@@ -299,12 +300,12 @@ impl Model {
     }
 
     /// What the holder of `lock` does when the tail is right.
-    fn settled(&self, state: &mut State, who: usize) -> Step {
+    fn validated(&self, state: &mut State, who: usize) -> Step {
         let writer = &mut state.writers[who];
         if writer.over {
             Step::OverLoad
         } else if writer.seq > 0 {
-            Step::Unlock // It only came to mend.
+            Step::Unlock // It only came to rebuild.
         } else if state.tail_offset < PER_SEGMENT {
             if self.has(Bug::PublishedBeforeWrite) {
                 writer.through = state.tail_seq + 1;
@@ -451,9 +452,9 @@ impl Model {
             }
             Step::RotateCommit => {
                 state.durable_seq = state.durable_seq.max(state.tail_seq);
-                if self.sleeps && !self.has(Bug::RotationDoesNotRing) {
+                if self.sleeps && !self.has(Bug::RotationDoesNotWake) {
                     state.writers[who].wake_words = 3;
-                    self.first_ring()
+                    self.first_wake()
                 } else {
                     self.rotation_goes_on()
                 }
@@ -543,7 +544,7 @@ impl Model {
                 } else if self.has(Bug::RotationPublishedBeforeCommit) && offset == 0 {
                     Step::RotateCommit
                 } else {
-                    self.settled(state, who)
+                    self.validated(state, who)
                 }
             }
             Step::Unlock => {
@@ -591,13 +592,13 @@ impl Model {
                 }
             }
             Step::LoadDurable if state.durable_seq >= writer.seq => {
-                if !writer.spinning || self.has(Bug::VolunteerLeaves) {
+                if !writer.spinning || self.has(Bug::SuccessorLeaves) {
                     return acknowledge(state, who);
                 }
                 writer.forget();
                 writer.spinning = false;
                 writer.wake_words = 3;
-                self.first_ring()
+                self.first_wake()
             }
             Step::LoadDurable => Step::LoadPoison,
             Step::LoadPoison if state.poison > 0 => {
@@ -606,11 +607,15 @@ impl Model {
             }
             Step::LoadPoison => Step::LoadLeader,
             Step::AgainPoison if state.poison > writer.seq => return self.give_up(state, who),
-            Step::AgainPoison => Step::Lock, // To mend.
+            Step::AgainPoison => Step::Lock, // To rebuild.
             // The choice is to have no patience left.
             Step::LoadLeader if !state.lead || choice == 1 => {
                 writer.forget();
-                writer.seen = if state.lead { Seen::Same } else { Seen::Nobody };
+                writer.seen = if state.lead {
+                    Seen::Same
+                } else {
+                    Seen::NoLeader
+                };
                 Step::TakeLead
             }
             Step::LoadLeader if self.sleeps => {
@@ -620,7 +625,7 @@ impl Model {
             Step::LoadLeader => self.again(),
             Step::TakeLead => {
                 let over = writer.seen == Seen::Same;
-                let is_first = over || writer.seen == Seen::Nobody && !state.lead;
+                let is_first = over || writer.seen == Seen::NoLeader && !state.lead;
                 writer.forget();
                 if !is_first {
                     return Ok(self.again());
@@ -654,31 +659,31 @@ impl Model {
                     writer.sleep_by(writer.round.wake_word());
                     sleep
                 } else {
-                    Step::LoadVolunteer
+                    Step::LoadSuccessor
                 }
             }
             // The choice is to have been awake for long enough in this round.
-            Step::LoadVolunteer if state.spinner == writer.round || choice == 1 => {
+            Step::LoadSuccessor if state.spinner == writer.round || choice == 1 => {
                 writer.sleep_by(1 - writer.round.wake_word());
                 sleep
             }
-            Step::LoadVolunteer => {
+            Step::LoadSuccessor => {
                 writer.same_spinner = true;
-                Step::Volunteer
+                Step::BecomeSuccessor
             }
-            Step::Volunteer if writer.same_spinner => {
+            Step::BecomeSuccessor if writer.same_spinner => {
                 let round = writer.round;
                 writer.quiet = 0;
                 writer.spinning = true;
                 state.set_spinner(round);
                 Step::Awake
             }
-            Step::Volunteer => {
+            Step::BecomeSuccessor => {
                 writer.sleep_by(1 - writer.round.wake_word());
                 sleep
             }
             // It has been awake for long enough.
-            Step::Awake if writer.seen == Seen::Same && !self.has(Bug::VolunteerSleeps) => {
+            Step::Awake if writer.seen == Seen::Same && !self.has(Bug::SuccessorSleeps) => {
                 Step::Withdraw
             }
             Step::Withdraw => {
@@ -784,7 +789,7 @@ impl Model {
                 state.durable_seq = writer.through.max(least);
                 match self.bug {
                     Some(Bug::CommitBeforeSync) => begin,
-                    Some(Bug::RingBeforeLeave) if self.sleeps => Step::RingVolunteer,
+                    Some(Bug::WakeBeforeLeave) if self.sleeps => Step::WakeSuccessor,
                     _ => Step::Leave,
                 }
             }
@@ -795,10 +800,10 @@ impl Model {
     /// `leave_lead`, `wake` and `wake_both`.
     fn leave(&self, state: &mut State, who: usize, choice: usize) -> Result<Step, Broken> {
         let wake_first = self.has(Bug::WakeBeforeMark);
-        let all = self.first_ring();
+        let all = self.first_wake();
         let writer = &mut state.writers[who];
         let (one, round, leads) = (other_wake_word(writer), writer.round, writer.leads);
-        // The lowest of those to be rung.
+        // The lowest of the words still to be woken.
         let wake_word = writer.wake_words & writer.wake_words.wrapping_neg();
         let next = match writer.step {
             Step::Leave => {
@@ -811,15 +816,15 @@ impl Model {
                 if leads || self.has(Bug::LeaveIsAStore) {
                     state.set_lead(None);
                 }
-                let wake_count_before = a_round && self.has(Bug::RingBeforeLeave);
-                if !self.sleeps || wake_count_before || self.has(Bug::NoRing) {
+                let wake_count_before = a_round && self.has(Bug::WakeBeforeLeave);
+                if !self.sleeps || wake_count_before || self.has(Bug::NoWake) {
                     return self.round_is_over(state, who);
                 }
-                if a_round { Step::RingVolunteer } else { all }
+                if a_round { Step::WakeSuccessor } else { all }
             }
-            Step::RingVolunteer if state.spinner == round => all,
-            Step::RingVolunteer if self.has(Bug::NobodyWokenToLead) => all,
-            Step::RingVolunteer => Step::OneCount,
+            Step::WakeSuccessor if state.spinner == round => all,
+            Step::WakeSuccessor if self.has(Bug::NoneWokenToLead) => all,
+            Step::WakeSuccessor => Step::OneCount,
             Step::OneCount => {
                 wake(state, one);
                 Step::OneLook
@@ -833,9 +838,9 @@ impl Model {
                 all
             }
             Step::AllTake => {
-                let somebody = state.sleepers & wake_word > 0;
+                let is_marked = state.sleepers & wake_word > 0;
                 state.sleepers &= !wake_word;
-                match (wake_first, somebody) {
+                match (wake_first, is_marked) {
                     (true, true) => Step::AllWake,
                     (true, false) => return self.wake_count(state, who, all),
                     (false, true) => Step::AllCount,
@@ -843,11 +848,11 @@ impl Model {
                 }
             }
             Step::AllCount | Step::AllCountOnly => {
-                let nobody = writer.step == Step::AllCountOnly;
+                let was_marked = writer.step == Step::AllCount;
                 wake(state, wake_word);
                 if wake_first {
                     Step::AllTake
-                } else if !nobody {
+                } else if was_marked {
                     Step::AllWake
                 } else if self.has(Bug::MarkNotLookedAtAgain) {
                     return self.wake_count(state, who, all);
@@ -870,7 +875,7 @@ impl Model {
         Ok(next)
     }
 
-    fn first_ring(&self) -> Step {
+    fn first_wake(&self) -> Step {
         if self.has(Bug::WakeBeforeMark) {
             Step::AllCount
         } else {
@@ -878,14 +883,14 @@ impl Model {
         }
     }
 
-    /// Goes on to the next bell.
+    /// Continues with the next wake word.
     fn wake_count(&self, state: &mut State, who: usize, all: Step) -> Result<Step, Broken> {
         let writer = &mut state.writers[who];
         writer.wake_words &= writer.wake_words - 1;
         if writer.wake_words > 0 {
             Ok(all)
         } else if writer.leads {
-            writer.wake_words = 1; // A round, which was rung for first.
+            writer.wake_words = 1; // A round, which was woken first.
             Ok(Step::Leave)
         } else {
             self.round_is_over(state, who)
@@ -952,7 +957,7 @@ impl Model {
             }
             return true;
         }
-        // The worst that can be: what was written during the sync is lost too.
+        // The worst case: what was written during the sync is lost too.
         state.failures -= 1;
         let lost = state.dirty(segment);
         for at in (0..PER_SEGMENT).filter(|at| lost >> at & 1 == 1) {
@@ -996,7 +1001,7 @@ fn targeted(writer: &mut Writer, begin: Step) -> Step {
     }
 }
 
-/// The bell that the writer's own round does not end with, as a bit.
+/// The wake word that the writer's own round does not end with, as a bit.
 fn other_wake_word(writer: &Writer) -> u8 {
     1 << (1 - writer.round.wake_word())
 }
@@ -1011,7 +1016,7 @@ fn wake(state: &mut State, wake_word: u8) {
     }
 }
 
-/// Writes what is above the watermark that was loaded again.
+/// Writes the records above the loaded durable number again.
 fn write_in_doubt(state: &mut State, who: usize) {
     let durable = state.writers[who].through;
     let (from, through) = (first(state.segment), state.tail_seq);
@@ -1038,7 +1043,7 @@ fn acknowledge(state: &mut State, who: usize) -> Result<Step, Broken> {
     Ok(finish(state, who))
 }
 
-/// Goes on to the writer's next append.
+/// Continues with the writer's next append.
 fn finish(state: &mut State, who: usize) -> Step {
     let Writer {
         left, open, owed, ..
@@ -1057,7 +1062,7 @@ fn finish(state: &mut State, who: usize) -> Step {
     step
 }
 
-/// What must hold in every state by itself, but for P7.
+/// Checks a state by itself, except for P7.
 pub(crate) fn check(state: &State) -> Result<(), Broken> {
     let holders = state.writers.iter().filter(|writer| writer.holds);
     if holders.count() != usize::from(state.locked) {
@@ -1067,18 +1072,21 @@ pub(crate) fn check(state: &State) -> Result<(), Broken> {
         ));
     }
     if state.durable_seq > state.whole {
-        return Err(Broken(Property::Readable, "no record at the watermark"));
+        return Err(Broken(
+            Property::Readable,
+            "no record at the durable number",
+        ));
     }
     if state.durable_seq > state.durable() {
         return Err(Broken(
-            Property::Watermark,
-            "the watermark is above what is durable",
+            Property::Durable,
+            "the durable number is above what is durable",
         ));
     }
     if !state.odd && state.durable_seq > state.tail_seq {
         return Err(Broken(
             Property::Gapless,
-            "the tail is before the watermark",
+            "the tail is before the durable number",
         ));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Goes through all states that can be reached, nearest first, and looks at each.
+//! Visits and checks all states that can be reached, nearest first.
 
 use std::{
     collections::HashSet,
@@ -12,7 +12,7 @@ use crate::{
     state::{Key, State, Writer},
 };
 
-/// How far a search may go: more would take too long for a test.
+/// More states would take too long for a test.
 const STATES_MAX: usize = 8 << 20;
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Report {
     pub(crate) time: Duration,
 }
 
-/// What is wrong, and the shortest way there.
+/// A violation, and the shortest path to it.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) broken: Broken,
@@ -77,7 +77,7 @@ pub(crate) fn search(model: &Model) -> Result<Report, Found> {
     })
 }
 
-/// A state from which the writers can't all come to their end, though nobody dies any more.
+/// A state from which the writers cannot all finish, even if no more of them die.
 fn stuck(keys: &[Key], starts: &[usize], edges: &[u32]) -> Option<u32> {
     let over = |key: &Key| State::unpack(*key).writers.iter().all(Writer::is_over);
     let mut ends: Vec<bool> = keys.iter().map(over).collect();

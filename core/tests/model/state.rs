@@ -33,7 +33,7 @@ const PAGES: [Page; 4] = [Page::Absent, Page::Dirty, Page::Lost, Page::Durable];
 
 macro_rules! steps {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// What a writer does next. Each is one load, store or system call.
+        /// A writer's next step: one load, store or system call.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
         pub(crate) enum Step { $($(#[$doc])* $name,)+ }
         const STEPS: &[Step] = &[$(Step::$name,)+];
@@ -45,12 +45,12 @@ steps! {
     Done,
     /// Waits for `lock`.
     Lock,
-    // From here to `Unlock` it holds `lock`. First `settle` …
-    SettlePoison,
+    // From here to `Unlock` it holds `lock`. First it validates the tail …
+    ValidatePoison,
     /// Loads what only holders of `lock` change: the tail, and the file around it.
-    SettleTail,
-    /// Writes again what is above the watermark, since nobody tells a file opened now of a failure
-    /// before.
+    ValidateTail,
+    /// Writes the records above the durable number again: the kernel does not report an earlier
+    /// failure to a file that is opened now.
     OpenLoad,
     OpenWrite,
     RepairCut,
@@ -102,12 +102,12 @@ steps! {
     TakeLead,
     // … how it waits …
     LoadRound,
-    LoadVolunteer,
-    Volunteer,
+    LoadSuccessor,
+    BecomeSuccessor,
     Awake,
     Withdraw,
     MarkSleeper,
-    /// Asks the kernel to sleep unless the bell has rung.
+    /// Asks the kernel to sleep unless the wake word has changed.
     Wait,
     Asleep,
     // … `lead` …
@@ -121,7 +121,7 @@ steps! {
     LeadCommit,
     // … and how it ends.
     Leave,
-    RingVolunteer,
+    WakeSuccessor,
     OneCount,
     OneLook,
     OneWake,
@@ -133,18 +133,18 @@ steps! {
     AllWake,
 }
 
-/// What the word of the leader was when it was loaded.
+/// The word of the leader, as it was loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// 0: nobody led.
-    Nobody,
+    /// 0: there was no leader.
+    NoLeader,
     /// The token that is still there.
     Same,
     /// A token that has gone, and can't come back.
     Gone,
 }
 
-const SEEN: [Seen; 3] = [Seen::Nobody, Seen::Same, Seen::Gone];
+const SEEN: [Seen; 3] = [Seen::NoLeader, Seen::Same, Seen::Gone];
 
 /// The word of the round, with two bits for the number. Parity and equality are all that is asked
 /// of it.
@@ -155,7 +155,7 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    /// The word as it begins, and what a word is set to that nobody compares any more.
+    /// The initial word, and the value of a word that is not compared any more.
     pub(crate) const NONE: Self = Self {
         number: 0,
         target: 0,
@@ -174,7 +174,7 @@ impl Round {
 )]
 pub(crate) struct Writer {
     pub(crate) step: Step,
-    /// How many appends it has not finished.
+    /// The number of unfinished appends.
     pub(crate) left: u8,
     /// The record of its present append; 0 before that is written.
     pub(crate) seq: u8,
@@ -185,17 +185,17 @@ pub(crate) struct Writer {
     pub(crate) over: bool,
     /// It holds `lock`.
     pub(crate) holds: bool,
-    /// It stayed awake to lead, and has not led since.
+    /// It spins to lead next, and has not led since.
     pub(crate) spinning: bool,
-    /// The word of the volunteer is the one that it loaded.
+    /// The word of the spinning successor is the one that it loaded.
     pub(crate) same_spinner: bool,
     /// The append is going to return an error.
     pub(crate) failed: bool,
-    /// One bit for each bell that has not rung since it was loaded.
+    /// One bit for each wake word that has not changed since it was loaded.
     pub(crate) quiet: u8,
     /// The round that was loaded, or that it leads.
     pub(crate) round: Round,
-    /// One bit for each bell: those still to be rung, or the one it sleeps by.
+    /// One bit for each wake word: those still to be woken, or the one it sleeps by.
     pub(crate) wake_words: u8,
     /// The record through which it syncs or publishes; what it takes for durable when it writes
     /// again.
@@ -216,7 +216,7 @@ impl Writer {
             step,
             left,
             seq: 0,
-            seen: Seen::Nobody,
+            seen: Seen::NoLeader,
             leads: false,
             over: false,
             holds: false,
@@ -245,9 +245,9 @@ impl Writer {
         self.quiet = quiet & self.wake_words;
     }
 
-    /// Forgets what it has loaded, so that states which differ in that only are one.
+    /// Forgets what it has loaded, so that states that differ only in that are one.
     pub(crate) fn forget(&mut self) {
-        self.seen = Seen::Nobody;
+        self.seen = Seen::NoLeader;
         self.quiet = 0;
         self.same_spinner = false;
         self.round = Round::NONE;
@@ -255,7 +255,7 @@ impl Writer {
     }
 }
 
-/// A state. `writers` are kept in order, so that states which differ in their names only are one.
+/// A state. `writers` are sorted, so that states that differ only in their order are one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -275,20 +275,20 @@ pub(crate) struct State {
     pub(crate) lead: bool,
     pub(crate) round: Round,
     pub(crate) spinner: Round,
-    /// One bit for each bell.
+    /// One bit for each wake word.
     pub(crate) sleepers: u8,
     /// The kernel's lock is taken.
     pub(crate) locked: bool,
     // The files.
     pub(crate) pages: [Page; RECORDS],
-    /// How many whole records there are.
+    /// The number of whole records.
     pub(crate) whole: u8,
-    /// Half a record stands behind them.
+    /// Half a record follows them.
     pub(crate) torn: bool,
     /// How many segments there are, and of how many the name is on the disk.
     pub(crate) segments: u8,
     pub(crate) named: u8,
-    // What may still happen.
+    // What can still happen.
     pub(crate) deaths: u8,
     pub(crate) failures: u8,
 }
@@ -298,7 +298,7 @@ impl State {
         &mut self.pages[usize::from(seq) - 1]
     }
 
-    /// How far the log is on the disk without a gap, names of files included.
+    /// How far the log is on the disk without a gap, including the names of its files.
     pub(crate) fn durable(&self) -> u8 {
         let mut through = 0;
         while through < self.named * PER_SEGMENT
@@ -336,7 +336,7 @@ impl State {
         }
     }
 
-    /// Forgets a volunteer of a round that nobody will compare any more.
+    /// Forgets the spinning successor of a round that is not compared any more.
     fn forget_spinner(&mut self) {
         let spinner = self.spinner;
         let rounds = self.writers.map(|writer| writer.round);
@@ -515,7 +515,7 @@ impl State {
     }
 }
 
-/// One line of a trace. The writers change places.
+/// One line of a trace. The writers may change places between lines.
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for writer in &self.writers {
@@ -535,7 +535,7 @@ impl fmt::Display for State {
         let parity = if self.odd { "odd" } else { "even" };
         write!(
             f,
-            " W={} tail={} segment={} {parity} poison={} lead={} sleepers={:02b} round={}<={} volunteer={}<={} {pages} torn={} segments={} named={}",
+            " W={} tail={} segment={} {parity} poison={} lead={} sleepers={:02b} round={}<={} successor={}<={} {pages} torn={} segments={} named={}",
             self.durable_seq,
             self.tail_seq,
             self.segment,
