@@ -8,7 +8,6 @@ mod filter;
 mod input;
 mod output;
 mod table;
-mod waiting;
 
 use std::{ffi::OsString, process::ExitCode};
 

@@ -1,227 +1,177 @@
 use std::{fmt, sync::Arc, time::Duration};
 
+use strand_lock::Holder;
+
 use crate::env::{
     failpoint::{Failpoint, FailpointHook},
     storage::{Disk, Storage},
 };
 
-/// What an acknowledged append survives: set with [`Options::durability`], as in the example of [`Options`].
+/// What an acknowledged append survives: set with [`Options::durability`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Durability {
-    /// The append returns after the record is on the disk (`fdatasync`; `F_FULLFSYNC` on macOS,
-    /// `FlushFileBuffers` on Windows). It survives the death of any process, of the system, and the
-    /// loss of power, as far as the disk keeps its word.
+    /// The append returns once the record is on disk (`fdatasync`; `F_FULLFSYNC` on macOS,
+    /// `FlushFileBuffers` on Windows). It survives the crash of any process, a system crash and a
+    /// power loss, as long as the disk keeps what it has confirmed.
     #[default]
     Synced,
-    /// The append returns after the record is in the system's memory. It survives the death of any
-    /// process, but the loss of power or a crash of the system can take it, and every later one.
+    /// The append returns once the record is in the system's memory. It survives the crash of any
+    /// process. A system crash or a power loss can take it, and every later record.
     /// [`crate::Log::sync_to`] makes it durable afterwards.
     Buffered,
 }
 
-/// How a log is opened. `Options::default()` is right for most.
-///
-/// ```
-/// use std::time::Duration;
-/// use strand_core::{Durability, Options};
-///
-/// let options = Options::default().durability(Durability::Buffered).lock_timeout(Duration::from_secs(2));
-///
-/// // Where disk space is scarce.
-/// let options = options
-///     .segment_bytes_max(4 << 20)
-///     .preallocate_bytes(0)
-///     .compact_after_bytes(1 << 20)
-///     .compact_after_records(10_000)
-///     .backup_snapshots(0)
-///     .tombstone_ms(24 * 3600 * 1000)
-///     .idempotency_records(10_000);
-/// // On a filesystem whose locks are known to work between all machines that reach it.
-/// let options = options.share_memory(false).allow_unsafe_filesystem(true);
-/// # drop(options);
-/// ```
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct Options {
-    /// What acknowledged appends survive. Default: [`Durability::Synced`].
-    pub durability: Durability,
-    /// How long an append or an open waits for the lock. Default: 30 s.
-    pub lock_timeout: Duration,
-    /// A segment that has reached this size is followed by a new one. Default: 64 MiB.
-    pub segment_bytes_max: u64,
-    /// How much free space (newlines) is laid out behind the log at a time; 0 for none. Default: 256 KiB.
-    ///
-    /// A sync of bytes that overwrite laid-out ones has no new length to record, and is faster for it.
-    pub preallocate_bytes: u64,
-    /// [`crate::Log::compaction_due`] once the log behind the snapshot has so many bytes. Default: 16 MiB.
-    pub compact_after_bytes: u64,
-    /// [`crate::Log::compaction_due`] once so many records are behind the snapshot. Default: 100,000.
-    pub compact_after_records: u64,
-    /// How many older snapshots a compaction leaves in the directory, as backups. Default: 1.
-    pub backup_snapshots: usize,
-    /// How long a compaction keeps the tombstone of a deleted issue, in milliseconds after the `ts` of
-    /// the event that deleted it. Default: 30 days.
-    pub tombstone_ms: u64,
-    /// For how many records after its own an idempotency key is remembered. Default: 1,000,000.
-    ///
-    /// All who use a store should say the same: a key is forgotten when the one who asks, or a
-    /// compaction, thinks it too old.
-    pub idempotency_records: u64,
-    /// Open a store on a network or unknown filesystem all the same. Default: false.
-    ///
-    /// Then no memory is shared, see [`Options::share_memory`]. Whether the lock excludes other
-    /// machines is up to that filesystem.
-    pub allow_unsafe_filesystem: bool,
-    /// Share hints with other processes through the mapped file `shm`. Default: true.
-    ///
-    /// Without, every append looks for what others have appended, and syncs while it holds the lock:
-    /// right, but slow. For machines where mapped files are not shared between all who use the store;
-    /// others may share meanwhile. Never shared where [`Options::allow_unsafe_filesystem`] was needed.
-    pub share_memory: bool,
-    pub(crate) failpoint_hook: Option<Arc<dyn FailpointHook>>,
-    pub(crate) storage: Arc<dyn Storage>,
+/// Defines each option once: its doc comment, name, type and default.
+macro_rules! options {
+    ($(#[$type_doc:meta])* Options { $($(#[$doc:meta])* $name:ident: $of:ty = $default:expr;)+ }) => {
+        $(#[$type_doc])*
+        #[derive(Debug, Clone)]
+        pub struct Options {
+            $(pub(crate) $name: $of,)+
+            pub(crate) on_lock_wait: Callback<OnLockWait>,
+            pub(crate) failpoint_hook: Callback<dyn FailpointHook>,
+            pub(crate) storage: Arc<dyn Storage>,
+        }
+
+        impl Default for Options {
+            fn default() -> Self {
+                Self {
+                    $($name: $default,)+
+                    on_lock_wait: Callback(None),
+                    failpoint_hook: Callback(None),
+                    storage: Arc::new(Disk),
+                }
+            }
+        }
+
+        impl Options {
+            $(
+                $(#[$doc])*
+                #[must_use]
+                pub fn $name(self, $name: $of) -> Self {
+                    Self { $name, ..self }
+                }
+            )+
+        }
+    };
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            durability: Durability::Synced,
-            lock_timeout: Duration::from_secs(30),
-            segment_bytes_max: 64 << 20,
-            preallocate_bytes: 256 << 10,
-            compact_after_bytes: 16 << 20,
-            compact_after_records: 100_000,
-            backup_snapshots: 1,
-            tombstone_ms: 30 * 24 * 3600 * 1000,
-            idempotency_records: 1_000_000,
-            allow_unsafe_filesystem: false,
-            share_memory: true,
-            failpoint_hook: None,
-            storage: Arc::new(Disk),
-        }
+options! {
+    /// How a store is opened. The defaults suit most uses.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use strand_core::{Durability, Options};
+    ///
+    /// let options = Options::default()
+    ///     .durability(Durability::Buffered)
+    ///     .lock_timeout(Duration::from_secs(2))
+    ///     .on_lock_wait(|holder, waited| eprintln!("waiting for {holder:?} for {waited:.0?}"));
+    ///
+    /// // Where disk space is scarce:
+    /// let options = options
+    ///     .segment_bytes_max(4 << 20)
+    ///     .preallocate_bytes(0)
+    ///     .compact_after_bytes(1 << 20)
+    ///     .compact_after_records(10_000)
+    ///     .backup_snapshots(0)
+    ///     .tombstone_ms(24 * 3600 * 1000)
+    ///     .idempotency_records(10_000);
+    ///
+    /// // On a network filesystem whose locks are known to exclude all machines:
+    /// let options = options.share_memory(false).allow_unsafe_filesystem(true);
+    /// # drop(options);
+    /// ```
+    Options {
+        /// What acknowledged appends survive. Default: [`Durability::Synced`].
+        durability: Durability = Durability::Synced;
+
+        /// How long an append or an open waits for the lock. Default: 30 s.
+        lock_timeout: Duration = Duration::from_secs(30);
+
+        /// The size at which a segment is followed by a new one, in bytes. Default: 64 MiB.
+        segment_bytes_max: u64 = 64 << 20;
+
+        /// How many bytes of free space (newlines) are preallocated behind the log at a time; 0 for
+        /// none. Default: 256 KiB.
+        ///
+        /// Syncing bytes that overwrite free space is faster: the file has no new length to record.
+        preallocate_bytes: u64 = 256 << 10;
+
+        /// [`crate::Log::compaction_due`] once the log behind the snapshot has so many bytes.
+        /// Default: 16 MiB.
+        compact_after_bytes: u64 = 16 << 20;
+
+        /// [`crate::Log::compaction_due`] once so many records are behind the snapshot. Default:
+        /// 100,000.
+        compact_after_records: u64 = 100_000;
+
+        /// How many older snapshots a compaction leaves in the directory as backups. Default: 1.
+        backup_snapshots: usize = 1;
+
+        /// How long a compaction keeps the tombstone of a deleted issue, in milliseconds after the
+        /// `ts` of the event that deleted it. Default: 30 days.
+        tombstone_ms: u64 = 30 * 24 * 3600 * 1000;
+
+        /// For how many records an idempotency key is remembered. Default: 1,000,000.
+        ///
+        /// Set the same in all processes: a key is forgotten once it is too old for the process that
+        /// looks it up, or for one that compacts.
+        idempotency_records: u64 = 1_000_000;
+
+        /// Whether to open a store on a network or unknown filesystem. Default: false.
+        ///
+        /// If so, no memory is shared there, see [`Options::share_memory`]. Whether the lock excludes
+        /// other machines is up to that filesystem.
+        allow_unsafe_filesystem: bool = false;
+
+        /// Whether to share hints with other processes through the mapped file `shm`. Default: true.
+        ///
+        /// Without them, every append looks for records of other processes, and syncs while it holds
+        /// the lock: correct, but slow. For machines where processes cannot share mapped files. Other
+        /// processes may share them meanwhile.
+        share_memory: bool = true;
     }
 }
+
+type OnLockWait = dyn Fn(Option<&Holder>, Duration) + Send + Sync;
 
 impl Options {
-    /// Sets [`Options::durability`].
+    /// A function to call when a lock of the store was waited for for 1 s, and again after each
+    /// further second. It gets the holder, if that is known, and the time waited so far. Default:
+    /// none.
+    ///
+    /// It is called by the thread that waits, which does not get the lock meanwhile.
     #[must_use]
-    pub fn durability(self, durability: Durability) -> Self {
-        Self { durability, ..self }
-    }
-
-    /// Sets [`Options::lock_timeout`].
-    #[must_use]
-    pub fn lock_timeout(self, lock_timeout: Duration) -> Self {
+    pub fn on_lock_wait(
+        self,
+        on_lock_wait: impl Fn(Option<&Holder>, Duration) + Send + Sync + 'static,
+    ) -> Self {
+        let on_lock_wait = Callback(Some(Arc::new(on_lock_wait) as Arc<OnLockWait>));
         Self {
-            lock_timeout,
-            ..self
-        }
-    }
-
-    /// Sets [`Options::segment_bytes_max`].
-    #[must_use]
-    pub fn segment_bytes_max(self, segment_bytes_max: u64) -> Self {
-        Self {
-            segment_bytes_max,
-            ..self
-        }
-    }
-
-    /// Sets [`Options::preallocate_bytes`].
-    #[must_use]
-    pub fn preallocate_bytes(self, preallocate_bytes: u64) -> Self {
-        Self {
-            preallocate_bytes,
-            ..self
-        }
-    }
-
-    /// Sets [`Options::compact_after_bytes`].
-    #[must_use]
-    pub fn compact_after_bytes(self, compact_after_bytes: u64) -> Self {
-        Self {
-            compact_after_bytes,
-            ..self
-        }
-    }
-
-    /// Sets [`Options::compact_after_records`].
-    #[must_use]
-    pub fn compact_after_records(self, compact_after_records: u64) -> Self {
-        Self {
-            compact_after_records,
-            ..self
-        }
-    }
-
-    /// Sets [`Options::backup_snapshots`].
-    #[must_use]
-    pub fn backup_snapshots(self, backup_snapshots: usize) -> Self {
-        Self {
-            backup_snapshots,
-            ..self
-        }
-    }
-
-    /// Sets [`Options::tombstone_ms`].
-    #[must_use]
-    pub fn tombstone_ms(self, tombstone_ms: u64) -> Self {
-        Self {
-            tombstone_ms,
-            ..self
-        }
-    }
-
-    /// Sets [`Options::idempotency_records`].
-    #[must_use]
-    pub fn idempotency_records(self, idempotency_records: u64) -> Self {
-        Self {
-            idempotency_records,
-            ..self
-        }
-    }
-
-    /// Sets [`Options::allow_unsafe_filesystem`].
-    #[must_use]
-    pub fn allow_unsafe_filesystem(self, allow_unsafe_filesystem: bool) -> Self {
-        Self {
-            allow_unsafe_filesystem,
-            ..self
-        }
-    }
-
-    /// Sets [`Options::share_memory`].
-    #[must_use]
-    pub fn share_memory(self, share_memory: bool) -> Self {
-        Self {
-            share_memory,
+            on_lock_wait,
             ..self
         }
     }
 
     pub(crate) fn reached(&self, point: Failpoint) {
-        if let Some(hook) = &self.failpoint_hook {
+        if let Some(hook) = &self.failpoint_hook.0 {
             hook.reached(point);
         }
     }
 }
 
-impl fmt::Debug for Options {
+/// A function that the caller may have set.
+pub(crate) struct Callback<F: ?Sized>(pub(crate) Option<Arc<F>>);
+
+impl<F: ?Sized> Clone for Callback<F> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<F: ?Sized> fmt::Debug for Callback<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Options")
-            .field("durability", &self.durability)
-            .field("lock_timeout", &self.lock_timeout)
-            .field("segment_bytes_max", &self.segment_bytes_max)
-            .field("preallocate_bytes", &self.preallocate_bytes)
-            .field("compact_after_bytes", &self.compact_after_bytes)
-            .field("compact_after_records", &self.compact_after_records)
-            .field("backup_snapshots", &self.backup_snapshots)
-            .field("tombstone_ms", &self.tombstone_ms)
-            .field("idempotency_records", &self.idempotency_records)
-            .field("allow_unsafe_filesystem", &self.allow_unsafe_filesystem)
-            .field("share_memory", &self.share_memory)
-            .field("failpoint_hook", &self.failpoint_hook.is_some())
-            .field("storage", &self.storage)
-            .finish()
+        f.write_str(if self.0.is_some() { "set" } else { "none" })
     }
 }

@@ -15,7 +15,7 @@ use std::{path::Path, sync::Arc};
 use crate::{
     check::{self, CheckReport},
     error::Result,
-    options::Options,
+    options::{Callback, Options},
     state::{State, live::Live},
     wal::{payload::Payload, reader::Reader, store_dir::StoreDir},
 };
@@ -41,7 +41,7 @@ impl Options {
     #[must_use]
     pub fn failpoint_hook(self, hook: Arc<dyn FailpointHook>) -> Self {
         Self {
-            failpoint_hook: Some(hook),
+            failpoint_hook: Callback(Some(hook)),
             ..self
         }
     }

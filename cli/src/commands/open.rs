@@ -1,15 +1,14 @@
 //! `init`, and how other commands open a store.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, time::Duration};
 
 use serde::Serialize;
-use strand_core::{Durability, Error, IssueEvent, IssueLog, Options, Reader};
+use strand_core::{Durability, Error, Holder, IssueEvent, IssueLog, Options, Reader};
 
 use crate::{
     args::{Init, Writing},
     exit::Failure,
     output::{Output, tell},
-    waiting::Telling,
 };
 
 /// The file that makes a directory a store.
@@ -24,7 +23,43 @@ pub(crate) fn options(writing: &Writing, json: bool) -> Options {
         })
         .lock_timeout(Duration::from_millis(writing.timeout_ms))
         .allow_unsafe_filesystem(writing.allow_unsafe_filesystem)
-        .storage(Arc::new(Telling::new(json)))
+        .on_lock_wait(move |holder, waited| {
+            // After 1 s, and every 5 s after that.
+            if waited.as_secs() % 5 == 1 {
+                tell(&waiting_for(holder, json));
+            }
+        })
+}
+
+/// Words for a person, or one JSON object.
+fn waiting_for(holder: Option<&Holder>, json: bool) -> String {
+    #[derive(Serialize)]
+    struct Waiting<'a> {
+        waiting_for: Option<Of<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Of<'a> {
+        pid: u32,
+        command: &'a str,
+        held_ms: u128,
+    }
+    if json {
+        let waiting_for = holder.map(|holder| Of {
+            pid: holder.pid,
+            command: &holder.command,
+            held_ms: holder.held_for.as_millis(),
+        });
+        return serde_json::to_string(&Waiting { waiting_for }).unwrap_or_default();
+    }
+    match holder {
+        Some(holder) => format!(
+            "strand: waiting for pid {} ({}, {:.1} s)",
+            holder.pid,
+            holder.command,
+            holder.held_for.as_secs_f64()
+        ),
+        None => "strand: waiting for the lock; its holder is unknown".to_owned(),
+    }
 }
 
 /// Opens a store to write. Only `init` creates one, so that a mistyped name does not.

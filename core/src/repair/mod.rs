@@ -73,7 +73,7 @@ use crate::{
         raw_log::{RawLog, memory_can_be_shared},
         shm::{Hints, ShmView, mark_half_changed},
         store_dir::StoreDir,
-        writer::{LOCK, not_writable, page_error},
+        writer::{LOCK, not_writable, page_error, wait_for},
     },
 };
 
@@ -135,11 +135,10 @@ fn repair_store(dir: &StoreDir, options: &Options) -> Result<RepairReport> {
         let path = dir.path().to_owned();
         return Err(Error::NoStore { path });
     }
-    let host = dir.host();
     let open = |name: &str| dir.open_lock(name).map_err(not_writable);
     let (compact_lock, lock) = (open(COMPACT_LOCK)?, open(LOCK)?);
-    let alone = compact_lock.lock_until(host.now() + options.lock_timeout)?;
-    let guard = lock.lock_until(host.now() + options.lock_timeout)?;
+    let alone = wait_for(compact_lock.as_ref(), dir.host(), options)?;
+    let guard = wait_for(lock.as_ref(), dir.host(), options)?;
     let done = Work { dir, shared }.repair();
     guard.unlock()?;
     alone.unlock()?;

@@ -18,7 +18,7 @@ use crate::{
         segment::OpenSegment,
         shm::{Hints, Shm},
         store_dir::StoreDir,
-        writer::{LOCK, Locked, Writer, not_writable, page_error},
+        writer::{LOCK, Locked, Writer, not_writable, page_error, wait_for},
     },
 };
 
@@ -37,7 +37,7 @@ impl RawLog {
         // Refuse a newer store before anything is created in its directory.
         Manifest::read(dir)?;
         let lock: Arc<dyn StoreLock> = dir.open_lock(LOCK).map_err(not_writable)?.into();
-        let guard = lock.lock_until(dir.host().now() + options.lock_timeout)?;
+        let guard = wait_for(lock.as_ref(), dir.host(), &options)?;
         let manifest = match Manifest::read(dir)? {
             Some(manifest) => manifest,
             None => Manifest::create(dir)?,

@@ -4,6 +4,7 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use strand_lock::{LockError, PageError};
@@ -42,12 +43,11 @@ pub(crate) struct Writer {
 impl Writer {
     /// Takes the lock. Waits at most [`Options::lock_timeout`].
     pub(crate) fn lock(&self) -> Result<Locked<'_>> {
-        let deadline = self.host().now() + self.options.lock_timeout;
         let wait = telemetry::Clock::of_trace();
         let guard = if seeded(Bug::NoLock) {
             None
         } else {
-            let taken = self.lock.lock_until(deadline);
+            let taken = wait_for(self.lock.as_ref(), self.host(), &self.options);
             let report = |error: &_| telemetry::lock_not_taken(self.dir.path(), error);
             Some(taken.inspect_err(report)?)
         };
@@ -142,6 +142,39 @@ impl Drop for Locked<'_> {
             return;
         }
         self.release().ok();
+    }
+}
+
+/// Takes a lock of a store. Waits at most [`Options::lock_timeout`], and meanwhile calls
+/// [`Options::on_lock_wait`]: one long wait is many short ones, whose timeouts name the holder.
+pub(crate) fn wait_for<'lock>(
+    lock: &'lock dyn StoreLock,
+    host: &dyn Host,
+    options: &Options,
+) -> std::result::Result<Box<dyn HeldLock + 'lock>, LockError> {
+    const EVERY: Duration = Duration::from_secs(1);
+    let started = host.now();
+    let deadline = started + options.lock_timeout;
+    let Some(on_lock_wait) = &options.on_lock_wait.0 else {
+        return lock.lock_until(deadline);
+    };
+    let mut call_at = started + EVERY;
+    loop {
+        match lock.lock_until(deadline.min(call_at)) {
+            Err(LockError::Timeout { path, holder, .. }) => {
+                let waited = host.now() - started;
+                if deadline <= call_at {
+                    return Err(LockError::Timeout {
+                        path,
+                        waited,
+                        holder,
+                    });
+                }
+                on_lock_wait(holder.as_deref(), waited);
+                call_at += EVERY;
+            }
+            taken => return taken,
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod fold;
 mod follow;
 mod golden;
 mod jsonl;
+mod lock_wait;
 mod machine;
 mod merge;
 mod open_files;
