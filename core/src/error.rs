@@ -274,8 +274,8 @@ fn version_mismatch(id: &str, expected: Option<Version>, found: Option<Version>)
     }
 }
 
-/// What is wrong with bytes: part of [`Error::Corrupt`] and of a
-/// [`Damage`](crate::check::Damage).
+/// What is wrong with bytes: part of [`Error::Corrupt`], and of the report of
+/// [`check`](crate::check::check).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CorruptReason {

@@ -72,7 +72,7 @@ pub struct CheckReport {
     pub unreadable: BTreeMap<PathBuf, String>,
 }
 
-/// What to do about a store: part of a [`CheckReport`].
+/// What to do about a store: part of the report of [`check`](crate::check::check).
 ///
 /// | newer format | unreadable | beyond repair | damaged | unfinished | advice |
 /// | --- | --- | --- | --- | --- | --- |
@@ -127,7 +127,7 @@ impl fmt::Display for Advice {
     }
 }
 
-/// A file of a store's directory: part of a [`CheckReport`].
+/// A file of a store's directory: part of the report of [`check`](crate::check::check).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct FileReport {
@@ -139,7 +139,7 @@ pub struct FileReport {
     pub bytes: Option<u64>,
 }
 
-/// The role of a file in a store's directory: part of a [`FileReport`].
+/// The role of a file in a store's directory: part of the report of [`check`](crate::check::check).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -181,7 +181,7 @@ impl fmt::Display for FileKind {
     }
 }
 
-/// A snapshot: part of a [`CheckReport`].
+/// A snapshot: part of the report of [`check`](crate::check::check).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SnapshotReport {
@@ -220,7 +220,7 @@ impl fmt::Display for SnapshotReport {
     }
 }
 
-/// The condition of the shared hints: part of a [`CheckReport`].
+/// The condition of the shared hints: part of the report of [`check`](crate::check::check).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

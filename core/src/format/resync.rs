@@ -18,9 +18,8 @@ use crate::{
     },
 };
 
-/// A place where bytes are not what they should be: part of a
-/// [`CheckReport`](crate::check::CheckReport) and of a
-/// [`RepairedSnapshot`](crate::repair::RepairedSnapshot).
+/// A place where bytes are not what they should be: part of the reports of
+/// [`check`](crate::check::check) and [`repair`](crate::repair::repair).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Damage {

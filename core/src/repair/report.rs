@@ -30,7 +30,8 @@ pub struct RepairReport {
     pub opened: Option<Recovery>,
 }
 
-/// A file that was replaced or created: part of a [`RepairReport`].
+/// A file that was replaced or created: part of the report of
+/// [`repair`](crate::repair::repair).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RepairedFile {
@@ -43,7 +44,8 @@ pub struct RepairedFile {
     pub damages: u64,
 }
 
-/// How the live snapshot was repaired: part of a [`RepairReport`].
+/// How the live snapshot was repaired: part of the report of
+/// [`repair`](crate::repair::repair).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "from", rename_all = "snake_case")]
 #[non_exhaustive]
