@@ -57,7 +57,7 @@ const STRESS: &[Area] = &[
     ("soak", "panics evidence run"),
     ("report", "evidence run tiers soak"),
     ("commands", "panics evidence run tiers soak report"),
-    ("main", "commands run soak lib"),
+    ("main", "commands run tiers soak lib"),
 ];
 
 /// Files below the first path may not import of another crate what is not below the last.

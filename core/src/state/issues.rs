@@ -1,11 +1,10 @@
 //! [`Issues`] as the state of a log: how a snapshot has it.
 
-use std::{borrow::Cow, path::Path};
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::Result,
     format::seq::Seq,
     issues::{
         event::IssueEvent,
@@ -14,19 +13,8 @@ use crate::{
         timestamp::Timestamp,
         version::Version,
     },
-    state::{State, live::Live},
+    state::State,
 };
-
-impl Issues {
-    /// Reads the state of the store in `dir` through the last durable record. Takes no lock, writes
-    /// nothing, and does not wait for a writer.
-    ///
-    /// # Errors
-    /// As [`Live::open`].
-    pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
-        Live::open(dir).map(Live::into_state)
-    }
-}
 
 impl State for Issues {
     const NAME: &'static str = "issues";

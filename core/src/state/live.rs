@@ -36,6 +36,17 @@ pub struct Live<S: State> {
 /// The state of a log of issues as of one record.
 pub type LiveIssues = Live<Issues>;
 
+impl Issues {
+    /// Reads the state of the store in `dir` through the last durable record. Takes no lock, writes
+    /// nothing, and does not wait for a writer.
+    ///
+    /// # Errors
+    /// As [`Live::open`].
+    pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
+        Live::open(dir).map(Live::into_state)
+    }
+}
+
 impl<S: State> Live<S> {
     /// Reads the state of the store in `dir` through the last durable record. Does not block.
     ///
