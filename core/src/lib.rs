@@ -1,7 +1,7 @@
 //! A crash-safe write-ahead log of JSON events that many processes append to at once.
 //!
-//! A store is a directory on a local disk. Any number of threads and processes append to it, read it
-//! and follow it at the same time. There is no daemon and no background work: everything happens
+//! A store is a directory on a local disk. Any number of threads and processes append to it, read
+//! it and follow it at the same time. There is no daemon and no background work: everything happens
 //! inside the calls. Each record is one line of JSON with a checksum, so `jq`, `grep` and `tail -f`
 //! work on a live log.
 //!
@@ -73,8 +73,8 @@
 //! # Conditions
 //!
 //! A condition is checked under the lock, right before the record is written. If several agents try
-//! at once, one succeeds, and the others get the issue as it is now. A write with an idempotency key
-//! ([`Batch::key`]) is stored once, however often you repeat it.
+//! at once, one succeeds, and the others get the issue as it is now. A write with an idempotency
+//! key ([`Batch::key`]) is stored once, however often you repeat it.
 //!
 //! ```
 //! use strand_core::{IssueLog, Batch, Error, Issue, Options, Patch, Timestamp};
@@ -126,19 +126,19 @@
 //!
 //! # Compaction
 //!
-//! The log grows until [`IssueLog::compact`] writes a snapshot of the state and removes the segments
-//! before it; writers go on meanwhile. [`Options::compact_after_bytes`] and
-//! [`Options::compact_after_records`] say when that is due ([`IssueLog::compaction_due`]). You decide
-//! who compacts: a [`Compactor`] in a long-lived process, or a command after its real work. Files
-//! that a reader has open stay readable; reading a record that is gone fails with
+//! The log grows until [`IssueLog::compact`] writes a snapshot of the state and removes the
+//! segments before it; writers go on meanwhile. [`Options::compact_after_bytes`] and
+//! [`Options::compact_after_records`] say when that is due ([`IssueLog::compaction_due`]). You
+//! decide who compacts: a [`Compactor`] in a long-lived process, or a command after its real work.
+//! Files that a reader has open stay readable; reading a record that is gone fails with
 //! [`Error::Compacted`]. For a log of another payload, you say what its [`State`] is.
 //!
 //! # Durability
 //!
-//! With [`Durability::Synced`], the default, an acknowledged write survives the crash of any process,
-//! a system crash, and a power loss. With [`Durability::Buffered`] it survives the crash of any
-//! process, and [`Log::sync_to`] makes it durable later. The disk is trusted to keep what it has
-//! confirmed.
+//! With [`Durability::Synced`], the default, an acknowledged write survives the crash of any
+//! process, a system crash, and a power loss. With [`Durability::Buffered`] it survives the crash
+//! of any process, and [`Log::sync_to`] makes it durable later. The disk is trusted to keep what it
+//! has confirmed.
 //!
 //! # Errors, and what is left on disk
 //!
@@ -150,8 +150,8 @@
 //! | [`Outcome::Unknown`] | the whole record is stored, once, or nothing is | repeat the write if it has a [key](Batch::key); otherwise check first |
 //!
 //! A damaged record that was acknowledged is never skipped: reading it fails with
-//! [`Error::Corrupt`], which has the file and the offset, and changes nothing. A *torn tail*, left by
-//! a writer that died in the middle of a record, is no error: the next writer moves it to
+//! [`Error::Corrupt`], which has the file and the offset, and changes nothing. A *torn tail*, left
+//! by a writer that died in the middle of a record, is no error: the next writer moves it to
 //! `quarantine/`. Readers never change anything. Under "Errors", each function says what it may
 //! leave behind.
 //!
@@ -206,8 +206,8 @@
 //!
 //! # Further reading
 //!
-//! `docs/FORMAT.md` describes the bytes, `docs/DESIGN.md` the reasons. Comments such as `// I3` refer
-//! to the invariants listed there.
+//! `docs/FORMAT.md` describes the bytes, `docs/DESIGN.md` the reasons. Comments such as `// I3`
+//! refer to the invariants listed there.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(feature = "testing"),

@@ -76,8 +76,8 @@ impl<P: Payload> Log<P> {
     ///
     /// # Errors
     /// The store is as before, except for a new segment and files that the next open removes:
-    /// [`Error::Lock`], [`Error::Io`], [`Error::Corrupt`] (damaged records are not compacted, nor is
-    /// a log whose snapshot is of another state).
+    /// [`Error::Lock`], [`Error::Io`], [`Error::Corrupt`] (damaged records are not compacted, nor
+    /// is a log whose snapshot is of another state).
     ///
     /// Example: [`State`].
     pub fn compact<S: State<Payload = P>>(&self) -> Result<Compacted> {

@@ -74,7 +74,8 @@ impl<S: State> Live<S> {
     /// forgot ([`State::forget`]). Does not wait for a writer.
     ///
     /// # Errors
-    /// [`crate::Error::Corrupt`], [`crate::Error::Io`]. What was read before the damage is reflected.
+    /// [`crate::Error::Corrupt`], [`crate::Error::Io`]. What was read before the damage is
+    /// reflected.
     pub fn refresh(&mut self) -> Result<Seq> {
         let end = self.watch.end();
         self.materialized.advance(end)?;
@@ -94,5 +95,16 @@ impl<S: State> Live<S> {
     #[must_use]
     pub fn into_state(self) -> S {
         self.materialized.state
+    }
+}
+
+impl Issues {
+    /// Reads the state of the store in `dir` through the last durable record. Takes no lock, writes
+    /// nothing, and does not wait for a writer.
+    ///
+    /// # Errors
+    /// As [`Live::open`].
+    pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
+        Live::open(dir).map(Live::into_state)
     }
 }

@@ -51,8 +51,8 @@ impl<S: State> Materialized<S> {
         }
     }
 
-    /// Reads the state through `end` from the files that this manifest names; `None` if its snapshot
-    /// is gone.
+    /// Reads the state through `end` from the files that this manifest names; `None` if its
+    /// snapshot is gone.
     pub(crate) fn through(
         dir: &StoreDir,
         manifest: &Manifest,

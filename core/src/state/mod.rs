@@ -12,8 +12,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{format::seq::Seq, issues::timestamp::Timestamp, wal::payload::Payload};
 
-/// A state that the records of a log lead to, so that the log can be compacted: [`crate::Log::compact`]
-/// replaces records by a snapshot of it. [`crate::Issues`] is one.
+/// A state that the records of a log lead to, so that the log can be compacted:
+/// [`crate::Log::compact`] replaces records by a snapshot of it. [`crate::Issues`] is one.
 ///
 /// A snapshot consists of lines of JSON. Restoring them, in their order, into a default state must
 /// give the state that wrote them.

@@ -190,7 +190,7 @@ pub(crate) fn read<S: State>(
     let Some(file) = dir.open_if_there(&name, OpenMode::Read)? else {
         let now = Manifest::required(dir)?;
         if now == *manifest {
-            let reason = wrong("it is named by the MANIFEST, but not there");
+            let reason = wrong("the MANIFEST names it, but it does not exist");
             return Err(corrupt(&dir.path_of(&name), 0, reason));
         }
         return Ok(None);
@@ -217,7 +217,7 @@ fn read_open<S: State>(
     let mut lines = Lines::default();
     while let Some(span) = file.next_line(&mut lines)? {
         if span.offset != bytes {
-            return Err(corrupt(path, bytes, wrong("a blank line stands here")));
+            return Err(corrupt(path, bytes, wrong("this line is blank")));
         }
         let line = lines.text(span);
         crc = crc32c::crc32c_append(crc, line);
@@ -238,7 +238,7 @@ fn read_open<S: State>(
     };
     match message {
         None => Ok(reading.state),
-        // Each line is good by itself, so it is not known which one is wrong.
+        // Each line is intact, so it is not known which one is wrong.
         Some(message) => Err(corrupt(path, 0, wrong(&message))),
     }
 }
@@ -253,7 +253,7 @@ fn members(text: &[u8]) -> std::result::Result<&[u8], CorruptReason> {
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> std::result::Result<T, CorruptReason> {
-    let message = |error| format!("the line is whole, but is no part of a snapshot: {error}");
+    let message = |error| format!("the line is intact, but not part of a snapshot: {error}");
     serde_json::from_slice(text).map_err(|error| wrong(&message(error)))
 }
 
@@ -286,7 +286,7 @@ impl<S: State> Reading<S> {
             return Ok(());
         }
         if !members.starts_with(HEADER_START) {
-            return Err(wrong("it does not begin as a snapshot does"));
+            return Err(wrong("it does not begin with a header"));
         }
         let header: Header<'_> = parse(text)?;
         if header.store != manifest.store {
@@ -378,21 +378,22 @@ impl<'a> Part<'a> {
     }
 }
 
-/// What a snapshot's file holds, whatever the manifest says.
+/// The contents of a snapshot's file, whatever the manifest says.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     pub(crate) header: Option<Header<'static>>,
-    /// The good lines.
+    /// The intact lines.
     pub(crate) counts: Counts,
     pub(crate) bytes: u64,
     pub(crate) crc: u32,
     pub(crate) bad: Damages,
-    /// There are blank lines, which no snapshot has.
+    /// Whether there are blank lines, which no snapshot has.
     blank: bool,
 }
 
 impl Contents {
-    /// Whether the file is by itself a snapshot of the records through `seq`, of this store if it is known.
+    /// Whether the file is by itself a snapshot of the records through `seq`, of this store if it
+    /// is known.
     pub(crate) fn is_whole(&self, seq: u64, store: Option<&str>) -> bool {
         self.bad.is_empty()
             && !self.blank
@@ -403,7 +404,7 @@ impl Contents {
             })
     }
 
-    /// Whether it is a snapshot of another state than [`crate::Issues`].
+    /// Whether it is a snapshot of a state other than [`crate::Issues`].
     pub(crate) fn is_of_other_state(&self) -> bool {
         let [.., others] = self.counts;
         others > 0 || matches!(&self.header, Some(header) if header.state.is_some())
@@ -418,7 +419,7 @@ impl Contents {
     }
 }
 
-/// Reads the snapshot `name` past damaged lines, and passes the good ones to `each`.
+/// Reads the snapshot `name` past damaged lines, and passes the intact ones to `each`.
 pub(crate) fn examine(
     file: &StoreFile,
     name: &Path,
@@ -441,7 +442,7 @@ pub(crate) fn examine(
                 None => Part::parse(text),
             };
             let parsed = parsed.and_then(|part| match part {
-                Part::Header(_) if !first => Err(wrong("the header stands among the lines")),
+                Part::Header(_) if !first => Err(wrong("this header is not the first line")),
                 part => Ok(part),
             });
             match parsed {
@@ -463,7 +464,7 @@ pub(crate) fn examine(
     Ok(contents)
 }
 
-/// The id or the key in a line that is damaged elsewhere.
+/// The id or the key in a damaged line.
 fn about(text: &[u8]) -> Option<String> {
     let value = [br#""id":""#.as_slice(), br#""key":""#]
         .iter()

@@ -6,8 +6,8 @@ const BYTES: usize = 32 << 10;
 /// Yields now and then, or not.
 ///
 /// A thread that computes keeps its processor for a time slice of some milliseconds, whatever its
-/// priority, while an append that was just woken waits for it. Frequent yields cost nothing while no
-/// other thread waits.
+/// priority, while an append that was just woken waits for it. Frequent yields cost nothing while
+/// no other thread waits.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     gentle: bool,

@@ -93,8 +93,8 @@ impl<P: Payload> Reader<P> {
     /// read, and returns how many there are. Decodes no payload, and holds one line in memory.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] with the place of the first damage, [`Error::Io`], and [`Error::Compacted`]
-    /// as for [`Reader::records`].
+    /// [`Error::Corrupt`] with the place of the first damage, [`Error::Io`], and
+    /// [`Error::Compacted`] as for [`Reader::records`].
     pub fn verify(&self) -> Result<u64> {
         let mut records = self.raw()?;
         let mut count = 0;
