@@ -97,14 +97,3 @@ impl<S: State> Live<S> {
         self.materialized.state
     }
 }
-
-impl Issues {
-    /// Reads the state of the store in `dir` through the last durable record. Takes no lock, writes
-    /// nothing, and does not wait for a writer.
-    ///
-    /// # Errors
-    /// As [`Live::open`].
-    pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
-        Live::open(dir).map(Live::into_state)
-    }
-}
