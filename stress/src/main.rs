@@ -58,9 +58,7 @@ fn main() -> ExitCode {
         Ok(Command::Torture(arguments)) => torture::main(&arguments),
         Ok(Command::Powercut(arguments)) => powercut::main(&arguments),
         #[cfg(target_os = "linux")]
-        Ok(Command::KernelAgent { spec }) => {
-            strand_stress::tiers::kernel_cuts::recording::agent_main(&spec)
-        }
+        Ok(Command::KernelAgent { spec }) => powercut::agent_main(&spec),
         Ok(Command::Soak(arguments)) => soak::main(&arguments),
         Ok(Command::Worker) => worker::main(),
         Ok(Command::Agent) => process::main(),

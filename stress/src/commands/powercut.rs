@@ -11,6 +11,8 @@ use crate::report::machine::Machine;
 use crate::report::page;
 use crate::report::tiers::{Report, SCHEMA, TierReport};
 use crate::run::config::fresh_seed;
+#[cfg(target_os = "linux")]
+pub use crate::tiers::kernel_cuts::recording::agent_main;
 use crate::tiers::kernel_cuts::{ATTACKS, Wanted, filesystems, run_wanted};
 use crate::tiers::tally::Budget;
 

@@ -21,7 +21,8 @@ use crate::run::runner::Moment;
 /// [`Config::keep`] is set; [`Report::store`] says where it was kept.
 ///
 /// # Errors
-/// [`RunError::Usage`] before anything was done; [`RunError::Environment`] when a directory could not be made or a process not be started. Every process that was started is reaped.
+/// [`RunError::Usage`] before anything was done; [`RunError::Environment`] when a directory could
+/// not be made or a process not be started. Every process that was started is reaped.
 pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Report, RunError> {
     let report = Report::new(&crate::run::run(config, exe, progress)?);
     if let Some(dir) = report.store.as_deref().and_then(Path::parent) {

@@ -22,7 +22,8 @@ const LOCK_TIMEOUT_BEYOND_WATCHDOG_S: u64 = 600;
 /// Longest time that the watchdog waits.
 pub const TIMEOUT_S_MAX: u64 = 7 * 24 * 3600;
 
-/// The flags that say how often, how long and where something is shown or kept, and not what is done.
+/// The flags that say how often, how long and where something is shown or kept, and not what is
+/// done.
 const NOT_REPLAYED: [&str; 7] = [
     "iterations",
     "keep",
@@ -106,8 +107,8 @@ pub struct Config {
     /// Start a new process for each write
     #[arg(long)]
     pub one_shot: bool,
-    /// With --one-shot: make each write with the command `strand append` instead of the library. Its
-    /// output and exit status say what came of the write
+    /// With --one-shot: make each write with the command `strand append` instead of the library.
+    /// Its output and exit status say what came of the write
     #[arg(long)]
     pub via_cli: bool,
     /// The binary of that command [default: `strand` next to this one]

@@ -5,10 +5,9 @@
 //! holder would look like a second one. A bit says *which* holder was seen, and the runner knows
 //! whether it had been killed by then.
 //!
-//! | words | meaning | changed by |
-//! | --- | --- | --- |
-//! | `u32(0)` | 0 before the start, 1 after it, 2 when all agents are done | the runner |
-//! | `u64(agent / 64)`, bit `agent % 64` | this agent holds the lock | the agent while it holds the lock; the runner after it reaped the agent |
+//! - `u32(0)`: 0 before the start, 1 after it, 2 when all agents are done. Changed by the runner.
+//! - `u64(agent / 64)`, bit `agent % 64`: this agent holds the lock. Changed by the holder, and by the
+//!   runner after it has reaped the agent.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;

@@ -15,8 +15,8 @@ use crate::run::errors::describe;
 use crate::run::places::Places;
 use crate::run::writes;
 
-/// Creates the pool of issues that the workload needs, as an agent after the last one would. If the log
-/// panics, the ledger says so.
+/// Creates the pool of issues that the workload needs, as an agent after the last one would. If the
+/// log panics, the ledger says so.
 pub(crate) fn set_up(config: &Config, places: &Places) -> Ledger {
     catch_panic(|| create_pool(config, places)).unwrap_or_else(|panic| Ledger {
         fatal_errors: vec![panic],

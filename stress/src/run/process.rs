@@ -10,8 +10,8 @@ use crate::run::{agent, bystanders};
 /// The exit status of a process whose runner is gone.
 const EXIT_ORPHANED: i32 = 90;
 
-/// Runs the process that the first line of standard input describes. It reports to standard output, in
-/// [`Message`]s.
+/// Runs the process that the first line of standard input describes. It reports to standard output,
+/// in [`Message`]s.
 #[must_use]
 pub fn main() -> ExitCode {
     let mut line = String::new();

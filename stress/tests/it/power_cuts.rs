@@ -7,8 +7,8 @@ use strand_stress::tiers::tally::Budget;
 
 use crate::common::exe;
 
-/// Power cuts under real processes, for some seconds: 5, or `POWER_CUTS_S`; with a fresh seed, or `POWER_CUTS_SEED`. The long
-/// run is `cargo xtask torture`.
+/// Power cuts under real processes, for `POWER_CUTS_S` seconds (5) with the seed `POWER_CUTS_SEED`
+/// (a new one). The long run is `cargo xtask torture`.
 #[test]
 fn power_cuts_lose_nothing_that_was_acknowledged() {
     let time_s = std::env::var("POWER_CUTS_S")

@@ -1,4 +1,4 @@
-//! The filesystem that loses what was not synced, served by the kernel: real system calls, real processes.
+//! The filesystem that loses unsynced bytes, through the kernel: real system calls, real processes.
 
 #![expect(
     clippy::unwrap_used,
@@ -106,7 +106,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // It can't die while it waits for an answer of a filesystem without power: don't wait for it.
+        // It can't die while it waits for a filesystem without power: don't wait for it.
         self.process.kill().ok();
         self.process.try_wait().ok();
     }
@@ -285,7 +285,8 @@ fn processes_share_locks_and_memory() {
     served.end().unwrap();
 }
 
-/// What was acknowledged is there, nobody is acknowledged after the cut, and everybody can be killed.
+/// Acknowledged bytes are there, no call is acknowledged after the cut, and all processes can be
+/// killed.
 #[test]
 fn a_power_cut_under_a_process() {
     let kinds = [Counts::Changes, Counts::FileSyncs];

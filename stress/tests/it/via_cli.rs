@@ -8,7 +8,7 @@ use strand_stress::run::config::{Config, Durability};
 
 use crate::common::{config, exe, harness, passes};
 
-/// The command, built where the harness looks for it; `None`, with a word, where there is no cargo to do that.
+/// Builds the command where the harness looks for it; `None`, with a message, if there is no cargo.
 fn command() -> Option<PathBuf> {
     static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
     BUILT.get_or_init(build).clone()

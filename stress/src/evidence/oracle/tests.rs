@@ -678,8 +678,8 @@ fn a_violation_is_printed_with_its_evidence() {
     );
 }
 
-/// Two issues that two agents try to claim, each in its own order; agent 2 created them at 1. Operation n
-/// runs from 100n to 100n + 50.
+/// Two issues that two agents try to claim, each in its own order; agent 2 created them at 1.
+/// Operation n runs from 100n to 100n + 50.
 fn claiming() -> Run {
     let mut model = Model::default();
     let mut run = Run {
