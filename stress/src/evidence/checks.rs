@@ -74,126 +74,76 @@ pub(crate) struct Counts {
 }
 
 /// Every point, in the order of their numbers.
+#[rustfmt::skip]
 pub(crate) fn checks(counts: &Counts, violations: &[Violation]) -> Vec<Check> {
-    let of = |point| {
-        violations
-            .iter()
-            .filter(move |violation| point_of(violation) == point)
+    let check = |point, compared, promise, what| {
+        let of_point = violations.iter().filter(|violation| point_of(violation) == point);
+        let violations = of_point.count() as u64;
+        Check { point, promise, compared, what, violations }
     };
-    let check = |point: Point| Check {
-        point,
-        promise: point.words().0,
-        compared: counts.of(point),
-        what: point.words().1,
-        violations: of(point).count() as u64,
-    };
-    Point::ALL.map(check).to_vec()
-}
-
-impl Point {
-    const ALL: [Point; 15] = [
-        Point::Stored,
-        Point::Rejected,
-        Point::Foreign,
-        Point::Sequence,
-        Point::AgentOrder,
-        Point::RealTime,
-        Point::DurableSeen,
-        Point::Followers,
-        Point::Reads,
-        Point::Lock,
-        Point::Fold,
-        Point::Recovery,
-        Point::Afterwards,
-        Point::Conditions,
-        Point::Processes,
-    ];
-
-    /// The promise, and the two sides of the comparison.
-    fn words(self) -> (&'static str, &'static str) {
-        match self {
-            Point::Stored => (
-                "(1, 3) What was acknowledged is stored once, at its number, with its bytes; what was interrupted, at most once",
-                "operations with the bytes of the files",
-            ),
-            Point::Rejected => (
-                "(2) What was rejected or refused is not stored",
-                "operations with the bytes of the files",
-            ),
-            Point::Foreign => (
-                "(4) Every byte of the log is a record that somebody wrote",
-                "records with the operations",
-            ),
-            Point::Sequence => (
-                "(5) Numbers rise by one through all segments",
-                "records with their predecessors",
-            ),
-            Point::AgentOrder => (
-                "(6) Each agent's writes are in their order",
-                "records with those of the same agent",
-            ),
-            Point::RealTime => (
-                "(7) What began after an acknowledgement stands after it",
-                "operations with the acknowledgements before them",
-            ),
-            Point::DurableSeen => (
-                "(8) The watermark never falls, and covers what was acknowledged",
-                "looks at it with earlier ones",
-            ),
-            Point::Followers => (
-                "(8, 9) A follower gets every record, as it is stored, in its order",
-                "records in journals with the bytes of the files",
-            ),
-            Point::Reads => (
-                "(9, 10) A read sees a prefix of the log, with all that it must contain",
-                "reads with the records, and with what was known when they began",
-            ),
-            Point::Lock => (
-                "(11) Nobody holds the lock together with another",
-                "intervals, and marks in shared memory, with all others",
-            ),
-            Point::Fold => (
-                "(12) A snapshot is the fold of its records, computed again",
-                "snapshots, and the state at the end",
-            ),
-            Point::Recovery => (
-                "(13) Recovery leads to one state, and reading changes nothing",
-                "reads before and after recovery",
-            ),
-            Point::Afterwards => (
-                "(15) The store goes on, and nothing is left behind",
-                "store, opened, appended to and compacted",
-            ),
-            Point::Conditions => (
-                "A condition held where its write is stored, and did not where it was refused",
-                "writes with conditions with the states before them",
-            ),
-            Point::Processes => (
-                "Every process did what it was told, and ended as it should",
-                "processes with their orders",
-            ),
-        }
-    }
-}
-
-impl Counts {
-    /// Number of comparisons at a point.
-    fn of(&self, point: Point) -> u64 {
-        match point {
-            Point::Stored | Point::RealTime => self.acknowledged + self.unknown,
-            Point::Rejected => self.rejected + self.refused,
-            Point::Foreign | Point::Sequence | Point::AgentOrder => self.stored,
-            Point::DurableSeen => self.durable_seen,
-            Point::Followers => self.followed,
-            Point::Reads => self.views,
-            Point::Lock => self.holds,
-            Point::Fold => self.snapshots,
-            Point::Recovery => self.recoveries,
-            Point::Afterwards => u64::from(self.recoveries > 0),
-            Point::Conditions => self.conditions,
-            Point::Processes => self.processes,
-        }
-    }
+    let c = counts;
+    vec![
+        check(Point::Stored, c.acknowledged + c.unknown,
+            "(1, 3) An acknowledged write is stored once, at its number, with its bytes; an interrupted one at most once",
+            "operations with the bytes of the files",
+        ),
+        check(Point::Rejected, c.rejected + c.refused,
+            "(2) A rejected or refused write is not stored",
+            "operations with the bytes of the files",
+        ),
+        check(Point::Foreign, c.stored,
+            "(4) Every byte of the log belongs to a record that an agent wrote",
+            "records with the operations",
+        ),
+        check(Point::Sequence, c.stored,
+            "(5) Numbers rise by one through all segments",
+            "records with their predecessors",
+        ),
+        check(Point::AgentOrder, c.stored,
+            "(6) Each agent's writes are in their order",
+            "records with those of the same agent",
+        ),
+        check(Point::RealTime, c.acknowledged + c.unknown,
+            "(7) A write that began after an acknowledgement comes after it",
+            "operations with the acknowledgements before them",
+        ),
+        check(Point::DurableSeen, c.durable_seen,
+            "(8) The durable sequence number never falls, and covers all acknowledged writes",
+            "its values with earlier ones",
+        ),
+        check(Point::Followers, c.followed,
+            "(8, 9) A follower gets every record, as it is stored, in its order",
+            "records in journals with the bytes of the files",
+        ),
+        check(Point::Reads, c.views,
+            "(9, 10) A read sees a prefix of the log, with all that it has to contain",
+            "reads with the records, and with the knowledge when they began",
+        ),
+        check(Point::Lock, c.holds,
+            "(11) The lock has one holder at a time",
+            "intervals, and marks in shared memory, with all others",
+        ),
+        check(Point::Fold, c.snapshots,
+            "(12) A snapshot is the fold of its records, computed again",
+            "snapshots, and the state at the end",
+        ),
+        check(Point::Recovery, c.recoveries,
+            "(13) Recovery leads to one state, and reading changes nothing",
+            "reads before and after recovery",
+        ),
+        check(Point::Afterwards, u64::from(c.recoveries > 0),
+            "(15) The store accepts the next append, and nothing is left behind",
+            "store, opened, appended to and compacted",
+        ),
+        check(Point::Conditions, c.conditions,
+            "A condition held where its write is stored, and did not where it was refused",
+            "writes with conditions with the states before them",
+        ),
+        check(Point::Processes, c.processes,
+            "Every process did its work, and ended as it should",
+            "processes with their work",
+        ),
+    ]
 }
 
 /// The promise that a violation breaks.

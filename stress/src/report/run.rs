@@ -184,13 +184,8 @@ impl Report {
     /// The report of a run that was judged.
     #[must_use]
     pub fn new(judgement: &Judgement) -> Report {
-        let Judgement {
-            config,
-            ledger,
-            go_ns,
-            ..
-        } = judgement;
-        let (config, go_ns) = (config, *go_ns);
+        let (config, gathered) = (&judgement.config, &judgement.gathered);
+        let (ledger, go_ns) = (&gathered.ledger, gathered.go_ns);
         let since_go_ms =
             |at_ns: u64| micros(at_ns.saturating_sub(go_ns.unwrap_or(at_ns))) / 1_000.0;
         let courses = Course::all(ledger);
@@ -230,14 +225,14 @@ impl Report {
             lock: lock_report(ledger),
             starvation: starvation(&per_agent, ledger),
             per_agent,
-            processes: judgement.spawned,
-            killed: judgement.killed,
+            processes: gathered.spawned,
+            killed: gathered.killed,
             killed_at: ledger.killed_at.clone(),
             killed_opening_at: ledger.killed_opening_at.clone(),
             killed_roles: judgement.killed_roles(),
-            stopped: judgement.stopped,
-            torn: judgement.torn,
-            forgotten: judgement.forgotten,
+            stopped: gathered.stopped,
+            torn: gathered.torn,
+            forgotten: gathered.forgotten,
             views: ledger.views.len() as u64,
             refused,
             conditions: metrics::conditions(ledger),
@@ -246,7 +241,7 @@ impl Report {
             timeline: timeline.unwrap_or_default(),
             violations: judgement.violations.clone(),
             environment_errors: ledger.environment_errors.clone(),
-            hang: judgement.hang.clone(),
+            hang: gathered.hang.clone(),
             agents_stderr: judgement.agents_stderr.clone(),
             store: judgement.store.clone(),
             replay: config.replay_line(),

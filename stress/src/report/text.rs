@@ -1,6 +1,7 @@
 //! Plain text: columns and numbers.
 
 use comfy_table::{CellAlignment, Row, Table, presets};
+use indicatif::HumanCount;
 use serde::Serialize;
 
 /// Rows in columns that are as wide as their widest cell and two spaces apart, with a newline
@@ -27,15 +28,7 @@ pub(super) fn json(report: &impl Serialize) -> String {
 /// `1,234,567`.
 #[must_use]
 pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(number).to_string()
 }
 
 pub(crate) fn plural(count: usize, what: &str) -> String {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::evidence::checks::Check;
-use crate::evidence::ledger::{Compacting, End, Ledger, Outcome};
+use crate::evidence::ledger::{self, Compacting, End};
 use crate::evidence::observations::Journal;
 use crate::evidence::verdict::Verdict;
 use crate::evidence::violation::Violation;
 use crate::run::config::Config;
-use crate::run::runner::Hang;
+use crate::run::runner::Outcome;
 
 /// How many violations of each kind are printed; the JSON report has them all.
 const VIOLATIONS_SHOWN: usize = 4;
@@ -21,30 +21,16 @@ const STDERR_LINES_SHOWN: usize = 20;
 pub struct Judgement {
     /// The configuration.
     pub config: Config,
-    /// Everything that was reported.
-    pub ledger: Ledger,
+    /// Everything that was gathered.
+    pub gathered: Outcome,
     /// The journals of the followers.
     pub journals: Vec<Journal>,
-    /// When the agents were let go; `None` when it never came to that.
-    pub go_ns: Option<u64>,
     /// Records in the store.
     pub stored: u64,
-    /// Processes started.
-    pub spawned: u64,
-    /// Processes that were killed.
-    pub killed: u64,
-    /// How often a process was stopped for a while.
-    pub stopped: u64,
-    /// How often half a record was left behind the log.
-    pub torn: u64,
-    /// How often the hints were deleted.
-    pub forgotten: u64,
     /// The comparisons of the oracle, point by point; empty if the run did not end.
     pub checks: Vec<Check>,
     /// Everything that is wrong, with its evidence.
     pub violations: Vec<Violation>,
-    /// The state of all processes, if the run did not end.
-    pub hang: Option<Hang>,
     /// The beginning of the agents' standard error.
     pub agents_stderr: String,
     /// Where the store is, if it was kept.
@@ -55,11 +41,11 @@ impl Judgement {
     /// A hang comes before a violation, and that before a failed environment.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        if self.hang.is_some() {
+        if self.gathered.hang.is_some() {
             Verdict::Hang
         } else if !self.violations.is_empty() {
             Verdict::Violated
-        } else if !self.ledger.environment_errors.is_empty() {
+        } else if !self.gathered.ledger.environment_errors.is_empty() {
             Verdict::Environment
         } else {
             Verdict::Pass
@@ -67,8 +53,8 @@ impl Judgement {
     }
 
     /// The operations of the agents, without those that created the pool.
-    fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
-        let operations = self.ledger.operations.iter();
+    fn outcomes(&self) -> impl Iterator<Item = &ledger::Outcome> {
+        let operations = self.gathered.ledger.operations.iter();
         let own = operations.filter(|operation| operation.agent < self.config.agents);
         own.map(|operation| &operation.outcome)
     }
@@ -76,14 +62,15 @@ impl Judgement {
     /// Operations that the log acknowledged.
     #[must_use]
     pub fn acknowledged(&self) -> u64 {
-        let is_acknowledged = |outcome: &&Outcome| matches!(outcome, Outcome::Acknowledged { .. });
+        let is_acknowledged =
+            |outcome: &&ledger::Outcome| matches!(outcome, ledger::Outcome::Acknowledged { .. });
         self.outcomes().filter(is_acknowledged).count() as u64
     }
 
     /// Compactions that were finished.
     #[must_use]
     pub fn compactions(&self) -> u64 {
-        let all = self.ledger.compactions.iter();
+        let all = self.gathered.ledger.compactions.iter();
         let done = all.filter(|seen| matches!(seen.outcome, Compacting::Done { .. }));
         done.count() as u64
     }
@@ -91,8 +78,8 @@ impl Judgement {
     /// From the start to the last answer.
     #[must_use]
     pub fn elapsed_ms(&self) -> f64 {
-        let ends = self.outcomes().filter_map(Outcome::answered_ns);
-        let ns = ends.max().zip(self.go_ns);
+        let ends = self.outcomes().filter_map(ledger::Outcome::answered_ns);
+        let ns = ends.max().zip(self.gathered.go_ns);
         let ns = ns.map_or(0, |(end_ns, go_ns)| end_ns.saturating_sub(go_ns));
         std::time::Duration::from_nanos(ns).as_secs_f64() * 1e3
     }
@@ -101,7 +88,7 @@ impl Judgement {
     #[must_use]
     pub fn killed_roles(&self) -> BTreeMap<&'static str, u64> {
         let mut roles = BTreeMap::new();
-        for incarnation in &self.ledger.incarnations {
+        for incarnation in &self.gathered.ledger.incarnations {
             if incarnation.end == End::Killed {
                 *roles.entry(incarnation.role).or_default() += 1;
             }
@@ -135,13 +122,14 @@ impl Judgement {
     pub fn failure_details(&self) -> String {
         let mut lines = violation_lines(&self.violations);
         lines.extend(
-            self.ledger
+            self.gathered
+                .ledger
                 .environment_errors
                 .iter()
                 .take(VIOLATIONS_SHOWN)
                 .map(|e| format!("  {e}")),
         );
-        if let Some(hang) = &self.hang {
+        if let Some(hang) = &self.gathered.hang {
             lines.extend(hang.agents.iter().map(|state| {
                 format!(
                     "  agent {} (pid {}): {}",

@@ -156,25 +156,15 @@ fn judge(
     config: &Config,
     payloads: &Payloads,
     places: &Places,
-    outcome: runner::Outcome,
+    mut gathered: runner::Outcome,
     run_dir: TempDir,
 ) -> Result<Judgement, RunError> {
-    let runner::Outcome {
-        mut ledger,
-        go_ns,
-        hang,
-        spawned,
-        killed,
-        stopped,
-        torn,
-        forgotten,
-    } = outcome;
     let mut violations = Vec::new();
     let mut checked = Vec::new();
     let mut journals = Vec::new();
     let is_replay = config.workload == Workload::Replay;
     let stored;
-    if hang.is_some() {
+    if gathered.hang.is_some() {
         // A hanging process may leave the store in any state: only count the records.
         let segments = stored::read_segments(&places.store).unwrap_or_default();
         stored = segments
@@ -190,34 +180,41 @@ fn judge(
             })?;
         }
         let copy = run_dir.path().join("store-before-the-last-append");
-        let mut examination =
-            examine::examine(&places.store, &places.archive, &copy, killed + torn > 0);
+        let mut examination = examine::examine(
+            &places.store,
+            &places.archive,
+            &copy,
+            gathered.killed + gathered.torn > 0,
+        );
         for follower in 0..config.followers {
             journals.push(read_journal(&places.journal(follower)).map_err(RunError::environment)?);
         }
         stored = examination.records.len() as u64;
         let views = std::mem::take(&mut examination.views);
         let recoveries = views.len() as u64;
-        ledger.views.extend(views);
+        gathered.ledger.views.extend(views);
         violations = judge_stored(&Judged {
             config,
             payloads,
             writes: &payloads.writes_of(config.agents),
-            hints_were_lost: forgotten > 0,
+            hints_were_lost: gathered.forgotten > 0,
             complete: true,
-            ledger: &ledger,
+            ledger: &gathered.ledger,
             journals: &journals,
             examination: &examination,
         });
         violations.extend(examination.violations);
         if let Some(model) = examination.model.as_ref().filter(|_| is_replay) {
             let difference = replay::difference(payloads, model)?;
-            let difference = difference.filter(|_| ledger.environment_errors.is_empty());
+            let difference = difference.filter(|_| gathered.ledger.environment_errors.is_empty());
             violations.extend(difference.map(|detail| Violation::FoldDiffers { detail }));
         }
-        let reaped = ledger.incarnations.len() as u64;
-        if reaped != spawned {
-            let detail = format!("{spawned} processes were started and {reaped} reaped");
+        let reaped = gathered.ledger.incarnations.len() as u64;
+        if reaped != gathered.spawned {
+            let detail = format!(
+                "{} processes were started and {reaped} reaped",
+                gathered.spawned
+            );
             violations.push(Violation::Protocol { detail });
         }
         let counts = Counts {
@@ -228,24 +225,17 @@ fn judge(
                 .map(|j: &Journal| j.entries.len() as u64)
                 .sum(),
             snapshots: examination.snapshot_seqs.len() as u64,
-            ..counts(&ledger)
+            ..counts(&gathered.ledger)
         };
         checked = checks(&counts, &violations);
     }
     let mut judgement = Judgement {
         config: config.clone(),
-        ledger,
+        gathered,
         journals,
-        go_ns,
         stored,
-        spawned,
-        killed,
-        stopped,
-        torn,
-        forgotten,
         checks: checked,
         violations,
-        hang,
         agents_stderr: read_start(&places.stderr),
         store: None,
     };
@@ -253,7 +243,7 @@ fn judge(
         let dir = run_dir.keep();
         let path = dir.join("ledger.json");
         judgement.store = Some(dir.join("store"));
-        let json = serde_json::to_string(&judgement.ledger).map_err(std::io::Error::from);
+        let json = serde_json::to_string(&judgement.gathered.ledger).map_err(std::io::Error::from);
         json.and_then(|json| fs::write(&path, json))
             .map_err(|error| RunError::environment(format!("{}: {error}", path.display())))?;
     } else {

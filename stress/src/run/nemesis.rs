@@ -45,16 +45,17 @@ impl<'a> Nemesis<'a> {
     {
         let nemesis = Arc::new(self);
         let config = nemesis.config;
-        let kinds: [(f64, fn(&Nemesis<'a>)); 4] = [
-            (config.kill_per_second, Nemesis::kill),
-            (config.stop_per_second, Nemesis::stop),
-            (config.tear_per_second, Nemesis::tear),
-            (config.forget_per_second, Nemesis::forget),
-        ];
-        for (_, act) in kinds.into_iter().filter(|(rate, _)| *rate > 0.0) {
-            let nemesis = Arc::clone(&nemesis);
-            scope.spawn(move || act(&nemesis));
-        }
+        type Act<'a> = fn(&Nemesis<'a>);
+        let spawn = |per_second: f64, act: Act<'a>| {
+            if per_second > 0.0 {
+                let nemesis = Arc::clone(&nemesis);
+                scope.spawn(move || act(&nemesis));
+            }
+        };
+        spawn(config.kill_per_second, Nemesis::kill);
+        spawn(config.stop_per_second, Nemesis::stop);
+        spawn(config.tear_per_second, Nemesis::tear);
+        spawn(config.forget_per_second, Nemesis::forget);
     }
 
     /// Has random processes killed.

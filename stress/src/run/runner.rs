@@ -391,6 +391,18 @@ impl Slot {
     }
 }
 
+/// How far a run has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Starting,
+    /// The agents may write.
+    Running,
+    /// The agents are done: from now on, no process gets a kill order.
+    Over,
+    /// No more processes are started.
+    Stopping,
+}
+
 struct Runner<'a> {
     config: &'a Config,
     payload: &'a PayloadSource,
@@ -414,12 +426,7 @@ struct Runner<'a> {
     /// The slot and the process that is stopped for a while.
     paused: Option<(usize, u32)>,
     power_lost: bool,
-    /// The agents may write.
-    has_started: bool,
-    /// The agents are done: from now on, no process gets a kill order.
-    is_over: bool,
-    /// No more processes are to be started.
-    is_stopping: bool,
+    phase: Phase,
     /// See [`AgentSpec::boot`].
     boot: Option<String>,
 }
@@ -465,9 +472,7 @@ impl<'a> Runner<'a> {
             random_kills: 0,
             paused: None,
             power_lost: false,
-            has_started: false,
-            is_over: false,
-            is_stopping: false,
+            phase: Phase::Starting,
             boot: None,
         })
     }
@@ -503,7 +508,7 @@ impl<'a> Runner<'a> {
                 nemesis.spawn(scope);
                 scope.spawn(move || watcher::watch(&side, store, config.compacting() > 0));
                 timely = self.listen(&deadline, progress, Runner::agents_are_done);
-                self.is_over = true;
+                self.phase = Phase::Over;
                 self.control.end();
             }
             drop(over_sender);
@@ -659,7 +664,7 @@ impl<'a> Runner<'a> {
                 // If processes took longer to start than they live, no write would ever be done.
                 let answered = self.moment.acknowledged + self.moment.refused;
                 let allowed = answered * KILLS_PER_OPERATION + KILLS_BEFORE_PROGRESS;
-                if self.random_kills <= allowed && !self.is_over {
+                if self.random_kills <= allowed && self.phase < Phase::Over {
                     self.random_kills += 1;
                     if let Some(process) = self.victim(slot).and_then(|slot| self.process(slot)) {
                         process.child.kill();
@@ -714,7 +719,7 @@ impl<'a> Runner<'a> {
     }
 
     fn pause(&mut self, slot: usize, time: Duration) {
-        let Some(index) = self.victim(slot).filter(|_| !self.is_over) else {
+        let Some(index) = self.victim(slot).filter(|_| self.phase < Phase::Over) else {
             return;
         };
         let paused = self.process(index).map(|process| {
@@ -759,7 +764,7 @@ impl<'a> Runner<'a> {
 
     /// Lets the agents write.
     fn go(&mut self) {
-        self.has_started = true;
+        self.phase = Phase::Running;
         self.control.go();
         if self.command.is_some() {
             self.start_all();
@@ -786,12 +791,12 @@ impl<'a> Runner<'a> {
             return;
         };
         let is_done = lanes.is_empty() && slot.is_agent();
-        if is_done || self.is_stopping || self.failure.is_some() {
+        if is_done || self.phase == Phase::Stopping || self.failure.is_some() {
             slot.is_done = true;
             return;
         }
         let started = match (&self.command, lanes.first()) {
-            (Some(_), Some(_)) if !self.has_started => return slot.get_ready(),
+            (Some(_), Some(_)) if self.phase < Phase::Running => return slot.get_ready(),
             (Some(command), Some(lane)) => {
                 let call = command.append(&self.places.store, lane.agent, lane.first_write);
                 call.and_then(|call| self.start_call(index, call))
@@ -831,7 +836,10 @@ impl<'a> Runner<'a> {
     fn start_agent(&mut self, index: usize, lanes: Vec<Lane>) -> Result<(), String> {
         let config = self.config;
         let (role, kill) = match self.slots.get_mut(index) {
-            Some(slot) => (slot.role.clone(), kill_order(config, slot, self.is_over)),
+            Some(slot) => (
+                slot.role.clone(),
+                kill_order(config, slot, self.phase >= Phase::Over),
+            ),
             None => return Ok(()),
         };
         let spec = AgentSpec {
@@ -968,7 +976,7 @@ impl<'a> Runner<'a> {
                 end
             }
         };
-        if end == End::Killed && !self.is_stopping {
+        if end == End::Killed && self.phase < Phase::Stopping {
             self.moment.killed += 1;
         }
         slot.doing.fill(Doing::Finished);
@@ -1001,7 +1009,7 @@ impl<'a> Runner<'a> {
 
     /// Kills what is left and lets nothing new start; returns how many were left.
     fn stop(&mut self) -> u64 {
-        self.is_stopping = true;
+        self.phase = Phase::Stopping;
         self.control.end();
         let mut killed = 0;
         for process in self

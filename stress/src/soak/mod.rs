@@ -376,14 +376,14 @@ impl<'a> Soak<'a> {
             RunError::Environment { message, .. } => Trouble::Environment(message),
         })?;
         self.acknowledged += run.acknowledged();
-        self.killed += run.killed;
-        self.stopped += run.stopped;
+        self.killed += run.gathered.killed;
+        self.stopped += run.gathered.stopped;
         let what = || format!("{}\n{}", run.verdict_line(), run.failure_details());
         match run.verdict() {
             Verdict::Pass => Ok(Round {
                 acknowledged: run.acknowledged(),
-                killed: run.killed,
-                stopped: run.stopped,
+                killed: run.gathered.killed,
+                stopped: run.gathered.stopped,
                 compactions: run.compactions(),
                 ..Round::default()
             }),

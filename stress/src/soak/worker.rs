@@ -554,9 +554,9 @@ mod tests {
             for _ in 0..40 {
                 worker.write().unwrap();
             }
-            let worked = worker.work(Duration::from_millis(5)).unwrap();
-            assert_eq!(worked.errors, Vec::<String>::new());
-            assert!(worked.acknowledged > 0 && worked.followed > 0, "{worked:?}");
+            let done = worker.work(Duration::from_millis(5)).unwrap();
+            assert_eq!(done.errors, Vec::<String>::new());
+            assert!(done.acknowledged > 0 && done.followed > 0, "{done:?}");
             if round == 2 {
                 worker.log.compact().unwrap();
                 std::fs::remove_file(dir.path().join("shm")).unwrap();

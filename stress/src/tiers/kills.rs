@@ -120,13 +120,13 @@ impl Sum {
                 return;
             }
         };
-        self.killed += run.killed;
-        self.opening += run.ledger.killed_opening_at.values().sum::<u64>();
+        self.killed += run.gathered.killed;
+        self.opening += run.gathered.ledger.killed_opening_at.values().sum::<u64>();
         self.acknowledged += run.acknowledged();
-        self.stopped += run.stopped;
-        self.torn += run.torn;
-        self.forgotten += run.forgotten;
-        for (point, times) in &run.ledger.killed_at {
+        self.stopped += run.gathered.stopped;
+        self.torn += run.gathered.torn;
+        self.forgotten += run.gathered.forgotten;
+        for (point, times) in &run.gathered.ledger.killed_at {
             *self.at.entry(point.clone()).or_default() += times;
         }
         for (role, times) in run.killed_roles() {
@@ -135,7 +135,7 @@ impl Sum {
         match run.verdict() {
             Verdict::Pass => {}
             Verdict::Environment => {
-                self.environment = Some(run.ledger.environment_errors.join("; "));
+                self.environment = Some(run.gathered.ledger.environment_errors.join("; "));
             }
             Verdict::Violated | Verdict::Hang => self.findings.push(Finding {
                 what: format!("{}\n{}", run.verdict_line(), run.failure_details()),

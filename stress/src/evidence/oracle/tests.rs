@@ -59,6 +59,40 @@ fn acknowledged(agent: u32, write: u32, seq: u64) -> Operation {
     }
 }
 
+fn acknowledgement(seq: u64, ack_ns: u64, repeated: bool) -> Outcome {
+    Outcome::Acknowledged {
+        seq,
+        ack_ns,
+        repeated,
+    }
+}
+
+fn unknown(error: &str) -> Outcome {
+    let error = error.to_owned();
+    Outcome::Unknown { error }
+}
+
+fn rejected(error: &str) -> Outcome {
+    let error = error.to_owned();
+    Outcome::Rejected { error }
+}
+
+fn hold(agent: u32, from_ns: u64, to_ns: u64) -> Hold {
+    Hold {
+        agent,
+        from_ns,
+        to_ns,
+    }
+}
+
+fn sighting(agent: u32, at_ns: u64, other: u32) -> Sighting {
+    Sighting {
+        agent,
+        at_ns,
+        other,
+    }
+}
+
 fn prefix(records: &[StoredRecord], count: usize) -> Prefix {
     let add = |prefix: Prefix, record: &StoredRecord| prefix.with(record.seq, &record.line);
     records.iter().take(count).fold(Prefix::default(), add)
@@ -145,6 +179,11 @@ impl Run {
         })
     }
 
+    /// The violations with their evidence.
+    fn shown(&self) -> Vec<String> {
+        self.judge().iter().map(Violation::to_string).collect()
+    }
+
     /// The violations' kinds, each once, without those that only follow from a changed file.
     fn kinds(&self) -> Vec<String> {
         let mut kinds: Vec<String> = self
@@ -182,51 +221,24 @@ fn a_good_run_is_good() {
 fn point_1_a_lost_write() {
     let mut run = Run::unread();
     run.records.pop();
-    assert_eq!(
-        run.judge(),
-        [Violation::Lost {
-            agent: 1,
-            write: 2,
-            seq: 4,
-            ack_ns: 450
-        }]
-    );
+    assert_eq!(run.shown(), ["lost: ack_ns=450 agent=1 seq=4 write=2"]);
 }
 
 #[test]
 fn point_1_a_duplicate() {
     let mut run = Run::unread();
     run.records.push(record(5, 1, 2));
-    assert_eq!(
-        run.judge(),
-        [Violation::Duplicated {
-            agent: 1,
-            write: 2,
-            seqs: vec![4, 5]
-        }]
-    );
+    assert_eq!(run.shown(), ["duplicated: agent=1 seqs=[4,5] write=2"]);
 }
 
 #[test]
 fn point_1_another_seq_than_acknowledged() {
     let mut run = Run::unread();
-    run.outcome(
-        3,
-        Outcome::Acknowledged {
-            seq: 5,
-            ack_ns: 450,
-            repeated: false,
-        },
-    );
+    run.outcome(3, acknowledgement(5, 450, false));
     run.ledger.durable_seen.clear();
     assert_eq!(
-        run.judge(),
-        [Violation::Misplaced {
-            agent: 1,
-            write: 2,
-            acknowledged_seq: 5,
-            stored_seq: 4
-        }]
+        run.shown(),
+        ["misplaced: acknowledged_seq=5 agent=1 stored_seq=4 write=2"]
     );
 }
 
@@ -247,12 +259,7 @@ fn point_1_other_bytes() {
 #[test]
 fn point_2_a_rejected_write_is_stored() {
     let mut run = Run::unread();
-    run.outcome(
-        3,
-        Outcome::Rejected {
-            error: "full".into(),
-        },
-    );
+    run.outcome(3, rejected("full"));
     assert_eq!(run.kinds(), ["failed", "rejected_but_stored"]);
     run.records.pop();
     assert_eq!(run.kinds(), ["failed"]);
@@ -265,12 +272,7 @@ fn point_2_a_rejected_write_is_stored() {
 #[test]
 fn point_3_an_unknown_write_is_stored_at_most_once_and_whole() {
     let mut run = Run::unread();
-    run.outcome(
-        3,
-        Outcome::Unknown {
-            error: String::new(),
-        },
-    );
+    run.outcome(3, unknown(""));
     assert_eq!(run.judge(), []);
     run.records.push(record(5, 1, 2));
     assert_eq!(run.kinds(), ["duplicated"]);
@@ -285,12 +287,7 @@ fn point_3_an_unknown_write_is_stored_at_most_once_and_whole() {
 #[test]
 fn point_3_an_unknown_write_that_was_seen_stays() {
     let mut run = Run::good();
-    run.outcome(
-        3,
-        Outcome::Unknown {
-            error: String::new(),
-        },
-    );
+    run.outcome(3, unknown(""));
     run.records.pop();
     assert_eq!(run.kinds(), ["view_differs"]);
 }
@@ -316,14 +313,7 @@ fn point_4_nothing_else_is_there() {
 fn point_5_the_numbers_have_no_gap_and_segments_are_named_after_them() {
     let mut run = Run::unread();
     run.records[3] = record(5, 1, 2);
-    run.outcome(
-        3,
-        Outcome::Acknowledged {
-            seq: 5,
-            ack_ns: 550,
-            repeated: false,
-        },
-    );
+    run.outcome(3, acknowledgement(5, 550, false));
     assert_eq!(run.kinds(), ["seq_gap"]);
 
     let mut run = Run::unread();
@@ -354,30 +344,13 @@ fn point_7_after_an_acknowledgement_comes_a_higher_number() {
     run.ledger.durable_seen.clear();
     // (1,2) at 4 was acknowledged at 450; (0,2) at 3 begins only then.
     run.ledger.operations[2].invoke_ns = 451;
-    run.outcome(
-        2,
-        Outcome::Acknowledged {
-            seq: 3,
-            ack_ns: 460,
-            repeated: false,
-        },
-    );
+    run.outcome(2, acknowledgement(3, 460, false));
     assert_eq!(
-        run.judge(),
-        [Violation::RealTimeOrder {
-            acknowledged_seq: 4,
-            ack_ns: 450,
-            invoke_ns: 451,
-            seq: 3
-        }]
+        run.shown(),
+        ["real time order: ack_ns=450 acknowledged_seq=4 invoke_ns=451 seq=3"]
     );
     // The same for a write whose outcome is unknown, but which is stored.
-    run.outcome(
-        2,
-        Outcome::Unknown {
-            error: String::new(),
-        },
-    );
+    run.outcome(2, unknown(""));
     assert_eq!(run.kinds(), ["real_time_order"]);
     run.ledger.operations[2].invoke_ns = 450;
     assert_eq!(run.judge(), []);
@@ -513,11 +486,7 @@ fn point_11_intervals_overlap() {
     // It lies in the first one, which is longer than the next one.
     run.ledger.holds[0].to_ns = 450;
     run.ledger.holds.truncate(2);
-    run.ledger.holds.push(Hold {
-        agent: 1,
-        from_ns: 440,
-        to_ns: 460,
-    });
+    run.ledger.holds.push(hold(1, 440, 460));
     let first = run.ledger.holds[0];
     assert_eq!(
         run.judge(),
@@ -534,23 +503,7 @@ fn point_11_intervals_overlap() {
     );
     assert_eq!(max_holders(&run.ledger), 2);
     // One begins when the other ends.
-    run.ledger.holds = vec![
-        Hold {
-            agent: 0,
-            from_ns: 10,
-            to_ns: 20,
-        },
-        Hold {
-            agent: 1,
-            from_ns: 20,
-            to_ns: 20,
-        },
-        Hold {
-            agent: 0,
-            from_ns: 20,
-            to_ns: 30,
-        },
-    ];
+    run.ledger.holds = vec![hold(0, 10, 20), hold(1, 20, 20), hold(0, 20, 30)];
     assert_eq!(run.judge(), []);
     assert_eq!(max_holders(&run.ledger), 1);
 }
@@ -558,11 +511,7 @@ fn point_11_intervals_overlap() {
 #[test]
 fn point_11_a_second_holder_is_seen_unless_it_is_dead() {
     let mut run = Run::good();
-    run.ledger.sightings.push(Sighting {
-        agent: 0,
-        at_ns: 200,
-        other: 1,
-    });
+    run.ledger.sightings.push(sighting(0, 200, 1));
     let found = [Violation::TwoHolders {
         agent: 0,
         other: 1,
@@ -591,18 +540,7 @@ fn point_11_a_second_holder_is_seen_unless_it_is_dead() {
 #[test]
 fn point_11_three_holders_are_three() {
     let mut run = Run::good();
-    run.ledger.sightings = vec![
-        Sighting {
-            agent: 0,
-            at_ns: 200,
-            other: 1,
-        },
-        Sighting {
-            agent: 0,
-            at_ns: 200,
-            other: 2,
-        },
-    ];
+    run.ledger.sightings = vec![sighting(0, 200, 1), sighting(0, 200, 2)];
     assert_eq!(max_holders(&run.ledger), 3);
 }
 
@@ -637,14 +575,7 @@ fn each_write_begins_exactly_once() {
     let mut run = Run::unread();
     run.ledger.operations.pop();
     run.records.pop();
-    assert_eq!(
-        run.judge(),
-        [Violation::NeverBegun {
-            agent: 1,
-            first_write: 2,
-            writes: 1
-        }]
-    );
+    assert_eq!(run.shown(), ["never begun: agent=1 first_write=2 writes=1"]);
 
     let mut run = Run::unread();
     let again = run.ledger.operations[3].clone();
@@ -655,12 +586,7 @@ fn each_write_begins_exactly_once() {
 #[test]
 fn an_error_without_a_cause_is_a_violation() {
     let mut run = Run::unread();
-    run.outcome(
-        3,
-        Outcome::Unknown {
-            error: "sync failed".into(),
-        },
-    );
+    run.outcome(3, unknown("sync failed"));
     assert_eq!(run.kinds(), ["failed"]);
 }
 

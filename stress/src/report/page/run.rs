@@ -695,7 +695,7 @@ mod tests {
     use crate::evidence::violation::Violation;
     use crate::report::page::tests::assert_is_whole;
     use crate::run::judgement::Judgement;
-    use crate::run::runner::{AgentState, Hang};
+    use crate::run::runner::{self, AgentState, Hang};
 
     const GO_NS: u64 = 1_000_000;
 
@@ -711,22 +711,24 @@ mod tests {
         };
         Report::new(&Judgement {
             config,
-            ledger: ledger.clone(),
             journals: Vec::new(),
-            go_ns: Some(GO_NS),
             stored: 4_321,
-            spawned: 4,
-            killed: 1,
-            stopped: 0,
-            torn: 0,
-            forgotten: 0,
             checks: if hang.is_some() {
                 Vec::new()
             } else {
                 checks(&counts, &violations)
             },
             violations,
-            hang,
+            gathered: runner::Outcome {
+                ledger: ledger.clone(),
+                go_ns: Some(GO_NS),
+                hang,
+                spawned: 4,
+                killed: 1,
+                stopped: 0,
+                torn: 0,
+                forgotten: 0,
+            },
             agents_stderr: String::new(),
             store: None,
         })
