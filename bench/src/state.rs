@@ -109,10 +109,12 @@ pub(crate) fn measure(
         compactions.round(runner, full.path())?;
     }
     part("loading and refreshing");
-    let Compacted::Done(done) = IssueLog::open(full.path(), Options::default())?.compact()? else {
+    let Compacted::Done { bytes, .. } =
+        IssueLog::open(full.path(), Options::default())?.compact()?
+    else {
         return Err("the log could not be compacted".into());
     };
-    let loading = Loading::of(full.path(), done.bytes, events)?;
+    let loading = Loading::of(full.path(), bytes, events)?;
     let waking = waking(runner.scratch, events)?;
     part("readers");
     let (mut with, mut without) = (Vec::new(), Vec::new());
@@ -191,12 +193,15 @@ impl Compactions {
         let beside = write_for(runner, turn.path(), 2_500, || {
             let log = IssueLog::open(&store, Options::default())?;
             span.0 = monotonic_ns();
-            let Compacted::Done(done) = log.compact()? else {
+            let Compacted::Done {
+                lock_held, elapsed, ..
+            } = log.compact()?
+            else {
                 return Err("the log could not be compacted".into());
             };
             span.1 = monotonic_ns();
-            self.held_ms.push(done.lock_held.as_secs_f64() * 1e3);
-            self.seconds.push(done.elapsed.as_secs_f64());
+            self.held_ms.push(lock_held.as_secs_f64() * 1e3);
+            self.seconds.push(elapsed.as_secs_f64());
             Ok(())
         })?;
         let p99 = |mut latencies: Vec<u64>| {

@@ -442,7 +442,7 @@ fn a_compaction_emits_its_phases_also_from_a_compactor() {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
     take(dir, "lock held");
-    let Compacted::Done(done) = log.compact().unwrap() else {
+    let Compacted::Done { bytes, removed, .. } = log.compact().unwrap() else {
         panic!("nobody else is at it");
     };
     let phases = take(dir, "compaction phase");
@@ -465,8 +465,8 @@ fn a_compaction_emits_its_phases_also_from_a_compactor() {
     );
     assert_eq!(compacted.number("through_seq"), 3);
     assert_eq!(compacted.number("entries"), 3);
-    assert_eq!(compacted.number("snapshot_bytes"), done.bytes);
-    assert_eq!(compacted.number("removed_files"), done.removed.len() as u64);
+    assert_eq!(compacted.number("snapshot_bytes"), bytes);
+    assert_eq!(compacted.number("removed_files"), removed.len() as u64);
     let (hold_us, elapsed_us) = (compacted.number("hold_us"), compacted.number("elapsed_us"));
     assert!(
         hold_us <= phases_us && phases_us <= elapsed_us,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use strand_core::{
-    Compacted, Compaction, Error,
+    Compacted, Error,
     check::{Advice, check},
     repair,
 };
@@ -39,7 +39,7 @@ pub(crate) fn compact(args: &Compact, out: &mut Output) -> Result<(), Failure> {
         return nothing("not_due", "nothing to do: the log is short");
     }
     match log.compact()? {
-        Compacted::Done(Compaction {
+        Compacted::Done {
             seq,
             entries: issues,
             bytes,
@@ -47,7 +47,7 @@ pub(crate) fn compact(args: &Compact, out: &mut Output) -> Result<(), Failure> {
             lock_held,
             elapsed,
             ..
-        }) => {
+        } => {
             let done = Done {
                 compacted: true,
                 seq: seq.get(),

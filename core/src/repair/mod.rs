@@ -77,7 +77,7 @@ use crate::{
     },
 };
 
-pub use self::report::{RepairReport, RepairedFile, RepairedSnapshot};
+pub use self::report::{RepairReport, RepairedSnapshot};
 
 /// Makes a damaged store usable again. Opening a store never does this by itself.
 ///
@@ -222,7 +222,7 @@ impl Work<'_> {
         if plan.is_empty() {
             return Ok(RepairReport::default());
         }
-        let files = self.keep_all(&plan)?;
+        let report = self.keep_all(&plan)?;
         let undo_write = || plan.written().for_each(|name| self.dir.remove_new(&name));
         let mark = self.write_all(&plan, &pool).inspect_err(|_| undo_write())?;
         // Not every system can replace a file that is open.
@@ -237,9 +237,8 @@ impl Work<'_> {
         Ok(RepairReport {
             lost: rewrites.flat_map(|rewrite| rewrite.lost).collect(),
             lost_from: plan.log.lost_from,
-            files,
             snapshot: plan.snapshot.map(|plan| plan.report),
-            opened: None,
+            ..report
         })
     }
 
@@ -301,8 +300,8 @@ impl Work<'_> {
 
     // Step 2.
 
-    /// Keeps every file that will change or be removed. Returns those that will change.
-    fn keep_all(&self, plan: &Plan) -> Result<Vec<RepairedFile>> {
+    /// Keeps every file that will change or be removed. Returns a report of those that will change.
+    fn keep_all(&self, plan: &Plan) -> Result<RepairReport> {
         let none = Damages::default();
         let kept = |name, damages, reason, lost| Kept {
             name,
@@ -340,18 +339,16 @@ impl Work<'_> {
             let exists = plan.bad_manifest != Some(CorruptReason::ManifestMissing);
             files.push((MANIFEST, exists.then(|| kept(MANIFEST, &none, reason, &[]))));
         }
-        let keep = |(name, kept): (&str, Option<Kept<'_>>)| {
-            Ok(RepairedFile {
-                file: name.into(),
-                damages: kept.as_ref().map_or(0, Kept::count),
-                kept: kept.map(|kept| kept.keep(self.dir)).transpose()?,
-            })
-        };
-        let files = files.into_iter().map(keep).collect::<Result<_>>()?;
+        let mut report = RepairReport::default();
+        for (name, kept) in files {
+            report.damages += kept.as_ref().map_or(0, Kept::count);
+            let copy = kept.map(|kept| kept.keep(self.dir)).transpose()?;
+            report.files.insert(name.into(), copy);
+        }
         for name in &plan.obsolete {
             kept(name, &none, "the manifest does not need it", &[]).keep(self.dir)?;
         }
-        Ok(files)
+        Ok(report)
     }
 
     // Step 3.

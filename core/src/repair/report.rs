@@ -1,6 +1,6 @@
 //! What a repair did, as data, as text and as JSON.
 
-use std::{fmt, ops::RangeInclusive, path::PathBuf};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive, path::PathBuf};
 
 use serde::{Serialize, Serializer};
 
@@ -21,27 +21,17 @@ pub struct RepairReport {
     pub lost: Vec<RangeInclusive<u64>>,
     /// All records from this one on are lost; how many there were is unknown.
     pub lost_from: Option<u64>,
-    /// The files that were replaced or created.
-    pub files: Vec<RepairedFile>,
+    /// The files that were replaced or created, each with the copy of the old one in quarantine, or
+    /// `None` if there was no old one. The note about a copy has its name with `.json` appended.
+    /// Paths are relative to the store's directory.
+    pub files: BTreeMap<PathBuf, Option<PathBuf>>,
+    /// In how many places the old files were damaged.
+    pub damages: u64,
     /// The new live snapshot; `None` if the old one was good.
     pub snapshot: Option<RepairedSnapshot>,
     /// What the open at the end of the repair did. JSON: as text.
     #[serde(serialize_with = "in_words")]
     pub opened: Option<Recovery>,
-}
-
-/// A file that was replaced or created: part of the report of
-/// [`repair`](crate::repair::repair).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct RepairedFile {
-    /// The file, relative to the store's directory.
-    pub file: PathBuf,
-    /// The copy of the old file, relative to the store's directory; `None` if there was no old
-    /// file. The note about the copy has the same name with `.json` appended.
-    pub kept: Option<PathBuf>,
-    /// In how many places the old file was damaged.
-    pub damages: u64,
 }
 
 /// How the live snapshot was repaired: part of the report of
@@ -98,24 +88,14 @@ impl fmt::Display for RepairReport {
         if self.is_nothing() {
             return writeln!(f, "nothing to repair");
         }
-        for RepairedFile {
-            file,
-            kept,
-            damages,
-        } in &self.files
-        {
+        for (file, kept) in &self.files {
             write!(f, "{}: ", file.display())?;
             match kept {
-                Some(kept) => {
-                    writeln!(
-                        f,
-                        "{damages} damaged places; the old file is {}",
-                        kept.display()
-                    )?;
-                }
+                Some(kept) => writeln!(f, "repaired; the old file is {}", kept.display())?,
                 None => writeln!(f, "was missing, and is rebuilt")?,
             }
         }
+        writeln!(f, "damaged places: {}", self.damages)?;
         if self.lost.is_empty() && self.lost_from.is_none() {
             writeln!(f, "no record is lost")?;
         }

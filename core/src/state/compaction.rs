@@ -41,29 +41,25 @@ use crate::{
 #[non_exhaustive]
 pub enum Compacted {
     /// A new snapshot replaces the log.
-    Done(Compaction),
+    #[non_exhaustive]
+    Done {
+        /// The last record that the snapshot reflects.
+        seq: Seq,
+        /// How many entries the state has ([`State::entries`]); for issues, how many exist.
+        entries: u64,
+        /// The snapshot's length in bytes.
+        bytes: u64,
+        /// The obsolete files that were removed.
+        removed: Vec<String>,
+        /// How long the store's lock was held.
+        lock_held: Duration,
+        /// How long the compaction took.
+        elapsed: Duration,
+    },
     /// Another thread or process is compacting this store. Nothing was done.
     AlreadyRunning,
     /// There is no record behind the live snapshot. At most, obsolete files were removed.
     NothingNew,
-}
-
-/// A finished compaction, from [`Log::compact`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Compaction {
-    /// The last record that the snapshot reflects.
-    pub seq: Seq,
-    /// How many entries the state has ([`State::entries`]); for issues, how many exist.
-    pub entries: u64,
-    /// The snapshot's length in bytes.
-    pub bytes: u64,
-    /// The obsolete files that were removed.
-    pub removed: Vec<String>,
-    /// How long the store's lock was held.
-    pub lock_held: Duration,
-    /// How long the compaction took.
-    pub elapsed: Duration,
 }
 
 impl<P: Payload> Log<P> {
@@ -169,7 +165,7 @@ impl Work<'_> {
             return Ok(Compacted::NothingNew);
         }
         // In a thread of its own, since its priority can't be raised again.
-        let done = thread::scope(|scope| {
+        let (entries, bytes, removed) = thread::scope(|scope| {
             let work = || {
                 writer.host().lower_priority();
                 span.within(|| self.fold_and_switch::<S>(&old, through, phase))
@@ -179,31 +175,37 @@ impl Work<'_> {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         })?;
-        let done = Compaction {
-            lock_held,
-            elapsed: writer.host().now() - started,
-            ..done
-        };
+        let elapsed = writer.host().now() - started;
+        let removed_files = removed.len() as u64;
+        let dir = writer.dir.path();
         telemetry::compacted(
-            writer.dir.path(),
+            dir,
             through,
-            done.entries,
-            done.bytes,
-            done.removed.len() as u64,
+            entries,
+            bytes,
+            removed_files,
             lock_held,
-            done.elapsed,
+            elapsed,
         );
-        Ok(Compacted::Done(done))
+        Ok(Compacted::Done {
+            seq: Seq::new(through),
+            entries,
+            bytes,
+            removed,
+            lock_held,
+            elapsed,
+        })
     }
 
     /// Folds the records through `through`, has the manifest name the snapshot of the result, and
-    /// removes the obsolete files.
+    /// removes the obsolete files. Returns the state's entries, the snapshot's bytes and the removed
+    /// files.
     fn fold_and_switch<S: State>(
         self,
         old: &Manifest,
         through: u64,
         mut phase: telemetry::Clock,
-    ) -> Result<Compaction> {
+    ) -> Result<(u64, u64, Vec<String>)> {
         let Self { writer, alone, .. } = self;
         let backups = writer.options.backup_snapshots;
         let state = self.fold::<S>(old, through)?;
@@ -236,14 +238,7 @@ impl Work<'_> {
         telemetry::compaction_phase(writer.dir.path(), "switch", &mut phase);
         removed.extend(alone.remove_obsolete(&new, backups)?);
         telemetry::compaction_phase(writer.dir.path(), "remove", &mut phase);
-        Ok(Compaction {
-            seq: Seq::new(through),
-            entries: state.entries() as u64,
-            bytes: mark.bytes,
-            removed,
-            lock_held: Duration::ZERO,
-            elapsed: Duration::ZERO,
-        })
+        Ok((state.entries() as u64, mark.bytes, removed))
     }
 
     /// The state through record `through`, without what is too old to keep.

@@ -49,7 +49,7 @@ impl Compactor {
         let compact_when_due = move |log: &Log<S::Payload>| {
             let mut compactions = 0;
             while stopped.recv_timeout(interval) == Err(mpsc::RecvTimeoutError::Timeout) {
-                if log.compaction_due()? && matches!(log.compact::<S>()?, Compacted::Done(_)) {
+                if log.compaction_due()? && matches!(log.compact::<S>()?, Compacted::Done { .. }) {
                     compactions += 1;
                 }
             }

@@ -106,7 +106,7 @@ fn a_compaction_makes_durable_what_a_failed_sync_left_in_doubt() {
     assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
     let compacted = log.compact().unwrap();
     assert!(
-        matches!(&compacted, Compacted::Done(done) if done.seq == 1),
+        matches!(&compacted, Compacted::Done { seq, .. } if *seq == 1),
         "{compacted:?}"
     );
     assert_eq!(log.log().durable_seq().unwrap(), Some(Seq::new(1)));

@@ -354,7 +354,7 @@ fn a_mirror_that_is_killed_again_and_again_applies_each_record_exactly_once() {
         log.log().durable_seq().unwrap().unwrap(),
     );
     assert!(mirrored < log_ends.get());
-    assert!(matches!(log.compact().unwrap(), Compacted::Done(_)));
+    assert!(matches!(log.compact().unwrap(), Compacted::Done { .. }));
     let at_compaction = Issues::load(&store).unwrap();
     let running = mirror();
     wait_until("the snapshot", || hook.got().last_seq() >= log_ends.get());

@@ -12,7 +12,7 @@ fn a_store_is_written_and_compacted_while_another_process_has_every_file_open() 
     let log = IssueLog::open(dir.path(), options().segment_bytes_max(500)).unwrap();
     let append = |number: u64| log.append(&event(&format!("bd-{number}"))).unwrap().seq;
     (1..=9).for_each(|number| assert_eq!(append(number), number));
-    assert!(matches!(log.compact(), Ok(Compacted::Done(_))));
+    assert!(matches!(log.compact(), Ok(Compacted::Done { .. })));
     (10..=19).for_each(|number| assert_eq!(append(number), number));
 
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
@@ -30,7 +30,7 @@ fn a_store_is_written_and_compacted_while_another_process_has_every_file_open() 
             thread::sleep(Duration::from_millis(100));
             drop(manifest);
         });
-        assert!(matches!(log.compact(), Ok(Compacted::Done(done)) if done.seq == 19));
+        assert!(matches!(log.compact(), Ok(Compacted::Done { seq, .. }) if seq == 19));
     });
     assert_eq!(append(20), 20);
     // A reader that has the file open reads on in it, and then gets the error.

@@ -284,7 +284,7 @@ fn hints_that_are_cut_do_not_kill_a_reader() {
     cut();
     assert!(!log.compaction_due().unwrap());
     cut();
-    assert!(matches!(log.compact(), Ok(Compacted::Done(done)) if done.seq == 2));
+    assert!(matches!(log.compact(), Ok(Compacted::Done { seq, .. }) if seq == 2));
     cut();
     // They cannot be rebuilt now.
     let lock = FileLock::open(dir.path().join("lock")).unwrap();

@@ -138,12 +138,18 @@ fn a_log_of_any_payload_is_compacted_into_a_snapshot_of_its_state() {
     let before = live.state().clone();
     assert_eq!((before.runs, before.by_name["build"]), (4, (5, 2)));
 
-    let Ok(Compacted::Done(done)) = log.compact::<Jobs>() else {
+    let Ok(Compacted::Done {
+        seq,
+        entries,
+        bytes,
+        ..
+    }) = log.compact::<Jobs>()
+    else {
         panic!("there is something to compact");
     };
-    assert_eq!((done.seq.get(), done.entries), (3, 3));
+    assert_eq!((seq.get(), entries), (3, 3));
     let text = snapshot_of(dir.path(), 3);
-    assert_eq!(done.bytes, text.len() as u64);
+    assert_eq!(bytes, text.len() as u64);
     let without_crc: Vec<&str> = text.lines().map(|line| &line[18..]).collect();
     let (header, lines) = without_crc.split_first().unwrap();
     assert!(header.starts_with(r#""snapshot":3,"store":""#), "{header}");
@@ -191,7 +197,7 @@ fn a_compactor_compacts_it_and_forgets_what_the_state_thinks_too_old() {
     );
 
     log.append(&job("test", 1)).unwrap();
-    assert!(matches!(log.compact::<Jobs>(), Ok(Compacted::Done(_))));
+    assert!(matches!(log.compact::<Jobs>(), Ok(Compacted::Done { .. })));
     let jobs = load(dir.path());
     assert_eq!(
         (jobs.runs, jobs.by_name.len()),
@@ -218,7 +224,7 @@ fn a_compaction_that_dies_at_any_call_leaves_the_state_whole() {
         let leftovers = names(dir.path());
         assert!(!leftovers.iter().any(|name| name.contains(".new")));
         assert_eq!(log.append(&job("build", 1)).unwrap().seq, 4);
-        assert!(matches!(log.compact::<Jobs>(), Ok(Compacted::Done(_))));
+        assert!(matches!(log.compact::<Jobs>(), Ok(Compacted::Done { .. })));
         assert_eq!(load(dir.path()).by_name["build"], (6, 4));
         if compacted.is_ok() {
             assert!(calls > 20, "{calls}");

@@ -230,10 +230,15 @@ fn compact(spec: &AgentSpec, mark: u32, every_ms: u64, control: Control) -> Outc
     while !witness.control.is_over() {
         let begin_ns = monotonic_ns();
         let outcome = match log.compact()? {
-            Compacted::Done(done) => Compacting::Done {
-                seq: done.seq.get(),
-                bytes: done.bytes,
-                lock_held_ns: u64::try_from(done.lock_held.as_nanos()).unwrap_or(u64::MAX),
+            Compacted::Done {
+                seq,
+                bytes,
+                lock_held,
+                ..
+            } => Compacting::Done {
+                seq: seq.get(),
+                bytes,
+                lock_held_ns: u64::try_from(lock_held.as_nanos()).unwrap_or(u64::MAX),
             },
             Compacted::AlreadyRunning => Compacting::AlreadyRunning,
             _ => Compacting::NothingNew,

@@ -330,7 +330,7 @@ impl Examination {
         let log = IssueLog::open(dir, options).step("open for the last compaction")?;
         let compacted = log.compact().step("the last compaction")?;
         log.close().step("close after the last compaction")?;
-        if !matches!(compacted, Compacted::Done(_)) {
+        if !matches!(compacted, Compacted::Done { .. }) {
             let detail = format!("the last compaction was {compacted:?}");
             self.violations.push(Violation::FoldDiffers { detail });
         }

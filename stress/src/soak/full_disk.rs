@@ -325,7 +325,7 @@ fn compact(store: &Path) -> Result<Compaction, Trouble> {
         return Err(Trouble::Violation(what));
     }
     match compacted {
-        Ok(Compacted::Done(_) | Compacted::NothingNew) => Ok(Compaction::Done),
+        Ok(Compacted::Done { .. } | Compacted::NothingNew) => Ok(Compaction::Done),
         Ok(other) => Err(Trouble::Violation(format!("a compaction was {other:?}"))),
         Err(error) if is_full(&error) => Ok(Compaction::Full(describe(&error))),
         Err(error) => Err(failed(error)),

@@ -736,7 +736,7 @@ impl Actor {
         let faults = self.machine.faults_hit();
         let Some(log) = self.opened() else { return };
         match log.compact() {
-            Ok(Compacted::Done(done)) => self.durable(done.seq.get()),
+            Ok(Compacted::Done { seq, .. }) => self.durable(seq.get()),
             Ok(Compacted::NothingNew) => {}
             Ok(Compacted::AlreadyRunning) => self
                 .problems
