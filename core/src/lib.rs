@@ -262,9 +262,6 @@ pub use wal::recovery::Recovery;
 pub use write::batch::Batch;
 pub use write::issue_log::IssueLog;
 
-#[cfg(strand_seeded_bugs)]
-pub use seeded::Bug;
-
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct ReadmeExamples;

@@ -10,10 +10,7 @@ use std::{
 
 use strand_lock::files;
 
-use crate::{
-    env::system::{Host, ThisMachine},
-    seeded::{Bug, seeded},
-};
+use crate::env::system::{Host, ThisMachine};
 
 /// How [`Storage::open`] opens a file. Example: [`Storage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -245,7 +242,6 @@ pub(crate) fn read_full(
     while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, offset + done as u64) {
             Ok(0) => break,
-            Err(_) if seeded(Bug::ReadErrorIsEnd) => break,
             read => done += read?,
         }
     }

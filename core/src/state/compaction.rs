@@ -27,7 +27,6 @@ use crate::{
         seq::Seq,
     },
     issues::timestamp::Timestamp,
-    seeded::{Bug, seeded},
     state::{State, materialize::Materialized, snapshot, throttle::Throttle},
     telemetry,
     wal::{
@@ -230,9 +229,6 @@ impl Work<'_> {
         writer.reached(Failpoint::SnapshotRenamed);
         telemetry::compaction_phase(writer.dir.path(), "write", &mut phase);
         let new = old.compacted(mark);
-        if seeded(Bug::SegmentsRemovedEarly) {
-            alone.remove_obsolete(&new, backups)?;
-        }
         new.write(&writer.dir)?;
         writer.reached(Failpoint::ManifestReplaced);
         telemetry::compaction_phase(writer.dir.path(), "switch", &mut phase);
@@ -250,17 +246,9 @@ impl Work<'_> {
             return Err(Error::io("read", dir.path())(gone));
         };
         let mut state = folded.state;
-        let before_seq = if seeded(Bug::KeyForgotten) {
-            Seq::new(u64::MAX)
-        } else {
-            Seq::new(through).saturating_sub(options.idempotency_records)
-        };
-        let before = if seeded(Bug::TombstoneDropped) {
-            Timestamp::from_ms(i64::MAX)
-        } else {
-            let now = Timestamp::from_ms(dir.host().unix_ms());
-            now.saturating_sub_ms(options.tombstone_ms)
-        };
+        let before_seq = Seq::new(through).saturating_sub(options.idempotency_records);
+        let now = Timestamp::from_ms(dir.host().unix_ms());
+        let before = now.saturating_sub_ms(options.tombstone_ms);
         state.forget(before_seq, before);
         Ok(state)
     }

@@ -17,7 +17,6 @@ use crate::{
         issue::ID_BYTES_MAX,
         issues::{Entry, Issues},
     },
-    seeded::{Bug, seeded},
     state::{
         State,
         issues::{IssueLine, IssuePart},
@@ -228,7 +227,7 @@ fn read_open<S: State>(
             .map_err(|reason| corrupt(path, span.offset, reason))?;
     }
     let whole = (len_bytes, bytes, crc) == (mark.bytes, mark.bytes, mark.crc);
-    let message = if whole || seeded(Bug::NoSnapshotChecksum) {
+    let message = if whole {
         reading.missing()
     } else {
         Some(format!(
@@ -240,15 +239,6 @@ fn read_open<S: State>(
         None => Ok(reading.state),
         // Each line is intact, so it is not known which one is wrong.
         Some(message) => Err(corrupt(path, 0, wrong(&message))),
-    }
-}
-
-/// The members of a line, without its newline.
-fn members(text: &[u8]) -> std::result::Result<&[u8], CorruptReason> {
-    if seeded(Bug::NoSnapshotChecksum) {
-        Ok(text.get(18..).unwrap_or_default())
-    } else {
-        checked(text)
     }
 }
 
@@ -275,7 +265,7 @@ impl<S: State> Reading<S> {
         let text = line
             .strip_suffix(b"\n")
             .ok_or(CorruptReason::Unterminated)?;
-        let members = members(text)?;
+        let members = checked(text)?;
         if let Some(header) = &self.header {
             let line = match &header.state {
                 Some(_) => parse::<Wrapped<S::Line>>(text)?.line,
@@ -345,7 +335,7 @@ pub(crate) enum Part<'a> {
 impl<'a> Part<'a> {
     /// Reads a line without its newline.
     fn parse(text: &'a [u8]) -> std::result::Result<Self, CorruptReason> {
-        let members = members(text)?;
+        let members = checked(text)?;
         if members.starts_with(HEADER_START) {
             parse(text).map(Self::Header)
         } else if members.starts_with(WRAPPED_START) {

@@ -6,7 +6,6 @@ use crate::{
     env::{failpoint::Failpoint, storage::OpenMode},
     error::{Error, Outcome, Result},
     format::record::{EncodedPayload, Header, SEQ_MAX, segment_name},
-    seeded::{Bug, seeded},
     telemetry,
     wal::{
         recovery::ValidTail,
@@ -46,8 +45,7 @@ impl ValidTail<'_> {
             self.begin_segment()?;
         }
         let at = self.at;
-        let reused = seeded(Bug::SeqReused) && at.offset == 0 && at.seq > 0;
-        let seq = at.seq + 1 - u64::from(reused); // I4
+        let seq = at.seq + 1; // I4
         assert!(seq <= SEQ_MAX, "sequence numbers end at {SEQ_MAX}");
         let synced = self.hints.durable_seq().unwrap_or(0);
         let mut line = writer.line.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,7 +55,7 @@ impl ValidTail<'_> {
             .preallocate(writer.options.preallocate_bytes, end);
         writer.reached(Failpoint::BeforeWrite);
         let failed = match self.segment.file.raw().write_at(&line, at.offset) {
-            Ok(written) if written == line.len() || seeded(Bug::ShortWriteIgnored) => None,
+            Ok(written) if written == line.len() => None,
             Ok(_) => Some(std::io::ErrorKind::WriteZero.into()),
             Err(error) => Some(error),
         };
@@ -100,7 +98,6 @@ impl ValidTail<'_> {
         let clock = telemetry::Clock::of_debug();
         // A leader that is at work, or that died at it, may have seen its sync fail.
         let synced = match Rounds::of(hints).leader() {
-            _ if seeded(Bug::NoSyncAtRotation) => Ok(()),
             0 if !hints.is_poisoned() => full.file.sync(),
             _ => full.sync_in_doubt(*at, hints.durable_seq().unwrap_or(0)),
         };
@@ -116,9 +113,7 @@ impl ValidTail<'_> {
         let first_seq = at.seq + 1;
         let name = segment_name(first_seq);
         let file = writer.dir.open(&name, OpenMode::CreateNew)?;
-        if !seeded(Bug::NoDirSyncAtRotation) {
-            writer.dir.sync()?;
-        }
+        writer.dir.sync()?;
         writer.reached(Failpoint::SegmentCreated);
         *full = writer.segment.put(Segment::new(first_seq, file));
         *at = TailHint {
@@ -137,9 +132,6 @@ impl ValidTail<'_> {
     fn undo_write(&self) -> Result<()> {
         let Self { segment, at, .. } = self;
         segment.forget_len();
-        if seeded(Bug::FailedWriteStays) {
-            return Ok(());
-        }
         segment.file.set_len(at.offset)?;
         // This syncs the records of others too, and only this caller learns whether it failed. //
         // I7

@@ -9,7 +9,6 @@ use crate::{
         scan::{Scan, Tail},
         seq::Seq,
     },
-    seeded::{Bug, seeded},
     wal::{
         durable::{DurableWatch, End},
         manifest::Manifest,
@@ -403,21 +402,7 @@ impl RawRecords {
             if let Some(file) = self.dir.open_if_there(&name, OpenMode::Read)? {
                 self.lines.restart(0);
                 self.valid_len = 0;
-                if seeded(Bug::FollowerSkips) && self.segment.is_some() {
-                    self.next_seq += 1;
-                    file.next_line(&mut self.lines).ok();
-                }
                 self.segment = Some(OpenSegment { first_seq, file });
-                return Ok(true);
-            }
-            if seeded(Bug::MissingSegmentSkipped)
-                && let Some(later) = self
-                    .dir
-                    .segments()?
-                    .into_iter()
-                    .find(|later| *later > first_seq)
-            {
-                self.next_seq = later;
                 return Ok(true);
             }
             let live = Manifest::required(&self.dir)?.first_seq;

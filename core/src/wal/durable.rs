@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::{
     env::system::Host,
     error::{Error, Result},
-    seeded::{Bug, seeded},
     wal::{
         manifest::{Manifest, is_new, manifest_missing},
         shm::ShmView,
@@ -94,9 +93,6 @@ impl DurableWatch {
 
     /// The end of a read that begins now.
     pub(crate) fn end(&mut self) -> End {
-        if seeded(Bug::ReaderPastDurable) {
-            return End::LastValid(0);
-        }
         match (self.durable_seq(), &self.view) {
             (Some(seq), _) => End::Seq(seq),
             // The page is not valid now, but was this store's once.

@@ -36,7 +36,6 @@ use crate::{
     env::failpoint::Failpoint,
     error::{Error, Result},
     options::Durability,
-    seeded::{Bug, seeded},
     telemetry,
     wal::{
         recovery::ValidTail,
@@ -62,9 +61,6 @@ impl Writer {
 
     /// Blocks until every record through `seq` is durable.
     pub(crate) fn sync_to(&self, seq: u64) -> Result<()> {
-        if seeded(Bug::AckBeforeSync) {
-            return Ok(());
-        }
         let wait = telemetry::Clock::of_trace();
         let mut waiter = Waiter::new(self, seq);
         let synced = waiter.run();
@@ -301,28 +297,14 @@ impl<'a> Waiter<'a> {
         let round = rounds.begin(through);
         writer.reached(Failpoint::BeforeSync);
         let started = writer.host().now();
-        if seeded(Bug::DurableEarly) {
-            hints.commit(through);
-        }
-        let mut synced = Ok(());
-        if !seeded(Bug::NoDataSync) {
-            synced = file.sync_data();
-        }
-        synced = match synced {
-            Err(_) if seeded(Bug::RetryFailedSync) => file.sync_data(),
-            synced => synced,
-        };
-        if !seeded(Bug::NoPoison) {
-            synced = writer.poison_unless_synced(hints, through, synced);
-        }
+        let synced = writer.poison_unless_synced(hints, through, file.sync_data());
         synced.map_err(|error| Error::in_doubt(seq, error))?;
         let us = (writer.host().now() - started).as_micros();
         let us = u64::try_from(us).unwrap_or(u64::MAX);
         writer.reached(Failpoint::AfterSync);
         let durable_seq = hints.durable_seq().unwrap_or(0);
         telemetry::synced(writer.dir.path(), durable_seq, through, us);
-        let read_late = seeded(Bug::DurableTooHigh).then(|| hints.tail_seq());
-        hints.commit(read_late.flatten().unwrap_or(through));
+        hints.commit(through);
         rounds.note_sync_us(us);
         writer.reached(Failpoint::DurablePublished);
         Ok(Some(round))

@@ -6,7 +6,6 @@ use crate::{
     error::{InvalidEvent, Result},
     format::{record::EncodedPayload, seq::Seq},
     options::Options,
-    seeded::{Bug, seeded},
     telemetry,
     wal::{
         cursor::Records, payload::Payload, raw_log::RawLog, recovery::Recovery, shm::Hints,
@@ -129,12 +128,6 @@ impl<P: Payload> Log<P> {
             return Err(InvalidEvent::EmptyBatch.into());
         }
         events.iter().try_for_each(Payload::validate)?;
-        if seeded(Bug::BatchSplit) {
-            let mut receipts = events.iter().map(|event| self.append(event));
-            return receipts
-                .next_back()
-                .unwrap_or_else(|| unreachable!("there are some"));
-        }
         let payload = EncodedPayload::batch(to_json(&events)?);
         self.raw.append(&payload).map(Receipt::written)
     }

@@ -10,7 +10,6 @@ use crate::{
     format::record::{
         FORMAT_VERSION, SEQ_MAX, checked, put_checksum, segment_name, snapshot_name, snapshot_seq,
     },
-    seeded::{Bug, seeded},
     wal::store_dir::{StoreDir, StoreFile},
 };
 
@@ -176,12 +175,6 @@ impl Manifest {
     /// Only for the holder of `lock` if there is none yet, and of `compact.lock` if there is one.
     pub(crate) fn write(&self, dir: &StoreDir) -> Result<()> {
         let write = |file: &StoreFile| file.write(&self.to_bytes(), 0);
-        if seeded(Bug::ManifestInPlace)
-            && let Some(file) = dir.open_if_there(MANIFEST, OpenMode::ReadWrite)?
-        {
-            write(&file)?;
-            return file.sync();
-        }
         dir.replace_file(MANIFEST, write, || {})
     }
 }

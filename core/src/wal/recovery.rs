@@ -19,7 +19,6 @@ use crate::{
         record::segment_name,
         scan::{Scan, Tail},
     },
-    seeded::{Bug, seeded},
     telemetry,
     wal::{
         segment::{Behind, Segment},
@@ -423,11 +422,7 @@ impl<'l> Validation<'l> {
             last_offset: scan.last_offset,
             offset: scan.valid_len,
         };
-        let synced = if seeded(Bug::NoSyncInRecovery) {
-            Ok(())
-        } else {
-            segment.sync_in_doubt(at, known_seq.max(scan.synced_seq()))
-        };
+        let synced = segment.sync_in_doubt(at, known_seq.max(scan.synced_seq()));
         writer.poison_unless_synced(&hints, at.seq, synced)?;
         // The writer that created the segment may have died before its name was durable.
         writer.dir.sync()?;
@@ -502,13 +497,7 @@ impl<'l> Validation<'l> {
 
     /// Acts on what the scan found behind the last whole record.
     fn act(&mut self, scan: &Scan, durable_seq: u64, segment: &Segment) -> Result<()> {
-        let tail = match scan.tail(durable_seq) {
-            Tail::Corrupt { offset, .. } if seeded(Bug::CutBelowDurable) => {
-                Tail::Torn { valid_len: offset }
-            }
-            tail => tail,
-        };
-        match tail {
+        match scan.tail(durable_seq) {
             Tail::Clean => Ok(()),
             Tail::Corrupt { offset, reason } => Err(corrupt(segment, offset, reason)),
             Tail::Torn { valid_len } => self.cut(segment, valid_len, scan.content_len),
@@ -518,14 +507,9 @@ impl<'l> Validation<'l> {
     /// Moves a torn tail to quarantine.
     fn cut(&mut self, segment: &Segment, valid_len: u64, content_len: u64) -> Result<()> {
         self.report.cut_bytes += content_len - valid_len;
-        if !seeded(Bug::TornTailThrownAway) {
-            let kept = self.quarantine(segment, valid_len, content_len)?;
-            self.report.quarantined = Some(kept);
-        }
+        let kept = self.quarantine(segment, valid_len, content_len)?;
+        self.report.quarantined = Some(kept);
         self.writer.reached(Failpoint::Quarantined);
-        if seeded(Bug::TornTailStays) {
-            return Ok(());
-        }
         segment.file.set_len(valid_len)?;
         self.writer.reached(Failpoint::TornTailCut);
         Ok(())

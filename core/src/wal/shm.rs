@@ -22,7 +22,6 @@ use crate::{
         storage::OpenMode,
         system::{Host, Page, PageView},
     },
-    seeded::{Bug, seeded},
     wal::store_dir::StoreDir,
 };
 
@@ -231,9 +230,6 @@ impl Hints {
     /// Whether the page was filled for this store, in this file, since this boot.
     pub(crate) fn is_ours(&self) -> bool {
         let identity = self.words.get(word::IDENTITY);
-        if seeded(Bug::StaleHintsTrusted) {
-            return identity.is_some();
-        }
         identity == Some(self.identity)
     }
 

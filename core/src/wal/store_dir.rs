@@ -20,7 +20,6 @@ use crate::{
         lines::{Lines, Span},
         record::segment_first_seq,
     },
-    seeded::{Bug, seeded},
 };
 
 /// How much of a file is copied at a time.
@@ -156,9 +155,6 @@ impl StoreDir {
         before_rename();
         self.put_in_place(name)
             .inspect_err(|_| self.remove_new(name))?;
-        if seeded(Bug::NoDirSyncOfReplaced) {
-            return Ok(());
-        }
         self.sync()
     }
 
@@ -177,9 +173,6 @@ impl StoreDir {
         let written = (|| {
             file.set_len(0)?;
             write(&file)?;
-            if seeded(Bug::RenameBeforeSync) {
-                return Ok(());
-            }
             file.sync()
         })();
         drop(file);

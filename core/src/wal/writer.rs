@@ -16,7 +16,6 @@ use crate::{
     },
     error::{Error, Outcome, Result},
     options::Options,
-    seeded::{Bug, seeded},
     telemetry,
     wal::{
         manifest::Manifest,
@@ -44,13 +43,9 @@ impl Writer {
     /// Takes the lock. Waits at most [`Options::lock_timeout`].
     pub(crate) fn lock(&self) -> Result<Locked<'_>> {
         let wait = telemetry::Clock::of_trace();
-        let guard = if seeded(Bug::NoLock) {
-            None
-        } else {
-            let taken = wait_for(self.lock.as_ref(), self.host(), &self.options);
-            let report = |error: &_| telemetry::lock_not_taken(self.dir.path(), error);
-            Some(taken.inspect_err(report)?)
-        };
+        let taken = wait_for(self.lock.as_ref(), self.host(), &self.options);
+        let report = |error: &_| telemetry::lock_not_taken(self.dir.path(), error);
+        let guard = Some(taken.inspect_err(report)?);
         let held = Some((wait.us(), telemetry::Clock::of_trace()));
         self.reached(Failpoint::LockHeld);
         Ok(Locked {
@@ -135,10 +130,6 @@ impl Drop for Locked<'_> {
     /// Reached with the lock only after an error.
     fn drop(&mut self) {
         if self.guard.is_none() || std::thread::panicking() {
-            return;
-        }
-        if seeded(Bug::LockKeptAfterError) {
-            std::mem::forget(self.guard.take());
             return;
         }
         self.release().ok();
