@@ -3,7 +3,9 @@
 use std::{fmt::Write as _, io, iter::successors, process::ExitCode};
 
 use serde::Serialize;
-use strand_core::{Error, ImportError, Issue, LockError, MergeError, Outcome, Version};
+use strand_core::{
+    CommitError, Conflict, Error, ImportError, Issue, LockError, MergeError, Outcome, Version,
+};
 
 /// How the command ended. The numbers never change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,16 +135,7 @@ impl From<Exit> for ExitCode {
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
     message: String,
-    /// The present state of the issue in conflict.
-    now: Option<Box<Now>>,
-}
-
-/// The present state of an issue.
-#[derive(Debug, Serialize)]
-struct Now {
-    id: String,
-    version: Option<Version>,
-    issue: Option<Box<Issue>>,
+    conflict: Option<Box<Conflict>>,
 }
 
 impl Failure {
@@ -150,7 +143,7 @@ impl Failure {
         Self {
             exit,
             message: message.into(),
-            now: None,
+            conflict: None,
         }
     }
 
@@ -178,7 +171,13 @@ impl Failure {
             exit_status: u8,
             message: &'a str,
             #[serde(flatten)]
-            now: Option<&'a Now>,
+            now: Option<Now<'a>>,
+        }
+        #[derive(Serialize)]
+        struct Now<'a> {
+            id: &'a str,
+            version: Option<Version>,
+            issue: Option<&'a Issue>,
         }
         if !json {
             return format!("strand: {}", self.message);
@@ -187,7 +186,11 @@ impl Failure {
             error: self.exit.name(),
             exit_status: self.exit.code(),
             message: &self.message,
-            now: self.now.as_deref(),
+            now: self.conflict.as_deref().map(|conflict| Now {
+                id: &conflict.id,
+                version: conflict.version,
+                issue: conflict.issue.as_ref(),
+            }),
         };
         serde_json::to_string(&described).unwrap_or_else(|_| self.message.clone())
     }
@@ -195,24 +198,26 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let mut failure = Self::new(exit_of(&error), with_sources(&error));
-        failure.now = match error {
-            Error::VersionMismatch {
-                id, found, issue, ..
-            } => Some(Now {
-                id,
-                version: found,
-                issue,
-            }),
-            Error::AlreadyExists { id, version } => Some(Now {
-                id,
-                version: Some(version),
-                issue: None,
-            }),
-            _ => None,
+        Self::new(exit_of(&error), with_sources(&error))
+    }
+}
+
+impl From<CommitError> for Failure {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict(conflict) => {
+                let exit = match conflict.issue {
+                    None => Exit::NotFound,
+                    Some(_) => Exit::Conflict,
+                };
+                Self {
+                    exit,
+                    message: conflict.to_string(),
+                    conflict: Some(Box::new(conflict)),
+                }
+            }
+            CommitError::Log(error) => error.into(),
         }
-        .map(Box::new);
-        failure
     }
 }
 
@@ -236,8 +241,6 @@ impl From<MergeError> for Failure {
 
 fn exit_of(error: &Error) -> Exit {
     match error {
-        Error::NoSuchIssue { .. } | Error::VersionMismatch { issue: None, .. } => Exit::NotFound,
-        Error::VersionMismatch { .. } | Error::AlreadyExists { .. } => Exit::Conflict,
         Error::Lock(LockError::Timeout { .. } | LockError::Contended { .. }) => Exit::LockTimeout,
         Error::Corrupt { .. } | Error::BeyondRepair { .. } => Exit::Corrupt,
         Error::NoStore { .. } | Error::MissingDirectory { .. } | Error::NotADirectory { .. } => {
@@ -266,7 +269,7 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 mod tests {
     use std::path::PathBuf;
 
-    use strand_core::Timestamp;
+    use strand_core::{Expected, Timestamp};
 
     use super::*;
 
@@ -311,17 +314,12 @@ mod tests {
 
     #[test]
     fn a_conflict_shows_the_present_issue() {
-        let conflict = || Error::VersionMismatch {
+        let failure = Failure::from(CommitError::Conflict(Conflict {
             id: "bd-1".to_owned(),
-            expected: Some(Version::new(3)),
-            found: Some(Version::new(7)),
-            issue: Some(Box::new(Issue::new(
-                "bd-1",
-                "Paint the fence",
-                Timestamp::from_ms(0),
-            ))),
-        };
-        let failure = Failure::from(conflict());
+            expected: Expected::Version(Version::new(3)),
+            version: Some(Version::new(7)),
+            issue: Some(Issue::new("bd-1", "Paint the fence", Timestamp::from_ms(0))),
+        }));
         let json: serde_json::Value = serde_json::from_str(&failure.describe(true)).unwrap();
         assert_eq!(json["error"], "conflict");
         assert_eq!(json["exit_status"], 4);

@@ -15,12 +15,12 @@
 
 use std::{
     env, thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use strand_core::{
-    Batch, Error, Filter, Issue, IssueEvent, IssueLog, Options, Patch, Reader, Receipt, Result,
-    Seq, Timestamp, Version,
+    Batch, CommitError, Conflict, Error, Filter, Issue, IssueEvent, IssueLog, Options, Patch,
+    Reader, Receipt, Result, Seq, Timestamp, Version,
 };
 
 /// Who finds nothing to do for so long has nothing to do.
@@ -28,7 +28,7 @@ const IDLE_MAX: Duration = Duration::from_secs(2);
 /// How often a write is tried when the lock can't be had, or when a sync fails.
 const ATTEMPTS: u32 = 5;
 
-fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let (dir, name, add) = match arguments.as_slice() {
         [dir, name] => (dir, name, 0),
@@ -43,10 +43,10 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     };
     for number in 1..=add {
         let title = format!("Mend fence {number}");
-        let now = now_ms();
-        agent.log.create_new("bd", Timestamp::from_ms(now), |id| {
-            Issue::new(id, &title, Timestamp::from_ms(now))
-        })?;
+        let now = Timestamp::now();
+        agent
+            .log
+            .create_new("bd", now, |id| Issue::new(id, &title, now))?;
     }
     let closed = agent.run()?;
     println!("{name}: closed {closed} issues");
@@ -69,7 +69,7 @@ struct Task {
 
 impl Agent<'_> {
     /// Works until nothing becomes ready any more; answers how many issues it has closed.
-    fn run(&self) -> Result<u32> {
+    fn run(&self) -> Result<u32, CommitError> {
         let mut closed = 0;
         let mut idle_since = Instant::now();
         while idle_since.elapsed() < IDLE_MAX {
@@ -87,7 +87,7 @@ impl Agent<'_> {
 
     /// An issue to work on: one that an earlier process of this name has left, or a ready one, which it claims.
     /// Also the last record that was looked at when there was none.
-    fn next_task(&self) -> Result<(Option<Task>, u64)> {
+    fn next_task(&self) -> Result<(Option<Task>, u64), CommitError> {
         let mine = Filter::new().assignee(self.name).status("in_progress");
         loop {
             let (found, seen_seq) = self.log.with_issues(|store| {
@@ -110,9 +110,7 @@ impl Agent<'_> {
             }
             // The same claim has the same key: should its answer get lost, it can be repeated.
             let key = format!("{}/claim/{id}/{}", self.name, found.version);
-            let claim = Batch::new(Timestamp::from_ms(now_ms()))
-                .key(key)
-                .claim(&id, self.name);
+            let claim = Batch::new(Timestamp::now()).key(key).claim(&id, self.name);
             match self.commit(&claim) {
                 Ok(receipt) => {
                     println!("{}: claimed {id}", self.name);
@@ -127,11 +125,11 @@ impl Agent<'_> {
     }
 
     /// Closes an issue, with a note about the work; false when somebody took it away meanwhile.
-    fn close(&self, mut task: Task, note: &str) -> Result<bool> {
+    fn close(&self, mut task: Task, note: &str) -> Result<bool, CommitError> {
         let id = task.issue.id();
         let key = format!("{}/close/{id}/{}", self.name, task.version);
         loop {
-            let done = Batch::new(Timestamp::from_ms(now_ms()))
+            let done = Batch::new(Timestamp::now())
                 .key(&key)
                 .patch_if(&id, task.version, Patch::new().set("note", note)?)
                 .close(&id);
@@ -141,11 +139,11 @@ impl Agent<'_> {
                     return Ok(true);
                 }
                 // Somebody has added a label or a comment, say; that is no reason not to close it.
-                Err(Error::VersionMismatch {
-                    found: Some(version),
+                Err(CommitError::Conflict(Conflict {
+                    version: Some(version),
                     issue: Some(issue),
                     ..
-                }) if issue.assignee().as_deref() == Some(self.name)
+                })) if issue.assignee().as_deref() == Some(self.name)
                     && issue.status().as_deref() == Some("in_progress") =>
                 {
                     task.version = version;
@@ -160,7 +158,7 @@ impl Agent<'_> {
     }
 
     /// Writes a batch that has a key, and repeats it where that can help: with its key it is stored once, however often.
-    fn commit(&self, batch: &Batch) -> Result<Receipt> {
+    fn commit(&self, batch: &Batch) -> Result<Receipt, CommitError> {
         let mut attempts = 1;
         loop {
             match self.log.commit(batch) {
@@ -170,7 +168,9 @@ impl Agent<'_> {
                 }
                 // It is in the log, but a sync failed. Repeating it has the doubtful bytes written again and synced; an
                 // answer says that it is durable.
-                Err(error @ Error::DurabilityUnknown { .. }) if attempts < ATTEMPTS => {
+                Err(error @ CommitError::Log(Error::DurabilityUnknown { .. }))
+                    if attempts < ATTEMPTS =>
+                {
                     eprintln!("{}: {error}; asking again", self.name);
                     thread::sleep(Duration::from_millis(200));
                 }
@@ -195,9 +195,4 @@ impl Agent<'_> {
 fn work_on(issue: &Issue) -> String {
     thread::sleep(Duration::from_millis(50));
     format!("done: {}", issue.title())
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
 }

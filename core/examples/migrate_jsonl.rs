@@ -18,7 +18,6 @@ use std::{
     fs::{self, File},
     io::{self, BufRead as _, BufReader, Cursor},
     path::Path,
-    time::SystemTime,
 };
 
 use strand_core::{Existing, ImportOptions, Issue, IssueLog, Issues, Options, Timestamp, export};
@@ -50,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .values()
         .flat_map(|issue| [issue.as_json(), "\n"])
         .collect();
-    let options = ImportOptions::new(Timestamp::from_ms(now_ms())).existing(Existing::Keep);
+    let options = ImportOptions::new(Timestamp::now()).existing(Existing::Keep);
     let imported = log.import(&mut Cursor::new(lines), options)?;
 
     // Compared with what anybody gets who exports the store from now on.
@@ -131,9 +130,4 @@ fn issue(line: &[u8]) -> Result<Option<Issue>, String> {
     }
     let issue = Issue::from_json(text).map_err(|error| error.to_string())?;
     Ok(Some(issue))
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0))
 }

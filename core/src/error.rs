@@ -2,10 +2,8 @@ use std::{fmt, io, iter::successors, path::PathBuf};
 
 use strand_lock::{Filesystem, LockError};
 
-use crate::issues::{issue::Issue, version::Version};
-
 /// The result of this crate's functions: see [`Error`].
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation on a store failed. Each variant says what is left on disk.
 ///
@@ -13,24 +11,15 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// why; print both.
 ///
 /// ```
-/// use strand_core::{IssueLog, Error, Issue, Options, Outcome, Timestamp, Version};
+/// use strand_core::{Error, Issues};
 ///
-/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
-/// let log = IssueLog::open(dir.path(), Options::default())?;
-/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
-/// let gate = Issue::new("bd-1", "Mend the gate", now);
-/// let error = log.update_if(gate, Version::new(7), now).unwrap_err();
-/// match &error {
-///     Error::VersionMismatch { found: Some(version), issue: Some(issue), .. } => {
-///         println!("decide anew: {issue:?} is at version {version}");
-///     }
-///     error if error.is_retryable() => println!("again: {error}"),
-///     error if error.outcome() == Outcome::Unknown => println!("look first: {error}"),
-///     error => println!("nothing was written: {error}"),
+/// match Issues::load(dir.path()) {
+///     Ok(issues) => println!("{} issues", issues.len()),
+///     Err(Error::NoStore { path }) => println!("nothing was ever written to {}", path.display()),
+///     Err(error) if error.is_retryable() => println!("again: {error}"),
+///     Err(error) => return Err(error.into()),
 /// }
-/// assert!(error.is_conflict() && !error.is_retryable());
-/// assert_eq!(error.outcome(), Outcome::Rejected);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, thiserror::Error)]
@@ -158,33 +147,6 @@ pub enum Error {
         /// The store's directory.
         path: PathBuf,
     },
-    /// A condition did not hold: the issue was changed, or claimed, in the meantime. Nothing was
-    /// written.
-    #[error("{}", version_mismatch(id, *expected, *found))]
-    VersionMismatch {
-        /// The issue's id.
-        id: String,
-        /// The version that was asked for; `None` for a claim.
-        expected: Option<Version>,
-        /// The present version; `None` when there never was such an issue.
-        found: Option<Version>,
-        /// The issue as it is; `None` when it is not there.
-        issue: Option<Box<Issue>>,
-    },
-    /// There is an issue with this id already. Nothing was written.
-    #[error("there is an issue {id:?} already (version {version})")]
-    AlreadyExists {
-        /// The id.
-        id: String,
-        /// The issue's version.
-        version: Version,
-    },
-    /// There is no issue with this id. Nothing was written.
-    #[error("there is no issue {id:?}")]
-    NoSuchIssue {
-        /// The id.
-        id: String,
-    },
     /// A sync failed: the record is in the log, but may not survive a power failure. It is not
     /// acknowledged, and may later be seen whole, or never. The next append writes the records in
     /// doubt again before its own.
@@ -224,15 +186,6 @@ impl Error {
         matches!(self, Self::Lock(error) if error.is_contention())
     }
 
-    /// Whether the store is not as the caller expected: another process was faster.
-    #[must_use]
-    pub fn is_conflict(&self) -> bool {
-        matches!(
-            self,
-            Self::VersionMismatch { .. } | Self::AlreadyExists { .. } | Self::NoSuchIssue { .. }
-        )
-    }
-
     pub(crate) fn in_doubt(
         seq: u64,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -259,19 +212,6 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ")
-}
-
-fn version_mismatch(id: &str, expected: Option<Version>, found: Option<Version>) -> String {
-    let found = found.map_or_else(
-        || "unknown".to_owned(),
-        |found| format!("at version {found}"),
-    );
-    match expected {
-        Some(expected) => {
-            format!("issue {id:?} is {found}, not at {expected}; look at it again and decide anew")
-        }
-        None => format!("issue {id:?} can't be claimed: it is {found}, not open or not free"),
-    }
 }
 
 /// What is wrong with bytes: part of [`Error::Corrupt`], and of the report of

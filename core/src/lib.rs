@@ -77,7 +77,7 @@
 //! key ([`Batch::key`]) is stored once, however often you repeat it.
 //!
 //! ```
-//! use strand_core::{IssueLog, Batch, Error, Issue, Options, Patch, Timestamp};
+//! use strand_core::{Batch, CommitError, Issue, IssueLog, Options, Patch, Timestamp};
 //!
 //! # let dir = tempfile::tempdir()?;
 //! # let (dir, now) = (dir.path(), Timestamp::now());
@@ -85,8 +85,8 @@
 //! log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 //! log.claim("bd-1", "agent-7", now)?;
 //! match log.claim("bd-1", "agent-8", now) {
-//!     Err(Error::VersionMismatch { issue: Some(issue), .. }) => {
-//!         assert_eq!(issue.assignee().as_deref(), Some("agent-7"));
+//!     Err(CommitError::Conflict(found)) => {
+//!         assert_eq!(found.issue.and_then(|issue| issue.assignee()).as_deref(), Some("agent-7"));
 //!     }
 //!     other => panic!("two agents have one issue: {other:?}"),
 //! }
@@ -142,7 +142,9 @@
 //!
 //! # Errors, and what is left on disk
 //!
-//! The crate has one [`Error`]. After a failed write, [`Error::outcome`] says what is left:
+//! [`Error`] is what a log, a reader or a state fails with. A write with conditions fails with a
+//! [`CommitError`]: either a [`Conflict`], or an `Error`. After a failed write,
+//! [`Error::outcome`] and [`CommitError::outcome`] say what is left:
 //!
 //! | outcome | meaning | what to do |
 //! | --- | --- | --- |
@@ -234,15 +236,14 @@ mod wal;
 mod write;
 
 pub use error::{CorruptReason, Error, InvalidEvent, Outcome, Result};
+pub use format::payload::Payload;
 pub use format::record::{FORMAT_VERSION, RECORD_BYTES_MAX, SEQ_MAX};
 pub use format::seq::Seq;
 pub use issues::event::{IssueEvent, KEY_BYTES_MAX, Op};
 pub use issues::issue::{Dependency, ID_BYTES_MAX, Issue, TITLE_BYTES_MAX};
 pub use issues::issues::Issues;
-pub use issues::jsonl::{
-    BadLine, BadLines, Existing, ImportError, ImportOptions, Imported, export, write_jsonl,
-};
-pub use issues::merge::{Conflict, MergeError, Merged, Side, merge, merge_files};
+pub use issues::jsonl::write_jsonl;
+pub use issues::merge::{MergeConflict, MergeError, Merged, Side, merge};
 pub use issues::patch::Patch;
 pub use issues::query::Filter;
 pub use issues::timestamp::Timestamp;
@@ -256,10 +257,12 @@ pub use strand_lock::{Counters, Filesystem, FilesystemKind, Holder, LockError, L
 pub use wal::cursor::{Record, Records};
 pub use wal::follower::Follower;
 pub use wal::log::{Log, Receipt, Through};
-pub use wal::payload::Payload;
 pub use wal::reader::Reader;
 pub use wal::recovery::Recovery;
 pub use write::batch::Batch;
+pub use write::conditions::{CommitError, Conflict, Expected};
+pub use write::export::{export, merge_files};
+pub use write::import::{BadLine, BadLines, Existing, ImportError, ImportOptions, Imported};
 pub use write::issue_log::IssueLog;
 
 #[cfg(doctest)]

@@ -15,9 +15,10 @@ use std::{path::Path, sync::Arc};
 use crate::{
     check::{self, CheckReport},
     error::Result,
+    format::payload::Payload,
     options::{Callback, Options},
     state::{State, live::Live},
-    wal::{payload::Payload, reader::Reader, store_dir::StoreDir},
+    wal::{reader::Reader, store_dir::StoreDir},
 };
 
 pub use crate::{

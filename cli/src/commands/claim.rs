@@ -1,7 +1,7 @@
 //! `claim`: assigns work to an agent.
 
 use serde::Serialize;
-use strand_core::{Error, Issue, IssueLog, Receipt, Seq, Timestamp};
+use strand_core::{CommitError, Issue, IssueLog, Receipt, Seq, Timestamp};
 
 use super::open;
 use crate::{
@@ -57,7 +57,7 @@ fn claim_next(log: &IssueLog, wanted: &Wanted, agent: &str) -> Result<(String, R
             return Err(Failure::new(Exit::NotFound, "no issue is ready"));
         };
         match log.claim(&id, agent, Timestamp::now()) {
-            Err(Error::VersionMismatch { .. }) => {}
+            Err(CommitError::Conflict(_)) => {}
             claimed => return Ok((id, claimed?)),
         }
     }

@@ -1,11 +1,11 @@
 //! `show`, `list` and `ready`.
 
 use serde::Serialize;
-use strand_core::{Error, Issue, Issues, Version};
+use strand_core::{Issue, Issues, Version};
 
 use crate::{
     args::{List, Ready, Show},
-    exit::Failure,
+    exit::{Exit, Failure},
     filter::is_free,
     output::Output,
     table::{columns, printable},
@@ -22,7 +22,8 @@ pub(crate) fn show(args: &Show, out: &mut Output) -> Result<(), Failure> {
     let issues = Issues::load(&args.dir)?;
     let id = args.id.as_str();
     let Some(issue) = issues.get(id) else {
-        return Err(Error::NoSuchIssue { id: id.to_owned() }.into());
+        let missing = format!("there is no issue {id:?}");
+        return Err(Failure::new(Exit::NotFound, missing));
     };
     let version = issues.version(id);
     let blocked_by = issues.blockers(id);

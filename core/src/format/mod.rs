@@ -1,6 +1,7 @@
 //! The bytes of a log, without I/O. `docs/FORMAT.md` describes them.
 
 pub(crate) mod lines;
+pub(crate) mod payload;
 pub(crate) mod record;
 pub(crate) mod resync;
 pub(crate) mod scan;

@@ -9,12 +9,12 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::InvalidEvent,
+    format::payload::Payload,
     issues::{
         issue::{Issue, at_most, validate_id},
         patch::Patch,
         timestamp::Timestamp,
     },
-    wal::payload::Payload,
 };
 
 /// The longest idempotency key, in bytes; see [`crate::Batch::key`] and the example of [`crate::Batch`].
@@ -66,7 +66,7 @@ pub enum Op {
 /// ];
 /// assert_eq!(life[2].op, Op::Patch);
 /// for (seq, event) in (1..).zip(life) {
-///     store.apply(Seq::new(seq), event)?;
+///     store.apply(Seq::new(seq), event);
 /// }
 /// assert!(store.is_empty());
 /// # Ok::<(), strand_core::InvalidEvent>(())

@@ -1,7 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::{
-    error::InvalidEvent,
     format::seq::Seq,
     issues::{
         event::IssueEvent,
@@ -91,26 +90,22 @@ impl Entry {
 }
 
 impl Issues {
-    /// Applies one event of the record `seq`. Events must be applied in the order of the log, each once.
-    ///
-    /// # Errors
-    /// None now.
+    /// Applies one event of the record `seq`. Apply events in the order of the log, each once.
     ///
     /// ```
     /// use strand_core::{Issue, IssueEvent, Issues, Seq, Timestamp};
     ///
     /// let now = Timestamp::now();
-    /// let mut store = Issues::default();
-    /// assert!(store.is_empty());
-    /// let add = IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now).with_key("agent-7/1");
-    /// store.apply(Seq::new(1), add)?;
-    /// assert_eq!(store.key("agent-7/1"), Some(Seq::new(1)));
-    /// // As a whole record, which may come twice.
-    /// assert!(store.apply_record(Seq::new(2), vec![IssueEvent::close("bd-1", now)])?);
-    /// assert!(!store.apply_record(Seq::new(2), vec![IssueEvent::reopen("bd-1", now)])?);
-    /// # Ok::<(), strand_core::InvalidEvent>(())
+    /// let mut issues = Issues::default();
+    /// assert!(issues.is_empty());
+    /// let add = IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now);
+    /// issues.apply(Seq::new(1), add.with_key("agent-7/1"));
+    /// assert_eq!(issues.key("agent-7/1"), Some(Seq::new(1)));
+    /// // Whole records, which may come twice.
+    /// assert!(issues.apply_record(Seq::new(2), vec![IssueEvent::close("bd-1", now)]));
+    /// assert!(!issues.apply_record(Seq::new(2), vec![IssueEvent::reopen("bd-1", now)]));
     /// ```
-    pub fn apply(&mut self, seq: Seq, event: IssueEvent) -> std::result::Result<(), InvalidEvent> {
+    pub fn apply(&mut self, seq: Seq, event: IssueEvent) {
         let old = self.entries.get_mut(event.id.as_str());
         let now = old.as_ref().and_then(|entry| entry.issue());
         let was = now.is_some();
@@ -120,19 +115,14 @@ impl Issues {
         if let Some(key) = key {
             self.keys.insert(key.into(), seq);
         }
+        let version = seq.into();
         let entry = match effect {
             Effect::Nothing => {
                 self.without_effect += 1;
-                return Ok(());
+                return;
             }
-            Effect::Put(issue) => Entry::Present {
-                issue,
-                version: seq.into(),
-            },
-            Effect::Delete => Entry::Deleted {
-                ts,
-                version: seq.into(),
-            },
+            Effect::Put(issue) => Entry::Present { issue, version },
+            Effect::Delete => Entry::Deleted { ts, version },
         };
         let is = entry.issue().is_some();
         self.present = self.present + usize::from(is) - usize::from(was);
@@ -141,26 +131,18 @@ impl Issues {
             Some(old) => *old = entry,
             None => drop(self.entries.insert(id.into(), entry)),
         }
-        Ok(())
     }
 
-    /// Applies a record, unless it was applied before: then it changes nothing, and answers false. Example: [`Issues::apply`].
-    ///
-    /// # Errors
-    /// As [`Issues::apply`].
-    pub fn apply_record(
-        &mut self,
-        seq: Seq,
-        events: Vec<IssueEvent>,
-    ) -> std::result::Result<bool, InvalidEvent> {
-        if seq <= self.last_seq {
-            return Ok(false);
+    /// Applies a record and returns true, unless it was applied before. Example: [`Issues::apply`].
+    pub fn apply_record(&mut self, seq: Seq, events: Vec<IssueEvent>) -> bool {
+        let new = seq > self.last_seq;
+        if new {
+            for event in events {
+                self.apply(seq, event);
+            }
+            self.last_seq = seq;
         }
-        for event in events {
-            self.apply(seq, event)?;
-        }
-        self.last_seq = seq;
-        Ok(true)
+        new
     }
 
     /// The issue with this id, unless it was deleted.

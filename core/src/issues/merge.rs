@@ -1,11 +1,9 @@
-//! Merging two exports that go back to one: by issue and by field. Pure, but for [`merge_files`].
+//! Merging two exports that go back to one: by issue and by field. Pure.
 
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
-    io::Write as _,
-    path::Path,
 };
 
 use serde_json::value::RawValue;
@@ -15,7 +13,7 @@ use crate::{
     issues::{
         canonical_json::{meaning, same},
         issue::Issue,
-        jsonl::{parse_issue, replace_atomically},
+        jsonl::parse_issue,
         timestamp::since_epoch,
     },
 };
@@ -49,13 +47,13 @@ pub struct Merged {
     /// uses.
     pub text: String,
     /// What could not be decided.
-    pub conflicts: Vec<Conflict>,
+    pub conflicts: Vec<MergeConflict>,
 }
 
 /// Something that both sides of a [`merge`] changed in different ways.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Conflict {
+pub struct MergeConflict {
     /// The issue.
     pub id: String,
     /// The field; `None` when one side deleted the issue, or it can't be merged by field.
@@ -135,31 +133,6 @@ pub fn merge(base: &[u8], ours: &[u8], theirs: &[u8]) -> Result<Merged, MergeErr
     Ok(merged)
 }
 
-/// Merges three files, and puts the result in the place of `ours`, as git asks of a merge driver
-/// (`driver = … %O %A %B`). With conflicts, too: they stand between git's markers in it.
-///
-/// # Errors
-/// [`MergeError`]; `ours` is as it was.
-///
-/// ```
-/// use strand_core::merge_files;
-///
-/// # let dir = tempfile::tempdir()?;
-/// let [base, ours, theirs] = ["base", "ours", "theirs"].map(|name| dir.path().join(name));
-/// std::fs::write(&base, "")?;
-/// std::fs::write(&ours, "{\"id\":\"bd-1\",\"title\":\"Mend the fence\"}\n")?;
-/// std::fs::write(&theirs, "{\"id\":\"bd-2\",\"title\":\"Buy wire\"}\n")?;
-/// assert!(merge_files(&base, &ours, &theirs)?.conflicts.is_empty());
-/// assert_eq!(std::fs::read_to_string(&ours)?.lines().count(), 2);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub fn merge_files(base: &Path, ours: &Path, theirs: &Path) -> Result<Merged, MergeError> {
-    let read = |path: &Path| std::fs::read(path).map_err(Error::io("read", path));
-    let merged = merge(&read(base)?, &read(ours)?, &read(theirs)?)?;
-    replace_atomically(ours, |file| file.write_all(merged.text.as_bytes()))?;
-    Ok(merged)
-}
-
 fn issues(side: Side, text: &[u8]) -> Result<BTreeMap<String, Issue>, MergeError> {
     let mut issues = BTreeMap::new();
     let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
@@ -228,7 +201,7 @@ fn merge_issue(
             merged.both(ours, theirs);
             let [base, ours, theirs] = raw.map(text);
             let (id, field) = (id.to_owned(), None);
-            merged.conflicts.push(Conflict {
+            merged.conflicts.push(MergeConflict {
                 id,
                 field,
                 base,
@@ -310,7 +283,7 @@ fn merge_fields(
     base: &Fields<'_>,
     ours: &Fields<'_>,
     theirs: &Fields<'_>,
-) -> Option<(Issue, Issue, Vec<Conflict>)> {
+) -> Option<(Issue, Issue, Vec<MergeConflict>)> {
     let (in_base, in_ours, in_theirs) = (by_name(base), by_name(ours), by_name(theirs));
     let (mut one, mut other, mut conflicts) = (Vec::new(), Vec::new(), Vec::new());
     let new = theirs
@@ -331,7 +304,7 @@ fn merge_fields(
             (value.clone(), value)
         } else {
             let [base, of_ours, of_theirs] = sides.map(text);
-            conflicts.push(Conflict {
+            conflicts.push(MergeConflict {
                 id: id.to_owned(),
                 field: Some(name.clone()),
                 base,

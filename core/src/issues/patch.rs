@@ -72,6 +72,10 @@ impl Patch {
         Ok(self)
     }
 
+    pub(crate) fn set_string(self, field: &str, value: &str) -> Self {
+        self.set(field, value).unwrap_or_else(string_fails)
+    }
+
     /// Takes a field away.
     #[must_use]
     pub fn unset(mut self, field: impl Into<String>) -> Self {
@@ -121,15 +125,13 @@ impl Patch {
     /// Adds a label, unless the issue has it.
     #[must_use]
     pub fn add_label(self, label: &str) -> Self {
-        self.add("labels", label)
-            .unwrap_or_else(|error| unreachable!("a string can be written: {error}"))
+        self.add("labels", label).unwrap_or_else(string_fails)
     }
 
     /// Takes a label away.
     #[must_use]
     pub fn remove_label(self, label: &str) -> Self {
-        self.remove("labels", label)
-            .unwrap_or_else(|error| unreachable!("a string can be written: {error}"))
+        self.remove("labels", label).unwrap_or_else(string_fails)
     }
 
     /// Adds a comment, in whatever shape the tracker gives its comments.
@@ -239,6 +241,10 @@ impl Patch {
         at_most("issue", patched.as_json().len(), ISSUE_BYTES_MAX)?;
         Ok(patched)
     }
+}
+
+fn string_fails(error: InvalidEvent) -> Patch {
+    unreachable!("serde writes any string: {error}")
 }
 
 fn put<'a>(fields: &mut Vec<(Cow<'a, str>, &'a RawValue)>, field: &'a str, value: &'a RawValue) {

@@ -23,6 +23,7 @@ use crate::{
     env::{failpoint::Failpoint, storage::OpenMode},
     error::{Error, Result},
     format::{
+        payload::Payload,
         record::{segment_name, snapshot_name},
         seq::Seq,
     },
@@ -30,8 +31,8 @@ use crate::{
     state::{State, materialize::Materialized, snapshot, throttle::Throttle},
     telemetry,
     wal::{
-        durable::End, log::Log, manifest::Manifest, obsolete::Alone, payload::Payload,
-        raw_log::RawLog, shm::Hints, writer::Writer,
+        durable::End, log::Log, manifest::Manifest, obsolete::Alone, raw_log::RawLog, shm::Hints,
+        writer::Writer,
     },
 };
 

@@ -10,7 +10,7 @@ pub(crate) mod throttle;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{format::seq::Seq, issues::timestamp::Timestamp, wal::payload::Payload};
+use crate::{format::payload::Payload, format::seq::Seq, issues::timestamp::Timestamp};
 
 /// A state that the records of a log lead to, so that the log can be compacted:
 /// [`crate::Log::compact`] replaces records by a snapshot of it. [`crate::Issues`] is one.

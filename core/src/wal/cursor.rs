@@ -5,6 +5,7 @@ use crate::{
     error::{CorruptReason, Error, Result},
     format::{
         lines::{Lines, Span},
+        payload::Payload,
         record::{Body, Line, segment_name, snapshot_name},
         scan::{Scan, Tail},
         seq::Seq,
@@ -12,7 +13,6 @@ use crate::{
     wal::{
         durable::{DurableWatch, End},
         manifest::Manifest,
-        payload::Payload,
         store_dir::{StoreDir, StoreFile},
     },
 };

@@ -2,11 +2,10 @@ use std::{fmt, marker::PhantomData, time::Instant};
 
 use crate::{
     error::Result,
-    format::seq::Seq,
+    format::{payload::Payload, seq::Seq},
     wal::{
         cursor::{RawRecords, Record},
         durable::DurableWatch,
-        payload::Payload,
     },
 };
 

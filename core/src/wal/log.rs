@@ -4,13 +4,10 @@ use std::{fmt, marker::PhantomData, path::Path};
 use crate::{error::Error, options::Durability};
 use crate::{
     error::{InvalidEvent, Result},
-    format::{record::EncodedPayload, seq::Seq},
+    format::{payload::Payload, record::EncodedPayload, seq::Seq},
     options::Options,
     telemetry,
-    wal::{
-        cursor::Records, payload::Payload, raw_log::RawLog, recovery::Recovery, shm::Hints,
-        store_dir::StoreDir,
-    },
+    wal::{cursor::Records, raw_log::RawLog, recovery::Recovery, shm::Hints, store_dir::StoreDir},
 };
 
 /// A log opened for appending. Share it between threads by reference; each process opens its own.

@@ -16,7 +16,6 @@ pub(crate) mod group_commit;
 pub(crate) mod log;
 pub(crate) mod manifest;
 pub(crate) mod obsolete;
-pub(crate) mod payload;
 pub(crate) mod raw_log;
 pub(crate) mod reader;
 pub(crate) mod recovery;

@@ -6,14 +6,13 @@ use std::{
 
 use crate::{
     error::{Error, Result},
-    format::seq::Seq,
+    format::{payload::Payload, seq::Seq},
     wal::{
         cursor::{RawRecords, Records},
         durable::DurableWatch,
         follower::Follower,
         log::some_record,
         manifest::Manifest,
-        payload::Payload,
         store_dir::StoreDir,
     },
 };

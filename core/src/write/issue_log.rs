@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    error::{Error, Outcome, Result},
+    error::{Error, Result},
     format::seq::Seq,
     issues::{
         event::IssueEvent, issue::Issue, issues::Issues, patch::Patch, timestamp::Timestamp,
@@ -22,7 +22,11 @@ use crate::{
         log::{Log, Receipt},
         shm::Hints,
     },
-    write::batch::{Batch, Decision, decide, draw_id},
+    write::{
+        batch::Batch,
+        conditions::{CommitError, Decision, decide},
+        ids::draw_id,
+    },
 };
 
 /// A log of issues, opened for appending: [`Log`], and writes with conditions. Share it between
@@ -83,25 +87,29 @@ impl IssueLog {
         self.log.append_batch(events)
     }
 
-    /// Writes a batch as one record, if all its conditions hold: all of it or nothing, also after a crash.
+    /// Writes a batch as one record if all its conditions hold: all of it or nothing, also after a
+    /// crash.
     ///
-    /// Blocks as [`IssueLog::append`] does. The first call reads the store's state, and keeps it in memory;
-    /// later ones read what was appended since, so that their cost does not grow with the log.
+    /// Blocks as [`IssueLog::append`] does. The first call reads the state of all issues, and keeps it
+    /// in memory; later ones read only new records, so that their cost does not grow with the log.
     ///
     /// # Errors
-    /// Nothing was written: [`Error::VersionMismatch`], [`Error::AlreadyExists`], [`Error::NoSuchIssue`]
-    /// (each tells of a state that is as durable as an acknowledged append), [`Error::InvalidEvent`],
-    /// [`Error::Corrupt`]. Otherwise as [`IssueLog::append`].
+    /// [`CommitError::Conflict`]: a condition does not hold; nothing was written. What the conflict
+    /// says of the issue is as durable as an acknowledged append. [`CommitError::Log`] with
+    /// [`Error::InvalidEvent`] or [`Error::Corrupt`]: nothing was written. Otherwise as
+    /// [`IssueLog::append`].
     ///
     /// Examples: [`Batch`].
-    pub fn commit(&self, batch: &Batch) -> Result<Receipt> {
+    pub fn commit(&self, batch: &Batch) -> Result<Receipt, CommitError> {
         telemetry::commit(self.log.raw.writer.dir.path()).within(|| self.commit_now(batch))
     }
 
-    /// Looks at the state that conditions are checked against, as it is now: through the last record, durable or not.
+    /// Calls `look` with the state that conditions are checked against: through the last record,
+    /// durable or not. Use it to decide what to write.
     ///
-    /// To decide what to write. Takes no lock that another process would wait for, unless no memory is shared; other threads
-    /// that write with conditions through this `Log` wait until `look` returns. The first call reads the whole state.
+    /// Blocks no other process, unless shared memory is not available. Other threads wait with their
+    /// conditional writes through this `IssueLog` until `look` returns. The first call reads the
+    /// state of all issues.
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::Io`], [`Error::Lock`].
@@ -130,30 +138,30 @@ impl IssueLog {
     /// Creates an issue. Blocks as [`IssueLog::commit`].
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`]; otherwise as [`IssueLog::commit`].
+    /// As [`IssueLog::commit`]; a conflict if the issue exists.
     ///
     /// ```
-    /// use strand_core::{Error, Issue, IssueLog, Options, Timestamp};
+    /// use strand_core::{Issue, IssueLog, Options, Timestamp};
     ///
     /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = IssueLog::open(dir.path(), Options::default())?;
     /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
     /// let again = log.create(Issue::new("bd-1", "Buy wire", now), now);
-    /// assert!(matches!(again, Err(Error::AlreadyExists { version, .. }) if version == 1));
+    /// assert!(again.is_err_and(|error| error.is_conflict()));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn create(&self, issue: Issue, ts: Timestamp) -> Result<Receipt> {
+    pub fn create(&self, issue: Issue, ts: Timestamp) -> Result<Receipt, CommitError> {
         self.commit(&Batch::new(ts).create(issue))
     }
 
-    /// Creates an issue with a new id: the prefix, a hyphen, and 3 random characters or, as the issues become
-    /// more, 4, 5, …. That nobody has the id is checked under the lock.
+    /// Creates an issue with a new id: the prefix, a hyphen, and 3 random characters, or more as the
+    /// issues become more. That the id is free is checked under the lock.
     ///
-    /// `make` is called with the id, and again with another one should somebody have been faster.
+    /// Calls `make` with the id, and again with another one if a concurrent write took the first.
     ///
     /// # Errors
-    /// As [`IssueLog::commit`]. [`Error::AlreadyExists`] when a hundred ids were taken, which is not by chance.
+    /// As [`IssueLog::commit`]; a conflict if `make` returns an issue that exists, a hundred times.
     ///
     /// ```
     /// use strand_core::{Issue, IssueLog, Options, Timestamp};
@@ -170,7 +178,7 @@ impl IssueLog {
         prefix: &str,
         ts: Timestamp,
         mut make: impl FnMut(&str) -> Issue,
-    ) -> Result<(String, Receipt)> {
+    ) -> Result<(String, Receipt), CommitError> {
         const ATTEMPTS: u32 = 100;
         let mut attempts = 0;
         loop {
@@ -178,16 +186,17 @@ impl IssueLog {
                 self.with_issues(|issues| draw_id(prefix, issues, self.log.raw.writer.host()))?;
             attempts += 1;
             match self.create(make(&id), ts) {
-                Err(Error::AlreadyExists { .. }) if attempts < ATTEMPTS => {}
+                Err(CommitError::Conflict(_)) if attempts < ATTEMPTS => {}
                 created => return created.map(|receipt| (id, receipt)),
             }
         }
     }
 
-    /// Replaces an issue that is still at this version, see [`Issues::version`]. Blocks as [`IssueLog::commit`].
+    /// Replaces an issue that is at this version; see [`Issues::version`]. Blocks as
+    /// [`IssueLog::commit`].
     ///
     /// # Errors
-    /// [`Error::VersionMismatch`] with the present version and issue; otherwise as [`IssueLog::commit`].
+    /// As [`IssueLog::commit`]; a conflict if the issue is at another version.
     ///
     /// ```
     /// use strand_core::{Issue, IssueLog, Options, Timestamp};
@@ -201,20 +210,29 @@ impl IssueLog {
     /// assert!(late.is_err_and(|error| error.is_conflict()));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// The version and the time are types of their own, so that you cannot swap them:
+    ///
+    /// ```compile_fail,E0308
+    /// # fn swapped(log: strand_core::IssueLog, issue: strand_core::Issue) {
+    /// # use strand_core::{Timestamp, Version};
+    /// log.update_if(issue, Timestamp::now(), Version::new(7)).ok();
+    /// # }
+    /// ```
     pub fn update_if(
         &self,
         issue: Issue,
         expected_version: Version,
         ts: Timestamp,
-    ) -> Result<Receipt> {
+    ) -> Result<Receipt, CommitError> {
         self.commit(&Batch::new(ts).update_if(issue, expected_version))
     }
 
-    /// Changes some fields of an issue, and leaves the others to others. Blocks as [`IssueLog::commit`].
+    /// Changes some fields of an issue, whatever its version. Blocks as [`IssueLog::commit`].
     ///
     /// # Errors
-    /// [`Error::NoSuchIssue`]; [`crate::InvalidEvent::NotAnArray`] where the patch adds to a field that is none; otherwise
-    /// as [`IssueLog::commit`].
+    /// As [`IssueLog::commit`]; a conflict if the issue does not exist, and
+    /// [`crate::InvalidEvent::NotAnArray`] if the patch adds to a field that is not an array.
     ///
     /// ```
     /// use strand_core::{Issue, IssueLog, Options, Patch, Timestamp};
@@ -229,30 +247,31 @@ impl IssueLog {
     /// assert_eq!((issue.labels(), issue.priority()), (vec!["garden".to_owned()], Some(0)));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn patch(&self, id: &str, patch: Patch, ts: Timestamp) -> Result<Receipt> {
+    pub fn patch(&self, id: &str, patch: Patch, ts: Timestamp) -> Result<Receipt, CommitError> {
         self.commit(&Batch::new(ts).patch(id, patch))
     }
 
-    /// Gives an open issue that is nobody's to an agent. Of any number who try, one succeeds. Blocks as [`IssueLog::commit`].
+    /// Claims an open issue without an assignee for an agent; see [`Batch::claim`]. Of any number of
+    /// concurrent claims, one succeeds. Blocks as [`IssueLog::commit`].
     ///
     /// # Errors
-    /// [`Error::VersionMismatch`] with the present version and issue; otherwise as [`IssueLog::commit`].
+    /// As [`IssueLog::commit`]; a conflict if the issue is not open, or has an assignee.
     ///
     /// ```
-    /// use strand_core::{Error, Issue, IssueLog, Options, Timestamp};
+    /// use strand_core::{CommitError, Issue, IssueLog, Options, Timestamp};
     ///
     /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = IssueLog::open(dir.path(), Options::default())?;
     /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
     /// log.claim("bd-1", "agent-7", now)?;
-    /// let Err(Error::VersionMismatch { issue: Some(issue), .. }) = log.claim("bd-1", "agent-8", now) else {
+    /// let Err(CommitError::Conflict(conflict)) = log.claim("bd-1", "agent-8", now) else {
     ///     panic!("it is taken");
     /// };
-    /// assert_eq!(issue.assignee().as_deref(), Some("agent-7"));
+    /// assert_eq!(conflict.issue.and_then(|issue| issue.assignee()).as_deref(), Some("agent-7"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn claim(&self, id: &str, agent: &str, ts: Timestamp) -> Result<Receipt> {
+    pub fn claim(&self, id: &str, agent: &str, ts: Timestamp) -> Result<Receipt, CommitError> {
         self.commit(&Batch::new(ts).claim(id, agent))
     }
 
@@ -289,10 +308,10 @@ impl IssueLog {
         self.log.sync_all()
     }
 
-    fn commit_now(&self, batch: &Batch) -> Result<Receipt> {
+    fn commit_now(&self, batch: &Batch) -> Result<Receipt, CommitError> {
         let writer = &self.log.raw.writer;
         let payload = batch.encode()?;
-        // Most of what is new is read before the lock is taken, so that it is not held for long.
+        // Reads most new records before it takes the lock, so as not to hold it for long.
         if writer.hints().is_shared() {
             drop(self.state_through(self.log.raw.glance(Hints::tail_seq))?);
         }
@@ -310,33 +329,29 @@ impl IssueLog {
         let seq = match &decision {
             Decision::Write => tail.append(&payload)?,
             Decision::Repeat(seq) => seq.get(),
-            // What the answer tells of must not be lost afterwards.
-            Decision::Refuse(refusal) => match refusal {
-                Error::VersionMismatch { found, .. } => found.map_or(tail_seq, Version::get),
-                Error::AlreadyExists { version, .. } => version.get(),
-                _ => tail_seq,
-            },
+            // What the error says of the state must not be lost afterwards.
+            Decision::Refuse(conflict) => conflict.version.map_or(tail_seq, Version::get),
+            Decision::Invalid(_) => tail_seq,
         };
         drop(state);
         let synced = locked.sync_unless_shared(seq);
         locked.unlock()?;
         let durable = synced.and_then(|()| writer.acknowledge(seq));
-        let repeated = matches!(decision, Decision::Repeat(_));
-        let Decision::Refuse(refusal) = decision else {
-            return durable.map(|()| Receipt {
-                seq: Seq::new(seq),
-                repeated,
-            });
+        let seq = Seq::new(seq);
+        let refused: CommitError = match decision {
+            Decision::Write => return receipt(durable, seq, false),
+            Decision::Repeat(_) => return receipt(durable, seq, true),
+            Decision::Refuse(conflict) => conflict.into(),
+            Decision::Invalid(error) => error.into(),
         };
         match durable {
-            // Nothing of this batch was written, whatever became of what it met.
-            Err(Error::DurabilityUnknown { source, .. }) => Err(Error::Io {
-                op: "sync",
-                path: writer.dir.path().to_owned(),
-                outcome: Outcome::Rejected,
-                source: std::io::Error::other(source),
-            }),
-            durable => durable.and(Err(refusal)),
+            Ok(()) => Err(refused),
+            // Nothing of this batch was written, whatever became of the record that it met.
+            Err(Error::DurabilityUnknown { source, .. }) => {
+                let sync = Error::io("sync", writer.dir.path());
+                Err(sync(std::io::Error::other(source)).into())
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -346,7 +361,7 @@ impl IssueLog {
         if writer.hints().is_shared() {
             return self.state_through(self.log.raw.look(Hints::tail_seq)?);
         }
-        // Nobody tells there what others are only just writing, and may take back.
+        // Without shared memory, only the lock tells a record from one that may be undone.
         let locked = writer.lock()?;
         let state = self.state_through(locked.validate_tail()?.at.seq)?;
         locked.unlock()?;
@@ -384,6 +399,11 @@ impl IssueLog {
         };
         Ok(&state.insert(known).state)
     }
+}
+
+fn receipt(durable: Result<()>, seq: Seq, repeated: bool) -> Result<Receipt, CommitError> {
+    durable?;
+    Ok(Receipt { seq, repeated })
 }
 
 impl Receipt {

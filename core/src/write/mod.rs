@@ -1,4 +1,8 @@
-//! Writes under conditions.
+//! Writes under conditions, import and export.
 
 pub(crate) mod batch;
+pub(crate) mod conditions;
+pub(crate) mod export;
+pub(crate) mod ids;
+pub(crate) mod import;
 pub(crate) mod issue_log;

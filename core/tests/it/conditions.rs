@@ -8,14 +8,21 @@ use std::{
 };
 
 use strand_core::{
-    Batch, Durability, Error, InvalidEvent, Issue, IssueEvent, IssueLog, Issues, Outcome, Patch,
-    Reader, Seq, Version,
+    Batch, CommitError, Conflict, Durability, Error, Expected, InvalidEvent, Issue, IssueEvent,
+    IssueLog, Issues, Outcome, Patch, Reader, Seq, Version,
 };
 
 use crate::support::{Recorder, TS, as_child, child, finish, open_issues, options};
 
 fn issue(id: &str) -> Issue {
     Issue::new(id, "Mend the fence", TS)
+}
+
+fn expected(error: CommitError) -> Expected {
+    match error {
+        CommitError::Conflict(conflict) => conflict.expected,
+        error => panic!("{error}"),
+    }
 }
 
 #[test]
@@ -27,18 +34,15 @@ fn an_update_needs_the_version_that_it_was_made_from() {
     let theirs = issue("bd-1").with("priority", &2).unwrap();
     let won = one.update_if(mine.clone(), version, TS).unwrap().version();
     match other.update_if(theirs, version, TS) {
-        Err(Error::VersionMismatch {
-            id,
-            expected,
-            found,
-            issue,
-        }) => {
-            assert_eq!(
-                (id.as_str(), expected, found),
-                ("bd-1", Some(version), Some(won))
-            );
-            assert_eq!(*issue.unwrap(), mine);
-        }
+        Err(CommitError::Conflict(conflict)) => assert_eq!(
+            conflict,
+            Conflict {
+                id: "bd-1".to_owned(),
+                expected: Expected::Version(version),
+                version: Some(won),
+                issue: Some(mine.clone()),
+            }
+        ),
         result => panic!("{result:?}"),
     }
     assert_eq!(
@@ -51,11 +55,11 @@ fn an_update_needs_the_version_that_it_was_made_from() {
     assert!(
         matches!(
             &deleted,
-            Error::VersionMismatch {
-                found: Some(found),
+            CommitError::Conflict(Conflict {
+                version: Some(version),
                 issue: None,
                 ..
-            } if *found == 3
+            }) if *version == 3
         ),
         "{deleted:?}"
     );
@@ -69,7 +73,8 @@ fn creating_an_existing_issue_is_an_error_even_if_another_process_created_it() {
     one.create(issue("bd-1"), TS).unwrap();
     let again = other.create(issue("bd-1"), TS).unwrap_err();
     assert!(
-        matches!(again, Error::AlreadyExists { version, .. } if version == 1),
+        matches!(&again, CommitError::Conflict(conflict)
+            if conflict.expected == Expected::Absent && conflict.version == Some(Version::new(1))),
         "{again:?}"
     );
     one.compact().unwrap();
@@ -79,7 +84,7 @@ fn creating_an_existing_issue_is_an_error_even_if_another_process_created_it() {
     let missing = other
         .patch("bd-2", Patch::new().add_label("a"), TS)
         .unwrap_err();
-    assert!(matches!(missing, Error::NoSuchIssue { .. }), "{missing:?}");
+    assert_eq!(expected(missing), Expected::Present);
 }
 
 #[test]
@@ -100,7 +105,7 @@ fn changes_of_different_fields_both_survive() {
     );
     let no_array = one.patch("bd-1", Patch::new().add("title", &"x").unwrap(), TS);
     assert!(
-        matches!(no_array, Err(Error::InvalidEvent(_))),
+        matches!(no_array, Err(CommitError::Log(Error::InvalidEvent(_)))),
         "{no_array:?}"
     );
     assert_eq!(one.log().tail_seq().unwrap(), Some(Seq::new(3)));
@@ -123,11 +128,12 @@ fn every_step_of_a_batch_has_its_condition() {
     ];
     for step in &of_missing {
         let refused = log.commit(step).unwrap_err();
+        assert!(refused.is_conflict());
         assert!(
-            matches!(&refused, Error::NoSuchIssue { id } if id == "bd-9"),
+            matches!(&refused, CommitError::Conflict(Conflict { id, .. }) if id == "bd-9"),
             "{refused:?}"
         );
-        assert!(refused.is_conflict());
+        assert_eq!(expected(refused), Expected::Present);
     }
     let of_another_version = [
         batch().update_if(issue("bd-1"), Version::new(7)),
@@ -141,11 +147,11 @@ fn every_step_of_a_batch_has_its_condition() {
         assert!(
             matches!(
                 refused,
-                Error::VersionMismatch {
-                    expected: Some(expected),
-                    found: Some(found),
+                CommitError::Conflict(Conflict {
+                    expected: Expected::Version(expected),
+                    version: Some(version),
                     ..
-                } if expected == 7 && found == 1
+                }) if expected == 7 && version == 1
             ),
             "{refused:?}"
         );
@@ -187,7 +193,8 @@ fn a_batch_is_written_as_a_whole_or_not_at_all() {
         .close_if("bd-2", Version::new(1));
     let refused = log.commit(&both).unwrap_err();
     assert!(
-        matches!(&refused, Error::VersionMismatch { id, .. } if id == "bd-2"),
+        matches!(&refused, CommitError::Conflict(Conflict { id, expected: Expected::Version(_), .. })
+            if id == "bd-2"),
         "{refused:?}"
     );
     assert_eq!(
@@ -217,16 +224,15 @@ fn a_batch_is_written_as_a_whole_or_not_at_all() {
     );
     assert!(store.get("bd-2").is_none());
     let twice = Batch::new(TS).create(issue("bd-5")).create(issue("bd-5"));
-    assert!(matches!(
-        log.commit(&twice),
-        Err(Error::AlreadyExists { .. })
-    ));
+    assert_eq!(expected(log.commit(&twice).unwrap_err()), Expected::Absent);
     let gone = Batch::new(TS).delete("bd-1").close("bd-1");
-    assert!(matches!(log.commit(&gone), Err(Error::NoSuchIssue { .. })));
+    assert_eq!(expected(log.commit(&gone).unwrap_err()), Expected::Present);
     let nothing = log.commit(&Batch::new(TS).require("bd-1", Version::new(1)));
     assert!(matches!(
         nothing,
-        Err(Error::InvalidEvent(InvalidEvent::EmptyBatch))
+        Err(CommitError::Log(Error::InvalidEvent(
+            InvalidEvent::EmptyBatch
+        )))
     ));
 }
 
@@ -252,15 +258,12 @@ fn a_repeated_write_is_answered_with_its_first_receipt() {
     );
 
     let forgetful = IssueLog::open(dir.path(), options().idempotency_records(1)).unwrap();
-    let refused = forgetful.commit(&write);
-    assert!(
-        matches!(refused, Err(Error::AlreadyExists { .. })),
-        "{refused:?}"
-    );
+    let refused = forgetful.commit(&write).unwrap_err();
+    assert_eq!(expected(refused), Expected::Absent);
     for bad in ["", &"k".repeat(257)] {
         let refused = log.commit(&Batch::new(TS).key(bad).create(issue("bd-3")));
         assert!(
-            matches!(refused, Err(Error::InvalidEvent(_))),
+            matches!(refused, Err(CommitError::Log(Error::InvalidEvent(_)))),
             "{refused:?}"
         );
     }
@@ -348,8 +351,8 @@ fn of_many_processes_exactly_one_claims_each_issue_while_the_log_is_compacted() 
             let id = format!("bd-{}", (number + 7 * offset) % ISSUES);
             match log.claim(&id, &agent, TS) {
                 Ok(_) => {}
-                Err(Error::VersionMismatch { issue, .. }) => {
-                    assert_ne!(issue.unwrap().assignee().unwrap(), agent);
+                Err(CommitError::Conflict(conflict)) => {
+                    assert_ne!(conflict.issue.unwrap().assignee().unwrap(), agent);
                 }
                 Err(error) => panic!("{error}"),
             }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use strand_core::{
-    Durability, Error, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader, Seq,
+    CommitError, Durability, Error, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader,
+    Seq,
 };
 
 use crate::support::{
@@ -293,7 +294,7 @@ fn a_record_that_is_not_an_issue_event_is_an_error_and_never_skipped() {
         assert!(matches!(follower.try_next(), Err(Error::Corrupt { .. })));
         assert!(matches!(
             log.claim("bd-1", "agent-7", T0),
-            Err(Error::Corrupt { .. })
+            Err(CommitError::Log(Error::Corrupt { .. }))
         ));
     }
     assert_eq!(

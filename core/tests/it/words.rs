@@ -4,8 +4,8 @@
 use std::{error::Error as _, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use strand_core::{
-    Compactor, CorruptReason, Durability, Error, InvalidEvent, Issue, IssueEvent, IssueLog, Issues,
-    Options, Outcome, Patch, Reader, Seq, Side, Version,
+    Batch, Compactor, CorruptReason, Durability, Error, InvalidEvent, Issue, IssueEvent, IssueLog,
+    Issues, Options, Outcome, Patch, Reader, Seq, Side, Version,
     check::{Advice, HintsState, check},
 };
 use strand_lock::LockError;
@@ -32,12 +32,9 @@ fn a_mismatch_names_both_versions() {
         late,
         "issue \"bd-1\" can't be claimed: it is at version 2, not open or not free"
     );
-    let unknown = Error::VersionMismatch {
-        id: "bd-2".into(),
-        expected: Some(Version::new(3)),
-        found: None,
-        issue: None,
-    };
+    let unknown = log
+        .commit(&Batch::new(TS).delete_if("bd-2", Version::new(3)))
+        .unwrap_err();
     assert!(unknown.to_string().contains("is unknown, not at 3"));
 }
 
@@ -150,7 +147,7 @@ fn debug_output_is_short() {
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     let mut follower = reader.follow(Seq::new(1)).unwrap();
     follower.try_next().unwrap().unwrap();
-    assert_eq!(format!("{follower:?}"), "Follower { next_seq: 2, .. }");
+    assert_eq!(format!("{follower:?}"), "Follower { next_seq: Seq(2), .. }");
     let records = format!("{:?}", reader.records().unwrap());
     assert!(records.starts_with("Records {") && records.contains(&path));
     let compactor =

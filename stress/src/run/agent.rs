@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strand_core::testing::FailpointHook;
-use strand_core::{IssueEvent, IssueLog, LiveIssues, Records, Through};
+use strand_core::{CommitError, IssueEvent, IssueLog, LiveIssues, Records, Through};
 use strand_lock::monotonic_ns;
 
 use crate::evidence::ids::operation_key;
@@ -189,7 +189,8 @@ impl Agent<'_> {
             (_, Some(batch), _) => self.log.commit(batch).map(|r| (r.seq.get(), r.repeated)),
             (Task::Commit(_), None, _) => return Err("a plan is a batch".into()),
             (Task::Append(event), _, None | Some(Sabotage::Hang)) => {
-                self.log.append(event).map(|r| (r.seq.get(), r.repeated))
+                let receipt = self.log.append(event).map_err(CommitError::from);
+                receipt.map(|r| (r.seq.get(), r.repeated))
             }
             (_, _, Some(Sabotage::Skip)) => {
                 let tail_seq = self.log.log().tail_seq()?.unwrap_or_default();
@@ -197,7 +198,9 @@ impl Agent<'_> {
             }
             (Task::Append(event), _, Some(Sabotage::Repeat)) => {
                 let twice = self.log.append(event).and_then(|_| self.log.append(event));
-                twice.map(|r| receipt(r.seq.get()))
+                twice
+                    .map(|r| receipt(r.seq.get()))
+                    .map_err(CommitError::from)
             }
             (_, _, Some(Sabotage::Die)) => std::process::exit(EXIT_SABOTAGE),
         };
@@ -212,7 +215,7 @@ impl Agent<'_> {
                 repeated,
             },
             Err(error) => {
-                environment = is_environment(&error);
+                environment = matches!(&error, CommitError::Log(error) if is_environment(error));
                 let text = describe(&error);
                 match writes::refusal(&error) {
                     Some(refusal) => Outcome::Refused {

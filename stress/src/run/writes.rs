@@ -1,7 +1,9 @@
 //! Writes with conditions in terms of the log: a [`Plan`] as a batch, an error as a [`Refusal`],
 //! and the mixed workload, drawn from the state that an agent sees.
 
-use strand_core::{Batch, Error, Issue, IssueEvent, Issues, Op, Patch, Timestamp, Version};
+use strand_core::{
+    Batch, CommitError, Expected, Issue, IssueEvent, Issues, Op, Patch, Timestamp, Version,
+};
 
 use crate::evidence::ids::EPOCH_MS;
 use crate::evidence::workload::{
@@ -70,27 +72,30 @@ pub(crate) fn batch(plan: &Plan, key: &str) -> Result<Batch, String> {
     Ok(batch)
 }
 
-/// The condition that did not hold; `None` for every other error.
-pub(crate) fn refusal(error: &Error) -> Option<Refusal> {
-    match error {
-        Error::VersionMismatch {
-            id,
-            expected,
-            found,
-            issue,
-        } => Some(Refusal::VersionMismatch {
-            id: id.clone(),
-            expected: expected.map(Version::get),
-            found: found.map(Version::get),
-            issue: issue.as_ref().map(|issue| issue.as_json().to_owned()),
-        }),
-        Error::AlreadyExists { id, version } => Some(Refusal::AlreadyExists {
-            id: id.clone(),
-            version: version.get(),
-        }),
-        Error::NoSuchIssue { id } => Some(Refusal::NoSuchIssue { id: id.clone() }),
+/// What an error says about the condition that did not hold; `None` for every other error.
+pub(crate) fn refusal(error: &CommitError) -> Option<Refusal> {
+    let CommitError::Conflict(conflict) = error else {
+        return None;
+    };
+    let id = conflict.id.clone();
+    let expected = match conflict.expected {
+        Expected::Absent => {
+            let version = conflict.version.map_or(0, Version::get);
+            return Some(Refusal::AlreadyExists { id, version });
+        }
+        Expected::Present => return Some(Refusal::NoSuchIssue { id }),
+        Expected::Version(expected) => Some(expected.get()),
         _ => None,
-    }
+    };
+    Some(Refusal::VersionMismatch {
+        id,
+        expected,
+        found: conflict.version.map(Version::get),
+        issue: conflict
+            .issue
+            .as_ref()
+            .map(|issue| issue.as_json().to_owned()),
+    })
 }
 
 /// An event of a file, without a condition.
@@ -322,8 +327,7 @@ mod tests {
                     let events = plan.events(key);
                     model.apply(seq, events.iter().map(String::as_str)).unwrap();
                     for event in events {
-                        seen.apply(Seq::new(seq), serde_json::from_str(&event).unwrap())
-                            .unwrap();
+                        seen.apply(Seq::new(seq), serde_json::from_str(&event).unwrap());
                     }
                 }
                 Err(error) => {

@@ -18,8 +18,8 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use strand_core::{
-    Batch, Compactor, Error, Follower, Issue, IssueEvent, IssueLog, Issues, LiveIssues, Options,
-    Outcome, Patch, Reader, Receipt, Seq, Timestamp, Version,
+    Batch, CommitError, Compactor, Error, Follower, Issue, IssueEvent, IssueLog, Issues,
+    LiveIssues, Options, Outcome, Patch, Reader, Receipt, Seq, Timestamp, Version,
 };
 
 use crate::run::errors::describe;
@@ -268,8 +268,12 @@ impl Worker {
         self.settle(write, result)
     }
 
-    /// Notes the result of a write.
-    fn settle(&mut self, write: Write, result: Result<Receipt, Error>) -> Result<bool, Failure> {
+    /// Enters how a write went.
+    fn settle(
+        &mut self,
+        write: Write,
+        result: Result<Receipt, CommitError>,
+    ) -> Result<bool, Failure> {
         match result {
             Ok(_) if write.refused => {
                 self.complain("a claim of a claimed issue was acknowledged".to_owned());
@@ -302,7 +306,7 @@ impl Worker {
                 self.worked.acknowledged += 1;
                 return Ok(true);
             }
-            Err(Error::VersionMismatch { .. }) if write.refused => {}
+            Err(CommitError::Conflict(_)) if write.refused => {}
             Err(error) if error.outcome() == Outcome::Unknown => {
                 self.worked.unknown += 1;
                 self.complain(format!(
@@ -312,7 +316,7 @@ impl Worker {
                 let changed = write.changed.into_iter().map(|(id, _)| id);
                 self.in_doubt.extend(changed.chain(write.deleted));
             }
-            Err(error) if is_full(&error) => self.worked.rejected_full += 1,
+            Err(CommitError::Log(error)) if is_full(&error) => self.worked.rejected_full += 1,
             Err(error) => self.complain(format!("a write failed: {}", describe(&error))),
         }
         Ok(false)

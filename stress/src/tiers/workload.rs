@@ -9,8 +9,8 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use strand_core::{
-    Batch, Compacted, Durability, Error, Issue, IssueEvent, IssueLog, LiveIssues, Options, Patch,
-    Receipt, Seq, Timestamp, Version, testing::Storage, write_jsonl,
+    Batch, CommitError, Compacted, Durability, Error, Issue, IssueEvent, IssueLog, LiveIssues,
+    Options, Patch, Receipt, Seq, Timestamp, Version, testing::Storage, write_jsonl,
 };
 
 use crate::run::errors::describe;
@@ -404,7 +404,7 @@ impl Actor {
                 std::iter::once(marker).chain(others).collect()
             },
             None,
-            IssueLog::append_batch,
+            append,
         );
     }
 
@@ -517,7 +517,7 @@ impl Actor {
         &mut self,
         events: impl FnOnce(IssueEvent) -> Vec<IssueEvent>,
         condition: Option<Condition>,
-        write: impl FnOnce(&IssueLog, &[IssueEvent]) -> strand_core::Result<Receipt>,
+        write: impl FnOnce(&IssueLog, &[IssueEvent]) -> Result<Receipt, CommitError>,
     ) {
         self.write_keyed(events, condition, None, write);
     }
@@ -527,7 +527,7 @@ impl Actor {
         events: impl FnOnce(IssueEvent) -> Vec<IssueEvent>,
         condition: Option<Condition>,
         key: Option<&str>,
-        write: impl FnOnce(&IssueLog, &[IssueEvent]) -> strand_core::Result<Receipt>,
+        write: impl FnOnce(&IssueLog, &[IssueEvent]) -> Result<Receipt, CommitError>,
     ) {
         let Some((index, events)) = self.begin(events, condition, key) else {
             return;
@@ -539,7 +539,7 @@ impl Actor {
         self.end(index, outcome, true);
     }
 
-    fn outcome_of(&mut self, outcome: strand_core::Result<Receipt>, faults_before: u64) -> Outcome {
+    fn outcome_of(&mut self, outcome: Result<Receipt, CommitError>, faults_before: u64) -> Outcome {
         match outcome {
             Ok(receipt) => {
                 // Where no memory is shared, each log that is open keeps its own doubts.
@@ -550,12 +550,10 @@ impl Actor {
                     seq: receipt.seq.get(),
                 }
             }
-            Err(Error::VersionMismatch { found, .. }) => Outcome::Refused {
-                seq: found.map_or(0, Version::get),
+            Err(CommitError::Conflict(conflict)) => Outcome::Refused {
+                seq: conflict.version.map_or(0, Version::get),
             },
-            Err(Error::AlreadyExists { version, .. }) => Outcome::Refused { seq: version.get() },
-            Err(Error::NoSuchIssue { .. }) => Outcome::Refused { seq: 0 },
-            Err(error) => {
+            Err(CommitError::Log(error)) => {
                 self.check_error("a write", &error, faults_before);
                 match error.outcome() {
                     strand_core::Outcome::Rejected => Outcome::Rejected,
@@ -580,7 +578,7 @@ impl Actor {
         self.write(
             |marker| std::iter::once(marker).chain(others).collect(),
             None,
-            IssueLog::append_batch,
+            append,
         );
         self.victims.push(extra);
     }
@@ -813,11 +811,11 @@ impl Actor {
     }
 }
 
-fn append(log: &IssueLog, events: &[IssueEvent]) -> strand_core::Result<Receipt> {
-    match events {
-        [event] => log.append(event),
-        events => log.append_batch(events),
-    }
+fn append(log: &IssueLog, events: &[IssueEvent]) -> Result<Receipt, CommitError> {
+    Ok(match events {
+        [event] => log.append(event)?,
+        events => log.append_batch(events)?,
+    })
 }
 
 /// A batch that creates the marker, which the first event adds.

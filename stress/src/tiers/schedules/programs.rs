@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use strand_core::{
-    Batch, Durability, Error, Follower, Issue, IssueEvent, IssueLog, LiveIssues, Options, Patch,
-    Reader, Receipt, Record, Result, Seq, Timestamp,
+    Batch, CommitError, Durability, Error, Follower, Issue, IssueEvent, IssueLog, LiveIssues,
+    Options, Patch, Reader, Receipt, Record, Result, Seq, Timestamp,
     check::Advice,
     repair,
     testing::{Host as _, Storage, check_in},
@@ -143,7 +143,7 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
             Err(_) => Outcome::Unknown,
         };
         lock(history).end(operation, outcome);
-        if let Err(error) = &receipt {
+        if let Err(CommitError::Log(error)) = &receipt {
             blame(history, process, "a write", error);
         }
     }
@@ -178,16 +178,21 @@ fn repair(process: &Arc<Process>, habits: &Habits, history: &Shared) {
     }
 }
 
-fn ask(log: &IssueLog, process: &Process, operation: u32, kind: &Kind) -> Result<Receipt> {
+fn ask(
+    log: &IssueLog,
+    process: &Process,
+    operation: u32,
+    kind: &Kind,
+) -> Result<Receipt, CommitError> {
     let mark = |part| Issue::new(&marker(operation, part), "A marker", Timestamp::from_ms(0));
     let batch = Batch::new(Timestamp::from_ms(process.unix_ms()));
     let batch = match kind {
-        Kind::Append => return log.append(&IssueEvent::add(mark(0), Timestamp::from_ms(0))),
+        Kind::Append => return Ok(log.append(&IssueEvent::add(mark(0), Timestamp::from_ms(0)))?),
         Kind::Batch(parts) => {
             let events: Vec<IssueEvent> = (0..*parts)
                 .map(|part| IssueEvent::add(mark(part), Timestamp::from_ms(0)))
                 .collect();
-            return log.append_batch(&events);
+            return Ok(log.append_batch(&events)?);
         }
         Kind::Create(issue) => batch.create(Issue::new(
             &shared(*issue),

@@ -1,0 +1,201 @@
+//! The conditions of a write: the decision whether they hold. Pure.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::{
+    error::{Error, InvalidEvent, Outcome},
+    format::seq::Seq,
+    issues::{
+        issue::Issue,
+        issues::Issues,
+        transition::{Effect, fold},
+        version::Version,
+    },
+    seeded::{Bug, seeded},
+    write::batch::Batch,
+};
+
+/// What a write requires of an issue: see [`Conflict`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Expected {
+    /// The issue does not exist.
+    Absent,
+    /// The issue exists.
+    Present,
+    /// The issue is at this version.
+    Version(Version),
+    /// The issue is open and has no assignee.
+    Claimable,
+}
+
+impl Expected {
+    fn holds(self, issue: Option<&Issue>, version: Option<Version>) -> bool {
+        match self {
+            Self::Absent => issue.is_none(),
+            Self::Present => issue.is_some(),
+            Self::Version(expected) => issue.is_some() && version == Some(expected),
+            Self::Claimable => {
+                issue.is_some_and(|issue| seeded(Bug::ClaimUnchecked) || is_claimable(issue))
+            }
+        }
+    }
+}
+
+fn is_claimable(issue: &Issue) -> bool {
+    let free = issue.assignee().is_none_or(|agent| agent.is_empty());
+    free && issue.status().as_deref() == Some("open")
+}
+
+/// A condition that does not hold: another process was faster. In [`CommitError::Conflict`].
+///
+/// The state that it describes is as durable as an acknowledged append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The issue's id.
+    pub id: String,
+    /// What the write requires.
+    pub expected: Expected,
+    /// The issue's present version. A deleted issue has one until its tombstone is forgotten.
+    pub version: Option<Version>,
+    /// The issue as it is; `None` if it does not exist.
+    pub issue: Option<Issue>,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = &self.id;
+        let is = match self.version {
+            Some(version) => format!("at version {version}"),
+            None => "unknown".to_owned(),
+        };
+        match self.expected {
+            Expected::Absent => write!(f, "issue {id:?} exists already, {is}"),
+            Expected::Present => write!(f, "there is no issue {id:?}"),
+            Expected::Version(expected) => write!(
+                f,
+                "issue {id:?} is {is}, not at {expected}; look at it again and decide anew"
+            ),
+            Expected::Claimable => write!(
+                f,
+                "issue {id:?} can't be claimed: it is {is}, not open or not free"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Conflict {}
+
+/// Why a write with conditions failed. [`CommitError::outcome`] says what is stored.
+///
+/// ```
+/// use strand_core::{CommitError, Issue, IssueLog, Options, Outcome, Timestamp, Version};
+///
+/// let now = Timestamp::now();
+/// # let dir = tempfile::tempdir()?;
+/// let log = IssueLog::open(dir.path(), Options::default())?;
+/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+/// let gate = Issue::new("bd-1", "Mend the gate", now);
+/// let error = log.update_if(gate, Version::new(7), now).unwrap_err();
+/// match &error {
+///     CommitError::Conflict(found) => println!("decide anew: {:?} {:?}", found.version, found.issue),
+///     CommitError::Log(error) if error.is_retryable() => println!("again: {error}"),
+///     error if error.outcome() == Outcome::Unknown => println!("check first: {error}"),
+///     error => println!("nothing was written: {error}"),
+/// }
+/// assert!(error.is_conflict());
+/// assert_eq!(error.outcome(), Outcome::Rejected);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// A condition does not hold. Nothing was written.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// The log failed, or the event is invalid.
+    #[error(transparent)]
+    Log(#[from] Error),
+}
+
+impl CommitError {
+    /// What the failed write left behind.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Conflict(_) => Outcome::Rejected,
+            Self::Log(error) => error.outcome(),
+        }
+    }
+
+    /// Whether the same call can succeed later, without any other action.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Log(error) if error.is_retryable())
+    }
+
+    /// Whether a condition did not hold.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict(_))
+    }
+}
+
+impl From<InvalidEvent> for CommitError {
+    fn from(error: InvalidEvent) -> Self {
+        Self::Log(error.into())
+    }
+}
+
+/// What becomes of a batch.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    Write,
+    /// The record with the batch's key is in the log.
+    Repeat(Seq),
+    Refuse(Conflict),
+    /// The issue is not one that the patch can change.
+    Invalid(InvalidEvent),
+}
+
+/// Decides from the state right before the batch's own record.
+pub(crate) fn decide(batch: &Batch, issues: &Issues, idempotency_records: u64) -> Decision {
+    let remembered =
+        |seq: &Seq| seq.get().saturating_add(idempotency_records) > issues.last_seq().get();
+    let known = batch.key.as_deref().and_then(|key| issues.key(key));
+    if let Some(seq) = known.filter(remembered) {
+        return Decision::Repeat(seq);
+    }
+    // What the batch itself has changed so far.
+    let mut changed: BTreeMap<&str, Option<Issue>> = BTreeMap::new();
+    for step in &batch.steps {
+        let id = step.id.as_str();
+        let issue = match changed.get(id) {
+            Some(issue) => issue.as_ref(),
+            None => issues.get(id),
+        };
+        let version = issues.version(id);
+        if let Some(expected) = step.expected
+            && !expected.holds(issue, version)
+        {
+            return Decision::Refuse(Conflict {
+                id: id.to_owned(),
+                expected,
+                version,
+                issue: issue.cloned(),
+            });
+        }
+        let Some(event) = &step.event else { continue };
+        match fold(issue, event) {
+            Effect::Put(issue) => drop(changed.insert(id, Some(issue))),
+            Effect::Delete => drop(changed.insert(id, None)),
+            Effect::Nothing => {
+                if let (Some(patch), Some(issue)) = (&event.patch, issue)
+                    && let Err(error) = patch.apply(issue)
+                {
+                    return Decision::Invalid(error);
+                }
+            }
+        }
+    }
+    Decision::Write
+}

@@ -1,0 +1,470 @@
+//! Importing JSON lines.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    fmt,
+    io::{self, BufRead, Read as _, Seek},
+};
+
+use crate::{
+    error::Error,
+    format::{record::RECORD_BYTES_MAX, seq::Seq},
+    issues::{
+        event::IssueEvent,
+        issue::{ID_BYTES_MAX, Issue},
+        jsonl::{on_one_line, parse_issue},
+        timestamp::Timestamp,
+    },
+    write::{
+        batch::Batch,
+        conditions::{CommitError, Conflict},
+        issue_log::IssueLog,
+    },
+};
+
+/// How much text of issues goes into one record.
+const BATCH_BYTES: usize = 1 << 20;
+/// The most that a record has besides an issue's text: the frame, and the event with an escaped id.
+const FRAME_BYTES_MAX: usize = 2048;
+/// A longer line does not fit into a record.
+const LINE_BYTES_MAX: usize = RECORD_BYTES_MAX - FRAME_BYTES_MAX;
+const _: () = assert!(FRAME_BYTES_MAX >= ID_BYTES_MAX * r"\u0000".len() + 256);
+/// How many bad lines are listed; the rest is counted.
+const BAD_LINES_MAX: usize = 100;
+
+/// What an import does with an issue that exists; see [`ImportOptions`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Existing {
+    /// Replaces it by the line, unless the two are equal to the byte.
+    #[default]
+    Replace,
+    /// Keeps it.
+    Keep,
+    /// Imports nothing.
+    Refuse,
+}
+
+/// Options of [`IssueLog::import`].
+///
+/// ```
+/// use std::io::Cursor;
+/// use strand_core::{Existing, ImportOptions, Issue, IssueLog, Options, Timestamp};
+///
+/// let now = Timestamp::now();
+/// # let dir = tempfile::tempdir()?;
+/// let log = IssueLog::open(dir.path(), Options::default())?;
+/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+/// let lines = "{\"id\":\"bd-1\",\"title\":\"Mend the gate\"}\nno issue\n";
+/// let options = ImportOptions::new(now).existing(Existing::Keep).skip_bad_lines(true);
+/// let imported = log.import(&mut Cursor::new(lines), options)?;
+/// assert_eq!((imported.unchanged, imported.bad.count, imported.bad.first[0].line), (1, 1, 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImportOptions {
+    ts: Timestamp,
+    existing: Existing,
+    skip_bad_lines: bool,
+}
+
+impl ImportOptions {
+    /// The defaults. The imported events have the time `ts`.
+    #[must_use]
+    pub fn new(ts: Timestamp) -> Self {
+        Self {
+            ts,
+            existing: Existing::default(),
+            skip_bad_lines: false,
+        }
+    }
+
+    /// What to do with issues that exist. Default: [`Existing::Replace`].
+    #[must_use]
+    pub fn existing(self, existing: Existing) -> Self {
+        Self { existing, ..self }
+    }
+
+    /// Whether to import the good lines although there are bad ones. Default: no.
+    #[must_use]
+    pub fn skip_bad_lines(self, skip_bad_lines: bool) -> Self {
+        Self {
+            skip_bad_lines,
+            ..self
+        }
+    }
+}
+
+/// What [`IssueLog::import`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Imported {
+    /// Lines that are not blank.
+    pub lines: u64,
+    /// Issues that did not exist.
+    pub added: u64,
+    /// Issues that existed and now are as their lines say.
+    pub replaced: u64,
+    /// Issues that existed and did not change.
+    pub unchanged: u64,
+    /// Lines that were skipped because they are not issues.
+    pub bad: BadLines,
+    /// The last record that was written, if any was.
+    pub last_seq: Option<Seq>,
+}
+
+impl Imported {
+    fn written(&self) -> u64 {
+        self.added + self.replaced
+    }
+}
+
+/// Lines that are not issues: see [`ImportOptions`] and [`ImportError`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BadLines {
+    /// Their number.
+    pub count: u64,
+    /// The first hundred.
+    pub first: Vec<BadLine>,
+}
+
+/// A line that is not an issue: see [`ImportOptions`] and [`ImportError`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BadLine {
+    /// The line's number, from 1.
+    pub line: u64,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Display for BadLines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} lines are no issues", self.count)?;
+        for BadLine { line, reason } in &self.first {
+            write!(f, "; line {line}: {reason}")?;
+        }
+        if self.count > self.first.len() as u64 {
+            write!(f, "; …")?;
+        }
+        Ok(())
+    }
+}
+
+impl BadLines {
+    fn push(&mut self, line: u64, reason: String) {
+        self.count += 1;
+        if self.first.len() < BAD_LINES_MAX {
+            self.first.push(BadLine { line, reason });
+        }
+    }
+}
+
+/// Why an import failed. Each variant says what was imported nevertheless.
+///
+/// ```
+/// use std::io::Cursor;
+/// use strand_core::{ImportError, ImportOptions, IssueLog, Options, Timestamp};
+///
+/// let now = Timestamp::now();
+/// # let dir = tempfile::tempdir()?;
+/// let log = IssueLog::open(dir.path(), Options::default())?;
+/// let lines = "{\"id\":\"bd-1\",\"title\":\"Mend the fence\"}\nno issue\n";
+/// match log.import(&mut Cursor::new(lines), ImportOptions::new(now)) {
+///     Err(ImportError::BadLines(bad)) => assert_eq!(bad.first[0].line, 2), // Nothing was imported.
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// The input could not be read. Some whole batches may have been imported.
+    #[error("cannot read the lines to import")]
+    Read(#[from] io::Error),
+    /// The input changed between its two readings. The checked lines before may have been imported.
+    #[error(
+        "line {line} changed since it was checked; leave the input alone and import again \
+         ({} issues of earlier lines were imported)", before.written()
+    )]
+    Changed {
+        /// The number of the first line that changed, from 1.
+        line: u64,
+        /// What was imported before.
+        before: Box<Imported>,
+    },
+    /// Lines are not issues. Nothing was imported.
+    #[error("{0}; nothing was imported")]
+    BadLines(BadLines),
+    /// An issue exists, and [`Existing::Refuse`] was asked for.
+    #[error(
+        "line {line}: issue {id:?} exists already; {} issues of earlier lines were imported",
+        before.written()
+    )]
+    Exists {
+        /// The line's number, from 1.
+        line: u64,
+        /// The issue's id.
+        id: String,
+        /// What was imported before: nothing, unless another process created the issue meanwhile.
+        before: Box<Imported>,
+    },
+    /// The log failed. To complete the import, repeat it: what is stored is not written again.
+    #[error("the import ended after {} issues", before.written())]
+    Log {
+        /// The log's error.
+        source: Error,
+        /// What was imported before.
+        before: Box<Imported>,
+    },
+}
+
+impl IssueLog {
+    /// Imports issues from JSON lines, each an object with `id` and `title`.
+    ///
+    /// Reads the input twice, to check it and then to write it, and keeps only the ids and the state
+    /// in memory. Unless [`ImportOptions::skip_bad_lines`] is set, one bad line means that nothing
+    /// is imported. Writes batches of about 1 MiB, each atomic; if the process is killed between
+    /// two, import again to complete it.
+    ///
+    /// Each issue is stored as in its line, to the byte, without the white space around it: unknown
+    /// fields, their order, and the spelling of numbers and escapes. Only a carriage return between
+    /// tokens becomes a space. If an object has a name twice, both are kept, and the last one counts.
+    /// Blank lines and a byte order mark are skipped. A line is *bad* if it is not a JSON object with
+    /// `id` and `title`, is not UTF-8, is longer than 4,192,256 bytes, or has the id of an earlier
+    /// line. A deleted issue counts as absent.
+    ///
+    /// Blocks, for each batch, as [`IssueLog::append`] does, and makes each as durable.
+    ///
+    /// # Errors
+    /// [`ImportError`].
+    ///
+    /// ```
+    /// use std::io::Cursor;
+    /// use strand_core::{ImportOptions, IssueLog, Options, Timestamp};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = IssueLog::open(dir.path(), Options::default())?;
+    /// let lines = "{\"id\":\"bd-1\",\"title\":\"Mend the fence\"}\n";
+    /// let options = ImportOptions::new(Timestamp::now());
+    /// let imported = log.import(&mut Cursor::new(lines), options)?;
+    /// assert_eq!((imported.added, imported.unchanged), (1, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn import(
+        &self,
+        input: &mut (impl BufRead + Seek),
+        options: ImportOptions,
+    ) -> Result<Imported, ImportError> {
+        let start = input.stream_position()?;
+        let (mut imported, checked) = self.check(input, options)?;
+        input.seek(io::SeekFrom::Start(start))?;
+        let mut checked = checked.into_iter();
+        let mut lines = IssueLines::default();
+        let mut pending: Vec<(u64, Issue)> = Vec::new();
+        let mut bytes = 0;
+        while let Some((number, issue)) = lines.next(input)? {
+            let Ok(issue) = issue else { continue };
+            let expected = checked.next();
+            if expected != Some(Checked::new(number, &issue)) {
+                let line = expected.map_or(number, |checked| checked.line.min(number));
+                return Err(changed(line, imported));
+            }
+            let len = issue.as_json().len();
+            if bytes + len > BATCH_BYTES {
+                self.import_some(&pending, options, &mut imported)?;
+                pending.clear();
+                bytes = 0;
+            }
+            bytes += len + 64; // The event around it.
+            pending.push((number, issue));
+        }
+        if let Some(missing) = checked.next() {
+            return Err(changed(missing.line, imported));
+        }
+        self.import_some(&pending, options, &mut imported)?;
+        Ok(imported)
+    }
+
+    /// The first reading: finds the bad lines, and remembers the good ones.
+    fn check(
+        &self,
+        input: &mut impl BufRead,
+        options: ImportOptions,
+    ) -> Result<(Imported, Vec<Checked>), ImportError> {
+        let mut imported = Imported::default();
+        let mut checked = Vec::new();
+        let mut lines = IssueLines::default();
+        let mut exists = None;
+        while let Some((line, issue)) = lines.next(input)? {
+            imported.lines += 1;
+            let issue = match issue {
+                Ok(issue) => issue,
+                Err(reason) => {
+                    imported.bad.push(line, reason);
+                    continue;
+                }
+            };
+            checked.push(Checked::new(line, &issue));
+            if options.existing == Existing::Refuse && exists.is_none() {
+                let id = issue.id();
+                let found = self.with_issues(|issues| issues.get(&id).is_some());
+                if found.map_err(|source| failed(source, &imported))? {
+                    exists = Some((line, id));
+                }
+            }
+        }
+        if imported.bad.count > 0 && !options.skip_bad_lines {
+            return Err(ImportError::BadLines(imported.bad));
+        }
+        match exists {
+            Some((line, id)) => Err(ImportError::Exists {
+                line,
+                id,
+                before: Box::new(imported),
+            }),
+            None => Ok((imported, checked)),
+        }
+    }
+
+    /// Writes some issues as one record.
+    fn import_some(
+        &self,
+        issues: &[(u64, Issue)],
+        options: ImportOptions,
+        imported: &mut Imported,
+    ) -> Result<(), ImportError> {
+        let ts = options.ts;
+        loop {
+            let mut done = imported.clone();
+            let planned = self.with_issues(|present| {
+                let mut planned = Vec::new();
+                for (_, issue) in issues {
+                    match present.get(&issue.id()) {
+                        None => done.added += 1,
+                        Some(old) if options.existing == Existing::Replace && old != issue => {
+                            done.replaced += 1;
+                        }
+                        Some(_) => {
+                            done.unchanged += 1;
+                            continue;
+                        }
+                    }
+                    planned.push(issue.clone());
+                }
+                planned
+            });
+            let planned = planned.map_err(|source| failed(source, imported))?;
+            if planned.is_empty() {
+                *imported = done;
+                return Ok(());
+            }
+            let batch = Batch::new(ts);
+            let batch = planned
+                .into_iter()
+                .fold(batch, |batch, issue| match options.existing {
+                    // Unlike an update, an `add` is stored even if the issue is deleted meanwhile.
+                    Existing::Replace => batch.event(IssueEvent::add(issue, ts)),
+                    Existing::Keep | Existing::Refuse => batch.create(issue),
+                });
+            match self.commit(&batch) {
+                Ok(receipt) => {
+                    *imported = done;
+                    imported.last_seq = Some(receipt.seq);
+                    return Ok(());
+                }
+                // Another process was faster, and the issue exists now.
+                Err(CommitError::Conflict(_)) if options.existing == Existing::Keep => {}
+                Err(CommitError::Conflict(Conflict { id, .. })) => {
+                    let line = issues.iter().find(|(_, issue)| issue.id() == id);
+                    return Err(ImportError::Exists {
+                        line: line.map_or(0, |(line, _)| *line),
+                        id,
+                        before: Box::new(imported.clone()),
+                    });
+                }
+                Err(CommitError::Log(source)) => return Err(failed(source, imported)),
+            }
+        }
+    }
+}
+
+fn failed(source: Error, before: &Imported) -> ImportError {
+    ImportError::Log {
+        source,
+        before: Box::new(before.clone()),
+    }
+}
+
+fn changed(line: u64, before: Imported) -> ImportError {
+    ImportError::Changed {
+        line,
+        before: Box::new(before),
+    }
+}
+
+/// Identifies a checked line in the second reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Checked {
+    line: u64,
+    crc: u32,
+}
+
+impl Checked {
+    fn new(line: u64, issue: &Issue) -> Self {
+        let crc = crc32c::crc32c(issue.as_json().as_bytes());
+        Self { line, crc }
+    }
+}
+
+/// Reads issues line by line. Holds one line, and the ids.
+#[derive(Default)]
+struct IssueLines {
+    number: u64,
+    bytes: Vec<u8>,
+    seen: HashMap<Box<str>, u64>,
+}
+
+impl IssueLines {
+    /// The next line that is not blank, with its number: an issue, or the reason why it is not one.
+    fn next(
+        &mut self,
+        input: &mut impl BufRead,
+    ) -> io::Result<Option<(u64, Result<Issue, String>)>> {
+        loop {
+            self.bytes.clear();
+            let mut limited = input.by_ref().take(LINE_BYTES_MAX as u64 + 1);
+            if limited.read_until(b'\n', &mut self.bytes)? == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            if self.bytes.len() > LINE_BYTES_MAX && !self.bytes.ends_with(b"\n") {
+                input.skip_until(b'\n')?;
+                let reason = format!("it is longer than {LINE_BYTES_MAX} bytes");
+                return Ok(Some((self.number, Err(reason))));
+            }
+            let mark = if self.number == 1 { "\u{feff}" } else { "" };
+            let line = self.bytes.strip_prefix(mark.as_bytes());
+            let line = line.unwrap_or(&self.bytes).trim_ascii();
+            if !line.is_empty() {
+                let issue = parse_issue(line).and_then(|issue| {
+                    let issue = match on_one_line(issue.as_json()) {
+                        Cow::Borrowed(_) => issue,
+                        Cow::Owned(text) => parse_issue(text.as_bytes())?,
+                    };
+                    let id = issue.id();
+                    match self.seen.get(id.as_str()) {
+                        Some(earlier) => Err(format!("its id {id:?} is that of line {earlier}")),
+                        None => {
+                            self.seen.insert(id.into(), self.number);
+                            Ok(issue)
+                        }
+                    }
+                });
+                return Ok(Some((self.number, issue)));
+            }
+        }
+    }
+}
