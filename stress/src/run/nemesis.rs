@@ -45,8 +45,7 @@ impl<'a> Nemesis<'a> {
     {
         let nemesis = Arc::new(self);
         let config = nemesis.config;
-        type Act<'a> = fn(&Nemesis<'a>);
-        let spawn = |per_second: f64, act: Act<'a>| {
+        let spawn = |per_second: f64, act: fn(&Nemesis<'a>)| {
             if per_second > 0.0 {
                 let nemesis = Arc::clone(&nemesis);
                 scope.spawn(move || act(&nemesis));
