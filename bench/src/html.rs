@@ -181,8 +181,8 @@ fn latency(rows: &[&Row]) -> String {
 fn bars(ratios: &[Ratio]) -> String {
     let columns = [
         Column::Words("what"),
-        Column::Figures("bar"),
-        Column::Figures("measured"),
+        Column::Numbers("bar"),
+        Column::Numbers("measured"),
         Column::Words(""),
     ];
     let rows = ratios.iter().map(|ratio| {
@@ -203,7 +203,7 @@ fn bars(ratios: &[Ratio]) -> String {
 fn results(rows: &[&Row]) -> String {
     let columns = Row::COLUMNS.map(|name| match name {
         "system" => Column::Words(name),
-        _ => Column::Figures(name),
+        _ => Column::Numbers(name),
     });
     page::table(
         "All results",

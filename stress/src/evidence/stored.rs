@@ -283,7 +283,7 @@ pub fn parse_segment(segment: &Segment) -> (Vec<StoredRecord>, Vec<BadLine>) {
             first_blank.get_or_insert(offset);
         } else {
             if let Some(blank) = first_blank.take() {
-                report(blank, "empty lines stand before a record");
+                report(blank, "there are empty lines before a record");
             }
             match line.strip_suffix(b"\n") {
                 None => report(offset, "the last line has no newline"),
@@ -346,7 +346,7 @@ pub fn parse_line(line: &[u8]) -> Result<(u64, Vec<EventText>), String> {
     let keys = events.iter().skip(1).filter(|event| event.key.is_some());
     match keys.count() {
         0 => Ok((seq, events)),
-        _ => Err("an idempotency key stands behind the first event of a batch".to_owned()),
+        _ => Err("an idempotency key is behind the first event of a batch".to_owned()),
     }
 }
 

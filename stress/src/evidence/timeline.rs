@@ -14,7 +14,7 @@ use crate::evidence::ledger::{
 pub const SLICES_MAX: u32 = 120;
 /// Most marks of one kind; more are thinned evenly.
 pub const MARKS_MAX: usize = 200;
-/// Most agents whose time lines are shown, and most compactors.
+/// Most agents that have a lane.
 pub const AGENTS_MAX: u32 = 16;
 const COMPACTORS_MAX: u32 = 4;
 /// The part that is shown agent by agent has about this many operations of each.
@@ -414,10 +414,7 @@ fn slice_ns(length_ns: u64, operations: u64) -> u64 {
     }
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "figures for people; exact up to 2^53"
-)]
+#[expect(clippy::cast_precision_loss, reason = "for people; exact up to 2^53")]
 fn millis(ns: u64) -> f64 {
     ns as f64 / 1e6
 }

@@ -99,10 +99,7 @@ pub(super) fn micros(ns: u64) -> f64 {
     count(ns) / 1_000.0
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "figures for people; exact up to 2^53"
-)]
+#[expect(clippy::cast_precision_loss, reason = "for people; exact up to 2^53")]
 pub(crate) fn count(number: u64) -> f64 {
     number as f64
 }

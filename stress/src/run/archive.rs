@@ -84,7 +84,7 @@ impl Archive {
         if point == Failpoint::BeforeRemoval
             && let Err(error) = self.keep()
         {
-            eprintln!("cannot keep what is about to be removed: {error}");
+            eprintln!("cannot archive a file before its removal: {error}");
             std::process::exit(EXIT_NO_ARCHIVE);
         }
     }

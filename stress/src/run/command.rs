@@ -154,7 +154,9 @@ pub(super) fn outcome(
         Answer::None => return (None, end),
         Answer::Nonsense => {
             let out = String::from_utf8_lossy(&printed.text);
-            Err(format!("`strand append` said {out:?} and ended: {status}"))
+            Err(format!(
+                "`strand append` printed {out:?} and ended: {status}"
+            ))
         }
     };
     (Some(message), end)

@@ -174,7 +174,7 @@ impl Examination {
         let archive = Archive::new(dir, places.archive);
         archive
             .forget_what_is_stored()
-            .step("clear the archive of what is in the store")?;
+            .step("remove from the archive the files of the store")?;
         self.compare_read(dir)?;
         self.compare_fold(dir)?;
         self.compare_snapshots(places)?;
@@ -476,7 +476,10 @@ fn recover(places: &Places<'_>) -> Result<Recovered, Failed> {
         prefix = prefix.with(record.seq.get(), &record.line);
     }
     let tail_seq = log.log().tail_seq().step("look at the tail")?;
-    let durable_seq = log.log().durable_seq().step("look at what is durable")?;
+    let durable_seq = log
+        .log()
+        .durable_seq()
+        .step("read the durable sequence number")?;
     log.close().step("close after recovery")?;
     Ok(Recovered {
         tail_seq: tail_seq.unwrap_or_default().get(),

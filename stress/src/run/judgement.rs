@@ -137,12 +137,12 @@ impl Judgement {
                 )
             }));
             lines.extend(hang.others.iter().map(|other| format!("  {other}")));
-            let holder = hang.lock_holder.as_deref().unwrap_or("nobody known");
+            let holder = hang.lock_holder.as_deref().unwrap_or("an unknown holder");
             lines.push(format!("  lock held by {holder}"));
             lines.push(format!("  {} processes killed and reaped", hang.reaped));
         }
         if !self.agents_stderr.is_empty() {
-            lines.push("agents said".to_owned());
+            lines.push("standard error of the agents".to_owned());
             let said = self.agents_stderr.lines().take(STDERR_LINES_SHOWN);
             lines.extend(said.map(|line| format!("  {line}")));
         }
@@ -180,9 +180,7 @@ fn violation_lines(violations: &[Violation]) -> Vec<String> {
 /// The seed, the configuration, the place of the store and the replay line.
 #[must_use]
 pub fn failure_trailer(config: &Config, store: Option<&Path>) -> String {
-    let store = store.map_or("nothing was stored".to_owned(), |path| {
-        path.display().to_string()
-    });
+    let store = store.map_or("none".to_owned(), |path| path.display().to_string());
     let json = serde_json::to_string(config).unwrap_or_default();
     let seed = config.seed;
     let replay = config.replay_line();

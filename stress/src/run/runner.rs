@@ -878,7 +878,7 @@ impl<'a> Runner<'a> {
                         Event::Message { slot, message }
                     } else {
                         let text = String::from_utf8_lossy(line);
-                        let text = format!("an agent said {text:?}");
+                        let text = format!("a process wrote {text:?}");
                         Event::Nonsense { slot, text }
                     }
                 }

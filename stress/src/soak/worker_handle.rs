@@ -160,7 +160,7 @@ impl WorkerHandle {
     }
 
     fn nonsense(&self, answer: &str) -> Trouble {
-        Trouble::Violation(format!("{} said {answer}", self.name))
+        Trouble::Violation(format!("{} answered {answer}", self.name))
     }
 }
 

@@ -52,7 +52,7 @@ pub enum Column<'a> {
     /// Of words.
     Words(&'a str),
     /// Of figures.
-    Figures(&'a str),
+    Numbers(&'a str),
 }
 
 /// A cell of a table: text, and a class of the style sheet.
@@ -119,7 +119,7 @@ pub fn table<const N: usize>(
     for column in columns {
         let (name, class) = match column {
             Column::Words(name) => (name, ""),
-            Column::Figures(name) => (name, " class=\"figure\""),
+            Column::Numbers(name) => (name, " class=\"figure\""),
         };
         put!(text, "<th scope=\"col\"{class}>{}</th>", escaped(name));
     }
@@ -129,7 +129,7 @@ pub fn table<const N: usize>(
         for (cell, column) in row.into_iter().zip(columns) {
             let figure = match column {
                 Column::Words(_) => "",
-                Column::Figures(_) => "figure ",
+                Column::Numbers(_) => "figure ",
             };
             let class = format!("{figure}{}", cell.class);
             let class = match class.trim_end() {
@@ -266,7 +266,7 @@ pub(crate) mod tests {
         let cells = [Cell::from("a<b"), Cell::from(7), Cell::verdict("met", true)];
         let columns = [
             Column::Words("<what>"),
-            Column::Figures("n"),
+            Column::Numbers("n"),
             Column::Words(""),
         ];
         let body = table("a \"table\"", columns, [cells]) + &details("more", "<p>x</p>\n");

@@ -87,7 +87,7 @@ pub fn page(report: &Report) -> String {
         fairness(report),
         faults(report),
         format!(
-            "<h2>All figures</h2>\n<pre tabindex=\"0\">{}</pre>\n",
+            "<h2>All metrics</h2>\n<pre tabindex=\"0\">{}</pre>\n",
             escaped(report.table().trim_end())
         ),
         details(
@@ -103,7 +103,7 @@ fn outcome(report: &Report) -> String {
     let mut lines: Vec<String> = report.violations.iter().map(ToString::to_string).collect();
     lines.extend(report.environment_errors.iter().cloned());
     if let Some(hang) = &report.hang {
-        let holder = hang.lock_holder.as_deref().unwrap_or("nobody known");
+        let holder = hang.lock_holder.as_deref().unwrap_or("an unknown holder");
         lines.push(format!("the lock is held by {holder}"));
         let agents = hang.agents.iter();
         lines.extend(agents.map(|a| format!("agent {} (pid {}): {}", a.agent, a.pid, a.doing)));
@@ -119,7 +119,7 @@ fn outcome(report: &Report) -> String {
             "<pre tabindex=\"0\">{}</pre>\n",
             escaped(&report.agents_stderr)
         );
-        text += &details("What the processes said", &said);
+        text += &details("Standard error of the processes", &said);
     }
     verdict(report.verdict == Verdict::Pass, &report.verdict_line, &text)
 }
@@ -211,17 +211,15 @@ fn configuration(config: &Config) -> String {
 
 /// The points of the oracle.
 fn checks(report: &Report) -> String {
-    let heading = "<h2>What the oracle compared</h2>\n";
+    let heading = "<h2>The comparisons of the oracle</h2>\n";
     if report.checks.is_empty() {
-        return format!(
-            "{heading}<p>Nothing: the run did not end, so that there was nothing to judge.</p>\n"
-        );
+        return format!("{heading}<p>None: the run did not end.</p>\n");
     }
     let columns = [
-        Column::Words("what must hold"),
+        Column::Words("promise"),
         Column::Words("violations"),
-        Column::Figures("compared"),
-        Column::Words("what with what"),
+        Column::Numbers("compared"),
+        Column::Words("comparison"),
     ];
     let rows = report.checks.iter().map(|check| {
         let result = match (check.compared, check.violations) {
@@ -237,14 +235,14 @@ fn checks(report: &Report) -> String {
         ]
     });
     format!(
-        "{heading}<p>The oracle knows what the processes were told, the bytes in the files, and when the lock was held, \
+        "{heading}<p>The oracle knows the answers of the log, the bytes in the files, and when the lock was held, \
          from sources that do not know of each other.</p>\n{}",
         table("What the oracle compared", columns, rows)
     )
 }
 
 fn latency(report: &Report) -> String {
-    let heading = "<h2>How long an acknowledged operation took</h2>\n";
+    let heading = "<h2>Latency of acknowledged operations</h2>\n";
     let distribution = &report.append_distribution;
     if distribution.is_empty() {
         return format!("{heading}<p>None was acknowledged.</p>\n");
@@ -278,8 +276,8 @@ fn latency(report: &Report) -> String {
         size: Size::Small,
     };
     let columns = [
-        Column::Figures("share of operations"),
-        Column::Figures("at most, µs"),
+        Column::Numbers("share of operations"),
+        Column::Numbers("at most, µs"),
     ];
     let rows = distribution.iter().map(|Share { share, us }| {
         let name = match share {
@@ -290,7 +288,7 @@ fn latency(report: &Report) -> String {
         [Cell::from(name), Cell::from(format!("{us:.0}"))]
     });
     format!(
-        "{heading}<p>From the call to the answer, {} operations. The axis up is logarithmic; lower is better.</p>\n\
+        "{heading}<p>From the call to the answer, {} operations. The vertical axis is logarithmic; lower is better.</p>\n\
          <div class=\"plots\"><figure>{}</figure>\n{}</div>\n",
         grouped(report.acknowledged),
         plot.svg(),
@@ -306,7 +304,7 @@ fn throughput(timeline: &Timeline) -> String {
         .iter()
         .all(|slice| slice.acknowledged + slice.refused == 0)
     {
-        return format!("{heading}<p>Nothing was answered.</p>\n");
+        return format!("{heading}<p>There were no answers.</p>\n");
     }
     let at = |index: usize| timeline.slice_ms * count(index as u64);
     let end = at(slices.len());
@@ -354,10 +352,10 @@ fn throughput(timeline: &Timeline) -> String {
         size: Size::Wide,
     };
     let columns = [
-        Column::Figures("from, ms"),
-        Column::Figures("acknowledged"),
-        Column::Figures("refused"),
-        Column::Figures("lock held, %"),
+        Column::Numbers("from, ms"),
+        Column::Numbers("acknowledged"),
+        Column::Numbers("refused"),
+        Column::Numbers("lock held, %"),
     ];
     let rows = slices.iter().enumerate().map(|(index, slice)| {
         [
@@ -423,9 +421,9 @@ fn incidents_note(timeline: &Timeline) -> String {
         String::new()
     };
     let columns = [
-        Column::Figures("at, ms"),
-        Column::Words("what"),
-        Column::Words("who"),
+        Column::Numbers("at, ms"),
+        Column::Words("event"),
+        Column::Words("process"),
         Column::Words("more"),
     ];
     let rows = timeline.marks.iter().map(|mark| {
@@ -461,7 +459,7 @@ fn marks<'a>(marks: impl Iterator<Item = &'a crate::evidence::timeline::Mark>) -
 
 /// The agents in a part of the run: waiting, holding the lock, leading a sync.
 fn lock(report: &Report) -> String {
-    let heading = "<h2>Who held the lock, who waited, who led each sync</h2>\n";
+    let heading = "<h2>Waiting, holding the lock, leading a sync</h2>\n";
     let lock = &report.lock;
     let led: u64 = report.per_agent.iter().map(|agent| agent.led).sum();
     let summary = format!(
@@ -476,7 +474,7 @@ fn lock(report: &Report) -> String {
     let window = &report.timeline.window;
     if window.lanes.iter().all(|lane| lane.spans.is_empty()) {
         return format!(
-            "{heading}{summary}<p>There is no time line: nobody reported an operation.</p>\n"
+            "{heading}{summary}<p>There is no timeline: no process reported an operation.</p>\n"
         );
     }
     let lanes = window.lanes.iter().map(|lane| lanes::Lane {
@@ -495,9 +493,9 @@ fn lock(report: &Report) -> String {
         marks: marks(lane.marks.iter()),
     });
     let drawing = Lanes {
-        title: "Who held the lock, who waited, who led each sync",
+        title: "Waiting, holding the lock, leading a sync",
         description: format!(
-            "From {:.2} to {:.2} ms, a line for each agent. The figures of the whole run are in the table of agents.",
+            "From {:.2} to {:.2} ms, a line for each agent. The metrics of the whole run are in the table of agents.",
             window.from_ms, window.to_ms
         ),
         x: Axis::between(
@@ -600,17 +598,17 @@ fn fairness(report: &Report) -> String {
         String::new()
     };
     let columns = [
-        Column::Figures("agent"),
-        Column::Figures("processes"),
-        Column::Figures("acknowledged"),
-        Column::Figures("refused"),
-        Column::Figures("unknown"),
-        Column::Figures("done after, ms"),
-        Column::Figures("longest, µs"),
-        Column::Figures("on its way, ms"),
-        Column::Figures("lock held"),
-        Column::Figures("held, ms"),
-        Column::Figures("syncs led"),
+        Column::Numbers("agent"),
+        Column::Numbers("processes"),
+        Column::Numbers("acknowledged"),
+        Column::Numbers("refused"),
+        Column::Numbers("unknown"),
+        Column::Numbers("done after, ms"),
+        Column::Numbers("longest, µs"),
+        Column::Numbers("on its way, ms"),
+        Column::Numbers("lock held"),
+        Column::Numbers("held, ms"),
+        Column::Numbers("syncs led"),
     ];
     let shown: Vec<&AgentReport> = ends(&agents, AGENTS_SHOWN);
     let rows = shown.into_iter().map(|agent| {
@@ -666,8 +664,8 @@ fn faults(report: &Report) -> String {
     }
     let columns = [
         Column::Words("at which point of the protocol"),
-        Column::Figures("killed"),
-        Column::Figures("of these at opening"),
+        Column::Numbers("killed"),
+        Column::Numbers("of these at opening"),
     ];
     let rows = report.killed_at.iter().map(|(point, times)| {
         let opening = report.killed_opening_at.get(point).copied().unwrap_or(0);
@@ -900,7 +898,7 @@ mod tests {
         for part in [
             "None was acknowledged",
             "Nothing was answered",
-            "nobody reported",
+            "no process reported",
         ] {
             assert!(empty.contains(part), "{part}");
         }

@@ -159,7 +159,7 @@ fn rounds(report: &Report) -> String {
         .filter(|kind| report.outcome.rounds.contains_key(kind));
     let drawing = Lanes {
         title: "The rounds",
-        description: "A line for each kind of round; the figures are in the table below."
+        description: "A line for each kind of round; the numbers are in the table below."
             .to_owned(),
         x: time(report),
         looks: &[ROUND],
@@ -172,13 +172,13 @@ fn rounds(report: &Report) -> String {
     ];
     let columns = [
         Column::Words("kind"),
-        Column::Words("what it does"),
-        Column::Figures("rounds"),
-        Column::Figures("seconds"),
-        Column::Figures("acknowledged"),
-        Column::Figures("killed"),
-        Column::Figures("stopped"),
-        Column::Figures("compactions"),
+        Column::Words("work"),
+        Column::Numbers("rounds"),
+        Column::Numbers("seconds"),
+        Column::Numbers("acknowledged"),
+        Column::Numbers("killed"),
+        Column::Numbers("stopped"),
+        Column::Numbers("compactions"),
     ];
     let rows = report.outcome.rounds.iter().map(|(kind, count)| {
         let rounds = report
@@ -228,13 +228,13 @@ fn trends(report: &Report) -> String {
         .map(|(what, trends)| plot(report, what, trends));
     let plots: String = plots.collect();
     let columns = [
-        Column::Words("what"),
+        Column::Words("measurement"),
         Column::Words("verdict"),
-        Column::Figures("first quarter"),
-        Column::Figures("last quarter"),
-        Column::Figures("most"),
-        Column::Figures("samples"),
-        Column::Figures("may grow by"),
+        Column::Numbers("first quarter"),
+        Column::Numbers("last quarter"),
+        Column::Numbers("most"),
+        Column::Numbers("samples"),
+        Column::Numbers("may grow by"),
     ];
     let rows = report.outcome.trends.iter().map(|trend| {
         let verdict = match trend.growth {
@@ -336,8 +336,8 @@ fn plot(report: &Report, what: &str, trends: &[&Trend]) -> String {
     });
     let columns = [
         Column::Words("whose"),
-        Column::Figures("minute"),
-        Column::Figures("value"),
+        Column::Numbers("minute"),
+        Column::Numbers("value"),
     ];
     let rows = trends.iter().zip(&points).flat_map(|(trend, points)| {
         points.iter().map(|(at, value)| {

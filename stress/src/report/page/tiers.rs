@@ -86,11 +86,11 @@ fn tiers(report: &Report) -> String {
     let columns = [
         Column::Words("tier"),
         Column::Words("violations"),
-        Column::Figures("cases"),
-        Column::Words("of what"),
+        Column::Numbers("cases"),
+        Column::Words("unit"),
         Column::Words("attacks"),
-        Column::Figures("seconds"),
-        Column::Figures("planned"),
+        Column::Numbers("seconds"),
+        Column::Numbers("planned"),
     ];
     let row = |tier: &TierReport| {
         let tally = &tier.tally;
@@ -134,7 +134,7 @@ fn counts(tier: &TierReport) -> String {
     if tally.counts.is_empty() {
         return String::new();
     }
-    let columns = [Column::Words("what"), Column::Figures("count")];
+    let columns = [Column::Words("event"), Column::Numbers("count")];
     let rows = tally.counts.iter();
     let rows = rows.map(|(name, count)| [Cell::from(name), Cell::from(grouped(*count))]);
     let counts = table(&format!("What {} has counted", tally.tier), columns, rows);
