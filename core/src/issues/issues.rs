@@ -4,8 +4,8 @@ use crate::{
     format::seq::Seq,
     issues::{
         event::IssueEvent,
+        index::Lazy,
         issue::Issue,
-        query::Lazy,
         timestamp::Timestamp,
         transition::{Effect, fold},
         version::Version,

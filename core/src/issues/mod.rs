@@ -2,6 +2,8 @@
 
 pub(crate) mod canonical_json;
 pub(crate) mod event;
+pub(crate) mod filter;
+pub(crate) mod index;
 pub(crate) mod issue;
 #[expect(
     clippy::module_inception,

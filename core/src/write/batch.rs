@@ -13,8 +13,37 @@ use crate::{
         version::Version,
     },
     wal::log::to_json,
-    write::conditions::Expected,
 };
+
+/// What a write requires of an issue: see [`crate::Conflict`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Expected {
+    /// The issue does not exist.
+    Absent,
+    /// The issue exists.
+    Present,
+    /// The issue is at this version.
+    Version(Version),
+    /// The issue is open and has no assignee.
+    Claimable,
+}
+
+impl Expected {
+    pub(crate) fn holds(self, issue: Option<&Issue>, version: Option<Version>) -> bool {
+        match self {
+            Self::Absent => issue.is_none(),
+            Self::Present => issue.is_some(),
+            Self::Version(expected) => issue.is_some() && version == Some(expected),
+            Self::Claimable => issue.is_some_and(is_claimable),
+        }
+    }
+}
+
+fn is_claimable(issue: &Issue) -> bool {
+    let free = issue.assignee().is_none_or(|agent| agent.is_empty());
+    free && issue.status().as_deref() == Some("open")
+}
 
 /// Several changes, each under a condition, that are made together or not at all.
 ///

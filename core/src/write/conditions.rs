@@ -11,41 +11,8 @@ use crate::{
         transition::{Effect, fold},
         version::Version,
     },
-    seeded::{Bug, seeded},
-    write::batch::Batch,
+    write::batch::{Batch, Expected},
 };
-
-/// What a write requires of an issue: see [`Conflict`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Expected {
-    /// The issue does not exist.
-    Absent,
-    /// The issue exists.
-    Present,
-    /// The issue is at this version.
-    Version(Version),
-    /// The issue is open and has no assignee.
-    Claimable,
-}
-
-impl Expected {
-    fn holds(self, issue: Option<&Issue>, version: Option<Version>) -> bool {
-        match self {
-            Self::Absent => issue.is_none(),
-            Self::Present => issue.is_some(),
-            Self::Version(expected) => issue.is_some() && version == Some(expected),
-            Self::Claimable => {
-                issue.is_some_and(|issue| seeded(Bug::ClaimUnchecked) || is_claimable(issue))
-            }
-        }
-    }
-}
-
-fn is_claimable(issue: &Issue) -> bool {
-    let free = issue.assignee().is_none_or(|agent| agent.is_empty());
-    free && issue.status().as_deref() == Some("open")
-}
 
 /// A condition that does not hold: another process was faster. In [`CommitError::Conflict`].
 ///

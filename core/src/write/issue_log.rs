@@ -14,7 +14,6 @@ use crate::{
         version::Version,
     },
     options::Options,
-    seeded::{Bug, seeded},
     state::{compaction::Compacted, live::LiveIssues, materialize::Materialized},
     telemetry,
     wal::{
@@ -319,12 +318,7 @@ impl IssueLog {
         let tail = locked.validate_tail()?;
         let tail_seq = tail.at.seq;
         let mut state = self.state();
-        let known_seq = if seeded(Bug::StaleCondition) {
-            0
-        } else {
-            tail_seq
-        };
-        let store = self.advance(&mut state, known_seq)?;
+        let store = self.advance(&mut state, tail_seq)?;
         let decision = decide(batch, store, writer.options.idempotency_records);
         let seq = match &decision {
             Decision::Write => tail.append(&payload)?,

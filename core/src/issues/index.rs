@@ -1,0 +1,195 @@
+//! An index over the issues of a state, built by the first query and kept up from then on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::{Arc, OnceLock},
+};
+
+use crate::issues::{
+    filter::Filter,
+    issue::{Dependency, Issue},
+    transition::Status,
+};
+
+/// The indexed fields of an issue. A field of an unusual shape counts as missing.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    status: Option<String>,
+    assignee: Option<String>,
+    labels: Vec<String>,
+    /// Issues that must be closed before it is ready.
+    pub(crate) blocked_by: Vec<String>,
+    /// Issues that it is a part of.
+    pub(crate) parents: Vec<String>,
+}
+
+impl Facts {
+    fn of(issue: &Issue) -> Self {
+        let mut facts = Self::default();
+        for (name, value) in issue.fields() {
+            let text = || serde_json::from_str(value.get()).ok();
+            match &*name {
+                "status" => facts.status = text(),
+                "assignee" => facts.assignee = text().filter(|agent: &String| !agent.is_empty()),
+                "labels" => facts.labels = serde_json::from_str(value.get()).unwrap_or_default(),
+                "dependencies" => {
+                    (facts.blocked_by, facts.parents) = (Vec::new(), Vec::new());
+                    for dependency in dependencies(value.get()) {
+                        match dependency.kind.as_str() {
+                            "blocks" => facts.blocked_by.push(dependency.depends_on_id),
+                            "parent-child" => facts.parents.push(dependency.depends_on_id),
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        facts.labels.sort_unstable();
+        facts.labels.dedup();
+        facts
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        Status::of(self.status.as_deref()) == Status::Closed
+    }
+
+    pub(crate) fn matches(&self, filter: &Filter) -> bool {
+        (filter.status.is_none() || self.status == filter.status)
+            && (filter.assignee.is_none() || self.assignee == filter.assignee)
+            && filter
+                .label
+                .as_ref()
+                .is_none_or(|label| self.labels.contains(label))
+    }
+}
+
+/// The dependencies of the usual shape; others are skipped.
+fn dependencies(array: &str) -> impl Iterator<Item = Dependency> {
+    let elements: Vec<&serde_json::value::RawValue> =
+        serde_json::from_str(array).unwrap_or_default();
+    elements
+        .into_iter()
+        .filter_map(|element| serde_json::from_str(element.get()).ok())
+}
+
+type Ids = BTreeSet<Arc<str>>;
+
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    pub(crate) facts: HashMap<Arc<str>, Facts>,
+    pub(crate) by_status: BTreeMap<String, Ids>,
+    by_assignee: BTreeMap<String, Ids>,
+    by_label: BTreeMap<String, Ids>,
+}
+
+impl Index {
+    fn of<'a>(issues: impl Iterator<Item = (&'a str, &'a Issue)>) -> Self {
+        let mut index = Self::default();
+        for (id, issue) in issues {
+            index.put(id, Some(issue));
+        }
+        index
+    }
+
+    /// Puts an issue in its new form; `None` removes it.
+    fn put(&mut self, id: &str, issue: Option<&Issue>) {
+        if let Some((id, facts)) = self.facts.remove_entry(id) {
+            self.each(&facts, |ids, name| {
+                if let Some(of_name) = ids.get_mut(name) {
+                    of_name.remove(&id);
+                    if of_name.is_empty() {
+                        ids.remove(name);
+                    }
+                }
+            });
+        }
+        if let Some(issue) = issue {
+            let (id, facts): (Arc<str>, _) = (id.into(), Facts::of(issue));
+            self.each(&facts, |ids, name| {
+                let of_name = ids.entry(name.to_owned()).or_default();
+                of_name.insert(Arc::clone(&id));
+            });
+            self.facts.insert(id, facts);
+        }
+    }
+
+    fn each(&mut self, facts: &Facts, mut act: impl FnMut(&mut BTreeMap<String, Ids>, &str)) {
+        if let Some(status) = &facts.status {
+            act(&mut self.by_status, status);
+        }
+        if let Some(assignee) = &facts.assignee {
+            act(&mut self.by_assignee, assignee);
+        }
+        for label in &facts.labels {
+            act(&mut self.by_label, label);
+        }
+    }
+
+    /// The smallest set that contains all issues that match; `None` for all issues.
+    pub(crate) fn candidates(&self, filter: &Filter) -> Option<&Ids> {
+        static NONE: Ids = Ids::new();
+        let by = [
+            (&self.by_status, &filter.status),
+            (&self.by_assignee, &filter.assignee),
+            (&self.by_label, &filter.label),
+        ];
+        let sets = by
+            .into_iter()
+            .filter_map(|(ids, name)| Some(ids.get(name.as_ref()?).unwrap_or(&NONE)));
+        sets.min_by_key(|ids| ids.len())
+    }
+
+    /// The open issues that block `id` or an issue that it is a part of.
+    pub(crate) fn blockers(&self, id: &str) -> BTreeSet<&str> {
+        let mut blockers = BTreeSet::new();
+        let mut seen = HashSet::from([id]);
+        let mut whole = vec![id];
+        while let Some(facts) = whole.pop().map(|id| self.facts.get(id)) {
+            let Some(facts) = facts else { continue };
+            let is_open = |id: &&String| {
+                let facts = self.facts.get(id.as_str());
+                facts.is_some_and(|facts| !facts.is_closed())
+            };
+            blockers.extend(facts.blocked_by.iter().filter(is_open).map(String::as_str));
+            for parent in &facts.parents {
+                if seen.insert(parent) {
+                    whole.push(parent);
+                }
+            }
+        }
+        blockers
+    }
+}
+
+/// The index of a state, and no part of it: a copy builds its own, and all are equal.
+#[derive(Debug, Default)]
+pub(crate) struct Lazy(OnceLock<Index>);
+
+impl Lazy {
+    /// The index; built from `issues` if it is not there yet.
+    pub(crate) fn get<'a>(&self, issues: impl Iterator<Item = (&'a str, &'a Issue)>) -> &Index {
+        self.0.get_or_init(|| Index::of(issues))
+    }
+
+    /// Updates the index, if it is there already.
+    pub(crate) fn put(&mut self, id: &str, issue: Option<&Issue>) {
+        if let Some(index) = self.0.get_mut() {
+            index.put(id, issue);
+        }
+    }
+}
+
+impl Clone for Lazy {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Lazy {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Lazy {}
