@@ -21,6 +21,11 @@ const DIR: &str = "xtask/mutants";
 /// The tier of the mistakes in `lock` that the torture does not reach: the tests of `lock`.
 const LOCK_TESTS: &str = "lock-tests";
 
+/// Tiers that try everything and then end, whatever their time. Their time only sets when they
+/// count as hanging, which a busy machine must not reach.
+const EXHAUSTIVE: [&str; 2] = ["T3", "T9"];
+const EXHAUSTIVE_SECONDS: u32 = 200;
+
 /// How the copy is built: incrementally, with debug assertions, without the warnings of a mistake.
 const BUILD: [(&str, &str); 5] = [
     ("CARGO_PROFILE_RELEASE_DEBUG", "0"),
@@ -267,7 +272,11 @@ impl Copy {
         let report = self.dir.with_file_name("report.json");
         // A report of an earlier run would be taken for this one's.
         std::fs::remove_file(&report).ok();
-        let minutes = f64::from(task.seconds) / 60.0;
+        let is_exhaustive = EXHAUSTIVE.contains(&tier);
+        let seconds = task
+            .seconds
+            .max(if is_exhaustive { EXHAUSTIVE_SECONDS } else { 0 });
+        let minutes = f64::from(seconds) / 60.0;
         let mut command = Command::new(harness);
         command
             .args([
