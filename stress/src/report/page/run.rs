@@ -237,7 +237,7 @@ fn checks(report: &Report) -> String {
     format!(
         "{heading}<p>The oracle knows the answers of the log, the bytes in the files, and when the lock was held, \
          from sources that do not know of each other.</p>\n{}",
-        table("What the oracle compared", columns, rows)
+        table("The comparisons of the oracle", columns, rows)
     )
 }
 
@@ -813,7 +813,7 @@ mod tests {
         let list = |value: &Value| value.as_array().expect("a list").clone();
 
         let checks = list(&json["checks"]);
-        let shown = rows(&page, "What the oracle compared");
+        let shown = rows(&page, "The comparisons of the oracle");
         assert_eq!(shown.len(), checks.len());
         for (row, check) in shown.iter().zip(&checks) {
             assert_eq!(row[0], escaped(check["promise"].as_str().unwrap()));
@@ -887,7 +887,7 @@ mod tests {
         assert!(at("✗ FAIL: 60 violations") < at("protocol: detail="));
         assert!(at("protocol: detail=") < at("<dl>") && at("<dl>") < at("<h2>"));
         assert!(at("and 10 more, all in the JSON report") < at("<dl>"));
-        let processes = rows(&page, "What the oracle compared").pop().unwrap();
+        let processes = rows(&page, "The comparisons of the oracle").pop().unwrap();
         assert_eq!(processes[1], "✗ 60");
     }
 
@@ -897,7 +897,7 @@ mod tests {
         assert_is_whole(&empty);
         for part in [
             "None was acknowledged",
-            "Nothing was answered",
+            "There were no answers",
             "no process reported",
         ] {
             assert!(empty.contains(part), "{part}");
