@@ -1,16 +1,18 @@
-//! A log inside an async program: many tasks share one [`Log`] through `spawn_blocking`, a thread feeds a channel with
-//! what is appended, and everything ends in order.
+//! A log inside an async program: many tasks share one [`Log`] through `spawn_blocking`, a thread
+//! feeds the appended records into a channel, and everything ends in order.
 //!
 //! ```sh
 //! mkdir -p service
 //! cargo run -q -p strand-core --example async_service -- service 200
 //! ```
 //!
-//! Expect how long one durable append took alone, and how long those of 200 tasks together: far less than 200 times as
-//! long, since they share syncs of the disk. Then, that the follower saw every one, in order.
+//! Expect the time of one durable append alone, and the time of 200 concurrent ones: far less than
+//! 200 times as long, since they share syncs of the disk. Then, that the follower saw every record,
+//! in order.
 //!
-//! Calls of this crate block: for a sync of the disk, or for the lock. On a thread of the async runtime they would keep
-//! other tasks waiting, so they go where blocking is allowed. No more than that is needed.
+//! Calls of this crate block, for a sync of the disk or for the lock. On a thread of the async
+//! runtime they would hold up other tasks, so they run where blocking is allowed. That is all it
+//! takes.
 
 use std::{
     env,
@@ -27,9 +29,9 @@ use strand_core::{
 };
 use tokio::{sync::mpsc, task, time};
 
-/// How soon the follower's thread sees that it is to end.
+/// How soon the follower's thread notices that it should end.
 const LOOK_UP: Duration = Duration::from_millis(100);
-/// How far the follower may be ahead of who reads the channel. Then it waits, and costs nobody memory.
+/// How many records the channel holds. When it is full, the follower waits.
 const AHEAD_MAX: usize = 64;
 
 /// A log for async code.
@@ -37,10 +39,11 @@ const AHEAD_MAX: usize = 64;
 struct AsyncLog(Arc<Log<IssueEvent>>);
 
 impl AsyncLog {
-    /// Appends an event; answers when it is durable.
+    /// Appends an event, and returns once it is durable.
     ///
-    /// A task that is dropped while it waits here leaves the append to finish by itself: it may be stored although nobody
-    /// was told. Where that matters, commit a [`strand_core::Batch`] with a key in the same way, and repeat it.
+    /// If the task is dropped while it waits here, the append finishes by itself: the event may be
+    /// stored although no receipt was returned. Where that matters, commit a [`strand_core::Batch`]
+    /// with a key instead, and repeat it.
     async fn append(&self, event: IssueEvent) -> Result<Receipt> {
         let log = Arc::clone(&self.0);
         let appending = task::spawn_blocking(move || log.append(&event));
@@ -72,7 +75,7 @@ impl Following {
                     Err(error) => Err(error),
                 };
                 let is_last = record.is_err();
-                // Refused when nobody reads the channel any more.
+                // Fails once the channel's receiver is gone.
                 if sender.blocking_send(record).is_err() || is_last {
                     return;
                 }
@@ -85,7 +88,7 @@ impl Following {
         })
     }
 
-    /// Ends the thread, also one that waits for room in the channel.
+    /// Ends the thread, even while it waits for room in the channel.
     async fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         drop(self.records);
@@ -104,7 +107,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     };
     let count: u64 = count.parse()?;
 
-    // Opening blocks too, but nothing else runs yet.
+    // Opening blocks, too, but nothing else runs yet.
     let log = Arc::new(Log::open(dir, Options::default())?);
     let reader = Reader::open(dir)?;
     let service = AsyncLog(Arc::clone(&log));
@@ -113,7 +116,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let first_seq = service.append(new_job()).await?.seq.next();
     println!("one task: {} µs", started.elapsed().as_micros());
 
-    // All tasks at once, and each waits for its own event only.
+    // All tasks at once. Each waits only for its own event.
     let mut following = Following::start(&reader, first_seq.get())?;
     let started = Instant::now();
     let mut tasks = task::JoinSet::new();
@@ -121,7 +124,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         let service = service.clone();
         tasks.spawn(async move { service.append(new_job()).await });
     }
-    // Meanwhile the follower's records come in.
+    // Meanwhile the follower receives the records.
     let seen = async {
         let mut seqs = Vec::new();
         while (seqs.len() as u64) < count {
@@ -144,7 +147,7 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     }
     println!("the follower saw {} records, in order", seen.len());
 
-    // First who appends, then who follows, then the log. Nobody else has it any more.
+    // First the tasks that append, then the follower, then the log, which has no other owner now.
     drop(service);
     following.stop().await;
     let Some(log) = Arc::into_inner(log) else {

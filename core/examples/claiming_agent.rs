@@ -1,17 +1,19 @@
-//! An agent that works on whatever issue is ready: it waits, claims, works, closes. Start as many as you like,
-//! on one machine; of all that want an issue, one gets it.
+//! An agent that works on any ready issue: it waits, claims, works and closes. Start as many as you
+//! like on one machine; each issue goes to one of them.
 //!
 //! ```sh
 //! mkdir -p work
-//! cargo run -q -p strand-core --example claiming_agent -- work agent-1 10 &   # adds 10 issues first
-//! cargo run -q -p strand-core --example claiming_agent -- work agent-2 &
-//! cargo run -q -p strand-core --example claiming_agent -- work agent-3 &
+//! run() { cargo run -q -p strand-core --example claiming_agent -- "$@"; }
+//! run work agent-1 10 &   # adds 10 issues first
+//! run work agent-2 &
+//! run work agent-3 &
 //! wait
 //! ```
 //!
-//! Expect a line for each issue that an agent has claimed and for each that it has closed, every issue once; and, when
-//! for two seconds nothing became ready, a summary of each agent. An agent that was killed takes its work up
-//! again when it is started under the same name, so no two may run under one name at once.
+//! Expect one line for each issue that an agent claims and one when it closes it, every issue once.
+//! After two seconds without a ready issue, each agent prints a summary. An agent that was killed
+//! resumes its work when you start it again under the same name, so never run two agents under one
+//! name at once.
 
 use std::{
     env, thread,
@@ -23,9 +25,9 @@ use strand_core::{
     Reader, Receipt, Result, Seq, Timestamp, Version,
 };
 
-/// Who finds nothing to do for so long has nothing to do.
+/// An agent that finds nothing to do for this long ends.
 const IDLE_MAX: Duration = Duration::from_secs(2);
-/// How often a write is tried when the lock can't be had, or when a sync fails.
+/// How often a write is tried if the lock is taken or a sync fails.
 const ATTEMPTS: u32 = 5;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -56,19 +58,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 struct Agent<'a> {
     log: IssueLog,
     reader: Reader<IssueEvent>,
-    /// Nobody else's, as long as this process lives.
+    /// No other live process has this name.
     name: &'a str,
 }
 
-/// An issue that is this agent's.
+/// An issue that this agent has claimed.
 struct Task {
     issue: Issue,
-    /// At which version it is known.
+    /// The version that the agent has read.
     version: Version,
 }
 
 impl Agent<'_> {
-    /// Works until nothing becomes ready any more; answers how many issues it has closed.
+    /// Works until no issue becomes ready any more, and returns how many it has closed.
     fn run(&self) -> Result<u32, CommitError> {
         let mut closed = 0;
         let mut idle_since = Instant::now();
@@ -85,8 +87,8 @@ impl Agent<'_> {
         Ok(closed)
     }
 
-    /// An issue to work on: one that an earlier process of this name has left, or a ready one, which it claims.
-    /// Also the last record that was looked at when there was none.
+    /// An issue to work on: one that an earlier process of this name has left, or a ready one,
+    /// which it claims. If there is none, also the last record that it looked at.
     fn next_task(&self) -> Result<(Option<Task>, u64), CommitError> {
         let mine = Filter::new().assignee(self.name).status("in_progress");
         loop {
@@ -108,7 +110,7 @@ impl Agent<'_> {
                 println!("{}: goes on with {id}", self.name);
                 return Ok((Some(found), seen_seq.get()));
             }
-            // The same claim has the same key: should its answer get lost, it can be repeated.
+            // The claim has a key, so it can be repeated if its receipt gets lost.
             let key = format!("{}/claim/{id}/{}", self.name, found.version);
             let claim = Batch::new(Timestamp::now()).key(key).claim(&id, self.name);
             match self.commit(&claim) {
@@ -117,14 +119,14 @@ impl Agent<'_> {
                     let version = receipt.version();
                     return Ok((Some(Task { version, ..found }), seen_seq.get()));
                 }
-                // Another was faster, so there is one less to choose from: look again.
+                // Another agent was faster. Look again: there is one less to choose from.
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Closes an issue, with a note about the work; false when somebody took it away meanwhile.
+    /// Closes an issue with a note about the work; false if it was taken away meanwhile.
     fn close(&self, mut task: Task, note: &str) -> Result<bool, CommitError> {
         let id = task.issue.id();
         let key = format!("{}/close/{id}/{}", self.name, task.version);
@@ -138,7 +140,7 @@ impl Agent<'_> {
                     println!("{}: closed {id} (record {})", self.name, receipt.seq);
                     return Ok(true);
                 }
-                // Somebody has added a label or a comment, say; that is no reason not to close it.
+                // It has a new label or comment, say. That is no reason not to close it.
                 Err(CommitError::Conflict(Conflict {
                     version: Some(version),
                     issue: Some(issue),
@@ -157,17 +159,18 @@ impl Agent<'_> {
         }
     }
 
-    /// Writes a batch that has a key, and repeats it where that can help: with its key it is stored once, however often.
+    /// Writes a batch that has a key, and repeats it if that can help: because of the key, it is
+    /// stored at most once.
     fn commit(&self, batch: &Batch) -> Result<Receipt, CommitError> {
         let mut attempts = 1;
         loop {
             match self.log.commit(batch) {
-                // Nothing is stored; the message names who holds the lock.
+                // Nothing is stored. The message names the holder of the lock.
                 Err(error) if error.is_retryable() && attempts < ATTEMPTS => {
                     eprintln!("{}: {error}; trying again", self.name);
                 }
-                // It is in the log, but a sync failed. Repeating it has the doubtful bytes written again and synced; an
-                // answer says that it is durable.
+                // It is in the log, but a sync failed. A repetition writes the bytes in doubt again
+                // and syncs them; its receipt says that the batch is durable.
                 Err(error @ CommitError::Log(Error::DurabilityUnknown { .. }))
                     if attempts < ATTEMPTS =>
                 {
@@ -180,18 +183,18 @@ impl Agent<'_> {
         }
     }
 
-    /// Sleeps until there is a record behind this one, from whatever process.
+    /// Sleeps until any process has appended a record after this one.
     fn wait_for_news(&self, seen_seq: u64, deadline: Instant) -> Result<()> {
         let mut follower = self.reader.follow(Seq::new(seen_seq + 1))?;
         match follower.next_before(deadline) {
-            // It came, and is compacted away already: news all the same.
+            // It was appended, and is compacted away already.
             Err(Error::Compacted { .. }) => Ok(()),
             record => record.map(drop),
         }
     }
 }
 
-/// What the agent is for.
+/// The agent's actual work.
 fn work_on(issue: &Issue) -> String {
     thread::sleep(Duration::from_millis(50));
     format!("done: {}", issue.title())

@@ -1,23 +1,27 @@
-//! Mirrors a store to a web hook: each record is posted, in order, and so that the receiver can apply each exactly once,
-//! whatever dies in between.
+//! Mirrors a store to a web hook: posts each record, in order, so that the receiver can apply each
+//! exactly once, whatever crashes in between.
 //!
 //! ```sh
-//! cargo run -q -p strand-core --example follower_mirror -- work http://127.0.0.1:8080/events mirror.position
+//! run() { cargo run -q -p strand-core --example follower_mirror -- "$@"; }
+//! run work http://127.0.0.1:8080/events mirror.position
 //! ```
 //!
-//! Expect a request for each record that there is, and then for each new one, some microseconds after it is durable. Each is
-//! `POST` with the record's line as it is stored, and two headers:
+//! Expect one request for each existing record, then one for each new record, microseconds after it
+//! is durable. A request is a `POST` with two headers:
 //!
-//! | `Strand-Kind` | `Strand-Seq` | body | the receiver |
-//! | --- | --- | --- | --- |
-//! | `record` | its number | the record, a line of JSON | applies it, if it is one more than the last number that it has applied |
-//! | `snapshot` | the last record that it reflects | all issues, a line of JSON each | replaces all that it has, if the number is higher than its last |
+//! - `Strand-Kind: record`, and the record's number as `Strand-Seq`. The body is the record's line as
+//!   it is stored. The receiver applies it if the number is one more than the last one that it has
+//!   applied.
+//! - `Strand-Kind: snapshot`, and the last record that it reflects as `Strand-Seq`. The body is all
+//!   issues, one line of JSON each. The receiver replaces all that it has if the number is higher
+//!   than its last one. A snapshot is sent if the next record was compacted away before it was
+//!   mirrored.
 //!
-//! A snapshot comes where the next record was compacted away before it was mirrored. The position is a file that is replaced
-//! after the receiver has said 2xx: so a record can come twice, never not at all, and the number tells. (A
-//! mirror in a database needs no such number: it keeps the position in the same transaction.) Kill it any time with any
-//! signal, and start it again. It tries again for ever while the receiver is not there or answers 408, 429 or 5xx, and ends at
-//! any other answer. Only plain `http`: put a proxy before it that speaks TLS.
+//! The position is a file, replaced after the receiver has answered 2xx. So a record is sent at
+//! least once, and the number tells a repetition. (A mirror in a database needs no such check: it
+//! keeps the position in the same transaction.) Kill the mirror at any time and start it again. It
+//! retries for ever while the receiver is unreachable or answers 408, 429 or 5xx, and ends at any
+//! other answer. It speaks only plain `http`; for TLS, put a proxy in front of the receiver.
 
 use std::{
     env,
@@ -31,9 +35,9 @@ use std::{
 
 use strand_core::{Error, IssueEvent, LiveIssues, Reader, Seq, write_jsonl};
 
-/// The follower is woken when there is something; this is only how long it sleeps at a time.
+/// How long the follower sleeps at a time. New records wake it.
 const WAIT: Duration = Duration::from_mins(1);
-/// How long the receiver may take.
+/// How long the receiver may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_LAST: Duration = Duration::from_secs(5);
@@ -52,7 +56,7 @@ fn main() -> Result<()> {
     if let Ok(Some(last_seq)) = reader.durable_seq()
         && last_seq < Seq::new(done_seq)
     {
-        // An older copy was put back, or it is another store. What to do with the mirror is not for a program to decide.
+        // This is an older copy, or another store. A person must decide what to do with the mirror.
         return Err(format!(
             "{dir} ends at record {last_seq}, and {done_seq} is mirrored already; is it the right store?"
         )
@@ -81,11 +85,11 @@ fn main() -> Result<()> {
     }
 }
 
-/// The last record that the receiver has.
+/// The file with the number of the last record that the receiver has.
 struct Position(PathBuf);
 
 impl Position {
-    /// 0 when there is none yet.
+    /// 0 if there is none yet.
     fn read(&self) -> Result<u64> {
         match fs::read_to_string(&self.0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
@@ -97,7 +101,7 @@ impl Position {
         }
     }
 
-    /// Whoever reads it finds the old one or the new one.
+    /// Replaces the file as a whole.
     fn write(&self, seq: u64) -> io::Result<()> {
         let new = self.0.with_extension("new");
         let mut file = File::create(&new)?;
@@ -133,7 +137,7 @@ impl Hook {
         })
     }
 
-    /// Posts until the receiver has it.
+    /// Posts until the receiver has accepted it.
     fn post(&self, kind: &str, seq: u64, body: &[u8]) -> Result<()> {
         let mut pause = RETRY_FIRST;
         loop {

@@ -1,16 +1,20 @@
-//! Takes over the issues of a plain JSONL file, to which older agents appended a line for each issue and each change of one.
+//! Imports the issues of a plain JSONL file, to which older agents appended one line for each issue
+//! and each change.
 //!
 //! ```sh
-//! printf '%s\n' '{"id":"bd-1","title":"Mend the fence"}' 'oops' '{"id":"bd-1","title":"Mend it","x":1.10}' > old.jsonl
+//! printf '%s\n' '{"id":"bd-1","title":"Mend the fence"}' 'oops' \
+//!     '{"id":"bd-1","title":"Mend it","x":1.10}' > old.jsonl
 //! mkdir -p store
-//! cargo run -q -p strand-core --example migrate_jsonl -- old.jsonl store              # names line 2, and changes nothing
-//! cargo run -q -p strand-core --example migrate_jsonl -- old.jsonl store --skip-bad   # 1 issue, compared to the byte
+//! run() { cargo run -q -p strand-core --example migrate_jsonl -- "$@"; }
+//! run old.jsonl store              # names line 2, and changes nothing
+//! run old.jsonl store --skip-bad   # 1 issue, compared to the byte
 //! ```
 //!
-//! Of an issue that has several lines, the last one counts. Expect each bad line with its number on standard error, and a
-//! count of what was done; the exit status is 0 only where every issue of the file is in the store. Run it again as often as
-//! you like: a second run finishes what a killed one has left, and never overwrites an issue that is in the store already,
-//! since somebody may have worked on it meanwhile. Stop the older agents before the last run.
+//! The last line of an issue counts. Expect each bad line with its number on standard error, and a
+//! count of what was done. The exit status is 0 only if every issue of the file is in the store.
+//! Run it as often as you like: a second run finishes what a killed one has left, and never
+//! overwrites an issue that is in the store already, since it may have been changed there. Stop the
+//! older agents before the last run.
 
 use std::{
     collections::BTreeMap,
@@ -52,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = ImportOptions::new(Timestamp::now()).existing(Existing::Keep);
     let imported = log.import(&mut Cursor::new(lines), options)?;
 
-    // Compared with what anybody gets who exports the store from now on.
+    // Compared with what an export contains from now on.
     let exported = Path::new(dir).with_extension("exported.jsonl");
     export(&Issues::load(dir)?, &exported)?;
     let after = Old::read(&exported)?;
@@ -92,13 +96,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What is in a file.
+/// The contents of a file.
 #[derive(Default)]
 struct Old {
     lines: u64,
-    /// The last state of each.
+    /// The last line of each issue.
     issues: BTreeMap<String, Issue>,
-    /// Lines that are no issue: their numbers, from 1, and why.
+    /// The lines that are no issue: their numbers, from 1, and the reasons.
     bad: Vec<(u64, String)>,
 }
 
@@ -122,7 +126,7 @@ impl Old {
     }
 }
 
-/// The issue of a line; `None` of a blank one.
+/// The issue in a line; `None` for a blank line.
 fn issue(line: &[u8]) -> Result<Option<Issue>, String> {
     let text = str::from_utf8(line).map_err(|error| error.to_string())?;
     if text.is_empty() {

@@ -138,8 +138,8 @@ pub enum Error {
         /// The snapshot's file.
         snapshot: PathBuf,
     },
-    /// How far the log is durable is unknown: the shared hints are missing, or from before a reboot.
-    /// The next writer rebuilds them. Only [`crate::Reader::durable_seq`] returns this.
+    /// How far the log is durable is unknown: the shared hints are missing, or from before a
+    /// reboot. The next writer rebuilds them. Only [`crate::Reader::durable_seq`] returns this.
     #[error(
         "how far the log in {} is durable is unknown until the next writer opens it", path.display()
     )]

@@ -117,7 +117,9 @@
 //!     Ok(Some(record)) => println!("{:?}", record.events),
 //!     Ok(None) => println!("nothing within a second"),
 //!     // The record was compacted away: load the state, and follow from the record behind it.
-//!     Err(Error::Compacted { .. }) => follower = reader.follow(Issues::load(dir)?.last_seq().next())?,
+//!     Err(Error::Compacted { .. }) => {
+//!         follower = reader.follow(Issues::load(dir)?.last_seq().next())?;
+//!     }
 //!     Err(error) => return Err(error.into()),
 //! }
 //! # drop(follower);

@@ -115,21 +115,22 @@ options! {
 
         /// For how many records an idempotency key is remembered. Default: 1,000,000.
         ///
-        /// Set the same in all processes: a key is forgotten once it is too old for the process that
-        /// looks it up, or for one that compacts.
+        /// Set the same in all processes: a key is forgotten once it is too old for the process
+        /// that looks it up, or for one that compacts.
         idempotency_records: u64 = 1_000_000;
 
         /// Whether to open a store on a network or unknown filesystem. Default: false.
         ///
-        /// If so, no memory is shared there, see [`Options::share_memory`]. Whether the lock excludes
-        /// other machines is up to that filesystem.
+        /// If so, no memory is shared there, see [`Options::share_memory`]. Whether the lock
+        /// excludes other machines is up to that filesystem.
         allow_unsafe_filesystem: bool = false;
 
-        /// Whether to share hints with other processes through the mapped file `shm`. Default: true.
+        /// Whether to share hints with other processes through the mapped file `shm`. Default:
+        /// true.
         ///
-        /// Without them, every append looks for records of other processes, and syncs while it holds
-        /// the lock: correct, but slow. For machines where processes cannot share mapped files. Other
-        /// processes may share them meanwhile.
+        /// Without them, every append looks for records of other processes, and syncs while it
+        /// holds the lock: correct, but slow. For machines where processes cannot share mapped
+        /// files. Other processes may share them meanwhile.
         share_memory: bool = true;
     }
 }

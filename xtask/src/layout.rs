@@ -112,14 +112,17 @@ impl Crate {
         Ok(Crate { name, files })
     }
 
-    /// Comments beyond [`COMMENT_COLUMNS_MAX`], but for those with an address.
+    /// Comments beyond [`COMMENT_COLUMNS_MAX`], except addresses and rows of tables, which cannot
+    /// be wrapped.
     fn wide_comments(&self) -> Vec<String> {
         let mut wide = Vec::new();
         for (file, text) in &self.files {
             for (number, line) in (1..).zip(text.lines()) {
                 let columns = line.chars().count();
-                let is_comment = line.trim_start().starts_with("//") && !line.contains("://");
-                if is_comment && columns > COMMENT_COLUMNS_MAX {
+                let line = line.trim_start();
+                let is_row = line.starts_with("//! |") || line.starts_with("/// |");
+                let is_comment = line.starts_with("//") && !line.contains("://");
+                if is_comment && !is_row && columns > COMMENT_COLUMNS_MAX {
                     wide.push(format!("{file}:{number}: a comment of {columns} columns"));
                 }
             }
@@ -468,7 +471,7 @@ mod tests {
     #[test]
     fn a_wide_comment_is_found() {
         let [a, b, c] = [("a", 97), ("ä", 99), ("1", 200)].map(|(text, times)| text.repeat(times));
-        let text = format!("// {a}\n//{b}\nlet wide = {c};");
+        let text = format!("// {a}\n//{b}\nlet wide = {c};\n//! | {c} |");
         let found = krate("cli", &[("main", &text)]).wide_comments();
         assert_eq!(found, ["cli/src/main.rs:2: a comment of 101 columns"]);
     }

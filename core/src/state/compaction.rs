@@ -198,8 +198,8 @@ impl Work<'_> {
     }
 
     /// Folds the records through `through`, has the manifest name the snapshot of the result, and
-    /// removes the obsolete files. Returns the state's entries, the snapshot's bytes and the removed
-    /// files.
+    /// removes the obsolete files. Returns the state's entries, the snapshot's bytes and the
+    /// removed files.
     fn fold_and_switch<S: State>(
         self,
         old: &Manifest,
