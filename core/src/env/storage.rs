@@ -25,7 +25,8 @@ pub enum OpenMode {
 
 /// The files of a store. [`Disk`] has the real ones.
 ///
-/// Errors are those of the system. Implementations retry after `EINTR`.
+/// Every method is that of the real disk unless it is replaced. Errors are those of the system.
+/// Implementations retry after `EINTR`.
 ///
 /// ```
 /// use std::{io, path::Path, sync::{Arc, atomic::{AtomicU64, Ordering}}};
@@ -43,12 +44,6 @@ pub enum OpenMode {
 ///     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
 ///         Ok(Box::new(CountedFile(Disk.open(path, mode)?, self.clone())))
 ///     }
-///     fn list(&self, dir: &Path) -> io::Result<Vec<String>> { Disk.list(dir) }
-///     fn is_dir(&self, path: &Path) -> io::Result<bool> { Disk.is_dir(path) }
-///     fn create_dir(&self, dir: &Path) -> io::Result<()> { Disk.create_dir(dir) }
-///     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> { Disk.rename(from, to) }
-///     fn remove(&self, path: &Path) -> io::Result<()> { Disk.remove(path) }
-///     fn sync_dir(&self, dir: &Path) -> io::Result<()> { Disk.sync_dir(dir) }
 /// }
 ///
 /// #[derive(Debug)]
@@ -82,12 +77,24 @@ pub trait Storage: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Those of the system.
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>>;
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(mode != OpenMode::Read)
+            .create_new(mode == OpenMode::CreateNew);
+        Ok(Box::new(DiskFile(files::open(&options, path)?)))
+    }
     /// The names in a directory that are valid Unicode, in no order.
     ///
     /// # Errors
     /// Those of the system.
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let names = dir
+            .read_dir()?
+            .map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
+        names.filter_map(io::Result::transpose).collect()
+    }
     /// Whether `path` is a directory.
     ///
     /// # Errors
@@ -99,22 +106,30 @@ pub trait Storage: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Those of the system.
-    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        std::fs::create_dir_all(dir)
+    }
     /// Renames a file over another.
     ///
     /// # Errors
     /// Those of the system.
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        files::rename(from, to)
+    }
     /// Removes a file. Readers that have it open can go on reading it.
     ///
     /// # Errors
     /// Those of the system.
-    fn remove(&self, path: &Path) -> io::Result<()>;
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        files::remove(path)
+    }
     /// Makes the names in a directory durable, where the system can do that.
     ///
     /// # Errors
     /// Those of the system.
-    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        files::sync_dir(dir)
+    }
     /// The machine that these files are on. Example: [`Host`].
     fn host(&self) -> &dyn Host {
         &ThisMachine
@@ -155,39 +170,7 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Disk;
 
-impl Storage for Disk {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(mode != OpenMode::Read)
-            .create_new(mode == OpenMode::CreateNew);
-        Ok(Box::new(DiskFile(files::open(&options, path)?)))
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let names = dir
-            .read_dir()?
-            .map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
-        names.filter_map(io::Result::transpose).collect()
-    }
-
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(dir)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        files::rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        files::remove(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        files::sync_dir(dir)
-    }
-}
+impl Storage for Disk {}
 
 #[derive(Debug)]
 struct DiskFile(File);

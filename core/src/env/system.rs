@@ -24,10 +24,10 @@ use strand_lock::{
 /// Every method defaults to that of the real machine.
 ///
 /// ```
-/// use std::{io, path::Path, sync::Arc};
+/// use std::sync::Arc;
 /// use strand_core::{
 ///     Log, Options, Timestamp,
-///     testing::{Disk, Host, OpenMode, Storage, StorageFile},
+///     testing::{Host, Storage},
 /// };
 /// # use strand_core::{Issue, IssueEvent};
 ///
@@ -46,15 +46,6 @@ use strand_lock::{
 ///
 /// impl Storage for OnStill {
 ///     fn host(&self) -> &dyn Host { &Still }
-///     // The rest is that of the disk.
-///     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
-///         Disk.open(path, mode)
-///     }
-///     fn list(&self, dir: &Path) -> io::Result<Vec<String>> { Disk.list(dir) }
-///     fn create_dir(&self, dir: &Path) -> io::Result<()> { Disk.create_dir(dir) }
-///     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> { Disk.rename(from, to) }
-///     fn remove(&self, path: &Path) -> io::Result<()> { Disk.remove(path) }
-///     fn sync_dir(&self, dir: &Path) -> io::Result<()> { Disk.sync_dir(dir) }
 /// }
 ///
 /// # let dir = tempfile::tempdir()?;

@@ -18,7 +18,7 @@ use strand_core::{
 };
 use strand_lock::FileLock;
 
-use crate::support::{Call, Recorder, TS, event, names, open_issues, options};
+use crate::support::{Call, Mortal, Recorder, TS, event, names, open_issues, options};
 
 /// The number, the issues, the bytes and the removed files of a compaction.
 fn compact(log: &IssueLog) -> (u64, u64, u64, Vec<String>) {
@@ -295,102 +295,6 @@ fn writers_readers_and_opens_go_on_at_every_step_of_a_compaction() {
     }
 }
 
-/// The disk, until its calls run out; from then on as if the process were dead.
-#[derive(Debug, Clone)]
-pub(crate) struct Mortal {
-    pub(crate) left: Arc<AtomicU64>,
-}
-
-impl Mortal {
-    pub(crate) fn with(calls: u64) -> Self {
-        let left = Arc::new(AtomicU64::new(calls));
-        Self { left }
-    }
-
-    fn live(&self) -> io::Result<()> {
-        let spent = self
-            .left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-                left.checked_sub(1)
-            });
-        spent.map(drop).map_err(|_| io::Error::other("dead"))
-    }
-}
-
-impl Storage for Mortal {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
-        self.live()?;
-        let file = Disk.open(path, mode)?;
-        Ok(Box::new(MortalFile {
-            file,
-            life: self.clone(),
-        }))
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.live()?;
-        Disk.list(dir)
-    }
-
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.live()?;
-        Disk.create_dir(dir)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.live()?;
-        Disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.live()?;
-        Disk.remove(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.live()?;
-        Disk.sync_dir(dir)
-    }
-}
-
-#[derive(Debug)]
-struct MortalFile {
-    file: Box<dyn StorageFile>,
-    life: Mortal,
-}
-
-impl StorageFile for MortalFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.life.live()?;
-        self.file.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        // A dying process may have written a part.
-        match self.life.live() {
-            Ok(()) => self.file.write_at(bytes, offset),
-            Err(error) => {
-                self.file.write_at(&bytes[..bytes.len() / 2], offset)?;
-                Err(error)
-            }
-        }
-    }
-
-    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        self.life.live()?;
-        self.file.set_len(len_bytes)
-    }
-
-    fn len_bytes(&self) -> io::Result<u64> {
-        self.file.len_bytes()
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.life.live()?;
-        self.file.sync_data()
-    }
-}
-
 #[test]
 fn a_compaction_that_dies_at_any_call_is_completed_or_undone_by_the_next_open() {
     let mut outcomes = [0, 0];
@@ -404,7 +308,7 @@ fn a_compaction_that_dies_at_any_call_is_completed_or_undone_by_the_next_open() 
         open_issues(dir.path()).append(&event("bd-14")).unwrap();
         let expected = Issues::load(dir.path()).unwrap();
 
-        let storage = Mortal::with(u64::MAX);
+        let storage = Mortal::of_calls(u64::MAX);
         let log = IssueLog::open(dir.path(), options().storage(Arc::new(storage.clone()))).unwrap();
         storage.left.store(calls, Ordering::SeqCst);
         let compacted = log.compact();
@@ -455,7 +359,7 @@ fn files_of_a_dead_compaction_are_removed_only_after_its_manifest_is_durable() {
     let mut found = 0;
     for calls in 0.. {
         let dir = tempfile::tempdir().unwrap();
-        let storage = Mortal::with(u64::MAX);
+        let storage = Mortal::of_calls(u64::MAX);
         let log = IssueLog::open(dir.path(), options().storage(Arc::new(storage.clone()))).unwrap();
         log.append(&event("bd-1")).unwrap();
         storage.left.store(calls, Ordering::SeqCst);
@@ -492,27 +396,11 @@ impl Storage for Full {
         Ok(file)
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        Disk.list(dir)
-    }
-
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        Disk.create_dir(dir)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Disk.rename(from, to)
-    }
-
     fn remove(&self, path: &Path) -> io::Result<()> {
         let len = fs::metadata(path)?.len();
         Disk.remove(path)?;
         self.left_bytes.fetch_add(len, Ordering::SeqCst);
         Ok(())
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        Disk.sync_dir(dir)
     }
 }
 

@@ -12,10 +12,7 @@ use std::{
 
 use strand_core::{
     Counters, Error, Filesystem, FilesystemKind, IssueEvent, LockError, Log, Outcome, Through,
-    testing::{
-        Disk, HeldLock, Host, OpenMode, Page, PageError, Storage, StorageFile, StoreLock,
-        ThisMachine,
-    },
+    testing::{HeldLock, Host, Page, PageError, Storage, StoreLock, ThisMachine},
 };
 
 use crate::support::{event, ids, names, open, options};
@@ -98,30 +95,6 @@ impl HeldLock for Held<'_> {
 }
 
 impl Storage for Machine {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
-        Disk.open(path, mode)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        Disk.list(dir)
-    }
-
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        Disk.create_dir(dir)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        Disk.remove(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        Disk.sync_dir(dir)
-    }
-
     fn host(&self) -> &dyn Host {
         self
     }

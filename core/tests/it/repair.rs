@@ -3,12 +3,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,12 +15,11 @@ use strand_core::{
     Timestamp, Version,
     check::{Advice, check},
     repair::{RepairReport, RepairedSnapshot, repair},
-    testing::{Disk, OpenMode, Storage, StorageFile},
 };
 
 use crate::{
     check::{copy, files, varied},
-    support::{T0, event, first_segment, line_ends, names, open_issues, options, store_of},
+    support::{Mortal, T0, event, first_segment, line_ends, names, open_issues, options, store_of},
 };
 
 const LIVE: &str = "snapshot-00000000000000000005.jsonl";
@@ -620,97 +616,6 @@ fn a_newer_store_is_not_touched() {
     );
 }
 
-/// The disk, until its calls run out; from then on as if the process were dead.
-#[derive(Debug, Clone)]
-struct Mortal {
-    left: Arc<AtomicU64>,
-}
-
-impl Mortal {
-    fn live(&self) -> io::Result<()> {
-        let spent = self
-            .left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
-                left.checked_sub(1)
-            });
-        spent.map(drop).map_err(|_| io::Error::other("dead"))
-    }
-}
-
-impl Storage for Mortal {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
-        if mode != OpenMode::Read {
-            self.live()?;
-        }
-        let file = Disk.open(path, mode)?;
-        Ok(Box::new(MortalFile {
-            file,
-            life: self.clone(),
-        }))
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        Disk.list(dir)
-    }
-
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.live()?;
-        Disk.create_dir(dir)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.live()?;
-        Disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.live()?;
-        Disk.remove(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.live()?;
-        Disk.sync_dir(dir)
-    }
-}
-
-#[derive(Debug)]
-struct MortalFile {
-    file: Box<dyn StorageFile>,
-    life: Mortal,
-}
-
-impl StorageFile for MortalFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        // A dying process may have written a part.
-        match self.life.live() {
-            Ok(()) => self.file.write_at(bytes, offset),
-            Err(error) => {
-                self.file.write_at(&bytes[..bytes.len() / 2], offset)?;
-                Err(error)
-            }
-        }
-    }
-
-    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        self.life.live()?;
-        self.file.set_len(len_bytes)
-    }
-
-    fn len_bytes(&self) -> io::Result<u64> {
-        self.file.len_bytes()
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.life.live()?;
-        self.file.sync_data()
-    }
-}
-
 /// A store with every kind of damage, and with records in the wrong segments.
 fn wreck(dir: &Path) -> (Lines, Lines) {
     let log = IssueLog::open(dir, options()).unwrap();
@@ -766,9 +671,7 @@ fn a_repair_that_dies_at_any_call_is_completed_by_the_next() {
     for calls in 0.. {
         let case = tempfile::tempdir().unwrap();
         copy(dir.path(), case.path());
-        let life = Mortal {
-            left: Arc::new(AtomicU64::new(calls)),
-        };
+        let life = Mortal::of_changes(calls);
         let died = repair(case.path(), &options().storage(Arc::new(life)));
         let rest = repair(case.path(), &options()).unwrap();
         again += u64::from(!rest.is_nothing());
@@ -829,9 +732,7 @@ fn an_open_writer_loses_nothing_wherever_the_repair_dies() {
             };
             assert!(append(&log, "bd-before") && append(&other, "bd-other"));
             damage(case.path());
-            let life = Mortal {
-                left: Arc::new(AtomicU64::new(calls)),
-            };
+            let life = Mortal::of_changes(calls);
             let died = repair(case.path(), &with().storage(Arc::new(life)));
             // They may be refused until the repair is done, but not forgotten. Of the two, the
             // first one mends the hints, and the second one believes them.
@@ -974,9 +875,7 @@ fn a_repair_on_a_full_disk_changes_nothing() {
     // All calls of the copies and of the new files, up to the first rename over one of the store's.
     let mut untouched = 0;
     for calls in 0.. {
-        let life = Mortal {
-            left: Arc::new(AtomicU64::new(calls)),
-        };
+        let life = Mortal::of_changes(calls);
         let case = tempfile::tempdir().unwrap();
         copy(dir.path(), case.path());
         let died = repair(case.path(), &options().storage(Arc::new(life)));

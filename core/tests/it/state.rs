@@ -16,10 +16,7 @@ use strand_core::{
     repair::repair,
 };
 
-use crate::{
-    compact::Mortal,
-    support::{names, open_issues, options},
-};
+use crate::support::{Mortal, names, open_issues, options};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Job {
@@ -212,7 +209,7 @@ fn a_compaction_that_dies_at_any_call_leaves_the_state_whole() {
         let dir = tempfile::tempdir().unwrap();
         drop(varied(dir.path()));
         let expected = load(dir.path());
-        let storage = Mortal::with(u64::MAX);
+        let storage = Mortal::of_calls(u64::MAX);
         let log = open(dir.path(), options().storage(Arc::new(storage.clone())));
         storage.left.store(calls, Ordering::SeqCst);
         let compacted = log.compact::<Jobs>();

@@ -4,7 +4,10 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -217,18 +220,6 @@ impl Storage for Recorder {
         })
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        Disk.list(dir)
-    }
-
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        Disk.create_dir(dir)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Disk.rename(from, to)
-    }
-
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.note(Call::Remove);
         Disk.remove(path)
@@ -292,5 +283,125 @@ impl StorageFile for RecordedFile {
         self.file.sync_data()?;
         self.recorder.note(Call::Sync);
         Ok(())
+    }
+}
+
+/// The disk, until its calls run out; from then on as if the process were dead.
+#[derive(Debug, Clone)]
+pub(crate) struct Mortal {
+    pub(crate) left: Arc<AtomicU64>,
+    reads_count: bool,
+}
+
+impl Mortal {
+    pub(crate) fn of_calls(calls: u64) -> Self {
+        let left = Arc::new(AtomicU64::new(calls));
+        Self {
+            left,
+            reads_count: true,
+        }
+    }
+
+    /// Reads never fail, and do not count.
+    pub(crate) fn of_changes(changes: u64) -> Self {
+        Self {
+            reads_count: false,
+            ..Self::of_calls(changes)
+        }
+    }
+
+    fn read(&self) -> io::Result<()> {
+        if self.reads_count {
+            self.live()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn live(&self) -> io::Result<()> {
+        let spent = self
+            .left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                left.checked_sub(1)
+            });
+        spent.map(drop).map_err(|_| io::Error::other("dead"))
+    }
+}
+
+impl Storage for Mortal {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        if mode == OpenMode::Read {
+            self.read()?;
+        } else {
+            self.live()?;
+        }
+        let file = Disk.open(path, mode)?;
+        Ok(Box::new(MortalFile {
+            file,
+            life: self.clone(),
+        }))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.read()?;
+        Disk.list(dir)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.live()?;
+        Disk.create_dir(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.live()?;
+        Disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.live()?;
+        Disk.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.live()?;
+        Disk.sync_dir(dir)
+    }
+}
+
+#[derive(Debug)]
+struct MortalFile {
+    file: Box<dyn StorageFile>,
+    life: Mortal,
+}
+
+impl StorageFile for MortalFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.life.read()?;
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        // A dying process may have written a part.
+        match self.life.live() {
+            Ok(()) => self.file.write_at(bytes, offset),
+            Err(error) => {
+                self.file.write_at(&bytes[..bytes.len() / 2], offset)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.life.live()?;
+        self.file.set_len(len_bytes)
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        self.file.len_bytes()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.life.live()?;
+        self.file.sync_data()
     }
 }

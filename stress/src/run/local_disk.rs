@@ -7,10 +7,10 @@ use std::path::Path;
 
 use strand_core::{
     Filesystem, FilesystemKind,
-    testing::{Disk, Host, OpenMode, Storage, StorageFile, ThisMachine},
+    testing::{Host, Storage, ThisMachine},
 };
 
-/// [`Disk`] on a machine whose filesystems are all local.
+/// The disk of a machine whose filesystems are all local.
 #[derive(Debug)]
 pub(crate) struct LocalDisk {
     machine: LocalMachine,
@@ -44,34 +44,6 @@ impl Host for LocalMachine {
 }
 
 impl Storage for LocalDisk {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
-        Disk.open(path, mode)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        Disk.list(dir)
-    }
-
-    fn is_dir(&self, path: &Path) -> io::Result<bool> {
-        Disk.is_dir(path)
-    }
-
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        Disk.create_dir(dir)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        Disk.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        Disk.remove(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        Disk.sync_dir(dir)
-    }
-
     fn host(&self) -> &dyn Host {
         &self.machine
     }
