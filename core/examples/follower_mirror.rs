@@ -9,9 +9,9 @@
 //! Expect one request for each existing record, then one for each new record, microseconds after it
 //! is durable. A request is a `POST` with two headers:
 //!
-//! - `Strand-Kind: record`, and the record's number as `Strand-Seq`. The body is the record's line as
-//!   it is stored. The receiver applies it if the number is one more than the last one that it has
-//!   applied.
+//! - `Strand-Kind: record`, and the record's number as `Strand-Seq`. The body is the record's line
+//!   as it is stored. The receiver applies it if the number is one more than the last one that it
+//!   has applied.
 //! - `Strand-Kind: snapshot`, and the last record that it reflects as `Strand-Seq`. The body is all
 //!   issues, one line of JSON each. The receiver replaces all that it has if the number is higher
 //!   than its last one. A snapshot is sent if the next record was compacted away before it was

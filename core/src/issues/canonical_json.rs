@@ -9,8 +9,9 @@ use crate::issues::issue::Fields;
 /// Deeper than that, only equal texts are the same: nobody's input should exhaust the stack.
 const DEPTH_MAX: u32 = 100;
 
-/// Whether two texts mean the same JSON value. The order of an object's members does not count, unless one
-/// name stands there twice. Integers are compared as they are written, other numbers as decimals of any length.
+/// Whether two texts mean the same JSON value. The order of an object's members does not count,
+/// unless one name stands there twice. Integers are compared as they are written, other numbers as
+/// decimals of any length.
 pub(crate) fn same(a: &RawValue, b: &RawValue) -> bool {
     same_text(a.get(), b.get())
 }
@@ -25,7 +26,8 @@ fn same_text(a: &str, b: &str) -> bool {
     a == b || kind(a) == kind(b) && meaning_of_text(a) == meaning_of_text(b)
 }
 
-/// What a JSON text means: two values are the [`same`] if and only if this is. To look one up among many.
+/// What a JSON text means: two values are the [`same`] if and only if this is. To look one up among
+/// many.
 pub(crate) fn meaning(value: &RawValue) -> String {
     meaning_of_text(value.get())
 }
@@ -36,8 +38,8 @@ fn meaning_of_text(text: &str) -> String {
     meaning
 }
 
-/// Writes the text with sorted names, and one spelling of each string and number. What can't be read, and what lies too
-/// deep, stands for itself; no such text is the spelling of anything else.
+/// Writes the text with sorted names, and one spelling of each string and number. What can't be
+/// read, and what lies too deep, stands for itself; no such text is the spelling of anything else.
 fn write_meaning(text: &str, depth: u32, out: &mut String) {
     let written = match text.as_bytes().first() {
         _ if depth == DEPTH_MAX => None,
@@ -87,8 +89,8 @@ fn members(object: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
     Some(fields)
 }
 
-/// A number that is no integer: its sign, its digits from the first to the last that is not 0, and the power of
-/// ten of the last one. As `f64`, numbers would be the same that are not.
+/// A number that is no integer: its sign, its digits from the first to the last that is not 0, and
+/// the power of ten of the last one. As `f64`, numbers would be the same that are not.
 fn number(text: &str) -> Option<(bool, String, i64)> {
     if !text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
         return None;

@@ -17,7 +17,8 @@ use crate::{
     },
 };
 
-/// The longest idempotency key, in bytes; see [`crate::Batch::key`] and the example of [`crate::Batch`].
+/// The longest idempotency key, in bytes; see [`crate::Batch::key`] and the example of
+/// [`crate::Batch`].
 pub const KEY_BYTES_MAX: usize = 256;
 
 /// What happened to an issue; see [`IssueEvent`].
@@ -45,9 +46,9 @@ pub enum Op {
 
 /// One event in an issue's life: the payload that this crate brings along.
 ///
-/// Members that this crate does not know survive a round trip, in [`IssueEvent::extra`]. What each does to an issue is
-/// said at [`crate::Issues`]. An event is written without a condition by [`crate::Log::append`]; changes that depend on
-/// how the issue is are a [`crate::Batch`].
+/// Members that this crate does not know survive a round trip, in [`IssueEvent::extra`]. What each
+/// does to an issue is said at [`crate::Issues`]. An event is written without a condition by
+/// [`crate::Log::append`]; changes that depend on how the issue is are a [`crate::Batch`].
 ///
 /// ```
 /// use strand_core::{Issue, IssueEvent, Issues, Op, Patch, Seq, Timestamp};
@@ -84,7 +85,8 @@ pub struct IssueEvent {
     pub data: Option<Issue>,
     /// What changed; only with [`Op::Patch`].
     pub patch: Option<Patch>,
-    /// The idempotency key of the append: see [`crate::Batch::key`]. In a batch the first event has it.
+    /// The idempotency key of the append: see [`crate::Batch::key`]. In a batch the first event has
+    /// it.
     pub key: Option<String>,
     /// Further members, in their order, each value as it was written.
     pub extra: Vec<(String, Box<RawValue>)>,

@@ -23,21 +23,20 @@ pub const TITLE_BYTES_MAX: usize = 4096;
 /// ```
 /// use strand_core::Issue;
 ///
-/// let issue = Issue::from_json(r#"{"id":"bd-1","title":"Mend the fence","estimate":1.10,"labels":["garden"]}"#)?;
-/// assert_eq!(issue.title(), "Mend the fence");
-/// assert_eq!(issue.labels(), ["garden"]);
-/// let issue = issue.with("status", &"closed")?.without("labels")?;
-/// assert_eq!(issue.as_json(), r#"{"id":"bd-1","title":"Mend the fence","estimate":1.10,"status":"closed"}"#);
+/// let issue = Issue::from_json(r#"{"id":"bd-1","title":"Mend the
+/// fence","estimate":1.10,"labels":["garden"]}"#)?; assert_eq!(issue.title(), "Mend the fence");
+/// assert_eq!(issue.labels(), ["garden"]); let issue = issue.with("status",
+/// &"closed")?.without("labels")?; assert_eq!(issue.as_json(), r#"{"id":"bd-1","title":"Mend the
+/// fence","estimate":1.10,"status":"closed"}"#);
 ///
-/// // Fields that every tracker has, and any other.
-/// assert_eq!((issue.status().as_deref(), issue.priority(), issue.assignee()), (Some("closed"), None, None));
+/// // Fields that every tracker has, and any other. assert_eq!((issue.status().as_deref(),
+/// issue.priority(), issue.assignee()), (Some("closed"), None, None));
 /// assert_eq!((issue.issue_type(), issue.description()), (None, None));
 /// assert_eq!((issue.created_at(), issue.updated_at(), issue.closed_at()), (None, None, None));
 /// assert!(issue.comments().is_empty() && issue.dependencies().is_empty());
 /// assert_eq!(issue.field::<f64>("estimate"), Some(1.1));
 /// assert_eq!(issue.get("estimate").map(|value| value.get()), Some("1.10"));
-/// assert_eq!(issue.fields().len(), 4);
-/// issue.validate()?;
+/// assert_eq!(issue.fields().len(), 4); issue.validate()?;
 /// # Ok::<(), strand_core::InvalidEvent>(())
 /// ```
 #[derive(Clone)]
@@ -98,7 +97,8 @@ impl Issue {
     /// Refuses an issue without a proper id and title.
     ///
     /// # Errors
-    /// [`InvalidEvent::Field`] when one is missing or no string, [`InvalidEvent::EmptyId`], [`InvalidEvent::TooLong`].
+    /// [`InvalidEvent::Field`] when one is missing or no string, [`InvalidEvent::EmptyId`],
+    /// [`InvalidEvent::TooLong`].
     pub fn validate(&self) -> Result<(), InvalidEvent> {
         self.validated_id().map(drop)
     }

@@ -14,8 +14,8 @@ use crate::{
 
 /// The state that the log's events lead to: every issue as it is now.
 ///
-/// The fold is the same whoever computes it and however often. What an event does to an issue, by its
-/// `status` (`tombstone` counts as closed, and everything but `closed` and `blocked` as open):
+/// The fold is the same whoever computes it and however often. What an event does to an issue, by
+/// its `status` (`tombstone` counts as closed, and everything but `closed` and `blocked` as open):
 ///
 /// | event | absent | open | blocked | closed | deleted |
 /// | --- | --- | --- | --- | --- | --- |
@@ -28,8 +28,9 @@ use crate::{
 /// | `unset_blocked` | – | – | open | – | – |
 /// | `delete` | – | deleted | deleted | deleted | – |
 ///
-/// – means that the event changes nothing, not even the version; [`Issues::without_effect`] counts these. A patch of a
-/// field that is no array where it should be changes nothing as a whole. The events without `data` also set `updated_at`.
+/// – means that the event changes nothing, not even the version; [`Issues::without_effect`] counts
+/// these. A patch of a field that is no array where it should be changes nothing as a whole. The
+/// events without `data` also set `updated_at`.
 ///
 /// ```
 /// use strand_core::{Issue, IssueEvent, Issues, Log, Options, Timestamp, Version};
@@ -156,14 +157,15 @@ impl Issues {
         Some((id, entry.issue()?))
     }
 
-    /// The number of the record that last changed the issue, or deleted it. That of a deleted one is forgotten
-    /// some time after ([`crate::Options::tombstone_ms`]).
+    /// The number of the record that last changed the issue, or deleted it. That of a deleted one
+    /// is forgotten some time after ([`crate::Options::tombstone_ms`]).
     #[must_use]
     pub fn version(&self, id: &str) -> Option<Version> {
         self.entries.get(id).map(Entry::version)
     }
 
-    /// The record that carried this idempotency key, as long as it is remembered. Example: [`Issues::apply`].
+    /// The record that carried this idempotency key, as long as it is remembered. Example:
+    /// [`Issues::apply`].
     #[must_use]
     pub fn key(&self, key: &str) -> Option<Seq> {
         self.keys.get(key).copied()

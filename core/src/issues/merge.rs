@@ -43,8 +43,8 @@ impl fmt::Display for Side {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Merged {
-    /// The issues, one a line, in the order of their ids; where there is a conflict, both lines between the markers that git
-    /// uses.
+    /// The issues, one a line, in the order of their ids; where there is a conflict, both lines
+    /// between the markers that git uses.
     pub text: String,
     /// What could not be decided.
     pub conflicts: Vec<MergeConflict>,
@@ -95,23 +95,24 @@ pub enum MergeError {
 /// | changed | changed otherwise | field by field |
 /// | deleted | changed, or the other way round | a conflict |
 ///
-/// The same table holds for each field, where two different changes are a conflict, except: of two `updated_at` the later one
-/// counts; arrays are merged as sets (what either added is in, what either removed is out).
-/// Equal is what means the same JSON value; where only one side changed how a value is written, that is kept. An issue without conflict keeps ours' order of fields, with theirs' new ones at the end,
-/// and each value its spelling.
+/// The same table holds for each field, where two different changes are a conflict, except: of two
+/// `updated_at` the later one counts; arrays are merged as sets (what either added is in, what
+/// either removed is out). Equal is what means the same JSON value; where only one side changed how
+/// a value is written, that is kept. An issue without conflict keeps ours' order of fields, with
+/// theirs' new ones at the end, and each value its spelling.
 ///
-/// On a conflict both lines stand between markers, equal in all that could be merged: whoever chooses one
-/// loses only what was in conflict. A file with markers can't be imported. A name that stands twice in one object makes
-/// the issue one that can't be merged by field.
+/// On a conflict both lines stand between markers, equal in all that could be merged: whoever
+/// chooses one loses only what was in conflict. A file with markers can't be imported. A name that
+/// stands twice in one object makes the issue one that can't be merged by field.
 ///
 /// ```
 /// use strand_core::merge;
 ///
-/// let base = br#"{"id":"bd-1","title":"Mend the fence","status":"open","labels":["a"]}"#;
-/// let ours = br#"{"id":"bd-1","title":"Mend the fence","status":"closed","labels":["a"]}"#;
-/// let theirs = br#"{"id":"bd-1","title":"Mend the fence","status":"open","labels":["a","b"]}"#;
-/// let merged = merge(base, ours, theirs)?;
-/// assert_eq!(merged.text, "{\"id\":\"bd-1\",\"title\":\"Mend the fence\",\"status\":\"closed\",\"labels\":[\"a\",\"b\"]}\n");
+/// let base = br#"{"id":"bd-1","title":"Mend the fence","status":"open","labels":["a"]}"#; let ours
+/// = br#"{"id":"bd-1","title":"Mend the fence","status":"closed","labels":["a"]}"#; let theirs =
+/// br#"{"id":"bd-1","title":"Mend the fence","status":"open","labels":["a","b"]}"#; let merged =
+/// merge(base, ours, theirs)?; assert_eq!(merged.text, "{\"id\":\"bd-1\",\"title\":\"Mend the
+/// fence\",\"status\":\"closed\",\"labels\":[\"a\",\"b\"]}\n");
 /// assert!(merged.conflicts.is_empty());
 /// # Ok::<(), strand_core::MergeError>(())
 /// ```
@@ -184,7 +185,8 @@ fn merge_issue(
     };
     let mut decided = decide(raw, same_bytes);
     if decided == Decided::Neither {
-        // By field, and not by the meaning of the whole: what one side spelled anew in another field stays.
+        // By field, and not by the meaning of the whole: what one side spelled anew in another
+        // field stays.
         match by_field() {
             Some((one, _, conflicts)) if conflicts.is_empty() => return merged.line(&one),
             Some((one, other, conflicts)) => {
@@ -277,7 +279,8 @@ fn by_name<'a>(fields: &'a Fields<'_>) -> HashMap<&'a str, &'a RawValue> {
         .collect()
 }
 
-/// Merges field by field. Answers the issue with ours' values where there are conflicts, and that with theirs'.
+/// Merges field by field. Answers the issue with ours' values where there are conflicts, and that
+/// with theirs'.
 fn merge_fields(
     id: &str,
     base: &Fields<'_>,

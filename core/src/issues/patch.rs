@@ -22,21 +22,21 @@ const ISSUE_BYTES_MAX: usize = RECORD_BYTES_MAX - 2048;
 /// A change of some fields of an issue, which leaves the others to others: two agents that patch
 /// different fields of one issue both survive.
 ///
-/// Applied in this order: `set` and `unset`, then `remove`, `add` and `append`, which change arrays. A field
-/// that is missing is an empty array to these three.
+/// Applied in this order: `set` and `unset`, then `remove`, `add` and `append`, which change
+/// arrays. A field that is missing is an empty array to these three.
 ///
 /// ```
 /// use strand_core::{Issue, Patch};
 ///
-/// let issue = Issue::from_json(r#"{"id":"bd-1","title":"Mend the fence","x":1.10,"labels":["a"]}"#)?;
-/// let patch = Patch::new().set("priority", &1)?.add_label("b").remove_label("a");
-/// let patched = patch.apply(&issue)?;
-/// assert_eq!(patched.as_json(), r#"{"id":"bd-1","title":"Mend the fence","x":1.10,"labels":["b"],"priority":1}"#);
+/// let issue = Issue::from_json(r#"{"id":"bd-1","title":"Mend the
+/// fence","x":1.10,"labels":["a"]}"#)?; let patch = Patch::new().set("priority",
+/// &1)?.add_label("b").remove_label("a"); let patched = patch.apply(&issue)?;
+/// assert_eq!(patched.as_json(), r#"{"id":"bd-1","title":"Mend the
+/// fence","x":1.10,"labels":["b"],"priority":1}"#);
 ///
 /// let patch = Patch::new().unset("x").remove("labels", "a")?.append_comment("wire is short")?;
-/// assert!(!patch.is_empty());
-/// let patched = patch.apply(&issue)?;
-/// assert_eq!(patched.as_json(), r#"{"id":"bd-1","title":"Mend the fence","labels":[],"comments":["wire is short"]}"#);
+/// assert!(!patch.is_empty()); let patched = patch.apply(&issue)?; assert_eq!(patched.as_json(),
+/// r#"{"id":"bd-1","title":"Mend the fence","labels":[],"comments":["wire is short"]}"#);
 /// # Ok::<(), strand_core::InvalidEvent>(())
 /// ```
 #[derive(Debug, Clone, Default)]
@@ -83,7 +83,8 @@ impl Patch {
         self
     }
 
-    /// Adds a value to an array, unless an equal one is in it. Equal is what means the same JSON value.
+    /// Adds a value to an array, unless an equal one is in it. Equal is what means the same JSON
+    /// value.
     ///
     /// # Errors
     /// [`InvalidEvent::Encoding`] when serde can't write the value.
@@ -185,8 +186,8 @@ impl Patch {
     /// The issue with the changes; all other fields keep their bytes and their order.
     ///
     /// # Errors
-    /// [`InvalidEvent::NotAnArray`] when a field that should be an array is none; [`InvalidEvent::TooLong`] when the
-    /// issue would not fit into a record any more.
+    /// [`InvalidEvent::NotAnArray`] when a field that should be an array is none;
+    /// [`InvalidEvent::TooLong`] when the issue would not fit into a record any more.
     pub fn apply(&self, issue: &Issue) -> Result<Issue, InvalidEvent> {
         self.apply_with(issue, None)
     }

@@ -36,23 +36,20 @@ impl Issues {
         matching.filter_map(|id| self.get_with_id(id)).collect()
     }
 
-    /// The issues that can be worked on, in the order of their ids: their status is `open`, and they
-    /// have no [`Issues::blockers`]. Includes claimed issues whose status is `open`.
+    /// The issues that can be worked on, in the order of their ids: their status is `open`, and
+    /// they have no [`Issues::blockers`]. Includes claimed issues whose status is `open`.
     ///
     /// ```
     /// use strand_core::{Issue, IssueEvent, Issues, Seq, Timestamp};
     ///
-    /// let now = Timestamp::now();
-    /// let mut store = Issues::default();
-    /// let wait = r#"[{"issue_id":"bd-2","depends_on_id":"bd-1","type":"blocks"}]"#;
-    /// let text = format!(r#"{{"id":"bd-2","title":"Paint it","status":"open","dependencies":{wait}}}"#);
+    /// let now = Timestamp::now(); let mut store = Issues::default(); let wait =
+    /// r#"[{"issue_id":"bd-2","depends_on_id":"bd-1","type":"blocks"}]"#; let text =
+    /// format!(r#"{{"id":"bd-2","title":"Paint it","status":"open","dependencies":{wait}}}"#);
     /// store.apply(Seq::new(1), IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now));
     /// store.apply(Seq::new(2), IssueEvent::add(Issue::from_json(&text)?, now));
-    /// assert_eq!(store.ready()[0].0, "bd-1");
-    /// assert_eq!(store.blockers("bd-2"), ["bd-1"]);
-    /// assert_eq!(store.dependencies("bd-2"), [(1, "bd-1")]);
-    /// store.apply(Seq::new(3), IssueEvent::close("bd-1", now));
-    /// assert_eq!(store.ready()[0].0, "bd-2");
+    /// assert_eq!(store.ready()[0].0, "bd-1"); assert_eq!(store.blockers("bd-2"), ["bd-1"]);
+    /// assert_eq!(store.dependencies("bd-2"), [(1, "bd-1")]); store.apply(Seq::new(3),
+    /// IssueEvent::close("bd-1", now)); assert_eq!(store.ready()[0].0, "bd-2");
     /// # Ok::<(), strand_core::InvalidEvent>(())
     /// ```
     #[must_use]
@@ -63,18 +60,18 @@ impl Issues {
         ready.filter_map(|id| self.get_with_id(id)).collect()
     }
 
-    /// The issues that must be closed before this one is ready, in the order of their ids: those that
-    /// it depends on (`blocks`) and that are open, and those of the issues that it is a part of
-    /// (`parent-child`), through any number of levels. An issue that waits for itself is blocked.
-    /// Example: [`Issues::ready`].
+    /// The issues that must be closed before this one is ready, in the order of their ids: those
+    /// that it depends on (`blocks`) and that are open, and those of the issues that it is a part
+    /// of (`parent-child`), through any number of levels. An issue that waits for itself is
+    /// blocked. Example: [`Issues::ready`].
     #[must_use]
     pub fn blockers(&self, id: &str) -> Vec<&str> {
         self.index().blockers(id).into_iter().collect()
     }
 
     /// Everything that the issue depends on (`blocks`) or is a part of (`parent-child`), also
-    /// indirectly: each id once, with the number of steps to it, nearest first. Includes ids of issues
-    /// that do not exist. Cycles are allowed. Example: [`Issues::ready`].
+    /// indirectly: each id once, with the number of steps to it, nearest first. Includes ids of
+    /// issues that do not exist. Cycles are allowed. Example: [`Issues::ready`].
     #[must_use]
     pub fn dependencies(&self, id: &str) -> Vec<(usize, &str)> {
         let index = self.index();

@@ -40,8 +40,8 @@ impl Status {
 /// Decides what `event` does to the issue that it names; `None` is one that is absent or deleted.
 /// The table is in the documentation of [`crate::Issues`].
 ///
-/// Only `add` brings an issue into being. So an absent issue and a deleted one are the same to all events,
-/// and the fold does not depend on when the tombstone of a deleted one expires. // I8
+/// Only `add` brings an issue into being. So an absent issue and a deleted one are the same to all
+/// events, and the fold does not depend on when the tombstone of a deleted one expires. // I8
 pub(crate) fn fold(now: Option<&Issue>, event: &IssueEvent) -> Effect {
     let IssueEvent {
         ts,

@@ -112,9 +112,9 @@ impl Batch {
         }
     }
 
-    /// Makes the batch repeatable with an *idempotency key* of 1 to 256 bytes: if a record with this
-    /// key is in the log, [`commit`](crate::IssueLog::commit) returns its receipt and writes nothing.
-    /// It does not compare the two writes. The key is remembered for
+    /// Makes the batch repeatable with an *idempotency key* of 1 to 256 bytes: if a record with
+    /// this key is in the log, [`commit`](crate::IssueLog::commit) returns its receipt and writes
+    /// nothing. It does not compare the two writes. The key is remembered for
     /// [`crate::Options::idempotency_records`].
     #[must_use]
     pub fn key(self, key: impl Into<String>) -> Self {

@@ -170,12 +170,10 @@ impl BadLines {
 ///
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
-/// let log = IssueLog::open(dir.path(), Options::default())?;
-/// let lines = "{\"id\":\"bd-1\",\"title\":\"Mend the fence\"}\nno issue\n";
-/// match log.import(&mut Cursor::new(lines), ImportOptions::new(now)) {
-///     Err(ImportError::BadLines(bad)) => assert_eq!(bad.first[0].line, 2), // Nothing was imported.
-///     other => panic!("{other:?}"),
-/// }
+/// let log = IssueLog::open(dir.path(), Options::default())?; let lines =
+/// "{\"id\":\"bd-1\",\"title\":\"Mend the fence\"}\nno issue\n"; match log.import(&mut
+/// Cursor::new(lines), ImportOptions::new(now)) { Err(ImportError::BadLines(bad)) =>
+/// assert_eq!(bad.first[0].line, 2), // Nothing was imported. other => panic!("{other:?}"), }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, thiserror::Error)]
@@ -224,17 +222,17 @@ pub enum ImportError {
 impl IssueLog {
     /// Imports issues from JSON lines, each an object with `id` and `title`.
     ///
-    /// Reads the input twice, to check it and then to write it, and keeps only the ids and the state
-    /// in memory. Unless [`ImportOptions::skip_bad_lines`] is set, one bad line means that nothing
-    /// is imported. Writes batches of about 1 MiB, each atomic; if the process is killed between
-    /// two, import again to complete it.
+    /// Reads the input twice, to check it and then to write it, and keeps only the ids and the
+    /// state in memory. Unless [`ImportOptions::skip_bad_lines`] is set, one bad line means that
+    /// nothing is imported. Writes batches of about 1 MiB, each atomic; if the process is killed
+    /// between two, import again to complete it.
     ///
     /// Each issue is stored as in its line, to the byte, without the white space around it: unknown
     /// fields, their order, and the spelling of numbers and escapes. Only a carriage return between
-    /// tokens becomes a space. If an object has a name twice, both are kept, and the last one counts.
-    /// Blank lines and a byte order mark are skipped. A line is *bad* if it is not a JSON object with
-    /// `id` and `title`, is not UTF-8, is longer than 4,192,256 bytes, or has the id of an earlier
-    /// line. A deleted issue counts as absent.
+    /// tokens becomes a space. If an object has a name twice, both are kept, and the last one
+    /// counts. Blank lines and a byte order mark are skipped. A line is *bad* if it is not a JSON
+    /// object with `id` and `title`, is not UTF-8, is longer than 4,192,256 bytes, or has the id of
+    /// an earlier line. A deleted issue counts as absent.
     ///
     /// Blocks, for each batch, as [`IssueLog::append`] does, and makes each as durable.
     ///

@@ -89,8 +89,9 @@ impl IssueLog {
     /// Writes a batch as one record if all its conditions hold: all of it or nothing, also after a
     /// crash.
     ///
-    /// Blocks as [`IssueLog::append`] does. The first call reads the state of all issues, and keeps it
-    /// in memory; later ones read only new records, so that their cost does not grow with the log.
+    /// Blocks as [`IssueLog::append`] does. The first call reads the state of all issues, and keeps
+    /// it in memory; later ones read only new records, so that their cost does not grow with the
+    /// log.
     ///
     /// # Errors
     /// [`CommitError::Conflict`]: a condition does not hold; nothing was written. What the conflict
@@ -106,9 +107,9 @@ impl IssueLog {
     /// Calls `look` with the state that conditions are checked against: through the last record,
     /// durable or not. Use it to decide what to write.
     ///
-    /// Blocks no other process, unless shared memory is not available. Other threads wait with their
-    /// conditional writes through this `IssueLog` until `look` returns. The first call reads the
-    /// state of all issues.
+    /// Blocks no other process, unless shared memory is not available. Other threads wait with
+    /// their conditional writes through this `IssueLog` until `look` returns. The first call reads
+    /// the state of all issues.
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::Io`], [`Error::Lock`].
@@ -118,12 +119,10 @@ impl IssueLog {
     ///
     /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
-    /// let log = IssueLog::open(dir.path(), Options::default())?;
-    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
-    /// let next = log.with_issues(|issues| issues.ready().first().map(|(id, _)| (*id).to_owned()))?;
-    /// if let Some(id) = next {
-    ///     log.claim(&id, "agent-7", now)?;
-    /// }
+    /// let log = IssueLog::open(dir.path(), Options::default())?; log.create(Issue::new("bd-1",
+    /// "Mend the fence", now), now)?; let next = log.with_issues(|issues|
+    /// issues.ready().first().map(|(id, _)| (*id).to_owned()))?; if let Some(id) = next {
+    /// log.claim(&id, "agent-7", now)?; }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn with_issues<T>(&self, look: impl FnOnce(&Issues) -> T) -> Result<T> {
@@ -154,8 +153,8 @@ impl IssueLog {
         self.commit(&Batch::new(ts).create(issue))
     }
 
-    /// Creates an issue with a new id: the prefix, a hyphen, and 3 random characters, or more as the
-    /// issues become more. That the id is free is checked under the lock.
+    /// Creates an issue with a new id: the prefix, a hyphen, and 3 random characters, or more as
+    /// the issues become more. That the id is free is checked under the lock.
     ///
     /// Calls `make` with the id, and again with another one if a concurrent write took the first.
     ///
@@ -250,8 +249,8 @@ impl IssueLog {
         self.commit(&Batch::new(ts).patch(id, patch))
     }
 
-    /// Claims an open issue without an assignee for an agent; see [`Batch::claim`]. Of any number of
-    /// concurrent claims, one succeeds. Blocks as [`IssueLog::commit`].
+    /// Claims an open issue without an assignee for an agent; see [`Batch::claim`]. Of any number
+    /// of concurrent claims, one succeeds. Blocks as [`IssueLog::commit`].
     ///
     /// # Errors
     /// As [`IssueLog::commit`]; a conflict if the issue is not open, or has an assignee.

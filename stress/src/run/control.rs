@@ -6,8 +6,8 @@
 //! whether it had been killed by then.
 //!
 //! - `u32(0)`: 0 before the start, 1 after it, 2 when all agents are done. Changed by the runner.
-//! - `u64(agent / 64)`, bit `agent % 64`: this agent holds the lock. Changed by the holder, and by the
-//!   runner after it has reaped the agent.
+//! - `u64(agent / 64)`, bit `agent % 64`: this agent holds the lock. Changed by the holder, and by
+//!   the runner after it has reaped the agent.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;

@@ -115,8 +115,8 @@ impl Judge<'_> {
         &self.stores.base
     }
 
-    /// A machine with the store. Elsewhere is another boot: the hints of a page hold for one file and
-    /// one boot.
+    /// A machine with the store. Elsewhere is another boot: the hints of a page hold for one file
+    /// and one boot.
     fn machine(&self) -> Solo {
         let boot = if self.case.knowing == Knowing::Elsewhere {
             2

@@ -1,5 +1,5 @@
-//! What must hold in a crash state: the kernel recovers its filesystem, and then the store has every
-//! acknowledged record.
+//! What must hold in a crash state: the kernel recovers its filesystem, and then the store has
+//! every acknowledged record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,7 +17,8 @@ use crate::run::local_disk::LocalDisk;
 /// The issue that is appended after recovery.
 const AFTER: &str = "after";
 
-/// Everything that is wrong with a store after the power failed. `boot` names the machine's new start.
+/// Everything that is wrong with a store after the power failed. `boot` names the machine's new
+/// start.
 pub(super) fn examine(store: &Path, acknowledged: &BTreeMap<u32, u32>, boot: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut look = |when: &str| match read(store, boot) {

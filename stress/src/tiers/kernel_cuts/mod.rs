@@ -1,11 +1,11 @@
 //! T8b: power failures under real filesystems of the running kernel.
 //!
-//! T8 cuts the power under a filesystem of its own. This tier takes ext4, XFS and btrfs as they are:
-//! agents write to a store on a block device that logs every write and flush, and each
+//! T8 cuts the power under a filesystem of its own. This tier takes ext4, XFS and btrfs as they
+//! are: agents write to a store on a block device that logs every write and flush, and each
 //! acknowledgement goes to the same device, behind the filesystem. A crash state is what the device
-//! may hold after a power failure: everything before the last flush, and any part of the writes since,
-//! torn or not. The kernel mounts it and replays its journal; readers then look before anybody
-//! recovers, and a writer recovers and appends.
+//! may hold after a power failure: everything before the last flush, and any part of the writes
+//! since, torn or not. The kernel mounts it and replays its journal; readers then look before
+//! anybody recovers, and a writer recovers and appends.
 //!
 //! The method is that of Linux's own dm-log-writes; QEMU's `blklogwrites` writes the same format
 //! without a device mapper.

@@ -1,5 +1,5 @@
-//! A recording: agents append to a store on a logged device, and note each acknowledgement behind the
-//! filesystem.
+//! A recording: agents append to a store on a logged device, and note each acknowledgement behind
+//! the filesystem.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,7 +21,8 @@ use crate::run::local_disk::LocalDisk;
 /// Bytes of an acknowledgement's block: what direct I/O takes everywhere.
 const BLOCK_BYTES: usize = 4096;
 const MAGIC: [u8; 8] = *b"acked-by";
-/// Agents of one recording, those in the place of killed ones included. The first block is the start.
+/// Agents of one recording, those in the place of killed ones included. The first block is the
+/// start.
 const AGENTS_MAX: u32 = 255;
 const _: () = assert!(BLOCK_BYTES as u64 * (AGENTS_MAX as u64 + 1) <= BEHIND_BYTES);
 /// Agents that write at a time.

@@ -2,8 +2,8 @@
 //!
 //! QEMU's storage daemon exports a raw image through its `blklogwrites` driver as a FUSE file; that
 //! file becomes a loop device, and the kernel mounts it. The filesystem covers the device but for
-//! [`BEHIND_BYTES`] at its end, where agents note acknowledgements: so one log has the writes of the
-//! filesystem and the acknowledgements in one order.
+//! [`BEHIND_BYTES`] at its end, where agents note acknowledgements: so one log has the writes of
+//! the filesystem and the acknowledgements in one order.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -232,8 +232,9 @@ impl Daemon {
     }
 }
 
-/// Lets the kernel send the daemon one write at a time. QEMU 10.0 may read the next request into the
-/// buffer of a write that it has not finished, and so write the data of one to the place of another.
+/// Lets the kernel send the daemon one write at a time. QEMU 10.0 may read the next request into
+/// the buffer of a write that it has not finished, and so write the data of one to the place of
+/// another.
 fn one_write_at_a_time(export: &Path) -> io::Result<()> {
     const CONNECTIONS: &str = "/sys/fs/fuse/connections";
     let number = rustix::fs::minor(fs::metadata(export)?.dev());
@@ -307,7 +308,8 @@ impl Mounted {
         let mut attach = Command::new("losetup");
         attach.args(["--show", "--find"]);
         if daemon.is_some() {
-            // The log then has the requests of the filesystem, and not those of a page cache above it.
+            // The log then has the requests of the filesystem, and not those of a page cache above
+            // it.
             attach.arg("--direct-io=on");
         }
         let device = output(attach.arg(image))?;

@@ -1,9 +1,9 @@
-//! The log of a block device: every write and flush that reached it, in order, in the format of Linux's
-//! dm-log-writes, as QEMU's `blklogwrites` driver writes it. From it come the states that a power
-//! failure may leave.
+//! The log of a block device: every write and flush that reached it, in order, in the format of
+//! Linux's dm-log-writes, as QEMU's `blklogwrites` driver writes it. From it come the states that a
+//! power failure may leave.
 //!
-//! A device may keep, lose or tear each write that no later flush covers, independently of the others.
-//! Everything before the last completed flush is durable.
+//! A device may keep, lose or tear each write that no later flush covers, independently of the
+//! others. Everything before the last completed flush is durable.
 
 use std::fs::File;
 use std::io;
