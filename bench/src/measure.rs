@@ -37,7 +37,7 @@ pub(crate) struct Extras {
     pub(crate) opening_us: Vec<Opening>,
     /// `Reader::verify`: checks checksums, numbers and frames, decodes nothing.
     pub(crate) verify_mb_per_s: Option<f64>,
-    /// `Reader::read`: also decodes and copies each record.
+    /// `Reader::records`: also decodes and copies each record.
     pub(crate) read_mb_per_s: Option<f64>,
     /// `Issues::load`.
     pub(crate) fold_mb_per_s: Option<f64>,

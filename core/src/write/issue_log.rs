@@ -1,10 +1,6 @@
 //! A log of issues: [`Log`], and the state that its conditions are checked against.
 
-use std::{
-    fmt,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{fmt, path::Path, sync::Arc};
 
 use crate::{
     error::{Error, Result},
@@ -14,10 +10,9 @@ use crate::{
         version::Version,
     },
     options::Options,
-    state::{compaction::Compacted, live::LiveIssues, materialize::Materialized},
+    state::{compaction::Compacted, live::LiveIssues},
     telemetry,
     wal::{
-        durable::End,
         log::{Log, Receipt},
         shm::Hints,
     },
@@ -25,6 +20,7 @@ use crate::{
         batch::Batch,
         conditions::{CommitError, Decision, decide},
         ids::draw_id,
+        known::KnownIssues,
     },
 };
 
@@ -47,8 +43,7 @@ use crate::{
 /// ```
 pub struct IssueLog {
     log: Arc<Log<IssueEvent>>,
-    /// The state that conditions are checked against.
-    state: Mutex<Option<Materialized<Issues>>>,
+    known: KnownIssues,
 }
 
 impl IssueLog {
@@ -59,7 +54,7 @@ impl IssueLog {
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
         Ok(Self {
             log: Arc::new(Log::open(dir, options)?),
-            state: Mutex::default(),
+            known: KnownIssues::default(),
         })
     }
 
@@ -115,7 +110,7 @@ impl IssueLog {
     /// [`Error::Corrupt`], [`Error::Io`], [`Error::Lock`].
     ///
     /// ```
-    /// use strand_core::{Filter, Issue, IssueLog, Options, Timestamp};
+    /// use strand_core::{Issue, IssueLog, Issues, Options, Timestamp};
     ///
     /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
@@ -126,11 +121,11 @@ impl IssueLog {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn with_issues<T>(&self, look: impl FnOnce(&Issues) -> T) -> Result<T> {
-        let state = self.fresh_state()?;
-        let Some(known) = state.as_ref() else {
+        let known = self.known.at_tail(&self.log.raw)?;
+        let Some(issues) = known.issues() else {
             unreachable!("it was read just now");
         };
-        Ok(look(&known.state))
+        Ok(look(issues))
     }
 
     /// Creates an issue. Blocks as [`IssueLog::commit`].
@@ -307,18 +302,18 @@ impl IssueLog {
     }
 
     fn commit_now(&self, batch: &Batch) -> Result<Receipt, CommitError> {
-        let writer = &self.log.raw.writer;
+        let (raw, writer) = (&self.log.raw, &self.log.raw.writer);
         let payload = batch.encode()?;
         // Reads most new records before it takes the lock, so as not to hold it for long.
         if writer.hints().is_shared() {
-            drop(self.state_through(self.log.raw.glance(Hints::tail_seq))?);
+            drop(self.known.through(raw, raw.glance(Hints::tail_seq))?);
         }
         let locked = writer.lock()?;
         let tail = locked.validate_tail()?;
         let tail_seq = tail.at.seq;
-        let mut state = self.state();
-        let store = self.advance(&mut state, tail_seq)?;
-        let decision = decide(batch, store, writer.options.idempotency_records);
+        let mut known = self.known.lock();
+        let issues = known.advance(&writer.dir, tail_seq)?;
+        let decision = decide(batch, issues, writer.options.idempotency_records);
         let seq = match &decision {
             Decision::Write => tail.append(&payload)?,
             Decision::Repeat(seq) => seq.get(),
@@ -326,7 +321,7 @@ impl IssueLog {
             Decision::Refuse(conflict) => conflict.version.map_or(tail_seq, Version::get),
             Decision::Invalid(_) => tail_seq,
         };
-        drop(state);
+        drop(known);
         let synced = locked.sync_unless_shared(seq);
         locked.unlock()?;
         let durable = synced.and_then(|()| writer.acknowledge(seq));
@@ -346,51 +341,6 @@ impl IssueLog {
             }
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// The state through the present tail.
-    fn fresh_state(&self) -> Result<MutexGuard<'_, Option<Materialized<Issues>>>> {
-        let writer = &self.log.raw.writer;
-        if writer.hints().is_shared() {
-            return self.state_through(self.log.raw.look(Hints::tail_seq)?);
-        }
-        // Without shared memory, only the lock tells a record from one that may be undone.
-        let locked = writer.lock()?;
-        let state = self.state_through(locked.validate_tail()?.at.seq)?;
-        locked.unlock()?;
-        Ok(state)
-    }
-
-    /// The state through this record, which is published; read without the lock.
-    fn state_through(&self, tail_seq: u64) -> Result<MutexGuard<'_, Option<Materialized<Issues>>>> {
-        let mut state = self.state();
-        self.advance(&mut state, tail_seq)?;
-        let writer = &self.log.raw.writer;
-        if let Some(known) = state.as_mut().filter(|known| known.is_due_to_forget()) {
-            known.forget(&writer.options, Timestamp::from_ms(writer.host().unix_ms()));
-        }
-        Ok(state)
-    }
-
-    fn state(&self) -> MutexGuard<'_, Option<Materialized<Issues>>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Reads what is new through `tail_seq`. After an error the state is read anew the next time.
-    fn advance<'a>(
-        &self,
-        state: &'a mut Option<Materialized<Issues>>,
-        tail_seq: u64,
-    ) -> Result<&'a Issues> {
-        let end = End::Seq(tail_seq);
-        let known = match state.take() {
-            None => Materialized::load(&self.log.raw.writer.dir, || end)?,
-            Some(mut known) => {
-                known.advance(end)?;
-                known
-            }
-        };
-        Ok(&state.insert(known).state)
     }
 }
 

@@ -6,3 +6,4 @@ pub(crate) mod export;
 pub(crate) mod ids;
 pub(crate) mod import;
 pub(crate) mod issue_log;
+pub(crate) mod known;
