@@ -171,6 +171,8 @@ pub enum Outcome {
 
 impl Error {
     /// What an append that failed with this error left behind.
+    ///
+    /// Example: [`Error`].
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {

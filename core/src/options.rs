@@ -8,6 +8,8 @@ use crate::env::{
 };
 
 /// What an acknowledged append survives: set with [`Options::durability`].
+///
+/// Example: [`crate::Log::sync_to`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Durability {
     /// The append returns once the record is on disk (`fdatasync`; `F_FULLFSYNC` on macOS,

@@ -35,6 +35,8 @@ use std::{
 use crate::sys;
 
 /// How long an operation is retried, on Windows, while another process has the file open.
+///
+/// Example: [`crate::files`].
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Opens a file. Others may read, write, rename and remove it meanwhile.

@@ -227,6 +227,8 @@ impl SharedPageReader {
 }
 
 /// Why a shared page can't be used: returned by [`SharedPage::open`] and [`SharedPage::check`].
+///
+/// Example: [`SharedPage`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PageError {

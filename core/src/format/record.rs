@@ -4,6 +4,8 @@ use crate::error::{CorruptReason, Error, InvalidEvent};
 
 /// The version of the format that this crate writes. It reads all earlier ones. [`crate::check`]
 /// reports that of a store.
+///
+/// Example: [`check`](crate::check::check).
 pub const FORMAT_VERSION: u64 = 2;
 /// The maximum length of a record in bytes, with its newline. A longer one is
 /// [`Error::RecordTooLarge`]; see [`Error`].

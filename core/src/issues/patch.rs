@@ -86,6 +86,8 @@ impl Patch {
     /// Adds a value to an array, unless an equal one is in it. Equal is what means the same JSON
     /// value.
     ///
+    /// Example: [`Patch`].
+    ///
     /// # Errors
     /// [`InvalidEvent::Encoding`] when serde can't write the value.
     pub fn add(
@@ -111,6 +113,8 @@ impl Patch {
     }
 
     /// Adds a value at the end of an array.
+    ///
+    /// Example: [`Patch`].
     ///
     /// # Errors
     /// [`InvalidEvent::Encoding`] when serde can't write the value.

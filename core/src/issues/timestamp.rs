@@ -56,6 +56,8 @@ impl Timestamp {
     }
 
     /// The time so many milliseconds earlier, or the earliest there is.
+    ///
+    /// Example: [`Timestamp`].
     #[must_use]
     pub const fn saturating_sub_ms(self, ms: u64) -> Self {
         Self(self.0.saturating_sub_unsigned(ms))

@@ -92,6 +92,8 @@ impl<S: State> Live<S> {
     }
 
     /// The state alone, to keep or to give away.
+    ///
+    /// Example: [`Live`].
     #[must_use]
     pub fn into_state(self) -> S {
         self.materialized.state

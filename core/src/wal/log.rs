@@ -36,6 +36,8 @@ pub struct Log<P: Payload> {
 }
 
 /// The result of an acknowledged append.
+///
+/// Example: [`Log`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
@@ -57,6 +59,8 @@ impl Receipt {
 }
 
 /// How far [`Log::records`] reads.
+///
+/// Example: [`Log::sync_to`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Through {
     /// Through the last durable record: what also every [`crate::Reader`] sees.
@@ -184,6 +188,8 @@ impl<P: Payload> Log<P> {
 
     /// The last record, durable or not; `None` if there is none yet. Blocks, and fails, as
     /// [`Log::durable_seq`].
+    ///
+    /// Example: [`Log::sync_to`].
     ///
     /// # Errors
     /// As [`Log::durable_seq`].

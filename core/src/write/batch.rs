@@ -16,6 +16,8 @@ use crate::{
 };
 
 /// What a write requires of an issue: see [`crate::Conflict`].
+///
+/// Example: [`crate::CommitError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Expected {

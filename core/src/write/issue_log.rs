@@ -67,6 +67,8 @@ impl IssueLog {
 
     /// Appends one event without any condition; see [`Log::append`].
     ///
+    /// Example: [`IssueLog`].
+    ///
     /// # Errors
     /// As [`Log::append`].
     pub fn append(&self, event: &IssueEvent) -> Result<Receipt> {
@@ -351,6 +353,8 @@ fn receipt(durable: Result<()>, seq: Seq, repeated: bool) -> Result<Receipt, Com
 
 impl Receipt {
     /// The version of each issue that the record changed.
+    ///
+    /// Example: [`IssueLog::update_if`].
     #[must_use]
     pub fn version(&self) -> Version {
         self.seq.into()

@@ -44,6 +44,8 @@ pub fn monotonic_ns() -> u64 {
 /// Windows corrects that time for changes of the clock; on the other systems setting the clock
 /// changes the text, which costs its user one rebuild. Two boots share a text only if they are less
 /// than two seconds apart.
+///
+/// Example: [`crate::filesystem_of`].
 #[must_use]
 pub fn boot_id() -> String {
     system::boot_id().unwrap_or_else(|| {
