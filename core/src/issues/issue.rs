@@ -23,20 +23,24 @@ pub const TITLE_BYTES_MAX: usize = 4096;
 /// ```
 /// use strand_core::Issue;
 ///
-/// let issue = Issue::from_json(r#"{"id":"bd-1","title":"Mend the
-/// fence","estimate":1.10,"labels":["garden"]}"#)?; assert_eq!(issue.title(), "Mend the fence");
-/// assert_eq!(issue.labels(), ["garden"]); let issue = issue.with("status",
-/// &"closed")?.without("labels")?; assert_eq!(issue.as_json(), r#"{"id":"bd-1","title":"Mend the
-/// fence","estimate":1.10,"status":"closed"}"#);
+/// let text = r#"{"id":"bd-1","title":"Mend the fence","estimate":1.10,"labels":["garden"]}"#;
+/// let issue = Issue::from_json(text)?;
+/// assert_eq!(issue.title(), "Mend the fence");
+/// assert_eq!(issue.labels(), ["garden"]);
+/// let issue = issue.with("status", &"closed")?.without("labels")?;
+/// let text = r#"{"id":"bd-1","title":"Mend the fence","estimate":1.10,"status":"closed"}"#;
+/// assert_eq!(issue.as_json(), text);
 ///
-/// // Fields that every tracker has, and any other. assert_eq!((issue.status().as_deref(),
-/// issue.priority(), issue.assignee()), (Some("closed"), None, None));
+/// // Fields that every tracker has, and any other.
+/// assert_eq!(issue.status().as_deref(), Some("closed"));
+/// assert_eq!((issue.priority(), issue.assignee()), (None, None));
 /// assert_eq!((issue.issue_type(), issue.description()), (None, None));
 /// assert_eq!((issue.created_at(), issue.updated_at(), issue.closed_at()), (None, None, None));
 /// assert!(issue.comments().is_empty() && issue.dependencies().is_empty());
 /// assert_eq!(issue.field::<f64>("estimate"), Some(1.1));
 /// assert_eq!(issue.get("estimate").map(|value| value.get()), Some("1.10"));
-/// assert_eq!(issue.fields().len(), 4); issue.validate()?;
+/// assert_eq!(issue.fields().len(), 4);
+/// issue.validate()?;
 /// # Ok::<(), strand_core::InvalidEvent>(())
 /// ```
 #[derive(Clone)]

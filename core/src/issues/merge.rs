@@ -108,11 +108,12 @@ pub enum MergeError {
 /// ```
 /// use strand_core::merge;
 ///
-/// let base = br#"{"id":"bd-1","title":"Mend the fence","status":"open","labels":["a"]}"#; let ours
-/// = br#"{"id":"bd-1","title":"Mend the fence","status":"closed","labels":["a"]}"#; let theirs =
-/// br#"{"id":"bd-1","title":"Mend the fence","status":"open","labels":["a","b"]}"#; let merged =
-/// merge(base, ours, theirs)?; assert_eq!(merged.text, "{\"id\":\"bd-1\",\"title\":\"Mend the
-/// fence\",\"status\":\"closed\",\"labels\":[\"a\",\"b\"]}\n");
+/// let base = br#"{"id":"bd-1","title":"Mend the fence","status":"open","labels":["a"]}"#;
+/// let ours = br#"{"id":"bd-1","title":"Mend the fence","status":"closed","labels":["a"]}"#;
+/// let theirs = br#"{"id":"bd-1","title":"Mend the fence","status":"open","labels":["a","b"]}"#;
+/// let merged = merge(base, ours, theirs)?;
+/// let both = r#"{"id":"bd-1","title":"Mend the fence","status":"closed","labels":["a","b"]}"#;
+/// assert_eq!(merged.text, format!("{both}\n"));
 /// assert!(merged.conflicts.is_empty());
 /// # Ok::<(), strand_core::MergeError>(())
 /// ```

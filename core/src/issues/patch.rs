@@ -28,15 +28,18 @@ const ISSUE_BYTES_MAX: usize = RECORD_BYTES_MAX - 2048;
 /// ```
 /// use strand_core::{Issue, Patch};
 ///
-/// let issue = Issue::from_json(r#"{"id":"bd-1","title":"Mend the
-/// fence","x":1.10,"labels":["a"]}"#)?; let patch = Patch::new().set("priority",
-/// &1)?.add_label("b").remove_label("a"); let patched = patch.apply(&issue)?;
-/// assert_eq!(patched.as_json(), r#"{"id":"bd-1","title":"Mend the
-/// fence","x":1.10,"labels":["b"],"priority":1}"#);
+/// let text = r#"{"id":"bd-1","title":"Mend it","x":1.10,"labels":["a"]}"#;
+/// let issue = Issue::from_json(text)?;
+/// let patch = Patch::new().set("priority", &1)?.add_label("b").remove_label("a");
+/// let patched = patch.apply(&issue)?;
+/// let text = r#"{"id":"bd-1","title":"Mend it","x":1.10,"labels":["b"],"priority":1}"#;
+/// assert_eq!(patched.as_json(), text);
 ///
 /// let patch = Patch::new().unset("x").remove("labels", "a")?.append_comment("wire is short")?;
-/// assert!(!patch.is_empty()); let patched = patch.apply(&issue)?; assert_eq!(patched.as_json(),
-/// r#"{"id":"bd-1","title":"Mend the fence","labels":[],"comments":["wire is short"]}"#);
+/// assert!(!patch.is_empty());
+/// let patched = patch.apply(&issue)?;
+/// let text = r#"{"id":"bd-1","title":"Mend it","labels":[],"comments":["wire is short"]}"#;
+/// assert_eq!(patched.as_json(), text);
 /// # Ok::<(), strand_core::InvalidEvent>(())
 /// ```
 #[derive(Debug, Clone, Default)]

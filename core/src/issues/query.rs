@@ -42,14 +42,18 @@ impl Issues {
     /// ```
     /// use strand_core::{Issue, IssueEvent, Issues, Seq, Timestamp};
     ///
-    /// let now = Timestamp::now(); let mut store = Issues::default(); let wait =
-    /// r#"[{"issue_id":"bd-2","depends_on_id":"bd-1","type":"blocks"}]"#; let text =
-    /// format!(r#"{{"id":"bd-2","title":"Paint it","status":"open","dependencies":{wait}}}"#);
+    /// let now = Timestamp::now();
+    /// let mut store = Issues::default();
+    /// let wait = r#"[{"issue_id":"bd-2","depends_on_id":"bd-1","type":"blocks"}]"#;
+    /// let rest = r#""id":"bd-2","title":"Paint it","status":"open""#;
+    /// let text = format!(r#"{{{rest},"dependencies":{wait}}}"#);
     /// store.apply(Seq::new(1), IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now));
     /// store.apply(Seq::new(2), IssueEvent::add(Issue::from_json(&text)?, now));
-    /// assert_eq!(store.ready()[0].0, "bd-1"); assert_eq!(store.blockers("bd-2"), ["bd-1"]);
-    /// assert_eq!(store.dependencies("bd-2"), [(1, "bd-1")]); store.apply(Seq::new(3),
-    /// IssueEvent::close("bd-1", now)); assert_eq!(store.ready()[0].0, "bd-2");
+    /// assert_eq!(store.ready()[0].0, "bd-1");
+    /// assert_eq!(store.blockers("bd-2"), ["bd-1"]);
+    /// assert_eq!(store.dependencies("bd-2"), [(1, "bd-1")]);
+    /// store.apply(Seq::new(3), IssueEvent::close("bd-1", now));
+    /// assert_eq!(store.ready()[0].0, "bd-2");
     /// # Ok::<(), strand_core::InvalidEvent>(())
     /// ```
     #[must_use]

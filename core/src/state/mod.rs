@@ -92,7 +92,7 @@ pub trait State: Default {
         let _ = (before_seq, before);
     }
 
-    /// How many entries there are, for [`crate::Compaction::entries`]. By default, one a line.
+    /// How many entries there are, for [`crate::Compacted::Done`]. By default, one a line.
     fn entries(&self) -> usize {
         self.lines().count()
     }

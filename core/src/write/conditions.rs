@@ -60,13 +60,17 @@ impl std::error::Error for Conflict {}
 ///
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
-/// let log = IssueLog::open(dir.path(), Options::default())?; log.create(Issue::new("bd-1", "Mend
-/// the fence", now), now)?; let gate = Issue::new("bd-1", "Mend the gate", now); let error =
-/// log.update_if(gate, Version::new(7), now).unwrap_err(); match &error {
-/// CommitError::Conflict(found) => println!("decide anew: {:?} {:?}", found.version, found.issue),
-/// CommitError::Log(error) if error.is_retryable() => println!("again: {error}"), error if
-/// error.outcome() == Outcome::Unknown => println!("check first: {error}"), error =>
-/// println!("nothing was written: {error}"), } assert!(error.is_conflict());
+/// let log = IssueLog::open(dir.path(), Options::default())?;
+/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+/// let gate = Issue::new("bd-1", "Mend the gate", now);
+/// let error = log.update_if(gate, Version::new(7), now).unwrap_err();
+/// match &error {
+///     CommitError::Conflict(found) => println!("decide again: {:?}", found.issue),
+///     CommitError::Log(error) if error.is_retryable() => println!("again: {error}"),
+///     error if error.outcome() == Outcome::Unknown => println!("check first: {error}"),
+///     error => println!("nothing was written: {error}"),
+/// }
+/// assert!(error.is_conflict());
 /// assert_eq!(error.outcome(), Outcome::Rejected);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -170,10 +170,13 @@ impl BadLines {
 ///
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
-/// let log = IssueLog::open(dir.path(), Options::default())?; let lines =
-/// "{\"id\":\"bd-1\",\"title\":\"Mend the fence\"}\nno issue\n"; match log.import(&mut
-/// Cursor::new(lines), ImportOptions::new(now)) { Err(ImportError::BadLines(bad)) =>
-/// assert_eq!(bad.first[0].line, 2), // Nothing was imported. other => panic!("{other:?}"), }
+/// let log = IssueLog::open(dir.path(), Options::default())?;
+/// let lines = "{\"id\":\"bd-1\",\"title\":\"Mend the fence\"}\nno issue\n";
+/// match log.import(&mut Cursor::new(lines), ImportOptions::new(now)) {
+///     // Nothing was imported.
+///     Err(ImportError::BadLines(bad)) => assert_eq!(bad.first[0].line, 2),
+///     other => panic!("{other:?}"),
+/// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, thiserror::Error)]

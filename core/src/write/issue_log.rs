@@ -116,10 +116,12 @@ impl IssueLog {
     ///
     /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
-    /// let log = IssueLog::open(dir.path(), Options::default())?; log.create(Issue::new("bd-1",
-    /// "Mend the fence", now), now)?; let next = log.with_issues(|issues|
-    /// issues.ready().first().map(|(id, _)| (*id).to_owned()))?; if let Some(id) = next {
-    /// log.claim(&id, "agent-7", now)?; }
+    /// let log = IssueLog::open(dir.path(), Options::default())?;
+    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+    /// let next = |issues: &Issues| issues.ready().first().map(|(id, _)| (*id).to_owned());
+    /// if let Some(id) = log.with_issues(next)? {
+    ///     log.claim(&id, "agent-7", now)?;
+    /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn with_issues<T>(&self, look: impl FnOnce(&Issues) -> T) -> Result<T> {
