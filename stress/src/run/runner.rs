@@ -1,5 +1,5 @@
 //! The runner: starts the processes of a run, releases them together, collects their reports, and
-//! kills and restarts them. One thread owns all state and handles [events](crate::run::events),
+//! kills and restarts them. One thread owns all state and handles events (`run::events`),
 //! which other threads send. Every wait has a deadline.
 
 use std::fs::File;
