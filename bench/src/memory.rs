@@ -60,7 +60,7 @@ pub(crate) struct Resident {
 }
 
 impl Resident {
-    /// Of a process that prints its [`status`].
+    /// Of a process that prints its `status`.
     pub(crate) fn of(work: &Work) -> Result<Self> {
         Self::parse(&work.output()?)
     }
