@@ -14,15 +14,16 @@ impl Wanted {
         status: Option<&str>,
     ) -> Vec<(&'a str, &'a Issue)> {
         let mut filter = Filter::new();
-        filter.status = status.map(str::to_owned);
-        filter.assignee.clone_from(&self.assignee);
-        filter.label = self.labels.first().cloned();
-        let found = if filter == Filter::new() {
-            issues.iter().collect()
-        } else {
-            issues.list(&filter)
-        };
-        self.keep(found)
+        if let Some(status) = status {
+            filter = filter.status(status);
+        }
+        if let Some(assignee) = &self.assignee {
+            filter = filter.assignee(assignee);
+        }
+        if let Some(label) = self.labels.first() {
+            filter = filter.label(label);
+        }
+        self.keep(issues.list(&filter))
     }
 
     /// The matching issues that are ready to be worked on, most urgent first.

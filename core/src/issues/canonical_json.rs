@@ -1,4 +1,4 @@
-//! When two JSON texts mean the same.
+//! Whether two JSON texts mean the same value.
 
 use std::borrow::Cow;
 
@@ -6,18 +6,18 @@ use serde_json::value::RawValue;
 
 use crate::issues::issue::Fields;
 
-/// Deeper than that, only equal texts are the same: nobody's input should exhaust the stack.
+/// Below this depth, only equal texts are the same: no input may exhaust the stack.
 const DEPTH_MAX: u32 = 100;
 
 /// Whether two texts mean the same JSON value. The order of an object's members does not count,
-/// unless one name stands there twice. Integers are compared as they are written, other numbers as
-/// decimals of any length.
+/// unless a name occurs twice. Integers are compared as they are written, other numbers as decimals
+/// of any length.
 pub(crate) fn same(a: &RawValue, b: &RawValue) -> bool {
     same_text(a.get(), b.get())
 }
 
 fn same_text(a: &str, b: &str) -> bool {
-    // Values of different kinds are told apart by their first bytes, before anything is parsed.
+    // The first byte tells values of different kinds apart, without parsing.
     let kind = |text: &str| {
         text.bytes()
             .next()
@@ -26,8 +26,7 @@ fn same_text(a: &str, b: &str) -> bool {
     a == b || kind(a) == kind(b) && meaning_of_text(a) == meaning_of_text(b)
 }
 
-/// What a JSON text means: two values are the [`same`] if and only if this is. To look one up among
-/// many.
+/// A canonical text: two values are the [`same`] if and only if these are equal.
 pub(crate) fn meaning(value: &RawValue) -> String {
     meaning_of_text(value.get())
 }
@@ -38,8 +37,8 @@ fn meaning_of_text(text: &str) -> String {
     meaning
 }
 
-/// Writes the text with sorted names, and one spelling of each string and number. What can't be
-/// read, and what lies too deep, stands for itself; no such text is the spelling of anything else.
+/// Writes the text with sorted names, and one spelling of each string and number. A text that
+/// cannot be parsed, or is nested too deeply, is written as it is; it equals no canonical spelling.
 fn write_meaning(text: &str, depth: u32, out: &mut String) {
     let written = match text.as_bytes().first() {
         _ if depth == DEPTH_MAX => None,
@@ -82,15 +81,15 @@ fn write_string(text: &str, out: &mut String) {
     out.push_str(&serde_json::Value::from(text).to_string());
 }
 
-/// The members in the order of their names; those of one name in their own.
+/// The members sorted by name; members of one name keep their order.
 fn members(object: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
     let Fields(mut fields) = serde_json::from_str(object).ok()?;
     fields.sort_by(|(a, _), (b, _)| a.cmp(b));
     Some(fields)
 }
 
-/// A number that is no integer: its sign, its digits from the first to the last that is not 0, and
-/// the power of ten of the last one. As `f64`, numbers would be the same that are not.
+/// A number that is not an integer: its sign, its significant digits, and the power of ten of the
+/// last one. As `f64`, different numbers would be equal.
 fn number(text: &str) -> Option<(bool, String, i64)> {
     if !text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
         return None;

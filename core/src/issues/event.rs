@@ -11,14 +11,13 @@ use crate::{
     error::InvalidEvent,
     format::payload::Payload,
     issues::{
-        issue::{Issue, at_most, validate_id},
+        issue::{Issue, Name, at_most, validate_id},
         patch::Patch,
         timestamp::Timestamp,
     },
 };
 
-/// The longest idempotency key, in bytes; see [`crate::Batch::key`] and the example of
-/// [`crate::Batch`].
+/// The longest idempotency key, in bytes; see [`crate::Batch::key`].
 pub const KEY_BYTES_MAX: usize = 256;
 
 /// What happened to an issue; see [`IssueEvent`].
@@ -28,33 +27,34 @@ pub const KEY_BYTES_MAX: usize = 256;
 pub enum Op {
     /// It was created; `data` is the whole issue.
     Add,
-    /// It was changed; `data` is the whole issue.
+    /// It was replaced; `data` is the whole issue.
     Update,
     /// It was closed; `data` may be the whole issue.
     Close,
-    /// It was opened again; `data` may be the whole issue.
+    /// It was reopened; `data` may be the whole issue.
     Reopen,
     /// It was deleted.
     Delete,
-    /// It waits for something.
+    /// It became blocked.
     SetBlocked,
-    /// It waits no more.
+    /// It is no longer blocked.
     UnsetBlocked,
     /// Some of its fields were changed; see [`Patch`].
     Patch,
 }
 
-/// One event in an issue's life: the payload that this crate brings along.
+/// An event in an issue's life: the [payload](crate::Payload) of an [`IssueLog`](crate::IssueLog).
 ///
-/// Members that this crate does not know survive a round trip, in [`IssueEvent::extra`]. What each
-/// does to an issue is said at [`crate::Issues`]. An event is written without a condition by
-/// [`crate::Log::append`]; changes that depend on how the issue is are a [`crate::Batch`].
+/// [`crate::Issues`] documents what each event does to an issue. Members that this crate does not
+/// know survive a round trip, in [`IssueEvent::extra`].
+/// [`IssueLog::append`](crate::IssueLog::append) writes an event without a condition; for
+/// conditions, see [`crate::Batch`].
 ///
 /// ```
 /// use strand_core::{Issue, IssueEvent, Issues, Op, Patch, Seq, Timestamp};
 ///
 /// let ts = Timestamp::now();
-/// let mut store = Issues::default();
+/// let mut issues = Issues::default();
 /// let life = [
 ///     IssueEvent::add(Issue::new("bd-1", "Mend the fence", ts), ts),
 ///     IssueEvent::update(Issue::new("bd-1", "Mend the gate", ts), ts),
@@ -67,9 +67,9 @@ pub enum Op {
 /// ];
 /// assert_eq!(life[2].op, Op::Patch);
 /// for (seq, event) in (1..).zip(life) {
-///     store.apply(Seq::new(seq), event);
+///     issues.apply(Seq::new(seq), event);
 /// }
-/// assert!(store.is_empty());
+/// assert!(issues.is_empty());
 /// # Ok::<(), strand_core::InvalidEvent>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -83,12 +83,12 @@ pub struct IssueEvent {
     pub id: String,
     /// The issue after the event, where the event carries it.
     pub data: Option<Issue>,
-    /// What changed; only with [`Op::Patch`].
+    /// The changes; only with [`Op::Patch`].
     pub patch: Option<Patch>,
-    /// The idempotency key of the append: see [`crate::Batch::key`]. In a batch the first event has
+    /// The idempotency key of the write: see [`crate::Batch::key`]. In a batch, the first event has
     /// it.
     pub key: Option<String>,
-    /// Further members, in their order, each value as it was written.
+    /// All other members, in their order, each value as it was written.
     pub extra: Vec<(String, Box<RawValue>)>,
 }
 
@@ -105,43 +105,43 @@ impl IssueEvent {
         }
     }
 
-    /// The issue is created.
+    /// Creates an issue.
     #[must_use]
     pub fn add(issue: Issue, ts: Timestamp) -> Self {
         Self::of(Op::Add, issue.id(), ts, Some(issue))
     }
 
-    /// The issue is changed, and now as given.
+    /// Replaces an issue.
     #[must_use]
     pub fn update(issue: Issue, ts: Timestamp) -> Self {
         Self::of(Op::Update, issue.id(), ts, Some(issue))
     }
 
-    /// The issue is closed.
+    /// Closes an issue.
     #[must_use]
     pub fn close(id: impl Into<String>, ts: Timestamp) -> Self {
         Self::of(Op::Close, id.into(), ts, None)
     }
 
-    /// The issue is opened again.
+    /// Reopens an issue.
     #[must_use]
     pub fn reopen(id: impl Into<String>, ts: Timestamp) -> Self {
         Self::of(Op::Reopen, id.into(), ts, None)
     }
 
-    /// The issue is deleted.
+    /// Deletes an issue.
     #[must_use]
     pub fn delete(id: impl Into<String>, ts: Timestamp) -> Self {
         Self::of(Op::Delete, id.into(), ts, None)
     }
 
-    /// The issue waits for something.
+    /// Marks an issue as blocked.
     #[must_use]
     pub fn set_blocked(id: impl Into<String>, ts: Timestamp) -> Self {
         Self::of(Op::SetBlocked, id.into(), ts, None)
     }
 
-    /// Some fields of the issue are changed.
+    /// Changes some fields of an issue.
     #[must_use]
     pub fn patch(id: impl Into<String>, patch: Patch, ts: Timestamp) -> Self {
         Self {
@@ -150,8 +150,9 @@ impl IssueEvent {
         }
     }
 
-    /// The same event with an idempotency key, 1 to 256 bytes. [`crate::Log::append`] stores it;
-    /// only [`crate::IssueLog::commit`] looks whether it is there already.
+    /// The same event with an idempotency key of 1 to 256 bytes.
+    /// [`IssueLog::append`](crate::IssueLog::append) stores it; only
+    /// [`IssueLog::commit`](crate::IssueLog::commit) checks whether the log has it.
     #[must_use]
     pub fn with_key(self, key: impl Into<String>) -> Self {
         Self {
@@ -160,7 +161,7 @@ impl IssueEvent {
         }
     }
 
-    /// The issue waits no more.
+    /// Marks an issue as no longer blocked.
     #[must_use]
     pub fn unset_blocked(id: impl Into<String>, ts: Timestamp) -> Self {
         Self::of(Op::UnsetBlocked, id.into(), ts, None)
@@ -181,17 +182,13 @@ impl Payload for IssueEvent {
         match &self.data {
             None if matches!(self.op, Op::Add | Op::Update) => Err(InvalidEvent::MissingIssue),
             None => Ok(()),
-            Some(issue) => {
-                let id = issue.validated_id()?;
-                if id == self.id {
-                    Ok(())
-                } else {
-                    Err(InvalidEvent::IdMismatch {
-                        event: self.id.clone(),
-                        issue: id,
-                    })
-                }
-            }
+            Some(issue) => match issue.validated_id()? {
+                id if id == self.id => Ok(()),
+                issue => Err(InvalidEvent::IdMismatch {
+                    event: self.id.clone(),
+                    issue,
+                }),
+            },
         }
     }
 }
@@ -204,18 +201,17 @@ pub(crate) fn validate_key(key: &str) -> Result<(), InvalidEvent> {
 }
 
 impl PartialEq for IssueEvent {
-    /// Equal to the byte, not only in meaning.
+    /// Whether the two are equal to the byte, not only in meaning.
     fn eq(&self, other: &Self) -> bool {
-        let extra = |event: &Self| {
-            event
-                .extra
-                .iter()
+        let texts = |event: &Self| {
+            let extra = event.extra.iter();
+            extra
                 .map(|(name, value)| (name.clone(), value.get().to_owned()))
                 .collect::<Vec<_>>()
         };
         (self.ts, self.op, &self.id, &self.key) == (other.ts, other.op, &other.id, &other.key)
             && (&self.data, &self.patch) == (&other.data, &other.patch)
-            && extra(self) == extra(other)
+            && texts(self) == texts(other)
     }
 }
 
@@ -252,15 +248,15 @@ impl<'de> Deserialize<'de> for IssueEvent {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<IssueEvent, A::Error> {
                 let (mut ts, mut op, mut id, mut data) = (None, None, None, None);
                 let (mut patch, mut key, mut extra) = (None, None, Vec::new());
-                while let Some(name) = map.next_key()? {
-                    match name {
-                        Name::Ts => ts = Some(map.next_value()?),
-                        Name::Op => op = Some(map.next_value()?),
-                        Name::Id => id = Some(map.next_value()?),
-                        Name::Data => data = map.next_value()?,
-                        Name::Patch => patch = map.next_value()?,
-                        Name::Key => key = map.next_value()?,
-                        Name::Other(name) => extra.push((name, map.next_value()?)),
+                while let Some(Name(name)) = map.next_key()? {
+                    match &*name {
+                        "ts" => ts = Some(map.next_value()?),
+                        "op" => op = Some(map.next_value()?),
+                        "id" => id = Some(map.next_value()?),
+                        "data" => data = map.next_value()?,
+                        "patch" => patch = map.next_value()?,
+                        "key" => key = map.next_value()?,
+                        _ => extra.push((name.into_owned(), map.next_value()?)),
                     }
                 }
                 let missing = |name| A::Error::missing_field(name);
@@ -276,41 +272,5 @@ impl<'de> Deserialize<'de> for IssueEvent {
             }
         }
         deserializer.deserialize_map(Members)
-    }
-}
-
-enum Name {
-    Ts,
-    Op,
-    Id,
-    Data,
-    Patch,
-    Key,
-    Other(String),
-}
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Name;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a member's name")
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<Name, E> {
-                Ok(match name {
-                    "ts" => Name::Ts,
-                    "op" => Name::Op,
-                    "id" => Name::Id,
-                    "data" => Name::Data,
-                    "patch" => Name::Patch,
-                    "key" => Name::Key,
-                    name => Name::Other(name.to_owned()),
-                })
-            }
-        }
-        deserializer.deserialize_str(Text)
     }
 }

@@ -12,10 +12,10 @@ use crate::{
     },
 };
 
-/// The state that the log's events lead to: every issue as it is now.
+/// The state that the events of a log lead to: every issue as it is now.
 ///
-/// The fold is the same whoever computes it and however often. What an event does to an issue, by
-/// its `status` (`tombstone` counts as closed, and everything but `closed` and `blocked` as open):
+/// Every reader of a log gets the same state. An event's effect depends on the issue's `status`
+/// (`tombstone` counts as closed; every other status but `closed` and `blocked`, as open):
 ///
 /// | event | absent | open | blocked | closed | deleted |
 /// | --- | --- | --- | --- | --- | --- |
@@ -28,9 +28,9 @@ use crate::{
 /// | `unset_blocked` | – | – | open | – | – |
 /// | `delete` | – | deleted | deleted | deleted | – |
 ///
-/// – means that the event changes nothing, not even the version; [`Issues::without_effect`] counts
-/// these. A patch of a field that is no array where it should be changes nothing as a whole. The
-/// events without `data` also set `updated_at`.
+/// An event marked – changes nothing, not even the version; [`Issues::without_effect`] counts them.
+/// So does a patch if one of the fields that it treats as an array is not one. Events without
+/// `data` also set `updated_at`.
 ///
 /// ```
 /// use strand_core::{Issue, IssueEvent, Issues, Log, Options, Timestamp, Version};
@@ -41,12 +41,12 @@ use crate::{
 /// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
 /// log.append(&IssueEvent::close("bd-1", now))?;
 ///
-/// let store = Issues::load(dir.path())?;
-/// let issue = store.get("bd-1").expect("it was added");
+/// let issues = Issues::load(dir.path())?;
+/// let issue = issues.get("bd-1").expect("it was added");
 /// assert_eq!(issue.status().as_deref(), Some("closed"));
-/// assert_eq!(store.version("bd-1"), Some(Version::new(2)));
-/// assert_eq!((store.len(), store.last_seq().get(), store.without_effect()), (1, 2, 0));
-/// for (id, issue) in store.iter() {
+/// assert_eq!(issues.version("bd-1"), Some(Version::new(2)));
+/// assert_eq!((issues.len(), issues.last_seq().get(), issues.without_effect()), (1, 2, 0));
+/// for (id, issue) in issues.iter() {
 ///     println!("{id} {}", issue.title());
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -61,14 +61,14 @@ pub struct Issues {
     pub(crate) index: Lazy,
 }
 
-/// What is known of an id.
+/// What the state remembers of an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Entry {
     Present {
         issue: Issue,
         version: Version,
     },
-    /// `ts` is that of the event that deleted it.
+    /// A *tombstone*. `ts` is the time of the event that deleted the issue.
     Deleted {
         ts: Timestamp,
         version: Version,
@@ -146,7 +146,7 @@ impl Issues {
         new
     }
 
-    /// The issue with this id, unless it was deleted.
+    /// The issue with this id; `None` if it does not exist.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Issue> {
         self.entries.get(id)?.issue()
@@ -157,56 +157,56 @@ impl Issues {
         Some((id, entry.issue()?))
     }
 
-    /// The number of the record that last changed the issue, or deleted it. That of a deleted one
-    /// is forgotten some time after ([`crate::Options::tombstone_ms`]).
+    /// The version of the issue. A deleted issue has one, too, until it is forgotten
+    /// ([`crate::Options::tombstone_ms`]).
     #[must_use]
     pub fn version(&self, id: &str) -> Option<Version> {
         self.entries.get(id).map(Entry::version)
     }
 
-    /// The record that carried this idempotency key, as long as it is remembered. Example:
-    /// [`Issues::apply`].
+    /// The record with this idempotency key, while it is remembered
+    /// ([`crate::Options::idempotency_records`]). Example: [`Issues::apply`].
     #[must_use]
     pub fn key(&self, key: &str) -> Option<Seq> {
         self.keys.get(key).copied()
     }
 
-    /// The issues with their ids, in the order of the ids.
+    /// The issues, sorted by id (by bytes).
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Issue)> {
         let present = self.entries.iter();
         present.filter_map(|(id, entry)| Some((&**id, entry.issue()?)))
     }
 
-    /// How many issues there are.
+    /// The number of issues.
     #[must_use]
     pub fn len(&self) -> usize {
         self.present
     }
 
-    /// True when there is none. Example: [`Issues::apply`].
+    /// Whether there are no issues. Example: [`Issues::apply`].
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.present == 0
     }
 
-    /// The last record that was applied; 0 when none was.
+    /// The last applied record; 0 if none was.
     #[must_use]
     pub fn last_seq(&self) -> Seq {
         self.last_seq
     }
 
-    /// How many events changed nothing.
+    /// The number of events that changed nothing.
     #[must_use]
     pub fn without_effect(&self) -> u64 {
         self.without_effect
     }
 
-    /// All that is known of each id, tombstones included, in the order of the ids.
+    /// All issues and tombstones, sorted by id.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.entries.iter().map(|(id, entry)| (&**id, entry))
     }
 
-    /// The idempotency keys in the order of their records.
+    /// The idempotency keys, sorted by record.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (&str, Seq)> {
         let mut keys: Vec<(Seq, &str)> =
             self.keys.iter().map(|(key, seq)| (*seq, &**key)).collect();
@@ -214,13 +214,13 @@ impl Issues {
         keys.into_iter().map(|(seq, key)| (key, seq))
     }
 
-    /// How many issues, tombstones and keys there are.
+    /// The numbers of issues, tombstones and keys.
     pub(crate) fn counts(&self) -> [u64; 3] {
         let deleted = self.entries.len() - self.present;
         [self.present, deleted, self.keys.len()].map(|count| count as u64)
     }
 
-    /// Applies an issue or a tombstone from a snapshot.
+    /// Restores an issue or a tombstone from a snapshot.
     pub(crate) fn restore_entry(&mut self, id: String, entry: Entry) {
         self.index.put(&id, entry.issue());
         self.present += usize::from(entry.issue().is_some());
@@ -229,19 +229,19 @@ impl Issues {
         }
     }
 
-    /// Takes an idempotency key from a snapshot.
+    /// Restores an idempotency key from a snapshot.
     pub(crate) fn restore_key(&mut self, key: String, seq: Seq) {
         self.keys.insert(key.into(), seq);
     }
 
-    /// Takes from a snapshot what is about all of it.
+    /// Restores the totals of a snapshot.
     pub(crate) fn restore_header(&mut self, last_seq: Seq, without_effect: u64) {
         self.last_seq = last_seq;
         self.without_effect = without_effect;
     }
 
-    /// Forgets the idempotency keys of records before this one, and the issues that were deleted
-    /// before this moment.
+    /// Forgets the idempotency keys of records before `seq`, and the tombstones of issues that were
+    /// deleted before `moment`.
     pub(crate) fn forget_before(&mut self, seq: Seq, moment: Timestamp) {
         self.keys.retain(|_, of| *of >= seq);
         let remains = |entry: &Entry| !matches!(entry, Entry::Deleted { ts, .. } if *ts < moment);

@@ -1,4 +1,4 @@
-//! Merging two exports that go back to one: by issue and by field. Pure.
+//! A three-way merge of exports, by issue and by field. Pure.
 
 use std::{
     borrow::Cow,
@@ -23,9 +23,9 @@ use crate::{
 pub enum Side {
     /// The common ancestor.
     Base,
-    /// The one that is merged into.
+    /// The version that is merged into.
     Ours,
-    /// The one that is merged.
+    /// The version that is merged.
     Theirs,
 }
 
@@ -39,38 +39,37 @@ impl fmt::Display for Side {
     }
 }
 
-/// What a [`merge`] gives.
+/// The result of a [`merge`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Merged {
-    /// The issues, one a line, in the order of their ids; where there is a conflict, both lines
-    /// between the markers that git uses.
+    /// The issues, one a line, sorted by id. For a conflict, both lines, between git's markers.
     pub text: String,
-    /// What could not be decided.
+    /// The conflicts.
     pub conflicts: Vec<MergeConflict>,
 }
 
-/// Something that both sides of a [`merge`] changed in different ways.
+/// A field or an issue that both sides of a [`merge`] changed in different ways.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MergeConflict {
-    /// The issue.
+    /// The issue's id.
     pub id: String,
-    /// The field; `None` when one side deleted the issue, or it can't be merged by field.
+    /// The field; `None` if one side deleted the issue, or if it can't be merged by field.
     pub field: Option<String>,
-    /// What it was, as JSON; `None` when it was missing.
+    /// Its value in the common ancestor, as JSON; `None` if it was missing.
     pub base: Option<String>,
-    /// What it is in ours.
+    /// Its value in ours.
     pub ours: Option<String>,
-    /// What it is in theirs.
+    /// Its value in theirs.
     pub theirs: Option<String>,
 }
 
-/// Why there is no [`merge`]. Nothing was written.
+/// Why a [`merge`] failed. Nothing was written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MergeError {
-    /// A line is no issue, or its id stands twice.
+    /// A line is not an issue, or its id occurs twice.
     #[error("line {line} of {side}: {reason}; nothing was merged")]
     BadLine {
         /// In which input.
@@ -87,33 +86,33 @@ pub enum MergeError {
 
 /// Merges two exports with their common ancestor.
 ///
-/// | base to ours | base to theirs | then |
+/// | base to ours | base to theirs | result |
 /// | --- | --- | --- |
 /// | the same | anything | theirs |
 /// | anything | the same | ours |
-/// | the same change | the same change | that |
+/// | the same change | the same change | the change |
 /// | changed | changed otherwise | field by field |
 /// | deleted | changed, or the other way round | a conflict |
 ///
-/// The same table holds for each field, where two different changes are a conflict, except: of two
-/// `updated_at` the later one counts; arrays are merged as sets (what either added is in, what
-/// either removed is out). Equal is what means the same JSON value; where only one side changed how
-/// a value is written, that is kept. An issue without conflict keeps ours' order of fields, with
-/// theirs' new ones at the end, and each value its spelling.
+/// The same rules hold for each field. Two different changes of a field are a conflict, except that
+/// of two times in `updated_at` the later one counts, and that arrays are merged as sets: with what
+/// either side added, and without what either removed. Values are equal if they mean the same JSON
+/// value. If only one side changed how a value is written, that spelling is kept. An issue without
+/// a conflict has the fields in ours' order, then those that are new in theirs.
 ///
-/// On a conflict both lines stand between markers, equal in all that could be merged: whoever
-/// chooses one loses only what was in conflict. A file with markers can't be imported. A name that
-/// stands twice in one object makes the issue one that can't be merged by field.
+/// For a conflict, both lines stand between markers, equal in all that could be merged: if you
+/// choose one, you lose only what was in conflict. A file with markers can't be imported. An object
+/// with the same name twice can't be merged by field.
 ///
 /// ```
 /// use strand_core::merge;
 ///
-/// let base = br#"{"id":"bd-1","title":"Mend the fence","status":"open","labels":["a"]}"#;
-/// let ours = br#"{"id":"bd-1","title":"Mend the fence","status":"closed","labels":["a"]}"#;
-/// let theirs = br#"{"id":"bd-1","title":"Mend the fence","status":"open","labels":["a","b"]}"#;
+/// let base = br#"{"id":"bd-1","title":"Mend","status":"open","labels":["a"]}"#;
+/// let ours = br#"{"id":"bd-1","title":"Mend","status":"closed","labels":["a"]}"#;
+/// let theirs = br#"{"id":"bd-1","title":"Mend","status":"open","labels":["a","b"]}"#;
 /// let merged = merge(base, ours, theirs)?;
-/// let both = r#"{"id":"bd-1","title":"Mend the fence","status":"closed","labels":["a","b"]}"#;
-/// assert_eq!(merged.text, format!("{both}\n"));
+/// let line = r#"{"id":"bd-1","title":"Mend","status":"closed","labels":["a","b"]}"#;
+/// assert_eq!(merged.text.trim_end(), line);
 /// assert!(merged.conflicts.is_empty());
 /// # Ok::<(), strand_core::MergeError>(())
 /// ```
@@ -146,7 +145,7 @@ fn issues(side: Side, text: &[u8]) -> Result<BTreeMap<String, Issue>, MergeError
         let bad = |reason| MergeError::BadLine { side, line, reason };
         let issue = parse_issue(bytes).map_err(bad)?;
         if let Some(twice) = issues.insert(issue.id(), issue) {
-            return Err(bad(format!("its id {:?} stands twice", twice.id())));
+            return Err(bad(format!("its id {:?} occurs twice", twice.id())));
         }
     }
     Ok(issues)
@@ -186,8 +185,7 @@ fn merge_issue(
     };
     let mut decided = decide(raw, same_bytes);
     if decided == Decided::Neither {
-        // By field, and not by the meaning of the whole: what one side spelled anew in another
-        // field stays.
+        // By field, not by meaning of the whole: a value that one side only respelled is kept.
         match by_field() {
             Some((one, _, conflicts)) if conflicts.is_empty() => return merged.line(&one),
             Some((one, other, conflicts)) => {
@@ -224,7 +222,7 @@ enum Decided {
     Neither,
 }
 
-/// The first three lines of the table.
+/// The first three rows of the table.
 fn decide(
     [base, ours, theirs]: [Value<'_>; 3],
     equal: impl Fn(Value<'_>, Value<'_>) -> bool,
@@ -249,7 +247,7 @@ fn same_meaning(a: Value<'_>, b: Value<'_>) -> bool {
     }
 }
 
-/// By bytes first, so that a value which only one side spelled anew keeps that spelling.
+/// Compares bytes first, so that a value that only one side respelled keeps that spelling.
 fn decide_field(values: [Value<'_>; 3]) -> Decided {
     match decide(values, same_bytes) {
         Decided::Neither => decide(values, same_meaning),
@@ -263,7 +261,7 @@ fn text(value: Value<'_>) -> Option<String> {
 
 type Fields<'a> = Vec<(String, &'a RawValue)>;
 
-/// The fields of an issue, unless one of them stands there twice.
+/// The fields of an issue; `None` if a name occurs twice.
 fn fields(issue: &Issue) -> Option<Fields<'_>> {
     let fields = issue.fields().into_iter();
     let fields: Fields<'_> = fields
@@ -280,8 +278,8 @@ fn by_name<'a>(fields: &'a Fields<'_>) -> HashMap<&'a str, &'a RawValue> {
         .collect()
 }
 
-/// Merges field by field. Answers the issue with ours' values where there are conflicts, and that
-/// with theirs'.
+/// Merges field by field. Returns the issue with ours' values for conflicts, the one with theirs',
+/// and the conflicts.
 fn merge_fields(
     id: &str,
     base: &Fields<'_>,
@@ -330,7 +328,7 @@ fn merge_fields(
     Some((issue(&one)?, issue(&other)?, conflicts))
 }
 
-/// The later of two times; `None` when one of them is none.
+/// The later of two times; `None` if one of them is not a time.
 fn later([_, ours, theirs]: [Value<'_>; 3]) -> Value<'_> {
     let time = |value: &RawValue| {
         let text: String = serde_json::from_str(value.get()).ok()?;
@@ -344,7 +342,7 @@ fn later([_, ours, theirs]: [Value<'_>; 3]) -> Value<'_> {
     })
 }
 
-/// What either side added is in, what either removed is out; `None` when one of them is no array.
+/// Merges two arrays as sets; `None` if one of them is not an array.
 fn merge_arrays([base, ours, theirs]: [Value<'_>; 3]) -> Option<Box<RawValue>> {
     let base = base.map_or_else(|| Some(Vec::new()), elements)?;
     let (ours, theirs) = (elements(ours?)?, elements(theirs?)?);
@@ -359,7 +357,7 @@ fn merge_arrays([base, ours, theirs]: [Value<'_>; 3]) -> Option<Box<RawValue>> {
     serde_json::value::to_raw_value(&merged).ok()
 }
 
-/// The elements of an array, each after what it means.
+/// The elements of an array, each with its [`meaning`].
 fn elements(array: &RawValue) -> Option<Vec<(String, &RawValue)>> {
     let values: Vec<&RawValue> = serde_json::from_str(array.get()).ok()?;
     let values = values.into_iter();

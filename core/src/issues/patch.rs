@@ -12,47 +12,46 @@ use crate::{
     format::record::RECORD_BYTES_MAX,
     issues::{
         canonical_json::same,
-        issue::{Fields, Issue, TITLE_BYTES_MAX, at_most},
+        issue::{Fields, Issue, Name, RawFields, TITLE_BYTES_MAX, at_most, put, raw},
     },
 };
 
-/// A longer issue would not fit into a record of its own, with the frame.
+/// A longer issue would not fit into a record of its own.
 const ISSUE_BYTES_MAX: usize = RECORD_BYTES_MAX - 2048;
 
-/// A change of some fields of an issue, which leaves the others to others: two agents that patch
-/// different fields of one issue both survive.
+/// A change of some fields of an issue: if two agents patch different fields, both changes survive.
 ///
-/// Applied in this order: `set` and `unset`, then `remove`, `add` and `append`, which change
-/// arrays. A field that is missing is an empty array to these three.
+/// Sets and unsets fields first; then removes from, adds to and appends to arrays, in this order. A
+/// missing field counts as an empty array.
 ///
 /// ```
 /// use strand_core::{Issue, Patch};
 ///
-/// let text = r#"{"id":"bd-1","title":"Mend it","x":1.10,"labels":["a"]}"#;
-/// let issue = Issue::from_json(text)?;
+/// let issue = Issue::from_json(r#"{"id":"bd-1","title":"Mend","x":1.10,"labels":["a"]}"#)?;
 /// let patch = Patch::new().set("priority", &1)?.add_label("b").remove_label("a");
 /// let patched = patch.apply(&issue)?;
-/// let text = r#"{"id":"bd-1","title":"Mend it","x":1.10,"labels":["b"],"priority":1}"#;
-/// assert_eq!(patched.as_json(), text);
+/// let expected = r#"{"id":"bd-1","title":"Mend","x":1.10,"labels":["b"],"priority":1}"#;
+/// assert_eq!(patched.as_json(), expected);
 ///
-/// let patch = Patch::new().unset("x").remove("labels", "a")?.append_comment("wire is short")?;
+/// let patch = Patch::new().unset("x").remove("labels", "a")?.append_comment("no wire")?;
 /// assert!(!patch.is_empty());
 /// let patched = patch.apply(&issue)?;
-/// let text = r#"{"id":"bd-1","title":"Mend it","labels":[],"comments":["wire is short"]}"#;
-/// assert_eq!(patched.as_json(), text);
+/// let expected = r#"{"id":"bd-1","title":"Mend","labels":[],"comments":["no wire"]}"#;
+/// assert_eq!(patched.as_json(), expected);
 /// # Ok::<(), strand_core::InvalidEvent>(())
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Patch {
     set: Vec<(String, Box<RawValue>)>,
     unset: Vec<String>,
-    remove: Vec<(String, Vec<Box<RawValue>>)>,
-    add: Vec<(String, Vec<Box<RawValue>>)>,
-    append: Vec<(String, Vec<Box<RawValue>>)>,
+    remove: Lists,
+    add: Lists,
+    append: Lists,
     /// Members of a later version, in their order.
     extra: Vec<(String, Box<RawValue>)>,
 }
 
+/// The values for each array, by the name of its field.
 type Lists = Vec<(String, Vec<Box<RawValue>>)>;
 
 impl Patch {
@@ -65,7 +64,7 @@ impl Patch {
     /// Sets a field, in its place or at the end.
     ///
     /// # Errors
-    /// [`InvalidEvent::Encoding`] when serde can't write the value.
+    /// [`InvalidEvent::Encoding`] if serde can't write the value.
     pub fn set(
         mut self,
         field: impl Into<String>,
@@ -79,20 +78,18 @@ impl Patch {
         self.set(field, value).unwrap_or_else(string_fails)
     }
 
-    /// Takes a field away.
+    /// Removes a field.
     #[must_use]
     pub fn unset(mut self, field: impl Into<String>) -> Self {
         self.unset.push(field.into());
         self
     }
 
-    /// Adds a value to an array, unless an equal one is in it. Equal is what means the same JSON
-    /// value.
-    ///
-    /// Example: [`Patch`].
+    /// Adds a value to an array, unless the array has an equal one. Values are equal if they mean
+    /// the same JSON value.
     ///
     /// # Errors
-    /// [`InvalidEvent::Encoding`] when serde can't write the value.
+    /// [`InvalidEvent::Encoding`] if serde can't write the value.
     pub fn add(
         mut self,
         field: impl Into<String>,
@@ -102,10 +99,10 @@ impl Patch {
         Ok(self)
     }
 
-    /// Takes all equal values out of an array.
+    /// Removes all equal values from an array.
     ///
     /// # Errors
-    /// [`InvalidEvent::Encoding`] when serde can't write the value.
+    /// [`InvalidEvent::Encoding`] if serde can't write the value.
     pub fn remove(
         mut self,
         field: impl Into<String>,
@@ -115,12 +112,10 @@ impl Patch {
         Ok(self)
     }
 
-    /// Adds a value at the end of an array.
-    ///
-    /// Example: [`Patch`].
+    /// Appends a value to an array.
     ///
     /// # Errors
-    /// [`InvalidEvent::Encoding`] when serde can't write the value.
+    /// [`InvalidEvent::Encoding`] if serde can't write the value.
     pub fn append(
         mut self,
         field: impl Into<String>,
@@ -136,70 +131,70 @@ impl Patch {
         self.add("labels", label).unwrap_or_else(string_fails)
     }
 
-    /// Takes a label away.
+    /// Removes a label.
     #[must_use]
     pub fn remove_label(self, label: &str) -> Self {
         self.remove("labels", label).unwrap_or_else(string_fails)
     }
 
-    /// Adds a comment, in whatever shape the tracker gives its comments.
+    /// Appends a comment, in the tracker's own shape.
     ///
     /// # Errors
-    /// [`InvalidEvent::Encoding`] when serde can't write it.
+    /// [`InvalidEvent::Encoding`] if serde can't write it.
     pub fn append_comment(self, comment: &(impl Serialize + ?Sized)) -> Result<Self, InvalidEvent> {
         self.append("comments", comment)
     }
 
-    /// True when it changes nothing.
+    /// Whether it changes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let lists = [&self.remove, &self.add, &self.append];
-        self.set.is_empty() && self.unset.is_empty() && lists.iter().all(|list| list.is_empty())
+        let mut lists = self.lists().into_iter();
+        self.set.is_empty() && self.unset.is_empty() && lists.all(|(_, list)| list.is_empty())
     }
 
-    /// Refuses a patch that would take an issue its id or its title.
+    fn lists(&self) -> [(&'static str, &Lists); 3] {
+        [
+            ("remove", &self.remove),
+            ("add", &self.add),
+            ("append", &self.append),
+        ]
+    }
+
+    /// Refuses a patch that would change the id, or make the title something else than a string.
     ///
     /// # Errors
     /// [`InvalidEvent::Field`], [`InvalidEvent::TooLong`].
     pub(crate) fn validate(&self) -> Result<(), InvalidEvent> {
-        let lists = [&self.remove, &self.add, &self.append];
-        let of_lists = lists.into_iter().flatten().map(|(field, _)| field);
-        let taken = self.unset.iter().chain(of_lists);
-        for field in self.set.iter().map(|(field, _)| field).chain(taken.clone()) {
-            if field == "id" {
-                let expected = "thing that a patch changes";
-                return Err(InvalidEvent::Field {
-                    field: "id",
-                    expected,
-                });
-            }
+        let lists = self.lists().into_iter().flat_map(|(_, list)| list);
+        let mut others = self.unset.iter().chain(lists.map(|(field, _)| field));
+        let refused = |field, expected| Err(InvalidEvent::Field { field, expected });
+        if others.clone().any(|field| field == "id")
+            || self.set.iter().any(|(field, _)| field == "id")
+        {
+            return refused("id", "thing that a patch changes");
         }
-        let title = InvalidEvent::Field {
-            field: "title",
-            expected: "string",
-        };
-        if taken.into_iter().any(|field| field == "title") {
-            return Err(title);
+        if others.any(|field| field == "title") {
+            return refused("title", "string");
         }
         for (_, value) in self.set.iter().filter(|(field, _)| field == "title") {
             let Ok(text) = serde_json::from_str::<String>(value.get()) else {
-                return Err(title);
+                return refused("title", "string");
             };
             at_most("title", text.len(), TITLE_BYTES_MAX)?;
         }
         Ok(())
     }
 
-    /// The issue with the changes; all other fields keep their bytes and their order.
+    /// The issue with the changes. All other fields keep their bytes and their order.
     ///
     /// # Errors
-    /// [`InvalidEvent::NotAnArray`] when a field that should be an array is none;
-    /// [`InvalidEvent::TooLong`] when the issue would not fit into a record any more.
+    /// [`InvalidEvent::NotAnArray`] if a field should be an array and is not;
+    /// [`InvalidEvent::TooLong`] if the issue would no longer fit into a record.
     pub fn apply(&self, issue: &Issue) -> Result<Issue, InvalidEvent> {
         self.apply_with(issue, None)
     }
 
-    /// As [`Patch::apply`], and sets `updated_at` unless the patch does something to it.
+    /// Like [`Patch::apply`], but also sets `updated_at`, unless the patch sets or removes it.
     pub(crate) fn apply_with(
         &self,
         issue: &Issue,
@@ -209,30 +204,27 @@ impl Patch {
         for (field, value) in &self.set {
             put(&mut fields, field, value);
         }
-        let touches = |name: &str| {
-            self.set.iter().any(|(field, _)| field == name)
-                || self.unset.iter().any(|field| field == name)
-        };
-        if let Some(updated_at) = updated_at.filter(|_| !touches("updated_at")) {
+        let mut touched = self.set.iter().map(|(field, _)| field).chain(&self.unset);
+        if let Some(updated_at) = updated_at
+            && !touched.any(|field| field == "updated_at")
+        {
             put(&mut fields, "updated_at", updated_at);
         }
         if !self.unset.is_empty() {
             fields.retain(|(name, _)| !self.unset.iter().any(|field| field == name));
         }
-        let lists = [&self.remove, &self.add, &self.append];
         let mut arrays: Vec<(&str, Vec<Cow<'_, RawValue>>)> = Vec::new();
-        for (kind, list) in lists.into_iter().enumerate() {
+        for (change, list) in self.lists() {
             for (field, values) in list {
-                let begun = arrays.iter().any(|(name, _)| *name == field.as_str());
-                if !begun {
+                if !arrays.iter().any(|(name, _)| name == field) {
                     arrays.push((field, array(&fields, field)?));
                 }
-                let array = arrays.iter_mut().find(|(name, _)| *name == field.as_str());
+                let array = arrays.iter_mut().find(|(name, _)| name == field);
                 let Some((_, array)) = array else { continue };
                 for value in values {
-                    match kind {
-                        0 => array.retain(|old| !same(old, value)),
-                        1 if array.iter().any(|old| same(old, value)) => {}
+                    match change {
+                        "remove" => array.retain(|old| !same(old, value)),
+                        "add" if array.iter().any(|old| same(old, value)) => {}
                         _ => array.push(Cow::Borrowed(value)),
                     }
                 }
@@ -240,7 +232,7 @@ impl Patch {
         }
         let arrays: Vec<(&str, Box<RawValue>)> = arrays
             .iter()
-            .map(|(field, values)| Ok((*field, raw(&values)?)))
+            .map(|(field, values)| Ok((*field, raw(values)?)))
             .collect::<Result<_, InvalidEvent>>()?;
         for (field, value) in &arrays {
             put(&mut fields, field, value);
@@ -255,18 +247,8 @@ fn string_fails(error: InvalidEvent) -> Patch {
     unreachable!("serde writes any string: {error}")
 }
 
-fn put<'a>(fields: &mut Vec<(Cow<'a, str>, &'a RawValue)>, field: &'a str, value: &'a RawValue) {
-    match fields.iter_mut().rev().find(|(name, _)| name == field) {
-        Some((_, old)) => *old = value,
-        None => fields.push((Cow::Borrowed(field), value)),
-    }
-}
-
-/// The elements of a field that is an array, or missing.
-fn array<'a>(
-    fields: &[(Cow<'a, str>, &'a RawValue)],
-    field: &str,
-) -> Result<Vec<Cow<'a, RawValue>>, InvalidEvent> {
+/// The elements of a field that is an array or missing.
+fn array<'a>(fields: &RawFields<'a>, field: &str) -> Result<Vec<Cow<'a, RawValue>>, InvalidEvent> {
     let value = fields.iter().rev().find(|(name, _)| name == field);
     let Some((_, value)) = value else {
         return Ok(Vec::new());
@@ -285,14 +267,8 @@ fn push(lists: &mut Lists, field: String, value: Box<RawValue>) {
     }
 }
 
-fn raw(value: &(impl Serialize + ?Sized)) -> Result<Box<RawValue>, InvalidEvent> {
-    serde_json::value::to_raw_value(value).map_err(|error| InvalidEvent::Encoding {
-        message: error.to_string(),
-    })
-}
-
 impl PartialEq for Patch {
-    /// Equal to the byte, not only in meaning.
+    /// Whether the two are equal to the byte, not only in meaning.
     fn eq(&self, other: &Self) -> bool {
         serde_json::to_string(self).ok() == serde_json::to_string(other).ok()
     }
@@ -313,13 +289,9 @@ impl Serialize for Patch {
         if !self.unset.is_empty() {
             map.serialize_entry("unset", &self.unset)?;
         }
-        for (name, lists) in [
-            ("remove", &self.remove),
-            ("add", &self.add),
-            ("append", &self.append),
-        ] {
-            if !lists.is_empty() {
-                map.serialize_entry(name, &Map(lists))?;
+        for (name, list) in self.lists() {
+            if !list.is_empty() {
+                map.serialize_entry(name, &Map(list))?;
             }
         }
         for (name, value) in &self.extra {
@@ -341,14 +313,14 @@ impl<'de> Deserialize<'de> for Patch {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Patch, A::Error> {
                 let mut patch = Patch::default();
-                while let Some(name) = map.next_key::<String>()? {
-                    match name.as_str() {
+                while let Some(Name(name)) = map.next_key()? {
+                    match &*name {
                         "set" => patch.set = members(&mut map)?,
                         "unset" => patch.unset = map.next_value()?,
                         "remove" => patch.remove = members(&mut map)?,
                         "add" => patch.add = members(&mut map)?,
                         "append" => patch.append = members(&mut map)?,
-                        _ => patch.extra.push((name, map.next_value()?)),
+                        _ => patch.extra.push((name.into_owned(), map.next_value()?)),
                     }
                 }
                 Ok(patch)

@@ -1,59 +1,60 @@
-//! The queries of a tracker, answered from an index.
+//! Queries that trackers ask all the time.
 
 use std::collections::{HashSet, VecDeque};
 
 use crate::issues::{filter::Filter, index::Index, issue::Issue, issues::Issues};
 
-/// Queries. The first one reads every issue, to build an index; later ones use it, also after
+/// Queries. The first one reads every issue to build an index; later ones use it, also after
 /// changes.
 impl Issues {
     fn index(&self) -> &Index {
         self.index.get(self.iter())
     }
 
-    /// The issues that match, in the order of their ids.
+    /// The issues that match the filter, sorted by id.
     ///
     /// ```
     /// use strand_core::{Filter, Issue, IssueEvent, Issues, Seq, Timestamp};
     ///
     /// let now = Timestamp::now();
-    /// let mut store = Issues::default();
-    /// store.apply(Seq::new(1), IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now));
-    /// assert_eq!(store.list(&Filter::new().status("open")).len(), 1);
-    /// assert_eq!(store.list(&Filter::new().assignee("agent-7")).len(), 0);
-    /// # Ok::<(), strand_core::InvalidEvent>(())
+    /// let mut issues = Issues::default();
+    /// issues.apply(Seq::new(1), IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now));
+    /// assert_eq!(issues.list(&Filter::new().status("open")).len(), 1);
+    /// assert_eq!(issues.list(&Filter::new().assignee("agent-7")).len(), 0);
     /// ```
     #[must_use]
     pub fn list(&self, filter: &Filter) -> Vec<(&str, &Issue)> {
-        let index = self.index();
-        let Some(candidates) = index.candidates(filter) else {
+        if *filter == Filter::new() {
             return self.iter().collect();
-        };
-        let matching = candidates.iter().filter(|id| {
+        }
+        let index = self.index();
+        let candidates = index.candidates(filter).into_iter().flatten();
+        let matching = candidates.filter(|id| {
             let facts = index.facts.get(&***id);
             facts.is_some_and(|facts| facts.matches(filter))
         });
         matching.filter_map(|id| self.get_with_id(id)).collect()
     }
 
-    /// The issues that can be worked on, in the order of their ids: their status is `open`, and
-    /// they have no [`Issues::blockers`]. Includes claimed issues whose status is `open`.
+    /// The issues that can be worked on, sorted by id: those with the status `open` and without
+    /// [blockers](Issues::blockers). A claimed issue is ready while its status is `open`.
     ///
     /// ```
     /// use strand_core::{Issue, IssueEvent, Issues, Seq, Timestamp};
     ///
     /// let now = Timestamp::now();
-    /// let mut store = Issues::default();
+    /// let mut issues = Issues::default();
     /// let wait = r#"[{"issue_id":"bd-2","depends_on_id":"bd-1","type":"blocks"}]"#;
-    /// let rest = r#""id":"bd-2","title":"Paint it","status":"open""#;
-    /// let text = format!(r#"{{{rest},"dependencies":{wait}}}"#);
-    /// store.apply(Seq::new(1), IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now));
-    /// store.apply(Seq::new(2), IssueEvent::add(Issue::from_json(&text)?, now));
-    /// assert_eq!(store.ready()[0].0, "bd-1");
-    /// assert_eq!(store.blockers("bd-2"), ["bd-1"]);
-    /// assert_eq!(store.dependencies("bd-2"), [(1, "bd-1")]);
-    /// store.apply(Seq::new(3), IssueEvent::close("bd-1", now));
-    /// assert_eq!(store.ready()[0].0, "bd-2");
+    /// let paint = Issue::from_json(&format!(
+    ///     r#"{{"id":"bd-2","title":"Paint it","status":"open","dependencies":{wait}}}"#
+    /// ))?;
+    /// issues.apply(Seq::new(1), IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now));
+    /// issues.apply(Seq::new(2), IssueEvent::add(paint, now));
+    /// assert_eq!(issues.ready()[0].0, "bd-1");
+    /// assert_eq!(issues.blockers("bd-2"), ["bd-1"]);
+    /// assert_eq!(issues.dependencies("bd-2"), [(1, "bd-1")]);
+    /// issues.apply(Seq::new(3), IssueEvent::close("bd-1", now));
+    /// assert_eq!(issues.ready()[0].0, "bd-2");
     /// # Ok::<(), strand_core::InvalidEvent>(())
     /// ```
     #[must_use]
@@ -64,18 +65,18 @@ impl Issues {
         ready.filter_map(|id| self.get_with_id(id)).collect()
     }
 
-    /// The issues that must be closed before this one is ready, in the order of their ids: those
-    /// that it depends on (`blocks`) and that are open, and those of the issues that it is a part
-    /// of (`parent-child`), through any number of levels. An issue that waits for itself is
-    /// blocked. Example: [`Issues::ready`].
+    /// The issues that must be closed before this one is ready, sorted by id: those that it depends
+    /// on (`blocks`), unless they are closed or deleted, and those that block an issue that it is a
+    /// part of (`parent-child`), through any number of levels. An issue in a cycle blocks itself.
+    /// Example: [`Issues::ready`].
     #[must_use]
     pub fn blockers(&self, id: &str) -> Vec<&str> {
         self.index().blockers(id).into_iter().collect()
     }
 
-    /// Everything that the issue depends on (`blocks`) or is a part of (`parent-child`), also
-    /// indirectly: each id once, with the number of steps to it, nearest first. Includes ids of
-    /// issues that do not exist. Cycles are allowed. Example: [`Issues::ready`].
+    /// All issues that this one depends on (`blocks`) or is a part of (`parent-child`), directly or
+    /// not: each id once, with its distance, nearest first. An id may be that of no issue. Cycles
+    /// are followed once. Example: [`Issues::ready`].
     #[must_use]
     pub fn dependencies(&self, id: &str) -> Vec<(usize, &str)> {
         let index = self.index();

@@ -1,4 +1,4 @@
-//! What an event does to an issue: the one place where that is decided.
+//! The effect of an event on an issue.
 
 use crate::{
     error::InvalidEvent,
@@ -8,18 +8,18 @@ use crate::{
     },
 };
 
-/// What becomes of an issue.
+/// The effect of an event on an issue.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// The event changes nothing.
+    /// Nothing changes.
     Nothing,
-    /// The issue is now this.
+    /// The issue is replaced.
     Put(Issue),
     /// The issue is deleted.
     Delete,
 }
 
-/// The three states that events tell apart.
+/// The three kinds of status that events distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
     Open,
@@ -37,11 +37,11 @@ impl Status {
     }
 }
 
-/// Decides what `event` does to the issue that it names; `None` is one that is absent or deleted.
-/// The table is in the documentation of [`crate::Issues`].
+/// Applies `event` to the issue that it names; `now` is `None` if that is absent or deleted. The
+/// table is in the documentation of [`crate::Issues`].
 ///
-/// Only `add` brings an issue into being. So an absent issue and a deleted one are the same to all
-/// events, and the fold does not depend on when the tombstone of a deleted one expires. // I8
+/// Only `add` creates an issue. So events do not distinguish an absent issue from a deleted one,
+/// and the fold does not depend on when a tombstone expires. // I8
 pub(crate) fn fold(now: Option<&Issue>, event: &IssueEvent) -> Effect {
     let IssueEvent {
         ts,
