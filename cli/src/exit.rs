@@ -224,7 +224,7 @@ impl From<CommitError> for Failure {
 impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
         let exit = match &error {
-            ImportError::BadLines(_) => Exit::Refused,
+            ImportError::BadLines { .. } => Exit::Refused,
             ImportError::Exists { .. } => Exit::Conflict,
             ImportError::Log { source, .. } => exit_of(source),
             _ => Exit::Failed,

@@ -24,7 +24,7 @@ use std::{
     path::Path,
 };
 
-use strand_core::{Existing, ImportOptions, Issue, IssueLog, Issues, Options, Timestamp, export};
+use strand_core::{ImportOptions, Issue, IssueLog, Issues, Options, Timestamp, export};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .values()
         .flat_map(|issue| [issue.as_json(), "\n"])
         .collect();
-    let options = ImportOptions::new(Timestamp::now()).existing(Existing::Keep);
+    let options = ImportOptions::new(Timestamp::now()).keep_existing();
     let imported = log.import(&mut Cursor::new(lines), options)?;
 
     // Compared with what an export contains from now on.

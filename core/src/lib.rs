@@ -263,7 +263,7 @@ pub use wal::recovery::Recovery;
 pub use write::batch::{Batch, Expected};
 pub use write::conditions::{CommitError, Conflict};
 pub use write::export::{export, merge_files};
-pub use write::import::{BadLine, BadLines, Existing, ImportError, ImportOptions, Imported};
+pub use write::import::{ImportError, ImportOptions, Imported};
 pub use write::issue_log::IssueLog;
 
 #[cfg(doctest)]

@@ -32,13 +32,12 @@ pub(crate) fn import(args: &Import, out: &mut Output) -> Result<(), Failure> {
         line: u64,
         reason: &'a str,
     }
-    let options = ImportOptions::new(Timestamp::now())
-        .existing(match args.existing {
-            Existing::Replace => strand_core::Existing::Replace,
-            Existing::Keep => strand_core::Existing::Keep,
-            Existing::Refuse => strand_core::Existing::Refuse,
-        })
-        .skip_bad_lines(args.skip_bad_lines);
+    let options = ImportOptions::new(Timestamp::now()).skip_bad_lines(args.skip_bad_lines);
+    let options = match args.existing {
+        Existing::Replace => options,
+        Existing::Keep => options.keep_existing(),
+        Existing::Refuse => options.refuse_existing(),
+    };
     let log = open::log(&args.writing, out)?;
     let imported = if let Some(path) = &args.file {
         let file = File::open(path);
@@ -57,27 +56,30 @@ pub(crate) fn import(args: &Import, out: &mut Output) -> Result<(), Failure> {
         replaced,
         unchanged,
         bad,
+        bad_lines,
         last_seq,
         ..
     } = &imported;
-    if bad.count > 0 && !out.json {
-        tell(&format!("strand: {bad}"));
-    }
-    let lines_told = bad.first.iter().map(|bad| Bad {
-        line: bad.line,
-        reason: &bad.reason,
+    let bad_lines = bad_lines.iter().map(|(line, reason)| Bad {
+        line: *line,
+        reason,
     });
+    let bad_lines: Vec<Bad<'_>> = bad_lines.collect();
+    if !out.json {
+        for Bad { line, reason } in &bad_lines {
+            tell(&format!("strand: skipped line {line}: {reason}"));
+        }
+    }
     let done = Done {
         lines: *lines,
         added: *added,
         replaced: *replaced,
         unchanged: *unchanged,
-        bad: bad.count,
-        bad_lines: lines_told.collect(),
+        bad: *bad,
+        bad_lines,
         last_seq: last_seq.map_or(0, Seq::get),
     };
     out.result(&done, || {
-        let bad = bad.count;
         format!(
             "{lines} lines: {added} added, {replaced} replaced, {unchanged} unchanged, {bad} bad"
         )

@@ -3,7 +3,6 @@
 use std::{
     borrow::Cow,
     collections::HashMap,
-    fmt,
     io::{self, BufRead, Read as _, Seek},
 };
 
@@ -33,16 +32,11 @@ const _: () = assert!(FRAME_BYTES_MAX >= ID_BYTES_MAX * r"\u0000".len() + 256);
 /// How many bad lines are listed; the rest is counted.
 const BAD_LINES_MAX: usize = 100;
 
-/// What an import does with an issue that exists; see [`ImportOptions`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Existing {
-    /// Replaces it by the line, unless the two are equal to the byte.
-    #[default]
+/// What an import does with an issue that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Existing {
     Replace,
-    /// Keeps it.
     Keep,
-    /// Imports nothing.
     Refuse,
 }
 
@@ -50,16 +44,16 @@ pub enum Existing {
 ///
 /// ```
 /// use std::io::Cursor;
-/// use strand_core::{Existing, ImportOptions, Issue, IssueLog, Options, Timestamp};
+/// use strand_core::{ImportOptions, Issue, IssueLog, Options, Timestamp};
 ///
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = IssueLog::open(dir.path(), Options::default())?;
 /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
 /// let lines = "{\"id\":\"bd-1\",\"title\":\"Mend the gate\"}\nno issue\n";
-/// let options = ImportOptions::new(now).existing(Existing::Keep).skip_bad_lines(true);
+/// let options = ImportOptions::new(now).keep_existing().skip_bad_lines(true);
 /// let imported = log.import(&mut Cursor::new(lines), options)?;
-/// assert_eq!((imported.unchanged, imported.bad.count, imported.bad.first[0].line), (1, 1, 2));
+/// assert_eq!((imported.unchanged, imported.bad, imported.bad_lines[0].0), (1, 1, 2));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,20 +64,33 @@ pub struct ImportOptions {
 }
 
 impl ImportOptions {
-    /// The defaults. The imported events have the time `ts`.
+    /// The defaults: a line replaces an existing issue, unless the two are equal to the byte. The
+    /// imported events have the time `ts`.
     #[must_use]
     pub fn new(ts: Timestamp) -> Self {
         Self {
             ts,
-            existing: Existing::default(),
+            existing: Existing::Replace,
             skip_bad_lines: false,
         }
     }
 
-    /// What to do with issues that exist. Default: [`Existing::Replace`].
+    /// Keeps issues that exist.
     #[must_use]
-    pub fn existing(self, existing: Existing) -> Self {
-        Self { existing, ..self }
+    pub fn keep_existing(self) -> Self {
+        Self {
+            existing: Existing::Keep,
+            ..self
+        }
+    }
+
+    /// Imports nothing if an issue exists: [`ImportError::Exists`].
+    #[must_use]
+    pub fn refuse_existing(self) -> Self {
+        Self {
+            existing: Existing::Refuse,
+            ..self
+        }
     }
 
     /// Whether to import the good lines although there are bad ones. Default: no.
@@ -109,7 +116,9 @@ pub struct Imported {
     /// Issues that existed and did not change.
     pub unchanged: u64,
     /// Lines that were skipped because they are not issues.
-    pub bad: BadLines,
+    pub bad: u64,
+    /// The first hundred of these: the line's number, from 1, and what is wrong with it.
+    pub bad_lines: Vec<(u64, String)>,
     /// The last record that was written, if any was.
     pub last_seq: Option<Seq>,
 }
@@ -118,46 +127,11 @@ impl Imported {
     fn written(&self) -> u64 {
         self.added + self.replaced
     }
-}
 
-/// Lines that are not issues: see [`ImportOptions`] and [`ImportError`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct BadLines {
-    /// Their number.
-    pub count: u64,
-    /// The first hundred.
-    pub first: Vec<BadLine>,
-}
-
-/// A line that is not an issue: see [`ImportOptions`] and [`ImportError`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct BadLine {
-    /// The line's number, from 1.
-    pub line: u64,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-impl fmt::Display for BadLines {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} lines are no issues", self.count)?;
-        for BadLine { line, reason } in &self.first {
-            write!(f, "; line {line}: {reason}")?;
-        }
-        if self.count > self.first.len() as u64 {
-            write!(f, "; …")?;
-        }
-        Ok(())
-    }
-}
-
-impl BadLines {
-    fn push(&mut self, line: u64, reason: String) {
-        self.count += 1;
-        if self.first.len() < BAD_LINES_MAX {
-            self.first.push(BadLine { line, reason });
+    fn bad_line(&mut self, line: u64, reason: String) {
+        self.bad += 1;
+        if self.bad_lines.len() < BAD_LINES_MAX {
+            self.bad_lines.push((line, reason));
         }
     }
 }
@@ -174,7 +148,7 @@ impl BadLines {
 /// let lines = "{\"id\":\"bd-1\",\"title\":\"Mend the fence\"}\nno issue\n";
 /// match log.import(&mut Cursor::new(lines), ImportOptions::new(now)) {
 ///     // Nothing was imported.
-///     Err(ImportError::BadLines(bad)) => assert_eq!(bad.first[0].line, 2),
+///     Err(ImportError::BadLines { first, .. }) => assert_eq!(first[0].0, 2),
 ///     other => panic!("{other:?}"),
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -197,9 +171,14 @@ pub enum ImportError {
         before: Box<Imported>,
     },
     /// Lines are not issues. Nothing was imported.
-    #[error("{0}; nothing was imported")]
-    BadLines(BadLines),
-    /// An issue exists, and [`Existing::Refuse`] was asked for.
+    #[error("nothing was imported: {count} lines are no issues{}", listed(*count, first))]
+    BadLines {
+        /// Their number.
+        count: u64,
+        /// The first hundred: the line's number, from 1, and what is wrong with it.
+        first: Vec<(u64, String)>,
+    },
+    /// An issue exists, and [`ImportOptions::refuse_existing`] is set.
     #[error(
         "line {line}: issue {id:?} exists already; {} issues of earlier lines were imported",
         before.written()
@@ -304,7 +283,7 @@ impl IssueLog {
             let issue = match issue {
                 Ok(issue) => issue,
                 Err(reason) => {
-                    imported.bad.push(line, reason);
+                    imported.bad_line(line, reason);
                     continue;
                 }
             };
@@ -317,8 +296,11 @@ impl IssueLog {
                 }
             }
         }
-        if imported.bad.count > 0 && !options.skip_bad_lines {
-            return Err(ImportError::BadLines(imported.bad));
+        if imported.bad > 0 && !options.skip_bad_lines {
+            return Err(ImportError::BadLines {
+                count: imported.bad,
+                first: imported.bad_lines,
+            });
         }
         match exists {
             Some((line, id)) => Err(ImportError::Exists {
@@ -390,6 +372,18 @@ impl IssueLog {
             }
         }
     }
+}
+
+fn listed(count: u64, first: &[(u64, String)]) -> String {
+    let lines = first
+        .iter()
+        .map(|(line, reason)| format!("; line {line}: {reason}"));
+    let more = if count > first.len() as u64 {
+        "; …"
+    } else {
+        ""
+    };
+    lines.chain([more.to_owned()]).collect()
 }
 
 fn failed(source: Error, before: &Imported) -> ImportError {

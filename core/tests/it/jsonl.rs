@@ -10,7 +10,7 @@ use std::{
 };
 
 use strand_core::{
-    Existing, ImportError, ImportOptions, Imported, Issue, IssueEvent, IssueLog, Issues, Patch,
+    ImportError, ImportOptions, Imported, Issue, IssueEvent, IssueLog, Issues, Patch,
     RECORD_BYTES_MAX, Seq, Through, export,
     testing::{Failpoint, FailpointHook},
     write_jsonl,
@@ -122,9 +122,7 @@ fn the_longest_line_fits_into_a_record_and_a_longer_one_is_bad() {
     let before = format!(r#"{{"id":"a","title":"{}"}}"#, "x".repeat(4000));
     let longer = format!("{before}\n{}\n", line_of(max + 1));
     let refused = import(&log, &longer, ImportOptions::new(TS));
-    assert!(
-        matches!(refused, Err(ImportError::BadLines(bad)) if bad.count == 1 && bad.first[0].line == 2)
-    );
+    assert!(matches!(refused, Err(ImportError::BadLines { count: 1, first }) if first[0].0 == 2));
     assert_eq!(log.log().tail_seq().unwrap(), None);
     let longest = format!("{before}\n{}\n", line_of(max));
     assert_eq!(
@@ -209,22 +207,25 @@ fn bad_lines_are_named_and_nothing_is_imported_unless_asked() {
     let text = format!(
         "{good}\n\n[1]\n{{\"id\":\"b\"}}\n<<<<<<< ours\n{good}\n{too_long}\n{{\"id\":\"c\",\"title\":\"C\"}}"
     );
-    let Err(ImportError::BadLines(bad)) = import(&log, &text, ImportOptions::new(TS)) else {
-        panic!("it was imported");
+    let refused = import(&log, &text, ImportOptions::new(TS)).unwrap_err();
+    assert!(refused.to_string().contains("; line 3: "), "{refused}");
+    let ImportError::BadLines { count, first } = refused else {
+        panic!("{refused}");
     };
-    let numbers: Vec<u64> = bad.first.iter().map(|bad| bad.line).collect();
-    assert_eq!((bad.count, numbers), (5, vec![3, 4, 5, 6, 7]));
-    assert!(bad.first[3].reason.contains("line 1"), "{bad}");
+    let numbers: Vec<u64> = first.iter().map(|(line, _)| *line).collect();
+    assert_eq!((count, numbers), (5, vec![3, 4, 5, 6, 7]));
+    assert!(first[3].1.contains("line 1"), "{first:?}");
     assert_eq!(log.log().tail_seq().unwrap(), None);
 
     let skipping = ImportOptions::new(TS).skip_bad_lines(true);
     let imported = import(&log, &text, skipping).unwrap();
-    assert_eq!((imported.lines, imported.added, imported.bad), (7, 2, bad));
+    assert_eq!((imported.lines, imported.added), (7, 2));
+    assert_eq!((imported.bad, imported.bad_lines), (count, first));
     let mut invalid = good.as_bytes().to_vec();
     invalid[20] = 0xff;
     let refused = log.import(&mut Cursor::new(invalid), ImportOptions::new(TS));
     assert!(
-        matches!(refused, Err(ImportError::BadLines(bad)) if bad.first[0].reason.contains("UTF-8"))
+        matches!(refused, Err(ImportError::BadLines { first, .. }) if first[0].1.contains("UTF-8"))
     );
 }
 
@@ -236,21 +237,12 @@ fn existing_issues_are_replaced_kept_or_refused() {
     let first = line("a", 1) + &line("b", 1);
     import(&log, &first, ImportOptions::new(TS)).unwrap();
     let second = line("a", 2) + &line("b", 1) + &line("c", 2);
-    let refused = import(
-        &log,
-        &second,
-        ImportOptions::new(TS).existing(Existing::Refuse),
-    );
+    let refused = import(&log, &second, ImportOptions::new(TS).refuse_existing());
     assert!(
         matches!(refused, Err(ImportError::Exists { line: 1, .. })),
         "{refused:?}"
     );
-    let kept = import(
-        &log,
-        &second,
-        ImportOptions::new(TS).existing(Existing::Keep),
-    )
-    .unwrap();
+    let kept = import(&log, &second, ImportOptions::new(TS).keep_existing()).unwrap();
     assert_eq!((kept.added, kept.replaced, kept.unchanged), (1, 0, 2));
     let replaced = import(&log, &second, ImportOptions::new(TS)).unwrap();
     assert_eq!(
@@ -258,12 +250,7 @@ fn existing_issues_are_replaced_kept_or_refused() {
         (0, 1, 2)
     );
     log.append(&IssueEvent::delete("a", TS)).unwrap();
-    let back = import(
-        &log,
-        &second,
-        ImportOptions::new(TS).existing(Existing::Keep),
-    )
-    .unwrap();
+    let back = import(&log, &second, ImportOptions::new(TS).keep_existing()).unwrap();
     assert_eq!((back.added, back.unchanged), (1, 2));
 }
 
