@@ -88,6 +88,8 @@ impl Patch {
     /// Adds a value to an array, unless the array has an equal one. Values are equal if they mean
     /// the same JSON value.
     ///
+    /// Example: [`Patch`].
+    ///
     /// # Errors
     /// [`InvalidEvent::Encoding`] if serde can't write the value.
     pub fn add(
@@ -113,6 +115,8 @@ impl Patch {
     }
 
     /// Appends a value to an array.
+    ///
+    /// Example: [`Patch`].
     ///
     /// # Errors
     /// [`InvalidEvent::Encoding`] if serde can't write the value.

@@ -85,6 +85,8 @@ impl ImportOptions {
     }
 
     /// Imports nothing if an issue exists: [`ImportError::Exists`].
+    ///
+    /// Example: [`ImportOptions`].
     #[must_use]
     pub fn refuse_existing(self) -> Self {
         Self {
