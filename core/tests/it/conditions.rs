@@ -21,7 +21,7 @@ fn issue(id: &str) -> Issue {
 fn expected(error: CommitError) -> Expected {
     match error {
         CommitError::Conflict(conflict) => conflict.expected,
-        error => panic!("{error}"),
+        error @ CommitError::Log(_) => panic!("{error}"),
     }
 }
 
