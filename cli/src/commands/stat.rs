@@ -91,13 +91,13 @@ impl<'a> Counts<'a> {
                 by_status,
             },
             snapshot: snapshot.map(|seen| {
-                let file = report.files.iter().find(|file| file.file == seen.file);
+                let file = report.files.get(&seen.file);
                 LiveSnapshot {
                     seq: seen.seq,
                     issues: seen.issues,
                     tombstones: seen.tombstones,
                     keys: seen.keys,
-                    bytes: file.and_then(|file| file.bytes),
+                    bytes: file.and_then(|(_, bytes)| *bytes),
                 }
             }),
             log: Files::of(report, FileKind::Segment),
@@ -143,10 +143,10 @@ impl<'a> Counts<'a> {
 
 impl Files {
     fn of(report: &CheckReport, kind: FileKind) -> Self {
-        let of_kind = || report.files.iter().filter(|file| file.kind == kind);
+        let of_kind = || report.files.values().filter(|(found, _)| *found == kind);
         Self {
             files: of_kind().count(),
-            bytes: of_kind().filter_map(|file| file.bytes).sum(),
+            bytes: of_kind().filter_map(|(_, bytes)| *bytes).sum(),
         }
     }
 }

@@ -37,7 +37,7 @@ use crate::{
     },
 };
 
-pub use self::report::{Advice, CheckReport, FileKind, FileReport, HintsState, SnapshotReport};
+pub use self::report::{Advice, CheckReport, FileKind, SnapshotReport};
 pub use crate::format::resync::Damage;
 
 /// Looks at the store at most, until two looks agree.
@@ -122,11 +122,38 @@ pub(crate) fn in_dir(dir: &StoreDir) -> Result<CheckReport> {
     Ok(seen.finish())
 }
 
+/// The condition of the shared hints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hints {
+    Good,
+    /// The next writer creates them.
+    Missing,
+    /// From another boot, file or store, or damaged. The next writer rebuilds them.
+    Stale,
+    /// A writer is changing them, or died while it did. The next writer rebuilds them.
+    HalfChanged,
+    /// The next writer writes the records in doubt again.
+    Poisoned,
+}
+
+impl Hints {
+    fn problem(self) -> Option<&'static str> {
+        match self {
+            Self::Good => None,
+            Self::Missing => Some("missing"),
+            Self::Stale => Some("stale"),
+            Self::HalfChanged => Some("half-changed"),
+            Self::Poisoned => Some("a sync failed"),
+        }
+    }
+}
+
 /// One look at a store.
 struct Look<'a> {
     dir: &'a StoreDir,
     report: CheckReport,
     damages: Damages,
+    hints: Hints,
     newer: bool,
     beyond_repair: bool,
     orphans: Vec<String>,
@@ -166,9 +193,9 @@ impl<'a> Look<'a> {
             no_op: Vec::new(),
             hinted_seq: None,
             durable_seq: 0,
-            hints: HintsState::Missing,
+            hints_problem: None,
             snapshots: Vec::new(),
-            files: Vec::new(),
+            files: BTreeMap::new(),
             damages: Vec::new(),
             damages_left_off: 0,
             gaps: Vec::new(),
@@ -180,6 +207,7 @@ impl<'a> Look<'a> {
             dir,
             report,
             damages: Damages::default(),
+            hints: Hints::Missing,
             newer: false,
             beyond_repair: false,
             orphans: Vec::new(),
@@ -239,14 +267,14 @@ impl<'a> Look<'a> {
         let Some(look) = view.and_then(|view| view.look()) else {
             return HintsLook::default();
         };
-        self.report.hints = if !look.ours || look.durable_seq.is_none() {
-            HintsState::Stale
+        self.hints = if !look.ours || look.durable_seq.is_none() {
+            Hints::Stale
         } else if look.poisoned {
-            HintsState::Poisoned
+            Hints::Poisoned
         } else if look.tail_is_whole {
-            HintsState::Good
+            Hints::Good
         } else {
-            HintsState::NotValidated
+            Hints::HalfChanged
         };
         self.report.hinted_seq = look.durable_seq.filter(|_| look.ours);
         look
@@ -403,8 +431,7 @@ impl<'a> Look<'a> {
                 let file = dir.open(&name, OpenMode::Read);
                 file.and_then(|file| file.len_bytes()).ok()
             };
-            let file = name.into();
-            self.report.files.push(FileReport { file, kind, bytes });
+            self.report.files.insert(name.into(), (kind, bytes));
         }
     }
 
@@ -437,10 +464,7 @@ impl<'a> Look<'a> {
 
     /// Whether an operation was interrupted, rather than in progress.
     fn is_unfinished(&self) -> bool {
-        let hints = matches!(
-            self.report.hints,
-            HintsState::NotValidated | HintsState::Poisoned
-        );
+        let hints = matches!(self.hints, Hints::HalfChanged | Hints::Poisoned);
         self.new
             || (self.report.torn.is_some() || hints) && !self.is_held(LOCK)
             || !self.orphans.is_empty() && !self.is_held(COMPACT_LOCK)
@@ -465,7 +489,7 @@ impl<'a> Look<'a> {
             && one.gaps == two.gaps
             && one.torn == two.torn
             && one.unreadable == two.unreadable
-            && one.hints == two.hints
+            && self.hints == other.hints
             && (self.newer, self.beyond_repair, self.new)
                 == (other.newer, other.beyond_repair, other.new)
             && self.orphans == other.orphans
@@ -503,6 +527,7 @@ impl<'a> Look<'a> {
             advice,
             damages: self.damages.listed,
             damages_left_off: self.damages.left_off,
+            hints_problem: self.hints.problem().map(str::to_owned),
             ..self.report
         }
     }

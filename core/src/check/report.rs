@@ -46,12 +46,14 @@ pub struct CheckReport {
     pub hinted_seq: Option<u64>,
     /// The last record known to be durable, from the hints or from the records themselves.
     pub durable_seq: u64,
-    /// The condition of the shared hints.
-    pub hints: HintsState,
+    /// Why the shared hints cannot be trusted; `None` if they can.
+    pub hints_problem: Option<String>,
     /// All snapshots, the latest first.
     pub snapshots: Vec<SnapshotReport>,
-    /// All files of the directory and of its quarantine.
-    pub files: Vec<FileReport>,
+    /// All files of the directory and of its quarantine, each with its role and its length, which is
+    /// `None` for a directory, or if it is unknown. JSON: `file`, `kind`, `bytes`.
+    #[serde(serialize_with = "files")]
+    pub files: BTreeMap<PathBuf, (FileKind, Option<u64>)>,
     /// Places where bytes are not what they should be; 10,000 at most.
     pub damages: Vec<Damage>,
     /// How many more there are.
@@ -125,18 +127,6 @@ impl fmt::Display for Advice {
             }
         })
     }
-}
-
-/// A file of a store's directory: part of the report of [`check`](crate::check::check).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct FileReport {
-    /// The file, relative to the store's directory.
-    pub file: PathBuf,
-    /// Its role.
-    pub kind: FileKind,
-    /// Its length; `None` for a directory, or if it is unknown.
-    pub bytes: Option<u64>,
 }
 
 /// The role of a file in a store's directory: part of the report of [`check`](crate::check::check).
@@ -220,35 +210,6 @@ impl fmt::Display for SnapshotReport {
     }
 }
 
-/// The condition of the shared hints: part of the report of [`check`](crate::check::check).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum HintsState {
-    /// They can be trusted.
-    Good,
-    /// There are none. The next writer creates them.
-    Missing,
-    /// They are from another boot, file or store, or damaged. The next writer rebuilds them.
-    Stale,
-    /// A writer is changing them, or died while it did. The next writer rebuilds them.
-    NotValidated,
-    /// A sync failed. The next writer writes the records in doubt again.
-    Poisoned,
-}
-
-impl fmt::Display for HintsState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Good => "good",
-            Self::Missing => "missing",
-            Self::Stale => "stale",
-            Self::NotValidated => "half-changed",
-            Self::Poisoned => "a sync failed",
-        })
-    }
-}
-
 impl fmt::Display for CheckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}", self.dir.display(), self.advice)?;
@@ -283,7 +244,8 @@ impl CheckReport {
             writeln!(f, "no-op records: {}", words(&self.no_op))?;
         }
         let hinted = or_unknown(self.hinted_seq.as_ref());
-        writeln!(f, "hints: {}, durable through {hinted}", self.hints)?;
+        let hints = self.hints_problem.as_deref().unwrap_or("good");
+        writeln!(f, "hints: {hints}, durable through {hinted}")?;
         for snapshot in &self.snapshots {
             writeln!(f, "{snapshot}")?;
         }
@@ -297,7 +259,7 @@ impl CheckReport {
             writeln!(f, "{}", if waiting { ", a process waits" } else { "" })?;
         }
         writeln!(f, "files:")?;
-        for FileReport { file, kind, bytes } in &self.files {
+        for (file, (kind, bytes)) in &self.files {
             let bytes = bytes.map_or(String::new(), |bytes| bytes.to_string());
             writeln!(f, "  {bytes:>12}  {kind:<10}  {}", file.display())?;
         }
@@ -328,6 +290,22 @@ impl CheckReport {
         }
         Ok(())
     }
+}
+
+/// The files as a list of objects.
+fn files<S: Serializer>(
+    value: &BTreeMap<PathBuf, (FileKind, Option<u64>)>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Json<'a> {
+        file: &'a Path,
+        kind: FileKind,
+        bytes: Option<u64>,
+    }
+    let files = value.iter();
+    let files = files.map(|(file, &(kind, bytes))| Json { file, kind, bytes });
+    serializer.collect_seq(files)
 }
 
 fn or_unknown(known: Option<&impl ToString>) -> String {

@@ -14,7 +14,7 @@ use std::{
 use proptest::prelude::*;
 use strand_core::{
     CorruptReason, Error, FilesystemKind, IssueEvent, IssueLog, Issues, Reader, Timestamp,
-    check::{Advice, CheckReport, FileKind, FileReport, HintsState, check},
+    check::{Advice, CheckReport, FileKind, check},
 };
 use strand_lock::FileLock;
 use tempfile::TempDir;
@@ -99,7 +99,7 @@ fn a_healthy_store_needs_nothing_and_is_described() {
         (6, 9, 4)
     );
     assert_eq!((report.hinted_seq, report.durable_seq), (Some(9), 9));
-    assert_eq!((report.format, report.hints), (Some(2), HintsState::Good));
+    assert_eq!((report.format, &report.hints_problem), (Some(2), &None));
     assert_eq!(
         report.filesystem.as_ref().unwrap().kind,
         FilesystemKind::Local
@@ -108,7 +108,7 @@ fn a_healthy_store_needs_nothing_and_is_described() {
     let kinds: BTreeMap<&str, FileKind> = report
         .files
         .iter()
-        .map(|file| (file.file.to_str().unwrap(), file.kind))
+        .map(|(file, (kind, _))| (file.to_str().unwrap(), *kind))
         .collect();
     assert_eq!(kinds["MANIFEST"], FileKind::Manifest);
     assert_eq!(kinds["log-00000000000000000006.jsonl"], FileKind::Segment);
@@ -136,8 +136,8 @@ fn a_healthy_store_needs_nothing_and_is_described() {
     let report = look(elsewhere.path());
     assert_eq!(report.advice, Advice::Nothing);
     assert_eq!(
-        (report.hinted_seq, report.hints),
-        (None, HintsState::Missing)
+        (report.hinted_seq, report.hints_problem.as_deref()),
+        (None, Some("missing"))
     );
 }
 
@@ -249,9 +249,8 @@ fn what_the_next_open_completes_is_not_damage() {
         report
             .files
             .iter()
-            .any(|file| file.kind == FileKind::Quarantine
-                && file.file.starts_with("quarantine")
-                && file.bytes == Some(21))
+            .any(|(file, found)| file.starts_with("quarantine")
+                && *found == (FileKind::Quarantine, Some(21)))
     );
 
     fs::write(
@@ -266,8 +265,8 @@ fn what_the_next_open_completes_is_not_damage() {
     let guard = lock.lock().unwrap();
     let report = look(dir.path());
     assert_eq!(report.advice, Advice::Nothing);
-    let orphan = |file: &FileReport| file.kind == FileKind::Orphan;
-    assert_eq!(report.files.iter().filter(|file| orphan(file)).count(), 1);
+    let kinds = report.files.values().map(|(kind, _)| *kind);
+    assert_eq!(kinds.filter(|kind| *kind == FileKind::Orphan).count(), 1);
     let state = report.locks[1].1.as_ref().unwrap();
     let holder = state.holder.as_ref().unwrap();
     assert_eq!(holder.pid, std::process::id());

@@ -6,7 +6,7 @@ use std::{error::Error as _, fs, io, path::PathBuf, sync::Arc, time::Duration};
 use strand_core::{
     Batch, Compactor, CorruptReason, Durability, Error, InvalidEvent, Issue, IssueEvent, IssueLog,
     Issues, Options, Outcome, Patch, Reader, Seq, Side, Version,
-    check::{Advice, HintsState, check},
+    check::{Advice, check},
 };
 use strand_lock::LockError;
 
@@ -117,11 +117,11 @@ fn hints_of_a_failed_sync_are_reported() {
     recorder.fail_next_sync();
     log.append(&event("bd-2")).unwrap_err();
     let report = check(dir.path()).unwrap();
-    assert_eq!(report.hints, HintsState::Poisoned);
+    assert_eq!(report.hints_problem.as_deref(), Some("a sync failed"));
     assert!(report.to_string().contains("hints: a sync failed"));
     log.append(&event("bd-3")).unwrap();
     let report = check(dir.path()).unwrap();
-    assert_eq!(report.hints, HintsState::Good);
+    assert_eq!(report.hints_problem, None);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn hints_of_another_store_are_reported() {
     }
     fs::copy(there.path().join("shm"), here.path().join("shm")).unwrap();
     let report = check(here.path()).unwrap();
-    assert_eq!(report.hints, HintsState::Stale);
+    assert_eq!(report.hints_problem.as_deref(), Some("stale"));
     assert!(report.to_string().contains("hints: stale"));
 }
 
