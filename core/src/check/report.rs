@@ -50,8 +50,8 @@ pub struct CheckReport {
     pub hints_problem: Option<String>,
     /// All snapshots, the latest first.
     pub snapshots: Vec<SnapshotReport>,
-    /// All files of the directory and of its quarantine, each with its role and its length, which is
-    /// `None` for a directory, or if it is unknown. JSON: `file`, `kind`, `bytes`.
+    /// All files of the directory and of its quarantine, each with its role and its length. The
+    /// length is `None` for a directory, or if it is unknown. JSON: `file`, `kind`, `bytes`.
     #[serde(serialize_with = "files")]
     pub files: BTreeMap<PathBuf, (FileKind, Option<u64>)>,
     /// Places where bytes are not what they should be; 10,000 at most.
