@@ -23,11 +23,12 @@ pub const TITLE_BYTES_MAX: usize = 4096;
 /// ```
 /// use strand_core::Issue;
 ///
-/// let issue = Issue::from_json(r#"{"id":"bd-1","title":"Dig","estimate":1.10,"labels":["a"]}"#)?;
-/// assert_eq!(issue.title(), "Dig");
+/// let issue = Issue::from_json(r#"{"id":"bd-1","title":"Mend","estimate":1.10,"labels":["a"]}"#)?;
+/// assert_eq!(issue.title(), "Mend");
 /// assert_eq!(issue.labels(), ["a"]);
 /// let issue = issue.with("status", &"closed")?.without("labels")?;
-/// assert_eq!(issue.as_json(), r#"{"id":"bd-1","title":"Dig","estimate":1.10,"status":"closed"}"#);
+/// let expected = r#"{"id":"bd-1","title":"Mend","estimate":1.10,"status":"closed"}"#;
+/// assert_eq!(issue.as_json(), expected);
 ///
 /// // Fields that every tracker has, and any other.
 /// assert_eq!(issue.status().as_deref(), Some("closed"));

@@ -86,9 +86,7 @@ impl Patch {
     }
 
     /// Adds a value to an array, unless the array has an equal one. Values are equal if they mean
-    /// the same JSON value.
-    ///
-    /// Example: [`Patch`].
+    /// the same JSON value. Example: [`Patch`].
     ///
     /// # Errors
     /// [`InvalidEvent::Encoding`] if serde can't write the value.
@@ -247,6 +245,10 @@ impl Patch {
     }
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "`unwrap_or_else` passes it so"
+)]
 fn string_fails(error: InvalidEvent) -> Patch {
     unreachable!("serde writes any string: {error}")
 }

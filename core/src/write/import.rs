@@ -452,13 +452,11 @@ impl IssueLines {
                         Cow::Owned(text) => parse_issue(text.as_bytes())?,
                     };
                     let id = issue.id();
-                    match self.seen.get(id.as_str()) {
-                        Some(earlier) => Err(format!("its id {id:?} is that of line {earlier}")),
-                        None => {
-                            self.seen.insert(id.into(), self.number);
-                            Ok(issue)
-                        }
+                    if let Some(earlier) = self.seen.get(id.as_str()) {
+                        return Err(format!("its id {id:?} is that of line {earlier}"));
                     }
+                    self.seen.insert(id.into(), self.number);
+                    Ok(issue)
                 });
                 return Ok(Some((self.number, issue)));
             }
