@@ -26,14 +26,11 @@ const STRESS: [&str; 10] = [
      --compactors 2 --kill-per-second 20",
 ];
 
-/// Parts that run only when named: `.ci/run` runs the tests first, and `layout` does not pass yet.
-const ON_DEMAND: [Part; 2] = [Part::Test, Part::Layout];
-
 /// The seed of the quick torture, always the same, so that a failure points to the change under
 /// test. Long runs draw new seeds.
 const SEED: &str = "1";
 
-/// Runs the parts named, or all that are not on demand.
+/// Runs the parts named, or all but the tests, which `.ci/run` runs first.
 pub(crate) fn run(named: &[Part]) -> Result<(), Failure> {
     let started = Instant::now();
     for part in chosen(named) {
@@ -65,7 +62,7 @@ pub(crate) fn run(named: &[Part]) -> Result<(), Failure> {
 /// In their order, each once.
 fn chosen(named: &[Part]) -> Vec<Part> {
     let is_chosen = |part: &Part| match named {
-        [] => !ON_DEMAND.contains(part),
+        [] => *part != Part::Test,
         _ => named.contains(part),
     };
     Part::value_variants()
@@ -185,7 +182,7 @@ mod tests {
             [Part::Format, Part::Torture]
         );
         let all = chosen(&[]);
-        assert_eq!(all.len(), Part::value_variants().len() - ON_DEMAND.len());
+        assert_eq!(all.len(), Part::value_variants().len() - 1);
         assert!(!all.contains(&Part::Test));
     }
 }

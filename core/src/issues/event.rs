@@ -18,6 +18,8 @@ use crate::{
 };
 
 /// The longest idempotency key, in bytes; see [`crate::Batch::key`].
+///
+/// Example: [`crate::Batch`].
 pub const KEY_BYTES_MAX: usize = 256;
 
 /// What happened to an issue; see [`IssueEvent`].
