@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     if !old.bad.is_empty() && !skip_bad {
         return Err(format!(
-            "{} bad lines; nothing was changed; mend them, or leave them out with --skip-bad",
+            "{} bad lines; nothing was changed; correct them, or leave them out with --skip-bad",
             old.bad.len()
         )
         .into());

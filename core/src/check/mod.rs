@@ -284,8 +284,8 @@ impl<'a> Look<'a> {
         let live = manifest.first_seq;
         self.report.first_seq = live;
         self.report.last_seq = live - 1;
-        let known_seq = hints.durable_seq_of_store.unwrap_or(0);
-        let scan = StoreScan::take(self.dir, live, known_seq)?;
+        let durable_seq = hints.durable_seq_of_store.unwrap_or(0);
+        let scan = StoreScan::take(self.dir, live, durable_seq)?;
         for (first_seq, error) in &scan.unreadable {
             self.unreadable(&segment_name(*first_seq), error);
         }

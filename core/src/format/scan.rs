@@ -73,7 +73,7 @@ pub(crate) struct Scan {
     /// The end of the last good record.
     pub(crate) valid_len: u64,
     /// The highest `synced` of all good records, including those behind a bad line.
-    synced_seq: u64,
+    durable_seq: u64,
     /// The damage behind `valid_len`.
     bad: Option<CorruptReason>,
     /// The end of the last line that is not blank.
@@ -87,7 +87,7 @@ impl Scan {
             next_seq: first_seq,
             last_offset: at,
             valid_len: at,
-            synced_seq: 0,
+            durable_seq: 0,
             bad: None,
             content_len: at,
         }
@@ -110,7 +110,7 @@ impl Scan {
                 .and_then(record_at_the_end)
                 .map(|line| line.header.synced),
         };
-        self.synced_seq = self.synced_seq.max(synced.unwrap_or(0));
+        self.durable_seq = self.durable_seq.max(synced.unwrap_or(0));
         if self.bad.is_some() {
             return;
         }
@@ -132,8 +132,8 @@ impl Scan {
     }
 
     /// Every record through this one was durable, according to the records themselves.
-    pub(crate) fn synced_seq(&self) -> u64 {
-        self.synced_seq
+    pub(crate) fn durable_seq(&self) -> u64 {
+        self.durable_seq
     }
 
     /// The last good record's number; the one before the first if there is none.
@@ -143,7 +143,7 @@ impl Scan {
 
     /// The result, after the last line.
     pub(crate) fn tail(&self, durable_seq: u64) -> Tail {
-        let durable_seq = durable_seq.max(self.synced_seq);
+        let durable_seq = durable_seq.max(self.durable_seq);
         let lost = self.next_seq <= durable_seq;
         match self.bad.clone() {
             None if !lost => Tail::Clean,

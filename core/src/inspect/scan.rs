@@ -86,21 +86,21 @@ pub(crate) struct StoreScan {
 }
 
 impl StoreScan {
-    /// Reads the segments from `live` on. Records through `known_seq` are known to be durable from
-    /// elsewhere.
-    pub(crate) fn take(dir: &StoreDir, live: u64, known_seq: u64) -> Result<Self> {
+    /// Reads the segments from `live` on. Records through `durable_seq` are known to be durable
+    /// from elsewhere.
+    pub(crate) fn take(dir: &StoreDir, live: u64, durable_seq: u64) -> Result<Self> {
         let mut all = dir.segments()?;
         all.retain(|first| *first >= live);
         let next = all.iter().skip(1).map(|next| Some(next - 1)).chain([None]);
         let mut scan = Self {
             segments: Vec::new(),
             unreadable: Vec::new(),
-            durable_seq: known_seq.max(all.last().map_or(0, |last| last - 1)),
+            durable_seq: durable_seq.max(all.last().map_or(0, |last| last - 1)),
         };
         for (first_seq, through_seq) in all.iter().copied().zip(next) {
             match Segment::read(dir, first_seq, through_seq) {
                 Ok(segment) => {
-                    scan.durable_seq = scan.durable_seq.max(segment.scan.synced_seq());
+                    scan.durable_seq = scan.durable_seq.max(segment.scan.durable_seq());
                     scan.segments.push(segment);
                 }
                 Err(error) => scan.unreadable.push((first_seq, error)),

@@ -251,8 +251,8 @@ impl Work<'_> {
         let hints = view.and_then(|view| view.look()).unwrap_or_default();
         // A leader that syncs the old file may acknowledge a published record at any moment.
         let published = hints.tail_seq.filter(|_| hints.ours);
-        let known_seq = hints.durable_seq_of_store.max(published).unwrap_or(0);
-        let mut scan = StoreScan::take(self.dir, live, known_seq)?;
+        let durable_seq = hints.durable_seq_of_store.max(published).unwrap_or(0);
+        let mut scan = StoreScan::take(self.dir, live, durable_seq)?;
         if let Some((_, error)) = scan.unreadable.pop() {
             return Err(error);
         }

@@ -391,14 +391,14 @@ impl<'l> Validation<'l> {
         writer.reached(Failpoint::RecoveryStarted);
         self.report.rebuilt = true;
         let poisoned = hints.is_ours() && hints.is_poisoned();
-        let known_seq = hints.durable_seq_of_store().unwrap_or(0);
+        let durable_seq = hints.durable_seq_of_store().unwrap_or(0);
         hints.tail_words().begin_change();
         writer.segment.close();
         let all = writer.dir.segments()?;
         // Read after the list, so that a segment that a compaction removed is not missed.
         let live = writer.manifest()?.first_seq;
         let Some(&last) = all.last().filter(|last| **last >= live) else {
-            return Err(self.segment_missing(live, known_seq.max(live)));
+            return Err(self.segment_missing(live, durable_seq.max(live)));
         };
         let Some(segment) = writer.segment.open(last)? else {
             return Err(self.segment_missing(last, last));
@@ -415,14 +415,14 @@ impl<'l> Validation<'l> {
                 self.require_end(previous, last)?;
             }
         }
-        self.act(&scan, known_seq, &segment)?;
+        self.act(&scan, durable_seq, &segment)?;
         let at = TailHint {
             segment: last,
             seq: scan.last_seq(),
             last_offset: scan.last_offset,
             offset: scan.valid_len,
         };
-        let synced = segment.sync_in_doubt(at, known_seq.max(scan.synced_seq()));
+        let synced = segment.sync_in_doubt(at, durable_seq.max(scan.durable_seq()));
         writer.poison_unless_synced(&hints, at.seq, synced)?;
         // The writer that created the segment may have died before its name was durable.
         writer.dir.sync()?;

@@ -287,7 +287,7 @@ fn a_stopped_leader_delays_no_one_and_is_right_when_it_continues() {
         assert_eq!(
             log.durable_seq().unwrap(),
             durable_seq,
-            "the watermark does not fall"
+            "the durable number does not fall"
         );
         assert_eq!(ids(log.records(Through::Durable).unwrap())[0], "bd-stuck");
     }

@@ -735,7 +735,7 @@ fn an_open_writer_loses_nothing_wherever_the_repair_dies() {
             let life = Mortal::of_changes(calls);
             let died = repair(case.path(), &with().storage(Arc::new(life)));
             // They may be refused until the repair is done, but not forgotten. Of the two, the
-            // first one mends the hints, and the second one believes them.
+            // first one rebuilds the hints, and the second one believes them.
             appended[usize::from(append(&log, "bd-during"))] += 1;
             append(&other, "bd-other-during");
             repair(case.path(), &with()).unwrap();

@@ -595,7 +595,7 @@ fn check_claims(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     }
 }
 
-/// (8): no look at the watermark finds less than an earlier one, nor, when acknowledged means
+/// (8): no look at the durable number finds less than an earlier one, nor, when acknowledged means
 /// synced, less than what had been acknowledged.
 fn check_durable(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     let looks = &evidence.ledger.durable_seen;
@@ -632,9 +632,9 @@ fn check_durable(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     }
 }
 
-/// (9), (10) and the second half of (3): each read saw a prefix of what is stored now; it saw all
-/// that had been acknowledged before it began, as far as it was to read it, all below a watermark
-/// that had been seen, and all that earlier reads of its kind had seen.
+/// (9), (10) and the second half of (3): each read saw a prefix of what is stored now. It saw all
+/// that had been acknowledged before it began, as far as it was to read it, all below a durable
+/// number that had been seen, and all that earlier reads of its kind had seen.
 fn check_views(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     let ledger = evidence.ledger;
     let mut of_records: BTreeMap<u64, Vec<(&View, Prefix)>> = BTreeMap::new();

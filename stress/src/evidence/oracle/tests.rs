@@ -357,7 +357,7 @@ fn point_7_after_an_acknowledgement_comes_a_higher_number() {
 }
 
 #[test]
-fn point_8_the_watermark_never_falls() {
+fn point_8_the_durable_number_never_falls() {
     let mut run = Run::unread();
     run.synced = false;
     run.ledger.durable_seen.push(DurableSeen {
@@ -372,7 +372,7 @@ fn point_8_the_watermark_never_falls() {
 }
 
 #[test]
-fn point_8_the_watermark_covers_what_was_acknowledged_as_synced() {
+fn point_8_the_durable_number_covers_what_was_acknowledged_as_synced() {
     let mut run = Run::unread();
     run.ledger.durable_seen = vec![DurableSeen {
         begin_ns: 451,
@@ -460,7 +460,7 @@ fn point_10_a_read_contains_what_was_acknowledged_before_it() {
 }
 
 #[test]
-fn a_read_contains_what_is_below_a_watermark_seen_before_it() {
+fn a_read_contains_what_is_below_a_durable_number_seen_before_it() {
     let mut run = Run::good();
     run.synced = false;
     run.ledger.views[3].seen = Seen::Records(prefix(&run.records, 3));
