@@ -90,6 +90,8 @@ mod linux {
 
     /// Crash states of one recording, before another one is made.
     const STATES_PER_RECORDING: u64 = 50;
+    /// Crash states of each filesystem, however little time there is.
+    const STATES_MIN: u64 = 2;
     /// One in so many states is a flush boundary.
     const BOUNDARY_ONE_IN: u32 = 4;
 
@@ -152,18 +154,20 @@ mod linux {
                 let left = match self.states {
                     Some(states) => states.saturating_sub(done),
                     // At least a few of each, however slow this machine is.
-                    None if Instant::now() < self.until || done < 2 => STATES_PER_RECORDING,
+                    None if Instant::now() < self.until || done < STATES_MIN => {
+                        STATES_PER_RECORDING
+                    }
                     None => 0,
                 };
                 if left == 0 || self.tally.is_full() {
                     return Ok(());
                 }
-                self.record(recording, left.min(STATES_PER_RECORDING))?;
+                self.record(recording, left.min(STATES_PER_RECORDING), first)?;
             }
             Ok(())
         }
 
-        fn record(&mut self, number: u64, states: u64) -> io::Result<()> {
+        fn record(&mut self, number: u64, states: u64, first: u64) -> io::Result<()> {
             let seed = self.budget.seed.wrapping_add(number);
             let mut random = StdRng::seed_from_u64(seed);
             let dir = TempDir::with_prefix("strand-kernel-cuts-")?;
@@ -209,7 +213,10 @@ mod linux {
             let device = File::options().write(true).open(&durable)?;
             let mut applied = 0;
             for cut in cuts {
-                if self.states.is_none() && Instant::now() >= self.until && self.tally.cases > 1 {
+                if self.states.is_none()
+                    && Instant::now() >= self.until
+                    && self.tally.cases - first >= STATES_MIN
+                {
                     break;
                 }
                 let state = recording.log.crash_state(cut, &mut random);
