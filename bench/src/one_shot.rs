@@ -70,7 +70,8 @@ pub(crate) fn measure(scratch: &Path, events: &[Event], repeats: usize) -> Resul
         nothing.push(run_us(&mut command()?)?);
         if let Some(path) = &strand {
             let mut command = quiet(path);
-            command.arg("append").arg(store.path()).arg(&event.text);
+            command.arg("-C").arg(store.path());
+            command.arg("append").arg(&event.text);
             by_command.push(run_us(&mut command)?);
         }
     }

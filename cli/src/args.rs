@@ -17,17 +17,41 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(name = "strand", version, after_help = Exit::table(), disable_help_subcommand = true)]
 pub(crate) struct Cli {
-    /// Print JSON, one object per line, on standard error too
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
+/// The options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The store's directory; by default `$STRAND_DIR`, else `.strand` in this directory or in the
+    /// nearest one above that has it
+    #[arg(short = 'C', long, value_name = "STORE", global = true)]
+    pub(crate) store: Option<PathBuf>,
+    /// Print JSON, one object per line, on standard error too
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Create a store, and its directory if that is missing; an existing store is left as it is
+    /// Create the store `.strand`, or the one that `-C` names; an existing store is left as it is
     Init(Init),
+    #[command(flatten)]
+    OnStore(Box<OnStore>),
+    /// Merge the exports of two branches, as a git merge driver: `strand merge %O %A %B`
+    Merge(Merge),
+    /// Print a shell's completion script
+    Completions(Completions),
+    /// Print the manual page, or write the pages of all commands to a directory
+    Man(Man),
+}
+
+/// The commands that need a store.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OnStore {
     /// Create an issue and print its id
     Create(Create),
     /// Append events, each as its own record, and print the sequence numbers
@@ -55,21 +79,15 @@ pub(crate) enum Command {
     /// Fold the log into a snapshot while others go on writing
     Compact(Compact),
     /// Check every file of a store and say what to do; changes nothing
-    Doctor(Reading),
+    Doctor,
     /// Repair a damaged store and report what is lost; replaced files are kept in `quarantine`
     Repair(Repair),
     /// Count records, issues and bytes
-    Stat(Reading),
+    Stat,
     /// Import issues from JSON Lines
     Import(Import),
     /// Export all issues as JSON Lines, ordered by id
     Export(Export),
-    /// Merge the exports of two branches, as a git merge driver: `strand merge %O %A %B`
-    Merge(Merge),
-    /// Print a shell's completion script
-    Completions(Completions),
-    /// Print the manual page, or write the pages of all commands to a directory
-    Man(Man),
 }
 
 const WRITING: &str = "Writing";
@@ -77,8 +95,6 @@ const WRITING: &str = "Writing";
 /// The arguments of every command that writes.
 #[derive(Debug, Args)]
 pub(crate) struct Writing {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
     /// Wait for the lock up to this many milliseconds; after 1 s, the lock holder is printed
     #[arg(long, value_name = "MS", default_value_t = 30_000, help_heading = WRITING)]
     pub(crate) timeout_ms: u64,
@@ -89,12 +105,6 @@ pub(crate) struct Writing {
     /// Use a store on a network filesystem, where locks may not exclude other machines
     #[arg(long, help_heading = WRITING)]
     pub(crate) allow_unsafe_filesystem: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Reading {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -185,8 +195,6 @@ pub(crate) struct Batch {
 
 #[derive(Debug, Args)]
 pub(crate) struct Show {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
     /// The issue's id
     pub(crate) id: String,
 }
@@ -213,8 +221,6 @@ pub(crate) struct Wanted {
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
     /// Only issues with this status: `open`, `closed`, …
     #[arg(long)]
     pub(crate) status: Option<String>,
@@ -227,8 +233,6 @@ pub(crate) struct List {
 
 #[derive(Debug, Args)]
 pub(crate) struct Ready {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
     /// Only unassigned issues
     #[arg(long, conflicts_with = "assignee")]
     pub(crate) free: bool,
@@ -295,8 +299,6 @@ pub(crate) struct Change {
 
 #[derive(Debug, Args)]
 pub(crate) struct Follow {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
     /// Start with this record; by default with the next one that is written
     #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) from: Option<u64>,
@@ -350,8 +352,6 @@ pub(crate) struct Import {
 
 #[derive(Debug, Args)]
 pub(crate) struct Export {
-    /// The store's directory
-    pub(crate) dir: PathBuf,
     /// The file, which is replaced atomically; by default standard output
     pub(crate) file: Option<PathBuf>,
 }

@@ -7,6 +7,7 @@ mod exit;
 mod filter;
 mod input;
 mod output;
+mod place;
 mod table;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -14,7 +15,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{Args as _, FromArgMatches as _, Parser as _};
 
 use crate::{
-    args::{Append, Cli, Command},
+    args::{Append, Cli, Command, Global, OnStore},
     exit::{Exit, Failure},
     output::{Output, tell},
 };
@@ -34,21 +35,22 @@ fn main() -> ExitCode {
 /// of all commands: that takes longer than the parsing. Returns `None` for everything else,
 /// including wrong arguments.
 fn append_alone(arguments: &[OsString]) -> Option<Cli> {
-    let rest = arguments.get(1..)?;
-    rest.first().filter(|first| *first == "append")?;
-    let definition = Append::augment_args(clap::Command::new("append"));
-    let matches = definition.try_get_matches_from(rest).ok()?;
-    let append = Append::from_arg_matches(&matches).ok()?;
+    arguments.iter().find(|word| *word == "append")?;
+    let append = Append::augment_args(clap::Command::new("append"));
+    let definition = Global::augment_args(clap::Command::new("strand")).subcommand(append);
+    let matches = definition.try_get_matches_from(arguments).ok()?;
+    let (_, append) = matches.subcommand()?;
+    let append = OnStore::Append(Append::from_arg_matches(append).ok()?);
     Some(Cli {
-        json: false,
-        command: Command::Append(append),
+        global: Global::from_arg_matches(&matches).ok()?,
+        command: Command::OnStore(Box::new(append)),
     })
 }
 
 fn run(cli: Cli) -> Exit {
-    let json = cli.json;
+    let json = cli.global.json;
     let mut out = Output::new(json);
-    let done = commands::run(cli.command, &mut out);
+    let done = commands::run(cli, &mut out);
     // The results from before a failure are printed, too.
     let flushed = out.flush();
     match done.and_then(|exit| flushed.map(|()| exit)) {
@@ -72,13 +74,24 @@ fn misused(error: &clap::Error, arguments: &[OsString]) -> Exit {
         // A closed pipe is not a failure.
         error.print().ok();
     }
-    let command = words().find(|word| !word.to_string_lossy().starts_with('-'));
     if !error.use_stderr() {
         Exit::Done
-    } else if command.is_some_and(|command| command == "merge") {
+    } else if command_of(words()).is_some_and(|command| command == "merge") {
         Exit::NotMerged
     } else {
         Exit::Usage
+    }
+}
+
+/// The command's name among arguments that may be wrong.
+fn command_of<'a>(mut words: impl Iterator<Item = &'a OsString>) -> Option<&'a OsString> {
+    loop {
+        let word = words.next()?;
+        if word == "-C" || word == "--store" {
+            words.next();
+        } else if !word.to_string_lossy().starts_with('-') {
+            return Some(word);
+        }
     }
 }
 
@@ -94,10 +107,12 @@ mod tests {
     #[test]
     fn append_alone_parses_like_the_full_definition() {
         for line in [
-            "strand append dir",
-            "strand append dir {} {}",
-            "strand append --key k dir {}",
-            "strand append dir --timeout-ms 5 --buffered --allow-unsafe-filesystem -- -x",
+            "strand append",
+            "strand append {} {}",
+            "strand -C dir append {}",
+            "strand --json append --store=dir",
+            "strand append -C dir --json --key k {}",
+            "strand append --timeout-ms 5 --buffered --allow-unsafe-filesystem -- -x",
         ] {
             let whole = Cli::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(alone(line), Some(format!("{whole:?}")), "{line}");
@@ -108,13 +123,13 @@ mod tests {
     fn everything_else_is_left_to_the_full_definition() {
         for line in [
             "strand",
-            "strand batch dir",
-            "strand --json append dir",
-            "strand append dir --json",
-            "strand append",
-            "strand append dir --nonsense",
+            "strand batch",
+            "strand create append",
+            "strand -C append",
+            "strand append --nonsense",
             "strand append --help",
             "strand append -h",
+            "strand --help append",
         ] {
             assert_eq!(alone(line), None, "{line}");
         }

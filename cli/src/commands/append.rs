@@ -1,6 +1,6 @@
 //! `append` and `batch`: raw events.
 
-use std::io;
+use std::{io, path::Path};
 
 use strand_core::{IssueEvent, IssueLog, Receipt, Timestamp, Version};
 
@@ -12,11 +12,11 @@ use crate::{
     output::Output,
 };
 
-pub(crate) fn append(args: Append, out: &mut Output) -> Result<(), Failure> {
+pub(crate) fn append(dir: &Path, args: Append, out: &mut Output) -> Result<(), Failure> {
     if args.key.is_some() && args.events.len() != 1 {
         return Err(Failure::usage("--key goes with exactly one EVENT"));
     }
-    let log = open::log(&args.writing, out)?;
+    let log = open::log(dir, &args.writing, out)?;
     if let (Some(key), [text]) = (args.key, args.events.as_slice()) {
         let event = event(text.as_bytes(), Timestamp::now())?;
         let receipt = log.commit(&new_batch(Some(key)).event(event))?;
@@ -29,8 +29,8 @@ pub(crate) fn append(args: Append, out: &mut Output) -> Result<(), Failure> {
     })
 }
 
-pub(crate) fn batch(args: Batch, out: &mut Output) -> Result<(), Failure> {
-    let log = open::log(&args.writing, out)?;
+pub(crate) fn batch(dir: &Path, args: Batch, out: &mut Output) -> Result<(), Failure> {
+    let log = open::log(dir, &args.writing, out)?;
     let mut events = Vec::new();
     each_event(&args.events, |event| {
         events.push(event);

@@ -1,5 +1,7 @@
 //! `compact`, `doctor` and `repair`: maintenance.
 
+use std::path::Path;
+
 use serde::Serialize;
 use strand_core::{
     Compacted, Error,
@@ -9,12 +11,12 @@ use strand_core::{
 
 use super::open;
 use crate::{
-    args::{Compact, Reading, Repair},
+    args::{Compact, Repair},
     exit::{Exit, Failure},
     output::Output,
 };
 
-pub(crate) fn compact(args: &Compact, out: &mut Output) -> Result<(), Failure> {
+pub(crate) fn compact(dir: &Path, args: &Compact, out: &mut Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Done<'a> {
         compacted: bool,
@@ -30,7 +32,7 @@ pub(crate) fn compact(args: &Compact, out: &mut Output) -> Result<(), Failure> {
         compacted: bool,
         reason: &'static str,
     }
-    let log = open::log(&args.writing, out)?;
+    let log = open::log(dir, &args.writing, out)?;
     let mut nothing = |reason, text: &str| {
         let compacted = false;
         out.result(&Nothing { compacted, reason }, || text.to_owned())
@@ -73,10 +75,10 @@ pub(crate) fn compact(args: &Compact, out: &mut Output) -> Result<(), Failure> {
     }
 }
 
-pub(crate) fn doctor(args: &Reading, out: &mut Output) -> Result<Exit, Failure> {
-    let report = check(&args.dir)?;
+pub(crate) fn doctor(dir: &Path, out: &mut Output) -> Result<Exit, Failure> {
+    let report = check(dir)?;
     if report.store.is_none() && report.advice == Advice::Open {
-        let path = args.dir.clone();
+        let path = dir.to_owned();
         return Err(Error::NoStore { path }.into());
     }
     out.result(&report, || report.to_string())?;
@@ -88,8 +90,8 @@ pub(crate) fn doctor(args: &Reading, out: &mut Output) -> Result<Exit, Failure> 
     })
 }
 
-pub(crate) fn repair(args: &Repair, out: &mut Output) -> Result<(), Failure> {
+pub(crate) fn repair(dir: &Path, args: &Repair, out: &mut Output) -> Result<(), Failure> {
     let options = open::options(&args.writing, out.json);
-    let report = repair::repair(&args.writing.dir, &options)?;
+    let report = repair::repair(dir, &options)?;
     out.result(&report, || report.to_string())
 }

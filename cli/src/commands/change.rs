@@ -1,5 +1,7 @@
 //! `create`, `update`, `close`, `reopen` and `delete`.
 
+use std::path::Path;
+
 use serde::Serialize;
 use strand_core::{Batch, Issue, Patch, Receipt, Seq, Timestamp, Version};
 
@@ -44,7 +46,7 @@ impl Changes {
     }
 }
 
-pub(crate) fn create(args: Create, out: &mut Output) -> Result<(), Failure> {
+pub(crate) fn create(dir: &Path, args: Create, out: &mut Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Created<'a> {
         id: &'a str,
@@ -55,7 +57,7 @@ pub(crate) fn create(args: Create, out: &mut Output) -> Result<(), Failure> {
     let issue = Issue::new(args.id.as_deref().unwrap_or("new"), &args.title, now);
     let issue = args.changes.patch()?.apply(&issue);
     let issue = issue.map_err(strand_core::Error::InvalidEvent)?;
-    let log = open::log(&args.writing, out)?;
+    let log = open::log(dir, &args.writing, out)?;
     let (id, receipt) = if let Some(id) = args.id {
         let receipt = log.commit(&new_batch(args.key).create(issue))?;
         (id, receipt)
@@ -74,14 +76,14 @@ pub(crate) fn create(args: Create, out: &mut Output) -> Result<(), Failure> {
     out.result(&created, || id.clone())
 }
 
-pub(crate) fn update(args: Update, out: &mut Output) -> Result<(), Failure> {
+pub(crate) fn update(dir: &Path, args: Update, out: &mut Output) -> Result<(), Failure> {
     let patch = args.changes.patch()?;
     if patch.is_empty() {
         return Err(Failure::usage(
             "nothing to change; see `strand update --help`",
         ));
     }
-    let log = open::log(&args.writing, out)?;
+    let log = open::log(dir, &args.writing, out)?;
     let batch = new_batch(args.key);
     let batch = match args.if_version {
         Some(version) => batch.patch_if(args.id, Version::new(version), patch),
@@ -92,6 +94,7 @@ pub(crate) fn update(args: Update, out: &mut Output) -> Result<(), Failure> {
 
 /// Adds one step for each issue, all in one record.
 pub(crate) fn change(
+    dir: &Path,
     args: Change,
     out: &mut Output,
     step: fn(Batch, String) -> Batch,
@@ -103,7 +106,7 @@ pub(crate) fn change(
         };
         batch = batch.require(id, Version::new(version));
     }
-    let log = open::log(&args.writing, out)?;
+    let log = open::log(dir, &args.writing, out)?;
     let batch = args.ids.into_iter().fold(batch, step);
     out.receipt(log.commit(&batch)?)
 }

@@ -1,5 +1,7 @@
 //! `claim`: assigns work to an agent.
 
+use std::path::Path;
+
 use serde::Serialize;
 use strand_core::{CommitError, Issue, IssueLog, Receipt, Seq, Timestamp};
 
@@ -12,7 +14,7 @@ use crate::{
     output::Output,
 };
 
-pub(crate) fn claim(args: Claim, out: &mut Output) -> Result<(), Failure> {
+pub(crate) fn claim(dir: &Path, args: Claim, out: &mut Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Claimed<'a> {
         id: &'a str,
@@ -20,7 +22,7 @@ pub(crate) fn claim(args: Claim, out: &mut Output) -> Result<(), Failure> {
         repeated: bool,
         issue: Option<&'a Issue>,
     }
-    let log = open::log(&args.writing, out)?;
+    let log = open::log(dir, &args.writing, out)?;
     let (id, receipt) = if let Some(id) = args.id {
         let batch = new_batch(args.key).claim(id.as_str(), &args.agent);
         (id, log.commit(&batch)?)

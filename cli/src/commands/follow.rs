@@ -1,5 +1,7 @@
 //! `follow`: the log's lines as they become durable.
 
+use std::path::Path;
+
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -16,11 +18,11 @@ struct Anything {}
 
 impl Payload for Anything {}
 
-pub(crate) fn follow(args: &Follow, out: &mut Output) -> Result<(), Failure> {
-    let reader: Reader<Anything> = Reader::open(&args.dir)?;
+pub(crate) fn follow(dir: &Path, args: &Follow, out: &mut Output) -> Result<(), Failure> {
+    let reader: Reader<Anything> = Reader::open(dir)?;
     let from = match args.from {
         Some(from) => from,
-        None => next_seq(&reader, args)?,
+        None => next_seq(&reader, dir)?,
     };
     let mut records = reader.follow(Seq::new(from))?;
     let mut left = args.limit.unwrap_or(u64::MAX);
@@ -47,10 +49,10 @@ pub(crate) fn follow(args: &Follow, out: &mut Output) -> Result<(), Failure> {
 }
 
 /// The sequence number of the next record.
-fn next_seq(reader: &Reader<Anything>, args: &Follow) -> Result<u64, Failure> {
+fn next_seq(reader: &Reader<Anything>, dir: &Path) -> Result<u64, Failure> {
     let last = match reader.durable_seq() {
         // Until the next write.
-        Err(Error::DurableSeqUnknown { .. }) => Issues::load(&args.dir)?.last_seq(),
+        Err(Error::DurableSeqUnknown { .. }) => Issues::load(dir)?.last_seq(),
         known => known?.unwrap_or_default(),
     };
     Ok(last.next().get())

@@ -1,5 +1,7 @@
 //! `show`, `list` and `ready`.
 
+use std::path::Path;
+
 use serde::Serialize;
 use strand_core::{Issue, Issues, Version};
 
@@ -11,7 +13,7 @@ use crate::{
     table::{columns, printable},
 };
 
-pub(crate) fn show(args: &Show, out: &mut Output) -> Result<(), Failure> {
+pub(crate) fn show(dir: &Path, args: &Show, out: &mut Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Shown<'a> {
         id: &'a str,
@@ -19,7 +21,7 @@ pub(crate) fn show(args: &Show, out: &mut Output) -> Result<(), Failure> {
         blocked_by: &'a [&'a str],
         issue: &'a Issue,
     }
-    let issues = Issues::load(&args.dir)?;
+    let issues = Issues::load(dir)?;
     let id = args.id.as_str();
     let Some(issue) = issues.get(id) else {
         let missing = format!("there is no issue {id:?}");
@@ -53,14 +55,14 @@ fn fields(issue: &Issue, version: Option<Version>, blocked_by: &[&str]) -> Strin
     columns(rows)
 }
 
-pub(crate) fn list(args: &List, out: &mut Output) -> Result<(), Failure> {
-    let issues = Issues::load(&args.dir)?;
+pub(crate) fn list(dir: &Path, args: &List, out: &mut Output) -> Result<(), Failure> {
+    let issues = Issues::load(dir)?;
     let found = args.wanted.list(&issues, args.status.as_deref());
     print(&issues, &found, args.limit, out)
 }
 
-pub(crate) fn ready(args: &Ready, out: &mut Output) -> Result<(), Failure> {
-    let issues = Issues::load(&args.dir)?;
+pub(crate) fn ready(dir: &Path, args: &Ready, out: &mut Output) -> Result<(), Failure> {
+    let issues = Issues::load(dir)?;
     let mut found = args.wanted.ready(&issues);
     found.retain(|(_, issue)| !args.free || is_free(issue));
     print(&issues, &found, args.limit, out)

@@ -12,37 +12,51 @@ mod open;
 mod stat;
 mod transfer;
 
+use std::path::Path;
+
+use strand_core::Batch;
+
 use crate::{
-    args::Command,
+    args::{Cli, Command, OnStore},
     exit::{Exit, Failure},
     output::Output,
+    place,
 };
 
 /// Runs a command.
-pub(crate) fn run(command: Command, out: &mut Output) -> Result<Exit, Failure> {
-    let done = match command {
-        Command::Init(args) => open::init(&args, out),
-        Command::Create(args) => change::create(args, out),
-        Command::Append(args) => append::append(args, out),
-        Command::Batch(args) => append::batch(args, out),
-        Command::Show(args) => look::show(&args, out),
-        Command::List(args) => look::list(&args, out),
-        Command::Ready(args) => look::ready(&args, out),
-        Command::Claim(args) => claim::claim(args, out),
-        Command::Update(args) => change::update(args, out),
-        Command::Close(args) => change::change(args, out, strand_core::Batch::close),
-        Command::Reopen(args) => change::change(args, out, strand_core::Batch::reopen),
-        Command::Delete(args) => change::change(args, out, strand_core::Batch::delete),
-        Command::Follow(args) => follow::follow(&args, out),
-        Command::Compact(args) => care::compact(&args, out),
-        Command::Doctor(args) => return care::doctor(&args, out),
-        Command::Repair(args) => care::repair(&args, out),
-        Command::Stat(args) => stat::stat(&args, out),
-        Command::Import(args) => transfer::import(&args, out),
-        Command::Export(args) => transfer::export(&args, out),
+pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
+    let store = cli.global.store;
+    let done = match cli.command {
+        Command::Init(args) => open::init(&place::new(store), &args, out),
         Command::Merge(args) => return merge::merge(&args, out),
         Command::Completions(args) => generate::completions(&args, out),
         Command::Man(args) => generate::man(&args, out),
+        Command::OnStore(command) => return on_store(*command, &place::find(store)?, out),
+    };
+    done.map(|()| Exit::Done)
+}
+
+/// Runs a command that needs a store.
+fn on_store(command: OnStore, dir: &Path, out: &mut Output) -> Result<Exit, Failure> {
+    let done = match command {
+        OnStore::Create(args) => change::create(dir, args, out),
+        OnStore::Append(args) => append::append(dir, args, out),
+        OnStore::Batch(args) => append::batch(dir, args, out),
+        OnStore::Show(args) => look::show(dir, &args, out),
+        OnStore::List(args) => look::list(dir, &args, out),
+        OnStore::Ready(args) => look::ready(dir, &args, out),
+        OnStore::Claim(args) => claim::claim(dir, args, out),
+        OnStore::Update(args) => change::update(dir, args, out),
+        OnStore::Close(args) => change::change(dir, args, out, Batch::close),
+        OnStore::Reopen(args) => change::change(dir, args, out, Batch::reopen),
+        OnStore::Delete(args) => change::change(dir, args, out, Batch::delete),
+        OnStore::Follow(args) => follow::follow(dir, &args, out),
+        OnStore::Compact(args) => care::compact(dir, &args, out),
+        OnStore::Doctor => return care::doctor(dir, out),
+        OnStore::Repair(args) => care::repair(dir, &args, out),
+        OnStore::Stat => stat::stat(dir, out),
+        OnStore::Import(args) => transfer::import(dir, &args, out),
+        OnStore::Export(args) => transfer::export(dir, &args, out),
     };
     done.map(|()| Exit::Done)
 }

@@ -63,16 +63,15 @@ fn waiting_for(holder: Option<&Holder>, json: bool) -> String {
 }
 
 /// Opens a store to write. Only `init` creates one, so that a mistyped name does not.
-pub(crate) fn log(writing: &Writing, out: &Output) -> Result<IssueLog, Failure> {
-    let dir = &writing.dir;
+pub(crate) fn log(dir: &Path, writing: &Writing, out: &Output) -> Result<IssueLog, Failure> {
     if !dir.join(MANIFEST).exists() {
         Reader::<IssueEvent>::open(dir)?;
     }
-    open(writing, out)
+    open(dir, writing, out)
 }
 
-fn open(writing: &Writing, out: &Output) -> Result<IssueLog, Failure> {
-    let log = IssueLog::open(&writing.dir, options(writing, out.json))?;
+fn open(dir: &Path, writing: &Writing, out: &Output) -> Result<IssueLog, Failure> {
+    let log = IssueLog::open(dir, options(writing, out.json))?;
     let recovery = log.log().recovery();
     if recovery.quarantined.is_some() && !out.json {
         tell(&format!("strand: {recovery}"));
@@ -80,13 +79,12 @@ fn open(writing: &Writing, out: &Output) -> Result<IssueLog, Failure> {
     Ok(log)
 }
 
-pub(crate) fn init(args: &Init, out: &mut Output) -> Result<(), Failure> {
+pub(crate) fn init(dir: &Path, args: &Init, out: &mut Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Made<'a> {
         dir: &'a Path,
         created: bool,
     }
-    let dir = args.writing.dir.as_path();
     let created = match Reader::<IssueEvent>::open(dir) {
         Ok(_) => false,
         Err(Error::MissingDirectory { .. }) => {
@@ -97,7 +95,7 @@ pub(crate) fn init(args: &Init, out: &mut Output) -> Result<(), Failure> {
         Err(Error::NoStore { .. }) => true,
         Err(error) => return Err(error.into()),
     };
-    open(&args.writing, out)?;
+    open(dir, &args.writing, out)?;
     out.result(&Made { dir, created }, || {
         let is = if created {
             "is now a store"

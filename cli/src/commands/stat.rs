@@ -1,6 +1,6 @@
 //! `stat`: counts of records, issues and bytes.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, path::Path};
 
 use serde::Serialize;
 use strand_core::{
@@ -9,7 +9,6 @@ use strand_core::{
 };
 
 use crate::{
-    args::Reading,
     exit::Failure,
     output::Output,
     table::{columns, printable},
@@ -59,9 +58,9 @@ struct Files {
     bytes: u64,
 }
 
-pub(crate) fn stat(args: &Reading, out: &mut Output) -> Result<(), Failure> {
-    let issues = Issues::load(&args.dir)?;
-    let report = check(&args.dir)?;
+pub(crate) fn stat(dir: &Path, out: &mut Output) -> Result<(), Failure> {
+    let issues = Issues::load(dir)?;
+    let report = check(dir)?;
     let counts = Counts::of(&issues, &report);
     out.result(&counts, || counts.table())
 }

@@ -16,7 +16,7 @@ use crate::{
     output::{Output, tell},
 };
 
-pub(crate) fn import(args: &Import, out: &mut Output) -> Result<(), Failure> {
+pub(crate) fn import(dir: &Path, args: &Import, out: &mut Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Done<'a> {
         lines: u64,
@@ -38,7 +38,7 @@ pub(crate) fn import(args: &Import, out: &mut Output) -> Result<(), Failure> {
         Existing::Keep => options.keep_existing(),
         Existing::Refuse => options.refuse_existing(),
     };
-    let log = open::log(&args.writing, out)?;
+    let log = open::log(dir, &args.writing, out)?;
     let imported = if let Some(path) = &args.file {
         let file = File::open(path);
         let file = file.map_err(|error| Failure::io(&opening(path), &error))?;
@@ -90,13 +90,13 @@ fn opening(path: &Path) -> String {
     format!("cannot open {}", path.display())
 }
 
-pub(crate) fn export(args: &Export, out: &mut Output) -> Result<(), Failure> {
+pub(crate) fn export(dir: &Path, args: &Export, out: &mut Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Done<'a> {
         file: &'a Path,
         issues: u64,
     }
-    let issues = Issues::load(&args.dir)?;
+    let issues = Issues::load(dir)?;
     let Some(file) = args.file.as_deref() else {
         return out.with(|mut out| write_jsonl(&issues, &mut out));
     };

@@ -13,14 +13,14 @@ use crate::support::{Store, lines, run, spawn, strand};
 fn only_init_creates_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("a/b");
-    let init = || lines(&run(strand().arg("init").arg(&dir).arg("--json")).out);
+    let init = || lines(&run(strand().arg("-C").arg(&dir).args(["init", "--json"])).out);
     let made = |created: bool| vec![json!({ "dir": dir, "created": created })];
     assert_eq!(init(), made(true));
     assert_eq!(init(), made(false));
 
     let empty = tempfile::tempdir().unwrap();
     let close = r#"{"op":"close","id":"a"}"#;
-    let done = run(strand().arg("append").arg(empty.path()).arg(close));
+    let done = run(strand().arg("-C").arg(empty.path()).args(["append", close]));
     assert_eq!(done.code, 7, "{}", done.err);
     assert_eq!(empty.path().read_dir().unwrap().count(), 0);
 }
@@ -204,8 +204,8 @@ fn follow_prints_logs_of_other_payloads() {
     log.append(&Job { name }).unwrap();
     let mut follow = strand();
     follow
-        .arg("follow")
+        .arg("-C")
         .arg(dir.path())
-        .args(["--from", "1", "--until-idle-ms", "0"]);
+        .args(["follow", "--from", "1", "--until-idle-ms", "0"]);
     assert_eq!(lines(&run(&mut follow).out)[0]["name"], "build");
 }

@@ -14,5 +14,6 @@ mod generated;
 mod issues;
 mod merge;
 mod pipes;
+mod place;
 mod support;
 mod waiting;

@@ -13,7 +13,10 @@ use tempfile::TempDir;
 /// The command, with an empty standard input.
 pub(crate) fn strand() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strand"));
-    command.env_remove("STRAND_AGENT").stdin(Stdio::null());
+    command.stdin(Stdio::null());
+    for name in ["STRAND_AGENT", "STRAND_DIR"] {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -52,10 +55,11 @@ impl Store {
         self.file("log-00000000000000000001.jsonl")
     }
 
-    /// `strand COMMAND DIR …`.
+    /// `strand -C STORE COMMAND …`.
     pub(crate) fn command(&self, command: &str, arguments: &[&str]) -> Command {
         let mut strand = strand();
-        strand.arg(command).arg(self.dir()).args(arguments);
+        strand.arg("-C").arg(self.dir());
+        strand.arg(command).args(arguments);
         strand
     }
 

@@ -92,8 +92,9 @@ impl StrandCommand {
     /// it fails.
     pub(super) fn init(&self, store: &Path) -> Result<Option<String>, String> {
         let output = Command::new(&self.path)
-            .arg("init")
+            .arg("-C")
             .arg(store)
+            .arg("init")
             .stdin(Stdio::null())
             .output()
             .map_err(|error| format!("{}: {error}", self.path.display()))?;
@@ -110,7 +111,7 @@ impl StrandCommand {
         let event = event.map_err(|error| describe(&error))?;
         let event = serde_json::to_string(&event).map_err(|error| error.to_string())?;
         let mut command = Command::new(&self.path);
-        command.arg("append").arg(store);
+        command.arg("-C").arg(store).arg("append");
         command.args(["--timeout-ms", &self.lock_timeout_ms.to_string()]);
         if self.durability == Durability::Buffered {
             command.arg("--buffered");

@@ -122,7 +122,7 @@ fn a_command_that_claims_more_than_it_does_is_found_out() {
     let dir = tempfile::tempdir().expect("a directory");
     let liar = dir.path().join("liar");
     let script = format!(
-        "#!/bin/sh\nif [ \"$1\" = append ]; then echo 1; else exec '{}' \"$@\"; fi\n",
+        "#!/bin/sh\n# -C STORE COMMAND …\nif [ \"$3\" = append ]; then echo 1; else exec '{}' \"$@\"; fi\n",
         strand.display()
     );
     std::fs::write(&liar, script).expect("a script");
