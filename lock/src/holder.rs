@@ -156,6 +156,7 @@ pub(crate) struct Myself {
     pid: u32,
     started: u64,
     command: [u64; 8],
+    generation: u64,
 }
 
 impl Myself {
@@ -168,12 +169,13 @@ impl Myself {
             pid,
             started: sys::process_started(pid).unwrap_or(UNKNOWN),
             command: words(&args.fold(program.to_owned(), |line, arg| line + " " + &arg)),
+            generation: sys::generation(),
         }
     }
 
     /// False in a child that was forked after [`Myself::new`].
     pub(crate) fn is_this_process(&self) -> bool {
-        self.pid == std::process::id()
+        self.generation == sys::generation()
     }
 }
 

@@ -33,7 +33,7 @@ use std::{
 };
 
 use crate::{
-    env::failpoint::Failpoint,
+    env::{failpoint::Failpoint, system::Host},
     error::{Error, Result},
     options::Durability,
     telemetry,
@@ -246,7 +246,7 @@ impl<'a> Waiter<'a> {
         old: u64,
         work: impl FnOnce(&Self) -> Result<Option<Round>>,
     ) -> Result<State> {
-        let token = new_token();
+        let token = self.writer.tokens.next();
         let rounds = Rounds::of(&self.hints);
         if !rounds.take_lead(old, token) {
             return Ok(State::Looking);
@@ -347,11 +347,19 @@ fn in_the_log(seq: u64, synced: Result<()>) -> Result<()> {
     }
 }
 
-/// A number that no other leader has. It means nothing but "still the same one".
-fn new_token() -> u64 {
-    static COUNT: AtomicU64 = AtomicU64::new(1);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed) & 0xffff_ffff;
-    u64::from(std::process::id()) << 32 | count.max(1)
+/// Numbers that no other leader has. They mean nothing but "still the same one". They begin at
+/// random: process ids are not unique between pid namespaces.
+#[derive(Debug)]
+pub(crate) struct LeadTokens(AtomicU64);
+
+impl LeadTokens {
+    pub(crate) fn new(host: &dyn Host) -> Self {
+        Self(AtomicU64::new(host.random()))
+    }
+
+    fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed).max(1)
+    }
 }
 
 /// How long the present leader has gone on without anything moving.

@@ -13,6 +13,7 @@ use crate::{
     wal::{
         cursor::RawRecords,
         durable::End,
+        group_commit::LeadTokens,
         manifest::Manifest,
         recovery::Recovery,
         segment::OpenSegment,
@@ -49,6 +50,7 @@ impl RawLog {
             shm: Shm::open(dir, &manifest.store, shared).map_err(page_error)?,
             segment: OpenSegment::new(dir),
             line: Mutex::default(),
+            tokens: LeadTokens::new(dir.host()),
         };
         let locked = Locked::opening(&writer, guard);
         let recovery = locked.validate_on_open()?;

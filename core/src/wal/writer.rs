@@ -18,6 +18,7 @@ use crate::{
     options::Options,
     telemetry,
     wal::{
+        group_commit::LeadTokens,
         manifest::Manifest,
         segment::OpenSegment,
         shm::{Hints, Shm},
@@ -37,6 +38,7 @@ pub(crate) struct Writer {
     pub(crate) segment: OpenSegment,
     /// The line being written. Kept for its capacity; used under the lock.
     pub(crate) line: Mutex<Vec<u8>>,
+    pub(crate) tokens: LeadTokens,
 }
 
 impl Writer {

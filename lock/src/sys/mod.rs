@@ -24,7 +24,7 @@ pub(crate) use windows::is_remote_drive;
 pub(crate) use words::{PAGE_BYTES, U32_WORDS, U64_WORDS, Words};
 
 pub(crate) use system::{
-    LockFile, file_state, is_in_use, may_be_in_use, process_started, rename, reserve, running_for,
+    LockFile, file_state, generation, is_in_use, may_be_in_use, process_started, rename, reserve, running_for,
     sync_dir,
 };
 

@@ -63,13 +63,23 @@ impl Drop for LockFile {
     }
 }
 
+/// How many forks lie between this process and the one that opened its first lock file. Unlike a
+/// process id, it differs between parent and child in every case: both can be process 1 of a pid
+/// namespace.
+pub(crate) fn generation() -> u64 {
+    fork::GENERATION.load(std::sync::atomic::Ordering::Relaxed)
+}
+
 mod fork {
     use std::{
         cell::RefCell,
         ffi::c_int,
         io,
         os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-        sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+        sync::{
+            Mutex, MutexGuard, OnceLock, PoisonError,
+            atomic::{AtomicU64, Ordering},
+        },
     };
 
     use rustix::fs::OFlags;
@@ -80,6 +90,8 @@ mod fork {
     static INHERITED: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
     /// `/dev/null`, which replaces them.
     static NOTHING: OnceLock<OwnedFd> = OnceLock::new();
+    /// See [`generation`](super::generation).
+    pub(super) static GENERATION: AtomicU64 = AtomicU64::new(0);
 
     thread_local! {
         /// The lock on `INHERITED`, held from before a fork until after it, in parent and child.
@@ -131,6 +143,7 @@ mod fork {
 
     /// Calls only `dup2` and `fcntl`, which a child of a threaded program may call.
     unsafe extern "C" fn after_in_child() {
+        GENERATION.fetch_add(1, Ordering::Relaxed);
         drop(DURING_FORK.try_with(|slot| {
             if let (Some(guard), Some(nothing)) = (slot.borrow().as_ref(), NOTHING.get()) {
                 for descriptor in guard.iter() {

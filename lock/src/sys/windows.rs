@@ -103,6 +103,11 @@ impl LockFile {
     }
 }
 
+/// Always the same: nothing forks here.
+pub(crate) fn generation() -> u64 {
+    0
+}
+
 pub(crate) fn monotonic_ns() -> u64 {
     let (mut ticks, mut per_second) = (0, 1);
     // SAFETY: the pointer is to a live `i64`.

@@ -241,3 +241,46 @@ fn a_child_forked_while_other_threads_open_lock_and_close_keeps_nothing() {
         assert!(failed.is_none(), "{failed:?}");
     });
 }
+
+/// Parent and child are both process 1, each of a pid namespace of its own: their ids do not tell
+/// them apart.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_child_with_its_parents_pid_is_refused_too() {
+    const NOT_ALLOWED: i32 = 77;
+    /// Has the next children live in a new pid namespace.
+    fn leave_pid_namespace() -> bool {
+        [libc::CLONE_NEWPID, libc::CLONE_NEWPID | libc::CLONE_NEWUSER]
+            .into_iter()
+            // SAFETY: changes what this process belongs to, and no memory.
+            .any(|flags| unsafe { libc::unshare(flags) } == 0)
+    }
+
+    let dir = tempfile::tempdir().unwrap();
+    let outside = Forked::run(|| {
+        if !leave_pid_namespace() {
+            return NOT_ALLOWED;
+        }
+        let parent = Forked::run(|| {
+            let lock = open(dir.path());
+            let Ok(guard) = lock.lock() else { return 2 };
+            if !leave_pid_namespace() {
+                return NOT_ALLOWED;
+            }
+            let pid = std::process::id();
+            let child = Forked::run(|| {
+                if std::process::id() != pid {
+                    return 3;
+                }
+                i32::from(is_forked(&lock.try_lock()) && is_forked(&lock.lock_until(soon())))
+            });
+            drop(guard);
+            child.status()
+        });
+        parent.status()
+    });
+    match outside.status() {
+        NOT_ALLOWED => eprintln!("SKIPPED: this system does not allow pid namespaces"),
+        status => assert_eq!(status, 1),
+    }
+}
