@@ -15,11 +15,13 @@ use crate::{files, sys};
 /// Its content survives the death of any process, but not a crash of the system: after a reboot the
 /// file holds whatever the system happened to write back.
 ///
-/// # Truncation
-/// Touching a mapped page whose file was cut short raises `SIGBUS`, so call [`SharedPage::check`]
-/// before a series of accesses. A program that cuts the file in the nanoseconds between the check
-/// and the access still kills the process, as with every file mapping. Windows does not let a
-/// mapped file be cut.
+/// # Lost pages
+/// Touching a mapped page raises `SIGBUS` if its file was cut short, or if a copy-on-write
+/// filesystem has no space for the changed page. This crate handles that signal for its own pages:
+/// the process goes on with a page of zeros that no other sees, and [`SharedPage::check`] fails. So
+/// check before a series of accesses, and again before you rely on what they have done. The
+/// handler passes every other `SIGBUS` on to the one that was there before; a program that installs
+/// its own later should do the same. Windows does not let a mapped file be cut.
 ///
 /// ```
 /// use std::{sync::atomic::Ordering::Relaxed, time::Duration};
@@ -61,11 +63,17 @@ impl SharedPage {
     /// Opens the page at `path`. Creates the file if it is missing, and lengthens it to a page.
     ///
     /// # Errors
-    /// [`PageError::Io`] if the file can't be opened, lengthened or mapped.
+    /// [`PageError::Io`] if the file can't be opened, lengthened, mapped or changed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, PageError> {
         let path = path.as_ref();
         let file = files::open_or_create(path).map_err(io_error("open", path))?;
-        Self::map(file, path)
+        let page = Self::map(file, path)?;
+        // A copy-on-write filesystem needs space to change a page, even if the page has some.
+        if page.0.words.is_changeable() {
+            return Ok(page);
+        }
+        let source = sys::why_no_room(&page.0.file, Self::BYTES as u64);
+        Err(io_error("change", path)(source))
     }
 
     /// Maps an open file, after lengthening it to a page.
@@ -83,16 +91,20 @@ impl SharedPage {
     /// Costs one system call.
     ///
     /// # Errors
-    /// [`PageError::Truncated`], [`PageError::Deleted`], [`PageError::Io`]: drop the page and open
-    /// it anew.
+    /// [`PageError::Truncated`], [`PageError::Deleted`], [`PageError::Lost`], [`PageError::Io`]:
+    /// drop the page and open it anew.
     pub fn check(&self) -> Result<(), PageError> {
-        check(&self.0.file, &self.0.path)
+        self.0.check()
     }
 
-    /// Whether the page can be touched. Costs less than half of [`SharedPage::check`].
+    /// Whether the page can be touched, now or again. Costs less than half of
+    /// [`SharedPage::check`]. For words of which each stands for itself: a page that was lost is
+    /// taken again while other threads use it.
     pub(crate) fn is_whole(&self) -> bool {
         let len_bytes = (&self.0.file).seek(SeekFrom::End(0));
+        let words = &self.0.words;
         len_bytes.is_ok_and(|len_bytes| len_bytes >= Self::BYTES as u64)
+            && (!words.is_lost() || words.regain(&self.0.file))
     }
 
     /// The 64-bit word at `index`.
@@ -188,7 +200,7 @@ impl SharedPageReader {
     /// # Errors
     /// As [`SharedPage::check`].
     pub fn check(&self) -> Result<(), PageError> {
-        check(&self.0.file, &self.0.path)
+        self.0.check()
     }
 
     /// The present value of the 64-bit word at `index`.
@@ -250,6 +262,13 @@ pub enum PageError {
         /// Its present length.
         len_bytes: u64,
     },
+    /// The system could not provide the page when it was touched: the disk is full or fails, or the
+    /// file was cut short at that moment. What this process has stored since is lost.
+    #[error("the shared page {} was lost (a full disk?); reopen it", path.display())]
+    Lost {
+        /// The file behind the page.
+        path: PathBuf,
+    },
     /// The file was deleted: processes that open it now share another page.
     #[error("the shared page {} was deleted; reopen it", path.display())]
     Deleted {
@@ -275,6 +294,15 @@ impl MappedFile {
         let words = map(&file).map_err(io_error("map", path))?;
         let path = path.to_owned();
         Ok(Self { words, file, path })
+    }
+
+    fn check(&self) -> Result<(), PageError> {
+        check(&self.file, &self.path)?;
+        if self.words.is_lost() {
+            let path = self.path.clone();
+            return Err(PageError::Lost { path });
+        }
+        Ok(())
     }
 
     fn wait(&self, index: usize, expected: u32, timeout: Duration) {

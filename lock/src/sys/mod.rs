@@ -1,5 +1,10 @@
 //! The system calls, and all the `unsafe` of this crate: one function per call, each safe to use.
 
+#[cfg(unix)]
+mod fault;
+#[cfg(windows)]
+#[path = "no_fault.rs"]
+mod fault;
 mod file_state;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod futex;
@@ -24,8 +29,8 @@ pub(crate) use windows::is_remote_drive;
 pub(crate) use words::{PAGE_BYTES, U32_WORDS, U64_WORDS, Words};
 
 pub(crate) use system::{
-    LockFile, file_state, generation, is_in_use, may_be_in_use, process_started, rename, reserve, running_for,
-    sync_dir,
+    LockFile, file_state, generation, is_in_use, may_be_in_use, process_started, rename, reserve,
+    running_for, sync_dir, why_no_room,
 };
 
 /// Reads a monotonic clock that all processes of this machine share, in nanoseconds.

@@ -208,6 +208,20 @@ pub(crate) fn reserve(file: &File, len_bytes: u64) -> io::Result<()> {
     file.set_len(len_bytes.max(file.metadata()?.len()))
 }
 
+/// Why a page of a file can't be changed although it has space: asks for more.
+pub(crate) fn why_no_room(file: &File, len_bytes: u64) -> io::Error {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use rustix::fs::{FallocateFlags, fallocate};
+        let more = fallocate(file, FallocateFlags::KEEP_SIZE, len_bytes, len_bytes);
+        if let Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::IO)) = more {
+            return error.into();
+        }
+    }
+    let _ = (file, len_bytes);
+    io::ErrorKind::StorageFull.into()
+}
+
 /// Never true here: an open file can be opened, renamed and removed.
 pub(crate) fn is_in_use(_error: &io::Error) -> bool {
     false

@@ -1,10 +1,12 @@
 use std::{
     fs::File,
     io,
-    sync::atomic::{AtomicU32, AtomicU64},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use memmap2::{MmapOptions, MmapRaw};
+
+use super::fault::Guarded;
 
 pub(crate) const PAGE_BYTES: usize = 4096;
 pub(crate) const U64_WORDS: usize = PAGE_BYTES / 2 / size_of::<AtomicU64>();
@@ -17,6 +19,8 @@ const _: () = assert!(PAGE_BYTES.is_multiple_of(align_of::<AtomicU64>()));
 /// A mapped page, seen as atomics: 64-bit words in the first half, 32-bit words in the second.
 #[derive(Debug)]
 pub(crate) struct Words {
+    /// Before the mapping, so that it is dropped first.
+    guarded: Guarded,
     map: MmapRaw,
 }
 
@@ -24,14 +28,38 @@ impl Words {
     /// Maps the first page of a file that is at least a page long.
     pub(crate) fn map(file: &File) -> io::Result<Self> {
         let map = MmapOptions::new().len(PAGE_BYTES).map_raw(file)?;
-        Ok(Self { map })
+        Self::guard(map, true)
     }
 
     /// As [`Words::map`], but read-only: a store to one of its words kills the process, so
     /// `SharedPageReader` hands out values and never the atomics.
     pub(crate) fn map_read_only(file: &File) -> io::Result<Self> {
         let map = MmapOptions::new().len(PAGE_BYTES).map_raw_read_only(file)?;
-        Ok(Self { map })
+        Self::guard(map, false)
+    }
+
+    fn guard(map: MmapRaw, writable: bool) -> io::Result<Self> {
+        let guarded = Guarded::new(map.as_mut_ptr(), PAGE_BYTES, writable)?;
+        Ok(Self { guarded, map })
+    }
+
+    /// Whether the system could not provide the file's page, and this process now uses one of its
+    /// own.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.guarded.is_lost()
+    }
+
+    /// Takes the file's page again after it was lost; false if that is not possible yet. See
+    /// [`Guarded::map_again`] for when this is allowed.
+    pub(crate) fn regain(&self, file: &File) -> bool {
+        self.guarded.map_again(file);
+        self.is_changeable()
+    }
+
+    /// Makes the page one that can be changed now, if the system can.
+    pub(crate) fn is_changeable(&self) -> bool {
+        self.u64(0).fetch_or(0, Ordering::Relaxed);
+        !self.is_lost()
     }
 
     pub(crate) fn u64(&self, index: usize) -> &AtomicU64 {

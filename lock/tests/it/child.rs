@@ -142,6 +142,8 @@ fn role() {
         "intervals" => crate::processes::intervals(&dir),
         "boot" => say(strand_lock::boot_id()),
         "keep_open" => crate::files::keep_open(&dir),
+        #[cfg(unix)]
+        "touch_what_is_gone" => crate::page::touch_what_is_gone(&dir),
         "answer" => crate::page::answer(&dir),
         #[cfg(unix)]
         "hold_and_fork" => crate::fork::hold_and_fork(&dir),

@@ -11,7 +11,7 @@ use strand_lock::{PageError, SharedPage, SharedPageReader};
 
 use crate::{
     PATIENCE,
-    child::{Child, say},
+    child::{Child, command, say},
     deadline,
 };
 
@@ -43,6 +43,58 @@ pub(crate) fn answer(dir: &Path) {
         page.wake_one(ANSWER);
     }
     say("answered");
+}
+
+/// Another program cuts the file between a check and an access.
+#[test]
+#[cfg(unix)]
+fn a_page_that_is_cut_while_it_is_used_does_not_end_the_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("page");
+    let page = SharedPage::open(&path).unwrap();
+    let view = SharedPageReader::open(&path).unwrap();
+    page.u64(3).store(7, Ordering::Relaxed);
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(0).unwrap();
+    page.u64(3).store(8, Ordering::Relaxed);
+    assert_eq!(
+        (page.u64(3).load(Ordering::Relaxed), view.load_u64(3)),
+        (8, 0)
+    );
+    assert!(matches!(page.check(), Err(PageError::Truncated { .. })));
+    // What was stored meanwhile went nowhere, and the page says so.
+    file.set_len(SharedPage::BYTES as u64).unwrap();
+    assert!(matches!(page.check(), Err(PageError::Lost { .. })));
+    assert!(matches!(view.check(), Err(PageError::Lost { .. })));
+    let again = SharedPage::open(&path).unwrap();
+    assert_eq!(again.u64(3).load(Ordering::Relaxed), 0);
+    again.check().unwrap();
+}
+
+/// A `SIGBUS` that is not of a shared page still ends the process.
+#[cfg(unix)]
+pub(crate) fn touch_what_is_gone(dir: &Path) {
+    let _page = SharedPage::open(dir.join("page")).unwrap();
+    let file = fs::File::create_new(dir.join("other")).unwrap();
+    file.set_len(4096).unwrap();
+    // SAFETY: the file is this test's own.
+    let map = unsafe {
+        memmap2::MmapOptions::new()
+            .len(4096)
+            .map(&fs::File::open(dir.join("other")).unwrap())
+    };
+    file.set_len(0).unwrap();
+    say(map.unwrap()[0]);
+}
+
+#[test]
+#[cfg(unix)]
+fn another_fault_is_not_hidden() {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    let dir = tempfile::tempdir().unwrap();
+    let ended = command("touch_what_is_gone", dir.path()).output().unwrap();
+    assert_eq!(ended.status.signal(), Some(libc::SIGBUS), "{ended:?}");
 }
 
 #[test]
