@@ -17,6 +17,8 @@ mod directory;
 mod examples;
 mod fold;
 mod follow;
+#[cfg(target_os = "linux")]
+mod full_disk;
 mod golden;
 mod jsonl;
 mod lock_wait;
