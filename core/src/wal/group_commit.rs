@@ -25,15 +25,12 @@
 
 use std::{
     fmt::Display,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use crate::{
-    env::{failpoint::Failpoint, system::Host},
+    env::failpoint::Failpoint,
     error::{Error, Result},
     options::Durability,
     telemetry,
@@ -344,21 +341,6 @@ fn in_the_log(seq: u64, synced: Result<()>) -> Result<()> {
             Err(Error::in_doubt(seq, error))
         }
         synced => synced,
-    }
-}
-
-/// Numbers that no other leader has. They mean nothing but "still the same one". They begin at
-/// random: process ids are not unique between pid namespaces.
-#[derive(Debug)]
-pub(crate) struct LeadTokens(AtomicU64);
-
-impl LeadTokens {
-    pub(crate) fn new(host: &dyn Host) -> Self {
-        Self(AtomicU64::new(host.random()))
-    }
-
-    fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed).max(1)
     }
 }
 

@@ -13,9 +13,9 @@ use crate::{
     wal::{
         cursor::RawRecords,
         durable::End,
-        group_commit::LeadTokens,
         manifest::Manifest,
         recovery::Recovery,
+        round::LeadTokens,
         segment::OpenSegment,
         shm::{Hints, Shm},
         store_dir::StoreDir,

@@ -1,9 +1,15 @@
 //! Rounds of syncs: the words in shared memory by which threads and processes take turns at
 //! syncing, and wake each other. The protocol is in [`super::group_commit`].
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
-use crate::wal::shm::{Hints, Words, wait, word};
+use crate::{
+    env::system::Host,
+    wal::shm::{Hints, Words, wait, word},
+};
 
 /// One sync by one leader. It covers the records through its target.
 ///
@@ -79,6 +85,21 @@ impl WakeWord {
             Self::Even => wait::EVEN_SLEEPERS,
             Self::Odd => wait::ODD_SLEEPERS,
         }
+    }
+}
+
+/// Numbers that no other leader has. They mean nothing but "still the same one". They begin at
+/// random: process ids are not unique between pid namespaces.
+#[derive(Debug)]
+pub(crate) struct LeadTokens(AtomicU64);
+
+impl LeadTokens {
+    pub(crate) fn new(host: &dyn Host) -> Self {
+        Self(AtomicU64::new(host.random()))
+    }
+
+    pub(crate) fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed).max(1)
     }
 }
 

@@ -18,8 +18,8 @@ use crate::{
     options::Options,
     telemetry,
     wal::{
-        group_commit::LeadTokens,
         manifest::Manifest,
+        round::LeadTokens,
         segment::OpenSegment,
         shm::{Hints, Shm},
         store_dir::StoreDir,
