@@ -18,7 +18,7 @@ const EVENTS_MAX: usize = 2_000;
 /// Latencies for which one process reserves memory before it begins.
 const RESERVED_MAX: usize = 100_000;
 
-/// What a process reports.
+/// The report of one process.
 #[derive(Debug, Serialize, Deserialize)]
 #[expect(clippy::struct_field_names, reason = "the unit")]
 pub(crate) struct Report {
@@ -82,7 +82,7 @@ pub(crate) fn work(member: &Member, order: &Appending) -> Result<Report> {
     })
 }
 
-/// What came of one turn of a system.
+/// The result of one turn of a system.
 #[derive(Debug, Clone)]
 pub(crate) struct Turn {
     /// From the release to the last acknowledgement.

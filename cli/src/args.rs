@@ -325,7 +325,7 @@ pub(crate) struct Repair {
     pub(crate) writing: Writing,
 }
 
-/// What an import does with a line whose issue already exists.
+/// The choices of an import for a line whose issue already exists.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Existing {
     /// The line replaces the issue
@@ -342,7 +342,7 @@ pub(crate) struct Import {
     pub(crate) writing: Writing,
     /// The file; by default standard input, which is held in memory
     pub(crate) file: Option<PathBuf>,
-    /// What to do with issues that already exist
+    /// How to treat issues that already exist
     #[arg(long, value_enum, default_value = "replace")]
     pub(crate) existing: Existing,
     /// Import the valid lines even if others are invalid

@@ -28,11 +28,11 @@ pub enum Error {
     /// A system call failed. [`Error::outcome`] says whether an append may be stored nevertheless.
     #[error("cannot {op} {}", path.display())]
     Io {
-        /// What was attempted, as a verb.
+        /// The attempted operation, as a verb.
         op: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What a failed append left behind.
+        /// The state that a failed append left behind.
         outcome: Outcome,
         /// The system's error.
         source: io::Error,
@@ -44,7 +44,7 @@ pub enum Error {
         path: PathBuf,
         /// Where in the file the first bad or missing line begins.
         offset: u64,
-        /// What is wrong there.
+        /// The fault that was found there.
         reason: CorruptReason,
     },
     /// The store was written by a newer version of this crate. Nothing was changed.
@@ -154,13 +154,14 @@ pub enum Error {
     DurabilityUnknown {
         /// The record's sequence number.
         seq: u64,
-        /// What is known of the failure. If another process led the sync, no more than that it
+        /// The known part of the failure. If another process led the sync, no more than that it
         /// failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// What a failed operation left behind: see [`Error::outcome`], and the example of [`Error`].
+/// The state that a failed operation left behind: see [`Error::outcome`] and the example of
+/// [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Nothing is stored.
@@ -170,7 +171,7 @@ pub enum Outcome {
 }
 
 impl Error {
-    /// What an append that failed with this error left behind.
+    /// The state that an append left behind when it failed with this error.
     ///
     /// Example: [`Error`].
     #[must_use]
@@ -216,7 +217,7 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
         .join(": ")
 }
 
-/// What is wrong with bytes: part of [`Error::Corrupt`], and of the report of
+/// The fault in damaged bytes: part of [`Error::Corrupt`], and of the report of
 /// [`check`](crate::check::check).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -253,14 +254,14 @@ pub enum CorruptReason {
     },
     /// The manifest is not one that this crate writes.
     Manifest {
-        /// What is wrong with it.
+        /// The fault.
         message: String,
     },
     /// There are log files, but no manifest.
     ManifestMissing,
     /// The file is not the snapshot that the manifest describes.
     Snapshot {
-        /// What is wrong with it.
+        /// The fault.
         message: String,
     },
 }
@@ -380,7 +381,7 @@ pub enum InvalidEvent {
     /// The payload cannot be encoded as a record.
     #[error("the payload cannot be encoded as a JSON object: {message}")]
     Encoding {
-        /// What is wrong.
+        /// The fault.
         message: String,
     },
 }

@@ -7,7 +7,7 @@ use crate::env::{
     storage::{Disk, Storage},
 };
 
-/// What an acknowledged append survives: set with [`Options::durability`].
+/// The failures that an acknowledged append survives: set with [`Options::durability`].
 ///
 /// Example: [`crate::Log::sync_to`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -85,7 +85,7 @@ options! {
     /// # drop(options);
     /// ```
     Options {
-        /// What acknowledged appends survive. Default: [`Durability::Synced`].
+        /// The failures that acknowledged appends survive. Default: [`Durability::Synced`].
         durability: Durability = Durability::Synced;
 
         /// How long an append or an open waits for the lock. Default: 30 s.

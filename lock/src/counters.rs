@@ -3,7 +3,8 @@ use std::{
     time::Duration,
 };
 
-/// What one [`FileLock`](crate::FileLock) did since it was opened, in all threads that used it.
+/// Counts what one [`FileLock`](crate::FileLock) did since it was opened, in all threads that
+/// used it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counters {

@@ -22,7 +22,7 @@ pub enum LockError {
     /// A system call failed; the lock is not held.
     #[error("cannot {op} the lock file {}", path.display())]
     Io {
-        /// What failed, as a verb.
+        /// The failed operation, as a verb.
         op: &'static str,
         /// The lock file.
         path: PathBuf,

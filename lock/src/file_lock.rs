@@ -165,7 +165,7 @@ impl FileLock {
         holder::read(|index| page.u64(index).load(Ordering::Acquire))
     }
 
-    /// What this `FileLock` did since it was opened.
+    /// The operations of this `FileLock` since it was opened.
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.totals.read()

@@ -247,7 +247,7 @@ pub enum PageError {
     /// A system call failed.
     #[error("cannot {op} the shared page {}", path.display())]
     Io {
-        /// What failed, as a verb.
+        /// The failed operation, as a verb.
         op: &'static str,
         /// The file behind the page.
         path: PathBuf,

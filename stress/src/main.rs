@@ -35,7 +35,7 @@ enum Command {
     #[cfg(target_os = "linux")]
     #[command(hide = true)]
     KernelAgent {
-        /// What to do, as JSON
+        /// The agent's task, as JSON
         spec: String,
     },
     /// Alternate all kinds of runs for a time, and watch for growth

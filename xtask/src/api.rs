@@ -140,7 +140,7 @@ impl Api {
         self.docs.index.get(&id)
     }
 
-    /// What a type implements, if the item is part of an `impl`.
+    /// The implemented trait, if the item is part of an `impl`.
     fn impl_of(&self, item: &PublicItem) -> Option<&Impl> {
         match &self.doc(item.parent_id()?)?.inner {
             ItemEnum::Impl(found) => Some(found),

@@ -66,7 +66,7 @@ const FOREIGN: [(&str, &str, &str); 2] = [
     ("bench/src/", "strand_stress::", "strand_stress::report"),
 ];
 
-/// What each file of a crate imports: other files of it, and paths into other crates of ours.
+/// The imports of each file of a crate: other files of it, and paths into other crates of ours.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
 pub(crate) fn check() -> Result<(), Failure> {

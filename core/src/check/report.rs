@@ -1,4 +1,4 @@
-//! What a check found, as data, as text and as JSON.
+//! The findings of a check, as data, as text and as JSON.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ pub struct CheckReport {
     /// The store's directory.
     #[serde(serialize_with = "lossy")]
     pub dir: PathBuf,
-    /// What to do.
+    /// The advice.
     pub advice: Advice,
     /// The store's id; `None` if no manifest can be read.
     pub store: Option<String>,
@@ -74,7 +74,7 @@ pub struct CheckReport {
     pub unreadable: BTreeMap<PathBuf, String>,
 }
 
-/// What to do about a store: part of the report of [`check`](crate::check::check).
+/// Advice about a store: part of the report of [`check`](crate::check::check).
 ///
 /// | newer format | unreadable | beyond repair | damaged | unfinished | advice |
 /// | --- | --- | --- | --- | --- | --- |
@@ -219,7 +219,7 @@ impl fmt::Display for CheckReport {
 }
 
 impl CheckReport {
-    /// What is in the store.
+    /// The contents of the store.
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (store, format) = (
             or_unknown(self.store.as_ref()),
@@ -266,7 +266,7 @@ impl CheckReport {
         Ok(())
     }
 
-    /// What is wrong with it.
+    /// The damage that was found.
     fn complain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some((file, Range { start, end })) = &self.torn {
             writeln!(

@@ -1,4 +1,4 @@
-//! What the log needs of its machine: files, locks, shared memory, clock; and the failpoints.
+//! The machine, as far as the log needs it: files, locks, shared memory, clock; and the failpoints.
 
 pub(crate) mod failpoint;
 pub(crate) mod storage;

@@ -31,7 +31,7 @@ pub struct Damage {
     pub line: Option<u64>,
     /// How many bytes are bad; 0 if some are missing.
     pub bytes: u64,
-    /// What is wrong. JSON: as text.
+    /// The fault. JSON: as text.
     #[serde(serialize_with = "as_text")]
     pub reason: CorruptReason,
     /// The id or the idempotency key that a bad line of a snapshot seems to belong to.
@@ -138,7 +138,7 @@ impl Place {
 pub(crate) struct Stretch {
     /// Its place in the line. A good one does not include its newline.
     pub(crate) text: Range<usize>,
-    /// What is wrong with it.
+    /// The fault.
     pub(crate) bad: Option<CorruptReason>,
 }
 

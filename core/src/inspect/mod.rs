@@ -1,4 +1,4 @@
-//! What `check` and `repair` find in damaged files.
+//! Finds everything in damaged files, for `check` and `repair`.
 
 pub(crate) mod find;
 pub(crate) mod ranges;

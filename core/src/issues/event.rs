@@ -22,7 +22,7 @@ use crate::{
 /// Example: [`crate::Batch`].
 pub const KEY_BYTES_MAX: usize = 256;
 
-/// What happened to an issue; see [`IssueEvent`].
+/// A change to an issue; see [`IssueEvent`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -79,7 +79,7 @@ pub enum Op {
 pub struct IssueEvent {
     /// When it happened, by the writer's clock.
     pub ts: Timestamp,
-    /// What happened.
+    /// The kind of change.
     pub op: Op,
     /// The issue's id.
     pub id: String,

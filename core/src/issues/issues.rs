@@ -61,7 +61,7 @@ pub struct Issues {
     pub(crate) index: Lazy,
 }
 
-/// What the state remembers of an id.
+/// The state's memory of an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Entry {
     Present {

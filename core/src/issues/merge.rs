@@ -76,7 +76,7 @@ pub enum MergeError {
         side: Side,
         /// The line's number, from 1.
         line: u64,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// A file could not be read or written.

@@ -14,14 +14,14 @@ use crate::{
 
 /// The end of the names of copies.
 pub(crate) const DAMAGED: &str = ".damaged";
-/// What follows the name of a copy in the name of its note.
+/// The end of a note's name, after the name of its copy.
 pub(crate) const NOTE: &str = ".json";
 
 /// A file to keep.
 pub(crate) struct Kept<'a> {
     pub(crate) name: &'a str,
     pub(crate) damages: &'a Damages,
-    /// What is wrong if no line is damaged by itself.
+    /// The fault, if no line is damaged by itself.
     pub(crate) reason: &'a str,
     /// The records that are lost with it.
     pub(crate) lost: &'a [RangeInclusive<u64>],

@@ -1,4 +1,4 @@
-//! What a repair did, as data, as text and as JSON.
+//! The actions of a repair, as data, as text and as JSON.
 
 use std::{collections::BTreeMap, fmt, ops::RangeInclusive, path::PathBuf};
 
@@ -10,7 +10,7 @@ use crate::{
     wal::recovery::Recovery,
 };
 
-/// What a repair did: returned by [`repair`](crate::repair::repair).
+/// The actions of a repair: returned by [`repair`](crate::repair::repair).
 ///
 /// `{}` formats it as text; serialized, it is what `strand repair --json` prints.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -29,7 +29,7 @@ pub struct RepairReport {
     pub damages: u64,
     /// The new live snapshot; `None` if the old one was good.
     pub snapshot: Option<RepairedSnapshot>,
-    /// What the open at the end of the repair did. JSON: as text.
+    /// The recovery at the end of the repair. JSON: as text.
     #[serde(serialize_with = "in_words")]
     pub opened: Option<Recovery>,
 }

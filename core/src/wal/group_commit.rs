@@ -115,7 +115,7 @@ impl ValidTail<'_> {
     }
 }
 
-/// What a waiting thread does next.
+/// The next step of a waiting thread.
 enum State {
     Looking,
     Leading,

@@ -215,7 +215,7 @@ impl<P: Payload> Log<P> {
         self.raw.writer.lock.counters()
     }
 
-    /// What opening found and repaired; see [`Recovery`].
+    /// The damage that opening found and repaired; see [`Recovery`].
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
         &self.raw.recovery

@@ -72,7 +72,7 @@ impl RawLog {
         })
     }
 
-    /// What `word` says in the hints that all processes use now. Hints that were deleted would say
+    /// The value of `word` in the hints that all processes use now. Deleted hints would say
     /// for ever what they said then, while writers go on in the next ones.
     pub(crate) fn look(&self, word: fn(&Hints) -> Option<u64>) -> Result<u64> {
         let mut hints = self.writer.hints();
@@ -88,7 +88,7 @@ impl RawLog {
         Ok(self.glance(word))
     }
 
-    /// What `word` says in the hints that are mapped here. Others may have gone on in the next
+    /// The value of `word` in the hints that are mapped here. Others may have gone on in the next
     /// ones. 0 where they are cut short.
     pub(crate) fn glance(&self, word: fn(&Hints) -> Option<u64>) -> u64 {
         let hints = self.writer.hints();

@@ -144,7 +144,7 @@ struct Found {
     successor: SuccessorFound,
 }
 
-/// What to do next.
+/// The next action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     OpenSegment,

@@ -109,8 +109,8 @@ fn digest(text: &str) -> u64 {
 /// The version of the page's layout.
 const LAYOUT: u64 = 1;
 
-/// What a page must say to be believed: this layout and store, this boot, and this very file, not a
-/// copy of it.
+/// The identity that a page must have to be believed: this layout and store, this boot, and this
+/// very file, not a copy of it.
 fn identity_of(host: &dyn Host, store: &str, (device, inode): (u64, u64)) -> u64 {
     let boot = host.boot_id();
     digest(&format!("{LAYOUT} {store} {boot} {device} {inode}"))
@@ -255,7 +255,7 @@ impl Hints {
         self.words.get(word::TAIL_SEQ)
     }
 
-    /// What a sync that begins now covers: the segment to sync, and the last record in it.
+    /// The range of a sync that begins now: the segment to sync, and the last record in it.
     ///
     /// The tail is read before the segment. If that segment begins behind that tail, the log was
     /// rotated in between, and the rotation has synced all before. Then there is nothing to do.

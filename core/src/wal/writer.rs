@@ -1,4 +1,4 @@
-//! What a process has open of a store to write to it, and the store's lock.
+//! An open store, for one process that writes to it; and the store's lock.
 
 use std::{
     fmt, io,

@@ -1,4 +1,4 @@
-//! What a write with conditions consists of. Pure.
+//! The parts of a write with conditions. Pure.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use crate::{
     wal::log::to_json,
 };
 
-/// What a write requires of an issue: see [`crate::Conflict`].
+/// The requirement of a write on an issue: see [`crate::Conflict`].
 ///
 /// Example: [`crate::CommitError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use crate::{
 pub struct Conflict {
     /// The issue's id.
     pub id: String,
-    /// What the write requires.
+    /// The requirement of the write.
     pub expected: Expected,
     /// The issue's present version. A deleted issue has one until its tombstone is forgotten.
     pub version: Option<Version>,
@@ -85,7 +85,7 @@ pub enum CommitError {
 }
 
 impl CommitError {
-    /// What the failed write left behind.
+    /// The state that the failed write left behind.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -113,7 +113,7 @@ impl From<InvalidEvent> for CommitError {
     }
 }
 
-/// What becomes of a batch.
+/// The decision about a batch.
 #[derive(Debug)]
 pub(crate) enum Decision {
     Write,
@@ -132,7 +132,7 @@ pub(crate) fn decide(batch: &Batch, issues: &Issues, idempotency_records: u64) -
     if let Some(seq) = known.filter(remembered) {
         return Decision::Repeat(seq);
     }
-    // What the batch itself has changed so far.
+    // The batch's own changes so far.
     let mut changed: BTreeMap<&str, Option<Issue>> = BTreeMap::new();
     for step in &batch.steps {
         let id = step.id.as_str();

@@ -32,7 +32,7 @@ const _: () = assert!(FRAME_BYTES_MAX >= ID_BYTES_MAX * r"\u0000".len() + 256);
 /// How many bad lines are listed; the rest is counted.
 const BAD_LINES_MAX: usize = 100;
 
-/// What an import does with an issue that exists.
+/// The choices of an import for an issue that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Existing {
     Replace,
@@ -105,7 +105,7 @@ impl ImportOptions {
     }
 }
 
-/// What [`IssueLog::import`] did.
+/// The result of [`IssueLog::import`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Imported {
@@ -169,7 +169,7 @@ pub enum ImportError {
     Changed {
         /// The number of the first line that changed, from 1.
         line: u64,
-        /// What was imported before.
+        /// The counts of the batches before.
         before: Box<Imported>,
     },
     /// Lines are not issues. Nothing was imported.
@@ -190,7 +190,8 @@ pub enum ImportError {
         line: u64,
         /// The issue's id.
         id: String,
-        /// What was imported before: nothing, unless another process created the issue meanwhile.
+        /// The counts of the batches before. All are 0, unless another process created the issue
+        /// meanwhile.
         before: Box<Imported>,
     },
     /// The log failed. To complete the import, repeat it: what is stored is not written again.
@@ -198,7 +199,7 @@ pub enum ImportError {
     Log {
         /// The log's error.
         source: Error,
-        /// What was imported before.
+        /// The counts of the batches before.
         before: Box<Imported>,
     },
 }

@@ -321,7 +321,7 @@ impl IssueLog {
         let seq = match &decision {
             Decision::Write => tail.append(&payload)?,
             Decision::Repeat(seq) => seq.get(),
-            // What the error says of the state must not be lost afterwards.
+            // The error's state must not be lost afterwards.
             Decision::Refuse(conflict) => conflict.version.map_or(tail_seq, Version::get),
             Decision::Invalid(_) => tail_seq,
         };

@@ -237,7 +237,7 @@ fn a_reader_without_hints_does_not_report_a_record_in_progress_as_damage() {
             found.len()
         );
     }
-    // What is still bad at a second look is damage.
+    // Bytes that are still bad at a second look are damage.
     let mut damaged = bytes.clone();
     damaged[bytes.len() / 2] ^= 1;
     std::fs::write(first_segment(dir.path()), &damaged).unwrap();

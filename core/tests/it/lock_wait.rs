@@ -1,4 +1,4 @@
-//! What a process that waits for a lock of the store can tell.
+//! A process that waits for a lock of the store can name the holder.
 
 use std::{
     sync::{Arc, Mutex},

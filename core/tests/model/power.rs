@@ -10,7 +10,7 @@ use crate::{
     state::{PER_SEGMENT, Page, RECORDS, State, first},
 };
 
-/// What the image depends on.
+/// The choices that the image depends on.
 pub(crate) type Files = (u32, [u8; 4]);
 
 /// Looks at every image that the loss of power could leave in this state, unless they were seen
@@ -33,7 +33,7 @@ pub(crate) fn check(state: &State, seen: &mut HashSet<Files>) -> Result<(), Brok
     images(state, &mut forms, 1)
 }
 
-/// What is left of a record whose bytes no sync has made durable, beside nothing.
+/// The rest of a record whose bytes no sync has made durable, beside nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Whole,

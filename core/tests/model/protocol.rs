@@ -1,9 +1,9 @@
-//! What a writer's next step does to a state: `append.rs`, `recovery.rs`, `commit.rs` and
+//! A writer's next step on a state: `append.rs`, `recovery.rs`, `commit.rs` and
 //! `hints.rs` of `core/src`, one load, store or system call at a time.
 
 use crate::state::{PER_SEGMENT, Page, RECORDS, Round, Seen, State, Step, WRITERS, Writer, first};
 
-/// What must hold in every state.
+/// The invariants of every state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Property {
     /// P1: an acknowledged append is durable.
@@ -29,14 +29,14 @@ pub(crate) struct Broken(pub(crate) Property, pub(crate) &'static str);
 /// found them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
-    // What a leader does.
+    // A leader's steps.
     TailLoadedAfterSync,
     SegmentLoadedBeforeTail,
     CommitBeforeSync,
     CommitIsAStore,
     /// Harmless: nothing depends on there being one leader.
     LeaveIsAStore,
-    // What the holder of the lock does.
+    // The steps of the holder of the lock.
     AcknowledgedBeforeSync,
     PublishedBeforeWrite,
     AppendWithoutLock,
@@ -71,7 +71,7 @@ pub(crate) enum Bug {
     /// A rotation raises the durable number and wakes no thread: the one that is woken to lead has
     /// nothing left to do, and the others sleep on. It was in `core/src`.
     RotationDoesNotWake,
-    // What happens after a failed sync.
+    // The steps after a failed sync.
     FailedSyncTriedAgain,
     RebuildWithoutWriting,
     FailureNotMarked,
@@ -299,7 +299,7 @@ impl Model {
         }
     }
 
-    /// What the holder of `lock` does when the tail is right.
+    /// The next step of the holder of `lock` when the tail is right.
     fn validated(&self, state: &mut State, who: usize) -> Step {
         let writer = &mut state.writers[who];
         if writer.over {

@@ -288,7 +288,7 @@ pub(crate) struct State {
     /// How many segments there are, and of how many the name is on the disk.
     pub(crate) segments: u8,
     pub(crate) named: u8,
-    // What can still happen.
+    // The events that can still happen.
     pub(crate) deaths: u8,
     pub(crate) failures: u8,
 }

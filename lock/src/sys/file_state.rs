@@ -1,4 +1,4 @@
-/// What the system says about an open file.
+/// The system's view of an open file.
 pub(crate) struct FileState {
     pub(crate) len_bytes: u64,
     /// Whether any disk space is allocated: false for a file that was only lengthened.

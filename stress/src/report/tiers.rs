@@ -38,7 +38,7 @@ pub struct Report {
 /// One tier of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct TierReport {
-    /// What the tier attacks.
+    /// The target of the tier's attacks.
     pub attacks: &'static str,
     /// The planned time.
     pub planned_seconds: f64,

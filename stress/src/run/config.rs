@@ -54,7 +54,7 @@ pub enum Durability {
     Buffered,
 }
 
-/// What agents write.
+/// The kind of events that agents write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Workload {
@@ -114,10 +114,10 @@ pub struct Config {
     /// The binary of that command [default: `strand` next to this one]
     #[arg(long, value_name = "PATH", requires = "via_cli")]
     pub strand: Option<PathBuf>,
-    /// What an acknowledgement promises to survive
+    /// The failures that an acknowledgement promises to survive
     #[arg(long, value_enum, default_value_t = Durability::Synced)]
     pub durability: Durability,
-    /// What the agents write
+    /// The kind of events that the agents write
     #[arg(long, value_enum, default_value_t = Workload::Append)]
     pub workload: Workload,
     /// Number of processes that keep the state of the store up to date

@@ -231,7 +231,7 @@ mod tests {
     use crate::evidence::oracle::max_holders;
     use crate::run::reporting::Reporting;
 
-    /// What the witness of a log without a working lock would report.
+    /// The report of a witness whose log has no working lock.
     #[test]
     fn two_holders_at_once_are_seen_by_mark_and_by_clock() {
         let dir = tempfile::tempdir().unwrap();

@@ -72,7 +72,7 @@ pub(crate) fn batch(plan: &Plan, key: &str) -> Result<Batch, String> {
     Ok(batch)
 }
 
-/// What an error says about the condition that did not hold; `None` for every other error.
+/// The condition that did not hold, as the error says; `None` for every other error.
 pub(crate) fn refusal(error: &CommitError) -> Option<Refusal> {
     let CommitError::Conflict(conflict) = error else {
         return None;

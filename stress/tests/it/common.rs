@@ -10,7 +10,7 @@ pub(crate) fn exe() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_strand-stress"))
 }
 
-/// What the command line's defaults are, with a seed of its own.
+/// The command line's defaults, with a seed of its own.
 pub(crate) fn config() -> Config {
     Config {
         seed: fresh_seed(),
@@ -57,7 +57,7 @@ pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("the harness prints text")
 }
 
-/// What is directly in a directory.
+/// The entries of a directory.
 pub(crate) fn names(dir: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(dir).expect("the directory can be read");
     let mut names: Vec<String> = entries

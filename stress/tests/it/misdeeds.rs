@@ -16,7 +16,7 @@ fn kinds_of(sabotage: &str) -> Vec<String> {
     assert!(text.contains(&format!("--sabotage {sabotage}")), "{text}");
     assert!(text.contains("\"seed\":9"), "{text}");
 
-    // What is needed to go after it was kept, and the report says where.
+    // The evidence was kept, and the report says where.
     let kept = names(dir.path());
     assert_eq!(kept.len(), 1, "{kept:?}");
     let run_dir = dir.path().join(&kept[0]);

@@ -25,7 +25,7 @@ const ROLE: &str = "STRAND_STRESS_TEST_ROLE";
 const DIR: &str = "STRAND_STRESS_TEST_DIR";
 /// Tells a child's messages from what the test harness prints.
 const MARK: &str = "@@";
-/// What takes longer than this hangs.
+/// An operation that takes longer than this hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An empty filesystem, unless there can be none here, which is said loudly.
@@ -123,7 +123,7 @@ fn wait() {
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
-/// What children do; nothing in the tests' own process.
+/// The work of child processes; nothing in the tests' own process.
 #[test]
 fn role() {
     let Some(role) = std::env::var_os(ROLE) else {
@@ -272,7 +272,7 @@ fn processes_share_locks_and_memory() {
     other.go_on();
     other.expect("true");
     assert!(other.ends());
-    // What was written through the mapping is in the file.
+    // Bytes written through the mapping are in the file.
     let bytes = fs::read(served.path().join("page")).unwrap();
     assert_eq!(bytes.len(), SharedPage::BYTES);
     let word = |index: usize| bytes[index * 8..][..8].to_vec();

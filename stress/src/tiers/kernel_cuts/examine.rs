@@ -1,4 +1,4 @@
-//! What must hold in a crash state: the kernel recovers its filesystem, and then the store has
+//! The requirements of a crash state: the kernel recovers its filesystem, and then the store has
 //! every acknowledged record.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -37,7 +37,7 @@ pub fn filesystems() -> Vec<&'static str> {
     Vec::new()
 }
 
-/// What is asked of the tier beside its budget.
+/// The limits of the tier beside its budget.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     /// Names from [`filesystems`]; all of them when empty.

@@ -52,7 +52,7 @@ pub(super) fn title(id: &str) -> String {
     format!("written as {id}")
 }
 
-/// What an agent is to do; an argument of its command line.
+/// An agent's task; an argument of its command line.
 #[derive(Debug, Serialize, Deserialize)]
 struct AgentSpec {
     store: PathBuf,

@@ -347,7 +347,7 @@ fn run(command: &mut Command) -> io::Result<()> {
     output(command).map(drop)
 }
 
-/// What a command prints; what it complains of is the error.
+/// A command's output. Its error output becomes the error.
 fn output(command: &mut Command) -> io::Result<String> {
     let done = command.stdin(Stdio::null()).output()?;
     if done.status.success() {

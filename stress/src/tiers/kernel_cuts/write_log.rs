@@ -45,7 +45,7 @@ pub(super) struct CrashState {
     pub(super) durable: usize,
     /// The power failed before this one.
     pub(super) cut: usize,
-    /// What is left of the writes between: parts of each, in sectors from its beginning.
+    /// The surviving parts of the writes between: parts of each, in sectors from its beginning.
     pub(super) kept: Vec<(usize, Range<u64>)>,
 }
 
