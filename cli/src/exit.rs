@@ -74,7 +74,8 @@ impl Exit {
             Self::Conflict => (
                 4,
                 "conflict",
-                "another agent was faster: the issue has changed, is taken or exists",
+                "another agent was faster: the issue has changed, is taken or exists; or the `--key` belongs \
+                 to another operation",
             ),
             Self::LockTimeout => (
                 5,
@@ -216,6 +217,7 @@ impl From<CommitError> for Failure {
                     conflict: Some(Box::new(conflict)),
                 }
             }
+            error @ CommitError::KeyReused { .. } => Self::new(Exit::Conflict, error.to_string()),
             CommitError::Log(error) => error.into(),
         }
     }

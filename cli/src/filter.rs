@@ -91,7 +91,10 @@ mod tests {
         for (seq, (id, fields)) in (1..).zip(given) {
             let json = format!(r#"{{"id":"{id}","title":"The {id}","status":"open"{fields}}}"#);
             let issue = Issue::from_json(&json).unwrap();
-            issues.apply(Seq::new(seq), IssueEvent::add(issue, Timestamp::from_ms(0)));
+            issues.apply(
+                Seq::new(seq),
+                [IssueEvent::add(issue, Timestamp::from_ms(0))],
+            );
         }
         issues
     }

@@ -142,7 +142,7 @@ fn a_write_with_a_key_is_stored_once() {
     assert_eq!(keyed("append", "k1", &[close]), (2, false));
     assert_eq!(keyed("append", "k1", &[close]), (2, true));
     assert_eq!(keyed("batch", "k2", &[close, close]), (3, false));
-    assert_eq!(keyed("batch", "k2", &[close]), (3, true));
+    assert_eq!(keyed("batch", "k2", &[close, close]), (3, true));
     assert_eq!(keyed("update", "k3", &["b", "--set", "x=1"]), (4, false));
     assert_eq!(keyed("update", "k3", &["b", "--set", "x=1"]), (4, true));
     assert_eq!(keyed("claim", "k4", &["b", "--agent", "me"]), (5, false));
@@ -153,6 +153,29 @@ fn a_write_with_a_key_is_stored_once() {
     assert_eq!(keyed("create", "k6", &["New", "--id", "c"]), (7, true));
     assert_eq!(store.run("append", &["--key", "k7", close, close]).code, 2);
     assert_eq!(store.run("create", &["New", "--key", "k8"]).code, 2);
+}
+
+#[test]
+fn a_key_of_another_operation_is_a_conflict() {
+    let store = Store::of(&[("x1", "")]);
+    let claim = |agent: &str| store.run("claim", &["x1", "--agent", agent, "--key", "claim/x1"]);
+    assert_eq!(claim("A").code, 0);
+    assert_eq!(claim("A").code, 0);
+    let refused = claim("B");
+    assert_eq!(refused.code, 4);
+    assert!(
+        refused.err.contains("another operation, record 2"),
+        "{}",
+        refused.err
+    );
+    store.ok("create", &["one", "--id", "k1", "--key", "kk"]);
+    assert_eq!(
+        store
+            .run("create", &["two", "--id", "k2", "--key", "kk"])
+            .code,
+        4
+    );
+    assert_eq!(store.run("show", &["k2"]).code, 3);
 }
 
 #[test]

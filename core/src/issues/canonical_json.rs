@@ -1,10 +1,8 @@
-//! Whether two JSON texts mean the same value.
-
-use std::borrow::Cow;
+//! Whether two JSON texts mean the same value, and one spelling for all that do.
 
 use serde_json::value::RawValue;
 
-use crate::issues::issue::Fields;
+use crate::issues::issue::{Fields, RawFields};
 
 /// Below this depth, only equal texts are the same: no input may exhaust the stack.
 const DEPTH_MAX: u32 = 100;
@@ -42,16 +40,9 @@ fn meaning_of_text(text: &str) -> String {
 fn write_meaning(text: &str, depth: u32, out: &mut String) {
     let written = match text.as_bytes().first() {
         _ if depth == DEPTH_MAX => None,
-        Some(b'{') => members(text).map(|members| {
-            out.push('{');
-            for (name, value) in members {
-                write_string(&name, out);
-                out.push(':');
-                write_meaning(value.get(), depth + 1, out);
-                out.push(',');
-            }
-            out.push('}');
-        }),
+        Some(b'{') => serde_json::from_str(text)
+            .ok()
+            .map(|Fields(fields)| write_members(fields, depth + 1, out)),
         Some(b'[') => serde_json::from_str::<Vec<&RawValue>>(text)
             .ok()
             .map(|values| {
@@ -81,11 +72,24 @@ fn write_string(text: &str, out: &mut String) {
     out.push_str(&serde_json::Value::from(text).to_string());
 }
 
-/// The members sorted by name; members of one name keep their order.
-fn members(object: &str) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
-    let Fields(mut fields) = serde_json::from_str(object).ok()?;
-    fields.sort_by(|(a, _), (b, _)| a.cmp(b));
-    Some(fields)
+/// Writes an object with these members, sorted by name; members of one name keep their order.
+fn write_members(mut members: RawFields<'_>, depth: u32, out: &mut String) {
+    members.sort_by(|(a, _), (b, _)| a.cmp(b));
+    out.push('{');
+    for (name, value) in members {
+        write_string(&name, out);
+        out.push(':');
+        write_meaning(value.get(), depth, out);
+        out.push(',');
+    }
+    out.push('}');
+}
+
+/// A canonical text of an object with these members: see [`meaning`].
+pub(crate) fn meaning_of_members(members: RawFields<'_>) -> String {
+    let mut meaning = String::new();
+    write_members(members, 1, &mut meaning);
+    meaning
 }
 
 /// A number that is not an integer: its sign, its significant digits, and the power of ten of the

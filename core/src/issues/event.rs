@@ -69,7 +69,7 @@ pub enum Op {
 /// ];
 /// assert_eq!(life[2].op, Op::Patch);
 /// for (seq, event) in (1..).zip(life) {
-///     issues.apply(Seq::new(seq), event);
+///     issues.apply(Seq::new(seq), [event]);
 /// }
 /// assert!(issues.is_empty());
 /// # Ok::<(), strand_core::InvalidEvent>(())

@@ -6,6 +6,7 @@ use crate::{
         event::IssueEvent,
         index::Lazy,
         issue::Issue,
+        operation::OperationDigest,
         timestamp::Timestamp,
         transition::{Effect, fold},
         version::Version,
@@ -54,7 +55,7 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Issues {
     entries: BTreeMap<Box<str>, Entry>,
-    keys: HashMap<Box<str>, Seq>,
+    keys: HashMap<Box<str>, KeyedWrite>,
     present: usize,
     last_seq: Seq,
     without_effect: u64,
@@ -75,6 +76,14 @@ pub(crate) enum Entry {
     },
 }
 
+/// What the state remembers of an idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KeyedWrite {
+    pub(crate) seq: Seq,
+    /// `None` from a snapshot that does not have it.
+    pub(crate) digest: Option<OperationDigest>,
+}
+
 impl Entry {
     pub(crate) fn version(&self) -> Version {
         match self {
@@ -91,7 +100,7 @@ impl Entry {
 }
 
 impl Issues {
-    /// Applies one event of the record `seq`. Apply events in the order of the log, each once.
+    /// Applies the events of the record `seq` and returns true, unless it was applied before.
     ///
     /// ```
     /// use strand_core::{Issue, IssueEvent, Issues, Seq, Timestamp};
@@ -100,22 +109,34 @@ impl Issues {
     /// let mut issues = Issues::default();
     /// assert!(issues.is_empty());
     /// let add = IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now);
-    /// issues.apply(Seq::new(1), add.with_key("agent-7/1"));
+    /// assert!(issues.apply(Seq::new(1), [add.with_key("agent-7/1")]));
     /// assert_eq!(issues.key("agent-7/1"), Some(Seq::new(1)));
-    /// // Whole records, which may come twice.
-    /// assert!(issues.apply_record(Seq::new(2), vec![IssueEvent::close("bd-1", now)]));
-    /// assert!(!issues.apply_record(Seq::new(2), vec![IssueEvent::reopen("bd-1", now)]));
+    /// assert!(issues.apply(Seq::new(2), [IssueEvent::close("bd-1", now)]));
+    /// assert!(!issues.apply(Seq::new(2), [IssueEvent::reopen("bd-1", now)]));
     /// ```
-    pub fn apply(&mut self, seq: Seq, event: IssueEvent) {
+    pub fn apply(&mut self, seq: Seq, events: impl Into<Vec<IssueEvent>>) -> bool {
+        if seq <= self.last_seq {
+            return false;
+        }
+        let events = events.into();
+        // In a batch, the first event has the key.
+        if let Some(key) = events.first().and_then(|event| event.key.as_deref()) {
+            let digest = Some(OperationDigest::of(&events));
+            self.restore_key(key, KeyedWrite { seq, digest });
+        }
+        for event in events {
+            self.apply_event(seq, event);
+        }
+        self.last_seq = seq;
+        true
+    }
+
+    fn apply_event(&mut self, seq: Seq, event: IssueEvent) {
         let old = self.entries.get_mut(event.id.as_str());
         let now = old.as_ref().and_then(|entry| entry.issue());
         let was = now.is_some();
         let effect = fold(now, &event);
-        let IssueEvent { ts, id, key, .. } = event;
-        self.last_seq = seq;
-        if let Some(key) = key {
-            self.keys.insert(key.into(), seq);
-        }
+        let IssueEvent { ts, id, .. } = event;
         let version = seq.into();
         let entry = match effect {
             Effect::Nothing => {
@@ -132,18 +153,6 @@ impl Issues {
             Some(old) => *old = entry,
             None => drop(self.entries.insert(id.into(), entry)),
         }
-    }
-
-    /// Applies a record and returns true, unless it was applied before. Example: [`Issues::apply`].
-    pub fn apply_record(&mut self, seq: Seq, events: Vec<IssueEvent>) -> bool {
-        let new = seq > self.last_seq;
-        if new {
-            for event in events {
-                self.apply(seq, event);
-            }
-            self.last_seq = seq;
-        }
-        new
     }
 
     /// The issue with this id; `None` if it does not exist.
@@ -168,6 +177,10 @@ impl Issues {
     /// ([`crate::Options::idempotency_records`]). Example: [`Issues::apply`].
     #[must_use]
     pub fn key(&self, key: &str) -> Option<Seq> {
+        Some(self.keyed_write(key)?.seq)
+    }
+
+    pub(crate) fn keyed_write(&self, key: &str) -> Option<KeyedWrite> {
         self.keys.get(key).copied()
     }
 
@@ -207,11 +220,11 @@ impl Issues {
     }
 
     /// The idempotency keys, sorted by record.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = (&str, Seq)> {
-        let mut keys: Vec<(Seq, &str)> =
-            self.keys.iter().map(|(key, seq)| (*seq, &**key)).collect();
-        keys.sort_unstable();
-        keys.into_iter().map(|(seq, key)| (key, seq))
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (&str, KeyedWrite)> {
+        let keys = self.keys.iter().map(|(key, write)| (&**key, *write));
+        let mut keys: Vec<(&str, KeyedWrite)> = keys.collect();
+        keys.sort_unstable_by_key(|(key, write)| (write.seq, *key));
+        keys.into_iter()
     }
 
     /// The numbers of issues, tombstones and keys.
@@ -229,9 +242,9 @@ impl Issues {
         }
     }
 
-    /// Restores an idempotency key from a snapshot.
-    pub(crate) fn restore_key(&mut self, key: String, seq: Seq) {
-        self.keys.insert(key.into(), seq);
+    /// Remembers an idempotency key.
+    pub(crate) fn restore_key(&mut self, key: &str, write: KeyedWrite) {
+        self.keys.insert(key.into(), write);
     }
 
     /// Restores the totals of a snapshot.
@@ -243,7 +256,7 @@ impl Issues {
     /// Forgets the idempotency keys of records before `seq`, and the tombstones of issues that were
     /// deleted before `moment`.
     pub(crate) fn forget_before(&mut self, seq: Seq, moment: Timestamp) {
-        self.keys.retain(|_, of| *of >= seq);
+        self.keys.retain(|_, write| write.seq >= seq);
         let remains = |entry: &Entry| !matches!(entry, Entry::Deleted { ts, .. } if *ts < moment);
         self.entries.retain(|_, entry| remains(entry));
     }

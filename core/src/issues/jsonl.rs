@@ -22,7 +22,7 @@ use crate::{
 ///
 /// let mut issues = Issues::default();
 /// let issue = Issue::from_json(r#"{"id":"bd-1","title":"Mend the fence","x":1.10}"#)?;
-/// issues.apply(Seq::new(1), IssueEvent::add(issue, Timestamp::now()));
+/// issues.apply(Seq::new(1), [IssueEvent::add(issue, Timestamp::now())]);
 /// let mut out = Vec::new();
 /// write_jsonl(&issues, &mut out)?;
 /// assert_eq!(out, b"{\"id\":\"bd-1\",\"title\":\"Mend the fence\",\"x\":1.10}\n");

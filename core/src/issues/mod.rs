@@ -12,6 +12,7 @@ pub(crate) mod issue;
 pub(crate) mod issues;
 pub(crate) mod jsonl;
 pub(crate) mod merge;
+pub(crate) mod operation;
 pub(crate) mod patch;
 pub(crate) mod query;
 pub(crate) mod timestamp;

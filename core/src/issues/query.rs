@@ -18,7 +18,8 @@ impl Issues {
     ///
     /// let now = Timestamp::now();
     /// let mut issues = Issues::default();
-    /// issues.apply(Seq::new(1), IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now));
+    /// let mend = Issue::new("bd-1", "Mend the fence", now);
+    /// issues.apply(Seq::new(1), [IssueEvent::add(mend, now)]);
     /// assert_eq!(issues.list(&Filter::new().status("open")).len(), 1);
     /// assert_eq!(issues.list(&Filter::new().assignee("agent-7")).len(), 0);
     /// ```
@@ -48,12 +49,13 @@ impl Issues {
     /// let paint = Issue::from_json(&format!(
     ///     r#"{{"id":"bd-2","title":"Paint it","status":"open","dependencies":{wait}}}"#
     /// ))?;
-    /// issues.apply(Seq::new(1), IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now));
-    /// issues.apply(Seq::new(2), IssueEvent::add(paint, now));
+    /// let mend = Issue::new("bd-1", "Mend the fence", now);
+    /// issues.apply(Seq::new(1), [IssueEvent::add(mend, now)]);
+    /// issues.apply(Seq::new(2), [IssueEvent::add(paint, now)]);
     /// assert_eq!(issues.ready()[0].0, "bd-1");
     /// assert_eq!(issues.blockers("bd-2"), ["bd-1"]);
     /// assert_eq!(issues.dependencies("bd-2"), [(1, "bd-1")]);
-    /// issues.apply(Seq::new(3), IssueEvent::close("bd-1", now));
+    /// issues.apply(Seq::new(3), [IssueEvent::close("bd-1", now)]);
     /// assert_eq!(issues.ready()[0].0, "bd-2");
     /// # Ok::<(), strand_core::InvalidEvent>(())
     /// ```

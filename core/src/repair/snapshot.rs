@@ -136,8 +136,8 @@ fn restore_latest(part: Part<'_>, issues: &mut Issues) {
         Part::Issues(IssueLine(IssuePart::Entry(id, entry))) => issues
             .version(id)
             .is_some_and(|known| known > entry.version()),
-        Part::Issues(IssueLine(IssuePart::Key(key, seq))) => {
-            issues.key(key).is_some_and(|known| known > *seq)
+        Part::Issues(IssueLine(IssuePart::Key(key, write))) => {
+            issues.key(key).is_some_and(|known| known > write.seq)
         }
         Part::Header(_) | Part::Other => false,
     };

@@ -9,7 +9,8 @@ use crate::{
     issues::{
         event::IssueEvent,
         issue::Issue,
-        issues::{Entry, Issues},
+        issues::{Entry, Issues, KeyedWrite},
+        operation::OperationDigest,
         timestamp::Timestamp,
         version::Version,
     },
@@ -22,7 +23,7 @@ impl State for Issues {
     type Line = IssueLine;
 
     fn apply(&mut self, seq: Seq, events: Vec<IssueEvent>) {
-        let _new = self.apply_record(seq, events);
+        let _new = Issues::apply(self, seq, events);
     }
 
     fn lines(&self) -> impl Iterator<Item = impl Serialize> {
@@ -43,9 +44,10 @@ impl State for Issues {
                 },
             }
         });
-        let keys = self.keys().map(|(key, seq)| Item {
+        let keys = self.keys().map(|(key, KeyedWrite { seq, digest })| Item {
             key: Some(Cow::Borrowed(key)),
             seq: Some(seq),
+            digest,
             ..Item::default()
         });
         entries.chain(keys)
@@ -54,7 +56,7 @@ impl State for Issues {
     fn restore(&mut self, line: IssueLine) {
         match line.0 {
             IssuePart::Entry(id, entry) => self.restore_entry(id, entry),
-            IssuePart::Key(key, seq) => self.restore_key(key, seq),
+            IssuePart::Key(key, write) => self.restore_key(&key, write),
         }
     }
 
@@ -85,8 +87,8 @@ pub struct IssueLine(pub(crate) IssuePart);
 pub(crate) enum IssuePart {
     /// An issue, or the tombstone of one, by its id.
     Entry(String, Entry),
-    /// An idempotency key, and the record that carried it.
-    Key(String, Seq),
+    /// An idempotency key, and the write that carried it.
+    Key(String, KeyedWrite),
 }
 
 /// The members of a line. Which are there tells what it is.
@@ -100,6 +102,8 @@ struct Item<'a> {
     version: Option<Version>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<OperationDigest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deleted_ms: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,8 +133,9 @@ impl TryFrom<Item<'_>> for IssueLine {
             Item {
                 key: Some(key),
                 seq: Some(seq),
+                digest,
                 ..
-            } => IssuePart::Key(key.into_owned(), seq),
+            } => IssuePart::Key(key.into_owned(), KeyedWrite { seq, digest }),
             _ => return Err("it is neither an issue, a tombstone nor a key"),
         };
         Ok(Self(part))

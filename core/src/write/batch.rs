@@ -8,6 +8,7 @@ use crate::{
     issues::{
         event::{IssueEvent, validate_key},
         issue::{Issue, validate_id},
+        operation::OperationDigest,
         patch::Patch,
         timestamp::Timestamp,
         version::Version,
@@ -116,8 +117,10 @@ impl Batch {
 
     /// Makes the batch repeatable with an *idempotency key* of 1 to 256 bytes: if a record with
     /// this key is in the log, [`commit`](crate::IssueLog::commit) returns its receipt and writes
-    /// nothing. It does not compare the two writes. The key is remembered for
-    /// [`crate::Options::idempotency_records`].
+    /// nothing. If that record's events are others, it fails with
+    /// [`CommitError::KeyReused`](crate::CommitError::KeyReused); their times (`ts` and the fields
+    /// `created_at`, `updated_at` and `closed_at`) and the batch's conditions do not count. The key
+    /// is remembered for [`crate::Options::idempotency_records`].
     #[must_use]
     pub fn key(self, key: impl Into<String>) -> Self {
         Self {
@@ -234,6 +237,11 @@ impl Batch {
             event,
         });
         self
+    }
+
+    /// What it does, for comparison with the record that has its key.
+    pub(crate) fn digest(&self) -> OperationDigest {
+        OperationDigest::of(self.steps.iter().filter_map(|step| step.event.as_ref()))
     }
 
     /// Checks all that can be checked without the state, and encodes the record.

@@ -7,7 +7,7 @@ use crate::{
     format::seq::Seq,
     issues::{
         issue::Issue,
-        issues::Issues,
+        issues::{Issues, KeyedWrite},
         transition::{Effect, fold},
         version::Version,
     },
@@ -79,6 +79,16 @@ pub enum CommitError {
     /// A condition does not hold. Nothing was written.
     #[error(transparent)]
     Conflict(#[from] Conflict),
+    /// The idempotency key is that of another operation ([`Batch::key`]). Nothing was written.
+    #[error(
+        "the key {key:?} belongs to another operation, record {seq}; use a key of its own for each"
+    )]
+    KeyReused {
+        /// The key.
+        key: String,
+        /// The record that has it.
+        seq: Seq,
+    },
     /// The log failed, or the event is invalid.
     #[error(transparent)]
     Log(#[from] Error),
@@ -89,7 +99,7 @@ impl CommitError {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Conflict(_) => Outcome::Rejected,
+            Self::Conflict(_) | Self::KeyReused { .. } => Outcome::Rejected,
             Self::Log(error) => error.outcome(),
         }
     }
@@ -119,6 +129,8 @@ pub(crate) enum Decision {
     Write,
     /// The record with the batch's key is in the log.
     Repeat(Seq),
+    /// That record is another operation.
+    KeyReused(Seq),
     Refuse(Conflict),
     /// The issue is not one that the patch can change.
     Invalid(InvalidEvent),
@@ -126,11 +138,17 @@ pub(crate) enum Decision {
 
 /// Decides from the state right before the batch's own record.
 pub(crate) fn decide(batch: &Batch, issues: &Issues, idempotency_records: u64) -> Decision {
-    let remembered =
-        |seq: &Seq| seq.get().saturating_add(idempotency_records) > issues.last_seq().get();
-    let known = batch.key.as_deref().and_then(|key| issues.key(key));
-    if let Some(seq) = known.filter(remembered) {
-        return Decision::Repeat(seq);
+    let is_remembered = |write: &KeyedWrite| {
+        write.seq.get().saturating_add(idempotency_records) > issues.last_seq().get()
+    };
+    let known = batch.key.as_deref().and_then(|key| issues.keyed_write(key));
+    if let Some(KeyedWrite { seq, digest }) = known.filter(is_remembered) {
+        let is_same = digest.is_none_or(|digest| digest == batch.digest());
+        return if is_same {
+            Decision::Repeat(seq)
+        } else {
+            Decision::KeyReused(seq)
+        };
     }
     // The batch's own changes so far.
     let mut changed: BTreeMap<&str, Option<Issue>> = BTreeMap::new();

@@ -371,6 +371,7 @@ impl IssueLog {
                         before: Box::new(imported.clone()),
                     });
                 }
+                Err(error @ CommitError::KeyReused { .. }) => unreachable!("without key: {error}"),
                 Err(CommitError::Log(source)) => return Err(failed(source, imported)),
             }
         }

@@ -92,7 +92,8 @@ impl IssueLog {
     ///
     /// # Errors
     /// [`CommitError::Conflict`]: a condition does not hold; nothing was written. What the conflict
-    /// says of the issue is as durable as an acknowledged append. [`CommitError::Log`] with
+    /// says of the issue is as durable as an acknowledged append. [`CommitError::KeyReused`]: the
+    /// batch's key belongs to another operation; nothing was written. [`CommitError::Log`] with
     /// [`Error::InvalidEvent`] or [`Error::Corrupt`]: nothing was written. Otherwise as
     /// [`IssueLog::append`].
     ///
@@ -320,7 +321,7 @@ impl IssueLog {
         let decision = decide(batch, issues, writer.options.idempotency_records);
         let seq = match &decision {
             Decision::Write => tail.append(&payload)?,
-            Decision::Repeat(seq) => seq.get(),
+            Decision::Repeat(seq) | Decision::KeyReused(seq) => seq.get(),
             // The error's state must not be lost afterwards.
             Decision::Refuse(conflict) => conflict.version.map_or(tail_seq, Version::get),
             Decision::Invalid(_) => tail_seq,
@@ -333,6 +334,10 @@ impl IssueLog {
         let refused: CommitError = match decision {
             Decision::Write => return receipt(durable, seq, false),
             Decision::Repeat(_) => return receipt(durable, seq, true),
+            Decision::KeyReused(seq) => {
+                let key = batch.key.clone().unwrap_or_default();
+                CommitError::KeyReused { key, seq }
+            }
             Decision::Refuse(conflict) => conflict.into(),
             Decision::Invalid(error) => error.into(),
         };

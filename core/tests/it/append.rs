@@ -312,7 +312,7 @@ fn the_fold_follows_its_table() {
     let mut seq = 0;
     let mut apply = |store: &mut Issues, event| {
         seq += 1;
-        store.apply(Seq::new(seq), event);
+        store.apply(Seq::new(seq), [event]);
         store.get("a").and_then(Issue::status)
     };
     assert_eq!(apply(&mut store, IssueEvent::close("a", TS)), None);

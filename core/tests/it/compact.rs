@@ -176,7 +176,7 @@ fn tombstones_and_keys_survive_as_long_as_the_options_say() {
     assert_eq!(store.key("k-1"), Some(Seq::new(12)));
     let again = Batch::new(TS)
         .key("k-1")
-        .patch("bd-1", Patch::new().add_label("b"));
+        .patch("bd-1", Patch::new().add_label("a"));
     let receipt = open_issues(dir.path()).commit(&again).unwrap();
     assert_eq!((receipt.seq.get(), receipt.repeated), (12, true));
 

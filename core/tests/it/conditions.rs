@@ -9,7 +9,7 @@ use std::{
 
 use strand_core::{
     Batch, CommitError, Conflict, Durability, Error, Expected, InvalidEvent, Issue, IssueEvent,
-    IssueLog, Issues, Outcome, Patch, Reader, Seq, Version,
+    IssueLog, Issues, Outcome, Patch, Reader, Seq, Timestamp, Version,
 };
 
 use crate::support::{Recorder, TS, as_child, child, finish, open_issues, options};
@@ -21,7 +21,7 @@ fn issue(id: &str) -> Issue {
 fn expected(error: CommitError) -> Expected {
     match error {
         CommitError::Conflict(conflict) => conflict.expected,
-        error @ CommitError::Log(_) => panic!("{error}"),
+        error => panic!("{error}"),
     }
 }
 
@@ -469,6 +469,48 @@ fn live_issues_forget_what_a_compaction_would() {
         log.with_issues(|store| store.get("bd-stays").is_some())
             .unwrap()
     );
+}
+
+#[test]
+fn a_key_of_another_operation_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open_issues(dir.path());
+    log.create(issue("bd-1"), TS).unwrap();
+    let claim = |agent: &str| Batch::new(TS).key("claim/bd-1").claim("bd-1", agent);
+    log.commit(&claim("A")).unwrap();
+    let is_reused = |log: &IssueLog, batch: &Batch, of: u64| match log.commit(batch) {
+        Err(error @ CommitError::KeyReused { .. }) => {
+            assert_eq!(error.outcome(), Outcome::Rejected);
+            assert!(!error.is_conflict() && !error.is_retryable());
+            matches!(error, CommitError::KeyReused { seq, .. } if seq == of)
+        }
+        other => panic!("{other:?}"),
+    };
+    let both = Batch::new(TS)
+        .key("both")
+        .close("bd-1")
+        .create(issue("bd-2"));
+    log.commit(&both).unwrap();
+    let one = Batch::new(TS).key("both").close("bd-1");
+    // From the log, from memory, and from a snapshot.
+    for _ in 0..2 {
+        let fresh = open_issues(dir.path());
+        for log in [&log, &fresh] {
+            assert!(is_reused(log, &claim("B"), 2));
+            assert!(is_reused(log, &one, 3));
+            assert!(log.commit(&claim("A")).unwrap().repeated);
+            // Later, and under other conditions, it is the same operation.
+            let later = Batch::new(Timestamp::now()).key("both");
+            let mut again = issue("bd-2");
+            for time in ["created_at", "updated_at"] {
+                again = again.with(time, "2030-01-01T00:00:00Z").unwrap();
+            }
+            let later = later.close_if("bd-1", Version::new(9)).create(again);
+            assert_eq!(log.commit(&later).unwrap().seq, 3);
+        }
+        log.compact().unwrap();
+    }
+    assert_eq!(log.log().tail_seq().unwrap(), Some(Seq::new(3)));
 }
 
 #[test]

@@ -38,10 +38,12 @@ fn store_with(state: &str) -> Issues {
     match state {
         "absent" => {}
         "deleted" => {
-            store.apply(Seq::new(9), IssueEvent::add(issue("bd-1", "open"), TS));
-            store.apply(Seq::new(10), IssueEvent::delete("bd-1", TS));
+            store.apply(Seq::new(9), [IssueEvent::add(issue("bd-1", "open"), TS)]);
+            store.apply(Seq::new(10), [IssueEvent::delete("bd-1", TS)]);
         }
-        status => store.apply(Seq::new(10), IssueEvent::add(issue("bd-1", status), TS)),
+        status => {
+            store.apply(Seq::new(10), [IssueEvent::add(issue("bd-1", status), TS)]);
+        }
     }
     store
 }
@@ -63,7 +65,7 @@ fn each_event_does_to_each_state_what_the_table_says() {
         for (state, expected) in states.into_iter().zip(row) {
             let before = store_with(state);
             let mut store = before.clone();
-            store.apply(Seq::new(11), at(after(60_000).as_ms(), op));
+            store.apply(Seq::new(11), [at(after(60_000).as_ms(), op)]);
             let case = format!("{op:?} on {state}");
             let now = store.get("bd-1");
             if expected == "–" {
@@ -234,7 +236,7 @@ fn queries_find_by_status_assignee_and_label_and_what_is_ready() {
         ),
     ];
     for (seq, event) in (1..).zip(events) {
-        store.apply(Seq::new(seq), event);
+        store.apply(Seq::new(seq), [event]);
     }
     let answers = queried(&store);
     assert_eq!(
@@ -246,13 +248,13 @@ fn queries_find_by_status_assignee_and_label_and_what_is_ready() {
     assert_eq!(store.dependencies("f"), [(1, "g"), (2, "f")]);
     assert_eq!(store.dependencies("e"), [(1, "d"), (1, "gone")]);
     // The index is kept up.
-    store.apply(Seq::new(8), IssueEvent::close("a", TS));
-    store.apply(Seq::new(9), IssueEvent::delete("g", TS));
+    store.apply(Seq::new(8), [IssueEvent::close("a", TS)]);
+    store.apply(Seq::new(9), [IssueEvent::delete("g", TS)]);
     let patch = Patch::new()
         .add_label("none")
         .set("assignee", "bob")
         .unwrap();
-    store.apply(Seq::new(10), IssueEvent::patch("e", patch, TS));
+    store.apply(Seq::new(10), [IssueEvent::patch("e", patch, TS)]);
     assert_eq!(
         queried(&store),
         queried(&store.clone()),
@@ -352,7 +354,7 @@ proptest! {
         let mut plain = BTreeMap::new();
         for (seq, event) in (1..).zip(&events) {
             reference(&mut plain, event);
-            prop_assert!(store.apply_record(Seq::new(seq), vec![event.clone()]));
+            prop_assert!(store.apply(Seq::new(seq), [event.clone()]));
         }
         let values: BTreeMap<String, Value> = store
             .iter()
@@ -361,7 +363,7 @@ proptest! {
         prop_assert_eq!(values, plain);
         let once = store.clone();
         for (seq, event) in (1..).zip(&events) {
-            prop_assert!(!store.apply_record(Seq::new(seq), vec![event.clone()]));
+            prop_assert!(!store.apply(Seq::new(seq), [event.clone()]));
         }
         prop_assert_eq!(store, once);
     }
@@ -378,7 +380,7 @@ proptest! {
         let mut followed = LiveIssues::open(dir.path()).unwrap();
         for ((seq, event), split) in (1..).zip(&events).zip(splits) {
             log.append(event).unwrap();
-            whole.apply_record(Seq::new(seq), vec![event.clone()]);
+            whole.apply(Seq::new(seq), [event.clone()]);
             if split {
                 log.compact().unwrap();
                 followed.refresh().unwrap();

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use strand_core::{
-    Batch, Issue, IssueEvent, IssueLog, Issues, Options, Patch, Seq, Through, Version,
+    Batch, CommitError, Issue, IssueEvent, IssueLog, Issues, Options, Patch, Seq, Through, Version,
 };
 
 use crate::support::{TS, after, first_segment, open_issues};
@@ -11,6 +11,11 @@ use crate::support::{TS, after, first_segment, open_issues};
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1");
 /// The store of version 1 after more records, a compaction, and one more record.
 const COMPACTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v2");
+/// The same from before snapshots had digests.
+const WITHOUT_DIGESTS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/golden/v2-without-digests"
+);
 const COMPACTED_FILES: [&str; 3] = [
     "MANIFEST",
     "snapshot-00000000000000000008.jsonl",
@@ -117,10 +122,34 @@ fn this_build_compacts_a_store_of_version_1_into_the_golden_one_of_version_2() {
 }
 
 #[test]
-fn this_build_reads_the_golden_compacted_store() {
-    let dir = tempfile::tempdir().unwrap();
-    copy(COMPACTED, &COMPACTED_FILES, dir.path());
-    let store = Issues::load(dir.path()).unwrap();
+fn this_build_reads_the_golden_compacted_stores() {
+    for golden in [COMPACTED, WITHOUT_DIGESTS] {
+        let dir = tempfile::tempdir().unwrap();
+        copy(golden, &COMPACTED_FILES, dir.path());
+        check_compacted(dir.path());
+    }
+}
+
+/// A key without a digest is honoured as before there were any.
+#[test]
+fn a_key_without_a_digest_belongs_to_every_operation() {
+    let repeated = |golden| {
+        let dir = tempfile::tempdir().unwrap();
+        copy(golden, &COMPACTED_FILES, dir.path());
+        let other = Batch::new(TS).key("k-1").close("bd-1");
+        open_issues(dir.path()).commit(&other)
+    };
+    let receipt = repeated(WITHOUT_DIGESTS).unwrap();
+    assert_eq!((receipt.seq.get(), receipt.repeated), (7, true));
+    let refused = repeated(COMPACTED).unwrap_err();
+    assert!(
+        matches!(refused, CommitError::KeyReused { .. }),
+        "{refused}"
+    );
+}
+
+fn check_compacted(dir: &Path) {
+    let store = Issues::load(dir).unwrap();
     assert_eq!((store.len(), store.last_seq().get()), (2, 9));
     let versions = ["bd-1", "bd-2", "ü"].map(|id| store.version(id));
     assert_eq!(
@@ -136,5 +165,5 @@ fn this_build_reads_the_golden_compacted_store() {
     assert_eq!(issue.labels(), ["a"]);
     assert_eq!(store.get("ü").unwrap().status().unwrap(), "closed");
     let reopened = IssueEvent::reopen("ü", TS);
-    assert_eq!(open_issues(dir.path()).append(&reopened).unwrap().seq, 10);
+    assert_eq!(open_issues(dir).append(&reopened).unwrap().seq, 10);
 }

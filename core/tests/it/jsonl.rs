@@ -98,7 +98,7 @@ fn a_carriage_return_between_tokens_changes_no_other_white_space() {
 fn an_issue_that_spans_lines_is_exported_as_one_line() {
     let mut store = Issues::default();
     let issue = Issue::from_json("{\n\"id\":\"a\",\r\n\"title\":\"T\"}").unwrap();
-    store.apply(Seq::new(1), IssueEvent::add(issue, TS));
+    store.apply(Seq::new(1), [IssueEvent::add(issue, TS)]);
     let mut out = Vec::new();
     write_jsonl(&store, &mut out).unwrap();
     assert_eq!(out, b"{ \"id\":\"a\",  \"title\":\"T\"}\n");

@@ -17,7 +17,7 @@ pub fn difference(payloads: &Payloads, stored: &Model) -> Result<Option<String>,
         let event = event?;
         let json = serde_json::to_string(&event).unwrap_or_default();
         let applied = model.apply(seq, [json.as_str()]);
-        store.apply(Seq::new(seq), event);
+        store.apply(Seq::new(seq), [event]);
         if let Err(error) = applied {
             return Ok(Some(format!(
                 "line {seq} of the file cannot be applied: {error}"

@@ -327,7 +327,7 @@ mod tests {
                     let events = plan.events(key);
                     model.apply(seq, events.iter().map(String::as_str)).unwrap();
                     for event in events {
-                        seen.apply(Seq::new(seq), serde_json::from_str(&event).unwrap());
+                        seen.apply(Seq::new(seq), [serde_json::from_str(&event).unwrap()]);
                     }
                 }
                 Err(error) => {

@@ -479,7 +479,7 @@ mod tests {
                     _ => event,
                 }
             });
-            store.apply_record(Seq::new(seq), events.collect());
+            store.apply(Seq::new(seq), events.collect::<Vec<_>>());
         }
         store
     }

@@ -741,7 +741,7 @@ mod tests {
         let mut store = Issues::default();
         let text = fs::read_to_string(path).unwrap();
         for (seq, line) in (1..).zip(text.lines()) {
-            store.apply(Seq::new(seq), serde_json::from_str(line).unwrap());
+            store.apply(Seq::new(seq), [serde_json::from_str(line).unwrap()]);
         }
         assert_eq!(
             (store.last_seq().get(), store.len()),
@@ -761,7 +761,7 @@ mod tests {
     #[test]
     fn what_a_victim_was_told_must_be_there_and_its_last_write_may() {
         let mut store = Issues::default();
-        let mut apply = |seq, event| store.apply(seq, event);
+        let mut apply = |seq, event| store.apply(seq, [event]);
         let add = |id: &str| {
             IssueEvent::add(
                 Issue::new(id, "x", Timestamp::from_ms(TS)),
@@ -801,7 +801,7 @@ mod tests {
             acknowledged(6, &["v-10"], &[]),
         ];
         let mut store = Issues::default();
-        let mut apply = |seq, event| store.apply(seq, event);
+        let mut apply = |seq, event| store.apply(seq, [event]);
         apply(Seq::new(3), add("w-1"));
         apply(Seq::new(6), add("v-10"));
         assert_eq!(
@@ -811,7 +811,7 @@ mod tests {
         assert!(survivors(&store, "v", &lost).is_err());
         store.apply(
             Seq::new(7),
-            IssueEvent::close("v-10", Timestamp::from_ms(TS)),
+            [IssueEvent::close("v-10", Timestamp::from_ms(TS))],
         );
         assert!(survivors(&store, "v", &compacted).is_err());
     }

@@ -553,6 +553,10 @@ impl Actor {
             Err(CommitError::Conflict(conflict)) => Outcome::Refused {
                 seq: conflict.version.map_or(0, Version::get),
             },
+            Err(error @ CommitError::KeyReused { .. }) => {
+                self.problems.push(format!("a write: {}", describe(&error)));
+                Outcome::Rejected
+            }
             Err(CommitError::Log(error)) => {
                 self.check_error("a write", &error, faults_before);
                 match error.outcome() {

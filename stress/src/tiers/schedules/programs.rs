@@ -137,6 +137,8 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
                 repeated: true,
                 ..
             }) => Outcome::Repeated(seq.get()),
+            // The operations of one key differ by their markers.
+            Err(CommitError::KeyReused { seq, .. }) if !buffers => Outcome::Repeated(seq.get()),
             Ok(Receipt { seq, .. }) if buffers => Outcome::Buffered(seq.get()),
             Ok(Receipt { seq, .. }) => Outcome::Acknowledged(seq.get()),
             Err(error) if error.outcome() == strand_core::Outcome::Rejected => Outcome::Rejected,
