@@ -94,6 +94,8 @@ mod linux {
     const STATES_MIN: u64 = 2;
     /// One in so many states is a flush boundary.
     const BOUNDARY_ONE_IN: u32 = 4;
+    /// At most one in so many states has a journal that the kernel refuses, by a fault of its own.
+    const REFUSED_ONE_IN: u64 = 20;
 
     pub(super) fn run(budget: &Budget, wanted: &Wanted, tally: &mut Tally) {
         let is_wanted = |filesystem: &&Filesystem| {
@@ -121,6 +123,7 @@ mod linux {
                 states: wanted.states,
                 until,
                 acknowledged: 0,
+                refused: 0,
                 tally,
             };
             let before = work.tally.cases;
@@ -128,9 +131,20 @@ mod linux {
                 tally.environment = Some(format!("{}: {error}", filesystem.name));
                 return;
             }
-            let (states, acknowledged) = (work.tally.cases - before, work.acknowledged);
+            let (acknowledged, refused) = (work.acknowledged, work.refused);
+            let states = work.tally.cases - before;
             tally.add(format!("{} states", filesystem.name), states);
             tally.add(format!("{} acknowledged", filesystem.name), acknowledged);
+            if refused > 0 {
+                tally.add(format!("{} journals refused", filesystem.name), refused);
+            }
+            if refused > 1 + states / REFUSED_ONE_IN {
+                tally.environment = Some(format!(
+                    "{}: the kernel refused the journal in {refused} of {states} states",
+                    filesystem.name
+                ));
+                return;
+            }
         }
         if tried == 0 {
             tally.skipped = Some("no filesystem can be made here".to_owned());
@@ -143,6 +157,8 @@ mod linux {
         states: Option<u64>,
         until: Instant,
         acknowledged: u64,
+        /// States whose journal the kernel did not replay, by a fault of its own.
+        refused: u64,
         tally: &'a mut Tally,
     }
 
@@ -245,8 +261,9 @@ mod linux {
             Ok(())
         }
 
+        /// Everything that is wrong with a crash state.
         fn try_state(
-            &self,
+            &mut self,
             recording: &Recording,
             cut: usize,
             image: &Path,
@@ -256,6 +273,10 @@ mod linux {
             let acknowledged = recording.acknowledged(cut)?;
             let mounted = match Mounted::copy(image, self.filesystem, mount) {
                 Ok(mounted) => mounted,
+                Err(_) if self.filesystem.can_refuse_its_journal() => {
+                    self.refused += 1;
+                    return Ok(Vec::new());
+                }
                 Err(error) => return Ok(vec![format!("the kernel can't mount it: {error}")]),
             };
             // Each start of a machine has another boot id; with that of the recording, an old `shm`

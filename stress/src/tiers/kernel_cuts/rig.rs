@@ -92,6 +92,16 @@ pub(super) const FILESYSTEMS: &[Filesystem] = &[
 ];
 
 impl Filesystem {
+    /// Whether Linux itself can leave a journal that it refuses to replay.
+    ///
+    /// With `data=journal`, a truncation zeroes the rest of a cached block while a commit that has
+    /// the block's checksum already still writes it. The next mount says "Invalid checksum
+    /// recovering data block". Seen with Linux 6.18: a program that only writes, truncates and
+    /// syncs two files left such a journal in 30 of 220 crash states, without truncations in none.
+    pub(super) fn can_refuse_its_journal(&self) -> bool {
+        self.mount == "data=journal"
+    }
+
     /// Why this machine can't try it.
     pub(super) fn obstacle(&self) -> Option<String> {
         let maker = format!("mkfs.{}", self.kind);
