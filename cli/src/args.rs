@@ -340,7 +340,7 @@ pub(crate) enum Existing {
 pub(crate) struct Import {
     #[command(flatten)]
     pub(crate) writing: Writing,
-    /// The file; by default standard input, which is held in memory
+    /// The file; by default, or as `-`, standard input
     pub(crate) file: Option<PathBuf>,
     /// How to treat issues that already exist
     #[arg(long, value_enum, default_value = "replace")]
@@ -348,11 +348,15 @@ pub(crate) struct Import {
     /// Import the valid lines even if others are invalid
     #[arg(long)]
     pub(crate) skip_bad_lines: bool,
+    /// Write U+FFFD for each half of a surrogate pair (`\ud800`), rather than refuse the line
+    #[arg(long)]
+    pub(crate) replace_surrogates: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Export {
-    /// The file, which is replaced atomically; by default standard output
+    /// The file, which is replaced as a whole; by default, or as `-`, standard output. A device or
+    /// a pipe is written into
     pub(crate) file: Option<PathBuf>,
 }
 

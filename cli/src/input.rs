@@ -1,11 +1,7 @@
 //! Parses events, fields and versions from arguments and standard input.
 
-use std::{
-    borrow::Cow,
-    io::{BufRead, Read as _},
-};
+use std::io::{BufRead, Read as _};
 
-use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 use strand_core::{Batch, IssueEvent, RECORD_BYTES_MAX, Timestamp};
 
@@ -22,31 +18,13 @@ pub(crate) fn new_batch(key: Option<String>) -> Batch {
 
 /// Parses an event. One without `ts` gets the time `now`.
 pub(crate) fn event(text: &[u8], now: Timestamp) -> Result<IssueEvent, Failure> {
-    let refused = |reason: &str| Failure::new(Exit::Refused, format!("not an event: {reason}"));
-    let text = std::str::from_utf8(text).map_err(|error| refused(&error.to_string()))?;
-    let event = with_ts(text.trim(), now).and_then(|text| serde_json::from_str(&text));
-    event.map_err(|error| refused(&error.to_string()))
+    let text = std::str::from_utf8(text);
+    let text = text.map_err(|error| Failure::new(Exit::Refused, format!("not UTF-8: {error}")))?;
+    let event = IssueEvent::from_json(text, now);
+    event.map_err(|error| Failure::new(Exit::Refused, error.to_string()))
 }
 
-/// The object, with a `ts` added if it has none.
-fn with_ts(text: &str, now: Timestamp) -> serde_json::Result<Cow<'_, str>> {
-    #[derive(Deserialize)]
-    struct Stamp {
-        ts: Option<IgnoredAny>,
-    }
-    let Some(members) = text.strip_prefix('{') else {
-        return Ok(Cow::Borrowed(text));
-    };
-    let Stamp { ts } = serde_json::from_str(text)?;
-    Ok(if ts.is_some() {
-        Cow::Borrowed(text)
-    } else {
-        let comma = if members.trim_start() == "}" { "" } else { "," };
-        Cow::Owned(format!("{{\"ts\":{}{comma}{members}", now.as_ms()))
-    })
-}
-
-/// Reads lines, skipping blank ones. Holds one line in memory.
+/// Reads lines, skipping blank ones and a byte order mark. Holds one line in memory.
 pub(crate) struct Lines<R> {
     input: R,
     bytes: Vec<u8>,
@@ -79,8 +57,12 @@ impl<R: BufRead> Lines<R> {
                 let message = format!("line {number}: longer than a record can be");
                 return Err(Failure::new(Exit::Refused, message));
             }
-            if !self.bytes.trim_ascii().is_empty() {
-                return Ok(Some((self.number, self.bytes.trim_ascii())));
+            if self.number == 1 && self.bytes.starts_with("\u{feff}".as_bytes()) {
+                self.bytes.drain(.."\u{feff}".len());
+            }
+            // Blank for JSON, which has four characters of white space.
+            if !self.bytes.iter().all(|byte| b" \t\r\n".contains(byte)) {
+                return Ok(Some((self.number, &self.bytes)));
             }
         }
     }
@@ -96,7 +78,7 @@ pub(crate) struct Assignment {
 /// Parses `FIELD=JSON`.
 pub(crate) fn assignment(text: &str) -> Result<Assignment, String> {
     let (field, value) = field_and_rest(text)?;
-    match RawValue::from_string(value.trim().to_owned()) {
+    match RawValue::from_string(value.trim_matches([' ', '\t', '\n', '\r']).to_owned()) {
         Ok(value) => Ok(Assignment {
             field: field.to_owned(),
             value,
@@ -170,6 +152,12 @@ mod tests {
             ("{}", "missing field `op`"),
             ("{ }", "missing field `op`"),
             ("[]", "invalid type"),
+            ("\u{a0}{}", "expected value"),
+            (
+                r#"{"op":"close","id":"a","id":"b"}"#,
+                "duplicate field `id`",
+            ),
+            (r#"{"op":"close","id":"a","x":"\ud800"}"#, "column 29"),
             ("", "EOF"),
             (r#"{"op":"shout","id":"bd-1"}"#, "unknown variant"),
             (r#"{"op":"close","id":"bd-1"} x"#, "trailing"),
@@ -185,12 +173,13 @@ mod tests {
 
     #[test]
     fn blank_lines_are_counted_but_skipped() {
-        let mut lines = Lines::new(&b"a\n\n \r\n b \nc"[..]);
+        let mut lines = Lines::new("\u{feff}a\n\n \r\n b \n\u{a0}\nc".as_bytes());
         let mut seen = Vec::new();
         while let Some((number, line)) = lines.next().unwrap() {
             seen.push((number, String::from_utf8(line.to_vec()).unwrap()));
         }
-        let expected = [(1, "a"), (4, "b"), (5, "c")].map(|(n, line)| (n, line.to_owned()));
+        let expected = [(1, "a\n"), (4, " b \n"), (5, "\u{a0}\n"), (6, "c")]
+            .map(|(n, line)| (n, line.to_owned()));
         assert_eq!(seen, expected);
     }
 

@@ -30,8 +30,9 @@ impl Output {
         if !self.json {
             return self.line(text());
         }
-        let written = serde_json::to_writer(&mut self.out, json).map_err(io::Error::from);
-        failing(written.and_then(|()| self.out.write_all(b"\n")))
+        // As a whole, so that a failure leaves no half of an object.
+        let written = serde_json::to_vec(json).map_err(io::Error::from);
+        written.map_or_else(|error| failing(Err(error)), |line| self.line(line))
     }
 
     /// Prints the number of a record that was written.

@@ -366,6 +366,35 @@ pub enum InvalidEvent {
         /// The parser's error.
         message: String,
     },
+    /// The text is not an event.
+    #[error("not an event: {message}")]
+    NotAnEvent {
+        /// The parser's error.
+        message: String,
+    },
+    /// A string has an escape that is half a surrogate pair, such as `\\ud800`: it stands for no
+    /// character, and other programs refuse it (RFC 7493).
+    #[error(
+        "half a surrogate pair at column {column}, which stands for no character; write \\ufffd \
+         instead"
+    )]
+    LoneSurrogate {
+        /// Where the escape begins, in bytes, from 1. In an event that was not parsed from text:
+        /// within the payload as it would be stored.
+        column: usize,
+    },
+    /// Objects and arrays are nested too deeply for other programs.
+    #[error("objects and arrays are nested deeper than {max} levels")]
+    TooDeep {
+        /// The maximum.
+        max: usize,
+    },
+    /// A member would hide the record's own member of the same name.
+    #[error("a member named `{member}` would hide the record's own")]
+    Reserved {
+        /// Its name.
+        member: &'static str,
+    },
     /// Only a patch has a `patch`, and every patch has one.
     #[error("`op` patch and the member `patch` go together")]
     PatchMismatch,

@@ -19,6 +19,7 @@ struct Anything {}
 impl Payload for Anything {}
 
 pub(crate) fn follow(dir: &Path, args: &Follow, out: &mut Output) -> Result<(), Failure> {
+    end_with_the_reader();
     let reader: Reader<Anything> = Reader::open(dir)?;
     let from = match args.from {
         Some(from) => from,
@@ -57,3 +58,24 @@ fn next_seq(reader: &Reader<Anything>, dir: &Path) -> Result<u64, Failure> {
     };
     Ok(last.next().get())
 }
+
+/// Ends the process when nobody can read its output any more. An idle log gives nothing to write,
+/// so that no write would find out.
+#[cfg(unix)]
+fn end_with_the_reader() {
+    use rustix::event::{PollFd, PollFlags, poll};
+    std::thread::spawn(|| {
+        let out = std::io::stdout();
+        // These two are reported without being asked for.
+        let gone = PollFlags::ERR | PollFlags::HUP;
+        let mut polled = [PollFd::new(&out, PollFlags::empty())];
+        while poll(&mut polled, None).is_err_and(|error| error == rustix::io::Errno::INTR) {}
+        if polled.iter().any(|out| out.revents().intersects(gone)) {
+            std::process::exit(0);
+        }
+    });
+}
+
+/// Elsewhere it ends with the next record.
+#[cfg(not(unix))]
+fn end_with_the_reader() {}

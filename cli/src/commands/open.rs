@@ -1,6 +1,6 @@
 //! `init`, and how other commands open a store.
 
-use std::{path::Path, time::Duration};
+use std::{borrow::Cow, path::Path, time::Duration};
 
 use serde::Serialize;
 use strand_core::{Durability, Error, Holder, IssueEvent, IssueLog, Options, Reader};
@@ -82,7 +82,7 @@ fn open(dir: &Path, writing: &Writing, out: &Output) -> Result<IssueLog, Failure
 pub(crate) fn init(dir: &Path, args: &Init, out: &mut Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Made<'a> {
-        dir: &'a Path,
+        dir: Cow<'a, str>,
         created: bool,
     }
     let created = match Reader::<IssueEvent>::open(dir) {
@@ -96,7 +96,11 @@ pub(crate) fn init(dir: &Path, args: &Init, out: &mut Output) -> Result<(), Fail
         Err(error) => return Err(error.into()),
     };
     open(dir, &args.writing, out)?;
-    out.result(&Made { dir, created }, || {
+    let made = Made {
+        dir: dir.to_string_lossy(),
+        created,
+    };
+    out.result(&made, || {
         let is = if created {
             "is now a store"
         } else {

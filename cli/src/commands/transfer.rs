@@ -1,8 +1,9 @@
 //! `import` and `export`: issues as JSON Lines.
 
 use std::{
+    borrow::Cow,
     fs::File,
-    io::{self, BufReader, Cursor, Read as _},
+    io::{self, BufReader, Seek as _},
     path::Path,
 };
 
@@ -25,6 +26,8 @@ pub(crate) fn import(dir: &Path, args: &Import, out: &mut Output) -> Result<(), 
         unchanged: u64,
         bad: u64,
         bad_lines: Vec<Bad<'a>>,
+        #[serde(skip_serializing_if = "is_zero")]
+        surrogates: u64,
         last_seq: u64,
     }
     #[derive(Serialize)]
@@ -32,24 +35,16 @@ pub(crate) fn import(dir: &Path, args: &Import, out: &mut Output) -> Result<(), 
         line: u64,
         reason: &'a str,
     }
-    let options = ImportOptions::new(Timestamp::now()).skip_bad_lines(args.skip_bad_lines);
+    let options = ImportOptions::new(Timestamp::now())
+        .skip_bad_lines(args.skip_bad_lines)
+        .replace_surrogates(args.replace_surrogates);
     let options = match args.existing {
         Existing::Replace => options,
         Existing::Keep => options.keep_existing(),
         Existing::Refuse => options.refuse_existing(),
     };
     let log = open::log(dir, &args.writing, out)?;
-    let imported = if let Some(path) = &args.file {
-        let file = File::open(path);
-        let file = file.map_err(|error| Failure::io(&opening(path), &error))?;
-        log.import(&mut BufReader::new(file), options)?
-    } else {
-        // The import reads it twice.
-        let mut bytes = Vec::new();
-        let read = io::stdin().lock().read_to_end(&mut bytes);
-        read.map_err(|error| Failure::io("cannot read the input", &error))?;
-        log.import(&mut Cursor::new(bytes), options)?
-    };
+    let imported = log.import(&mut input(args.file.as_deref())?, options)?;
     let Imported {
         lines,
         added,
@@ -57,6 +52,7 @@ pub(crate) fn import(dir: &Path, args: &Import, out: &mut Output) -> Result<(), 
         unchanged,
         bad,
         bad_lines,
+        surrogates,
         last_seq,
         ..
     } = &imported;
@@ -69,6 +65,11 @@ pub(crate) fn import(dir: &Path, args: &Import, out: &mut Output) -> Result<(), 
         for Bad { line, reason } in &bad_lines {
             tell(&format!("strand: skipped line {line}: {reason}"));
         }
+        if *surrogates > 0 {
+            tell(&format!(
+                "strand: halves of surrogate pairs replaced: {surrogates}"
+            ));
+        }
     }
     let done = Done {
         lines: *lines,
@@ -77,6 +78,7 @@ pub(crate) fn import(dir: &Path, args: &Import, out: &mut Output) -> Result<(), 
         unchanged: *unchanged,
         bad: *bad,
         bad_lines,
+        surrogates: *surrogates,
         last_seq: last_seq.map_or(0, Seq::get),
     };
     out.result(&done, || {
@@ -86,20 +88,55 @@ pub(crate) fn import(dir: &Path, args: &Import, out: &mut Output) -> Result<(), 
     })
 }
 
-fn opening(path: &Path) -> String {
-    format!("cannot open {}", path.display())
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// The lines to import, which the import reads twice. What can't be read twice is copied to a
+/// temporary file, which goes away with the process.
+fn input(path: Option<&Path>) -> Result<BufReader<File>, Failure> {
+    let Some(path) = path.filter(|path| *path != Path::new("-")) else {
+        return spooled(&mut io::stdin().lock());
+    };
+    let failed = |error| Failure::io(&format!("cannot open {}", path.display()), &error);
+    let mut file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_file() {
+        return Ok(BufReader::new(file));
+    }
+    spooled(&mut file)
+}
+
+fn spooled(input: &mut impl io::Read) -> Result<BufReader<File>, Failure> {
+    let mut copy = tempfile::tempfile()
+        .map_err(|error| Failure::io("cannot create a temporary file", &error))?;
+    let copied = io::copy(input, &mut copy).and_then(|_| copy.rewind());
+    copied.map_err(|error| Failure::io("cannot read the input", &error))?;
+    Ok(BufReader::new(copy))
+}
+
+/// Whether a path stands for standard output, which may be open to append.
+fn is_stdout(path: &Path) -> bool {
+    ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]
+        .iter()
+        .any(|name| path == Path::new(name))
 }
 
 pub(crate) fn export(dir: &Path, args: &Export, out: &mut Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Done<'a> {
-        file: &'a Path,
+        file: Cow<'a, str>,
         issues: u64,
     }
     let issues = Issues::load(dir)?;
-    let Some(file) = args.file.as_deref() else {
+    let file = args.file.as_deref().filter(|file| !is_stdout(file));
+    let Some(file) = file else {
         return out.with(|mut out| write_jsonl(&issues, &mut out));
     };
     let issues = strand_core::export(&issues, file)?;
-    out.result(&Done { file, issues }, || format!("{issues} issues"))
+    let done = Done {
+        file: file.to_string_lossy(),
+        issues,
+    };
+    out.result(&done, || format!("{issues} issues"))
 }

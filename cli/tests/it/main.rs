@@ -15,5 +15,6 @@ mod issues;
 mod merge;
 mod pipes;
 mod place;
+mod streams;
 mod support;
 mod waiting;

@@ -1,5 +1,6 @@
 //! The bytes of a log, without I/O. `docs/FORMAT.md` describes them.
 
+pub(crate) mod i_json;
 pub(crate) mod lines;
 pub(crate) mod payload;
 pub(crate) mod record;

@@ -4,9 +4,9 @@ use crate::error::InvalidEvent;
 
 /// The payload of a log's records: any type that serde writes as one JSON object.
 ///
-/// The object's members follow `crc`, `seq` and `synced` in the record's line, so don't use these
-/// names. A first member named `batch` is refused. The rest is stored as serde writes it, and read
-/// as it was stored.
+/// The object's members follow `crc`, `seq` and `synced` in the record's line, so a member of one
+/// of these names, or named `batch`, is refused ([`InvalidEvent::Reserved`]). The rest is stored as
+/// serde writes it, and read as it was stored.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};

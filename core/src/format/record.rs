@@ -1,6 +1,9 @@
 //! The bytes of a record, and the names of files.
 
-use crate::error::{CorruptReason, Error, InvalidEvent};
+use crate::{
+    error::{CorruptReason, Error, InvalidEvent},
+    format::i_json::{self, PAYLOAD_NESTING_MAX},
+};
 
 /// The version of the format that this crate writes. It reads all earlier ones. [`crate::check`]
 /// reports that of a store.
@@ -57,28 +60,25 @@ pub(crate) struct EncodedPayload {
 impl EncodedPayload {
     /// Takes the JSON text of one object.
     pub(crate) fn one(text: Vec<u8>) -> Result<Self, InvalidEvent> {
-        let text = on_one_line(text);
-        let refuse = |message: &str| {
-            Err(InvalidEvent::Encoding {
-                message: message.to_owned(),
-            })
-        };
-        match text.strip_prefix(b"{") {
-            None => refuse("it is not an object"),
-            // In this place, a reader would take it for a batch.
-            Some(members) if members.starts_with(BATCH_KEY) => {
-                refuse("its first member is named `batch`")
-            }
-            Some(_) => Ok(Self { text, batch: false }),
+        if !text.starts_with(b"{") {
+            let message = "it is not an object".to_owned();
+            return Err(InvalidEvent::Encoding { message });
         }
+        if let Some(member) = i_json::reserved_member(&text) {
+            return Err(InvalidEvent::Reserved { member });
+        }
+        Self::of(text, false)
     }
 
     /// Takes the JSON text of an array of objects.
-    pub(crate) fn batch(text: Vec<u8>) -> Self {
-        Self {
-            text: on_one_line(text),
-            batch: true,
-        }
+    pub(crate) fn batch(text: Vec<u8>) -> Result<Self, InvalidEvent> {
+        Self::of(text, true)
+    }
+
+    fn of(text: Vec<u8>, batch: bool) -> Result<Self, InvalidEvent> {
+        i_json::check(&text, PAYLOAD_NESTING_MAX)?;
+        let text = on_one_line(text);
+        Ok(Self { text, batch })
     }
 
     /// Refuses a payload that does not fit into a record.

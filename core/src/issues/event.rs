@@ -9,7 +9,10 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::InvalidEvent,
-    format::payload::Payload,
+    format::{
+        i_json::{self, NESTING_MAX, PAYLOAD_NESTING_MAX, RESERVED},
+        payload::Payload,
+    },
     issues::{
         issue::{Issue, Name, at_most, validate_id},
         patch::Patch,
@@ -95,6 +98,34 @@ pub struct IssueEvent {
 }
 
 impl IssueEvent {
+    /// Parses an event: an object with `op`, `id`, and what the operation needs. An event without
+    /// `ts` gets the time `now`.
+    ///
+    /// # Errors
+    /// [`InvalidEvent::NotAnEvent`], also if one of the members that this crate knows occurs twice;
+    /// [`InvalidEvent::LoneSurrogate`], with its place in `text`; [`InvalidEvent::TooDeep`]. The
+    /// issue is checked when the event is written.
+    ///
+    /// ```
+    /// use strand_core::{IssueEvent, Timestamp};
+    ///
+    /// let now = Timestamp::now();
+    /// let close = IssueEvent::from_json(r#"{"op":"close","id":"bd-1"}"#, now)?;
+    /// assert_eq!(close, IssueEvent::close("bd-1", now));
+    /// assert!(IssueEvent::from_json(r#"{"op":"close","id":"bd-1","id":"bd-2"}"#, now).is_err());
+    /// # Ok::<(), strand_core::InvalidEvent>(())
+    /// ```
+    pub fn from_json(text: &str, now: Timestamp) -> Result<Self, InvalidEvent> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let members = deserializer.deserialize_map(Members { now: Some(now) });
+        let event = members.and_then(|event| deserializer.end().map(|()| event));
+        let event = event.map_err(|error| InvalidEvent::NotAnEvent {
+            message: error.to_string(),
+        })?;
+        i_json::check(text.as_bytes(), PAYLOAD_NESTING_MAX)?;
+        Ok(event)
+    }
+
     fn of(op: Op, id: String, ts: Timestamp, data: Option<Issue>) -> Self {
         Self {
             ts,
@@ -173,6 +204,10 @@ impl IssueEvent {
 impl Payload for IssueEvent {
     fn validate(&self) -> Result<(), InvalidEvent> {
         validate_id(&self.id)?;
+        let is_reserved = |member: &&str| self.extra.iter().any(|(name, _)| name == member);
+        if let Some(member) = RESERVED.into_iter().find(is_reserved) {
+            return Err(InvalidEvent::Reserved { member });
+        }
         if let Some(key) = &self.key {
             validate_key(key)?;
         }
@@ -185,7 +220,7 @@ impl Payload for IssueEvent {
             None if matches!(self.op, Op::Add | Op::Update) => Err(InvalidEvent::MissingIssue),
             None => Ok(()),
             Some(issue) => match issue.validated_id()? {
-                id if id == self.id => Ok(()),
+                id if id == self.id => i_json::check(issue.as_json().as_bytes(), NESTING_MAX),
                 issue => Err(InvalidEvent::IdMismatch {
                     event: self.id.clone(),
                     issue,
@@ -239,40 +274,58 @@ impl Serialize for IssueEvent {
 
 impl<'de> Deserialize<'de> for IssueEvent {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = IssueEvent;
+        deserializer.deserialize_map(Members { now: None })
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an event: an object with `ts`, `op`, `id` and `data`")
-            }
+/// Reads an event's members.
+struct Members {
+    /// The time of an event that has none.
+    now: Option<Timestamp>,
+}
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<IssueEvent, A::Error> {
-                let (mut ts, mut op, mut id, mut data) = (None, None, None, None);
-                let (mut patch, mut key, mut extra) = (None, None, Vec::new());
-                while let Some(Name(name)) = map.next_key()? {
-                    match &*name {
-                        "ts" => ts = Some(map.next_value()?),
-                        "op" => op = Some(map.next_value()?),
-                        "id" => id = Some(map.next_value()?),
-                        "data" => data = map.next_value()?,
-                        "patch" => patch = map.next_value()?,
-                        "key" => key = map.next_value()?,
-                        _ => extra.push((name.into_owned(), map.next_value()?)),
-                    }
-                }
-                let missing = |name| A::Error::missing_field(name);
-                Ok(IssueEvent {
-                    ts: ts.ok_or_else(|| missing("ts"))?,
-                    op: op.ok_or_else(|| missing("op"))?,
-                    id: id.ok_or_else(|| missing("id"))?,
-                    data,
-                    patch,
-                    key,
-                    extra,
-                })
+impl<'de> Visitor<'de> for Members {
+    type Value = IssueEvent;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event: an object with `ts`, `op`, `id` and `data`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<IssueEvent, A::Error> {
+        let (mut ts, mut op, mut id, mut data) = (None, None, None, None);
+        let (mut patch, mut key, mut extra) = (None, None, Vec::new());
+        while let Some(Name(name)) = map.next_key()? {
+            match &*name {
+                "ts" => once("ts", &mut ts, &mut map)?,
+                "op" => once("op", &mut op, &mut map)?,
+                "id" => once("id", &mut id, &mut map)?,
+                "data" => once("data", &mut data, &mut map)?,
+                "patch" => once("patch", &mut patch, &mut map)?,
+                "key" => once("key", &mut key, &mut map)?,
+                _ => extra.push((name.into_owned(), map.next_value()?)),
             }
         }
-        deserializer.deserialize_map(Members)
+        let missing = |name| A::Error::missing_field(name);
+        Ok(IssueEvent {
+            ts: ts.or(self.now).ok_or_else(|| missing("ts"))?,
+            op: op.ok_or_else(|| missing("op"))?,
+            id: id.ok_or_else(|| missing("id"))?,
+            data: data.flatten(),
+            patch: patch.flatten(),
+            key: key.flatten(),
+            extra,
+        })
     }
+}
+
+/// Reads a member that occurs at most once.
+fn once<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+    name: &'static str,
+    member: &mut Option<T>,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    if member.replace(map.next_value()?).is_some() {
+        return Err(A::Error::duplicate_field(name));
+    }
+    Ok(())
 }

@@ -6,12 +6,16 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::{error::InvalidEvent, issues::timestamp::Timestamp};
+use crate::{
+    error::InvalidEvent,
+    format::i_json::{self, NESTING_MAX},
+    issues::timestamp::Timestamp,
+};
 
 /// The longest id of an [`Issue`], in bytes.
 pub const ID_BYTES_MAX: usize = 256;
-/// The longest title of an [`Issue`], in bytes.
-pub const TITLE_BYTES_MAX: usize = 4096;
+/// The longest title of an [`Issue`], in bytes. Trackers hold titles of more than 5,000 bytes.
+pub const TITLE_BYTES_MAX: usize = 64 << 10;
 
 /// An issue: a JSON object, kept exactly as it was written, with accessors for the fields that
 /// issue trackers share.
@@ -79,12 +83,16 @@ impl Issue {
     /// # Errors
     /// [`InvalidEvent::NotAnObject`], and those of [`Issue::validate`].
     pub fn from_json(text: &str) -> Result<Self, InvalidEvent> {
-        let not_an_object = |error: serde_json::Error| InvalidEvent::NotAnObject {
-            message: error.to_string(),
-        };
-        let issue: Self = serde_json::from_str(text).map_err(not_an_object)?;
+        let issue = Self::parse(text)?;
         issue.validate()?;
         Ok(issue)
+    }
+
+    /// Parses any object.
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidEvent> {
+        serde_json::from_str(text).map_err(|error| InvalidEvent::NotAnObject {
+            message: error.to_string(),
+        })
     }
 
     /// The object as it was written.
@@ -97,12 +105,13 @@ impl Issue {
         &self.0
     }
 
-    /// Checks the id and the title.
+    /// Checks the id and the title, and that other programs can read the text.
     ///
     /// # Errors
     /// [`InvalidEvent::Field`] if one is missing or not a string, [`InvalidEvent::EmptyId`],
-    /// [`InvalidEvent::TooLong`].
+    /// [`InvalidEvent::TooLong`], [`InvalidEvent::LoneSurrogate`], [`InvalidEvent::TooDeep`].
     pub fn validate(&self) -> Result<(), InvalidEvent> {
+        i_json::check(self.as_json().as_bytes(), NESTING_MAX)?;
         self.validated_id().map(drop)
     }
 
@@ -153,13 +162,14 @@ impl Issue {
     /// The same issue with a field replaced in its place, or added at the end.
     ///
     /// # Errors
-    /// [`InvalidEvent::Encoding`] if serde can't write the value.
+    /// [`InvalidEvent::Encoding`] if serde can't write the value; [`InvalidEvent::LoneSurrogate`]
+    /// and [`InvalidEvent::TooDeep`] if others can't read it.
     pub fn with(
         &self,
         field: &str,
         value: &(impl Serialize + ?Sized),
     ) -> Result<Self, InvalidEvent> {
-        let value = raw(value)?;
+        let value = new_raw(value)?;
         let mut fields = self.fields();
         put(&mut fields, field, &value);
         Self::of(&fields)
@@ -317,6 +327,13 @@ pub(crate) fn put<'a>(fields: &mut RawFields<'a>, field: &'a str, value: &'a Raw
 
 pub(crate) fn raw(value: &(impl Serialize + ?Sized)) -> Result<Box<RawValue>, InvalidEvent> {
     serde_json::value::to_raw_value(value).map_err(encoding)
+}
+
+/// A new value for an issue's field.
+pub(crate) fn new_raw(value: &(impl Serialize + ?Sized)) -> Result<Box<RawValue>, InvalidEvent> {
+    let value = raw(value)?;
+    i_json::check(value.get().as_bytes(), NESTING_MAX - 1)?;
+    Ok(value)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "`map_err` passes it so")]

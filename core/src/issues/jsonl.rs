@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, io, str};
 use serde_json::value::RawValue;
 
 use crate::{
-    error::InvalidEvent,
+    format::i_json::{self, NESTING_MAX},
     issues::{issue::Issue, issues::Issues},
 };
 
@@ -45,15 +45,28 @@ pub(crate) fn on_one_line(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Parses a line without white space around it. An error says why the line is not an issue.
-pub(crate) fn parse_issue(line: &[u8]) -> Result<Issue, String> {
+/// Whether a line has nothing but what JSON takes for white space: four characters, no others.
+pub(crate) fn is_blank(line: &[u8]) -> bool {
+    line.iter().all(|byte| b" \t\r\n".contains(byte))
+}
+
+/// Parses a line. An error says why the line is not an issue.
+///
+/// `strict` refuses what other programs can't read; see [`i_json`].
+pub(crate) fn parse_issue(line: &[u8], strict: bool) -> Result<Issue, String> {
     let text = str::from_utf8(line).map_err(|error| format!("it is not UTF-8: {error}"))?;
-    Issue::from_json(text).map_err(|error| {
+    let issue = Issue::parse(text).map_err(|error| error.to_string())?;
+    if strict {
+        i_json::check(line, NESTING_MAX).map_err(|error| error.to_string())?;
+    }
+    match issue.validated_id() {
+        Ok(_) => Ok(issue),
         // An object with an unreadable name seems to have no fields.
-        let names = serde_json::from_str::<BTreeMap<String, &RawValue>>(text);
-        match (&error, names) {
-            (InvalidEvent::Field { .. }, Err(reason)) => format!("a name can't be read: {reason}"),
-            _ => error.to_string(),
-        }
-    })
+        Err(error) => Err(
+            match serde_json::from_str::<BTreeMap<String, &RawValue>>(text) {
+                Err(reason) => format!("a name can't be read: {reason}"),
+                Ok(_) => error.to_string(),
+            },
+        ),
+    }
 }

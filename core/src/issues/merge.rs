@@ -13,7 +13,7 @@ use crate::{
     issues::{
         canonical_json::{meaning, same},
         issue::Issue,
-        jsonl::parse_issue,
+        jsonl::{is_blank, parse_issue},
         timestamp::since_epoch,
     },
 };
@@ -138,12 +138,11 @@ fn issues(side: Side, text: &[u8]) -> Result<BTreeMap<String, Issue>, MergeError
     let mut issues = BTreeMap::new();
     let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
     for (line, bytes) in (1..).zip(text.split(|byte| *byte == b'\n')) {
-        let bytes = bytes.trim_ascii();
-        if bytes.is_empty() {
+        if is_blank(bytes) {
             continue;
         }
         let bad = |reason| MergeError::BadLine { side, line, reason };
-        let issue = parse_issue(bytes).map_err(bad)?;
+        let issue = parse_issue(bytes, false).map_err(bad)?;
         if let Some(twice) = issues.insert(issue.id(), issue) {
             return Err(bad(format!("its id {:?} occurs twice", twice.id())));
         }

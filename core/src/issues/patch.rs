@@ -12,7 +12,7 @@ use crate::{
     format::record::RECORD_BYTES_MAX,
     issues::{
         canonical_json::same,
-        issue::{Fields, Issue, Name, RawFields, TITLE_BYTES_MAX, at_most, put, raw},
+        issue::{Fields, Issue, Name, RawFields, TITLE_BYTES_MAX, at_most, new_raw, put, raw},
     },
 };
 
@@ -64,13 +64,14 @@ impl Patch {
     /// Sets a field, in its place or at the end.
     ///
     /// # Errors
-    /// [`InvalidEvent::Encoding`] if serde can't write the value.
+    /// [`InvalidEvent::Encoding`] if serde can't write the value; [`InvalidEvent::LoneSurrogate`]
+    /// and [`InvalidEvent::TooDeep`] if others can't read it.
     pub fn set(
         mut self,
         field: impl Into<String>,
         value: &(impl Serialize + ?Sized),
     ) -> Result<Self, InvalidEvent> {
-        self.set.push((field.into(), raw(value)?));
+        self.set.push((field.into(), new_raw(value)?));
         Ok(self)
     }
 
@@ -89,26 +90,26 @@ impl Patch {
     /// the same JSON value. Example: [`Patch`].
     ///
     /// # Errors
-    /// [`InvalidEvent::Encoding`] if serde can't write the value.
+    /// As [`Patch::set`].
     pub fn add(
         mut self,
         field: impl Into<String>,
         value: &(impl Serialize + ?Sized),
     ) -> Result<Self, InvalidEvent> {
-        push(&mut self.add, field.into(), raw(value)?);
+        push(&mut self.add, field.into(), new_raw(value)?);
         Ok(self)
     }
 
     /// Removes all equal values from an array.
     ///
     /// # Errors
-    /// [`InvalidEvent::Encoding`] if serde can't write the value.
+    /// As [`Patch::set`].
     pub fn remove(
         mut self,
         field: impl Into<String>,
         value: &(impl Serialize + ?Sized),
     ) -> Result<Self, InvalidEvent> {
-        push(&mut self.remove, field.into(), raw(value)?);
+        push(&mut self.remove, field.into(), new_raw(value)?);
         Ok(self)
     }
 
@@ -117,13 +118,13 @@ impl Patch {
     /// Example: [`Patch`].
     ///
     /// # Errors
-    /// [`InvalidEvent::Encoding`] if serde can't write the value.
+    /// As [`Patch::set`].
     pub fn append(
         mut self,
         field: impl Into<String>,
         value: &(impl Serialize + ?Sized),
     ) -> Result<Self, InvalidEvent> {
-        push(&mut self.append, field.into(), raw(value)?);
+        push(&mut self.append, field.into(), new_raw(value)?);
         Ok(self)
     }
 
@@ -142,7 +143,7 @@ impl Patch {
     /// Appends a comment, in the tracker's own shape.
     ///
     /// # Errors
-    /// [`InvalidEvent::Encoding`] if serde can't write it.
+    /// As [`Patch::set`].
     pub fn append_comment(self, comment: &(impl Serialize + ?Sized)) -> Result<Self, InvalidEvent> {
         self.append("comments", comment)
     }

@@ -106,7 +106,7 @@ impl<'a> Pool<'a> {
 
     /// Writes records to a new segment.
     pub(crate) fn write(&self, records: &[Source], to: &StoreFile) -> Result<()> {
-        let no_op = EncodedPayload::batch(b"[]".to_vec());
+        let no_op = EncodedPayload::batch(b"[]".to_vec())?;
         let (mut chunk, mut line) = (Vec::new(), Vec::new());
         let mut offset = 0;
         for record in records {

@@ -129,7 +129,7 @@ impl<P: Payload> Log<P> {
             return Err(InvalidEvent::EmptyBatch.into());
         }
         events.iter().try_for_each(Payload::validate)?;
-        let payload = EncodedPayload::batch(to_json(&events)?);
+        let payload = EncodedPayload::batch(to_json(&events)?)?;
         self.raw.append(&payload).map(Receipt::written)
     }
 

@@ -263,7 +263,7 @@ impl Batch {
         }
         let payload = match events.as_slice() {
             [event] => EncodedPayload::one(to_json(event)?)?,
-            events => EncodedPayload::batch(to_json(&events)?),
+            events => EncodedPayload::batch(to_json(&events)?)?,
         };
         payload.check_len()?;
         Ok(payload)

@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use strand_lock::files;
@@ -24,8 +24,10 @@ use crate::{
 /// number.
 ///
 /// The new file is written beside the old one, synced, and renamed, so that `path` is always one of
-/// the two. The file keeps its permissions; a symbolic link is followed. Blocks for two syncs. A
-/// process that is killed meanwhile leaves the other file behind.
+/// the two. The file keeps its permissions, its owner and its group, where that is permitted; a
+/// symbolic link is followed, also to a file that does not exist yet. What is no file, such as a
+/// device or a pipe, is written into instead. Blocks for two syncs. A process that is killed
+/// meanwhile leaves the other file behind.
 ///
 /// # Errors
 /// [`Error::Io`]: the old file is unchanged, and no other is left. If only the directory's sync
@@ -45,7 +47,7 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn export(issues: &Issues, path: impl AsRef<Path>) -> Result<u64> {
-    replace_atomically(path.as_ref(), |file| {
+    write_to(path.as_ref(), |file| {
         let mut out = BufWriter::with_capacity(1 << 20, file);
         write_jsonl(issues, &mut out)?;
         out.flush()
@@ -74,18 +76,69 @@ pub fn export(issues: &Issues, path: impl AsRef<Path>) -> Result<u64> {
 pub fn merge_files(base: &Path, ours: &Path, theirs: &Path) -> Result<Merged, MergeError> {
     let read = |path: &Path| fs::read(path).map_err(Error::io("read", path));
     let merged = merge(&read(base)?, &read(ours)?, &read(theirs)?)?;
-    replace_atomically(ours, |file| file.write_all(merged.text.as_bytes()))?;
+    write_to(ours, |file| file.write_all(merged.text.as_bytes()))?;
     Ok(merged)
 }
 
-/// Writes a file beside `path`, and moves it there when it is complete and durable.
-fn replace_atomically(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
-    let target = path.canonicalize();
-    let path = target.as_deref().unwrap_or(path);
-    let dir = match path.parent() {
+/// Where the result is to go.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A file, or none yet: replaced as a whole. Links have been followed.
+    File(PathBuf),
+    /// A device, a pipe, a socket, or an open file of a process: written into.
+    Stream,
+}
+
+/// How many links lead to a file at most, as in Linux.
+const LINKS_MAX: usize = 40;
+
+/// Finds out what is at `path`. A link that leads to nothing stands for the file to create.
+pub(crate) fn target(path: &Path) -> Result<Target> {
+    let mut file = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(to) = fs::read_link(&file) else {
+            return match file.metadata() {
+                Ok(found) if !found.is_file() && !found.is_dir() => Ok(Target::Stream),
+                _ => Ok(Target::File(file)),
+            };
+        };
+        let dir = parent(&file);
+        // `/dev/stdout` leads here: an open file, whose name must go on meaning the same.
+        if dir.canonicalize().is_ok_and(|dir| dir.starts_with("/proc")) {
+            return Ok(Target::Stream);
+        }
+        file = dir.join(to);
+    }
+    let links = io::Error::other("too many links");
+    Err(Error::io("follow", path)(links))
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// Replaces a file as a whole, or writes into what is none.
+pub(crate) fn write_to(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
+    match target(path)? {
+        Target::File(file) => replace_atomically(&file, write),
+        Target::Stream => {
+            // An open file may have been opened to append.
+            let file = OpenOptions::new().append(true).open(path);
+            let written = file.and_then(|mut file| write(&mut file));
+            written.map_err(Error::io("write", path))
+        }
+    }
+}
+
+/// Writes a file beside `path`, and moves it there when it is complete and durable.
+pub(crate) fn replace_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<()> {
+    let dir = parent(path);
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}.new", random_id(&ThisMachine)));
@@ -93,6 +146,7 @@ fn replace_atomically(path: &Path, write: impl FnOnce(&mut File) -> io::Result<(
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
         if let Ok(old) = path.metadata() {
+            keep_owner(&file, &old);
             file.set_permissions(old.permissions())?;
         }
         write(&mut file)?;
@@ -106,3 +160,14 @@ fn replace_atomically(path: &Path, write: impl FnOnce(&mut File) -> io::Result<(
     }
     files::sync_dir(dir).map_err(Error::io("sync", dir))
 }
+
+/// Gives a file the owner and the group of another, as far as that is permitted.
+#[cfg(unix)]
+fn keep_owner(file: &File, old: &fs::Metadata) {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+    let both = fchown(file, Some(old.uid()), Some(old.gid()));
+    both.or_else(|_| fchown(file, None, Some(old.gid()))).ok();
+}
+
+#[cfg(not(unix))]
+fn keep_owner(_file: &File, _old: &fs::Metadata) {}

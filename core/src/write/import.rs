@@ -8,11 +8,11 @@ use std::{
 
 use crate::{
     error::Error,
-    format::{record::RECORD_BYTES_MAX, seq::Seq},
+    format::{i_json::replace_lone_surrogates, record::RECORD_BYTES_MAX, seq::Seq},
     issues::{
         event::IssueEvent,
         issue::{ID_BYTES_MAX, Issue},
-        jsonl::{on_one_line, parse_issue},
+        jsonl::{is_blank, on_one_line, parse_issue},
         timestamp::Timestamp,
     },
     write::{
@@ -61,6 +61,7 @@ pub struct ImportOptions {
     ts: Timestamp,
     existing: Existing,
     skip_bad_lines: bool,
+    replace_surrogates: bool,
 }
 
 impl ImportOptions {
@@ -72,6 +73,7 @@ impl ImportOptions {
             ts,
             existing: Existing::Replace,
             skip_bad_lines: false,
+            replace_surrogates: false,
         }
     }
 
@@ -103,6 +105,29 @@ impl ImportOptions {
             ..self
         }
     }
+
+    /// Whether to write U+FFFD for each half of a surrogate pair, rather than to refuse the line;
+    /// see [`Imported::surrogates`]. Default: no.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// # use strand_core::{ImportOptions, IssueLog, Options, Timestamp};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let log = IssueLog::open(dir.path(), Options::default())?;
+    /// let line = r#"{"id":"bd-1","title":"Mend \ud83e"}"#;
+    /// let options = ImportOptions::new(Timestamp::now());
+    /// assert!(log.import(&mut Cursor::new(line), options).is_err());
+    /// let imported = log.import(&mut Cursor::new(line), options.replace_surrogates(true))?;
+    /// assert_eq!(imported.surrogates, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn replace_surrogates(self, replace_surrogates: bool) -> Self {
+        Self {
+            replace_surrogates,
+            ..self
+        }
+    }
 }
 
 /// The result of [`IssueLog::import`].
@@ -121,6 +146,8 @@ pub struct Imported {
     pub bad: u64,
     /// The first hundred of these: the line's number, from 1, and what is wrong with it.
     pub bad_lines: Vec<(u64, String)>,
+    /// Halves of surrogate pairs that were replaced by U+FFFD.
+    pub surrogates: u64,
     /// The last record that was written, if any was.
     pub last_seq: Option<Seq>,
 }
@@ -245,7 +272,7 @@ impl IssueLog {
         let (mut imported, checked) = self.check(input, options)?;
         input.seek(io::SeekFrom::Start(start))?;
         let mut checked = checked.into_iter();
-        let mut lines = IssueLines::default();
+        let mut lines = IssueLines::new(options);
         let mut pending: Vec<(u64, Issue)> = Vec::new();
         let mut bytes = 0;
         while let Some((number, issue)) = lines.next(input)? {
@@ -279,7 +306,7 @@ impl IssueLog {
     ) -> Result<(Imported, Vec<Checked>), ImportError> {
         let mut imported = Imported::default();
         let mut checked = Vec::new();
-        let mut lines = IssueLines::default();
+        let mut lines = IssueLines::new(options);
         let mut exists = None;
         while let Some((line, issue)) = lines.next(input)? {
             imported.lines += 1;
@@ -299,6 +326,7 @@ impl IssueLog {
                 }
             }
         }
+        imported.surrogates = lines.surrogates;
         if imported.bad > 0 && !options.skip_bad_lines {
             return Err(ImportError::BadLines {
                 count: imported.bad,
@@ -424,9 +452,18 @@ struct IssueLines {
     number: u64,
     bytes: Vec<u8>,
     seen: HashMap<Box<str>, u64>,
+    replace_surrogates: bool,
+    surrogates: u64,
 }
 
 impl IssueLines {
+    fn new(options: ImportOptions) -> Self {
+        Self {
+            replace_surrogates: options.replace_surrogates,
+            ..Self::default()
+        }
+    }
+
     /// The next line that is not blank, with its number: an issue, or the reason why it is not one.
     fn next(
         &mut self,
@@ -444,24 +481,30 @@ impl IssueLines {
                 let reason = format!("it is longer than {LINE_BYTES_MAX} bytes");
                 return Ok(Some((self.number, Err(reason))));
             }
-            let mark = if self.number == 1 { "\u{feff}" } else { "" };
-            let line = self.bytes.strip_prefix(mark.as_bytes());
-            let line = line.unwrap_or(&self.bytes).trim_ascii();
-            if !line.is_empty() {
-                let issue = parse_issue(line).and_then(|issue| {
-                    let issue = match on_one_line(issue.as_json()) {
-                        Cow::Borrowed(_) => issue,
-                        Cow::Owned(text) => parse_issue(text.as_bytes())?,
-                    };
-                    let id = issue.id();
-                    if let Some(earlier) = self.seen.get(id.as_str()) {
-                        return Err(format!("its id {id:?} is that of line {earlier}"));
-                    }
-                    self.seen.insert(id.into(), self.number);
-                    Ok(issue)
-                });
-                return Ok(Some((self.number, issue)));
+            let mark = "\u{feff}".as_bytes();
+            if self.number == 1 && self.bytes.starts_with(mark) {
+                self.bytes.drain(..mark.len());
+            }
+            if !is_blank(&self.bytes) {
+                return Ok(Some((self.number, self.parse())));
             }
         }
+    }
+
+    fn parse(&mut self) -> Result<Issue, String> {
+        if self.replace_surrogates {
+            self.surrogates += replace_lone_surrogates(&mut self.bytes);
+        }
+        let issue = parse_issue(&self.bytes, true)?;
+        let issue = match on_one_line(issue.as_json()) {
+            Cow::Borrowed(_) => issue,
+            Cow::Owned(text) => parse_issue(text.as_bytes(), true)?,
+        };
+        let id = issue.id();
+        if let Some(earlier) = self.seen.get(id.as_str()) {
+            return Err(format!("its id {id:?} is that of line {earlier}"));
+        }
+        self.seen.insert(id.into(), self.number);
+        Ok(issue)
     }
 }

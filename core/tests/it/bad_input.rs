@@ -79,6 +79,32 @@ fn events_are_refused_before_anything_is_written() {
 }
 
 #[test]
+fn no_member_of_an_event_hides_one_of_the_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    for member in ["crc", "seq", "synced", "batch"] {
+        let text = format!(r#"{{"op":"close","id":"a","{member}":5000}}"#);
+        let event = IssueEvent::from_json(&text, TS).unwrap();
+        assert_eq!(refused(&log, &event), InvalidEvent::Reserved { member });
+        assert!(log.append_batch(&[event]).is_err());
+    }
+    let inside = r#"{"op":"add","id":"a","data":{"id":"a","title":"T","seq":1,"batch":[]}}"#;
+    log.append(&IssueEvent::from_json(inside, TS).unwrap())
+        .unwrap();
+    for twice in ["data", "patch", "key"] {
+        let text = format!(r#"{{"op":"close","id":"a","{twice}":null,"{twice}":null}}"#);
+        assert!(IssueEvent::from_json(&text, TS).is_err(), "{text}");
+    }
+    let twice = r#"{"op":"close","id":"a","op":"delete"}"#;
+    let error = IssueEvent::from_json(twice, TS).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.starts_with("not an event: duplicate field `op`"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_record_beyond_the_limit_is_refused_and_the_next_one_works() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());

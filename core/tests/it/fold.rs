@@ -131,7 +131,7 @@ fn a_patch_of_a_later_version_keeps_its_members_and_one_that_takes_the_id_is_ref
         Patch::new().unset("title"),
         Patch::new().set("title", &1).unwrap(),
         Patch::new().append("id", "x").unwrap(),
-        Patch::new().set("title", &"x".repeat(5000)).unwrap(),
+        Patch::new().set("title", &"x".repeat(70_000)).unwrap(),
     ];
     for patch in refused {
         log.append(&IssueEvent::patch("bd-1", patch, TS))

@@ -25,7 +25,7 @@ fn import(log: &IssueLog, text: &str, options: ImportOptions) -> Result<Imported
 fn odd_lines() -> Vec<String> {
     let mut lines: Vec<String> = [
         r#"{"id":"a","title":"plain"}"#,
-        r#"{"title":"\u0041 \/ \ud83e\udea2 🪢 \"quoted\" \\ \n","id":"b","lone":"\ud800"}"#,
+        r#"{"title":"\u0041 \/ \ud83e\udea2 🪢 \"quoted\" \\ \n","id":"b"}"#,
         r#"{"id":"c","title":"numbers","n":[1.10,1e400,-0.0,1E+2,18446744073709551616,0.1e-7]}"#,
         r#"{"id":"d","title":"twice","x":1,"x":2,"title":"last"}"#,
         r#"{ "id" : "e",	"title":"white  space" , "labels":[ ] , "z":null,"a":{"y":{},"b":[[]]}}"#,
@@ -36,8 +36,8 @@ fn odd_lines() -> Vec<String> {
     .into();
     lines.push(format!(
         r#"{{"id":"h","title":"deep","x":{}{}}}"#,
-        "[".repeat(5000),
-        "]".repeat(5000)
+        "[".repeat(99),
+        "]".repeat(99)
     ));
     lines.push(format!(
         r#"{{"id":"i","title":"long","x":"{}"}}"#,
@@ -134,14 +134,56 @@ fn the_longest_line_fits_into_a_record_and_a_longer_one_is_bad() {
 }
 
 #[test]
-fn a_name_that_is_not_unicode_is_reported_as_such() {
+fn what_other_programs_cannot_read_is_refused_with_its_place() {
     let dir = tempfile::tempdir().unwrap();
-    let text = r#"{"id":"a","title":"T","\ud800":1}"#;
-    let error = import(&open_issues(dir.path()), text, ImportOptions::new(TS)).unwrap_err();
-    assert!(
-        error.to_string().contains("a name can't be read"),
-        "{error}"
-    );
+    let log = open_issues(dir.path());
+    let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    for (fields, reason) in [
+        (r#""x":"\ud800""#, "column 28"),
+        (r#""x":["\ud834\udd1e",{"y":"\udd1e"}]"#, "column 49"),
+        (r#""\ud800":1"#, "column 24"),
+        (&format!(r#""x":{deep}"#), "100 levels"),
+    ] {
+        let text = format!("{{\"id\":\"a\",\"title\":\"T\",{fields}}}");
+        let error = import(&log, &text, ImportOptions::new(TS)).unwrap_err();
+        assert!(error.to_string().contains("line 1: "), "{error}");
+        assert!(error.to_string().contains(reason), "{text}: {error}");
+        assert!(
+            Issue::from_json(&text)
+                .unwrap_err()
+                .to_string()
+                .contains(reason)
+        );
+        let event = format!("{{\"op\":\"add\",\"id\":\"a\",\"data\":{text}}}");
+        let event: Result<IssueEvent, _> = IssueEvent::from_json(&event, TS);
+        let refused = event
+            .map_err(strand_core::Error::from)
+            .and_then(|event| log.append(&event));
+        assert!(refused.is_err(), "{text}");
+    }
+    let value: Box<serde_json::value::RawValue> = serde_json::from_str(r#""\udfff""#).unwrap();
+    assert!(Patch::new().set("x", &value).is_err());
+    assert!(Patch::new().add("x", &value).is_err());
+    assert!(Issue::new("a", "T", TS).with("x", &value).is_err());
+    let mut event = IssueEvent::close("a", TS);
+    event.extra.push(("x".to_owned(), value));
+    assert!(log.append(&event).is_err() && log.append_batch(&[event]).is_err());
+    assert_eq!(log.log().tail_seq().unwrap(), None);
+}
+
+#[test]
+fn half_a_surrogate_pair_is_replaced_on_request_also_in_an_id_and_a_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open_issues(dir.path());
+    let text =
+        r#"{"id":"a\ud800","title":"\udfff\ud83e\udea2","\ud834":["\\ud800","\ud834\u0041"]}"#;
+    let options = ImportOptions::new(TS).replace_surrogates(true);
+    let imported = import(&log, text, options).unwrap();
+    assert_eq!((imported.added, imported.surrogates), (1, 4));
+    let issues = Issues::load(dir.path()).unwrap();
+    let expected =
+        r#"{"id":"a\ufffd","title":"\ufffd\ud83e\udea2","\ufffd":["\\ud800","\ufffd\u0041"]}"#;
+    assert_eq!(issues.get("a\u{fffd}").unwrap().as_json(), expected);
 }
 
 /// An input that is another one when it is read again.
@@ -368,6 +410,70 @@ fn an_export_to_a_symbolic_link_replaces_the_file_that_it_leads_to() {
     assert!(link.is_symlink());
     assert_eq!(fs::read(&link).unwrap(), b"");
     assert_eq!(names(&elsewhere), ["issues.jsonl"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_export_to_a_link_that_leads_to_nothing_creates_the_file_there() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("elsewhere")).unwrap();
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink("other", &link).unwrap();
+    std::os::unix::fs::symlink("elsewhere/issues.jsonl", dir.path().join("other")).unwrap();
+    export(&Issues::default(), &link).unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(names(&dir.path().join("elsewhere")), ["issues.jsonl"]);
+    std::os::unix::fs::symlink("loop", dir.path().join("loop")).unwrap();
+    export(&Issues::default(), dir.path().join("loop")).unwrap_err();
+    assert!(dir.path().join("loop").is_symlink());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_export_to_what_is_no_file_writes_into_it() {
+    use std::os::unix::fs::FileTypeExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let mut issues = Issues::default();
+    issues.apply(Seq::new(1), IssueEvent::add(Issue::new("a", "T", TS), TS));
+    let fifo = dir.path().join("fifo");
+    let made = std::process::Command::new("mkfifo")
+        .arg(&fifo)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let reader = std::thread::spawn({
+        let fifo = fifo.clone();
+        move || fs::read_to_string(fifo).unwrap()
+    });
+    export(&issues, &fifo).unwrap();
+    assert!(reader.join().unwrap().starts_with(r#"{"id":"a""#));
+    assert!(fifo.metadata().unwrap().file_type().is_fifo());
+    let null = dir.path().join("null");
+    std::os::unix::fs::symlink("/dev/null", &null).unwrap();
+    export(&issues, &null).unwrap();
+    assert!(null.is_symlink() && null.metadata().unwrap().file_type().is_char_device());
+    let socket = dir.path().join("socket");
+    let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    export(&issues, &socket).unwrap_err();
+    assert!(socket.metadata().unwrap().file_type().is_socket());
+    assert_eq!(names(dir.path()), ["fifo", "null", "socket"]);
+    let merged = strand_core::merge_files(&null, &null, &null).unwrap();
+    assert!(merged.text.is_empty() && null.is_symlink());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_export_to_an_open_file_goes_into_that_file() {
+    use std::os::fd::AsRawFd as _;
+    let dir = tempfile::tempdir().unwrap();
+    let open = fs::File::create(dir.path().join("open")).unwrap();
+    fs::write(dir.path().join("open"), "before\n").unwrap();
+    let mut issues = Issues::default();
+    issues.apply(Seq::new(1), IssueEvent::add(Issue::new("a", "T", TS), TS));
+    export(&issues, format!("/proc/self/fd/{}", open.as_raw_fd())).unwrap();
+    let text = fs::read_to_string(dir.path().join("open")).unwrap();
+    assert!(text.starts_with("before\n{\"id\":\"a\""), "{text}");
+    assert_eq!(open.metadata().unwrap().len(), text.len() as u64);
 }
 
 #[cfg(unix)]
