@@ -103,6 +103,16 @@ pub enum Error {
         /// The filesystem that it is on.
         filesystem: Filesystem,
     },
+    /// Where a store would have its `lock`, `shm` or `compact.lock`, there is a file of somebody
+    /// else. Nothing was changed.
+    #[error(
+        "{} is not a file of strand, and would be overwritten; move it, or use another directory",
+        path.display()
+    )]
+    ForeignFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// A repair would lose too much, or has nothing to work with. Nothing was changed.
     #[error("cannot repair {}: {reason}; restore a backup", path.display())]
     BeyondRepair {

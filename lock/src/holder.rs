@@ -75,6 +75,27 @@ pub fn look_at_lock(path: impl AsRef<Path>) -> Result<LockState, PageError> {
     })
 }
 
+/// Whether a file with this content may be a lock file: it is empty, or a page that has nothing
+/// where a [`FileLock`](crate::FileLock) writes nothing. Opening any other file as a lock overwrites
+/// a part of it.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("lock");
+/// drop(strand_lock::FileLock::open(&path)?.lock()?);
+/// assert!(strand_lock::is_lock_content(&std::fs::read(&path)?));
+/// assert!(!strand_lock::is_lock_content(b"my notes"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn is_lock_content(bytes: &[u8]) -> bool {
+    const NOTE: usize = 8 * word::COMMAND.end;
+    let waiters = SharedPage::BYTES / 2..SharedPage::BYTES / 2 + 8;
+    let is_used = |at: usize| at < NOTE || waiters.contains(&at);
+    let is_blank = |(at, byte): (usize, &u8)| is_used(at) || *byte == 0;
+    bytes.is_empty() || bytes.len() == SharedPage::BYTES && bytes.iter().enumerate().all(is_blank)
+}
+
 /// The words of a lock file's page.
 pub(crate) mod word {
     use std::ops::Range;

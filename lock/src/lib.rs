@@ -79,7 +79,7 @@ pub use counters::Counters;
 pub use error::LockError;
 pub use file_lock::{ExclusiveGuard, FileLock, SharedGuard};
 pub use filesystem::{Filesystem, FilesystemKind, filesystem_of};
-pub use holder::{Holder, LockState, look_at_lock};
+pub use holder::{Holder, LockState, is_lock_content, look_at_lock};
 pub use page::{PageError, SharedPage, SharedPageReader};
 pub use sys::{boot_id, monotonic_ns};
 

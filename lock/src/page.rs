@@ -152,6 +152,37 @@ impl SharedPage {
         sys::wake(self.u32(index), u32::MAX);
     }
 
+    /// Vouches for the page, for as long as it is open here: what it says is of this boot. False
+    /// where the system can't say so to others (all but Linux).
+    ///
+    /// Needed where processes see different [`boot_id`](crate::boot_id)s, as containers can. Call
+    /// it after you have compared the page's boot id with your own, found the page vouched for, or
+    /// filled it anew; and exclude other processes meanwhile.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let path = dir.path().join("page");
+    /// let (here, there) = (strand_lock::SharedPage::open(&path)?, strand_lock::SharedPage::open(&path)?);
+    /// assert!(!there.is_vouched());
+    /// if here.vouch() {
+    ///     assert!(there.is_vouched() && !here.is_vouched());
+    /// }
+    /// # Ok::<(), strand_lock::PageError>(())
+    /// ```
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "where it is false there is nothing to do"
+    )]
+    pub fn vouch(&self) -> bool {
+        sys::vouch(&self.0.file)
+    }
+
+    /// Whether another process, or another [`SharedPage`] here, vouches for the page.
+    #[must_use]
+    pub fn is_vouched(&self) -> bool {
+        sys::is_vouched(&self.0.file)
+    }
+
     /// The file's device and inode (on Windows, its volume and index), which a copy of the file
     /// does not share.
     ///
@@ -227,6 +258,12 @@ impl SharedPageReader {
     /// If `index` is not below [`SharedPage::U32_WORDS`].
     pub fn wait(&self, index: usize, expected: u32, timeout: Duration) {
         self.0.wait(index, expected, timeout);
+    }
+
+    /// As [`SharedPage::is_vouched`].
+    #[must_use]
+    pub fn is_vouched(&self) -> bool {
+        sys::is_vouched(&self.0.file)
     }
 
     /// As [`SharedPage::identity`].

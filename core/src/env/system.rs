@@ -135,6 +135,13 @@ pub trait Host: fmt::Debug + Send + Sync {
     }
 }
 
+/// The moment after `time`; one in the far future where there is none so late.
+pub(crate) fn deadline_after(now: Instant, time: Duration) -> Instant {
+    const DECADES: Duration = Duration::from_secs(1 << 30);
+    let late = || now.checked_add(DECADES).unwrap_or(now);
+    now.checked_add(time).unwrap_or_else(late)
+}
+
 /// The real machine. Other hosts replace parts of it, as in the example of [`Host`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ThisMachine;
@@ -210,6 +217,14 @@ pub trait Page: fmt::Debug + Send + Sync {
     /// # Errors
     /// See there.
     fn identity(&self) -> Result<(u64, u64), PageError>;
+    /// See [`SharedPage::vouch`].
+    fn vouch(&self) -> bool {
+        false
+    }
+    /// See [`SharedPage::is_vouched`].
+    fn is_vouched(&self) -> bool {
+        false
+    }
 }
 
 impl Page for SharedPage {
@@ -240,6 +255,14 @@ impl Page for SharedPage {
     fn identity(&self) -> Result<(u64, u64), PageError> {
         SharedPage::identity(self)
     }
+
+    fn vouch(&self) -> bool {
+        SharedPage::vouch(self)
+    }
+
+    fn is_vouched(&self) -> bool {
+        SharedPage::is_vouched(self)
+    }
 }
 
 /// A shared page that is only read, like [`SharedPageReader`].
@@ -260,6 +283,10 @@ pub trait PageView: fmt::Debug + Send + Sync {
     /// # Errors
     /// See there.
     fn identity(&self) -> Result<(u64, u64), PageError>;
+    /// See [`SharedPage::is_vouched`].
+    fn is_vouched(&self) -> bool {
+        false
+    }
 }
 
 impl PageView for SharedPageReader {
@@ -281,5 +308,9 @@ impl PageView for SharedPageReader {
 
     fn identity(&self) -> Result<(u64, u64), PageError> {
         SharedPageReader::identity(self)
+    }
+
+    fn is_vouched(&self) -> bool {
+        SharedPageReader::is_vouched(self)
     }
 }

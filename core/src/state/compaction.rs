@@ -170,7 +170,9 @@ impl Work<'_> {
                 writer.host().lower_priority();
                 span.within(|| self.fold_and_switch::<S>(&old, through, phase))
             };
-            match scope.spawn(work).join() {
+            let started = thread::Builder::new().spawn_scoped(scope, work);
+            let worker = started.map_err(Error::io("start a thread to compact", writer.dir.path()));
+            match worker?.join() {
                 Ok(done) => done,
                 Err(panic) => std::panic::resume_unwind(panic),
             }

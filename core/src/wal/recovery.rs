@@ -317,6 +317,7 @@ impl<'l> Validation<'l> {
                     found.segment = Open;
                 }
                 (Next::Accept, Some(segment)) => {
+                    hints.vouch();
                     let (writer, segment) = (self.writer, Arc::clone(segment));
                     return Ok(ValidTail {
                         writer,
@@ -428,6 +429,7 @@ impl<'l> Validation<'l> {
         writer.dir.sync()?;
         writer.reached(Failpoint::RecoverySynced);
         hints.tail_words().rebuild(at);
+        hints.vouch();
         if poisoned {
             telemetry::healed(writer.dir.path(), at.seq);
         }

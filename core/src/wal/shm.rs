@@ -10,7 +10,7 @@
 use std::{
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -31,6 +31,7 @@ pub(crate) const SHM: &str = "shm";
 pub(super) mod word {
     pub(in crate::wal) const IDENTITY: usize = 0;
     pub(in crate::wal) const STORE: usize = 1;
+    pub(in crate::wal) const BOOT: usize = 2;
     /// Odd while the words of the tail are being changed.
     pub(in crate::wal) const GENERATION: usize = 8;
     pub(in crate::wal) const SEGMENT: usize = 9;
@@ -107,13 +108,70 @@ fn digest(text: &str) -> u64 {
 }
 
 /// The version of the page's layout.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 
-/// The identity that a page must have to be believed: this layout and store, this boot, and this
-/// very file, not a copy of it.
-fn identity_of(host: &dyn Host, store: &str, (device, inode): (u64, u64)) -> u64 {
-    let boot = host.boot_id();
-    digest(&format!("{LAYOUT} {store} {boot} {device} {inode}"))
+/// The identity that a page must have to be believed: this layout and store, and this very file, not
+/// a copy of it. And it must be of this boot.
+fn identity_of(store: &str, (device, inode): (u64, u64)) -> u64 {
+    digest(&format!("{LAYOUT} {store} {device} {inode}"))
+}
+
+/// Tells whether a page is of this boot.
+///
+/// Processes may see different boot ids (a container with a `/proc` of its own). So a page with
+/// another boot's id is believed, too, while a living process vouches for it. Each does so once it
+/// has validated the page, so the first one of a boot has found its own id there, or has filled the
+/// page anew.
+#[derive(Debug)]
+struct Boot {
+    /// A digest of the id that this process sees.
+    ours: u64,
+    /// That of another id of this boot, once one was found; else the same.
+    theirs: AtomicU64,
+}
+
+impl Boot {
+    fn of(host: &dyn Host) -> Self {
+        let ours = digest(&host.boot_id());
+        Self {
+            ours,
+            theirs: AtomicU64::new(ours),
+        }
+    }
+
+    fn is_this(&self, found: Option<u64>, is_vouched: impl FnOnce() -> bool) -> bool {
+        let Some(found) = found else { return false };
+        if found == self.ours || found == self.theirs.load(Ordering::Relaxed) {
+            return true;
+        }
+        let is_vouched = is_vouched();
+        if is_vouched {
+            self.theirs.store(found, Ordering::Relaxed);
+        }
+        is_vouched
+    }
+}
+
+/// Whether a file with this content may be a page of hints: it is empty or zero, or a page that was
+/// once filled for some store.
+fn is_page_content(bytes: &[u8]) -> bool {
+    let word = |index: usize| {
+        let bytes = bytes.get(8 * index..)?.first_chunk()?;
+        Some(u64::from_ne_bytes(*bytes))
+    };
+    let is_sealed = |index| word(index).is_some_and(|word| unseal(index, word).is_some());
+    let is_blank = bytes.iter().all(|byte| *byte == 0);
+    is_blank || bytes.len() == SharedPage::BYTES && is_sealed(word::STORE)
+}
+
+/// Checks that a new store in `dir` would overwrite no file of somebody else.
+///
+/// # Errors
+/// [`Error::ForeignFile`], [`Error::Io`].
+pub(crate) fn require_room_for_store(dir: &StoreDir) -> crate::error::Result<()> {
+    dir.require_ours(LOCK, is_lock_content)?;
+    dir.require_ours(COMPACT_LOCK, is_lock_content)?;
+    dir.require_ours(SHM, is_page_content)
 }
 
 /// A page that no other process sees.
@@ -184,6 +242,8 @@ pub(crate) struct Hints {
     /// See [`identity_of`].
     identity: u64,
     store: u64,
+    boot: Boot,
+    vouches: AtomicBool,
 }
 
 impl Hints {
@@ -207,8 +267,10 @@ impl Hints {
         store: &str,
     ) -> Result<Self, PageError> {
         Ok(Self {
-            identity: identity_of(host, store, page.identity()?),
+            identity: identity_of(store, page.identity()?),
             store: digest(store),
+            boot: Boot::of(host),
+            vouches: AtomicBool::new(false),
             words: Words(page),
             shared,
         })
@@ -230,7 +292,16 @@ impl Hints {
     /// Whether the page was filled for this store, in this file, since this boot.
     pub(crate) fn is_ours(&self) -> bool {
         let identity = self.words.get(word::IDENTITY);
-        identity == Some(self.identity)
+        let is_vouched = || self.words.page().is_vouched();
+        identity == Some(self.identity) && self.boot.is_this(self.words.get(word::BOOT), is_vouched)
+    }
+
+    /// Vouches for a page that was found to be of this boot. Only for the holder of the store's
+    /// lock.
+    pub(crate) fn vouch(&self) {
+        if !self.vouches.swap(true, Ordering::Relaxed) {
+            self.words.page().vouch();
+        }
     }
 
     /// The tail's words. Only the holder of the store's lock may use them.
@@ -353,6 +424,7 @@ impl TailWords<'_> {
         words.set(word::STORE, *store);
         // From here on readers believe the durable number, and see no record behind it. // I6
         words.set(word::IDENTITY, self.0.identity);
+        words.set(word::BOOT, self.0.boot.ours);
         words.set(word::POISON, 0);
         words.raw(word::LEADER).store(0, Ordering::Release);
         words.set(word::SYNC_US, 0);
@@ -425,6 +497,7 @@ pub(crate) struct ShmView {
     page: Box<dyn PageView>,
     identity: u64,
     store: u64,
+    boot: Boot,
 }
 
 /// All that the page says, for a check of the store.
@@ -446,13 +519,20 @@ impl ShmView {
     /// `None` when there are no hints, or none that can be trusted.
     pub(crate) fn open(dir: &StoreDir, store: &str) -> Option<Self> {
         let page = dir.host().open_page_to_read(&dir.path_of(SHM)).ok()?;
-        let identity = identity_of(dir.host(), store, page.identity().ok()?);
-        let store = digest(store);
         Some(Self {
+            identity: identity_of(store, page.identity().ok()?),
+            store: digest(store),
+            boot: Boot::of(dir.host()),
             page,
-            identity,
-            store,
         })
+    }
+
+    /// As [`Hints::is_ours`].
+    fn is_ours(&self) -> bool {
+        self.get(word::IDENTITY) == Some(self.identity)
+            && self
+                .boot
+                .is_this(self.get(word::BOOT), || self.page.is_vouched())
     }
 
     fn get(&self, index: usize) -> Option<u64> {
@@ -463,7 +543,7 @@ impl ShmView {
     pub(crate) fn durable_seq(&self) -> Option<u64> {
         // While the page is there, no writer goes on in another one.
         self.page.check().ok()?;
-        if self.get(word::IDENTITY) != Some(self.identity) {
+        if !self.is_ours() {
             return None;
         }
         self.get(word::DURABLE)
@@ -482,7 +562,7 @@ impl ShmView {
     pub(crate) fn look(&self) -> Option<Look> {
         self.page.check().ok()?;
         // Before the durable number: a writer clears them while it changes that.
-        let ours = self.get(word::IDENTITY) == Some(self.identity);
+        let ours = self.is_ours();
         let of_store = self.get(word::STORE) == Some(self.store);
         let durable_seq = self.get(word::DURABLE);
         self.page.check().ok()?;

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use strand_lock::LockError;
+use strand_lock::{LockError, SharedPage};
 
 use crate::{
     env::{
@@ -116,6 +116,24 @@ impl StoreDir {
     /// `None` when there is no such file.
     pub(crate) fn open_if_there(&self, name: &str, mode: OpenMode) -> Result<Option<StoreFile>> {
         unless(io::ErrorKind::NotFound, self.open(name, mode))
+    }
+
+    /// Checks that a file, if it is there, has content that is `ours`.
+    ///
+    /// # Errors
+    /// [`Error::ForeignFile`], [`Error::Io`].
+    pub(crate) fn require_ours(&self, name: &str, ours: fn(&[u8]) -> bool) -> Result<()> {
+        let Some(file) = self.open_if_there(name, OpenMode::Read)? else {
+            return Ok(());
+        };
+        // One byte more than a page, which all these files have.
+        let mut bytes = vec![0; SharedPage::BYTES + 1];
+        let len = file.read(&mut bytes, 0)?;
+        if ours(bytes.get(..len).unwrap_or_default()) {
+            return Ok(());
+        }
+        let path = file.path().to_owned();
+        Err(Error::ForeignFile { path })
     }
 
     /// `None` when there is such a file already.

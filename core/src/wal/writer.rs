@@ -12,7 +12,7 @@ use strand_lock::{LockError, PageError};
 use crate::{
     env::{
         failpoint::Failpoint,
-        system::{HeldLock, Host, StoreLock},
+        system::{HeldLock, Host, StoreLock, deadline_after},
     },
     error::{Error, Outcome, Result},
     options::Options,
@@ -147,7 +147,7 @@ pub(crate) fn wait_for<'lock>(
 ) -> std::result::Result<Box<dyn HeldLock + 'lock>, LockError> {
     const EVERY: Duration = Duration::from_secs(1);
     let started = host.now();
-    let deadline = started + options.lock_timeout;
+    let deadline = deadline_after(started, options.lock_timeout);
     let Some(on_lock_wait) = &options.on_lock_wait.0 else {
         return lock.lock_until(deadline);
     };

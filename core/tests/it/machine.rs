@@ -11,7 +11,8 @@ use std::{
 };
 
 use strand_core::{
-    Counters, Error, Filesystem, FilesystemKind, IssueEvent, LockError, Log, Outcome, Through,
+    Counters, Durability, Error, Filesystem, FilesystemKind, IssueEvent, LockError, Log, Outcome,
+    Reader, Seq, Through,
     testing::{HeldLock, Host, Page, PageError, Storage, StoreLock, ThisMachine},
 };
 
@@ -226,4 +227,64 @@ fn a_record_is_in_doubt_when_its_lock_could_not_be_freed() {
         ids(log.records(Through::Durable).unwrap()),
         ["bd-1", "bd-2", "bd-3"]
     );
+}
+
+/// The disk, in a container that sees a boot id of its own.
+#[derive(Debug)]
+struct Container(&'static str);
+
+impl Host for Container {
+    fn boot_id(&self) -> String {
+        self.0.to_owned()
+    }
+}
+
+impl Storage for Container {
+    fn host(&self) -> &dyn Host {
+        self
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn processes_that_see_different_boot_ids_share_the_hints_while_one_of_them_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let open = |id| {
+        let storage = Arc::new(Container(id));
+        let options = options().durability(Durability::Buffered).storage(storage);
+        Log::<IssueEvent>::open(dir, options).unwrap()
+    };
+    let one = open("one");
+    let other = open("other");
+    assert!(one.recovery().rebuilt && !other.recovery().rebuilt);
+    let durable = |id| {
+        let storage: Arc<dyn Storage> = Arc::new(Container(id));
+        let reader = Reader::<IssueEvent>::open_in(&storage, dir).unwrap();
+        let records = reader.records().unwrap().count();
+        (reader.durable_seq().ok().flatten(), records)
+    };
+    one.append(&event("buffered")).unwrap();
+    for id in ["one", "other", "third"] {
+        assert_eq!(
+            durable(id),
+            (None, 0),
+            "a buffered record is visible to {id}"
+        );
+    }
+    for number in 0..4 {
+        [&one, &other][number % 2]
+            .append(&event(&format!("bd-{number}")))
+            .unwrap();
+        // A rebuild would have made all of it durable.
+        assert_eq!(durable("other"), (None, 0));
+    }
+    // One that lives on vouches for the page, whoever filled it.
+    drop(one);
+    assert!(!open("third").recovery().rebuilt);
+    // After a reboot nobody lives, and the ids differ: the page means nothing.
+    drop(other);
+    assert_eq!(durable("third"), (None, 5));
+    assert!(open("third").recovery().rebuilt);
+    assert_eq!(durable("third"), (Some(Seq::new(5)), 5));
 }

@@ -208,6 +208,53 @@ pub(crate) fn reserve(file: &File, len_bytes: u64) -> io::Result<()> {
     file.set_len(len_bytes.max(file.metadata()?.len()))
 }
 
+/// Marks a file, for as long as it is open here or in a forked child, so that [`is_vouched`] is true
+/// for all others.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn vouch(file: &File) -> bool {
+    let mut lock = ofd_lock(libc::F_RDLCK);
+    // SAFETY: the descriptor is open, and the call only reads `lock`.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) == 0 }
+}
+
+/// Whether a living process other than those that share this open file has marked it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn is_vouched(file: &File) -> bool {
+    let mut lock = ofd_lock(libc::F_WRLCK);
+    // SAFETY: the descriptor is open, and `lock` has room for the answer.
+    let failed = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
+    failed == 0 && lock.l_type == kind(libc::F_RDLCK)
+}
+
+/// A lock of the whole file that belongs to the open file, as `flock`, but can be asked for without
+/// taking it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn ofd_lock(of: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: kind(of),
+        l_whence: kind(libc::SEEK_SET),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn kind(of: libc::c_int) -> libc::c_short {
+    libc::c_short::try_from(of).unwrap_or_else(|_| unreachable!("a small number"))
+}
+
+/// Never here: all processes of a machine see one boot id.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn vouch(_file: &File) -> bool {
+    false
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn is_vouched(_file: &File) -> bool {
+    false
+}
+
 /// Why a page of a file can't be changed although it has space: asks for more.
 pub(crate) fn why_no_room(file: &File, len_bytes: u64) -> io::Error {
     #[cfg(any(target_os = "linux", target_os = "android"))]
