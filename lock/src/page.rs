@@ -161,13 +161,15 @@ impl SharedPage {
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
+    /// use strand_lock::SharedPage;
+    ///
     /// let path = dir.path().join("page");
-    /// let (here, there) = (strand_lock::SharedPage::open(&path)?, strand_lock::SharedPage::open(&path)?);
+    /// let (here, there) = (SharedPage::open(&path)?, SharedPage::open(&path)?);
     /// assert!(!there.is_vouched());
     /// if here.vouch() {
     ///     assert!(there.is_vouched() && !here.is_vouched());
     /// }
-    /// # Ok::<(), strand_lock::PageError>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[expect(
         clippy::must_use_candidate,

@@ -230,3 +230,16 @@ pub(crate) fn read_full(
     }
     Ok(done)
 }
+
+/// Writes all of `bytes`, in as many calls as it takes: one, unless there is too little space. Then
+/// the next one says so.
+pub(crate) fn write_full(file: &dyn StorageFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+        match file.write_at(rest, offset + done as u64)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            written => done += written,
+        }
+    }
+    Ok(())
+}

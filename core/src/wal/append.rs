@@ -3,7 +3,10 @@
 use std::sync::PoisonError;
 
 use crate::{
-    env::{failpoint::Failpoint, storage::OpenMode},
+    env::{
+        failpoint::Failpoint,
+        storage::{OpenMode, write_full},
+    },
     error::{Error, Outcome, Result},
     format::record::{EncodedPayload, Header, SEQ_MAX, segment_name},
     telemetry,
@@ -54,12 +57,7 @@ impl ValidTail<'_> {
         self.segment
             .preallocate(writer.options.preallocate_bytes, end);
         writer.reached(Failpoint::BeforeWrite);
-        let failed = match self.segment.file.raw().write_at(&line, at.offset) {
-            Ok(written) if written == line.len() => None,
-            Ok(_) => Some(std::io::ErrorKind::WriteZero.into()),
-            Err(error) => Some(error),
-        };
-        if let Some(source) = failed {
+        if let Err(source) = write_full(self.segment.file.raw(), &line, at.offset) {
             // If the bytes can't be cut off, the next validation finds them behind the tail, and
             // keeps the record if it is whole.
             let outcome = match self.undo_write() {

@@ -12,7 +12,7 @@ use strand_lock::{LockError, SharedPage};
 
 use crate::{
     env::{
-        storage::{Disk, OpenMode, Storage, StorageFile, read_full},
+        storage::{Disk, OpenMode, Storage, StorageFile, read_full, write_full},
         system::{Host, StoreLock},
     },
     error::{Error, Result},
@@ -289,17 +289,9 @@ impl StoreFile {
         Ok(())
     }
 
-    /// Writes all of `bytes`, in as many calls as it takes. For everything but records.
+    /// Writes all of `bytes`.
     pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        let mut done = 0;
-        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
-            let written = match self.file.write_at(rest, offset + done as u64) {
-                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-                written => written,
-            };
-            done += named("write", &self.path, written)?;
-        }
-        Ok(())
+        named("write", &self.path, write_full(self.raw(), bytes, offset))
     }
 
     pub(crate) fn set_len(&self, len_bytes: u64) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The order of writes, syncs and publications, and what a failure of each leaves behind.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use strand_core::{
     Batch, Compacted, Durability, Error, Issue, IssueLog, Outcome, Seq, Through, testing::Failpoint,
@@ -113,7 +113,7 @@ fn a_compaction_makes_durable_what_a_failed_sync_left_in_doubt() {
 }
 
 #[test]
-fn a_short_write_is_undone_and_rejected() {
+fn a_write_on_a_full_disk_is_undone_and_rejected_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     let (log, recorder) = recorded(dir.path());
     log.append(&event("bd-1")).unwrap();
@@ -121,6 +121,11 @@ fn a_short_write_is_undone_and_rejected() {
         recorder.write_next_only(only);
         let error = log.append(&event("bd-lost")).unwrap_err();
         assert_eq!(error.outcome(), Outcome::Rejected, "{error}");
+        let is_full = |source: &io::Error| source.kind() == io::ErrorKind::StorageFull;
+        assert!(
+            matches!(&error, Error::Io { source, .. } if is_full(source)),
+            "{error:?}"
+        );
     }
     assert_eq!(log.append(&event("bd-2")).unwrap().seq, 2);
     assert_eq!(

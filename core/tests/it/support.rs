@@ -135,6 +135,8 @@ struct State {
     calls: Vec<Call>,
     fail_next_sync: bool,
     write_next_only: Option<usize>,
+    /// The write after that fails.
+    disk_is_full: bool,
     blank_next_read_from: Option<u64>,
     fail_set_len: bool,
     fail_sync_dir: bool,
@@ -169,7 +171,8 @@ impl Recorder {
         self.0.lock().unwrap().fail_next_sync = true;
     }
 
-    /// Lets the next write store only so many bytes.
+    /// Fills the disk up to so many bytes: the next write stores no more than these, and the one
+    /// after it fails.
     pub(crate) fn write_next_only(&self, bytes: usize) {
         self.0.lock().unwrap().write_next_only = Some(bytes);
     }
@@ -252,7 +255,13 @@ impl StorageFile for RecordedFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        let only = self.recorder.0.lock().unwrap().write_next_only.take();
+        let mut state = self.recorder.0.lock().unwrap();
+        let only = state.write_next_only.take();
+        if std::mem::take(&mut state.disk_is_full) || only == Some(0) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        state.disk_is_full = only.is_some();
+        drop(state);
         let bytes = &bytes[..only.unwrap_or(bytes.len())];
         self.recorder.note(Call::Write {
             offset,

@@ -513,16 +513,12 @@ fn orders() -> Receiver<Order> {
     orders
 }
 
-/// Whether the cause is a full disk. A write with space for a part of its bytes only fails as too
-/// short.
+/// Whether the cause is a full disk.
 pub(crate) fn is_full(error: &Error) -> bool {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>()
-            && matches!(
-                error.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::WriteZero
-            )
+            && error.kind() == io::ErrorKind::StorageFull
         {
             return true;
         }
