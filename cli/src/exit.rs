@@ -102,7 +102,8 @@ impl Exit {
             Self::Unusable => (
                 10,
                 "unusable",
-                "the store cannot be used from here: newer format, no permission, unsafe filesystem",
+                "the store cannot be used from here: newer format, no permission, unsafe filesystem, \
+                 a file of somebody else in its place",
             ),
             Self::Compacted => (
                 11,
@@ -251,27 +252,31 @@ fn exit_of(error: &Error) -> Exit {
         Error::InvalidEvent(_) | Error::RecordTooLarge { .. } => Exit::Refused,
         Error::UnsupportedVersion { .. }
         | Error::NotWritable { .. }
-        | Error::UnsafeFilesystem { .. } => Exit::Unusable,
+        | Error::UnsafeFilesystem { .. }
+        | Error::ForeignFile { .. } => Exit::Unusable,
         Error::Compacted { .. } => Exit::Compacted,
         error if error.outcome() == Outcome::Unknown => Exit::DurabilityUnknown,
         _ => Exit::Failed,
     }
 }
 
-/// The message, followed by those of its sources.
+/// The message, followed by those of its sources. It names the flags of the command, not the
+/// options of the library.
 fn with_sources(error: &dyn std::error::Error) -> String {
     let chain = successors(Some(error), |error| error.source());
-    chain
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+    let chain: Vec<_> = chain.map(ToString::to_string).collect();
+    let (option, flag) = (
+        "set `allow_unsafe_filesystem`",
+        "pass `--allow-unsafe-filesystem`",
+    );
+    chain.join(": ").replace(option, flag)
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
-    use strand_core::{Expected, Timestamp};
+    use strand_core::{Expected, Filesystem, FilesystemKind, Timestamp};
 
     use super::*;
 
@@ -282,6 +287,23 @@ mod tests {
             outcome,
             source: io::Error::other("no space"),
         }
+    }
+
+    #[test]
+    fn a_refused_filesystem_names_the_flag() {
+        let refused = Error::UnsafeFilesystem {
+            path: PathBuf::from("x"),
+            filesystem: Filesystem::new(FilesystemKind::Network, "nfs"),
+        };
+        let failure = Failure::from(refused);
+        assert_eq!(failure.exit, Exit::Unusable);
+        assert!(
+            failure
+                .message
+                .ends_with("or pass `--allow-unsafe-filesystem`"),
+            "{}",
+            failure.message
+        );
     }
 
     #[test]

@@ -22,12 +22,23 @@ use crate::{
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    fail_at_file_size_limit();
     if let Some(cli) = append_alone(&arguments) {
         return run(cli).into();
     }
     match Cli::try_parse_from(&arguments) {
         Ok(cli) => run(cli).into(),
         Err(error) => misused(&error, &arguments).into(),
+    }
+}
+
+/// Has a write beyond the limit of a file's size (`ulimit -f`) fail, instead of ending the process.
+fn fail_at_file_size_limit() {
+    #[cfg(unix)]
+    {
+        use signal_hook::{consts::SIGXFSZ, flag::register};
+        // Where this is refused, all is as it was.
+        register(SIGXFSZ, std::sync::Arc::default()).ok();
     }
 }
 

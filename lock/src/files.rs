@@ -50,8 +50,15 @@ pub fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
 /// Opens a file that processes share for reading and writing, and creates it if it is missing.
 pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    open(&options, path)
+    options.read(true).write(true);
+    match open(&options, path) {
+        // In a directory that all may write (`/tmp`), Linux refuses to open another's file for
+        // writing if it could have been created (`fs.protected_regular`).
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            open(options.create(true).truncate(false), path)
+        }
+        opened => opened,
+    }
 }
 
 /// Renames a file, replacing the one at `to`. A process that opens `to` finds the old file or the

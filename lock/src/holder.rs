@@ -76,8 +76,8 @@ pub fn look_at_lock(path: impl AsRef<Path>) -> Result<LockState, PageError> {
 }
 
 /// Whether a file with this content may be a lock file: it is empty, or a page that has nothing
-/// where a [`FileLock`](crate::FileLock) writes nothing. Opening any other file as a lock overwrites
-/// a part of it.
+/// where a [`FileLock`](crate::FileLock) writes nothing. Opening any other file as a lock would
+/// overwrite a part of it.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;

@@ -262,7 +262,7 @@ impl SharedPageReader {
         self.0.wait(index, expected, timeout);
     }
 
-    /// As [`SharedPage::is_vouched`].
+    /// As [`SharedPage::is_vouched`]; example: [`SharedPage::vouch`].
     #[must_use]
     pub fn is_vouched(&self) -> bool {
         sys::is_vouched(&self.0.file)

@@ -87,15 +87,10 @@ pub(crate) fn init(dir: &Path, args: &Init, out: &mut Output) -> Result<(), Fail
     }
     let created = match Reader::<IssueEvent>::open(dir) {
         Ok(_) => false,
-        Err(Error::MissingDirectory { .. }) => {
-            let made = std::fs::create_dir_all(dir);
-            made.map_err(|error| Failure::io(&format!("cannot create {}", dir.display()), &error))?;
-            true
-        }
-        Err(Error::NoStore { .. }) => true,
+        Err(Error::MissingDirectory { .. } | Error::NoStore { .. }) => true,
         Err(error) => return Err(error.into()),
     };
-    open(dir, &args.writing, out)?;
+    in_directory(dir, || open(dir, &args.writing, out))?;
     let made = Made {
         dir: dir.to_string_lossy(),
         created,
@@ -108,4 +103,44 @@ pub(crate) fn init(dir: &Path, args: &Init, out: &mut Output) -> Result<(), Fail
         };
         format!("{} {is}", dir.display())
     })
+}
+
+/// Creates a directory, and those above it, for `work`. Removes them again if that fails and has
+/// left nothing in them.
+fn in_directory<T>(dir: &Path, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let missing: Vec<_> = dir
+        .ancestors()
+        .take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists())
+        .collect();
+    let made = std::fs::create_dir_all(dir)
+        .map_err(|error| Failure::io(&format!("cannot create {}", dir.display()), &error));
+    made.and_then(|()| work()).inspect_err(|_| {
+        for dir in missing {
+            std::fs::remove_dir(dir).ok();
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_was_made_in_vain_is_removed() {
+        let fail = || Err::<(), _>(Failure::usage("refused"));
+        let dir = tempfile::tempdir().unwrap();
+        in_directory(dir.path(), fail).unwrap_err();
+        in_directory(&dir.path().join("a/b"), fail).unwrap_err();
+        assert!(dir.path().exists() && !dir.path().join("a").exists());
+
+        let dir = dir.path().join("c/d");
+        let leave_one = || {
+            std::fs::write(dir.join("notes"), "mine").unwrap();
+            fail()
+        };
+        in_directory(&dir, leave_one).unwrap_err();
+        assert!(dir.join("notes").exists());
+        in_directory(&dir.join("e"), || Ok(())).unwrap();
+        assert!(dir.join("e").exists());
+    }
 }

@@ -10,6 +10,7 @@ mod care;
 mod change;
 mod events;
 mod exit;
+mod foreign;
 mod generated;
 mod issues;
 mod merge;

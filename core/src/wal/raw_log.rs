@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use strand_lock::{FilesystemKind, PageError};
+use strand_lock::{FilesystemKind, PageError, is_lock_content};
 
 use crate::{
     env::system::StoreLock,
@@ -14,10 +14,11 @@ use crate::{
         cursor::RawRecords,
         durable::End,
         manifest::Manifest,
+        obsolete::COMPACT_LOCK,
         recovery::Recovery,
         round::LeadTokens,
         segment::OpenSegment,
-        shm::{Hints, Shm},
+        shm::{Hints, SHM, Shm, is_page_content},
         store_dir::StoreDir,
         writer::{LOCK, Locked, Writer, not_writable, page_error, wait_for},
     },
@@ -35,8 +36,10 @@ impl RawLog {
     pub(crate) fn open(dir: &StoreDir, options: Options) -> Result<Self> {
         dir.require()?;
         let shared = memory_can_be_shared(dir, &options)?;
-        // Refuse a newer store before anything is created in its directory.
-        Manifest::read(dir)?;
+        // Refuse a newer store, and files of others, before anything is created in the directory.
+        if Manifest::read(dir)?.is_none() {
+            require_room(dir)?;
+        }
         let lock: Arc<dyn StoreLock> = dir.open_lock(LOCK).map_err(not_writable)?.into();
         let guard = wait_for(lock.as_ref(), dir.host(), &options)?;
         let manifest = match Manifest::read(dir)? {
@@ -109,6 +112,23 @@ impl RawLog {
             End::LastValid(hints.durable_seq().unwrap_or(0))
         };
         Ok(RawRecords::new(&self.writer.dir, first_seq, end))
+    }
+}
+
+/// Checks that a new store would overwrite no file of somebody else.
+///
+/// # Errors
+/// [`Error::ForeignFile`], [`Error::Io`].
+fn require_room(dir: &StoreDir) -> Result<()> {
+    let found = (|| {
+        dir.require_ours(LOCK, is_lock_content)?;
+        dir.require_ours(COMPACT_LOCK, is_lock_content)?;
+        dir.require_ours(SHM, is_page_content)
+    })();
+    match found {
+        // Another process has made a store meanwhile, and is writing these files.
+        Err(Error::ForeignFile { .. }) if Manifest::read(dir)?.is_some() => Ok(()),
+        found => found,
     }
 }
 

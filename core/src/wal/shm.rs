@@ -110,8 +110,8 @@ fn digest(text: &str) -> u64 {
 /// The version of the page's layout.
 const LAYOUT: u64 = 2;
 
-/// The identity that a page must have to be believed: this layout and store, and this very file, not
-/// a copy of it. And it must be of this boot.
+/// The identity that a page must have to be believed: this layout and store, and this very file,
+/// not a copy of it. And it must be of this boot.
 fn identity_of(store: &str, (device, inode): (u64, u64)) -> u64 {
     digest(&format!("{LAYOUT} {store} {device} {inode}"))
 }
@@ -154,7 +154,11 @@ impl Boot {
 
 /// Whether a file with this content may be a page of hints: it is empty or zero, or a page that was
 /// once filled for some store.
-fn is_page_content(bytes: &[u8]) -> bool {
+#[expect(
+    clippy::host_endian_bytes,
+    reason = "the page never leaves the machine"
+)]
+pub(crate) fn is_page_content(bytes: &[u8]) -> bool {
     let word = |index: usize| {
         let bytes = bytes.get(8 * index..)?.first_chunk()?;
         Some(u64::from_ne_bytes(*bytes))
@@ -162,16 +166,6 @@ fn is_page_content(bytes: &[u8]) -> bool {
     let is_sealed = |index| word(index).is_some_and(|word| unseal(index, word).is_some());
     let is_blank = bytes.iter().all(|byte| *byte == 0);
     is_blank || bytes.len() == SharedPage::BYTES && is_sealed(word::STORE)
-}
-
-/// Checks that a new store in `dir` would overwrite no file of somebody else.
-///
-/// # Errors
-/// [`Error::ForeignFile`], [`Error::Io`].
-pub(crate) fn require_room_for_store(dir: &StoreDir) -> crate::error::Result<()> {
-    dir.require_ours(LOCK, is_lock_content)?;
-    dir.require_ours(COMPACT_LOCK, is_lock_content)?;
-    dir.require_ours(SHM, is_page_content)
 }
 
 /// A page that no other process sees.

@@ -52,3 +52,14 @@ fn the_callback_names_the_holder_each_second_until_the_deadline() {
         }
     }
 }
+
+#[test]
+fn the_longest_timeout_is_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    for options in [options(), options().on_lock_wait(|_, _| {})] {
+        let options = options.lock_timeout(Duration::MAX);
+        let log = Log::<IssueEvent>::open(dir.path(), options.clone()).unwrap();
+        log.append(&event("bd-1")).unwrap();
+        repair(dir.path(), &options).unwrap();
+    }
+}

@@ -208,8 +208,8 @@ pub(crate) fn reserve(file: &File, len_bytes: u64) -> io::Result<()> {
     file.set_len(len_bytes.max(file.metadata()?.len()))
 }
 
-/// Marks a file, for as long as it is open here or in a forked child, so that [`is_vouched`] is true
-/// for all others.
+/// Marks a file, for as long as it is open here or in a forked child, so that [`is_vouched`] is
+/// true for all others.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn vouch(file: &File) -> bool {
     let mut lock = ofd_lock(libc::F_RDLCK);

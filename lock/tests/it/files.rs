@@ -147,3 +147,23 @@ fn a_file_that_is_open_exclusively_is_waited_for() {
         });
     }
 }
+
+/// In a directory that all may write, the system refuses `O_CREAT` for a file of another user.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_of_another_user_is_opened_in_a_directory_that_all_may_write() {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    let protects = fs::read_to_string("/proc/sys/fs/protected_regular").unwrap_or_default();
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    let path = dir.path().join("page");
+    drop(strand_lock::SharedPage::open(&path).unwrap());
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    if protects.trim() == "0" || chown(&path, Some(12_345), None).is_err() {
+        eprintln!("SKIPPED: needs root, and a `fs.protected_regular` that is not 0");
+        return;
+    }
+    drop(strand_lock::SharedPage::open(&path).unwrap());
+    drop(strand_lock::FileLock::open(&path).unwrap().lock().unwrap());
+}
