@@ -135,8 +135,6 @@ struct State {
     calls: Vec<Call>,
     fail_next_sync: bool,
     write_next_only: Option<usize>,
-    /// The write after that fails.
-    disk_is_full: bool,
     blank_next_read_from: Option<u64>,
     fail_set_len: bool,
     fail_sync_dir: bool,
@@ -257,10 +255,10 @@ impl StorageFile for RecordedFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let mut state = self.recorder.0.lock().unwrap();
         let only = state.write_next_only.take();
-        if std::mem::take(&mut state.disk_is_full) || only == Some(0) {
+        if only == Some(0) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        state.disk_is_full = only.is_some();
+        state.write_next_only = only.map(|_| 0);
         drop(state);
         let bytes = &bytes[..only.unwrap_or(bytes.len())];
         self.recorder.note(Call::Write {
