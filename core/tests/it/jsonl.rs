@@ -434,7 +434,10 @@ fn an_export_to_what_is_no_file_writes_into_it() {
     use std::os::unix::fs::FileTypeExt as _;
     let dir = tempfile::tempdir().unwrap();
     let mut issues = Issues::default();
-    issues.apply(Seq::new(1), vec![IssueEvent::add(Issue::new("a", "T", TS), TS)]);
+    issues.apply(
+        Seq::new(1),
+        vec![IssueEvent::add(Issue::new("a", "T", TS), TS)],
+    );
     let fifo = dir.path().join("fifo");
     let made = std::process::Command::new("mkfifo")
         .arg(&fifo)
@@ -469,7 +472,10 @@ fn an_export_to_an_open_file_goes_into_that_file() {
     let open = fs::File::create(dir.path().join("open")).unwrap();
     fs::write(dir.path().join("open"), "before\n").unwrap();
     let mut issues = Issues::default();
-    issues.apply(Seq::new(1), vec![IssueEvent::add(Issue::new("a", "T", TS), TS)]);
+    issues.apply(
+        Seq::new(1),
+        vec![IssueEvent::add(Issue::new("a", "T", TS), TS)],
+    );
     export(&issues, format!("/proc/self/fd/{}", open.as_raw_fd())).unwrap();
     let text = fs::read_to_string(dir.path().join("open")).unwrap();
     assert!(text.starts_with("before\n{\"id\":\"a\""), "{text}");
