@@ -254,6 +254,7 @@ pub use state::State;
 pub use state::compaction::Compacted;
 pub use state::compactor::Compactor;
 pub use state::live::{Live, LiveIssues};
+pub use state::point_reader::{PointReader, Versioned};
 pub use strand_lock::{Counters, Filesystem, FilesystemKind, Holder, LockError, LockState};
 pub use wal::cursor::{Record, Records};
 pub use wal::follower::Follower;

@@ -5,8 +5,8 @@
 //! at a given step, and for simulations of a whole machine.
 //!
 //! - A [`Storage`] is where the files are. Its [`Host`] provides locks, shared memory, time and
-//!   randomness. [`Options::storage`], [`Reader::open_in`], [`Live::open_in`] and
-//!   [`check_in`] take one.
+//!   randomness. [`Options::storage`], [`Reader::open_in`], [`Live::open_in`],
+//!   [`PointReader::open_in`] and [`check_in`] take one.
 //! - [`classify`] judges the bytes of a segment, without a store.
 //! - A [`FailpointHook`] is called at every [`Failpoint`]: [`Options::failpoint_hook`] takes one.
 
@@ -17,7 +17,7 @@ use crate::{
     error::Result,
     format::payload::Payload,
     options::{Callback, Options},
-    state::{State, live::Live},
+    state::{State, live::Live, point_reader::PointReader},
     wal::{reader::Reader, store_dir::StoreDir},
 };
 
@@ -55,6 +55,16 @@ impl<P: Payload> Reader<P> {
     /// Those of [`Reader::open`].
     pub fn open_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self> {
         Self::in_dir(StoreDir::new(storage, dir))
+    }
+}
+
+impl PointReader {
+    /// Like [`PointReader::open`], on the files of `storage`. Example: [`Storage`].
+    ///
+    /// # Errors
+    /// Those of [`PointReader::open`].
+    pub fn open_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self> {
+        Self::in_dir(&StoreDir::new(storage, dir))
     }
 }
 

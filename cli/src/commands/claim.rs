@@ -35,7 +35,7 @@ pub(crate) fn claim(dir: &Path, args: Claim, out: &mut Output) -> Result<(), Fai
         };
         claim_next(&log, &wanted, &args.agent)?
     };
-    let issue = log.with_issues(|issues| issues.get(&id).cloned())?;
+    let issue = log.get(&id)?.map(|found| found.issue);
     let Receipt { seq, repeated, .. } = receipt;
     let claimed = Claimed {
         id: &id,

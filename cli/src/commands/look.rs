@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use strand_core::{Issue, Issues, Version};
+use strand_core::{Issue, Issues, PointReader, Version, Versioned};
 
 use crate::{
     args::{List, Ready, Show},
@@ -17,38 +17,35 @@ pub(crate) fn show(dir: &Path, args: &Show, out: &mut Output) -> Result<(), Fail
     #[derive(Serialize)]
     struct Shown<'a> {
         id: &'a str,
-        version: Option<Version>,
-        blocked_by: &'a [&'a str],
+        version: Version,
+        blocked_by: &'a [String],
         issue: &'a Issue,
     }
-    let issues = Issues::load(dir)?;
+    let mut issues = PointReader::open(dir)?;
     let id = args.id.as_str();
-    let Some(issue) = issues.get(id) else {
+    let Some(Versioned { issue, version, .. }) = issues.get(id)? else {
         let missing = format!("there is no issue {id:?}");
         return Err(Failure::new(Exit::NotFound, missing));
     };
-    let version = issues.version(id);
-    let blocked_by = issues.blockers(id);
+    let blocked_by = issues.blockers(id)?;
     let shown = Shown {
         id,
         version,
         blocked_by: &blocked_by,
-        issue,
+        issue: &issue,
     };
-    out.result(&shown, || fields(issue, version, &blocked_by))
+    out.result(&shown, || fields(&issue, version, &blocked_by))
 }
 
 /// The fields of an issue in their order, then its version and what blocks it.
-fn fields(issue: &Issue, version: Option<Version>, blocked_by: &[&str]) -> String {
+fn fields(issue: &Issue, version: Version, blocked_by: &[String]) -> String {
     let field = |(name, value): (std::borrow::Cow<'_, str>, &serde_json::value::RawValue)| {
         let text = serde_json::from_str::<String>(value.get());
         let text = text.unwrap_or_else(|_| value.get().to_owned());
         [printable(&name), printable(&text)]
     };
     let mut rows: Vec<[String; 2]> = issue.fields().into_iter().map(field).collect();
-    if let Some(version) = version {
-        rows.push(["version:".to_owned(), version.to_string()]);
-    }
+    rows.push(["version:".to_owned(), version.to_string()]);
     if !blocked_by.is_empty() {
         rows.push(["blocked by:".to_owned(), printable(&blocked_by.join(", "))]);
     }
@@ -120,8 +117,8 @@ mod tests {
         let json = r#"{"id":"a","title":"A \"b\"\n\u001b","x":1.10,"labels":["l"]}"#;
         let text = fields(
             &Issue::from_json(json).unwrap(),
-            Some(Version::new(7)),
-            &["b", "c"],
+            Version::new(7),
+            &["b".to_owned(), "c".to_owned()],
         );
         let expected = "id           a\n\
                         title        A \"b\"\\n\\u{1b}\n\

@@ -138,6 +138,8 @@ pub enum FileKind {
     Manifest,
     /// Records.
     Segment,
+    /// Where records are that concern an issue: may be deleted at any time.
+    Index,
     /// The live snapshot.
     Snapshot,
     /// An older snapshot.
@@ -160,6 +162,7 @@ impl fmt::Display for FileKind {
         f.pad(match self {
             Self::Manifest => "manifest",
             Self::Segment => "segment",
+            Self::Index => "index",
             Self::Snapshot => "snapshot",
             Self::Backup => "backup",
             Self::Orphan => "orphan",

@@ -129,6 +129,13 @@ impl EncodedPayload {
     }
 }
 
+/// The checksum that a line without its newline says it has.
+pub(crate) fn stored_checksum(line: &[u8]) -> Option<u32> {
+    line.strip_prefix(RECORD_START)?
+        .get(..CRC_DIGITS)
+        .and_then(hex)
+}
+
 /// Writes its checksum into a line without a newline.
 pub(crate) fn put_checksum(line: &mut [u8]) {
     let crc = crc32c::crc32c(line.get(CHECKED_FROM..).unwrap_or_default());
@@ -250,7 +257,7 @@ pub(crate) fn snapshot_name(seq: u64) -> String {
 
 /// The number in a snapshot's name.
 pub(crate) fn snapshot_seq(name: &str) -> Option<u64> {
-    numbered(name, "snapshot-")
+    numbered(name, "snapshot-", ".jsonl")
 }
 
 /// The name of the segment whose first record has this number.
@@ -260,11 +267,21 @@ pub(crate) fn segment_name(first_seq: u64) -> String {
 
 /// The number in a segment's name.
 pub(crate) fn segment_first_seq(name: &str) -> Option<u64> {
-    numbered(name, "log-")
+    numbered(name, "log-", ".jsonl")
 }
 
-fn numbered(name: &str, prefix: &str) -> Option<u64> {
-    let digits = name.strip_prefix(prefix)?.strip_suffix(".jsonl")?;
+/// The name of the index over the segment whose first record has this number.
+pub(crate) fn index_name(first_seq: u64) -> String {
+    format!("log-{first_seq:020}.index")
+}
+
+/// The number in an index's name.
+pub(crate) fn index_first_seq(name: &str) -> Option<u64> {
+    numbered(name, "log-", ".index")
+}
+
+fn numbered(name: &str, prefix: &str, suffix: &str) -> Option<u64> {
+    let digits = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
     let number = (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit()))
         .then(|| digits.parse().ok())
         .flatten();

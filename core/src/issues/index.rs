@@ -1,7 +1,9 @@
 //! An index over the issues of a state, built by the first query and kept up from then on.
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    convert::Infallible,
     sync::{Arc, OnceLock},
 };
 
@@ -24,7 +26,7 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    fn of(issue: &Issue) -> Self {
+    pub(crate) fn of(issue: &Issue) -> Self {
         let mut facts = Self::default();
         for (name, value) in issue.fields() {
             let text = || serde_json::from_str(value.get()).ok();
@@ -140,26 +142,44 @@ impl Index {
         sets.min_by_key(|ids| ids.len())
     }
 
-    /// The open issues that block `id` or an issue that it is a part of.
+    /// As [`blockers`].
     pub(crate) fn blockers(&self, id: &str) -> BTreeSet<&str> {
-        let mut blockers = BTreeSet::new();
-        let mut seen = HashSet::from([id]);
-        let mut whole = vec![id];
-        while let Some(facts) = whole.pop().map(|id| self.facts.get(id)) {
-            let Some(facts) = facts else { continue };
-            let is_open = |id: &&String| {
-                let facts = self.facts.get(id.as_str());
-                facts.is_some_and(|facts| !facts.is_closed())
-            };
-            blockers.extend(facts.blocked_by.iter().filter(is_open).map(String::as_str));
-            for parent in &facts.parents {
-                if seen.insert(parent) {
-                    whole.push(parent);
-                }
+        let known = |id: &str| Ok::<_, Infallible>(self.facts.get(id));
+        let Ok(blockers) = blockers(id, known);
+        let own = |id: &String| self.facts.get_key_value(id.as_str());
+        blockers
+            .iter()
+            .filter_map(|id| Some(&**own(id)?.0))
+            .collect()
+    }
+}
+
+/// The open issues that block `id` or an issue that it is a part of. `facts` are those of an issue
+/// that exists.
+pub(crate) fn blockers<F: Borrow<Facts>, E>(
+    id: &str,
+    mut facts: impl FnMut(&str) -> Result<Option<F>, E>,
+) -> Result<BTreeSet<String>, E> {
+    let mut blockers = BTreeSet::new();
+    let mut seen = HashSet::from([id.to_owned()]);
+    let mut whole = vec![id.to_owned()];
+    while let Some(part) = whole.pop() {
+        let Some(of_part) = facts(&part)? else {
+            continue;
+        };
+        let of_part = of_part.borrow();
+        for id in &of_part.blocked_by {
+            if facts(id)?.is_some_and(|facts| !facts.borrow().is_closed()) {
+                blockers.insert(id.clone());
             }
         }
-        blockers
+        for parent in &of_part.parents {
+            if seen.insert(parent.clone()) {
+                whole.push(parent.clone());
+            }
+        }
     }
+    Ok(blockers)
 }
 
 /// The index of a state, and no part of it: a copy builds its own, and all are equal.

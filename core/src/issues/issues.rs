@@ -155,6 +155,34 @@ impl Issues {
         }
     }
 
+    /// Applies the events of the record `seq` to a part of a state: those of the ids that it `has`,
+    /// and the key if that is `key`. A part knows of nothing else.
+    pub(crate) fn apply_part(
+        &mut self,
+        seq: Seq,
+        events: Vec<IssueEvent>,
+        has: impl Fn(&str) -> bool,
+        key: Option<&str>,
+    ) {
+        if let Some(found) = events.first().and_then(|event| event.key.as_deref())
+            && Some(found) == key
+        {
+            let digest = Some(OperationDigest::of(&events));
+            self.restore_key(found, KeyedWrite { seq, digest });
+        }
+        for event in events {
+            if has(&event.id) {
+                self.apply_event(seq, event);
+            }
+        }
+        self.last_seq = seq;
+    }
+
+    /// No record through this one concerns this part of a state any further.
+    pub(crate) fn moved_on(&mut self, last_seq: Seq) {
+        self.last_seq = last_seq;
+    }
+
     /// The issue with this id; `None` if it does not exist.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&Issue> {
@@ -214,16 +242,21 @@ impl Issues {
         self.without_effect
     }
 
+    /// What is remembered of an id.
+    pub(crate) fn entry(&self, id: &str) -> Option<&Entry> {
+        self.entries.get(id)
+    }
+
     /// All issues and tombstones, sorted by id.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.entries.iter().map(|(id, entry)| (&**id, entry))
     }
 
-    /// The idempotency keys, sorted by record.
+    /// The idempotency keys, sorted by their bytes.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (&str, KeyedWrite)> {
         let keys = self.keys.iter().map(|(key, write)| (&**key, *write));
         let mut keys: Vec<(&str, KeyedWrite)> = keys.collect();
-        keys.sort_unstable_by_key(|(key, write)| (write.seq, *key));
+        keys.sort_unstable_by_key(|(key, _)| *key);
         keys.into_iter()
     }
 

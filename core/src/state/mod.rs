@@ -2,10 +2,16 @@
 
 pub(crate) mod compaction;
 pub(crate) mod compactor;
+pub(crate) mod index;
 pub(crate) mod issues;
 pub(crate) mod live;
+pub(crate) mod lookup;
 pub(crate) mod materialize;
+pub(crate) mod mentions;
+pub(crate) mod point_reader;
+pub(crate) mod points;
 pub(crate) mod snapshot;
+pub(crate) mod tail;
 pub(crate) mod throttle;
 
 use serde::{Serialize, de::DeserializeOwned};

@@ -47,6 +47,10 @@ pub(crate) struct Header<'a> {
     keys: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     without_effect: Option<u64>,
+    /// Whether the keys are in the order of their bytes. Older snapshots have them in the order of
+    /// their records.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) sorted_keys: bool,
 }
 
 /// How many issues, tombstones, keys, and lines of another state there are.
@@ -69,6 +73,7 @@ impl<'a> Header<'a> {
                 tombstones: Some(tombstones),
                 keys: Some(keys),
                 without_effect: Some(without_effect),
+                sorted_keys: keys > 0,
                 ..self
             },
             None => Self {
@@ -86,6 +91,45 @@ impl<'a> Header<'a> {
 
     pub(crate) fn without_effect(&self) -> u64 {
         self.without_effect.unwrap_or_default()
+    }
+
+    /// Parses the header of the snapshot that the manifest names. `members` are those of `text`,
+    /// which is intact.
+    pub(super) fn of_live(
+        text: &'a [u8],
+        members: &[u8],
+        manifest: &Manifest,
+        mark: SnapshotMark,
+    ) -> std::result::Result<Self, CorruptReason> {
+        if !members.starts_with(HEADER_START) {
+            return Err(wrong("it does not begin with a header"));
+        }
+        let header: Self = parse(text)?;
+        if header.store != manifest.store {
+            return Err(wrong("it belongs to another store"));
+        }
+        if header.snapshot != mark.seq {
+            let message = format!("it says that it reflects record {}", header.snapshot);
+            return Err(wrong(&message));
+        }
+        Ok(header)
+    }
+
+    /// Checks that the snapshot is of this state; `None` for [`crate::Issues`].
+    pub(super) fn requires_state(
+        &self,
+        expected: Option<&str>,
+    ) -> std::result::Result<(), CorruptReason> {
+        if self.state.as_deref() == expected {
+            return Ok(());
+        }
+        let name = |state: Option<&str>| match state {
+            Some(name) => format!("{name:?}"),
+            None => "issues".to_owned(),
+        };
+        let (found, expected) = (name(self.state.as_deref()), name(expected));
+        let message = format!("the snapshot is of the state {found}, not {expected}");
+        Err(CorruptReason::Payload { message })
     }
 
     fn into_owned(self) -> Header<'static> {
@@ -185,13 +229,7 @@ pub(crate) fn read<S: State>(
     let Some(mark) = manifest.snapshot else {
         return Ok(Some(S::default()));
     };
-    let name = snapshot_name(mark.seq);
-    let Some(file) = dir.open_if_there(&name, OpenMode::Read)? else {
-        let now = Manifest::required(dir)?;
-        if now == *manifest {
-            let reason = wrong("the MANIFEST names it, but it does not exist");
-            return Err(corrupt(&dir.path_of(&name), 0, reason));
-        }
+    let Some(file) = open_live(dir, manifest, mark)? else {
         return Ok(None);
     };
     match read_open(&file, manifest, mark, throttle) {
@@ -202,6 +240,21 @@ pub(crate) fn read<S: State>(
         },
         read => read.map(Some),
     }
+}
+
+/// Opens the snapshot that the manifest names; `None` if a later manifest does without it.
+pub(super) fn open_live(
+    dir: &StoreDir,
+    manifest: &Manifest,
+    mark: SnapshotMark,
+) -> Result<Option<StoreFile>> {
+    let name = snapshot_name(mark.seq);
+    let file = dir.open_if_there(&name, OpenMode::Read)?;
+    if file.is_none() && Manifest::required(dir)? == *manifest {
+        let reason = wrong("the MANIFEST names it, but it does not exist");
+        return Err(corrupt(&dir.path_of(&name), 0, reason));
+    }
+    Ok(file)
 }
 
 fn read_open<S: State>(
@@ -242,7 +295,9 @@ fn read_open<S: State>(
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> std::result::Result<T, CorruptReason> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(
+    text: &'a [u8],
+) -> std::result::Result<T, CorruptReason> {
     let message = |error| format!("the line is intact, but not part of a snapshot: {error}");
     serde_json::from_slice(text).map_err(|error| wrong(&message(error)))
 }
@@ -275,27 +330,9 @@ impl<S: State> Reading<S> {
             self.lines += 1;
             return Ok(());
         }
-        if !members.starts_with(HEADER_START) {
-            return Err(wrong("it does not begin with a header"));
-        }
-        let header: Header<'_> = parse(text)?;
-        if header.store != manifest.store {
-            return Err(wrong("it belongs to another store"));
-        }
-        if header.snapshot != mark.seq {
-            let message = format!("it says that it reflects record {}", header.snapshot);
-            return Err(wrong(&message));
-        }
+        let header = Header::of_live(text, members, manifest, mark)?;
         let expected = Header::default().with(&self.state).state;
-        if header.state != expected {
-            let name = |state: &Option<Cow<'_, str>>| match state {
-                Some(name) => format!("{name:?}"),
-                None => "issues".to_owned(),
-            };
-            let (found, expected) = (name(&header.state), name(&expected));
-            let message = format!("the snapshot is of the state {found}, not {expected}");
-            return Err(CorruptReason::Payload { message });
-        }
+        header.requires_state(expected.as_deref())?;
         self.state
             .restore_issue_totals(Seq::new(header.snapshot), header.without_effect());
         self.header = Some(header.into_owned());
@@ -319,7 +356,7 @@ impl<S: State> Reading<S> {
     }
 }
 
-fn wrong(message: &str) -> CorruptReason {
+pub(super) fn wrong(message: &str) -> CorruptReason {
     let message = message.to_owned();
     CorruptReason::Snapshot { message }
 }
@@ -467,7 +504,7 @@ fn about(text: &[u8]) -> Option<String> {
     (!value.is_empty() && value.len() <= ID_BYTES_MAX).then(|| value.to_owned())
 }
 
-fn corrupt(path: &Path, offset: u64, reason: CorruptReason) -> Error {
+pub(super) fn corrupt(path: &Path, offset: u64, reason: CorruptReason) -> Error {
     Error::Corrupt {
         path: path.to_owned(),
         offset,

@@ -113,6 +113,8 @@ impl Body<'_> {
 pub(crate) struct RawRecord<'a> {
     pub(crate) line: Line<'a>,
     pub(crate) text: &'a [u8],
+    /// The first record of the segment that has it.
+    pub(crate) segment: u64,
     pub(crate) offset: u64,
 }
 
@@ -164,6 +166,26 @@ impl RawRecords {
         };
         records.resume(end);
         records
+    }
+
+    /// The records from `seq` on, which begins at this offset of the segment `first_seq`. The
+    /// records before it are neither read nor checked. `None` where there is no such segment.
+    pub(crate) fn at(
+        dir: &StoreDir,
+        first_seq: u64,
+        offset: u64,
+        seq: u64,
+        end: End,
+    ) -> Result<Option<Self>> {
+        let name = segment_name(first_seq);
+        let Some(file) = dir.open_if_there(&name, OpenMode::Read)? else {
+            return Ok(None);
+        };
+        let mut records = Self::new(dir, seq, end);
+        records.segment = Some(OpenSegment { first_seq, file });
+        records.valid_len = offset;
+        records.lines.restart(offset);
+        Ok(Some(records))
     }
 
     /// The records from `from_seq` on, anywhere in a segment.
@@ -253,11 +275,13 @@ impl RawRecords {
         };
         let text = self.lines.text(span);
         let text = text.strip_suffix(b"\n").unwrap_or(text);
+        let segment = self.segment.as_ref().map_or(0, |open| open.first_seq);
         // Checked by `advance`. Parsing it again is cheap.
         match Line::trusted(text) {
             Some(line) => Ok(Some(RawRecord {
                 line,
                 text,
+                segment,
                 offset: span.offset,
             })),
             None => Err(self.corrupt(span.offset, CorruptReason::NotARecord)),

@@ -7,7 +7,7 @@ use strand_lock::LockError;
 use crate::{
     env::failpoint::Failpoint,
     error::Result,
-    format::record::{segment_first_seq, snapshot_seq},
+    format::record::{index_first_seq, segment_first_seq, snapshot_seq},
     wal::{
         manifest::{MANIFEST, Manifest},
         writer::Writer,
@@ -33,7 +33,9 @@ pub(crate) fn obsolete(names: &[String], manifest: &Manifest, backups: usize) ->
         });
         let snapshot = snapshot_seq(name)
             .is_some_and(|seq| seq != live && !kept.contains(&seq) || manifest.snapshot.is_none());
-        let segment = segment_first_seq(name).is_some_and(|first| first < manifest.first_seq);
+        let segment = segment_first_seq(name)
+            .or(index_first_seq(name))
+            .is_some_and(|first| first < manifest.first_seq);
         being_written || snapshot || segment
     };
     names.iter().filter(is_obsolete).cloned().collect()
@@ -126,7 +128,9 @@ mod tests {
             "snapshot-00000000000000000012.jsonl.new",
             "log-00000000000000000001.jsonl",
             "log-00000000000000000008.jsonl",
+            "log-00000000000000000008.index",
             "log-00000000000000000010.jsonl",
+            "log-00000000000000000010.index",
             "log-00000000000000000012.jsonl",
             "log-00000000000000000012.jsonl.new",
         ]
@@ -144,6 +148,7 @@ mod tests {
             "snapshot-00000000000000000012.jsonl.new",
             "log-00000000000000000001.jsonl",
             "log-00000000000000000008.jsonl",
+            "log-00000000000000000008.index",
             "log-00000000000000000012.jsonl.new",
         ];
         assert_eq!(obsolete(&names, &manifest, usize::MAX), orphans);

@@ -13,6 +13,7 @@ use crate::{
         timestamp::Timestamp,
         version::Version,
     },
+    state::points::Wanted,
     wal::log::to_json,
 };
 
@@ -242,6 +243,12 @@ impl Batch {
     /// What it does, for comparison with the record that has its key.
     pub(crate) fn digest(&self) -> OperationDigest {
         OperationDigest::of(self.steps.iter().filter_map(|step| step.event.as_ref()))
+    }
+
+    /// What must be known of the state to decide about the batch.
+    pub(crate) fn wanted(&self) -> Wanted {
+        let ids = self.steps.iter().map(|step| step.id.clone()).collect();
+        Wanted::new(ids, self.key.clone())
     }
 
     /// Checks all that can be checked without the state, and encodes the record.

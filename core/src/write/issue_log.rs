@@ -10,7 +10,7 @@ use crate::{
         version::Version,
     },
     options::Options,
-    state::{compaction::Compacted, live::LiveIssues},
+    state::{compaction::Compacted, live::LiveIssues, point_reader::Versioned, points::Wanted},
     telemetry,
     wal::{
         log::{Log, Receipt},
@@ -27,8 +27,8 @@ use crate::{
 /// A log of issues, opened for appending: [`Log`], and writes with conditions. Share it between
 /// threads by reference; each process opens its own.
 ///
-/// The first write with a condition reads the state of all issues; the log keeps it in memory, and
-/// later ones read only new records.
+/// A write with a condition looks up the issues that it names, and reads no others. Only
+/// [`IssueLog::with_issues`] reads them all, and keeps them in memory from then on.
 ///
 /// ```
 /// use strand_core::{Issue, IssueLog, Options, Seq, Timestamp};
@@ -86,9 +86,9 @@ impl IssueLog {
     /// Writes a batch as one record if all its conditions hold: all of it or nothing, also after a
     /// crash.
     ///
-    /// Blocks as [`IssueLog::append`] does. The first call reads the state of all issues, and keeps
-    /// it in memory; later ones read only new records, so that their cost does not grow with the
-    /// log.
+    /// Blocks as [`IssueLog::append`] does. Looks up the issues that the batch names in the snapshot,
+    /// and reads of the records behind it those that concern them. The first call reads all records
+    /// behind the snapshot once, unless an index on disk knows what they concern.
     ///
     /// # Errors
     /// [`CommitError::Conflict`]: a condition does not hold; nothing was written. What the conflict
@@ -178,16 +178,47 @@ impl IssueLog {
         mut make: impl FnMut(&str) -> Issue,
     ) -> Result<(String, Receipt), CommitError> {
         const ATTEMPTS: u32 = 100;
+        let (raw, host) = (&self.log.raw, self.log.raw.writer.host());
+        let (_, mut issues) = self.known.part_at_tail(raw, &Wanted::default())?;
         let mut attempts = 0;
         loop {
-            let id =
-                self.with_issues(|issues| draw_id(prefix, issues, self.log.raw.writer.host()))?;
+            let id = draw_id(prefix, issues, host);
+            let wanted = Wanted::id(&id);
+            let (part, at_most) = self.known.part_at_tail(raw, &wanted)?;
+            issues = at_most;
+            // Nor does an issue get the id of a deleted one that is remembered.
+            if part.version(&id).is_some() {
+                continue;
+            }
             attempts += 1;
             match self.create(make(&id), ts) {
                 Err(CommitError::Conflict(_)) if attempts < ATTEMPTS => {}
                 created => return created.map(|receipt| (id, receipt)),
             }
         }
+    }
+
+    /// The issue with this id through the last record, durable or not; `None` if it does not exist.
+    /// Reads no other issues.
+    ///
+    /// Blocks as [`IssueLog::with_issues`]. For durable records only, see [`crate::PointReader`].
+    ///
+    /// # Errors
+    /// As [`IssueLog::with_issues`].
+    ///
+    /// ```
+    /// use strand_core::{Issue, IssueLog, Options, Timestamp};
+    ///
+    /// let now = Timestamp::now();
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = IssueLog::open(dir.path(), Options::default())?;
+    /// let version = log.create(Issue::new("bd-1", "Mend the fence", now), now)?.version();
+    /// assert_eq!(log.get("bd-1")?.map(|found| found.version), Some(version));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn get(&self, id: &str) -> Result<Option<Versioned>> {
+        let (part, _) = self.known.part_at_tail(&self.log.raw, &Wanted::id(id))?;
+        Ok(Versioned::of(&part, id))
     }
 
     /// Replaces an issue that is at this version; see [`Issues::version`]. Blocks as
@@ -309,15 +340,18 @@ impl IssueLog {
     fn commit_now(&self, batch: &Batch) -> Result<Receipt, CommitError> {
         let (raw, writer) = (&self.log.raw, &self.log.raw.writer);
         let payload = batch.encode()?;
-        // Reads most new records before it takes the lock, so as not to hold it for long.
+        let wanted = batch.wanted();
+        // Reads most of it before it takes the lock, so as not to hold it for long.
+        let mut part = None;
         if writer.hints().is_shared() {
-            drop(self.known.through(raw, raw.glance(Hints::tail_seq))?);
+            let seq = raw.glance(Hints::tail_seq);
+            part = self.known.prepare(raw, seq, &wanted)?;
         }
         let locked = writer.lock()?;
         let tail = locked.validate_tail()?;
         let tail_seq = tail.at.seq;
         let mut known = self.known.lock();
-        let issues = known.advance(&writer.dir, tail_seq)?;
+        let issues = known.part(&writer.dir, tail_seq, &wanted, &mut part)?;
         let decision = decide(batch, issues, writer.options.idempotency_records);
         let seq = match &decision {
             Decision::Write => tail.append(&payload)?,
@@ -330,6 +364,7 @@ impl IssueLog {
         let synced = locked.sync_unless_shared(seq);
         locked.unlock()?;
         let durable = synced.and_then(|()| writer.acknowledge(seq));
+        self.known.lock().save();
         let seq = Seq::new(seq);
         let refused: CommitError = match decision {
             Decision::Write => return receipt(durable, seq, false),

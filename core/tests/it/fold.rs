@@ -315,7 +315,7 @@ fn reference(state: &mut BTreeMap<String, Value>, event: &IssueEvent) {
     }
 }
 
-fn any_event() -> impl Strategy<Value = IssueEvent> {
+pub(crate) fn any_event() -> impl Strategy<Value = IssueEvent> {
     let id = (0..4).prop_map(|number| format!("bd-{number}"));
     let status = prop_oneof![
         Just("open"),

@@ -116,7 +116,8 @@ fn this_build_compacts_a_store_of_version_1_into_the_golden_one_of_version_2() {
     log.append(&IssueEvent::close("ü", TS)).unwrap();
     for name in COMPACTED_FILES {
         let written = fs::read_to_string(dir.path().join(name)).unwrap();
-        let golden = fs::read_to_string(Path::new(COMPACTED).join(name)).unwrap();
+        let golden = Path::new(COMPACTED).join(name);
+        let golden = fs::read_to_string(golden).unwrap();
         assert_eq!(written, golden, "{name}");
     }
 }

@@ -25,6 +25,7 @@ mod lock_wait;
 mod machine;
 mod merge;
 mod open_files;
+mod points;
 mod processes;
 mod recover;
 mod repair;

@@ -1,0 +1,219 @@
+//! Finds single lines of a snapshot of issues by binary search, and reads nothing else.
+//!
+//! Every line that the search looks at is checked. That a line is not there is proven by two checked
+//! lines that lie side by side, so that damage leads to an error and never to a wrong answer.
+
+use serde::Deserialize;
+
+use crate::{
+    error::Result,
+    format::{
+        lines::Lines,
+        record::{RECORD_BYTES_MAX, checked},
+    },
+    issues::{
+        issue::Name as Text,
+        issues::{Entry, KeyedWrite},
+    },
+    state::{
+        issues::{IssueLine, IssuePart},
+        snapshot::{Header, corrupt, open_live, parse, wrong},
+    },
+    wal::{
+        manifest::{Manifest, SnapshotMark},
+        store_dir::{StoreDir, StoreFile},
+    },
+};
+
+/// How much is read at first on each side of a place whose line is wanted.
+const NEAR_BYTES: u64 = 2 << 10;
+
+/// The live snapshot, open to look lines up.
+#[derive(Debug)]
+pub(crate) struct SnapshotLookup {
+    file: StoreFile,
+    /// Where the lines behind the header begin and end.
+    lines: std::ops::Range<u64>,
+    sorted_keys: bool,
+    /// How many issues there are.
+    pub(crate) issues: u64,
+    buffer: Vec<u8>,
+}
+
+/// What identifies a line. Lines are in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Name<'a> {
+    Id(&'a str),
+    Key(&'a str),
+}
+
+/// A line as far as a search needs it.
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+    #[serde(borrow)]
+    key: Option<Text<'a>>,
+}
+
+/// Where a line is, or the place where it would be.
+enum Found {
+    /// The line's text is in the buffer, with its newline.
+    Line(IssuePart),
+    Before(u64),
+}
+
+impl SnapshotLookup {
+    /// Opens the snapshot that the manifest names; `None` if a later manifest does without it.
+    pub(crate) fn open(
+        dir: &StoreDir,
+        manifest: &Manifest,
+        mark: SnapshotMark,
+    ) -> Result<Option<Self>> {
+        let Some(file) = open_live(dir, manifest, mark)? else {
+            return Ok(None);
+        };
+        let len_bytes = file.len_bytes()?;
+        if len_bytes != mark.bytes {
+            let message = format!(
+                "it has {len_bytes} bytes, and the MANIFEST says {}",
+                mark.bytes
+            );
+            return Err(corrupt(file.path(), 0, wrong(&message)));
+        }
+        let mut lines = Lines::default();
+        let text = match file.next_line(&mut lines)? {
+            Some(span) if span.offset == 0 => lines.text(span),
+            _ => return Err(corrupt(file.path(), 0, wrong("its first line is blank"))),
+        };
+        let line = text.strip_suffix(b"\n").unwrap_or(text);
+        let header = checked(line).and_then(|members| {
+            let header = Header::of_live(line, members, manifest, mark)?;
+            header.requires_state(None)?;
+            Ok(header)
+        });
+        let header = header.map_err(|reason| corrupt(file.path(), 0, reason))?;
+        let [issues, ..] = header.counts();
+        let (sorted_keys, lines) = (header.sorted_keys, text.len() as u64..len_bytes);
+        Ok(Some(Self {
+            file,
+            lines,
+            sorted_keys,
+            issues,
+            buffer: Vec::new(),
+        }))
+    }
+
+    /// The issue, or the tombstone of one, with this id.
+    pub(crate) fn entry(&mut self, id: &str) -> Result<Option<Entry>> {
+        Ok(match self.find(Name::Id(id))? {
+            Found::Line(IssuePart::Entry(_, entry)) => Some(entry),
+            _ => None,
+        })
+    }
+
+    /// What is remembered of this idempotency key.
+    pub(crate) fn key(&mut self, key: &str) -> Result<Option<KeyedWrite>> {
+        if self.sorted_keys {
+            return Ok(match self.find(Name::Key(key))? {
+                Found::Line(IssuePart::Key(_, write)) => Some(write),
+                _ => None,
+            });
+        }
+        // No key is empty, so this is where they begin.
+        let Found::Before(mut offset) = self.find(Name::Key(""))? else {
+            return Ok(None);
+        };
+        while offset < self.lines.end {
+            let line = self.line_at(offset, offset..self.lines.end)?;
+            offset = line.end;
+            if self.named(&line)?.1 == key
+                && let IssuePart::Key(_, write) = self.parsed(&line)?
+            {
+                return Ok(Some(write));
+            }
+        }
+        Ok(None)
+    }
+
+    fn find(&mut self, wanted: Name<'_>) -> Result<Found> {
+        let mut rest = self.lines.clone();
+        while !rest.is_empty() {
+            let middle = rest.start + (rest.end - rest.start) / 2;
+            let line = self.line_at(middle, rest.clone())?;
+            let (is_key, text) = self.named(&line)?;
+            let found = if is_key {
+                Name::Key(&text)
+            } else {
+                Name::Id(&text)
+            };
+            match found.cmp(&wanted) {
+                std::cmp::Ordering::Less => rest.start = line.end,
+                std::cmp::Ordering::Greater => rest.end = line.start,
+                std::cmp::Ordering::Equal => return self.parsed(&line).map(Found::Line),
+            }
+        }
+        Ok(Found::Before(rest.start))
+    }
+
+    /// Reads the line that the byte at `middle` belongs to. Both ends of `within` are ends of lines.
+    fn line_at(&mut self, middle: u64, within: std::ops::Range<u64>) -> Result<Line> {
+        let mut near = NEAR_BYTES;
+        loop {
+            let from = middle.saturating_sub(near).max(within.start);
+            let to = middle.saturating_add(near).min(within.end);
+            let len = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+            self.buffer.resize(len(to - from), 0);
+            let read = self.file.read(&mut self.buffer, from)?;
+            let (before, behind) = self.buffer.split_at(len(middle - from));
+            let start = match memchr::memrchr(b'\n', before) {
+                Some(newline) => Some(newline + 1),
+                None => (from == within.start).then_some(0),
+            };
+            let end = memchr::memchr(b'\n', behind).map(|newline| before.len() + newline + 1);
+            if let (Some(start), Some(end)) = (start, end) {
+                return Ok(Line {
+                    start: from + start as u64,
+                    end: from + end as u64,
+                    text: start..end - 1,
+                });
+            }
+            let all = (from, to) == (within.start, within.end);
+            if all || read < self.buffer.len() || near > 2 * RECORD_BYTES_MAX as u64 {
+                let reason = wrong("a line has no end");
+                return Err(corrupt(self.file.path(), middle, reason));
+            }
+            near *= 8;
+        }
+    }
+
+    fn text(&self, line: &Line) -> &[u8] {
+        self.buffer.get(line.text.clone()).unwrap_or_default()
+    }
+
+    /// Checks a line; returns whether it is that of a key, and the id or the key.
+    fn named(&self, line: &Line) -> Result<(bool, String)> {
+        let text = self.text(line);
+        let named = checked(text).and_then(|_| match parse::<Named<'_>>(text)? {
+            Named { id: Some(id), .. } => Ok((false, id.0.into_owned())),
+            Named { key: Some(key), .. } => Ok((true, key.0.into_owned())),
+            _ => Err(wrong("a line has neither an id nor a key")),
+        });
+        named.map_err(|reason| corrupt(self.file.path(), line.start, reason))
+    }
+
+    /// Parses a line that [`SnapshotLookup::named`] has accepted.
+    fn parsed(&self, line: &Line) -> Result<IssuePart> {
+        parse::<IssueLine>(self.text(line))
+            .map(|line| line.0)
+            .map_err(|reason| corrupt(self.file.path(), line.start, reason))
+    }
+}
+
+/// A line of the file, in the buffer.
+struct Line {
+    start: u64,
+    end: u64,
+    /// Without its newline.
+    text: std::ops::Range<usize>,
+}

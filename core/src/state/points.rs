@@ -1,0 +1,235 @@
+//! Parts of the state of issues: what is known of some ids and keys, and of nothing else.
+
+use crate::{
+    error::{Error, Result},
+    format::seq::Seq,
+    issues::issues::Issues,
+    state::{lookup::SnapshotLookup, mentions::NameHash, tail::Tail},
+    wal::{durable::End, manifest::Manifest, store_dir::StoreDir},
+};
+
+/// How often a load starts over because a compaction removed its files.
+const ATTEMPTS: u32 = 100;
+
+/// The fewest records between two looks whether there is a newer snapshot. Until then its files
+/// take space, and the records that it reflects take memory.
+const RELOAD_EVERY: u64 = 1_024;
+
+/// The ids and the key that are asked for.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    ids: Vec<String>,
+    key: Option<String>,
+}
+
+impl Wanted {
+    pub(crate) fn new(mut ids: Vec<String>, key: Option<String>) -> Self {
+        ids.sort_unstable();
+        ids.dedup();
+        Self { ids, key }
+    }
+
+    pub(crate) fn id(id: &str) -> Self {
+        Self::new(vec![id.to_owned()], None)
+    }
+
+    /// What a whole state has of it.
+    pub(crate) fn part_of(&self, issues: &Issues) -> Issues {
+        let mut part = Issues::default();
+        for id in &self.ids {
+            if let Some(entry) = issues.entry(id) {
+                part.restore_entry(id.clone(), entry.clone());
+            }
+        }
+        if let Some(key) = &self.key
+            && let Some(write) = issues.keyed_write(key)
+        {
+            part.restore_key(key, write);
+        }
+        part.moved_on(issues.last_seq());
+        part
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.ids
+            .binary_search_by(|own| own.as_str().cmp(id))
+            .is_ok()
+    }
+
+    fn names(&self) -> Vec<NameHash> {
+        let ids = self.ids.iter().map(|id| NameHash::of_id(id));
+        let key = self.key.iter().map(|key| NameHash::of_key(key));
+        ids.chain(key).collect()
+    }
+}
+
+/// Finds parts of the state that the log leads to through some record.
+#[derive(Debug)]
+pub(crate) struct Points {
+    dir: StoreDir,
+    manifest: Manifest,
+    snapshot: Option<SnapshotLookup>,
+    tail: Tail,
+    end: End,
+    /// The record at which to look for a newer snapshot.
+    reloads_at_seq: u64,
+}
+
+impl Points {
+    /// Opens the files of the store, to where `end` says once the snapshot is open.
+    pub(crate) fn load(dir: &StoreDir, end: impl FnMut() -> End) -> Result<Self> {
+        Self::load_with(dir, end, Tail::load)
+    }
+
+    fn load_with(
+        dir: &StoreDir,
+        mut end: impl FnMut() -> End,
+        read: fn(&StoreDir, &Manifest, End) -> Result<Tail>,
+    ) -> Result<Self> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let manifest = Manifest::required(dir)?;
+            let snapshot = match manifest.snapshot {
+                Some(mark) => SnapshotLookup::open(dir, &manifest, mark),
+                None => Ok(None),
+            };
+            let end = end();
+            let loaded = snapshot.and_then(|snapshot| {
+                let gone = manifest.snapshot.is_some() && snapshot.is_none();
+                let tail = if gone {
+                    None
+                } else {
+                    Some(read(dir, &manifest, end)?)
+                };
+                Ok((snapshot, tail))
+            });
+            match loaded {
+                Ok((snapshot, Some(tail))) => {
+                    return Ok(Self {
+                        dir: dir.clone(),
+                        snapshot,
+                        reloads_at_seq: tail.last_seq() + RELOAD_EVERY,
+                        tail,
+                        end,
+                        manifest,
+                    });
+                }
+                Ok((_, None)) | Err(Error::Compacted { .. }) if attempts < ATTEMPTS => {}
+                // A repair may have replaced what the manifest named.
+                Err(Error::Corrupt { .. })
+                    if attempts < ATTEMPTS && Manifest::required(dir)? != manifest => {}
+                Ok((_, None)) => {
+                    let source = std::io::Error::other("compactions replaced it again and again");
+                    return Err(Error::io("read", dir.path())(source));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The last record that the parts reflect.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.tail.last_seq()
+    }
+
+    /// How many issues there may be at most, deleted ones aside.
+    pub(crate) fn issues_at_most(&self) -> usize {
+        let in_snapshot = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.issues);
+        usize::try_from(in_snapshot).unwrap_or(usize::MAX) + self.tail.names()
+    }
+
+    /// Moves on to `end`: reads new records, and decodes none of them.
+    pub(crate) fn advance(&mut self, end: End) -> Result<()> {
+        self.end = end;
+        match self.tail.advance(end) {
+            Err(Error::Compacted { .. }) => {
+                *self = Self::load(&self.dir, || end)?;
+                Ok(())
+            }
+            advanced => advanced,
+        }
+    }
+
+    /// Looks for a newer snapshot now and then, which lets go of the files before it.
+    pub(crate) fn keep_up(&mut self) -> Result<()> {
+        if self.last_seq() >= self.reloads_at_seq {
+            self.reloads_at_seq = self.last_seq() + RELOAD_EVERY;
+            if Manifest::required(&self.dir)? != self.manifest {
+                let end = self.end;
+                *self = Self::load(&self.dir, || end)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down where the records are, for others, when it is worth it.
+    pub(crate) fn save(&mut self) {
+        self.tail.save();
+    }
+
+    /// What the state has of this.
+    pub(crate) fn part(&mut self, wanted: &Wanted) -> Result<Issues> {
+        match self.try_part(wanted) {
+            Err(error) if is_of_other_files(&error) => {
+                // As the files are now, and without an index.
+                let end = self.end;
+                *self = Self::load_with(&self.dir, || end, Tail::scan)?;
+                self.try_part(wanted)
+            }
+            part => part,
+        }
+    }
+
+    /// Brings an earlier answer of [`Points::part`] to the same question up to date.
+    pub(crate) fn renew(&mut self, part: &mut Issues, wanted: &Wanted) -> Result<()> {
+        let mut renewed = part.clone();
+        let goes_on = part.last_seq().get() + 1 >= self.manifest.first_seq;
+        *part = if goes_on && self.apply_tail(&mut renewed, wanted).is_ok() {
+            renewed
+        } else {
+            self.part(wanted)?
+        };
+        Ok(())
+    }
+
+    fn try_part(&mut self, wanted: &Wanted) -> Result<Issues> {
+        let mut part = Issues::default();
+        if let Some(snapshot) = &mut self.snapshot {
+            for id in &wanted.ids {
+                if let Some(entry) = snapshot.entry(id)? {
+                    part.restore_entry(id.clone(), entry);
+                }
+            }
+            if let Some(key) = &wanted.key
+                && let Some(write) = snapshot.key(key)?
+            {
+                part.restore_key(key, write);
+            }
+        }
+        part.moved_on(Seq::new(self.manifest.first_seq - 1));
+        self.apply_tail(&mut part, wanted)?;
+        Ok(part)
+    }
+
+    fn apply_tail(&mut self, part: &mut Issues, wanted: &Wanted) -> Result<()> {
+        let after = part.last_seq().get();
+        for seq in self.tail.concerning(&wanted.names(), after) {
+            let events = self.tail.events(seq)?;
+            let key = wanted.key.as_deref();
+            part.apply_part(Seq::new(seq), events, |id| wanted.has(id), key);
+        }
+        part.moved_on(Seq::new(self.last_seq()));
+        Ok(())
+    }
+}
+
+/// Whether the files may not be those that were there before: a compaction removes some, a repair
+/// replaces some, and an index may be wrong.
+fn is_of_other_files(error: &Error) -> bool {
+    match error {
+        Error::Corrupt { .. } | Error::Compacted { .. } => true,
+        Error::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
+}

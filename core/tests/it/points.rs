@@ -1,0 +1,400 @@
+//! Point reads: single issues, found without reading all of them.
+
+use std::{
+    fs, io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use strand_core::{
+    Batch, Durability, Error, Issue, IssueEvent, IssueLog, Issues, Log, Options, Patch, Payload,
+    PointReader, Seq, Version,
+    testing::{Disk, OpenMode, Storage, StorageFile},
+};
+
+use crate::{
+    fold::any_event,
+    support::{TS, options},
+};
+
+/// Compares what point reads say of every id and key with the fold of everything.
+fn compare(dir: &Path, log: Option<&IssueLog>) {
+    let whole = Issues::load(dir).unwrap();
+    let mut reader = PointReader::open(dir).unwrap();
+    let ids = whole.iter().map(|(id, _)| id.to_owned());
+    let strange = ["", "bd", "bd-", "bd-1\n", "zz", "\u{10ffff}"].map(str::to_owned);
+    let usual = (0..5).map(|number| format!("bd-{number}"));
+    for id in ids.chain(strange).chain(usual) {
+        let expected = whole.get(&id).cloned();
+        let version = whole.version(&id).filter(|_| expected.is_some());
+        let found = reader.get(&id).unwrap();
+        assert_eq!(found.as_ref().map(|found| found.version), version, "{id:?}");
+        assert_eq!(found.map(|found| found.issue), expected, "{id:?}");
+        assert_eq!(reader.blockers(&id).unwrap(), whole.blockers(&id), "{id:?}");
+        if let Some(log) = log {
+            let found = log.get(&id).unwrap();
+            assert_eq!(found.map(|found| found.issue), expected, "{id:?}");
+        }
+    }
+    for key in (0..100)
+        .chain((100..800).step_by(9))
+        .map(|number| format!("k{number}"))
+    {
+        assert_eq!(reader.key(&key).unwrap(), whole.key(&key), "{key}");
+    }
+}
+
+/// The indexes in a store, by name.
+fn indexes(dir: &Path) -> Vec<String> {
+    let names = crate::support::names(dir).into_iter();
+    names.filter(|name| name.ends_with(".index")).collect()
+}
+
+/// A text that makes a record long enough that indexes are written after a few.
+fn long() -> String {
+    "…".repeat(5_000)
+}
+
+fn buffered() -> Options {
+    options().durability(Durability::Buffered)
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Append(IssueEvent),
+    Batch(Vec<IssueEvent>),
+    /// A write under conditions, which also keeps the indexes up.
+    Patch(u8, bool),
+    Compact,
+    Reopen,
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => any_event().prop_map(Act::Append),
+        2 => prop::collection::vec(any_event(), 1..5).prop_map(Act::Batch),
+        6 => (0..8_u8, any::<bool>()).prop_map(|(id, long)| Act::Patch(id, long)),
+        1 => Just(Act::Compact),
+        1 => Just(Act::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_point_read_equals_the_full_fold(
+        acts in prop::collection::vec(any_act(), 1..80),
+        segment_bytes in prop_oneof![Just(1_000_u64), Just(100_000), Just(64 << 20)],
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || IssueLog::open(dir.path(), buffered().segment_bytes_max(segment_bytes)).unwrap();
+        let other = open();
+        let mut log = open();
+        for (at, act) in (1..).zip(acts) {
+            match act {
+                Act::Append(event) => drop(log.append(&event).unwrap()),
+                Act::Batch(events) => drop(log.append_batch(&events).unwrap()),
+                Act::Patch(id, is_long) => {
+                    let text = if is_long { long() } else { String::new() };
+                    let patch = Patch::new().set("description", &text).unwrap();
+                    let batch = Batch::new(TS).key(format!("k{at}")).patch(format!("bd-{id}"), patch);
+                    // There may be no such issue.
+                    drop(if at % 2 == 0 { log.commit(&batch) } else { other.commit(&batch) });
+                }
+                Act::Compact => drop(log.compact().unwrap()),
+                Act::Reopen => log = open(),
+            }
+            if at % 32 == 0 {
+                log.log().sync_all().unwrap();
+                compare(dir.path(), Some(&other));
+            }
+        }
+        log.log().sync_all().unwrap();
+        compare(dir.path(), Some(&log));
+        // Where no hints say how far the log is durable.
+        fs::remove_file(dir.path().join("shm")).unwrap();
+        compare(dir.path(), None);
+    }
+}
+
+/// A store with a snapshot of some issues, and behind it, in several segments, records with an index.
+fn indexed(dir: &Path) {
+    let log = IssueLog::open(dir, buffered().segment_bytes_max(100_000)).unwrap();
+    for number in 0..8 {
+        log.create(
+            Issue::new(&format!("bd-{number}"), "Mend the fence", TS),
+            TS,
+        )
+        .unwrap();
+    }
+    log.compact().unwrap();
+    for round in 0..4 {
+        for number in 0..8 {
+            let patch = Patch::new().set("description", &format!("{round} {}", long()));
+            let id = format!("bd-{}", (number * 3 + round) % 8);
+            let batch = Batch::new(TS).patch(id, patch.unwrap());
+            log.commit(&batch.key(format!("k{}", 8 * round + number)))
+                .unwrap();
+        }
+    }
+    log.log().sync_all().unwrap();
+}
+
+#[test]
+fn an_index_that_is_missing_cut_stale_foreign_or_damaged_changes_no_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    indexed(dir);
+    let names = indexes(dir);
+    assert!(names.len() > 2, "{names:?}");
+    compare(dir, None);
+    let another = tempfile::tempdir().unwrap();
+    indexed(another.path());
+    for name in &names {
+        let path = dir.join(name);
+        let good = fs::read(&path).unwrap();
+        let foreign = fs::read(another.path().join(name)).unwrap();
+        let variants = (0..good.len()).step_by(good.len() / 16).map(|at| {
+            let mut changed = good.clone();
+            changed[at] ^= 0x10;
+            changed
+        });
+        let cut = (0..good.len())
+            .step_by(good.len() / 8)
+            .map(|len| good[..len].to_vec());
+        let holed = (0..good.len()).step_by(good.len() / 4).map(|at| {
+            let mut holed = good.clone();
+            holed[at..].fill(0);
+            holed
+        });
+        for bytes in variants.chain(cut).chain(holed).chain([foreign]) {
+            fs::write(&path, bytes).unwrap();
+            compare(dir, None);
+        }
+        fs::remove_file(&path).unwrap();
+        compare(dir, None);
+        fs::write(&path, good).unwrap();
+    }
+    // One segment's index in the place of another's.
+    fs::copy(dir.join(&names[0]), dir.join(&names[1])).unwrap();
+    compare(dir, None);
+}
+
+#[test]
+fn an_index_of_another_past_of_the_same_log_is_not_believed() {
+    let temp = tempfile::tempdir().unwrap();
+    let (dir, saved) = (temp.path().join("store"), temp.path().join("saved"));
+    fs::create_dir(&dir).unwrap();
+    fs::create_dir(&saved).unwrap();
+    let write = |prefix: &str| {
+        let log = IssueLog::open(&dir, buffered()).unwrap();
+        for number in 0..40 {
+            let issue = Issue::new(&format!("{prefix}-{number}"), &long()[..600], TS);
+            let issue = issue.with("description", &long()).unwrap();
+            log.create(issue, TS).unwrap();
+        }
+        log.log().sync_all().unwrap();
+    };
+    write("bd");
+    for name in crate::support::names(&dir) {
+        fs::copy(dir.join(&name), saved.join(&name)).unwrap();
+    }
+    write("old");
+    let stale = fs::read(dir.join(&indexes(&dir)[0])).unwrap();
+    // The log as it was before, in the same files, goes on otherwise.
+    for name in crate::support::names(&saved) {
+        fs::write(dir.join(&name), fs::read(saved.join(&name)).unwrap()).unwrap();
+    }
+    write("new");
+    fs::write(dir.join(&indexes(&dir)[0]), stale).unwrap();
+    compare(&dir, None);
+    write("more");
+    compare(&dir, None);
+}
+
+#[test]
+fn damage_in_a_snapshot_leads_to_an_error_and_never_to_a_wrong_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = IssueLog::open(dir.path(), buffered()).unwrap();
+    for number in 0..6 {
+        let create = Batch::new(TS).create(Issue::new(&format!("bd-{number}"), "Mend", TS));
+        log.commit(&create.key(format!("k{}", 6 - number))).unwrap();
+    }
+    log.commit(&Batch::new(TS).delete("bd-3")).unwrap();
+    log.compact().unwrap();
+    let whole = Issues::load(dir.path()).unwrap();
+    let path = dir.path().join("snapshot-00000000000000000007.jsonl");
+    let good = fs::read(&path).unwrap();
+    let mut refused = 0;
+    for at in 0..good.len() {
+        for change in [0x01, 0x20, b'\n' ^ good[at]] {
+            let mut bytes = good.clone();
+            bytes[at] ^= change;
+            fs::write(&path, &bytes).unwrap();
+            let mut check = |found: strand_core::Result<bool>| match found {
+                Ok(equal) => assert!(equal, "byte {at} changed by {change:#x}"),
+                Err(Error::Corrupt { .. }) => refused += 1,
+                Err(error) => panic!("{error}"),
+            };
+            let mut reader = match PointReader::open(dir.path()) {
+                Ok(reader) => reader,
+                Err(error) => {
+                    check(Err(error));
+                    continue;
+                }
+            };
+            for id in ["bd-0", "bd-2", "bd-3", "bd-5", "bd-9", "a"] {
+                let found = reader.get(id);
+                check(found.map(|found| found.map(|found| found.issue).as_ref() == whole.get(id)));
+            }
+            for key in ["k1", "k4", "k9"] {
+                check(reader.key(key).map(|found| found == whole.key(key)));
+            }
+        }
+    }
+    assert!(refused > 3 * good.len(), "{refused}");
+    fs::write(&path, &good[..good.len() - 1]).unwrap();
+    assert!(matches!(
+        PointReader::open(dir.path()),
+        Err(Error::Corrupt { .. })
+    ));
+    fs::write(&path, good).unwrap();
+    compare(dir.path(), None);
+}
+
+/// Any text as a payload.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct Text(Box<RawValue>);
+
+impl Payload for Text {}
+
+#[test]
+fn an_event_is_found_however_it_is_spelled() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::<Text>::open(dir.path(), buffered()).unwrap();
+    for text in [
+        r#"{"ts":1,"op":"add","id":"bd-1","data":{"id":"bd-1","title":"one"}}"#,
+        r#"{"ts":1,"op":"add","id":"b\u0064-2","data":{"id":"bd-2","title":"two"}}"#,
+        r#"{"ts":1,"op":"add","\u0069d":"bd-3","data":{"id":"bd-3","title":"three"}}"#,
+        r#"{ "id" : "bd-4" , "ts":1,"op":"add","data":{"id":"x","title":"\"id\":\"bd-1\""}}"#,
+        r#"{"ts":1,"op":"add","id":"bd\/5","data":{"id":"bd/5","title":"five"}}"#,
+        r#"{"ts":1,"op":"add","id":"bd-1","data":{"id":"bd-6","title":"six"},"id":"bd-6"}"#,
+        r#"{"ts":1,"op":"add","id":"ü\n","key" : "k1","data":{"id":"ü\n","title":"\\u"}}"#,
+        r#"{"ts":1,"op":"patch","id":"bd-1","patch":{"set":{"id2":"bd-7"}},"key":"k\u0032"}"#,
+    ] {
+        log.append(&Text(serde_json::from_str(text).unwrap()))
+            .unwrap();
+    }
+    log.sync_all().unwrap();
+    compare(dir.path(), None);
+    let whole = Issues::load(dir.path()).unwrap();
+    assert_eq!((whole.len(), whole.key("k2")), (7, Some(Seq::new(8))));
+    let mut reader = PointReader::open(dir.path()).unwrap();
+    for id in ["bd/5", "ü\n", "bd-3", "bd-6"] {
+        assert!(reader.get(id).unwrap().is_some(), "{id}");
+    }
+    // What is no event is not skipped.
+    log.append(&Text(serde_json::from_str(r#"{"job":1}"#).unwrap()))
+        .unwrap();
+    log.sync_all().unwrap();
+    assert!(matches!(
+        PointReader::open(dir.path()),
+        Err(Error::Corrupt { .. })
+    ));
+}
+
+#[test]
+fn keys_of_a_snapshot_of_the_first_release_are_found() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v2-without-digests");
+    let dir = tempfile::tempdir().unwrap();
+    for name in crate::support::names(&golden) {
+        fs::copy(golden.join(&name), dir.path().join(&name)).unwrap();
+    }
+    let mut reader = PointReader::open(dir.path()).unwrap();
+    let keys = ["k-1", "k-2", "k-3"].map(|key| reader.key(key).unwrap());
+    assert_eq!(keys, [Some(Seq::new(7)), Some(Seq::new(8)), None]);
+    assert_eq!(
+        reader.get("ü").unwrap().map(|found| found.version),
+        Some(Version::new(9))
+    );
+}
+
+/// The disk, with the bytes counted that are read.
+#[derive(Debug, Default, Clone)]
+struct Counted(Arc<AtomicU64>);
+
+impl Storage for Counted {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(CountedFile(Disk.open(path, mode)?, self.clone())))
+    }
+}
+
+#[derive(Debug)]
+struct CountedFile(Box<dyn StorageFile>, Counted);
+
+impl StorageFile for CountedFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let read = self.0.read_at(buffer, offset)?;
+        self.1.0.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.0.write_at(bytes, offset)
+    }
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.0.set_len(len_bytes)
+    }
+    fn len_bytes(&self) -> io::Result<u64> {
+        self.0.len_bytes()
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+#[test]
+fn a_point_read_or_write_reads_little_of_a_long_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let counted = Counted::default();
+    let open = || IssueLog::open(dir, buffered().storage(Arc::new(counted.clone()))).unwrap();
+    let log = open();
+    let create = |numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            let issue = Issue::new(&format!("bd-{number}"), &"…".repeat(300), TS);
+            log.create(issue, TS).unwrap();
+        }
+    };
+    create(0..2_000);
+    log.compact().unwrap();
+    create(2_000..4_000);
+    log.log().sync_all().unwrap();
+    let total: u64 = fs::read_dir(dir)
+        .unwrap()
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(total > 4_000_000);
+    let read = |act: &mut dyn FnMut()| {
+        let before = counted.0.load(Ordering::Relaxed);
+        act();
+        counted.0.load(Ordering::Relaxed) - before
+    };
+    let storage: Arc<dyn Storage> = Arc::new(counted.clone());
+    let show = read(&mut || {
+        let mut reader = PointReader::open_in(&storage, dir).unwrap();
+        assert!(reader.get("bd-7").unwrap().is_some() && reader.get("bd-3007").unwrap().is_some());
+    });
+    let claim = read(&mut || assert!(open().claim("bd-77", "agent-7", TS).is_ok()));
+    let again = read(&mut || assert!(log.claim("bd-78", "agent-7", TS).is_ok()));
+    assert!(show < total / 10, "{show} of {total}");
+    assert!(claim < total / 10, "{claim} of {total}");
+    assert!(again < total / 20, "{again} of {total}");
+}
