@@ -11,7 +11,7 @@ use crate::support::{TS, after, first_segment, open_issues};
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1");
 /// The store of version 1 after more records, a compaction, and one more record.
 const COMPACTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v2");
-/// The same from before snapshots had digests.
+/// The same from before snapshots had digests and sorted keys.
 const WITHOUT_DIGESTS: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/tests/golden/v2-without-digests"
