@@ -187,7 +187,9 @@ mod tests {
     fn index() -> (Vec<Slot>, IndexBytes) {
         let slots = vec![slot(1, 0, true), slot(2, 90, false), slot(3, 90, true)];
         let mut bytes = IndexBytes::new("store", 5);
-        slots.iter().for_each(|slot| bytes.push(*slot));
+        for slot in &slots {
+            bytes.push(*slot);
+        }
         (slots, bytes)
     }
 

@@ -156,7 +156,7 @@ impl SnapshotLookup {
         Ok(Found::Before(rest.start))
     }
 
-    /// Reads the line that the byte at `middle` belongs to. Both ends of `within` are ends of lines.
+    /// Reads the line that has the byte at `middle`. Both ends of `within` are ends of lines.
     fn line_at(&mut self, middle: u64, within: std::ops::Range<u64>) -> Result<Line> {
         let mut near = NEAR_BYTES;
         loop {

@@ -277,7 +277,7 @@ impl Tail {
         true
     }
 
-    /// Goes on behind the last record that an index covers. False if that is not where it should be.
+    /// Goes on behind the last record that an index covers. False if that is somewhere else.
     fn move_behind_indexes(&mut self, end: End) -> Result<bool> {
         let Some(last) = self.places.last().copied() else {
             return Ok(true);

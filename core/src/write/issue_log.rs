@@ -86,8 +86,8 @@ impl IssueLog {
     /// Writes a batch as one record if all its conditions hold: all of it or nothing, also after a
     /// crash.
     ///
-    /// Blocks as [`IssueLog::append`] does. Looks up the issues that the batch names in the snapshot,
-    /// and reads of the records behind it those that concern them. The first call reads all records
+    /// Blocks as [`IssueLog::append`] does. Looks up the issues that the batch names, in the
+    /// snapshot and among the records behind it, and reads no others. The first call reads all records
     /// behind the snapshot once, unless an index on disk knows what they concern.
     ///
     /// # Errors

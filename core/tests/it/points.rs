@@ -124,7 +124,7 @@ proptest! {
     }
 }
 
-/// A store with a snapshot of some issues, and behind it, in several segments, records with an index.
+/// A store with a snapshot, and behind it several segments with indexes.
 fn indexed(dir: &Path) {
     let log = IssueLog::open(dir, buffered().segment_bytes_max(100_000)).unwrap();
     for number in 0..8 {
