@@ -32,8 +32,8 @@ pub(crate) struct Slot {
     pub(crate) crc: u32,
 }
 
-/// The end of an index: how many slots there are, that of the header included, and the checksum over
-/// all of them.
+/// The end of an index: how many slots there are, that of the header included, and the checksum
+/// over all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IndexEnd {
     slots: u64,

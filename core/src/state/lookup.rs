@@ -1,7 +1,7 @@
 //! Finds single lines of a snapshot of issues by binary search, and reads nothing else.
 //!
-//! Every line that the search looks at is checked. That a line is not there is proven by two checked
-//! lines that lie side by side, so that damage leads to an error and never to a wrong answer.
+//! Every line that the search looks at is checked. Two checked lines that lie side by side prove
+//! that there is none between them, so that damage leads to an error and never to a wrong answer.
 
 use serde::Deserialize;
 

@@ -87,8 +87,8 @@ impl IssueLog {
     /// crash.
     ///
     /// Blocks as [`IssueLog::append`] does. Looks up the issues that the batch names, in the
-    /// snapshot and among the records behind it, and reads no others. The first call reads all records
-    /// behind the snapshot once, unless an index on disk knows what they concern.
+    /// snapshot and among the records behind it, and reads no others. The first call reads all
+    /// records behind the snapshot once, unless an index on disk knows what they concern.
     ///
     /// # Errors
     /// [`CommitError::Conflict`]: a condition does not hold; nothing was written. What the conflict
