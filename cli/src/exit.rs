@@ -3,9 +3,7 @@
 use std::{fmt::Write as _, io, iter::successors, process::ExitCode};
 
 use serde::Serialize;
-use strand_core::{
-    CommitError, Conflict, Error, ImportError, Issue, LockError, MergeError, Outcome, Version,
-};
+use strand_core::{CommitError, Conflict, Error, ImportError, Issue, LockError, Outcome, Version};
 
 /// How the command ended. The numbers never change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,8 +134,8 @@ impl From<Exit> for ExitCode {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
-    message: String,
-    conflict: Option<Box<Conflict>>,
+    pub(crate) message: String,
+    pub(crate) conflict: Option<Box<Conflict>>,
 }
 
 impl Failure {
@@ -236,12 +234,6 @@ impl From<ImportError> for Failure {
     }
 }
 
-impl From<MergeError> for Failure {
-    fn from(error: MergeError) -> Self {
-        Self::new(Exit::NotMerged, with_sources(&error))
-    }
-}
-
 fn exit_of(error: &Error) -> Exit {
     match error {
         Error::Lock(LockError::Timeout { .. } | LockError::Contended { .. }) => Exit::LockTimeout,
@@ -249,7 +241,9 @@ fn exit_of(error: &Error) -> Exit {
         Error::NoStore { .. } | Error::MissingDirectory { .. } | Error::NotADirectory { .. } => {
             Exit::NoStore
         }
-        Error::InvalidEvent(_) | Error::RecordTooLarge { .. } => Exit::Refused,
+        Error::InvalidEvent(_) | Error::RecordTooLarge { .. } | Error::BadLine { .. } => {
+            Exit::Refused
+        }
         Error::UnsupportedVersion { .. }
         | Error::NotWritable { .. }
         | Error::UnsafeFilesystem { .. }

@@ -121,6 +121,16 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A line of a file is no issue. Nothing was changed.
+    #[error("line {line} of {}: {reason}; nothing was changed", file.display())]
+    BadLine {
+        /// The file, or `ours` or `theirs`.
+        file: PathBuf,
+        /// The line's number, from 1.
+        line: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The event was refused. Nothing was written.
     #[error("invalid event")]
     InvalidEvent(#[from] InvalidEvent),

@@ -18,7 +18,16 @@ pub(crate) fn merge(args: &Merge, out: &mut Output) -> Result<Exit, Failure> {
         ours: Option<&'a str>,
         theirs: Option<&'a str>,
     }
-    let merged = merge_files(&args.base, &args.ours, &args.theirs)?;
+    let merged = merge_files(&args.base, &args.ours, &args.theirs);
+    let merged = merged.map_err(|error| Failure {
+        exit: Exit::NotMerged,
+        ..Failure::from(error)
+    })?;
+    for [id, new] in &merged.renamed {
+        tell(&format!(
+            "strand: both branches drew the id {id}; the later issue is {new} now"
+        ));
+    }
     for conflict in &merged.conflicts {
         if out.json {
             let json = Conflict {

@@ -28,6 +28,9 @@ pub(crate) struct Facts {
 impl Facts {
     pub(crate) fn of(issue: &Issue) -> Self {
         let mut facts = Self::default();
+        if issue.is_carried() {
+            return facts;
+        }
         for (name, value) in issue.fields() {
             let text = || serde_json::from_str(value.get()).ok();
             match &*name {

@@ -118,11 +118,11 @@ impl Issue {
     /// The id of a valid issue. Parses the text once, since every append pays for it.
     pub(crate) fn validated_id(&self) -> Result<String, InvalidEvent> {
         let fields = self.fields();
+        if let Some(id) = self.carried_id(&fields) {
+            return Ok(id);
+        }
         let string = |field| {
-            let value = fields.iter().rev().find(|(name, _)| name == field);
-            let text =
-                value.and_then(|(_, value)| serde_json::from_str::<String>(value.get()).ok());
-            text.ok_or(InvalidEvent::Field {
+            string(&fields, field).ok_or(InvalidEvent::Field {
                 field,
                 expected: "string",
             })
@@ -207,10 +207,47 @@ impl Issue {
         RawValue::from_string(text).map(Self).map_err(encoding)
     }
 
-    /// Its id; empty if it has none.
+    /// Its id; empty if it has none. A carried line has one that is made from its content.
     #[must_use]
     pub fn id(&self) -> String {
-        self.field("id").unwrap_or_default()
+        let fields = self.fields();
+        let id = || string(&fields, "id");
+        self.carried_id(&fields).or_else(id).unwrap_or_default()
+    }
+
+    /// Whether this is no issue, but another line of a tracker's file: an object with a `_type`
+    /// that is not `issue`, and without an `id` or without a `title`. It is imported, merged and
+    /// exported as a whole, and no query finds it.
+    ///
+    /// Its id is `_`, the type, `:`, and its `key` or `id`; without these, a digest of the line.
+    ///
+    /// ```
+    /// use strand_core::Issue;
+    ///
+    /// let note = Issue::from_json(r#"{"_type":"memory","key":"wire","value":"is short"}"#)?;
+    /// assert!(note.is_carried());
+    /// assert_eq!(note.id(), "_memory:wire");
+    /// # Ok::<(), strand_core::InvalidEvent>(())
+    /// ```
+    #[must_use]
+    pub fn is_carried(&self) -> bool {
+        // Most texts end the search, without parsing.
+        memchr::memmem::find(self.as_json().as_bytes(), br#""_type""#).is_some()
+            && self.carried_id(&self.fields()).is_some()
+    }
+
+    fn carried_id(&self, fields: &RawFields<'_>) -> Option<String> {
+        let has = |field: &str| fields.iter().any(|(name, _)| name == field);
+        let kind = string(fields, "_type")?;
+        if kind == "issue" || has("id") && has("title") {
+            return None;
+        }
+        let named = string(fields, "key")
+            .or_else(|| string(fields, "id"))
+            .map(|key| format!("_{kind}:{key}"));
+        let fits = |id: &String| id.len() <= ID_BYTES_MAX;
+        let digest = || format!("_:{:016x}", digest(&[self.as_json()]));
+        Some(named.filter(fits).unwrap_or_else(digest))
     }
 
     /// Its title; empty if it has none.
@@ -299,6 +336,14 @@ pub struct Dependency {
     pub kind: String,
 }
 
+/// A digest of some texts (FNV-1a), for names that must be the same wherever they are made.
+pub(crate) fn digest(texts: &[&str]) -> u64 {
+    let bytes = texts.iter().flat_map(|text| text.bytes().chain([0xff]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 pub(crate) fn validate_id(id: &str) -> Result<(), InvalidEvent> {
     if id.is_empty() {
         return Err(InvalidEvent::EmptyId);
@@ -316,6 +361,12 @@ pub(crate) fn at_most(field: &'static str, bytes: usize, max: usize) -> Result<(
 
 /// The fields of an issue, each value as it was written.
 pub(crate) type RawFields<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
+
+/// A field that is a string; the last one of its name.
+fn string(fields: &RawFields<'_>, field: &str) -> Option<String> {
+    let (_, value) = fields.iter().rev().find(|(name, _)| name == field)?;
+    serde_json::from_str(value.get()).ok()
+}
 
 /// Sets a field in its place, or at the end.
 pub(crate) fn put<'a>(fields: &mut RawFields<'a>, field: &'a str, value: &'a RawValue) {

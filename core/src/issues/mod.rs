@@ -1,6 +1,7 @@
 //! Issues, their events, and what these lead to. No I/O.
 
 pub(crate) mod canonical_json;
+pub(crate) mod drawn_twice;
 pub(crate) mod event;
 pub(crate) mod filter;
 pub(crate) mod index;
@@ -12,6 +13,8 @@ pub(crate) mod issue;
 pub(crate) mod issues;
 pub(crate) mod jsonl;
 pub(crate) mod merge;
+pub(crate) mod merge_fields;
+pub(crate) mod merge_sides;
 pub(crate) mod operation;
 pub(crate) mod patch;
 pub(crate) mod query;

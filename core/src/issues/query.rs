@@ -26,7 +26,10 @@ impl Issues {
     #[must_use]
     pub fn list(&self, filter: &Filter) -> Vec<(&str, &Issue)> {
         if *filter == Filter::new() {
-            return self.iter().collect();
+            return self
+                .iter()
+                .filter(|(_, issue)| !issue.is_carried())
+                .collect();
         }
         let index = self.index();
         let candidates = index.candidates(filter).into_iter().flatten();

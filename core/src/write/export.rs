@@ -15,7 +15,8 @@ use crate::{
     issues::{
         issues::Issues,
         jsonl::write_jsonl,
-        merge::{MergeError, Merged, merge},
+        merge::{Merged, three_way},
+        merge_sides::{Base, read},
     },
     wal::manifest::random_id,
 };
@@ -55,11 +56,11 @@ pub fn export(issues: &Issues, path: impl AsRef<Path>) -> Result<u64> {
     Ok(issues.len() as u64)
 }
 
-/// [Merges](merge) three files, and replaces `ours` by the result, as git asks of a merge driver
-/// (`driver = … %O %A %B`). Conflicts are in it between git's markers.
+/// [Merges](crate::merge) three files, and replaces `ours` by the result, as git asks of a merge
+/// driver (`driver = … %O %A %B`). Conflicts are in it between git's markers.
 ///
 /// # Errors
-/// [`MergeError`]: `ours` is unchanged.
+/// [`Error::Io`], [`Error::BadLine`]: `ours` is unchanged.
 ///
 /// ```
 /// use strand_core::merge_files;
@@ -73,9 +74,10 @@ pub fn export(issues: &Issues, path: impl AsRef<Path>) -> Result<u64> {
 /// assert_eq!(std::fs::read_to_string(&ours)?.lines().count(), 2);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn merge_files(base: &Path, ours: &Path, theirs: &Path) -> Result<Merged, MergeError> {
-    let read = |path: &Path| fs::read(path).map_err(Error::io("read", path));
-    let merged = merge(&read(base)?, &read(ours)?, &read(theirs)?)?;
+pub fn merge_files(base: &Path, ours: &Path, theirs: &Path) -> Result<Merged> {
+    let bytes = |path: &Path| fs::read(path).map_err(Error::io("read", path));
+    let sides = (read(ours, &bytes(ours)?)?, read(theirs, &bytes(theirs)?)?);
+    let merged = three_way(Base::read(&bytes(base)?), sides.0, sides.1).into_merged();
     write_to(ours, |file| file.write_all(merged.text.as_bytes()))?;
     Ok(merged)
 }

@@ -172,6 +172,53 @@ fn what_other_programs_cannot_read_is_refused_with_its_place() {
 }
 
 #[test]
+fn lines_that_are_no_issue_are_carried_through_and_no_query_finds_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open_issues(dir.path());
+    let memory = |value: &str| format!(r#"{{"_type":"memory","key":"k","value":"{value}" }}"#);
+    let other = r#"{"_type":"note","text":"x"}"#;
+    let issue = r#"{"_type":"issue","id":"a","title":"A","status":"open"}"#;
+    let text = [memory("1").as_str(), other, issue].join("\n");
+    let imported = import(&log, &text, ImportOptions::new(TS)).unwrap();
+    assert_eq!((imported.added, imported.bad), (3, 0));
+    let exported = |memory: &str| {
+        let mut out = Vec::new();
+        write_jsonl(&Issues::load(dir.path()).unwrap(), &mut out).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let mut lines: Vec<&str> = out.lines().collect();
+        lines.sort_unstable();
+        let mut expected = vec![memory, other, issue];
+        expected.sort_unstable();
+        assert_eq!(lines, expected);
+    };
+    exported(&memory("1"));
+    // With a key, a line takes the place of the earlier one.
+    let changed = import(&log, &memory("2"), ImportOptions::new(TS)).unwrap();
+    assert_eq!((changed.added, changed.replaced), (0, 1));
+    exported(&memory("2"));
+    log.compact().unwrap();
+    exported(&memory("2"));
+    let issues = Issues::load(dir.path()).unwrap();
+    let all = strand_core::Filter::new();
+    assert_eq!(issues.list(&all).len(), 1);
+    assert_eq!(issues.ready().len(), 1);
+    assert!(issues.get("_memory:k").unwrap().is_carried());
+    for bad in [
+        r#"{"_type":"issue","id":"a"}"#,
+        r#"{"id":"a"}"#,
+        r#"{"_type":1,"key":"k"}"#,
+        r#"{"key":"k"}"#,
+    ] {
+        assert!(import(&log, bad, ImportOptions::new(TS)).is_err(), "{bad}");
+    }
+    // Whatever has an id and a title is an issue.
+    let epic = Issue::from_json(r#"{"_type":"epic","id":"e","title":"E"}"#).unwrap();
+    assert!(!epic.is_carried() && epic.id() == "e");
+    let wordy = format!(r#"{{"_type":"memory","key":"{}"}}"#, "x".repeat(300));
+    assert_eq!(Issue::from_json(&wordy).unwrap().id().len(), 18);
+}
+
+#[test]
 fn half_a_surrogate_pair_is_replaced_on_request_also_in_an_id_and_a_name() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());

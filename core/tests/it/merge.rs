@@ -3,7 +3,7 @@
 use std::fs;
 
 use proptest::prelude::*;
-use strand_core::{MergeError, Side, merge, merge_files};
+use strand_core::{Error, Issue, merge, merge_files};
 
 fn line(id: &str, fields: &str) -> String {
     format!(r#"{{"id":"{id}","title":"T"{fields}}}"#)
@@ -125,31 +125,227 @@ fn numbers_that_are_equal_only_as_floats_are_a_conflict() {
 #[test]
 fn a_line_that_is_not_an_issue_is_an_error_that_names_it() {
     let good = line("a", "");
+    let other = line("a", r#","x":1"#);
     let cases = [
-        (merge(b"{}", b"", b""), Side::Base, 1),
+        (merge(b"", b"{}", b""), "ours", 1),
         (
-            merge(b"", format!("\n{good}\n{good}\n").as_bytes(), b""),
-            Side::Ours,
+            merge(b"", format!("\n{good}\n{other}\n").as_bytes(), b""),
+            "ours",
             3,
         ),
         (
             merge(b"", b"", format!("{good}\n=======\n").as_bytes()),
-            Side::Theirs,
+            "theirs",
             2,
         ),
     ];
-    for (result, side, line) in cases {
+    for (result, side, number) in cases {
         match result {
-            Err(MergeError::BadLine {
-                side: at,
-                line: number,
-                ..
-            }) => {
-                assert_eq!((at, number), (side, line));
+            Err(Error::BadLine { file, line, .. }) => {
+                assert_eq!((file.as_path(), line), (side.as_ref(), number));
             }
             other => panic!("{other:?}"),
         }
     }
+    // The same twice says nothing new.
+    assert_eq!(
+        merged("", &format!("{good}\n{good}"), ""),
+        (good + "\n", vec![])
+    );
+}
+
+#[test]
+fn nothing_in_the_base_is_an_error_since_history_cannot_be_changed() {
+    let (a, b, c) = (line("a", r#","x":1"#), line("b", ""), line("c", ""));
+    // Both sides have repaired it, and one has changed it.
+    let twice = [a.as_str(), &line("a", r#","x":2"#), &b].join("\n");
+    let repaired = format!("{a}\n{b}\n");
+    assert_eq!(
+        merged(&twice, &repaired, &repaired),
+        (repaired.clone(), vec![])
+    );
+    // What the two lines agree on is known.
+    let closed = format!("{}\n{b}\n", line("a", r#","x":1,"status":"closed""#));
+    assert_eq!(merged(&twice, &repaired, &closed), (closed.clone(), vec![]));
+    let renamed = format!("{}\n{b}\n", a.replace(r#""title":"T""#, r#""title":"U""#));
+    let both = renamed.replace(r#""x":1"#, r#""x":1,"status":"closed""#);
+    assert_eq!(merged(&twice, &renamed, &closed), (both, vec![]));
+    // What only one side has may be new.
+    assert_eq!(
+        merged("nonsense\n", &repaired, &b),
+        (repaired.clone(), vec![])
+    );
+    // A criss-cross merge leaves the driver's own markers, also for a deletion.
+    let conflict = format!(
+        "<<<<<<< ours\n{a}\n=======\n{}\n>>>>>>> theirs\n<<<<<<< ours\n=======\n{c}\n>>>>>>> theirs\n{b}\n",
+        line("a", r#","x":2"#)
+    );
+    assert_eq!(merged(&conflict, &repaired, &closed), (closed, vec![]));
+    assert_eq!(merged(&conflict, &c, &repaired).0, format!("{a}\n{c}\n"));
+}
+
+#[test]
+fn bookkeeping_fields_have_rules_of_their_own() {
+    let at = |day: u32| format!("\"2025-01-0{day}T00:00:00Z\"");
+    let issue =
+        |status: &str, rest: &str| line("a", &format!(r#","status":"{status}"{rest}"#)) + "\n";
+    let closed =
+        |day: u32, rest: &str| issue("closed", &format!(r#","closed_at":{}{rest}"#, at(day)));
+    let clean = |base: &str, ours: &str, theirs: &str, expected: &str| {
+        assert_eq!(merged(base, ours, theirs), (expected.to_owned(), vec![]));
+        let (mirrored, conflicts) = merged(base, theirs, ours);
+        let fields = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+        assert_eq!((fields(&mirrored), conflicts), (fields(expected), vec![]));
+    };
+    // Closed by both: the later time.
+    clean(
+        &issue("open", ""),
+        &closed(2, ""),
+        &closed(3, ""),
+        &closed(3, ""),
+    );
+    // Reopened by one, while the other touched the time only.
+    clean(
+        &closed(1, ""),
+        &issue("open", ""),
+        &closed(2, ""),
+        &issue("open", ""),
+    );
+    // Closed by one, while the other removed the time from what was open.
+    clean(
+        &issue("open", r#","closed_at":"x""#),
+        &closed(2, ""),
+        &issue("open", ""),
+        &closed(2, ""),
+    );
+    let deleted = |day: u32| issue("tombstone", &format!(r#","deleted_at":{}"#, at(day)));
+    clean(&issue("open", ""), &deleted(1), &deleted(2), &deleted(2));
+    let created = |day: u32| issue("open", &format!(r#","created_at":{}"#, at(day)));
+    clean(&issue("open", ""), &created(2), &created(1), &created(1));
+    // A digest of the content is that of the side that has the content, or none.
+    let hashed = |x: u32, y: u32, hash: &str| {
+        issue(
+            "open",
+            &format!(r#","x":{x},"y":{y},"content_hash":"{hash}""#),
+        )
+    };
+    clean(
+        &hashed(1, 1, "a"),
+        &hashed(2, 1, "b"),
+        &hashed(1, 1, "c"),
+        &hashed(2, 1, "b"),
+    );
+    let neither = issue("open", r#","x":2,"y":2"#);
+    clean(
+        &hashed(1, 1, "a"),
+        &hashed(2, 1, "b"),
+        &hashed(1, 2, "c"),
+        &neither,
+    );
+    // In a conflict, each line keeps what goes with it, and nothing else is listed.
+    let (text, conflicts) = merged(&hashed(1, 1, "a"), &hashed(2, 1, "b"), &hashed(3, 1, "c"));
+    assert_eq!(conflicts, [("a".to_owned(), Some("x".to_owned()))]);
+    assert!(
+        text.contains(&hashed(2, 1, "b")) && text.contains(&hashed(3, 1, "c")),
+        "{text}"
+    );
+}
+
+#[test]
+fn lines_that_are_no_issue_are_merged_as_a_whole() {
+    let memory = |key: &str, value: u32| {
+        format!(r#"{{"_type":"memory","key":"{key}","value":{value}}}"#) + "\n"
+    };
+    let issue = line("a", "") + "\n";
+    let base = memory("k", 1) + &memory("l", 1) + &issue;
+    let ours = memory("k", 2) + &memory("l", 1) + &issue;
+    let theirs = issue.clone() + &memory("k", 1) + &memory("m", 1);
+    let expected = memory("k", 2) + &memory("m", 1) + &issue;
+    assert_eq!(merged(&base, &ours, &theirs), (expected, vec![]));
+    let (text, conflicts) = merged(
+        &base,
+        &ours,
+        &base.replace("k\",\"value\":1", "k\",\"value\":3"),
+    );
+    assert_eq!(conflicts, [("_memory:k".to_owned(), None)]);
+    assert!(
+        text.contains(&memory("k", 2)) && text.contains(&memory("k", 3)),
+        "{text}"
+    );
+    // Without a key, each is what it says.
+    let note = |text: &str| format!(r#"{{"_type":"note","text":"{text}"}}"#) + "\n";
+    let (text, conflicts) = merged(&note("a"), &note("b"), &(note("a") + &note("c")));
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(
+        (lines.join("\n") + "\n", conflicts),
+        (note("b") + &note("c"), vec![])
+    );
+}
+
+/// Two branches that drew the id `a`.
+fn drawn(title: &str, day: u32, rest: &str) -> String {
+    format!(r#"{{"id":"a","title":"{title}","created_at":"2025-01-0{day}T00:00:00Z"{rest}}}"#)
+        + "\n"
+}
+
+#[test]
+fn two_issues_that_drew_one_id_are_both_kept() {
+    let depends = |id: &str, on: &str| {
+        line(
+            id,
+            &format!(
+                r#","dependencies":[{{"issue_id":"{id}","depends_on_id":"{on}","type":"blocks"}}]"#
+            ),
+        ) + "\n"
+    };
+    let base = line("b", "") + "\n" + &line("c", "") + "\n";
+    let ours = drawn("Mend", 1, "") + &depends("b", "a") + &line("c", "") + "\n";
+    let theirs = drawn("Paint", 2, r#","x":1"#) + &line("b", "") + "\n" + &depends("c", "a");
+    let merge_both = |ours: &str, theirs: &str| {
+        merge(base.as_bytes(), ours.as_bytes(), theirs.as_bytes()).unwrap()
+    };
+    let merged = merge_both(&ours, &theirs);
+    assert_eq!(merged.conflicts, []);
+    let [renamed] = merged.renamed.as_slice() else {
+        panic!("{merged:?}")
+    };
+    let [id, new] = renamed;
+    assert!(
+        id == "a" && new.starts_with("a-") && new.len() == 6,
+        "{renamed:?}"
+    );
+    let paint = drawn("Paint", 2, r#","x":1"#).replace(r#""id":"a""#, &format!(r#""id":"{new}""#));
+    let expected = drawn("Mend", 1, "") + &paint + &depends("b", "a") + &depends("c", new);
+    assert_eq!(merged.text, expected);
+    // The other clone chooses the same.
+    let mirrored = merge_both(&theirs, &ours);
+    assert_eq!(
+        (&mirrored.text, &mirrored.renamed),
+        (&expected, &merged.renamed)
+    );
+    // Merged once more with a branch that has not heard of it and goes on with its own.
+    let later = theirs.replace(r#""x":1"#, r#""x":2"#);
+    let again =
+        strand_core::merge(theirs.as_bytes(), expected.as_bytes(), later.as_bytes()).unwrap();
+    assert_eq!((&again.conflicts, &again.renamed), (&vec![], &vec![]));
+    assert_eq!(again.text, expected.replace(r#""x":1"#, r#""x":2"#));
+    // And with a base from before both, as after a cherry-pick.
+    let again = merge_both(&expected, &later);
+    assert_eq!(again.text.matches("Paint").count(), 2, "{}", again.text);
+    assert_eq!(again.conflicts[0].field.as_deref(), Some("x"));
+}
+
+#[test]
+fn one_issue_that_both_sides_added_keeps_its_id() {
+    // Cherry-picked, and then changed: one time of creation.
+    let ours = drawn("Mend", 1, r#","x":1"#);
+    let (_, conflicts) = merged("", &ours, &drawn("Mend it", 1, r#","x":1"#));
+    assert_eq!(conflicts, [("a".to_owned(), Some("title".to_owned()))]);
+    // An id that the base may have had.
+    let (_, conflicts) = merged("nonsense", &ours, &drawn("Paint", 2, ""));
+    assert_eq!(conflicts, [("a".to_owned(), Some("title".to_owned()))]);
+    assert!(Issue::from_json(ours.trim_end()).is_ok());
 }
 
 #[test]

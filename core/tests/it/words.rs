@@ -5,7 +5,7 @@ use std::{error::Error as _, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use strand_core::{
     Batch, Compactor, CorruptReason, Durability, Error, InvalidEvent, Issue, IssueEvent, IssueLog,
-    Issues, Options, Outcome, Patch, Reader, Seq, Side, Version,
+    Issues, Options, Outcome, Patch, Reader, Seq, Version,
     check::{Advice, check},
 };
 use strand_lock::LockError;
@@ -203,12 +203,6 @@ fn an_error_has_a_source_and_does_not_repeat_it() {
         let (text, source) = (error.to_string(), error.source().unwrap().to_string());
         assert!(!text.contains(&source), "{text}: {source}");
     }
-}
-
-#[test]
-fn the_sides_of_a_merge_have_names() {
-    let names = [Side::Base, Side::Ours, Side::Theirs].map(|side| side.to_string());
-    assert_eq!(names, ["base", "ours", "theirs"]);
 }
 
 #[test]
