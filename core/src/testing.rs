@@ -24,7 +24,7 @@ use crate::{
 pub use crate::{
     env::{
         failpoint::{Failpoint, FailpointHook},
-        storage::{Disk, OpenMode, Storage, StorageFile},
+        storage::{Dir, Disk, OpenMode, Storage, StorageFile},
         system::{HeldLock, Host, Page, PageView, StoreLock, ThisMachine},
     },
     format::scan::{Tail, classify},
@@ -54,7 +54,7 @@ impl<P: Payload> Reader<P> {
     /// # Errors
     /// Those of [`Reader::open`].
     pub fn open_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self> {
-        Self::in_dir(StoreDir::new(storage, dir))
+        Self::in_dir(StoreDir::open_at(storage, dir)?)
     }
 }
 
@@ -64,7 +64,7 @@ impl PointReader {
     /// # Errors
     /// Those of [`PointReader::open`].
     pub fn open_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self> {
-        Self::in_dir(&StoreDir::new(storage, dir))
+        Self::in_dir(&StoreDir::open_at(storage, dir)?)
     }
 }
 
@@ -74,7 +74,7 @@ impl<S: State> Live<S> {
     /// # Errors
     /// Those of [`Live::open`].
     pub fn open_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<Self> {
-        Self::in_dir(&StoreDir::new(storage, dir))
+        Self::in_dir(&StoreDir::open_at(storage, dir)?)
     }
 }
 
@@ -83,5 +83,5 @@ impl<S: State> Live<S> {
 /// # Errors
 /// Those of [`check`](check::check).
 pub fn check_in(storage: &Arc<dyn Storage>, dir: &Path) -> Result<CheckReport> {
-    check::in_dir(&StoreDir::new(storage, dir))
+    check::in_dir(&StoreDir::open_at(storage, dir)?)
 }

@@ -21,7 +21,7 @@ use strand_core::{
     Batch, Compacted, Compactor, Durability, Error, Issue, IssueEvent, IssueLog, Issues, Options,
     Seq, Timestamp,
     repair::repair,
-    testing::{Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
+    testing::{Dir, Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
 };
 use tracing::{
     Event, Level, Metadata, Subscriber,
@@ -156,8 +156,8 @@ fn take_one(dir: &Path, message: &str) -> Seen {
 struct SlowDisk(Arc<AtomicBool>);
 
 impl Storage for SlowDisk {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
-        let file = Disk.open(path, mode)?;
+    fn open(&self, dir: &Dir, name: &str, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        let file = Disk.open(dir, name, mode)?;
         let fails = Arc::clone(&self.0);
         Ok(Box::new(SlowFile { file, fails }))
     }
@@ -192,6 +192,10 @@ impl StorageFile for SlowFile {
             return Err(io::Error::other("told to fail"));
         }
         self.file.sync_data()
+    }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        self.file.identity()
     }
 }
 

@@ -1,7 +1,7 @@
 use std::{
     io,
-    path::Path,
-    sync::{Arc, atomic::Ordering},
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -10,7 +10,7 @@ use crossbeam_utils::Backoff;
 use crate::{
     counters::{Counters, Totals},
     error::LockError,
-    files,
+    files::Dir,
     gate::{Entry, Gate, Kind, Limit},
     holder::{self, Holder, Myself, word},
     page::SharedPage,
@@ -20,9 +20,11 @@ use crate::{
 /// An advisory lock on a file, shared or exclusive, which the kernel frees when its holder dies.
 ///
 /// It excludes other processes, other `FileLock`s on the same path in this process, and other
-/// threads that use the same `FileLock`. The file holds one page with a note of the holder. It is
-/// never deleted, renamed or shortened, because a lock belongs to a file and not to a name. The
-/// descriptor is close-on-exec, and a child made by `fork` can neither keep the lock nor free it.
+/// threads that use the same `FileLock`. The file holds one page with a note of the holder. Never
+/// delete, rename or shorten it, because a lock belongs to a file and not to a name. Who does not
+/// trust others to leave it alone compares [`FileLock::identity`] with that of the named file, and
+/// calls [`FileLock::reopen`]. The descriptor is close-on-exec, and a child made by `fork` can
+/// neither keep the lock nor free it.
 ///
 /// The lock itself is `flock` (`LockFileEx` on Windows). These calls have no deadline, so waiting
 /// is done here: a waiter sleeps on a word of the page, and the unlock wakes it. A holder that is
@@ -55,12 +57,22 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct FileLock {
-    file: sys::LockFile,
-    page: Option<SharedPage>,
+    dir: Dir,
+    name: PathBuf,
     path: Arc<Path>,
+    /// Replaced only by who has closed the gate.
+    opened: RwLock<OpenLock>,
     gate: Gate,
     me: Myself,
     totals: Totals,
+}
+
+/// The lock file as it is open.
+#[derive(Debug)]
+struct OpenLock {
+    file: sys::LockFile,
+    page: Option<SharedPage>,
+    identity: (u64, u64),
 }
 
 /// A waiter tries again after this time, in case the holder died, and after twice as long each time
@@ -82,19 +94,72 @@ impl FileLock {
     /// [`LockError::Io`] if the file can't be opened or lengthened to a page.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LockError> {
         let path = path.as_ref();
-        let open = || files::open_or_create(path);
-        let file = sys::LockFile::open(open).map_err(io_error("open", path))?;
-        // A mapping keeps its open file alive, even in a forked child, so the page gets a file of
-        // its own. Where files can't be mapped (some network filesystems), waiters poll.
-        let page = SharedPage::map(open().map_err(io_error("open", path))?, path).ok();
+        let (dir, name) = Dir::of_file(path).map_err(io_error("open", path))?;
+        Self::open_in(&dir, name)
+    }
+
+    /// As [`FileLock::open`], for a name in an open directory.
+    ///
+    /// # Errors
+    /// As [`FileLock::open`].
+    ///
+    /// ```
+    /// use strand_lock::{FileLock, files::Dir};
+    ///
+    /// # let temp = tempfile::tempdir()?;
+    /// let dir = Dir::open(temp.path())?;
+    /// let lock = FileLock::open_in(&dir, "lock")?;
+    /// let mut guard = lock.lock()?;
+    /// // Did a program remove the file, or replace it?
+    /// while dir.identity_of("lock").ok() != Some(lock.identity()) {
+    ///     drop(guard);
+    ///     lock.reopen()?;
+    ///     guard = lock.lock()?;
+    /// }
+    /// if !guard.is_known() {
+    ///     // … see to it that who held a lock file before this one can do no harm …
+    ///     guard.mark_known();
+    /// }
+    /// # drop(guard);
+    /// # assert!(lock.lock()?.is_known());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open_in(dir: &Dir, name: impl AsRef<Path>) -> Result<Self, LockError> {
+        let name = name.as_ref();
+        let path = dir.path().join(name);
+        let opened = OpenLock::open(dir, name, &path).map_err(io_error("open", &path))?;
         Ok(Self {
-            file,
-            page,
+            dir: dir.clone(),
+            name: name.to_owned(),
             path: path.into(),
+            opened: RwLock::new(opened),
             gate: Gate::default(),
             me: Myself::new(),
             totals: Totals::default(),
         })
+    }
+
+    /// Lets go of the file, and opens the one that has its name now; creates it if it is missing.
+    /// For who has found that the lock file was removed or replaced: see [`FileLock::open_in`].
+    ///
+    /// Blocks while another thread holds this lock.
+    ///
+    /// # Errors
+    /// As [`FileLock::open`], and [`LockError::Forked`]; the old file stays open.
+    pub fn reopen(&self) -> Result<(), LockError> {
+        self.refuse_in_child()?;
+        let _alone = self.gate.enter(Kind::Exclusive, Limit::None);
+        let opened = OpenLock::open(&self.dir, &self.name, &self.path);
+        let opened = opened.map_err(io_error("open", &self.path))?;
+        *self.opened.write().unwrap_or_else(PoisonError::into_inner) = opened;
+        Ok(())
+    }
+
+    /// The device and inode of the file that is open (on Windows, its volume and index). Others
+    /// take the lock on the file that [`Dir::identity_of`] says. Example: [`FileLock::open_in`].
+    #[must_use]
+    pub fn identity(&self) -> (u64, u64) {
+        self.opened().identity
     }
 
     /// The lock file.
@@ -161,7 +226,8 @@ impl FileLock {
     /// The answer may be out of date when it arrives; show it to people, but don't act on it.
     #[must_use]
     pub fn holder(&self) -> Option<Holder> {
-        let page = self.touchable_page()?;
+        let opened = self.opened();
+        let page = opened.touchable_page()?;
         holder::read(|index| page.u64(index).load(Ordering::Acquire))
     }
 
@@ -171,12 +237,21 @@ impl FileLock {
         self.totals.read()
     }
 
-    fn acquire(&self, kind: Kind, limit: Limit) -> Result<Held<'_>, LockError> {
-        if !self.me.is_this_process() {
-            return Err(LockError::Forked {
-                path: self.path.to_path_buf(),
-            });
+    fn opened(&self) -> RwLockReadGuard<'_, OpenLock> {
+        self.opened.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuse_in_child(&self) -> Result<(), LockError> {
+        if self.me.is_this_process() {
+            return Ok(());
         }
+        Err(LockError::Forked {
+            path: self.path.to_path_buf(),
+        })
+    }
+
+    fn acquire(&self, kind: Kind, limit: Limit) -> Result<Held<'_>, LockError> {
+        self.refuse_in_child()?;
         let started_ns = sys::monotonic_ns();
         let refuse = || match limit {
             Limit::Now => LockError::Contended {
@@ -189,31 +264,68 @@ impl FileLock {
             },
         };
         let (entry, mut contended) = self.gate.enter(kind, limit).ok_or_else(refuse)?;
+        let opened = self.opened();
         if let Entry::First(first) = entry {
-            let locked = self.lock_file(kind, limit);
+            let locked = opened.lock(kind, limit);
             contended |= locked
                 .map_err(io_error("lock", &self.path))?
                 .ok_or_else(refuse)?;
             first.locked_file();
         }
-        let held = Held {
+        let mut held = Held {
             lock: self,
             kind,
             acquired_ns: sys::monotonic_ns(),
+            is_known: true,
         };
         self.totals
             .acquired(contended, held.acquired_ns.saturating_sub(started_ns));
         if kind == Kind::Exclusive
-            && let Some(page) = self.touchable_page()
+            && let Some(page) = opened.touchable_page()
         {
             holder::note(page, &self.me, held.acquired_ns);
+            held.is_known = holder::is_known(page, opened.identity);
         }
         Ok(held)
     }
 
+    fn release(&self, kind: Kind, acquired_ns: u64) -> Result<(), LockError> {
+        if !self.me.is_this_process() {
+            return Ok(()); // A forked child's copy of the guard: the lock is the parent's.
+        }
+        self.totals
+            .released(sys::monotonic_ns().saturating_sub(acquired_ns));
+        let freed = self.gate.leave(kind, || self.opened().free(kind));
+        freed.map_err(io_error("unlock", &self.path))
+    }
+}
+
+impl OpenLock {
+    fn open(dir: &Dir, name: &Path, path: &Path) -> io::Result<Self> {
+        loop {
+            let mut identity = (0, 0);
+            let file = sys::LockFile::open(|| {
+                let file = dir.open_or_create(name)?;
+                identity = sys::file_state(&file)?.identity;
+                Ok(file)
+            })?;
+            // A mapping keeps its open file alive, even in a forked child, so the page gets a file
+            // of its own. Where files can't be mapped (some network filesystems), waiters poll.
+            let page_file = dir.open_or_create(name)?;
+            if sys::file_state(&page_file)?.identity == identity {
+                let page = SharedPage::map(page_file, path).ok();
+                return Ok(Self {
+                    file,
+                    page,
+                    identity,
+                });
+            }
+        }
+    }
+
     /// Takes the file's lock; returns whether another held it at first. `None` if the time is over.
-    fn lock_file(&self, kind: Kind, limit: Limit) -> io::Result<Option<bool>> {
-        if self.try_lock_file(kind)? {
+    fn lock(&self, kind: Kind, limit: Limit) -> io::Result<Option<bool>> {
+        if self.try_lock(kind)? {
             return Ok(Some(false));
         }
         let mut recheck = RECHECK_MIN;
@@ -223,11 +335,11 @@ impl FileLock {
         let backoff = Backoff::new();
         for spins in SPINS {
             (0..spins).for_each(|_| backoff.spin());
-            if self.try_lock_file(kind)? {
+            if self.try_lock(kind)? {
                 return Ok(Some(true));
             }
         }
-        while !self.try_lock_file_as_waiter(kind)? {
+        while !self.try_lock_as_waiter(kind)? {
             let Some(time) = limit.left(recheck) else {
                 return Ok(None);
             };
@@ -240,49 +352,43 @@ impl FileLock {
         Ok(Some(true))
     }
 
-    fn try_lock_file(&self, kind: Kind) -> io::Result<bool> {
+    fn try_lock(&self, kind: Kind) -> io::Result<bool> {
         self.file.try_lock(kind == Kind::Exclusive)
     }
 
     /// Announces a waiter, then tries; in this order, so that an unlock after a failed try sees the
     /// announcement. Repeated after each sleep, because the wake that ended it cleared the
     /// announcement while others may still sleep.
-    fn try_lock_file_as_waiter(&self, kind: Kind) -> io::Result<bool> {
+    fn try_lock_as_waiter(&self, kind: Kind) -> io::Result<bool> {
         if let Some(page) = self.touchable_page() {
             page.u32(waiters(kind))
                 .store(word::SLEEPING, Ordering::SeqCst);
         }
-        self.try_lock_file(kind)
+        self.try_lock(kind)
     }
 
-    fn release(&self, kind: Kind, acquired_ns: u64) -> Result<(), LockError> {
-        if !self.me.is_this_process() {
-            return Ok(()); // A forked child's copy of the guard: the lock is the parent's.
+    /// Frees the file's lock, and wakes who waits for it.
+    fn free(&self, kind: Kind) -> io::Result<()> {
+        let page = self.touchable_page();
+        if kind == Kind::Exclusive
+            && let Some(page) = page
+        {
+            holder::clear(page);
         }
-        self.totals
-            .released(sys::monotonic_ns().saturating_sub(acquired_ns));
-        self.gate.leave(kind, || {
-            let page = self.touchable_page();
-            if kind == Kind::Exclusive
-                && let Some(page) = page
-            {
-                holder::clear(page);
+        let freed = self.file.unlock();
+        if let Some(page) = page {
+            let slept = |word| {
+                page.u32(word).load(Ordering::SeqCst) == word::SLEEPING
+                    && page.u32(word).swap(word::IDLE, Ordering::SeqCst) == word::SLEEPING
+            };
+            if slept(word::EXCLUSIVE_WAITERS) {
+                page.wake_one(word::EXCLUSIVE_WAITERS);
             }
-            let freed = self.file.unlock();
-            if let Some(page) = page {
-                let slept = |word| {
-                    page.u32(word).load(Ordering::SeqCst) == word::SLEEPING
-                        && page.u32(word).swap(word::IDLE, Ordering::SeqCst) == word::SLEEPING
-                };
-                if slept(word::EXCLUSIVE_WAITERS) {
-                    page.wake_one(word::EXCLUSIVE_WAITERS);
-                }
-                if slept(word::SHARED_WAITERS) {
-                    page.wake_all(word::SHARED_WAITERS);
-                }
+            if slept(word::SHARED_WAITERS) {
+                page.wake_all(word::SHARED_WAITERS);
             }
-            freed.map_err(io_error("unlock", &self.path))
-        })
+        }
+        freed
     }
 
     /// The page, unless its file was cut short, which would make touching it fatal.
@@ -311,6 +417,7 @@ struct Held<'a> {
     lock: &'a FileLock,
     kind: Kind,
     acquired_ns: u64,
+    is_known: bool,
 }
 
 impl Held<'_> {
@@ -348,6 +455,26 @@ impl ExclusiveGuard<'_> {
     /// dropped.
     pub fn unlock(self) -> Result<(), LockError> {
         self.0.unlock()
+    }
+
+    /// Whether [`ExclusiveGuard::mark_known`] was called on this file: false for a lock file that
+    /// is new, or a copy.
+    ///
+    /// Then the file that others knew may have been removed, and one of them may still hold it. Who
+    /// takes a lock to change other files must first see to it that such a holder can't change them
+    /// any more. True where the file can't be mapped. Example: [`FileLock::open_in`].
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.0.is_known
+    }
+
+    /// Marks the file, for [`ExclusiveGuard::is_known`] of all later holders. Example:
+    /// [`FileLock::open_in`].
+    pub fn mark_known(&self) {
+        let opened = self.0.lock.opened();
+        if let Some(page) = opened.touchable_page() {
+            holder::mark_known(page, opened.identity);
+        }
     }
 }
 

@@ -1,70 +1,260 @@
-//! Files that other processes may have open: std's operations, plus the retries that Windows needs.
+//! Directories that stay the ones that were opened, and files that other processes may have open.
+//!
+//! A path can lead elsewhere later: a symbolic link is switched, a directory moved, the working
+//! directory changed. A [`Dir`] does not: what is done in it is done in the directory that was
+//! opened.
 //!
 //! On Windows a file that is open elsewhere, in a virus scanner or a reader, may refuse to be
 //! opened, replaced or removed. These functions retry for up to [`PATIENCE`] before they report
 //! that. On other systems each of them is one system call, and blocks only on the disk.
 //!
-//! ```
-//! use std::{fs::OpenOptions, io::Write as _};
-//! use strand_lock::files;
-//!
-//! # let dir = tempfile::tempdir()?;
-//! # let dir = dir.path();
-//! // Replace a file: others find the old one or the new one, even after a power failure.
-//! let (new, path) = (dir.join("state.new"), dir.join("state"));
-//! let mut file = files::open(OpenOptions::new().write(true).create(true), &new)?;
-//! file.write_all(b"42")?;
-//! file.sync_all()?;
-//! files::rename(&new, &path)?;
-//! files::sync_dir(dir)?;
-//!
-//! std::fs::hard_link(&path, dir.join("link"))?;
-//! assert_eq!(files::identity(&path)?, files::identity(&dir.join("link"))?);
-//!
-//! files::remove(&path)?;
-//! # Ok::<(), std::io::Error>(())
-//! ```
+//! Example: [`Dir`].
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
-    path::Path,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use crate::sys;
+pub use crate::sys::OpenMode;
+use crate::{
+    filesystem::{self, Filesystem},
+    sys,
+};
 
 /// How long an operation is retried, on Windows, while another process has the file open.
 ///
-/// Example: [`crate::files`].
+/// Example: [`Dir`].
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Opens a file. Others may read, write, rename and remove it meanwhile.
+/// An open directory. Names in it are looked up in that directory, whatever becomes of the path by
+/// which it was opened. Cheap to clone.
 ///
-/// # Errors
-/// The system's.
-pub fn open(options: &OpenOptions, path: &Path) -> io::Result<File> {
-    retry(sys::is_in_use, || options.open(path))
+/// On Windows, where a directory with open files can't be moved, it is the full path that the
+/// directory had when it was opened.
+///
+/// ```
+/// use std::io::Write as _;
+/// use strand_lock::files::{self, Dir, OpenMode};
+///
+/// # let temp = tempfile::tempdir()?;
+/// # let path = temp.path().join("store");
+/// # std::fs::create_dir(&path)?;
+/// let dir = Dir::open(&path)?;
+/// println!("{} is on {}", dir.path().display(), dir.filesystem()?.name);
+/// // Replace a file: others find the old one or the new one, even after a power failure.
+/// let mut file = dir.open_file("state.new", OpenMode::CreateNew)?;
+/// file.write_all(b"42")?;
+/// file.sync_all()?;
+/// dir.rename("state.new", "state")?;
+/// dir.sync()?;
+/// assert_eq!(dir.list()?, ["state"]);
+///
+/// // Is it still the file that is open here?
+/// assert_eq!(dir.identity_of("state")?, files::identity_of(&file)?);
+/// assert_eq!(files::identity(&path.join("state"))?, files::identity_of(&file)?);
+/// # drop(file);
+///
+/// dir.create_dir("sub")?;
+/// drop(dir.open_dir("sub")?.open_file("inner", OpenMode::CreateNew)?);
+/// # #[cfg(unix)] {
+/// std::fs::rename(&path, temp.path().join("moved"))?;
+/// dir.remove("state")?; // In the directory that was opened, wherever it is now.
+/// # }
+/// # assert!(dir.stamp().is_ok());
+/// let virtual_dir = Dir::simulated("store".as_ref(), 7);
+/// assert_eq!((virtual_dir.number(), dir.number()), (Some(7), None));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Dir(Arc<Opened>);
+
+#[derive(Debug)]
+struct Opened {
+    path: PathBuf,
+    place: Place,
 }
 
-/// Opens a file that processes share for reading and writing, and creates it if it is missing.
-pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    match open(&options, path) {
-        // In a directory that all may write (`/tmp`), Linux refuses to open another's file for
-        // writing if it could have been created (`fs.protected_regular`).
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            open(options.create(true).truncate(false), path)
+#[derive(Debug)]
+enum Place {
+    Real(sys::Dir),
+    Simulated(u64),
+}
+
+impl Dir {
+    /// Opens the directory at `path`.
+    ///
+    /// # Errors
+    /// The system's: `NotFound`, `NotADirectory`.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        Ok(Self::new(path, Place::Real(sys::Dir::open(path)?)))
+    }
+
+    /// A directory of a simulated machine, which knows it by a number. All that this type does with
+    /// it fails.
+    #[must_use]
+    pub fn simulated(path: &Path, number: u64) -> Self {
+        Self::new(path, Place::Simulated(number))
+    }
+
+    fn new(path: &Path, place: Place) -> Self {
+        let path = path.to_owned();
+        Self(Arc::new(Opened { path, place }))
+    }
+
+    /// The directory and the name of the file at `path`.
+    pub(crate) fn of_file(path: &Path) -> io::Result<(Self, &Path)> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let here = parent.as_os_str().is_empty();
+        let opened = sys::Dir::open(if here { Path::new(".") } else { parent })?;
+        Ok((Self::new(parent, Place::Real(opened)), Path::new(name)))
+    }
+
+    /// The path by which it was opened, for messages. It may lead elsewhere by now.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// The number of a [simulated](Dir::simulated) directory.
+    #[must_use]
+    pub fn number(&self) -> Option<u64> {
+        match &self.0.place {
+            Place::Real(_) => None,
+            Place::Simulated(number) => Some(*number),
         }
-        opened => opened,
+    }
+
+    fn real(&self) -> io::Result<&sys::Dir> {
+        match &self.0.place {
+            Place::Real(dir) => Ok(dir),
+            Place::Simulated(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Opens a directory in it.
+    ///
+    /// # Errors
+    /// The system's: `NotFound`, `NotADirectory`.
+    pub fn open_dir(&self, name: impl AsRef<Path>) -> io::Result<Self> {
+        let name = name.as_ref();
+        let opened = self.real()?.open_dir(name)?;
+        Ok(Self::new(&self.path().join(name), Place::Real(opened)))
+    }
+
+    /// Opens a file in it. Others may read, write, rename and remove the file meanwhile.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open_file(&self, name: impl AsRef<Path>, mode: OpenMode) -> io::Result<File> {
+        let (dir, name) = (self.real()?, name.as_ref());
+        retry(sys::is_in_use, || dir.open_file(name, mode))
+    }
+
+    /// Opens a file that processes share for reading and writing, and creates it if it is missing.
+    ///
+    /// Asks for creation only then: some systems refuse that for a file of another user.
+    pub(crate) fn open_or_create(&self, name: &Path) -> io::Result<File> {
+        loop {
+            match self.open_file(name, OpenMode::ReadWrite) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => return opened,
+            }
+            match self.open_file(name, OpenMode::CreateNew) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                created => return created,
+            }
+        }
+    }
+
+    /// The names in it that are valid Unicode, in no order.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn list(&self) -> io::Result<Vec<String>> {
+        self.real()?.list()
+    }
+
+    /// Creates a directory in it, unless it exists.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn create_dir(&self, name: impl AsRef<Path>) -> io::Result<()> {
+        match self.real()?.create_dir(name.as_ref()) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            created => created,
+        }
+    }
+
+    /// Renames a file, replacing the one that has the name `to`. A process that opens `to` finds
+    /// the old file or the new one; a process that has the old one open can go on reading it.
+    ///
+    /// Durable after [`Dir::sync`].
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
+        let (dir, from, to) = (self.real()?, from.as_ref(), to.as_ref());
+        retry(sys::may_be_in_use, || dir.rename(from, to))
+    }
+
+    /// Removes a file. A process that has it open can go on reading it.
+    ///
+    /// Where Windows can't remove the name of an open file (FAT, before Windows 10 1809, Wine), it
+    /// stays until the file is closed everywhere.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn remove(&self, name: impl AsRef<Path>) -> io::Result<()> {
+        let (dir, name) = (self.real()?, name.as_ref());
+        retry(sys::is_in_use, || dir.remove(name))
+    }
+
+    /// Makes the names in it durable, as far as the system can: see "Windows and macOS" in
+    /// `docs/DESIGN.md`.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn sync(&self) -> io::Result<()> {
+        self.real()?.sync()
+    }
+
+    /// The device and inode of the file of that name (on Windows, its volume and index), which all
+    /// its hard links share, and a copy does not. `NotFound` when there is none.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn identity_of(&self, name: impl AsRef<Path>) -> io::Result<(u64, u64)> {
+        Ok(self.real()?.state_of(name.as_ref())?.identity)
+    }
+
+    /// A number that changes whenever a name in the directory appears, disappears or comes to mean
+    /// another file. `None` where that can't be told from an equal number: the last change was a
+    /// moment ago, or the directory was removed.
+    ///
+    /// Costs one system call on an open file, less than looking up a name.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn stamp(&self) -> io::Result<Option<u64>> {
+        let changed_ns = self.real()?.changed_ns()?;
+        Ok(changed_ns.filter(|changed| is_old(*changed, sys::filetime_ns())))
+    }
+
+    /// The filesystem that it is on. Blocks no longer than the system does.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn filesystem(&self) -> io::Result<Filesystem> {
+        filesystem::of(self.real()?)
     }
 }
 
-/// Renames a file, replacing the one at `to`. A process that opens `to` finds the old file or the
-/// new one; a process that has the old one open can go on reading it.
-///
-/// Durable after [`sync_dir`].
+/// Renames a file by its path, as [`Dir::rename`]. Example: [`Dir`].
 ///
 /// # Errors
 /// The system's.
@@ -72,34 +262,43 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     retry(sys::may_be_in_use, || sys::rename(from, to))
 }
 
-/// Removes a file. A process that has it open can go on reading it.
-///
-/// Where Windows can't remove the name of an open file (FAT, before Windows 10 1809, Wine), it
-/// stays until the file is closed everywhere.
-///
-/// # Errors
-/// The system's.
-pub fn remove(path: &Path) -> io::Result<()> {
-    retry(sys::is_in_use, || std::fs::remove_file(path))
-}
-
-/// Makes the names in a directory durable, as far as the system can: see "Windows and macOS" in
-/// `docs/DESIGN.md`.
+/// Makes the names in a directory durable, as [`Dir::sync`]. Example: [`Dir`].
 ///
 /// # Errors
 /// The system's.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    sys::sync_dir(dir)
+    Dir::open(dir)?.sync()
 }
 
-/// Returns the device and inode of the file at `path` (on Windows, its volume and index), which all
-/// its hard links share.
+/// The device and inode of the file at `path`: see [`Dir::identity_of`]. Example: [`Dir`].
 ///
 /// # Errors
 /// The system's.
 pub fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let file = open(OpenOptions::new().read(true), path)?;
-    Ok(sys::file_state(&file)?.identity)
+    let (dir, name) = Dir::of_file(path)?;
+    dir.identity_of(name)
+}
+
+/// The device and inode of an open file: see [`Dir::identity_of`]. Example: [`Dir`].
+///
+/// # Errors
+/// The system's.
+pub fn identity_of(file: &File) -> io::Result<(u64, u64)> {
+    Ok(sys::file_state(file)?.identity)
+}
+
+/// Whether a change at `now_ns` or later certainly gets another time than `changed_ns`.
+///
+/// Systems take the time of a change from a clock that ticks every few milliseconds, and some
+/// filesystems keep whole or even seconds only.
+fn is_old(changed_ns: u64, now_ns: u64) -> bool {
+    const SECOND_NS: u64 = 1_000_000_000;
+    let margin_ns = if changed_ns.is_multiple_of(SECOND_NS) {
+        3 * SECOND_NS
+    } else {
+        SECOND_NS / 20
+    };
+    changed_ns.saturating_add(margin_ns) <= now_ns
 }
 
 /// Repeats `call` while it is `refused`, for up to [`PATIENCE`].
@@ -123,5 +322,24 @@ fn retry<T>(
         }
         std::thread::sleep(step);
         step = (step * 2).min(STEP_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_counts_once_no_later_change_can_get_it() {
+        let now_ns = 1_700_000_005_000_000_000;
+        assert!(!is_old(now_ns, now_ns));
+        assert!(!is_old(now_ns - 49_999_999, now_ns));
+        assert!(is_old(now_ns - 50_000_001, now_ns));
+        // Whole seconds may be all that the filesystem keeps.
+        assert!(!is_old(now_ns - 2_000_000_000, now_ns));
+        assert!(is_old(now_ns - 3_000_000_000, now_ns));
+        // A clock that was set back, or a time that was set ahead.
+        assert!(!is_old(now_ns + 1, now_ns));
+        assert!(!is_old(u64::MAX, now_ns));
     }
 }

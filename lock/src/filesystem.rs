@@ -1,5 +1,7 @@
 use std::{io, path::Path};
 
+use crate::sys;
+
 /// The filesystem that a directory is on: returned by [`filesystem_of`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -43,117 +45,157 @@ pub enum FilesystemKind {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn filesystem_of(dir: impl AsRef<Path>) -> io::Result<Filesystem> {
-    let (kind, name) = system::filesystem(dir.as_ref())?;
+    of(&sys::Dir::open(dir.as_ref())?)
+}
+
+pub(crate) fn of(dir: &sys::Dir) -> io::Result<Filesystem> {
+    let (kind, name) = system::filesystem(dir)?;
     Ok(Filesystem { kind, name })
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod system {
-    use super::{FilesystemKind, Path, io};
+    use std::{
+        fs::read_to_string,
+        os::fd::{AsFd as _, AsRawFd as _},
+    };
 
-    /// Magic numbers of `statfs(2)` and of the kernel's `magic.h`.
-    const NETWORK: &[(u64, &str)] = &[
-        (0x6969, "nfs"),
-        (0x517b, "smb"),
-        (0xff53_4d42, "cifs"),
-        (0xfe53_4d42, "smb2"),
-        (0x0102_1997, "9p"),
-        (0x5346_414f, "afs"),
-        (0x6b41_4653, "kafs"),
-        (0x7375_7245, "coda"),
-        (0x564c, "ncp"),
-        (0x00c3_6400, "ceph"),
-        (0x0bd0_0bd0, "lustre"),
-        (0x4750_4653, "gpfs"),
-        (0x1983_0326, "fhgfs"),
-        (0x786f_4256, "vboxsf"),
-        (0xaad7_aaea, "panfs"),
-        (0x2003_0528, "orangefs"),
-        (0xbacb_acbc, "vmhgfs"),
-        (0x7c7c_6673, "prl_fs"),
-        (0x0116_1970, "gfs2"),
-        (0x7461_636f, "ocfs2"),
+    use super::{FilesystemKind, io, sys};
+
+    /// Magic numbers of `statfs(2)` and of the kernel's `magic.h`, and the names in mountinfo.
+    const NETWORK: &[(u64, &[&str])] = &[
+        (0x6969, &["nfs", "nfs4"]),
+        (0x517b, &["smb", "smbfs"]),
+        (0xff53_4d42, &["cifs"]),
+        (0xfe53_4d42, &["smb2", "smb3"]),
+        (0x0102_1997, &["9p"]),
+        (0x5346_414f, &["afs"]),
+        (0x6b41_4653, &["kafs"]),
+        (0x7375_7245, &["coda"]),
+        (0x564c, &["ncp", "ncpfs"]),
+        (0x00c3_6400, &["ceph"]),
+        (0x0bd0_0bd0, &["lustre"]),
+        (0x4750_4653, &["gpfs"]),
+        (0x1983_0326, &["fhgfs", "beegfs"]),
+        (0x786f_4256, &["vboxsf"]),
+        (0xaad7_aaea, &["panfs"]),
+        (0x2003_0528, &["orangefs", "pvfs2"]),
+        (0xbacb_acbc, &["vmhgfs"]),
+        (0x7c7c_6673, &["prl_fs"]),
+        (0x0116_1970, &["gfs2"]),
+        (0x7461_636f, &["ocfs2"]),
     ];
     const FUSE: u64 = 0x6573_5546;
 
-    pub(super) fn filesystem(dir: &Path) -> io::Result<(FilesystemKind, String)> {
+    pub(super) fn filesystem(dir: &sys::Dir) -> io::Result<(FilesystemKind, String)> {
         #[allow(
             clippy::allow_attributes,
             clippy::cast_sign_loss,
             clippy::unnecessary_cast,
             reason = "the field's type differs between machines"
         )]
-        let magic = rustix::fs::statfs(dir)?.f_type as u64 & 0xffff_ffff;
-        if let Some((_, name)) = NETWORK.iter().find(|(number, _)| *number == magic) {
-            return Ok((FilesystemKind::Network, (*name).to_owned()));
-        }
-        if magic != FUSE {
-            return Ok((FilesystemKind::Local, format!("{magic:#x}")));
-        }
-        let name = dir
-            .canonicalize()
+        let magic = rustix::fs::fstatfs(dir.as_fd())?.f_type as u64 & 0xffff_ffff;
+        let descriptor = dir.as_fd().as_raw_fd();
+        let mount = read_to_string(format!("/proc/self/fdinfo/{descriptor}"))
             .ok()
-            .zip(std::fs::read_to_string("/proc/self/mountinfo").ok())
-            .and_then(|(dir, table)| mounted_as(&dir, &table))
-            .unwrap_or_else(|| "fuse".to_owned());
-        // A block device behind FUSE (ntfs-3g, exfat) is on this machine only.
-        let kind = if name == "fuseblk" {
-            FilesystemKind::Local
-        } else {
-            FilesystemKind::UnknownFuse
-        };
-        Ok((kind, name))
+            .zip(read_to_string("/proc/self/mountinfo").ok());
+        let mounted = mount.and_then(|(about, table)| mounted_as(&about, &table));
+        Ok(judge(magic, mounted.as_deref()))
     }
 
-    /// The type of the mount with the longest mount point above `dir`, in a table in the format of
-    /// `/proc/self/mountinfo`.
-    fn mounted_as(dir: &Path, table: &str) -> Option<String> {
+    /// Judges by both numbers and names: 9p passes on the number of the filesystem that its server
+    /// is on.
+    fn judge(magic: u64, mounted: Option<&str>) -> (FilesystemKind, String) {
+        let network = NETWORK.iter().find(|(number, names)| {
+            *number == magic || mounted.is_some_and(|mounted| names.contains(&mounted))
+        });
+        let kind = match (network, mounted) {
+            (Some(_), _) => FilesystemKind::Network,
+            // A block device behind FUSE (ntfs-3g, exfat) is on this machine only.
+            (None, Some("fuseblk")) => FilesystemKind::Local,
+            (None, Some("fuse" | "virtiofs")) => FilesystemKind::UnknownFuse,
+            (None, Some(name)) if name.starts_with("fuse.") => FilesystemKind::UnknownFuse,
+            (None, _) if magic == FUSE => FilesystemKind::UnknownFuse,
+            (None, _) => FilesystemKind::Local,
+        };
+        let by_number = || match network {
+            Some((_, [name, ..])) => (*name).to_owned(),
+            _ if magic == FUSE => "fuse".to_owned(),
+            _ => format!("{magic:#x}"),
+        };
+        (kind, mounted.map_or_else(by_number, str::to_owned))
+    }
+
+    /// The type of the mount that an open file is on: `about` is what `/proc/self/fdinfo` says of
+    /// it, `table` is in the format of `/proc/self/mountinfo`.
+    fn mounted_as(about: &str, table: &str) -> Option<String> {
+        let id = about
+            .lines()
+            .find_map(|line| line.strip_prefix("mnt_id:"))?;
         let mounts = table.lines().filter_map(|line| {
             let (mount, filesystem) = line.split_once(" - ")?;
-            let point = mount.split(' ').nth(4)?.replace("\\040", " ");
-            let name = filesystem.split(' ').next()?;
-            dir.starts_with(&point).then_some((point.len(), name))
+            Some((mount.split(' ').next()?, filesystem.split(' ').next()?))
         });
-        // Of mounts on the same point, the last one is on top.
-        mounts
-            .max_by_key(|(len, _)| *len)
-            .map(|(_, name)| name.to_owned())
+        let mut mounts = mounts.filter(|(mount, _)| *mount == id.trim());
+        mounts.next().map(|(_, name)| name.to_owned())
     }
 
     #[cfg(test)]
     mod tests {
-        use super::{Path, mounted_as};
+        use super::{FUSE, FilesystemKind, judge, mounted_as};
 
-        #[test]
-        fn the_innermost_and_last_mount_counts() {
-            let table = "\
+        const TABLE: &str = "\
 21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 36 21 0:31 / /home rw shared:2 master:1 - fuse.sshfs host:/ rw
 37 21 0:32 / /mnt/my\\040disk rw - fuseblk /dev/sdb1 rw
 38 21 0:33 / /srv rw - nfs4 host:/srv rw
-39 38 0:34 / /srv rw - fuse.mergerfs a:b rw
+39 38 0:34 / /srv rw - 9p host rw,trans=virtio
 not a mount
 ";
-            let mounted_as = |dir| mounted_as(Path::new(dir), table).unwrap();
-            assert_eq!(mounted_as("/etc"), "ext4");
-            assert_eq!(mounted_as("/home"), "fuse.sshfs");
-            assert_eq!(mounted_as("/homestead"), "ext4");
-            assert_eq!(mounted_as("/mnt/my disk/x"), "fuseblk");
-            assert_eq!(mounted_as("/srv/x"), "fuse.mergerfs");
+
+        fn mounted(id: u32) -> Option<String> {
+            let about = format!("pos:\t0\nflags:\t0200000\nmnt_id:\t{id}\nino:\t2\n");
+            mounted_as(&about, TABLE)
+        }
+
+        #[test]
+        fn the_mount_that_the_file_is_on_counts() {
+            let types = [21, 36, 37, 38, 39].map(|id| mounted(id).unwrap());
+            assert_eq!(types, ["ext4", "fuse.sshfs", "fuseblk", "nfs4", "9p"]);
+            assert_eq!(mounted(3), None);
+            assert_eq!(mounted_as("pos:\t0\n", TABLE), None);
+        }
+
+        #[test]
+        fn a_filesystem_that_passes_for_that_of_its_server_is_known_by_its_name() {
+            const EXT4: u64 = 0xef53;
+            let kind = |magic, id| judge(magic, mounted(id).as_deref()).0;
+            assert_eq!(kind(EXT4, 39), FilesystemKind::Network);
+            assert_eq!(kind(EXT4, 38), FilesystemKind::Network);
+            assert_eq!(kind(0x6969, 3), FilesystemKind::Network);
+            assert_eq!(kind(EXT4, 21), FilesystemKind::Local);
+            assert_eq!(kind(FUSE, 36), FilesystemKind::UnknownFuse);
+            assert_eq!(kind(FUSE, 37), FilesystemKind::Local);
+            assert_eq!(kind(FUSE, 3), FilesystemKind::UnknownFuse);
+            assert_eq!(judge(EXT4, Some("9p")).1, "9p");
+            assert_eq!(judge(0x6969, None).1, "nfs");
+            assert_eq!(judge(EXT4, None).1, "0xef53");
         }
     }
 }
 
 #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
 mod system {
-    use super::{FilesystemKind, Path, io};
+    use std::os::fd::AsFd as _;
+
+    use super::{FilesystemKind, io, sys};
 
     const NETWORK: &[&str] = &[
         "nfs", "smbfs", "cifs", "afpfs", "webdav", "ftp", "9p", "afs", "coda",
     ];
 
-    pub(super) fn filesystem(dir: &Path) -> io::Result<(FilesystemKind, String)> {
-        let stat = rustix::fs::statfs(dir)?;
+    pub(super) fn filesystem(dir: &sys::Dir) -> io::Result<(FilesystemKind, String)> {
+        let stat = rustix::fs::fstatfs(dir.as_fd())?;
         #[allow(
             clippy::allow_attributes,
             clippy::cast_sign_loss,
@@ -180,18 +222,12 @@ mod system {
 
 #[cfg(windows)]
 mod system {
-    use std::{
-        os::windows::fs::MetadataExt as _,
-        path::{Component, Prefix},
-    };
+    use std::path::{Component, Prefix};
 
-    use super::{FilesystemKind, Path, io};
-    use crate::sys;
+    use super::{FilesystemKind, io, sys};
 
-    pub(super) fn filesystem(dir: &Path) -> io::Result<(FilesystemKind, String)> {
-        dir.metadata()?.file_attributes();
-        let dir = dir.canonicalize()?;
-        let Some(Component::Prefix(prefix)) = dir.components().next() else {
+    pub(super) fn filesystem(dir: &sys::Dir) -> io::Result<(FilesystemKind, String)> {
+        let Some(Component::Prefix(prefix)) = dir.path().components().next() else {
             return Ok((FilesystemKind::Local, "unknown".to_owned()));
         };
         let remote = match prefix.kind() {

@@ -1,6 +1,7 @@
 use std::{fmt, path::Path, sync::atomic::Ordering, time::Duration};
 
 use crate::{
+    files::Dir,
     page::{PageError, SharedPage, SharedPageReader},
     sys,
 };
@@ -67,12 +68,23 @@ pub struct LockState {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn look_at_lock(path: impl AsRef<Path>) -> Result<LockState, PageError> {
-    let page = SharedPageReader::open(path)?;
+    SharedPageReader::open(path).map(|page| look(&page))
+}
+
+/// As [`look_at_lock`], for a name in an open directory.
+///
+/// # Errors
+/// As [`SharedPageReader::open`].
+pub fn look_at_lock_in(dir: &Dir, name: impl AsRef<Path>) -> Result<LockState, PageError> {
+    SharedPageReader::open_in(dir, name).map(|page| look(&page))
+}
+
+fn look(page: &SharedPageReader) -> LockState {
     let sleeps = |word| page.load_u32(word) == word::SLEEPING;
-    Ok(LockState {
+    LockState {
         holder: read(|index| page.load_u64(index)),
         waiting: sleeps(word::EXCLUSIVE_WAITERS) || sleeps(word::SHARED_WAITERS),
-    })
+    }
 }
 
 /// Whether a file with this content may be a lock file: it is empty, or a page that has nothing
@@ -106,6 +118,9 @@ pub(crate) mod word {
     pub(super) const SINCE_NS: usize = 2;
     pub(super) const COMMAND: Range<usize> = 8..16;
 
+    /// Which file this is: see [`mark_known`].
+    pub(super) const KNOWN_AS: usize = 3;
+
     // 32-bit words, on which waiters sleep: exclusive ones are woken one at a time, shared ones all
     // at once.
     pub(crate) const EXCLUSIVE_WAITERS: usize = 0;
@@ -129,6 +144,22 @@ pub(crate) fn note(page: &SharedPage, me: &Myself, since_ns: u64) {
 /// Clears the note. The caller still holds the lock.
 pub(crate) fn clear(page: &SharedPage) {
     page.u64(word::PID).store(0, Ordering::Release);
+}
+
+/// Marks the lock file as known by what identifies it, so that the mark in a copy is worth nothing.
+pub(crate) fn mark_known(page: &SharedPage, identity: (u64, u64)) {
+    page.u64(word::KNOWN_AS)
+        .store(known_as(identity), Ordering::Release);
+}
+
+/// Whether [`mark_known`] was called on this file, and not on one that it is a copy of.
+pub(crate) fn is_known(page: &SharedPage, identity: (u64, u64)) -> bool {
+    page.u64(word::KNOWN_AS).load(Ordering::Acquire) == known_as(identity)
+}
+
+/// Not 0, which a new file has.
+fn known_as((device, inode): (u64, u64)) -> u64 {
+    (device.rotate_left(32) ^ inode).max(1)
 }
 
 /// Reads the note from the page's words, unless its process has ended.

@@ -10,7 +10,7 @@
 //! | share words, wait on them, wake others | [`SharedPage`] | only in its `wait` | write |
 //! | look at shared words | [`SharedPageReader`] | only in its `wait` | read |
 //! | look at a lock | [`look_at_lock`], [`FileLock::holder`] | never | read |
-//! | handle files that others have open | [`files`] | up to [`files::PATIENCE`], on Windows | – |
+//! | stay in the directory that was opened | [`files::Dir`] | up to [`files::PATIENCE`], on Windows | – |
 //! | identify a filesystem | [`filesystem_of`] | as long as the system does | – |
 //!
 //! # Locks
@@ -53,8 +53,8 @@
 //! After a [`LockError`] the lock is not held. Contention has its own variants and is never an I/O
 //! error ([`LockError::is_contention`]). After a [`PageError`] the page must not be touched; open
 //! it anew. This crate creates only the files it is asked to open, and never removes or shortens
-//! one except by [`files::rename`] and [`files::remove`]. Nothing but [`files::sync_dir`] syncs the
-//! disk.
+//! one except by [`files::Dir::rename`] and [`files::Dir::remove`]. Nothing but
+//! [`files::Dir::sync`] syncs the disk.
 //!
 //! # Threads, processes, `fork`
 //!
@@ -79,7 +79,7 @@ pub use counters::Counters;
 pub use error::LockError;
 pub use file_lock::{ExclusiveGuard, FileLock, SharedGuard};
 pub use filesystem::{Filesystem, FilesystemKind, filesystem_of};
-pub use holder::{Holder, LockState, is_lock_content, look_at_lock};
+pub use holder::{Holder, LockState, is_lock_content, look_at_lock, look_at_lock_in};
 pub use page::{PageError, SharedPage, SharedPageReader};
 pub use sys::{boot_id, monotonic_ns};
 

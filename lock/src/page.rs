@@ -1,12 +1,15 @@
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Seek, SeekFrom},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
-use crate::{files, sys};
+use crate::{
+    files::{Dir, OpenMode},
+    sys,
+};
 
 /// A page of a file, which every process that opens it sees and changes at once.
 ///
@@ -65,15 +68,24 @@ impl SharedPage {
     /// # Errors
     /// [`PageError::Io`] if the file can't be opened, lengthened, mapped or changed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, PageError> {
-        let path = path.as_ref();
-        let file = files::open_or_create(path).map_err(io_error("open", path))?;
-        let page = Self::map(file, path)?;
+        let (dir, name) = of_file(path.as_ref())?;
+        Self::open_in(&dir, name)
+    }
+
+    /// As [`SharedPage::open`], for a name in an open directory. Example: [`Dir`], [`SharedPage`].
+    ///
+    /// # Errors
+    /// As [`SharedPage::open`].
+    pub fn open_in(dir: &Dir, name: impl AsRef<Path>) -> Result<Self, PageError> {
+        let path = dir.path().join(&name);
+        let file = dir.open_or_create(name.as_ref());
+        let page = Self::map(file.map_err(io_error("open", &path))?, &path)?;
         // A copy-on-write filesystem needs space to change a page, even if the page has some.
         if page.0.words.is_changeable() {
             return Ok(page);
         }
         let source = sys::why_no_room(&page.0.file, Self::BYTES as u64);
-        Err(io_error("change", path)(source))
+        Err(io_error("change", &path)(source))
     }
 
     /// Maps an open file, after lengthening it to a page.
@@ -221,11 +233,21 @@ impl SharedPageReader {
     /// [`PageError::Io`] if the file is missing or can't be mapped, [`PageError::Truncated`] if it
     /// is shorter than a page.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, PageError> {
-        let path = path.as_ref();
-        let file = files::open(OpenOptions::new().read(true), path);
-        let file = file.map_err(io_error("open", path))?;
-        check(&file, path)?;
-        MappedFile::new(file, path, sys::Words::map_read_only).map(Self)
+        let (dir, name) = of_file(path.as_ref())?;
+        Self::open_in(&dir, name)
+    }
+
+    /// As [`SharedPageReader::open`], for a name in an open directory. Example: [`Dir`],
+    /// [`SharedPageReader`].
+    ///
+    /// # Errors
+    /// As [`SharedPageReader::open`].
+    pub fn open_in(dir: &Dir, name: impl AsRef<Path>) -> Result<Self, PageError> {
+        let path = dir.path().join(&name);
+        let file = dir.open_file(name, OpenMode::Read);
+        let file = file.map_err(io_error("open", &path))?;
+        check(&file, &path)?;
+        MappedFile::new(file, &path, sys::Words::map_read_only).map(Self)
     }
 
     /// As [`SharedPage::check`].
@@ -370,6 +392,10 @@ fn check(file: &File, path: &Path) -> Result<(), PageError> {
         return Err(PageError::Deleted { path: path() });
     }
     Ok(())
+}
+
+fn of_file(path: &Path) -> Result<(Dir, &Path), PageError> {
+    Dir::of_file(path).map_err(io_error("open", path))
 }
 
 fn io_error(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PageError {

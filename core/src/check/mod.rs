@@ -100,12 +100,11 @@ fn advice(signs: Signs) -> Advice {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn check(dir: impl AsRef<Path>) -> Result<CheckReport> {
-    in_dir(&StoreDir::on_disk(dir.as_ref()))
+    in_dir(&StoreDir::on_disk(dir.as_ref())?)
 }
 
 // I3: nothing is written.
 pub(crate) fn in_dir(dir: &StoreDir) -> Result<CheckReport> {
-    dir.require()?;
     let mut seen = Look::take(dir)?;
     for _ in 1..LOOKS {
         if !seen.is_suspicious() {
@@ -176,17 +175,13 @@ impl<'a> Look<'a> {
     }
 
     fn new(dir: &'a StoreDir) -> Self {
-        let host = dir.host();
-        let lock = |file: &str| {
-            let state = host.look_at_lock(&dir.path_of(file)).ok();
-            (PathBuf::from(file), state)
-        };
+        let lock = |file: &str| (PathBuf::from(file), dir.look_at_lock(file));
         let report = CheckReport {
             dir: dir.path().to_owned(),
             advice: Advice::Nothing,
             store: None,
             format: None,
-            filesystem: host.filesystem(dir.path()).ok(),
+            filesystem: dir.filesystem().ok(),
             first_seq: 1,
             last_seq: 0,
             records: 0,

@@ -1,38 +1,24 @@
 //! The file operations that the log needs, as traits, so that tests can record them, make them
 //! fail, and lose what was not synced.
 
-use std::{
-    fmt,
-    fs::{File, OpenOptions},
-    io,
-    path::Path,
-};
+use std::{fmt, fs::File, io, path::Path};
 
 use strand_lock::files;
+pub use strand_lock::files::{Dir, OpenMode};
 
 use crate::env::system::{Host, ThisMachine};
-
-/// How [`Storage::open`] opens a file. Example: [`Storage`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum OpenMode {
-    /// An existing file, to read.
-    Read,
-    /// An existing file, to read and write.
-    ReadWrite,
-    /// A file that does not exist yet, to read and write.
-    CreateNew,
-}
 
 /// The files of a store. [`Disk`] has the real ones.
 ///
 /// Every method is that of the real disk unless it is replaced. Errors are those of the system.
-/// Implementations retry after `EINTR`.
+/// Implementations retry after `EINTR`. A directory is opened once, and all that follows is done in
+/// that one, whatever becomes of its path.
 ///
 /// ```
-/// use std::{io, path::Path, sync::{Arc, atomic::{AtomicU64, Ordering}}};
+/// use std::{io, sync::{Arc, atomic::{AtomicU64, Ordering}}};
 /// use strand_core::{
 ///     Issue, IssueLog, Options, Timestamp,
-///     testing::{Disk, OpenMode, Storage, StorageFile},
+///     testing::{Dir, Disk, OpenMode, Storage, StorageFile},
 /// };
 ///
 /// let now = Timestamp::now();
@@ -41,8 +27,8 @@ pub enum OpenMode {
 /// struct Counted(Arc<AtomicU64>);
 ///
 /// impl Storage for Counted {
-///     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
-///         Ok(Box::new(CountedFile(Disk.open(path, mode)?, self.clone())))
+///     fn open(&self, dir: &Dir, name: &str, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+///         Ok(Box::new(CountedFile(Disk.open(dir, name, mode)?, self.clone())))
 ///     }
 /// }
 ///
@@ -62,6 +48,7 @@ pub enum OpenMode {
 ///         self.1.0.fetch_add(1, Ordering::Relaxed);
 ///         self.0.sync_data()
 ///     }
+///     fn identity(&self) -> io::Result<(u64, u64)> { self.0.identity() }
 /// }
 ///
 /// # let dir = tempfile::tempdir()?;
@@ -73,62 +60,75 @@ pub enum OpenMode {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Storage: fmt::Debug + Send + Sync {
+    /// Opens a directory.
+    ///
+    /// # Errors
+    /// Those of the system: `NotFound`, `NotADirectory`.
+    fn open_dir(&self, path: &Path) -> io::Result<Dir> {
+        Dir::open(path)
+    }
+    /// Opens a directory in a directory.
+    ///
+    /// # Errors
+    /// Those of the system: `NotFound`, `NotADirectory`.
+    fn open_subdir(&self, dir: &Dir, name: &str) -> io::Result<Dir> {
+        dir.open_dir(name)
+    }
     /// Opens a file.
     ///
     /// # Errors
     /// Those of the system.
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(mode != OpenMode::Read)
-            .create_new(mode == OpenMode::CreateNew);
-        Ok(Box::new(DiskFile(files::open(&options, path)?)))
+    fn open(&self, dir: &Dir, name: &str, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(DiskFile(dir.open_file(name, mode)?)))
     }
     /// The names in a directory that are valid Unicode, in no order.
     ///
     /// # Errors
     /// Those of the system.
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let names = dir
-            .read_dir()?
-            .map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
-        names.filter_map(io::Result::transpose).collect()
+    fn list(&self, dir: &Dir) -> io::Result<Vec<String>> {
+        dir.list()
     }
-    /// Whether `path` is a directory.
-    ///
-    /// # Errors
-    /// Those of the system: `NotFound` when nothing is there.
-    fn is_dir(&self, path: &Path) -> io::Result<bool> {
-        Ok(path.metadata()?.is_dir())
-    }
-    /// Creates a directory, unless it exists.
+    /// Creates a directory in a directory, unless it exists.
     ///
     /// # Errors
     /// Those of the system.
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(dir)
+    fn create_dir(&self, dir: &Dir, name: &str) -> io::Result<()> {
+        dir.create_dir(name)
     }
     /// Renames a file over another.
     ///
     /// # Errors
     /// Those of the system.
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        files::rename(from, to)
+    fn rename(&self, dir: &Dir, from: &str, to: &str) -> io::Result<()> {
+        dir.rename(from, to)
     }
     /// Removes a file. Readers that have it open can go on reading it.
     ///
     /// # Errors
     /// Those of the system.
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        files::remove(path)
+    fn remove(&self, dir: &Dir, name: &str) -> io::Result<()> {
+        dir.remove(name)
     }
     /// Makes the names in a directory durable, where the system can do that.
     ///
     /// # Errors
     /// Those of the system.
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        files::sync_dir(dir)
+    fn sync_dir(&self, dir: &Dir) -> io::Result<()> {
+        dir.sync()
+    }
+    /// What identifies the file of that name: see [`StorageFile::identity`].
+    ///
+    /// # Errors
+    /// Those of the system: `NotFound`.
+    fn identity_of(&self, dir: &Dir, name: &str) -> io::Result<(u64, u64)> {
+        dir.identity_of(name)
+    }
+    /// A number that changes with the names in a directory: see [`Dir::stamp`].
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn stamp(&self, dir: &Dir) -> io::Result<Option<u64>> {
+        dir.stamp()
     }
     /// The machine that these files are on. Example: [`Host`].
     fn host(&self) -> &dyn Host {
@@ -164,6 +164,11 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
     /// Those of the system. After one, it is unknown which writes since the last success are
     /// durable.
     fn sync_data(&self) -> io::Result<()>;
+    /// What identifies the file, by whatever name: device and inode.
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn identity(&self) -> io::Result<(u64, u64)>;
 }
 
 /// The real files. Other storages wrap it, as in the example of [`Storage`].
@@ -203,6 +208,10 @@ impl StorageFile for DiskFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        files::identity_of(&self.0)
     }
 }
 

@@ -5,7 +5,6 @@ use std::{
     fmt,
     hash::{BuildHasher as _, Hasher as _},
     io,
-    path::Path,
     sync::{
         OnceLock,
         atomic::{AtomicU32, AtomicU64},
@@ -15,7 +14,7 @@ use std::{
 
 use strand_lock::{
     Counters, ExclusiveGuard, FileLock, Filesystem, LockError, LockState, PageError, SharedPage,
-    SharedPageReader, filesystem_of, look_at_lock, lower_thread_priority,
+    SharedPageReader, files::Dir, look_at_lock_in, lower_thread_priority,
 };
 
 /// The machine that a store is on: locks, shared memory, time and randomness. [`ThisMachine`] is
@@ -54,44 +53,44 @@ use strand_lock::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Host: fmt::Debug + Send + Sync {
-    /// Opens the lock file at `path`; creates it when missing.
+    /// Opens the lock file `name`; creates it when missing.
     ///
     /// # Errors
-    /// See [`FileLock::open`].
-    fn open_lock(&self, path: &Path) -> Result<Box<dyn StoreLock>, LockError> {
-        Ok(Box::new(FileLock::open(path)?))
+    /// See [`FileLock::open_in`].
+    fn open_lock(&self, dir: &Dir, name: &str) -> Result<Box<dyn StoreLock>, LockError> {
+        Ok(Box::new(FileLock::open_in(dir, name)?))
     }
 
-    /// Opens the shared page at `path`; creates it when missing.
+    /// Opens the shared page `name`; creates it when missing.
     ///
     /// # Errors
-    /// See [`SharedPage::open`].
-    fn open_page(&self, path: &Path) -> Result<Box<dyn Page>, PageError> {
-        Ok(Box::new(SharedPage::open(path)?))
+    /// See [`SharedPage::open_in`].
+    fn open_page(&self, dir: &Dir, name: &str) -> Result<Box<dyn Page>, PageError> {
+        Ok(Box::new(SharedPage::open_in(dir, name)?))
     }
 
-    /// Opens the shared page at `path` to read it.
+    /// Opens the shared page `name` to read it.
     ///
     /// # Errors
-    /// See [`SharedPageReader::open`].
-    fn open_page_to_read(&self, path: &Path) -> Result<Box<dyn PageView>, PageError> {
-        Ok(Box::new(SharedPageReader::open(path)?))
+    /// See [`SharedPageReader::open_in`].
+    fn open_page_to_read(&self, dir: &Dir, name: &str) -> Result<Box<dyn PageView>, PageError> {
+        Ok(Box::new(SharedPageReader::open_in(dir, name)?))
     }
 
-    /// See [`look_at_lock`].
+    /// See [`look_at_lock_in`].
     ///
     /// # Errors
     /// See there.
-    fn look_at_lock(&self, path: &Path) -> Result<LockState, PageError> {
-        look_at_lock(path)
+    fn look_at_lock(&self, dir: &Dir, name: &str) -> Result<LockState, PageError> {
+        look_at_lock_in(dir, name)
     }
 
-    /// The filesystem of `dir`: see [`filesystem_of`].
+    /// The filesystem of `dir`: see [`Dir::filesystem`].
     ///
     /// # Errors
     /// Those of the system.
-    fn filesystem(&self, dir: &Path) -> io::Result<Filesystem> {
-        filesystem_of(dir)
+    fn filesystem(&self, dir: &Dir) -> io::Result<Filesystem> {
+        dir.filesystem()
     }
 
     /// A text that changes with each boot.
@@ -164,10 +163,25 @@ pub trait StoreLock: fmt::Debug + Send + Sync {
 
     /// See [`FileLock::counters`].
     fn counters(&self) -> Counters;
+
+    /// See [`FileLock::identity`].
+    fn identity(&self) -> (u64, u64);
+
+    /// See [`FileLock::reopen`].
+    ///
+    /// # Errors
+    /// See there.
+    fn reopen(&self) -> Result<(), LockError>;
 }
 
 /// A held lock, like [`ExclusiveGuard`]. Dropping it frees the lock.
 pub trait HeldLock {
+    /// See [`ExclusiveGuard::is_known`].
+    fn is_known(&self) -> bool;
+
+    /// See [`ExclusiveGuard::mark_known`].
+    fn mark_known(&self);
+
     /// See [`ExclusiveGuard::unlock`].
     ///
     /// # Errors
@@ -187,9 +201,25 @@ impl StoreLock for FileLock {
     fn counters(&self) -> Counters {
         FileLock::counters(self)
     }
+
+    fn identity(&self) -> (u64, u64) {
+        FileLock::identity(self)
+    }
+
+    fn reopen(&self) -> Result<(), LockError> {
+        FileLock::reopen(self)
+    }
 }
 
 impl HeldLock for ExclusiveGuard<'_> {
+    fn is_known(&self) -> bool {
+        ExclusiveGuard::is_known(self)
+    }
+
+    fn mark_known(&self) {
+        ExclusiveGuard::mark_known(self);
+    }
+
     fn unlock(self: Box<Self>) -> Result<(), LockError> {
         ExclusiveGuard::unlock(*self)
     }

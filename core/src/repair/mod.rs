@@ -124,12 +124,11 @@ pub use self::report::{RepairReport, RepairedSnapshot};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn repair(dir: impl AsRef<Path>, options: &Options) -> Result<RepairReport> {
-    let dir = StoreDir::new(&options.storage, dir.as_ref());
+    let dir = StoreDir::open_at(&options.storage, dir.as_ref())?;
     telemetry::repair(dir.path()).within(|| repair_store(&dir, options))
 }
 
 fn repair_store(dir: &StoreDir, options: &Options) -> Result<RepairReport> {
-    dir.require()?;
     let shared = memory_can_be_shared(dir, options)?;
     if Manifest::read(dir).is_ok_and(|manifest| manifest.is_none()) && is_new(dir)? {
         let path = dir.path().to_owned();

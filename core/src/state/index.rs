@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn an_index_grows_only_from_where_it_was_left() {
         let temp = tempfile::tempdir().unwrap();
-        let dir = StoreDir::on_disk(temp.path());
+        let dir = StoreDir::on_disk(temp.path()).unwrap();
         let (mut slots, index) = index();
         assert_eq!(index.write(&dir, 5).unwrap(), None, "there is no segment");
         dir.create_new(&segment_name(5)).unwrap();

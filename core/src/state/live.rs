@@ -54,7 +54,7 @@ impl<S: State> Live<S> {
     /// As [`crate::Reader::open`], and [`crate::Error::Corrupt`] with the place of damage in the
     /// snapshot or the log, or if the snapshot is that of another state.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        Self::in_dir(&StoreDir::on_disk(dir.as_ref()))
+        Self::in_dir(&StoreDir::on_disk(dir.as_ref())?)
     }
 
     pub(crate) fn in_dir(dir: &StoreDir) -> Result<Self> {

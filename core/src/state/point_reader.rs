@@ -70,7 +70,7 @@ impl PointReader {
     /// # Errors
     /// As [`crate::Live::open`]; of damage, only what was read is noticed.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        Self::in_dir(&StoreDir::on_disk(dir.as_ref()))
+        Self::in_dir(&StoreDir::on_disk(dir.as_ref())?)
     }
 
     pub(crate) fn in_dir(dir: &StoreDir) -> Result<Self> {

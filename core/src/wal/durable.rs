@@ -56,7 +56,6 @@ impl DurableWatch {
 
     /// As [`DurableWatch::open`], after checking that there is a store in `dir`.
     pub(crate) fn open_store(dir: &StoreDir) -> Result<Self> {
-        dir.require()?;
         let mut manifest = Manifest::read(dir)?;
         if manifest.is_none() {
             if is_new(dir)? {

@@ -82,7 +82,7 @@ impl<P: Payload> Log<P> {
     /// [`Error::Lock`], [`Error::Corrupt`]. After [`Error::Io`], the next open finishes what was
     /// begun.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
-        let dir = StoreDir::new(&options.storage, dir.as_ref());
+        let dir = StoreDir::open_at(&options.storage, dir.as_ref())?;
         let raw = telemetry::open(dir.path()).within(|| RawLog::open(&dir, options))?;
         Ok(Self {
             raw,

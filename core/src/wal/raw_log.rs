@@ -34,7 +34,6 @@ pub(crate) struct RawLog {
 
 impl RawLog {
     pub(crate) fn open(dir: &StoreDir, options: Options) -> Result<Self> {
-        dir.require()?;
         let shared = memory_can_be_shared(dir, &options)?;
         // Refuse a newer store, and files of others, before anything is created in the directory.
         if Manifest::read(dir)?.is_none() {
@@ -137,7 +136,7 @@ fn require_room(dir: &StoreDir) -> Result<()> {
 /// # Errors
 /// [`Error::UnsafeFilesystem`] where the store must not be.
 pub(crate) fn memory_can_be_shared(dir: &StoreDir, options: &Options) -> Result<bool> {
-    let filesystem = dir.host().filesystem(dir.path());
+    let filesystem = dir.filesystem();
     let filesystem = filesystem.map_err(Error::io("examine", dir.path()))?;
     shares_memory(filesystem.kind, options).ok_or_else(|| Error::UnsafeFilesystem {
         path: dir.path().to_owned(),

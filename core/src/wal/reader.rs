@@ -53,7 +53,7 @@ impl<P: Payload> Reader<P> {
     /// [`Error::NoStore`], [`Error::MissingDirectory`], [`Error::NotADirectory`],
     /// [`Error::UnsupportedVersion`], [`Error::Corrupt`] for a damaged manifest, [`Error::Io`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        Self::in_dir(StoreDir::on_disk(dir.as_ref()))
+        Self::in_dir(StoreDir::on_disk(dir.as_ref())?)
     }
 
     pub(crate) fn in_dir(dir: StoreDir) -> Result<Self> {

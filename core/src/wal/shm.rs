@@ -243,7 +243,7 @@ pub(crate) struct Hints {
 impl Hints {
     /// Maps the page of the store in `dir`. `store` is its id in the manifest.
     pub(crate) fn shared(dir: &StoreDir, store: &str) -> Result<Self, PageError> {
-        let page = dir.host().open_page(&dir.path_of(SHM))?;
+        let page = dir.open_page(SHM)?;
         Self::on(page, true, dir.host(), store)
     }
 
@@ -512,7 +512,7 @@ pub(crate) struct Look {
 impl ShmView {
     /// `None` when there are no hints, or none that can be trusted.
     pub(crate) fn open(dir: &StoreDir, store: &str) -> Option<Self> {
-        let page = dir.host().open_page_to_read(&dir.path_of(SHM)).ok()?;
+        let page = dir.open_page_to_read(SHM)?;
         Some(Self {
             identity: identity_of(store, page.identity().ok()?),
             store: digest(store),

@@ -1,5 +1,5 @@
-//! A store's directory and its files. Callers give names; paths exist only in error messages and in
-//! the calls of [`Storage`].
+//! A store's directory and its files. Callers give names. The directory is opened once: whatever
+//! becomes of its path, the store is the one that was opened. Paths exist only in messages.
 
 use std::{
     io,
@@ -8,12 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use strand_lock::{LockError, SharedPage};
+use strand_lock::{Filesystem, LockError, LockState, PageError, SharedPage};
 
 use crate::{
     env::{
-        storage::{Disk, OpenMode, Storage, StorageFile, read_full, write_full},
-        system::{Host, StoreLock},
+        storage::{Dir, Disk, OpenMode, Storage, StorageFile, read_full, write_full},
+        system::{Host, Page, PageView, StoreLock},
     },
     error::{Error, Result},
     format::{
@@ -28,69 +28,75 @@ pub(crate) const CHUNK_BYTES: usize = 256 << 10;
 /// The directory in a store for what a recovery cut off and what a repair replaced.
 pub(crate) const QUARANTINE: &str = "quarantine";
 
-/// A directory in its environment. Cheap to clone.
+/// An open directory in its environment. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct StoreDir {
     storage: Arc<dyn Storage>,
-    path: Arc<Path>,
+    dir: Dir,
 }
 
 impl StoreDir {
-    pub(crate) fn new(storage: &Arc<dyn Storage>, path: &Path) -> Self {
-        Self {
-            storage: Arc::clone(storage),
-            path: path.into(),
-        }
+    /// Opens the directory.
+    ///
+    /// # Errors
+    /// [`Error::MissingDirectory`], [`Error::NotADirectory`], [`Error::Io`].
+    pub(crate) fn open_at(storage: &Arc<dyn Storage>, path: &Path) -> Result<Self> {
+        let dir = storage.open_dir(path).map_err(|error| {
+            let path = path.to_owned();
+            match error.kind() {
+                io::ErrorKind::NotFound => Error::MissingDirectory { path },
+                io::ErrorKind::NotADirectory => Error::NotADirectory { path },
+                _ => Error::io("open", path)(error),
+            }
+        })?;
+        let storage = Arc::clone(storage);
+        Ok(Self { storage, dir })
     }
 
-    pub(crate) fn on_disk(path: &Path) -> Self {
-        Self::new(&(Arc::new(Disk) as Arc<dyn Storage>), path)
+    pub(crate) fn on_disk(path: &Path) -> Result<Self> {
+        Self::open_at(&(Arc::new(Disk) as Arc<dyn Storage>), path)
     }
 
+    /// The path by which it was opened, for messages.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.dir.path()
     }
 
-    /// The path of a file in it, for error messages.
+    /// The path of a file in it, for messages.
     pub(crate) fn path_of(&self, name: &str) -> PathBuf {
-        self.path.join(name)
+        self.path().join(name)
     }
 
     pub(crate) fn host(&self) -> &dyn Host {
         self.storage.host()
     }
 
+    pub(crate) fn filesystem(&self) -> io::Result<Filesystem> {
+        self.host().filesystem(&self.dir)
+    }
+
     /// A directory in it; `None` where there is none, or that can't be found out.
     pub(crate) fn subdir(&self, name: &str) -> Option<Self> {
-        let path = self.path_of(name);
-        let is_dir = self.storage.is_dir(&path).unwrap_or(false);
-        is_dir.then(|| Self::new(&self.storage, &path))
+        let dir = self.storage.open_subdir(&self.dir, name).ok()?;
+        let storage = Arc::clone(&self.storage);
+        Some(Self { storage, dir })
     }
 
     /// Creates a directory in it, unless there is one.
     pub(crate) fn create_subdir(&self, name: &str) -> Result<Self> {
         let path = self.path_of(name);
-        named("create", &path, self.storage.create_dir(&path))?;
-        Ok(Self::new(&self.storage, &path))
-    }
-
-    /// Checks that the directory is there, and is one.
-    pub(crate) fn require(&self) -> Result<()> {
-        let path = || self.path.to_path_buf();
-        match self.storage.is_dir(&self.path) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::NotADirectory { path: path() }),
-            Err(error) => Err(match error.kind() {
-                io::ErrorKind::NotFound => Error::MissingDirectory { path: path() },
-                io::ErrorKind::NotADirectory => Error::NotADirectory { path: path() },
-                _ => Error::io("examine", path())(error),
-            }),
-        }
+        named("create", &path, self.storage.create_dir(&self.dir, name))?;
+        let opened = self.storage.open_subdir(&self.dir, name);
+        let storage = Arc::clone(&self.storage);
+        Ok(Self {
+            dir: named("open", &path, opened)?,
+            storage,
+        })
     }
 
     /// The names in the directory, in no order.
     pub(crate) fn list(&self) -> Result<Vec<String>> {
-        named("list", &self.path, self.storage.list(&self.path))
+        named("list", self.path(), self.storage.list(&self.dir))
     }
 
     /// The first sequence numbers of all segments, in order.
@@ -106,7 +112,7 @@ impl StoreDir {
 
     pub(crate) fn open(&self, name: &str, mode: OpenMode) -> Result<StoreFile> {
         let path = self.path_of(name);
-        match self.storage.open(&path, mode) {
+        match self.storage.open(&self.dir, name, mode) {
             Ok(file) => Ok(StoreFile { path, file }),
             Err(error) if mode == OpenMode::CreateNew => Err(Error::io("create", path)(error)),
             Err(error) => Err(Error::io("open", path)(error)),
@@ -146,16 +152,15 @@ impl StoreDir {
 
     /// Removes a file, if it is there. Lasts only after [`StoreDir::sync`].
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
-        let path = self.path_of(name);
-        match self.storage.remove(&path) {
+        match self.storage.remove(&self.dir, name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => named("remove", &path, removed),
+            removed => named("remove", &self.path_of(name), removed),
         }
     }
 
     /// Makes the names in the directory durable.
     pub(crate) fn sync(&self) -> Result<()> {
-        named("sync", &self.path, self.storage.sync_dir(&self.path))
+        named("sync", self.path(), self.storage.sync_dir(&self.dir))
     }
 
     /// Replaces a file as a whole, durably: a reader sees the old one or the new one, never a part.
@@ -199,9 +204,9 @@ impl StoreDir {
 
     /// The second half of [`StoreDir::replace_file`], but for the sync of the directory.
     pub(crate) fn put_in_place(&self, name: &str) -> Result<()> {
-        let new = self.path_of(&new_name(name));
-        let renamed = self.storage.rename(&new, &self.path_of(name));
-        named("rename", &new, renamed)
+        let new = new_name(name);
+        let renamed = self.storage.rename(&self.dir, &new, name);
+        named("rename", &self.path_of(&new), renamed)
     }
 
     /// Undoes [`StoreDir::write_new`]. Failing is harmless: the next open removes the file.
@@ -214,7 +219,22 @@ impl StoreDir {
         &self,
         name: &str,
     ) -> std::result::Result<Box<dyn StoreLock>, LockError> {
-        self.host().open_lock(&self.path_of(name))
+        self.host().open_lock(&self.dir, name)
+    }
+
+    /// Looks at the lock file `name`. `None` when it can't be read.
+    pub(crate) fn look_at_lock(&self, name: &str) -> Option<LockState> {
+        self.host().look_at_lock(&self.dir, name).ok()
+    }
+
+    /// Maps the page `name`; creates it when missing.
+    pub(crate) fn open_page(&self, name: &str) -> std::result::Result<Box<dyn Page>, PageError> {
+        self.host().open_page(&self.dir, name)
+    }
+
+    /// Maps the page `name` to read it. `None` when there is none that can be read.
+    pub(crate) fn open_page_to_read(&self, name: &str) -> Option<Box<dyn PageView>> {
+        self.host().open_page_to_read(&self.dir, name).ok()
     }
 }
 

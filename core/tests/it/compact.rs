@@ -14,7 +14,7 @@ use std::{
 use strand_core::{
     Batch, Compacted, Compactor, Error, Issue, IssueEvent, IssueLog, Issues, LiveIssues, Patch,
     Reader, Seq, Timestamp, Version,
-    testing::{Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
+    testing::{Dir, Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
 };
 use strand_lock::FileLock;
 
@@ -387,18 +387,18 @@ struct Full {
 }
 
 impl Storage for Full {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
-        let file = Disk.open(path, mode)?;
-        if path.to_string_lossy().contains("snapshot-") {
+    fn open(&self, dir: &Dir, name: &str, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        let file = Disk.open(dir, name, mode)?;
+        if name.contains("snapshot-") {
             let disk = self.clone();
             return Ok(Box::new(FullFile { file, disk }));
         }
         Ok(file)
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        let len = fs::metadata(path)?.len();
-        Disk.remove(path)?;
+    fn remove(&self, dir: &Dir, name: &str) -> io::Result<()> {
+        let len = fs::metadata(dir.path().join(name))?.len();
+        Disk.remove(dir, name)?;
         self.left_bytes.fetch_add(len, Ordering::SeqCst);
         Ok(())
     }
@@ -438,6 +438,10 @@ impl StorageFile for FullFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        self.file.identity()
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use strand_core::{
     Counters, Durability, Error, Filesystem, FilesystemKind, IssueEvent, LockError, Log, Outcome,
     Reader, Seq, Through,
-    testing::{HeldLock, Host, Page, PageError, Storage, StoreLock, ThisMachine},
+    testing::{Dir, HeldLock, Host, Page, PageError, Storage, StoreLock, ThisMachine},
 };
 
 use crate::support::{event, ids, names, open, options};
@@ -30,24 +30,24 @@ struct Machine {
 }
 
 impl Host for Machine {
-    fn filesystem(&self, dir: &Path) -> io::Result<Filesystem> {
+    fn filesystem(&self, dir: &Dir) -> io::Result<Filesystem> {
         match &self.filesystem {
             Some(filesystem) => Ok(filesystem.clone()),
             None => ThisMachine.filesystem(dir),
         }
     }
 
-    fn open_page(&self, path: &Path) -> Result<Box<dyn Page>, PageError> {
+    fn open_page(&self, dir: &Dir, name: &str) -> Result<Box<dyn Page>, PageError> {
         match self.page_fails {
-            Some(fails) => Err(fails(path)),
-            None => ThisMachine.open_page(path),
+            Some(fails) => Err(fails(&dir.path().join(name))),
+            None => ThisMachine.open_page(dir, name),
         }
     }
 
-    fn open_lock(&self, path: &Path) -> Result<Box<dyn StoreLock>, LockError> {
+    fn open_lock(&self, dir: &Dir, name: &str) -> Result<Box<dyn StoreLock>, LockError> {
         Ok(Box::new(Lock {
-            real: ThisMachine.open_lock(path)?,
-            path: path.into(),
+            real: ThisMachine.open_lock(dir, name)?,
+            path: dir.path().join(name).into(),
             unlock_fails: Arc::clone(&self.unlock_fails),
         }))
     }
@@ -74,6 +74,14 @@ impl StoreLock for Lock {
     fn counters(&self) -> Counters {
         self.real.counters()
     }
+
+    fn identity(&self) -> (u64, u64) {
+        self.real.identity()
+    }
+
+    fn reopen(&self) -> Result<(), LockError> {
+        self.real.reopen()
+    }
 }
 
 struct Held<'a> {
@@ -82,6 +90,14 @@ struct Held<'a> {
 }
 
 impl HeldLock for Held<'_> {
+    fn is_known(&self) -> bool {
+        self.held.is_known()
+    }
+
+    fn mark_known(&self) {
+        self.held.mark_known();
+    }
+
     fn unlock(self: Box<Self>) -> Result<(), LockError> {
         self.held.unlock()?;
         if self.lock.unlock_fails.load(Ordering::SeqCst) {

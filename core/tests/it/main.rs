@@ -20,6 +20,7 @@ mod follow;
 #[cfg(target_os = "linux")]
 mod full_disk;
 mod golden;
+mod identity;
 mod jsonl;
 mod lock_wait;
 mod machine;

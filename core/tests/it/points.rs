@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use strand_core::{
     Batch, Durability, Error, Issue, IssueEvent, IssueLog, Issues, Log, Options, Patch, Payload,
     PointReader, Seq, Version,
-    testing::{Disk, OpenMode, Storage, StorageFile},
+    testing::{Dir, Disk, OpenMode, Storage, StorageFile},
 };
 
 use crate::{
@@ -331,8 +331,9 @@ fn keys_of_a_snapshot_of_the_first_release_are_found() {
 struct Counted(Arc<AtomicU64>);
 
 impl Storage for Counted {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(CountedFile(Disk.open(path, mode)?, self.clone())))
+    fn open(&self, dir: &Dir, name: &str, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        let file = Disk.open(dir, name, mode)?;
+        Ok(Box::new(CountedFile(file, self.clone())))
     }
 }
 
@@ -356,6 +357,9 @@ impl StorageFile for CountedFile {
     }
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        self.0.identity()
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use strand_core::{
     Issue, IssueEvent, IssueLog, Log, Options, Record, Timestamp,
-    testing::{Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
+    testing::{Dir, Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
 };
 
 pub(crate) const TS: Timestamp = Timestamp::from_ms(1_706_540_000_123);
@@ -206,12 +206,9 @@ impl FailpointHook for Recorder {
 }
 
 impl Storage for Recorder {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
-        let file = Disk.open(path, mode)?;
-        let is_log = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("log-"));
-        Ok(if is_log {
+    fn open(&self, dir: &Dir, name: &str, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        let file = Disk.open(dir, name, mode)?;
+        Ok(if name.starts_with("log-") {
             Box::new(RecordedFile {
                 file,
                 recorder: self.clone(),
@@ -221,12 +218,12 @@ impl Storage for Recorder {
         })
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
+    fn remove(&self, dir: &Dir, name: &str) -> io::Result<()> {
         self.note(Call::Remove);
-        Disk.remove(path)
+        Disk.remove(dir, name)
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+    fn sync_dir(&self, dir: &Dir) -> io::Result<()> {
         if self.0.lock().unwrap().fail_sync_dir {
             return Err(io::Error::other("the sync of a directory was told to fail"));
         }
@@ -291,6 +288,10 @@ impl StorageFile for RecordedFile {
         self.recorder.note(Call::Sync);
         Ok(())
     }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        self.file.identity()
+    }
 }
 
 /// The disk, until its calls run out; from then on as if the process were dead.
@@ -336,40 +337,40 @@ impl Mortal {
 }
 
 impl Storage for Mortal {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+    fn open(&self, dir: &Dir, name: &str, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
         if mode == OpenMode::Read {
             self.read()?;
         } else {
             self.live()?;
         }
-        let file = Disk.open(path, mode)?;
+        let file = Disk.open(dir, name, mode)?;
         Ok(Box::new(MortalFile {
             file,
             life: self.clone(),
         }))
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+    fn list(&self, dir: &Dir) -> io::Result<Vec<String>> {
         self.read()?;
         Disk.list(dir)
     }
 
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+    fn create_dir(&self, dir: &Dir, name: &str) -> io::Result<()> {
         self.live()?;
-        Disk.create_dir(dir)
+        Disk.create_dir(dir, name)
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn rename(&self, dir: &Dir, from: &str, to: &str) -> io::Result<()> {
         self.live()?;
-        Disk.rename(from, to)
+        Disk.rename(dir, from, to)
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
+    fn remove(&self, dir: &Dir, name: &str) -> io::Result<()> {
         self.live()?;
-        Disk.remove(path)
+        Disk.remove(dir, name)
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+    fn sync_dir(&self, dir: &Dir) -> io::Result<()> {
         self.live()?;
         Disk.sync_dir(dir)
     }
@@ -410,5 +411,9 @@ impl StorageFile for MortalFile {
     fn sync_data(&self) -> io::Result<()> {
         self.life.live()?;
         self.file.sync_data()
+    }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        self.file.identity()
     }
 }

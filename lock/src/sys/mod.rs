@@ -8,29 +8,39 @@ mod fault;
 mod file_state;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod futex;
+mod open_mode;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod poll;
 #[cfg(unix)]
 mod unix;
+#[cfg(unix)]
+mod unix_dir;
 #[cfg(windows)]
 mod windows;
+#[cfg(windows)]
+mod windows_dir;
 mod words;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use futex::{wait, wake};
+pub use open_mode::OpenMode;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) use poll::{wait, wake};
 #[cfg(unix)]
 use unix as system;
+#[cfg(unix)]
+pub(crate) use unix_dir::Dir;
 #[cfg(windows)]
 use windows as system;
 #[cfg(windows)]
 pub(crate) use windows::is_remote_drive;
+#[cfg(windows)]
+pub(crate) use windows_dir::Dir;
 pub(crate) use words::{PAGE_BYTES, U32_WORDS, U64_WORDS, Words};
 
 pub(crate) use system::{
     LockFile, file_state, generation, is_in_use, is_vouched, may_be_in_use, process_started,
-    rename, reserve, running_for, sync_dir, vouch, why_no_room,
+    rename, reserve, running_for, vouch, why_no_room,
 };
 
 /// Reads a monotonic clock that all processes of this machine share, in nanoseconds.
@@ -40,6 +50,14 @@ pub(crate) use system::{
 #[must_use]
 pub fn monotonic_ns() -> u64 {
     system::monotonic_ns()
+}
+
+/// The time of day, as times of files are: in nanoseconds since 1970, on Windows since 1601.
+pub(crate) fn filetime_ns() -> u64 {
+    const BEFORE_1970_S: u64 = if cfg!(windows) { 11_644_473_600 } else { 0 };
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let now = now + std::time::Duration::from_secs(BEFORE_1970_S);
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Returns a text that changes with every boot, so that shared memory from before it can be

@@ -1,4 +1,4 @@
-use std::{fs::File, io, os::fd::AsRawFd, path::Path, time::Duration};
+use std::{fs::File, io, os::fd::AsRawFd, time::Duration};
 
 use rustix::{fs::FlockOperation, io::Errno, time::ClockId};
 
@@ -177,7 +177,10 @@ fn nanoseconds(time: rustix::time::Timespec) -> u64 {
 }
 
 pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
-    let stat = rustix::fs::fstat(file)?;
+    Ok(state_of_stat(&rustix::fs::fstat(file)?))
+}
+
+pub(super) fn state_of_stat(stat: &rustix::fs::Stat) -> FileState {
     #[allow(
         clippy::allow_attributes,
         clippy::useless_conversion,
@@ -185,12 +188,12 @@ pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
         clippy::unnecessary_cast,
         reason = "the fields' types differ between systems"
     )]
-    Ok(FileState {
+    FileState {
         len_bytes: u64::try_from(stat.st_size).unwrap_or(0),
         has_space: stat.st_blocks > 0,
         links: u64::from(stat.st_nlink),
         identity: (stat.st_dev as u64, stat.st_ino as u64),
-    })
+    }
 }
 
 /// Lengthens a file to `len_bytes` and allocates disk space for all of it, where the filesystem
@@ -279,13 +282,7 @@ pub(crate) fn may_be_in_use(_error: &io::Error) -> bool {
     false
 }
 
-pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    std::fs::rename(from, to)
-}
-
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
+pub(crate) use std::fs::rename;
 
 /// The kernel's boot id, where it has one.
 #[cfg(not(target_vendor = "apple"))]

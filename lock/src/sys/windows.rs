@@ -132,13 +132,27 @@ pub(crate) fn monotonic_ns() -> u64 {
     u64::try_from(ns).unwrap_or(0)
 }
 
-pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
+fn information(file: &File) -> io::Result<BY_HANDLE_FILE_INFORMATION> {
     let mut info = BY_HANDLE_FILE_INFORMATION::default();
     // SAFETY: the handle is open and the pointer is to a live structure of the right type.
     let done = unsafe { GetFileInformationByHandle(file.as_raw_handle(), &raw mut info) };
     if done == 0 {
         return Err(io::Error::last_os_error());
     }
+    Ok(info)
+}
+
+/// When a file was written last, or a name in a directory changed, in nanoseconds since 1601;
+/// `None` once it was removed.
+pub(super) fn changed_ns(file: &File) -> io::Result<Option<u64>> {
+    let info = information(file)?;
+    let written = info.ftLastWriteTime;
+    let ticks = wide(written.dwHighDateTime, written.dwLowDateTime);
+    Ok((info.nNumberOfLinks > 0).then_some(ticks.saturating_mul(100)))
+}
+
+pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
+    let info = information(file)?;
     Ok(FileState {
         len_bytes: wide(info.nFileSizeHigh, info.nFileSizeLow),
         // A full disk is an error of the write here, not a signal on a mapped page.
@@ -187,7 +201,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Flushes the directory. This is not documented to work, and some filesystems refuse it, which is
 /// no error: [`rename`] writes through by itself.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     let refusals = [
         ERROR_ACCESS_DENIED,
         ERROR_INVALID_FUNCTION,

@@ -1,7 +1,7 @@
 //! Files that other processes have open.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read},
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -9,12 +9,16 @@ use std::{
     time::Duration,
 };
 
-use strand_lock::files;
+use strand_lock::files::{self, Dir, OpenMode};
 
 use crate::child::{Child, say, wait_for_word};
 
 const OLD: &str = "what it said before";
 const NEW: &str = "what it says now";
+
+fn open(dir: &Path) -> Dir {
+    Dir::open(dir).unwrap()
+}
 
 /// Keeps the file open until the parent's word, then sends the content that it sees.
 pub(crate) fn keep_open(dir: &Path) {
@@ -37,7 +41,7 @@ fn a_file_that_others_have_open_is_replaced() {
     let mut child = Child::start("keep_open", dir.path());
     child.expect("open");
     thread::scope(|scope| {
-        let renamed = scope.spawn(|| files::rename(&new, &file));
+        let renamed = scope.spawn(|| open(dir.path()).rename("file.new", "file"));
         // Where an open file can't be replaced, the rename waits until it is closed.
         thread::sleep(Duration::from_millis(50));
         child.tell("let go");
@@ -46,7 +50,7 @@ fn a_file_that_others_have_open_is_replaced() {
     });
     assert_eq!(fs::read_to_string(&file).unwrap(), NEW);
     assert!(!new.exists());
-    files::sync_dir(dir.path()).unwrap();
+    open(dir.path()).sync().unwrap();
 }
 
 #[test]
@@ -60,7 +64,8 @@ fn a_file_that_is_replaced_again_and_again_is_always_there() {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
                     let mut text = String::new();
-                    files::open(OpenOptions::new().read(true), &file)
+                    open(dir.path())
+                        .open_file("file", OpenMode::Read)
                         .and_then(|mut file| file.read_to_string(&mut text))
                         .unwrap();
                     assert!([OLD, NEW].contains(&text.as_str()), "{text:?}");
@@ -72,7 +77,7 @@ fn a_file_that_is_replaced_again_and_again_is_always_there() {
         }
         let renamed = (0..100).try_for_each(|round| {
             fs::write(&new, [OLD, NEW][round % 2])?;
-            files::rename(&new, &file)
+            open(dir.path()).rename("file.new", "file")
         });
         done.store(true, Ordering::Relaxed);
         renamed.unwrap();
@@ -86,11 +91,11 @@ fn a_removed_file_stays_readable_where_it_is_open() {
     fs::write(&path, OLD).unwrap();
     let mut child = Child::start("keep_open", dir.path());
     child.expect("open");
-    files::remove(&path).unwrap();
+    open(dir.path()).remove("file").unwrap();
     child.tell("let go");
     child.expect(OLD);
     assert!(!path.exists());
-    files::sync_dir(dir.path()).unwrap();
+    open(dir.path()).sync().unwrap();
 }
 
 #[test]
@@ -100,20 +105,25 @@ fn a_hard_link_is_the_same_file_and_a_copy_is_not() {
     fs::write(&file, OLD).unwrap();
     fs::hard_link(&file, &link).unwrap();
     fs::copy(&file, &copy).unwrap();
-    let identity = files::identity(&file).unwrap();
-    assert_eq!(files::identity(&link).unwrap(), identity);
-    assert_ne!(files::identity(&copy).unwrap(), identity);
+    let identity = |name| open(dir.path()).identity_of(name).unwrap();
+    assert_eq!(identity("link"), identity("file"));
+    assert_ne!(identity("copy"), identity("file"));
+    let opened = File::open(&file).unwrap();
+    assert_eq!(files::identity_of(&opened).unwrap(), identity("file"));
+    assert_eq!(files::identity(&link).unwrap(), identity("file"));
 }
 
 #[test]
 fn a_missing_file_is_reported() {
     let dir = tempfile::tempdir().unwrap();
-    let missing = dir.path().join("missing");
+    let here = open(dir.path());
     let errors = [
-        files::open(OpenOptions::new().read(true), &missing).unwrap_err(),
-        files::rename(&missing, &dir.path().join("to")).unwrap_err(),
-        files::remove(&missing).unwrap_err(),
-        files::sync_dir(&missing).unwrap_err(),
+        here.open_file("missing", OpenMode::Read).unwrap_err(),
+        here.rename("missing", "to").unwrap_err(),
+        here.remove("missing").unwrap_err(),
+        here.identity_of("missing").unwrap_err(),
+        here.open_dir("missing").unwrap_err(),
+        Dir::open(dir.path().join("missing")).unwrap_err(),
     ];
     for error in errors {
         assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
@@ -129,14 +139,15 @@ fn a_file_that_is_open_exclusively_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let (file, other) = (dir.path().join("file"), dir.path().join("other"));
     fs::write(&other, OLD).unwrap();
-    let read = || files::open(OpenOptions::new().read(true), &file).map(drop);
-    let calls: [&(dyn Fn() -> io::Result<()> + Sync); 3] =
-        [&read, &|| files::rename(&other, &file), &|| {
-            files::remove(&file)
-        }];
+    let here = open(dir.path());
+    let calls: [&(dyn Fn() -> io::Result<()> + Sync); 3] = [
+        &|| here.open_file("file", OpenMode::Read).map(drop),
+        &|| here.rename("other", "file"),
+        &|| here.remove("file"),
+    ];
     for call in calls {
         fs::write(&file, NEW).unwrap();
-        let mut options = OpenOptions::new();
+        let mut options = fs::OpenOptions::new();
         let alone = options.read(true).share_mode(0).open(&file).unwrap();
         thread::scope(|scope| {
             let called = scope.spawn(call);
@@ -166,4 +177,101 @@ fn a_file_of_another_user_is_opened_in_a_directory_that_all_may_write() {
     }
     drop(strand_lock::SharedPage::open(&path).unwrap());
     drop(strand_lock::FileLock::open(&path).unwrap().lock().unwrap());
+}
+
+#[test]
+fn a_directory_has_the_files_and_directories_that_were_made_in_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = open(temp.path());
+    drop(dir.open_file("new", OpenMode::CreateNew).unwrap());
+    let error = dir.open_file("new", OpenMode::CreateNew).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    for _ in 0..2 {
+        dir.create_dir("sub").unwrap();
+    }
+    let sub = dir.open_dir("sub").unwrap();
+    assert_eq!(sub.path(), temp.path().join("sub"));
+    drop(sub.open_file("inner", OpenMode::CreateNew).unwrap());
+    let mut names = dir.list().unwrap();
+    names.sort();
+    assert_eq!(names, ["new", "sub"]);
+    assert!(temp.path().join("sub/inner").exists());
+    let no_dirs = [Dir::open(temp.path().join("new")), dir.open_dir("new")];
+    for refused in no_dirs {
+        let kind = refused.unwrap_err().kind();
+        assert_eq!(kind, io::ErrorKind::NotADirectory);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_directory_stays_the_one_that_was_opened() {
+    let temp = tempfile::tempdir().unwrap();
+    let [old, new, link] = ["old", "new", "link"].map(|name| temp.path().join(name));
+    fs::create_dir(&old).unwrap();
+    std::os::unix::fs::symlink(&old, &link).unwrap();
+    let dir = open(&link);
+    // The link leads elsewhere, and so does the path.
+    fs::remove_file(&link).unwrap();
+    fs::rename(&old, &new).unwrap();
+    for path in [&link, &old] {
+        fs::create_dir(path).unwrap();
+        fs::write(path.join("file"), OLD).unwrap();
+    }
+    drop(dir.open_file("file", OpenMode::CreateNew).unwrap());
+    dir.rename("file", "renamed").unwrap();
+    dir.sync().unwrap();
+    assert_eq!(dir.list().unwrap(), ["renamed"]);
+    assert!(new.join("renamed").exists());
+    dir.remove("renamed").unwrap();
+    assert_eq!(fs::read_to_string(old.join("file")).unwrap(), OLD);
+
+    fs::remove_dir(&new).unwrap();
+    assert_eq!(dir.stamp().unwrap(), None);
+    let refused = dir.open_file("file", OpenMode::CreateNew).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_stamp_changes_with_the_names_and_with_nothing_else() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = open(temp.path());
+    let stamp = || {
+        let started = std::time::Instant::now();
+        loop {
+            if let Some(stamp) = dir.stamp().unwrap() {
+                break stamp;
+            }
+            assert!(started.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let mut seen = vec![stamp()];
+    let mut next = |what: &str| {
+        let now = stamp();
+        assert!(!seen.contains(&now), "{what}");
+        assert_eq!(stamp(), now);
+        seen.push(now);
+    };
+    fs::write(temp.path().join("file"), OLD).unwrap();
+    next("created");
+    fs::write(temp.path().join("other"), NEW).unwrap();
+    next("created");
+    dir.rename("other", "file").unwrap();
+    next("renamed");
+    fs::remove_file(temp.path().join("file")).unwrap();
+    next("removed");
+    fs::write(temp.path().join("file"), OLD).unwrap();
+    next("created");
+    let before = stamp();
+    fs::write(temp.path().join("file"), NEW).unwrap();
+    assert_eq!(stamp(), before);
+}
+
+#[test]
+fn a_simulated_directory_has_a_number_and_no_files() {
+    let dir = Dir::simulated(Path::new("store"), 7);
+    assert_eq!((dir.number(), dir.path()), (Some(7), Path::new("store")));
+    assert_eq!(dir.list().unwrap_err().kind(), io::ErrorKind::Unsupported);
+    assert_eq!(open(tempfile::tempdir().unwrap().path()).number(), None);
 }

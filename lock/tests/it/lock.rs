@@ -334,3 +334,56 @@ fn looking_at_a_lock_shows_holder_and_waiters_and_changes_nothing() {
         drop(guard);
     });
 }
+
+#[test]
+fn a_lock_file_is_known_once_it_was_marked_and_a_new_one_or_a_copy_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("lock");
+    let lock = FileLock::open(&path).unwrap();
+    let other = FileLock::open(&path).unwrap();
+    assert!(!lock.lock().unwrap().is_known());
+    let guard = other.lock().unwrap();
+    guard.mark_known();
+    assert!(!guard.is_known(), "it was not when the lock was taken");
+    drop(guard);
+    assert!(lock.lock().unwrap().is_known());
+
+    std::fs::copy(&path, dir.path().join("copy")).unwrap();
+    std::fs::rename(dir.path().join("copy"), &path).unwrap();
+    assert!(!FileLock::open(&path).unwrap().lock().unwrap().is_known());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_reopened_lock_excludes_who_opens_the_new_file() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = strand_lock::files::Dir::open(temp.path()).unwrap();
+    let lock = FileLock::open_in(&dir, "lock").unwrap();
+    assert_eq!(lock.path(), temp.path().join("lock"));
+    assert_eq!(dir.identity_of("lock").unwrap(), lock.identity());
+    let guard = lock.lock().unwrap();
+    std::fs::remove_file(lock.path()).unwrap();
+    let other = FileLock::open_in(&dir, "lock").unwrap();
+    assert_ne!(lock.identity(), other.identity());
+    assert_eq!(dir.identity_of("lock").unwrap(), other.identity());
+    // Locks belong to files: now there are two.
+    let elsewhere = other.try_lock().unwrap();
+    thread::scope(|scope| {
+        let reopened = scope.spawn(|| lock.reopen());
+        thread::sleep(Duration::from_millis(30));
+        assert!(!reopened.is_finished(), "the old lock is held");
+        drop(guard);
+        reopened.join().unwrap().unwrap();
+    });
+    assert_eq!(lock.identity(), other.identity());
+    assert!(lock.try_lock().unwrap_err().is_contention());
+    drop(elsewhere);
+    drop(lock.try_lock().unwrap());
+
+    std::fs::remove_dir_all(temp.path()).unwrap();
+    let gone = lock.reopen().unwrap_err();
+    assert!(
+        matches!(&gone, LockError::Io { op: "open", source, .. } if source.kind() == std::io::ErrorKind::NotFound),
+        "{gone:?}"
+    );
+}

@@ -3,11 +3,10 @@
 //! own.
 
 use std::io;
-use std::path::Path;
 
 use strand_core::{
     Filesystem, FilesystemKind,
-    testing::{Host, Storage, ThisMachine},
+    testing::{Dir, Host, Storage, ThisMachine},
 };
 
 /// The disk of a machine whose filesystems are all local.
@@ -33,7 +32,7 @@ impl LocalDisk {
 }
 
 impl Host for LocalMachine {
-    fn filesystem(&self, dir: &Path) -> io::Result<Filesystem> {
+    fn filesystem(&self, dir: &Dir) -> io::Result<Filesystem> {
         let found = ThisMachine.filesystem(dir)?;
         Ok(Filesystem::new(FilesystemKind::Local, found.name))
     }

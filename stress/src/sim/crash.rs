@@ -440,7 +440,7 @@ impl VirtualDisk {
                 let dir = DirInode {
                     names: base.clone(),
                     base,
-                    is_safe: false,
+                    ..DirInode::default()
                 };
                 to.inodes.insert(id, Arc::new(Inode::Dir(dir)));
             }

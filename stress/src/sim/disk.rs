@@ -103,6 +103,8 @@ pub(super) struct DirInode {
     pub(super) base: BTreeMap<Arc<str>, InodeId>,
     /// Every change of a name is durable at once.
     pub(super) is_safe: bool,
+    /// How often the names that processes see have changed.
+    pub(super) changed: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -421,6 +423,7 @@ impl VirtualDisk {
         change.each(|dir, name, inode| {
             if let Ok(dir) = self.dir_mut(dir) {
                 put(&mut dir.names, name, inode);
+                dir.changed += 1;
             }
         });
         let is_safe = |dir| self.dir(dir).is_ok_and(|dir| dir.is_safe);
@@ -499,11 +502,19 @@ impl VirtualDisk {
     /// # Errors
     /// `NotFound`, `NotADirectory`, `AlreadyExists`, `IsADirectory`.
     pub fn open(&mut self, path: &Path, mode: OpenMode) -> io::Result<InodeId> {
+        let (dir, name) = self.place(path)?;
+        self.open_in(dir, &name, mode)
+    }
+
+    /// Opens a file; see [`VirtualDisk::open`].
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`, `AlreadyExists`, `IsADirectory`.
+    pub fn open_in(&mut self, dir: InodeId, name: &str, mode: OpenMode) -> io::Result<InodeId> {
         let id = if mode == OpenMode::CreateNew {
-            let (dir, name) = self.place(path)?;
-            self.create_in(dir, &name)?
+            self.create_in(dir, name)?
         } else {
-            self.lookup(path)?
+            self.lookup_in(dir, name)?
         };
         // A directory can be opened to read, but is not read.
         if mode != OpenMode::Read {
@@ -576,8 +587,51 @@ impl VirtualDisk {
     /// # Errors
     /// `NotFound`, `NotADirectory`.
     pub fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let names = self.dir(self.lookup(path)?)?.names.keys();
+        self.list_in(self.lookup(path)?)
+    }
+
+    /// The names in a directory, sorted.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`.
+    pub fn list_in(&self, dir: InodeId) -> io::Result<Vec<String>> {
+        let names = self.dir(dir)?.names.keys();
         Ok(names.map(ToString::to_string).collect())
+    }
+
+    /// Counts a change of a name that is not on the disk.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`.
+    pub fn touch_dir(&mut self, dir: InodeId) -> io::Result<()> {
+        self.dir_mut(dir)?.changed += 1;
+        Ok(())
+    }
+
+    /// How often the names in a directory have changed.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`.
+    pub fn changed(&self, dir: InodeId) -> io::Result<u64> {
+        Ok(self.dir(dir)?.changed)
+    }
+
+    /// The directory at `path`.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`.
+    pub fn open_dir(&self, path: &Path) -> io::Result<InodeId> {
+        let id = self.lookup(path)?;
+        self.dir(id).map(|_| id)
+    }
+
+    /// The directory of that name.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`.
+    pub fn open_dir_in(&self, dir: InodeId, name: &str) -> io::Result<InodeId> {
+        let id = self.lookup_in(dir, name)?;
+        self.dir(id).map(|_| id)
     }
 
     /// Whether a directory is at `path`.

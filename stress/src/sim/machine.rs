@@ -11,7 +11,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -113,14 +112,18 @@ pub(super) struct State {
     pub(super) now_ns: u64,
     running: Option<usize>,
     pub(super) processes: Vec<ProcessState>,
-    /// The holder of each lock file that was opened.
-    pub(super) locks: BTreeMap<PathBuf, Option<usize>>,
-    pub(super) pages: BTreeMap<PathBuf, Arc<Words>>,
+    /// The lock files.
+    pub(super) locks: BTreeMap<Place, LockFile>,
+    /// Who holds which lock file, also one that has no name any more.
+    pub(super) holders: BTreeMap<u64, usize>,
+    pub(super) pages: BTreeMap<Place, PageFile>,
+    /// How many lock files and pages were made.
+    pub(super) made: u64,
     /// How many syncs of each file failed. Each process that has the file open gets one error, as
     /// on Linux since 4.13.
     pub(super) failed_syncs: BTreeMap<InodeId, u64>,
     /// The pages as the system wrote them back at some time.
-    written_back: BTreeMap<PathBuf, PageContent>,
+    written_back: BTreeMap<Place, PageContent>,
     full: bool,
     /// The fault of each call, for who wants to choose them one by one.
     troubles: Troubles,
@@ -131,6 +134,26 @@ pub(super) struct State {
     broken: Vec<String>,
     hang: Option<String>,
     power: bool,
+}
+
+/// A directory, and a name in it.
+pub(super) type Place = (InodeId, String);
+
+/// A lock file, which is no file of the disk.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LockFile {
+    /// No other lock file or page has it.
+    pub(super) number: u64,
+    /// See `HeldLock::is_known`.
+    pub(super) is_known: bool,
+}
+
+/// The file of a shared page, which is no file of the disk.
+#[derive(Debug, Clone)]
+pub(super) struct PageFile {
+    /// No other lock file or page has it.
+    pub(super) number: u64,
+    pub(super) words: Arc<Words>,
 }
 
 #[derive(Debug, Clone)]
@@ -144,11 +167,11 @@ pub(super) struct ProcessState {
 pub(super) enum Doing {
     Runs,
     WaitsForLock {
-        path: PathBuf,
+        lock: u64,
         until_ns: u64,
     },
     WaitsForWord {
-        path: PathBuf,
+        page: u64,
         index: usize,
         until_ns: u64,
     },
@@ -255,7 +278,7 @@ impl Machine {
             };
             processes
         ];
-        state.locks.values_mut().for_each(|owner| *owner = None);
+        state.holders.clear();
         state.full = false;
         state.running = None;
         drop(state);
@@ -285,15 +308,17 @@ impl Machine {
         } = &mut *state;
         let (left_of_disk, _) = disk.crash(rng);
         let mut left = BTreeMap::new();
-        for (path, page) in pages {
+        for (place, page) in pages {
             // The system writes a page back when it likes, and its name is not synced by itself.
             let content = match rng.random_range(0..8) {
                 0 => continue,
                 1 => PageContent::default(),
-                2..=4 => page.content(),
-                _ => written_back.get(path).cloned().unwrap_or_default(),
+                2..=4 => page.words.content(),
+                _ => written_back.get(place).cloned().unwrap_or_default(),
             };
-            left.insert(path.clone(), Arc::new(Words::new(&content)));
+            let words = Arc::new(Words::new(&content));
+            let number = page.number;
+            left.insert(place.clone(), PageFile { number, words });
         }
         let seed = rng.random();
         let mut next = state.take();
@@ -360,7 +385,9 @@ impl State {
             running: None,
             processes: Vec::new(),
             locks: BTreeMap::new(),
+            holders: BTreeMap::new(),
             pages: BTreeMap::new(),
+            made: 0,
             failed_syncs: BTreeMap::new(),
             written_back: BTreeMap::new(),
             full: false,
@@ -389,8 +416,8 @@ impl State {
         }
         match &process.doing {
             Doing::Runs => true,
-            Doing::WaitsForLock { path, until_ns } => {
-                *until_ns <= self.now_ns || self.locks.get(path).is_none_or(Option::is_none)
+            Doing::WaitsForLock { lock, until_ns } => {
+                *until_ns <= self.now_ns || !self.holders.contains_key(lock)
             }
             Doing::WaitsForWord { until_ns, .. } | Doing::Sleeps { until_ns } => {
                 *until_ns <= self.now_ns
@@ -439,11 +466,7 @@ impl State {
         if let Some(process) = self.processes.get_mut(id) {
             process.doing = Doing::Over;
         }
-        for owner in self.locks.values_mut() {
-            if *owner == Some(id) {
-                *owner = None;
-            }
-        }
+        self.holders.retain(|_, holder| *holder != id);
     }
 
     fn kill(&mut self, id: usize) {
@@ -525,7 +548,7 @@ impl State {
         if self.chance(0.002) {
             let pages = self.pages.iter();
             self.written_back = pages
-                .map(|(path, page)| (path.clone(), page.content()))
+                .map(|(place, page)| (place.clone(), page.words.content()))
                 .collect();
         }
         false
@@ -569,7 +592,8 @@ pub(super) enum Call {
     Open,
     Create,
     List,
-    IsDir,
+    OpenDir,
+    Examine,
     CreateDir,
     Rename,
     Remove,
@@ -795,21 +819,20 @@ impl Process {
     }
 
     /// Notes it when a process changes a file whose lock it does not hold. // I2
-    pub(super) fn must_hold(&self, state: &mut State, path: &Path, what: &str) {
-        let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
-            return;
-        };
-        let name = name.to_string_lossy();
-        let locks: &[&str] = match name.split_once('-').map_or(&*name, |(kind, _)| kind) {
+    pub(super) fn must_hold(&self, state: &mut State, dir: InodeId, name: &str, what: &str) {
+        let locks: &[&str] = match name.split_once('-').map_or(name, |(kind, _)| kind) {
             // Not the store's directory.
-            _ if !state.locks.keys().any(|lock| lock.parent() == Some(dir)) => &[],
+            _ if !state.locks.keys().any(|(of, _)| *of == dir) => &[],
             "log" if what == "remove" => &["compact.lock"],
             "log" => &["lock"],
             "snapshot" => &["compact.lock"],
             "MANIFEST" | "MANIFEST.new" => &["lock", "compact.lock"],
             _ => &[],
         };
-        let holds = |lock: &&str| state.locks.get(&dir.join(lock)) == Some(&Some(self.id));
+        let holds = |lock: &&str| {
+            let lock = state.locks.get(&(dir, (*lock).to_owned()));
+            lock.is_some_and(|lock| state.holders.get(&lock.number) == Some(&self.id))
+        };
         if !locks.is_empty() && !locks.iter().any(holds) {
             let id = self.id;
             let broken = format!("process {id} did {what} to {name} without {locks:?} (I2)");
@@ -841,6 +864,8 @@ fn silence_kills() {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use strand_core::{Issue, IssueEvent, Log, Options, Reader, Timestamp, testing::Storage};
 

@@ -1,5 +1,6 @@
 //! The calls of a virtual process: what `strand-core` sees of the machine.
 
+use std::collections::btree_map::Entry;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,55 +11,76 @@ use rand::Rng as _;
 use strand_core::{
     Counters, Filesystem, FilesystemKind, LockError,
     testing::{
-        HeldLock, Host, OpenMode, Page, PageError, PageView, Storage, StorageFile, StoreLock,
+        Dir, HeldLock, Host, OpenMode, Page, PageError, PageView, Storage, StorageFile, StoreLock,
     },
 };
 
 use crate::sim::START_MS;
 use crate::sim::disk::InodeId;
-use crate::sim::machine::{Call, Doing, Process, State, dead};
+use crate::sim::machine::{Call, Doing, LockFile, PageFile, Place, Process, State, dead};
 use crate::sim::page::{PageContent, Words};
 
+/// The directory's inode.
+fn inode_of(dir: &Dir) -> InodeId {
+    InodeId::new(dir.number().unwrap_or(0))
+}
+
+fn shown(dir: &Dir, name: &str) -> String {
+    dir.path().join(name).display().to_string()
+}
+
 impl Storage for Process {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+    fn open_dir(&self, path: &Path) -> io::Result<Dir> {
+        let opened = self.call(Call::OpenDir, &|| path.display().to_string(), |state| {
+            state.disk.open_dir(path)
+        });
+        opened.map(|inode| Dir::simulated(path, inode.number()))
+    }
+
+    fn open_subdir(&self, dir: &Dir, name: &str) -> io::Result<Dir> {
+        let opened = self.call(Call::OpenDir, &|| shown(dir, name), |state| {
+            state.disk.open_dir_in(inode_of(dir), name)
+        });
+        opened.map(|inode| Dir::simulated(&dir.path().join(name), inode.number()))
+    }
+
+    fn open(&self, dir: &Dir, name: &str, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
         let call = if mode == OpenMode::CreateNew {
             Call::Create
         } else {
             Call::Open
         };
-        let detail = || format!("{} {mode:?}", path.display());
+        let detail = || format!("{} {mode:?}", shown(dir, name));
         let mut reported = 0;
+        let place = (inode_of(dir), name.to_owned());
         let what = self.call(call, &detail, |state| {
             if mode == OpenMode::CreateNew {
-                self.must_hold(state, path, "create");
+                self.must_hold(state, place.0, name, "create");
             }
-            if let Some(page) = state.pages.get(path) {
-                return Ok(What::Page(Arc::clone(page)));
+            if let Some(page) = state.pages.get(&place) {
+                return Ok(What::Page(page.clone()));
             }
-            let inode = state.disk.open(path, mode)?;
+            let inode = state.disk.open_in(place.0, name, mode)?;
             reported = state.failed_syncs.get(&inode).copied().unwrap_or(0);
             Ok(What::File(inode))
         })?;
         Ok(Box::new(VirtualFile {
-            process: Process {
-                shared: Arc::clone(&self.shared),
-                id: self.id,
-            },
+            process: self.again(),
             what,
             reported: reported.into(),
-            path: path.to_owned(),
+            path: dir.path().join(name),
+            place,
         }))
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let mut names = self.call(Call::List, &|| dir.display().to_string(), |state| {
-            let mut names = state.disk.list(dir)?;
+    fn list(&self, dir: &Dir) -> io::Result<Vec<String>> {
+        let inode = inode_of(dir);
+        let detail = || dir.path().display().to_string();
+        let mut names = self.call(Call::List, &detail, |state| {
+            let mut names = state.disk.list_in(inode)?;
             let special = state.pages.keys().chain(state.locks.keys());
-            names.extend(
-                special
-                    .filter(|path| path.parent() == Some(dir))
-                    .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())),
-            );
+            let special = special.filter(|(of, _)| *of == inode);
+            names.extend(special.map(|(_, name)| name.clone()));
             Ok(names)
         })?;
         names.sort();
@@ -66,36 +88,58 @@ impl Storage for Process {
         Ok(names)
     }
 
-    fn is_dir(&self, path: &Path) -> io::Result<bool> {
-        self.call(Call::IsDir, &|| path.display().to_string(), |state| {
-            state.disk.is_dir(path)
+    fn create_dir(&self, dir: &Dir, name: &str) -> io::Result<()> {
+        self.call(Call::CreateDir, &|| shown(dir, name), |state| {
+            match state.disk.create_dir_in(inode_of(dir), name) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                created => created.map(drop),
+            }
         })
     }
 
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.call(Call::CreateDir, &|| dir.display().to_string(), |state| {
-            state.disk.create_dir(dir)
-        })
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let detail = || format!("{} to {}", from.display(), to.display());
+    fn rename(&self, dir: &Dir, from: &str, to: &str) -> io::Result<()> {
+        let inode = inode_of(dir);
+        let detail = || format!("{} to {to}", shown(dir, from));
         self.call(Call::Rename, &detail, |state| {
-            self.must_hold(state, to, "rename");
-            state.disk.rename(from, to)
+            self.must_hold(state, inode, to, "rename");
+            state.disk.rename_in((inode, from), (inode, to))
         })
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.call(Call::Remove, &|| path.display().to_string(), |state| {
-            self.must_hold(state, path, "remove");
-            state.disk.remove(path)
+    fn remove(&self, dir: &Dir, name: &str) -> io::Result<()> {
+        let place = (inode_of(dir), name.to_owned());
+        self.call(Call::Remove, &|| shown(dir, name), |state| {
+            self.must_hold(state, place.0, name, "remove");
+            if state.pages.remove(&place).is_some() {
+                return state.disk.touch_dir(place.0);
+            }
+            state.disk.remove_in(place.0, name)
         })
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.call(Call::SyncDir, &|| dir.display().to_string(), |state| {
-            state.disk.sync_dir(dir)
+    fn sync_dir(&self, dir: &Dir) -> io::Result<()> {
+        let detail = || dir.path().display().to_string();
+        self.call(Call::SyncDir, &detail, |state| {
+            state.disk.sync_dir_inode(inode_of(dir))
+        })
+    }
+
+    fn identity_of(&self, dir: &Dir, name: &str) -> io::Result<(u64, u64)> {
+        let place = (inode_of(dir), name.to_owned());
+        self.call(Call::Examine, &|| shown(dir, name), |state| {
+            let lock = state.locks.get(&place).map(|lock| lock.number);
+            let page = || state.pages.get(&place).map(|page| page.number);
+            match lock.or_else(page) {
+                Some(number) => Ok(special_identity(number)),
+                None => Ok(file_identity(state.disk.lookup_in(place.0, name)?)),
+            }
+        })
+    }
+
+    fn stamp(&self, dir: &Dir) -> io::Result<Option<u64>> {
+        let detail = || dir.path().display().to_string();
+        self.call(Call::Examine, &detail, |state| {
+            state.disk.changed(inode_of(dir)).map(Some)
         })
     }
 
@@ -104,10 +148,19 @@ impl Storage for Process {
     }
 }
 
+fn file_identity(inode: InodeId) -> (u64, u64) {
+    (1, inode.number())
+}
+
+/// Of a lock file or a page.
+fn special_identity(number: u64) -> (u64, u64) {
+    (2, number)
+}
+
 #[derive(Debug)]
 enum What {
     File(InodeId),
-    Page(Arc<Words>),
+    Page(PageFile),
 }
 
 #[derive(Debug)]
@@ -115,11 +168,21 @@ struct VirtualFile {
     process: Process,
     what: What,
     path: PathBuf,
+    place: Place,
     /// How many failed syncs of the file this open file has reported.
     reported: AtomicU64,
 }
 
 impl VirtualFile {
+    /// Notes it when a file is changed that still has its name, without the lock.
+    fn must_hold(&self, state: &mut State, what: &str) {
+        let (dir, name) = &self.place;
+        let named = state.disk.lookup_in(*dir, name).ok();
+        if matches!(self.what, What::File(inode) if named == Some(inode)) {
+            self.process.must_hold(state, *dir, name, what);
+        }
+    }
+
     fn call<T>(
         &self,
         call: Call,
@@ -152,10 +215,10 @@ impl StorageFile for VirtualFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        if let What::Page(words) = &self.what {
+        if let What::Page(page) = &self.what {
             // Only ever cleared as a whole.
             drop(self.process.step(Call::Write, &|| "the page".to_owned()));
-            words.clear();
+            page.words.clear();
             return Ok(bytes.len());
         }
         let What::File(inode) = self.what else {
@@ -163,7 +226,7 @@ impl StorageFile for VirtualFile {
         };
         let detail = || format!("{} {} bytes at {offset}", self.path.display(), bytes.len());
         let (mut state, dies) = self.process.begin(Call::Write, &detail).ok_or_else(dead)?;
-        self.process.must_hold(&mut state, &self.path, "write");
+        self.must_hold(&mut state, "write");
         if dies {
             let part = state.rng.random_range(0..=bytes.len());
             state
@@ -193,7 +256,7 @@ impl StorageFile for VirtualFile {
     fn set_len(&self, len_bytes: u64) -> io::Result<()> {
         let detail = || format!("to {len_bytes}");
         self.call(Call::SetLen, &detail, |state, inode| {
-            self.process.must_hold(state, &self.path, "set_len");
+            self.must_hold(state, "set_len");
             state.disk.set_len(inode, len_bytes)
         })
     }
@@ -224,47 +287,55 @@ impl StorageFile for VirtualFile {
         }
         Ok(())
     }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        Ok(match &self.what {
+            What::File(inode) => file_identity(*inode),
+            What::Page(page) => special_identity(page.number),
+        })
+    }
 }
 
 impl Host for Process {
-    fn open_lock(&self, path: &Path) -> Result<Box<dyn StoreLock>, LockError> {
-        let opened = self.call(Call::Open, &|| path.display().to_string(), |state| {
-            state.locks.entry(path.to_owned()).or_insert(None);
-            Ok(())
-        });
-        opened.map_err(|source| LockError::Io {
-            op: "open",
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(Box::new(VirtualLock {
-            process: Process {
-                shared: Arc::clone(&self.shared),
-                id: self.id,
-            },
-            path: path.into(),
-        }))
+    fn open_lock(&self, dir: &Dir, name: &str) -> Result<Box<dyn StoreLock>, LockError> {
+        let lock = VirtualLock {
+            process: self.again(),
+            path: dir.path().join(name).into(),
+            place: (inode_of(dir), name.to_owned()),
+            number: AtomicU64::new(0),
+        };
+        lock.reopen()?;
+        Ok(Box::new(lock))
     }
 
-    fn open_page(&self, path: &Path) -> Result<Box<dyn Page>, PageError> {
-        let words = self.call(Call::OpenPage, &String::new, |state| {
-            let page = state.pages.entry(path.to_owned());
-            Ok(Arc::clone(page.or_insert_with(|| {
-                Arc::new(Words::new(&PageContent::default()))
-            })))
+    fn open_page(&self, dir: &Dir, name: &str) -> Result<Box<dyn Page>, PageError> {
+        let place = (inode_of(dir), name.to_owned());
+        let page = self.call(Call::OpenPage, &String::new, |state| {
+            if let Some(page) = state.pages.get(&place) {
+                return Ok(page.clone());
+            }
+            state.disk.touch_dir(place.0)?;
+            state.made += 1;
+            let page = PageFile {
+                number: state.made,
+                words: Arc::new(Words::new(&PageContent::default())),
+            };
+            state.pages.insert(place.clone(), page.clone());
+            Ok(page)
         });
-        Ok(Box::new(self.page(words, path)?))
+        Ok(Box::new(self.page(page, dir, place)?))
     }
 
-    fn open_page_to_read(&self, path: &Path) -> Result<Box<dyn PageView>, PageError> {
-        let words = self.call(Call::OpenPage, &String::new, |state| {
-            let page = state.pages.get(path).map(Arc::clone);
+    fn open_page_to_read(&self, dir: &Dir, name: &str) -> Result<Box<dyn PageView>, PageError> {
+        let place = (inode_of(dir), name.to_owned());
+        let page = self.call(Call::OpenPage, &String::new, |state| {
+            let page = state.pages.get(&place).cloned();
             page.ok_or_else(|| io::ErrorKind::NotFound.into())
         });
-        Ok(Box::new(self.page(words, path)?))
+        Ok(Box::new(self.page(page, dir, place)?))
     }
 
-    fn filesystem(&self, _dir: &Path) -> io::Result<Filesystem> {
+    fn filesystem(&self, _dir: &Dir) -> io::Result<Filesystem> {
         Ok(Filesystem::new(FilesystemKind::Local, "virtual"))
     }
 
@@ -304,18 +375,31 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 impl Process {
-    fn page(&self, words: io::Result<Arc<Words>>, path: &Path) -> Result<VirtualPage, PageError> {
-        let words = words.map_err(|source| PageError::Io {
+    /// The same process.
+    fn again(&self) -> Process {
+        Process {
+            shared: Arc::clone(&self.shared),
+            id: self.id,
+        }
+    }
+
+    fn page(
+        &self,
+        page: io::Result<PageFile>,
+        dir: &Dir,
+        place: Place,
+    ) -> Result<VirtualPage, PageError> {
+        let path = dir.path().join(&place.1);
+        let PageFile { number, words } = page.map_err(|source| PageError::Io {
             op: "open",
-            path: path.to_owned(),
+            path: path.clone(),
             source,
         })?;
         Ok(VirtualPage {
-            process: Process {
-                shared: Arc::clone(&self.shared),
-                id: self.id,
-            },
-            path: path.to_owned(),
+            process: self.again(),
+            path,
+            place,
+            number,
             words,
             nowhere: (AtomicU64::new(0), AtomicU32::new(0)),
         })
@@ -326,6 +410,9 @@ impl Process {
 struct VirtualLock {
     process: Process,
     path: Arc<Path>,
+    place: Place,
+    /// Which lock file is open.
+    number: AtomicU64,
 }
 
 impl VirtualLock {
@@ -349,10 +436,17 @@ impl VirtualLock {
             return Err(failed(error));
         }
         loop {
-            let owner = state.locks.entry(self.path.to_path_buf()).or_insert(None);
-            if owner.is_none() {
-                *owner = Some(self.process.id);
-                return Ok(Box::new(Held { lock: self }));
+            let number = self.number.load(Ordering::SeqCst);
+            if let Entry::Vacant(free) = state.holders.entry(number) {
+                free.insert(self.process.id);
+                let named = state.locks.get(&self.place);
+                let named = named.filter(|lock| lock.number == number);
+                let is_known = named.is_some_and(|lock| lock.is_known);
+                return Ok(Box::new(Held {
+                    lock: self,
+                    number,
+                    is_known,
+                }));
             }
             let Some(until_ns) = deadline_ns else {
                 let path = Arc::clone(&self.path);
@@ -365,10 +459,10 @@ impl VirtualLock {
                     holder: None,
                 });
             }
-            let path = self.path.to_path_buf();
+            let lock = number;
             state = self
                 .process
-                .block(state, Doing::WaitsForLock { path, until_ns });
+                .block(state, Doing::WaitsForLock { lock, until_ns });
         }
     }
 }
@@ -386,13 +480,56 @@ impl StoreLock for VirtualLock {
     fn counters(&self) -> Counters {
         Counters::default()
     }
+
+    fn identity(&self) -> (u64, u64) {
+        special_identity(self.number.load(Ordering::SeqCst))
+    }
+
+    fn reopen(&self) -> Result<(), LockError> {
+        let detail = || self.path.display().to_string();
+        let opened = self.process.call(Call::Open, &detail, |state| {
+            let (dir, place) = (self.place.0, self.place.clone());
+            let number = match state.locks.entry(place) {
+                Entry::Occupied(lock) => lock.get().number,
+                Entry::Vacant(missing) => {
+                    state.disk.touch_dir(dir)?;
+                    state.made += 1;
+                    let (number, is_known) = (state.made, false);
+                    missing.insert(LockFile { number, is_known }).number
+                }
+            };
+            self.number.store(number, Ordering::SeqCst);
+            Ok(())
+        });
+        opened.map_err(|source| LockError::Io {
+            op: "open",
+            path: self.path.to_path_buf(),
+            source,
+        })
+    }
 }
 
 struct Held<'a> {
     lock: &'a VirtualLock,
+    number: u64,
+    is_known: bool,
 }
 
 impl HeldLock for Held<'_> {
+    fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    fn mark_known(&self) {
+        let process = &self.lock.process;
+        if let Some(mut state) = process.step(Call::Word, &|| "known".to_owned())
+            && let Some(lock) = state.locks.get_mut(&self.lock.place)
+            && lock.number == self.number
+        {
+            lock.is_known = true;
+        }
+    }
+
     fn unlock(self: Box<Self>) -> Result<(), LockError> {
         drop(self.lock.process.step(Call::Unlock, &String::new));
         Ok(()) // Freed by being dropped.
@@ -403,10 +540,8 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         let process = &self.lock.process;
         let mut state = process.shared.state();
-        if let Some(owner) = state.locks.get_mut(&*self.lock.path)
-            && *owner == Some(process.id)
-        {
-            *owner = None;
+        if state.holders.get(&self.number) == Some(&process.id) {
+            state.holders.remove(&self.number);
         }
     }
 }
@@ -415,6 +550,8 @@ impl Drop for Held<'_> {
 struct VirtualPage {
     process: Process,
     path: PathBuf,
+    place: Place,
+    number: u64,
     words: Arc<Words>,
     /// The target of a dead process's writes.
     nowhere: (AtomicU64, AtomicU32),
@@ -449,11 +586,10 @@ impl VirtualPage {
             return;
         }
         let until_ns = state.now_ns.saturating_add(nanoseconds(timeout));
-        let path = self.path.clone();
         drop(self.process.block(
             state,
             Doing::WaitsForWord {
-                path,
+                page: self.number,
                 index,
                 until_ns,
             },
@@ -467,7 +603,7 @@ impl VirtualPage {
         let sleepers = state.processes.iter_mut().filter(|process| {
             matches!(
                 &process.doing,
-                Doing::WaitsForWord { path, index: at, .. } if *at == index && *path == self.path
+                Doing::WaitsForWord { page, index: at, .. } if *at == index && *page == self.number
             )
         });
         for sleeper in sleepers.take(most) {
@@ -479,11 +615,8 @@ impl VirtualPage {
         let Some(state) = self.process.step(Call::CheckPage, &String::new) else {
             return Ok(());
         };
-        if state
-            .pages
-            .get(&self.path)
-            .is_some_and(|page| Arc::ptr_eq(page, &self.words))
-        {
+        let named = state.pages.get(&self.place);
+        if named.is_some_and(|page| page.number == self.number) {
             return Ok(());
         }
         Err(PageError::Deleted {
@@ -491,9 +624,6 @@ impl VirtualPage {
         })
     }
 }
-
-/// The identity of every page's file: there is one for each path, and none is ever replaced.
-const IDENTITY: (u64, u64) = (1, 2);
 
 impl Page for VirtualPage {
     fn u64(&self, index: usize) -> &AtomicU64 {
@@ -521,7 +651,7 @@ impl Page for VirtualPage {
     }
 
     fn identity(&self) -> Result<(u64, u64), PageError> {
-        Ok(IDENTITY)
+        Ok(special_identity(self.number))
     }
 }
 
@@ -543,6 +673,6 @@ impl PageView for VirtualPage {
     }
 
     fn identity(&self) -> Result<(u64, u64), PageError> {
-        Ok(IDENTITY)
+        Ok(special_identity(self.number))
     }
 }

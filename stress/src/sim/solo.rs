@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use strand_core::{
     Counters, Filesystem, FilesystemKind, LockError,
     testing::{
-        Failpoint, FailpointHook, HeldLock, Host, OpenMode, Page, PageError, PageView, Storage,
-        StorageFile, StoreLock,
+        Dir, Failpoint, FailpointHook, HeldLock, Host, OpenMode, Page, PageError, PageView,
+        Storage, StorageFile, StoreLock,
     },
 };
 use strand_lock::SharedPage;
@@ -42,8 +42,10 @@ pub enum Call {
     Create,
     /// The names in a directory are asked for.
     List,
-    /// Whether something is a directory.
-    IsDir,
+    /// A directory is opened.
+    OpenDir,
+    /// A name is looked up, or it is asked whether names changed.
+    Examine,
     /// A directory is created.
     CreateDir,
     /// A file is renamed.
@@ -228,7 +230,7 @@ struct Machine {
 struct State {
     disk: VirtualDisk,
     page: Option<Arc<Words>>,
-    locks: BTreeMap<PathBuf, Arc<AtomicBool>>,
+    locks: BTreeMap<PathBuf, Arc<LockState>>,
     /// How often a sync of each file failed.
     failed_syncs: BTreeMap<InodeId, u64>,
     calls: u64,
@@ -505,9 +507,25 @@ impl State {
     }
 }
 
+fn inode_of(dir: &Dir) -> InodeId {
+    InodeId::new(dir.number().unwrap_or(0))
+}
+
 impl Storage for Solo {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
-        let open = |disk: &mut VirtualDisk| disk.open(path, mode);
+    fn open_dir(&self, path: &Path) -> io::Result<Dir> {
+        let open = |disk: &mut VirtualDisk| disk.open_dir(path);
+        let opened = self.state().look(Call::OpenDir, open);
+        opened.map(|inode| Dir::simulated(path, inode.number()))
+    }
+
+    fn open_subdir(&self, dir: &Dir, name: &str) -> io::Result<Dir> {
+        let open = |disk: &mut VirtualDisk| disk.open_dir_in(inode_of(dir), name);
+        let opened = self.state().look(Call::OpenDir, open);
+        opened.map(|inode| Dir::simulated(&dir.path().join(name), inode.number()))
+    }
+
+    fn open(&self, dir: &Dir, name: &str, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        let open = |disk: &mut VirtualDisk| disk.open_in(inode_of(dir), name, mode);
         let mut state = self.state();
         let inode = match mode {
             OpenMode::CreateNew => state.change(Call::Create, open)?,
@@ -521,37 +539,69 @@ impl Storage for Solo {
         }))
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.state().look(Call::List, |disk| disk.list(dir))
+    fn list(&self, dir: &Dir) -> io::Result<Vec<String>> {
+        let list = |disk: &mut VirtualDisk| disk.list_in(inode_of(dir));
+        self.state().look(Call::List, list)
     }
 
-    fn is_dir(&self, path: &Path) -> io::Result<bool> {
-        self.state().look(Call::IsDir, |disk| disk.is_dir(path))
+    fn create_dir(&self, dir: &Dir, name: &str) -> io::Result<()> {
+        let create = |disk: &mut VirtualDisk| match disk.create_dir_in(inode_of(dir), name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            created => created.map(drop),
+        };
+        self.state().change(Call::CreateDir, create)
     }
 
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.state()
-            .change(Call::CreateDir, |disk| disk.create_dir(dir))
+    fn rename(&self, dir: &Dir, from: &str, to: &str) -> io::Result<()> {
+        let dir = inode_of(dir);
+        let rename = |disk: &mut VirtualDisk| disk.rename_in((dir, from), (dir, to));
+        self.state().change(Call::Rename, rename)
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.state()
-            .change(Call::Rename, |disk| disk.rename(from, to))
+    fn remove(&self, dir: &Dir, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        if name == PAGE && state.page.is_some() {
+            state.change(Call::Remove, |_| Ok(()))?;
+            state.page = None;
+            return Ok(());
+        }
+        let remove = |disk: &mut VirtualDisk| disk.remove_in(inode_of(dir), name);
+        state.change(Call::Remove, remove)
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.state().change(Call::Remove, |disk| disk.remove(path))
+    fn sync_dir(&self, dir: &Dir) -> io::Result<()> {
+        let sync = |disk: &mut VirtualDisk| disk.sync_dir_inode(inode_of(dir));
+        self.state().change(Call::SyncDir, sync)
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.state()
-            .change(Call::SyncDir, |disk| disk.sync_dir(dir))
+    fn identity_of(&self, dir: &Dir, name: &str) -> io::Result<(u64, u64)> {
+        let mut state = self.state();
+        let is_there = match name {
+            PAGE => state.page.is_some(),
+            _ => state.locks.contains_key(&dir.path().join(name)),
+        };
+        state.look(Call::Examine, |disk| {
+            if is_there {
+                return Ok(SPECIAL);
+            }
+            Ok((1, disk.lookup_in(inode_of(dir), name)?.number()))
+        })
+    }
+
+    fn stamp(&self, dir: &Dir) -> io::Result<Option<u64>> {
+        let changed = |disk: &mut VirtualDisk| disk.changed(inode_of(dir));
+        self.state().look(Call::Examine, changed).map(Some)
     }
 
     fn host(&self) -> &dyn Host {
         self
     }
 }
+
+/// The name of the page.
+const PAGE: &str = "shm";
+/// The identity of the page and of every lock: none is ever replaced.
+const SPECIAL: (u64, u64) = (1, 1);
 
 #[derive(Debug)]
 struct SoloFile {
@@ -642,6 +692,10 @@ impl StorageFile for SoloFile {
         state.remember(Call::Sync);
         done
     }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        Ok((1, self.inode.number()))
+    }
 }
 
 impl FailpointHook for Solo {
@@ -651,30 +705,29 @@ impl FailpointHook for Solo {
 }
 
 impl Host for Solo {
-    fn open_lock(&self, path: &Path) -> Result<Box<dyn StoreLock>, LockError> {
+    fn open_lock(&self, dir: &Dir, name: &str) -> Result<Box<dyn StoreLock>, LockError> {
+        let path = dir.path().join(name);
         let mut state = self.state();
         let opened = state.look(Call::OpenLock, |_| Ok(()));
         opened.map_err(|source| LockError::Io {
             op: "open",
-            path: path.to_owned(),
+            path: path.clone(),
             source,
         })?;
-        let held = state.locks.entry(path.to_owned()).or_default();
-        Ok(Box::new(SoloLock {
-            path: path.to_owned(),
-            held: Arc::clone(held),
-        }))
+        let held = state.locks.entry(path.clone()).or_default();
+        let held = Arc::clone(held);
+        Ok(Box::new(SoloLock { path, held }))
     }
 
-    fn open_page(&self, path: &Path) -> Result<Box<dyn Page>, PageError> {
-        Ok(Box::new(self.map(path, true)?))
+    fn open_page(&self, dir: &Dir, name: &str) -> Result<Box<dyn Page>, PageError> {
+        Ok(Box::new(self.map(&dir.path().join(name), true)?))
     }
 
-    fn open_page_to_read(&self, path: &Path) -> Result<Box<dyn PageView>, PageError> {
-        Ok(Box::new(self.map(path, false)?))
+    fn open_page_to_read(&self, dir: &Dir, name: &str) -> Result<Box<dyn PageView>, PageError> {
+        Ok(Box::new(self.map(&dir.path().join(name), false)?))
     }
 
-    fn filesystem(&self, _dir: &Path) -> io::Result<Filesystem> {
+    fn filesystem(&self, _dir: &Dir) -> io::Result<Filesystem> {
         Ok(Filesystem::new(FilesystemKind::Local, "memory"))
     }
 
@@ -708,18 +761,32 @@ impl Host for Solo {
 #[derive(Debug)]
 struct SoloLock {
     path: PathBuf,
-    held: Arc<AtomicBool>,
+    held: Arc<LockState>,
 }
 
-struct SoloHeld(Arc<AtomicBool>);
+#[derive(Debug, Default)]
+struct LockState {
+    held: AtomicBool,
+    known: AtomicBool,
+}
+
+struct SoloHeld(Arc<LockState>);
 
 impl Drop for SoloHeld {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::SeqCst);
+        self.0.held.store(false, Ordering::SeqCst);
     }
 }
 
 impl HeldLock for SoloHeld {
+    fn is_known(&self) -> bool {
+        self.0.known.load(Ordering::SeqCst)
+    }
+
+    fn mark_known(&self) {
+        self.0.known.store(true, Ordering::SeqCst);
+    }
+
     fn unlock(self: Box<Self>) -> Result<(), LockError> {
         Ok(())
     }
@@ -736,7 +803,7 @@ impl StoreLock for SoloLock {
     }
 
     fn try_lock(&self) -> Result<Box<dyn HeldLock + '_>, LockError> {
-        if self.held.swap(true, Ordering::SeqCst) {
+        if self.held.held.swap(true, Ordering::SeqCst) {
             let path = self.path.as_path().into();
             return Err(LockError::Contended { path });
         }
@@ -745,6 +812,14 @@ impl StoreLock for SoloLock {
 
     fn counters(&self) -> Counters {
         Counters::default()
+    }
+
+    fn identity(&self) -> (u64, u64) {
+        SPECIAL
+    }
+
+    fn reopen(&self) -> Result<(), LockError> {
+        Ok(())
     }
 }
 
@@ -786,7 +861,7 @@ impl Page for SoloPage {
     }
 
     fn identity(&self) -> Result<(u64, u64), PageError> {
-        Ok((1, 1))
+        Ok(SPECIAL)
     }
 }
 
@@ -816,13 +891,17 @@ impl PageView for SoloPage {
 mod tests {
     use super::*;
 
+    fn root() -> Dir {
+        Dir::simulated(Path::new("/"), InodeId::ROOT.number())
+    }
+
     /// A machine with a file of three bytes, which are durable.
     fn machine() -> (Solo, Box<dyn StorageFile>) {
         let machine = Solo::new(VirtualDisk::new(), None, 1, 1);
-        let file = machine.open(Path::new("/f"), OpenMode::CreateNew).unwrap();
+        let file = machine.open(&root(), "f", OpenMode::CreateNew).unwrap();
         file.write_at(b"abc", 0).unwrap();
         file.sync_data().unwrap();
-        machine.sync_dir(Path::new("/")).unwrap();
+        machine.sync_dir(&root()).unwrap();
         (machine, file)
     }
 
@@ -852,7 +931,7 @@ mod tests {
 
         at(&machine, Fault::Fails(Errno::Eio), Reach::All);
         assert!(file.len_bytes().is_err() && file.write_at(b"z", 0).is_err());
-        assert!(machine.open(Path::new("/f"), OpenMode::Read).is_err());
+        assert!(machine.open(&root(), "f", OpenMode::Read).is_err());
         machine.set_faults(&[]);
         assert_eq!(text(file.as_ref()), b"ybc");
         assert_eq!(machine.faults_hit(), 6);
@@ -889,11 +968,11 @@ mod tests {
     #[test]
     fn every_open_file_reports_a_failed_sync_once() {
         let (machine, file) = machine();
-        let other = machine.open(Path::new("/f"), OpenMode::ReadWrite).unwrap();
+        let other = machine.open(&root(), "f", OpenMode::ReadWrite).unwrap();
         file.write_at(b"x", 0).unwrap();
         at(&machine, Fault::Fails(Errno::Eio), Reach::Once);
         assert!(file.sync_data().is_err());
-        let late = machine.open(Path::new("/f"), OpenMode::ReadWrite).unwrap();
+        let late = machine.open(&root(), "f", OpenMode::ReadWrite).unwrap();
         assert!(late.sync_data().is_ok() && file.sync_data().is_ok());
         assert!(other.sync_data().is_err());
         assert!(other.sync_data().is_ok());
@@ -921,18 +1000,18 @@ mod tests {
     #[test]
     fn a_lock_excludes_and_a_page_is_shared() {
         let (machine, _file) = machine();
-        let lock = machine.open_lock(Path::new("/lock")).unwrap();
-        let other = machine.open_lock(Path::new("/lock")).unwrap();
+        let lock = machine.open_lock(&root(), "lock").unwrap();
+        let other = machine.open_lock(&root(), "lock").unwrap();
         let held = lock.try_lock().unwrap();
         assert!(other.try_lock().is_err());
         assert!(other.lock_until(machine.now()).is_err());
         held.unlock().unwrap();
         assert!(other.try_lock().is_ok());
 
-        assert!(machine.open_page_to_read(Path::new("/shm")).is_err());
-        let page = machine.open_page(Path::new("/shm")).unwrap();
+        assert!(machine.open_page_to_read(&root(), "shm").is_err());
+        let page = machine.open_page(&root(), "shm").unwrap();
         page.u64(16).store(5 << 16, Ordering::SeqCst);
-        let view = machine.open_page_to_read(Path::new("/shm")).unwrap();
+        let view = machine.open_page_to_read(&root(), "shm").unwrap();
         assert_eq!(view.load_u64(16), 5 << 16);
         let content = machine.page().unwrap();
         assert_eq!(content.durable_seq(), 5);

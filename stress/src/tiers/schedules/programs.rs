@@ -85,7 +85,8 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
         let kind = match process.draw(17) {
             // Others may delete the hints at any time.
             14 if habits.share_memory => {
-                process.remove(Path::new("shm")).ok();
+                let dir = process.open_dir(Path::new(""));
+                dir.and_then(|dir| process.remove(&dir, "shm")).ok();
                 continue;
             }
             15 => {

@@ -1,0 +1,110 @@
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{AtFlags, Mode, OFlags},
+    io::retry_on_intr,
+};
+
+use super::{file_state::FileState, open_mode::OpenMode, unix::state_of_stat};
+
+/// A descriptor of a directory, to which names are relative.
+#[derive(Debug)]
+pub(crate) struct Dir(File);
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+
+impl Dir {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Self::open_at(rustix::fs::CWD, path)
+    }
+
+    pub(crate) fn open_dir(&self, name: &Path) -> io::Result<Self> {
+        Self::open_at(self.0.as_fd(), name)
+    }
+
+    fn open_at(at: BorrowedFd<'_>, name: &Path) -> io::Result<Self> {
+        let opened = retry_on_intr(|| rustix::fs::openat(at, name, DIRECTORY, Mode::empty()))?;
+        Ok(Self(opened.into()))
+    }
+
+    pub(crate) fn open_file(&self, name: &Path, mode: OpenMode) -> io::Result<File> {
+        let flags = match mode {
+            OpenMode::Read => OFlags::RDONLY,
+            OpenMode::ReadWrite => OFlags::RDWR,
+            OpenMode::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+        };
+        let permissions = Mode::from_raw_mode(0o666);
+        let open = || rustix::fs::openat(&self.0, name, flags | OFlags::CLOEXEC, permissions);
+        Ok(retry_on_intr(open)?.into())
+    }
+
+    pub(crate) fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.0)? {
+            if let Ok(name) = entry?.file_name().to_str()
+                && ![".", ".."].contains(&name)
+            {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    pub(crate) fn create_dir(&self, name: &Path) -> io::Result<()> {
+        Ok(rustix::fs::mkdirat(
+            &self.0,
+            name,
+            Mode::from_raw_mode(0o777),
+        )?)
+    }
+
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.0, from, &self.0, to)?)
+    }
+
+    pub(crate) fn remove(&self, name: &Path) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?)
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+
+    pub(crate) fn state_of(&self, name: &Path) -> io::Result<FileState> {
+        Ok(state_of_stat(&rustix::fs::statat(
+            &self.0,
+            name,
+            AtFlags::empty(),
+        )?))
+    }
+
+    /// When a name in it changed last, in nanoseconds since 1970; `None` once it was removed.
+    pub(crate) fn changed_ns(&self) -> io::Result<Option<u64>> {
+        let stat = rustix::fs::fstat(&self.0)?;
+        #[allow(
+            clippy::allow_attributes,
+            clippy::useless_conversion,
+            clippy::unnecessary_fallible_conversions,
+            reason = "the fields' types differ between systems"
+        )]
+        let (seconds, rest) = (
+            u64::try_from(stat.st_ctime).unwrap_or(0),
+            u64::try_from(stat.st_ctime_nsec).unwrap_or(0),
+        );
+        let changed = seconds.saturating_mul(1_000_000_000).saturating_add(rest);
+        Ok((stat.st_nlink > 0).then_some(changed))
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
