@@ -394,7 +394,7 @@ fn pool_id(number: usize) -> String {
 }
 
 fn pool_issue(number: usize) -> Issue {
-    Issue::new(
+    Issue::new_at(
         &pool_id(number),
         "Fix what the last change broke",
         Timestamp::from_ms(0),
@@ -431,7 +431,7 @@ pub(crate) fn claim_in_strand(member: &Member) -> Result<(usize, u64)> {
         if log.with_issues(|issues| issues.get(id).and_then(Issue::assignee).is_some())? {
             return Ok(false);
         }
-        match log.claim(id, &name, Timestamp::from_ms(0)) {
+        match log.claim(id, &name) {
             Ok(_) => Ok(true),
             Err(error) if error.is_conflict() => Ok(false),
             Err(error) => Err(error.into()),

@@ -336,7 +336,11 @@ mod tests {
             id: "bd-1".to_owned(),
             expected: Expected::Version(Version::new(3)),
             version: Some(Version::new(7)),
-            issue: Some(Issue::new("bd-1", "Paint the fence", Timestamp::from_ms(0))),
+            issue: Some(Issue::new_at(
+                "bd-1",
+                "Paint the fence",
+                Timestamp::from_ms(0),
+            )),
         }));
         let json: serde_json::Value = serde_json::from_str(&failure.describe(true)).unwrap();
         assert_eq!(json["error"], "conflict");

@@ -9,7 +9,7 @@ use crate::exit::{Exit, Failure};
 
 /// An empty batch with the current time and an idempotency key, if there is one.
 pub(crate) fn new_batch(key: Option<String>) -> Batch {
-    let batch = Batch::new(Timestamp::now());
+    let batch = Batch::new();
     match key {
         Some(key) => batch.key(key),
         None => batch,

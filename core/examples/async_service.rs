@@ -164,7 +164,7 @@ fn new_job() -> IssueEvent {
     let now = since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0));
     let id = format!("job-{now}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
     IssueEvent::add(
-        Issue::new(&id, "Mend the fence", Timestamp::from_ms(now)),
+        Issue::new_at(&id, "Mend the fence", Timestamp::from_ms(now)),
         Timestamp::from_ms(now),
     )
 }

@@ -22,7 +22,7 @@ use std::{
 
 use strand_core::{
     Batch, CommitError, Conflict, Error, Filter, Issue, IssueEvent, IssueLog, Options, Patch,
-    Reader, Receipt, Result, Seq, Timestamp, Version,
+    Reader, Receipt, Result, Seq, Version,
 };
 
 /// An agent that finds nothing to do for this long ends.
@@ -45,10 +45,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     for number in 1..=add {
         let title = format!("Mend fence {number}");
-        let now = Timestamp::now();
         agent
             .log
-            .create_new("bd", now, |id| Issue::new(id, &title, now))?;
+            .create_new("bd", |id| Ok(Issue::new(id, &title)))?;
     }
     let closed = agent.run()?;
     println!("{name}: closed {closed} issues");
@@ -112,7 +111,7 @@ impl Agent<'_> {
             }
             // The claim has a key, so it can be repeated if its receipt gets lost.
             let key = format!("{}/claim/{id}/{}", self.name, found.version);
-            let claim = Batch::new(Timestamp::now()).key(key).claim(&id, self.name);
+            let claim = Batch::new().key(key).claim(&id, self.name);
             match self.commit(&claim) {
                 Ok(receipt) => {
                     println!("{}: claimed {id}", self.name);
@@ -131,7 +130,7 @@ impl Agent<'_> {
         let id = task.issue.id();
         let key = format!("{}/close/{id}/{}", self.name, task.version);
         loop {
-            let done = Batch::new(Timestamp::now())
+            let done = Batch::new()
                 .key(&key)
                 .patch_if(&id, task.version, Patch::new().set("note", note)?)
                 .close(&id);

@@ -12,13 +12,12 @@
 //! # The first append
 //!
 //! ```
-//! use strand_core::{IssueLog, Issue, Issues, Options, Timestamp};
+//! use strand_core::{IssueLog, Issue, Issues, Options};
 //!
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path();
-//! let now = Timestamp::now();
 //! let log = IssueLog::open(dir, Options::default())?; // An empty directory becomes a store.
-//! let receipt = log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+//! let receipt = log.create(Issue::new("bd-1", "Mend the fence"))?;
 //! assert_eq!(receipt.seq, 1);
 //! // The event is on the disk: it survives a process crash, a system crash and a power loss.
 //!
@@ -49,14 +48,13 @@
 //! ([`Issues::version`]).
 //!
 //! ```
-//! use strand_core::{LiveIssues, Reader, Timestamp};
+//! use strand_core::{LiveIssues, Reader};
 //! # use strand_core::{IssueLog, Issue, IssueEvent, Options};
 //!
-//! let now = Timestamp::now();
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path();
 //! # let log = IssueLog::open(dir, Options::default())?;
-//! # log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+//! # log.create(Issue::new("bd-1", "Mend the fence"))?;
 //! let reader = Reader::<IssueEvent>::open(dir)?;
 //! for record in reader.records()? {
 //!     let record = record?;
@@ -82,15 +80,15 @@
 //! # let dir = tempfile::tempdir()?;
 //! # let (dir, now) = (dir.path(), Timestamp::now());
 //! let log = IssueLog::open(dir, Options::default())?;
-//! log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
-//! log.claim("bd-1", "agent-7", now)?;
-//! match log.claim("bd-1", "agent-8", now) {
+//! log.create(Issue::new("bd-1", "Mend the fence"))?;
+//! log.claim("bd-1", "agent-7")?;
+//! match log.claim("bd-1", "agent-8") {
 //!     Err(CommitError::Conflict(found)) => {
 //!         assert_eq!(found.issue.and_then(|issue| issue.assignee()).as_deref(), Some("agent-7"));
 //!     }
 //!     other => panic!("two agents have one issue: {other:?}"),
 //! }
-//! let done = Batch::new(now)
+//! let done = Batch::new()
 //!     .key("agent-7/done/bd-1")
 //!     .patch("bd-1", Patch::new().set("note", "wire is short")?)
 //!     .close("bd-1");
@@ -103,14 +101,13 @@
 //!
 //! ```
 //! use std::time::{Duration, Instant};
-//! use strand_core::{Error, Reader, Seq, Timestamp};
+//! use strand_core::{Error, Reader, Seq};
 //! # use strand_core::{IssueLog, Issues, Issue, IssueEvent, Options};
 //!
-//! let now = Timestamp::now();
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path();
 //! # let log = IssueLog::open(dir, Options::default())?;
-//! # log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+//! # log.create(Issue::new("bd-1", "Mend the fence"))?;
 //! let reader = Reader::<IssueEvent>::open(dir)?;
 //! let mut follower = reader.follow(Seq::new(1))?; // From the first record on.
 //! match follower.next_before(Instant::now() + Duration::from_secs(1)) {
@@ -242,7 +239,7 @@ pub use format::record::{FORMAT_VERSION, RECORD_BYTES_MAX, SEQ_MAX};
 pub use format::seq::Seq;
 pub use issues::event::{IssueEvent, KEY_BYTES_MAX, Op};
 pub use issues::filter::Filter;
-pub use issues::issue::{Dependency, ID_BYTES_MAX, Issue, TITLE_BYTES_MAX};
+pub use issues::issue::{ID_BYTES_MAX, Issue, TITLE_BYTES_MAX};
 pub use issues::issues::Issues;
 pub use issues::jsonl::write_jsonl;
 pub use issues::merge::{Merged, merge};
@@ -257,9 +254,9 @@ pub use state::compactor::Compactor;
 pub use state::live::{Live, LiveIssues};
 pub use state::point_reader::{PointReader, Versioned};
 pub use strand_lock::{Counters, Filesystem, FilesystemKind, Holder, LockError, LockState};
-pub use wal::cursor::{Record, Records};
+pub use wal::cursor::Record;
 pub use wal::follower::Follower;
-pub use wal::log::{Log, Receipt, Through};
+pub use wal::log::{Log, Receipt};
 pub use wal::reader::Reader;
 pub use wal::recovery::Recovery;
 pub use write::batch::{Batch, Expected};

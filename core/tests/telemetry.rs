@@ -229,7 +229,7 @@ impl FailpointHook for Stuck {
 const T0: Timestamp = Timestamp::from_ms(0);
 
 fn event(id: &str) -> IssueEvent {
-    IssueEvent::add(Issue::new(id, "Mend the fence", T0), T0)
+    IssueEvent::add(Issue::new_at(id, "Mend the fence", T0), T0)
 }
 
 fn options(disk: &SlowDisk) -> Options {
@@ -286,7 +286,7 @@ fn an_append_emits_lock_record_and_sync() {
             "{sync_us} of {wait_us}"
         );
     }
-    log.commit(&Batch::new(T0).close("bd-1")).unwrap();
+    log.commit(&Batch::at(T0).close("bd-1")).unwrap();
     assert_eq!(take_one(dir, "written").spans, ["commit"]);
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use strand_core::{
     Error, ImportOptions, Issue, IssueEvent, IssueLog, Issues, LiveIssues, Options, Reader,
-    Through, Timestamp, merge,
+    Timestamp, merge,
     testing::{Storage, Tail, check_in, classify},
     write_jsonl,
 };
@@ -72,11 +72,7 @@ pub fn recover(bytes: &[u8]) {
             Err(Error::Corrupt { .. }) => return false,
             Err(error) => panic!("{error}"),
         };
-        let records = log
-            .log()
-            .records(Through::Durable)
-            .expect("it was opened")
-            .count();
+        let records = log.log().records().expect("it was opened").count();
         let last_seq = log
             .log()
             .tail_seq()
@@ -84,7 +80,7 @@ pub fn recover(bytes: &[u8]) {
             .unwrap_or_default();
         assert_eq!(last_seq, records as u64);
         let event = IssueEvent::add(
-            Issue::new("after", "After all", Timestamp::from_ms(0)),
+            Issue::new_at("after", "After all", Timestamp::from_ms(0)),
             Timestamp::from_ms(0),
         );
         assert_eq!(log.append(&event).expect("it goes on").seq, last_seq.next());

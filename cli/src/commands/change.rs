@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use strand_core::{Batch, Issue, Patch, Receipt, Seq, Timestamp, Version};
+use strand_core::{Batch, Issue, Patch, Receipt, Seq, Version};
 
 use super::open;
 use crate::{
@@ -53,8 +53,7 @@ pub(crate) fn create(dir: &Path, args: Create, out: &mut Output) -> Result<(), F
         seq: Seq,
         repeated: bool,
     }
-    let now = Timestamp::now();
-    let issue = Issue::new(args.id.as_deref().unwrap_or("new"), &args.title, now);
+    let issue = Issue::new(args.id.as_deref().unwrap_or("new"), &args.title);
     let issue = args.changes.patch()?.apply(&issue);
     let issue = issue.map_err(strand_core::Error::InvalidEvent)?;
     let log = open::log(dir, &args.writing, out)?;
@@ -62,10 +61,7 @@ pub(crate) fn create(dir: &Path, args: Create, out: &mut Output) -> Result<(), F
         let receipt = log.commit(&new_batch(args.key).create(issue))?;
         (id, receipt)
     } else {
-        log.create_new(&args.prefix, now, |id| {
-            let with_id = issue.with("id", id);
-            with_id.unwrap_or_else(|error| unreachable!("a string can be written: {error}"))
-        })?
+        log.create_new(&args.prefix, |id| issue.with("id", id))?
     };
     let Receipt { seq, repeated, .. } = receipt;
     let created = Created {

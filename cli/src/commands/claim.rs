@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use strand_core::{CommitError, Issue, IssueLog, Receipt, Seq, Timestamp};
+use strand_core::{CommitError, Issue, IssueLog, Receipt, Seq};
 
 use super::open;
 use crate::{
@@ -58,7 +58,7 @@ fn claim_next(log: &IssueLog, wanted: &Wanted, agent: &str) -> Result<(String, R
         let Some(id) = next else {
             return Err(Failure::new(Exit::NotFound, "no issue is ready"));
         };
-        match log.claim(&id, agent, Timestamp::now()) {
+        match log.claim(&id, agent) {
             Err(CommitError::Conflict(_)) => {}
             claimed => return Ok((id, claimed?)),
         }

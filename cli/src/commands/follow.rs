@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use strand_core::{Error, Issues, Payload, Reader, Seq};
+use strand_core::{Payload, Reader, Seq};
 
 use crate::{args::Follow, exit::Failure, output::Output};
 
@@ -21,11 +21,10 @@ impl Payload for Anything {}
 pub(crate) fn follow(dir: &Path, args: &Follow, out: &mut Output) -> Result<(), Failure> {
     end_with_the_reader();
     let reader: Reader<Anything> = Reader::open(dir)?;
-    let from = match args.from {
-        Some(from) => from,
-        None => next_seq(&reader, dir)?,
+    let mut records = match args.from {
+        Some(from) => reader.follow(Seq::new(from))?,
+        None => reader.follow_new()?,
     };
-    let mut records = reader.follow(Seq::new(from))?;
     let mut left = args.limit.unwrap_or(u64::MAX);
     while left > 0 && !out.is_closed() {
         let mut record = records.try_next()?;
@@ -48,17 +47,6 @@ pub(crate) fn follow(dir: &Path, args: &Follow, out: &mut Output) -> Result<(), 
     }
     Ok(())
 }
-
-/// The sequence number of the next record.
-fn next_seq(reader: &Reader<Anything>, dir: &Path) -> Result<u64, Failure> {
-    let last = match reader.durable_seq() {
-        // Until the next write.
-        Err(Error::DurableSeqUnknown { .. }) => Issues::load(dir)?.last_seq(),
-        known => known?.unwrap_or_default(),
-    };
-    Ok(last.next().get())
-}
-
 /// Ends the process when nobody can read its output any more. An idle log gives nothing to write,
 /// so that no write would find out.
 #[cfg(unix)]

@@ -91,7 +91,7 @@ fn advice(signs: Signs) -> Advice {
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
-/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence"), now))?;
 ///
 /// let report = check(dir.path())?;
 /// assert_eq!(report.advice, Advice::Nothing);

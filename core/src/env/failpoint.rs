@@ -85,9 +85,8 @@ impl fmt::Display for Failpoint {
 ///
 /// ```
 /// use std::sync::{Arc, Mutex};
-/// use strand_core::{IssueLog, Timestamp, Issue, Options, testing::{Failpoint, FailpointHook}};
+/// use strand_core::{IssueLog, Issue, Options, testing::{Failpoint, FailpointHook}};
 ///
-/// let now = Timestamp::now();
 /// #[derive(Default)]
 /// struct Steps(Mutex<Vec<&'static str>>);
 ///
@@ -102,7 +101,7 @@ impl fmt::Display for Failpoint {
 /// let steps = Arc::new(Steps::default());
 /// let hook = Arc::clone(&steps) as Arc<dyn FailpointHook>;
 /// let log = IssueLog::open(dir.path(), Options::default().failpoint_hook(hook))?;
-/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+/// log.create(Issue::new("bd-1", "Mend the fence"))?;
 /// assert_eq!(steps.0.lock().unwrap().last(), Some(&"Woken"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

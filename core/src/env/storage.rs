@@ -17,11 +17,10 @@ use crate::env::system::{Host, ThisMachine};
 /// ```
 /// use std::{io, sync::{Arc, atomic::{AtomicU64, Ordering}}};
 /// use strand_core::{
-///     Issue, IssueLog, Options, Timestamp,
+///     Issue, IssueLog, Options,
 ///     testing::{Dir, Disk, OpenMode, Storage, StorageFile},
 /// };
 ///
-/// let now = Timestamp::now();
 /// /// The disk, with its syncs counted.
 /// #[derive(Debug, Default, Clone)]
 /// struct Counted(Arc<AtomicU64>);
@@ -55,7 +54,7 @@ use crate::env::system::{Host, ThisMachine};
 /// let counted = Counted::default();
 /// let log = IssueLog::open(dir.path(), Options::default().storage(Arc::new(counted.clone())))?;
 /// let before = counted.0.load(Ordering::Relaxed);
-/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+/// log.create(Issue::new("bd-1", "Mend the fence"))?;
 /// assert_eq!(counted.0.load(Ordering::Relaxed) - before, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -49,7 +49,7 @@ use strand_lock::{
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::<IssueEvent>::open(dir.path(), Options::default().storage(Arc::new(OnStill)))?;
-/// # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
+/// # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence"), now))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Host: fmt::Debug + Send + Sync {

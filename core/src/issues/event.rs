@@ -61,8 +61,8 @@ pub enum Op {
 /// let ts = Timestamp::now();
 /// let mut issues = Issues::default();
 /// let life = [
-///     IssueEvent::add(Issue::new("bd-1", "Mend the fence", ts), ts),
-///     IssueEvent::update(Issue::new("bd-1", "Mend the gate", ts), ts),
+///     IssueEvent::add(Issue::new("bd-1", "Mend the fence"), ts),
+///     IssueEvent::update(Issue::new("bd-1", "Mend the gate"), ts),
 ///     IssueEvent::patch("bd-1", Patch::new().add_label("garden"), ts),
 ///     IssueEvent::set_blocked("bd-1", ts),
 ///     IssueEvent::unset_blocked("bd-1", ts),

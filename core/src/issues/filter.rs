@@ -3,13 +3,12 @@
 /// Selects the issues of [`Issues::list`](crate::Issues::list): those that match all that is set.
 ///
 /// ```
-/// use strand_core::{Filter, Issue, IssueLog, Issues, Options, Patch, Timestamp};
+/// use strand_core::{Filter, Issue, IssueLog, Issues, Options, Patch};
 ///
-/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = IssueLog::open(dir.path(), Options::default())?;
-/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
-/// log.patch("bd-1", Patch::new().add_label("garden").set("assignee", "agent-7")?, now)?;
+/// log.create(Issue::new("bd-1", "Mend the fence"))?;
+/// log.patch("bd-1", Patch::new().add_label("garden").set("assignee", "agent-7")?)?;
 /// let filter = Filter::new().status("open").label("garden").assignee("agent-7");
 /// assert_eq!(Issues::load(dir.path())?.list(&filter).len(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

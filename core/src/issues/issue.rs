@@ -25,7 +25,7 @@ pub const TITLE_BYTES_MAX: usize = 64 << 10;
 /// text again, so call it once and keep the value.
 ///
 /// ```
-/// use strand_core::Issue;
+/// use strand_core::{Issue, Timestamp};
 ///
 /// let issue = Issue::from_json(r#"{"id":"bd-1","title":"Mend","estimate":1.10,"labels":["a"]}"#)?;
 /// assert_eq!(issue.title(), "Mend");
@@ -38,21 +38,28 @@ pub const TITLE_BYTES_MAX: usize = 64 << 10;
 /// assert_eq!(issue.status().as_deref(), Some("closed"));
 /// assert_eq!((issue.priority(), issue.assignee()), (None, None));
 /// assert_eq!((issue.issue_type(), issue.description()), (None, None));
-/// assert_eq!((issue.created_at(), issue.updated_at(), issue.closed_at()), (None, None, None));
-/// assert!(issue.comments().is_empty() && issue.dependencies().is_empty());
 /// assert_eq!(issue.field::<f64>("estimate"), Some(1.1));
 /// assert_eq!(issue.get("estimate").map(|value| value.get()), Some("1.10"));
 /// assert_eq!(issue.fields().len(), 4);
-/// issue.validate()?;
+///
+/// let old = Issue::new_at("bd-2", "Buy wire", Timestamp::from_ms(0));
+/// assert_eq!(old.field::<String>("created_at").as_deref(), Some("1970-01-01T00:00:00.000Z"));
 /// # Ok::<(), strand_core::InvalidEvent>(())
 /// ```
 #[derive(Clone)]
 pub struct Issue(Box<RawValue>);
 
 impl Issue {
-    /// A new open issue, with the fields that every tracker has, created at `ts`.
+    /// A new open issue, with the fields that every tracker has, created now.
     #[must_use]
-    pub fn new(id: &str, title: &str, ts: Timestamp) -> Self {
+    pub fn new(id: &str, title: &str) -> Self {
+        Self::new_at(id, title, Timestamp::now())
+    }
+
+    /// A new open issue, with the fields that every tracker has, created at `ts`. Example:
+    /// [`Issue`].
+    #[must_use]
+    pub fn new_at(id: &str, title: &str, ts: Timestamp) -> Self {
         #[derive(Serialize)]
         struct New<'a> {
             id: &'a str,
@@ -81,7 +88,9 @@ impl Issue {
     /// Parses a JSON object that has an `id` and a `title`.
     ///
     /// # Errors
-    /// [`InvalidEvent::NotAnObject`], and those of [`Issue::validate`].
+    /// [`InvalidEvent::NotAnObject`]; [`InvalidEvent::Field`] if the id or the title is missing or
+    /// not a string; [`InvalidEvent::EmptyId`], [`InvalidEvent::TooLong`],
+    /// [`InvalidEvent::LoneSurrogate`], [`InvalidEvent::TooDeep`].
     pub fn from_json(text: &str) -> Result<Self, InvalidEvent> {
         let issue = Self::parse(text)?;
         issue.validate()?;
@@ -106,11 +115,7 @@ impl Issue {
     }
 
     /// Checks the id and the title, and that other programs can read the text.
-    ///
-    /// # Errors
-    /// [`InvalidEvent::Field`] if one is missing or not a string, [`InvalidEvent::EmptyId`],
-    /// [`InvalidEvent::TooLong`], [`InvalidEvent::LoneSurrogate`], [`InvalidEvent::TooDeep`].
-    pub fn validate(&self) -> Result<(), InvalidEvent> {
+    pub(crate) fn validate(&self) -> Result<(), InvalidEvent> {
         i_json::check(self.as_json().as_bytes(), NESTING_MAX)?;
         self.validated_id().map(drop)
     }
@@ -291,49 +296,16 @@ impl Issue {
     pub fn labels(&self) -> Vec<String> {
         self.field("labels").unwrap_or_default()
     }
-
-    /// When it was created, as it was written.
-    #[must_use]
-    pub fn created_at(&self) -> Option<String> {
-        self.field("created_at")
-    }
-
-    /// When it was last changed, as it was written.
-    #[must_use]
-    pub fn updated_at(&self) -> Option<String> {
-        self.field("updated_at")
-    }
-
-    /// When it was closed, as it was written.
-    #[must_use]
-    pub fn closed_at(&self) -> Option<String> {
-        self.field("closed_at")
-    }
-
-    /// Its dependencies; empty if one of them has another shape. Use [`Issue::get`] then.
-    #[must_use]
-    pub fn dependencies(&self) -> Vec<Dependency> {
-        self.field("dependencies").unwrap_or_default()
-    }
-
-    /// Its comments, each as it was written.
-    #[must_use]
-    pub fn comments(&self) -> Vec<Box<RawValue>> {
-        self.field("comments").unwrap_or_default()
-    }
 }
 
-/// A dependency of one issue on another: see [`Issue::dependencies`] and [`crate::Issues::ready`].
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[non_exhaustive]
-pub struct Dependency {
-    /// The dependent issue.
-    pub issue_id: String,
+/// An element of the field `dependencies`.
+#[derive(Deserialize)]
+pub(crate) struct Dependency {
     /// The issue that it depends on.
-    pub depends_on_id: String,
+    pub(crate) depends_on_id: String,
     /// The kind of dependency: `blocks`, `parent-child`, `related`, …
     #[serde(rename = "type")]
-    pub kind: String,
+    pub(crate) kind: String,
 }
 
 /// A digest of some texts (FNV-1a), for names that must be the same wherever they are made.

@@ -39,7 +39,7 @@ use crate::{
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
-/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence"), now))?;
 /// log.append(&IssueEvent::close("bd-1", now))?;
 ///
 /// let issues = Issues::load(dir.path())?;
@@ -108,7 +108,7 @@ impl Issues {
     /// let now = Timestamp::now();
     /// let mut issues = Issues::default();
     /// assert!(issues.is_empty());
-    /// let add = IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now);
+    /// let add = IssueEvent::add(Issue::new("bd-1", "Mend the fence"), now);
     /// assert!(issues.apply(Seq::new(1), [add.with_key("agent-7/1")]));
     /// assert_eq!(issues.key("agent-7/1"), Some(Seq::new(1)));
     /// assert!(issues.apply(Seq::new(2), [IssueEvent::close("bd-1", now)]));

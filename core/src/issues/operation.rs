@@ -136,7 +136,7 @@ mod tests {
         let later = |ms: i64| {
             let ts = Timestamp::from_ms(ms);
             let patch = Patch::new().set("n", &1.5).unwrap();
-            let add = IssueEvent::add(Issue::new("a", "T", ts), ts);
+            let add = IssueEvent::add(Issue::new_at("a", "T", ts), ts);
             OperationDigest::of(&[add.with_key("k"), IssueEvent::patch("a", patch, ts)])
         };
         assert_eq!(later(0), later(1_706_540_000_123));

@@ -18,7 +18,7 @@ impl Issues {
     ///
     /// let now = Timestamp::now();
     /// let mut issues = Issues::default();
-    /// let mend = Issue::new("bd-1", "Mend the fence", now);
+    /// let mend = Issue::new("bd-1", "Mend the fence");
     /// issues.apply(Seq::new(1), [IssueEvent::add(mend, now)]);
     /// assert_eq!(issues.list(&Filter::new().status("open")).len(), 1);
     /// assert_eq!(issues.list(&Filter::new().assignee("agent-7")).len(), 0);
@@ -52,7 +52,7 @@ impl Issues {
     /// let paint = Issue::from_json(&format!(
     ///     r#"{{"id":"bd-2","title":"Paint it","status":"open","dependencies":{wait}}}"#
     /// ))?;
-    /// let mend = Issue::new("bd-1", "Mend the fence", now);
+    /// let mend = Issue::new("bd-1", "Mend the fence");
     /// issues.apply(Seq::new(1), [IssueEvent::add(mend, now)]);
     /// issues.apply(Seq::new(2), [IssueEvent::add(paint, now)]);
     /// assert_eq!(issues.ready()[0].0, "bd-1");

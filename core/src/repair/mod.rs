@@ -107,7 +107,7 @@ pub use self::report::{RepairReport, RepairedSnapshot};
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
 /// for id in ["bd-1", "bd-2", "bd-3"] {
-///     log.append(&IssueEvent::add(Issue::new(id, "Mend the fence", now), now))?;
+///     log.append(&IssueEvent::add(Issue::new(id, "Mend the fence"), now))?;
 /// }
 /// // A byte of the second record changes.
 /// let path = dir.path().join("log-00000000000000000001.jsonl");

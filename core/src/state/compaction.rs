@@ -101,13 +101,12 @@ impl<P: Payload> Log<P> {
     /// As [`Log::durable_seq`], and [`Error::Corrupt`] for a damaged manifest.
     ///
     /// ```
-    /// use strand_core::{Issue, IssueLog, Options, Timestamp};
+    /// use strand_core::{Issue, IssueLog, Options};
     ///
-    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = IssueLog::open(dir.path(), Options::default().compact_after_records(1))?;
     /// assert!(!log.compaction_due()?);
-    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+    /// log.create(Issue::new("bd-1", "Mend the fence"))?;
     /// if log.compaction_due()? {
     ///     log.compact()?;
     /// }

@@ -14,13 +14,12 @@ use crate::{
 /// Takes no lock and writes nothing. Holds the whole state in memory.
 ///
 /// ```
-/// use strand_core::{Issue, IssueLog, LiveIssues, Options, Timestamp};
+/// use strand_core::{Issue, IssueLog, LiveIssues, Options};
 ///
-/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = IssueLog::open(dir.path(), Options::default())?;
 /// let mut live = LiveIssues::open(dir.path())?;
-/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+/// log.create(Issue::new("bd-1", "Mend the fence"))?;
 ///
 /// assert!(live.state().get("bd-1").is_none());
 /// live.refresh()?;

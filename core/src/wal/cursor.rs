@@ -1,4 +1,4 @@
-use std::{fmt, marker::PhantomData};
+use std::marker::PhantomData;
 
 use crate::{
     env::storage::OpenMode,
@@ -21,13 +21,13 @@ use crate::{
 /// [`crate::Follower`].
 ///
 /// ```
-/// use strand_core::{Through, Issue, IssueEvent, Log, Options, Timestamp};
+/// use strand_core::{Issue, IssueEvent, Log, Options, Timestamp};
 ///
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
-/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
-/// let record = log.records(Through::Durable)?.next().expect("there is one")?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence"), now))?;
+/// let record = log.records()?.next().expect("there is one")?;
 /// assert_eq!((record.seq.get(), record.events.len()), (1, 1));
 /// assert_eq!((record.batch, record.offset), (false, 0));
 /// assert!(record.line.ends_with(b"}"));
@@ -48,20 +48,11 @@ pub struct Record<P> {
     pub offset: u64,
 }
 
-/// An iterator over the records of a log, in order; see [`crate::Reader`]. It ends after an error,
-/// takes no lock, does not block, and holds one line in memory.
-pub struct Records<P> {
+/// The records of a log, in order.
+pub(crate) struct Records<P> {
     raw: RawRecords,
     scratch: Vec<u8>,
     payload: PhantomData<fn() -> P>,
-}
-
-impl<P> fmt::Debug for Records<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Records")
-            .field("raw", &self.raw)
-            .finish_non_exhaustive()
-    }
 }
 
 impl<P: Payload> Records<P> {

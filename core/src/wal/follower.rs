@@ -1,4 +1,8 @@
-use std::{fmt, marker::PhantomData, time::Instant};
+use std::{
+    fmt,
+    marker::PhantomData,
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::Result,
@@ -9,7 +13,8 @@ use crate::{
     },
 };
 
-/// The records of a log from a number on, future ones included: from [`crate::Reader::follow`].
+/// The records of a log from a number on, future ones included: from [`crate::Reader::follow`] or
+/// [`crate::Reader::follow_new`]. As an iterator, it waits for each record, and never ends.
 ///
 /// Takes no lock and writes nothing. Sleeps until a writer wakes it; without shared hints, it polls
 /// every 20 ms. Rotation and compaction do not disturb it, unless its next record was compacted
@@ -27,10 +32,17 @@ use crate::{
 /// let mut follower = reader.follow(Seq::new(1))?;
 /// assert!(follower.try_next()?.is_none());
 ///
-/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence"), now))?;
 /// let deadline = Instant::now() + Duration::from_secs(5);
 /// let record = follower.next_before(deadline)?.expect("one was appended");
 /// assert_eq!((record.seq.get(), follower.next_seq().get()), (1, 2));
+///
+/// let follower = reader.follow_new()?;
+/// log.append(&IssueEvent::close("bd-1", now))?;
+/// for record in follower {
+///     assert_eq!(record?.seq.get(), 2);
+///     break; // It would wait for the next one.
+/// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Follower<P: Payload> {
@@ -85,6 +97,22 @@ impl<P: Payload> Follower<P> {
     #[must_use]
     pub fn next_seq(&self) -> Seq {
         Seq::new(self.records.next_seq())
+    }
+}
+
+/// Each item is the next record as soon as it is durable. Blocks until then. After an error, the
+/// next call tries the same record again.
+impl<P: Payload> Iterator for Follower<P> {
+    type Item = Result<Record<P>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        const A_WHILE: Duration = Duration::from_hours(1);
+        loop {
+            let deadline = self.watch.host().now() + A_WHILE;
+            if let Some(record) = self.next_before(deadline).transpose() {
+                return Some(record);
+            }
+        }
     }
 }
 

@@ -7,7 +7,13 @@ use crate::{
     format::{payload::Payload, record::EncodedPayload, seq::Seq},
     options::Options,
     telemetry,
-    wal::{cursor::Records, raw_log::RawLog, recovery::Recovery, shm::Hints, store_dir::StoreDir},
+    wal::{
+        cursor::{Record, Records},
+        raw_log::RawLog,
+        recovery::Recovery,
+        shm::Hints,
+        store_dir::StoreDir,
+    },
 };
 
 /// A log opened for appending. Share it between threads by reference; each process opens its own.
@@ -56,17 +62,6 @@ impl Receipt {
             repeated,
         }
     }
-}
-
-/// How far [`Log::records`] reads.
-///
-/// Example: [`Log::sync_to`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Through {
-    /// Through the last durable record: what also every [`crate::Reader`] sees.
-    Durable,
-    /// Through the last record, durable or not.
-    Tail,
 }
 
 impl<P: Payload> Log<P> {
@@ -119,7 +114,7 @@ impl<P: Payload> Log<P> {
     /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default())?;
-    /// let add = IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now);
+    /// let add = IssueEvent::add(Issue::new("bd-1", "Mend the fence"), now);
     /// let receipt = log.append_batch(&[add, IssueEvent::close("bd-1", now)])?;
     /// assert_eq!(receipt.seq, 1); // One record.
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -143,16 +138,16 @@ impl<P: Payload> Log<P> {
     /// The records stay in the log in any case.
     ///
     /// ```
-    /// use strand_core::{Durability, Issue, IssueEvent, Log, Options, Seq, Through, Timestamp};
+    /// use strand_core::{Durability, Issue, IssueEvent, Log, Options, Seq, Timestamp};
     ///
     /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = Log::open(dir.path(), Options::default().durability(Durability::Buffered))?;
-    /// let receipt = log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
+    /// let receipt = log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence"), now))?;
     /// assert_eq!(log.tail_seq()?, Some(Seq::new(1)));
     /// assert_eq!(log.durable_seq()?, None); // Not yet.
-    /// assert_eq!(log.records(Through::Tail)?.count(), 1);
-    /// assert_eq!(log.records(Through::Durable)?.count(), 0);
+    /// assert_eq!(log.records_to_tail()?.count(), 1);
+    /// assert_eq!(log.records()?.count(), 0);
     /// log.sync_to(receipt.seq)?;
     /// assert_eq!(log.durable_seq()?, Some(Seq::new(1)));
     /// log.close()?;
@@ -162,16 +157,23 @@ impl<P: Payload> Log<P> {
         self.raw.writer.sync_to(seq.get())
     }
 
-    /// The records behind the live snapshot, through the last durable record or the tail. Blocks
-    /// only where [`Log::durable_seq`] does; example: [`Log::sync_to`].
+    /// The records behind the live snapshot, through the last durable one: what also every
+    /// [`crate::Reader`] sees. Blocks only where [`Log::durable_seq`] does; example:
+    /// [`Log::sync_to`].
     ///
     /// # Errors
     /// As [`crate::Reader::records`] and [`Log::durable_seq`].
-    pub fn records(&self, through: Through) -> Result<Records<P>> {
-        let last = self.raw.look(match through {
-            Through::Durable => Hints::durable_seq,
-            Through::Tail => Hints::tail_seq,
-        })?;
+    pub fn records(&self) -> Result<impl Iterator<Item = Result<Record<P>>> + use<P>> {
+        let last = self.raw.look(Hints::durable_seq)?;
+        Ok(Records::new(self.raw.records(last)?))
+    }
+
+    /// As [`Log::records`], but through the last record, durable or not. Example: [`Log::sync_to`].
+    ///
+    /// # Errors
+    /// As [`Log::records`].
+    pub fn records_to_tail(&self) -> Result<impl Iterator<Item = Result<Record<P>>> + use<P>> {
+        let last = self.raw.look(Hints::tail_seq)?;
         Ok(Records::new(self.raw.records(last)?))
     }
 
@@ -204,7 +206,7 @@ impl<P: Payload> Log<P> {
     /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// # let log = Log::open(dir.path(), Options::default())?;
-    /// # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
+    /// # log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence"), now))?;
     /// let counters = log.lock_counters();
     /// println!("{} holds, the longest {:?}", counters.acquisitions, counters.longest_hold);
     /// # assert_eq!(counters.acquisitions, 2);

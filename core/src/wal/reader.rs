@@ -8,7 +8,7 @@ use crate::{
     error::{Error, Result},
     format::{payload::Payload, seq::Seq},
     wal::{
-        cursor::{RawRecords, Records},
+        cursor::{RawRecords, Record, Records},
         durable::DurableWatch,
         follower::Follower,
         log::some_record,
@@ -29,7 +29,7 @@ use crate::{
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = Log::open(dir.path(), Options::default())?;
-/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence"), now))?;
 ///
 /// let reader = Reader::<IssueEvent>::open(dir.path())?;
 /// assert_eq!((reader.durable_seq()?, reader.verify()?), (Some(Seq::new(1)), 1));
@@ -66,13 +66,14 @@ impl<P: Payload> Reader<P> {
     }
 
     /// The records behind the live snapshot, through the last durable one: all records, if the
-    /// store was never compacted. Each call looks at the manifest and the hints again.
+    /// store was never compacted. Each call looks at the manifest and the hints again. The iterator
+    /// ends after an error, takes no lock, does not block, and holds one line in memory.
     ///
     /// # Errors
     /// [`Error::Corrupt`] for a damaged manifest, [`Error::Io`]. Each record can be an error, too:
     /// [`Error::Corrupt`], [`Error::Io`], and [`Error::Compacted`] if a compaction removes the rest
     /// of them meanwhile.
-    pub fn records(&self) -> Result<Records<P>> {
+    pub fn records(&self) -> Result<impl Iterator<Item = Result<Record<P>>> + use<P>> {
         Ok(Records::new(self.raw()?))
     }
 
@@ -86,6 +87,22 @@ impl<P: Payload> Reader<P> {
         let mut watch = self.watch().again();
         let records = RawRecords::from(&self.dir, from_seq.get(), watch.end())?;
         Ok(Follower::new(watch, records))
+    }
+
+    /// The records that are written from now on; example: [`Follower`]. Does not block, but where
+    /// no hints can be trusted (see [`Reader::durable_seq`]), it reads all records first.
+    ///
+    /// # Errors
+    /// As [`Reader::records`].
+    pub fn follow_new(&self) -> Result<Follower<P>> {
+        match self.durable_seq() {
+            Err(Error::DurableSeqUnknown { .. }) => {
+                let mut records = self.raw()?;
+                while records.next()?.is_some() {}
+                Ok(Follower::new(self.watch().again(), records))
+            }
+            known => self.follow(known?.unwrap_or_default().next()),
+        }
     }
 
     /// Checks the form, the checksum and the number of every record that [`Reader::records`] would

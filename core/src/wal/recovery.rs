@@ -38,7 +38,7 @@ use crate::{
 /// # let dir = tempfile::tempdir()?;
 /// # let dir = dir.path();
 /// let log = Log::open(dir, Options::default().preallocate_bytes(0))?;
-/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence", now), now))?;
+/// log.append(&IssueEvent::add(Issue::new("bd-1", "Mend the fence"), now))?;
 /// // A writer dies in the middle of a record.
 /// let path = dir.join("log-00000000000000000001.jsonl");
 /// let mut file = std::fs::OpenOptions::new().append(true).open(path)?;

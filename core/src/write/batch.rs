@@ -60,25 +60,24 @@ fn is_claimable(issue: &Issue) -> bool {
 ///
 /// # let dir = tempfile::tempdir()?;
 /// let log = IssueLog::open(dir.path(), Options::default())?;
-/// let now = Timestamp::now();
-/// let version = log.create(Issue::new("bd-1", "Mend the fence", now), now)?.version();
+/// let version = log.create(Issue::new("bd-1", "Mend the fence"))?.version();
 ///
-/// let split = Batch::new(now)
+/// let split = Batch::new()
 ///     .key("agent-7/split/bd-1")
-///     .create(Issue::new("bd-2", "Buy wire", now))
+///     .create(Issue::new("bd-2", "Buy wire"))
 ///     .patch_if("bd-1", version, Patch::new().add_label("split"));
 /// let receipt = log.commit(&split)?;
 /// // Repeated, say after a timeout, it returns the first receipt.
 /// assert_eq!(log.commit(&split)?.seq, receipt.seq);
 ///
-/// let late = log.commit(&Batch::new(now).close_if("bd-1", version));
+/// let late = log.commit(&Batch::new().close_if("bd-1", version));
 /// assert!(late.is_err_and(|error| error.is_conflict()));
 ///
 /// // Hand one over and delete the other, provided that a third is unchanged and a fourth absent.
-/// let version = log.create(Issue::new("bd-3", "Paint it", now), now)?.version();
-/// let more = Batch::new(now)
+/// let version = log.create(Issue::new("bd-3", "Paint it"))?.version();
+/// let more = Batch::new()
 ///     .claim("bd-2", "agent-7")
-///     .update(Issue::new("bd-1", "Mend the gate", now))
+///     .update(Issue::new("bd-1", "Mend the gate"))
 ///     .patch("bd-1", Patch::new().add_label("gate"))
 ///     .close("bd-1")
 ///     .reopen("bd-1")
@@ -86,8 +85,9 @@ fn is_claimable(issue: &Issue) -> bool {
 ///     .require("bd-3", version)
 ///     .require_absent("bd-4");
 /// log.commit(&more)?;
-/// log.commit(&Batch::new(now).update_if(Issue::new("bd-3", "Paint the gate", now), version))?;
-/// let late = log.commit(&Batch::new(now).delete_if("bd-3", version));
+/// log.commit(&Batch::at(Timestamp::from_ms(0)).reopen("bd-1"))?; // Long ago.
+/// log.commit(&Batch::new().update_if(Issue::new("bd-3", "Paint the gate"), version))?;
+/// let late = log.commit(&Batch::new().delete_if("bd-3", version));
 /// assert!(late.is_err_and(|error| error.is_conflict()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -106,9 +106,16 @@ pub(crate) struct Step {
 }
 
 impl Batch {
-    /// An empty batch, whose events will have the time `ts`.
+    /// An empty batch, whose events will have the present time.
     #[must_use]
-    pub fn new(ts: Timestamp) -> Self {
+    #[expect(clippy::new_without_default, reason = "the time is no default value")]
+    pub fn new() -> Self {
+        Self::at(Timestamp::now())
+    }
+
+    /// An empty batch, whose events will have the time `ts`. Example: [`Batch`].
+    #[must_use]
+    pub fn at(ts: Timestamp) -> Self {
         Self {
             ts,
             key: None,

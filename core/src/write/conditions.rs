@@ -56,14 +56,13 @@ impl std::error::Error for Conflict {}
 /// Why a write with conditions failed. [`CommitError::outcome`] says what is stored.
 ///
 /// ```
-/// use strand_core::{CommitError, Issue, IssueLog, Options, Outcome, Timestamp, Version};
+/// use strand_core::{CommitError, Issue, IssueLog, Options, Outcome, Version};
 ///
-/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = IssueLog::open(dir.path(), Options::default())?;
-/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
-/// let gate = Issue::new("bd-1", "Mend the gate", now);
-/// let error = log.update_if(gate, Version::new(7), now).unwrap_err();
+/// log.create(Issue::new("bd-1", "Mend the fence"))?;
+/// let gate = Issue::new("bd-1", "Mend the gate");
+/// let error = log.update_if(gate, Version::new(7)).unwrap_err();
 /// match &error {
 ///     CommitError::Conflict(found) => println!("decide again: {:?}", found.issue),
 ///     CommitError::Log(error) if error.is_retryable() => println!("again: {error}"),

@@ -36,12 +36,11 @@ use crate::{
 /// old one.
 ///
 /// ```
-/// use strand_core::{Issue, IssueLog, Issues, Options, Timestamp, export};
+/// use strand_core::{Issue, IssueLog, Issues, Options, export};
 ///
-/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = IssueLog::open(dir.path(), Options::default())?;
-/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+/// log.create(Issue::new("bd-1", "Mend the fence"))?;
 /// let file = dir.path().join("issues.jsonl");
 /// assert_eq!(export(&Issues::load(dir.path())?, &file)?, 1);
 /// assert!(std::fs::read_to_string(&file)?.starts_with(r#"{"id":"bd-1","#));

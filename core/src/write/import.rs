@@ -49,7 +49,7 @@ enum Existing {
 /// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = IssueLog::open(dir.path(), Options::default())?;
-/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+/// log.create(Issue::new("bd-1", "Mend the fence"))?;
 /// let lines = "{\"id\":\"bd-1\",\"title\":\"Mend the gate\"}\nno issue\n";
 /// let options = ImportOptions::new(now).keep_existing().skip_bad_lines(true);
 /// let imported = log.import(&mut Cursor::new(lines), options)?;
@@ -375,7 +375,7 @@ impl IssueLog {
                 *imported = done;
                 return Ok(());
             }
-            let batch = Batch::new(ts);
+            let batch = Batch::at(ts);
             let batch = planned
                 .into_iter()
                 .fold(batch, |batch, issue| match options.existing {

@@ -3,7 +3,7 @@
 use std::{fmt, path::Path, sync::Arc};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, InvalidEvent, Result},
     format::seq::Seq,
     issues::{
         event::IssueEvent, issue::Issue, issues::Issues, patch::Patch, timestamp::Timestamp,
@@ -31,13 +31,12 @@ use crate::{
 /// [`IssueLog::with_issues`] reads them all, and keeps them in memory from then on.
 ///
 /// ```
-/// use strand_core::{Issue, IssueLog, Options, Seq, Timestamp};
+/// use strand_core::{Issue, IssueLog, Options, Seq};
 ///
 /// # let dir = tempfile::tempdir()?;
-/// let now = Timestamp::now();
 /// let log = IssueLog::open(dir.path(), Options::default())?;
-/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
-/// log.claim("bd-1", "agent-7", now)?;
+/// log.create(Issue::new("bd-1", "Mend the fence"))?;
+/// log.claim("bd-1", "agent-7")?;
 /// assert_eq!(log.log().tail_seq()?, Some(Seq::new(2)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -113,15 +112,14 @@ impl IssueLog {
     /// [`Error::Corrupt`], [`Error::Io`], [`Error::Lock`].
     ///
     /// ```
-    /// use strand_core::{Issue, IssueLog, Issues, Options, Timestamp};
+    /// use strand_core::{Issue, IssueLog, Issues, Options};
     ///
-    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = IssueLog::open(dir.path(), Options::default())?;
-    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+    /// log.create(Issue::new("bd-1", "Mend the fence"))?;
     /// let next = |issues: &Issues| issues.ready().first().map(|(id, _)| (*id).to_owned());
     /// if let Some(id) = log.with_issues(next)? {
-    ///     log.claim(&id, "agent-7", now)?;
+    ///     log.claim(&id, "agent-7")?;
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -139,18 +137,17 @@ impl IssueLog {
     /// As [`IssueLog::commit`]; a conflict if the issue exists.
     ///
     /// ```
-    /// use strand_core::{Issue, IssueLog, Options, Timestamp};
+    /// use strand_core::{Issue, IssueLog, Options};
     ///
-    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = IssueLog::open(dir.path(), Options::default())?;
-    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
-    /// let again = log.create(Issue::new("bd-1", "Buy wire", now), now);
+    /// log.create(Issue::new("bd-1", "Mend the fence"))?;
+    /// let again = log.create(Issue::new("bd-1", "Buy wire"));
     /// assert!(again.is_err_and(|error| error.is_conflict()));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn create(&self, issue: Issue, ts: Timestamp) -> Result<Receipt, CommitError> {
-        self.commit(&Batch::new(ts).create(issue))
+    pub fn create(&self, issue: Issue) -> Result<Receipt, CommitError> {
+        self.commit(&self.batch().create(issue))
     }
 
     /// Creates an issue with a new id: the prefix, a hyphen, and 3 random characters, or more as
@@ -159,23 +156,22 @@ impl IssueLog {
     /// Calls `make` with the id, and again with another one if a concurrent write took the first.
     ///
     /// # Errors
-    /// As [`IssueLog::commit`]; a conflict if `make` returns an issue that exists, a hundred times.
+    /// As [`IssueLog::commit`], and those of `make`; a conflict if `make` returns an issue that
+    /// exists, a hundred times.
     ///
     /// ```
-    /// use strand_core::{Issue, IssueLog, Options, Timestamp};
+    /// use strand_core::{Issue, IssueLog, Options};
     ///
-    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = IssueLog::open(dir.path(), Options::default())?;
-    /// let (id, _) = log.create_new("bd", now, |id| Issue::new(id, "Mend the fence", now))?;
+    /// let (id, _) = log.create_new("bd", |id| Ok(Issue::new(id, "Mend the fence")))?;
     /// assert!(id.starts_with("bd-") && id.len() == 6);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn create_new(
         &self,
         prefix: &str,
-        ts: Timestamp,
-        mut make: impl FnMut(&str) -> Issue,
+        mut make: impl FnMut(&str) -> Result<Issue, InvalidEvent>,
     ) -> Result<(String, Receipt), CommitError> {
         const ATTEMPTS: u32 = 100;
         let (raw, host) = (&self.log.raw, self.log.raw.writer.host());
@@ -191,7 +187,7 @@ impl IssueLog {
                 continue;
             }
             attempts += 1;
-            match self.create(make(&id), ts) {
+            match self.create(make(&id)?) {
                 Err(CommitError::Conflict(_)) if attempts < ATTEMPTS => {}
                 created => return created.map(|receipt| (id, receipt)),
             }
@@ -228,33 +224,31 @@ impl IssueLog {
     /// As [`IssueLog::commit`]; a conflict if the issue is at another version.
     ///
     /// ```
-    /// use strand_core::{Issue, IssueLog, Options, Timestamp};
+    /// use strand_core::{Issue, IssueLog, Options};
     ///
-    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = IssueLog::open(dir.path(), Options::default())?;
-    /// let version = log.create(Issue::new("bd-1", "Mend the fence", now), now)?.version();
-    /// log.update_if(Issue::new("bd-1", "Mend the gate", now), version, now)?;
-    /// let late = log.update_if(Issue::new("bd-1", "Mend the roof", now), version, now);
+    /// let version = log.create(Issue::new("bd-1", "Mend the fence"))?.version();
+    /// log.update_if(Issue::new("bd-1", "Mend the gate"), version)?;
+    /// let late = log.update_if(Issue::new("bd-1", "Mend the roof"), version);
     /// assert!(late.is_err_and(|error| error.is_conflict()));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// The version and the time are types of their own, so that you cannot swap them:
+    /// The version is a type of its own, so that you cannot mistake another number for it:
     ///
     /// ```compile_fail,E0308
-    /// # fn swapped(log: strand_core::IssueLog, issue: strand_core::Issue) {
-    /// # use strand_core::{Timestamp, Version};
-    /// log.update_if(issue, Timestamp::now(), Version::new(7)).ok();
+    /// # fn mistaken(log: strand_core::IssueLog, issue: strand_core::Issue) {
+    /// # use strand_core::Seq;
+    /// log.update_if(issue, Seq::new(7)).ok();
     /// # }
     /// ```
     pub fn update_if(
         &self,
         issue: Issue,
         expected_version: Version,
-        ts: Timestamp,
     ) -> Result<Receipt, CommitError> {
-        self.commit(&Batch::new(ts).update_if(issue, expected_version))
+        self.commit(&self.batch().update_if(issue, expected_version))
     }
 
     /// Changes some fields of an issue, whatever its version. Blocks as [`IssueLog::commit`].
@@ -264,20 +258,19 @@ impl IssueLog {
     /// [`crate::InvalidEvent::NotAnArray`] if the patch adds to a field that is not an array.
     ///
     /// ```
-    /// use strand_core::{Issue, IssueLog, Options, Patch, Timestamp};
+    /// use strand_core::{Issue, IssueLog, Options, Patch};
     ///
-    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = IssueLog::open(dir.path(), Options::default())?;
-    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
-    /// log.patch("bd-1", Patch::new().add_label("garden"), now)?;
-    /// log.patch("bd-1", Patch::new().set("priority", &0)?, now)?;
+    /// log.create(Issue::new("bd-1", "Mend the fence"))?;
+    /// log.patch("bd-1", Patch::new().add_label("garden"))?;
+    /// log.patch("bd-1", Patch::new().set("priority", &0)?)?;
     /// let issue = log.with_issues(|issues| issues.get("bd-1").cloned())?.expect("it is there");
     /// assert_eq!((issue.labels(), issue.priority()), (vec!["garden".to_owned()], Some(0)));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn patch(&self, id: &str, patch: Patch, ts: Timestamp) -> Result<Receipt, CommitError> {
-        self.commit(&Batch::new(ts).patch(id, patch))
+    pub fn patch(&self, id: &str, patch: Patch) -> Result<Receipt, CommitError> {
+        self.commit(&self.batch().patch(id, patch))
     }
 
     /// Claims an open issue without an assignee for an agent; see [`Batch::claim`]. Of any number
@@ -287,21 +280,20 @@ impl IssueLog {
     /// As [`IssueLog::commit`]; a conflict if the issue is not open, or has an assignee.
     ///
     /// ```
-    /// use strand_core::{CommitError, Issue, IssueLog, Options, Timestamp};
+    /// use strand_core::{CommitError, Issue, IssueLog, Options};
     ///
-    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = IssueLog::open(dir.path(), Options::default())?;
-    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
-    /// log.claim("bd-1", "agent-7", now)?;
-    /// let Err(CommitError::Conflict(conflict)) = log.claim("bd-1", "agent-8", now) else {
+    /// log.create(Issue::new("bd-1", "Mend the fence"))?;
+    /// log.claim("bd-1", "agent-7")?;
+    /// let Err(CommitError::Conflict(conflict)) = log.claim("bd-1", "agent-8") else {
     ///     panic!("it is taken");
     /// };
     /// assert_eq!(conflict.issue.and_then(|issue| issue.assignee()).as_deref(), Some("agent-7"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn claim(&self, id: &str, agent: &str, ts: Timestamp) -> Result<Receipt, CommitError> {
-        self.commit(&Batch::new(ts).claim(id, agent))
+    pub fn claim(&self, id: &str, agent: &str) -> Result<Receipt, CommitError> {
+        self.commit(&self.batch().claim(id, agent))
     }
 
     /// Compacts the log into a snapshot of [`Issues`]; see [`Log::compact`].
@@ -335,6 +327,11 @@ impl IssueLog {
     /// As [`Log::close`].
     pub fn close(self) -> Result<()> {
         self.log.sync_all()
+    }
+
+    /// An empty batch with the time of this machine.
+    fn batch(&self) -> Batch {
+        Batch::at(Timestamp::from_ms(self.log.raw.writer.host().unix_ms()))
     }
 
     fn commit_now(&self, batch: &Batch) -> Result<Receipt, CommitError> {

@@ -1,8 +1,6 @@
 use std::time::{Duration, Instant};
 
-use strand_core::{
-    Durability, Issue, IssueEvent, Issues, Log, Op, Options, Reader, Seq, Through, Version,
-};
+use strand_core::{Durability, Issue, IssueEvent, Issues, Log, Op, Options, Reader, Seq, Version};
 
 use crate::support::{TS, event, first_segment, ids, names, open};
 
@@ -17,7 +15,7 @@ fn appended_records_are_read_back_in_order() {
         );
     }
     let expected: Vec<String> = (1..=20).map(|number| format!("bd-{number}")).collect();
-    assert_eq!(ids(log.records(Through::Durable).unwrap()), expected);
+    assert_eq!(ids(log.records().unwrap()), expected);
     assert_eq!(
         ids(Reader::open(dir.path()).unwrap().records().unwrap()),
         expected
@@ -71,11 +69,7 @@ fn a_batch_is_one_record_with_one_number() {
         1
     );
     assert_eq!(log.append(&event("bd-3")).unwrap().seq, 2);
-    let records: Vec<_> = log
-        .records(Through::Durable)
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
+    let records: Vec<_> = log.records().unwrap().map(Result::unwrap).collect();
     assert_eq!(
         records
             .iter()
@@ -99,10 +93,10 @@ fn buffered_records_are_replayed_at_once_and_read_when_synced() {
         (log.durable_seq().unwrap(), log.tail_seq().unwrap()),
         (None, Some(Seq::new(1)))
     );
-    assert_eq!(ids(log.records(Through::Durable).unwrap()), [""; 0]);
-    assert_eq!(ids(log.records(Through::Tail).unwrap()), ["bd-1"]);
+    assert_eq!(ids(log.records().unwrap()), [""; 0]);
+    assert_eq!(ids(log.records_to_tail().unwrap()), ["bd-1"]);
     log.sync_to(receipt.seq).unwrap();
-    assert_eq!(ids(log.records(Through::Durable).unwrap()), ["bd-1"]);
+    assert_eq!(ids(log.records().unwrap()), ["bd-1"]);
     assert!(
         log.sync_to(Seq::new(2)).is_err(),
         "a record that was never written can't become durable"
@@ -129,7 +123,7 @@ fn unknown_fields_order_and_number_spelling_survive() {
     let event: IssueEvent = serde_json::from_str(&event).unwrap();
     log.append(&event).unwrap();
     let stored = log
-        .records(Through::Durable)
+        .records()
         .unwrap()
         .next()
         .unwrap()
@@ -157,12 +151,7 @@ fn an_issue_that_spans_lines_is_stored_on_one() {
     log.append(&IssueEvent::add(Issue::from_json(pretty).unwrap(), TS))
         .unwrap();
     log.append(&event("bd-2")).unwrap();
-    let first = log
-        .records(Through::Durable)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap();
+    let first = log.records().unwrap().next().unwrap().unwrap();
     let stored = first.events[0].data.as_ref().unwrap();
     assert_eq!(
         stored.as_json(),
@@ -184,7 +173,7 @@ fn segments_roll_over_and_are_read_as_one_log() {
         .count();
     assert!(segments > 5, "{segments} segments");
     let expected: Vec<String> = (1..=30).map(|number| format!("bd-{number}")).collect();
-    assert_eq!(ids(log.records(Through::Durable).unwrap()), expected);
+    assert_eq!(ids(log.records().unwrap()), expected);
     drop(log);
     // Without the hints, the tail is found in the last segment.
     std::fs::remove_file(dir.path().join("shm")).unwrap();
@@ -209,7 +198,7 @@ fn space_is_preallocated_used_and_cut_at_the_end_of_a_segment() {
         let log = if number % 3 == 0 { &other } else { &log };
         expected.push(format!("bd-{number}"));
         log.append(&event(&expected[number - 1])).unwrap();
-        assert_eq!(ids(log.records(Through::Durable).unwrap()), expected);
+        assert_eq!(ids(log.records().unwrap()), expected);
     }
     let segments: Vec<_> = names(dir.path())
         .into_iter()
@@ -250,10 +239,7 @@ fn a_log_whose_hints_were_deleted_sees_later_appends_of_others() {
     assert_eq!(here.durable_seq().unwrap(), Some(Seq::new(2)));
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     assert_eq!(there.append(&event("bd-3")).unwrap().seq, 3);
-    assert_eq!(
-        ids(here.records(Through::Durable).unwrap()),
-        ["bd-1", "bd-2", "bd-3"]
-    );
+    assert_eq!(ids(here.records().unwrap()), ["bd-1", "bd-2", "bd-3"]);
     std::fs::remove_file(dir.path().join("shm")).unwrap();
     assert_eq!(there.append(&event("bd-4")).unwrap().seq, 4);
     assert_eq!(
@@ -278,12 +264,12 @@ fn logs_without_shared_memory_find_appends_of_others() {
         assert_eq!(receipt.seq, number as u64);
     }
     for log in &logs[..2] {
-        assert_eq!(ids(log.records(Through::Durable).unwrap()), expected);
+        assert_eq!(ids(log.records().unwrap()), expected);
     }
     // The one that shares learns of the others' records when it appends or opens.
     logs[2].append(&event("bd-61")).unwrap();
     expected.push("bd-61".into());
-    assert_eq!(ids(logs[2].records(Through::Durable).unwrap()), expected);
+    assert_eq!(ids(logs[2].records().unwrap()), expected);
     std::thread::scope(|scope| {
         for log in &logs {
             scope.spawn(move || {
@@ -295,7 +281,7 @@ fn logs_without_shared_memory_find_appends_of_others() {
     });
     assert_eq!(
         logs[0]
-            .records(Through::Durable)
+            .records()
             .unwrap()
             .map(Result::unwrap)
             .last()
@@ -308,7 +294,7 @@ fn logs_without_shared_memory_find_appends_of_others() {
 #[test]
 fn the_fold_follows_its_table() {
     let mut store = Issues::default();
-    let issue = |status: &str| Issue::new("a", "T", TS).with("status", status).unwrap();
+    let issue = |status: &str| Issue::new_at("a", "T", TS).with("status", status).unwrap();
     let mut seq = 0;
     let mut apply = |store: &mut Issues, event| {
         seq += 1;
@@ -334,12 +320,18 @@ fn the_fold_follows_its_table() {
         apply(&mut store, IssueEvent::close("a", TS)).unwrap(),
         "closed"
     );
-    assert!(store.get("a").unwrap().closed_at().is_some());
+    assert!(
+        store
+            .get("a")
+            .unwrap()
+            .field::<String>("closed_at")
+            .is_some()
+    );
     assert_eq!(
         apply(&mut store, IssueEvent::reopen("a", TS)).unwrap(),
         "open"
     );
-    assert_eq!(store.get("a").unwrap().closed_at(), None);
+    assert_eq!(store.get("a").unwrap().field::<String>("closed_at"), None);
     assert_eq!(
         apply(&mut store, IssueEvent::update(issue("in_progress"), TS)).unwrap(),
         "in_progress"
@@ -381,7 +373,7 @@ fn five_threads_of_twenty_writes_lose_nothing() {
     let elapsed = started.elapsed();
     println!("5 threads x 20 writes: {elapsed:?}");
     assert!(elapsed < Duration::from_secs(30), "{elapsed:?}");
-    let mut stored = ids(log.records(Through::Durable).unwrap());
+    let mut stored = ids(log.records().unwrap());
     assert_eq!(stored.len(), 100);
     stored.sort();
     stored.dedup();
@@ -415,28 +407,18 @@ fn a_payload_of_another_type_is_stored_as_serde_writes_it() {
     })
     .unwrap();
     assert_eq!(
-        jobs.records(Through::Durable)
-            .unwrap()
-            .next()
-            .unwrap()
-            .unwrap()
-            .events,
+        jobs.records().unwrap().next().unwrap().unwrap().events,
         [Job {
             name: "build".into()
         }]
     );
     let nothing: Log<Nothing> = Log::open(dir.path(), Options::default()).unwrap();
     nothing.append(&Nothing {}).unwrap();
-    assert_eq!(nothing.records(Through::Durable).unwrap().count(), 2);
+    assert_eq!(nothing.records().unwrap().count(), 2);
     let ambiguous: Log<Ambiguous> = Log::open(dir.path(), Options::default()).unwrap();
     assert!(ambiguous.append(&Ambiguous { batch: vec![] }).is_err());
     // An event of another type is an error that names its place.
-    let error = jobs
-        .records(Through::Durable)
-        .unwrap()
-        .nth(1)
-        .unwrap()
-        .unwrap_err();
+    let error = jobs.records().unwrap().nth(1).unwrap().unwrap_err();
     assert!(
         matches!(error, strand_core::Error::Corrupt { offset, .. } if offset > 0),
         "{error}"

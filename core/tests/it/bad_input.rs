@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use strand_core::{
     CorruptReason, Error, ID_BYTES_MAX, InvalidEvent, Issue, IssueEvent, LiveIssues, LockError,
-    Log, Options, Outcome, Reader, TITLE_BYTES_MAX, Through,
+    Log, Options, Outcome, Reader, TITLE_BYTES_MAX,
 };
 
 use crate::support::{TS, event, first_segment, names, open, store_of};
@@ -20,7 +20,7 @@ fn refused(log: &Log<IssueEvent>, event: &IssueEvent) -> InvalidEvent {
 fn events_are_refused_before_anything_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
-    let titled = |title: &str| IssueEvent::add(Issue::new("bd-1", title, TS), TS);
+    let titled = |title: &str| IssueEvent::add(Issue::new_at("bd-1", title, TS), TS);
     assert_eq!(refused(&log, &event("")), InvalidEvent::EmptyId);
     assert_eq!(
         refused(&log, &IssueEvent::close("", TS)),
@@ -110,7 +110,7 @@ fn a_record_beyond_the_limit_is_refused_and_the_next_one_works() {
     let log = open(dir.path());
     let sized = |bytes: usize| {
         IssueEvent::add(
-            Issue::new("bd-1", "T", TS)
+            Issue::new_at("bd-1", "T", TS)
                 .with("description", &"x".repeat(bytes))
                 .unwrap(),
             TS,
@@ -125,7 +125,7 @@ fn a_record_beyond_the_limit_is_refused_and_the_next_one_works() {
         .append(&sized(strand_core::RECORD_BYTES_MAX - 1000))
         .unwrap();
     assert_eq!(log_of_large.seq, 1);
-    assert_eq!(log.records(Through::Durable).unwrap().count(), 1);
+    assert_eq!(log.records().unwrap().count(), 1);
     assert!(!open(dir.path()).recovery().rebuilt);
 }
 

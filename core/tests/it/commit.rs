@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use strand_core::{
-    Batch, Compacted, Durability, Error, Issue, IssueLog, Outcome, Seq, Through, testing::Failpoint,
+    Batch, Compacted, Durability, Error, Issue, IssueLog, Outcome, Seq, testing::Failpoint,
 };
 
 use crate::support::{Call, Recorder, T0, event, ids, names, options};
@@ -91,10 +91,7 @@ fn a_failed_sync_leaves_records_in_doubt_and_the_next_append_rewrites_them() {
         ),
         "written again, synced, and only then appended to: {writes:?}"
     );
-    assert_eq!(
-        ids(log.log().records(Through::Durable).unwrap()),
-        ["bd-1", "bd-2", "bd-3"]
-    );
+    assert_eq!(ids(log.log().records().unwrap()), ["bd-1", "bd-2", "bd-3"]);
 }
 
 #[test]
@@ -128,10 +125,7 @@ fn a_write_on_a_full_disk_is_undone_and_rejected_with_the_reason() {
         );
     }
     assert_eq!(log.append(&event("bd-2")).unwrap().seq, 2);
-    assert_eq!(
-        ids(log.log().records(Through::Durable).unwrap()),
-        ["bd-1", "bd-2"]
-    );
+    assert_eq!(ids(log.log().records().unwrap()), ["bd-1", "bd-2"]);
     assert!(!names(dir.path()).contains(&"quarantine".to_owned()));
 }
 
@@ -165,10 +159,7 @@ fn a_rejected_record_is_off_the_disk_before_its_caller_learns_of_it() {
     let error = log.append(&event("bd-3")).unwrap_err();
     assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
     assert_eq!(log.append(&event("bd-4")).unwrap().seq, 3);
-    assert_eq!(
-        ids(log.log().records(Through::Durable).unwrap()),
-        ["bd-1", "bd-2", "bd-4"]
-    );
+    assert_eq!(ids(log.log().records().unwrap()), ["bd-1", "bd-2", "bd-4"]);
 }
 
 #[test]
@@ -183,18 +174,18 @@ fn without_shared_memory_answers_are_durable_and_written_records_are_not_rejecte
     let log = IssueLog::open(dir.path(), alone(&recorder)).unwrap();
     let other = alone(&Recorder::default()).durability(Durability::Buffered);
     let other = IssueLog::open(dir.path(), other).unwrap();
-    let create = Batch::new(T0)
+    let create = Batch::at(T0)
         .key("k")
-        .create(Issue::new("bd-1", "Mend", T0));
+        .create(Issue::new_at("bd-1", "Mend", T0));
     assert_eq!(other.commit(&create).unwrap().seq, 1);
     recorder.take();
-    let taken = log.create(Issue::new("bd-1", "Mend", T0), T0).unwrap_err();
+    let taken = log.create(Issue::new_at("bd-1", "Mend", T0)).unwrap_err();
     assert!(taken.is_conflict(), "{taken}");
     assert!(recorder.take().contains(&Call::Sync));
 
-    let create = Batch::new(T0)
+    let create = Batch::at(T0)
         .key("l")
-        .create(Issue::new("bd-2", "Mend", T0));
+        .create(Issue::new_at("bd-2", "Mend", T0));
     assert_eq!(other.commit(&create).unwrap().seq, 2);
     recorder.take();
     assert!(log.commit(&create).unwrap().repeated);
@@ -217,6 +208,6 @@ fn a_short_write_that_cannot_be_undone_is_in_doubt_and_repaired_by_the_next_appe
     assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
     recorder.fail_set_len(false);
     assert_eq!(log.append(&event("bd-1")).unwrap().seq, 1);
-    assert_eq!(ids(log.log().records(Through::Durable).unwrap()), ["bd-1"]);
+    assert_eq!(ids(log.log().records().unwrap()), ["bd-1"]);
     assert_eq!(names(&dir.path().join("quarantine")).len(), 1);
 }

@@ -62,7 +62,7 @@ fn varied(dir: &Path) -> IssueLog {
         Timestamp::from_ms(now),
     ))
     .unwrap();
-    let keyed = Batch::new(Timestamp::from_ms(now))
+    let keyed = Batch::at(Timestamp::from_ms(now))
         .key("k-1")
         .patch("bd-1", Patch::new().add_label("a"));
     log.commit(&keyed).unwrap();
@@ -174,7 +174,7 @@ fn tombstones_and_keys_survive_as_long_as_the_options_say() {
         "the tombstone is kept"
     );
     assert_eq!(store.key("k-1"), Some(Seq::new(12)));
-    let again = Batch::new(TS)
+    let again = Batch::at(TS)
         .key("k-1")
         .patch("bd-1", Patch::new().add_label("a"));
     let receipt = open_issues(dir.path()).commit(&again).unwrap();

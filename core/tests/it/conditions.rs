@@ -15,7 +15,7 @@ use strand_core::{
 use crate::support::{Recorder, TS, as_child, child, finish, open_issues, options};
 
 fn issue(id: &str) -> Issue {
-    Issue::new(id, "Mend the fence", TS)
+    Issue::new_at(id, "Mend the fence", TS)
 }
 
 fn expected(error: CommitError) -> Expected {
@@ -29,11 +29,11 @@ fn expected(error: CommitError) -> Expected {
 fn an_update_needs_the_version_that_it_was_made_from() {
     let dir = tempfile::tempdir().unwrap();
     let (one, other) = (open_issues(dir.path()), open_issues(dir.path()));
-    let version = one.create(issue("bd-1"), TS).unwrap().version();
+    let version = one.create(issue("bd-1")).unwrap().version();
     let mine = issue("bd-1").with("priority", &1).unwrap();
     let theirs = issue("bd-1").with("priority", &2).unwrap();
-    let won = one.update_if(mine.clone(), version, TS).unwrap().version();
-    match other.update_if(theirs, version, TS) {
+    let won = one.update_if(mine.clone(), version).unwrap().version();
+    match other.update_if(theirs, version) {
         Err(CommitError::Conflict(conflict)) => assert_eq!(
             conflict,
             Conflict {
@@ -51,7 +51,7 @@ fn an_update_needs_the_version_that_it_was_made_from() {
         "nothing was written"
     );
     other.append(&IssueEvent::delete("bd-1", TS)).unwrap();
-    let deleted = one.update_if(mine, won, TS).unwrap_err();
+    let deleted = one.update_if(mine, won).unwrap_err();
     assert!(
         matches!(
             &deleted,
@@ -70,19 +70,19 @@ fn an_update_needs_the_version_that_it_was_made_from() {
 fn creating_an_existing_issue_is_an_error_even_if_another_process_created_it() {
     let dir = tempfile::tempdir().unwrap();
     let (one, other) = (open_issues(dir.path()), open_issues(dir.path()));
-    one.create(issue("bd-1"), TS).unwrap();
-    let again = other.create(issue("bd-1"), TS).unwrap_err();
+    one.create(issue("bd-1")).unwrap();
+    let again = other.create(issue("bd-1")).unwrap_err();
     assert!(
         matches!(&again, CommitError::Conflict(conflict)
             if conflict.expected == Expected::Absent && conflict.version == Some(Version::new(1))),
         "{again:?}"
     );
     one.compact().unwrap();
-    other.create(issue("bd-1"), TS).unwrap_err();
+    other.create(issue("bd-1")).unwrap_err();
     one.append(&IssueEvent::delete("bd-1", TS)).unwrap();
-    other.create(issue("bd-1"), TS).unwrap();
+    other.create(issue("bd-1")).unwrap();
     let missing = other
-        .patch("bd-2", Patch::new().add_label("a"), TS)
+        .patch("bd-2", Patch::new().add_label("a"))
         .unwrap_err();
     assert_eq!(expected(missing), Expected::Present);
 }
@@ -91,19 +91,17 @@ fn creating_an_existing_issue_is_an_error_even_if_another_process_created_it() {
 fn changes_of_different_fields_both_survive() {
     let dir = tempfile::tempdir().unwrap();
     let (one, other) = (open_issues(dir.path()), open_issues(dir.path()));
-    one.create(issue("bd-1"), TS).unwrap();
+    one.create(issue("bd-1")).unwrap();
     let priority = Patch::new().set("priority", &0).unwrap();
-    one.patch("bd-1", priority.add_label("red"), TS).unwrap();
-    other
-        .patch("bd-1", Patch::new().add_label("blue"), TS)
-        .unwrap();
+    one.patch("bd-1", priority.add_label("red")).unwrap();
+    other.patch("bd-1", Patch::new().add_label("blue")).unwrap();
     let now = Issues::load(dir.path()).unwrap();
     let now = now.get("bd-1").unwrap();
     assert_eq!(
         (now.priority(), now.labels()),
         (Some(0), vec!["red".into(), "blue".into()])
     );
-    let no_array = one.patch("bd-1", Patch::new().add("title", &"x").unwrap(), TS);
+    let no_array = one.patch("bd-1", Patch::new().add("title", &"x").unwrap());
     assert!(
         matches!(no_array, Err(CommitError::Log(Error::InvalidEvent(_)))),
         "{no_array:?}"
@@ -115,9 +113,9 @@ fn changes_of_different_fields_both_survive() {
 fn every_step_of_a_batch_has_its_condition() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());
-    log.commit(&Batch::new(TS).create(issue("bd-1")).create(issue("bd-2")))
+    log.commit(&Batch::at(TS).create(issue("bd-1")).create(issue("bd-2")))
         .unwrap();
-    let batch = || Batch::new(TS);
+    let batch = || Batch::at(TS);
     let patch = || Patch::new().set("priority", &0).unwrap();
     let of_missing = [
         batch().update(issue("bd-9")),
@@ -186,9 +184,9 @@ fn every_step_of_a_batch_has_its_condition() {
 fn a_batch_is_written_as_a_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());
-    log.create(issue("bd-1"), TS).unwrap();
-    log.create(issue("bd-2"), TS).unwrap();
-    let both = Batch::new(TS)
+    log.create(issue("bd-1")).unwrap();
+    log.create(issue("bd-2")).unwrap();
+    let both = Batch::at(TS)
         .close_if("bd-1", Version::new(1))
         .close_if("bd-2", Version::new(1));
     let refused = log.commit(&both).unwrap_err();
@@ -207,7 +205,7 @@ fn a_batch_is_written_as_a_whole_or_not_at_all() {
         "open"
     );
 
-    let chain = Batch::new(TS)
+    let chain = Batch::at(TS)
         .create(issue("bd-3"))
         .patch("bd-3", Patch::new().add_label("a"))
         .claim("bd-3", "agent-7")
@@ -223,11 +221,11 @@ fn a_batch_is_written_as_a_whole_or_not_at_all() {
         ("agent-7".into(), vec!["a".into()])
     );
     assert!(store.get("bd-2").is_none());
-    let twice = Batch::new(TS).create(issue("bd-5")).create(issue("bd-5"));
+    let twice = Batch::at(TS).create(issue("bd-5")).create(issue("bd-5"));
     assert_eq!(expected(log.commit(&twice).unwrap_err()), Expected::Absent);
-    let gone = Batch::new(TS).delete("bd-1").close("bd-1");
+    let gone = Batch::at(TS).delete("bd-1").close("bd-1");
     assert_eq!(expected(log.commit(&gone).unwrap_err()), Expected::Present);
-    let nothing = log.commit(&Batch::new(TS).require("bd-1", Version::new(1)));
+    let nothing = log.commit(&Batch::at(TS).require("bd-1", Version::new(1)));
     assert!(matches!(
         nothing,
         Err(CommitError::Log(Error::InvalidEvent(
@@ -239,17 +237,17 @@ fn a_batch_is_written_as_a_whole_or_not_at_all() {
 #[test]
 fn a_repeated_write_is_answered_with_its_first_receipt() {
     let dir = tempfile::tempdir().unwrap();
-    let write = Batch::new(TS).key("agent-7/1").create(issue("bd-1"));
+    let write = Batch::at(TS).key("agent-7/1").create(issue("bd-1"));
     let first = open_issues(dir.path()).commit(&write).unwrap();
     assert_eq!((first.seq.get(), first.repeated), (1, false));
     let log = open_issues(dir.path());
-    log.create(issue("bd-2"), TS).unwrap();
+    log.create(issue("bd-2")).unwrap();
     let again = log.commit(&write).unwrap();
     assert_eq!((again.seq.get(), again.repeated), (1, true));
     log.compact().unwrap();
     assert_eq!(open_issues(dir.path()).commit(&write).unwrap(), again);
     assert_eq!(log.log().tail_seq().unwrap(), Some(Seq::new(2)));
-    let mine = Batch::new(TS).key("agent-7/2").claim("bd-2", "agent-7");
+    let mine = Batch::at(TS).key("agent-7/2").claim("bd-2", "agent-7");
     assert_eq!(log.commit(&mine).unwrap().seq, 3);
     assert_eq!(
         log.commit(&mine).unwrap().seq,
@@ -261,7 +259,7 @@ fn a_repeated_write_is_answered_with_its_first_receipt() {
     let refused = forgetful.commit(&write).unwrap_err();
     assert_eq!(expected(refused), Expected::Absent);
     for bad in ["", &"k".repeat(257)] {
-        let refused = log.commit(&Batch::new(TS).key(bad).create(issue("bd-3")));
+        let refused = log.commit(&Batch::at(TS).key(bad).create(issue("bd-3")));
         assert!(
             matches!(refused, Err(CommitError::Log(Error::InvalidEvent(_)))),
             "{refused:?}"
@@ -273,11 +271,11 @@ fn a_repeated_write_is_answered_with_its_first_receipt() {
 fn a_conflict_reports_only_durable_state() {
     let dir = tempfile::tempdir().unwrap();
     let buffered = IssueLog::open(dir.path(), options().durability(Durability::Buffered)).unwrap();
-    buffered.create(issue("bd-1"), TS).unwrap();
+    buffered.create(issue("bd-1")).unwrap();
     let synced = open_issues(dir.path());
-    buffered.claim("bd-1", "agent-7", TS).unwrap();
+    buffered.claim("bd-1", "agent-7").unwrap();
     assert!(synced.log().durable_seq().unwrap() < Some(Seq::new(2)));
-    synced.claim("bd-1", "agent-8", TS).unwrap_err();
+    synced.claim("bd-1", "agent-8").unwrap_err();
     assert_eq!(synced.log().durable_seq().unwrap(), Some(Seq::new(2)));
 }
 
@@ -287,15 +285,15 @@ fn conditions_work_without_shared_memory() {
     let one = IssueLog::open(dir.path(), options().share_memory(false)).unwrap();
     let other = IssueLog::open(dir.path(), options().share_memory(false)).unwrap();
     let shared = open_issues(dir.path());
-    one.create(issue("bd-1"), TS).unwrap();
-    other.create(issue("bd-1"), TS).unwrap_err();
-    other.claim("bd-1", "agent-7", TS).unwrap();
-    shared.claim("bd-1", "agent-8", TS).unwrap_err();
+    one.create(issue("bd-1")).unwrap();
+    other.create(issue("bd-1")).unwrap_err();
+    other.claim("bd-1", "agent-7").unwrap();
+    shared.claim("bd-1", "agent-8").unwrap_err();
     shared.compact().unwrap();
-    one.claim("bd-1", "agent-9", TS).unwrap_err();
-    one.create(issue("bd-2"), TS).unwrap();
+    one.claim("bd-1", "agent-9").unwrap_err();
+    one.create(issue("bd-2")).unwrap();
     other.compact().unwrap();
-    shared.claim("bd-2", "agent-8", TS).unwrap();
+    shared.claim("bd-2", "agent-8").unwrap();
     assert_eq!(Issues::load(dir.path()).unwrap().len(), 2);
 }
 
@@ -313,7 +311,7 @@ fn without_shared_memory_an_undone_write_is_in_no_state() {
         )
         .unwrap(),
     );
-    one.create(issue("bd-1"), TS).unwrap();
+    one.create(issue("bd-1")).unwrap();
     assert_eq!(other.with_issues(Issues::len).unwrap(), 1);
     // All but the newline, in front of free space: a whole line until it is cut off.
     let line = [
@@ -329,7 +327,7 @@ fn without_shared_memory_an_undone_write_is_in_no_state() {
     let refused = one.append(&IssueEvent::add(issue("bd-2"), TS)).unwrap_err();
     assert_eq!(refused.outcome(), Outcome::Rejected);
     assert!(matches!(*seen.lock().unwrap(), Some(None | Some(1))));
-    one.create(issue("bd-3"), TS).unwrap();
+    one.create(issue("bd-3")).unwrap();
     let ids = |store: &Issues| {
         store
             .iter()
@@ -337,7 +335,7 @@ fn without_shared_memory_an_undone_write_is_in_no_state() {
             .collect::<Vec<_>>()
     };
     assert_eq!(other.with_issues(ids).unwrap(), ["bd-1", "bd-3"]);
-    other.create(issue("bd-2"), TS).unwrap();
+    other.create(issue("bd-2")).unwrap();
 }
 
 const ISSUES: u64 = 40;
@@ -349,7 +347,7 @@ fn of_many_processes_exactly_one_claims_each_issue_while_the_log_is_compacted() 
         let offset: u64 = agent.parse().unwrap();
         for number in 0..ISSUES {
             let id = format!("bd-{}", (number + 7 * offset) % ISSUES);
-            match log.claim(&id, &agent, TS) {
+            match log.claim(&id, &agent) {
                 Ok(_) => {}
                 Err(CommitError::Conflict(conflict)) => {
                     assert_ne!(conflict.issue.unwrap().assignee().unwrap(), agent);
@@ -362,7 +360,7 @@ fn of_many_processes_exactly_one_claims_each_issue_while_the_log_is_compacted() 
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());
     for number in 0..ISSUES {
-        log.create(issue(&format!("bd-{number}")), TS).unwrap();
+        log.create(issue(&format!("bd-{number}"))).unwrap();
     }
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     let mut follower = reader.follow(Seq::new(ISSUES + 1)).unwrap();
@@ -403,8 +401,8 @@ fn new_ids_are_unique() {
     if let Some((dir, agent)) = as_child() {
         let log = open_issues(&dir);
         for _ in 0..100 {
-            let (id, _) = log.create_new("bd", TS, issue).unwrap();
-            log.patch(&id, Patch::new().add_label(&agent), TS).unwrap();
+            let (id, _) = log.create_new("bd", |id| Ok(issue(id))).unwrap();
+            log.patch(&id, Patch::new().add_label(&agent)).unwrap();
         }
         return;
     }
@@ -440,7 +438,7 @@ fn live_issues_forget_what_a_compaction_would() {
     let log = IssueLog::open(dir.path(), options).unwrap();
     let write = |number: u64| {
         let id = format!("bd-{number}");
-        let batch = Batch::new(TS).key(format!("key {number}"));
+        let batch = Batch::at(TS).key(format!("key {number}"));
         log.commit(&batch.create(issue(&id)).delete(&id)).unwrap()
     };
     let known = |number: u64| {
@@ -450,7 +448,7 @@ fn live_issues_forget_what_a_compaction_would() {
         };
         log.with_issues(look).unwrap()
     };
-    log.create(issue("bd-stays"), TS).unwrap();
+    log.create(issue("bd-stays")).unwrap();
     assert_eq!(known(1), (None, None)); // From here on, it has all issues.
     for number in 2..=50 {
         assert_eq!(write(number).seq, number);
@@ -476,8 +474,8 @@ fn live_issues_forget_what_a_compaction_would() {
 fn a_key_of_another_operation_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());
-    log.create(issue("bd-1"), TS).unwrap();
-    let claim = |agent: &str| Batch::new(TS).key("claim/bd-1").claim("bd-1", agent);
+    log.create(issue("bd-1")).unwrap();
+    let claim = |agent: &str| Batch::at(TS).key("claim/bd-1").claim("bd-1", agent);
     log.commit(&claim("A")).unwrap();
     let is_reused = |log: &IssueLog, batch: &Batch, of: u64| match log.commit(batch) {
         Err(error @ CommitError::KeyReused { .. }) => {
@@ -487,12 +485,12 @@ fn a_key_of_another_operation_is_refused() {
         }
         other => panic!("{other:?}"),
     };
-    let both = Batch::new(TS)
+    let both = Batch::at(TS)
         .key("both")
         .close("bd-1")
         .create(issue("bd-2"));
     log.commit(&both).unwrap();
-    let one = Batch::new(TS).key("both").close("bd-1");
+    let one = Batch::at(TS).key("both").close("bd-1");
     // From the log, from memory, and from a snapshot.
     for _ in 0..2 {
         let fresh = open_issues(dir.path());
@@ -501,7 +499,7 @@ fn a_key_of_another_operation_is_refused() {
             assert!(is_reused(log, &one, 3));
             assert!(log.commit(&claim("A")).unwrap().repeated);
             // Later, and under other conditions, it is the same operation.
-            let later = Batch::new(Timestamp::now()).key("both");
+            let later = Batch::at(Timestamp::now()).key("both");
             let mut again = issue("bd-2");
             for time in ["created_at", "updated_at"] {
                 again = again.with(time, "2030-01-01T00:00:00Z").unwrap();
@@ -518,8 +516,8 @@ fn a_key_of_another_operation_is_refused() {
 fn a_look_sees_appends_of_others_after_the_hints_were_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let (here, there) = (open_issues(dir.path()), open_issues(dir.path()));
-    here.create(issue("bd-1"), TS).unwrap();
+    here.create(issue("bd-1")).unwrap();
     std::fs::remove_file(dir.path().join("shm")).unwrap();
-    there.create(issue("bd-2"), TS).unwrap();
+    there.create(issue("bd-2")).unwrap();
     assert_eq!(here.with_issues(Issues::len).unwrap(), 2);
 }

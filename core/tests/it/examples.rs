@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strand_core::{Batch, Compacted, Filter, Issue, IssueLog, Issues, Op, Patch, Through};
+use strand_core::{Batch, Compacted, Filter, Issue, IssueLog, Issues, Op, Patch};
 
 use crate::support::{TS, event, open_issues};
 
@@ -106,7 +106,7 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 /// How often each issue was claimed and closed, as the log says.
 fn claims_and_closes(log: &IssueLog) -> BTreeMap<String, (u32, u32)> {
     let mut counts: BTreeMap<String, (u32, u32)> = BTreeMap::new();
-    for record in log.log().records(Through::Durable).unwrap() {
+    for record in log.log().records().unwrap() {
         for event in record.unwrap().events {
             let of = counts.entry(event.id).or_default();
             let patch = event
@@ -125,7 +125,7 @@ fn agents_claim_and_close_each_issue_exactly_once_also_when_one_is_killed() {
     let path = dir.path().to_str().unwrap();
     let log = open_issues(dir.path());
     for number in 0..24 {
-        let issue = Issue::new(&format!("bd-{number:02}"), "Mend the fence", TS);
+        let issue = Issue::new_at(&format!("bd-{number:02}"), "Mend the fence", TS);
         // Every other one waits for the one before it, so that there is something to wait for.
         let before = format!("bd-{:02}", number & !1);
         let dependency = serde_json::json!([
@@ -136,7 +136,7 @@ fn agents_claim_and_close_each_issue_exactly_once_also_when_one_is_killed() {
         } else {
             issue.with("dependencies", &dependency).unwrap()
         };
-        log.create(issue, TS).unwrap();
+        log.create(issue).unwrap();
     }
     // One is killed as soon as it is at work, and started again under its name.
     let mut killed = start("claiming_agent", &[path, "agent-0"]);
@@ -187,8 +187,7 @@ fn an_agent_closes_an_issue_that_others_edit_and_leaves_one_that_is_taken_away()
     let path = dir.path().to_str().unwrap();
     let log = open_issues(dir.path());
     for id in ["bd-edited", "bd-taken"] {
-        log.create(Issue::new(id, "Mend the fence", TS), TS)
-            .unwrap();
+        log.create(Issue::new_at(id, "Mend the fence", TS)).unwrap();
         let mut agent = start("claiming_agent", &[path, "agent-1"]);
         let mut output = BufReader::new(agent.stdout.take().unwrap());
         let mut line = String::new();
@@ -199,7 +198,7 @@ fn an_agent_closes_an_issue_that_others_edit_and_leaves_one_that_is_taken_away()
         } else {
             Patch::new().set("assignee", "somebody else").unwrap()
         };
-        log.commit(&Batch::new(TS).patch(id, change)).unwrap();
+        log.commit(&Batch::at(TS).patch(id, change)).unwrap();
         let rest: Vec<_> = output.lines().map(Result::unwrap).collect();
         assert!(agent.wait().unwrap().success());
         let closes = claims_and_closes(&log)[id].1;
@@ -377,7 +376,7 @@ fn a_mirror_that_is_killed_again_and_again_applies_each_record_exactly_once() {
     }
     let stored = log
         .log()
-        .records(Through::Durable)
+        .records()
         .unwrap()
         .map(|record| record.unwrap().line);
     let last = got.applied.last().map(|(_, _, body)| body.clone());
@@ -476,7 +475,7 @@ fn a_migration_names_bad_lines_and_can_be_run_again() {
     );
 
     // Again, after one was changed, as after a run that was killed before another.
-    log.commit(&Batch::new(TS).close("bd-1").delete("bd-4"))
+    log.commit(&Batch::at(TS).close("bd-1").delete("bd-4"))
         .unwrap();
     let (success, said, errors) = migrate(&[old, dir, "--skip-bad"]);
     assert!(success, "{errors:?}");

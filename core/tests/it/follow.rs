@@ -11,7 +11,7 @@ use strand_core::{
 };
 
 use crate::support::{
-    Recorder, T0, TS, as_child, child, event, finish, first_segment, line_ends, open, open_issues,
+    Recorder, TS, as_child, child, event, finish, first_segment, line_ends, open, open_issues,
     options,
 };
 
@@ -211,7 +211,7 @@ fn a_reader_without_hints_does_not_report_a_record_in_progress_as_damage() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     for number in 1..=9 {
-        let issue = Issue::new(&format!("bd-{number}"), &"fence ".repeat(200), TS);
+        let issue = Issue::new_at(&format!("bd-{number}"), &"fence ".repeat(200), TS);
         log.append(&IssueEvent::add(issue, TS)).unwrap();
     }
     std::fs::remove_file(dir.path().join("shm")).unwrap();
@@ -293,7 +293,7 @@ fn a_record_that_is_not_an_issue_event_is_an_error_and_never_skipped() {
         assert!(matches!(snapshot.refresh(), Err(Error::Corrupt { .. })));
         assert!(matches!(follower.try_next(), Err(Error::Corrupt { .. })));
         assert!(matches!(
-            log.claim("bd-1", "agent-7", T0),
+            log.claim("bd-1", "agent-7"),
             Err(CommitError::Log(Error::Corrupt { .. }))
         ));
     }

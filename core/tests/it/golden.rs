@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use strand_core::{
-    Batch, CommitError, Issue, IssueEvent, IssueLog, Issues, Options, Patch, Seq, Through, Version,
+    Batch, CommitError, Issue, IssueEvent, IssueLog, Issues, Options, Patch, Seq, Version,
 };
 
 use crate::support::{TS, after, first_segment, open_issues};
@@ -29,7 +29,7 @@ fn events() -> Vec<Vec<IssueEvent>> {
             .unwrap();
     vec![
         vec![IssueEvent::add(
-            Issue::new("bd-1", "Mend the fence", TS),
+            Issue::new_at("bd-1", "Mend the fence", TS),
             TS,
         )],
         vec![IssueEvent::add(Issue::from_json(odd).unwrap(), after(1))],
@@ -71,7 +71,7 @@ fn this_build_reads_the_golden_store() {
     let log = open_issues(dir.path());
     let read: Vec<Vec<IssueEvent>> = log
         .log()
-        .records(Through::Durable)
+        .records()
         .unwrap()
         .map(|record| record.unwrap().events)
         .collect();
@@ -104,10 +104,10 @@ fn this_build_compacts_a_store_of_version_1_into_the_golden_one_of_version_2() {
         .unwrap()
         .unset("priority")
         .add_label("a");
-    log.commit(&Batch::new(TS).key("k-1").patch("bd-1", patch))
+    log.commit(&Batch::at(TS).key("k-1").patch("bd-1", patch))
         .unwrap();
     let odd = Issue::from_json(r#"{"id":"ü","title":"","x":1.10,"x":[ ]}"#).unwrap();
-    let both = Batch::new(TS)
+    let both = Batch::at(TS)
         .create(odd)
         .claim("bd-1", "agent-7")
         .key("k-2");
@@ -137,7 +137,7 @@ fn a_key_without_a_digest_belongs_to_every_operation() {
     let repeated = |golden| {
         let dir = tempfile::tempdir().unwrap();
         copy(golden, &COMPACTED_FILES, dir.path());
-        let other = Batch::new(TS).key("k-1").close("bd-1");
+        let other = Batch::at(TS).key("k-1").close("bd-1");
         open_issues(dir.path()).commit(&other)
     };
     let receipt = repeated(WITHOUT_DIGESTS).unwrap();

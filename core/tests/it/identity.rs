@@ -8,7 +8,7 @@ use std::{
 };
 
 use strand_core::{
-    IssueEvent, Log, Options, Reader, Seq, Through,
+    IssueEvent, Log, Options, Reader, Seq,
     check::{Advice, check},
 };
 
@@ -43,7 +43,7 @@ fn go_on(log: &Log<IssueEvent>) {
     for number in 2..=11 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
-    assert_eq!(ids(log.records(Through::Durable).unwrap()).len(), 11);
+    assert_eq!(ids(log.records().unwrap()).len(), 11);
 }
 
 #[test]

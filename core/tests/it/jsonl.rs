@@ -11,7 +11,7 @@ use std::{
 
 use strand_core::{
     ImportError, ImportOptions, Imported, Issue, IssueEvent, IssueLog, Issues, Patch,
-    RECORD_BYTES_MAX, Seq, Through, export,
+    RECORD_BYTES_MAX, Seq, export,
     testing::{Failpoint, FailpointHook},
     write_jsonl,
 };
@@ -164,7 +164,7 @@ fn what_other_programs_cannot_read_is_refused_with_its_place() {
     let value: Box<serde_json::value::RawValue> = serde_json::from_str(r#""\udfff""#).unwrap();
     assert!(Patch::new().set("x", &value).is_err());
     assert!(Patch::new().add("x", &value).is_err());
-    assert!(Issue::new("a", "T", TS).with("x", &value).is_err());
+    assert!(Issue::new_at("a", "T", TS).with("x", &value).is_err());
     let mut event = IssueEvent::close("a", TS);
     event.extra.push(("x".to_owned(), value));
     assert!(log.append(&event).is_err() && log.append_batch(&[event]).is_err());
@@ -401,12 +401,7 @@ fn an_import_that_is_killed_leaves_whole_batches_and_repeating_it_completes_it()
         let ended = child(name, dir.path(), &argument).wait().unwrap();
         assert!(!ended.success(), "it was to die at {argument}");
         let log = open_issues(dir.path());
-        let batches: Vec<_> = log
-            .log()
-            .records(Through::Durable)
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
+        let batches: Vec<_> = log.log().records().unwrap().map(Result::unwrap).collect();
         // The next append finds what was written but not synced.
         let durable_seq = if point == Failpoint::DurablePublished {
             record
@@ -483,7 +478,7 @@ fn an_export_to_what_is_no_file_writes_into_it() {
     let mut issues = Issues::default();
     issues.apply(
         Seq::new(1),
-        vec![IssueEvent::add(Issue::new("a", "T", TS), TS)],
+        vec![IssueEvent::add(Issue::new_at("a", "T", TS), TS)],
     );
     let fifo = dir.path().join("fifo");
     let made = std::process::Command::new("mkfifo")
@@ -521,7 +516,7 @@ fn an_export_to_an_open_file_goes_into_that_file() {
     let mut issues = Issues::default();
     issues.apply(
         Seq::new(1),
-        vec![IssueEvent::add(Issue::new("a", "T", TS), TS)],
+        vec![IssueEvent::add(Issue::new_at("a", "T", TS), TS)],
     );
     export(&issues, format!("/proc/self/fd/{}", open.as_raw_fd())).unwrap();
     let text = fs::read_to_string(dir.path().join("open")).unwrap();
@@ -551,7 +546,7 @@ fn a_patch_after_an_import_changes_only_what_it_names() {
     let line = r#"{ "id":"a", "n":1.10,"title":"T","updated_at":"x","m":1e400}"#;
     import(&log, line, ImportOptions::new(TS)).unwrap();
     let patch = Patch::new().unset("updated_at").set("n", &2).unwrap();
-    log.patch("a", patch, TS).unwrap();
+    log.patch("a", patch).unwrap();
     let store = Issues::load(dir.path()).unwrap();
     assert_eq!(
         store.get("a").unwrap().as_json(),

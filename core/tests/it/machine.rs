@@ -12,7 +12,7 @@ use std::{
 
 use strand_core::{
     Counters, Durability, Error, Filesystem, FilesystemKind, IssueEvent, LockError, Log, Outcome,
-    Reader, Seq, Through,
+    Reader, Seq,
     testing::{Dir, HeldLock, Host, Page, PageError, Storage, StoreLock, ThisMachine},
 };
 
@@ -162,10 +162,7 @@ fn an_allowed_unsafe_filesystem_gets_a_store_without_shared_memory() {
     other.append(&event("bd-2")).unwrap();
     one.append(&event("bd-3")).unwrap();
     assert!(!dir.path().join("shm").exists());
-    assert_eq!(
-        ids(one.records(Through::Durable).unwrap()),
-        ["bd-1", "bd-2", "bd-3"]
-    );
+    assert_eq!(ids(one.records().unwrap()), ["bd-1", "bd-2", "bd-3"]);
 }
 
 #[test]
@@ -239,10 +236,7 @@ fn a_record_is_in_doubt_when_its_lock_could_not_be_freed() {
     assert_eq!(refused.outcome(), Outcome::Rejected);
     unlock_fails.store(false, Ordering::SeqCst);
     log.append(&event("bd-3")).unwrap();
-    assert_eq!(
-        ids(log.records(Through::Durable).unwrap()),
-        ["bd-1", "bd-2", "bd-3"]
-    );
+    assert_eq!(ids(log.records().unwrap()), ["bd-1", "bd-2", "bd-3"]);
 }
 
 /// The disk, in a container that sees a boot id of its own.

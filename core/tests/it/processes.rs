@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
-use strand_core::{Seq, Through};
+use strand_core::Seq;
 
 use strand_lock::SharedPage;
 
@@ -59,7 +59,7 @@ fn five_processes_of_twenty_writes_lose_nothing_and_are_fast() {
     println!("5 processes x 20 writes: {elapsed:?}");
     assert!(elapsed < Duration::from_secs(2), "{elapsed:?}");
     let log = open(dir.path());
-    let mut stored = ids(log.records(Through::Durable).unwrap());
+    let mut stored = ids(log.records().unwrap());
     assert_eq!(stored.len(), 100, "no data loss");
     stored.sort();
     let mut expected: Vec<_> = (0..5)
@@ -177,7 +177,7 @@ fn agents_killed_at_any_moment_lose_no_acknowledged_write() {
         started.elapsed() < Duration::from_secs(5),
         "a dead holder keeps nothing"
     );
-    let stored = ids(log.records(Through::Durable).unwrap());
+    let stored = ids(log.records().unwrap());
     let mut unique = stored.clone();
     unique.sort();
     unique.dedup();
@@ -289,7 +289,7 @@ fn a_stopped_leader_delays_no_one_and_is_right_when_it_continues() {
             durable_seq,
             "the durable number does not fall"
         );
-        assert_eq!(ids(log.records(Through::Durable).unwrap())[0], "bd-stuck");
+        assert_eq!(ids(log.records().unwrap())[0], "bd-stuck");
     }
 }
 
@@ -323,10 +323,7 @@ fn a_writer_killed_at_any_step_leaves_a_log_that_works() {
             assert!(started.elapsed() < Duration::from_secs(5));
             assert_eq!(seq, stored + 1, "killed at {point}");
             assert_eq!(log.durable_seq().unwrap(), Some(Seq::new(seq)));
-            assert_eq!(
-                ids(log.records(Through::Durable).unwrap()).len() as u64,
-                seq
-            );
+            assert_eq!(ids(log.records().unwrap()).len() as u64, seq);
         }
     }
 }

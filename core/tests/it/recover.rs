@@ -3,7 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use strand_core::{
-    Compacted, CorruptReason, Error, Issue, IssueEvent, IssueLog, Options, Reader, Seq, Through,
+    Compacted, CorruptReason, Error, Issue, IssueEvent, IssueLog, Options, Reader, Seq,
 };
 use strand_lock::FileLock;
 
@@ -64,11 +64,7 @@ fn a_tail_torn_at_any_byte_is_quarantined_and_the_next_append_is_safe() {
         assert_eq!(log.append(&event("bd-next")).unwrap().seq, RECORDS);
         let mut ids_now = expected(RECORDS - 1);
         ids_now.push("bd-next".into());
-        assert_eq!(
-            ids(log.log().records(Through::Durable).unwrap()),
-            ids_now,
-            "cut at {cut}"
-        );
+        assert_eq!(ids(log.log().records().unwrap()), ids_now, "cut at {cut}");
     }
 }
 
@@ -83,10 +79,7 @@ fn a_writer_killed_between_write_and_publish_leaves_a_whole_record_which_is_kept
     // published them.
     fs::write(first_segment(dir.path()), &longer).unwrap();
     assert_eq!(log.append(&event("bd-8")).unwrap().seq, RECORDS + 3);
-    assert_eq!(
-        ids(log.log().records(Through::Durable).unwrap()),
-        expected(RECORDS + 3)
-    );
+    assert_eq!(ids(log.log().records().unwrap()), expected(RECORDS + 3));
     assert!(bytes.len() < longer.len());
 }
 
@@ -103,10 +96,7 @@ fn a_writer_killed_within_its_write_leaves_a_torn_record_which_is_cut_under_the_
         expected(RECORDS)
     );
     assert_eq!(log.append(&event("bd-6")).unwrap().seq, 6);
-    assert_eq!(
-        ids(log.log().records(Through::Durable).unwrap()),
-        expected(6)
-    );
+    assert_eq!(ids(log.log().records().unwrap()), expected(6));
     let quarantine = names(&dir.path().join("quarantine"));
     assert_eq!(quarantine.len(), 1);
     assert_eq!(
@@ -127,10 +117,7 @@ fn a_record_torn_within_preallocated_space_is_cut_with_it() {
         bytes[end..end + written].copy_from_slice(&torn);
         fs::write(first_segment(dir.path()), &bytes).unwrap();
         assert_eq!(log.append(&event("bd-2")).unwrap().seq, 2);
-        assert_eq!(
-            ids(log.log().records(Through::Durable).unwrap()),
-            expected(2)
-        );
+        assert_eq!(ids(log.log().records().unwrap()), expected(2));
         let quarantine = dir.path().join("quarantine");
         let kept = fs::read(quarantine.join(&names(&quarantine)[0])).unwrap();
         assert_eq!(kept.strip_suffix(b"\n").unwrap_or(&kept), torn);
@@ -215,7 +202,7 @@ fn missing_or_damaged_hints_cost_a_scan_and_nothing_else() {
                 "byte {at}"
             );
             assert_eq!(
-                ids(log.log().records(Through::Durable).unwrap()),
+                ids(log.log().records().unwrap()),
                 expected(RECORDS),
                 "byte {at}"
             );
@@ -252,14 +239,8 @@ fn hints_cut_or_deleted_under_an_open_log_are_rebuilt() {
     let other = open_issues(dir.path());
     assert_eq!(other.append(&event("bd-4")).unwrap().seq, 4);
     assert_eq!(log.append(&event("bd-5")).unwrap().seq, 5);
-    assert_eq!(
-        ids(log.log().records(Through::Durable).unwrap()),
-        expected(5)
-    );
-    assert_eq!(
-        ids(other.log().records(Through::Durable).unwrap()),
-        expected(5)
-    );
+    assert_eq!(ids(log.log().records().unwrap()), expected(5));
+    assert_eq!(ids(other.log().records().unwrap()), expected(5));
 }
 
 #[test]
@@ -279,7 +260,7 @@ fn hints_that_are_cut_do_not_kill_a_reader() {
         page.unwrap().set_len(0).unwrap();
     };
     cut();
-    log.create(Issue::new("bd-2", "Mend the fence", TS), TS)
+    log.create(Issue::new_at("bd-2", "Mend the fence", TS))
         .unwrap();
     cut();
     assert!(!log.compaction_due().unwrap());
@@ -318,10 +299,7 @@ fn a_copy_made_without_writers_is_a_store_of_its_own() {
         "the hints name the file that they were written to"
     );
     assert_eq!(copied.append(&event("bd-2")).unwrap().seq, 2);
-    assert_eq!(
-        ids(copied.log().records(Through::Durable).unwrap()),
-        expected(2)
-    );
+    assert_eq!(ids(copied.log().records().unwrap()), expected(2));
 }
 
 #[test]
@@ -332,10 +310,7 @@ fn an_empty_last_segment_needs_a_whole_one_before_it() {
     fs::write(dir.path().join("log-00000000000000000006.jsonl"), "").unwrap();
     let log = open_issues(dir.path());
     assert_eq!(log.append(&event("bd-6")).unwrap().seq, 6);
-    assert_eq!(
-        ids(log.log().records(Through::Durable).unwrap()),
-        expected(6)
-    );
+    assert_eq!(ids(log.log().records().unwrap()), expected(6));
     drop(log);
     // A torn end in a segment that has a successor is corruption: it was durable before the next
     // began.

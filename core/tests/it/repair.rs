@@ -909,7 +909,7 @@ fn open_writers_followers_and_states_continue() {
         }
         let other = IssueLog::open(dir.path(), with()).unwrap();
         let label = |log: &IssueLog, id: &str| {
-            let patch = Batch::new(T0).patch(id, Patch::new().add_label("x"));
+            let patch = Batch::at(T0).patch(id, Patch::new().add_label("x"));
             log.commit(&patch).unwrap().seq
         };
         assert_eq!(label(&other, "bd-1"), 10);

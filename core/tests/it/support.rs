@@ -25,7 +25,7 @@ pub(crate) fn after(ms: i64) -> Timestamp {
 }
 
 pub(crate) fn event(id: &str) -> IssueEvent {
-    IssueEvent::add(Issue::new(id, "Mend the fence", TS), TS)
+    IssueEvent::add(Issue::new_at(id, "Mend the fence", TS), TS)
 }
 
 pub(crate) fn open(dir: &Path) -> Log<IssueEvent> {

@@ -16,24 +16,21 @@ use crate::support::{Recorder, TS, event, first_segment, open_issues, options, s
 fn a_mismatch_names_both_versions() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());
-    let add = Issue::new("bd-1", "Mend the fence", TS);
-    log.create(add.clone(), TS).unwrap();
-    log.claim("bd-1", "ann", TS).unwrap();
-    let stale = log
-        .update_if(add, Version::new(1), TS)
-        .unwrap_err()
-        .to_string();
+    let add = Issue::new_at("bd-1", "Mend the fence", TS);
+    log.create(add.clone()).unwrap();
+    log.claim("bd-1", "ann").unwrap();
+    let stale = log.update_if(add, Version::new(1)).unwrap_err().to_string();
     assert_eq!(
         stale,
         "issue \"bd-1\" is at version 2, not at 1; look at it again and decide anew"
     );
-    let late = log.claim("bd-1", "ben", TS).unwrap_err().to_string();
+    let late = log.claim("bd-1", "ben").unwrap_err().to_string();
     assert_eq!(
         late,
         "issue \"bd-1\" can't be claimed: it is at version 2, not open or not free"
     );
     let unknown = log
-        .commit(&Batch::new(TS).delete_if("bd-2", Version::new(3)))
+        .commit(&Batch::at(TS).delete_if("bd-2", Version::new(3)))
         .unwrap_err();
     assert!(unknown.to_string().contains("is unknown, not at 3"));
 }
@@ -148,13 +145,11 @@ fn debug_output_is_short() {
     let mut follower = reader.follow(Seq::new(1)).unwrap();
     follower.try_next().unwrap().unwrap();
     assert_eq!(format!("{follower:?}"), "Follower { next_seq: Seq(2), .. }");
-    let records = format!("{:?}", reader.records().unwrap());
-    assert!(records.starts_with("Records {") && records.contains(&path));
     let compactor =
         Compactor::start::<Issues>(Arc::clone(log.log()), Duration::from_mins(1)).unwrap();
     assert_eq!(format!("{compactor:?}"), "Compactor { .. }");
     assert_eq!(compactor.stop().unwrap(), 0);
-    let issue = Issue::new("bd-1", "T", TS);
+    let issue = Issue::new_at("bd-1", "T", TS);
     assert_eq!(format!("{issue:?}"), format!("Issue({})", issue.as_json()));
     let options = Options::default()
         .durability(Durability::Buffered)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strand_core::testing::FailpointHook;
-use strand_core::{CommitError, IssueEvent, IssueLog, LiveIssues, Records, Through};
+use strand_core::{CommitError, IssueEvent, IssueLog, LiveIssues, Record};
 use strand_lock::monotonic_ns;
 
 use crate::evidence::ids::operation_key;
@@ -248,10 +248,11 @@ impl Agent<'_> {
 
     /// Reads through the tail. If acknowledged means synced, every read does.
     fn view(&self) -> Result<Prefix, strand_core::Error> {
-        read_records(|| match self.spec.durability {
-            Durability::Synced => self.log.log().records(Through::Durable),
-            Durability::Buffered => self.log.log().records(Through::Tail),
-        })
+        let log = self.log.log();
+        match self.spec.durability {
+            Durability::Synced => read_records(|| log.records()),
+            Durability::Buffered => read_records(|| log.records_to_tail()),
+        }
     }
 
     fn counters(&self) -> LockCounters {
@@ -269,9 +270,12 @@ impl Agent<'_> {
 }
 
 /// Reads all records. If a compaction removes them meanwhile, the read starts again.
-pub(crate) fn read_records(
-    mut open: impl FnMut() -> Result<Records<IssueEvent>, strand_core::Error>,
-) -> Result<Prefix, strand_core::Error> {
+pub(crate) fn read_records<R>(
+    mut open: impl FnMut() -> Result<R, strand_core::Error>,
+) -> Result<Prefix, strand_core::Error>
+where
+    R: Iterator<Item = Result<Record<IssueEvent>, strand_core::Error>>,
+{
     loop {
         let mut prefix = Prefix::default();
         let read = open()?.try_for_each(|record| {

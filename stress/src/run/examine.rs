@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use strand_core::{
-    Compacted, Issue, IssueEvent, IssueLog, Issues, Options, Reader, Record, Seq, Through,
-    Timestamp, Version,
+    Compacted, Issue, IssueEvent, IssueLog, Issues, Options, Reader, Record, Seq, Timestamp,
+    Version,
 };
 use strand_lock::FileLock;
 
@@ -422,16 +422,12 @@ impl Examination {
         let options = Options::default().lock_timeout(NEXT_APPEND_LIMIT);
         let log = IssueLog::open(dir, options).step("open for the next append")?;
         let event = IssueEvent::add(
-            Issue::new(NEXT_ID, "The next one", Timestamp::from_ms(1)),
+            Issue::new_at(NEXT_ID, "The next one", Timestamp::from_ms(1)),
             Timestamp::from_ms(1),
         );
         let receipt = log.append(&event).step("the next append")?;
         let took = started.elapsed();
-        let last = log
-            .log()
-            .records(Through::Durable)
-            .step("read the next append")?
-            .last();
+        let last = log.log().records().step("read the next append")?.last();
         let last = last
             .transpose()
             .step("read the record of the next append")?;
@@ -467,11 +463,7 @@ fn recover(places: &Places<'_>) -> Result<Recovered, Failed> {
     let log = IssueLog::open(places.dir, places.options()).step("open for recovery")?;
     log.log().sync_all().step("sync to the tail")?;
     let mut prefix = Prefix::behind(manifest(places.dir)?.first_seq.saturating_sub(1));
-    for record in log
-        .log()
-        .records(Through::Durable)
-        .step("read after recovery")?
-    {
+    for record in log.log().records().step("read after recovery")? {
         let record = record.step("read a record after recovery")?;
         prefix = prefix.with(record.seq.get(), &record.line);
     }

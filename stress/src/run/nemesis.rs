@@ -186,7 +186,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = || Options::default().segment_bytes_max(600);
         let add = |log: &Log<IssueEvent>, number: u64| {
-            let issue = Issue::new(&format!("bd-{number}"), "A fence", Timestamp::from_ms(1));
+            let issue = Issue::new_at(&format!("bd-{number}"), "A fence", Timestamp::from_ms(1));
             log.append(&IssueEvent::add(issue, Timestamp::from_ms(1)))
                 .unwrap()
         };

@@ -238,7 +238,7 @@ impl Payloads {
     ) -> Result<(Option<Op>, Issue), PayloadError> {
         let event = self.event(agent, write)?;
         let op = matches!(self.kind, Kind::File { .. }).then_some(event.op);
-        let made = || Issue::new(&event.id, "An issue without a text", event.ts);
+        let made = || Issue::new_at(&event.id, "An issue without a text", event.ts);
         let issue = event.data.clone().unwrap_or_else(made);
         Ok((op, issue))
     }
@@ -264,7 +264,7 @@ impl Payloads {
             write!(title, "Agent {agent}, write {write}, {:016x}", noise.next()).is_ok(),
             "writing to memory does not fail"
         );
-        let issue = Issue::new(id, &title, Timestamp::from_ms(ts));
+        let issue = Issue::new_at(id, &title, Timestamp::from_ms(ts));
         let description_bytes = match record_bytes.checked_sub(issue.as_json().len() + FRAME_BYTES)
         {
             None | Some(0) => noise.below(SMALL_DESCRIPTION_BYTES_MAX),

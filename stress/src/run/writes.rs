@@ -17,7 +17,7 @@ use crate::run::payload::{PayloadError, Payloads};
 /// # Errors
 /// The error of the log's types for an impossible step.
 pub(crate) fn batch(plan: &Plan, key: &str) -> Result<Batch, String> {
-    let mut batch = Batch::new(Timestamp::from_ms(plan.ts)).key(key);
+    let mut batch = Batch::at(Timestamp::from_ms(plan.ts)).key(key);
     for step in &plan.steps {
         let id = step.id.as_str();
         let Some(json) = &step.event else {

@@ -876,7 +876,7 @@ mod tests {
     fn add(process: usize, number: u32) -> IssueEvent {
         let id = format!("p{process}-{number}");
         IssueEvent::add(
-            Issue::new(&id, "An issue", Timestamp::from_ms(0)),
+            Issue::new_at(&id, "An issue", Timestamp::from_ms(0)),
             Timestamp::from_ms(0),
         )
     }

@@ -489,7 +489,7 @@ impl<'a> Soak<'a> {
             let id = format!("bd-trace{}", number % 60);
             let event = match number / 60 {
                 0 => IssueEvent::add(
-                    Issue::new(&id, &format!("Issue {number}"), Timestamp::from_ms(TS)),
+                    Issue::new_at(&id, &format!("Issue {number}"), Timestamp::from_ms(TS)),
                     Timestamp::from_ms(TS),
                 ),
                 1 | 3 => {
@@ -764,7 +764,7 @@ mod tests {
         let mut apply = |seq, event| store.apply(seq, [event]);
         let add = |id: &str| {
             IssueEvent::add(
-                Issue::new(id, "x", Timestamp::from_ms(TS)),
+                Issue::new_at(id, "x", Timestamp::from_ms(TS)),
                 Timestamp::from_ms(TS),
             )
         };

@@ -336,7 +336,7 @@ impl Worker {
             .and_then(|at| self.order.get(at).cloned());
         let drawn = drawn.and_then(|id| Some((self.known.get(&id)?.clone(), id)));
         let mut write = Write {
-            batch: Batch::new(Timestamp::from_ms(TS)),
+            batch: Batch::at(Timestamp::from_ms(TS)),
             changed: Vec::new(),
             deleted: Vec::new(),
             refused: false,
@@ -391,8 +391,8 @@ impl Worker {
             format!("{}-{}", self.spec.name, self.made),
             format!("issue {}", self.made),
         );
-        let batch = std::mem::replace(&mut write.batch, Batch::new(Timestamp::from_ms(TS)));
-        write.batch = batch.create(Issue::new(&id, &title, Timestamp::from_ms(TS)));
+        let batch = std::mem::replace(&mut write.batch, Batch::at(Timestamp::from_ms(TS)));
+        write.batch = batch.create(Issue::new_at(&id, &title, Timestamp::from_ms(TS)));
         let known = Known {
             version: 0,
             title,

@@ -278,7 +278,7 @@ pub fn options(setup: Setup, machine: &Solo) -> Options {
 /// An event that adds a marker.
 #[must_use]
 pub fn marker_event(id: &str, description_bytes: usize) -> IssueEvent {
-    let issue = Issue::new(id, "Mend the fence", Timestamp::from_ms(TS));
+    let issue = Issue::new_at(id, "Mend the fence", Timestamp::from_ms(TS));
     let description = "x".repeat(description_bytes);
     let issue = issue
         .with("description", &description)
@@ -600,7 +600,7 @@ impl Actor {
             Some(condition),
             Some(&key),
             |log, events| {
-                let batch = create(events, Batch::new(Timestamp::from_ms(TS)).key(&*key));
+                let batch = create(events, Batch::at(Timestamp::from_ms(TS)).key(&*key));
                 log.commit(&batch.claim(&id, &agent))
             },
         );
@@ -618,7 +618,7 @@ impl Actor {
             },
             Some(condition),
             |log, events| {
-                log.commit(&create(events, Batch::new(Timestamp::from_ms(TS))).delete(id.clone()))
+                log.commit(&create(events, Batch::at(Timestamp::from_ms(TS))).delete(id.clone()))
             },
         );
     }
@@ -635,7 +635,7 @@ impl Actor {
         if let Some(first) = events.first_mut() {
             first.key = None;
         }
-        let batch = create(&events, Batch::new(Timestamp::from_ms(TS)).key(&*key))
+        let batch = create(&events, Batch::at(Timestamp::from_ms(TS)).key(&*key))
             .patch("pool-2", patch(&fields));
         let mut before = Outcome::Rejected;
         for attempt in 0..2 {

@@ -504,7 +504,7 @@ impl Judge<'_> {
             .storage(storage(&machine))
             .preallocate_bytes(1024);
         let event = IssueEvent::add(
-            Issue::new("bd-new", "Appended", Timestamp::from_ms(START_MS)),
+            Issue::new_at("bd-new", "Appended", Timestamp::from_ms(START_MS)),
             Timestamp::from_ms(START_MS),
         );
         let appended = Log::<IssueEvent>::open(DIR, options).and_then(|log| {

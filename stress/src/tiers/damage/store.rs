@@ -306,7 +306,7 @@ fn torn(before: &Image, options: Options, lines: &[Line]) -> Result<Image> {
         .durability(Durability::Buffered);
     let log = IssueLog::open(DIR, options)?;
     log.append(&IssueEvent::add(
-        Issue::new("bd-torn", "Was being written", Timestamp::from_ms(START_MS)),
+        Issue::new_at("bd-torn", "Was being written", Timestamp::from_ms(START_MS)),
         Timestamp::from_ms(START_MS),
     ))?;
     let (name, tail) = lines
@@ -366,12 +366,12 @@ impl Writer {
             }
             7 => {
                 let long = self.text(1500);
-                let issue = Issue::new(&id, "Mend the long fence", Timestamp::from_ms(ts));
+                let issue = Issue::new_at(&id, "Mend the long fence", Timestamp::from_ms(ts));
                 IssueEvent::add(issue.with("description", &long)?, Timestamp::from_ms(ts))
             }
             _ => {
                 let text = self.text(600);
-                let issue = Issue::new(&id, "Mend the fence", Timestamp::from_ms(ts));
+                let issue = Issue::new_at(&id, "Mend the fence", Timestamp::from_ms(ts));
                 let event =
                     IssueEvent::add(issue.with("description", &text)?, Timestamp::from_ms(ts));
                 if self.draw(3) == 0 {

@@ -37,7 +37,7 @@ pub(super) fn examine(store: &Path, acknowledged: &BTreeMap<u32, u32>, boot: &st
         Ok(report) => wrong.push(format!("check before recovery: {report}")),
         Err(error) => wrong.push(format!("check before recovery: {error}")),
     }
-    let after = Issue::new(AFTER, &title(AFTER), Timestamp::from_ms(0));
+    let after = Issue::new_at(AFTER, &title(AFTER), Timestamp::from_ms(0));
     let append = || {
         let log = IssueLog::open(store, options(boot))?;
         log.append(&IssueEvent::add(after, Timestamp::from_ms(0)))?;

@@ -107,7 +107,7 @@ pub fn agent_main(spec: &str) -> ExitCode {
         let log = IssueLog::open(&spec.store, options(&spec.boot))?;
         for number in 1.. {
             let id = id(spec.agent, number);
-            let issue = Issue::new(&id, &title(&id), Timestamp::from_ms(0));
+            let issue = Issue::new_at(&id, &title(&id), Timestamp::from_ms(0));
             log.append(&IssueEvent::add(issue, Timestamp::from_ms(0)))?;
             Block::new(spec.agent, number).write(&device, spec.filesystem_bytes, spec.agent)?;
             if number % COMPACT_EVERY == 0 {

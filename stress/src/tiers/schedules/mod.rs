@@ -254,7 +254,7 @@ impl Case {
             ));
         }
         let operation = history.begin(usize::MAX, Kind::Append);
-        let issue = Issue::new(&marker(operation, 0), "After all", Timestamp::from_ms(0));
+        let issue = Issue::new_at(&marker(operation, 0), "After all", Timestamp::from_ms(0));
         let receipt = log
             .append(&IssueEvent::add(issue, Timestamp::from_ms(0)))
             .map_err(text("append"))?;

@@ -187,8 +187,8 @@ fn ask(
     operation: u32,
     kind: &Kind,
 ) -> Result<Receipt, CommitError> {
-    let mark = |part| Issue::new(&marker(operation, part), "A marker", Timestamp::from_ms(0));
-    let batch = Batch::new(Timestamp::from_ms(process.unix_ms()));
+    let mark = |part| Issue::new_at(&marker(operation, part), "A marker", Timestamp::from_ms(0));
+    let batch = Batch::at(Timestamp::from_ms(process.unix_ms()));
     let batch = match kind {
         Kind::Append => return Ok(log.append(&IssueEvent::add(mark(0), Timestamp::from_ms(0)))?),
         Kind::Batch(parts) => {
@@ -197,7 +197,7 @@ fn ask(
                 .collect();
             return Ok(log.append_batch(&events)?);
         }
-        Kind::Create(issue) => batch.create(Issue::new(
+        Kind::Create(issue) => batch.create(Issue::new_at(
             &shared(*issue),
             "A shared issue",
             Timestamp::from_ms(0),
