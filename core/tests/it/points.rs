@@ -104,7 +104,7 @@ proptest! {
                 Act::Patch(id, is_long) => {
                     let text = if is_long { long() } else { String::new() };
                     let patch = Patch::new().set("description", &text).unwrap();
-                    let batch = Batch::new(TS).key(format!("k{at}")).patch(format!("bd-{id}"), patch);
+                    let batch = Batch::at(TS).key(format!("k{at}")).patch(format!("bd-{id}"), patch);
                     // There may be no such issue.
                     drop(if at % 2 == 0 { log.commit(&batch) } else { other.commit(&batch) });
                 }
@@ -128,18 +128,15 @@ proptest! {
 fn indexed(dir: &Path) {
     let log = IssueLog::open(dir, buffered().segment_bytes_max(100_000)).unwrap();
     for number in 0..8 {
-        log.create(
-            Issue::new(&format!("bd-{number}"), "Mend the fence", TS),
-            TS,
-        )
-        .unwrap();
+        log.create(Issue::new_at(&format!("bd-{number}"), "Mend the fence", TS))
+            .unwrap();
     }
     log.compact().unwrap();
     for round in 0..4 {
         for number in 0..8 {
             let patch = Patch::new().set("description", &format!("{round} {}", long()));
             let id = format!("bd-{}", (number * 3 + round) % 8);
-            let batch = Batch::new(TS).patch(id, patch.unwrap());
+            let batch = Batch::at(TS).patch(id, patch.unwrap());
             log.commit(&batch.key(format!("k{}", 8 * round + number)))
                 .unwrap();
         }
@@ -196,9 +193,9 @@ fn an_index_of_another_past_of_the_same_log_is_not_believed() {
     let write = |prefix: &str| {
         let log = IssueLog::open(&dir, buffered()).unwrap();
         for number in 0..40 {
-            let issue = Issue::new(&format!("{prefix}-{number}"), &long()[..600], TS);
+            let issue = Issue::new_at(&format!("{prefix}-{number}"), &long()[..600], TS);
             let issue = issue.with("description", &long()).unwrap();
-            log.create(issue, TS).unwrap();
+            log.create(issue).unwrap();
         }
         log.log().sync_all().unwrap();
     };
@@ -224,10 +221,10 @@ fn damage_in_a_snapshot_leads_to_an_error_and_never_to_a_wrong_answer() {
     let dir = tempfile::tempdir().unwrap();
     let log = IssueLog::open(dir.path(), buffered()).unwrap();
     for number in 0..6 {
-        let create = Batch::new(TS).create(Issue::new(&format!("bd-{number}"), "Mend", TS));
+        let create = Batch::at(TS).create(Issue::new_at(&format!("bd-{number}"), "Mend", TS));
         log.commit(&create.key(format!("k{}", 6 - number))).unwrap();
     }
-    log.commit(&Batch::new(TS).delete("bd-3")).unwrap();
+    log.commit(&Batch::at(TS).delete("bd-3")).unwrap();
     log.compact().unwrap();
     let whole = Issues::load(dir.path()).unwrap();
     let path = dir.path().join("snapshot-00000000000000000007.jsonl");
@@ -372,8 +369,8 @@ fn a_point_read_or_write_reads_little_of_a_long_store() {
     let log = open();
     let create = |numbers: std::ops::Range<u32>| {
         for number in numbers {
-            let issue = Issue::new(&format!("bd-{number}"), &"…".repeat(300), TS);
-            log.create(issue, TS).unwrap();
+            let issue = Issue::new_at(&format!("bd-{number}"), &"…".repeat(300), TS);
+            log.create(issue).unwrap();
         }
     };
     create(0..2_000);
@@ -395,8 +392,8 @@ fn a_point_read_or_write_reads_little_of_a_long_store() {
         let mut reader = PointReader::open_in(&storage, dir).unwrap();
         assert!(reader.get("bd-7").unwrap().is_some() && reader.get("bd-3007").unwrap().is_some());
     });
-    let claim = read(&mut || assert!(open().claim("bd-77", "agent-7", TS).is_ok()));
-    let again = read(&mut || assert!(log.claim("bd-78", "agent-7", TS).is_ok()));
+    let claim = read(&mut || assert!(open().claim("bd-77", "agent-7").is_ok()));
+    let again = read(&mut || assert!(log.claim("bd-78", "agent-7").is_ok()));
     assert!(show < total / 10, "{show} of {total}");
     assert!(claim < total / 10, "{claim} of {total}");
     assert!(again < total / 20, "{again} of {total}");
