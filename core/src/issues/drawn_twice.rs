@@ -80,7 +80,7 @@ fn are_different(one: &Issue, other: &Issue) -> bool {
 
 /// When it was created, in one spelling.
 fn created(issue: &Issue) -> Option<String> {
-    let text = issue.created_at()?;
+    let text = issue.field::<String>("created_at")?;
     Some(since_epoch(&text).map_or(text, |time| format!("{:040}", time.as_nanos())))
 }
 

@@ -81,7 +81,7 @@ fn a_store_that_was_opened_by_a_symbolic_link_stays_when_the_link_is_switched() 
     symlink(&two, &link).unwrap();
     go_on(&log);
     issues.compact().unwrap();
-    issues.claim("bd-3", "agent", after(1)).unwrap();
+    issues.claim("bd-3", "agent").unwrap();
     assert_eq!(numbered(&one).len(), 1);
     assert!(one.join("snapshot-00000000000000000011.jsonl").exists());
     assert_eq!(numbered(&two), ["bd-1"]);
