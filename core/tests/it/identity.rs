@@ -12,7 +12,7 @@ use strand_core::{
     check::{Advice, check},
 };
 
-use crate::support::{after, as_child, child, event, finish, ids, open_issues, options, store_of};
+use crate::support::{as_child, child, event, finish, ids, open_issues, options, store_of};
 
 /// Three segments of it are soon full.
 fn small() -> Options {
