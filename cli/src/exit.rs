@@ -20,6 +20,7 @@ pub(crate) enum Exit {
     Refused,
     Unusable,
     Compacted,
+    Unprinted,
     /// Only from `merge`, whose statuses git defines.
     MergeConflicts,
     /// Only from `merge`. Git takes a status up to 128 for a conflict that the driver has marked in
@@ -30,7 +31,7 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// All but those of `merge`, in numerical order.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Done,
         Self::Failed,
         Self::Usage,
@@ -43,6 +44,7 @@ impl Exit {
         Self::Refused,
         Self::Unusable,
         Self::Compacted,
+        Self::Unprinted,
     ];
 
     pub(crate) fn code(self) -> u8 {
@@ -108,6 +110,11 @@ impl Exit {
                 "compacted",
                 "the requested record has been folded into a snapshot",
             ),
+            Self::Unprinted => (
+                12,
+                "unprinted",
+                "the write is stored, but its answer could not be printed; the message has it",
+            ),
             Self::MergeConflicts => (1, "merge_conflicts", "merged, except for conflicts"),
             Self::NotMerged => (129, "not_merged", "not merged"),
         }
@@ -161,6 +168,15 @@ impl Failure {
 
     pub(crate) fn io(what: &str, error: &io::Error) -> Self {
         Self::new(Exit::Failed, format!("{what}: {error}"))
+    }
+
+    /// The same failure of a command that has written, with its answer.
+    pub(crate) fn although_stored(self, answer: &str) -> Self {
+        Self {
+            exit: Exit::Unprinted,
+            message: format!("{}; stored: {answer}", self.message),
+            ..self
+        }
     }
 
     /// The text to print: a message, or one JSON object.

@@ -10,6 +10,8 @@ use crate::exit::Failure;
 /// The command's output: text or JSON.
 pub(crate) struct Output {
     pub(crate) json: bool,
+    /// The text of answers about what is stored, until they are printed.
+    answers: String,
     out: BufWriter<UntilClosed<StdoutLock<'static>>>,
 }
 
@@ -17,6 +19,7 @@ impl Output {
     pub(crate) fn new(json: bool) -> Self {
         Self {
             json,
+            answers: String::new(),
             out: BufWriter::new(UntilClosed::new(io::stdout().lock())),
         }
     }
@@ -32,7 +35,24 @@ impl Output {
         }
         // As a whole, so that a failure leaves no half of an object.
         let written = serde_json::to_vec(json).map_err(io::Error::from);
-        written.map_or_else(|error| failing(Err(error)), |line| self.line(line))
+        match written {
+            Ok(line) => self.line(line),
+            Err(error) => self.checked(Err(error)),
+        }
+    }
+
+    /// Prints the answer of a write. If that fails, the message has the text.
+    pub(crate) fn answer(
+        &mut self,
+        json: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        let text = text();
+        if !self.answers.is_empty() {
+            self.answers.push_str(", ");
+        }
+        self.answers.push_str(text.trim_end());
+        self.result(json, || text)
     }
 
     /// Prints the number of a record that was written.
@@ -43,18 +63,16 @@ impl Output {
             repeated: bool,
         }
         let Receipt { seq, repeated, .. } = receipt;
-        self.result(&Stored { seq, repeated }, || seq.to_string())
+        self.answer(&Stored { seq, repeated }, || seq.to_string())
     }
 
     /// Prints a line, adding the newline if it is missing.
     pub(crate) fn line(&mut self, text: impl AsRef<[u8]>) -> Result<(), Failure> {
         let text = text.as_ref();
         let end: &[u8] = if text.ends_with(b"\n") { b"" } else { b"\n" };
-        failing(
-            self.out
-                .write_all(text)
-                .and_then(|()| self.out.write_all(end)),
-        )
+        let written = self.out.write_all(text);
+        let written = written.and_then(|()| self.out.write_all(end));
+        self.checked(written)
     }
 
     /// Lets `write` print.
@@ -62,22 +80,32 @@ impl Output {
         &mut self,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Failure> {
-        failing(write(&mut self.out))
+        let written = write(&mut self.out);
+        self.checked(written)
     }
 
     /// Writes buffered output.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
-        failing(self.out.flush())
+        let flushed = self.out.flush();
+        self.checked(flushed)?;
+        self.answers.clear();
+        Ok(())
+    }
+
+    fn checked(&self, written: io::Result<()>) -> Result<(), Failure> {
+        written.map_err(|error| {
+            let failure = Failure::io("cannot write the output", &error);
+            match self.answers.as_str() {
+                "" => failure,
+                answers => failure.although_stored(answers),
+            }
+        })
     }
 
     /// Whether the reader has closed the pipe, as far as the last write showed.
     pub(crate) fn is_closed(&self) -> bool {
         self.out.get_ref().closed
     }
-}
-
-fn failing(written: io::Result<()>) -> Result<(), Failure> {
-    written.map_err(|error| Failure::io("cannot write the output", &error))
 }
 
 /// A writer that discards everything once the reader has closed the pipe, which is not a failure.

@@ -59,7 +59,7 @@ pub(crate) fn compact(dir: &Path, args: &Compact, out: &mut Output) -> Result<()
                 lock_held_ms: lock_held.as_millis(),
                 elapsed_ms: elapsed.as_millis(),
             };
-            out.result(&done, || {
+            out.answer(&done, || {
                 let files = removed.len();
                 format!(
                     "folded the records through {seq} into a snapshot of {issues} issues and {bytes} bytes \
@@ -93,5 +93,5 @@ pub(crate) fn doctor(dir: &Path, out: &mut Output) -> Result<Exit, Failure> {
 pub(crate) fn repair(dir: &Path, args: &Repair, out: &mut Output) -> Result<(), Failure> {
     let options = open::options(&args.writing, out.json);
     let report = repair::repair(dir, &options)?;
-    out.result(&report, || report.to_string())
+    out.answer(&report, || report.to_string())
 }

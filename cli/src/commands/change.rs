@@ -69,7 +69,7 @@ pub(crate) fn create(dir: &Path, args: Create, out: &mut Output) -> Result<(), F
         seq,
         repeated,
     };
-    out.result(&created, || id.clone())
+    out.answer(&created, || id.clone())
 }
 
 pub(crate) fn update(dir: &Path, args: Update, out: &mut Output) -> Result<(), Failure> {

@@ -43,7 +43,7 @@ pub(crate) fn claim(dir: &Path, args: Claim, out: &mut Output) -> Result<(), Fai
         repeated,
         issue: issue.as_ref(),
     };
-    out.result(&claimed, || id.clone())
+    out.answer(&claimed, || id.clone())
 }
 
 /// Claims the most urgent issue, or the next one if another agent was faster. This ends because the

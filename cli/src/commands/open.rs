@@ -95,7 +95,7 @@ pub(crate) fn init(dir: &Path, args: &Init, out: &mut Output) -> Result<(), Fail
         dir: dir.to_string_lossy(),
         created,
     };
-    out.result(&made, || {
+    out.answer(&made, || {
         let is = if created {
             "is now a store"
         } else {

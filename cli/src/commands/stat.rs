@@ -40,6 +40,8 @@ struct Records {
 struct IssueCounts {
     count: usize,
     ready: usize,
+    /// The events that changed nothing.
+    without_effect: u64,
     by_status: BTreeMap<String, usize>,
 }
 
@@ -87,6 +89,7 @@ impl<'a> Counts<'a> {
             issues: IssueCounts {
                 count: issues.len(),
                 ready: issues.ready().len(),
+                without_effect: issues.without_effect(),
                 by_status,
             },
             snapshot: snapshot.map(|seen| {
@@ -126,6 +129,10 @@ impl<'a> Counts<'a> {
             row(&format!("  {}", printable(status)), count.to_string());
         }
         row("ready", self.issues.ready.to_string());
+        row(
+            "events without effect",
+            self.issues.without_effect.to_string(),
+        );
         let snapshot = self.snapshot.as_ref().map(|snapshot| {
             let bytes = snapshot.bytes.unwrap_or(0);
             let LiveSnapshot { seq, issues, .. } = snapshot;

@@ -81,7 +81,7 @@ pub(crate) fn import(dir: &Path, args: &Import, out: &mut Output) -> Result<(), 
         surrogates: *surrogates,
         last_seq: last_seq.map_or(0, Seq::get),
     };
-    out.result(&done, || {
+    out.answer(&done, || {
         format!(
             "{lines} lines: {added} added, {replaced} replaced, {unchanged} unchanged, {bad} bad"
         )

@@ -36,6 +36,43 @@ fn a_file_that_cannot_be_read_or_written_is_an_ordinary_failure() {
     }
 }
 
+/// A repetition after "not stored" would store it again.
+#[test]
+fn a_write_whose_answer_cannot_be_printed_has_its_own_status() {
+    let store = Store::of(&[("a", "")]);
+    let full = std::path::Path::new("/dev/full");
+    if !full.exists() {
+        eprintln!("SKIPPED: this test needs /dev/full");
+        return;
+    }
+    for (command, arguments) in [
+        ("create", &["only once", "--id", "b"][..]),
+        ("claim", &["b", "--agent", "me"]),
+        ("update", &["b", "--set", "x=1"]),
+        ("close", &["b"]),
+        ("reopen", &["b"]),
+        ("append", &[CLOSE]),
+        ("batch", &[r#"{"op":"reopen","id":"a"}"#]),
+        ("import", &["/dev/null"]),
+        ("compact", &[]),
+        ("delete", &["b"]),
+        ("repair", &[]),
+        ("init", &[]),
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open(full).unwrap();
+        let done = run(store.command(command, arguments).stdout(full));
+        assert_eq!(done.code, 12, "{command}: {}", done.err);
+        assert!(done.err.contains("; stored: "), "{command}: {}", done.err);
+    }
+    let full = std::fs::OpenOptions::new().write(true).open(full).unwrap();
+    let mut create = store.command("create", &["again", "--id", "c", "--json"]);
+    let done = run(create.stdout(full));
+    let error: Value = serde_json::from_str(&done.err).unwrap();
+    assert_eq!(error["error"], "unprinted");
+    assert!(error["message"].as_str().unwrap().ends_with("stored: c"));
+    assert_eq!(store.json("show", &["c"])["issue"]["title"], "again");
+}
+
 #[test]
 fn wrong_arguments_have_their_own_status() {
     let store = Store::of(&[("a", "")]);

@@ -42,7 +42,7 @@ fn the_help_names_each_command_and_each_exit_status() {
             help.out
         );
     }
-    for code in 0..=11 {
+    for code in 0..=12 {
         assert!(done.out.contains(&format!("\n  {code:>2}  ")), "{code}");
     }
     assert!(!done.out.contains('\u{1b}'));

@@ -177,7 +177,7 @@ fn stat_counts() {
     let stat = store.json("stat", &[]);
     let records = json!({"count":1,"first_seq":3,"last_seq":3,"durable_seq":3,"hinted_seq":3});
     assert_eq!(stat["records"], records);
-    let issues = json!({"count":3,"ready":2,"by_status":{"closed":1,"open":2}});
+    let issues = json!({"count":3,"ready":2,"without_effect":0,"by_status":{"closed":1,"open":2}});
     assert_eq!(stat["issues"], issues);
     let snapshot = &stat["snapshot"];
     assert_eq!(
@@ -193,8 +193,11 @@ fn stat_counts() {
     let log = std::fs::metadata(store.file("log-00000000000000000003.jsonl")).unwrap();
     assert_eq!(stat["log"]["bytes"], log.len());
     let text = store.ok("stat", &[]);
-    assert!(text.contains("records          1 (3 to 3)\n"), "{text}");
-    assert!(text.contains("  closed         1\n"), "{text}");
+    assert!(
+        text.contains("records                1 (3 to 3)\n"),
+        "{text}"
+    );
+    assert!(text.contains("  closed               1\n"), "{text}");
 }
 
 #[test]

@@ -15,9 +15,9 @@ use crate::run::protocol::Message;
 /// A longer event is not given as an argument, whose length systems limit.
 const ARGUMENT_BYTES_MAX: usize = 8 << 10;
 /// The highest exit status that the command documents.
-const STATUS_MAX: i32 = 11;
-/// `durability_unknown`: the only one of a failure after which the event may be stored.
-const STATUS_DURABILITY_UNKNOWN: i32 = 8;
+const STATUS_MAX: i32 = 12;
+/// `durability_unknown` and `unprinted`: those of a failure after which the event may be stored.
+const STATUSES_STORED: [i32; 2] = [8, 12];
 /// `unusable`: no permission, or an unsafe filesystem.
 const STATUS_UNUSABLE: i32 = 10;
 
@@ -194,7 +194,7 @@ fn judge(printed: &Printed, stderr: &str, status: ExitStatus, killed: bool) -> (
         Some(code @ 1..=STATUS_MAX) if printed.text.is_empty() => {
             let error = format!("{status}: {}", stderr.trim());
             let answer = Answer::Outcome {
-                outcome: if code == STATUS_DURABILITY_UNKNOWN {
+                outcome: if STATUSES_STORED.contains(&code) {
                     Outcome::Unknown { error }
                 } else {
                     Outcome::Rejected { error }
@@ -267,6 +267,7 @@ mod tests {
             (1, true, false),
             (5, true, false),
             (8, false, false),
+            (12, false, false),
             (10, true, true),
         ] {
             let (answer, end) = judge("", exit(code), false);
@@ -297,7 +298,7 @@ mod tests {
                 "{out}"
             );
         }
-        for status in [exit(101), exit(12), ExitStatus::from_raw(ABORTED), killed] {
+        for status in [exit(101), exit(13), ExitStatus::from_raw(ABORTED), killed] {
             let expected = (Answer::None, died(status));
             assert_eq!(judge("", status, false), expected);
         }
