@@ -178,6 +178,33 @@ pub enum Error {
         /// failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A store that is a service gave no answer, or none that settles the call. Only a
+    /// [`Backend`](crate::backend::Backend) that is not a directory returns this.
+    #[error(
+        "{store} did not complete the call{}",
+        key.as_ref().map(|key| format!("; the write can be repeated with the key {key:?}"))
+            .unwrap_or_default()
+    )]
+    Unavailable {
+        /// The store's address.
+        store: String,
+        /// What a failed write left behind.
+        outcome: Outcome,
+        /// The idempotency key of a write whose outcome is unknown: repeated with it, the write is
+        /// stored once.
+        key: Option<String>,
+        /// The known part of the failure.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A store that is a service must not be used as it is: it might lose what it acknowledges.
+    /// Nothing was changed.
+    #[error("{store} must not be used")]
+    Unfit {
+        /// The store's address.
+        store: String,
+        /// The reason.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// The state that a failed operation left behind: see [`Error::outcome`] and the example of
@@ -197,7 +224,7 @@ impl Error {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Io { outcome, .. } => *outcome,
+            Self::Io { outcome, .. } | Self::Unavailable { outcome, .. } => *outcome,
             Self::DurabilityUnknown { .. } => Outcome::Unknown,
             _ => Outcome::Rejected,
         }
@@ -206,7 +233,11 @@ impl Error {
     /// Whether the same call can succeed later, without any other action.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Lock(error) if error.is_contention())
+        match self {
+            Self::Lock(error) => error.is_contention(),
+            Self::Unavailable { outcome, .. } => *outcome == Outcome::Rejected,
+            _ => false,
+        }
     }
 
     pub(crate) fn in_doubt(

@@ -259,6 +259,7 @@ pub use wal::follower::Follower;
 pub use wal::log::{Log, Receipt};
 pub use wal::reader::Reader;
 pub use wal::recovery::Recovery;
+pub use write::backend;
 pub use write::batch::{Batch, Expected};
 pub use write::conditions::{CommitError, Conflict};
 pub use write::export::{export, merge_files};

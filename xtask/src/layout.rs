@@ -15,7 +15,7 @@ use crate::failure::Failure;
 
 const COMMENT_COLUMNS_MAX: usize = 100;
 
-const CRATES: [&str; 6] = ["lock", "core", "cli", "stress", "bench", "xtask"];
+const CRATES: [&str; 7] = ["lock", "core", "etcd", "cli", "stress", "bench", "xtask"];
 
 /// An area of a crate (a first-level module) and the other areas that it may import.
 type Area = (&'static str, &'static str);

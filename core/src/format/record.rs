@@ -81,6 +81,11 @@ impl EncodedPayload {
         Ok(Self { text, batch })
     }
 
+    /// The JSON text.
+    pub(crate) fn into_text(self) -> Vec<u8> {
+        self.text
+    }
+
     /// Refuses a payload that does not fit into a record.
     pub(crate) fn check_len(&self) -> Result<(), Error> {
         let bytes = self.line_bytes_max();

@@ -118,17 +118,28 @@ impl Issues {
         if seq <= self.last_seq {
             return false;
         }
-        let events = events.into();
+        self.apply_some(seq, events.into(), |_| true);
+        true
+    }
+
+    /// Applies those events of a record that concern some issues, whatever was applied before.
+    pub(crate) fn apply_some(
+        &mut self,
+        seq: Seq,
+        events: Vec<IssueEvent>,
+        is_wanted: impl Fn(&str) -> bool,
+    ) {
         // In a batch, the first event has the key.
         if let Some(key) = events.first().and_then(|event| event.key.as_deref()) {
             let digest = Some(OperationDigest::of(&events));
             self.restore_key(key, KeyedWrite { seq, digest });
         }
         for event in events {
-            self.apply_event(seq, event);
+            if is_wanted(&event.id) {
+                self.apply_event(seq, event);
+            }
         }
-        self.last_seq = seq;
-        true
+        self.last_seq = self.last_seq.max(seq);
     }
 
     fn apply_event(&mut self, seq: Seq, event: IssueEvent) {

@@ -123,20 +123,33 @@ impl From<InvalidEvent> for CommitError {
 }
 
 /// The decision about a batch.
+///
+/// Example: [`decide`].
 #[derive(Debug)]
-pub(crate) enum Decision {
+pub enum Decision {
+    /// Its conditions hold.
     Write,
     /// The record with the batch's key is in the log.
     Repeat(Seq),
     /// That record is another operation.
     KeyReused(Seq),
+    /// This condition does not hold.
     Refuse(Conflict),
     /// The issue is not one that the patch can change.
     Invalid(InvalidEvent),
 }
 
-/// Decides from the state right before the batch's own record.
-pub(crate) fn decide(batch: &Batch, issues: &Issues, idempotency_records: u64) -> Decision {
+/// Decides from the state right before the batch's own record. A key is remembered for so many
+/// records.
+///
+/// ```
+/// use strand_core::{Batch, Issue, Issues, Timestamp, backend::{Decision, decide}};
+///
+/// let create = Batch::new(Timestamp::now()).create(Issue::new("bd-1", "Mend", Timestamp::now()));
+/// assert!(matches!(decide(&create, &Issues::default(), u64::MAX), Decision::Write));
+/// ```
+#[must_use]
+pub fn decide(batch: &Batch, issues: &Issues, idempotency_records: u64) -> Decision {
     let is_remembered = |write: &KeyedWrite| {
         write.seq.get().saturating_add(idempotency_records) > issues.last_seq().get()
     };

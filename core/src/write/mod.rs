@@ -1,5 +1,6 @@
 //! Writes under conditions, import and export.
 
+pub mod backend;
 pub(crate) mod batch;
 pub(crate) mod conditions;
 pub(crate) mod export;

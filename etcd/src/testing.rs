@@ -1,0 +1,287 @@
+//! Real etcd nodes on this machine, for tests.
+//!
+//! ```no_run
+//! use strand_etcd::{EtcdLog, Options, testing::Nodes};
+//!
+//! let Some(mut nodes) = Nodes::start(3) else {
+//!     return; // It has said why.
+//! };
+//! let address = nodes.address("team").parse()?;
+//! let (log, created) = EtcdLog::open_or_create(&address, Options::default())?;
+//! let leader = nodes.leader().expect("there is one");
+//! nodes.kill(leader);
+//! nodes.restart(leader);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::{
+    env,
+    fs::File,
+    io,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// The variable that names etcd's binary; by default, `etcd` on the path.
+const BINARY: &str = "STRAND_ETCD";
+/// If this variable is set, a missing binary is a failure.
+const REQUIRED: &str = "STRAND_REQUIRE_ETCD";
+
+/// A cluster of nodes, which end with the value.
+#[derive(Debug)]
+pub struct Nodes {
+    binary: PathBuf,
+    dir: TempDir,
+    all: Vec<Node>,
+}
+
+#[derive(Debug)]
+struct Node {
+    client: SocketAddr,
+    peer: SocketAddr,
+    child: Option<Child>,
+}
+
+impl Nodes {
+    /// Starts so many nodes, and waits until they have a leader. `None` if there is no binary of
+    /// etcd: prints SKIPPED and why.
+    ///
+    /// # Panics
+    /// The nodes do not start, or `STRAND_REQUIRE_ETCD` is set and there is no binary.
+    #[must_use]
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+    pub fn start(count: usize) -> Option<Self> {
+        let binary = PathBuf::from(env::var_os(BINARY).unwrap_or_else(|| "etcd".into()));
+        let version = Command::new(&binary)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .output();
+        if let Err(error) = version {
+            let reason = format!(
+                "cannot run {} ({error}); install etcd-server, or name the binary in {BINARY}",
+                binary.display()
+            );
+            assert!(env::var_os(REQUIRED).is_none(), "{reason}");
+            eprintln!("SKIPPED: {reason}");
+            return None;
+        }
+        let listeners: Vec<TcpListener> = (0..2 * count).map(|_| free()).collect();
+        let addresses: io::Result<Vec<_>> = listeners.iter().map(TcpListener::local_addr).collect();
+        let addresses = addresses.unwrap_or_else(|error| panic!("no free port: {error}"));
+        drop(listeners);
+        let nodes = addresses.chunks(2).map(|pair| match pair {
+            &[client, peer] => Node {
+                client,
+                peer,
+                child: None,
+            },
+            _ => unreachable!("they are pairs"),
+        });
+        let nodes = nodes.collect();
+        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("no directory: {error}"));
+        let mut cluster = Self {
+            binary,
+            dir,
+            all: nodes,
+        };
+        for node in 0..count {
+            cluster.spawn(node);
+        }
+        cluster.await_leader();
+        Some(cluster)
+    }
+
+    /// How many nodes there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The address of a store; for a cluster of one node, with `allow_single_member`.
+    #[must_use]
+    pub fn address(&self, store: &str) -> String {
+        let hosts: Vec<String> = self
+            .all
+            .iter()
+            .map(|node| node.client.to_string())
+            .collect();
+        let single = if hosts.len() < 3 {
+            "?allow_single_member"
+        } else {
+            ""
+        };
+        format!("etcd://{}/{store}{single}", hosts.join(","))
+    }
+
+    /// The address of a store by one node alone.
+    ///
+    /// # Panics
+    /// There is no such node.
+    #[must_use]
+    pub fn address_by(&self, node: usize, store: &str) -> String {
+        let single = if self.count() < 3 {
+            "?allow_single_member"
+        } else {
+            ""
+        };
+        format!("etcd://{}/{store}{single}", self.node(node).client)
+    }
+
+    fn node(&self, node: usize) -> &Node {
+        self.all
+            .get(node)
+            .unwrap_or_else(|| panic!("there is no node {node}"))
+    }
+
+    fn spawn(&mut self, number: usize) {
+        let name = |number: usize| format!("n{number}");
+        let peers: Vec<String> = self
+            .all
+            .iter()
+            .enumerate()
+            .map(|(number, node)| format!("{}=http://{}", name(number), node.peer))
+            .collect();
+        let node = self.node(number);
+        let (client, peer) = (
+            format!("http://{}", node.client),
+            format!("http://{}", node.peer),
+        );
+        let log = self.dir.path().join(format!("{}.log", name(number)));
+        let log = File::options().create(true).append(true).open(log);
+        let log = log.unwrap_or_else(|error| panic!("no file for the node's output: {error}"));
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["--name", &name(number)])
+            .arg("--data-dir")
+            .arg(self.dir.path().join(name(number)))
+            .args([
+                "--listen-client-urls",
+                &client,
+                "--advertise-client-urls",
+                &client,
+            ])
+            .args([
+                "--listen-peer-urls",
+                &peer,
+                "--initial-advertise-peer-urls",
+                &peer,
+            ])
+            .args(["--initial-cluster", &peers.join(",")])
+            .args(["--logger", "zap", "--log-level", "warn"])
+            .env(
+                "ETCD_UNSUPPORTED_ARCH",
+                env::consts::ARCH.replace("aarch64", "arm64"),
+            )
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        let child = command.spawn();
+        if let Some(node) = self.all.get_mut(number) {
+            let failed = |error| panic!("etcd does not start: {error}");
+            node.child = Some(child.unwrap_or_else(failed));
+        }
+    }
+
+    /// Waits until the cluster has a leader.
+    ///
+    /// # Panics
+    /// There is none after 60 s.
+    pub fn await_leader(&self) {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while self.leader().is_none() {
+            let dir = self.dir.path().display();
+            assert!(Instant::now() < deadline, "no leader after 60 s; see {dir}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The node that leads, as far as running nodes know.
+    #[must_use]
+    pub fn leader(&self) -> Option<usize> {
+        let running = self.all.iter().filter(|node| node.child.is_some());
+        let statuses: Vec<[String; 2]> = running.filter_map(|node| status(node.client)).collect();
+        let leader = statuses
+            .iter()
+            .map(|[_, leader]| leader)
+            .find(|leader| *leader != "0")?;
+        self.all.iter().position(|node| {
+            let own = node.child.as_ref().and_then(|_| status(node.client));
+            own.is_some_and(|[id, _]| id == *leader)
+        })
+    }
+
+    /// Ends a node with SIGKILL.
+    pub fn kill(&mut self, node: usize) {
+        if let Some(mut child) = self.all.get_mut(node).and_then(|node| node.child.take()) {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+
+    /// Starts a node again that was killed.
+    pub fn restart(&mut self, node: usize) {
+        if self.node(node).child.is_none() {
+            self.spawn(node);
+        }
+    }
+
+    /// Sends a node a signal by its name: `STOP`, `CONT`.
+    pub fn signal(&self, node: usize, signal: &str) {
+        if let Some(child) = &self.node(node).child {
+            let pid = child.id().to_string();
+            Command::new("kill")
+                .args([&format!("-{signal}"), &pid])
+                .status()
+                .ok();
+        }
+    }
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        for node in 0..self.count() {
+            self.kill(node);
+        }
+    }
+}
+
+fn free() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap_or_else(|error| panic!("no free port: {error}"))
+}
+
+/// The ids of a node and of its leader.
+fn status(client: SocketAddr) -> Option<[String; 2]> {
+    use io::{Read as _, Write as _};
+    #[derive(serde::Deserialize)]
+    struct Status {
+        header: Header,
+        #[serde(default)]
+        leader: String,
+    }
+    #[derive(serde::Deserialize)]
+    struct Header {
+        member_id: String,
+    }
+    let patience = Duration::from_millis(300);
+    let mut stream = TcpStream::connect_timeout(&client, patience).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
+    let request = format!(
+        "POST /v3/maintenance/status HTTP/1.0\r\nHost: {client}\r\nContent-Length: 2\r\n\r\n{{}}"
+    );
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let body = answer.split_once("\r\n\r\n")?.1;
+    let status: Status = serde_json::from_str(body).ok()?;
+    let leader = if status.leader.is_empty() {
+        "0".to_owned()
+    } else {
+        status.leader
+    };
+    Some([status.header.member_id, leader])
+}
