@@ -71,7 +71,7 @@ fn is_empty(bytes: &Bytes) -> bool {
     bytes.0.is_empty()
 }
 
-/// What each answer says of the cluster.
+/// The state of the cluster, in each answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(crate) struct Header {
@@ -329,7 +329,7 @@ pub(crate) struct Event {
     pub(crate) kv: KeyValue,
 }
 
-/// What the gateway answers instead.
+/// The gateway's answer to a call that it refuses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(crate) struct Refusal {

@@ -1,4 +1,4 @@
-//! What a cluster must be before it is used. Pure.
+//! The conditions under which a cluster is used. Pure.
 
 use crate::{
     api::{Alarms, Members},

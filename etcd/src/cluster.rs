@@ -22,7 +22,7 @@ use crate::{
 /// How many keys one call reads, at first.
 const PAGE: u64 = 512;
 
-/// What both the log and its followers use.
+/// A store in a cluster, for the log and its followers.
 pub(crate) struct Cluster {
     pub(crate) gateway: Gateway,
     pub(crate) keys: Keys,
@@ -301,7 +301,7 @@ pub(crate) fn decode(seq: u64, payload: &[u8]) -> Result<Record<IssueEvent>, Pro
 }
 
 /// The revision that was to be read is compacted away.
-fn is_compacted(problem: &Problem) -> bool {
+pub(crate) fn is_compacted(problem: &Problem) -> bool {
     matches!(problem, Problem::Refused { code: 11, .. })
 }
 

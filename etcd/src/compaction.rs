@@ -6,6 +6,7 @@ use strand_core::{Compacted, Issues, Result, Seq, State, Timestamp, backend};
 
 use crate::{
     api::{Compaction, Compare, DeleteRange, Empty, Operation, Put, Range, Txn},
+    cluster::is_compacted,
     error::Failed,
     keys::Meta,
     log::{EtcdLog, put},
@@ -30,8 +31,11 @@ impl EtcdLog {
     /// [`Error::Unavailable`](strand_core::Error::Unavailable),
     /// [`Error::Unfit`](strand_core::Error::Unfit).
     pub fn compact(&self) -> Result<Compacted> {
-        let compacted = self.compact_now();
-        compacted.map_err(|failed| failed.reading(&self.cluster.address))
+        match self.compact_now() {
+            // A faster one has trimmed the history that this one was to read.
+            Err(failed) if is_compacted(&failed.problem) => Ok(Compacted::AlreadyRunning),
+            compacted => compacted.map_err(|failed| failed.reading(&self.cluster.address)),
+        }
     }
 
     fn compact_now(&self) -> Result<Compacted, Failed> {

@@ -98,7 +98,7 @@ pub enum Problem {
         /// The newest layout that this crate knows.
         supported: u64,
     },
-    /// There is no such store; [`EtcdLog::open_or_create`](crate::EtcdLog::open_or_create) makes it.
+    /// There is no such store; [`crate::EtcdLog::open_or_create`] makes it.
     #[error("there is no such store")]
     NoStore,
     /// Stored values are not what this crate writes, or an answer is not etcd's.

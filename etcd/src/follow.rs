@@ -17,7 +17,7 @@ use strand_core::{Error, IssueEvent, Record, Result, Seq, backend::Follow};
 use crate::{
     api::{WatchCreate, WatchLine, WatchRequest},
     checks,
-    cluster::{Cluster, decode, in_order},
+    cluster::{Cluster, decode, in_order, is_compacted},
     error::Problem,
     gateway::Pause,
 };
@@ -159,7 +159,7 @@ impl EtcdFollower {
             }
             let records = match cluster.records(0, self.next_seq, head.revision, deadline) {
                 // A compaction was faster.
-                Err(failed) if matches!(failed.problem, Problem::Refused { code: 11, .. }) => {
+                Err(failed) if is_compacted(&failed.problem) => {
                     continue;
                 }
                 records => records.map_err(failing)?,

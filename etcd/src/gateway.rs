@@ -399,7 +399,7 @@ fn is_unsent(error: &ureq::Error) -> bool {
     }
 }
 
-/// What to do after a refusal.
+/// The next step after a refusal.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     /// Nothing was done, and another attempt would be refused, too.

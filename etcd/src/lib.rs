@@ -6,12 +6,12 @@
 //! conditions are those of [`strand_core`]; programs that take both use
 //! [`Backend`](strand_core::backend::Backend).
 //!
-//! What differs: numbers of records grow strictly, but with gaps. There are no writes, and no
+//! The differences: numbers of records grow strictly, but with gaps. There are no writes, and no
 //! reads, without a majority of the members. A record has at most [`PAYLOAD_BYTES_MAX`] bytes, and
 //! names at most [`BATCH_ISSUES_MAX`] issues.
 //!
-//! The crate talks to etcd's JSON gateway, needs no code generator and no async runtime, and all its
-//! calls block, with deadlines.
+//! The crate talks to etcd's JSON gateway, and needs no code generator and no async runtime. All
+//! its calls block, with deadlines.
 #![forbid(unsafe_code)]
 
 mod address;

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// A new name. A fork copies the state of random numbers, so the process and a count are part of it.
+/// A new name. A fork copies the state of random numbers, so the process is part of it.
 pub(crate) fn nonce() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -26,7 +26,7 @@ pub(crate) struct Write<'a> {
     pub(crate) ids: &'a [(&'a str, Option<u64>)],
 }
 
-/// What became of a write.
+/// The fate of a write.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It is stored, as this record.

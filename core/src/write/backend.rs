@@ -1,7 +1,7 @@
-//! What a store of issues needs of this crate if it is not a directory.
+//! Stores of issues that are no directory, and the parts of this crate that they need.
 //!
-//! [`Backend`] is what all such stores can do, and what a program that takes any of them uses. The
-//! events, their fold, batches and the decision about conditions are the same code for all.
+//! [`Backend`] has the operations of all stores, for programs that take any of them. Events, their
+//! fold, batches and the decision about conditions are the same code for all.
 
 use std::{
     collections::BTreeSet,
@@ -24,7 +24,7 @@ pub use crate::write::conditions::{Decision, decide};
 
 /// A store of issues: a directory ([`IssueLog`]), or a service that keeps the same promises.
 ///
-/// Numbers of records are strictly increasing. Only those of a directory are also without gaps. // I4
+/// Numbers of records grow strictly. Only those of a directory are also without gaps. // I4
 ///
 /// ```
 /// use strand_core::{IssueLog, Issue, Options, Timestamp, backend::Backend};
@@ -40,7 +40,8 @@ pub use crate::write::conditions::{Decision, decide};
 /// # let dir = tempfile::tempdir()?;
 /// let log = IssueLog::open(dir.path(), Options::default())?;
 /// let id = take(&log, "agent-7")?;
-/// assert_eq!(Backend::issues(&log)?.get(&id).and_then(Issue::assignee).as_deref(), Some("agent-7"));
+/// let issues = Backend::issues(&log)?;
+/// assert_eq!(issues.get(&id).and_then(Issue::assignee).as_deref(), Some("agent-7"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Backend: Send + Sync {
@@ -272,9 +273,9 @@ pub fn record(seq: Seq, payload: &[u8]) -> Result<Record<IssueEvent>, CorruptRea
     let encoded = if batch {
         EncodedPayload::batch(payload.to_owned())
     } else {
-        let one = EncodedPayload::one(payload.to_owned());
-        one.map_err(|error| broken(error.to_string()))?
+        EncodedPayload::one(payload.to_owned())
     };
+    let encoded = encoded.map_err(|error| broken(error.to_string()))?;
     let header = Header {
         seq: seq.get(),
         synced: seq.get().saturating_sub(1),

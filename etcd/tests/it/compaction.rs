@@ -42,7 +42,7 @@ fn the_state_is_the_same_before_and_after() {
     let fresh = open(&nodes, "s");
     assert!(fresh.issues().unwrap() == before);
     // Keys and versions survive.
-    assert!(fresh.append(&add(1).with_key("k3")).unwrap().repeated);
+    assert!(fresh.append(&add(3).with_key("k3")).unwrap().repeated);
     let version = before.version("bd-9").unwrap();
     fresh
         .update_if(Issue::new("bd-9", "T", NOW), version, NOW)
