@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    env::system::ThisMachine,
     error::{CorruptReason, Result},
     format::{
         record::{EncodedPayload, Header, Line},
@@ -108,7 +109,12 @@ pub trait Backend: Send + Sync {
         loop {
             let mut id = String::new();
             self.look(&mut |issues| {
-                id = draw_id(prefix, issues, &crate::env::system::ThisMachine);
+                loop {
+                    id = draw_id(prefix, issues.len(), &ThisMachine);
+                    if issues.version(&id).is_none() {
+                        break;
+                    }
+                }
             })?;
             attempts += 1;
             match self.commit(&Batch::new(ts).create(make(&id))) {
@@ -177,6 +183,15 @@ impl Backend for IssueLog {
 
     fn compaction_due(&self) -> Result<bool> {
         Self::compaction_due(self)
+    }
+
+    fn create_new(
+        &self,
+        prefix: &str,
+        ts: Timestamp,
+        make: &mut dyn FnMut(&str) -> Issue,
+    ) -> Result<(String, Receipt), CommitError> {
+        Self::create_new(self, prefix, ts, make)
     }
 }
 
