@@ -9,7 +9,7 @@ use std::{
 
 use strand_core::{
     Batch, CommitError, Compacted, Error, InvalidEvent, Issue, IssueEvent, Issues, Patch, Receipt,
-    Result, Seq, Timestamp, Version,
+    Result, Seq, Version,
     backend::{self, Backend, Decision, Follow, decide},
 };
 
@@ -42,14 +42,13 @@ const ROTATE_ONE_IN: u64 = 8;
 /// [`IssueLog`](strand_core::IssueLog) is in a directory. Share it between threads by reference.
 ///
 /// ```no_run
-/// use strand_core::{Issue, Timestamp};
+/// use strand_core::Issue;
 /// use strand_etcd::{EtcdLog, Options};
 ///
-/// let now = Timestamp::now();
 /// let address = "etcd://10.0.0.1,10.0.0.2,10.0.0.3/team".parse()?;
 /// let (log, _) = EtcdLog::open_or_create(&address, Options::default())?;
-/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
-/// log.claim("bd-1", "agent-7", now)?;
+/// log.create(Issue::new("bd-1", "Mend the fence"))?;
+/// log.claim("bd-1", "agent-7")?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct EtcdLog {
@@ -154,7 +153,7 @@ impl EtcdLog {
     /// # Errors
     /// As [`EtcdLog::append`].
     pub fn append_batch(&self, events: &[IssueEvent]) -> Result<Receipt> {
-        let batch = Batch::new(Timestamp::now());
+        let batch = Batch::new();
         let batch = events.iter().cloned().fold(batch, Batch::event);
         let key = events.first().and_then(|event| event.key.clone());
         let (batch, key) = with_key(batch, key);
@@ -354,8 +353,8 @@ impl EtcdLog {
     ///
     /// # Errors
     /// As [`EtcdLog::commit`]; a conflict if the issue exists.
-    pub fn create(&self, issue: Issue, ts: Timestamp) -> Result<Receipt, CommitError> {
-        self.commit(&Batch::new(ts).create(issue))
+    pub fn create(&self, issue: Issue) -> Result<Receipt, CommitError> {
+        self.commit(&Batch::new().create(issue))
     }
 
     /// Replaces an issue that is at this version; see [`EtcdLog::commit`].
@@ -366,17 +365,16 @@ impl EtcdLog {
         &self,
         issue: Issue,
         expected_version: Version,
-        ts: Timestamp,
     ) -> Result<Receipt, CommitError> {
-        self.commit(&Batch::new(ts).update_if(issue, expected_version))
+        self.commit(&Batch::new().update_if(issue, expected_version))
     }
 
     /// Changes some fields of an issue, whatever its version; see [`EtcdLog::commit`].
     ///
     /// # Errors
     /// As [`EtcdLog::commit`]; a conflict if the issue does not exist.
-    pub fn patch(&self, id: &str, patch: Patch, ts: Timestamp) -> Result<Receipt, CommitError> {
-        self.commit(&Batch::new(ts).patch(id, patch))
+    pub fn patch(&self, id: &str, patch: Patch) -> Result<Receipt, CommitError> {
+        self.commit(&Batch::new().patch(id, patch))
     }
 
     /// Claims an open issue without an assignee for an agent. Of any number of concurrent claims on
@@ -384,8 +382,8 @@ impl EtcdLog {
     ///
     /// # Errors
     /// As [`EtcdLog::commit`]; a conflict if the issue is not open, or has an assignee.
-    pub fn claim(&self, id: &str, agent: &str, ts: Timestamp) -> Result<Receipt, CommitError> {
-        self.commit(&Batch::new(ts).claim(id, agent))
+    pub fn claim(&self, id: &str, agent: &str) -> Result<Receipt, CommitError> {
+        self.commit(&Batch::new().claim(id, agent))
     }
 
     /// The records from a number on, future ones included.

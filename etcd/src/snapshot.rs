@@ -88,7 +88,7 @@ mod tests {
         let now = Timestamp::from_ms(7);
         let mut state = Issues::default();
         for seq in 1..=issues {
-            let issue = Issue::new(&format!("bd-{seq}"), &"x".repeat(4000), now);
+            let issue = Issue::new_at(&format!("bd-{seq}"), &"x".repeat(4000), now);
             let add = IssueEvent::add(issue, now).with_key(format!("k{seq}"));
             state.apply(Seq::new(seq * 3), [add]);
         }

@@ -76,8 +76,9 @@ mod tests {
 
     #[test]
     fn own_writes_are_seen_at_once_and_counted_once() {
-        let add =
-            |id: &str| IssueEvent::add(Issue::new(id, "T", NOW), NOW).with_key(format!("k-{id}"));
+        let add = |id: &str| {
+            IssueEvent::add(Issue::new_at(id, "T", NOW), NOW).with_key(format!("k-{id}"))
+        };
         let mut view = View::new(Issues::default(), 2, epoch());
         view.written(9, vec![add("a")]);
         assert_eq!((view.known("a"), view.known("b")), (9, 2));

@@ -10,12 +10,12 @@ use std::{
 
 use crate::{
     env::system::ThisMachine,
-    error::{CorruptReason, Result},
+    error::{CorruptReason, InvalidEvent, Result},
     format::{
         record::{EncodedPayload, Header, Line},
         seq::Seq,
     },
-    issues::{event::IssueEvent, issue::Issue, issues::Issues, timestamp::Timestamp},
+    issues::{event::IssueEvent, issue::Issue, issues::Issues},
     state::compaction::Compacted,
     wal::{cursor::Record, follower::Follower, log::Receipt, reader::Reader},
     write::{batch::Batch, conditions::CommitError, ids::draw_id, issue_log::IssueLog},
@@ -28,13 +28,12 @@ pub use crate::write::conditions::{Decision, decide};
 /// Numbers of records grow strictly. Only those of a directory are also without gaps. // I4
 ///
 /// ```
-/// use strand_core::{IssueLog, Issue, Options, Timestamp, backend::Backend};
+/// use strand_core::{IssueLog, Issue, Options, backend::Backend};
 ///
 /// /// Works with any store.
 /// fn take(store: &dyn Backend, agent: &str) -> Result<String, strand_core::CommitError> {
-///     let now = Timestamp::now();
-///     let (id, _) = store.create_new("bd", now, &mut |id| Issue::new(id, "Mend the fence", now))?;
-///     store.commit(&strand_core::Batch::new(now).claim(&id, agent))?;
+///     let (id, _) = store.create_new("bd", &mut |id| Ok(Issue::new(id, "Mend the fence")))?;
+///     store.commit(&strand_core::Batch::new().claim(&id, agent))?;
 ///     Ok(id)
 /// }
 ///
@@ -101,8 +100,7 @@ pub trait Backend: Send + Sync {
     fn create_new(
         &self,
         prefix: &str,
-        ts: Timestamp,
-        make: &mut dyn FnMut(&str) -> Issue,
+        make: &mut dyn FnMut(&str) -> Result<Issue, InvalidEvent>,
     ) -> Result<(String, Receipt), CommitError> {
         const ATTEMPTS: u32 = 100;
         let mut attempts = 0;
@@ -117,7 +115,7 @@ pub trait Backend: Send + Sync {
                 }
             })?;
             attempts += 1;
-            match self.commit(&Batch::new(ts).create(make(&id))) {
+            match self.commit(&Batch::new().create(make(&id)?)) {
                 Err(CommitError::Conflict(_)) if attempts < ATTEMPTS => {}
                 created => return created.map(|receipt| (id, receipt)),
             }
@@ -188,10 +186,9 @@ impl Backend for IssueLog {
     fn create_new(
         &self,
         prefix: &str,
-        ts: Timestamp,
-        make: &mut dyn FnMut(&str) -> Issue,
+        make: &mut dyn FnMut(&str) -> Result<Issue, InvalidEvent>,
     ) -> Result<(String, Receipt), CommitError> {
-        Self::create_new(self, prefix, ts, make)
+        Self::create_new(self, prefix, make)
     }
 }
 
@@ -211,7 +208,7 @@ impl Follow for Follower<IssueEvent> {
 /// ```
 /// use strand_core::{Batch, Seq, Timestamp, backend};
 ///
-/// let batch = Batch::new(Timestamp::from_ms(7)).key("k").close("bd-1");
+/// let batch = Batch::at(Timestamp::from_ms(7)).key("k").close("bd-1");
 /// let payload = backend::encode(&batch)?;
 /// assert_eq!(payload, br#"{"ts":7,"op":"close","id":"bd-1","data":null,"key":"k"}"#);
 /// assert_eq!(backend::ids(&batch).into_iter().collect::<Vec<_>>(), ["bd-1"]);
@@ -246,7 +243,7 @@ pub fn key(batch: &Batch) -> Option<&str> {
 /// ```
 /// use strand_core::{Batch, Timestamp, backend::digest};
 ///
-/// let close = |ms, id| digest(&Batch::new(Timestamp::from_ms(ms)).close(id));
+/// let close = |ms, id| digest(&Batch::at(Timestamp::from_ms(ms)).close(id));
 /// assert_eq!(close(1, "bd-1"), close(2, "bd-1"));
 /// assert_ne!(close(1, "bd-1"), close(1, "bd-2"));
 /// ```
@@ -262,7 +259,7 @@ pub fn digest(batch: &Batch) -> String {
 /// use strand_core::{Issue, IssueEvent, Issues, Seq, Timestamp, backend::apply_some};
 ///
 /// let now = Timestamp::now();
-/// let add = |id| IssueEvent::add(Issue::new(id, "Mend the fence", now), now);
+/// let add = |id| IssueEvent::add(Issue::new(id, "Mend the fence"), now);
 /// let mut issues = Issues::default();
 /// apply_some(&mut issues, Seq::new(9), vec![add("bd-1")], |_| true);
 /// apply_some(&mut issues, Seq::new(4), vec![add("bd-1"), add("bd-2")], |id| id != "bd-1");

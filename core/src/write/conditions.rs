@@ -145,7 +145,7 @@ pub enum Decision {
 /// ```
 /// use strand_core::{Batch, Issue, Issues, Timestamp, backend::{Decision, decide}};
 ///
-/// let create = Batch::new(Timestamp::now()).create(Issue::new("bd-1", "Mend", Timestamp::now()));
+/// let create = Batch::new().create(Issue::new("bd-1", "Mend"));
 /// assert!(matches!(decide(&create, &Issues::default(), u64::MAX), Decision::Write));
 /// ```
 #[must_use]

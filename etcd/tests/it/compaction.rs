@@ -12,7 +12,10 @@ use strand_etcd::{Options, testing::Nodes};
 use crate::{NOW, open, open_with};
 
 fn add(n: u64) -> IssueEvent {
-    IssueEvent::add(Issue::new(&format!("bd-{n}"), &"x".repeat(2000), NOW), NOW)
+    IssueEvent::add(
+        Issue::new_at(&format!("bd-{n}"), &"x".repeat(2000), NOW),
+        NOW,
+    )
 }
 
 #[test]
@@ -26,8 +29,7 @@ fn the_state_is_the_same_before_and_after() {
     }
     assert!(log.compaction_due().unwrap());
     // A moment ago, so that it is not forgotten yet.
-    log.commit(&Batch::new(Timestamp::now()).delete("bd-7"))
-        .unwrap();
+    log.commit(&Batch::new().delete("bd-7")).unwrap();
     let before = log.issues().unwrap();
     let Compacted::Done {
         seq, entries: 349, ..
@@ -45,10 +47,10 @@ fn the_state_is_the_same_before_and_after() {
     assert!(fresh.append(&add(3).with_key("k3")).unwrap().repeated);
     let version = before.version("bd-9").unwrap();
     fresh
-        .update_if(Issue::new("bd-9", "T", NOW), version, NOW)
+        .update_if(Issue::new_at("bd-9", "T", NOW), version)
         .unwrap();
     assert!(
-        log.update_if(Issue::new("bd-9", "U", NOW), version, NOW)
+        log.update_if(Issue::new_at("bd-9", "U", NOW), version)
             .unwrap_err()
             .is_conflict()
     );
@@ -62,7 +64,7 @@ fn old_keys_and_tombstones_are_forgotten_and_only_they() {
     for n in 0..5 {
         log.append(&add(n).with_key(format!("k{n}"))).unwrap();
     }
-    log.commit(&Batch::new(NOW).key("gone").delete("bd-1"))
+    log.commit(&Batch::at(NOW).key("gone").delete("bd-1"))
         .unwrap();
     log.compact().unwrap();
     let state = open(&nodes, "s").issues().unwrap();
@@ -71,7 +73,7 @@ fn old_keys_and_tombstones_are_forgotten_and_only_they() {
     let again = log.append(&add(3).with_key("k3")).unwrap();
     assert!(!again.repeated && log.append(&add(4).with_key("k4")).unwrap().repeated);
     // A writer that has not looked since sees that the issue is gone.
-    log.create(Issue::new("bd-1", "again", NOW), NOW).unwrap();
+    log.create(Issue::new_at("bd-1", "again", NOW)).unwrap();
 }
 
 #[test]
@@ -88,7 +90,7 @@ fn writers_and_readers_go_on_beside_compactions() {
                 scope.spawn(move || {
                     let log = open_with(nodes, "s", options());
                     let id = format!("w{writer}");
-                    log.create(Issue::new(&id, "T", NOW), NOW).unwrap();
+                    log.create(Issue::new_at(&id, "T", NOW)).unwrap();
                     (0..100)
                         .map(|n| {
                             let version = log
@@ -97,10 +99,13 @@ fn writers_and_readers_go_on_beside_compactions() {
                                 .unwrap();
                             let title = format!("{n}");
                             let receipt = if n % 3 == 0 {
-                                log.append(&IssueEvent::update(Issue::new(&id, &title, NOW), NOW))
-                                    .unwrap()
+                                log.append(&IssueEvent::update(
+                                    Issue::new_at(&id, &title, NOW),
+                                    NOW,
+                                ))
+                                .unwrap()
                             } else {
-                                log.update_if(Issue::new(&id, &title, NOW), version, NOW)
+                                log.update_if(Issue::new_at(&id, &title, NOW), version)
                                     .unwrap()
                             };
                             receipt.seq

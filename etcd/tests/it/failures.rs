@@ -16,7 +16,7 @@ use strand_etcd::{Options, testing::Nodes};
 use crate::{NOW, open, open_with};
 
 fn add(id: &str) -> IssueEvent {
-    IssueEvent::add(Issue::new(id, "Mend", NOW), NOW)
+    IssueEvent::add(Issue::new_at(id, "Mend", NOW), NOW)
 }
 
 /// Agents go on while the leader is killed or stopped, again and again. All that was acknowledged
@@ -48,7 +48,7 @@ fn nothing_is_lost_when_leaders_die_or_stop() {
                         log.append(&add(&id).with_key(id.clone()))
                             .map_err(|error| error.outcome())
                     } else {
-                        let batch = Batch::new(NOW)
+                        let batch = Batch::at(NOW)
                             .key(id.clone())
                             .event(add(&id))
                             .require_absent(&id);
@@ -107,10 +107,10 @@ fn a_write_without_a_majority_is_unknown_and_repeatable() {
         options.attempt_timeout(Duration::from_millis(700))
     };
     let log = open_with(&nodes, "s", options());
-    let first = log.create(Issue::new("a", "T", NOW), NOW).unwrap();
+    let first = log.create(Issue::new_at("a", "T", NOW)).unwrap();
     nodes.kill(1);
     nodes.kill(2);
-    let batch = Batch::new(NOW).create(Issue::new("b", "T", NOW));
+    let batch = Batch::at(NOW).create(Issue::new_at("b", "T", NOW));
     let started = Instant::now();
     let error = log.commit(&batch).unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(6));

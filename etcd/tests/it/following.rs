@@ -9,7 +9,7 @@ use strand_etcd::{EtcdFollower, testing::Nodes};
 use crate::{NOW, open};
 
 fn add(n: u64) -> IssueEvent {
-    IssueEvent::add(Issue::new(&format!("bd-{n}"), "Mend", NOW), NOW)
+    IssueEvent::add(Issue::new_at(&format!("bd-{n}"), "Mend", NOW), NOW)
 }
 
 fn next(follower: &mut EtcdFollower) -> Option<Seq> {

@@ -9,14 +9,14 @@ use strand_etcd::{BATCH_ISSUES_MAX, Options, PAYLOAD_BYTES_MAX, testing::Nodes};
 use crate::{NOW, open, open_with};
 
 fn issue(id: &str) -> Issue {
-    Issue::new(id, "Mend the fence", NOW)
+    Issue::new_at(id, "Mend the fence", NOW)
 }
 
 #[test]
 fn writes_are_stored_once_in_one_order_and_with_one_round_trip() {
     let Some(nodes) = Nodes::start(1) else { return };
     let log = open(&nodes, "s");
-    let first = log.create(issue("a"), NOW).unwrap();
+    let first = log.create(issue("a")).unwrap();
     let second = log.append(&IssueEvent::close("a", NOW)).unwrap();
     assert!(second.seq > first.seq);
     assert_eq!(
@@ -26,7 +26,7 @@ fn writes_are_stored_once_in_one_order_and_with_one_round_trip() {
 
     // A write with condition and key.
     let before = log.round_trips();
-    let batch = Batch::new(NOW).key("k").create(issue("b")).patch_if(
+    let batch = Batch::at(NOW).key("k").create(issue("b")).patch_if(
         "a",
         second.version(),
         Patch::new().add_label("x"),
@@ -37,8 +37,8 @@ fn writes_are_stored_once_in_one_order_and_with_one_round_trip() {
     assert_eq!((again.seq, again.repeated), (third.seq, true));
     // Its own writes do not make it stale.
     let before = log.round_trips();
-    log.patch("b", Patch::new().add_label("y"), NOW).unwrap();
-    log.update_if(issue("a"), third.version(), NOW).unwrap();
+    log.patch("b", Patch::new().add_label("y")).unwrap();
+    log.update_if(issue("a"), third.version()).unwrap();
     log.append(&IssueEvent::reopen("b", NOW)).unwrap();
     assert_eq!(log.round_trips() - before, 3);
 
@@ -47,7 +47,7 @@ fn writes_are_stored_once_in_one_order_and_with_one_round_trip() {
     assert!(other.issues().unwrap() == log.issues().unwrap());
     assert_eq!(other.commit(&batch).unwrap().seq, third.seq);
     // A key belongs to one operation, whether the state is known or not.
-    let close = Batch::new(NOW).key("k").close("b");
+    let close = Batch::at(NOW).key("k").close("b");
     for log in [&other, &open(&nodes, "s")] {
         let reused = log.commit(&close).unwrap_err();
         assert!(matches!(reused, CommitError::KeyReused { .. }), "{reused}");
@@ -60,29 +60,29 @@ fn writes_are_stored_once_in_one_order_and_with_one_round_trip() {
 fn a_conflict_shows_the_issue_as_it_is() {
     let Some(nodes) = Nodes::start(1) else { return };
     let (log, other) = (open(&nodes, "s"), open(&nodes, "s"));
-    let version = log.create(issue("a"), NOW).unwrap().version();
-    other.claim("a", "agent-1", NOW).unwrap();
+    let version = log.create(issue("a")).unwrap().version();
+    other.claim("a", "agent-1").unwrap();
     let conflict = |result: Result<_, CommitError>| match result {
         Err(CommitError::Conflict(conflict)) => conflict,
         other => panic!("{other:?}"),
     };
     // The state of `log` is older than the claim.
-    let late = conflict(log.claim("a", "agent-2", NOW));
+    let late = conflict(log.claim("a", "agent-2"));
     assert_eq!(late.issue.unwrap().assignee().as_deref(), Some("agent-1"));
-    let stale = conflict(log.update_if(issue("a"), version, NOW));
+    let stale = conflict(log.update_if(issue("a"), version));
     assert!(stale.version.unwrap() > version);
-    conflict(log.create(issue("a"), NOW));
-    conflict(log.update_if(issue("zz"), Version::new(7), NOW));
-    conflict(log.commit(&Batch::new(NOW).create(issue("b")).require_absent("a")));
+    conflict(log.create(issue("a")));
+    conflict(log.update_if(issue("zz"), Version::new(7)));
+    conflict(log.commit(&Batch::at(NOW).create(issue("b")).require_absent("a")));
     // What was refused here is allowed once another has made way.
-    other.commit(&Batch::new(NOW).delete("a")).unwrap();
-    log.create(issue("a"), NOW).unwrap();
+    other.commit(&Batch::at(NOW).delete("a")).unwrap();
+    log.create(issue("a")).unwrap();
     assert!(log.with_issues(|issues| issues.get("b").is_none()).unwrap());
 
     other
-        .patch("a", Patch::new().set("x", &7).unwrap(), NOW)
+        .patch("a", Patch::new().set("x", &7).unwrap())
         .unwrap();
-    let invalid = log.patch("a", Patch::new().append("x", &7).unwrap(), NOW);
+    let invalid = log.patch("a", Patch::new().append("x", &7).unwrap());
     let Err(CommitError::Log(Error::InvalidEvent(InvalidEvent::NotAnArray { .. }))) = invalid
     else {
         panic!("{invalid:?}");
@@ -105,7 +105,7 @@ fn each_issue_is_claimed_once() {
                     let log = open(nodes, "s");
                     let name = format!("agent-{agent}");
                     let won = (0..ISSUES).map(|n| format!("bd-{}", (n + agent * 3) % ISSUES));
-                    won.filter(|id| match log.claim(id, &name, NOW) {
+                    won.filter(|id| match log.claim(id, &name) {
                         Ok(_) => true,
                         Err(CommitError::Conflict(_)) => false,
                         Err(error) => panic!("{error}"),
@@ -154,13 +154,13 @@ fn large_records_are_stored_and_too_large_ones_refused() {
     assert_eq!(reader.issues().unwrap().len(), 0);
     let large = |id: &str, bytes: usize| issue(id).with("description", &"x".repeat(bytes)).unwrap();
     for n in 0..12 {
-        log.create(large(&format!("bd-{n}"), PAYLOAD_BYTES_MAX - 1000), NOW)
+        log.create(large(&format!("bd-{n}"), PAYLOAD_BYTES_MAX - 1000))
             .unwrap();
     }
     // More than one answer of the gateway may have.
     assert_eq!(reader.issues().unwrap().len(), 12);
     assert_eq!(open(&nodes, "s").issues().unwrap().len(), 12);
-    let refused = log.create(large("e", PAYLOAD_BYTES_MAX), NOW).unwrap_err();
+    let refused = log.create(large("e", PAYLOAD_BYTES_MAX)).unwrap_err();
     assert!(
         matches!(refused, CommitError::Log(Error::RecordTooLarge { .. })),
         "{refused}"
@@ -168,7 +168,7 @@ fn large_records_are_stored_and_too_large_ones_refused() {
     assert_eq!(refused.outcome(), Outcome::Rejected);
     let many = |count| {
         let ids = (0..count).map(|n| format!("many-{n}"));
-        ids.fold(Batch::new(NOW), |batch, id| batch.create(issue(&id)))
+        ids.fold(Batch::at(NOW), |batch, id| batch.create(issue(&id)))
     };
     log.commit(&many(BATCH_ISSUES_MAX)).unwrap();
     let refused = log.commit(&many(BATCH_ISSUES_MAX + 1)).unwrap_err();
@@ -179,9 +179,9 @@ fn large_records_are_stored_and_too_large_ones_refused() {
 fn stores_of_one_cluster_do_not_see_each_other() {
     let Some(nodes) = Nodes::start(1) else { return };
     let (one, two) = (open(&nodes, "team"), open(&nodes, "team2"));
-    one.create(issue("a"), NOW).unwrap();
-    two.create(issue("a"), NOW).unwrap();
-    let (id, _) = Backend::create_new(&two, "bd", NOW, &mut |id| issue(id)).unwrap();
+    one.create(issue("a")).unwrap();
+    two.create(issue("a")).unwrap();
+    let (id, _) = Backend::create_new(&two, "bd", &mut |id| Ok(issue(id))).unwrap();
     assert!(id.starts_with("bd-"));
     assert_eq!(
         (one.issues().unwrap().len(), two.issues().unwrap().len()),
