@@ -3,9 +3,7 @@
 //! ```no_run
 //! use strand_etcd::{EtcdLog, Options, testing::Nodes};
 //!
-//! let Some(mut nodes) = Nodes::start(3) else {
-//!     return; // It has said why.
-//! };
+//! let mut nodes = Nodes::start(3).expect("etcd is installed");
 //! let address = nodes.address("team").parse()?;
 //! let (log, created) = EtcdLog::open_or_create(&address, Options::default())?;
 //! let leader = nodes.leader().expect("there is one");

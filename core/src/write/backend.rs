@@ -16,7 +16,7 @@ use crate::{
         seq::Seq,
     },
     issues::{event::IssueEvent, issue::Issue, issues::Issues},
-    state::compaction::Compacted,
+    state::{compaction::Compacted, point_reader::Versioned},
     wal::{cursor::Record, follower::Follower, log::Receipt, reader::Reader},
     write::{batch::Batch, conditions::CommitError, ids::draw_id, issue_log::IssueLog},
 };
@@ -68,6 +68,16 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// As there, or [`Error::Unavailable`](crate::Error::Unavailable).
     fn look(&self, look: &mut dyn FnMut(&Issues)) -> Result<()>;
+
+    /// See [`IssueLog::get`].
+    ///
+    /// # Errors
+    /// As there, or [`Error::Unavailable`](crate::Error::Unavailable).
+    fn get(&self, id: &str) -> Result<Option<Versioned>> {
+        let mut found = None;
+        self.look(&mut |issues| found = Versioned::of(issues, id))?;
+        Ok(found)
+    }
 
     /// The state with everything that was acknowledged before the call.
     ///
@@ -164,6 +174,10 @@ impl Backend for IssueLog {
 
     fn look(&self, look: &mut dyn FnMut(&Issues)) -> Result<()> {
         self.with_issues(look)
+    }
+
+    fn get(&self, id: &str) -> Result<Option<Versioned>> {
+        Self::get(self, id)
     }
 
     fn issues(&self) -> Result<Issues> {
