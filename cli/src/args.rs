@@ -88,6 +88,8 @@ pub(crate) enum OnStore {
     Import(Import),
     /// Export all issues as JSON Lines, ordered by id
     Export(Export),
+    /// Make the store and a file of JSON Lines equal, with the changes of both
+    Sync(Sync),
 }
 
 const WRITING: &str = "Writing";
@@ -332,8 +334,22 @@ pub(crate) enum Existing {
     Replace,
     /// The issue is kept
     Keep,
+    /// The later `updated_at` counts; what was deleted later stays deleted
+    Newer,
     /// Nothing is imported
     Refuse,
+}
+
+/// What an import does with issues that the input lacks.
+#[derive(Debug, Args)]
+pub(crate) struct Missing {
+    /// Delete all issues that the input lacks. By default, those that FILE had when it was last
+    /// exported, imported or synced, unless they have changed since
+    #[arg(long, conflicts_with = "keep_missing")]
+    pub(crate) delete_missing: bool,
+    /// Delete nothing
+    #[arg(long)]
+    pub(crate) keep_missing: bool,
 }
 
 #[derive(Debug, Args)]
@@ -345,6 +361,8 @@ pub(crate) struct Import {
     /// How to treat issues that already exist
     #[arg(long, value_enum, default_value = "replace")]
     pub(crate) existing: Existing,
+    #[command(flatten)]
+    pub(crate) missing: Missing,
     /// Import the valid lines even if others are invalid
     #[arg(long)]
     pub(crate) skip_bad_lines: bool,
@@ -358,17 +376,61 @@ pub(crate) struct Export {
     /// The file, which is replaced as a whole; by default, or as `-`, standard output. A device or
     /// a pipe is written into
     pub(crate) file: Option<PathBuf>,
+    /// Replace the file although it has changed since it was last exported, imported or synced
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// What counts where the store and the file changed the same in different ways.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Prefer {
+    /// The file
+    File,
+    /// The store
+    Store,
+    /// The later `updated_at`
+    Newer,
+}
+
+/// Imports what FILE changed since the last sync, and exports what the store changed; deletions
+/// count, too.
+#[derive(Debug, Args)]
+pub(crate) struct Sync {
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    /// The file, such as `issues.jsonl` in a git repository; written if it does not exist
+    pub(crate) file: PathBuf,
+    /// What counts where both changed the same in different ways; by default that is an error, and
+    /// nothing is changed
+    #[arg(long, value_enum)]
+    pub(crate) prefer: Option<Prefer>,
+    /// Write U+FFFD for each half of a surrogate pair (`\ud800`), rather than refuse the line
+    #[arg(long)]
+    pub(crate) replace_surrogates: bool,
 }
 
 /// Exit status: 0 merged, 1 merged except for the listed conflicts, 129 not merged.
 #[derive(Debug, Args)]
 pub(crate) struct Merge {
     /// The common ancestor
-    pub(crate) base: PathBuf,
+    #[arg(required_unless_present = "install")]
+    pub(crate) base: Option<PathBuf>,
     /// Our version; replaced by the result
-    pub(crate) ours: PathBuf,
+    #[arg(required_unless_present = "install")]
+    pub(crate) ours: Option<PathBuf>,
     /// Their version
-    pub(crate) theirs: PathBuf,
+    #[arg(required_unless_present = "install")]
+    pub(crate) theirs: Option<PathBuf>,
+    /// Make this the merge driver of the git repository for files of this pattern: sets
+    /// `merge.issues.driver` and more in its configuration, and adds a line to `.gitattributes`
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        num_args = 0..=1,
+        default_missing_value = "issues.jsonl",
+        conflicts_with_all = ["base", "ours", "theirs"],
+    )]
+    pub(crate) install: Option<String>,
 }
 
 #[derive(Debug, Args)]

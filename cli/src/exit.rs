@@ -241,9 +241,11 @@ impl From<CommitError> for Failure {
 impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
         let exit = match &error {
-            ImportError::BadLines { .. } => Exit::Refused,
-            ImportError::Exists { .. } => Exit::Conflict,
-            ImportError::Log { source, .. } => exit_of(source),
+            ImportError::BadLines { .. } | ImportError::FileEmpty { .. } => Exit::Refused,
+            ImportError::Exists { .. }
+            | ImportError::Conflicts { .. }
+            | ImportError::FileChanged { .. } => Exit::Conflict,
+            ImportError::Log { source, .. } | ImportError::File(source) => exit_of(source),
             _ => Exit::Failed,
         };
         Self::new(exit, with_sources(&error))

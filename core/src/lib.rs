@@ -265,6 +265,7 @@ pub use write::conditions::{CommitError, Conflict};
 pub use write::export::{export, merge_files};
 pub use write::import::{ImportError, ImportOptions, Imported};
 pub use write::issue_log::IssueLog;
+pub use write::mirror::{export_mirror, overwrite_mirror};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

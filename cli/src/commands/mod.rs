@@ -57,6 +57,7 @@ fn on_store(command: OnStore, dir: &Path, out: &mut Output) -> Result<Exit, Fail
         OnStore::Stat => stat::stat(dir, out),
         OnStore::Import(args) => transfer::import(dir, &args, out),
         OnStore::Export(args) => transfer::export(dir, &args, out),
+        OnStore::Sync(args) => transfer::sync(dir, &args, out),
     };
     done.map(|()| Exit::Done)
 }

@@ -32,7 +32,7 @@ use crate::{
         manifest::{MANIFEST, Manifest},
         obsolete::{COMPACT_LOCK, obsolete},
         shm::{Look as HintsLook, SHM, ShmView},
-        store_dir::{QUARANTINE, StoreDir},
+        store_dir::{MIRRORS, QUARANTINE, StoreDir},
         writer::LOCK,
     },
 };
@@ -439,6 +439,7 @@ impl<'a> Look<'a> {
             LOCK | COMPACT_LOCK => FileKind::Lock,
             SHM => FileKind::Hints,
             _ if name.split('/').next() == Some(QUARANTINE) => FileKind::Quarantine,
+            MIRRORS => FileKind::Mirrors,
             _ if self.orphans.iter().any(|orphan| orphan == name) => FileKind::Orphan,
             _ if segment_first_seq(name).is_some() => FileKind::Segment,
             _ if index_first_seq(name).is_some() => FileKind::Index,

@@ -153,6 +153,8 @@ pub enum FileKind {
     Hints,
     /// Bytes that were cut off or replaced, and notes about them.
     Quarantine,
+    /// The directory of what is remembered of exported and imported files.
+    Mirrors,
     /// Not a file of a store.
     Unknown,
 }
@@ -169,6 +171,7 @@ impl fmt::Display for FileKind {
             Self::Lock => "lock",
             Self::Hints => "hints",
             Self::Quarantine => "quarantine",
+            Self::Mirrors => "mirrors",
             Self::Unknown => "unknown",
         })
     }

@@ -212,6 +212,14 @@ impl Issues {
         self.entries.get(id).map(Entry::version)
     }
 
+    /// When the issue was deleted, until that is forgotten.
+    pub(crate) fn deleted_at(&self, id: &str) -> Option<Timestamp> {
+        match self.entries.get(id)? {
+            Entry::Deleted { ts, .. } => Some(*ts),
+            Entry::Present { .. } => None,
+        }
+    }
+
     /// The record with this idempotency key, while it is remembered
     /// ([`crate::Options::idempotency_records`]). Example: [`Issues::apply`].
     #[must_use]

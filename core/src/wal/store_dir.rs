@@ -27,6 +27,8 @@ pub(crate) const CHUNK_BYTES: usize = 256 << 10;
 
 /// The directory in a store for what a recovery cut off and what a repair replaced.
 pub(crate) const QUARANTINE: &str = "quarantine";
+/// The directory in a store for what is remembered of exported and imported files.
+pub(crate) const MIRRORS: &str = "mirrors";
 
 /// An open directory in its environment. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -4,16 +4,23 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     io::{self, BufRead, Read as _, Seek},
+    path::PathBuf,
 };
+
+use jiff::SignedDuration;
 
 use crate::{
     error::Error,
     format::{i_json::replace_lone_surrogates, record::RECORD_BYTES_MAX, seq::Seq},
     issues::{
+        canonical_json::same,
         event::IssueEvent,
         issue::{ID_BYTES_MAX, Issue},
+        issues::Issues,
         jsonl::{is_blank, on_one_line, parse_issue},
-        timestamp::Timestamp,
+        merge_fields::MergeConflict,
+        merge_sides::Lines,
+        timestamp::{Timestamp, since_epoch},
     },
     write::{
         batch::Batch,
@@ -23,7 +30,7 @@ use crate::{
 };
 
 /// How much text of issues goes into one record.
-const BATCH_BYTES: usize = 1 << 20;
+pub(crate) const BATCH_BYTES: usize = 1 << 20;
 /// The most that a record has besides an issue's text: the frame, and the event with an escaped id.
 const FRAME_BYTES_MAX: usize = 2048;
 /// A longer line does not fit into a record.
@@ -31,13 +38,25 @@ const LINE_BYTES_MAX: usize = RECORD_BYTES_MAX - FRAME_BYTES_MAX;
 const _: () = assert!(FRAME_BYTES_MAX >= ID_BYTES_MAX * r"\u0000".len() + 256);
 /// How many bad lines are listed; the rest is counted.
 const BAD_LINES_MAX: usize = 100;
+/// How many issues one record deletes: with the longest ids, these are less than a record holds.
+const DELETED_AT_ONCE: usize = 2000;
 
 /// The choices of an import for an issue that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Existing {
+pub(crate) enum Existing {
     Replace,
     Keep,
+    Newer,
     Refuse,
+}
+
+/// What an import does with an issue that the input lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// Deletes it if the file had it at the last export or import, and the store has not changed it.
+    Follow,
+    Keep,
+    Delete,
 }
 
 /// Options of [`IssueLog::import`].
@@ -58,10 +77,11 @@ enum Existing {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImportOptions {
-    ts: Timestamp,
-    existing: Existing,
+    pub(crate) ts: Timestamp,
+    pub(crate) existing: Existing,
+    missing: Missing,
     skip_bad_lines: bool,
-    replace_surrogates: bool,
+    pub(crate) replace_surrogates: bool,
 }
 
 impl ImportOptions {
@@ -72,6 +92,7 @@ impl ImportOptions {
         Self {
             ts,
             existing: Existing::Replace,
+            missing: Missing::Follow,
             skip_bad_lines: false,
             replace_surrogates: false,
         }
@@ -82,6 +103,65 @@ impl ImportOptions {
     pub fn keep_existing(self) -> Self {
         Self {
             existing: Existing::Keep,
+            ..self
+        }
+    }
+
+    /// Replaces an issue only if the line's `updated_at` is later (`created_at` where there is none).
+    /// An issue that was deleted at that time or later stays deleted.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// # use strand_core::{ImportOptions, IssueLog, Options, Timestamp};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let log = IssueLog::open(dir.path(), Options::default())?;
+    /// let line = |title: &str, at: &str| {
+    ///     Cursor::new(format!(r#"{{"id":"bd-1","title":"{title}","updated_at":"{at}"}}"#))
+    /// };
+    /// let options = ImportOptions::new(Timestamp::now()).newer();
+    /// log.import(&mut line("Mend the gate", "2025-02-01T00:00:00Z"), options)?;
+    /// let older = log.import(&mut line("Mend the fence", "2025-01-01T00:00:00Z"), options)?;
+    /// assert_eq!((older.replaced, older.unchanged), (0, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn newer(self) -> Self {
+        Self {
+            existing: Existing::Newer,
+            ..self
+        }
+    }
+
+    /// Deletes all issues that the input lacks, after the others are imported, and only if no line
+    /// is bad. By default, [`IssueLog::import_file`] deletes those that the file had at the last
+    /// export or import, unless they have changed since.
+    ///
+    /// ```
+    /// # use std::io::Cursor;
+    /// # use strand_core::{ImportOptions, Issue, IssueLog, Options, Timestamp};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let now = Timestamp::now();
+    /// let log = IssueLog::open(dir.path(), Options::default())?;
+    /// log.create(Issue::new("bd-1", "Mend the fence"))?;
+    /// let line = "{\"id\":\"bd-2\",\"title\":\"Mend the gate\"}\n";
+    /// let options = ImportOptions::new(now);
+    /// assert_eq!(log.import(&mut Cursor::new(line), options.keep_missing())?.deleted, 0);
+    /// assert_eq!(log.import(&mut Cursor::new(line), options.delete_missing())?.deleted, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn delete_missing(self) -> Self {
+        Self {
+            missing: Missing::Delete,
+            ..self
+        }
+    }
+
+    /// Keeps all issues that the input lacks. Example: [`ImportOptions::delete_missing`].
+    #[must_use]
+    pub fn keep_missing(self) -> Self {
+        Self {
+            missing: Missing::Keep,
             ..self
         }
     }
@@ -140,8 +220,17 @@ pub struct Imported {
     pub added: u64,
     /// Issues that existed and now are as their lines say.
     pub replaced: u64,
-    /// Issues that existed and did not change.
+    /// Issues that existed and did not change, or that stay deleted.
     pub unchanged: u64,
+    /// Issues that were deleted.
+    pub deleted: u64,
+    /// Lines of the file that [`IssueLog::sync`] added, changed or removed.
+    pub exported: u64,
+    /// What the store and the file had changed in different ways, and one of the two counted.
+    pub decided: Vec<MergeConflict>,
+    /// Ids that the store and the file had given to different issues: each with the new id of the
+    /// later issue.
+    pub renamed: Vec<[String; 2]>,
     /// Lines that were skipped because they are not issues.
     pub bad: u64,
     /// The first hundred of these: the line's number, from 1, and what is wrong with it.
@@ -221,6 +310,38 @@ pub enum ImportError {
         /// meanwhile.
         before: Box<Imported>,
     },
+    /// The store and the file changed the same in different ways. Nothing was changed.
+    #[error(
+        "the store and the file differ in {}; say which of the two counts",
+        named(conflicts)
+    )]
+    Conflicts {
+        /// The differences; `ours` is the store's value.
+        conflicts: Vec<MergeConflict>,
+    },
+    /// The file has changed since the store last exported or imported it, or it never did. Nothing
+    /// was written.
+    #[error(
+        "{} has changed since it was last exported or imported here; sync it, or import it first, \
+         or overwrite what it has", path.display()
+    )]
+    FileChanged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is empty, although it had issues when it was last exported or imported. Nothing was
+    /// changed.
+    #[error(
+        "{} is empty, but was not when it was last exported or imported; restore it, or remove it \
+         to have it written anew", path.display()
+    )]
+    FileEmpty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file could not be found, read or written. Nothing was changed, or the store only.
+    #[error(transparent)]
+    File(#[from] Error),
     /// The log failed. To complete the import, repeat it: what is stored is not written again.
     #[error("the import ended after {} issues", before.written())]
     Log {
@@ -268,6 +389,16 @@ impl IssueLog {
         input: &mut (impl BufRead + Seek),
         options: ImportOptions,
     ) -> Result<Imported, ImportError> {
+        self.import_since(&Lines::new(), input, options)
+    }
+
+    /// Imports a file of which these lines were last exported or imported.
+    pub(crate) fn import_since(
+        &self,
+        known: &Lines,
+        input: &mut (impl BufRead + Seek),
+        options: ImportOptions,
+    ) -> Result<Imported, ImportError> {
         let start = input.stream_position()?;
         let (mut imported, checked) = self.check(input, options)?;
         input.seek(io::SeekFrom::Start(start))?;
@@ -295,7 +426,61 @@ impl IssueLog {
             return Err(changed(missing.line, imported));
         }
         self.import_some(&pending, options, &mut imported)?;
+        if imported.bad == 0 {
+            self.delete_missing(&lines.seen, known, options, &mut imported)?;
+        }
         Ok(imported)
+    }
+
+    /// Deletes issues that the input lacks.
+    fn delete_missing(
+        &self,
+        seen: &HashMap<Box<str>, u64>,
+        known: &Lines,
+        options: ImportOptions,
+        imported: &mut Imported,
+    ) -> Result<(), ImportError> {
+        let is_gone = |id: &str, issue: &Issue| match options.missing {
+            _ if seen.contains_key(id) => false,
+            Missing::Delete => true,
+            Missing::Keep => false,
+            Missing::Follow => {
+                let then = known.get(id);
+                then.is_some_and(|then| same(then.as_raw(), issue.as_raw()))
+            }
+        };
+        if options.missing == Missing::Keep
+            || options.missing == Missing::Follow && known.is_empty()
+        {
+            return Ok(());
+        }
+        loop {
+            let gone = self.with_issues(|issues| {
+                let gone = issues.iter().filter(|(id, issue)| is_gone(id, issue));
+                let versions =
+                    gone.filter_map(|(id, _)| Some((id.to_owned(), issues.version(id)?)));
+                versions.take(DELETED_AT_ONCE).collect::<Vec<_>>()
+            });
+            let gone = gone.map_err(|source| failed(source, imported))?;
+            if gone.is_empty() {
+                return Ok(());
+            }
+            let count = gone.len() as u64;
+            let batch = gone.into_iter();
+            let batch = batch.fold(Batch::at(options.ts), |batch, (id, version)| {
+                batch.delete_if(id, version)
+            });
+            match self.commit(&batch) {
+                Ok(receipt) => {
+                    imported.deleted += count;
+                    imported.last_seq = Some(receipt.seq);
+                }
+                // Another process has changed one of them meanwhile.
+                Err(CommitError::Conflict(_)) => {}
+                Err(error @ CommitError::KeyReused { .. }) => unreachable!("without key: {error}"),
+                Err(CommitError::Log(source)) => return Err(failed(source, imported)),
+            }
+        }
     }
 
     /// The first reading: finds the bad lines, and remembers the good ones.
@@ -356,17 +541,27 @@ impl IssueLog {
             let planned = self.with_issues(|present| {
                 let mut planned = Vec::new();
                 for (_, issue) in issues {
-                    match present.get(&issue.id()) {
-                        None => done.added += 1,
-                        Some(old) if options.existing == Existing::Replace && old != issue => {
+                    let id = issue.id();
+                    let newer = options.existing == Existing::Newer;
+                    let version = match present.get(&id) {
+                        None if newer && stays_deleted(present, &id, issue) => {
+                            done.unchanged += 1;
+                            continue;
+                        }
+                        None => {
+                            done.added += 1;
+                            None
+                        }
+                        Some(old) if old != issue && options.existing.prefers(issue, old) => {
                             done.replaced += 1;
+                            present.version(&id)
                         }
                         Some(_) => {
                             done.unchanged += 1;
                             continue;
                         }
-                    }
-                    planned.push(issue.clone());
+                    };
+                    planned.push((issue.clone(), version));
                 }
                 planned
             });
@@ -378,10 +573,13 @@ impl IssueLog {
             let batch = Batch::at(ts);
             let batch = planned
                 .into_iter()
-                .fold(batch, |batch, issue| match options.existing {
+                .fold(batch, |batch, (issue, version)| match version {
                     // Unlike an update, an `add` is stored even if the issue is deleted meanwhile.
-                    Existing::Replace => batch.event(IssueEvent::add(issue, ts)),
-                    Existing::Keep | Existing::Refuse => batch.create(issue),
+                    _ if options.existing == Existing::Replace => {
+                        batch.event(IssueEvent::add(issue, ts))
+                    }
+                    Some(version) => batch.update_if(issue, version),
+                    None => batch.create(issue),
                 });
             match self.commit(&batch) {
                 Ok(receipt) => {
@@ -389,8 +587,8 @@ impl IssueLog {
                     imported.last_seq = Some(receipt.seq);
                     return Ok(());
                 }
-                // Another process was faster, and the issue exists now.
-                Err(CommitError::Conflict(_)) if options.existing == Existing::Keep => {}
+                // Another process was faster, and the issue exists now, or is another.
+                Err(CommitError::Conflict(_)) if options.existing != Existing::Refuse => {}
                 Err(CommitError::Conflict(Conflict { id, .. })) => {
                     let line = issues.iter().find(|(_, issue)| issue.id() == id);
                     return Err(ImportError::Exists {
@@ -406,6 +604,44 @@ impl IssueLog {
     }
 }
 
+impl Existing {
+    /// Whether a line takes the place of an issue.
+    fn prefers(self, line: &Issue, issue: &Issue) -> bool {
+        match self {
+            Self::Replace => true,
+            Self::Newer => changed_at(line) > changed_at(issue),
+            Self::Keep | Self::Refuse => false,
+        }
+    }
+}
+
+/// When an issue was last changed, as it says itself.
+pub(crate) fn changed_at(issue: &Issue) -> Option<SignedDuration> {
+    let time = |field| since_epoch(&issue.field::<String>(field)?);
+    time("updated_at").or_else(|| time("created_at"))
+}
+
+/// Whether the issue was deleted after it was last changed.
+pub(crate) fn stays_deleted(issues: &Issues, id: &str, issue: &Issue) -> bool {
+    let deleted = issues.deleted_at(id);
+    let deleted = deleted.map(|ts| SignedDuration::from_millis(ts.as_ms()));
+    deleted.is_some() && deleted >= changed_at(issue)
+}
+
+/// The first few conflicts.
+fn named(conflicts: &[MergeConflict]) -> String {
+    const NAMED_MAX: usize = 5;
+    let name = |MergeConflict { id, field, .. }: &MergeConflict| match field {
+        Some(field) => format!("{id} ({field})"),
+        None => format!("{id} (the whole issue)"),
+    };
+    let mut names: Vec<String> = conflicts.iter().take(NAMED_MAX).map(name).collect();
+    if conflicts.len() > NAMED_MAX {
+        names.push("…".to_owned());
+    }
+    names.join(", ")
+}
+
 fn listed(count: u64, first: &[(u64, String)]) -> String {
     let lines = first
         .iter()
@@ -418,7 +654,7 @@ fn listed(count: u64, first: &[(u64, String)]) -> String {
     lines.chain([more.to_owned()]).collect()
 }
 
-fn failed(source: Error, before: &Imported) -> ImportError {
+pub(crate) fn failed(source: Error, before: &Imported) -> ImportError {
     ImportError::Log {
         source,
         before: Box::new(before.clone()),

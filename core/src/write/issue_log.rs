@@ -1,6 +1,6 @@
 //! A log of issues: [`Log`], and the state that its conditions are checked against.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use crate::{
     error::{Error, InvalidEvent, Result},
@@ -332,6 +332,14 @@ impl IssueLog {
     /// An empty batch with the time of this machine.
     fn batch(&self) -> Batch {
         Batch::at(Timestamp::from_ms(self.log.raw.writer.host().unix_ms()))
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.log.raw.writer.dir.path()
+    }
+
+    pub(crate) fn lock_timeout(&self) -> Duration {
+        self.log.raw.writer.options.lock_timeout
     }
 
     fn commit_now(&self, batch: &Batch) -> Result<Receipt, CommitError> {

@@ -8,3 +8,4 @@ pub(crate) mod ids;
 pub(crate) mod import;
 pub(crate) mod issue_log;
 pub(crate) mod known;
+pub(crate) mod mirror;
