@@ -53,7 +53,8 @@ pub(crate) enum Existing {
 /// What an import does with an issue that the input lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Missing {
-    /// Deletes it if the file had it at the last export or import, and the store has not changed it.
+    /// Deletes it if the file had it at the last export or import, and the store has not
+    /// changed it.
     Follow,
     Keep,
     Delete,
@@ -107,8 +108,8 @@ impl ImportOptions {
         }
     }
 
-    /// Replaces an issue only if the line's `updated_at` is later (`created_at` where there is none).
-    /// An issue that was deleted at that time or later stays deleted.
+    /// Replaces an issue only if the line's `updated_at` is later (`created_at` where there is
+    /// none). An issue that was deleted at that time or later stays deleted.
     ///
     /// ```
     /// # use std::io::Cursor;

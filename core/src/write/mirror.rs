@@ -50,8 +50,8 @@ const ATTEMPTS: u32 = 100;
 /// has changed since this store last exported, imported or synced it. Returns the number of issues.
 ///
 /// The store remembers what it wrote, for [`IssueLog::import_file`] and [`IssueLog::sync`]. If it
-/// can't, since this process may not write to it, the file is not checked either. What is no file is
-/// written into.
+/// can't, since this process may not write to it, the file is not checked either. What is no file
+/// is written into.
 ///
 /// # Errors
 /// [`ImportError::FileChanged`]: nothing was written; [`IssueLog::sync`] the file, or
@@ -178,14 +178,14 @@ impl IssueLog {
     /// both sides. A file that does not exist is written.
     ///
     /// Where both changed the same in different ways, `options` say what counts: by default the
-    /// file; with [`ImportOptions::keep_existing`] the store; with [`ImportOptions::newer`] the later
-    /// `updated_at`, and a change before a deletion in the file; with
+    /// file; with [`ImportOptions::keep_existing`] the store; with [`ImportOptions::newer`] the
+    /// later `updated_at`, and a change before a deletion in the file; with
     /// [`ImportOptions::refuse_existing`] it is an error. If both have given one id to different
     /// issues, the later one gets a new id.
     ///
     /// All changes of the store are written under the condition that nobody has changed the issue
-    /// meanwhile; else the sync begins again. If the process is killed, sync again. Two syncs of one
-    /// file wait for each other.
+    /// meanwhile; else the sync begins again. If the process is killed, sync again. Two syncs of
+    /// one file wait for each other.
     ///
     /// An issue that is missing in the store without having been deleted there within
     /// [`Options::tombstone_ms`], say after a repair, comes back from the file.
