@@ -26,7 +26,7 @@ pub(crate) struct Cli {
 /// The options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The store's directory; by default `$STRAND_DIR`, else `.strand` in this directory or in the
+    /// The store's directory, or `etcd://HOST,…/NAME`; by default `$STRAND_DIR`, else `.strand` in this directory or in the
     /// nearest one above that has it
     #[arg(short = 'C', long, value_name = "STORE", global = true)]
     pub(crate) store: Option<PathBuf>,

@@ -265,7 +265,8 @@ fn exit_of(error: &Error) -> Exit {
         Error::UnsupportedVersion { .. }
         | Error::NotWritable { .. }
         | Error::UnsafeFilesystem { .. }
-        | Error::ForeignFile { .. } => Exit::Unusable,
+        | Error::ForeignFile { .. }
+        | Error::Unfit { .. } => Exit::Unusable,
         Error::Compacted { .. } => Exit::Compacted,
         error if error.outcome() == Outcome::Unknown => Exit::DurabilityUnknown,
         _ => Exit::Failed,

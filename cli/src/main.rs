@@ -8,6 +8,7 @@ mod filter;
 mod input;
 mod output;
 mod place;
+mod remote;
 mod table;
 
 use std::{ffi::OsString, process::ExitCode};

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use strand_core::{IssueEvent, IssueLog, Receipt, Timestamp, Version};
+use strand_core::{IssueEvent, Receipt, Timestamp, Version, backend::Backend};
 
 use super::open;
 use crate::{
@@ -16,7 +16,7 @@ pub(crate) fn append(dir: &Path, args: Append, out: &mut Output) -> Result<(), F
     if args.key.is_some() && args.events.len() != 1 {
         return Err(Failure::usage("--key goes with exactly one EVENT"));
     }
-    let log = open::log(dir, &args.writing, out)?;
+    let log = open::store(dir, &args.writing, out)?;
     if let (Some(key), [text]) = (args.key, args.events.as_slice()) {
         let event = event(text.as_bytes(), Timestamp::now())?;
         let receipt = log.commit(&new_batch(Some(key)).event(event))?;
@@ -30,16 +30,16 @@ pub(crate) fn append(dir: &Path, args: Append, out: &mut Output) -> Result<(), F
 }
 
 pub(crate) fn batch(dir: &Path, args: Batch, out: &mut Output) -> Result<(), Failure> {
-    let log = open::log(dir, &args.writing, out)?;
+    let log = open::store(dir, &args.writing, out)?;
     let mut events = Vec::new();
     each_event(&args.events, |event| {
         events.push(event);
         Ok(())
     })?;
-    out.receipt(write(&log, args, events)?)
+    out.receipt(write(&*log, args, events)?)
 }
 
-fn write(log: &IssueLog, args: Batch, events: Vec<IssueEvent>) -> Result<Receipt, Failure> {
+fn write(log: &dyn Backend, args: Batch, events: Vec<IssueEvent>) -> Result<Receipt, Failure> {
     let Batch {
         require,
         require_absent,

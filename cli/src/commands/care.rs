@@ -32,7 +32,7 @@ pub(crate) fn compact(dir: &Path, args: &Compact, out: &mut Output) -> Result<()
         compacted: bool,
         reason: &'static str,
     }
-    let log = open::log(dir, &args.writing, out)?;
+    let log = open::store(dir, &args.writing, out)?;
     let mut nothing = |reason, text: &str| {
         let compacted = false;
         out.result(&Nothing { compacted, reason }, || text.to_owned())

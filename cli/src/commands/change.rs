@@ -56,12 +56,12 @@ pub(crate) fn create(dir: &Path, args: Create, out: &mut Output) -> Result<(), F
     let issue = Issue::new(args.id.as_deref().unwrap_or("new"), &args.title);
     let issue = args.changes.patch()?.apply(&issue);
     let issue = issue.map_err(strand_core::Error::InvalidEvent)?;
-    let log = open::log(dir, &args.writing, out)?;
+    let log = open::store(dir, &args.writing, out)?;
     let (id, receipt) = if let Some(id) = args.id {
         let receipt = log.commit(&new_batch(args.key).create(issue))?;
         (id, receipt)
     } else {
-        log.create_new(&args.prefix, |id| issue.with("id", id))?
+        log.create_new(&args.prefix, &mut |id| issue.with("id", id))?
     };
     let Receipt { seq, repeated, .. } = receipt;
     let created = Created {
@@ -79,7 +79,7 @@ pub(crate) fn update(dir: &Path, args: Update, out: &mut Output) -> Result<(), F
             "nothing to change; see `strand update --help`",
         ));
     }
-    let log = open::log(dir, &args.writing, out)?;
+    let log = open::store(dir, &args.writing, out)?;
     let batch = new_batch(args.key);
     let batch = match args.if_version {
         Some(version) => batch.patch_if(args.id, Version::new(version), patch),
@@ -102,7 +102,7 @@ pub(crate) fn change(
         };
         batch = batch.require(id, Version::new(version));
     }
-    let log = open::log(dir, &args.writing, out)?;
+    let log = open::store(dir, &args.writing, out)?;
     let batch = args.ids.into_iter().fold(batch, step);
     out.receipt(log.commit(&batch)?)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use strand_core::{CommitError, Issue, IssueLog, Receipt, Seq};
+use strand_core::{Batch, CommitError, Issue, Receipt, Seq, backend::Backend};
 
 use super::open;
 use crate::{
@@ -22,7 +22,7 @@ pub(crate) fn claim(dir: &Path, args: Claim, out: &mut Output) -> Result<(), Fai
         repeated: bool,
         issue: Option<&'a Issue>,
     }
-    let log = open::log(dir, &args.writing, out)?;
+    let log = open::store(dir, &args.writing, out)?;
     let (id, receipt) = if let Some(id) = args.id {
         let batch = new_batch(args.key).claim(id.as_str(), &args.agent);
         (id, log.commit(&batch)?)
@@ -33,7 +33,7 @@ pub(crate) fn claim(dir: &Path, args: Claim, out: &mut Output) -> Result<(), Fai
             kind: args.kind,
             ..Wanted::default()
         };
-        claim_next(&log, &wanted, &args.agent)?
+        claim_next(&*log, &wanted, &args.agent)?
     };
     let issue = log.get(&id)?.map(|found| found.issue);
     let Receipt { seq, repeated, .. } = receipt;
@@ -48,17 +48,22 @@ pub(crate) fn claim(dir: &Path, args: Claim, out: &mut Output) -> Result<(), Fai
 
 /// Claims the most urgent issue, or the next one if another agent was faster. This ends because the
 /// list becomes shorter each time.
-fn claim_next(log: &IssueLog, wanted: &Wanted, agent: &str) -> Result<(String, Receipt), Failure> {
+fn claim_next(
+    log: &dyn Backend,
+    wanted: &Wanted,
+    agent: &str,
+) -> Result<(String, Receipt), Failure> {
     loop {
-        let next = log.with_issues(|issues| {
+        let mut next = None;
+        log.look(&mut |issues| {
             let ready = wanted.ready(issues).into_iter();
             let mut free = ready.filter(|(_, issue)| is_free(issue));
-            free.next().map(|(id, _)| id.to_owned())
+            next = free.next().map(|(id, _)| id.to_owned());
         })?;
         let Some(id) = next else {
             return Err(Failure::new(Exit::NotFound, "no issue is ready"));
         };
-        match log.claim(&id, agent) {
+        match log.commit(&Batch::new().claim(id.as_str(), agent)) {
             Err(CommitError::Conflict(_)) => {}
             claimed => return Ok((id, claimed?)),
         }

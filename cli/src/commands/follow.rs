@@ -1,13 +1,14 @@
 //! `follow`: the log's lines as they become durable.
 
-use std::path::Path;
-
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
-use strand_core::{Payload, Reader, Seq};
+use strand_core::{Issues, Payload, Reader, Seq};
 
-use crate::{args::Follow, exit::Failure, output::Output};
+use crate::{args::Follow, exit::Failure, output::Output, remote};
 
 /// How long one wait takes where there is no limit.
 const A_WHILE: Duration = Duration::from_hours(1);
@@ -20,28 +21,58 @@ impl Payload for Anything {}
 
 pub(crate) fn follow(dir: &Path, args: &Follow, out: &mut Output) -> Result<(), Failure> {
     end_with_the_reader();
+    if let Some(address) = remote::address(dir)? {
+        let log = remote::open(&address, None)?;
+        let from = match args.from {
+            Some(from) => Seq::new(from),
+            None => log.with_issues(Issues::last_seq)?.next(),
+        };
+        let mut records = log.follow(from)?;
+        return print(args, out, |until| {
+            let record = match until {
+                None => records.try_next()?,
+                Some(deadline) => records.next_before(deadline)?,
+            };
+            Ok(record.map(|record| record.line))
+        });
+    }
     let reader: Reader<Anything> = Reader::open(dir)?;
     let mut records = match args.from {
         Some(from) => reader.follow(Seq::new(from))?,
         None => reader.follow_new()?,
     };
+    print(args, out, |until| {
+        let record = match until {
+            None => records.try_next()?,
+            Some(deadline) => records.next_before(deadline)?,
+        };
+        Ok(record.map(|record| record.line))
+    })
+}
+
+/// Prints the lines of a log. `next` returns the next one, and waits for it if there is a deadline.
+fn print(
+    args: &Follow,
+    out: &mut Output,
+    mut next: impl FnMut(Option<Instant>) -> strand_core::Result<Option<Vec<u8>>>,
+) -> Result<(), Failure> {
     let mut left = args.limit.unwrap_or(u64::MAX);
     while left > 0 && !out.is_closed() {
-        let mut record = records.try_next()?;
-        if record.is_none() {
+        let mut line = next(None)?;
+        if line.is_none() {
             // Nothing more for now, so the reader gets all lines so far.
             out.flush()?;
             if out.is_closed() {
                 break;
             }
             let idle = args.until_idle_ms.map(Duration::from_millis);
-            record = records.next_before(Instant::now() + idle.unwrap_or(A_WHILE))?;
-            if record.is_none() && idle.is_some() {
+            line = next(Some(Instant::now() + idle.unwrap_or(A_WHILE)))?;
+            if line.is_none() && idle.is_some() {
                 break;
             }
         }
-        if let Some(record) = record {
-            out.line(&record.line)?;
+        if let Some(line) = line {
+            out.line(&line)?;
             left -= 1;
         }
     }

@@ -5,11 +5,13 @@ use std::path::Path;
 use serde::Serialize;
 use strand_core::{Issue, Issues, PointReader, Version, Versioned};
 
+use super::open;
 use crate::{
     args::{List, Ready, Show},
     exit::{Exit, Failure},
     filter::is_free,
     output::Output,
+    remote,
     table::{columns, printable},
 };
 
@@ -21,13 +23,11 @@ pub(crate) fn show(dir: &Path, args: &Show, out: &mut Output) -> Result<(), Fail
         blocked_by: &'a [String],
         issue: &'a Issue,
     }
-    let mut issues = PointReader::open(dir)?;
     let id = args.id.as_str();
-    let Some(Versioned { issue, version, .. }) = issues.get(id)? else {
+    let Some((issue, version, blocked_by)) = found(dir, id)? else {
         let missing = format!("there is no issue {id:?}");
         return Err(Failure::new(Exit::NotFound, missing));
     };
-    let blocked_by = issues.blockers(id)?;
     let shown = Shown {
         id,
         version,
@@ -35,6 +35,21 @@ pub(crate) fn show(dir: &Path, args: &Show, out: &mut Output) -> Result<(), Fail
         issue: &issue,
     };
     out.result(&shown, || fields(&issue, version, &blocked_by))
+}
+
+/// An issue, its version, and the issues that block it.
+fn found(dir: &Path, id: &str) -> Result<Option<(Issue, Version, Vec<String>)>, Failure> {
+    if remote::address(dir)?.is_some() {
+        let issues = open::issues(dir)?;
+        let blockers = issues.blockers(id).into_iter().map(str::to_owned);
+        let found = issues.get(id).cloned().zip(issues.version(id));
+        return Ok(found.map(|(issue, version)| (issue, version, blockers.collect())));
+    }
+    let mut issues = PointReader::open(dir)?;
+    let Some(Versioned { issue, version, .. }) = issues.get(id)? else {
+        return Ok(None);
+    };
+    Ok(Some((issue, version, issues.blockers(id)?)))
 }
 
 /// The fields of an issue in their order, then its version and what blocks it.
@@ -53,13 +68,13 @@ fn fields(issue: &Issue, version: Version, blocked_by: &[String]) -> String {
 }
 
 pub(crate) fn list(dir: &Path, args: &List, out: &mut Output) -> Result<(), Failure> {
-    let issues = Issues::load(dir)?;
+    let issues = open::issues(dir)?;
     let found = args.wanted.list(&issues, args.status.as_deref());
     print(&issues, &found, args.limit, out)
 }
 
 pub(crate) fn ready(dir: &Path, args: &Ready, out: &mut Output) -> Result<(), Failure> {
-    let issues = Issues::load(dir)?;
+    let issues = open::issues(dir)?;
     let mut found = args.wanted.ready(&issues);
     found.retain(|(_, issue)| !args.free || is_free(issue));
     print(&issues, &found, args.limit, out)

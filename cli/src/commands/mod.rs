@@ -20,7 +20,7 @@ use crate::{
     args::{Cli, Command, OnStore},
     exit::{Exit, Failure},
     output::Output,
-    place,
+    place, remote,
 };
 
 /// Runs a command.
@@ -31,7 +31,13 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
         Command::Merge(args) => return merge::merge(&args, out),
         Command::Completions(args) => generate::completions(&args, out),
         Command::Man(args) => generate::man(&args, out),
-        Command::OnStore(command) => return on_store(*command, &place::find(store)?, out),
+        Command::OnStore(command) => {
+            let place = place::find(store)?;
+            if remote::address(&place)?.is_some() {
+                remote::require_possible(&command)?;
+            }
+            return on_store(*command, &place, out);
+        }
     };
     done.map(|()| Exit::Done)
 }

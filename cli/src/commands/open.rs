@@ -3,12 +3,15 @@
 use std::{borrow::Cow, path::Path, time::Duration};
 
 use serde::Serialize;
-use strand_core::{Durability, Error, Holder, IssueEvent, IssueLog, Options, Reader};
+use strand_core::{
+    Durability, Error, Holder, IssueEvent, IssueLog, Issues, Options, Reader, backend::Backend,
+};
 
 use crate::{
     args::{Init, Writing},
     exit::Failure,
     output::{Output, tell},
+    remote,
 };
 
 /// The file that makes a directory a store.
@@ -79,18 +82,43 @@ fn open(dir: &Path, writing: &Writing, out: &Output) -> Result<IssueLog, Failure
     Ok(log)
 }
 
+/// Opens a store of any kind to write, as [`log`] does.
+pub(crate) fn store(
+    place: &Path,
+    writing: &Writing,
+    out: &Output,
+) -> Result<Box<dyn Backend>, Failure> {
+    Ok(match remote::address(place)? {
+        Some(address) => Box::new(remote::open(&address, Some(writing))?),
+        None => Box::new(log(place, writing, out)?),
+    })
+}
+
+/// The state of a store of any kind.
+pub(crate) fn issues(place: &Path) -> Result<Issues, Failure> {
+    Ok(match remote::address(place)? {
+        Some(address) => remote::open(&address, None)?.issues()?,
+        None => Issues::load(place)?,
+    })
+}
+
 pub(crate) fn init(dir: &Path, args: &Init, out: &mut Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Made<'a> {
         dir: Cow<'a, str>,
         created: bool,
     }
-    let created = match Reader::<IssueEvent>::open(dir) {
-        Ok(_) => false,
-        Err(Error::MissingDirectory { .. } | Error::NoStore { .. }) => true,
-        Err(error) => return Err(error.into()),
+    let created = if let Some(address) = remote::address(dir)? {
+        remote::create(&address, &args.writing)?
+    } else {
+        let created = match Reader::<IssueEvent>::open(dir) {
+            Ok(_) => false,
+            Err(Error::MissingDirectory { .. } | Error::NoStore { .. }) => true,
+            Err(error) => return Err(error.into()),
+        };
+        in_directory(dir, || open(dir, &args.writing, out))?;
+        created
     };
-    in_directory(dir, || open(dir, &args.writing, out))?;
     let made = Made {
         dir: dir.to_string_lossy(),
         created,

@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 use strand_core::{
-    ImportOptions, Imported, Issues, Seq, Timestamp, export_mirror, overwrite_mirror, write_jsonl,
+    ImportOptions, Imported, Seq, Timestamp, export_mirror, overwrite_mirror, write_jsonl,
 };
 
 use super::open;
@@ -182,7 +182,7 @@ pub(crate) fn export(dir: &Path, args: &Export, out: &mut Output) -> Result<(), 
         file: Cow<'a, str>,
         issues: u64,
     }
-    let issues = Issues::load(dir)?;
+    let issues = open::issues(dir)?;
     let file = args.file.as_deref().filter(|file| !is_stdout(file));
     let Some(file) = file else {
         return out.with(|mut out| write_jsonl(&issues, &mut out));

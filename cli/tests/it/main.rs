@@ -8,6 +8,7 @@
 
 mod care;
 mod change;
+mod etcd;
 mod events;
 mod exit;
 mod foreign;

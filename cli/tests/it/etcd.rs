@@ -1,0 +1,107 @@
+//! A store on etcd, which the test starts.
+
+use serde_json::Value;
+use strand_etcd::testing::Nodes;
+
+use crate::support::strand;
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn run(place: &str, arguments: &[&str]) -> Ran {
+    let output = strand()
+        .env("STRAND_DIR", place)
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran {
+        code: output.status.code().unwrap(),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
+}
+
+#[test]
+fn the_commands_are_the_same_on_etcd() {
+    let Some(nodes) = Nodes::start(1) else { return };
+    let place = nodes.address("team");
+    let ok = |arguments: &[&str]| {
+        let ran = run(&place, arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.err);
+        ran.out
+    };
+    let missing = run(&place, &["list"]);
+    assert_eq!(missing.code, 7, "{}", missing.err);
+    assert!(ok(&["init"]).contains("is now a store"));
+    assert!(ok(&["init"]).contains("is already a store"));
+
+    assert_eq!(ok(&["create", "Mend the fence", "--id", "bd-1"]), "bd-1\n");
+    let other = ok(&["create", "Buy wire"]);
+    assert!(other.starts_with("bd-"), "{other}");
+    ok(&["close", other.trim()]);
+    assert_eq!(ok(&["claim", "--agent", "agent-7"]), "bd-1\n");
+    let late = run(&place, &["claim", "bd-1", "--agent", "agent-8"]);
+    assert_eq!(late.code, 4, "{}", late.err);
+    let shown: Value = serde_json::from_str(&ok(&["show", "bd-1", "--json"])).unwrap();
+    assert_eq!(shown["issue"]["assignee"], "agent-7");
+    let version = shown["version"].to_string();
+    let update = [
+        "update",
+        "bd-1",
+        "--set",
+        "priority=0",
+        "--if-version",
+        &version,
+    ];
+    let seq = ok(&update);
+    assert!(seq.trim().parse::<u64>().unwrap() > version.parse().unwrap());
+    assert_eq!(run(&place, &update).code, 4);
+    assert_eq!(run(&place, &["show", "none"]).code, 3);
+    let keyed = ["append", "--key", "k", r#"{"op":"reopen","id":"bd-1"}"#];
+    assert_eq!(ok(&keyed), ok(&keyed));
+    let batch = r#"{"op":"close","id":"bd-1"}"#;
+    assert_eq!(
+        run(&place, &["batch", batch, "--require-absent", "bd-1"]).code,
+        4
+    );
+    assert!(ok(&["list"]).contains("Mend the fence"));
+    assert!(ok(&["ready"]).starts_with("ID"));
+
+    let followed = ok(&["follow", "--from", "1", "--until-idle-ms", "300"]);
+    assert_eq!(followed.lines().count(), 6, "{followed}");
+    let first: Value = serde_json::from_str(followed.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["op"], &first["id"]),
+        (&"add".into(), &"bd-1".into())
+    );
+
+    let before = ok(&["export"]);
+    assert!(ok(&["compact"]).contains("2 issues"));
+    assert_eq!(ok(&["export"]), before);
+    assert_eq!(run(&place, &["follow", "--from", "1"]).code, 11);
+}
+
+#[test]
+fn what_is_for_directories_is_refused_and_bad_addresses_say_why() {
+    // Nobody is asked.
+    let place = "etcd://127.0.0.1:1/team";
+    for arguments in [&["doctor"][..], &["repair"], &["stat"], &["import"]] {
+        let refused = run(place, arguments);
+        assert_eq!(refused.code, 2, "{arguments:?}: {}", refused.err);
+        assert!(refused.err.contains("on etcd, use"), "{}", refused.err);
+    }
+    let buffered = run(place, &["close", "bd-1", "--buffered"]);
+    assert_eq!(buffered.code, 2, "{}", buffered.err);
+    let wrong = run("etcd://h1", &["list"]);
+    assert!(
+        wrong.code == 2 && wrong.err.contains("names no store"),
+        "{}",
+        wrong.err
+    );
+    let nobody = run(place, &["close", "bd-1", "--timeout-ms", "300"]);
+    assert_eq!(nobody.code, 1, "{}", nobody.err);
+}
