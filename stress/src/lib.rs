@@ -21,6 +21,8 @@ pub mod report;
 pub mod run;
 pub mod sim;
 pub mod soak;
+#[cfg(unix)]
+pub mod stores;
 pub mod tiers;
 
 pub use commands::run::run;

@@ -2,19 +2,26 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(unix)]
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+#[cfg(unix)]
+use strand_stress::commands::store;
 use strand_stress::commands::{EXIT_USAGE, powercut, run, soak, torture};
 use strand_stress::run::config::{Config, Workload};
 use strand_stress::run::process;
 use strand_stress::soak::worker;
+#[cfg(unix)]
+use strand_stress::stores::{locked_file, witness};
 
 #[derive(Parser)]
 #[command(
     about = "Real processes write to one log; every acknowledged append must be stored, exactly",
     after_help = "Exit status: 0 every invariant holds; 1 one is violated; 2 usage; 3 hang; \
-                  4 the environment failed"
+                  4 the environment failed; \
+                  5 unknown: nothing could be compared"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -40,6 +47,24 @@ enum Command {
     },
     /// Alternate all kinds of runs for a time, and watch for growth
     Soak(soak::Arguments),
+    /// Try a store's description with one agent, and say what is tested with it
+    #[cfg(unix)]
+    CheckSpec {
+        /// cmd:SPEC.toml, agent:PROGRAM, or the name of a store that comes along
+        store: String,
+    },
+    /// Be a locked file that speaks the protocol of agents (`run --store locked-file`)
+    #[cfg(unix)]
+    #[command(hide = true)]
+    LockedFile {
+        /// What is taken out of it
+        #[arg(long, value_enum)]
+        fault: Option<locked_file::Fault>,
+    },
+    /// Be the witness of a lock (`run --workload exclusive`)
+    #[cfg(unix)]
+    #[command(hide = true)]
+    Witness(witness::Arguments),
     /// Be a worker (started by `soak`)
     #[command(hide = true)]
     Worker,
@@ -60,6 +85,20 @@ fn main() -> ExitCode {
         #[cfg(target_os = "linux")]
         Ok(Command::KernelAgent { spec }) => powercut::agent_main(&spec),
         Ok(Command::Soak(arguments)) => soak::main(&arguments),
+        #[cfg(unix)]
+        Ok(Command::CheckSpec { store }) => store::check_spec(&Config {
+            store: match Path::new(&store).extension() {
+                Some(extension) if extension == "toml" && !store.contains(':') => {
+                    format!("cmd:{store}")
+                }
+                _ => store,
+            },
+            ..Config::default()
+        }),
+        #[cfg(unix)]
+        Ok(Command::LockedFile { fault }) => locked_file::main(fault),
+        #[cfg(unix)]
+        Ok(Command::Witness(arguments)) => witness::main(&arguments),
         Ok(Command::Worker) => worker::main(),
         Ok(Command::Agent) => process::main(),
         Err(error) => {

@@ -16,7 +16,7 @@ const STRESS: [&str; 10] = [
     "--agents 10 --writes 100 --kill-per-second 50",
     "--writes 60 --kill-at any --segment-bytes 4096",
     "--agents 8 --writes 10 --one-shot",
-    "--agents 8 --writes 10 --one-shot --via-cli",
+    "--agents 8 --writes 10 --store strand-cli --kill-per-second 20",
     "--agents 8 --writes 100 --durability buffered",
     "--agents 8 --writes 100 --mode thread",
     "--agents 4 --writes 25 --payload-bytes 20000",

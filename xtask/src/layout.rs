@@ -55,9 +55,10 @@ const STRESS: &[Area] = &[
     ("run", "panics evidence random"),
     ("tiers", "panics evidence random sim powerfs run"),
     ("soak", "panics evidence run"),
-    ("report", "evidence run tiers soak"),
-    ("commands", "panics evidence run tiers soak report"),
-    ("main", "commands run tiers soak lib"),
+    ("stores", "evidence sim powerfs run"),
+    ("report", "evidence run tiers soak stores"),
+    ("commands", "panics evidence run tiers soak stores report"),
+    ("main", "commands run tiers soak stores lib"),
 ];
 
 /// Files below the first path may not import of another crate what is not below the last.

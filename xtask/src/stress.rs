@@ -78,11 +78,7 @@ impl Loop {
 
     /// Whether the harness runs the command `strand` that lies beside it.
     fn needs_command(&self) -> bool {
-        let has = |name: &str| {
-            let name_of = |flag: &String| flag.split('=').next() == Some(name);
-            self.harness.iter().any(name_of)
-        };
-        has("--via-cli") && !has("--strand")
+        self.harness.iter().any(|flag| flag.ends_with("strand-cli"))
     }
 
     /// The harness for a run; `index` counts from 0.
@@ -236,10 +232,9 @@ mod tests {
     #[test]
     fn the_command_is_built_where_the_harness_looks_for_it() {
         let needs = |line: &str| parse(line).is_ok_and(|task| task.needs_command());
-        assert!(needs("--one-shot --via-cli --seed 3"));
-        assert!(!needs("--one-shot"));
-        assert!(!needs("--one-shot --via-cli --strand a/strand"));
-        assert!(!needs("--one-shot --via-cli --strand=a/strand"));
+        assert!(needs("--store strand-cli --seed 3"));
+        assert!(needs("--store=strand-cli"));
+        assert!(!needs("--store sqlite"));
     }
 
     #[test]

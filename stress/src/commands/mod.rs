@@ -3,6 +3,8 @@
 pub mod powercut;
 pub mod run;
 pub mod soak;
+#[cfg(unix)]
+pub mod store;
 pub mod torture;
 
 use std::io::{self, Write as _};

@@ -10,7 +10,7 @@ use crate::report::page::run::page;
 use crate::report::progress::{Goal, Progress, State};
 use crate::report::run::{Report, iterations};
 use crate::run::RunError;
-use crate::run::config::{Config, Mode, Workload};
+use crate::run::config::{Config, Mode, STRAND, Workload};
 use crate::run::judgement::failure_trailer;
 use crate::run::runner::Moment;
 
@@ -41,6 +41,15 @@ pub fn main(config: &Config) -> ExitCode {
     if let Err(error) = config.validate() {
         eprintln!("strand-stress: {error}");
         return ExitCode::from(EXIT_USAGE);
+    }
+    if config.store != STRAND {
+        #[cfg(unix)]
+        return crate::commands::store::main(config);
+        #[cfg(not(unix))]
+        return {
+            eprintln!("strand-stress: --store needs Unix");
+            ExitCode::from(EXIT_USAGE)
+        };
     }
     let Some(exe) = own_binary() else {
         return ExitCode::from(Verdict::Environment.exit_status());
@@ -139,7 +148,6 @@ fn print_error(config: &Config, error: &RunError) {
 fn headline(config: &Config) -> String {
     let mode = match (config.mode, config.one_shot) {
         (Mode::Thread, _) => "threads of one process",
-        (Mode::Process, true) if config.via_cli => "a `strand append` for each write",
         (Mode::Process, true) => "a process for each write",
         (Mode::Process, false) => "processes",
     };

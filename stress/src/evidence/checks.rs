@@ -53,6 +53,12 @@ pub enum Point {
     Conditions,
     /// The processes of the run.
     Processes,
+    /// The receipts of a store that chooses ids.
+    Receipts,
+    /// The items that agents compete for.
+    Claims,
+    /// Files and commands that the store's description names.
+    Artifacts,
 }
 
 /// How much there was to compare.
@@ -63,6 +69,8 @@ pub(crate) struct Counts {
     pub(crate) rejected: u64,
     pub(crate) refused: u64,
     pub(crate) stored: u64,
+    pub(crate) numbered: u64,
+    pub(crate) ordered: u64,
     pub(crate) durable_seen: u64,
     pub(crate) followed: u64,
     pub(crate) views: u64,
@@ -71,6 +79,9 @@ pub(crate) struct Counts {
     pub(crate) recoveries: u64,
     pub(crate) conditions: u64,
     pub(crate) processes: u64,
+    pub(crate) receipts: u64,
+    pub(crate) claims: u64,
+    pub(crate) artifacts: u64,
 }
 
 /// Every point, in the order of their numbers.
@@ -95,15 +106,15 @@ pub(crate) fn checks(counts: &Counts, violations: &[Violation]) -> Vec<Check> {
             "(4) Every byte of the log belongs to a record that an agent wrote",
             "records with the operations",
         ),
-        check(Point::Sequence, c.stored,
+        check(Point::Sequence, c.numbered,
             "(5) Numbers rise by one through all segments",
             "records with their predecessors",
         ),
-        check(Point::AgentOrder, c.stored,
+        check(Point::AgentOrder, c.ordered,
             "(6) Each agent's writes are in their order",
             "records with those of the same agent",
         ),
-        check(Point::RealTime, c.acknowledged + c.unknown,
+        check(Point::RealTime, if c.ordered == 0 { 0 } else { c.acknowledged + c.unknown },
             "(7) A write that began after an acknowledgement comes after it",
             "operations with the acknowledgements before them",
         ),
@@ -143,11 +154,24 @@ pub(crate) fn checks(counts: &Counts, violations: &[Violation]) -> Vec<Check> {
             "Every process did its work, and ended as it should",
             "processes with their work",
         ),
+        check(Point::Receipts, c.receipts,
+            "No receipt is given to two writes",
+            "receipts with all others",
+        ),
+        check(Point::Claims, c.claims,
+            "An item is won once, and belongs to its winner",
+            "items with their winners",
+        ),
+        check(Point::Artifacts, c.artifacts,
+            "Exports and other files are whole, checks pass, and nothing is left behind",
+            "files and checks with what they should be",
+        ),
     ]
 }
 
 /// The promise that a violation breaks.
-fn point_of(violation: &Violation) -> Point {
+#[must_use]
+pub fn point_of(violation: &Violation) -> Point {
     match violation {
         Violation::Lost { .. }
         | Violation::Duplicated { .. }
@@ -182,6 +206,12 @@ fn point_of(violation: &Violation) -> Point {
         Violation::ConditionBroken { .. }
         | Violation::UnfoundedRefusal { .. }
         | Violation::NotClaimedOnce { .. } => Point::Conditions,
+        Violation::ReceiptTwice { .. } => Point::Receipts,
+        Violation::WonTwice { .. } | Violation::WinnerNotOwner { .. } => Point::Claims,
+        Violation::ArtifactInvalid { .. }
+        | Violation::ArtifactMisses { .. }
+        | Violation::CheckFailed { .. }
+        | Violation::LeftBehind { .. } => Point::Artifacts,
         Violation::Failed { .. }
         | Violation::BegunTwice { .. }
         | Violation::NeverBegun { .. }

@@ -6,6 +6,7 @@ pub mod crc32c;
 pub mod fold;
 pub mod ids;
 pub mod ledger;
+pub mod listing;
 pub mod observations;
 pub mod oracle;
 pub mod stored;

@@ -7,6 +7,7 @@ use crate::evidence::fold::{Members, Model};
 use crate::evidence::ledger::{
     Compacting, End, Hold, Ledger, Operation, Outcome, Prefix, Seen, View,
 };
+use crate::evidence::listing::{Beside, LIST, Shows};
 use crate::evidence::observations::{Entry, Journal};
 use crate::evidence::stored::{self, BadLine, StoredRecord, first_seq};
 use crate::evidence::violation::{Promise, Violation};
@@ -48,6 +49,10 @@ pub struct Evidence<'a> {
     pub snapshot_seqs: &'a BTreeSet<u64>,
     /// The journals of the followers.
     pub journals: &'a [Journal],
+    /// What the store shows; points about the rest are not tested.
+    pub shows: Shows,
+    /// What was found beside the records.
+    pub beside: &'a Beside,
 }
 
 /// Every violation that the evidence shows.
@@ -62,9 +67,13 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     // Possible causes come before their effects.
     check_processes(evidence.ledger, &mut violations);
     check_operations(evidence, &mut violations);
-    check_sequence(evidence.records, &mut violations);
-    check_agent_order(evidence.records, &mut violations);
-    check_real_time(evidence, &mut violations);
+    if evidence.shows.numbers {
+        check_sequence(evidence.records, &mut violations);
+    }
+    if evidence.shows.order {
+        check_agent_order(evidence.records, &mut violations);
+        check_real_time(evidence, &mut violations);
+    }
     check_durable(evidence, &mut violations);
     check_views(evidence, &mut violations);
     check_holds(&evidence.ledger.holds, &mut violations);
@@ -74,6 +83,9 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     check_journals(evidence, &mut violations);
     check_conditions(evidence, &mut violations);
     check_claims(evidence, &mut violations);
+    check_receipts(evidence.beside, &mut violations);
+    check_wins(evidence.beside, &mut violations);
+    violations.extend(evidence.beside.violations.iter().cloned());
     violations
 }
 
@@ -247,7 +259,7 @@ fn check_invocations(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
                 continue;
             }
         };
-        if !stopped {
+        if !stopped && evidence.shows.never_fails {
             let error = error.clone();
             violations.push(Violation::Failed {
                 agent,
@@ -300,7 +312,7 @@ fn check_sequence(records: &[StoredRecord], violations: &mut Vec<Violation>) {
             });
         }
         expected = record.seq.saturating_add(1);
-        if record.place.file != file {
+        if record.place.file != LIST && record.place.file != file {
             file = &record.place.file;
             if first_seq(file) != Some(record.seq) {
                 let file = file.to_owned();
@@ -363,7 +375,9 @@ fn acknowledgements(ledger: &Ledger) -> Vec<Known> {
         Outcome::Refused { refusal, end_ns } => match refusal {
             Refusal::VersionMismatch { found, .. } => found.map(|seq| (*end_ns, seq)),
             Refusal::AlreadyExists { version, .. } => Some((*end_ns, *version)),
-            Refusal::NoSuchIssue { .. } | Refusal::CannotPatch { .. } => None,
+            Refusal::NoSuchIssue { .. } | Refusal::CannotPatch { .. } | Refusal::Said { .. } => {
+                None
+            }
         },
         _ => None,
     };
@@ -385,7 +399,8 @@ fn begun(evidence: &Evidence<'_>) -> Vec<(u64, u64)> {
             _ => None,
         });
         let seq = acknowledged.or_else(|| stored.get(key).copied())?;
-        Some((attempts.first()?.invoke_ns, seq))
+        // A write that a list does not have has no place in it.
+        (seq > 0).then_some((attempts.first()?.invoke_ns, seq))
     });
     begun.collect()
 }
@@ -561,6 +576,43 @@ fn check_conditions(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
                 from_seq,
                 through_seq,
             });
+        }
+    }
+}
+
+/// No receipt was given to two writes.
+fn check_receipts(beside: &Beside, violations: &mut Vec<Violation>) {
+    let mut first: HashMap<&str, Key> = HashMap::new();
+    for (receipt, key) in &beside.receipts {
+        match first.insert(receipt, *key) {
+            Some(other) if other != *key => violations.push(Violation::ReceiptTwice {
+                receipt: receipt.clone(),
+                first: other,
+                second: *key,
+            }),
+            _ => {}
+        }
+    }
+}
+
+/// Each item was won once, and belongs to whom it was given.
+fn check_wins(beside: &Beside, violations: &mut Vec<Violation>) {
+    for item in &beside.items {
+        let shown = item.owner.as_deref().filter(|owner| !owner.is_empty());
+        match item.winners.as_slice() {
+            [winner] if item.is_shown && shown != Some(&agent_name(*winner)) => {
+                violations.push(Violation::WinnerNotOwner {
+                    item: item.name.clone(),
+                    winner: *winner,
+                    owner: item.owner.clone(),
+                });
+            }
+            [] | [_] => {}
+            winners => violations.push(Violation::WonTwice {
+                item: item.name.clone(),
+                winners: winners.to_vec(),
+                owner: item.owner.clone(),
+            }),
         }
     }
 }

@@ -6,6 +6,7 @@ const EXIT_PASS: u8 = 0;
 const EXIT_VIOLATED: u8 = 1;
 const EXIT_HANG: u8 = 3;
 const EXIT_ENVIRONMENT: u8 = 4;
+const EXIT_UNKNOWN: u8 = 5;
 
 /// The verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -19,6 +20,8 @@ pub enum Verdict {
     Hang,
     /// Something outside the log stopped it.
     Environment,
+    /// Nothing is wrong, and nothing could be compared.
+    Unknown,
 }
 
 impl Verdict {
@@ -30,6 +33,7 @@ impl Verdict {
             Verdict::Violated => EXIT_VIOLATED,
             Verdict::Hang => EXIT_HANG,
             Verdict::Environment => EXIT_ENVIRONMENT,
+            Verdict::Unknown => EXIT_UNKNOWN,
         }
     }
 

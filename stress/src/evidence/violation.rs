@@ -29,6 +29,8 @@ pub enum Violation {
     Lost {
         agent: u32,
         write: u32,
+        /// 0 where receipts have no numbers.
+        #[serde(skip_serializing_if = "is_zero")]
         seq: u64,
         ack_ns: u64,
     },
@@ -208,11 +210,80 @@ pub enum Violation {
     AgentFailed { error: String },
     /// A process broke the protocol.
     Protocol { detail: String },
+    /// A receipt was given to two writes: agent and write of each.
+    ReceiptTwice {
+        receipt: String,
+        first: (u32, u32),
+        second: (u32, u32),
+    },
+    /// Several agents were told that they have an item for themselves.
+    WonTwice {
+        item: String,
+        winners: Vec<u32>,
+        owner: Option<String>,
+    },
+    /// An item does not belong to the only agent that was told so.
+    WinnerNotOwner {
+        item: String,
+        winner: u32,
+        owner: Option<String>,
+    },
+    /// A file that has to be valid at all times was not.
+    ArtifactInvalid {
+        path: String,
+        at_ns: u64,
+        error: String,
+    },
+    /// A file that has to contain every acknowledged write does not.
+    ArtifactMisses { path: String, writes: Vec<String> },
+    /// A check of the store failed.
+    CheckFailed { name: String, said: String },
+    /// A file was left behind that the store's description calls a leftover.
+    LeftBehind { path: String },
     /// The store could not be examined after the run.
     ExaminationFailed { step: String, error: String },
 }
 
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes it like that"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Kinds of trouble, which are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// What was acknowledged is not so.
+    Safety,
+    /// A file beside the store is not valid.
+    Artifacts,
+    /// Something was left behind.
+    Leftovers,
+}
+
 impl Violation {
+    /// The kind of trouble.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Violation::ArtifactInvalid { .. }
+            | Violation::ArtifactMisses { .. }
+            | Violation::CheckFailed { .. } => Class::Artifacts,
+            Violation::LeftBehind { .. } | Violation::LeftoverFile { .. } => Class::Leftovers,
+            _ => Class::Safety,
+        }
+    }
+
+    /// The name of its kind.
+    #[must_use]
+    pub fn kind(&self) -> String {
+        let text = self.to_string();
+        text.split(':').next().unwrap_or_default().to_owned()
+    }
+
     /// Whether two processes held the lock.
     #[must_use]
     pub fn is_about_holders(&self) -> bool {

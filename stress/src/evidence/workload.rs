@@ -79,6 +79,11 @@ pub enum Refusal {
         /// The issue.
         id: String,
     },
+    /// A store that is not strand said so.
+    Said {
+        /// Its words.
+        text: String,
+    },
 }
 
 impl Refusal {
@@ -253,18 +258,25 @@ pub fn setup(pool: u32) -> Vec<Plan> {
         .collect()
 }
 
-/// The claim that an agent makes at one of its writes: each agent tries each issue of the pool
-/// once, in an order of its own.
+/// The issue of the pool that an agent claims at one of its writes. Each agent tries each issue
+/// once: half of the agents in the same order, so that their claims collide, and each of the others
+/// in an order of its own.
 #[must_use]
-pub fn claim(seed: u64, agent: u32, agents: u32, write: u32, pool: u32) -> Plan {
+pub fn claimed_issue(seed: u64, agent: u32, agents: u32, write: u32, pool: u32) -> u32 {
     let pool = u64::from(pool.max(1));
-    let start = u64::from(agent) * pool / u64::from(agents.max(1));
-    let mut stride = 1 + (seed ^ u64::from(agent)) % pool;
+    let own = if agent.is_multiple_of(2) { 0 } else { agent };
+    let start = u64::from(own) * pool / u64::from(agents.max(1));
+    let mut stride = 1 + (seed ^ u64::from(own)) % pool;
     while divisor(stride, pool) != 1 {
         stride += 1;
     }
-    let number = (start + u64::from(write - 1) * stride) % pool;
-    let id = pool_id(u32::try_from(number).unwrap_or(0));
+    u32::try_from((start + u64::from(write - 1) * stride) % pool).unwrap_or(0)
+}
+
+/// The claim that an agent makes at one of its writes.
+#[must_use]
+pub fn claim(seed: u64, agent: u32, agents: u32, write: u32, pool: u32) -> Plan {
+    let id = pool_id(claimed_issue(seed, agent, agents, write, pool));
     let ts = EPOCH_MS + i64::from(write);
     Plan {
         ts,
@@ -294,7 +306,9 @@ mod tests {
                 assert_eq!(ids.len(), pool as usize);
             }
         }
-        assert_ne!(claim(9, 0, 3, 1, 100), claim(9, 1, 3, 1, 100));
+        let order = |agent| (1..=100).map(move |write| claimed_issue(9, agent, 4, write, 100));
+        assert!(order(0).eq(order(2)));
+        assert!(order(0).ne(order(1)) && order(1).ne(order(3)));
     }
 
     #[test]

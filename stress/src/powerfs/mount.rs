@@ -4,7 +4,7 @@
 //! mappings and the kernel's own `flock` work as on any local disk. Each write and each sync
 //! reaches this process at once; writes through a mapping come when the kernel writes them back.
 //!
-//! The mount point is detached at once: the filesystem can be reached only through an open
+//! Unless it is to stay ([`PowerFs::serve_at`]), the mount point is detached at once: the filesystem can be reached only through an open
 //! descriptor of this process ([`PowerFs::path`]). So nothing is left mounted, however this process
 //! dies: the kernel ends the filesystem with it. This process must not map files of it, or wait for
 //! them while it is frozen.
@@ -41,8 +41,9 @@ const BLOCK_BYTES: u32 = 4096;
 #[derive(Debug)]
 pub struct PowerFs {
     shared: Arc<Shared>,
-    /// The only way to it. `None` only while being dropped.
+    /// The only way to it, unless it is mounted or being dropped.
     root: Option<File>,
+    mounted: Option<PathBuf>,
     path: PathBuf,
     ended: Receiver<io::Result<()>>,
 }
@@ -157,6 +158,25 @@ impl PowerFs {
     /// # Errors
     /// The system refuses: no root, no `/dev/fuse`.
     pub fn serve(disk: VirtualDisk, mount_point: &Path) -> io::Result<PowerFs> {
+        let mut served = PowerFs::serve_at(disk, mount_point)?;
+        let root = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::PATH.bits().cast_signed())
+            .open(mount_point);
+        // Detached also where it could not be opened: the filesystem ends with its last user.
+        served.detach()?;
+        let root = root?;
+        served.path = format!("/proc/{}/fd/{}", std::process::id(), root.as_raw_fd()).into();
+        served.root = Some(root);
+        Ok(served)
+    }
+
+    /// Serves `disk` at `mount_point`, an empty directory, where it stays mounted as long as this
+    /// lives: a program that asks for its working directory needs a path to the root.
+    ///
+    /// # Errors
+    /// The system refuses: no root, no `/dev/fuse`.
+    pub fn serve_at(disk: VirtualDisk, mount_point: &Path) -> io::Result<PowerFs> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 disk,
@@ -179,20 +199,20 @@ impl PowerFs {
         std::thread::Builder::new()
             .name("powerfs".to_owned())
             .spawn(move || sender.send(session.run()))?;
-        let root = OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlags::PATH.bits().cast_signed())
-            .open(mount_point);
-        // Detached also where it could not be opened: the filesystem ends with its last user.
-        rustix::mount::unmount(mount_point, UnmountFlags::DETACH)?;
-        let root = root?;
-        let path = format!("/proc/{}/fd/{}", std::process::id(), root.as_raw_fd());
         Ok(PowerFs {
             shared,
-            root: Some(root),
-            path: path.into(),
+            root: None,
+            mounted: Some(mount_point.to_owned()),
+            path: mount_point.to_owned(),
             ended,
         })
+    }
+
+    fn detach(&mut self) -> io::Result<()> {
+        match self.mounted.take() {
+            Some(mount_point) => Ok(rustix::mount::unmount(&mount_point, UnmountFlags::DETACH)?),
+            None => Ok(()),
+        }
     }
 
     /// Its root directory, for every process that may look into this one.
@@ -271,6 +291,8 @@ impl PowerFs {
     fn close(&mut self) {
         self.release();
         self.root = None;
+        // It ends with its last user, if not at once.
+        drop(self.detach());
     }
 }
 

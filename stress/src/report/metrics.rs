@@ -152,7 +152,9 @@ pub(crate) fn conditions(ledger: &Ledger) -> ConditionsReport {
                 Refusal::VersionMismatch { .. } if is_claim => report.claims_lost += 1,
                 Refusal::VersionMismatch { .. } => report.mismatches += 1,
                 Refusal::AlreadyExists { .. } => report.already_exists += 1,
-                Refusal::NoSuchIssue { .. } | Refusal::CannotPatch { .. } => {
+                Refusal::NoSuchIssue { .. }
+                | Refusal::CannotPatch { .. }
+                | Refusal::Said { .. } => {
                     report.no_such_issue += 1;
                 }
             },

@@ -125,7 +125,7 @@ impl Report {
                 let after = self.hang.as_ref().map_or(0.0, |hang| hang.after_seconds);
                 format!("FAIL: hang, {tier} is not done after {after:.1} s (seed {seed})")
             }
-            Verdict::Environment => {
+            Verdict::Environment | Verdict::Unknown => {
                 format!("FAIL: the environment stopped the run (seed {seed}, {seconds:.1} s)")
             }
         }

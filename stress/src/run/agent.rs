@@ -94,7 +94,7 @@ impl Agent<'_> {
         let mut out = Outbox::default();
         let mut seen = match self.spec.workload {
             Workload::Mixed => Some(LiveIssues::open_in(&self.spec.storage(), &self.spec.store)?),
-            Workload::Append | Workload::Claim | Workload::Replay => None,
+            _ => None,
         };
         for write in lane.first_write..=lane.last_write {
             let task = match (&lane.repeat, &mut seen) {
@@ -154,7 +154,7 @@ impl Agent<'_> {
             Workload::Replay => {
                 Task::Commit(writes::replayed(&self.payloads.replayed(agent, write)?)?)
             }
-            Workload::Append | Workload::Mixed => {
+            Workload::Append | Workload::Mixed | Workload::Exclusive => {
                 Task::Append(Box::new(self.payloads.event(agent, write)?))
             }
         })

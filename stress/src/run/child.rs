@@ -1,7 +1,7 @@
 //! A child process that is heard while it runs. All processes of the harness are children of this
 //! kind: agents, bystanders, calls of the command and the workers of a soak.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const STACK_BYTES: usize = 256 << 10;
 #[derive(Debug)]
 pub(crate) enum Heard {
     /// A line of standard output with its newline. Without one, the child ended while it wrote it.
-    Line { text: Vec<u8>, at_ns: u64 },
+    Line { text: Vec<u8> },
     /// The child has ended and was reaped; nothing follows.
     Ended(Ended),
 }
@@ -27,8 +27,6 @@ pub(crate) enum Heard {
 pub(crate) struct Ended {
     /// How it ended.
     pub(crate) status: io::Result<ExitStatus>,
-    /// Its standard error, if that is a pipe.
-    pub(crate) stderr: String,
     /// A pipe failed.
     pub(crate) trouble: Option<io::Error>,
 }
@@ -144,7 +142,6 @@ fn attend(
     input: Option<(ChildStdin, Vec<u8>)>,
     mut hear: impl FnMut(Heard),
 ) {
-    let mut stderr = Vec::new();
     let talked = (|| {
         if let Some((mut stdin, input)) = input {
             unless_gone(stdin.write_all(&input))?;
@@ -154,18 +151,13 @@ fn attend(
             let mut text = Vec::new();
             while stdout.read_until(b'\n', &mut text)? > 0 {
                 let text = std::mem::take(&mut text);
-                let at_ns = monotonic_ns();
-                hear(Heard::Line { text, at_ns });
+                hear(Heard::Line { text });
             }
-        }
-        if let Some(mut pipe) = process.take_stderr() {
-            pipe.read_to_end(&mut stderr)?;
         }
         Ok(())
     })();
     hear(Heard::Ended(Ended {
         status: process.wait(),
-        stderr: String::from_utf8_lossy(&stderr).into_owned(),
         trouble: talked.err(),
     }));
 }

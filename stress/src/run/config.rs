@@ -1,6 +1,6 @@
 //! The configuration of a run: its flags, their limits, and the line that repeats it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,14 +18,19 @@ pub const WRITES_MAX: u32 = 10_000_000;
 pub const PAYLOAD_BYTES_MAX: usize = RECORD_BYTES_MAX / 4 * 3;
 /// Highest rate of a nemesis.
 pub const RATE_MAX: f64 = 10_000.0;
+/// The store under test unless another one is named.
+pub const STRAND: &str = "strand";
 const LOCK_TIMEOUT_BEYOND_WATCHDOG_S: u64 = 600;
 /// Longest time that the watchdog waits.
 pub const TIMEOUT_S_MAX: u64 = 7 * 24 * 3600;
 
 /// The flags that say how often, how long and where something is shown or kept, and not what is
 /// done.
-const NOT_REPLAYED: [&str; 7] = [
+const NOT_REPLAYED: [&str; 10] = [
     "iterations",
+    "history",
+    "report",
+    "shrink_s",
     "keep",
     "json",
     "html",
@@ -66,6 +71,30 @@ pub enum Workload {
     Mixed,
     /// The events of the file `--payload`, each issue's by one agent in their order.
     Replay,
+    /// Other stores: take a lock, look whether anyone else has it, and give it back.
+    Exclusive,
+}
+
+/// What happens at a system call that changes something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum SystemFault {
+    /// The process is killed before it.
+    Kill,
+    /// It fails with EIO.
+    Eio,
+    /// It fails with ENOSPC.
+    Enospc,
+}
+
+/// A form of a history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum HistoryFormat {
+    /// An object a line.
+    Jsonl,
+    /// A map a line, as Jepsen, Elle and Knossos have it.
+    Edn,
 }
 
 /// A misdeed of agent 0 that the harness has to notice. For tests of the harness.
@@ -107,13 +136,31 @@ pub struct Config {
     /// Start a new process for each write
     #[arg(long)]
     pub one_shot: bool,
-    /// With --one-shot: make each write with the command `strand append` instead of the library.
-    /// Its output and exit status say what came of the write
-    #[arg(long)]
-    pub via_cli: bool,
-    /// The binary of that command [default: `strand` next to this one]
-    #[arg(long, value_name = "PATH", requires = "via_cli")]
-    pub strand: Option<PathBuf>,
+    /// The store under test: strand, locked-file, sqlite, git and others that come along,
+    /// cmd:SPEC.toml or agent:PROGRAM (docs/STORES.md)
+    #[arg(long, default_value = STRAND, value_name = "S")]
+    pub store: String,
+    /// Other stores: have a system call fail, or kill at it, in one process of three
+    #[arg(long, value_enum, value_name = "FAULT")]
+    pub inject: Option<SystemFault>,
+    /// Other stores: cut the power this often, on a filesystem that loses what was not synced
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub power_cuts: u32,
+    /// Other stores: on a disk of this many bytes, which becomes full
+    #[arg(long, value_name = "BYTES")]
+    pub disk_bytes: Option<u64>,
+    /// Other stores: each agent thinks for some milliseconds between its writes
+    #[arg(long, value_name = "MS")]
+    pub think_ms: Option<u64>,
+    /// Other stores: write the history for Elle, Knossos or Porcupine into the report
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub history: Option<HistoryFormat>,
+    /// Other stores: write the report to this directory, with a `repro.sh`
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    /// Other stores: make a failing run smaller for so many seconds
+    #[arg(long, default_value_t = 20, value_name = "S")]
+    pub shrink_s: u64,
     /// The failures that an acknowledgement promises to survive
     #[arg(long, value_enum, default_value_t = Durability::Synced)]
     pub durability: Durability,
@@ -241,12 +288,6 @@ impl KillAt {
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// The path of the command `strand` next to another binary.
-#[must_use]
-pub fn command_beside(exe: &Path) -> PathBuf {
-    exe.with_file_name(format!("strand{}", std::env::consts::EXE_SUFFIX))
-}
-
 impl Config {
     /// Checks each limit and each combination.
     ///
@@ -302,45 +343,56 @@ impl Config {
         if self.one_shot && self.mode == Mode::Thread {
             return usage("--one-shot starts a process for each write; it excludes --mode thread");
         }
-        self.validate_via_cli()?;
+        self.validate_store()?;
         if self.payload.is_some() && self.payload_bytes.is_some() {
             return usage("--payload and --payload-bytes exclude each other");
         }
         Ok(())
     }
 
-    /// The command has neither failpoints nor conditions.
-    fn validate_via_cli(&self) -> Result<(), UsageError> {
-        if !self.via_cli {
-            return match self.strand {
-                Some(_) => usage("--strand needs --via-cli"),
-                None => Ok(()),
-            };
-        }
-        if !self.one_shot {
-            return usage("--via-cli needs --one-shot");
-        }
-        if self.workload != Workload::Append {
-            return usage("--via-cli is for --workload append");
-        }
-        let excluded = [
-            ("--kill-at", self.kill_at.is_some()),
+    /// What only strand has is not for other stores, and the other way round.
+    fn validate_store(&self) -> Result<(), UsageError> {
+        let is_strand = self.store == STRAND;
+        let of_strand = [
+            ("--workload mixed", self.workload == Workload::Mixed),
+            ("--workload replay", self.workload == Workload::Replay),
+            ("--mode thread", self.mode == Mode::Thread),
+            (
+                "--durability buffered",
+                self.durability == Durability::Buffered,
+            ),
+            ("--readers", self.readers > 0),
+            ("--followers", self.followers > 0),
+            ("--compact-every-ms", self.compact_every_ms.is_some()),
+            ("--payload", self.payload.is_some()),
             ("--segment-bytes", self.segment_bytes.is_some()),
             ("--preallocate-bytes", self.preallocate_bytes.is_some()),
+            ("--kill-at", self.kill_at.is_some()),
+            ("--tear-per-second", self.tear_per_second > 0.0),
+            ("--forget-per-second", self.forget_per_second > 0.0),
             ("--sabotage", self.sabotage.is_some()),
         ];
-        match excluded.into_iter().find(|(_, is_set)| *is_set) {
-            Some((flag, _)) => usage(format!("--via-cli and {flag} exclude each other")),
+        let of_others = [
+            ("--workload exclusive", self.workload == Workload::Exclusive),
+            ("--inject", self.inject.is_some()),
+            ("--power-cuts", self.power_cuts > 0),
+            ("--disk-bytes", self.disk_bytes.is_some()),
+            ("--think-ms", self.think_ms.is_some()),
+            ("--history", self.history.is_some()),
+            ("--report", self.report.is_some()),
+        ];
+        let misplaced = if is_strand {
+            &of_others[..]
+        } else {
+            &of_strand[..]
+        };
+        match misplaced.iter().find(|(_, is_set)| *is_set) {
+            Some((flag, _)) if is_strand => usage(format!(
+                "{flag} is for other stores: --store names one, as --store strand-cli"
+            )),
+            Some((flag, _)) => usage(format!("{flag} is for --store strand")),
             None => Ok(()),
         }
-    }
-
-    /// The command that makes each write, if one does. `exe` is the harness binary.
-    #[must_use]
-    pub fn command(&self, exe: &Path) -> Option<PathBuf> {
-        let path = || self.strand.clone();
-        self.via_cli
-            .then(|| path().unwrap_or_else(|| command_beside(exe)))
     }
 
     /// The directory in which the run makes its own.
@@ -374,7 +426,7 @@ impl Config {
     #[must_use]
     pub fn pool(&self) -> u32 {
         match self.workload {
-            Workload::Append | Workload::Replay => 0,
+            Workload::Append | Workload::Replay | Workload::Exclusive => 0,
             Workload::Claim => self.writes,
             Workload::Mixed => (self.agents * 3).clamp(10, 64),
         }
@@ -439,7 +491,8 @@ pub fn fresh_seed() -> u64 {
     u64::from(rand::random::<u32>())
 }
 
-fn shell_word(text: &str) -> String {
+/// A word as a shell takes it.
+pub(crate) fn shell_word(text: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+:=@".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.to_owned()
@@ -481,8 +534,11 @@ mod tests {
             agents: 3,
             writes: 9,
             one_shot: true,
-            via_cli: true,
-            strand: Some(PathBuf::from("target/x y/strand")),
+            store: "cmd:target/x y.toml".to_owned(),
+            inject: Some(SystemFault::Enospc),
+            power_cuts: 3,
+            disk_bytes: Some(4096),
+            think_ms: Some(2),
             durability: Durability::Buffered,
             payload: Some(PathBuf::from("a b's.jsonl")),
             kill_per_second: 12.5,
@@ -538,7 +594,7 @@ mod tests {
             |c| c.workload = Workload::Replay,
             |c| (c.workload, c.sabotage) = (Workload::Claim, Some(Sabotage::Skip)),
             |c| (c.payload, c.payload_bytes) = (Some("x".into()), Some(9)),
-            |c| c.strand = Some("x".into()),
+            |c| c.power_cuts = 1,
         ];
         for config in changes.map(changed) {
             assert!(config.validate().is_err(), "{config:?}");
@@ -547,18 +603,19 @@ mod tests {
     }
 
     #[test]
-    fn the_command_makes_plain_appends_of_one_shot_processes() {
-        let via_cli: fn(&mut Config) =
-            |c| (c.one_shot, c.via_cli, c.kill_per_second) = (true, true, 20.0);
-        assert_eq!(changed(via_cli).validate(), Ok(()));
+    fn flags_of_strand_are_not_for_other_stores() {
+        let other: fn(&mut Config) = |c| {
+            (c.store, c.kill_per_second, c.power_cuts) = ("sqlite".to_owned(), 20.0, 3);
+        };
+        assert_eq!(changed(other).validate(), Ok(()));
         let changes: [fn(&mut Config); 4] = [
-            |c| c.one_shot = false,
-            |c| c.workload = Workload::Claim,
+            |c| c.mode = Mode::Thread,
+            |c| c.workload = Workload::Mixed,
             |c| c.kill_at = Some("any".to_owned()),
             |c| c.segment_bytes = Some(4096),
         ];
         for change in changes {
-            let mut config = changed(via_cli);
+            let mut config = changed(other);
             change(&mut config);
             assert!(config.validate().is_err(), "{config:?}");
         }

@@ -16,12 +16,6 @@ pub(crate) enum Event {
     Message { slot: usize, message: Message },
     /// A process of the harness wrote a line that is no message.
     Nonsense { slot: usize, text: String },
-    /// The command printed a line.
-    Printed {
-        slot: usize,
-        text: Vec<u8>,
-        at_ns: u64,
-    },
     /// A process has ended and was reaped.
     Ended { slot: usize, ended: Ended },
     /// A process is to be killed: the one at `slot`, or the next one that lives.

@@ -112,7 +112,9 @@ impl Judgement {
                 format!("FAIL: {many} violation{}", if many == 1 { "" } else { "s" })
             }
             Verdict::Hang => format!("FAIL: hang, not done after {} s", self.config.timeout_s),
-            Verdict::Environment => "FAIL: the environment stopped the run".to_owned(),
+            Verdict::Environment | Verdict::Unknown => {
+                "FAIL: the environment stopped the run".to_owned()
+            }
         }
     }
 

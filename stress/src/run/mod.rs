@@ -4,7 +4,6 @@ pub mod agent;
 pub mod archive;
 pub mod bystanders;
 pub(crate) mod child;
-mod command;
 pub mod config;
 pub mod control;
 pub(crate) mod errors;
@@ -35,6 +34,7 @@ use tempfile::TempDir;
 use crate::evidence::checks::{Counts, checks};
 use crate::evidence::ids::operation_key;
 use crate::evidence::ledger::{Ledger, Outcome};
+use crate::evidence::listing::{Beside, Shows};
 use crate::evidence::observations::Journal;
 use crate::evidence::oracle::Evidence;
 use crate::evidence::verdict::Verdict;
@@ -109,7 +109,6 @@ impl From<PayloadError> for RunError {
 /// not be made or a process not be started. Every process that was started is reaped.
 pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Judgement, RunError> {
     config.validate()?;
-    check_command(config, exe)?;
     let source = payload_source(config)?;
     let mut payloads = Payloads::open(&source, config.seed, config.writes)?;
     if config.workload == Workload::Replay {
@@ -136,18 +135,6 @@ pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Ju
             let store = Some(run_dir.keep().join("store"));
             Err(RunError::Environment { message, store })
         }
-    }
-}
-
-/// The command that the run needs has to be there.
-fn check_command(config: &Config, exe: &Path) -> Result<(), UsageError> {
-    match config.command(exe) {
-        Some(path) if !path.is_file() => Err(UsageError(format!(
-            "--via-cli needs the command `strand`, and {} is not there: build it with \
-             `cargo build --release -p strand`, or name it with --strand",
-            path.display()
-        ))),
-        _ => Ok(()),
     }
 }
 
@@ -329,6 +316,8 @@ pub(crate) fn judge_stored(judged: &Judged<'_>) -> Vec<Violation> {
         model: examination.model.as_ref(),
         snapshot_seqs: &examination.snapshot_seqs,
         journals: judged.journals,
+        shows: Shows::STRAND,
+        beside: &Beside::default(),
     })
 }
 
@@ -348,7 +337,7 @@ pub(crate) fn payload_source(config: &Config) -> Result<PayloadSource, RunError>
     })
 }
 
-fn make_run_dir(config: &Config) -> Result<TempDir, RunError> {
+pub(crate) fn make_run_dir(config: &Config) -> Result<TempDir, RunError> {
     let parent = config.parent_dir();
     let cannot = |error: std::io::Error| {
         RunError::environment(format!(

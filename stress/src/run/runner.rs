@@ -3,7 +3,6 @@
 //! which other threads send. Every wait has a deadline.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -19,7 +18,6 @@ use crate::evidence::ledger::{
 };
 use crate::evidence::workload::Plan;
 use crate::run::child::{Child, Ended, Heard, is_kill};
-use crate::run::command::{self, Printed, StrandCommand};
 use crate::run::config::{Config, Mode};
 use crate::run::control::Control;
 use crate::run::errors::describe;
@@ -176,10 +174,6 @@ pub fn run(
 ) -> Result<Outcome, EnvironmentError> {
     let mut runner = Runner::new(config, payload, writes, exe, places)?;
     runner.ledger = pool::set_up(config, places);
-    if let Some(command) = &runner.command {
-        let failed = command.init(&places.store).map_err(EnvironmentError)?;
-        runner.ledger.fatal_errors.extend(failed);
-    }
     let (go_ns, hang) = runner.run(progress);
     runner.outcome(go_ns, hang)
 }
@@ -263,9 +257,6 @@ struct Slot {
 struct Process {
     child: Child,
     reporting: Reporting,
-    /// Where the process is a call of the command: agent, write and start of the call, and what it
-    /// printed.
-    call: Option<((u32, u32, u64), Printed)>,
 }
 
 #[derive(Clone, Copy)]
@@ -408,8 +399,6 @@ struct Runner<'a> {
     payload: &'a PayloadSource,
     writes: &'a [u32],
     exe: &'a Path,
-    /// Makes each write instead of an agent.
-    command: Option<StrandCommand>,
     places: &'a Places,
     control: Control,
     stderr: File,
@@ -451,14 +440,12 @@ impl<'a> Runner<'a> {
         };
         let bystanders = bystander_roles(config, places).into_iter();
         slots.extend(bystanders.map(|role| Slot::new(Vec::new(), role)));
-        let command = StrandCommand::new(config, payload, exe).map_err(EnvironmentError)?;
         let (sender, events) = unbounded();
         Ok(Runner {
             config,
             payload,
             writes,
             exe,
-            command,
             places,
             control,
             stderr,
@@ -653,12 +640,6 @@ impl<'a> Runner<'a> {
                     process.reporting.nonsense(text);
                 }
             }
-            Event::Printed { slot, text, at_ns } => {
-                let process = self.process(slot);
-                if let Some((_, printed)) = process.and_then(|process| process.call.as_mut()) {
-                    printed.add(&text, at_ns);
-                }
-            }
             Event::Ended { slot, ended } => self.bury(slot, ended),
             Event::Kill { slot } => {
                 // If processes took longer to start than they live, no write would ever be done.
@@ -766,9 +747,6 @@ impl<'a> Runner<'a> {
     fn go(&mut self) {
         self.phase = Phase::Running;
         self.control.go();
-        if self.command.is_some() {
-            self.start_all();
-        }
     }
 
     /// Starts a process in each slot that has none.
@@ -795,15 +773,7 @@ impl<'a> Runner<'a> {
             slot.is_done = true;
             return;
         }
-        let started = match (&self.command, lanes.first()) {
-            (Some(_), Some(_)) if self.phase < Phase::Running => return slot.get_ready(),
-            (Some(command), Some(lane)) => {
-                let call = command.append(&self.places.store, lane.agent, lane.first_write);
-                call.and_then(|call| self.start_call(index, call))
-            }
-            _ => self.start_agent(index, lanes),
-        };
-        if let Err(error) = started {
+        if let Err(error) = self.start_agent(index, lanes) {
             if let Some(slot) = self.slots.get_mut(index) {
                 slot.is_done = true;
             }
@@ -870,7 +840,7 @@ impl<'a> Runner<'a> {
         let (events, slot) = (self.sender.clone(), index);
         let mut child = Child::spawn(&mut command, None, move |heard| {
             let event = match heard {
-                Heard::Line { text, .. } => {
+                Heard::Line { text } => {
                     let Some(line) = text.strip_suffix(b"\n") else {
                         return;
                     };
@@ -887,37 +857,12 @@ impl<'a> Runner<'a> {
             drop(events.send(event));
         })?;
         let told = child.say(&spec);
-        self.enter(index, child, None);
+        self.enter(index, child);
         told.map_err(|error| format!("cannot describe an agent to its process: {error}"))
     }
 
-    fn start_call(&mut self, index: usize, mut call: command::Call) -> Result<(), String> {
-        let start_ns = monotonic_ns();
-        let (events, slot) = (self.sender.clone(), index);
-        let input = Some(call.input);
-        let child = Child::spawn(&mut call.command, input, move |heard| {
-            drop(events.send(match heard {
-                Heard::Line { text, at_ns } => Event::Printed { slot, text, at_ns },
-                Heard::Ended(ended) => Event::Ended { slot, ended },
-            }));
-        })?;
-        let (agent, write) = (call.agent, call.write);
-        let printed = Printed::default();
-        self.enter(index, child, Some(((agent, write, start_ns), printed)));
-        let at_ns = start_ns;
-        self.take(
-            index,
-            Message::Invoke {
-                agent,
-                write,
-                at_ns,
-            },
-        );
-        Ok(())
-    }
-
     /// Enters a process that was started.
-    fn enter(&mut self, index: usize, child: Child, call: Option<((u32, u32, u64), Printed)>) {
+    fn enter(&mut self, index: usize, child: Child) {
         self.spawned += 1;
         if let Some(slot) = self.slots.get_mut(index) {
             slot.pid = child.pid();
@@ -926,7 +871,6 @@ impl<'a> Runner<'a> {
             slot.process = Some(Process {
                 child,
                 reporting: Reporting::default(),
-                call,
             });
         }
     }
@@ -943,7 +887,6 @@ impl<'a> Runner<'a> {
         let Process {
             child,
             mut reporting,
-            call,
         } = process;
         let killed_ns = child.killed_ns();
         if let Some(trouble) = ended.trouble {
@@ -953,29 +896,7 @@ impl<'a> Runner<'a> {
             Ok(status) => status,
             Err(error) => return self.fail(format!("cannot wait for a process: {error}")),
         };
-        let end = match call {
-            None => classify_end(status, reporting.is_done(), killed_ns.is_some()),
-            Some((call, printed)) => {
-                let said = (status, ended.stderr.as_str());
-                let (message, end) = command::outcome(call, &printed, said, killed_ns.is_some());
-                match message {
-                    Some(Ok(message)) => {
-                        slot.follow(&message);
-                        if let Message::Answered { outcome, .. } = &message {
-                            self.moment.count(outcome);
-                        }
-                        reporting.take(message);
-                    }
-                    Some(Err(nonsense)) => reporting.nonsense(nonsense),
-                    None => {}
-                }
-                if let Err(error) = self.stderr.write_all(ended.stderr.as_bytes()) {
-                    let path = self.places.stderr.display();
-                    self.failure.get_or_insert(format!("{path}: {error}"));
-                }
-                end
-            }
-        };
+        let end = classify_end(status, reporting.is_done(), killed_ns.is_some());
         if end == End::Killed && self.phase < Phase::Stopping {
             self.moment.killed += 1;
         }

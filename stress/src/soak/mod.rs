@@ -389,7 +389,7 @@ impl<'a> Soak<'a> {
             }),
             Verdict::Violated => Err(Trouble::Violation(what())),
             Verdict::Hang => Err(Trouble::Hang(what())),
-            Verdict::Environment => Err(Trouble::Environment(what())),
+            Verdict::Environment | Verdict::Unknown => Err(Trouble::Environment(what())),
         }
     }
 

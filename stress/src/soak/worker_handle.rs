@@ -48,8 +48,8 @@ impl WorkerHandle {
             let said = match heard {
                 Heard::Ended(ended) => Said::Ended(ended),
                 // A line without an end is from a process that was killed while it wrote it.
-                Heard::Line { text, .. } if !text.ends_with(b"\n") => return,
-                Heard::Line { text, .. } => match serde_json::from_slice(&text) {
+                Heard::Line { text } if !text.ends_with(b"\n") => return,
+                Heard::Line { text } => match serde_json::from_slice(&text) {
                     Ok(answer) => Said::Answer(answer),
                     Err(_) => Said::Nonsense(String::from_utf8_lossy(&text).into_owned()),
                 },

@@ -134,7 +134,7 @@ impl Sum {
         }
         match run.verdict() {
             Verdict::Pass => {}
-            Verdict::Environment => {
+            Verdict::Environment | Verdict::Unknown => {
                 self.environment = Some(run.gathered.ledger.environment_errors.join("; "));
             }
             Verdict::Violated | Verdict::Hang => self.findings.push(Finding {

@@ -24,14 +24,12 @@ pub(crate) fn passes(config: &Config) -> Report {
     let report = report.unwrap_or_else(|error| panic!("{error}\n{}", config.replay_line()));
     let shown = || format!("{}{}", report.table(), report.failure_details);
     assert_eq!(report.verdict, Verdict::Pass, "{}", shown());
-    // The command does not tell when it holds the lock.
-    let holders = u64::from(!config.via_cli);
-    assert_eq!(report.lock.max_holders, holders, "{}", shown());
+    assert_eq!(report.lock.max_holders, 1, "{}", shown());
     assert_eq!(report.rejected, 0, "{}", shown());
     // With a key, an operation is made again until it has an outcome.
     let interrupted = match config.workload {
         Workload::Append => report.unknown,
-        Workload::Claim | Workload::Mixed | Workload::Replay => 0,
+        _ => 0,
     };
     let operations = config.operations();
     let known = report.acknowledged + report.refused;

@@ -18,6 +18,7 @@ mod powerfs;
 mod report;
 mod runs;
 mod soak;
+#[cfg(unix)]
+mod stores;
 mod torture;
-mod via_cli;
 mod watchdog;

@@ -176,6 +176,8 @@ impl Run {
             model: Model::of(&self.records).ok().as_ref(),
             snapshot_seqs: &self.snapshot_seqs,
             journals: &self.journals,
+            shows: Shows::STRAND,
+            beside: &Beside::default(),
         })
     }
 

@@ -2,14 +2,6 @@
 //!
 //! They only draw. All share [`document`], [`table`], and the drawings of [`plot`] and [`lanes`].
 
-/// Appends to a `String`, which can't fail.
-macro_rules! put {
-    ($text:expr, $($argument:tt)*) => {{
-        use std::fmt::Write as _;
-        write!($text, $($argument)*).unwrap_or_else(|_| unreachable!("writing to a String can't fail"));
-    }};
-}
-
 pub mod lanes;
 pub mod plot;
 pub mod run;

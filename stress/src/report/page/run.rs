@@ -165,12 +165,11 @@ fn configuration(config: &Config) -> String {
     };
     let mode = match (config.mode, config.one_shot) {
         (Mode::Thread, _) => "threads of one process",
-        (Mode::Process, true) if config.via_cli => "a <code>strand append</code> for each write",
         (Mode::Process, true) => "a process for each write",
         (Mode::Process, false) => "processes",
     };
     let workload = match config.workload {
-        Workload::Append => "appends without conditions",
+        Workload::Append | Workload::Exclusive => "appends without conditions",
         Workload::Claim => "claims of the same issues",
         Workload::Mixed => "writes with conditions on shared issues",
         Workload::Replay => "a trace",

@@ -1,0 +1,286 @@
+//! A store whose agents call its command line, as its spec says.
+
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::run::config::shell_word;
+use crate::stores::reading::entries;
+use crate::stores::seat::{Ended, Seat, excerpt};
+use crate::stores::spec::{Call, Pattern, Spec};
+use crate::stores::store::{Agent, Answer, Can, Deed, Job, Store, Told};
+use crate::stores::template::{Template, Values, shell_line};
+
+/// A store behind a command line.
+pub(super) struct CommandStore {
+    spec: Spec,
+    can: Can,
+    /// Searched for programs before the directories of `PATH`: that of the harness.
+    beside: PathBuf,
+}
+
+/// One call with its values.
+struct Prepared {
+    argv: Vec<String>,
+    stdin: Option<String>,
+    workdir: String,
+    env: Vec<(String, String)>,
+}
+
+impl CommandStore {
+    pub(super) fn new(spec: Spec, exe: &Path) -> CommandStore {
+        let can = Can {
+            name: spec.name.clone(),
+            ordered: spec.list.ordered,
+            numbers: !spec.list.number.is_empty(),
+            receipts: spec.append.receipt.is_some(),
+            whole: spec.list.whole,
+            claim: spec.claim.is_some(),
+            show: spec.show.is_some(),
+            export: spec.export.is_some(),
+            exclusive: spec.exclusive.is_some(),
+            idempotent: spec.append.idempotent,
+            artifacts: spec.artifact.clone(),
+            checks: spec.check.clone(),
+            leftovers: spec.leftovers.clone(),
+        };
+        let beside = exe.parent().map_or_else(PathBuf::new, Path::to_owned);
+        CommandStore { spec, can, beside }
+    }
+
+    /// The arguments and the standard input of a call; `None` where the spec has none.
+    fn words(&self, deed: Deed) -> Option<(&[Template], Option<&Template>)> {
+        let spec = &self.spec;
+        match deed {
+            Deed::Init => spec.init.as_ref().map(Call::words),
+            Deed::Append => Some(spec.append.words()),
+            Deed::Claim => spec.claim.as_ref().map(Call::words),
+            Deed::Exclusive => spec.exclusive.as_ref().map(Call::words),
+            Deed::List => Some((&spec.list.argv, None)),
+            Deed::Show => spec.show.as_ref().map(|show| (&*show.argv, None)),
+            Deed::Export => spec.export.as_ref().map(|export| (&*export.argv, None)),
+            Deed::Check(number) => spec.check.get(number).map(|check| (&*check.argv, None)),
+        }
+    }
+
+    fn prepare(
+        &self,
+        argv: &[Template],
+        stdin: Option<&Template>,
+        values: &Values,
+        witness: &[String],
+    ) -> Result<Prepared, String> {
+        let mut words = Vec::new();
+        for word in argv {
+            // On its own, the witness is several words.
+            if word.to_string() == "{witness}" {
+                words.extend_from_slice(witness);
+            } else {
+                words.push(word.fill(values)?);
+            }
+        }
+        let mut env = Vec::new();
+        for (name, value) in &self.spec.env {
+            env.push((name.clone(), value.fill(values)?));
+        }
+        Ok(Prepared {
+            argv: words,
+            stdin: stdin.map(|stdin| stdin.fill(values)).transpose()?,
+            workdir: self.spec.workdir.fill(values)?,
+            env,
+        })
+    }
+
+    fn run(&self, seat: &Seat, job: &Job, prepared: &Prepared) -> Result<Ended, String> {
+        let argv = if matches!(job.deed, Deed::Append | Deed::Claim) {
+            seat.with_fault(&prepared.argv)
+        } else {
+            prepared.argv.clone()
+        };
+        let (program, arguments) = argv.split_first().ok_or("there is no program")?;
+        let beside = self.beside.join(program);
+        let program = if !program.contains('/') && beside.is_file() {
+            beside
+        } else {
+            program.into()
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(&prepared.workdir);
+        command.envs(prepared.env.iter().map(|(name, value)| (name, value)));
+        match &prepared.stdin {
+            None => command.stdin(Stdio::null()),
+            Some(text) => command.stdin(input(text).map_err(|error| error.to_string())?),
+        };
+        seat.run(&mut command)
+    }
+}
+
+/// A file with this text, to be read from its beginning.
+fn input(text: &str) -> std::io::Result<File> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
+}
+
+impl Call {
+    fn words(&self) -> (&[Template], Option<&Template>) {
+        (&self.argv, self.stdin.as_ref())
+    }
+
+    /// The meaning of the end of a call, and its receipt.
+    fn judge(&self, ended: &Ended) -> (Told, Option<String>) {
+        let printed = ended.stdout.trim();
+        let said = format!("{}: {} {}", ended.status, printed, ended.stderr.trim());
+        let said = excerpt(said.trim());
+        let code = ended.status.code();
+        let is = |codes: &[i32]| code.is_some_and(|code| codes.contains(&code));
+        let says = |pattern: &Option<Pattern>| {
+            pattern
+                .as_ref()
+                .is_some_and(|pattern| pattern.is_in(&ended.stdout) || pattern.is_in(&ended.stderr))
+        };
+        if ended.killed {
+            (Told::Info(String::new()), None)
+        } else if is(&self.ok) {
+            match &self.receipt {
+                None => (Told::Ok, None),
+                Some(pattern) => match pattern.find(&ended.stdout) {
+                    Some(receipt) => (Told::Ok, Some(receipt)),
+                    None => (
+                        Told::Info(format!("success without a receipt: {said}")),
+                        None,
+                    ),
+                },
+            }
+        } else if is(&self.refused) || (code.is_some() && says(&self.refused_says)) {
+            (Told::Refused(said), None)
+        } else if is(&self.rejected) {
+            (Told::Fail(said), None)
+        } else {
+            (Told::Info(said), None)
+        }
+    }
+}
+
+impl Prepared {
+    /// A line for a shell.
+    fn line(&self, with_env: bool) -> String {
+        let mut line = shell_line(&self.argv);
+        if with_env {
+            for (name, value) in self.env.iter().rev() {
+                line = format!("{name}={} {line}", shell_word(value));
+            }
+        }
+        match &self.stdin {
+            None => line,
+            Some(text) => format!("printf %s {} | {line}", shell_word(text)),
+        }
+    }
+}
+
+struct CommandAgent<'a> {
+    store: &'a CommandStore,
+    seat: &'a Seat,
+}
+
+impl CommandAgent<'_> {
+    fn try_perform(&self, job: &Job) -> Result<Answer, String> {
+        let spec = &self.store.spec;
+        let Some((argv, stdin)) = self.store.words(job.deed) else {
+            return match job.deed {
+                // An empty directory is a store.
+                Deed::Init => Ok(Answer::ok()),
+                deed => Err(format!("the spec has nothing for {deed:?}")),
+            };
+        };
+        let prepared = self.store.prepare(argv, stdin, &job.values, &job.witness)?;
+        let ended = self.store.run(self.seat, job, &prepared)?;
+        let call = match job.deed {
+            Deed::Init => spec.init.as_ref(),
+            Deed::Append => Some(&spec.append),
+            Deed::Claim => spec.claim.as_ref(),
+            Deed::Exclusive => spec.exclusive.as_ref(),
+            _ => None,
+        };
+        let (mut told, mut receipt) = match call {
+            Some(call) => call.judge(&ended),
+            None if ended.status.success() => (Told::Ok, None),
+            None => {
+                let (status, said) = (ended.status, ended.stderr.trim());
+                (Told::Info(format!("{status}: {said}")), None)
+            }
+        };
+        if let (Deed::Check(number), Told::Ok) = (job.deed, &told) {
+            let says = spec.check.get(number).and_then(|check| check.says.as_ref());
+            if says.is_some_and(|says| !says.is_in(&ended.stdout)) {
+                told = Told::Fail("it did not print what it should".to_owned());
+            }
+        }
+        if let (Deed::Show, Some(show)) = (job.deed, &spec.show) {
+            receipt = show.owner.find(&ended.stdout);
+        }
+        let mut listed = Vec::new();
+        if job.deed == Deed::List && told == Told::Ok {
+            match entries(&spec.list, &ended.stdout) {
+                Ok(entries) => listed = entries,
+                Err(error) => told = Told::Info(error),
+            }
+        }
+        Ok(Answer {
+            told,
+            receipt,
+            entries: listed,
+            output: excerpt(&ended.stdout),
+            line: excerpt(&prepared.line(false)),
+            begin_ns: ended.begin_ns,
+            end_ns: ended.end_ns,
+        })
+    }
+}
+
+impl Agent for CommandAgent<'_> {
+    fn perform(&mut self, job: &Job) -> Answer {
+        self.try_perform(job).unwrap_or_else(Answer::not_begun)
+    }
+}
+
+impl Store for CommandStore {
+    fn can(&self) -> &Can {
+        &self.can
+    }
+
+    fn agent<'a>(&'a self, seat: &'a Seat, _: bool) -> Box<dyn Agent + 'a> {
+        Box::new(CommandAgent { store: self, seat })
+    }
+
+    fn line(&self, deed: Deed, values: &Values) -> Option<String> {
+        let (argv, stdin) = self.words(deed)?;
+        let prepared = self.prepare(argv, stdin, values, &[]).ok()?;
+        let workdir = shell_word(&prepared.workdir);
+        Some(format!("cd {workdir} && {}", prepared.line(true)))
+    }
+
+    fn version(&self) -> String {
+        version(&self.spec, &self.beside).unwrap_or_else(|error| error)
+    }
+}
+
+/// The first line that the store's program prints as its version.
+pub(super) fn version(spec: &Spec, beside: &Path) -> Result<String, String> {
+    let words: Vec<String> = spec.version.clone();
+    let (program, arguments) = words.split_first().ok_or("no program")?;
+    let own = beside.join(program);
+    let path = if own.is_file() { own } else { program.into() };
+    let output = Command::new(path)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output();
+    let output = output.map_err(|error| format!("`{program}` cannot be run: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    match text.lines().find(|line| !line.trim().is_empty()) {
+        Some(line) if output.status.success() => Ok(line.trim().to_owned()),
+        _ => Err(format!("`{}` prints no version", shell_line(&words))),
+    }
+}

@@ -1,0 +1,501 @@
+//! Lets agents work on a store at the same time, with faults, and keeps the history: every call
+//! and its answer.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde::Serialize;
+use strand_lock::monotonic_ns;
+
+use crate::evidence::ledger::{Incident, IncidentKind};
+use crate::evidence::listing::token;
+use crate::evidence::violation::Violation;
+use crate::evidence::workload::{agent_name, claimed_issue};
+use crate::run::config::{Config, Workload};
+use crate::run::runner::Moment;
+use crate::stores::faults::Injection;
+use crate::stores::reading::is_valid;
+use crate::stores::seat::Seat;
+use crate::stores::spec::Artifact;
+use crate::stores::store::{Answer, Deed, Job, Store, Told};
+use crate::stores::template::Values;
+
+/// How often the artifacts are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_micros(300);
+/// How long the exporter rests between two exports.
+const EXPORT_REST: Duration = Duration::from_millis(5);
+/// How often the progress is shown.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a process is stopped.
+const STOP_MS: u64 = 60;
+/// How long the witness stays under the lock at most.
+const HOLD_US_MAX: u32 = 800;
+
+/// One call of an agent with its answer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Call {
+    /// The agent.
+    pub agent: u32,
+    /// Which of its calls, from 1.
+    pub write: u32,
+    /// What it did.
+    pub deed: Deed,
+    /// The item that it competed for, numbered from 1.
+    pub item: Option<u32>,
+    /// Before the call.
+    pub begin_ns: u64,
+    /// After the answer.
+    pub end_ns: u64,
+    /// The answer.
+    pub told: Told,
+    /// The receipt.
+    pub receipt: Option<String>,
+    /// What was done, as a line for a shell.
+    pub line: String,
+    /// The beginning of what was printed.
+    pub output: String,
+}
+
+/// The directories and files of a run.
+#[derive(Debug, Clone)]
+pub(super) struct Site {
+    /// The store; only this is the store's.
+    pub(super) store: PathBuf,
+    /// The harness's own files, and a working directory for each agent.
+    pub(super) scratch: PathBuf,
+    /// The directory of the spec.
+    pub(super) spec: PathBuf,
+}
+
+impl Site {
+    /// The values that every job has.
+    pub(super) fn values(&self, agent: u32) -> Values {
+        let text = |path: &Path| path.display().to_string();
+        let work = self.work(agent);
+        Values::from([
+            ("store", text(&self.store)),
+            ("work", text(&work)),
+            ("spec", text(&self.spec)),
+            ("export", text(&self.scratch.join("export.jsonl"))),
+            ("agent", agent_name(agent)),
+        ])
+    }
+
+    pub(super) fn work(&self, agent: u32) -> PathBuf {
+        self.scratch.join(format!("work-{agent}"))
+    }
+
+    /// The seat of an agent.
+    pub(super) fn seat(
+        &self,
+        agent: u32,
+        over: &Arc<AtomicBool>,
+        injection: Option<Injection>,
+    ) -> Result<Seat, String> {
+        let work = self.work(agent);
+        std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
+        let stderr = self.scratch.join(format!("stderr-{agent}"));
+        Ok(Seat::new(stderr, Arc::clone(over), injection))
+    }
+}
+
+/// The payload of a write.
+pub(super) fn payload(config: &Config, agent: u32, write: u32) -> String {
+    let token = token(agent, write);
+    match config.payload_bytes {
+        None => format!("{token} mend the fence"),
+        Some(bytes) => {
+            let words = "mend the fence and the gate ";
+            let filler = words.repeat(bytes.saturating_sub(token.len()) / words.len() + 1);
+            format!("{token} {}", filler.trim_end())
+        }
+    }
+}
+
+/// A job without a witness.
+pub(super) fn job(deed: Deed, values: Values) -> Job {
+    Job {
+        deed,
+        values,
+        witness: Vec::new(),
+    }
+}
+
+/// The job of a write.
+pub(super) fn append(config: &Config, site: &Site, agent: u32, write: u32) -> Job {
+    let mut values = site.values(agent);
+    values.insert("token", token(agent, write));
+    values.insert("payload", payload(config, agent, write));
+    values.insert("write", write.to_string());
+    job(Deed::Append, values)
+}
+
+/// Everything that a run has so far.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    pub(super) calls: Vec<Call>,
+    pub(super) incidents: Vec<Incident>,
+    pub(super) violations: Vec<Violation>,
+    /// How often an artifact was looked at.
+    pub(super) looks: u64,
+    pub(super) exports: u64,
+    pub(super) killed: u64,
+    pub(super) stopped: u64,
+    /// What every agent was doing when the watchdog gave up.
+    pub(super) hang: Option<Vec<String>>,
+    pub(super) go_ns: u64,
+    pub(super) elapsed_ms: f64,
+    /// Names of the items that agents compete for, in the terms of the store.
+    pub(super) items: Vec<String>,
+}
+
+/// What ends a round before its work is done.
+pub(super) trait Machine: Sync {
+    /// Waits for a time; whether the machine is gone.
+    fn is_gone_within(&self, time: Duration) -> bool;
+    /// Ends it.
+    fn end(&self);
+    /// Every process has been sent the signal that kills it.
+    fn release(&self);
+}
+
+/// A round of work.
+pub(super) struct Round<'a> {
+    pub(super) config: &'a Config,
+    pub(super) store: &'a dyn Store,
+    pub(super) site: &'a Site,
+    pub(super) exe: &'a Path,
+    /// The next write of each agent.
+    pub(super) next: &'a [AtomicU32],
+    /// What ends it, and after which time at most.
+    pub(super) machine: Option<(&'a dyn Machine, Duration)>,
+}
+
+impl Round<'_> {
+    /// Lets the agents work until they are done, the machine is gone or the time is over.
+    pub(super) fn work(
+        &self,
+        history: &mut History,
+        progress: &dyn Fn(&Moment),
+    ) -> Result<(), String> {
+        let over = Arc::new(AtomicBool::new(false));
+        let agents = self.config.agents;
+        let mut seats = Vec::new();
+        // The last seat is the exporter's.
+        for agent in 0..=agents {
+            let fault = self.config.inject.map(|fault| Injection::new(fault, agent));
+            seats.push(self.site.seat(agent, &over, fault)?);
+        }
+        let (exporter, writers) = seats.split_last().ok_or("there is no agent")?;
+        let answered = AtomicU32::new(0);
+        let calls = Mutex::new(Vec::new());
+        let barrier = Barrier::new(agents as usize + 1);
+        let beside = Mutex::new(History::default());
+        let items = std::mem::take(&mut history.items);
+        let doing: Vec<Mutex<String>> = writers.iter().map(|_| Mutex::default()).collect();
+        let (alive, ended) = bounded::<()>(0);
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            for (agent, seat) in (0..).zip(writers) {
+                let (calls, barrier, answered) = (&calls, &barrier, &answered);
+                let (alive, items) = (alive.clone(), &items);
+                let doing = doing.get(agent as usize);
+                scope.spawn(move || {
+                    barrier.wait();
+                    let own = self.agent(agent, seat, items, answered, doing);
+                    lock(calls).extend(own);
+                    drop(alive);
+                });
+            }
+            drop(alive);
+            let (over_sender, over_receiver) = bounded::<()>(0);
+            let can = self.store.can();
+            if can.export && self.config.workload == Workload::Append {
+                let (over, beside) = (over_receiver.clone(), &beside);
+                scope.spawn(move || {
+                    let mut agent = self.store.agent(exporter, true);
+                    let mut exports = 0;
+                    while over.recv_timeout(EXPORT_REST) == Err(RecvTimeoutError::Timeout) {
+                        agent.perform(&job(Deed::Export, self.site.values(self.config.agents)));
+                        exports += 1;
+                    }
+                    lock(beside).exports += exports;
+                });
+            }
+            if !can.artifacts.is_empty() {
+                let (over, beside) = (over_receiver, &beside);
+                scope.spawn(move || {
+                    let mut found = History::default();
+                    while over.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                        look(&can.artifacts, self.site, &mut found);
+                    }
+                    let mut beside = lock(beside);
+                    beside.looks += found.looks;
+                    beside.violations.extend(found.violations);
+                });
+            }
+            barrier.wait();
+            history.go_ns = monotonic_ns();
+            self.attend(&seats, &ended, &answered, history, progress, started);
+            if history.hang.is_some() {
+                history.hang = Some(doing.iter().map(|doing| lock(doing).clone()).collect());
+            }
+            over.store(true, Ordering::SeqCst);
+            if let Some((machine, _)) = self.machine {
+                machine.end();
+            }
+            for seat in &seats {
+                seat.signal(false);
+                if seat.kill() {
+                    history.killed += u64::from(self.machine.is_none());
+                }
+            }
+            if let Some((machine, _)) = self.machine {
+                machine.release();
+            }
+            drop(over_sender);
+        });
+        history.elapsed_ms += started.elapsed().as_secs_f64() * 1e3;
+        history.items = items;
+        history.calls.extend(lock(&calls).drain(..));
+        history.calls.sort_by_key(|call| call.begin_ns);
+        let beside = std::mem::take(&mut *lock(&beside));
+        history.looks += beside.looks;
+        history.exports += beside.exports;
+        history.violations.extend(beside.violations);
+        Ok(())
+    }
+
+    /// Kills and stops at the rates of the configuration, until the agents are done.
+    fn attend(
+        &self,
+        seats: &[Seat],
+        ended: &crossbeam_channel::Receiver<()>,
+        answered: &AtomicU32,
+        history: &mut History,
+        progress: &dyn Fn(&Moment),
+        started: Instant,
+    ) {
+        let mut random = StdRng::seed_from_u64(self.config.seed ^ 0xFA17);
+        let limit = match self.machine {
+            Some((_, limit)) => limit,
+            None => Duration::from_secs(self.config.timeout_s),
+        };
+        let mut wait = |rate: f64| -> Option<Instant> {
+            let share: f64 = random.random_range(f64::EPSILON..1.0);
+            (rate > 0.0).then(|| Instant::now() + Duration::from_secs_f64(-share.ln() / rate))
+        };
+        let mut kill_at = wait(self.config.kill_per_second);
+        let mut stop_at = wait(self.config.stop_per_second);
+        let mut resume: Option<(usize, Instant)> = None;
+        let mut victim = self.config.seed;
+        let mut draw = |seats: &[Seat]| {
+            victim = victim
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            usize::try_from(victim >> 33).unwrap_or(0) % seats.len().max(1)
+        };
+        let mut shown = Instant::now();
+        loop {
+            let now = Instant::now();
+            let events = [kill_at, stop_at, resume.map(|(_, at)| at)];
+            let next = events.into_iter().flatten().min().unwrap_or(now + TICK);
+            let time = next.saturating_duration_since(now).min(TICK);
+            let time = if self.machine.is_some() {
+                time.min(LOOK_INTERVAL)
+            } else {
+                time
+            };
+            if ended.recv_timeout(time) == Err(RecvTimeoutError::Disconnected) {
+                break;
+            }
+            let now = Instant::now();
+            if self
+                .machine
+                .is_some_and(|(machine, _)| machine.is_gone_within(Duration::ZERO))
+            {
+                break;
+            }
+            if started.elapsed() >= limit {
+                if self.machine.is_none() {
+                    history.hang = Some(Vec::new());
+                }
+                break;
+            }
+            // If processes took longer to start than they live, no write would ever be done.
+            let allowed = u64::from(answered.load(Ordering::Relaxed)) * 2 + 64;
+            if kill_at.is_some_and(|at| at <= now) {
+                kill_at = wait(self.config.kill_per_second);
+                let agent = draw(seats);
+                if history.killed < allowed && seats.get(agent).is_some_and(Seat::kill) {
+                    history.killed += 1;
+                    history
+                        .incidents
+                        .push(incident(IncidentKind::Killed, agent));
+                }
+            }
+            if stop_at.is_some_and(|at| at <= now) && resume.is_none() {
+                stop_at = wait(self.config.stop_per_second);
+                let agent = draw(seats);
+                if seats.get(agent).is_some_and(|seat| seat.signal(true)) {
+                    history.stopped += 1;
+                    history
+                        .incidents
+                        .push(incident(IncidentKind::Stopped, agent));
+                    resume = Some((agent, now + Duration::from_millis(STOP_MS)));
+                }
+            }
+            if let Some((agent, _)) = resume.filter(|(_, at)| *at <= now) {
+                seats.get(agent).map(|seat| seat.signal(false));
+                resume = None;
+            }
+            if shown.elapsed() >= TICK {
+                shown = Instant::now();
+                progress(&Moment {
+                    acknowledged: u64::from(answered.load(Ordering::Relaxed)),
+                    killed: history.killed,
+                    stopped: history.stopped,
+                    ..Moment::default()
+                });
+            }
+        }
+    }
+
+    /// Everything that one agent does.
+    fn agent(
+        &self,
+        agent: u32,
+        seat: &Seat,
+        items: &[String],
+        answered: &AtomicU32,
+        doing: Option<&Mutex<String>>,
+    ) -> Vec<Call> {
+        let config = self.config;
+        let mut calls = Vec::new();
+        let Some(next) = self.next.get(agent as usize) else {
+            return calls;
+        };
+        let mut worker = self.store.agent(seat, config.one_shot);
+        while !seat.is_over() {
+            let write = next.load(Ordering::Relaxed);
+            if write > config.writes {
+                break;
+            }
+            let (job, item) = self.job(agent, write, items);
+            if let Some(doing) = doing {
+                *lock(doing) = format!("agent {agent}: {:?} {write}", job.deed);
+            }
+            let answer = worker.perform(&job);
+            let interrupted = answer.told == Told::Info(String::new());
+            let again = interrupted && self.store.can().idempotent;
+            if !again {
+                next.store(write + 1, Ordering::Relaxed);
+            }
+            answered.fetch_add(1, Ordering::Relaxed);
+            calls.push(call(agent, write, job.deed, item, answer));
+            if let Some(think_ms) = config.think_ms {
+                std::thread::sleep(Duration::from_millis(think_ms));
+            }
+        }
+        if let Some(doing) = doing {
+            *lock(doing) = format!("agent {agent}: done");
+        }
+        calls
+    }
+
+    fn job(&self, agent: u32, write: u32, items: &[String]) -> (Job, Option<u32>) {
+        let config = self.config;
+        match config.workload {
+            Workload::Claim => {
+                let (agents, writes) = (config.agents, config.writes);
+                let number = claimed_issue(config.seed, agent, agents, write, writes);
+                let item = items.get(number as usize).cloned().unwrap_or_default();
+                let mut values = self.site.values(agent);
+                values.insert("item", item.clone());
+                values.insert("receipt", item);
+                values.insert("token", token(agents, number + 1));
+                (job(Deed::Claim, values), Some(number + 1))
+            }
+            Workload::Exclusive => {
+                let hold_us = (agent * 131 + write * 71) % HOLD_US_MAX;
+                let words = [
+                    self.exe.display().to_string(),
+                    "witness".to_owned(),
+                    self.site.scratch.join("control").display().to_string(),
+                    agent.to_string(),
+                    config.agents.to_string(),
+                    hold_us.to_string(),
+                ];
+                let mut values = self.site.values(agent);
+                values.insert("witness", crate::stores::template::shell_line(&words));
+                let job = Job {
+                    deed: Deed::Exclusive,
+                    values,
+                    witness: words.to_vec(),
+                };
+                (job, None)
+            }
+            _ => (append(config, self.site, agent, write), None),
+        }
+    }
+}
+
+/// A call in the history.
+pub(super) fn call(agent: u32, write: u32, deed: Deed, item: Option<u32>, answer: Answer) -> Call {
+    Call {
+        agent,
+        write,
+        deed,
+        item,
+        begin_ns: answer.begin_ns,
+        end_ns: answer.end_ns,
+        told: answer.told,
+        receipt: answer.receipt,
+        line: answer.line,
+        output: answer.output,
+    }
+}
+
+fn incident(kind: IncidentKind, agent: usize) -> Incident {
+    Incident {
+        at_ns: monotonic_ns(),
+        kind,
+        who: format!("agent {agent}"),
+        detail: String::new(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Looks at each artifact; one that is not valid is a violation, once.
+pub(super) fn look(artifacts: &[Artifact], site: &Site, found: &mut History) {
+    for artifact in artifacts {
+        let Ok(path) = artifact.path.fill(&site.values(0)) else {
+            continue;
+        };
+        // One that is not there is not wrong.
+        let Ok(bytes) = std::fs::read(&path) else {
+            continue;
+        };
+        found.looks += 1;
+        let is_known = found.violations.iter().any(|violation| {
+            matches!(violation, Violation::ArtifactInvalid { path: known, .. } if *known == path)
+        });
+        if let Err(error) = is_valid(artifact.format, &bytes)
+            && !is_known
+        {
+            found.violations.push(Violation::ArtifactInvalid {
+                path,
+                at_ns: monotonic_ns(),
+                error,
+            });
+        }
+    }
+}

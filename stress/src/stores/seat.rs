@@ -1,0 +1,187 @@
+//! Where an agent of a store works: one process group at a time, which others may kill or stop.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use strand_lock::monotonic_ns;
+
+use crate::run::errors::describe;
+use crate::stores::faults::Injection;
+
+/// The most that is kept of an output that is no list.
+const OUTPUT_BYTES_MAX: usize = 4 << 10;
+
+/// The seat of one agent.
+#[derive(Debug)]
+pub(super) struct Seat {
+    living: Mutex<Living>,
+    /// Takes the standard error of one process at a time.
+    stderr: PathBuf,
+    /// Nothing is started any more.
+    over: Arc<AtomicBool>,
+    injection: Option<Injection>,
+    /// Processes that were started with a fault.
+    started: AtomicU32,
+}
+
+#[derive(Debug, Default)]
+struct Living {
+    group: Option<Pid>,
+    /// When the present process was killed, or else the last one.
+    killed_ns: Option<u64>,
+}
+
+/// The end of a process.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) status: ExitStatus,
+    /// Whether the harness had it killed.
+    pub(super) killed: bool,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+    pub(super) begin_ns: u64,
+    pub(super) end_ns: u64,
+}
+
+impl Seat {
+    pub(super) fn new(
+        stderr: PathBuf,
+        over: Arc<AtomicBool>,
+        injection: Option<Injection>,
+    ) -> Seat {
+        Seat {
+            living: Mutex::default(),
+            stderr,
+            over,
+            injection,
+            started: AtomicU32::new(0),
+        }
+    }
+
+    fn living(&self) -> MutexGuard<'_, Living> {
+        self.living.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    /// The words that start a program, with the fault that hits this one.
+    pub(super) fn with_fault(&self, argv: &[String]) -> Vec<String> {
+        match &self.injection {
+            Some(injection) => {
+                let number = self.started.fetch_add(1, Ordering::Relaxed);
+                injection.wrap(number, argv)
+            }
+            None => argv.to_vec(),
+        }
+    }
+
+    /// Starts a process as the head of a group of its own.
+    pub(super) fn start(&self, command: &mut Command) -> Result<Child, String> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let stderr = File::create(&self.stderr)
+            .map_err(|error| format!("{}: {error}", self.stderr.display()))?;
+        command
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .process_group(0);
+        let mut living = self.living();
+        if self.is_over() {
+            return Err("the run is over".to_owned());
+        }
+        let child = command
+            .spawn()
+            .map_err(|error| format!("cannot start {program}: {}", describe(&error)))?;
+        *living = Living {
+            group: Pid::from_raw(child.id().cast_signed()),
+            killed_ns: None,
+        };
+        Ok(child)
+    }
+
+    /// Reaps a process whose output has ended. Until then its number names no other process, so a
+    /// signal can't meet a wrong one.
+    pub(super) fn reap(&self, child: &mut Child) -> Result<(ExitStatus, bool), String> {
+        if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            while waitid(WaitId::Pid(pid), options).is_err_and(|error| error == Errno::INTR) {}
+        }
+        let mut living = self.living();
+        living.group = None;
+        let status = child.wait().map_err(|error| error.to_string())?;
+        let by_fault = self.injection.as_ref().is_some_and(Injection::kills);
+        let by_signal = status.signal() == Some(Signal::KILL.as_raw());
+        if by_fault && by_signal {
+            living.killed_ns.get_or_insert_with(monotonic_ns);
+        }
+        Ok((status, living.killed_ns.is_some() && by_signal))
+    }
+
+    /// Runs a process to its end.
+    pub(super) fn run(&self, command: &mut Command) -> Result<Ended, String> {
+        let begin_ns = monotonic_ns();
+        let mut child = self.start(command)?;
+        let mut stdout = Vec::new();
+        let read = child
+            .stdout
+            .take()
+            .map(|mut pipe| pipe.read_to_end(&mut stdout));
+        let (status, killed) = self.reap(&mut child)?;
+        let end_ns = monotonic_ns();
+        if let Some(Err(error)) = read {
+            return Err(format!("cannot read what a process prints: {error}"));
+        }
+        Ok(Ended {
+            status,
+            killed,
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr: self.stderr(),
+            begin_ns,
+            end_ns,
+        })
+    }
+
+    /// The beginning of what the last process wrote to standard error.
+    pub(super) fn stderr(&self) -> String {
+        let mut bytes = Vec::new();
+        let file = File::open(&self.stderr);
+        // What can't be read is not needed for any verdict.
+        drop(file.map(|file| file.take(OUTPUT_BYTES_MAX as u64).read_to_end(&mut bytes)));
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Kills what works here; whether there was something.
+    pub(super) fn kill(&self) -> bool {
+        let mut living = self.living();
+        let Some(group) = living.group else {
+            return false;
+        };
+        living.killed_ns.get_or_insert_with(monotonic_ns);
+        kill_process_group(group, Signal::KILL).is_ok()
+    }
+
+    /// Stops what works here, or lets it go on; whether there was something.
+    pub(super) fn signal(&self, stop: bool) -> bool {
+        let signal = if stop { Signal::STOP } else { Signal::CONT };
+        let living = self.living();
+        living
+            .group
+            .is_some_and(|group| kill_process_group(group, signal).is_ok())
+    }
+}
+
+/// The beginning of a text.
+pub(super) fn excerpt(text: &str) -> String {
+    match text.char_indices().nth(OUTPUT_BYTES_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,150 @@
+//! A store as the runner sees it: agents that perform jobs.
+
+use serde::Serialize;
+use strand_lock::monotonic_ns;
+
+use crate::evidence::listing::Entry;
+use crate::stores::seat::Seat;
+use crate::stores::spec::{Artifact, Check};
+use crate::stores::template::Values;
+
+/// A store under test.
+pub(super) trait Store: Sync {
+    /// What it can do and show.
+    fn can(&self) -> &Can;
+    /// An agent at its seat.
+    fn agent<'a>(&'a self, seat: &'a Seat, one_shot: bool) -> Box<dyn Agent + 'a>;
+    /// A job as a line for a shell.
+    fn line(&self, deed: Deed, values: &Values) -> Option<String>;
+    /// The version of the store's program.
+    fn version(&self) -> String;
+}
+
+/// One that writes to a store, and waits for each answer.
+pub(super) trait Agent {
+    /// Does a job.
+    fn perform(&mut self, job: &Job) -> Answer;
+}
+
+/// The capabilities of a store. They decide which points are judged.
+#[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each one is a capability")]
+pub(super) struct Can {
+    pub(super) name: String,
+    /// Its list is in the order of the writes.
+    pub(super) ordered: bool,
+    /// Its list has numbers without gaps.
+    pub(super) numbers: bool,
+    /// It gives a receipt for each write.
+    pub(super) receipts: bool,
+    /// Its list has the whole payload.
+    pub(super) whole: bool,
+    pub(super) claim: bool,
+    pub(super) show: bool,
+    pub(super) export: bool,
+    pub(super) exclusive: bool,
+    /// An interrupted write may be made again.
+    pub(super) idempotent: bool,
+    pub(super) artifacts: Vec<Artifact>,
+    pub(super) checks: Vec<Check>,
+    pub(super) leftovers: Vec<String>,
+}
+
+/// Something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deed {
+    /// Make the store.
+    Init,
+    /// Make a write.
+    Append,
+    /// Compete for an item.
+    Claim,
+    /// List all writes.
+    List,
+    /// Say whose an item is.
+    Show,
+    /// Write the export.
+    Export,
+    /// Run the witness under the lock.
+    Exclusive,
+    /// One of the checks.
+    Check(usize),
+}
+
+/// A job with everything that it needs.
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub(super) deed: Deed,
+    pub(super) values: Values,
+    /// The words that `{witness}` stands for.
+    pub(super) witness: Vec<String>,
+}
+
+/// The meaning of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "type", content = "said")]
+pub enum Told {
+    /// Done.
+    Ok,
+    /// Not done: a condition did not hold, or the store was busy.
+    Refused(String),
+    /// Not done: it failed.
+    Fail(String),
+    /// Done or not. Empty where the harness killed the process.
+    Info(String),
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub(super) told: Told,
+    pub(super) receipt: Option<String>,
+    /// The list.
+    pub(super) entries: Vec<Entry>,
+    /// The beginning of what was printed.
+    pub(super) output: String,
+    /// What was done, as a line for a shell.
+    pub(super) line: String,
+    pub(super) begin_ns: u64,
+    pub(super) end_ns: u64,
+}
+
+impl Answer {
+    /// An answer without a process behind it.
+    fn bare(told: Told) -> Answer {
+        let now_ns = monotonic_ns();
+        Answer {
+            told,
+            receipt: None,
+            entries: Vec::new(),
+            output: String::new(),
+            line: String::new(),
+            begin_ns: now_ns,
+            end_ns: now_ns,
+        }
+    }
+
+    /// There was nothing to do.
+    pub(super) fn ok() -> Answer {
+        Answer::bare(Told::Ok)
+    }
+
+    /// It could not be begun.
+    pub(super) fn not_begun(error: String) -> Answer {
+        Answer::bare(Told::Fail(error))
+    }
+
+    /// The output of what had to succeed.
+    pub(super) fn success(self, what: &str) -> Result<Answer, String> {
+        match &self.told {
+            Told::Ok => Ok(self),
+            Told::Refused(said) | Told::Fail(said) | Told::Info(said) => Err(format!(
+                "{what} did not succeed: {}\n  it was: {}\n  it printed: {}",
+                said.trim(),
+                self.line,
+                self.output.trim()
+            )),
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! Any store under the oracle: seeded faults are found by name, and what is right passes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use strand_stress::evidence::verdict::Verdict;
+use strand_stress::run::RunError;
+use strand_stress::run::config::{Config, HistoryFormat, SystemFault, Workload};
+use strand_stress::stores::spec::BUILT_IN;
+use strand_stress::stores::{self, Report, is_there};
+
+use crate::common::{config, exe, harness, stdout};
+
+/// How many runs a seeded fault may take.
+const TRIES: u32 = 12;
+
+fn other(store: &str) -> Config {
+    Config {
+        store: store.to_owned(),
+        shrink_s: 0,
+        ..config()
+    }
+}
+
+fn run(config: &Config) -> Report {
+    let report = stores::run(config, exe(), &|_| {});
+    let report = report.unwrap_or_else(|error| panic!("{error}\n{}", config.replay_line()));
+    if let Some(kept) = &report.kept {
+        println!("kept: {}", kept.display());
+    }
+    println!("{}: {}", report.store, report.verdict_line());
+    report
+}
+
+/// Runs until there is a violation of this kind, and no other.
+fn finds(config: &Config, kind: &str) -> Report {
+    for attempt in 0..TRIES {
+        let seed = config.seed.wrapping_add(u64::from(attempt));
+        let report = run(&Config {
+            seed,
+            ..config.clone()
+        });
+        if let Some(kept) = &report.kept {
+            std::fs::remove_dir_all(kept).expect("the run's directory can be removed");
+        }
+        if report.verdict == Verdict::Environment {
+            println!("SKIPPED: {:?}", report.skipped);
+            return report;
+        }
+        if report.count(kind) > 0 {
+            return report;
+        }
+    }
+    panic!("{kind} was not found in {TRIES} runs of {}", config.store);
+}
+
+fn passes(config: &Config) -> Report {
+    let report = run(config);
+    if report.verdict == Verdict::Environment {
+        println!("SKIPPED: {:?}", report.skipped);
+    } else {
+        let found = &report.violations;
+        assert_eq!(
+            report.verdict,
+            Verdict::Pass,
+            "{found:?}\n{}",
+            report.replay
+        );
+    }
+    report
+}
+
+#[test]
+fn each_part_that_is_taken_out_of_a_locked_file_is_missed_by_name() {
+    let killed = |store: &str| Config {
+        kill_per_second: 60.0,
+        ..other(store)
+    };
+    finds(&other("locked-file:no-lock"), "lost");
+    finds(&other("locked-file:same-id"), "receipt twice");
+    finds(&killed("locked-file:torn-tail"), "lost");
+    finds(&killed("locked-file:cut-export"), "artifact invalid");
+    let claims = Config {
+        workload: Workload::Claim,
+        ..other("locked-file:two-win")
+    };
+    finds(&claims, "won twice");
+    let cut = Config {
+        power_cuts: 12,
+        writes: 1_000,
+        ..other("locked-file:no-sync")
+    };
+    finds(&cut, "lost");
+}
+
+#[test]
+fn a_whole_locked_file_passes_all_of_that() {
+    let base = other("locked-file");
+    let report = passes(&Config {
+        kill_per_second: 40.0,
+        stop_per_second: 10.0,
+        ..base.clone()
+    });
+    assert!(report.answers.ok > 0 && report.checks.iter().any(|check| check.compared == 0));
+    passes(&Config {
+        workload: Workload::Claim,
+        kill_per_second: 20.0,
+        ..base.clone()
+    });
+    passes(&Config {
+        one_shot: true,
+        ..base.clone()
+    });
+    passes(&Config {
+        power_cuts: 6,
+        writes: 1_000,
+        ..base
+    });
+}
+
+#[test]
+fn faults_of_system_calls_and_a_full_disk_lose_nothing_that_was_acknowledged() {
+    for fault in [SystemFault::Kill, SystemFault::Eio, SystemFault::Enospc] {
+        let report = passes(&Config {
+            inject: Some(fault),
+            agents: 3,
+            ..other("jsonl")
+        });
+        let answers = report.answers;
+        let unknown = answers.unknown + answers.failed;
+        assert!(
+            report.skipped.is_some() || unknown > 0,
+            "{fault:?}: {answers:?}"
+        );
+    }
+    let report = passes(&Config {
+        disk_bytes: Some(64 << 10),
+        payload_bytes: Some(2_000),
+        ..other("locked-file")
+    });
+    assert!(report.skipped.is_some() || report.answers.unknown > 0);
+}
+
+#[test]
+fn stores_that_come_along_pass_where_they_are_installed() {
+    for (name, _) in BUILT_IN {
+        // git commits what others have staged, which its check finds.
+        if name == "git" || name == "strand-cli" {
+            continue;
+        }
+        if let Err(reason) = is_there(name, exe()) {
+            println!("SKIPPED: {name}: {reason}");
+            continue;
+        }
+        let report = run(&Config {
+            agents: 4,
+            writes: 5,
+            ..other(name)
+        });
+        assert_ne!(report.verdict, Verdict::Hang);
+        if !["taskwarrior", "br"].contains(&name) {
+            assert_eq!(report.verdict, Verdict::Pass, "{:?}", report.violations);
+        }
+    }
+}
+
+/// Builds the command where the harness looks for it; `None`, with a message, if there is no cargo.
+fn command() -> Option<PathBuf> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    BUILT.get_or_init(build).clone()
+}
+
+fn build() -> Option<PathBuf> {
+    let dir = exe().parent().expect("the harness is in a directory");
+    let target_dir = dir.parent().expect("of a profile");
+    let profile = dir.file_name().and_then(|name| name.to_str());
+    let profile = match profile.expect("a name in UTF-8") {
+        "debug" => "dev",
+        other => other,
+    };
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--package", "strand"])
+        .args(["--profile", profile, "--target-dir"])
+        .arg(target_dir)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status();
+    match status {
+        Ok(status) => assert!(status.success(), "the command does not build: {status}"),
+        Err(error) => {
+            eprintln!("SKIPPED: no cargo builds the command: {error}");
+            return None;
+        }
+    }
+    Some(dir.join("strand"))
+}
+
+#[test]
+fn the_command_strand_loses_nothing() {
+    if command().is_none() {
+        return;
+    }
+    let report = passes(&Config {
+        agents: 4,
+        writes: 6,
+        ..other("strand-cli")
+    });
+    assert_eq!(report.answers.ok, 4 * 6);
+    passes(&Config {
+        agents: 4,
+        writes: 15,
+        kill_per_second: 100.0,
+        ..other("strand-cli")
+    });
+    passes(&Config {
+        agents: 2,
+        writes: 4,
+        payload_bytes: Some(200_000),
+        ..other("strand-cli")
+    });
+    passes(&Config {
+        workload: Workload::Claim,
+        ..other("strand-cli")
+    });
+}
+
+fn spec(dir: &Path, text: &str) -> String {
+    let path = dir.join("spec.toml");
+    std::fs::write(&path, text).expect("a spec");
+    format!("cmd:{}", path.display())
+}
+
+/// A small adapter whose counter and file are not locked.
+const COUNTER: &str = r#"
+name = "a counter in a file"
+version = ["sh", "-c", "echo sh"]
+
+[append]
+argv = ["sh", "-c", "n=$(($(cat \"$1/n\" 2> /dev/null || echo 0) + 1)); echo $n > \"$1/n\"; echo \"$2\" > \"$1/$n.item\"; echo $n", "sh", "{store}", "{payload}"]
+receipt = '^(\d+)$'
+
+[list]
+argv = ["sh", "-c", "cat \"$1\"/*.item", "sh", "{store}"]
+"#;
+
+#[test]
+fn an_adapter_whose_ids_collide_is_found_and_its_script_shows_it_without_the_harness() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = spec(dir.path(), COUNTER);
+    let folder = dir.path().join("report");
+    let folder = folder.to_str().expect("a name in UTF-8");
+    let flags = [
+        "--store",
+        &store,
+        "--agents",
+        "8",
+        "--shrink-s",
+        "5",
+        "--report",
+        folder,
+    ];
+    let tries = dir.path().to_str().expect("a name in UTF-8");
+    let output = harness(&[&flags[..], &["--dir", tries, "--history", "edn"]].concat());
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("lost") && text.contains("receipt twice"),
+        "{text}"
+    );
+    let read = |name: &str| {
+        let path = Path::new(folder).join(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    assert!(read("README.md").contains("## lost"));
+    assert!(read("index.html").ends_with("</html>\n"));
+    assert!(read("history.edn").contains(":type :invoke"));
+    let script = Path::new(folder).join("repro.sh");
+    let output = Command::new("sh")
+        .arg(script)
+        .arg("40")
+        .output()
+        .expect("a shell");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "{said}\n{}",
+        read("repro.sh")
+    );
+    assert!(said.contains("lost: qa"), "{said}");
+}
+
+#[test]
+fn a_wrong_spec_is_a_usage_error_and_never_a_violation() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (from, to, says) in [
+        (
+            "receipt = '^(\\d+)$'",
+            "receipt = '^(x\\d+)$'",
+            "success without a receipt",
+        ),
+        (
+            "receipt = '^(\\d+)$'",
+            "receipt = '^\\d'\nok = [1]",
+            "did not succeed",
+        ),
+        ("*.item\"", "1.item\"", "does not show write 2"),
+        (
+            "cat \\\"$1\\\"/*",
+            "echo ID; cat \\\"$1\\\"/*",
+            "have `skip` match it",
+        ),
+        (
+            "cat \\\"$1\\\"/*",
+            "date +%N; cat \\\"$1\\\"/*",
+            "none of the three writes",
+        ),
+        ("*.item\"", "*.item | cut -c1-9\"", "whole = false"),
+        (
+            "[list]",
+            "[list]\nordered = true\nnumber = 'x'",
+            "number finds",
+        ),
+        ("{payload}", "{title}", "no placeholder {title}"),
+        ("echo sh", "exit 1", "is not there"),
+    ] {
+        let text = COUNTER.replace(from, to);
+        assert_ne!(text, COUNTER, "{from}");
+        let store = spec(dir.path(), &text);
+        match stores::check_spec(&other(&store), exe()) {
+            Err(RunError::Usage(error)) => assert!(error.0.contains(says), "{says}: {error}"),
+            other => panic!("{says}: {other:?}"),
+        }
+    }
+    let store = spec(dir.path(), &COUNTER.replace("{payload}", "x"));
+    let output = harness(&["--store", &store]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+/// A lock of a file with a process id, as it is often written.
+const PID_FILE: &str = r#"
+name = "a file with a process id"
+version = ["sh", "-c", "echo sh"]
+
+[append]
+argv = ["sh", "-c", "echo \"$2\" >> \"$1/log\"", "sh", "{store}", "{payload}"]
+
+[list]
+argv = ["cat", "{store}/log"]
+ordered = true
+
+[exclusive]
+argv = ["sh", "-c", "while [ -e \"$0/pid\" ]; do sleep 0.001; done; echo $$ > \"$0/pid\"; \"$@\"; rm -f \"$0/pid\"", "{store}", "{witness}"]
+"#;
+
+#[test]
+fn two_holders_of_a_lock_see_each_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let exclusive = |store: &str| Config {
+        writes: 8,
+        workload: Workload::Exclusive,
+        ..other(store)
+    };
+    finds(&exclusive(&spec(dir.path(), PID_FILE)), "two holders");
+    if is_there("jsonl", exe()).is_ok() {
+        let report = passes(&exclusive("jsonl"));
+        assert_eq!(report.answers.ok, 40);
+    }
+}
+
+#[test]
+fn what_is_not_done_is_unknown_or_a_hang_and_no_violation() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let busy = |then: &str| {
+        let check = format!(
+            "if [ -e \\\"$1/3\\\" ]; then {then}; fi; touch \\\"$1/$(ls \\\"$1\\\" | wc -l)\\\"; "
+        );
+        let text = PID_FILE.replace("echo \\\"$2\\\" >>", &format!("{check}echo \\\"$2\\\" >>"));
+        spec(dir.path(), &text.replace("[list]", "refused = [7]\n[list]"))
+    };
+    // The preflight makes three writes in another store; a fourth one is refused.
+    let report = run(&Config {
+        agents: 1,
+        writes: 9,
+        ..other(&busy("exit 7"))
+    });
+    assert_eq!((report.verdict, report.answers.refused), (Verdict::Pass, 6));
+    let report = run(&Config {
+        agents: 2,
+        timeout_s: 2,
+        dir: Some(dir.path().to_owned()),
+        ..other(&busy("sleep 100"))
+    });
+    assert_eq!(report.verdict, Verdict::Hang);
+    assert_eq!(report.hang.map(|doing| doing.len()), Some(2));
+}
+
+#[test]
+fn the_example_of_the_page_is_an_agent() {
+    let page = include_str!("../../../docs/STORES.md");
+    let (_, code) = page.split_once("```python\n").expect("an example");
+    let (code, _) = code.split_once("```").expect("its end");
+    assert!(code.lines().count() <= 40, "{}", code.lines().count());
+    if Command::new("python3").arg("--version").output().is_err() {
+        println!("SKIPPED: there is no python3");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("agent.py");
+    std::fs::write(&path, code).expect("a program");
+    let report = passes(&Config {
+        history: Some(HistoryFormat::Jsonl),
+        ..other(&format!("agent:python3 {}", path.display()))
+    });
+    assert_eq!(report.answers.ok, 100);
+}
+
+#[test]
+fn an_unknown_store_is_named_with_those_that_there_are() {
+    let output: Output = harness(&["--store", "leveldb"]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr);
+    for known in ["leveldb", "sqlite", "locked-file:FAULT", "cmd:SPEC.toml"] {
+        assert!(error.contains(known), "{known}: {error}");
+    }
+}
