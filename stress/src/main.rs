@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-#[cfg(unix)]
-use strand_stress::commands::store;
 use strand_stress::commands::{EXIT_USAGE, powercut, run, soak, torture};
+#[cfg(unix)]
+use strand_stress::commands::{compare, store};
 use strand_stress::run::config::{Config, Workload};
 use strand_stress::run::process;
 use strand_stress::soak::worker;
@@ -47,6 +47,9 @@ enum Command {
     },
     /// Alternate all kinds of runs for a time, and watch for growth
     Soak(soak::Arguments),
+    /// Run every store that is installed here, and print one table
+    #[cfg(unix)]
+    Compare(compare::Arguments),
     /// Try a store's description with one agent, and say what is tested with it
     #[cfg(unix)]
     CheckSpec {
@@ -95,6 +98,8 @@ fn main() -> ExitCode {
             },
             ..Config::default()
         }),
+        #[cfg(unix)]
+        Ok(Command::Compare(arguments)) => compare::main(&arguments),
         #[cfg(unix)]
         Ok(Command::LockedFile { fault }) => locked_file::main(fault),
         #[cfg(unix)]

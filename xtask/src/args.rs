@@ -35,6 +35,11 @@ pub(crate) enum Task {
     /// Takes the flags of the harness: `cargo xtask soak --help` lists them.
     #[command(disable_help_flag = true)]
     Soak(Flags),
+    /// Run every store that is installed here in the same ways, and print one table
+    ///
+    /// Takes the flags of the harness: `cargo xtask compare --help` lists them.
+    #[command(disable_help_flag = true)]
+    Compare(Flags),
     /// Apply each patch of `xtask/mutants` to a copy, and show that its tier of tests fails
     Mutants(Mutants),
     /// Measure strand and the systems it is compared with

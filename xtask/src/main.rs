@@ -28,6 +28,9 @@ fn main() -> ExitCode {
         Task::Torture(Flags { flags }) => harness("torture", &flags),
         Task::Powercut(Flags { flags }) => harness("powercut", &flags),
         Task::Soak(Flags { flags }) => harness("soak", &flags),
+        Task::Compare(Flags { flags }) => {
+            cargo::build_command().and_then(|_| harness("compare", &flags))
+        }
         Task::Mutants(task) => mutants::run(&task),
         Task::Bench(Flags { flags }) => bench(&flags),
         Task::Cross(task) => cross::run(&task),

@@ -1,5 +1,7 @@
 //! The subcommands of `strand-stress`: parse, run, report.
 
+#[cfg(unix)]
+pub mod compare;
 pub mod powercut;
 pub mod run;
 pub mod soak;

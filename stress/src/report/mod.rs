@@ -8,6 +8,8 @@ macro_rules! put {
     }};
 }
 
+#[cfg(unix)]
+pub mod compare;
 pub mod machine;
 pub mod metrics;
 pub mod page;

@@ -19,7 +19,7 @@ pub fn columns<R: Into<Row>>(rows: impl IntoIterator<Item = R>, numbers: &[usize
 }
 
 /// A report as JSON, with a newline at its end.
-pub(super) fn json(report: &impl Serialize) -> String {
+pub(crate) fn json(report: &impl Serialize) -> String {
     serde_json::to_string_pretty(report)
         .unwrap_or_else(|error| unreachable!("plain data can be written: {error}"))
         + "\n"

@@ -396,8 +396,12 @@ fn what_is_not_done_is_unknown_or_a_hang_and_no_violation() {
 }
 
 #[test]
-fn the_example_of_the_page_is_an_agent() {
+fn the_examples_of_the_page_work_as_they_are() {
     let page = include_str!("../../../docs/STORES.md");
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_, description) = page.split_once("```toml\n").expect("an example");
+    let (description, _) = description.split_once("```").expect("its end");
+    passes(&other(&spec(dir.path(), description)));
     let (_, code) = page.split_once("```python\n").expect("an example");
     let (code, _) = code.split_once("```").expect("its end");
     assert!(code.lines().count() <= 40, "{}", code.lines().count());
@@ -405,7 +409,6 @@ fn the_example_of_the_page_is_an_agent() {
         println!("SKIPPED: there is no python3");
         return;
     }
-    let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("agent.py");
     std::fs::write(&path, code).expect("a program");
     let report = passes(&Config {

@@ -1,0 +1,277 @@
+//! The comparison of stores: one table and one page.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use serde::Serialize;
+
+use crate::evidence::verdict::Verdict;
+use crate::report::machine::Machine;
+use crate::report::page::{Cell, Column, document, escaped, table as html_table};
+use crate::report::text::{columns, grouped};
+use crate::run::config::Config;
+
+/// All runs of all stores.
+#[derive(Debug, Serialize)]
+pub struct Comparison {
+    /// The day.
+    pub date: String,
+    /// The machine.
+    pub machine: Machine,
+    /// The seed of every run.
+    pub seed: u64,
+    /// The runs.
+    pub rows: Vec<Row>,
+    /// Stores that are not here, and why.
+    pub missing: Vec<Missing>,
+}
+
+/// A store that was not run.
+#[derive(Debug, Serialize)]
+pub struct Missing {
+    /// Its name.
+    pub store: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// One run.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// The store.
+    pub store: String,
+    /// Its version.
+    pub version: String,
+    /// The run.
+    pub config: Config,
+    /// How it went.
+    pub verdict: Verdict,
+    /// From the start to the last answer.
+    pub seconds: f64,
+    /// Writes by answer.
+    pub acknowledged: u64,
+    /// Refused and failed writes.
+    pub refused: u64,
+    /// Writes whose answer is unknown: mostly those that were killed.
+    pub unknown: u64,
+    /// Calls of more than 1 s, where they are counted.
+    pub stalls: Option<u64>,
+    /// Violations by kind.
+    pub kinds: BTreeMap<String, u64>,
+}
+
+impl Comparison {
+    /// Nothing yet; the stores are below `dir`.
+    #[must_use]
+    pub fn new(seed: u64, dir: &std::path::Path) -> Comparison {
+        let date = Command::new("date").args(["-u", "+%F"]).output();
+        let date = date.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        Comparison {
+            date: date.unwrap_or_default(),
+            machine: Machine::of(dir),
+            seed,
+            rows: Vec::new(),
+            missing: Vec::new(),
+        }
+    }
+
+    /// Where and when, in one line.
+    fn headline(&self) -> String {
+        let machine = &self.machine;
+        format!(
+            "{}, {} processors, {}, {}, seed {}",
+            self.date, machine.cores, machine.system, machine.filesystem, self.seed
+        )
+    }
+
+    /// The stores with their versions, each once.
+    fn stores(&self) -> Vec<String> {
+        let mut stores: Vec<String> = Vec::new();
+        for row in &self.rows {
+            let store = format!("{} ({})", row.store, row.version);
+            if !stores.contains(&store) {
+                stores.push(store);
+            }
+        }
+        stores
+    }
+}
+
+const HEADS: [&str; 11] = [
+    "store",
+    "processes",
+    "writes",
+    "kills",
+    "seconds",
+    "acknowledged",
+    "lost",
+    "twice",
+    "refused",
+    "stalls",
+    "else",
+];
+/// Columns of words.
+const WORDS: [usize; 3] = [0, 1, 10];
+
+impl Row {
+    fn count(&self, kind: &str) -> u64 {
+        self.kinds.get(kind).copied().unwrap_or(0)
+    }
+
+    fn cells(&self) -> [String; 11] {
+        let config = &self.config;
+        let others = self.kinds.iter();
+        let others = others.filter(|(kind, _)| !["lost", "duplicated"].contains(&kind.as_str()));
+        let mut others: Vec<String> = others.map(|(kind, n)| format!("{n} {kind}")).collect();
+        match self.verdict {
+            Verdict::Hang => others.push("hang".to_owned()),
+            Verdict::Unknown => others.push("nothing acknowledged".to_owned()),
+            _ => {}
+        }
+        let kills = config.kill_per_second > 0.0;
+        [
+            self.store.clone(),
+            if config.one_shot {
+                "one a write"
+            } else {
+                "one an agent"
+            }
+            .to_owned(),
+            format!("{} × {}", config.agents, config.writes),
+            if kills { "yes" } else { "" }.to_owned(),
+            format!("{:.2}", self.seconds),
+            grouped(self.acknowledged),
+            grouped(self.count("lost")),
+            grouped(self.count("duplicated")),
+            grouped(self.refused),
+            self.stalls.map_or_else(|| "–".to_owned(), grouped),
+            others.join(", "),
+        ]
+    }
+
+    /// The run in one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        self.cells().join("  ")
+    }
+}
+
+/// The table on a terminal.
+#[must_use]
+pub fn table(comparison: &Comparison) -> String {
+    let heads = std::iter::once(HEADS.map(str::to_owned));
+    let numbers: Vec<usize> = (0..HEADS.len()).filter(|at| !WORDS.contains(at)).collect();
+    let rows = heads.chain(comparison.rows.iter().map(Row::cells));
+    format!("{}\n{}", comparison.headline(), columns(rows, &numbers))
+}
+
+/// The table as Markdown.
+#[must_use]
+pub fn markdown(comparison: &Comparison) -> String {
+    let mut text = format!("{}\n\n", comparison.headline());
+    put!(text, "| {} |\n|", HEADS.join(" | "));
+    for at in 0..HEADS.len() {
+        text += if WORDS.contains(&at) {
+            " --- |"
+        } else {
+            " ---: |"
+        };
+    }
+    text.push('\n');
+    for row in &comparison.rows {
+        put!(text, "| {} |\n", row.cells().join(" | "));
+    }
+    text.push('\n');
+    for store in comparison.stores() {
+        put!(text, "- {store}\n");
+    }
+    for Missing { store, reason } in &comparison.missing {
+        put!(text, "- {store}: SKIPPED, {reason}\n");
+    }
+    text
+}
+
+/// The page.
+#[must_use]
+pub fn page(comparison: &Comparison) -> String {
+    let mut body = format!(
+        "<h1>Stores under the oracle</h1>\n<p>{}</p>\n",
+        escaped(&comparison.headline())
+    );
+    let heads: [Column<'_>; 11] = std::array::from_fn(|at| {
+        let name = HEADS.get(at).copied().unwrap_or_default();
+        if WORDS.contains(&at) {
+            Column::Words(name)
+        } else {
+            Column::Numbers(name)
+        }
+    });
+    let rows = comparison.rows.iter().map(|row| {
+        let is_good = row.verdict == Verdict::Pass;
+        let mut at = 0;
+        row.cells().map(|text| {
+            at += 1;
+            // What is lost or stored twice, and whatever else is wrong.
+            let is_judged = [7, 8, 11].contains(&at) && !text.is_empty() && text != "0";
+            if is_judged || (at == 7 && is_good) {
+                Cell::verdict(&text, !is_judged)
+            } else {
+                Cell::from(text)
+            }
+        })
+    });
+    body += &html_table("Runs", heads, rows);
+    body += "<h2>Versions</h2>\n<ul>\n";
+    for store in comparison.stores() {
+        put!(body, "<li>{}</li>\n", escaped(&store));
+    }
+    for Missing { store, reason } in &comparison.missing {
+        put!(
+            body,
+            "<li>{}: SKIPPED, {}</li>\n",
+            escaped(store),
+            escaped(reason)
+        );
+    }
+    body += "</ul>\n";
+    document("Stores under the oracle", &body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::page::tests::assert_is_whole;
+
+    #[test]
+    fn what_is_lost_is_in_the_table_and_on_the_page() {
+        let mut comparison = Comparison::new(7, &std::env::temp_dir());
+        comparison.rows.push(Row {
+            store: "a <file>".to_owned(),
+            version: "1.0".to_owned(),
+            config: Config::default(),
+            verdict: Verdict::Violated,
+            seconds: 1.5,
+            acknowledged: 1_000,
+            refused: 0,
+            unknown: 0,
+            stalls: None,
+            kinds: [("lost".to_owned(), 82), ("receipt twice".to_owned(), 3)].into(),
+        });
+        let reason = "not installed".to_owned();
+        let store = "x".to_owned();
+        comparison.missing.push(Missing { store, reason });
+        let row = "| a <file> | one an agent | 5 × 20 |  | 1.50 | 1,000 | 82 | 0 | 0 | – | 3 receipt twice |";
+        assert!(
+            markdown(&comparison).contains(row),
+            "{}",
+            markdown(&comparison)
+        );
+        assert!(table(&comparison).contains("82"));
+        let page = page(&comparison);
+        assert_is_whole(&page);
+        assert!(
+            page.contains("✗ 82") && page.contains("SKIPPED, not installed"),
+            "{page}"
+        );
+    }
+}
