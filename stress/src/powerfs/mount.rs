@@ -4,10 +4,10 @@
 //! mappings and the kernel's own `flock` work as on any local disk. Each write and each sync
 //! reaches this process at once; writes through a mapping come when the kernel writes them back.
 //!
-//! Unless it is to stay ([`PowerFs::serve_at`]), the mount point is detached at once: the filesystem can be reached only through an open
-//! descriptor of this process ([`PowerFs::path`]). So nothing is left mounted, however this process
-//! dies: the kernel ends the filesystem with it. This process must not map files of it, or wait for
-//! them while it is frozen.
+//! Unless it is to stay ([`PowerFs::serve_at`]), the mount point is detached at once: the
+//! filesystem can be reached only through an open descriptor of this process ([`PowerFs::path`]).
+//! So nothing is left mounted, however this process dies: the kernel ends the filesystem with it.
+//! This process must not map files of it, or wait for them while it is frozen.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::run::config::HistoryFormat;
-use crate::stores::Report;
+use crate::stores::outcome::Report;
 use crate::stores::runner::Call;
 use crate::stores::store::{Deed, Told};
 

@@ -16,9 +16,9 @@ use crate::run::config::{Config, Workload};
 use crate::run::runner::Moment;
 use crate::sim::disk::VirtualDisk;
 use crate::stores::examine::judge;
+use crate::stores::outcome::{Report, environment, report, set_up, usage};
 use crate::stores::runner::{History, Machine, Round, Site};
 use crate::stores::store::Store;
-use crate::stores::{Report, environment, report, set_up, usage};
 
 /// The power goes within this time in any case.
 const CUT_LIMIT_MS: u64 = 1_500;
