@@ -212,7 +212,7 @@ impl Gateway {
                 return self.accept(&text, endpoint, seen);
             }
             let refusal = serde_json::from_slice::<Refusal>(&text).unwrap_or_else(|_| Refusal {
-                message: format!("status {status}"),
+                message: format!("status {status}: {}", String::from_utf8_lossy(&text).trim()),
                 ..Refusal::default()
             });
             match verdict(&refusal) {

@@ -5,7 +5,7 @@ use std::{
 };
 
 use strand_core::{
-    Batch, Compacted, Issue, IssueEvent, Issues, Seq, Timestamp, backend::Backend as _,
+    Batch, Compacted, Issue, IssueEvent, Issues, Patch, Seq, Timestamp, backend::Backend as _,
 };
 use strand_etcd::{Options, testing::Nodes};
 
@@ -91,21 +91,17 @@ fn writers_and_readers_go_on_beside_compactions() {
                     let log = open_with(nodes, "s", options());
                     let id = format!("w{writer}");
                     log.create(Issue::new_at(&id, "T", NOW)).unwrap();
-                    (0..100)
+                    (0..100_u64)
                         .map(|n| {
                             let version = log
                                 .with_issues(|issues| issues.version(&id))
                                 .unwrap()
                                 .unwrap();
-                            let title = format!("{n}");
+                            let patch = Patch::new().append("n", &n).unwrap();
                             let receipt = if n % 3 == 0 {
-                                log.append(&IssueEvent::update(
-                                    Issue::new_at(&id, &title, NOW),
-                                    NOW,
-                                ))
-                                .unwrap()
+                                log.append(&IssueEvent::patch(&id, patch, NOW)).unwrap()
                             } else {
-                                log.update_if(Issue::new_at(&id, &title, NOW), version)
+                                log.commit(&Batch::at(NOW).patch_if(&id, version, patch))
                                     .unwrap()
                             };
                             receipt.seq
@@ -148,7 +144,9 @@ fn writers_and_readers_go_on_beside_compactions() {
     assert_eq!(records.len(), 100 * 3);
     let check = |issues: &Issues| {
         for writer in 0..WRITERS {
-            assert_eq!(issues.get(&format!("w{writer}")).unwrap().title(), "99");
+            let issue = issues.get(&format!("w{writer}")).unwrap();
+            let appended: Vec<u64> = issue.field("n").unwrap();
+            assert_eq!(appended, (0..100).collect::<Vec<u64>>());
         }
         assert_eq!(issues.last_seq(), *records.last().unwrap());
     };
