@@ -274,7 +274,18 @@ impl Gateway {
         timeout: Duration,
     ) -> Result<(u16, Vec<u8>), ureq::Error> {
         let request = self.agent.post(format!("{endpoint}{path}"));
-        let request = request.config().timeout_global(Some(timeout)).build();
+        let (config, timeout) = (request.config(), Some(timeout));
+        let config = if is_ip(endpoint) {
+            // A timeout of the whole call would start a thread, to look up the name.
+            config
+                .timeout_connect(timeout)
+                .timeout_send_body(timeout)
+                .timeout_recv_response(timeout)
+                .timeout_recv_body(timeout)
+        } else {
+            config.timeout_global(timeout)
+        };
+        let request = config.build();
         let mut answer = self.with_token(request).send(body)?;
         let text = answer
             .body_mut()
@@ -362,6 +373,14 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+/// Whether the host of a URL is an IP address.
+fn is_ip(endpoint: &str) -> bool {
+    let host = endpoint
+        .split_once("://")
+        .map_or(endpoint, |(_, host)| host);
+    host.parse::<std::net::SocketAddr>().is_ok()
 }
 
 fn encode(request: &impl Serialize) -> Result<Vec<u8>, Problem> {
@@ -546,6 +565,12 @@ mod tests {
             Verdict::Refused
         );
         assert_eq!(of(16, "etcdserver: invalid auth token"), Verdict::LogIn);
+    }
+
+    #[test]
+    fn only_addresses_need_no_lookup() {
+        assert!(is_ip("http://10.0.0.1:2379") && is_ip("https://[::1]:2379"));
+        assert!(!is_ip("http://h1:2379"));
     }
 
     #[test]
