@@ -1,9 +1,9 @@
 //! `cargo xtask mutants`: shows that the tests can fail.
 //!
-//! Each patch `xtask/mutants/<tier>/<name>.patch` makes one mistake; the lines
-//! above its diff say which. The task applies one after the other to a copy of the workspace,
-//! builds the copy, and runs that tier of the torture, or the tests of a package. The tier must fail.
-//! Without a mistake it must pass first: a tier that always fails proves nothing.
+//! Each patch `xtask/mutants/<tier>/<name>.patch` makes one mistake; the lines above its diff say
+//! which. The task applies one after the other to a copy of the workspace, builds the copy, and
+//! runs that tier of the torture, or the tests of a package. The tier must fail. Without a mistake
+//! it must pass first: a tier that always fails proves nothing.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
