@@ -92,6 +92,22 @@ pub(crate) enum OnStore {
     Sync(Sync),
 }
 
+impl OnStore {
+    /// The arguments of a command that appends to the log.
+    pub(crate) fn appends(&self) -> Option<&Writing> {
+        match self {
+            Self::Create(args) => Some(&args.writing),
+            Self::Append(args) => Some(&args.writing),
+            Self::Batch(args) => Some(&args.writing),
+            Self::Claim(args) => Some(&args.writing),
+            Self::Update(args) => Some(&args.writing),
+            Self::Close(args) | Self::Reopen(args) | Self::Delete(args) => Some(&args.writing),
+            Self::Import(args) => Some(&args.writing),
+            _ => None,
+        }
+    }
+}
+
 const WRITING: &str = "Writing";
 
 /// The arguments of every command that writes.
@@ -104,6 +120,10 @@ pub(crate) struct Writing {
     /// failure. Readers see it once it is on disk, with the next write that is not buffered
     #[arg(long, help_heading = WRITING)]
     pub(crate) buffered: bool,
+    /// Do not compact a long log in the background afterwards; with `init`, for all commands on this
+    /// store. `STRAND_NO_AUTO_COMPACT=1` does it for all stores
+    #[arg(long, help_heading = WRITING)]
+    pub(crate) no_auto_compact: bool,
     /// Use a store on a network filesystem, where locks may not exclude other machines
     #[arg(long, help_heading = WRITING)]
     pub(crate) allow_unsafe_filesystem: bool,

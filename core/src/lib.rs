@@ -249,7 +249,7 @@ pub use issues::timestamp::Timestamp;
 pub use issues::version::Version;
 pub use options::{Durability, Options};
 pub use state::State;
-pub use state::compaction::Compacted;
+pub use state::compaction::{Compacted, compaction_due};
 pub use state::compactor::Compactor;
 pub use state::live::{Live, LiveIssues};
 pub use state::point_reader::{PointReader, Versioned};

@@ -101,8 +101,8 @@ options! {
         preallocate_bytes: u64 = 256 << 10;
 
         /// [`crate::Log::compaction_due`] once the log behind the snapshot has so many bytes.
-        /// Default: 16 MiB.
-        compact_after_bytes: u64 = 16 << 20;
+        /// Default: 4 MiB.
+        compact_after_bytes: u64 = 4 << 20;
 
         /// [`crate::Log::compaction_due`] once so many records are behind the snapshot. Default:
         /// 100,000.

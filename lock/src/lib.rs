@@ -82,21 +82,3 @@ pub use filesystem::{Filesystem, FilesystemKind, filesystem_of};
 pub use holder::{Holder, LockState, is_lock_content, look_at_lock, look_at_lock_in};
 pub use page::{PageError, SharedPage, SharedPageReader};
 pub use sys::{boot_id, monotonic_ns};
-
-/// Lowers this thread to the least priority until it ends, so that it runs only when no other wants
-/// the processor.
-///
-/// For background work. Does nothing where threads have no priority of their own (all but Linux).
-/// Does not block.
-///
-/// ```
-/// std::thread::spawn(|| {
-///     strand_lock::lower_thread_priority();
-///     // … long work …
-/// });
-/// ```
-pub fn lower_thread_priority() {
-    // If this is refused, the work is done at normal priority.
-    #[cfg(target_os = "linux")]
-    rustix::process::nice(19).ok();
-}

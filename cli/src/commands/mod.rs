@@ -1,6 +1,7 @@
 //! The commands.
 
 mod append;
+mod auto;
 mod care;
 mod change;
 mod claim;
@@ -44,6 +45,7 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
 
 /// Runs a command that needs a store.
 fn on_store(command: OnStore, dir: &Path, out: &mut Output) -> Result<Exit, Failure> {
+    let compacts = auto::may_follow(&command);
     let done = match command {
         OnStore::Create(args) => change::create(dir, args, out),
         OnStore::Append(args) => append::append(dir, args, out),
@@ -65,5 +67,10 @@ fn on_store(command: OnStore, dir: &Path, out: &mut Output) -> Result<Exit, Fail
         OnStore::Export(args) => transfer::export(dir, &args, out),
         OnStore::Sync(args) => transfer::sync(dir, &args, out),
     };
-    done.map(|()| Exit::Done)
+    done?;
+    if compacts {
+        out.flush()?;
+        auto::compact_if_due(dir);
+    }
+    Ok(Exit::Done)
 }

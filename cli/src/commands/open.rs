@@ -7,6 +7,7 @@ use strand_core::{
     Durability, Error, Holder, IssueEvent, IssueLog, Issues, Options, Reader, backend::Backend,
 };
 
+use super::auto;
 use crate::{
     args::{Init, Writing},
     exit::Failure,
@@ -117,6 +118,12 @@ pub(crate) fn init(dir: &Path, args: &Init, out: &mut Output) -> Result<(), Fail
             Err(error) => return Err(error.into()),
         };
         in_directory(dir, || open(dir, &args.writing, out))?;
+        if args.writing.no_auto_compact {
+            let setting = dir.join(auto::SETTING);
+            let made = std::fs::write(&setting, "");
+            let failed = format!("cannot write {}", setting.display());
+            made.map_err(|error| Failure::io(&failed, &error))?;
+        }
         created
     };
     let made = Made {

@@ -1,9 +1,11 @@
 //! `compact`, `doctor` and `repair`.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use strand_lock::FileLock;
 
-use crate::support::Store;
+use crate::support::{Store, fed};
 
 #[test]
 fn compact_folds_the_log_once() {
@@ -78,4 +80,54 @@ fn a_repair_reports_what_is_lost_and_the_store_works_again() {
     assert_eq!(store.json("show", &["c"])["issue"]["title"], "C");
     assert_eq!(store.ok("close", &["c"]), "4");
     assert_eq!(store.json("repair", &[])["files"], json!({}));
+}
+
+/// Appends more than a log is long before it is due.
+fn append_much(store: &Store, arguments: &[&str], variable: Option<&str>) {
+    let text = "x".repeat(1 << 20);
+    let event = |number: u32| {
+        let data = json!({"id": "a", "title": "A", "description": format!("{number} {text}")});
+        json!({"ts": 1, "op": "add", "id": "a", "data": data}).to_string()
+    };
+    let mut append = store.command("append", arguments);
+    if let Some(value) = variable {
+        append.env("STRAND_NO_AUTO_COMPACT", value);
+    }
+    let lines = (1..=5).map(event).collect::<Vec<_>>().join("\n");
+    let done = fed(&mut append, &lines);
+    assert_eq!(
+        (done.code, done.out.as_str()),
+        (0, "1\n2\n3\n4\n5\n"),
+        "{}",
+        done.err
+    );
+}
+
+#[test]
+fn a_command_that_made_the_log_long_has_it_compacted_in_the_background() {
+    let store = Store::new();
+    append_much(&store, &[], Some("0"));
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while store.first_segment().exists() {
+        assert!(Instant::now() < deadline, "nobody compacts it");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(store.file("snapshot-00000000000000000005.jsonl").exists());
+    assert!(store.ok("show", &["a"]).contains("5 xxx"));
+}
+
+#[test]
+fn nothing_is_compacted_where_the_user_does_not_want_it() {
+    let by_setting = Store::new();
+    by_setting.ok("init", &["--no-auto-compact"]);
+    append_much(&by_setting, &[], None);
+    let [by_argument, by_variable] = [Store::new(), Store::new()];
+    append_much(&by_argument, &["--no-auto-compact"], None);
+    append_much(&by_variable, &[], Some("1"));
+    std::thread::sleep(Duration::from_millis(500));
+    for store in [by_setting, by_argument, by_variable] {
+        assert!(store.first_segment().exists());
+        let due = store.json("compact", &["--if-due"]);
+        assert_eq!(due["compacted"], json!(true));
+    }
 }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 pub(crate) fn strand() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strand"));
     command.stdin(Stdio::null());
-    for name in ["STRAND_AGENT", "STRAND_DIR"] {
+    for name in ["STRAND_AGENT", "STRAND_DIR", "STRAND_NO_AUTO_COMPACT"] {
         command.env_remove(name);
     }
     command

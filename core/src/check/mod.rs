@@ -438,6 +438,7 @@ impl<'a> Look<'a> {
             MANIFEST => FileKind::Manifest,
             LOCK | COMPACT_LOCK => FileKind::Lock,
             SHM => FileKind::Hints,
+            "no-auto-compact" => FileKind::Setting,
             _ if name.split('/').next() == Some(QUARANTINE) => FileKind::Quarantine,
             MIRRORS => FileKind::Mirrors,
             _ if self.orphans.iter().any(|orphan| orphan == name) => FileKind::Orphan,

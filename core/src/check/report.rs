@@ -149,6 +149,8 @@ pub enum FileKind {
     Orphan,
     /// A lock file.
     Lock,
+    /// A setting: `no-auto-compact` says that the command does not compact by itself.
+    Setting,
     /// The shared hints.
     Hints,
     /// Bytes that were cut off or replaced, and notes about them.
@@ -169,6 +171,7 @@ impl fmt::Display for FileKind {
             Self::Backup => "backup",
             Self::Orphan => "orphan",
             Self::Lock => "lock",
+            Self::Setting => "setting",
             Self::Hints => "hints",
             Self::Quarantine => "quarantine",
             Self::Mirrors => "mirrors",

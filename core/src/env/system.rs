@@ -14,7 +14,7 @@ use std::{
 
 use strand_lock::{
     Counters, ExclusiveGuard, FileLock, Filesystem, LockError, LockState, PageError, SharedPage,
-    SharedPageReader, files::Dir, look_at_lock_in, lower_thread_priority,
+    SharedPageReader, files::Dir, look_at_lock_in,
 };
 
 /// The machine that a store is on: locks, shared memory, time and randomness. [`ThisMachine`] is
@@ -120,11 +120,6 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// Sleeps.
     fn sleep(&self, time: Duration) {
         std::thread::sleep(time);
-    }
-
-    /// See [`lower_thread_priority`].
-    fn lower_priority(&self) {
-        lower_thread_priority();
     }
 
     /// An unpredictable number.

@@ -15,7 +15,7 @@
 //! removes the file that it was writing at once.
 
 use std::{
-    thread,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -28,10 +28,17 @@ use crate::{
         seq::Seq,
     },
     issues::timestamp::Timestamp,
+    options::Options,
     state::{State, materialize::Materialized, snapshot, throttle::Throttle},
     telemetry,
     wal::{
-        durable::End, log::Log, manifest::Manifest, obsolete::Alone, raw_log::RawLog, shm::Hints,
+        durable::{DurableWatch, End},
+        log::Log,
+        manifest::Manifest,
+        obsolete::{Alone, COMPACT_LOCK},
+        raw_log::RawLog,
+        shm::Hints,
+        store_dir::StoreDir,
         writer::Writer,
     },
 };
@@ -79,23 +86,23 @@ impl<P: Payload> Log<P> {
     pub fn compact<S: State<Payload = P>>(&self) -> Result<Compacted> {
         let writer = &self.raw.writer;
         let started = writer.host().now();
-        let span = telemetry::compact(writer.dir.path());
-        span.within(|| {
+        telemetry::compact(writer.dir.path()).within(|| {
             let done = writer.alone(|alone| {
                 let work = Work {
                     raw: &self.raw,
                     writer,
                     alone,
                 };
-                work.compact::<S>(started, &span)
+                work.compact::<S>(started)
             })?;
             Ok(done.unwrap_or(Compacted::AlreadyRunning))
         })
     }
 
     /// Whether the log behind the live snapshot has reached
-    /// [`crate::Options::compact_after_bytes`] or [`crate::Options::compact_after_records`]. Looks
-    /// only at the lengths of the files. Blocks only where [`Log::durable_seq`] does.
+    /// [`crate::Options::compact_after_bytes`] or [`crate::Options::compact_after_records`], and an
+    /// eighth of a snapshot that is longer than 32 MiB. Looks only at the lengths of the files.
+    /// Blocks only where [`Log::durable_seq`] does.
     ///
     /// # Errors
     /// As [`Log::durable_seq`], and [`Error::Corrupt`] for a damaged manifest.
@@ -115,22 +122,69 @@ impl<P: Payload> Log<P> {
     /// ```
     pub fn compaction_due(&self) -> Result<bool> {
         let writer = &self.raw.writer;
-        let live = writer.manifest()?.first_seq;
-        let records = (self.raw.look(Hints::tail_seq)? + 1).saturating_sub(live);
-        if records >= writer.options.compact_after_records {
-            return Ok(true);
-        }
-        let mut bytes = 0;
-        let live_segments = writer.dir.segments()?.into_iter();
-        for first_seq in live_segments.filter(|first| *first >= live) {
-            let name = segment_name(first_seq);
-            // Otherwise it was compacted away in between.
-            if let Some(file) = writer.dir.open_if_there(&name, OpenMode::Read)? {
-                bytes += file.len_bytes()?;
-            }
-        }
-        Ok(records > 0 && bytes >= writer.options.compact_after_bytes)
+        is_due(
+            &writer.dir,
+            &writer.options,
+            self.raw.look(Hints::tail_seq)?,
+        )
     }
+}
+
+/// Whether it is time to compact the store in `dir`, and nobody does: as [`Log::compaction_due`],
+/// but for a process that does not have it open. Does not block.
+///
+/// # Errors
+/// [`Error::NoStore`], [`Error::MissingDirectory`], [`Error::NotADirectory`], [`Error::Io`], and
+/// [`Error::Corrupt`] for a damaged manifest.
+///
+/// ```
+/// use strand_core::{IssueLog, Options, compaction_due};
+///
+/// # let dir = tempfile::tempdir()?;
+/// IssueLog::open(dir.path(), Options::default())?;
+/// assert!(!compaction_due(dir.path(), &Options::default())?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn compaction_due(dir: impl AsRef<Path>, options: &Options) -> Result<bool> {
+    let dir = StoreDir::new(&options.storage, dir.as_ref());
+    let mut watch = DurableWatch::open_store(&dir)?;
+    let state = dir.host().look_at_lock(&dir.path_of(COMPACT_LOCK));
+    let is_running = state.is_ok_and(|state| state.holder.is_some());
+    Ok(!is_running && is_due(&dir, options, watch.durable_seq().unwrap_or(0))?)
+}
+
+/// A snapshot is written again only when the log is so long compared to it, so that compactions
+/// write a bounded number of bytes for each one that is appended.
+const SNAPSHOT_PER_LOG: u64 = 8;
+
+/// Snapshots up to this length are quick to write, however short the log is.
+const SHORT_SNAPSHOT_BYTES: u64 = 32 << 20;
+
+fn is_due(dir: &StoreDir, options: &Options, last_seq: u64) -> Result<bool> {
+    let manifest = Manifest::required(dir)?;
+    let live = manifest.first_seq;
+    let mut bytes = 0;
+    let live_segments = dir.segments()?.into_iter();
+    for first_seq in live_segments.filter(|first| *first >= live) {
+        // Otherwise it was compacted away in between.
+        if let Some(file) = dir.open_if_there(&segment_name(first_seq), OpenMode::Read)? {
+            bytes += file.len_bytes()?;
+        }
+    }
+    let snapshot_bytes = manifest.snapshot.map_or(0, |mark| mark.bytes);
+    Ok(is_long(
+        options,
+        (last_seq + 1).saturating_sub(live),
+        bytes,
+        snapshot_bytes,
+    ))
+}
+
+/// Whether so long a log is to be folded into so long a snapshot.
+fn is_long(options: &Options, records: u64, bytes: u64, snapshot_bytes: u64) -> bool {
+    let is_long = records >= options.compact_after_records || bytes >= options.compact_after_bytes;
+    let pays = snapshot_bytes <= SHORT_SNAPSHOT_BYTES || bytes >= snapshot_bytes / SNAPSHOT_PER_LOG;
+    records > 0 && is_long && pays
 }
 
 /// A compaction by the holder of `compact.lock`.
@@ -142,7 +196,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn compact<S: State>(self, started: Instant, span: &telemetry::Span) -> Result<Compacted> {
+    fn compact<S: State>(self, started: Instant) -> Result<Compacted> {
         let Self { writer, alone, .. } = self;
         let old = writer.manifest()?;
         let mut phase = telemetry::Clock::of_debug();
@@ -163,19 +217,7 @@ impl Work<'_> {
             alone.remove_superseded(&old, writer.options.backup_snapshots)?;
             return Ok(Compacted::NothingNew);
         }
-        // In a thread of its own, since its priority can't be raised again.
-        let (entries, bytes, removed) = thread::scope(|scope| {
-            let work = || {
-                writer.host().lower_priority();
-                span.within(|| self.fold_and_switch::<S>(&old, through, phase))
-            };
-            let started = thread::Builder::new().spawn_scoped(scope, work);
-            let worker = started.map_err(Error::io("start a thread to compact", writer.dir.path()));
-            match worker?.join() {
-                Ok(done) => done,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })?;
+        let (entries, bytes, removed) = self.fold_and_switch::<S>(&old, through, phase)?;
         let elapsed = writer.host().now() - started;
         let removed_files = removed.len() as u64;
         let dir = writer.dir.path();
@@ -219,7 +261,8 @@ impl Work<'_> {
         writer.dir.replace_file(
             &snapshot_name(through),
             |file| {
-                let written = snapshot::write(&state, through, &old.store, file, Throttle::GENTLE);
+                let throttle = self.throttle(old, through);
+                let written = snapshot::write(&state, through, &old.store, file, throttle);
                 mark = Some(written?);
                 Ok(())
             },
@@ -239,11 +282,18 @@ impl Work<'_> {
         Ok((state.entries() as u64, mark.bytes, removed))
     }
 
+    fn throttle(self, old: &Manifest, through: u64) -> Throttle {
+        let Writer { dir, .. } = self.writer;
+        let records = through + 1 - old.first_seq;
+        Throttle::beside_appends(dir, self.writer.hints(), through, records)
+    }
+
     /// The state through record `through`, without what is too old to keep.
     fn fold<S: State>(self, old: &Manifest, through: u64) -> Result<S> {
         let Writer { dir, options, .. } = self.writer;
         let end = || End::Seq(through);
-        let Some(folded) = Materialized::<S>::through(dir, old, Throttle::GENTLE, end)? else {
+        let Some(folded) = Materialized::<S>::through(dir, old, self.throttle(old, through), end)?
+        else {
             let gone = std::io::Error::other("the live snapshot was replaced meanwhile");
             return Err(Error::io("read", dir.path())(gone));
         };
@@ -253,5 +303,22 @@ impl Work<'_> {
         let before = now.saturating_sub_ms(options.tombstone_ms);
         state.forget(before_seq, before);
         Ok(state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_folded_once_it_is_long_and_not_short_beside_its_snapshot() {
+        let options = Options::default()
+            .compact_after_bytes(4 << 20)
+            .compact_after_records(1_000);
+        let due = |records, bytes, snapshot| is_long(&options, records, bytes, snapshot);
+        assert!(!due(999, (4 << 20) - 1, 0) && !due(0, 5 << 20, 0));
+        assert!(due(1, 4 << 20, 32 << 20) && due(1_000, 1, 32 << 20));
+        // A gigabyte is written again for 128 MiB, not for 4.
+        assert!(!due(5_000, 127 << 20, 1 << 30) && due(5_000, 128 << 20, 1 << 30));
     }
 }

@@ -363,8 +363,6 @@ impl Host for Process {
         }
     }
 
-    fn lower_priority(&self) {}
-
     fn random(&self) -> u64 {
         self.shared.state().rng.random()
     }

@@ -750,8 +750,6 @@ impl Host for Solo {
         self.tick(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4));
     }
 
-    fn lower_priority(&self) {}
-
     fn random(&self) -> u64 {
         let random = self.0.random.lock();
         random.unwrap_or_else(PoisonError::into_inner).random()
