@@ -55,7 +55,7 @@ fn claim_next(
 ) -> Result<(String, Receipt), Failure> {
     loop {
         let mut next = None;
-        log.look(&mut |issues| {
+        log.look_unclosed(&mut |issues| {
             let ready = wanted.ready(issues).into_iter();
             let mut free = ready.filter(|(_, issue)| is_free(issue));
             next = free.next().map(|(id, _)| id.to_owned());

@@ -68,13 +68,17 @@ fn fields(issue: &Issue, version: Version, blocked_by: &[String]) -> String {
 }
 
 pub(crate) fn list(dir: &Path, args: &List, out: &mut Output) -> Result<(), Failure> {
-    let issues = open::issues(dir)?;
-    let found = args.wanted.list(&issues, args.status.as_deref());
+    let status = args.status.as_deref();
+    let issues = match status {
+        None | Some("closed" | "tombstone") => open::issues(dir)?,
+        Some(_) => open::unclosed(dir)?,
+    };
+    let found = args.wanted.list(&issues, status);
     print(&issues, &found, args.limit, out)
 }
 
 pub(crate) fn ready(dir: &Path, args: &Ready, out: &mut Output) -> Result<(), Failure> {
-    let issues = open::issues(dir)?;
+    let issues = open::unclosed(dir)?;
     let mut found = args.wanted.ready(&issues);
     found.retain(|(_, issue)| !args.free || is_free(issue));
     print(&issues, &found, args.limit, out)

@@ -103,6 +103,14 @@ pub(crate) fn issues(place: &Path) -> Result<Issues, Failure> {
     })
 }
 
+/// As [`issues`], but closed ones may be missing: see [`Issues::load_unclosed`].
+pub(crate) fn unclosed(place: &Path) -> Result<Issues, Failure> {
+    match remote::address(place)? {
+        Some(_) => issues(place),
+        None => Ok(Issues::load_unclosed(place)?),
+    }
+}
+
 pub(crate) fn init(dir: &Path, args: &Init, out: &mut Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Made<'a> {

@@ -17,7 +17,10 @@ use crate::{
     env::storage::OpenMode,
     error::{CorruptReason, Error, Result, with_sources},
     format::{
-        record::{index_first_seq, segment_first_seq, segment_name, snapshot_name, snapshot_seq},
+        record::{
+            index_first_seq, segment_first_seq, segment_name, snapshot_name, snapshot_seq,
+            unclosed_seq,
+        },
         resync::Damages,
         scan::Tail,
     },
@@ -443,7 +446,7 @@ impl<'a> Look<'a> {
             MIRRORS => FileKind::Mirrors,
             _ if self.orphans.iter().any(|orphan| orphan == name) => FileKind::Orphan,
             _ if segment_first_seq(name).is_some() => FileKind::Segment,
-            _ if index_first_seq(name).is_some() => FileKind::Index,
+            _ if index_first_seq(name).or(unclosed_seq(name)).is_some() => FileKind::Index,
             _ => match snapshot_seq(name) {
                 Some(seq) if Some(seq) == live => FileKind::Snapshot,
                 Some(_) => FileKind::Backup,

@@ -275,6 +275,16 @@ pub(crate) fn segment_first_seq(name: &str) -> Option<u64> {
     numbered(name, "log-", ".jsonl")
 }
 
+/// The name of the file of the issues that are not closed, beside the snapshot with this number.
+pub(crate) fn unclosed_name(seq: u64) -> String {
+    format!("unclosed-{seq:020}.jsonl")
+}
+
+/// The number in such a name.
+pub(crate) fn unclosed_seq(name: &str) -> Option<u64> {
+    numbered(name, "unclosed-", ".jsonl")
+}
+
 /// The name of the index over the segment whose first record has this number.
 pub(crate) fn index_name(first_seq: u64) -> String {
     format!("log-{first_seq:020}.index")

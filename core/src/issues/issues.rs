@@ -189,6 +189,30 @@ impl Issues {
         self.last_seq = seq;
     }
 
+    /// Applies one event of the record `seq` to a part of a state that knows its issue.
+    pub(crate) fn apply_some(&mut self, seq: Seq, event: IssueEvent) {
+        self.apply_event(seq, event);
+    }
+
+    /// The issues that are not closed. `None` if they are more than a quarter of all, by their
+    /// length, and not short.
+    pub(crate) fn without_closed(&self, is_closed: impl Fn(&Issue) -> bool) -> Option<Self> {
+        const SHORT_BYTES: usize = 1 << 20;
+        let (mut all_bytes, mut bytes) = (0, 0);
+        let mut part = Self::default();
+        for (id, entry) in self.entries() {
+            let Some(issue) = entry.issue() else { continue };
+            let len = issue.as_json().len();
+            all_bytes += len;
+            if !is_closed(issue) {
+                bytes += len;
+                part.restore_entry(id.to_owned(), entry.clone());
+            }
+        }
+        part.last_seq = self.last_seq;
+        (bytes <= SHORT_BYTES.max(all_bytes / 4)).then_some(part)
+    }
+
     /// No record through this one concerns this part of a state any further.
     pub(crate) fn moved_on(&mut self, last_seq: Seq) {
         self.last_seq = last_seq;

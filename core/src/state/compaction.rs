@@ -24,7 +24,7 @@ use crate::{
     error::{Error, Result},
     format::{
         payload::Payload,
-        record::{segment_name, snapshot_name},
+        record::{segment_name, snapshot_name, unclosed_name},
         seq::Seq,
     },
     issues::timestamp::Timestamp,
@@ -34,7 +34,7 @@ use crate::{
     wal::{
         durable::{DurableWatch, End},
         log::Log,
-        manifest::Manifest,
+        manifest::{Manifest, SnapshotMark},
         obsolete::{Alone, COMPACT_LOCK},
         raw_log::RawLog,
         shm::Hints,
@@ -146,10 +146,10 @@ impl<P: Payload> Log<P> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn compaction_due(dir: impl AsRef<Path>, options: &Options) -> Result<bool> {
-    let dir = StoreDir::new(&options.storage, dir.as_ref());
+    let dir = StoreDir::open_at(&options.storage, dir.as_ref())?;
     let mut watch = DurableWatch::open_store(&dir)?;
-    let state = dir.host().look_at_lock(&dir.path_of(COMPACT_LOCK));
-    let is_running = state.is_ok_and(|state| state.holder.is_some());
+    let state = dir.look_at_lock(COMPACT_LOCK);
+    let is_running = state.is_some_and(|state| state.holder.is_some());
     Ok(!is_running && is_due(&dir, options, watch.durable_seq().unwrap_or(0))?)
 }
 
@@ -272,6 +272,7 @@ impl Work<'_> {
             unreachable!("a file that was replaced was written");
         };
         writer.reached(Failpoint::SnapshotRenamed);
+        self.write_unclosed(&state, mark, old);
         telemetry::compaction_phase(writer.dir.path(), "write", &mut phase);
         let new = old.compacted(mark);
         new.write(&writer.dir)?;
@@ -280,6 +281,25 @@ impl Work<'_> {
         removed.extend(alone.remove_obsolete(&new, backups)?);
         telemetry::compaction_phase(writer.dir.path(), "remove", &mut phase);
         Ok((state.entries() as u64, mark.bytes, removed))
+    }
+
+    /// Writes the issues that are not closed beside the snapshot. It is not synced, since readers
+    /// check it; without it, they read the snapshot.
+    fn write_unclosed<S: State>(self, state: &S, mark: SnapshotMark, old: &Manifest) {
+        let Some(part) = state.unclosed() else { return };
+        let dir = &self.writer.dir;
+        let name = unclosed_name(mark.seq);
+        let write = || {
+            dir.remove(&name)?;
+            let Some(file) = dir.create_new(&name)? else {
+                return Ok(());
+            };
+            let throttle = self.throttle(old, mark.seq);
+            snapshot::write_unclosed(&part, mark, &old.store, &file, throttle).map(drop)
+        };
+        if write().is_err() {
+            dir.remove(&name).ok();
+        }
     }
 
     fn throttle(self, old: &Manifest, through: u64) -> Throttle {

@@ -14,7 +14,7 @@ use crate::{
         timestamp::Timestamp,
         version::Version,
     },
-    state::State,
+    state::{State, unclosed::is_closed},
 };
 
 impl State for Issues {
@@ -66,6 +66,10 @@ impl State for Issues {
 
     fn entries(&self) -> usize {
         self.len()
+    }
+
+    fn unclosed(&self) -> Option<Self> {
+        self.without_closed(is_closed)
     }
 
     fn issue_totals(&self) -> Option<[u64; 4]> {

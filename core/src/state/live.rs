@@ -4,7 +4,7 @@ use crate::{
     error::Result,
     format::seq::Seq,
     issues::issues::Issues,
-    state::{State, materialize::Materialized},
+    state::{State, materialize::Materialized, unclosed},
     wal::{durable::DurableWatch, store_dir::StoreDir},
 };
 
@@ -43,6 +43,33 @@ impl Issues {
     /// As [`Live::open`].
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
         Live::open(dir).map(Live::into_state)
+    }
+
+    /// Reads the issues that are not closed, and perhaps some that are, through the last durable
+    /// record. [`Issues::ready`], [`Issues::list`] with a status other than `closed` and
+    /// `tombstone`, and, of an issue that is not closed, [`Issues::get`], [`Issues::version`] and
+    /// [`Issues::blockers`] say the same as of all issues.
+    ///
+    /// Reads what a compaction wrote of them, and the records behind it; all issues, if there is
+    /// nothing of the kind.
+    ///
+    /// # Errors
+    /// As [`Live::open`]; of damage, only what was read is noticed.
+    ///
+    /// ```
+    /// use strand_core::{Issue, IssueLog, Issues, Options, Timestamp};
+    ///
+    /// let now = Timestamp::now();
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = IssueLog::open(dir.path(), Options::default())?;
+    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+    /// assert_eq!(Issues::load_unclosed(dir.path())?.ready().len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn load_unclosed(dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = StoreDir::on_disk(dir.as_ref())?;
+        let mut watch = DurableWatch::open_store(&dir)?;
+        unclosed::load(&dir, || watch.end())
     }
 }
 

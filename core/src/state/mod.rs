@@ -13,6 +13,7 @@ pub(crate) mod points;
 pub(crate) mod snapshot;
 pub(crate) mod tail;
 pub(crate) mod throttle;
+pub(crate) mod unclosed;
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -101,6 +102,12 @@ pub trait State: Default {
     /// How many entries there are, for [`crate::Compacted::Done`]. By default, one a line.
     fn entries(&self) -> usize {
         self.lines().count()
+    }
+
+    /// The part of [`crate::Issues`] that is not closed, which gets a file of its own.
+    #[doc(hidden)]
+    fn unclosed(&self) -> Option<Self> {
+        None
     }
 
     /// The header of a snapshot of [`crate::Issues`], which is older than this trait: the issues,

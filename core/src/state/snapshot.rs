@@ -9,7 +9,7 @@ use crate::{
     error::{CorruptReason, Error, Result},
     format::{
         lines::Lines,
-        record::{checked, put_checksum, snapshot_name},
+        record::{checked, put_checksum, snapshot_name, unclosed_name},
         resync::{Damage, Damages, Place, stretches},
         seq::Seq,
     },
@@ -51,6 +51,9 @@ pub(crate) struct Header<'a> {
     /// their records.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) sorted_keys: bool,
+    /// In a file of the issues that are not closed: the checksum of the snapshot beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unclosed_of: Option<u32>,
 }
 
 /// How many issues, tombstones, keys, and lines of another state there are.
@@ -162,6 +165,37 @@ pub(crate) fn write<S: State>(
     file: &StoreFile,
     throttle: Throttle,
 ) -> Result<SnapshotMark> {
+    write_with(
+        &Header::of(state, seq, store_id),
+        state,
+        seq,
+        file,
+        throttle,
+    )
+}
+
+/// Writes the issues that are not closed into the file beside the snapshot `mark`, in the same form.
+pub(crate) fn write_unclosed<S: State>(
+    part: &S,
+    mark: SnapshotMark,
+    store_id: &str,
+    file: &StoreFile,
+    throttle: Throttle,
+) -> Result<SnapshotMark> {
+    let header = Header {
+        unclosed_of: Some(mark.crc),
+        ..Header::of(part, mark.seq, store_id)
+    };
+    write_with(&header, part, mark.seq, file, throttle)
+}
+
+fn write_with<S: State>(
+    header: &Header<'_>,
+    state: &S,
+    seq: u64,
+    file: &StoreFile,
+    throttle: Throttle,
+) -> Result<SnapshotMark> {
     let mut out = Out {
         file,
         throttle,
@@ -172,7 +206,7 @@ pub(crate) fn write<S: State>(
         },
         chunk: Vec::with_capacity(CHUNK_BYTES + (64 << 10)),
     };
-    out.line(&Header::of(state, seq, store_id))?;
+    out.line(header)?;
     let wraps = state.issue_totals().is_none();
     for line in state.lines() {
         if wraps {
@@ -255,6 +289,29 @@ pub(super) fn open_live(
         return Err(corrupt(&dir.path_of(&name), 0, reason));
     }
     Ok(file)
+}
+
+/// Reads the issues that are not closed from the file beside the live snapshot. `None` if it is
+/// missing, damaged, or that of another snapshot.
+pub(super) fn read_unclosed(
+    dir: &StoreDir,
+    manifest: &Manifest,
+    mark: SnapshotMark,
+) -> Option<Issues> {
+    let file = dir.open_if_there(&unclosed_name(mark.seq), OpenMode::Read);
+    let file = file.ok().flatten()?;
+    let len_bytes = file.len_bytes().ok()?;
+    let mut reading = Reading::<Issues>::default();
+    let mut lines = Lines::default();
+    let mut bytes = 0;
+    while let Some(span) = file.next_line(&mut lines).ok()? {
+        (span.offset == bytes).then_some(())?;
+        let line = lines.text(span);
+        bytes += line.len() as u64;
+        reading.line(line, manifest, mark).ok()?;
+    }
+    let is_of_it = reading.header.as_ref()?.unclosed_of == Some(mark.crc);
+    (is_of_it && bytes == len_bytes && reading.missing().is_none()).then_some(reading.state)
 }
 
 fn read_open<S: State>(

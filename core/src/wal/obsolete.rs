@@ -7,7 +7,7 @@ use strand_lock::LockError;
 use crate::{
     env::failpoint::Failpoint,
     error::Result,
-    format::record::{index_first_seq, segment_first_seq, snapshot_seq},
+    format::record::{index_first_seq, segment_first_seq, snapshot_seq, unclosed_seq},
     wal::{
         manifest::{MANIFEST, Manifest},
         writer::Writer,
@@ -36,7 +36,9 @@ pub(crate) fn obsolete(names: &[String], manifest: &Manifest, backups: usize) ->
         let segment = segment_first_seq(name)
             .or(index_first_seq(name))
             .is_some_and(|first| first < manifest.first_seq);
-        being_written || snapshot || segment
+        let unclosed =
+            unclosed_seq(name).is_some_and(|seq| seq != live || manifest.snapshot.is_none());
+        being_written || snapshot || unclosed || segment
     };
     names.iter().filter(is_obsolete).cloned().collect()
 }
@@ -126,6 +128,8 @@ mod tests {
             "snapshot-00000000000000000009.jsonl",
             "snapshot-00000000000000000011.jsonl",
             "snapshot-00000000000000000012.jsonl.new",
+            "unclosed-00000000000000000007.jsonl",
+            "unclosed-00000000000000000009.jsonl",
             "log-00000000000000000001.jsonl",
             "log-00000000000000000008.jsonl",
             "log-00000000000000000008.index",
@@ -146,6 +150,7 @@ mod tests {
             "MANIFEST.new",
             "snapshot-00000000000000000011.jsonl",
             "snapshot-00000000000000000012.jsonl.new",
+            "unclosed-00000000000000000007.jsonl",
             "log-00000000000000000001.jsonl",
             "log-00000000000000000008.jsonl",
             "log-00000000000000000008.index",
@@ -161,6 +166,6 @@ mod tests {
             &Manifest::new(&crate::env::system::ThisMachine),
             usize::MAX,
         );
-        assert_eq!(never_compacted.len(), 7, "{never_compacted:?}");
+        assert_eq!(never_compacted.len(), 9, "{never_compacted:?}");
     }
 }

@@ -69,6 +69,14 @@ pub trait Backend: Send + Sync {
     /// As there, or [`Error::Unavailable`](crate::Error::Unavailable).
     fn look(&self, look: &mut dyn FnMut(&Issues)) -> Result<()>;
 
+    /// See [`IssueLog::with_unclosed`].
+    ///
+    /// # Errors
+    /// As there, or [`Error::Unavailable`](crate::Error::Unavailable).
+    fn look_unclosed(&self, look: &mut dyn FnMut(&Issues)) -> Result<()> {
+        self.look(look)
+    }
+
     /// See [`IssueLog::get`].
     ///
     /// # Errors
@@ -174,6 +182,10 @@ impl Backend for IssueLog {
 
     fn look(&self, look: &mut dyn FnMut(&Issues)) -> Result<()> {
         self.with_issues(look)
+    }
+
+    fn look_unclosed(&self, look: &mut dyn FnMut(&Issues)) -> Result<()> {
+        self.with_unclosed(look)
     }
 
     fn get(&self, id: &str) -> Result<Option<Versioned>> {

@@ -131,6 +131,27 @@ impl IssueLog {
         Ok(look(issues))
     }
 
+    /// As [`IssueLog::with_issues`], but reads the issues that are not closed, and not all of the
+    /// others: see [`Issues::load_unclosed`]. For a program that looks once. It keeps nothing in
+    /// memory.
+    ///
+    /// # Errors
+    /// As [`IssueLog::with_issues`].
+    ///
+    /// ```
+    /// use strand_core::{Issue, IssueLog, Options, Timestamp};
+    ///
+    /// let now = Timestamp::now();
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = IssueLog::open(dir.path(), Options::default())?;
+    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+    /// assert_eq!(log.with_unclosed(|issues| issues.ready().len())?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_unclosed<T>(&self, look: impl FnOnce(&Issues) -> T) -> Result<T> {
+        self.known.unclosed_at_tail(&self.log.raw, look)
+    }
+
     /// Creates an issue. Blocks as [`IssueLog::commit`].
     ///
     /// # Errors

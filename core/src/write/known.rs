@@ -8,6 +8,7 @@ use crate::{
     state::{
         materialize::Materialized,
         points::{Points, Wanted},
+        unclosed,
     },
     wal::{durable::End, raw_log::RawLog, shm::Hints, store_dir::StoreDir},
 };
@@ -48,6 +49,21 @@ impl KnownIssues {
             }
             let part = known.points(dir, seq)?.part(wanted)?;
             Ok((part, known.points(dir, seq)?.issues_at_most()))
+        })
+    }
+
+    /// Calls `look` with the issues that are not closed, and perhaps others, through the tail.
+    pub(crate) fn unclosed_at_tail<T>(
+        &self,
+        raw: &RawLog,
+        look: impl FnOnce(&Issues) -> T,
+    ) -> Result<T> {
+        self.act_at_tail(raw, |known, seq| {
+            let dir = &raw.writer.dir;
+            if known.0.whole.is_some() {
+                return known.whole(dir, seq).map(look);
+            }
+            Ok(look(&unclosed::load(dir, || End::Seq(seq))?))
         })
     }
 

@@ -11,10 +11,10 @@ use std::{
 
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::{Value, json, value::RawValue};
 use strand_core::{
-    Batch, Durability, Error, Issue, IssueEvent, IssueLog, Issues, Log, Options, Patch, Payload,
-    PointReader, Seq, Version,
+    Batch, Durability, Error, Filter, Issue, IssueEvent, IssueLog, Issues, Log, Options, Patch,
+    Payload, PointReader, Seq, Version,
     testing::{Dir, Disk, OpenMode, Storage, StorageFile},
 };
 
@@ -48,6 +48,112 @@ fn compare(dir: &Path, log: Option<&IssueLog>) {
     {
         assert_eq!(reader.key(&key).unwrap(), whole.key(&key), "{key}");
     }
+}
+
+/// Compares what is read of the issues that are not closed with all issues.
+fn compare_unclosed(dir: &Path) {
+    let whole = Issues::load(dir).unwrap();
+    let part = Issues::load_unclosed(dir).unwrap();
+    assert_eq!(part.last_seq(), whole.last_seq());
+    assert_eq!(part.ready(), whole.ready());
+    for status in ["open", "blocked", "hooked", "in_progress"] {
+        let filter = Filter::new().status(status);
+        let found = part.list(&filter);
+        assert_eq!(found, whole.list(&filter));
+        for (id, _) in found {
+            assert_eq!(part.version(id), whole.version(id), "{id}");
+            assert_eq!(part.blockers(id), whole.blockers(id), "{id}");
+        }
+    }
+}
+
+/// Events of issues that block each other and are parts of each other.
+fn any_related() -> impl Strategy<Value = IssueEvent> {
+    let kinds = prop_oneof![Just("blocks"), Just("parent-child"), Just("related")];
+    let depends = prop::collection::vec((0..8_u8, kinds), 0..3);
+    let status = prop_oneof![
+        Just("open"),
+        Just("closed"),
+        Just("closed"),
+        Just("tombstone")
+    ];
+    let issue = (0..8_u8, status, depends).prop_map(|(number, status, depends)| {
+        let id = format!("bd-{number}");
+        let of =
+            |(on, kind)| json!({"issue_id": id, "depends_on_id": format!("bd-{on}"), "type": kind});
+        let depends: Vec<Value> = depends.into_iter().map(of).collect();
+        let issue = Issue::new(&id, "Mend", TS).with("status", status).unwrap();
+        issue.with("dependencies", &depends).unwrap()
+    });
+    prop_oneof![
+        issue.prop_map(|issue| IssueEvent::add(issue, TS)),
+        any_event(),
+        any_event(),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn the_unclosed_issues_are_those_of_the_full_fold(
+        events in prop::collection::vec(any_related(), 1..60),
+        compacted_after in 0..60_usize,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let log = IssueLog::open(dir.path(), buffered()).unwrap();
+        for (at, event) in events.iter().enumerate() {
+            log.append(event).unwrap();
+            if at == compacted_after {
+                log.compact().unwrap();
+            }
+        }
+        log.log().sync_all().unwrap();
+        compare_unclosed(dir.path());
+        let ready = log.with_unclosed(|issues| issues.ready().len()).unwrap();
+        prop_assert_eq!(ready, log.with_issues(|issues| issues.ready().len()).unwrap());
+    }
+}
+
+#[test]
+fn a_damaged_or_foreign_file_of_the_unclosed_issues_changes_no_answer() {
+    let make = |title: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let log = IssueLog::open(dir.path(), buffered()).unwrap();
+        for number in 0..8 {
+            log.create(Issue::new(&format!("bd-{number}"), title, TS), TS)
+                .unwrap();
+            if number % 2 == 0 {
+                log.commit(&Batch::new(TS).close(format!("bd-{number}")))
+                    .unwrap();
+            }
+        }
+        log.compact().unwrap();
+        log.commit(&Batch::new(TS).reopen("bd-2").close("bd-3"))
+            .unwrap();
+        log.log().sync_all().unwrap();
+        dir
+    };
+    let (dir, other) = (make("Mend the fence"), make("Paint the fence"));
+    let name = "unclosed-00000000000000000012.jsonl";
+    compare_unclosed(dir.path());
+    let path = dir.path().join(name);
+    let good = fs::read(&path).unwrap();
+    assert!(String::from_utf8_lossy(&good).lines().count() == 5);
+    for at in 0..good.len() {
+        for change in [0x01, b'\n' ^ good[at]] {
+            let mut bytes = good.clone();
+            bytes[at] ^= change;
+            fs::write(&path, &bytes).unwrap();
+            compare_unclosed(dir.path());
+        }
+        fs::write(&path, &good[..at]).unwrap();
+        compare_unclosed(dir.path());
+    }
+    fs::copy(other.path().join(name), &path).unwrap();
+    compare_unclosed(dir.path());
+    fs::remove_file(&path).unwrap();
+    compare_unclosed(dir.path());
 }
 
 /// The indexes in a store, by name.
@@ -394,6 +500,17 @@ fn a_point_read_or_write_reads_little_of_a_long_store() {
     });
     let claim = read(&mut || assert!(open().claim("bd-77", "agent-7").is_ok()));
     let again = read(&mut || assert!(log.claim("bd-78", "agent-7").is_ok()));
+    let close = (0..4_000).filter(|number| number % 200 > 0);
+    let close = close.fold(Batch::new(TS), |batch, number| {
+        batch.close(format!("bd-{number}"))
+    });
+    log.commit(&close).unwrap();
+    log.compact().unwrap();
+    let ready = read(&mut || {
+        let found = open().with_unclosed(|issues| issues.ready().len());
+        assert_eq!(found.unwrap(), 20);
+    });
+    assert!(ready < total / 10, "{ready} of {total}");
     assert!(show < total / 10, "{show} of {total}");
     assert!(claim < total / 10, "{claim} of {total}");
     assert!(again < total / 20, "{again} of {total}");
