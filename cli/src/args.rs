@@ -120,8 +120,8 @@ pub(crate) struct Writing {
     /// failure. Readers see it once it is on disk, with the next write that is not buffered
     #[arg(long, help_heading = WRITING)]
     pub(crate) buffered: bool,
-    /// Do not compact a long log in the background afterwards; with `init`, for all commands on this
-    /// store. `STRAND_NO_AUTO_COMPACT=1` does it for all stores
+    /// Do not compact a long log in the background afterwards; with `init`, for all commands on
+    /// this store. `STRAND_NO_AUTO_COMPACT=1` does it for all stores
     #[arg(long, help_heading = WRITING)]
     pub(crate) no_auto_compact: bool,
     /// Use a store on a network filesystem, where locks may not exclude other machines

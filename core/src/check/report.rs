@@ -138,8 +138,8 @@ pub enum FileKind {
     Manifest,
     /// Records.
     Segment,
-    /// Where records are that concern an issue, or the issues that are not closed. It may be deleted
-    /// at any time.
+    /// Where records are that concern an issue, or the issues that are not closed. It may be
+    /// deleted at any time.
     Index,
     /// The live snapshot.
     Snapshot,

@@ -8,7 +8,7 @@ use crate::{
         issue::Issue,
         operation::OperationDigest,
         timestamp::Timestamp,
-        transition::{Effect, fold},
+        transition::{Effect, fold, is_closed},
         version::Version,
     },
 };
@@ -196,7 +196,7 @@ impl Issues {
 
     /// The issues that are not closed. `None` if they are more than a quarter of all, by their
     /// length, and not short.
-    pub(crate) fn without_closed(&self, is_closed: impl Fn(&Issue) -> bool) -> Option<Self> {
+    pub(crate) fn without_closed(&self) -> Option<Self> {
         const SHORT_BYTES: usize = 1 << 20;
         let (mut all_bytes, mut bytes) = (0, 0);
         let mut part = Self::default();

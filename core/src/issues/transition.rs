@@ -37,6 +37,10 @@ impl Status {
     }
 }
 
+pub(crate) fn is_closed(issue: &Issue) -> bool {
+    Status::of(issue.status().as_deref()) == Status::Closed
+}
+
 /// Applies `event` to the issue that it names; `now` is `None` if that is absent or deleted. The
 /// table is in the documentation of [`crate::Issues`].
 ///

@@ -14,7 +14,7 @@ use crate::{
         timestamp::Timestamp,
         version::Version,
     },
-    state::{State, unclosed::is_closed},
+    state::State,
 };
 
 impl State for Issues {
@@ -69,7 +69,7 @@ impl State for Issues {
     }
 
     fn unclosed(&self) -> Option<Self> {
-        self.without_closed(is_closed)
+        self.without_closed()
     }
 
     fn issue_totals(&self) -> Option<[u64; 4]> {

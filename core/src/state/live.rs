@@ -57,12 +57,11 @@ impl Issues {
     /// As [`Live::open`]; of damage, only what was read is noticed.
     ///
     /// ```
-    /// use strand_core::{Issue, IssueLog, Issues, Options, Timestamp};
+    /// use strand_core::{Issue, IssueLog, Issues, Options};
     ///
-    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = IssueLog::open(dir.path(), Options::default())?;
-    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+    /// log.create(Issue::new("bd-1", "Mend the fence"))?;
     /// assert_eq!(Issues::load_unclosed(dir.path())?.ready().len(), 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

@@ -21,12 +21,11 @@ use crate::{
 /// where they are. Takes no lock and writes nothing.
 ///
 /// ```
-/// use strand_core::{Issue, IssueLog, Options, PointReader, Timestamp, Version};
+/// use strand_core::{Issue, IssueLog, Options, PointReader, Version};
 ///
-/// let now = Timestamp::now();
 /// # let dir = tempfile::tempdir()?;
 /// let log = IssueLog::open(dir.path(), Options::default())?;
-/// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+/// log.create(Issue::new("bd-1", "Mend the fence"))?;
 ///
 /// let mut issues = PointReader::open(dir.path())?;
 /// let found = issues.get("bd-1")?.expect("it was created");
@@ -34,7 +33,7 @@ use crate::{
 /// assert_eq!(found.issue.title(), "Mend the fence");
 /// assert!(issues.get("bd-2")?.is_none() && issues.blockers("bd-1")?.is_empty());
 ///
-/// log.create(Issue::new("bd-2", "Buy wire", now), now)?;
+/// log.create(Issue::new("bd-2", "Buy wire"))?;
 /// assert_eq!(issues.refresh()?, 2);
 /// assert!(issues.get("bd-2")?.is_some());
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -174,7 +174,7 @@ pub(crate) fn write<S: State>(
     )
 }
 
-/// Writes the issues that are not closed into the file beside the snapshot `mark`, in the same form.
+/// Writes the issues that are not closed into the file beside the snapshot `mark`, in its form.
 pub(crate) fn write_unclosed<S: State>(
     part: &S,
     mark: SnapshotMark,

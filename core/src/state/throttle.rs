@@ -15,9 +15,9 @@ const APPENDS_WITHIN: Duration = Duration::from_millis(20);
 
 /// Yields the processor to those who append to the same store, or to nobody.
 ///
-/// A thread that computes keeps its processor for a time slice of some milliseconds, while an append
-/// that was just woken waits for it. Yields cost little while nobody else can run. Beside processes
-/// that only compute, each one costs their time slices, so they have to end some day.
+/// A thread that computes keeps its processor for a time slice of some milliseconds, while an
+/// append that was just woken waits for it. Yields cost little while nobody else can run. Beside
+/// processes that only compute, each one costs their time slices, so they have to end some day.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     beside: Option<Beside>,

@@ -14,7 +14,7 @@ use crate::{
         index::Facts,
         issue::Issue,
         issues::Issues,
-        transition::Status,
+        transition::is_closed,
     },
     state::{lookup::SnapshotLookup, materialize::Materialized, snapshot},
     wal::{cursor::RawRecords, durable::End, manifest::Manifest, store_dir::StoreDir},
@@ -28,10 +28,6 @@ pub(crate) fn load(dir: &StoreDir, mut end: impl FnMut() -> End) -> Result<Issue
         // Whatever is wrong, reading everything says so.
         Ok(None) | Err(_) => Ok(Materialized::load(dir, end)?.state),
     }
-}
-
-pub(crate) fn is_closed(issue: &Issue) -> bool {
-    Status::of(issue.status().as_deref()) == Status::Closed
 }
 
 struct Unclosed {

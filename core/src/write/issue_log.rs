@@ -139,12 +139,11 @@ impl IssueLog {
     /// As [`IssueLog::with_issues`].
     ///
     /// ```
-    /// use strand_core::{Issue, IssueLog, Options, Timestamp};
+    /// use strand_core::{Issue, IssueLog, Options};
     ///
-    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = IssueLog::open(dir.path(), Options::default())?;
-    /// log.create(Issue::new("bd-1", "Mend the fence", now), now)?;
+    /// log.create(Issue::new("bd-1", "Mend the fence"))?;
     /// assert_eq!(log.with_unclosed(|issues| issues.ready().len())?, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -224,12 +223,11 @@ impl IssueLog {
     /// As [`IssueLog::with_issues`].
     ///
     /// ```
-    /// use strand_core::{Issue, IssueLog, Options, Timestamp};
+    /// use strand_core::{Issue, IssueLog, Options};
     ///
-    /// let now = Timestamp::now();
     /// # let dir = tempfile::tempdir()?;
     /// let log = IssueLog::open(dir.path(), Options::default())?;
-    /// let version = log.create(Issue::new("bd-1", "Mend the fence", now), now)?.version();
+    /// let version = log.create(Issue::new("bd-1", "Mend the fence"))?.version();
     /// assert_eq!(log.get("bd-1")?.map(|found| found.version), Some(version));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```

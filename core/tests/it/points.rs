@@ -82,7 +82,7 @@ fn any_related() -> impl Strategy<Value = IssueEvent> {
         let of =
             |(on, kind)| json!({"issue_id": id, "depends_on_id": format!("bd-{on}"), "type": kind});
         let depends: Vec<Value> = depends.into_iter().map(of).collect();
-        let issue = Issue::new(&id, "Mend", TS).with("status", status).unwrap();
+        let issue = Issue::new(&id, "Mend").with("status", status).unwrap();
         issue.with("dependencies", &depends).unwrap()
     });
     prop_oneof![
@@ -121,15 +121,15 @@ fn a_damaged_or_foreign_file_of_the_unclosed_issues_changes_no_answer() {
         let dir = tempfile::tempdir().unwrap();
         let log = IssueLog::open(dir.path(), buffered()).unwrap();
         for number in 0..8 {
-            log.create(Issue::new(&format!("bd-{number}"), title, TS), TS)
+            log.create(Issue::new(&format!("bd-{number}"), title))
                 .unwrap();
             if number % 2 == 0 {
-                log.commit(&Batch::new(TS).close(format!("bd-{number}")))
+                log.commit(&Batch::new().close(format!("bd-{number}")))
                     .unwrap();
             }
         }
         log.compact().unwrap();
-        log.commit(&Batch::new(TS).reopen("bd-2").close("bd-3"))
+        log.commit(&Batch::new().reopen("bd-2").close("bd-3"))
             .unwrap();
         log.log().sync_all().unwrap();
         dir
@@ -501,7 +501,7 @@ fn a_point_read_or_write_reads_little_of_a_long_store() {
     let claim = read(&mut || assert!(open().claim("bd-77", "agent-7").is_ok()));
     let again = read(&mut || assert!(log.claim("bd-78", "agent-7").is_ok()));
     let close = (0..4_000).filter(|number| number % 200 > 0);
-    let close = close.fold(Batch::new(TS), |batch, number| {
+    let close = close.fold(Batch::new(), |batch, number| {
         batch.close(format!("bd-{number}"))
     });
     log.commit(&close).unwrap();
