@@ -190,7 +190,7 @@ impl Issues {
     }
 
     /// Applies one event of the record `seq` to a part of a state that knows its issue.
-    pub(crate) fn apply_some(&mut self, seq: Seq, event: IssueEvent) {
+    pub(crate) fn apply_known(&mut self, seq: Seq, event: IssueEvent) {
         self.apply_event(seq, event);
     }
 

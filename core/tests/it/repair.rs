@@ -201,7 +201,9 @@ fn a_changed_byte_loses_at_most_its_record() {
     let mut count = BTreeMap::new();
     for (path, bytes) in files(dir.path()) {
         let name = path.file_name().unwrap().to_str().unwrap();
-        if name.contains("lock") || name == "shm" || name == BACKUP {
+        // Nothing depends on the file of the unclosed issues.
+        let is_needed = !name.contains("lock") && name != "shm" && !name.starts_with("unclosed-");
+        if !is_needed || name == BACKUP {
             continue;
         }
         // Each byte of one line, and some of each other.
