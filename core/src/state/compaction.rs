@@ -283,8 +283,8 @@ impl Work<'_> {
         Ok((state.entries() as u64, mark.bytes, removed))
     }
 
-    /// Writes the issues that are not closed beside the snapshot. Nothing depends on it: without it,
-    /// or if it is not whole, readers read the snapshot.
+    /// Writes the issues that are not closed beside the snapshot. Nothing depends on it: without
+    /// it, or if it is not whole, readers read the snapshot.
     fn write_unclosed<S: State>(self, state: &S, mark: SnapshotMark, old: &Manifest) {
         let Some(part) = state.unclosed() else { return };
         let dir = &self.writer.dir;
