@@ -256,9 +256,13 @@ fn exit_of(error: &Error) -> Exit {
     match error {
         Error::Lock(LockError::Timeout { .. } | LockError::Contended { .. }) => Exit::LockTimeout,
         Error::Corrupt { .. } | Error::BeyondRepair { .. } => Exit::Corrupt,
-        Error::NoStore { .. } | Error::MissingDirectory { .. } | Error::NotADirectory { .. } => {
-            Exit::NoStore
-        }
+        Error::NoStore { .. }
+        | Error::MissingDirectory { .. }
+        | Error::NotADirectory { .. }
+        | Error::StoreReplaced {
+            outcome: Outcome::Rejected,
+            ..
+        } => Exit::NoStore,
         Error::InvalidEvent(_) | Error::RecordTooLarge { .. } | Error::BadLine { .. } => {
             Exit::Refused
         }

@@ -113,6 +113,18 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The store was removed or replaced while it was open here, or a file was by which processes
+    /// agree on it. [`Error::outcome`] says whether an append may be stored nevertheless. Open the
+    /// store again.
+    #[error(
+        "{} was removed or replaced while the store was open; open the store again", path.display()
+    )]
+    StoreReplaced {
+        /// The file or directory that is not the one that was opened.
+        path: PathBuf,
+        /// What a failed append left behind.
+        outcome: Outcome,
+    },
     /// A repair would lose too much, or has nothing to work with. Nothing was changed.
     #[error("cannot repair {}: {reason}; restore a backup", path.display())]
     BeyondRepair {
@@ -224,7 +236,9 @@ impl Error {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Io { outcome, .. } | Self::Unavailable { outcome, .. } => *outcome,
+            Self::Io { outcome, .. }
+            | Self::Unavailable { outcome, .. }
+            | Self::StoreReplaced { outcome, .. } => *outcome,
             Self::DurabilityUnknown { .. } => Outcome::Unknown,
             _ => Outcome::Rejected,
         }

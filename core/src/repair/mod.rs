@@ -69,8 +69,9 @@ use crate::{
     telemetry,
     wal::{
         manifest::{MANIFEST, Manifest, SnapshotMark, is_new},
+        named::{require_named, shut_out},
         obsolete::{COMPACT_LOCK, obsolete},
-        raw_log::{RawLog, memory_can_be_shared},
+        raw_log::{RawLog, is_local, memory_can_be_shared},
         shm::{Hints, ShmView, mark_half_changed},
         store_dir::StoreDir,
         writer::{LOCK, not_writable, page_error, wait_for},
@@ -138,6 +139,14 @@ fn repair_store(dir: &StoreDir, options: &Options) -> Result<RepairReport> {
     let (compact_lock, lock) = (open(COMPACT_LOCK)?, open(LOCK)?);
     let alone = wait_for(compact_lock.as_ref(), dir.host(), options)?;
     let guard = wait_for(lock.as_ref(), dir.host(), options)?;
+    if shared || is_local(dir)? {
+        require_named(dir, COMPACT_LOCK, compact_lock.as_ref())?;
+        require_named(dir, LOCK, lock.as_ref())?;
+        if !guard.is_known() {
+            shut_out(dir, lock.as_ref())?;
+            guard.mark_known();
+        }
+    }
     let done = Work { dir, shared }.repair();
     guard.unlock()?;
     alone.unlock()?;
@@ -228,8 +237,8 @@ impl Work<'_> {
         drop(pool);
         self.replace_all(&plan).inspect_err(|_| undo_write())?;
         match mark {
-            Some(mark) => plan.manifest.compacted(mark).write(self.dir)?,
-            None if plan.bad_manifest.is_some() => plan.manifest.write(self.dir)?,
+            Some(mark) => plan.manifest.compacted(mark).write(self.dir, || Ok(()))?,
+            None if plan.bad_manifest.is_some() => plan.manifest.write(self.dir, || Ok(()))?,
             None => {}
         }
         let rewrites = plan.log.rewrites.into_iter();

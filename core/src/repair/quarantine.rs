@@ -101,7 +101,7 @@ impl Kept<'_> {
             .unwrap_or_else(|error| unreachable!("a note can be written: {error}"));
         let note = format!("{copy}{NOTE}");
         if quarantine.open_if_there(&note, OpenMode::Read)?.is_none() {
-            quarantine.replace_file(&note, |file| file.write(&text, 0), || {})?;
+            quarantine.replace_file(&note, |file| file.write(&text, 0), || Ok(()))?;
         }
         dir.sync()?;
         Ok(kept.into())
@@ -124,7 +124,7 @@ fn copy_once(quarantine: &StoreDir, name: &str, old: &StoreFile) -> Result<Strin
         }
         let write =
             |file: &StoreFile| old.chunks(0..u64::MAX, |offset, bytes| file.write(bytes, offset));
-        quarantine.replace_file(&copy, write, || {})?;
+        quarantine.replace_file(&copy, write, || Ok(()))?;
         return Ok(copy);
     }
     unreachable!("the numbers do not end")

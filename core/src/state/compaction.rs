@@ -266,7 +266,10 @@ impl Work<'_> {
                 mark = Some(written?);
                 Ok(())
             },
-            || writer.reached(Failpoint::SnapshotWritten),
+            || {
+                writer.reached(Failpoint::SnapshotWritten);
+                alone.require_named()
+            },
         )?;
         let Some(mark) = mark else {
             unreachable!("a file that was replaced was written");
@@ -275,7 +278,7 @@ impl Work<'_> {
         self.write_unclosed(&state, mark, old);
         telemetry::compaction_phase(writer.dir.path(), "write", &mut phase);
         let new = old.compacted(mark);
-        new.write(&writer.dir)?;
+        new.write(&writer.dir, || alone.require_named())?;
         writer.reached(Failpoint::ManifestReplaced);
         telemetry::compaction_phase(writer.dir.path(), "switch", &mut phase);
         removed.extend(alone.remove_obsolete(&new, backups)?);

@@ -72,6 +72,7 @@ impl ValidTail<'_> {
             });
         }
         writer.reached(Failpoint::AfterWrite);
+        writer.require_written()?;
         self.hints.tail_words().publish(TailHint {
             seq,
             last_offset: at.offset,
@@ -103,6 +104,7 @@ impl ValidTail<'_> {
         hints.commit(at.seq);
         Rounds::of(hints).wake_all();
         writer.reached(Failpoint::RotationSynced);
+        writer.require_lock()?;
         // A writer that dies from here on leaves a half-changed tail: the next one rebuilds it.
         hints.tail_words().begin_change();
         if !hints.is_shared() {
@@ -113,7 +115,7 @@ impl ValidTail<'_> {
         let file = writer.dir.open(&name, OpenMode::CreateNew)?;
         writer.dir.sync()?;
         writer.reached(Failpoint::SegmentCreated);
-        *full = writer.segment.put(Segment::new(first_seq, file));
+        *full = writer.segment.put(Segment::writable(first_seq, file)?);
         *at = TailHint {
             segment: first_seq,
             seq: at.seq,

@@ -416,6 +416,8 @@ impl RawRecords {
         let is_open = |open: &OpenSegment| open.first_seq == first_seq;
         if !self.segment.as_ref().is_some_and(is_open) {
             if let Some(file) = self.dir.open_if_there(&name, OpenMode::Read)? {
+                // It is of the store that was opened, if that is here now.
+                Manifest::required(&self.dir)?;
                 self.lines.restart(0);
                 self.valid_len = 0;
                 self.segment = Some(OpenSegment { first_seq, file });

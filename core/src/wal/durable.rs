@@ -1,6 +1,6 @@
 //! Watches how far the log is durable, without the lock.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{
     env::system::Host,
@@ -14,6 +14,9 @@ use crate::{
 
 /// How long a follower sleeps where no writer can wake it.
 const POLL: Duration = Duration::from_millis(20);
+/// A mapped page is looked for anew after this time. On an overlay filesystem, one that was mapped
+/// before the first writer came stays that of the lower layer, and nothing else shows it.
+const REMAP_AFTER: Duration = Duration::from_secs(1);
 /// How long it sleeps at most where one can: that may have died before it woke the followers.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
@@ -42,6 +45,8 @@ impl End {
 pub(crate) struct DurableWatch {
     dir: StoreDir,
     store: String,
+    /// When the page was mapped.
+    mapped: Option<Instant>,
     view: Option<ShmView>,
 }
 
@@ -50,6 +55,7 @@ impl DurableWatch {
         Self {
             dir: dir.clone(),
             store: store.to_owned(),
+            mapped: None,
             view: None,
         }
     }
@@ -76,16 +82,29 @@ impl DurableWatch {
         Self::open(&self.dir, &self.store)
     }
 
+    /// Checks that the store is the one that was opened.
+    ///
+    /// # Errors
+    /// [`Error::StoreReplaced`], and those of reading the manifest.
+    pub(crate) fn require_same(&self) -> Result<()> {
+        Manifest::read(&self.dir).map(drop)
+    }
+
     pub(crate) fn host(&self) -> &dyn Host {
         self.dir.host()
     }
 
     /// `None` if no hints can be trusted.
     pub(crate) fn durable_seq(&mut self) -> Option<u64> {
-        let durable_seq = self.view.as_ref().and_then(ShmView::durable_seq);
-        if durable_seq.is_some() {
-            return durable_seq;
+        let now = self.dir.host().now();
+        let is_new = |mapped: Instant| now.saturating_duration_since(mapped) < REMAP_AFTER;
+        if self.mapped.is_some_and(is_new) {
+            let durable_seq = self.view.as_ref().and_then(ShmView::durable_seq);
+            if durable_seq.is_some() {
+                return durable_seq;
+            }
         }
+        self.mapped = Some(now);
         self.view = ShmView::open(&self.dir, &self.store);
         self.view.as_ref().and_then(ShmView::durable_seq)
     }

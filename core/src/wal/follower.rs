@@ -9,7 +9,7 @@ use crate::{
     format::{payload::Payload, seq::Seq},
     wal::{
         cursor::{RawRecords, Record},
-        durable::DurableWatch,
+        durable::{DurableWatch, End},
     },
 };
 
@@ -71,7 +71,11 @@ impl<P: Payload> Follower<P> {
         if let Some(record) = self.records.next_decoded(&mut self.scratch)? {
             return Ok(Some(record));
         }
-        self.records.resume(self.watch.end());
+        let end = self.watch.end();
+        if matches!(end, End::Unknown(_)) {
+            self.watch.require_same()?;
+        }
+        self.records.resume(end);
         self.records.next_decoded(&mut self.scratch)
     }
 

@@ -286,6 +286,9 @@ impl<'a> Waiter<'a> {
         if segment > through {
             return Ok(None); // Rotated in between, and a rotation syncs all through `through`.
         }
+        if writer.lost()?.segment {
+            writer.segment.close();
+        }
         let Some(segment) = writer.segment.get(segment) else {
             return self.sync_in_doubt(); // Earlier failures are not reported to a new descriptor.
         };

@@ -72,6 +72,7 @@ impl Manifest {
     /// Reads the manifest of the store in `dir`; `None` if there is none.
     pub(crate) fn read(dir: &StoreDir) -> Result<Option<Self>> {
         let Some(file) = dir.open_if_there(MANIFEST, OpenMode::Read)? else {
+            dir.require_same(None)?;
             return Ok(None);
         };
         let mut bytes = vec![0; MANIFEST_BYTES_USUAL];
@@ -81,7 +82,9 @@ impl Manifest {
             len += file.read(bytes.get_mut(len..).unwrap_or_default(), len as u64)?;
         }
         bytes.truncate(len);
-        Self::parse(&bytes, file.path().to_owned()).map(Some)
+        let manifest = Self::parse(&bytes, file.path().to_owned())?;
+        dir.require_same(Some(&manifest.store))?;
+        Ok(Some(manifest))
     }
 
     /// As [`Manifest::read`], where there must be one.
@@ -99,7 +102,7 @@ impl Manifest {
         let manifest = Self::new(dir.host());
         drop(dir.create_new(&segment_name(manifest.first_seq))?);
         dir.sync()?;
-        manifest.write(dir)?;
+        manifest.write(dir, || Ok(()))?;
         Ok(manifest)
     }
 
@@ -173,9 +176,14 @@ impl Manifest {
     /// Replaces the manifest durably: a reader sees the old one or the new one, never a mixture.
     ///
     /// Only for the holder of `lock` if there is none yet, and of `compact.lock` if there is one.
-    pub(crate) fn write(&self, dir: &StoreDir) -> Result<()> {
+    /// Right before it replaces the old one, calls `before_rename`.
+    pub(crate) fn write(
+        &self,
+        dir: &StoreDir,
+        before_rename: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         let write = |file: &StoreFile| file.write(&self.to_bytes(), 0);
-        dir.replace_file(MANIFEST, write, || {})
+        dir.replace_file(MANIFEST, write, before_rename)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Each file may use those before it:
 //!
 //! - `store_dir`, `manifest`, `shm`, `segment`: what is on the disk and in shared memory
-//! - `writer`, `recovery`, `round`, `append`, `group_commit`, `obsolete`: what is done to it, most
+//! - `named`, `writer`, `recovery`, `round`, `append`, `group_commit`, `obsolete`: what is done to it, most
 //!   of it under the lock, as methods of [`writer::Locked`]
 //! - `durable`, `cursor`, `follower`, `reader`: reading, without the lock
 //! - `raw_log`, `log`: a log without and with the type of its payload
@@ -15,6 +15,7 @@ pub(crate) mod follower;
 pub(crate) mod group_commit;
 pub(crate) mod log;
 pub(crate) mod manifest;
+pub(crate) mod named;
 pub(crate) mod obsolete;
 pub(crate) mod raw_log;
 pub(crate) mod reader;

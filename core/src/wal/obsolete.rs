@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use strand_lock::LockError;
 
 use crate::{
-    env::failpoint::Failpoint,
+    env::{failpoint::Failpoint, system::StoreLock},
     error::Result,
     format::record::{index_first_seq, segment_first_seq, snapshot_seq, unclosed_seq},
     wal::{
         manifest::{MANIFEST, Manifest},
+        named::require_named,
         writer::Writer,
     },
 };
@@ -51,7 +52,11 @@ impl Writer {
             Err(LockError::Contended { .. }) => return Ok(None),
             locked => locked?,
         };
-        let done = work(&Alone(self))?;
+        let alone = Alone {
+            writer: self,
+            lock: lock.as_ref(),
+        };
+        let done = work(&alone)?;
         guard.unlock()?;
         Ok(Some(done))
     }
@@ -69,13 +74,25 @@ impl Writer {
 }
 
 /// A [`Writer`] that holds `compact.lock`.
-pub(crate) struct Alone<'a>(&'a Writer);
+pub(crate) struct Alone<'a> {
+    writer: &'a Writer,
+    lock: &'a dyn StoreLock,
+}
 
 impl Alone<'_> {
+    /// Checks that the held lock is the one that others find. To be called right before a name
+    /// changes.
+    ///
+    /// # Errors
+    /// [`Error::StoreReplaced`](crate::Error::StoreReplaced), [`Error::Io`](crate::Error::Io).
+    pub(crate) fn require_named(&self) -> Result<()> {
+        require_named(&self.writer.dir, COMPACT_LOCK, self.lock)
+    }
+
     /// As [`Alone::remove_obsolete`], if the files that the manifest names are there. One of an
     /// earlier moment or of another store must not remove files that it knows nothing of.
     pub(crate) fn remove_superseded(&self, manifest: &Manifest, backups: usize) -> Result<()> {
-        let dir = &self.0.dir;
+        let dir = &self.writer.dir;
         let begins = dir.segments()?.contains(&manifest.first_seq);
         if begins && manifest.snapshot_is_whole(dir)? {
             self.remove_obsolete(manifest, backups)?;
@@ -89,7 +106,7 @@ impl Alone<'_> {
         manifest: &Manifest,
         backups: usize,
     ) -> Result<Vec<String>> {
-        let Self(writer) = self;
+        let Self { writer, .. } = self;
         let obsolete = obsolete(&writer.dir.list()?, manifest, backups);
         if obsolete.is_empty() {
             return Ok(obsolete);
@@ -98,6 +115,7 @@ impl Alone<'_> {
         // sync of the directory failed.
         writer.dir.sync()?;
         writer.reached(Failpoint::BeforeRemoval);
+        self.require_named()?;
         for name in &obsolete {
             // It may be gone: a process that died removed it, or a reader has closed it only now.
             writer.dir.remove(name)?;

@@ -14,13 +14,14 @@ use crate::{
         cursor::RawRecords,
         durable::End,
         manifest::Manifest,
+        named::{Names, shut_out},
         obsolete::COMPACT_LOCK,
         recovery::Recovery,
         round::LeadTokens,
         segment::OpenSegment,
         shm::{Hints, SHM, Shm, is_page_content},
         store_dir::StoreDir,
-        writer::{LOCK, Locked, Writer, not_writable, page_error, wait_for},
+        writer::{LOCK, Locked, Writer, not_writable, page_error, reopen, wait_for},
     },
 };
 
@@ -40,8 +41,21 @@ impl RawLog {
             require_room(dir)?;
         }
         let lock: Arc<dyn StoreLock> = dir.open_lock(LOCK).map_err(not_writable)?.into();
-        let guard = wait_for(lock.as_ref(), dir.host(), &options)?;
-        let manifest = match Manifest::read(dir)? {
+        let names = Names::new(!shared && !is_local(dir)?);
+        let mut guard = wait_for(lock.as_ref(), dir.host(), &options)?;
+        while !names.are_ignored() && dir.identity_of(LOCK)? != Some(lock.identity()) {
+            drop(guard);
+            reopen(dir, lock.as_ref())?;
+            guard = wait_for(lock.as_ref(), dir.host(), &options)?;
+        }
+        let manifest = Manifest::read(dir)?;
+        if !names.are_ignored() && !guard.is_known() {
+            if manifest.is_some() {
+                shut_out(dir, lock.as_ref())?;
+            }
+            guard.mark_known();
+        }
+        let manifest = match manifest {
             Some(manifest) => manifest,
             None => Manifest::create(dir)?,
         };
@@ -51,6 +65,7 @@ impl RawLog {
             lock: Arc::clone(&lock),
             shm: Shm::open(dir, &manifest.store, shared).map_err(page_error)?,
             segment: OpenSegment::new(dir),
+            names,
             line: Mutex::default(),
             tokens: LeadTokens::new(dir.host()),
         };
@@ -145,6 +160,11 @@ pub(crate) fn memory_can_be_shared(dir: &StoreDir, options: &Options) -> Result<
 }
 
 /// `None` to refuse a store on such a filesystem.
+pub(crate) fn is_local(dir: &StoreDir) -> Result<bool> {
+    let filesystem = dir.filesystem().map_err(Error::io("examine", dir.path()))?;
+    Ok(filesystem.kind == FilesystemKind::Local)
+}
+
 fn shares_memory(kind: FilesystemKind, options: &Options) -> Option<bool> {
     match kind {
         FilesystemKind::Local => Some(options.share_memory),

@@ -298,6 +298,10 @@ impl<'l> Validation<'l> {
                 (Next::Rebuild, _) => return self.rebuild(hints),
                 (Next::OpenSegment, _) => {
                     (found.segment, segment) = self.open_segment(&hints, at.segment)?;
+                    // What is opened behind this is the work of another lock's holder.
+                    if found.segment == Opened {
+                        self.writer.require_lock()?;
+                    }
                 }
                 (Next::LookBehindTail, Some(segment)) => found.behind = Some(segment.behind(at)?),
                 (Next::ReadLastRecord, Some(segment)) => {
@@ -404,6 +408,8 @@ impl<'l> Validation<'l> {
         let Some(segment) = writer.segment.open(last)? else {
             return Err(self.segment_missing(last, last));
         };
+        // What is opened behind this is the work of another lock's holder.
+        writer.require_lock()?;
         let scan = segment.scan(last, 0)?;
         if last > live {
             let previous = all.iter().rev().copied().find(|first| *first < last);

@@ -29,6 +29,8 @@ pub(crate) struct Segment {
     pub(crate) file: StoreFile,
     /// How long the file was when this process last looked, free space included. Only a hint.
     len_bytes: AtomicU64,
+    /// What identifies the file, where it is written to.
+    identity: Option<(u64, u64)>,
 }
 
 /// The bytes at the place where the log should end.
@@ -48,7 +50,17 @@ impl Segment {
             first_seq,
             file,
             len_bytes: AtomicU64::new(0),
+            identity: None,
         }
+    }
+
+    /// A segment that is written to.
+    pub(crate) fn writable(first_seq: u64, file: StoreFile) -> Result<Self> {
+        let identity = Some(file.identity()?);
+        Ok(Self {
+            identity,
+            ..Self::new(first_seq, file)
+        })
     }
 
     /// Scans from an offset on, where the record `next_seq` should be.
@@ -235,13 +247,21 @@ impl OpenSegment {
     pub(crate) fn open(&self, first_seq: u64) -> Result<Option<Arc<Segment>>> {
         let name = segment_name(first_seq);
         let file = self.dir.open_if_there(&name, OpenMode::ReadWrite)?;
-        Ok(file.map(|file| self.put(Segment::new(first_seq, file))))
+        let segment = file.map(|file| Segment::writable(first_seq, file));
+        Ok(segment.transpose()?.map(|segment| self.put(segment)))
     }
 
     pub(crate) fn put(&self, segment: Segment) -> Arc<Segment> {
         let segment = Arc::new(segment);
         *self.slot() = Some(Arc::clone(&segment));
         segment
+    }
+
+    /// The first record of the open segment, and what identifies its file.
+    pub(crate) fn identity(&self) -> Option<(u64, (u64, u64))> {
+        let slot = self.slot();
+        let segment = slot.as_ref()?;
+        Some((segment.first_seq, segment.identity?))
     }
 
     /// Closes the open segment, so that it is looked for by name.

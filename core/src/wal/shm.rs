@@ -236,6 +236,8 @@ pub(crate) struct Hints {
     /// See [`identity_of`].
     identity: u64,
     store: u64,
+    /// What identifies the page's file.
+    file: (u64, u64),
     boot: Boot,
     vouches: AtomicBool,
 }
@@ -260,14 +262,27 @@ impl Hints {
         host: &dyn Host,
         store: &str,
     ) -> Result<Self, PageError> {
+        let file = page.identity()?;
         Ok(Self {
-            identity: identity_of(store, page.identity()?),
+            identity: identity_of(store, file),
+            file,
             store: digest(store),
             boot: Boot::of(host),
             vouches: AtomicBool::new(false),
             words: Words(page),
             shared,
         })
+    }
+
+    /// What identifies the page's file; `None` where no other process sees it.
+    pub(crate) fn file(&self) -> Option<(u64, u64)> {
+        self.shared.then_some(self.file)
+    }
+
+    /// Gives a new page the durable number of the one before it, as if it were a copy of that.
+    pub(crate) fn inherit(&self, durable_seq: u64) {
+        self.words.set(word::DURABLE, durable_seq);
+        self.words.set(word::STORE, self.store);
     }
 
     pub(super) fn words(&self) -> &Words {
@@ -460,6 +475,11 @@ impl Shm {
         if hints.check().is_ok() {
             return Ok(hints);
         }
+        self.remap()
+    }
+
+    /// Maps the page of that name anew.
+    pub(crate) fn remap(&self) -> Result<Arc<Hints>, PageError> {
         let hints = Arc::new(Hints::shared(&self.dir, &self.store)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&hints);
         Ok(hints)

@@ -5,7 +5,7 @@ use std::{
     io,
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use strand_lock::{Filesystem, LockError, LockState, PageError, SharedPage};
@@ -15,7 +15,7 @@ use crate::{
         storage::{Dir, Disk, OpenMode, Storage, StorageFile, read_full, write_full},
         system::{Host, Page, PageView, StoreLock},
     },
-    error::{Error, Result},
+    error::{Error, Outcome, Result},
     format::{
         lines::{Lines, Span},
         record::segment_first_seq,
@@ -35,6 +35,8 @@ pub(crate) const MIRRORS: &str = "mirrors";
 pub(crate) struct StoreDir {
     storage: Arc<dyn Storage>,
     dir: Dir,
+    /// The id of the store that was first found in it. Clones share it.
+    store: Arc<OnceLock<String>>,
 }
 
 impl StoreDir {
@@ -51,8 +53,15 @@ impl StoreDir {
                 _ => Error::io("open", path)(error),
             }
         })?;
-        let storage = Arc::clone(storage);
-        Ok(Self { storage, dir })
+        Ok(Self::new(storage, dir))
+    }
+
+    fn new(storage: &Arc<dyn Storage>, dir: Dir) -> Self {
+        Self {
+            storage: Arc::clone(storage),
+            dir,
+            store: Arc::default(),
+        }
     }
 
     pub(crate) fn on_disk(path: &Path) -> Result<Self> {
@@ -80,8 +89,7 @@ impl StoreDir {
     /// A directory in it; `None` where there is none, or that can't be found out.
     pub(crate) fn subdir(&self, name: &str) -> Option<Self> {
         let dir = self.storage.open_subdir(&self.dir, name).ok()?;
-        let storage = Arc::clone(&self.storage);
-        Some(Self { storage, dir })
+        Some(Self::new(&self.storage, dir))
     }
 
     /// Creates a directory in it, unless there is one.
@@ -89,11 +97,26 @@ impl StoreDir {
         let path = self.path_of(name);
         named("create", &path, self.storage.create_dir(&self.dir, name))?;
         let opened = self.storage.open_subdir(&self.dir, name);
-        let storage = Arc::clone(&self.storage);
-        Ok(Self {
-            dir: named("open", &path, opened)?,
-            storage,
-        })
+        Ok(Self::new(&self.storage, named("open", &path, opened)?))
+    }
+
+    /// Checks that a store that was found in it is the one that was found first: `None` when there
+    /// is no manifest now.
+    ///
+    /// # Errors
+    /// [`Error::StoreReplaced`].
+    pub(crate) fn require_same(&self, store: Option<&str>) -> Result<()> {
+        let is_same = match (self.store.get(), store) {
+            (Some(first), Some(found)) => first == found,
+            (None, Some(found)) => self.store.get_or_init(|| found.to_owned()) == found,
+            // A lost manifest is damage. All segments do not get lost with it.
+            (Some(_), None) => self.segments().is_ok_and(|segments| !segments.is_empty()),
+            (None, None) => true,
+        };
+        if is_same {
+            return Ok(());
+        }
+        Err(replaced(self.path()))
     }
 
     /// The names in the directory, in no order.
@@ -177,11 +200,11 @@ impl StoreDir {
         &self,
         name: &str,
         write: impl FnOnce(&StoreFile) -> Result<()>,
-        before_rename: impl FnOnce(),
+        before_rename: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         self.write_new(name, write)?;
-        before_rename();
-        self.put_in_place(name)
+        before_rename()
+            .and_then(|()| self.put_in_place(name))
             .inspect_err(|_| self.remove_new(name))?;
         self.sync()
     }
@@ -240,6 +263,27 @@ impl StoreDir {
     /// Maps the page `name` to read it. `None` when there is none that can be read.
     pub(crate) fn open_page_to_read(&self, name: &str) -> Option<Box<dyn PageView>> {
         self.host().open_page_to_read(&self.dir, name).ok()
+    }
+
+    /// What identifies the file of that name; `None` when there is none.
+    pub(crate) fn identity_of(&self, name: &str) -> Result<Option<(u64, u64)>> {
+        match self.storage.identity_of(&self.dir, name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            identity => named("examine", &self.path_of(name), identity.map(Some)),
+        }
+    }
+
+    /// See [`Dir::stamp`].
+    pub(crate) fn stamp(&self) -> Result<Option<u64>> {
+        named("examine", self.path(), self.storage.stamp(&self.dir))
+    }
+}
+
+/// The error of a call that changed nothing, for what is not the file or directory that was opened.
+pub(crate) fn replaced(path: &Path) -> Error {
+    Error::StoreReplaced {
+        path: path.to_owned(),
+        outcome: Outcome::Rejected,
     }
 }
 
@@ -325,5 +369,10 @@ impl StoreFile {
 
     pub(crate) fn sync(&self) -> Result<()> {
         named("sync", &self.path, self.file.sync_data())
+    }
+
+    /// What identifies the file, by whatever name.
+    pub(crate) fn identity(&self) -> Result<(u64, u64)> {
+        named("examine", &self.path, self.file.identity())
     }
 }

@@ -19,12 +19,16 @@ use crate::{
     telemetry,
     wal::{
         manifest::Manifest,
+        named::{Names, shut_out},
         round::LeadTokens,
         segment::OpenSegment,
         shm::{Hints, Shm},
-        store_dir::StoreDir,
+        store_dir::{StoreDir, replaced},
     },
 };
+
+/// A lock file that is removed again and again is given up on.
+const REOPEN_MAX: u32 = 100;
 
 /// The lock file of writers.
 pub(crate) const LOCK: &str = "lock";
@@ -36,25 +40,53 @@ pub(crate) struct Writer {
     pub(crate) lock: Arc<dyn StoreLock>,
     pub(crate) shm: Shm,
     pub(crate) segment: OpenSegment,
+    pub(crate) names: Names,
     /// The line being written. Kept for its capacity; used under the lock.
     pub(crate) line: Mutex<Vec<u8>>,
     pub(crate) tokens: LeadTokens,
 }
 
 impl Writer {
-    /// Takes the lock. Waits at most [`Options::lock_timeout`].
+    /// Takes the lock on the file that others find, too. Waits at most [`Options::lock_timeout`].
     pub(crate) fn lock(&self) -> Result<Locked<'_>> {
         let wait = telemetry::Clock::of_trace();
-        let taken = wait_for(self.lock.as_ref(), self.host(), &self.options);
-        let report = |error: &_| telemetry::lock_not_taken(self.dir.path(), error);
-        let guard = Some(taken.inspect_err(report)?);
+        let guard = self.take_lock()?;
         let held = Some((wait.us(), telemetry::Clock::of_trace()));
         self.reached(Failpoint::LockHeld);
         Ok(Locked {
             writer: self,
-            guard,
+            guard: Some(guard),
             held,
         })
+    }
+
+    fn take_lock(&self) -> Result<Box<dyn HeldLock + '_>> {
+        for _ in 0..REOPEN_MAX {
+            let taken = wait_for(self.lock.as_ref(), self.host(), &self.options);
+            let report = |error: &_| telemetry::lock_not_taken(self.dir.path(), error);
+            let guard = taken.inspect_err(report)?;
+            let lost = self.lost()?;
+            if lost.lock {
+                drop(guard);
+                self.manifest()?; // Is it still this store?
+                reopen(&self.dir, self.lock.as_ref())?;
+                continue;
+            }
+            if lost.segment {
+                self.segment.close();
+            }
+            if !self.names.are_ignored() && !guard.is_known() {
+                self.manifest()?; // Is it still this store?
+                shut_out(&self.dir, self.lock.as_ref())?;
+                self.segment.close();
+                guard.mark_known();
+            }
+            if lost.page {
+                self.shm.remap().map_err(page_error)?;
+            }
+            return Ok(guard);
+        }
+        Err(replaced(&self.dir.path_of(LOCK)))
     }
 
     pub(crate) fn host(&self) -> &dyn Host {
@@ -136,6 +168,19 @@ impl Drop for Locked<'_> {
         }
         self.release().ok();
     }
+}
+
+/// Opens the lock file anew that has the name `lock` now.
+///
+/// # Errors
+/// [`Error::StoreReplaced`] if the directory is gone; [`Error::Lock`], [`Error::NotWritable`].
+pub(crate) fn reopen(dir: &StoreDir, lock: &dyn StoreLock) -> Result<()> {
+    lock.reopen().map_err(|error| match error {
+        LockError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            replaced(dir.path())
+        }
+        error => not_writable(error),
+    })
 }
 
 /// Takes a lock of a store. Waits at most [`Options::lock_timeout`], and meanwhile calls

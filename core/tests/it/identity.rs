@@ -5,14 +5,19 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use strand_core::{
-    IssueEvent, Log, Options, Reader, Seq,
+    Error, IssueEvent, Log, Options, Outcome, Reader, Seq, Through,
     check::{Advice, check},
+    testing::{Failpoint, FailpointHook},
 };
 
-use crate::support::{as_child, child, event, finish, ids, open_issues, options, store_of};
+use crate::support::{
+    as_child, child, event, finish, first_segment, ids, open, open_issues, options, store_of,
+};
 
 /// Three segments of it are soon full.
 fn small() -> Options {
@@ -43,7 +48,7 @@ fn go_on(log: &Log<IssueEvent>) {
     for number in 2..=11 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
-    assert_eq!(ids(log.records().unwrap()).len(), 11);
+    assert_eq!(ids(log.records(Through::Durable).unwrap()).len(), 11);
 }
 
 #[test]
@@ -111,4 +116,237 @@ fn a_relative_path_is_not_looked_up_again_after_chdir() {
     assert_eq!(numbered(&two), ["bd-1"]);
     is_well(&one);
     is_well(&two);
+}
+
+type Deed = Box<dyn FnOnce() + Send>;
+
+/// Does something when a point is reached for the first time.
+struct Once(Failpoint, Mutex<Option<Deed>>);
+
+impl FailpointHook for Once {
+    fn reached(&self, point: Failpoint) {
+        if point == self.0
+            && let Some(deed) = self.1.lock().unwrap().take()
+        {
+            deed();
+        }
+    }
+}
+
+/// A log of a store, in which this is done at that point of its first append.
+fn with_deed(
+    dir: &Path,
+    point: Failpoint,
+    deed: impl FnOnce() + Send + 'static,
+) -> Log<IssueEvent> {
+    let slot = Arc::new(Once(point, Mutex::new(None)));
+    let log = Log::open(dir, options().failpoint_hook(Arc::clone(&slot) as _)).unwrap();
+    *slot.1.lock().unwrap() = Some(Box::new(deed));
+    log
+}
+
+fn replace_by_copy(path: &Path) {
+    let copy = path.with_extension("copy");
+    fs::copy(path, &copy).unwrap();
+    fs::rename(copy, path).unwrap();
+}
+
+fn append(log: &Log<IssueEvent>, id: &str) {
+    log.append(&event(id)).unwrap();
+}
+
+#[test]
+fn writers_agree_on_the_lock_file_that_has_the_name() {
+    type Replace = fn(&Path);
+    let deeds: [(&str, Replace); 6] = [
+        ("lock removed", |dir| {
+            fs::remove_file(dir.join("lock")).unwrap()
+        }),
+        ("lock replaced", |dir| replace_by_copy(&dir.join("lock"))),
+        ("lock moved away", |dir| {
+            fs::rename(dir.join("lock"), dir.join("lock.old")).unwrap();
+        }),
+        ("lock and shm removed", |dir| {
+            fs::remove_file(dir.join("lock")).unwrap();
+            fs::remove_file(dir.join("shm")).unwrap();
+        }),
+        ("shm moved away", |dir| {
+            fs::rename(dir.join("shm"), dir.join("shm.old")).unwrap();
+        }),
+        ("shm replaced", |dir| replace_by_copy(&dir.join("shm"))),
+    ];
+    for (what, deed) in deeds {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path();
+        let one = open(dir);
+        append(&one, "bd-1");
+        deed(dir);
+        // It comes when the old writer has done nothing yet.
+        let two = open(dir);
+        append(&two, "bd-2");
+        append(&one, "bd-3");
+        deed(dir);
+        append(&one, "bd-4");
+        append(&two, "bd-5");
+        let all = ["bd-1", "bd-2", "bd-3", "bd-4", "bd-5"];
+        assert_eq!(numbered(dir), all, "{what}");
+        assert_eq!(ids(one.records(Through::Durable).unwrap()), all, "{what}");
+        for log in [&one, &two] {
+            assert_eq!(log.durable_seq().unwrap(), Some(Seq::new(5)), "{what}");
+        }
+        is_well(dir);
+    }
+}
+
+#[test]
+fn a_holder_whose_lock_is_removed_harms_nobody_wherever_it_stands() {
+    for point in [
+        Failpoint::LockHeld,
+        Failpoint::BeforeWrite,
+        Failpoint::AfterWrite,
+        Failpoint::TailPublished,
+        Failpoint::BeforeUnlock,
+        Failpoint::BeforeSync,
+        Failpoint::AfterSync,
+        Failpoint::DurablePublished,
+    ] {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().to_owned();
+        store_of(&dir, 1);
+        let kept = Arc::new(Mutex::new(None));
+        let (path, other) = (dir.clone(), Arc::clone(&kept));
+        let log = with_deed(&dir, point, move || {
+            fs::remove_file(path.join("lock")).unwrap();
+            let log = open(&path);
+            append(&log, "other-1");
+            append(&log, "other-2");
+            *other.lock().unwrap() = Some(log);
+        });
+        let done = log.append(&event("mine"));
+        let stored = numbered(&dir);
+        match done {
+            Ok(receipt) => {
+                let at = stored.iter().position(|id| id == "mine").unwrap();
+                assert_eq!(receipt.seq, at as u64 + 1, "{point:?}: {stored:?}");
+            }
+            Err(error) => {
+                assert!(
+                    matches!(error, Error::StoreReplaced { .. }),
+                    "{point:?}: {error:?}"
+                );
+                let is_stored = stored.iter().any(|id| id == "mine");
+                assert!(
+                    !is_stored || error.outcome() == Outcome::Unknown,
+                    "{point:?}"
+                );
+            }
+        }
+        let others: Vec<_> = stored.iter().filter(|id| id.starts_with("other")).collect();
+        assert_eq!(others, ["other-1", "other-2"], "{point:?}");
+        // Both go on.
+        append(&log, "mine again");
+        append(kept.lock().unwrap().as_ref().unwrap(), "other-3");
+        let stored = numbered(&dir);
+        let last = stored
+            .iter()
+            .rev()
+            .take(2)
+            .map(String::as_str)
+            .collect::<Vec<_>>();
+        assert_eq!(last, ["other-3", "mine again"], "{point:?}");
+        is_well(&dir);
+    }
+}
+
+#[test]
+fn a_store_that_was_removed_or_made_anew_is_refused() {
+    type Replace = fn(&Path);
+    let deeds: [(&str, Replace); 4] = [
+        ("removed", |dir| fs::remove_dir_all(dir).unwrap()),
+        ("made anew", |dir| {
+            fs::remove_dir_all(dir).unwrap();
+            fs::create_dir(dir).unwrap();
+            store_of(dir, 5);
+        }),
+        ("emptied", |dir| {
+            for name in crate::support::names(dir) {
+                fs::remove_file(dir.join(name)).unwrap();
+            }
+        }),
+        ("emptied and made anew", |dir| {
+            for name in crate::support::names(dir) {
+                fs::remove_file(dir.join(name)).unwrap();
+            }
+            store_of(dir, 5);
+        }),
+    ];
+    for (what, deed) in deeds {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("store");
+        fs::create_dir(&dir).unwrap();
+        store_of(&dir, 3);
+        let log = open(&dir);
+        let reader = Reader::<IssueEvent>::open(&dir).unwrap();
+        let mut follower = reader.follow(Seq::new(1)).unwrap();
+        for seq in 1..=3 {
+            assert_eq!(follower.try_next().unwrap().unwrap().seq, seq);
+        }
+        deed(&dir);
+        let is_replaced = |error: &Error| matches!(error, Error::StoreReplaced { .. });
+        let refused = log.append(&event("late")).unwrap_err();
+        assert!(is_replaced(&refused), "{what}: {refused:?}");
+        assert_eq!(refused.outcome(), Outcome::Rejected);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let refused = follower.next_before(deadline).unwrap_err();
+        assert!(is_replaced(&refused), "{what}: {refused:?}");
+        let refused = reader.records().unwrap_err();
+        assert!(is_replaced(&refused), "{what}: {refused:?}");
+        if what.ends_with("made anew") {
+            assert_eq!(numbered(&dir).len(), 5, "{what}");
+            is_well(&dir);
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_was_replaced_is_not_written_to() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    let [one, two] = [open(dir), open(dir)];
+    append(&one, "bd-1");
+    append(&two, "bd-2");
+    replace_by_copy(&first_segment(dir));
+    append(&one, "bd-3");
+    append(&two, "bd-4");
+    assert_eq!(numbered(dir), ["bd-1", "bd-2", "bd-3", "bd-4"]);
+    is_well(dir);
+
+    // Between the write and the check.
+    let path = first_segment(dir);
+    let log = with_deed(dir, Failpoint::AfterWrite, move || {
+        let copy = path.with_extension("copy");
+        let text = fs::read_to_string(&path).unwrap();
+        let kept = text.lines().filter(|line| !line.contains("late"));
+        fs::write(
+            &copy,
+            kept.map(|line| format!("{line}\n")).collect::<String>(),
+        )
+        .unwrap();
+        fs::rename(copy, &path).unwrap();
+    });
+    let failed = log.append(&event("late")).unwrap_err();
+    assert!(matches!(&failed, Error::StoreReplaced { .. }), "{failed:?}");
+    assert_eq!(failed.outcome(), Outcome::Unknown);
+    append(&two, "bd-5");
+    append(&log, "bd-6");
+    assert_eq!(numbered(dir).len(), 6);
+
+    // By an older copy: acknowledged records are missing, and that is said.
+    fs::copy(first_segment(dir), dir.join("old")).unwrap();
+    append(&one, "bd-7");
+    fs::rename(dir.join("old"), first_segment(dir)).unwrap();
+    for log in [&one, &two] {
+        let refused = log.append(&event("bd-8")).unwrap_err();
+        assert!(matches!(&refused, Error::Corrupt { .. }), "{refused:?}");
+    }
 }

@@ -115,6 +115,8 @@ pub enum IncidentKind {
     Torn,
     /// The hints were deleted.
     Forgotten,
+    /// A file was removed, moved away, or replaced by a copy.
+    Displaced,
     /// A compaction was finished.
     Compacted,
 }

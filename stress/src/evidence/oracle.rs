@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::evidence::fold::{Members, Model};
 use crate::evidence::ledger::{
-    Compacting, End, Hold, Ledger, Operation, Outcome, Prefix, Seen, View,
+    Compacting, End, Hold, Incident, IncidentKind, Ledger, Operation, Outcome, Prefix, Seen, View,
 };
 use crate::evidence::listing::{Beside, LIST, Shows};
 use crate::evidence::observations::{Entry, Journal};
@@ -76,8 +76,12 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     }
     check_durable(evidence, &mut violations);
     check_views(evidence, &mut violations);
-    check_holds(&evidence.ledger.holds, &mut violations);
-    check_sightings(evidence.ledger, &mut violations);
+    // Whose lock was removed holds it until it looks, beside the holder of the new one.
+    let is_displaced = |incident: &Incident| incident.kind == IncidentKind::Displaced;
+    if !evidence.ledger.incidents.iter().any(is_displaced) {
+        check_holds(&evidence.ledger.holds, &mut violations);
+        check_sightings(evidence.ledger, &mut violations);
+    }
     check_invocations(evidence, &mut violations);
     check_compactions(evidence, &mut violations);
     check_journals(evidence, &mut violations);

@@ -153,6 +153,7 @@ impl Moment {
             ("stopped", self.stopped),
             ("tails torn", self.torn),
             ("hints deleted", self.forgotten),
+            ("files displaced", self.displaced),
             ("compactions", self.compactions),
         ];
         events.retain(|(_, times)| *times > 0);

@@ -146,6 +146,8 @@ pub struct Report {
     pub torn: u64,
     /// How often the hints were deleted.
     pub forgotten: u64,
+    /// How often a file was removed, moved away or replaced.
+    pub displaced: u64,
     /// The reads that were compared with the store.
     pub views: u64,
     /// Operations that were refused, since a condition did not hold.
@@ -233,6 +235,7 @@ impl Report {
             stopped: gathered.stopped,
             torn: gathered.torn,
             forgotten: gathered.forgotten,
+            displaced: gathered.displaced,
             views: ledger.views.len() as u64,
             refused,
             conditions: metrics::conditions(ledger),
@@ -313,10 +316,11 @@ impl Report {
         if !killed_at.is_empty() {
             rows.push(format!("killed at    {killed_at}"));
         }
-        if self.stopped + self.torn + self.forgotten > 0 {
+        if self.stopped + self.torn + self.forgotten + self.displaced > 0 {
             rows.push(format!(
-                "also         {} stopped for a while, {} torn tails, hints deleted {} times",
-                self.stopped, self.torn, self.forgotten
+                "also         {} stopped for a while, {} torn tails, hints deleted {} times, \
+                 {} files displaced",
+                self.stopped, self.torn, self.forgotten, self.displaced
             ));
         }
         rows.join("\n") + "\n"

@@ -207,6 +207,10 @@ pub struct Config {
     /// Delete the shared hints (`shm`) at this mean rate
     #[arg(long, default_value_t = 0.0, value_name = "R")]
     pub forget_per_second: f64,
+    /// Remove, move away or replace `lock`, `compact.lock`, `shm` or the last segment at this mean
+    /// rate
+    #[arg(long, default_value_t = 0.0, value_name = "R")]
+    pub displace_per_second: f64,
     /// Report a run that takes longer as a hang, and kill all its processes
     #[arg(long, default_value_t = 120, value_name = "N")]
     pub timeout_s: u64,
@@ -446,12 +450,13 @@ impl Config {
     }
 
     /// The nemesis of the run: each flag, with its mean rate per second.
-    fn rates(&self) -> [(&'static str, f64); 4] {
+    fn rates(&self) -> [(&'static str, f64); 5] {
         [
             ("--kill-per-second", self.kill_per_second),
             ("--stop-per-second", self.stop_per_second),
             ("--tear-per-second", self.tear_per_second),
             ("--forget-per-second", self.forget_per_second),
+            ("--displace-per-second", self.displace_per_second),
         ]
     }
 
@@ -548,6 +553,7 @@ mod tests {
             stop_per_second: 2.5,
             tear_per_second: 7.0,
             forget_per_second: 0.25,
+            displace_per_second: 0.75,
             timeout_s: 9,
             sabotage: Some(Sabotage::Repeat),
             workload: Workload::Mixed,

@@ -184,7 +184,7 @@ fn judge(
             config,
             payloads,
             writes: &payloads.writes_of(config.agents),
-            hints_were_lost: gathered.forgotten > 0,
+            hints_were_lost: gathered.forgotten + gathered.displaced > 0,
             complete: true,
             ledger: &gathered.ledger,
             journals: &journals,

@@ -1,10 +1,10 @@
 //! The nemesis: at random times it kills processes or stops them for a while, leaves a torn tail as
-//! a killed writer does, and deletes the hints.
+//! a killed writer does, and deletes the hints, or removes and replaces files under the processes.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ const LOCK_WAIT: Duration = Duration::from_millis(200);
 const STOP_SALT: u64 = 0x5354_4f50;
 const TEAR_SALT: u64 = 0x5445_4152;
 const FORGET_SALT: u64 = 0x464f_5247;
+const DISPLACE_SALT: u64 = 0x4449_5350;
 
 /// The nemesis of a run. Each kind of fault has a thread.
 pub(crate) struct Nemesis<'a> {
@@ -35,6 +36,9 @@ pub(crate) struct Nemesis<'a> {
     /// Number of processes to choose from.
     pub(crate) slots: usize,
     pub(crate) side: SideThread,
+    /// Held by who takes the log's lock as a writer does, or displaces it: writers fence themselves
+    /// off, the nemesis does not.
+    pub(crate) hands: Mutex<()>,
 }
 
 impl<'a> Nemesis<'a> {
@@ -55,6 +59,7 @@ impl<'a> Nemesis<'a> {
         spawn(config.stop_per_second, Nemesis::stop);
         spawn(config.tear_per_second, Nemesis::tear);
         spawn(config.forget_per_second, Nemesis::forget);
+        spawn(config.displace_per_second, Nemesis::displace);
     }
 
     /// Has random processes killed.
@@ -80,6 +85,7 @@ impl<'a> Nemesis<'a> {
 
     fn tear(&self) {
         self.at_random(self.config.tear_per_second, TEAR_SALT, |random| {
+            let _hands = self.hands.lock().unwrap_or_else(PoisonError::into_inner);
             if leave_half_a_record(self.store, random)? {
                 self.side.send(Event::Incident(IncidentKind::Torn));
             }
@@ -93,6 +99,16 @@ impl<'a> Nemesis<'a> {
                 Ok(()) => self.side.send(Event::Incident(IncidentKind::Forgotten)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
+            }
+            Ok(())
+        });
+    }
+
+    fn displace(&self) {
+        self.at_random(self.config.displace_per_second, DISPLACE_SALT, |random| {
+            let _hands = self.hands.lock().unwrap_or_else(PoisonError::into_inner);
+            if displace_a_file(self.store, random)? {
+                self.side.send(Event::Incident(IncidentKind::Displaced));
             }
             Ok(())
         });
@@ -136,6 +152,47 @@ pub(crate) fn leave_half_a_record(store: &Path, random: &mut StdRng) -> io::Resu
     let torn = tear(store, random);
     guard.unlock().map_err(io::Error::other)?;
     torn
+}
+
+/// Removes, moves away, or replaces by a copy one of the files by which processes agree, as
+/// programs do that know nothing of them. The last segment is replaced under the lock: a copy that
+/// was made before an append would lose that.
+///
+/// Returns `false` if there was no such file, or the lock was not available in time.
+///
+/// # Errors
+/// A file failed the harness.
+pub(crate) fn displace_a_file(store: &Path, random: &mut StdRng) -> io::Result<bool> {
+    let files = ["lock", "lock", "compact.lock", "shm", "shm"];
+    let Some(name) = files.get(random.random_range(0..=files.len())) else {
+        let lock = FileLock::open(store.join("lock")).map_err(io::Error::other)?;
+        let Ok(guard) = lock.lock_until(Instant::now() + LOCK_WAIT) else {
+            return Ok(false);
+        };
+        let Some(last) = names(store)?.into_iter().rfind(|name| is_segment(name)) else {
+            return Ok(false);
+        };
+        let replaced = replace_by_copy(&store.join(last));
+        guard.unlock().map_err(io::Error::other)?;
+        return replaced.map(|()| true);
+    };
+    let path = store.join(name);
+    let done = match random.random_range(0..3) {
+        0 => fs::remove_file(&path),
+        1 => fs::rename(&path, store.with_extension("displaced")),
+        _ => replace_by_copy(&path),
+    };
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        done => done.map(|()| true),
+    }
+}
+
+fn replace_by_copy(path: &Path) -> io::Result<()> {
+    let copy = path.with_extension("displaced");
+    fs::copy(path, &copy)?;
+    File::open(&copy)?.sync_all()?;
+    fs::rename(&copy, path)
 }
 
 /// Leaves half a record. The caller holds the lock.

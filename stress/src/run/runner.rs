@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, at, bounded, select, tick, unbounded};
@@ -63,6 +64,8 @@ pub struct Outcome {
     pub torn: u64,
     /// How often the hints were deleted.
     pub forgotten: u64,
+    /// How often a file was removed, moved away or replaced.
+    pub displaced: u64,
 }
 
 /// A run that did not end.
@@ -95,6 +98,8 @@ pub struct Moment {
     pub torn: u64,
     /// How often the hints were deleted.
     pub forgotten: u64,
+    /// How often a file was removed, moved away or replaced.
+    pub displaced: u64,
     /// Compactions finished.
     pub compactions: u64,
 }
@@ -491,6 +496,7 @@ impl<'a> Runner<'a> {
                     store,
                     slots: self.slots.len(),
                     side: side.clone(),
+                    hands: Mutex::default(),
                 };
                 nemesis.spawn(scope);
                 scope.spawn(move || watcher::watch(&side, store, config.compacting() > 0));
@@ -535,6 +541,7 @@ impl<'a> Runner<'a> {
                     store,
                     slots: self.slots.len(),
                     side: side.clone(),
+                    hands: Mutex::default(),
                 };
                 scope.spawn(move || nemesis.kill());
             }
@@ -574,6 +581,7 @@ impl<'a> Runner<'a> {
             stopped: self.moment.stopped,
             torn: self.moment.torn,
             forgotten: self.moment.forgotten,
+            displaced: self.moment.displaced,
         })
     }
 
@@ -666,6 +674,7 @@ impl<'a> Runner<'a> {
                 match kind {
                     IncidentKind::Torn => self.moment.torn += 1,
                     IncidentKind::Forgotten => self.moment.forgotten += 1,
+                    IncidentKind::Displaced => self.moment.displaced += 1,
                     _ => {}
                 }
                 self.note(kind, String::new(), String::new());

@@ -44,6 +44,8 @@ pub struct FaultProfile {
     pub full: f64,
     /// A sleeper wakes without a reason.
     pub wake: f64,
+    /// A lock file or a shared page is removed, or replaced by a copy.
+    pub displace: f64,
 }
 
 impl FaultProfile {
@@ -59,6 +61,7 @@ impl FaultProfile {
         call_fails: 0.0,
         full: 0.0,
         wake: 0.0,
+        displace: 0.0,
     };
 }
 
@@ -75,6 +78,8 @@ pub struct Troubles {
     pub stops: u64,
     /// Losses of power.
     pub power_cuts: u64,
+    /// Lock files and pages removed or replaced.
+    pub displaced: u64,
     /// Calls that failed, short writes among them.
     pub faults: u64,
 }
@@ -87,6 +92,7 @@ impl Troubles {
         self.kills += other.kills;
         self.stops += other.stops;
         self.power_cuts += other.power_cuts;
+        self.displaced += other.displaced;
         self.faults += other.faults;
     }
 }
@@ -114,8 +120,8 @@ pub(super) struct State {
     pub(super) processes: Vec<ProcessState>,
     /// The lock files.
     pub(super) locks: BTreeMap<Place, LockFile>,
-    /// Who holds which lock file, also one that has no name any more.
-    pub(super) holders: BTreeMap<u64, usize>,
+    /// Who holds which lock file, and the name that it has or had.
+    pub(super) holders: BTreeMap<u64, (usize, Place)>,
     pub(super) pages: BTreeMap<Place, PageFile>,
     /// How many lock files and pages were made.
     pub(super) made: u64,
@@ -161,6 +167,9 @@ pub(super) struct ProcessState {
     pub(super) doing: Doing,
     dead: bool,
     stopped_until_ns: u64,
+    /// It has just looked whether names still mean the same files. What is displaced between that
+    /// look and the next call is beyond what a program can see.
+    looked: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -275,6 +284,7 @@ impl Machine {
                 doing: Doing::Runs,
                 dead: false,
                 stopped_until_ns: 0,
+                looked: false,
             };
             processes
         ];
@@ -466,7 +476,7 @@ impl State {
         if let Some(process) = self.processes.get_mut(id) {
             process.doing = Doing::Over;
         }
-        self.holders.retain(|_, holder| *holder != id);
+        self.holders.retain(|_, (holder, _)| *holder != id);
     }
 
     fn kill(&mut self, id: usize) {
@@ -552,6 +562,46 @@ impl State {
                 .collect();
         }
         false
+    }
+
+    /// Removes a lock file or a page, or replaces it by a copy, if it is time for that.
+    fn displace(&mut self) {
+        if !self.chance(self.fault_profile.displace) {
+            return;
+        }
+        let looks = |process: &ProcessState| process.looked && !process.dead;
+        let places: Vec<Place> = self
+            .locks
+            .keys()
+            .chain(self.pages.keys())
+            .cloned()
+            .collect();
+        if places.is_empty() || self.processes.iter().any(looks) {
+            return;
+        }
+        let Some(place) = places.get(self.rng.random_range(0..places.len())) else {
+            return;
+        };
+        let copy = self.rng.random_bool(0.5);
+        self.made += 1;
+        let number = self.made;
+        if self.locks.remove(place).is_some() && copy {
+            let is_known = false;
+            let lock = LockFile { number, is_known };
+            self.locks.insert(place.clone(), lock);
+        }
+        if let Some(page) = self.pages.remove(place).filter(|_| copy) {
+            let words = Arc::new(Words::new(&page.words.content()));
+            self.pages.insert(place.clone(), PageFile { number, words });
+        }
+        self.disk.touch_dir(place.0).ok();
+        self.troubles.displaced += 1;
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!(
+                "{} *** displaced: {}, copy {copy}",
+                self.now_ns, place.1
+            ));
+        }
     }
 
     /// The error that this call answers, if it fails.
@@ -728,6 +778,10 @@ impl Process {
         }
         state.note(self.id, call, detail);
         let dies = state.fault_profile(self.id);
+        state.displace();
+        if let Some(process) = state.processes.get_mut(self.id) {
+            process.looked = call == Call::Examine;
+        }
         Some((state, dies))
     }
 
@@ -829,9 +883,12 @@ impl Process {
             "MANIFEST" | "MANIFEST.new" => &["lock", "compact.lock"],
             _ => &[],
         };
+        // Its file may have been removed meanwhile.
         let holds = |lock: &&str| {
-            let lock = state.locks.get(&(dir, (*lock).to_owned()));
-            lock.is_some_and(|lock| state.holders.get(&lock.number) == Some(&self.id))
+            let is_it = |(holder, place): &(usize, Place)| {
+                *holder == self.id && place.0 == dir && place.1 == **lock
+            };
+            state.holders.values().any(is_it)
         };
         if !locks.is_empty() && !locks.iter().any(holds) {
             let id = self.id;

@@ -436,7 +436,7 @@ impl VirtualLock {
         loop {
             let number = self.number.load(Ordering::SeqCst);
             if let Entry::Vacant(free) = state.holders.entry(number) {
-                free.insert(self.process.id);
+                free.insert((self.process.id, self.place.clone()));
                 let named = state.locks.get(&self.place);
                 let named = named.filter(|lock| lock.number == number);
                 let is_known = named.is_some_and(|lock| lock.is_known);
@@ -538,7 +538,8 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         let process = &self.lock.process;
         let mut state = process.shared.state();
-        if state.holders.get(&self.number) == Some(&process.id) {
+        let holder = state.holders.get(&self.number);
+        if holder.is_some_and(|(holder, _)| *holder == process.id) {
             state.holders.remove(&self.number);
         }
     }

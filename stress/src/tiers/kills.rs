@@ -98,6 +98,7 @@ struct Sum {
     stopped: u64,
     torn: u64,
     forgotten: u64,
+    displaced: u64,
     findings: Vec<Finding>,
     environment: Option<String>,
 }
@@ -126,6 +127,7 @@ impl Sum {
         self.stopped += run.gathered.stopped;
         self.torn += run.gathered.torn;
         self.forgotten += run.gathered.forgotten;
+        self.displaced += run.gathered.displaced;
         for (point, times) in &run.gathered.ledger.killed_at {
             *self.at.entry(point.clone()).or_default() += times;
         }
@@ -173,6 +175,7 @@ impl Sum {
         for (name, count) in [
             ("torn tails", self.torn),
             ("hints deleted", self.forgotten),
+            ("files displaced", self.displaced),
             ("stops", self.stopped),
             ("rounds", self.rounds),
             ("acknowledged", self.acknowledged),
@@ -246,6 +249,10 @@ fn drawn(random: &mut StdRng) -> Config {
     }
     if one_in(random, 3) {
         config.forget_per_second = random.random_range(10..=100).into();
+    }
+    // Windows does not let a file be replaced that is open and mapped.
+    if cfg!(unix) && one_in(random, 3) {
+        config.displace_per_second = random.random_range(10..=100).into();
     }
     if cfg!(unix) && one_in(random, 4) {
         config.stop_per_second = random.random_range(5..=20).into();

@@ -69,6 +69,7 @@ fn sign(kind: IncidentKind) -> (Sign, &'static str, &'static str) {
         IncidentKind::Stopped => (Sign::Pause, "stopped for a while", "stops"),
         IncidentKind::Torn => (Sign::Triangle, "half a record left behind", "torn tails"),
         IncidentKind::Forgotten => (Sign::Ring, "hints deleted", "hints lost"),
+        IncidentKind::Displaced => (Sign::Ring, "files displaced", "file displaced"),
         IncidentKind::Compacted => (Sign::Diamond, "compaction finished", "compactions"),
     }
 }
@@ -197,6 +198,7 @@ fn configuration(config: &Config) -> String {
         (config.stop_per_second, "stops"),
         (config.tear_per_second, "torn tails"),
         (config.forget_per_second, "deleted hints"),
+        (config.displace_per_second, "displaced files"),
     ] {
         if rate > 0.0 {
             parts.push(format!("{rate} {what} a second"));
@@ -725,6 +727,7 @@ mod tests {
                 stopped: 0,
                 torn: 0,
                 forgotten: 0,
+                displaced: 0,
             },
             agents_stderr: String::new(),
             store: None,

@@ -77,6 +77,7 @@ pub fn run(budget: &Budget) -> Tally {
         ("kills", counts.troubles.kills),
         ("stops", counts.troubles.stops),
         ("power cuts", counts.troubles.power_cuts),
+        ("files displaced", counts.troubles.displaced),
     ] {
         tally.add(name, count);
     }
@@ -286,6 +287,7 @@ fn draw_fault_profile(rng: &mut StdRng) -> FaultProfile {
         call_fails: chance(0.2, 0.001, 0.02),
         full: chance(0.2, 0.001, 0.005),
         wake: chance(0.3, 0.001, 0.02),
+        displace: chance(0.3, 0.000_2, 0.004),
     }
 }
 

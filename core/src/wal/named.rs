@@ -1,0 +1,208 @@
+//! Checks that the files that are open here are still the ones that other processes find by name.
+//!
+//! A lock excludes only those who take it on the same file. If a program removes `lock`, or puts
+//! another file in its place, the next process takes its lock on that one, while an earlier holder
+//! goes on. Two rules keep the log whole:
+//!
+//! - Who takes the lock on a file that is new, or a copy, first [shuts out](shut_out) all who may
+//!   hold another one: it replaces the last segment by a copy, and the page of hints by a new one.
+//!   What they write from then on ends in files that have no name.
+//! - Who has written a record looks before it publishes it whether its lock and its segment still
+//!   have their names. If so, whoever takes another lock later finds the record in the segment, and
+//!   copies it.
+//!
+//! So an acknowledged record is in the segment that has the name. What no check can exclude is that
+//! a lock is removed in the moment between a check and the system call behind it which changes a
+//! name (a new segment, a rename by a compaction). See "Files that others remove" in
+//! `docs/DESIGN.md`.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::{
+    env::{storage::OpenMode, system::StoreLock},
+    error::{Error, Outcome, Result},
+    format::record::segment_name,
+    wal::{
+        manifest::Manifest,
+        shm::{Hints, SHM, ShmView},
+        store_dir::{StoreDir, replaced},
+        writer::{LOCK, Writer},
+    },
+};
+
+type Identity = (u64, u64);
+
+/// What is open here, as it was when all of it had its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Standing {
+    /// Of the directory: while it is the same, no name changes.
+    stamp: u64,
+    open: OpenFiles,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct OpenFiles {
+    lock: Identity,
+    /// `None` where memory is not shared.
+    page: Option<Identity>,
+    segment: Option<(u64, Identity)>,
+}
+
+/// Which open files are not the ones that others find.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) lock: bool,
+    pub(crate) page: bool,
+    pub(crate) segment: bool,
+}
+
+/// What was seen last, so that it is not looked for again while no name has changed.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    /// Names mean nothing where inodes are not stable: on filesystems that are allowed at the
+    /// caller's risk.
+    ignored: bool,
+    seen: Mutex<Option<Standing>>,
+}
+
+impl Names {
+    pub(crate) fn new(ignored: bool) -> Self {
+        let seen = Mutex::default();
+        Self { ignored, seen }
+    }
+
+    pub(crate) fn are_ignored(&self) -> bool {
+        self.ignored
+    }
+}
+
+impl Writer {
+    /// Looks which files have lost their names. Costs one system call while no name has changed in
+    /// the directory.
+    pub(crate) fn lost(&self) -> Result<Lost> {
+        if self.names.ignored {
+            return Ok(Lost::default());
+        }
+        let open = OpenFiles {
+            lock: self.lock.identity(),
+            page: self.hints().file(),
+            segment: self.segment.identity(),
+        };
+        // Before the names: one that changes behind this gives another stamp.
+        let stamp = self.dir.stamp()?;
+        let now = stamp.map(|stamp| Standing { stamp, open });
+        let mut seen = self
+            .names
+            .seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if now.is_some() && *seen == now {
+            return Ok(Lost::default());
+        }
+        let is_lost = |name: &str, identity: Identity| {
+            let named = self.dir.identity_of(name)?;
+            Ok::<_, Error>(named != Some(identity))
+        };
+        let page = open.page.map(|page| is_lost(SHM, page)).transpose()?;
+        let segment = open
+            .segment
+            .map(|(first_seq, segment)| is_lost(&segment_name(first_seq), segment));
+        let lost = Lost {
+            lock: is_lost(LOCK, open.lock)?,
+            page: page.unwrap_or(false),
+            segment: segment.transpose()?.unwrap_or(false),
+        };
+        *seen = now.filter(|_| lost == Lost::default());
+        Ok(lost)
+    }
+
+    /// Checks that the held lock is the one that others find. To be called right before a name
+    /// changes, and after a segment was opened to be written.
+    ///
+    /// # Errors
+    /// [`Error::StoreReplaced`], [`Error::Io`]: nothing was changed.
+    pub(crate) fn require_lock(&self) -> Result<()> {
+        match self.lost()?.lock {
+            false => Ok(()),
+            true => Err(replaced(&self.dir.path_of(LOCK))),
+        }
+    }
+
+    /// Checks, after a record was written and before it is published, that it is in the log that
+    /// others find.
+    ///
+    /// # Errors
+    /// [`Error::StoreReplaced`], [`Error::Io`]: the record may be stored, or not.
+    pub(crate) fn require_written(&self) -> Result<()> {
+        let lost = self.lost().map_err(|error| match error {
+            Error::Io {
+                op, path, source, ..
+            } => Error::Io {
+                op,
+                path,
+                outcome: Outcome::Unknown,
+                source,
+            },
+            error => error,
+        })?;
+        let lost = match lost {
+            Lost { lock: true, .. } => self.dir.path_of(LOCK),
+            Lost { segment: true, .. } => {
+                let open = self.segment.identity();
+                self.segment.close();
+                self.dir
+                    .path_of(&segment_name(open.map_or(0, |(first, _)| first)))
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::StoreReplaced {
+            path: lost,
+            outcome: Outcome::Unknown,
+        })
+    }
+}
+
+/// Checks that a held lock is the one that others find.
+///
+/// # Errors
+/// [`Error::StoreReplaced`], [`Error::Io`].
+pub(crate) fn require_named(dir: &StoreDir, name: &str, lock: &dyn StoreLock) -> Result<()> {
+    if dir.identity_of(name)? == Some(lock.identity()) {
+        return Ok(());
+    }
+    Err(replaced(&dir.path_of(name)))
+}
+
+/// Sees to it that who holds another lock file can't change the log any more. Only for the holder of
+/// `lock`.
+///
+/// The segment comes first: what was published before is in the copy.
+///
+/// # Errors
+/// [`Error::StoreReplaced`], [`Error::Io`]: the log is as before.
+pub(crate) fn shut_out(dir: &StoreDir, lock: &dyn StoreLock) -> Result<()> {
+    if let Some(last) = dir.segments()?.pop() {
+        let name = segment_name(last);
+        let old = dir.open(&name, OpenMode::Read)?;
+        dir.replace_file(
+            &name,
+            |new| old.chunks(0..u64::MAX, |offset, bytes| new.write(bytes, offset)),
+            || require_named(dir, LOCK, lock),
+        )?;
+    }
+    // The durable number outlives the page.
+    let store = Manifest::read(dir)
+        .ok()
+        .flatten()
+        .map(|manifest| manifest.store);
+    let view = store.as_ref().and_then(|store| ShmView::open(dir, store));
+    let durable_seq = view.and_then(|view| view.durable_seq_of_store());
+    require_named(dir, LOCK, lock)?;
+    dir.remove(SHM)?;
+    if let (Some(store), Some(seq)) = (store, durable_seq)
+        && let Ok(hints) = Hints::shared(dir, &store)
+    {
+        hints.inherit(seq);
+    }
+    Ok(())
+}
