@@ -136,6 +136,9 @@ enum Hints {
     HalfChanged,
     /// The next writer writes the records in doubt again.
     Poisoned,
+    /// Of an earlier moment, put back while the system runs. The next writer brings them up to the
+    /// log.
+    Behind,
 }
 
 impl Hints {
@@ -146,6 +149,7 @@ impl Hints {
             Self::Stale => Some("stale"),
             Self::HalfChanged => Some("half-changed"),
             Self::Poisoned => Some("a sync failed"),
+            Self::Behind => Some("behind the log"),
         }
     }
 }
@@ -171,6 +175,7 @@ impl<'a> Look<'a> {
         if let Some(manifest) = &manifest {
             let hints = look.hints(manifest);
             look.log(manifest, hints)?;
+            look.compare_hints(manifest);
         }
         look.snapshots(&names, manifest.as_ref());
         look.files(names, manifest.as_ref());
@@ -276,6 +281,15 @@ impl<'a> Look<'a> {
         };
         self.report.hinted_seq = look.durable_seq.filter(|_| look.ours);
         look
+    }
+
+    /// Compares the durable number as it is now with the log as it was.
+    fn compare_hints(&mut self, manifest: &Manifest) {
+        let view = ShmView::open(self.dir, &manifest.store);
+        let durable_seq = view.and_then(|view| view.durable_seq());
+        if durable_seq.is_some_and(|seq| seq < self.report.durable_seq) {
+            self.hints = Hints::Behind;
+        }
     }
 
     fn log(&mut self, manifest: &Manifest, hints: HintsLook) -> Result<()> {
@@ -465,7 +479,10 @@ impl<'a> Look<'a> {
 
     /// Whether an operation was interrupted, rather than in progress.
     fn is_unfinished(&self) -> bool {
-        let hints = matches!(self.hints, Hints::HalfChanged | Hints::Poisoned);
+        let hints = matches!(
+            self.hints,
+            Hints::HalfChanged | Hints::Poisoned | Hints::Behind
+        );
         self.new
             || (self.report.torn.is_some() || hints) && !self.is_held(LOCK)
             || !self.orphans.is_empty() && !self.is_held(COMPACT_LOCK)

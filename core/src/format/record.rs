@@ -265,6 +265,10 @@ pub(crate) fn snapshot_seq(name: &str) -> Option<u64> {
     numbered(name, "snapshot-", ".jsonl")
 }
 
+/// The line behind the last record of a segment that has a successor: a copy that lacks that one
+/// shows it. White space only, which programs that read JSON skip.
+pub(crate) const END_MARK: &[u8] = b"\t \t \t \t\n";
+
 /// The name of the segment whose first record has this number.
 pub(crate) fn segment_name(first_seq: u64) -> String {
     format!("log-{first_seq:020}.jsonl")

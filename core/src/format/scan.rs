@@ -7,7 +7,7 @@
 
 use crate::{
     error::CorruptReason,
-    format::record::{Line, RECORD_START},
+    format::record::{END_MARK, Line, RECORD_START},
 };
 
 /// The end of a segment, as [`classify`] finds it.
@@ -40,6 +40,7 @@ pub enum Tail {
 /// | … but they end before `durable_seq` | – | `Corrupt`, `Missing`, at the end |
 /// | a bad line | ≤ `durable_seq`, or ≤ some record's `synced` | `Corrupt` at that line |
 /// | a bad line | above all of these | `Torn` before that line |
+/// | whole records, then the mark of a segment with a successor | – | `Corrupt`, `Missing`, at the end |
 ///
 /// A line is bad if it has no newline, is not a record, has a wrong checksum, or is out of
 /// sequence. The damage begins where the good records end. Blank lines do not count.
@@ -78,6 +79,8 @@ pub(crate) struct Scan {
     bad: Option<CorruptReason>,
     /// The end of the last line that is not blank.
     pub(crate) content_len: u64,
+    /// The records are followed by an [`END_MARK`]: the log goes on in another segment.
+    pub(crate) goes_on: bool,
 }
 
 impl Scan {
@@ -90,6 +93,7 @@ impl Scan {
             durable_seq: 0,
             bad: None,
             content_len: at,
+            goes_on: false,
         }
     }
 
@@ -101,6 +105,13 @@ impl Scan {
         }
         let end = offset + line.len() as u64;
         self.content_len = end;
+        if line == END_MARK && self.bad.is_none() {
+            self.goes_on = true;
+            return;
+        }
+        if self.goes_on {
+            self.bad.get_or_insert(CorruptReason::NotARecord);
+        }
         let parsed = text
             .ok_or(CorruptReason::Unterminated)
             .and_then(Line::parse);
@@ -141,8 +152,15 @@ impl Scan {
         self.next_seq - 1
     }
 
-    /// The result, after the last line.
+    /// The result, after the last line of the last segment.
     pub(crate) fn tail(&self, durable_seq: u64) -> Tail {
+        // A successor began with an acknowledged record, and is missing.
+        let at_least = if self.goes_on { self.next_seq } else { 0 };
+        self.tail_before_successor(durable_seq.max(at_least))
+    }
+
+    /// The result, after the last line of a segment that has a successor.
+    pub(crate) fn tail_before_successor(&self, durable_seq: u64) -> Tail {
         let durable_seq = durable_seq.max(self.durable_seq);
         let lost = self.next_seq <= durable_seq;
         match self.bad.clone() {

@@ -7,7 +7,7 @@ use crate::{
     error::{CorruptReason, Error, Result},
     format::{
         lines::Lines,
-        record::{Body, Line, segment_name},
+        record::{Body, END_MARK, Line, segment_name},
         resync::{Damage, Damages, LISTED_MAX, Place, stretches},
         scan::{Scan, Tail},
     },
@@ -40,6 +40,9 @@ pub(crate) fn walk(file: &StoreFile, mut each: impl FnMut(Piece)) -> Result<()> 
     let mut after_bad = false;
     while let Some(span) = file.next_line(&mut lines)? {
         let line = lines.text(span);
+        if line == END_MARK {
+            continue;
+        }
         for stretch in stretches(line, |text| Line::parse(text).is_ok()) {
             let place = Place::of(span, &stretch.text);
             let text = line.get(stretch.text).unwrap_or_default();
@@ -106,6 +109,19 @@ impl StoreScan {
                 Err(error) => scan.unreadable.push((first_seq, error)),
             }
         }
+        // What the missing successor began with is missing, at least.
+        let last = scan
+            .segments
+            .last()
+            .filter(|last| last.through_seq.is_none());
+        if let Some(Scan {
+            goes_on: true,
+            next_seq,
+            ..
+        }) = last.map(|last| &last.scan)
+        {
+            scan.durable_seq = scan.durable_seq.max(*next_seq);
+        }
         Ok(scan)
     }
 
@@ -155,7 +171,7 @@ impl Segment {
         let Some(through_seq) = self.through_seq else {
             return self.scan.tail(durable_seq);
         };
-        match self.scan.tail(through_seq) {
+        match self.scan.tail_before_successor(through_seq) {
             Tail::Clean if self.scan.last_seq() > through_seq => Tail::Corrupt {
                 offset: self.scan.valid_len,
                 reason: CorruptReason::Sequence {

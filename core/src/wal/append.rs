@@ -8,7 +8,7 @@ use crate::{
         storage::{OpenMode, write_full},
     },
     error::{Error, Outcome, Result},
-    format::record::{EncodedPayload, Header, SEQ_MAX, segment_name},
+    format::record::{END_MARK, EncodedPayload, Header, SEQ_MAX, segment_name},
     telemetry,
     wal::{
         recovery::ValidTail,
@@ -115,6 +115,8 @@ impl ValidTail<'_> {
         let file = writer.dir.open(&name, OpenMode::CreateNew)?;
         writer.dir.sync()?;
         writer.reached(Failpoint::SegmentCreated);
+        // Only copies need it, so nothing waits for it.
+        full.file.raw().write_at(END_MARK, at.offset).ok();
         *full = writer.segment.put(Segment::writable(first_seq, file)?);
         *at = TailHint {
             segment: first_seq,

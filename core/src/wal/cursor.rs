@@ -479,7 +479,11 @@ impl RawRecords {
         // A later segment begins only after all of this one is durable.
         let later = all.into_iter().find(|first| *first > self.next_seq);
         let durable_seq = self.end.durable_seq();
-        match scan.tail(later.map_or(durable_seq, |first| durable_seq.max(first - 1))) {
+        let tail = match later {
+            Some(first) => scan.tail_before_successor(durable_seq.max(first - 1)),
+            None => scan.tail(durable_seq),
+        };
+        match tail {
             Tail::Corrupt { offset, reason } => Err(self.corrupt(offset, reason)),
             Tail::Clean | Tail::Torn { .. } => Ok(()),
         }

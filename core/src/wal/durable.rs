@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    env::system::Host,
+    env::{storage::OpenMode, system::Host},
     error::{Error, Result},
+    format::record::segment_name,
     wal::{
         manifest::{Manifest, is_new, manifest_missing},
+        segment::Segment,
         shm::ShmView,
         store_dir::StoreDir,
     },
@@ -105,8 +107,34 @@ impl DurableWatch {
             }
         }
         self.mapped = Some(now);
+        // Before the page: its number only rises.
+        let proven_seq = self.proven_seq().unwrap_or(0);
         self.view = ShmView::open(&self.dir, &self.store);
-        self.view.as_ref().and_then(ShmView::durable_seq)
+        let durable_seq = self.view.as_ref().and_then(ShmView::durable_seq);
+        if durable_seq.is_some_and(|seq| seq < proven_seq) {
+            self.view = None;
+            return None;
+        }
+        durable_seq
+    }
+
+    /// Every record through this one is durable, according to the log itself.
+    ///
+    /// If the page says less, it is of an earlier moment: a snapshot of the volume was restored
+    /// while the system ran, say. It would hide acknowledged records.
+    fn proven_seq(&self) -> Result<u64> {
+        let Some(last) = self.dir.segments()?.pop() else {
+            return Ok(0);
+        };
+        let file = self
+            .dir
+            .open_if_there(&segment_name(last), OpenMode::Read)?;
+        let header = match file {
+            Some(file) => Segment::new(last, file).last_record()?,
+            None => None,
+        };
+        // A segment begins once all before it is durable.
+        Ok(header.map_or(0, |header| header.synced).max(last - 1))
     }
 
     /// The end of a read that begins now.

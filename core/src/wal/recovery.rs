@@ -458,7 +458,7 @@ impl<'l> Validation<'l> {
         if scan.next_seq > last {
             return Err(self.overlapping(scan.next_seq, last));
         }
-        match scan.tail(last - 1) {
+        match scan.tail_before_successor(last - 1) {
             // Behind the last record a crash may have left anything of the free space.
             Tail::Clean | Tail::Torn { .. } => Ok(()),
             Tail::Corrupt { offset, reason } => Err(corrupt(&segment, offset, reason)),
@@ -476,7 +476,8 @@ impl<'l> Validation<'l> {
         };
         let segment = Segment::new(previous, file);
         let begins = segment.first_record()? == Some(previous);
-        match segment.last_record()?.filter(|_| begins) {
+        let found = segment.last_record()?.map(|header| header.seq);
+        match found.filter(|_| begins) {
             Some(found) if found >= last => Err(self.overlapping(found + 1, last)),
             _ => Ok(()),
         }

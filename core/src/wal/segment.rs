@@ -10,7 +10,7 @@ use crate::{
     error::Result,
     format::{
         lines::Lines,
-        record::{Line, RECORD_BYTES_MAX, segment_name},
+        record::{END_MARK, Header, Line, RECORD_BYTES_MAX, segment_name},
         scan::Scan,
     },
     wal::{
@@ -84,6 +84,8 @@ impl Segment {
         let read = self.file.read(window, tail.offset - before)?;
         Ok(match (before, window.get(..read).unwrap_or_default()) {
             (0, [] | [b'\n']) | (1, [b'\n'] | [b'\n', b'\n']) => Behind::Nothing,
+            // The mark of a segment that has a successor.
+            (0, [b'\t']) | (1, [b'\n', b'\t']) => Behind::NotATail,
             (0, [_]) | (1, [b'\n', _]) => Behind::Bytes,
             _ => Behind::NotATail,
         })
@@ -114,8 +116,8 @@ impl Segment {
         Ok(lines.text(span).strip_suffix(b"\n").and_then(seq_of))
     }
 
-    /// The number of the last record; `None` where the last line is none. Reads backwards.
-    pub(crate) fn last_record(&self) -> Result<Option<u64>> {
+    /// The header of the last record; `None` where the last line is none. Reads backwards.
+    pub(crate) fn last_record(&self) -> Result<Option<Header>> {
         let mut end = self.file.len_bytes()?;
         // The part of the last line that was read.
         let mut line = Vec::new();
@@ -125,13 +127,12 @@ impl Segment {
             let read = self.file.read(&mut bytes, from)?;
             bytes.truncate(read);
             if line.is_empty() {
-                let content = bytes.iter().rposition(|byte| *byte != b'\n');
-                bytes.truncate(content.map_or(0, |last| last + 1)); // Without the free space.
+                bytes.truncate(content_len(&bytes));
             }
             bytes.append(&mut line);
             let start = memchr::memrchr(b'\n', &bytes).map(|newline| newline + 1);
             if start.is_some() || from == 0 || bytes.len() > RECORD_BYTES_MAX {
-                return Ok(bytes.get(start.unwrap_or(0)..).and_then(seq_of));
+                return Ok(bytes.get(start.unwrap_or(0)..).and_then(header_of));
             }
             (end, line) = (from, bytes);
         }
@@ -217,9 +218,27 @@ impl Segment {
     }
 }
 
+/// The length without free space, and without the mark of a segment that has a successor.
+fn content_len(bytes: &[u8]) -> usize {
+    let without_newlines = |bytes: &[u8]| {
+        let last = bytes.iter().rposition(|byte| *byte != b'\n');
+        last.map_or(0, |last| last + 1)
+    };
+    let len = without_newlines(bytes);
+    let mark = END_MARK.strip_suffix(b"\n").unwrap_or(END_MARK);
+    match bytes.get(..len).and_then(|text| text.strip_suffix(mark)) {
+        Some(text) => without_newlines(text),
+        None => len,
+    }
+}
+
 /// The number of the record that is this text.
 fn seq_of(text: &[u8]) -> Option<u64> {
-    Line::parse(text).ok().map(|line| line.header.seq)
+    header_of(text).map(|header| header.seq)
+}
+
+fn header_of(text: &[u8]) -> Option<Header> {
+    Line::parse(text).ok().map(|line| line.header)
 }
 
 /// The segment that this process has open to write: one at most.

@@ -10,8 +10,9 @@ use std::{
 };
 
 use strand_core::{
-    Error, IssueEvent, Log, Options, Outcome, Reader, Seq, Through,
+    CorruptReason, Error, IssueEvent, Log, Options, Outcome, Reader, Seq, Through,
     check::{Advice, check},
+    repair::repair,
     testing::{Failpoint, FailpointHook},
 };
 
@@ -348,5 +349,89 @@ fn a_segment_that_was_replaced_is_not_written_to() {
     for log in [&one, &two] {
         let refused = log.append(&event("bd-8")).unwrap_err();
         assert!(matches!(&refused, Error::Corrupt { .. }), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_copy_that_lacks_the_newest_segment_is_not_well() {
+    let temp = tempfile::tempdir().unwrap();
+    let [store, copy] = ["store", "copy"].map(|name| temp.path().join(name));
+    fs::create_dir(&store).unwrap();
+    fs::create_dir(&copy).unwrap();
+    let log = Log::open(&store, small()).unwrap();
+    for number in 1..=9 {
+        append(&log, &format!("bd-{number}"));
+    }
+    let names = crate::support::names(&store);
+    let mut segments: Vec<_> = names
+        .iter()
+        .filter(|name| name.ends_with(".jsonl"))
+        .collect();
+    let last = segments.pop().unwrap();
+    assert!(segments.len() > 2);
+    for name in segments.iter().copied().chain([&"MANIFEST".to_owned()]) {
+        fs::copy(store.join(name), copy.join(name)).unwrap();
+    }
+    let first_missing: u64 = last["log-".len()..][..20].parse().unwrap();
+    let is_missing = |error: &Error| match error {
+        Error::Corrupt {
+            reason: CorruptReason::Missing { from_seq, .. },
+            ..
+        } => *from_seq == first_missing,
+        _ => false,
+    };
+    let report = check(&copy).unwrap();
+    assert_eq!(report.advice, Advice::Repair, "{report}");
+    assert_eq!(report.gaps, [first_missing..=first_missing]);
+    let read = Reader::<IssueEvent>::open(&copy)
+        .unwrap()
+        .verify()
+        .unwrap_err();
+    assert!(is_missing(&read), "{read:?}");
+    let opened = Log::<IssueEvent>::open(&copy, options()).unwrap_err();
+    assert!(is_missing(&opened), "{opened:?}");
+    let repaired = repair(&copy, &options()).unwrap();
+    assert_eq!(repaired.lost, [first_missing..=first_missing]);
+    append(&open(&copy), "after");
+    is_well(&copy);
+    is_well(&store);
+
+    // With it, the copy is whole.
+    let whole = temp.path().join("whole");
+    fs::create_dir(&whole).unwrap();
+    for name in names
+        .iter()
+        .filter(|name| name.ends_with(".jsonl") || *name == "MANIFEST")
+    {
+        fs::copy(store.join(name), whole.join(name)).unwrap();
+    }
+    is_well(&whole);
+    assert_eq!(numbered(&whole).len(), 9);
+}
+
+#[test]
+fn hints_of_an_earlier_moment_hide_no_record_that_the_log_proves() {
+    for segment_bytes in [u64::MAX, 300] {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path();
+        let options = || options().segment_bytes_max(segment_bytes);
+        let log = Log::open(dir, options()).unwrap();
+        append(&log, "bd-1");
+        append(&log, "bd-2");
+        let old = fs::read(dir.join("shm")).unwrap();
+        for number in 3..=9 {
+            append(&log, &format!("bd-{number}"));
+        }
+        drop(log);
+        // The same file, in the same boot: a restored image of the volume.
+        fs::write(dir.join("shm"), old).unwrap();
+        assert_eq!(numbered(dir).len(), 9);
+        let report = check(dir).unwrap();
+        assert_eq!(report.advice, Advice::Open, "{report}");
+        assert_eq!(report.hints_problem.as_deref(), Some("behind the log"));
+        let log = Log::open(dir, options()).unwrap();
+        append(&log, "bd-10");
+        assert_eq!(numbered(dir).len(), 10);
+        is_well(dir);
     }
 }
