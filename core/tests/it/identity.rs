@@ -10,7 +10,7 @@ use std::{
 };
 
 use strand_core::{
-    CorruptReason, Error, IssueEvent, Log, Options, Outcome, Reader, Seq, Through,
+    CorruptReason, Error, IssueEvent, Log, Options, Outcome, Reader, Seq,
     check::{Advice, check},
     repair::repair,
     testing::{Failpoint, FailpointHook},
@@ -49,7 +49,7 @@ fn go_on(log: &Log<IssueEvent>) {
     for number in 2..=11 {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
-    assert_eq!(ids(log.records(Through::Durable).unwrap()).len(), 11);
+    assert_eq!(ids(log.records().unwrap()).len(), 11);
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn writers_agree_on_the_lock_file_that_has_the_name() {
         append(&two, "bd-5");
         let all = ["bd-1", "bd-2", "bd-3", "bd-4", "bd-5"];
         assert_eq!(numbered(dir), all, "{what}");
-        assert_eq!(ids(one.records(Through::Durable).unwrap()), all, "{what}");
+        assert_eq!(ids(one.records().unwrap()), all, "{what}");
         for log in [&one, &two] {
             assert_eq!(log.durable_seq().unwrap(), Some(Seq::new(5)), "{what}");
         }
