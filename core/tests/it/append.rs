@@ -208,7 +208,11 @@ fn space_is_preallocated_used_and_cut_at_the_end_of_a_segment() {
     assert!(full.len() >= 2);
     for name in full {
         let bytes = std::fs::read(dir.path().join(name)).unwrap();
-        assert!(bytes.ends_with(b"}\n"), "{name} ends with its last record");
+        let end = b"}\n\t \t \t \t\n";
+        assert!(
+            bytes.ends_with(end),
+            "{name} ends with its last record and the mark"
+        );
     }
     let bytes = std::fs::read(dir.path().join(last)).unwrap();
     assert!(

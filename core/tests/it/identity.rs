@@ -300,7 +300,7 @@ fn a_store_that_was_removed_or_made_anew_is_refused() {
         let deadline = Instant::now() + Duration::from_secs(5);
         let refused = follower.next_before(deadline).unwrap_err();
         assert!(is_replaced(&refused), "{what}: {refused:?}");
-        let refused = reader.records().unwrap_err();
+        let refused = reader.records().err().unwrap();
         assert!(is_replaced(&refused), "{what}: {refused:?}");
         if what.ends_with("made anew") {
             assert_eq!(numbered(&dir).len(), 5, "{what}");
