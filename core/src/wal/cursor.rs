@@ -285,7 +285,13 @@ impl RawRecords {
             return Ok(None);
         }
         let mut found = self.advance();
-        if matches!(found, Err(Error::Corrupt { .. })) && self.reopen()? {
+        let is_suspicious = match (&found, self.end) {
+            (Err(Error::Corrupt { .. }), _) => true,
+            // Where the end is unknown, nothing else shows that the log goes on in another file.
+            (Ok(None), End::LastValid(_) | End::Unknown(_)) => self.is_replaced()?,
+            _ => false,
+        };
+        if is_suspicious && self.reopen()? {
             found = self.advance();
         }
         if let Ok(Some(span)) = found
@@ -323,6 +329,15 @@ impl RawRecords {
         };
         self.end = End::Seq(seq);
         Ok(self.next_seq <= seq)
+    }
+
+    /// Whether the open segment is not the file that has its name now.
+    fn is_replaced(&self) -> Result<bool> {
+        let Some(OpenSegment { first_seq, file }) = &self.segment else {
+            return Ok(false);
+        };
+        let named = self.dir.identity_of(&segment_name(*first_seq))?;
+        Ok(named.is_some() && named != Some(file.identity()?))
     }
 
     /// Looks for the next record in the files as they are now. A repair may have replaced the open

@@ -250,10 +250,6 @@ fn drawn(random: &mut StdRng) -> Config {
     if one_in(random, 3) {
         config.forget_per_second = random.random_range(10..=100).into();
     }
-    // Windows does not let a file be replaced that is open and mapped.
-    if cfg!(unix) && one_in(random, 3) {
-        config.displace_per_second = random.random_range(10..=100).into();
-    }
     if cfg!(unix) && one_in(random, 4) {
         config.stop_per_second = random.random_range(5..=20).into();
     }
