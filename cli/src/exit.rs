@@ -272,6 +272,12 @@ fn exit_of(error: &Error) -> Exit {
         | Error::ForeignFile { .. }
         | Error::Unfit { .. } => Exit::Unusable,
         Error::Compacted { .. } => Exit::Compacted,
+        Error::Io { source, .. } | Error::Lock(LockError::Io { source, .. })
+            if source.kind() == io::ErrorKind::PermissionDenied
+                && error.outcome() == Outcome::Rejected =>
+        {
+            Exit::Unusable
+        }
         error if error.outcome() == Outcome::Unknown => Exit::DurabilityUnknown,
         _ => Exit::Failed,
     }

@@ -21,4 +21,6 @@ mod pipes;
 mod place;
 mod streams;
 mod support;
+#[cfg(unix)]
+mod users;
 mod waiting;

@@ -6,7 +6,10 @@ use std::{fmt, fs::File, io, path::Path};
 use strand_lock::files;
 pub use strand_lock::files::{Dir, OpenMode};
 
-use crate::env::system::{Host, ThisMachine};
+use crate::env::{
+    share::share,
+    system::{Host, ThisMachine},
+};
 
 /// The files of a store. [`Disk`] has the real ones.
 ///
@@ -78,7 +81,11 @@ pub trait Storage: fmt::Debug + Send + Sync {
     /// # Errors
     /// Those of the system.
     fn open(&self, dir: &Dir, name: &str, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(DiskFile(dir.open_file(name, mode)?)))
+        let file = dir.open_file(name, mode)?;
+        if mode == OpenMode::CreateNew {
+            share(dir, name);
+        }
+        Ok(Box::new(DiskFile(file)))
     }
     /// The names in a directory that are valid Unicode, in no order.
     ///

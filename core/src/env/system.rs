@@ -17,6 +17,8 @@ use strand_lock::{
     SharedPageReader, files::Dir, look_at_lock_in,
 };
 
+use crate::env::share::share;
+
 /// The machine that a store is on: locks, shared memory, time and randomness. [`ThisMachine`] is
 /// the real one.
 ///
@@ -58,7 +60,12 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// # Errors
     /// See [`FileLock::open_in`].
     fn open_lock(&self, dir: &Dir, name: &str) -> Result<Box<dyn StoreLock>, LockError> {
-        Ok(Box::new(FileLock::open_in(dir, name)?))
+        let is_new = dir.identity_of(name).is_err();
+        let lock = FileLock::open_in(dir, name)?;
+        if is_new {
+            share(dir, name);
+        }
+        Ok(Box::new(lock))
     }
 
     /// Opens the shared page `name`; creates it when missing.
@@ -66,7 +73,12 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// # Errors
     /// See [`SharedPage::open_in`].
     fn open_page(&self, dir: &Dir, name: &str) -> Result<Box<dyn Page>, PageError> {
-        Ok(Box::new(SharedPage::open_in(dir, name)?))
+        let is_new = dir.identity_of(name).is_err();
+        let page = SharedPage::open_in(dir, name)?;
+        if is_new {
+            share(dir, name);
+        }
+        Ok(Box::new(page))
     }
 
     /// Opens the shared page `name` to read it.

@@ -10,7 +10,7 @@ use std::{
 use strand_lock::files;
 
 use crate::{
-    env::system::ThisMachine,
+    env::{share::adopt, system::ThisMachine},
     error::{Error, Result},
     issues::{
         issues::Issues,
@@ -147,8 +147,7 @@ pub(crate) fn replace_atomically(
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).open(&new)?;
         if let Ok(old) = path.metadata() {
-            keep_owner(&file, &old);
-            file.set_permissions(old.permissions())?;
+            adopt(&file, &old);
         }
         write(&mut file)?;
         file.sync_all()?;
@@ -161,14 +160,3 @@ pub(crate) fn replace_atomically(
     }
     files::sync_dir(dir).map_err(Error::io("sync", dir))
 }
-
-/// Gives a file the owner and the group of another, as far as that is permitted.
-#[cfg(unix)]
-fn keep_owner(file: &File, old: &fs::Metadata) {
-    use std::os::unix::fs::{MetadataExt as _, fchown};
-    let both = fchown(file, Some(old.uid()), Some(old.gid()));
-    both.or_else(|_| fchown(file, None, Some(old.gid()))).ok();
-}
-
-#[cfg(not(unix))]
-fn keep_owner(_file: &File, _old: &fs::Metadata) {}

@@ -16,6 +16,7 @@ use std::{
 use strand_lock::FileLock;
 
 use crate::{
+    env::share::adopt,
     error::{Error, Result},
     format::i_json::replace_lone_surrogates,
     issues::{
@@ -28,7 +29,7 @@ use crate::{
         version::Version,
     },
     options::Options,
-    wal::store_dir::MIRRORS,
+    wal::{manifest::MANIFEST, store_dir::MIRRORS},
     write::{
         batch::Batch,
         conditions::CommitError,
@@ -514,18 +515,27 @@ impl Mirror {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => {
                 made.map_err(Error::io("create", &dir))?;
-                if let Ok(store) = self.store.metadata() {
-                    fs::set_permissions(&dir, store.permissions()).ok();
+                if let (Ok(dir), Ok(store)) = (File::open(&dir), self.store.metadata()) {
+                    adopt(&dir, &store);
                 }
             }
         }
         let lock = FileLock::open(dir.join("lock")).map_err(Error::from)?;
+        self.share(lock.path());
         let held = lock
             .lock_until(Instant::now() + timeout)
             .map_err(Error::from)?;
         let done = act();
         drop(held);
         done
+    }
+
+    /// Makes a file as open to others as the store is.
+    fn share(&self, path: &Path) {
+        let model = self.store.join(MANIFEST).metadata();
+        if let (Ok(file), Ok(model)) = (File::open(path), model) {
+            adopt(&file, &model);
+        }
     }
 
     fn text(&self) -> Result<Option<Vec<u8>>> {
@@ -569,6 +579,7 @@ impl Mirror {
             write(&mut out)?;
             out.flush()
         })?;
+        self.share(&self.base);
         let dir = self.store.join(MIRRORS);
         let listed = fs::read_dir(&dir).map_err(Error::io("list", &dir))?;
         let of_file = |path: PathBuf| -> Option<(SystemTime, PathBuf)> {
