@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use crate::{
     exit::Exit,
-    input::{Assignment, Required, assignment, required, text_assignment},
+    input::{Assignment, Required, assignment, name, required, text_assignment},
 };
 
 /// A crash-safe log of issue events that many processes append to at once
@@ -15,7 +15,7 @@ use crate::{
 /// A store is a directory. Every write is on disk when the command ends, and if several agents
 /// compete for an issue, one of them wins. Commands that read take no lock.
 #[derive(Debug, Parser)]
-#[command(name = "strand", version, after_help = Exit::table(), disable_help_subcommand = true)]
+#[command(name = "strand", version, after_help = Exit::table())]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -28,7 +28,7 @@ pub(crate) struct Cli {
 pub(crate) struct Global {
     /// The store's directory, or `etcd://HOST,…/NAME`; by default `$STRAND_DIR`, else `.strand` in this directory or in the
     /// nearest one above that has it
-    #[arg(short = 'C', long, value_name = "STORE", global = true)]
+    #[arg(short = 'C', long, value_name = "STORE", global = true, value_hint = ValueHint::DirPath)]
     pub(crate) store: Option<PathBuf>,
     /// Print JSON, one object per line, on standard error too
     #[arg(long, global = true)]
@@ -38,14 +38,24 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Create the store `.strand`, or the one that `-C` names; an existing store is left as it is
+    #[command(after_help = "Examples:\n  strand init\n  strand -C /var/lib/tasks init")]
     Init(Init),
     #[command(flatten)]
     OnStore(Box<OnStore>),
     /// Merge the exports of two branches, as a git merge driver: `strand merge %O %A %B`
+    #[command(
+        after_help = "Examples:\n  git config merge.issues.driver 'strand merge %O %A %B; s=$?; [ $s -le 1 ] || s=129; exit $s'"
+    )]
     Merge(Merge),
     /// Print a shell's completion script
+    #[command(
+        after_help = "Examples:\n  strand completions bash >~/.local/share/bash-completion/completions/strand"
+    )]
     Completions(Completions),
     /// Print the manual page, or write the pages of all commands to a directory
+    #[command(
+        after_help = "Examples:\n  strand man | man -l -\n  strand man ~/.local/share/man/man1"
+    )]
     Man(Man),
 }
 
@@ -53,40 +63,90 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum OnStore {
     /// Create an issue and print its id
+    #[command(
+        after_help = "Examples:\n  strand create \"Mend the fence\" -p 1 -l garden\n  strand create \"Buy wire\" --id bd-7 --key agent-7/create/bd-7"
+    )]
     Create(Create),
     /// Append events, each as its own record, and print the sequence numbers
+    #[command(
+        after_help = "Examples:\n  strand append '{\"op\":\"close\",\"id\":\"bd-1\"}'\n  strand append - <events.jsonl"
+    )]
     Append(Append),
     /// Append events as one record: all or none
+    #[command(after_help = "Examples:\n  strand batch --require bd-1=7 - <events.jsonl")]
     Batch(Batch),
     /// Show an issue and its version
+    #[command(after_help = "Examples:\n  strand show bd-1\n  strand show bd-1 bd-2 --json")]
     Show(Show),
     /// List issues, ordered by id
+    #[command(
+        after_help = "Examples:\n  strand list --status open --sort priority -n 10\n  strand ls --columns id,title,updated_at",
+        visible_alias = "ls"
+    )]
     List(List),
     /// List the issues that are ready to be worked on, most urgent first
+    #[command(after_help = "Examples:\n  strand ready --free -n 5")]
     Ready(Ready),
     /// Assign an open, unassigned issue to an agent and print its id
+    #[command(
+        after_help = "Examples:\n  strand claim --agent agent-7\n  strand claim bd-1 --agent agent-7 --key claim/agent-7/bd-1"
+    )]
     Claim(Claim),
     /// Change some fields of an issue and leave the rest alone
+    #[command(
+        after_help = "Examples:\n  strand update bd-1 -s in_progress --add-label garden\n  strand update bd-1 --set estimate=1.5 --if-version 7"
+    )]
     Update(Update),
     /// Close issues: all or none
+    #[command(after_help = "Examples:\n  strand close bd-1 bd-2")]
     Close(Change),
     /// Reopen closed issues: all or none
+    #[command(after_help = "Examples:\n  strand reopen bd-1")]
     Reopen(Change),
     /// Delete issues: all or none
+    #[command(
+        after_help = "Examples:\n  strand rm bd-1 --if-version 7",
+        visible_alias = "rm"
+    )]
     Delete(Change),
+    /// Add, remove or show dependencies
+    #[command(after_help = "Examples:\n  strand dep add bd-2 bd-1\n  strand dep tree bd-2")]
+    Dep(Dep),
+    /// Add a comment to an issue
+    #[command(after_help = "Examples:\n  strand comment bd-1 'The wire is short' --author ann")]
+    Comment(Comment),
+    /// Edit an issue as JSON in $VISUAL or $EDITOR
+    #[command(after_help = "Examples:\n  EDITOR=nano strand edit bd-1")]
+    Edit(Edit),
+    /// Print the events of an issue, as far as they are not compacted
+    #[command(after_help = "Examples:\n  strand log bd-1\n  strand log bd-1 --json")]
+    Log(History),
     /// Print the log's records as they become durable
+    #[command(
+        after_help = "Examples:\n  strand follow --from 1 --until-idle-ms 0 | jq -c '[.seq,.op,.id]'"
+    )]
     Follow(Follow),
     /// Fold the log into a snapshot while others go on writing
+    #[command(after_help = "Examples:\n  strand compact --if-due")]
     Compact(Compact),
     /// Check every file of a store and say what to do; changes nothing
+    #[command(after_help = "Examples:\n  strand doctor\n  strand -C COPY doctor --json")]
     Doctor,
     /// Repair a damaged store and report what is lost; replaced files are kept in `quarantine`
+    #[command(after_help = "Examples:\n  strand doctor; strand repair")]
     Repair(Repair),
     /// Count records, issues and bytes
+    #[command(after_help = "Examples:\n  strand stat --json | jq .issues")]
     Stat,
     /// Import issues from JSON Lines
+    #[command(
+        after_help = "Examples:\n  strand import issues.jsonl\n  strand import --existing keep - <issues.jsonl"
+    )]
     Import(Import),
     /// Export all issues as JSON Lines, ordered by id
+    #[command(
+        after_help = "Examples:\n  strand export issues.jsonl\n  strand export | jq -r .title"
+    )]
     Export(Export),
     /// Make the store and a file of JSON Lines equal, with the changes of both
     Sync(Sync),
@@ -138,6 +198,21 @@ pub(crate) struct Init {
 /// Changes to an issue's fields.
 #[derive(Debug, Args)]
 pub(crate) struct Changes {
+    /// Set the priority; 0 is the most urgent
+    #[arg(short, long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub(crate) priority: Option<i64>,
+    /// Set the type: `bug`, `task`, …
+    #[arg(short = 't', long = "type", value_name = "TYPE", value_parser = name)]
+    pub(crate) kind: Option<String>,
+    /// Set the assignee; an empty one is nobody
+    #[arg(short, long, value_name = "AGENT")]
+    pub(crate) assignee: Option<String>,
+    /// Set the status: `open`, `in_progress`, `blocked`, `closed`
+    #[arg(short, long, value_parser = name)]
+    pub(crate) status: Option<String>,
+    /// Set the description
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
     /// Set a field to a JSON value: `--set priority=1`
     #[arg(long = "set", value_name = "FIELD=JSON", value_parser = assignment)]
     pub(crate) set: Vec<Assignment>,
@@ -148,7 +223,12 @@ pub(crate) struct Changes {
     #[arg(long = "unset", value_name = "FIELD")]
     pub(crate) unset: Vec<String>,
     /// Add a label, unless the issue already has it
-    #[arg(long = "add-label", value_name = "LABEL")]
+    #[arg(
+        short = 'l',
+        long = "add-label",
+        visible_alias = "label",
+        value_name = "LABEL"
+    )]
     pub(crate) add_labels: Vec<String>,
     /// Remove a label
     #[arg(long = "remove-label", value_name = "LABEL")]
@@ -174,7 +254,7 @@ pub(crate) struct Create {
     #[arg(long)]
     pub(crate) id: Option<String>,
     /// The prefix of a generated id
-    #[arg(long, default_value = "bd", conflicts_with = "id")]
+    #[arg(long, default_value = "bd", conflicts_with = "id", value_parser = name)]
     pub(crate) prefix: String,
     #[command(flatten)]
     pub(crate) changes: Changes,
@@ -187,8 +267,15 @@ pub(crate) struct Create {
 pub(crate) struct Append {
     #[command(flatten)]
     pub(crate) writing: Writing,
-    /// The events as JSON: `{"op":"close","id":"bd-1"}`; by default they are read from standard
-    /// input, one per line. An event without `ts` gets the current time
+    /// Refuse an event that changes nothing, and an `add` that replaces an issue
+    #[arg(long, conflicts_with_all = ["unchecked", "key"])]
+    pub(crate) strict: bool,
+    /// Do not look whether an event changes nothing or replaces an issue, as for events from
+    /// standard input
+    #[arg(long)]
+    pub(crate) unchecked: bool,
+    /// The events as JSON: `{"op":"close","id":"bd-1"}`; by default, or with `-`, they are read
+    /// from standard input, one per line. An event without `ts` gets the current time
     #[arg(value_name = "EVENT")]
     pub(crate) events: Vec<String>,
     /// Idempotency key: a write that is repeated with the same key is stored once. Only with one
@@ -201,7 +288,7 @@ pub(crate) struct Append {
 pub(crate) struct Batch {
     #[command(flatten)]
     pub(crate) writing: Writing,
-    /// The events as JSON; by default they are read from standard input, one per line
+    /// The events as JSON; by default, or with `-`, they are read from standard input, one per line
     #[arg(value_name = "EVENT")]
     pub(crate) events: Vec<String>,
     /// Write only if the issue is still at this version
@@ -217,8 +304,9 @@ pub(crate) struct Batch {
 
 #[derive(Debug, Args)]
 pub(crate) struct Show {
-    /// The issue's id
-    pub(crate) id: String,
+    /// The issues' ids
+    #[arg(value_name = "ID", required = true)]
+    pub(crate) ids: Vec<String>,
 }
 
 /// Which issues: those that match every given option.
@@ -249,8 +337,17 @@ pub(crate) struct List {
     #[command(flatten)]
     pub(crate) wanted: Wanted,
     /// At most this many
-    #[arg(long, value_name = "COUNT")]
+    #[arg(short = 'n', long, value_name = "COUNT")]
     pub(crate) limit: Option<usize>,
+    /// Order by this field instead of the id
+    #[arg(long, value_name = "FIELD")]
+    pub(crate) sort: Option<String>,
+    /// In reverse order
+    #[arg(long)]
+    pub(crate) reverse: bool,
+    /// Print these fields instead of the usual ones
+    #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
+    pub(crate) columns: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -261,7 +358,7 @@ pub(crate) struct Ready {
     #[command(flatten)]
     pub(crate) wanted: Wanted,
     /// At most this many
-    #[arg(long, value_name = "COUNT")]
+    #[arg(short = 'n', long, value_name = "COUNT")]
     pub(crate) limit: Option<usize>,
 }
 
@@ -272,7 +369,13 @@ pub(crate) struct Claim {
     /// The issue's id; by default the most urgent issue that is ready
     pub(crate) id: Option<String>,
     /// The agent that claims it
-    #[arg(long, visible_alias = "actor", env = "STRAND_AGENT")]
+    #[arg(
+        long,
+        visible_alias = "actor",
+        env = "STRAND_AGENT",
+        hide_env_values = true,
+        value_parser = name
+    )]
     pub(crate) agent: String,
     /// Only an issue with this label; repeat it to require several
     #[arg(long = "label", value_name = "LABEL", conflicts_with = "id")]
@@ -294,6 +397,9 @@ pub(crate) struct Update {
     pub(crate) writing: Writing,
     /// The issue's id
     pub(crate) id: String,
+    /// Set the title, on one line
+    #[arg(long)]
+    pub(crate) title: Option<String>,
     #[command(flatten)]
     pub(crate) changes: Changes,
     /// Only if the issue is still at this version
@@ -317,6 +423,67 @@ pub(crate) struct Change {
     /// Idempotency key: a write that is repeated with the same key is stored once
     #[arg(long)]
     pub(crate) key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dep {
+    #[command(subcommand)]
+    pub(crate) action: DepAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DepAction {
+    /// Make an issue wait until another one is closed
+    Add(Edge),
+    /// Remove all dependencies of an issue on another one
+    #[command(visible_alias = "remove")]
+    Rm(Edge),
+    /// Print what an issue depends on, directly or not
+    Tree {
+        /// The issue's id
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Edge {
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    /// The issue's id
+    pub(crate) id: String,
+    /// The id of the issue that it depends on
+    #[arg(value_name = "ON")]
+    pub(crate) on: String,
+    /// The kind of dependency: `blocks`, `parent-child`, …
+    #[arg(long = "type", value_name = "TYPE", default_value = "blocks", value_parser = name)]
+    pub(crate) kind: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Comment {
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    /// The issue's id
+    pub(crate) id: String,
+    /// The text; `-` reads it from standard input
+    pub(crate) text: String,
+    /// Who says it
+    #[arg(long, env = "STRAND_AGENT", hide_env_values = true, value_parser = name)]
+    pub(crate) author: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Edit {
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    /// The issue's id
+    pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct History {
+    /// The issue's id
+    pub(crate) id: String,
 }
 
 #[derive(Debug, Args)]

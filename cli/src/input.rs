@@ -1,11 +1,14 @@
 //! Parses events, fields and versions from arguments and standard input.
 
-use std::io::{BufRead, Read as _};
+use std::io::{BufRead, IsTerminal as _, Read as _};
 
 use serde_json::value::RawValue;
 use strand_core::{Batch, IssueEvent, RECORD_BYTES_MAX, Timestamp};
 
-use crate::exit::{Exit, Failure};
+use crate::{
+    exit::{Exit, Failure},
+    output::tell,
+};
 
 /// An empty batch with the current time and an idempotency key, if there is one.
 pub(crate) fn new_batch(key: Option<String>) -> Batch {
@@ -22,6 +25,13 @@ pub(crate) fn event(text: &[u8], now: Timestamp) -> Result<IssueEvent, Failure> 
     let text = text.map_err(|error| Failure::new(Exit::Refused, format!("not UTF-8: {error}")))?;
     let event = IssueEvent::from_json(text, now);
     event.map_err(|error| Failure::new(Exit::Refused, error.to_string()))
+}
+
+/// Says that the command reads what is typed: otherwise it would seem to hang.
+pub(crate) fn say_that_it_waits() {
+    if std::io::stdin().is_terminal() {
+        tell("strand: reading from the terminal; end with Ctrl-D on a line of its own");
+    }
 }
 
 /// Reads lines, skipping blank ones and a byte order mark. Holds one line in memory.
@@ -104,6 +114,14 @@ fn field_and_rest(text: &str) -> Result<(&str, &str), String> {
         Some((field, value)) if !field.is_empty() => Ok((field, value)),
         _ => Err("expected FIELD=VALUE".to_owned()),
     }
+}
+
+/// Parses a name, which is not empty.
+pub(crate) fn name(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// An issue at a version.

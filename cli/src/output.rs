@@ -55,15 +55,26 @@ impl Output {
         self.result(json, || text)
     }
 
-    /// Prints the number of a record that was written.
-    pub(crate) fn receipt(&mut self, receipt: Receipt) -> Result<(), Failure> {
+    /// Prints the number of a record that was written, and what is unusual about its effect.
+    pub(crate) fn receipt(
+        &mut self,
+        receipt: Receipt,
+        effect: Option<&'static str>,
+    ) -> Result<(), Failure> {
         #[derive(Serialize)]
         struct Stored {
             seq: Seq,
             repeated: bool,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            effect: Option<&'static str>,
         }
         let Receipt { seq, repeated, .. } = receipt;
-        self.answer(&Stored { seq, repeated }, || seq.to_string())
+        let stored = Stored {
+            seq,
+            repeated,
+            effect,
+        };
+        self.answer(&stored, || seq.to_string())
     }
 
     /// Prints a line, adding the newline if it is missing.

@@ -393,6 +393,9 @@ pub enum InvalidEvent {
     /// The id is empty.
     #[error("the id is empty")]
     EmptyId,
+    /// The agent of a claim is empty: the issue would be nobody's, and never free again.
+    #[error("the agent is empty")]
+    EmptyAgent,
     /// The idempotency key is empty.
     #[error("the idempotency key is empty")]
     EmptyKey,

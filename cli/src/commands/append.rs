@@ -1,15 +1,15 @@
 //! `append` and `batch`: raw events.
 
-use std::{io, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
-use strand_core::{IssueEvent, Receipt, Timestamp, Version, backend::Backend};
+use strand_core::{IssueEvent, Issues, Op, Receipt, Timestamp, Version, backend::Backend};
 
 use super::open;
 use crate::{
     args::{Append, Batch},
-    exit::Failure,
-    input::{Lines, event, new_batch},
-    output::Output,
+    exit::{Exit, Failure},
+    input::{Lines, event, new_batch, say_that_it_waits},
+    output::{Output, tell},
 };
 
 pub(crate) fn append(dir: &Path, args: Append, out: &mut Output) -> Result<(), Failure> {
@@ -20,13 +20,39 @@ pub(crate) fn append(dir: &Path, args: Append, out: &mut Output) -> Result<(), F
     if let (Some(key), [text]) = (args.key, args.events.as_slice()) {
         let event = event(text.as_bytes(), Timestamp::now())?;
         let receipt = log.commit(&new_batch(Some(key)).event(event))?;
-        return out.receipt(receipt);
+        return out.receipt(receipt, None);
     }
+    // A long stream would wait for each look.
+    let streamed = args.events.first().is_none_or(|first| first == "-");
+    let looks = args.strict || !streamed && !args.unchecked;
+    let mut unusual = 0;
     each_event(&args.events, |event| {
-        out.receipt(log.append(&event)?)?;
+        let mut known = Known::default();
+        let effect = if looks {
+            known.effect(&*log, &event)?
+        } else {
+            None
+        };
+        let receipt = match (args.strict, effect) {
+            (false, _) => log.append(&event)?,
+            (true, Some(effect)) => return Err(effect.refusal(&event)),
+            (true, None) => log.commit(&known.unchanged(event.clone()))?,
+        };
+        out.receipt(receipt, effect.map(Effect::name))?;
         // The sender may wait for this receipt before it sends the next event.
-        out.flush()
-    })
+        out.flush()?;
+        if let Some(effect) = effect.filter(|_| !out.json) {
+            unusual += 1;
+            if unusual <= MESSAGES_MAX {
+                tell(&format!("strand: {}", effect.message(&event)));
+            }
+        }
+        Ok(())
+    })?;
+    if unusual > MESSAGES_MAX {
+        tell(&format!("strand: {unusual} such events in all"));
+    }
+    Ok(())
 }
 
 pub(crate) fn batch(dir: &Path, args: Batch, out: &mut Output) -> Result<(), Failure> {
@@ -36,7 +62,99 @@ pub(crate) fn batch(dir: &Path, args: Batch, out: &mut Output) -> Result<(), Fai
         events.push(event);
         Ok(())
     })?;
-    out.receipt(write(&*log, args, events)?)
+    let mut known = Known::default();
+    let mut effects = Vec::new();
+    for event in &events {
+        if let Some(effect) = known.effect(&*log, event)? {
+            effects.push(effect.message(event));
+        }
+    }
+    out.receipt(write(&*log, args, events)?, None)?;
+    if !out.json {
+        for message in effects.iter().take(MESSAGES_MAX) {
+            tell(&format!("strand: {message}"));
+        }
+        if effects.len() > MESSAGES_MAX {
+            tell(&format!("strand: {} such events in all", effects.len()));
+        }
+    }
+    Ok(())
+}
+
+const MESSAGES_MAX: usize = 10;
+
+/// What is unusual about the effect of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    None,
+    Replaced,
+}
+
+impl Effect {
+    /// Its name in JSON.
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Replaced => "replaced",
+        }
+    }
+
+    fn message(self, event: &IssueEvent) -> String {
+        let id = &event.id;
+        match self {
+            Self::None => format!("the event of {id:?} changes nothing as the issue is now"),
+            Self::Replaced => format!("the `add` replaces the issue {id:?}, which exists"),
+        }
+    }
+
+    fn refusal(self, event: &IssueEvent) -> Failure {
+        Failure::new(Exit::Conflict, self.message(event) + "; it is not stored")
+    }
+}
+
+/// The issues that events concern, as they are before and after them.
+#[derive(Default)]
+struct Known {
+    issues: Issues,
+    versions: BTreeMap<String, Option<Version>>,
+}
+
+impl Known {
+    /// Applies an event to the issue that it will meet, if no other process is faster.
+    fn effect(&mut self, log: &dyn Backend, event: &IssueEvent) -> Result<Option<Effect>, Failure> {
+        if !self.versions.contains_key(&event.id) {
+            let found = log.get(&event.id)?;
+            self.versions
+                .insert(event.id.clone(), found.as_ref().map(|found| found.version));
+            if let Some(found) = found {
+                self.apply(IssueEvent::add(found.issue, event.ts));
+            }
+        }
+        let was = self.issues.get(&event.id).is_some();
+        let before = self.issues.without_effect();
+        self.apply(event.clone());
+        Ok(match event.op {
+            _ if self.issues.without_effect() > before => Some(Effect::None),
+            Op::Add if was => Some(Effect::Replaced),
+            _ => None,
+        })
+    }
+
+    fn apply(&mut self, event: IssueEvent) {
+        let seq = self.issues.last_seq().next();
+        self.issues.apply(seq, [event]);
+    }
+
+    /// The event, provided that its issue is still as it was.
+    fn unchanged(&self, event: IssueEvent) -> strand_core::Batch {
+        let batch = new_batch(None);
+        let id = event.id.clone();
+        let batch = match self.versions.get(&id).copied().flatten() {
+            Some(version) => batch.require(id, version),
+            None => batch.require_absent(id),
+        };
+        batch.event(event)
+    }
 }
 
 fn write(log: &dyn Backend, args: Batch, events: Vec<IssueEvent>) -> Result<Receipt, Failure> {
@@ -70,7 +188,8 @@ fn each_event(
         let done = event(text, Timestamp::now()).and_then(&mut act);
         done.map_err(|failure| failure.at(&place))
     };
-    if arguments.is_empty() {
+    if matches!(arguments, [] | [_]) && arguments.first().is_none_or(|first| first == "-") {
+        say_that_it_waits();
         let mut lines = Lines::new(io::stdin().lock());
         while let Some((number, line)) = lines.next()? {
             parse(line, format!("line {number}"))?;

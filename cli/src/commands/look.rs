@@ -23,18 +23,23 @@ pub(crate) fn show(dir: &Path, args: &Show, out: &mut Output) -> Result<(), Fail
         blocked_by: &'a [String],
         issue: &'a Issue,
     }
-    let id = args.id.as_str();
-    let Some((issue, version, blocked_by)) = found(dir, id)? else {
-        let missing = format!("there is no issue {id:?}");
-        return Err(Failure::new(Exit::NotFound, missing));
-    };
-    let shown = Shown {
-        id,
-        version,
-        blocked_by: &blocked_by,
-        issue: &issue,
-    };
-    out.result(&shown, || fields(&issue, version, &blocked_by))
+    for (number, id) in args.ids.iter().enumerate() {
+        let Some((issue, version, blocked_by)) = found(dir, id)? else {
+            let missing = format!("there is no issue {id:?}");
+            return Err(Failure::new(Exit::NotFound, missing));
+        };
+        let shown = Shown {
+            id,
+            version,
+            blocked_by: &blocked_by,
+            issue: &issue,
+        };
+        if number > 0 && !out.json {
+            out.line("")?;
+        }
+        out.result(&shown, || fields(&issue, version, &blocked_by))?;
+    }
+    Ok(())
 }
 
 /// An issue, its version, and the issues that block it.
@@ -73,8 +78,53 @@ pub(crate) fn list(dir: &Path, args: &List, out: &mut Output) -> Result<(), Fail
         None | Some("closed" | "tombstone") => open::issues(dir)?,
         Some(_) => open::unclosed(dir)?,
     };
-    let found = args.wanted.list(&issues, status);
-    print(&issues, &found, args.limit, out)
+    let mut found = args.wanted.list(&issues, status);
+    if let Some(field) = &args.sort {
+        found.sort_by_cached_key(|(_, issue)| sort_key(issue, field));
+    }
+    if args.reverse {
+        found.reverse();
+    }
+    if args.columns.is_empty() || out.json {
+        return print(&issues, &found, args.limit, out);
+    }
+    let head = args.columns.iter().map(|name| name.to_uppercase());
+    let mut rows: Vec<Vec<String>> = vec![head.collect()];
+    rows.extend(
+        found
+            .iter()
+            .take(args.limit.unwrap_or(usize::MAX))
+            .map(|(_, issue)| {
+                let cells = args.columns.iter().map(|name| cell(issue, name));
+                cells.collect()
+            }),
+    );
+    out.line(columns(rows))
+}
+
+/// Whether the field is missing, its number, and its text: so that missing ones come last.
+fn sort_key(issue: &Issue, field: &str) -> (bool, i64, String) {
+    let field = field_name(field);
+    (
+        issue.get(field).is_none(),
+        issue.field(field).unwrap_or_default(),
+        cell(issue, field),
+    )
+}
+
+/// The name in the issue of a column's name.
+fn field_name(name: &str) -> &str {
+    match name {
+        "type" => "issue_type",
+        name => name,
+    }
+}
+
+/// A field as text: a string without quotes, everything else as JSON.
+fn cell(issue: &Issue, name: &str) -> String {
+    let value = issue.get(field_name(name)).map_or("", |value| value.get());
+    let text = serde_json::from_str::<String>(value);
+    printable(&text.unwrap_or_else(|_| value.to_owned()))
 }
 
 pub(crate) fn ready(dir: &Path, args: &Ready, out: &mut Output) -> Result<(), Failure> {

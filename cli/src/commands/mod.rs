@@ -5,8 +5,12 @@ mod auto;
 mod care;
 mod change;
 mod claim;
+mod dep;
+mod edit;
+mod fields;
 mod follow;
 mod generate;
+mod history;
 mod look;
 mod merge;
 mod open;
@@ -58,6 +62,10 @@ fn on_store(command: OnStore, dir: &Path, out: &mut Output) -> Result<Exit, Fail
         OnStore::Close(args) => change::change(dir, args, out, Batch::close),
         OnStore::Reopen(args) => change::change(dir, args, out, Batch::reopen),
         OnStore::Delete(args) => change::change(dir, args, out, Batch::delete),
+        OnStore::Dep(args) => dep::dep(dir, args.action, out),
+        OnStore::Comment(args) => change::comment(dir, args, out),
+        OnStore::Edit(args) => edit::edit(dir, &args, out),
+        OnStore::Log(args) => history::history(dir, &args, out),
         OnStore::Follow(args) => follow::follow(dir, &args, out),
         OnStore::Compact(args) => care::compact(dir, &args, out),
         OnStore::Doctor => return care::doctor(dir, out),

@@ -10,7 +10,7 @@ use strand_core::{
 use super::auto;
 use crate::{
     args::{Init, Writing},
-    exit::Failure,
+    exit::{Exit, Failure},
     output::{Output, tell},
     remote,
 };
@@ -125,6 +125,9 @@ pub(crate) fn init(dir: &Path, args: &Init, out: &mut Output) -> Result<(), Fail
             Err(Error::MissingDirectory { .. } | Error::NoStore { .. }) => true,
             Err(error) => return Err(error.into()),
         };
+        if created {
+            refuse_inside_a_store(dir)?;
+        }
         in_directory(dir, || open(dir, &args.writing, out))?;
         if args.writing.no_auto_compact {
             let setting = dir.join(auto::SETTING);
@@ -146,6 +149,33 @@ pub(crate) fn init(dir: &Path, args: &Init, out: &mut Output) -> Result<(), Fail
         };
         format!("{} {is}", dir.display())
     })
+}
+
+/// A directory in the place of another store's file, such as its next segment, would stop that one.
+fn refuse_inside_a_store(dir: &Path) -> Result<(), Failure> {
+    let named = |error| Failure::io(&format!("cannot examine {}", dir.display()), &error);
+    let whole = std::path::absolute(dir).map_err(named)?;
+    let path: Vec<&Path> = whole.ancestors().collect();
+    let in_the_way = path.windows(2).find_map(|pair| match pair {
+        [inner, outer] if is_file_of_a_store(inner) => Some(outer),
+        _ => None,
+    });
+    match in_the_way.filter(|store| store.join(MANIFEST).is_file()) {
+        None => Ok(()),
+        Some(store) => {
+            let (dir, store) = (dir.display(), store.display());
+            let message = format!("{dir} is inside the store {store}; put it beside that one");
+            Err(Failure::new(Exit::Unusable, message))
+        }
+    }
+}
+
+/// Whether a store has files or directories of such a name.
+fn is_file_of_a_store(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let begins = ["log-", "snapshot-", MANIFEST, "quarantine"];
+    begins.iter().any(|begin| name.starts_with(begin))
+        || matches!(&*name, "lock" | "compact.lock" | "shm")
 }
 
 /// Creates a directory, and those above it, for `work`. Removes them again if that fails and has

@@ -16,6 +16,7 @@ use super::open;
 use crate::{
     args::{Existing, Export, Import, Prefer, Sync},
     exit::Failure,
+    input::say_that_it_waits,
     output::{Output, tell},
 };
 
@@ -158,7 +159,10 @@ fn spooled(path: Option<&Path>) -> Result<BufReader<File>, Failure> {
     let copy = tempfile::tempfile();
     let mut copy = copy.map_err(|error| Failure::io("cannot create a temporary file", &error))?;
     let copied = match path {
-        None => io::copy(&mut io::stdin().lock(), &mut copy),
+        None => {
+            say_that_it_waits();
+            io::copy(&mut io::stdin().lock(), &mut copy)
+        }
         Some(path) => {
             let failed = |error| Failure::io(&format!("cannot open {}", path.display()), &error);
             io::copy(&mut File::open(path).map_err(failed)?, &mut copy)

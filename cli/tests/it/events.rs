@@ -36,8 +36,8 @@ fn each_event_in_the_arguments_is_a_record() {
     assert_eq!(
         store.json_lines("append", &events),
         [
-            json!({"seq":4,"repeated":false}),
-            json!({"seq":5,"repeated":false})
+            json!({"seq":4,"repeated":false,"effect":"none"}),
+            json!({"seq":5,"repeated":false,"effect":"none"})
         ]
     );
     assert_eq!(store.json("show", &["a"])["issue"]["status"], "closed");

@@ -2,7 +2,7 @@
 
 use crate::support::{plain, run, strand};
 
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 26] = [
     "init",
     "create",
     "append",
@@ -15,6 +15,10 @@ const COMMANDS: [&str; 22] = [
     "close",
     "reopen",
     "delete",
+    "dep",
+    "comment",
+    "edit",
+    "log",
     "follow",
     "compact",
     "doctor",
@@ -48,6 +52,39 @@ fn the_help_names_each_command_and_each_exit_status() {
     assert!(!done.out.contains('\u{1b}'));
     let version = format!("strand {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(plain(&["--version"]).out, version);
+}
+
+#[test]
+fn the_help_of_each_command_has_an_example_and_fits_80_columns() {
+    let help = |arguments: &[&str], columns: &str| {
+        let done = run(strand()
+            .args(arguments)
+            .arg("--help")
+            .env("COLUMNS", columns));
+        assert_eq!(done.code, 0, "{arguments:?}: {}", done.err);
+        done.out
+    };
+    for command in COMMANDS {
+        let text = help(&[command], "80");
+        assert!(text.contains("Examples:\n  "), "{command}: {text}");
+        let (described, _) = text.split_once("Examples:").unwrap();
+        let long = described.lines().find(|line| line.chars().count() > 80);
+        assert_eq!(long, None, "{command}");
+        let words = |text: &str| {
+            text.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(words(&text), words(&help(&[command], "10000")), "{command}");
+    }
+    let long = help(&[], "80");
+    let long = long.lines().find(|line| line.chars().count() > 80);
+    assert_eq!(long, None);
+    assert_eq!(
+        plain(&["help", "create"]).out,
+        plain(&["create", "--help"]).out
+    );
+    assert_eq!(plain(&["help"]).code, 0);
 }
 
 #[test]

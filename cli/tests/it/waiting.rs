@@ -44,11 +44,13 @@ fn the_lock_holder_is_named_while_waiting_and_after_the_timeout() {
 
 #[test]
 fn a_wait_that_succeeds_prints_the_holder_once() {
-    let store = Store::of(&[("a", "")]);
+    let store = Store::of(&[("a", ""), ("b", "")]);
     let lock = FileLock::open(store.file("lock")).unwrap();
     let guard = lock.lock().unwrap();
     let text = spawn(&mut store.command("append", &[CLOSE]));
-    let json = spawn(&mut store.command("append", &["--json", CLOSE]));
+    // Of one issue, the second close would say that it changes nothing.
+    let other = r#"{"op":"close","id":"b"}"#;
+    let json = spawn(&mut store.command("append", &["--json", other]));
     std::thread::sleep(Duration::from_millis(2500));
     guard.unlock().unwrap();
     let text = Done::of(text.wait_with_output().unwrap());

@@ -2,7 +2,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{MapAccess, Visitor},
+    de::{DeserializeOwned, MapAccess, Visitor},
     ser::SerializeMap as _,
 };
 use serde_json::value::RawValue;
@@ -146,6 +146,12 @@ impl Patch {
     /// As [`Patch::set`].
     pub fn append_comment(self, comment: &(impl Serialize + ?Sized)) -> Result<Self, InvalidEvent> {
         self.append("comments", comment)
+    }
+
+    /// The value that it sets a field to.
+    pub(crate) fn value_of<T: DeserializeOwned>(&self, field: &str) -> Option<T> {
+        let (_, value) = self.set.iter().rev().find(|(name, _)| name == field)?;
+        serde_json::from_str(value.get()).ok()
     }
 
     /// Whether it changes nothing.

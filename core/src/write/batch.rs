@@ -33,6 +33,13 @@ pub enum Expected {
     Claimable,
 }
 
+/// Whether a claim names an agent.
+fn has_agent(claim: &IssueEvent) -> bool {
+    let patch = claim.patch.as_ref();
+    let agent: Option<String> = patch.and_then(|patch| patch.value_of("assignee"));
+    agent.is_some_and(|agent| !agent.trim().is_empty())
+}
+
 impl Expected {
     pub(crate) fn holds(self, issue: Option<&Issue>, version: Option<Version>) -> bool {
         match self {
@@ -173,7 +180,8 @@ impl Batch {
     }
 
     /// Claims an open issue without an assignee: `assignee` becomes the agent, `status`
-    /// `in_progress`. A claim is a conflict also for the agent that holds the issue.
+    /// `in_progress`. A claim is a conflict also for the agent that holds the issue. An empty agent
+    /// is invalid.
     #[must_use]
     pub fn claim(self, id: impl Into<String>, agent: &str) -> Self {
         let patch = Patch::new().set_string("assignee", agent);
@@ -265,7 +273,12 @@ impl Batch {
         }
         for step in &self.steps {
             match &step.event {
-                Some(event) => event.validate()?,
+                Some(event) => {
+                    event.validate()?;
+                    if step.expected == Some(Expected::Claimable) && !has_agent(event) {
+                        return Err(InvalidEvent::EmptyAgent.into());
+                    }
+                }
                 None => validate_id(&step.id)?,
             }
         }

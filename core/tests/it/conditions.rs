@@ -471,6 +471,26 @@ fn live_issues_forget_what_a_compaction_would() {
 }
 
 #[test]
+fn an_empty_agent_claims_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open_issues(dir.path());
+    log.create(issue("bd-1")).unwrap();
+    for agent in ["", " ", "\t\n"] {
+        let refused = log.claim("bd-1", agent);
+        assert!(
+            matches!(
+                refused,
+                Err(CommitError::Log(Error::InvalidEvent(
+                    InvalidEvent::EmptyAgent
+                )))
+            ),
+            "{refused:?}"
+        );
+    }
+    log.claim("bd-1", "agent-7").unwrap();
+}
+
+#[test]
 fn a_key_of_another_operation_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());
