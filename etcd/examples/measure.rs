@@ -48,12 +48,12 @@ fn count<A: FnMut(u64)>(agents: usize, agent: impl Fn(usize) -> A + Sync) -> f64
                     write(0);
                     begin.wait();
                     let until = Instant::now() + ROUND;
-                    (1..)
-                        .take_while(|n| {
-                            write(*n);
-                            Instant::now() < until
-                        })
-                        .count() as u64
+                    let mut done = 0;
+                    while Instant::now() < until {
+                        done += 1;
+                        write(done);
+                    }
+                    done
                 })
             })
             .collect();

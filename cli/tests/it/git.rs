@@ -61,7 +61,7 @@ impl Repository {
     }
 
     fn write(&self, lines: &BTreeMap<String, String>) {
-        let text: String = lines.values().map(|line| format!("{line}\n")).collect();
+        let text: String = lines.values().flat_map(|line| [line, "\n"]).collect();
         fs::write(self.0.join(FILE), text).unwrap();
     }
 

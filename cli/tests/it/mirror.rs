@@ -44,7 +44,7 @@ impl Shared {
     }
 
     fn write(&self, name: &str, lines: &[String]) {
-        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
         fs::write(self.path(name), text).unwrap();
     }
 }
@@ -143,7 +143,7 @@ fn an_older_line_replaces_a_newer_issue_or_a_deletion_only_if_it_is_to() {
     store.ok("delete", &["a"]);
     assert_eq!(import(&at(4, 4), "newer"), [""; 0]);
     let later = at(4, 4).replace("2025", "2999");
-    assert_eq!(import(&later, "newer"), [later.clone()]);
+    assert_eq!(import(&later, "newer"), [later.as_str()]);
     assert_eq!(import(&at(1, 1), "replace"), [at(1, 1)]);
 }
 

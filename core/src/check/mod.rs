@@ -33,10 +33,10 @@ use crate::{
     wal::{
         manifest::is_new,
         manifest::{MANIFEST, Manifest},
+        named::LOCK,
         obsolete::{COMPACT_LOCK, obsolete},
         shm::{Look as HintsLook, SHM, ShmView},
         store_dir::{MIRRORS, QUARANTINE, StoreDir},
-        writer::LOCK,
     },
 };
 

@@ -69,12 +69,12 @@ use crate::{
     telemetry,
     wal::{
         manifest::{MANIFEST, Manifest, SnapshotMark, is_new},
-        named::{require_named, shut_out},
+        named::{LOCK, require_named, shut_out},
         obsolete::{COMPACT_LOCK, obsolete},
         raw_log::{RawLog, is_local, memory_can_be_shared},
         shm::{Hints, ShmView, mark_half_changed},
         store_dir::StoreDir,
-        writer::{LOCK, not_writable, page_error, wait_for},
+        writer::{not_writable, page_error, wait_for},
     },
 };
 
@@ -154,7 +154,7 @@ fn repair_store(dir: &StoreDir, options: &Options) -> Result<RepairReport> {
     if !report.is_nothing() {
         let files = report.files.len() as u64;
         telemetry::repaired(dir.path(), files, ranges::count(&report.lost));
-        report.opened = Some(RawLog::open(dir, options.clone())?.recovery);
+        report.opened = Some(RawLog::open(&dir.afresh(), options.clone())?.recovery);
     }
     Ok(report)
 }

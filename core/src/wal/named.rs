@@ -20,17 +20,19 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::{
     env::{storage::OpenMode, system::StoreLock},
-    error::{Error, Outcome, Result},
+    error::{Error, Result},
     format::record::segment_name,
     wal::{
         manifest::Manifest,
         shm::{Hints, SHM, ShmView},
         store_dir::{StoreDir, replaced},
-        writer::{LOCK, Writer},
     },
 };
 
-type Identity = (u64, u64);
+/// The lock file of writers.
+pub(crate) const LOCK: &str = "lock";
+
+pub(crate) type Identity = (u64, u64);
 
 /// What is open here, as it was when all of it had its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,12 +42,13 @@ struct Standing {
     open: OpenFiles,
 }
 
+/// The files that a writer has open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct OpenFiles {
-    lock: Identity,
+pub(crate) struct OpenFiles {
+    pub(crate) lock: Identity,
     /// `None` where memory is not shared.
-    page: Option<Identity>,
-    segment: Option<(u64, Identity)>,
+    pub(crate) page: Option<Identity>,
+    pub(crate) segment: Option<(u64, Identity)>,
 }
 
 /// Which open files are not the ones that others find.
@@ -74,33 +77,22 @@ impl Names {
     pub(crate) fn are_ignored(&self) -> bool {
         self.ignored
     }
-}
 
-impl Writer {
-    /// Looks which files have lost their names. Costs one system call while no name has changed in
-    /// the directory.
-    pub(crate) fn lost(&self) -> Result<Lost> {
-        if self.names.ignored {
+    /// Looks which of the open files have lost their names. Costs one system call while no name has
+    /// changed in the directory.
+    pub(crate) fn lost(&self, dir: &StoreDir, open: OpenFiles) -> Result<Lost> {
+        if self.ignored {
             return Ok(Lost::default());
         }
-        let open = OpenFiles {
-            lock: self.lock.identity(),
-            page: self.hints().file(),
-            segment: self.segment.identity(),
-        };
         // Before the names: one that changes behind this gives another stamp.
-        let stamp = self.dir.stamp()?;
+        let stamp = dir.stamp()?;
         let now = stamp.map(|stamp| Standing { stamp, open });
-        let mut seen = self
-            .names
-            .seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if now.is_some() && *seen == now {
             return Ok(Lost::default());
         }
         let is_lost = |name: &str, identity: Identity| {
-            let named = self.dir.identity_of(name)?;
+            let named = dir.identity_of(name)?;
             Ok::<_, Error>(named != Some(identity))
         };
         let page = open.page.map(|page| is_lost(SHM, page)).transpose()?;
@@ -115,51 +107,6 @@ impl Writer {
         *seen = now.filter(|_| lost == Lost::default());
         Ok(lost)
     }
-
-    /// Checks that the held lock is the one that others find. To be called right before a name
-    /// changes, and after a segment was opened to be written.
-    ///
-    /// # Errors
-    /// [`Error::StoreReplaced`], [`Error::Io`]: nothing was changed.
-    pub(crate) fn require_lock(&self) -> Result<()> {
-        match self.lost()?.lock {
-            false => Ok(()),
-            true => Err(replaced(&self.dir.path_of(LOCK))),
-        }
-    }
-
-    /// Checks, after a record was written and before it is published, that it is in the log that
-    /// others find.
-    ///
-    /// # Errors
-    /// [`Error::StoreReplaced`], [`Error::Io`]: the record may be stored, or not.
-    pub(crate) fn require_written(&self) -> Result<()> {
-        let lost = self.lost().map_err(|error| match error {
-            Error::Io {
-                op, path, source, ..
-            } => Error::Io {
-                op,
-                path,
-                outcome: Outcome::Unknown,
-                source,
-            },
-            error => error,
-        })?;
-        let lost = match lost {
-            Lost { lock: true, .. } => self.dir.path_of(LOCK),
-            Lost { segment: true, .. } => {
-                let open = self.segment.identity();
-                self.segment.close();
-                self.dir
-                    .path_of(&segment_name(open.map_or(0, |(first, _)| first)))
-            }
-            _ => return Ok(()),
-        };
-        Err(Error::StoreReplaced {
-            path: lost,
-            outcome: Outcome::Unknown,
-        })
-    }
 }
 
 /// Checks that a held lock is the one that others find.
@@ -173,8 +120,8 @@ pub(crate) fn require_named(dir: &StoreDir, name: &str, lock: &dyn StoreLock) ->
     Err(replaced(&dir.path_of(name)))
 }
 
-/// Sees to it that who holds another lock file can't change the log any more. Only for the holder of
-/// `lock`.
+/// Makes sure that a holder of another lock file can't change the log any more. Only for the holder
+/// of `lock`.
 ///
 /// The segment comes first: what was published before is in the copy.
 ///

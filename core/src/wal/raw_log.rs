@@ -14,14 +14,14 @@ use crate::{
         cursor::RawRecords,
         durable::End,
         manifest::Manifest,
-        named::{Names, shut_out},
+        named::{LOCK, Names, shut_out},
         obsolete::COMPACT_LOCK,
         recovery::Recovery,
         round::LeadTokens,
         segment::OpenSegment,
         shm::{Hints, SHM, Shm, is_page_content},
         store_dir::StoreDir,
-        writer::{LOCK, Locked, Writer, not_writable, page_error, reopen, wait_for},
+        writer::{Locked, Writer, not_writable, page_error, reopen, wait_for},
     },
 };
 

@@ -64,6 +64,11 @@ impl StoreDir {
         }
     }
 
+    /// The same directory, in which any store may be found.
+    pub(crate) fn afresh(&self) -> Self {
+        Self::new(&self.storage, self.dir.clone())
+    }
+
     pub(crate) fn on_disk(path: &Path) -> Result<Self> {
         Self::open_at(&(Arc::new(Disk) as Arc<dyn Storage>), path)
     }

@@ -15,11 +15,12 @@ use crate::{
         system::{HeldLock, Host, StoreLock, deadline_after},
     },
     error::{Error, Outcome, Result},
+    format::record::segment_name,
     options::Options,
     telemetry,
     wal::{
         manifest::Manifest,
-        named::{Names, shut_out},
+        named::{LOCK, Lost, Names, OpenFiles, shut_out},
         round::LeadTokens,
         segment::OpenSegment,
         shm::{Hints, Shm},
@@ -29,9 +30,6 @@ use crate::{
 
 /// A lock file that is removed again and again is given up on.
 const REOPEN_MAX: u32 = 100;
-
-/// The lock file of writers.
-pub(crate) const LOCK: &str = "lock";
 
 /// A store that is open to be written. Threads share it.
 pub(crate) struct Writer {
@@ -87,6 +85,61 @@ impl Writer {
             return Ok(guard);
         }
         Err(replaced(&self.dir.path_of(LOCK)))
+    }
+
+    /// Looks which open files have lost their names: see [`Names::lost`].
+    pub(crate) fn lost(&self) -> Result<Lost> {
+        let open = OpenFiles {
+            lock: self.lock.identity(),
+            page: self.hints().file(),
+            segment: self.segment.identity(),
+        };
+        self.names.lost(&self.dir, open)
+    }
+
+    /// Checks that the held lock is the one that others find. To be called right before a name
+    /// changes, and after a segment was opened to be written.
+    ///
+    /// # Errors
+    /// [`Error::StoreReplaced`], [`Error::Io`]: nothing was changed.
+    pub(crate) fn require_lock(&self) -> Result<()> {
+        if self.lost()?.lock {
+            return Err(replaced(&self.dir.path_of(LOCK)));
+        }
+        Ok(())
+    }
+
+    /// Checks, after a record was written and before it is published, that it is in the log that
+    /// others find.
+    ///
+    /// # Errors
+    /// [`Error::StoreReplaced`], [`Error::Io`]: the record may be stored, or not.
+    pub(crate) fn require_written(&self) -> Result<()> {
+        let lost = self.lost().map_err(|error| match error {
+            Error::Io {
+                op, path, source, ..
+            } => Error::Io {
+                op,
+                path,
+                outcome: Outcome::Unknown,
+                source,
+            },
+            error => error,
+        })?;
+        let lost = match lost {
+            Lost { lock: true, .. } => self.dir.path_of(LOCK),
+            Lost { segment: true, .. } => {
+                let open = self.segment.identity();
+                self.segment.close();
+                self.dir
+                    .path_of(&segment_name(open.map_or(0, |(first, _)| first)))
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::StoreReplaced {
+            path: lost,
+            outcome: Outcome::Unknown,
+        })
     }
 
     pub(crate) fn host(&self) -> &dyn Host {

@@ -210,6 +210,11 @@ fn a_changed_byte_loses_at_most_its_record() {
         for at in (0..bytes.len()).filter(|at| at % 7 == 0 || bytes[*at] == b'\n' || *at < 30) {
             let case = tempfile::tempdir().unwrap();
             copy(dir.path(), case.path());
+            // Damage to the mark behind a full segment is harmless.
+            let records_end = bytes.iter().rposition(|byte| *byte == b'}').unwrap() + 2;
+            if at >= records_end {
+                continue;
+            }
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << (at % 8);
             fs::write(case.path().join(name), &damaged).unwrap();
@@ -287,8 +292,10 @@ fn a_missing_segment_becomes_no_ops() {
         copy(dir.path(), case.path());
         fs::remove_file(case.path().join(name)).unwrap();
         if number + 1 == segments.len() {
-            // Without the hints, there is no trace of the last one.
-            assert_eq!(check(case.path()).unwrap().advice, Advice::Nothing);
+            // Without the hints, the mark in the one before it says only that it began.
+            let first: u64 = name[4..24].parse().unwrap();
+            let report = repaired(case.path(), &before);
+            assert_eq!(lost(&report), [first]);
             continue;
         }
         let next: u64 = segments[number + 1][4..24].parse().unwrap();

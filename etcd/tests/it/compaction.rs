@@ -4,9 +4,7 @@ use std::{
     time::Duration,
 };
 
-use strand_core::{
-    Batch, Compacted, Issue, IssueEvent, Issues, Patch, Seq, Timestamp, backend::Backend as _,
-};
+use strand_core::{Batch, Compacted, Issue, IssueEvent, Issues, Patch, Seq, backend::Backend as _};
 use strand_etcd::{Options, testing::Nodes};
 
 use crate::{NOW, open, open_with};

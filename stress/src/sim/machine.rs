@@ -877,7 +877,7 @@ impl Process {
         let locks: &[&str] = match name.split_once('-').map_or(name, |(kind, _)| kind) {
             // Not the store's directory.
             _ if !state.locks.keys().any(|(of, _)| *of == dir) => &[],
-            "log" if name.ends_with(".new") => &["lock", "compact.lock"],
+            "log" if name.strip_suffix(".new").is_some() => &["lock", "compact.lock"],
             "log" if what == "remove" => &["compact.lock"],
             "log" => &["lock"],
             "snapshot" => &["compact.lock"],
