@@ -116,9 +116,11 @@ impl Points {
                     });
                 }
                 Ok((_, None)) | Err(Error::Compacted { .. }) if attempts < ATTEMPTS => {}
-                // A repair may have replaced what the manifest named.
-                Err(Error::Corrupt { .. })
-                    if attempts < ATTEMPTS && Manifest::required(dir)? != manifest => {}
+                // A compaction or a repair may have replaced what the manifest named.
+                Err(error)
+                    if is_of_other_files(&error)
+                        && attempts < ATTEMPTS
+                        && Manifest::required(dir)? != manifest => {}
                 Ok((_, None)) => {
                     let source = std::io::Error::other("compactions replaced it again and again");
                     return Err(Error::io("read", dir.path())(source));
@@ -170,14 +172,22 @@ impl Points {
 
     /// What the state has of this.
     pub(crate) fn part(&mut self, wanted: &Wanted) -> Result<Issues> {
-        match self.try_part(wanted) {
-            Err(error) if is_of_other_files(&error) => {
-                // As the files are now, and without an index.
-                let end = self.end;
-                *self = Self::load_with(&self.dir, || end, Tail::scan)?;
-                self.try_part(wanted)
+        let mut attempts = 0;
+        loop {
+            match self.try_part(wanted) {
+                // The first time, an index may be to blame. Later on, only other compactions are.
+                Err(error)
+                    if is_of_other_files(&error)
+                        && attempts < ATTEMPTS
+                        && (attempts == 0 || Manifest::required(&self.dir)? != self.manifest) =>
+                {
+                    attempts += 1;
+                    // As the files are now, and without an index.
+                    let end = self.end;
+                    *self = Self::load_with(&self.dir, || end, Tail::scan)?;
+                }
+                part => return part,
             }
-            part => part,
         }
     }
 

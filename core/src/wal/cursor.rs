@@ -6,7 +6,7 @@ use crate::{
     format::{
         lines::{Lines, Span},
         payload::Payload,
-        record::{Body, Line, segment_name, snapshot_name},
+        record::{Body, END_MARK, Line, segment_name, snapshot_name},
         scan::{Scan, Tail},
         seq::Seq,
     },
@@ -401,6 +401,17 @@ impl RawRecords {
                 continue;
             };
             let text = self.lines.text(span);
+            if text == END_MARK {
+                if self.open_next_segment()? {
+                    continue;
+                }
+                let from_seq = self.next_seq;
+                let reason = CorruptReason::Missing {
+                    from_seq,
+                    through_seq: self.end.durable_seq().max(from_seq),
+                };
+                return Err(self.corrupt(self.valid_len, reason));
+            }
             let expected = self.next_seq;
             let parsed = text
                 .strip_suffix(b"\n")

@@ -603,6 +603,19 @@ fn belongs(path: &str) -> bool {
         || is_lock(path)
         || is_segment(path)
         || is_snapshot(path)
+        || is_hint(path)
+}
+
+/// Files that only make answers faster: the index of a segment, and the issues that are not closed.
+fn is_hint(path: &str) -> bool {
+    let numbered = |kind: &str, end: &str| {
+        let digits = path
+            .strip_prefix(kind)
+            .and_then(|rest| rest.strip_suffix(end));
+        digits
+            .is_some_and(|digits| digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))
+    };
+    numbered("log-", ".index") || numbered("unclosed-", ".jsonl")
 }
 
 fn is_lock(path: &str) -> bool {

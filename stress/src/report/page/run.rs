@@ -889,8 +889,8 @@ mod tests {
         assert!(at("✗ FAIL: 60 violations") < at("protocol: detail="));
         assert!(at("protocol: detail=") < at("<dl>") && at("<dl>") < at("<h2>"));
         assert!(at("and 10 more, all in the JSON report") < at("<dl>"));
-        let processes = rows(&page, "The comparisons of the oracle").pop().unwrap();
-        assert_eq!(processes[1], "✗ 60");
+        let rows = rows(&page, "The comparisons of the oracle");
+        assert!(rows.iter().any(|row| row[1] == "✗ 60"), "{rows:?}");
     }
 
     #[test]

@@ -415,7 +415,7 @@ mod tests {
         let base = Base::new(recipe).unwrap();
         let bytes: usize = base.image.files.values().map(|bytes| bytes.len()).sum();
         assert!(
-            (STORE_BYTES_MIN..STORE_BYTES_MIN + (16 << 10)).contains(&bytes),
+            (STORE_BYTES_MIN..STORE_BYTES_MIN + (32 << 10)).contains(&bytes),
             "{bytes}"
         );
         let names: Vec<_> = base.image.files.keys().collect();
