@@ -1,5 +1,5 @@
 //! The plainest store: lock, open, append, sync, close. It is an agent of the protocol
-//! ([`crate::stores::wire`]), and the demonstration that the oracle sees it fail when its lock, or
+//! (`wire.rs`), and the demonstration that the oracle sees it fail when its lock, or
 //! anything else that it is made of, is taken out.
 
 use std::fs::{self, File};
