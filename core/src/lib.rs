@@ -197,7 +197,7 @@
 //! | DEBUG | `compaction phase` | a phase is done: `rotate`, `fold`, `write`, `switch`, `remove` | `phase`, `phase_us` |
 //! | INFO | `compacted` | a compaction is done | `through_seq`, `entries`, `snapshot_bytes`, `removed_files`, `hold_us`, `elapsed_us` |
 //! | INFO | `recovered` | the hints were rebuilt, or a dead writer's records adopted (DEBUG without shared memory, where they may be any other writer's) | `rebuilt`, `adopted_records` |
-//! | INFO | `lead taken over` | the leader of a sync gave no sign of life for too long | `leader_pid`, `durable_seq` |
+//! | INFO | `lead taken over` | the leader of a sync gave no sign of life for too long | `leader` (its token), `durable_seq` |
 //! | INFO | `healed` | records in doubt were written again and synced | `through_seq` |
 //! | WARN | `sync failed` | the records through this one are in doubt, until `healed` | `through_seq`, `error` |
 //! | WARN | `torn tail cut` | bytes that were never acknowledged were moved to `quarantine/` | `cut_bytes`, `quarantined` |

@@ -180,7 +180,7 @@ pub(crate) fn lead_taken_over(dir: &Path, leader: u64, durable_seq: u64) {
         INFO,
         "lead taken over",
         dir = shown(dir.display()),
-        leader_pid = leader >> 32,
+        leader = leader,
         durable_seq = durable_seq
     );
 }

@@ -328,7 +328,7 @@ fn a_stuck_leader_loses_the_lead_with_an_event() {
     });
     let told = take_one(dir.path(), "lead taken over");
     assert_eq!(told.level, Level::INFO);
-    assert_eq!(told.number("leader_pid"), u64::from(std::process::id()));
+    assert_ne!(told.number("leader"), 0);
     assert_eq!(told.number("durable_seq"), 0);
     let synced = take(dir.path(), "synced");
     // Whichever of the two syncs is the first.
