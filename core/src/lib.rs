@@ -31,7 +31,7 @@
 //! | task | use | blocks for | holds in memory |
 //! | --- | --- | --- | --- |
 //! | append events unconditionally | [`Log::append`], [`Log::append_batch`] | the lock, and one sync, shared with concurrent appends | one record |
-//! | change issues that others change too | [`IssueLog::create`], [`IssueLog::claim`], [`IssueLog::patch`], [`IssueLog::update_if`]; several at once: [`Batch`] and [`IssueLog::commit`] | the same | all issues |
+//! | change issues that others change too | [`IssueLog::create`], [`IssueLog::claim`], [`IssueLog::patch`], [`IssueLog::update_if`]; several at once: [`Batch`] and [`IssueLog::commit`] | the same | the issues that they name |
 //! | decide what to change | [`IssueLog::with_issues`] | no other process | all issues |
 //! | read all records once | [`Reader::records`] | nothing | one record |
 //! | receive records as they are appended | [`Reader::follow`], a [`Follower`] | the next record, or a deadline | one record |
