@@ -226,6 +226,13 @@ impl Base {
                 image.put(&line.file, kept);
             }
         }
+        // Nor the mark that says that the log goes on.
+        if let Some(last) = self.lines.iter().rev().find(|line| line.seq <= seq) {
+            let bytes = image.get(&last.file).unwrap_or_default();
+            let end = last.start + last.text.len() + 1;
+            let kept = bytes.get(..end).unwrap_or(bytes).to_vec();
+            image.put(&last.file, kept);
+        }
         let machine = machine(&image, 1, 0);
         let state = LiveIssues::open_in(&storage(&machine), Path::new(DIR)).ok()?;
         let state = Arc::new(state.into_state());
