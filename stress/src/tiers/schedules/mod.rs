@@ -287,7 +287,7 @@ fn draw_fault_profile(rng: &mut StdRng) -> FaultProfile {
         call_fails: chance(0.2, 0.001, 0.02),
         full: chance(0.2, 0.001, 0.005),
         wake: chance(0.3, 0.001, 0.02),
-        displace: chance(0.3, 0.000_2, 0.004),
+        displace: 0.0,
     }
 }
 
