@@ -118,19 +118,23 @@ impl Issues {
         if seq <= self.last_seq {
             return false;
         }
-        self.apply_some(seq, events.into(), |_| true);
+        self.apply_some(seq, events.into(), |_| true, |_| true);
         true
     }
 
-    /// Applies those events of a record that concern some issues, whatever was applied before.
+    /// Applies those events of a record that concern some issues, and its key if that is wanted,
+    /// whatever was applied before.
     pub(crate) fn apply_some(
         &mut self,
         seq: Seq,
         events: Vec<IssueEvent>,
         is_wanted: impl Fn(&str) -> bool,
+        is_wanted_key: impl Fn(&str) -> bool,
     ) {
         // In a batch, the first event has the key.
-        if let Some(key) = events.first().and_then(|event| event.key.as_deref()) {
+        if let Some(key) = events.first().and_then(|event| event.key.as_deref())
+            && is_wanted_key(key)
+        {
             let digest = Some(OperationDigest::of(&events));
             self.restore_key(key, KeyedWrite { seq, digest });
         }
@@ -142,7 +146,9 @@ impl Issues {
         self.last_seq = self.last_seq.max(seq);
     }
 
-    fn apply_event(&mut self, seq: Seq, event: IssueEvent) {
+    /// Applies one event of the record `seq`, which counts as read only with the last one of them:
+    /// see [`Issues::moved_on`].
+    pub(crate) fn apply_event(&mut self, seq: Seq, event: IssueEvent) {
         let old = self.entries.get_mut(event.id.as_str());
         let now = old.as_ref().and_then(|entry| entry.issue());
         let was = now.is_some();
@@ -164,34 +170,6 @@ impl Issues {
             Some(old) => *old = entry,
             None => drop(self.entries.insert(id.into(), entry)),
         }
-    }
-
-    /// Applies the events of the record `seq` to a part of a state: those of the ids that it `has`,
-    /// and the key if that is `key`. A part knows of nothing else.
-    pub(crate) fn apply_part(
-        &mut self,
-        seq: Seq,
-        events: Vec<IssueEvent>,
-        has: impl Fn(&str) -> bool,
-        key: Option<&str>,
-    ) {
-        if let Some(found) = events.first().and_then(|event| event.key.as_deref())
-            && Some(found) == key
-        {
-            let digest = Some(OperationDigest::of(&events));
-            self.restore_key(found, KeyedWrite { seq, digest });
-        }
-        for event in events {
-            if has(&event.id) {
-                self.apply_event(seq, event);
-            }
-        }
-        self.last_seq = seq;
-    }
-
-    /// Applies one event of the record `seq` to a part of a state that knows its issue.
-    pub(crate) fn apply_known(&mut self, seq: Seq, event: IssueEvent) {
-        self.apply_event(seq, event);
     }
 
     /// The issues that are not closed. `None` if they are more than a quarter of all, by their

@@ -11,7 +11,29 @@ use crate::{
 
 /// How often a load starts over because a compaction removed its files. Each time, a whole
 /// compaction ran in between.
-const ATTEMPTS: u32 = 100;
+pub(crate) const ATTEMPTS: u32 = 100;
+
+/// Reads something from the files that the manifest names. Starts over, with the manifest as it is
+/// then, while `read` says [`Error::Compacted`] or `None`: the files are gone.
+pub(crate) fn from_live_files<T>(
+    dir: &StoreDir,
+    mut read: impl FnMut(&Manifest) -> Result<Option<T>>,
+) -> Result<T> {
+    let mut attempts = 0;
+    loop {
+        let manifest = Manifest::required(dir)?;
+        attempts += 1;
+        match read(&manifest) {
+            Ok(Some(read)) => return Ok(read),
+            Ok(None) | Err(Error::Compacted { .. }) if attempts < ATTEMPTS => {}
+            Ok(None) => {
+                let source = std::io::Error::other("compactions replaced it again and again");
+                return Err(Error::io("read", dir.path())(source));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
 
 /// The fewest records between two times that a state forgets what is too old.
 const FORGET_EVERY: u64 = 4_096;
@@ -34,21 +56,9 @@ pub(crate) struct Materialized<S> {
 impl<S: State> Materialized<S> {
     /// Reads the snapshot and the records behind it, to where `end` says once the snapshot is read.
     pub(crate) fn load(dir: &StoreDir, mut end: impl FnMut() -> End) -> Result<Self> {
-        let mut attempts = 0;
-        loop {
-            let manifest = Manifest::required(dir)?;
-            let loaded = Self::through(dir, &manifest, Throttle::HURRIED, &mut end);
-            attempts += 1;
-            match loaded {
-                Ok(Some(loaded)) => return Ok(loaded),
-                Ok(None) | Err(Error::Compacted { .. }) if attempts < ATTEMPTS => {}
-                Ok(None) => {
-                    let source = std::io::Error::other("compactions replaced it again and again");
-                    return Err(Error::io("read", dir.path())(source));
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        from_live_files(dir, |manifest| {
+            Self::through(dir, manifest, Throttle::HURRIED, &mut end)
+        })
     }
 
     /// Reads the state through `end` from the files that this manifest names; `None` if its

@@ -4,12 +4,14 @@ use crate::{
     error::{Error, Result},
     format::seq::Seq,
     issues::issues::Issues,
-    state::{lookup::SnapshotLookup, mentions::NameHash, tail::Tail},
+    state::{
+        lookup::SnapshotLookup,
+        materialize::{ATTEMPTS, from_live_files},
+        mentions::NameHash,
+        tail::Tail,
+    },
     wal::{durable::End, manifest::Manifest, store_dir::StoreDir},
 };
-
-/// How often a load starts over because a compaction removed its files.
-const ATTEMPTS: u32 = 100;
 
 /// The fewest records between two looks whether there is a newer snapshot. Until then its files
 /// take space, and the records that it reflects take memory.
@@ -86,48 +88,36 @@ impl Points {
         mut end: impl FnMut() -> End,
         read: fn(&StoreDir, &Manifest, End) -> Result<Tail>,
     ) -> Result<Self> {
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let manifest = Manifest::required(dir)?;
-            let snapshot = match manifest.snapshot {
-                Some(mark) => SnapshotLookup::open(dir, &manifest, mark),
-                None => Ok(None),
-            };
-            let end = end();
-            let loaded = snapshot.and_then(|snapshot| {
-                let gone = manifest.snapshot.is_some() && snapshot.is_none();
-                let tail = if gone {
-                    None
-                } else {
-                    Some(read(dir, &manifest, end)?)
+        from_live_files(dir, |manifest| {
+            let mut read_with = |manifest: &Manifest| {
+                let snapshot = match manifest.snapshot {
+                    Some(mark) => SnapshotLookup::open(dir, manifest, mark)?,
+                    None => None,
                 };
-                Ok((snapshot, tail))
-            });
-            match loaded {
-                Ok((snapshot, Some(tail))) => {
-                    return Ok(Self {
-                        dir: dir.clone(),
-                        snapshot,
-                        reloads_at_seq: tail.last_seq() + RELOAD_EVERY,
-                        tail,
-                        end,
-                        manifest,
-                    });
+                if manifest.snapshot.is_some() && snapshot.is_none() {
+                    return Ok(None);
                 }
-                Ok((_, None)) | Err(Error::Compacted { .. }) if attempts < ATTEMPTS => {}
+                let end = end();
+                let tail = read(dir, manifest, end)?;
+                Ok(Some(Self {
+                    dir: dir.clone(),
+                    snapshot,
+                    reloads_at_seq: tail.last_seq() + RELOAD_EVERY,
+                    tail,
+                    end,
+                    manifest: manifest.clone(),
+                }))
+            };
+            match read_with(manifest) {
                 // A compaction or a repair may have replaced what the manifest named.
                 Err(error)
-                    if is_of_other_files(&error)
-                        && attempts < ATTEMPTS
-                        && Manifest::required(dir)? != manifest => {}
-                Ok((_, None)) => {
-                    let source = std::io::Error::other("compactions replaced it again and again");
-                    return Err(Error::io("read", dir.path())(source));
+                    if is_of_other_files(&error) && Manifest::required(dir)? != *manifest =>
+                {
+                    Ok(None)
                 }
-                Err(error) => return Err(error),
+                loaded => loaded,
             }
-        }
+        })
     }
 
     /// The last record that the parts reflect.
@@ -226,8 +216,8 @@ impl Points {
         let after = part.last_seq().get();
         for seq in self.tail.concerning(&wanted.names(), after) {
             let events = self.tail.events(seq)?;
-            let key = wanted.key.as_deref();
-            part.apply_part(Seq::new(seq), events, |id| wanted.has(id), key);
+            let is_wanted_key = |key: &str| wanted.key.as_deref() == Some(key);
+            part.apply_some(Seq::new(seq), events, |id| wanted.has(id), is_wanted_key);
         }
         part.moved_on(Seq::new(self.last_seq()));
         Ok(())

@@ -73,7 +73,7 @@ impl Unclosed {
             };
             for event in events {
                 if self.issues.entry(&event.id).is_some() {
-                    self.issues.apply_known(Seq::new(seq), event);
+                    self.issues.apply_event(Seq::new(seq), event);
                 } else {
                     let id = event.id.clone();
                     let later = self.later.entry(id).or_default();
@@ -112,7 +112,7 @@ impl Unclosed {
             self.issues.restore_entry(id.to_owned(), entry);
         }
         for (seq, event) in self.later.remove(id).unwrap_or_default() {
-            self.issues.apply_known(seq, event);
+            self.issues.apply_event(seq, event);
         }
         Ok(self.issues.entry(id).is_some())
     }

@@ -297,7 +297,7 @@ pub fn apply_some(
     events: Vec<IssueEvent>,
     is_wanted: impl Fn(&str) -> bool,
 ) {
-    issues.apply_some(seq, events, is_wanted);
+    issues.apply_some(seq, events, is_wanted, |_| true);
 }
 
 /// The record with this number and payload: its line is the one that a directory would hold.
