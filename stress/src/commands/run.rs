@@ -57,11 +57,7 @@ pub fn main(config: &Config) -> ExitCode {
     let mut elapsed_ms = Vec::new();
     let mut acknowledged = 0;
     for iteration in 0..config.iterations {
-        let seed = config.seed.wrapping_add(u64::from(iteration));
-        let config = Config {
-            seed,
-            ..config.clone()
-        };
+        let config = config.of_iteration(iteration);
         if !config.quiet && iteration == 0 {
             say(&headline(&config));
             if config.verbose {

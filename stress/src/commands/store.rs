@@ -20,13 +20,10 @@ pub fn main(config: &Config) -> ExitCode {
         return ExitCode::from(Verdict::Environment.exit_status());
     };
     for iteration in 0..config.iterations {
-        let seed = config.seed.wrapping_add(u64::from(iteration));
-        let config = Config {
-            seed,
-            ..config.clone()
-        };
+        let config = config.of_iteration(iteration);
         if !config.quiet && iteration == 0 {
             let Config {
+                seed,
                 store,
                 agents,
                 writes,

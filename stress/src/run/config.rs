@@ -293,6 +293,15 @@ impl KillAt {
 pub struct UsageError(pub String);
 
 impl Config {
+    /// The same with the seed of an iteration: the first one has the seed that was asked for.
+    #[must_use]
+    pub fn of_iteration(&self, iteration: u32) -> Config {
+        Config {
+            seed: self.seed.wrapping_add(u64::from(iteration)),
+            ..self.clone()
+        }
+    }
+
     /// Checks each limit and each combination.
     ///
     /// # Errors
