@@ -10,6 +10,10 @@ use crate::stores::spec::{Format, List, Pattern};
 /// # Errors
 /// What the output should have been.
 pub(super) fn entries(list: &List, output: &str) -> Result<Vec<Entry>, String> {
+    let lines = output.lines().filter(|line| {
+        let is_skipped = list.skip.as_ref().is_some_and(|skip| skip.is_in(line));
+        !line.trim().is_empty() && !is_skipped
+    });
     match list.format {
         Format::Lines => {
             let number = match list.number.as_str() {
@@ -19,10 +23,6 @@ pub(super) fn entries(list: &List, output: &str) -> Result<Vec<Entry>, String> {
                     Some(pattern.map_err(|error| format!("[list] number: {error}"))?)
                 }
             };
-            let lines = output.lines().filter(|line| {
-                let is_skipped = list.skip.as_ref().is_some_and(|skip| skip.is_in(line));
-                !line.trim().is_empty() && !is_skipped
-            });
             Ok(lines
                 .map(|line| Entry {
                     text: line.to_owned(),
@@ -42,7 +42,6 @@ pub(super) fn entries(list: &List, output: &str) -> Result<Vec<Entry>, String> {
             items.iter().map(|item| entry(list, item)).collect()
         }
         Format::Jsonl => {
-            let lines = output.lines().filter(|line| !line.trim().is_empty());
             let lines = lines.map(|line| {
                 let value: Value = serde_json::from_str(line)
                     .map_err(|error| format!("a line is no JSON: {error}: {line}"))?;

@@ -117,7 +117,7 @@ pub struct List {
     /// Whether it is in the order of the writes.
     #[serde(default)]
     pub ordered: bool,
-    /// Lines that are no writes: headings.
+    /// Lines that are no writes: headings, other records. Not for one JSON text.
     pub skip: Option<Pattern>,
     /// Whether it shows the whole payload, and not only the token.
     #[serde(default = "yes")]
