@@ -55,11 +55,12 @@ pub(crate) fn work(member: &Member, order: &Appending) -> Result<Report> {
         events_file,
         writes_max,
         time_max,
+        slow_sync,
     } = order;
     let events = events::load(events_file, member.number, (*writes_max).min(EVENTS_MAX))?;
     let mut latencies_ns = Vec::with_capacity((*writes_max).min(RESERVED_MAX));
     let barrier = Barrier::open(&member.barrier)?;
-    let mut appender = system.open(&member.store)?;
+    let mut appender = system.open(&member.store, *slow_sync)?;
     let time_max_ns = u64::try_from(time_max.as_nanos())?;
 
     let released_ns = barrier.wait_for_release(member.team);

@@ -32,6 +32,10 @@ pub(crate) struct Cli {
     /// Systems to measure; by default all that were built
     #[arg(long, value_delimiter = ',', value_enum)]
     systems: Vec<System>,
+    /// Make each sync take so many microseconds longer, as on a slow disk. Leaves out the systems
+    /// whose syncs can't be slowed
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "rows_only")]
+    slow_sync_us: u64,
     /// Measure appends only: not opening, reading, memory, one-shot processes and the state
     #[arg(long)]
     pub(crate) rows_only: bool,
@@ -59,11 +63,33 @@ impl Cli {
     }
 
     pub(crate) fn systems(&self) -> Vec<System> {
+        let mut systems = self.chosen().to_vec();
+        systems.retain(|system| !self.is_left_out(*system));
+        systems
+    }
+
+    /// The systems that a run with slow syncs leaves out.
+    pub(crate) fn left_out(&self) -> Vec<System> {
+        let mut systems = self.chosen().to_vec();
+        systems.retain(|system| self.is_left_out(*system));
+        systems
+    }
+
+    fn chosen(&self) -> &[System] {
         if self.systems.is_empty() {
-            System::value_variants().to_vec()
+            System::value_variants()
         } else {
-            self.systems.clone()
+            &self.systems
         }
+    }
+
+    fn is_left_out(&self, system: System) -> bool {
+        !self.slow_sync().is_zero() && !system.can_be_slowed()
+    }
+
+    /// By how much each sync is slowed.
+    pub(crate) fn slow_sync(&self) -> Duration {
+        Duration::from_micros(self.slow_sync_us)
     }
 
     /// Events that each agent writes, the same for every system. SQLite's rate depends on it: it

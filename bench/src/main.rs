@@ -99,7 +99,11 @@ fn bench() -> Result<()> {
         scratch: scratch.path(),
         events_file: &events_file,
         cap: cli.cap(),
+        slow_sync: cli.slow_sync(),
     };
+    for system in cli.left_out() {
+        eprintln!("{}: SKIPPED, its syncs can't be slowed", system.title());
+    }
     for step in &steps {
         progress.step(step.round, &step.to_string());
         report.add(step, appending::turn(&runner, step)?);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum as _;
 use serde::Serialize;
@@ -40,7 +40,7 @@ pub(crate) fn main(mut args: impl Iterator<Item = String>) -> Result<()> {
     let (dir, text) = args.next().zip(args.next()).ok_or("too few arguments")?;
     let event = Event::from_json(&text)?;
     System::from_str(&system, false)?
-        .open(dir.as_ref())?
+        .open(dir.as_ref(), Duration::ZERO)?
         .append(&event)
 }
 

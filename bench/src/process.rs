@@ -50,6 +50,7 @@ pub(crate) struct Appending {
     pub(crate) events_file: PathBuf,
     pub(crate) writes_max: usize,
     pub(crate) time_max: Duration,
+    pub(crate) slow_sync: Duration,
 }
 
 impl Work {
@@ -138,6 +139,7 @@ mod tests {
                 events_file: "events".into(),
                 writes_max: 20,
                 time_max: Duration::from_millis(1_500),
+                slow_sync: Duration::from_micros(7),
             },
         );
         let command = work.command().unwrap();

@@ -14,6 +14,8 @@ pub(crate) struct Runner<'a> {
     pub(crate) events_file: &'a Path,
     /// A turn that takes longer is cut off.
     pub(crate) cap: Duration,
+    /// By how much each sync is slowed.
+    pub(crate) slow_sync: Duration,
 }
 
 impl Runner<'_> {
@@ -33,6 +35,7 @@ impl Runner<'_> {
             events_file: self.events_file.to_owned(),
             writes_max,
             time_max,
+            slow_sync: self.slow_sync,
         }
     }
 }

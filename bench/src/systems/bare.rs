@@ -3,6 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Seek as _, Write as _};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
 use super::appender::Appender;
 use crate::error::Result;
@@ -13,6 +15,7 @@ const PREALLOCATED_BYTES: usize = 16 << 20;
 pub(super) struct Bare {
     log: File,
     line: Vec<u8>,
+    slow_sync: Duration,
 }
 
 /// Fills the file with newlines, so that later writes change neither its length nor its extents.
@@ -23,7 +26,7 @@ pub(super) fn preallocate(dir: &Path) -> Result<()> {
 }
 
 impl Bare {
-    pub(super) fn open(dir: &Path) -> Result<Self> {
+    pub(super) fn open(dir: &Path, slow_sync: Duration) -> Result<Self> {
         let mut log = OpenOptions::new()
             .write(true)
             .create(true)
@@ -33,6 +36,7 @@ impl Bare {
         Ok(Self {
             log,
             line: Vec::new(),
+            slow_sync,
         })
     }
 }
@@ -43,6 +47,8 @@ impl Appender for Bare {
         self.line.extend_from_slice(event.text.as_bytes());
         self.line.push(b'\n');
         self.log.write_all(&self.line)?;
-        Ok(self.log.sync_data()?)
+        self.log.sync_data()?;
+        sleep(self.slow_sync);
+        Ok(())
     }
 }

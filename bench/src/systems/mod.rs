@@ -10,6 +10,7 @@ mod sqlite;
 mod strand;
 
 use std::path::Path;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,15 @@ impl System {
         matches!(self, Self::Bare | Self::BarePreallocated)
     }
 
+    /// Whether syncs can be made slow. The libraries of SQLite and LMDB sync by themselves.
+    pub(crate) fn can_be_slowed(self) -> bool {
+        match self {
+            #[cfg(feature = "peers")]
+            Self::Sqlite | Self::Lmdb => false,
+            _ => true,
+        }
+    }
+
     /// Creates an empty store in an empty directory, durably.
     pub(crate) fn prepare(self, dir: &Path) -> Result<()> {
         match self {
@@ -88,23 +98,31 @@ impl System {
         }
     }
 
-    /// Opens a prepared store.
-    pub(crate) fn open(self, dir: &Path) -> Result<Box<dyn Appender>> {
+    /// Opens a prepared store. Each sync takes longer by `slow_sync`, where that is possible.
+    pub(crate) fn open(self, dir: &Path, slow_sync: Duration) -> Result<Box<dyn Appender>> {
         Ok(match self {
-            Self::Strand => Box::new(strand::Strand::open(dir, Durability::Synced)?),
-            Self::StrandBuffered => Box::new(strand::Strand::open(dir, Durability::Buffered)?),
-            Self::Plan => Box::new(plan::Plan::open(dir)?),
+            Self::Strand | Self::StrandBuffered => {
+                let durability = if self == Self::Strand {
+                    Durability::Synced
+                } else {
+                    Durability::Buffered
+                };
+                Box::new(strand::Strand::open(dir, durability, slow_sync)?)
+            }
+            Self::Plan => Box::new(plan::Plan::open(dir, slow_sync)?),
             #[cfg(feature = "peers")]
             Self::Sqlite => Box::new(sqlite::Sqlite::open(dir)?),
             #[cfg(feature = "peers")]
             Self::Lmdb => Box::new(lmdb::Lmdb::open(dir)?),
-            Self::Bare | Self::BarePreallocated => Box::new(bare::Bare::open(dir)?),
+            Self::Bare | Self::BarePreallocated => Box::new(bare::Bare::open(dir, slow_sync)?),
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
     use crate::events;
 
@@ -115,11 +133,26 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             system.prepare(dir.path()).unwrap();
             for _ in 0..2 {
-                let mut appender = system.open(dir.path()).unwrap();
+                let mut appender = system.open(dir.path(), Duration::ZERO).unwrap();
                 for event in events.iter().take(3) {
                     appender.append(event).unwrap();
                 }
             }
+        }
+    }
+
+    #[test]
+    fn an_append_waits_for_a_slow_sync() {
+        let slow_sync = Duration::from_millis(30);
+        let event = &events::sample(None).unwrap()[0];
+        for system in System::value_variants() {
+            let dir = tempfile::tempdir().unwrap();
+            system.prepare(dir.path()).unwrap();
+            let mut appender = system.open(dir.path(), slow_sync).unwrap();
+            let started = Instant::now();
+            appender.append(event).unwrap();
+            let syncs = system.can_be_slowed() && *system != System::StrandBuffered;
+            assert!(!syncs || started.elapsed() >= slow_sync, "{system:?}");
         }
     }
 

@@ -3,6 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use super::appender::Appender;
 use crate::error::Result;
@@ -12,6 +14,7 @@ pub(super) struct Plan {
     lock: File,
     log: PathBuf,
     line: Vec<u8>,
+    slow_sync: Duration,
 }
 
 pub(super) fn prepare(dir: &Path) -> Result<()> {
@@ -21,11 +24,12 @@ pub(super) fn prepare(dir: &Path) -> Result<()> {
 }
 
 impl Plan {
-    pub(super) fn open(dir: &Path) -> Result<Self> {
+    pub(super) fn open(dir: &Path, slow_sync: Duration) -> Result<Self> {
         Ok(Self {
             lock: File::open(dir.join("lock"))?,
             log: dir.join("log.jsonl"),
             line: Vec::new(),
+            slow_sync,
         })
     }
 }
@@ -39,6 +43,7 @@ impl Appender for Plan {
         let mut log = OpenOptions::new().append(true).open(&self.log)?;
         log.write_all(&self.line)?;
         log.sync_all()?;
+        sleep(self.slow_sync);
         drop(log);
         self.lock.unlock()?;
         Ok(())
