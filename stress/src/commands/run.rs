@@ -42,7 +42,7 @@ pub fn main(config: &Config) -> ExitCode {
         eprintln!("strand-stress: {error}");
         return ExitCode::from(EXIT_USAGE);
     }
-    if config.store != STRAND {
+    if config.store != STRAND && !config.is_etcd() {
         #[cfg(unix)]
         return crate::commands::store::main(config);
         #[cfg(not(unix))]

@@ -12,12 +12,18 @@ use crate::evidence::violation::Violation;
 pub const LIST: &str = "list";
 
 /// What a store shows of itself.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each one is a fact of its own about the store"
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shows {
     /// Its list is in the order of the writes.
     pub order: bool,
     /// Its records have numbers without gaps.
     pub numbers: bool,
+    /// Agents repeat a write with its key until they know that it is stored or refused.
+    pub retries: bool,
     /// Nothing but a dead process or the machine makes a write fail. Elsewhere that is a matter of
     /// availability.
     pub never_fails: bool,
@@ -28,7 +34,15 @@ impl Shows {
     pub const STRAND: Shows = Shows {
         order: true,
         numbers: true,
+        retries: false,
         never_fails: true,
+    };
+    /// strand on etcd: numbers have gaps, and calls fail without a majority.
+    pub const ETCD: Shows = Shows {
+        order: true,
+        numbers: false,
+        retries: true,
+        never_fails: false,
     };
 }
 

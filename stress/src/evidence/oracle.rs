@@ -174,9 +174,12 @@ fn check_operation(
     copies: &[&StoredRecord],
     violations: &mut Vec<Violation>,
 ) {
-    // Had an earlier attempt been stored, the last one would have been answered with its receipt.
+    let is_rejected = |attempt: &&Operation| matches!(attempt.outcome, Outcome::Rejected { .. });
+    // Had an earlier attempt been stored, the last one would have been answered with its receipt,
+    // unless it did not reach the store.
+    let is_final = !evidence.shows.retries || attempts.iter().all(is_rejected);
     match attempts.last().map(|last| &last.outcome) {
-        Some(Outcome::Rejected { error }) => {
+        Some(Outcome::Rejected { error }) if is_final => {
             violations.extend(copies.iter().map(|copy| Violation::RejectedButStored {
                 agent,
                 write,
@@ -209,7 +212,8 @@ fn check_operation(
         else {
             continue;
         };
-        if repeated && index == 0 {
+        // What was rejected is not stored, and so is no reason.
+        if repeated && attempts.iter().take(index).all(is_rejected) {
             violations.push(Violation::RepeatedAtFirst { agent, write, seq });
         }
         if copies.is_empty() {
@@ -251,9 +255,12 @@ fn check_invocations(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     let mut begun: HashMap<(u32, u32), u64> = HashMap::new();
     for operation in &ledger.operations {
         let Operation { agent, write, .. } = *operation;
-        let interrupted =
-            matches!(&operation.outcome, Outcome::Unknown { error } if error.is_empty());
-        if !(evidence.keyed && interrupted) {
+        let is_repeated = match &operation.outcome {
+            Outcome::Unknown { error } => error.is_empty() || evidence.shows.retries,
+            Outcome::Rejected { .. } => evidence.shows.retries,
+            Outcome::Acknowledged { .. } | Outcome::Refused { .. } => false,
+        };
+        if !(evidence.keyed && is_repeated) {
             *begun.entry((agent, write)).or_default() += 1;
         }
         let (rejected, error) = match &operation.outcome {
@@ -487,15 +494,14 @@ fn check_entry(evidence: &Evidence<'_>, next: u64, entry: &Entry) -> Result<u64,
     match entry {
         Entry::Record { line, .. } => {
             let (seq, _) = stored::parse_line(line)?;
+            let at = evidence.records.partition_point(|record| record.seq < next);
+            let stored = evidence.records.get(at);
+            // Numbers may have gaps.
+            let next = stored.map_or(next, |record| record.seq);
             if seq != next {
                 return Err(format!("it got record {seq}, and {next} was the next"));
             }
-            let at = evidence.records.partition_point(|record| record.seq < seq);
-            let stored = evidence
-                .records
-                .get(at)
-                .map(|record| record.line.as_slice());
-            if stored != Some(line) {
+            if stored.map(|record| &record.line) != Some(line) {
                 return Err(format!("it got another record {seq} than is stored"));
             }
             Ok(seq)

@@ -24,15 +24,15 @@ use crate::run::witness::{Witness, ask_to_be_killed, log_options};
 /// How often a bystander checks whether the store exists.
 const STORE_WAIT: Duration = Duration::from_millis(1);
 /// A reader looks at each state so many times as long as it took to get it.
-const READER_SHARE: u32 = 3;
+pub(crate) const READER_SHARE: u32 = 3;
 /// The shortest time between two refreshes of a reader.
-const READER_PAUSE: Duration = Duration::from_millis(1);
+pub(crate) const READER_PAUSE: Duration = Duration::from_millis(1);
 /// One refresh in so many is a new open instead.
-const OPEN_ANEW_EVERY: u32 = 16;
+pub(crate) const OPEN_ANEW_EVERY: u32 = 16;
 /// How long a follower sleeps at most before it looks whether the agents are done.
-const FOLLOWER_WAIT: Duration = Duration::from_millis(20);
+pub(crate) const FOLLOWER_WAIT: Duration = Duration::from_millis(20);
 
-type Outcome = Result<(), Box<dyn StdError + Send + Sync>>;
+pub(crate) type Outcome = Result<(), Box<dyn StdError + Send + Sync>>;
 
 /// Runs a bystander.
 pub(crate) fn run(spec: &AgentSpec) -> Outcome {
@@ -98,7 +98,7 @@ fn wait_for_store(dir: &Path) {
     }
 }
 
-fn ready(control: &Control) -> io::Result<()> {
+pub(crate) fn ready(control: &Control) -> io::Result<()> {
     let mut out = Outbox::default();
     out.push(&Message::Ready);
     out.send()?;
@@ -193,20 +193,20 @@ fn follow(spec: &AgentSpec, path: &Path, control: &Control, end: &mut Execution)
     }
 }
 
-struct JournalFile {
+pub(crate) struct JournalFile {
     file: File,
-    next_seq: u64,
+    pub(crate) next_seq: u64,
 }
 
 impl JournalFile {
-    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+    pub(crate) fn write(&mut self, entry: &Entry) -> io::Result<()> {
         self.file.write_all(&entry.to_line())
     }
 }
 
 /// Opens a journal behind its last whole line, and cuts off the line that a killed predecessor was
 /// writing.
-fn resume(path: &Path) -> Result<JournalFile, Box<dyn StdError + Send + Sync>> {
+pub(crate) fn resume(path: &Path) -> Result<JournalFile, Box<dyn StdError + Send + Sync>> {
     let mut options = OpenOptions::new();
     let file = options.create(true).read(true).append(true).open(path)?;
     let bytes = std::fs::read(path)?;

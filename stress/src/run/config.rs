@@ -1,6 +1,7 @@
 //! The configuration of a run: its flags, their limits, and the line that repeats it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -136,10 +137,13 @@ pub struct Config {
     /// Start a new process for each write
     #[arg(long)]
     pub one_shot: bool,
-    /// The store under test: strand, locked-file, sqlite, git and others that come along,
-    /// cmd:SPEC.toml or agent:PROGRAM (docs/STORES.md)
+    /// The store under test: strand, etcd://HOST:PORT,…/NAME for strand on etcd, locked-file,
+    /// sqlite, git and others that come along, cmd:SPEC.toml or agent:PROGRAM (docs/STORES.md)
     #[arg(long, default_value = STRAND, value_name = "S")]
     pub store: String,
+    /// A store on etcd: start agents in these network namespaces, in turn
+    #[arg(long, value_name = "NAME,…")]
+    pub netns: Option<String>,
     /// Other stores: have a system call fail, or kill at it, in one process of three
     #[arg(long, value_enum, value_name = "FAULT")]
     pub inject: Option<SystemFault>,
@@ -366,24 +370,27 @@ impl Config {
     /// What only strand has is not for other stores, and the other way round.
     fn validate_store(&self) -> Result<(), UsageError> {
         let is_strand = self.store == STRAND;
-        let of_strand = [
-            ("--workload mixed", self.workload == Workload::Mixed),
-            ("--workload replay", self.workload == Workload::Replay),
-            ("--mode thread", self.mode == Mode::Thread),
+        let of_directories = [
+            ("--kill-at", self.kill_at.is_some()),
+            ("--segment-bytes", self.segment_bytes.is_some()),
+            ("--preallocate-bytes", self.preallocate_bytes.is_some()),
             (
                 "--durability buffered",
                 self.durability == Durability::Buffered,
             ),
+            ("--tear-per-second", self.tear_per_second > 0.0),
+            ("--forget-per-second", self.forget_per_second > 0.0),
+            ("--displace-per-second", self.displace_per_second > 0.0),
+            ("--sabotage", self.sabotage.is_some()),
+        ];
+        let of_strand = [
+            ("--workload mixed", self.workload == Workload::Mixed),
+            ("--workload replay", self.workload == Workload::Replay),
+            ("--mode thread", self.mode == Mode::Thread),
             ("--readers", self.readers > 0),
             ("--followers", self.followers > 0),
             ("--compact-every-ms", self.compact_every_ms.is_some()),
             ("--payload", self.payload.is_some()),
-            ("--segment-bytes", self.segment_bytes.is_some()),
-            ("--preallocate-bytes", self.preallocate_bytes.is_some()),
-            ("--kill-at", self.kill_at.is_some()),
-            ("--tear-per-second", self.tear_per_second > 0.0),
-            ("--forget-per-second", self.forget_per_second > 0.0),
-            ("--sabotage", self.sabotage.is_some()),
         ];
         let of_others = [
             ("--workload exclusive", self.workload == Workload::Exclusive),
@@ -394,18 +401,43 @@ impl Config {
             ("--history", self.history.is_some()),
             ("--report", self.report.is_some()),
         ];
-        let misplaced = if is_strand {
+        let find = |flags: &[(&'static str, bool)]| flags.iter().find(|(_, is)| *is).copied();
+        if let Some((flag, _)) = find(&of_directories).filter(|_| !is_strand) {
+            return usage(format!("{flag} is for --store strand"));
+        }
+        if self.netns.is_some() && !self.is_etcd() {
+            return usage("--netns is for a store on etcd");
+        }
+        let misplaced = if is_strand || self.is_etcd() {
             &of_others[..]
         } else {
             &of_strand[..]
         };
-        match misplaced.iter().find(|(_, is_set)| *is_set) {
-            Some((flag, _)) if is_strand => usage(format!(
+        match find(misplaced) {
+            Some((flag, _)) if is_strand || self.is_etcd() => usage(format!(
                 "{flag} is for other stores: --store names one, as --store strand-cli"
             )),
             Some((flag, _)) => usage(format!("{flag} is for --store strand")),
             None => Ok(()),
         }
+    }
+
+    /// Whether the store under test is strand on etcd.
+    #[must_use]
+    pub fn is_etcd(&self) -> bool {
+        strand_etcd::Address::is_meant(&self.store)
+    }
+
+    /// The command that starts `program` as the process at this place among those of the run.
+    pub(crate) fn command_at(&self, place: usize, program: &Path) -> Command {
+        let names = self.netns.iter().flat_map(|names| names.split(','));
+        let names: Vec<&str> = names.collect();
+        let Some(name) = names.get(place % names.len().max(1)) else {
+            return Command::new(program);
+        };
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", name]).arg(program);
+        command
     }
 
     /// The directory in which the run makes its own.

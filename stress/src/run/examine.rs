@@ -31,7 +31,7 @@ use crate::run::errors::describe;
 /// How long the next append may take.
 pub const NEXT_APPEND_LIMIT: Duration = Duration::from_secs(5);
 /// The id of the event that is appended to see whether the store goes on.
-const NEXT_ID: &str = "bd-next";
+pub(crate) const NEXT_ID: &str = "bd-next";
 
 /// The content of the store after the agents are gone, and everything wrong with it.
 #[derive(Debug, Default)]
@@ -489,7 +489,7 @@ fn manifest(dir: &Path) -> Result<StoredManifest, Failed> {
 }
 
 /// The issues of a state: id, version and text.
-fn issues(store: &Issues) -> impl Iterator<Item = (&str, u64, &str)> {
+pub(crate) fn issues(store: &Issues) -> impl Iterator<Item = (&str, u64, &str)> {
     let issues = store.iter();
     issues.map(|(id, issue)| {
         (

@@ -7,11 +7,13 @@ pub(crate) mod child;
 pub mod config;
 pub mod control;
 pub(crate) mod errors;
+pub(crate) mod etcd;
 mod events;
 pub mod examine;
 pub mod judgement;
 pub(crate) mod local_disk;
 mod nemesis;
+mod opened;
 pub mod payload;
 pub mod places;
 pub(crate) mod pool;
@@ -120,6 +122,11 @@ pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Ju
     let run_dir = make_run_dir(config)?;
     let places = Places {
         store: run_dir.path().join("store"),
+        etcd: if config.is_etcd() {
+            Some(etcd::address_of_run(config)?)
+        } else {
+            None
+        },
         control: run_dir.path().join("control"),
         stderr: run_dir.path().join("agents.stderr"),
         archive: run_dir.path().join("archive"),
@@ -128,6 +135,14 @@ pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Ju
     for dir in [&places.store, &places.archive, &places.journals] {
         fs::create_dir(dir)
             .map_err(|error| RunError::environment(format!("{}: {error}", dir.display())))?;
+    }
+    if let Some(address) = &places.etcd {
+        // For who looks at a store that was kept.
+        let path = places.store.join("ADDRESS");
+        fs::write(&path, format!("{address}\n"))
+            .map_err(|error| RunError::environment(format!("{}: {error}", path.display())))?;
+        let created = etcd::open(address, config.seed);
+        created.map_err(|error| RunError::environment(errors::describe(&error)))?;
     }
     match runner::run(config, &source, &writes, exe, &places, progress) {
         Ok(outcome) => judge(config, &payloads, &places, outcome, run_dir),
@@ -159,7 +174,7 @@ fn judge(
             .map(|s| stored::parse_segment(s).0.len() as u64)
             .sum();
     } else {
-        if config.kills() {
+        if config.kills() && places.etcd.is_none() {
             // The input of recovery, to look at if it goes wrong.
             let as_left = run_dir.path().join("as-left");
             examine::copy_store(&places.store, &as_left).map_err(|error| {
@@ -167,18 +182,22 @@ fn judge(
             })?;
         }
         let copy = run_dir.path().join("store-before-the-last-append");
-        let mut examination = examine::examine(
-            &places.store,
-            &places.archive,
-            &copy,
-            gathered.killed + gathered.torn > 0,
-        );
+        let mut examination = if let Some(address) = &places.etcd {
+            etcd::examine::examine(address)
+        } else {
+            let killed = gathered.killed + gathered.torn > 0;
+            examine::examine(&places.store, &places.archive, &copy, killed)
+        };
         for follower in 0..config.followers {
             journals.push(read_journal(&places.journal(follower)).map_err(RunError::environment)?);
         }
         stored = examination.records.len() as u64;
         let views = std::mem::take(&mut examination.views);
-        let recoveries = views.len() as u64;
+        let recoveries = if places.etcd.is_some() {
+            0
+        } else {
+            views.len() as u64
+        };
         gathered.ledger.views.extend(views);
         violations = judge_stored(&Judged {
             config,
@@ -234,6 +253,8 @@ fn judge(
         json.and_then(|json| fs::write(&path, json))
             .map_err(|error| RunError::environment(format!("{}: {error}", path.display())))?;
     } else {
+        let removed = places.etcd.as_deref().map_or(Ok(()), etcd::examine::remove);
+        removed.map_err(RunError::environment)?;
         let path = run_dir.path().to_owned();
         run_dir.close().map_err(|error| {
             RunError::environment(format!("cannot remove {}: {error}", path.display()))
@@ -307,7 +328,7 @@ pub(crate) fn judge_stored(judged: &Judged<'_>) -> Vec<Violation> {
         records: &examination.records,
         bad_lines: &examination.bad_lines,
         expected: &expected,
-        keyed: config.workload != Workload::Append,
+        keyed: config.workload != Workload::Append || config.is_etcd(),
         claimed: if config.workload == Workload::Claim {
             config.pool()
         } else {
@@ -316,7 +337,11 @@ pub(crate) fn judge_stored(judged: &Judged<'_>) -> Vec<Violation> {
         model: examination.model.as_ref(),
         snapshot_seqs: &examination.snapshot_seqs,
         journals: judged.journals,
-        shows: Shows::STRAND,
+        shows: if config.is_etcd() {
+            Shows::ETCD
+        } else {
+            Shows::STRAND
+        },
         beside: &Beside::default(),
     })
 }

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-/// Where a run happens. Only `store` is the log's; the rest is the harness's own.
+/// Where a run happens. Only the store is the log's; the rest is the harness's own.
 #[derive(Debug, Clone)]
 pub struct Places {
     /// The store under test.
     pub store: PathBuf,
+    /// Its address, if it is on etcd: then `store` stays empty.
+    pub etcd: Option<String>,
     /// The file of the shared page.
     pub control: PathBuf,
     /// The standard error of the agents.

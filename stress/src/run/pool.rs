@@ -12,8 +12,9 @@ use crate::panics::catch_panic;
 use crate::run::archive::Archive;
 use crate::run::config::Config;
 use crate::run::errors::describe;
+use crate::run::opened::Opened;
 use crate::run::places::Places;
-use crate::run::writes;
+use crate::run::{etcd, writes};
 
 /// Creates the pool of issues that the workload needs, as an agent after the last one would. If the
 /// log panics, the ledger says so.
@@ -31,15 +32,19 @@ fn create_pool(config: &Config, places: &Places) -> Ledger {
         return ledger;
     }
     let written = (|| {
-        let archive = Archive::new(&places.store, &places.archive);
-        let options = Options::default().failpoint_hook(Arc::new(archive));
-        let log = IssueLog::open(&places.store, options)?;
+        let log = if let Some(address) = &places.etcd {
+            Opened::Etcd(Box::new(etcd::open(address, config.seed)?))
+        } else {
+            let archive = Archive::new(&places.store, &places.archive);
+            let options = Options::default().failpoint_hook(Arc::new(archive));
+            Opened::Directory(Box::new(IssueLog::open(&places.store, options)?))
+        };
         for (write, plan) in (1..).zip(plans) {
             let key = operation_key(config.agents, write);
             let batch = writes::batch(&plan, &key)?;
             ledger.plans.push((config.agents, write, plan));
             let invoke_ns = monotonic_ns();
-            let receipt = log.commit(&batch)?;
+            let receipt = log.backend().commit(&batch)?;
             ledger.operations.push(Operation {
                 agent: config.agents,
                 write,

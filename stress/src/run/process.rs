@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use crate::run::errors::{describe, is_environment};
 use crate::run::protocol::{AgentSpec, Message, Outbox, Role};
-use crate::run::{agent, bystanders};
+use crate::run::{agent, bystanders, etcd};
 
 /// The exit status of a process whose runner is gone.
 const EXIT_ORPHANED: i32 = 90;
@@ -27,7 +27,10 @@ pub fn main() -> ExitCode {
     std::thread::spawn(exit_with_runner);
     let result = match spec.role {
         Role::Agent => agent::run(&spec),
-        _ => bystanders::run(&spec),
+        _ => match &spec.etcd {
+            Some(address) => etcd::bystanders::run(&spec, address),
+            None => bystanders::run(&spec),
+        },
     };
     let (message, code) = match result {
         Ok(()) => (Message::Done, ExitCode::SUCCESS),

@@ -25,6 +25,8 @@ use crate::run::payload::PayloadSource;
 pub struct AgentSpec {
     /// The store under test.
     pub store: std::path::PathBuf,
+    /// Its address, if it is on etcd: then `store` is not used.
+    pub etcd: Option<String>,
     /// The file of the shared page, outside the store.
     pub control: std::path::PathBuf,
     /// Keeps the files that are removed from the store.

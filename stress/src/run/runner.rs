@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -499,7 +499,9 @@ impl<'a> Runner<'a> {
                     hands: Mutex::default(),
                 };
                 nemesis.spawn(scope);
-                scope.spawn(move || watcher::watch(&side, store, config.compacting() > 0));
+                if !config.is_etcd() {
+                    scope.spawn(move || watcher::watch(&side, store, config.compacting() > 0));
+                }
                 timely = self.listen(&deadline, progress, Runner::agents_are_done);
                 self.phase = Phase::Over;
                 self.control.end();
@@ -823,6 +825,7 @@ impl<'a> Runner<'a> {
         };
         let spec = AgentSpec {
             store: self.places.store.clone(),
+            etcd: self.places.etcd.clone(),
             control: self.places.control.clone(),
             archive: self.places.archive.clone(),
             role,
@@ -844,7 +847,7 @@ impl<'a> Runner<'a> {
             sabotage: config.sabotage,
         };
         let stderr = self.stderr.try_clone().map_err(|error| error.to_string())?;
-        let mut command = Command::new(self.exe);
+        let mut command = config.command_at(index, self.exe);
         command.arg("agent").stderr(stderr);
         let (events, slot) = (self.sender.clone(), index);
         let mut child = Child::spawn(&mut command, None, move |heard| {

@@ -91,6 +91,7 @@ pub(super) fn judge(
     let shows = Shows {
         order: can.ordered,
         numbers: can.numbers,
+        retries: false,
         never_fails: false,
     };
     let violations = judge_evidence(&Evidence {

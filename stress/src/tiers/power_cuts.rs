@@ -333,6 +333,7 @@ mod linux {
             let dir = self.dir.path();
             Places {
                 store: stored.join(STORE),
+                etcd: None,
                 control: dir.join("control"),
                 stderr: dir.join("agents.stderr"),
                 archive: stored.join(ARCHIVE),

@@ -15,6 +15,7 @@ fn an_agent_ends_when_its_runner_does() {
     std::fs::create_dir(&store).expect("a directory");
     let spec = AgentSpec {
         store,
+        etcd: None,
         control: dir.path().join("control"),
         archive: dir.path().to_owned(),
         role: Role::Agent,

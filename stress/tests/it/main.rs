@@ -9,6 +9,7 @@ mod common;
 
 mod agent;
 mod command_line;
+mod etcd;
 mod fuzz;
 mod kills;
 mod misdeeds;

@@ -32,6 +32,7 @@ struct Run {
     claimed: u32,
     snapshot_seqs: BTreeSet<u64>,
     journals: Vec<Journal>,
+    shows: Shows,
 }
 
 fn record(seq: u64, agent: u32, write: u32) -> StoredRecord {
@@ -152,6 +153,7 @@ impl Run {
             claimed: 0,
             snapshot_seqs: BTreeSet::new(),
             journals: Vec::new(),
+            shows: Shows::STRAND,
         }
     }
 
@@ -176,7 +178,7 @@ impl Run {
             model: Model::of(&self.records).ok().as_ref(),
             snapshot_seqs: &self.snapshot_seqs,
             journals: &self.journals,
-            shows: Shows::STRAND,
+            shows: self.shows,
             beside: &Beside::default(),
         })
     }
@@ -621,6 +623,7 @@ fn claiming() -> Run {
         claimed: 2,
         snapshot_seqs: BTreeSet::new(),
         journals: Vec::new(),
+        shows: Shows::STRAND,
     };
     let order = [(2, 1), (0, 1), (1, 1), (0, 2), (1, 2)];
     for (number, (agent, write)) in (1..).zip(order) {
@@ -739,6 +742,85 @@ fn a_write_that_was_interrupted_is_made_again_and_stored_once() {
     run.ledger.operations.remove(1);
     run.outcome(1, repeated);
     assert_eq!(run.kinds(), ["repeated_at_first"]);
+}
+
+#[test]
+fn a_store_that_fails_at_times_is_asked_until_the_outcome_is_known() {
+    let mut run = claiming();
+    run.shows = Shows::ETCD;
+    let error = || "no answer".to_owned();
+    let attempt = |run: &Run, outcome| Operation {
+        invoke_ns: 195,
+        outcome,
+        ..run.ledger.operations[1].clone()
+    };
+    let unknown = attempt(&run, Outcome::Unknown { error: error() });
+    let rejected = attempt(&run, Outcome::Rejected { error: error() });
+    let repeated = Outcome::Acknowledged {
+        seq: 2,
+        ack_ns: 250,
+        repeated: true,
+    };
+    let ending = |before: &[&Operation], last: Option<&Outcome>| {
+        let mut run = claiming();
+        run.shows = Shows::ETCD;
+        let own = run.ledger.operations.remove(1);
+        let last = last.map(|outcome| Operation {
+            outcome: outcome.clone(),
+            ..own.clone()
+        });
+        let all = before.iter().copied().cloned().chain(last);
+        run.ledger.operations.splice(1..1, all);
+        run.kinds()
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(ending(&[&unknown], Some(&repeated)), none);
+    assert_eq!(ending(&[&rejected, &unknown], Some(&repeated)), none);
+    assert_eq!(ending(&[&rejected], Some(&own_answer(&run))), none);
+    // What was rejected is stored.
+    let kinds = ["repeated_at_first"];
+    assert_eq!(ending(&[&rejected], Some(&repeated)), kinds);
+    let kinds = ["never_begun", "rejected_but_stored"];
+    assert_eq!(ending(&[&rejected], None), kinds);
+    // The last attempt did not arrive, and the one before it did.
+    assert_eq!(ending(&[&unknown, &rejected], None), ["never_begun"]);
+}
+
+fn own_answer(run: &Run) -> Outcome {
+    run.ledger.operations[1].outcome.clone()
+}
+
+#[test]
+fn numbers_of_a_store_on_etcd_may_have_gaps() {
+    let mut run = claiming();
+    // Everything is renumbered: record n becomes 10 n.
+    let sparse = |seq: u64| seq * 10;
+    for record in &mut run.records {
+        let seq = sparse(record.seq);
+        let event = match record.events.as_slice() {
+            [event] => event.json.clone(),
+            _ => format!("{{\"batch\":[{}]}}", record.text()),
+        };
+        record.line = fabricate_line(seq, &event).into_bytes();
+        record.seq = seq;
+    }
+    for operation in &mut run.ledger.operations {
+        match &mut operation.outcome {
+            Outcome::Acknowledged { seq, .. } => *seq = sparse(*seq),
+            Outcome::Refused {
+                refusal: Refusal::VersionMismatch { found, .. },
+                ..
+            } => *found = found.map(sparse),
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+    run.follow();
+    assert_eq!(run.kinds(), ["segment_name", "seq_gap"]);
+    run.shows = Shows::ETCD;
+    assert_eq!(run.judge(), []);
+    // A follower must not leave out a record all the same.
+    run.journals[0].entries.remove(1);
+    assert_eq!(run.kinds(), ["journal_differs"]);
 }
 
 #[test]
