@@ -30,19 +30,53 @@ const BINARY: &str = "STRAND_ETCD";
 /// If this variable is set, a missing binary is a failure.
 const REQUIRED: &str = "STRAND_REQUIRE_ETCD";
 
+const LAST_WORDS: usize = 8;
+
 /// A cluster of nodes, which end with the value.
 #[derive(Debug)]
 pub struct Nodes {
-    binary: PathBuf,
+    /// Their output.
     dir: TempDir,
     all: Vec<Node>,
+    flags: Vec<String>,
+}
+
+/// Where a node runs.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The network namespace; `None` for that of the calling thread.
+    pub host: Option<String>,
+    /// Where it listens to clients.
+    pub client: SocketAddr,
+    /// Where it listens to other nodes.
+    pub peer: SocketAddr,
+    /// The directory in which it makes its own.
+    pub dir: PathBuf,
 }
 
 #[derive(Debug)]
 struct Node {
-    client: SocketAddr,
-    peer: SocketAddr,
+    place: Place,
     child: Option<Child>,
+}
+
+/// Why no node can be started; `None` if one can.
+#[must_use]
+pub fn obstacle() -> Option<String> {
+    let binary = binary();
+    let version = Command::new(&binary)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output();
+    let error = version.err()?;
+    Some(format!(
+        "cannot run {} ({error}); install etcd-server, or name the binary in {BINARY}",
+        binary.display()
+    ))
+}
+
+fn binary() -> PathBuf {
+    PathBuf::from(env::var_os(BINARY).unwrap_or_else(|| "etcd".into()))
 }
 
 impl Nodes {
@@ -54,16 +88,7 @@ impl Nodes {
     #[must_use]
     #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
     pub fn start(count: usize) -> Option<Self> {
-        let binary = PathBuf::from(env::var_os(BINARY).unwrap_or_else(|| "etcd".into()));
-        let version = Command::new(&binary)
-            .arg("--version")
-            .stdin(Stdio::null())
-            .output();
-        if let Err(error) = version {
-            let reason = format!(
-                "cannot run {} ({error}); install etcd-server, or name the binary in {BINARY}",
-                binary.display()
-            );
+        if let Some(reason) = obstacle() {
             assert!(env::var_os(REQUIRED).is_none(), "{reason}");
             eprintln!("SKIPPED: {reason}");
             return None;
@@ -72,26 +97,42 @@ impl Nodes {
         let addresses: io::Result<Vec<_>> = listeners.iter().map(TcpListener::local_addr).collect();
         let addresses = addresses.unwrap_or_else(|error| panic!("no free port: {error}"));
         drop(listeners);
-        let nodes = addresses.chunks(2).map(|pair| match pair {
-            &[client, peer] => Node {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("no directory: {error}"));
+        let places = addresses.chunks(2).map(|pair| match pair {
+            &[client, peer] => Place {
+                host: None,
                 client,
                 peer,
-                child: None,
+                dir: dir.path().to_owned(),
             },
             _ => unreachable!("they are pairs"),
         });
-        let nodes = nodes.collect();
+        let places = places.collect();
+        Some(Self::start_in(dir, places, &[]))
+    }
+
+    /// Starts a node at each place, with further flags, and waits until they have a leader.
+    ///
+    /// # Panics
+    /// The nodes do not start.
+    #[must_use]
+    pub fn start_at(places: Vec<Place>, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("no directory: {error}"));
+        Self::start_in(dir, places, flags)
+    }
+
+    fn start_in(dir: TempDir, places: Vec<Place>, flags: &[&str]) -> Self {
+        let nodes = places.into_iter().map(|place| Node { place, child: None });
         let mut cluster = Self {
-            binary,
             dir,
-            all: nodes,
+            all: nodes.collect(),
+            flags: flags.iter().copied().map(str::to_owned).collect(),
         };
-        for node in 0..count {
+        for node in 0..cluster.count() {
             cluster.spawn(node);
         }
         cluster.await_leader();
-        Some(cluster)
+        cluster
     }
 
     /// How many nodes there are.
@@ -106,7 +147,7 @@ impl Nodes {
         let hosts: Vec<String> = self
             .all
             .iter()
-            .map(|node| node.client.to_string())
+            .map(|node| node.place.client.to_string())
             .collect();
         let single = if hosts.len() < 3 {
             "?allow_single_member"
@@ -127,7 +168,7 @@ impl Nodes {
         } else {
             ""
         };
-        format!("etcd://{}/{store}{single}", self.node(node).client)
+        format!("etcd://{}/{store}{single}", self.node(node).place.client)
     }
 
     fn node(&self, node: usize) -> &Node {
@@ -142,21 +183,30 @@ impl Nodes {
             .all
             .iter()
             .enumerate()
-            .map(|(number, node)| format!("{}=http://{}", name(number), node.peer))
+            .map(|(number, node)| format!("{}=http://{}", name(number), node.place.peer))
             .collect();
-        let node = self.node(number);
-        let (client, peer) = (
-            format!("http://{}", node.client),
-            format!("http://{}", node.peer),
-        );
+        let Place {
+            host,
+            client,
+            peer,
+            dir,
+        } = self.node(number).place.clone();
+        let (client, peer) = (format!("http://{client}"), format!("http://{peer}"));
         let log = self.dir.path().join(format!("{}.log", name(number)));
         let log = File::options().create(true).append(true).open(log);
         let log = log.unwrap_or_else(|error| panic!("no file for the node's output: {error}"));
-        let mut command = Command::new(&self.binary);
+        let mut command = match host {
+            None => Command::new(binary()),
+            Some(host) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", &host]).arg(binary());
+                command
+            }
+        };
         command
             .args(["--name", &name(number)])
             .arg("--data-dir")
-            .arg(self.dir.path().join(name(number)))
+            .arg(dir.join(name(number)))
             .args([
                 "--listen-client-urls",
                 &client,
@@ -171,6 +221,7 @@ impl Nodes {
             ])
             .args(["--initial-cluster", &peers.join(",")])
             .args(["--logger", "zap", "--log-level", "warn"])
+            .args(&self.flags)
             .env(
                 "ETCD_UNSUPPORTED_ARCH",
                 env::consts::ARCH.replace("aarch64", "arm64"),
@@ -192,8 +243,13 @@ impl Nodes {
     pub fn await_leader(&self) {
         let deadline = Instant::now() + Duration::from_mins(1);
         while self.leader().is_none() {
-            let dir = self.dir.path().display();
-            assert!(Instant::now() < deadline, "no leader after 60 s; see {dir}");
+            assert!(
+                Instant::now() < deadline,
+                "no leader after 60 s: {:#?}",
+                (0..self.count())
+                    .map(|node| self.last_words(node))
+                    .collect::<Vec<_>>()
+            );
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -202,13 +258,15 @@ impl Nodes {
     #[must_use]
     pub fn leader(&self) -> Option<usize> {
         let running = self.all.iter().filter(|node| node.child.is_some());
-        let statuses: Vec<[String; 2]> = running.filter_map(|node| status(node.client)).collect();
+        let statuses: Vec<[String; 2]> = running
+            .filter_map(|node| status(node.place.client))
+            .collect();
         let leader = statuses
             .iter()
             .map(|[_, leader]| leader)
             .find(|leader| *leader != "0")?;
         self.all.iter().position(|node| {
-            let own = node.child.as_ref().and_then(|_| status(node.client));
+            let own = node.child.as_ref().and_then(|_| status(node.place.client));
             own.is_some_and(|[id, _]| id == *leader)
         })
     }
@@ -226,6 +284,29 @@ impl Nodes {
         if self.node(node).child.is_none() {
             self.spawn(node);
         }
+    }
+
+    /// Whether a node has ended by itself.
+    pub fn has_ended(&mut self, node: usize) -> bool {
+        let child = self.all.get_mut(node).and_then(|node| node.child.as_mut());
+        child.is_some_and(|child| !matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Moves a node that was killed: its directory is there already.
+    pub fn move_to(&mut self, node: usize, dir: PathBuf) {
+        if let Some(node) = self.all.get_mut(node) {
+            node.place.dir = dir;
+        }
+    }
+
+    /// The last lines that a node has written to its standard error.
+    #[must_use]
+    pub fn last_words(&self, node: usize) -> Vec<String> {
+        let log = self.dir.path().join(format!("n{node}.log"));
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let last = lines.iter().skip(lines.len().saturating_sub(LAST_WORDS));
+        last.map(|line| (*line).to_owned()).collect()
     }
 
     /// Sends a node a signal by its name: `STOP`, `CONT`.

@@ -144,7 +144,7 @@ fn torture() -> Result<(), Failure> {
     eprintln!("ci: T8 IS LEFT OUT: it fails; see \"Known failures\" in docs/TESTING.md");
     let mut command = Command::new(harness()?);
     command.args(["torture", "--quick", "--seed", SEED]);
-    for tier in ["T1", "T2", "T3", "T4", "T7", "T8b", "T9"] {
+    for tier in ["T1", "T2", "T3", "T4", "T7", "T8b", "T9", "T12"] {
         command.args(["--tier", tier]);
     }
     step("torture --quick", &mut command)

@@ -34,7 +34,7 @@ pub struct Arguments {
     /// Leave out what takes long: some 2.5 minutes in all, on 2 cores
     #[arg(long, conflicts_with = "minutes")]
     pub quick: bool,
-    /// How long all tiers that are run may take together [default: 10]
+    /// How long all tiers that are run may take together [default: 12]
     #[arg(long, value_name = "M")]
     pub minutes: Option<f64>,
     /// Run only this tier; may be given several times [default: all]

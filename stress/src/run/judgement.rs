@@ -67,6 +67,22 @@ impl Judgement {
         self.outcomes().filter(is_acknowledged).count() as u64
     }
 
+    /// Operations that were refused, since a condition did not hold.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        let is_refused =
+            |outcome: &&ledger::Outcome| matches!(outcome, ledger::Outcome::Refused { .. });
+        self.outcomes().filter(is_refused).count() as u64
+    }
+
+    /// Attempts whose outcome is not known.
+    #[must_use]
+    pub fn unknown(&self) -> u64 {
+        let is_unknown =
+            |outcome: &&ledger::Outcome| matches!(outcome, ledger::Outcome::Unknown { .. });
+        self.outcomes().filter(is_unknown).count() as u64
+    }
+
     /// Compactions that were finished.
     #[must_use]
     pub fn compactions(&self) -> u64 {

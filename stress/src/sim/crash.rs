@@ -261,6 +261,29 @@ impl VirtualDisk {
     /// One state that a power loss now may leave, and what it lost: a function of the disk and of
     /// the random numbers alone.
     pub fn crash(&self, rng: &mut impl Rng) -> (Self, Losses) {
+        self.crash_with(rng, |_, survival| survival)
+    }
+
+    /// The same for programs that rely on what usual filesystems and disks do beyond the
+    /// assumptions above: names survive, since each sync commits the journal, and of a write, whole
+    /// sectors up to one of them, and nothing else in their place.
+    pub fn crash_in_sectors(&self, rng: &mut impl Rng) -> (Self, Losses) {
+        self.crash_with(rng, |edit, survival| match (edit, survival.part) {
+            (None, _) => Survival::ALL,
+            (_, Part::Nothing | Part::All) => Survival::of(survival.part),
+            (Some(Edit::Write { offset, .. }), Part::Prefix(len) | Part::Suffix(len)) => {
+                let end = (offset + len) / SECTOR_BYTES * SECTOR_BYTES;
+                Survival::of(Part::Prefix(end.saturating_sub(*offset)))
+            }
+            (_, _) => Survival::NOTHING,
+        })
+    }
+
+    fn crash_with(
+        &self,
+        rng: &mut impl Rng,
+        adapt: impl Fn(Option<&Edit>, Survival) -> Survival,
+    ) -> (Self, Losses) {
         let kept = match rng.random_range(0..10) {
             0 => Kept::Everything,
             1 => Kept::Nothing,
@@ -282,6 +305,8 @@ impl VirtualDisk {
                 Kept::Through(last) => Survival::whole(at <= last),
                 Kept::Each(percent) => self.draw(rng, *change, percent, TORN_PERCENT),
             };
+            let edit = self.edit_of(*change).map(|(_, edit)| edit);
+            let survival = adapt(edit, survival);
             self.count(*change, survival, &mut losses);
             choice.push(survival);
         }
@@ -660,6 +685,33 @@ mod tests {
         let (disk, _) = disk_with(b"abc");
         assert_eq!(all(&disk), [disk.image()]);
         assert_eq!(contents(&disk, "s/f"), some(&["abc"]));
+    }
+
+    #[test]
+    fn a_program_that_relies_on_sectors_gets_them_whole() {
+        let (mut disk, file) = disk_with(&[1; 4 * SECTOR_BYTES]);
+        disk.sync_all();
+        disk.write_at(file, &[2; 2 * SECTOR_BYTES], SECTOR_BYTES as u64)
+            .unwrap();
+        let mut torn = 0;
+        for seed in 0..500 {
+            let (left, losses) = disk.crash_in_sectors(&mut StdRng::seed_from_u64(seed));
+            let content = left.content(path("s/f")).unwrap().to_vec();
+            let sectors = content.chunks(SECTOR_BYTES);
+            let sectors: Vec<u8> = sectors
+                .map(|sector| {
+                    assert!(sector.iter().all(|byte| *byte == sector[0]));
+                    sector[0]
+                })
+                .collect();
+            let expected = [[1, 1, 1, 1], [1, 2, 1, 1], [1, 2, 2, 1]];
+            assert!(
+                expected.iter().any(|state| *state == sectors[..]),
+                "{sectors:?}"
+            );
+            torn += losses.torn;
+        }
+        assert!(torn > 10, "{torn}");
     }
 
     #[test]

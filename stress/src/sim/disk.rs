@@ -865,8 +865,10 @@ impl VirtualDisk {
     pub fn sync_data(&mut self, id: InodeId) -> io::Result<()> {
         let file = self.file_mut(id)?;
         if file.changes.iter().all(|change| change.fate == Fate::Dirty) {
+            if !file.write_to_base() {
+                file.base = Arc::clone(&file.bytes);
+            }
             file.changes.clear();
-            file.base = Arc::clone(&file.bytes);
             return Ok(());
         }
         for change in &mut file.changes {
@@ -915,6 +917,23 @@ impl Default for FileInode {
 }
 
 impl FileInode {
+    /// Makes all changes in the base, if that is faster than a copy of the whole file.
+    fn write_to_base(&mut self) -> bool {
+        if self.base.len() != self.bytes.len() {
+            return false;
+        }
+        let Some(base) = Arc::get_mut(&mut self.base) else {
+            return false;
+        };
+        self.changes.iter().all(|change| match &change.edit {
+            Edit::SetLen(_) => false,
+            Edit::Write { offset, bytes } => {
+                let to = base.get_mut(*offset..*offset + bytes.len());
+                to.map(|to| to.copy_from_slice(bytes)).is_some()
+            }
+        })
+    }
+
     /// Puts the changes that became durable into the base, and keeps what failed syncs left.
     fn fold_durable(&mut self) {
         let mut durable: Vec<Edit> = Vec::new();

@@ -4,6 +4,7 @@
 //! an order that its seed decides, and stops after a few violations. [`TIERS`] has them all;
 //! [`torture`](crate::commands::torture) runs them one after the other.
 
+pub mod cluster;
 pub mod crash_states;
 pub mod damage;
 pub mod fault_sweep;
@@ -36,7 +37,7 @@ pub struct Tier {
 }
 
 /// How long a full run of all tiers takes.
-pub const FULL_SECONDS: u32 = 660;
+pub const FULL_SECONDS: u32 = 720;
 /// How long a quick run of all tiers takes.
 pub const QUICK_SECONDS: u32 = 160;
 
@@ -105,5 +106,13 @@ pub const TIERS: &[Tier] = &[
         replay: Some(damage::replay),
         seconds: 130,
         quick_seconds: 10,
+    },
+    Tier {
+        name: "T12",
+        attacks: cluster::ATTACKS,
+        run: cluster::run,
+        replay: None,
+        seconds: 60,
+        quick_seconds: 20,
     },
 ];

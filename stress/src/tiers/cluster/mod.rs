@@ -1,0 +1,254 @@
+//! T12: agents on several "hosts", and a cluster of real etcd nodes whose machines fail.
+//!
+//! Each case is a run of the harness on etcd, judged by its oracle, while nodes are killed or
+//! stopped, hosts are cut off, in one direction or both, and the power of nodes' disks is cut. The
+//! faults end when most operations have an outcome; the rest of the run and its examination have a
+//! whole cluster.
+
+#[cfg(target_os = "linux")]
+mod hosts;
+#[cfg(target_os = "linux")]
+mod machines;
+
+use std::time::Instant;
+
+use crate::tiers::tally::{Budget, Tally};
+
+/// The tier's short name.
+const TIER: &str = "T12";
+/// The target of its attack.
+pub const ATTACKS: &str = "etcd nodes killed, stopped, cut off, and without power";
+
+/// Runs until the time is over.
+#[must_use]
+pub fn run(budget: &Budget) -> Tally {
+    let mut tally = Tally::new(TIER, "runs");
+    let began = Instant::now();
+    #[cfg(target_os = "linux")]
+    linux::run(budget, &mut tally);
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = budget;
+        tally.skipped = Some("network namespaces need Linux".to_owned());
+    }
+    tally.seconds = began.elapsed().as_secs_f64();
+    tally
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use rand::rngs::StdRng;
+    use rand::{Rng as _, SeedableRng as _};
+    use strand_etcd::testing;
+
+    use super::TIER;
+    use super::hosts::{self, Hosts};
+    use super::machines::{AGENT_HOSTS, Machines};
+    use crate::evidence::verdict::Verdict;
+    use crate::powerfs::mount;
+    use crate::run::RunError;
+    use crate::run::config::{Config, Workload};
+    use crate::run::judgement::Judgement;
+    use crate::tiers::tally::{Budget, Finding, Tally};
+
+    /// The nodes of the larger clusters.
+    const NODES: usize = 3;
+    /// Runs on one cluster.
+    const RUNS_PER_CLUSTER: u64 = 3;
+    /// The watchdog of one run.
+    const RUN_TIMEOUT_S: u64 = 240;
+    /// The faults end when this part of the operations, in percent, has an outcome.
+    const DISTURBED_PERCENT: u64 = 85;
+    /// Or after this time; a quick run has an eighth of it.
+    const DISTURBED: Duration = Duration::from_secs(40);
+
+    pub(super) fn run(budget: &Budget, tally: &mut Tally) {
+        let obstacle = testing::obstacle().or_else(hosts::obstacle);
+        if obstacle.is_some() {
+            tally.skipped = obstacle;
+            return;
+        }
+        let no_power = mount::obstacle();
+        if let Some(why) = &no_power {
+            eprintln!("{TIER}: power cuts SKIPPED: {why}");
+            tally.add("clusters without power cuts", 1);
+        }
+        let work = || -> Result<Sum, String> {
+            let hosts = Hosts::make(NODES + AGENT_HOSTS, "t12");
+            let hosts = hosts.map_err(|error| error.to_string())?;
+            hosts.enter().map_err(|error| error.to_string())?;
+            let mut sum = Sum::default();
+            let began = Instant::now();
+            for cluster in 0_u64.. {
+                if sum.is_over(budget, began) {
+                    break;
+                }
+                let seed = budget.seed.wrapping_add(cluster);
+                let (nodes, has_power) = match seed % 3 {
+                    0 => (NODES, false),
+                    1 => (1, true),
+                    _ => (NODES, true),
+                };
+                let has_power = has_power && no_power.is_none();
+                let machines = Machines::start(&hosts, nodes, has_power);
+                let mut machines = machines.map_err(|error| error.to_string())?;
+                let runs = if budget.quick { 1 } else { RUNS_PER_CLUSTER };
+                for number in 0..runs {
+                    if sum.is_over(budget, began) {
+                        break;
+                    }
+                    sum.add(budget, (seed, number), &mut machines)?;
+                }
+            }
+            Ok(sum)
+        };
+        // A thread that has moved to another network does not come back.
+        let done = thread::scope(|scope| scope.spawn(work).join());
+        let done = done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match done {
+            Ok(sum) => sum.tell(tally),
+            Err(error) => tally.environment = Some(error),
+        }
+    }
+
+    #[derive(Default)]
+    struct Sum {
+        cases: u64,
+        counts: BTreeMap<&'static str, u64>,
+        findings: Vec<Finding>,
+    }
+
+    impl Sum {
+        fn is_over(&self, budget: &Budget, began: Instant) -> bool {
+            let is_late = began.elapsed() >= budget.time;
+            !self.findings.is_empty() || (is_late && self.cases > 0)
+        }
+
+        fn add(
+            &mut self,
+            budget: &Budget,
+            (seed, number): (u64, u64),
+            machines: &mut Machines<'_>,
+        ) -> Result<(), String> {
+            let mut random = StdRng::seed_from_u64(seed ^ number << 32);
+            let config = draw(&mut random, machines, budget.quick);
+            let (begun, over) = (AtomicBool::new(false), AtomicBool::new(false));
+            let enough = config.operations() * DISTURBED_PERCENT / 100;
+            let ran = thread::scope(|scope| {
+                let disturbing = scope.spawn(|| {
+                    while !begun.load(Ordering::Relaxed) {
+                        thread::sleep(Duration::from_millis(5));
+                    }
+                    let time = if budget.quick {
+                        DISTURBED / 8
+                    } else {
+                        DISTURBED
+                    };
+                    machines.disturb(&mut random, time, &over)
+                });
+                let ran = crate::run::run(&config, &budget.exe, &|moment| {
+                    let answered = moment.acknowledged + moment.refused;
+                    begun.fetch_or(answered > 0, Ordering::Relaxed);
+                    over.fetch_or(answered >= enough, Ordering::Relaxed);
+                });
+                over.store(true, Ordering::Relaxed);
+                begun.store(true, Ordering::Relaxed);
+                let disturbed = disturbing.join();
+                let disturbed = disturbed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                disturbed.map(|()| ran)
+            });
+            let ran = ran.map_err(|error| error.to_string())?;
+            for (name, count) in machines.take_counts() {
+                *self.counts.entry(name).or_default() += count;
+            }
+            let ended = machines.ended();
+            self.cases += 1;
+            budget.count(1);
+            match ran {
+                Ok(judgement) => self.judge(&judgement, &config, seed, &ended),
+                Err(RunError::Usage(error)) => return Err(error.to_string()),
+                Err(RunError::Environment { message, .. }) => {
+                    return Err(format!("{message}; {}", ended.join("; ")));
+                }
+            }
+            if ended.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("etcd nodes have ended: {}", ended.join("; ")))
+            }
+        }
+
+        fn judge(&mut self, judgement: &Judgement, config: &Config, seed: u64, ended: &[String]) {
+            let unknown = judgement.unknown();
+            for (name, count) in [
+                ("acknowledged", judgement.acknowledged()),
+                ("refused", judgement.refused()),
+                ("unknown, then repeated", unknown),
+                ("agents killed", judgement.gathered.killed),
+                ("compactions", judgement.compactions()),
+            ] {
+                *self.counts.entry(name).or_default() += count;
+            }
+            if judgement.verdict() != Verdict::Pass {
+                let what = format!(
+                    "{}; {}; {config:?}\n{}",
+                    judgement.verdict_line(),
+                    ended.join("; "),
+                    judgement.failure_details()
+                );
+                self.findings.push(Finding {
+                    what,
+                    replay: format!("cargo xtask torture --tier {TIER} --seed {seed}"),
+                    kept: judgement.store.clone(),
+                });
+            }
+        }
+
+        fn tell(self, tally: &mut Tally) {
+            tally.cases = self.cases;
+            for (name, count) in self.counts {
+                tally.add(name, count);
+            }
+            tally.violations = self.findings;
+        }
+    }
+
+    fn draw(random: &mut StdRng, machines: &Machines<'_>, quick: bool) -> Config {
+        let workload = match random.random_range(0..5) {
+            0 => Workload::Claim,
+            1 | 2 => Workload::Mixed,
+            _ => Workload::Append,
+        };
+        let agents = random.random_range(4..=20);
+        // A disk that can lose its power is slow.
+        let operations = match (quick, machines.has_power()) {
+            (true, _) => 600,
+            (false, true) => 2_000,
+            (false, false) => 8_000,
+        };
+        let writes = match workload {
+            Workload::Claim => operations / 20,
+            _ => operations / agents,
+        };
+        let one_in = |random: &mut StdRng, of: u32| random.random_ratio(1, of);
+        Config {
+            seed: random.random::<u32>().into(),
+            store: machines.nodes.address("t12"),
+            netns: Some(machines.agents()),
+            agents,
+            writes,
+            workload,
+            readers: u32::from(one_in(random, 2)),
+            followers: random.random_range(1..=2),
+            compact_every_ms: one_in(random, 2).then(|| random.random_range(300..2_000)),
+            kill_per_second: if one_in(random, 2) { 2.0 } else { 0.0 },
+            timeout_s: RUN_TIMEOUT_S,
+            ..Config::default()
+        }
+    }
+}
