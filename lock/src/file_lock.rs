@@ -73,6 +73,8 @@ struct OpenLock {
     file: sys::LockFile,
     page: Option<SharedPage>,
     identity: (u64, u64),
+    /// See [`holder::mark_of`].
+    mark: u64,
 }
 
 /// A waiter tries again after this time, in case the holder died, and after twice as long each time
@@ -284,7 +286,7 @@ impl FileLock {
             && let Some(page) = opened.touchable_page()
         {
             holder::note(page, &self.me, held.acquired_ns);
-            held.is_known = holder::is_known(page, opened.identity);
+            held.is_known = holder::is_known(page, opened.mark);
         }
         Ok(held)
     }
@@ -313,11 +315,13 @@ impl OpenLock {
             // of its own. Where files can't be mapped (some network filesystems), waiters poll.
             let page_file = dir.open_or_create(name)?;
             if sys::file_state(&page_file)?.identity == identity {
+                let mark = holder::mark_of(&page_file, identity);
                 let page = SharedPage::map(page_file, path).ok();
                 return Ok(Self {
                     file,
                     page,
                     identity,
+                    mark,
                 });
             }
         }
@@ -468,12 +472,13 @@ impl ExclusiveGuard<'_> {
         self.0.is_known
     }
 
-    /// Marks the file, for [`ExclusiveGuard::is_known`] of all later holders. Example:
-    /// [`FileLock::open_in`].
+    /// Marks the file, for [`ExclusiveGuard::is_known`] of all later holders, and syncs the mark:
+    /// it outlives a power failure, unless the system refuses to sync. Blocks as long as the sync.
+    /// Example: [`FileLock::open_in`].
     pub fn mark_known(&self) {
         let opened = self.0.lock.opened();
         if let Some(page) = opened.touchable_page() {
-            holder::mark_known(page, opened.identity);
+            holder::mark_known(page, opened.mark);
         }
     }
 }

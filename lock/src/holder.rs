@@ -1,4 +1,11 @@
-use std::{fmt, path::Path, sync::atomic::Ordering, time::Duration};
+use std::{
+    fmt,
+    fs::File,
+    ops::Range,
+    path::Path,
+    sync::atomic::Ordering,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use crate::{
     files::Dir,
@@ -87,9 +94,9 @@ fn look(page: &SharedPageReader) -> LockState {
     }
 }
 
-/// Whether a file with this content may be a lock file: it is empty, or a page that has nothing
-/// where a [`FileLock`](crate::FileLock) writes nothing. Opening any other file as a lock would
-/// overwrite a part of it.
+/// Whether a file with this content may be a lock file: the page of a
+/// [`FileLock`](crate::FileLock), as far as a power failure left it. Opening any other file as a
+/// lock would overwrite a part of it.
 ///
 /// ```
 /// # let dir = tempfile::tempdir()?;
@@ -101,11 +108,18 @@ fn look(page: &SharedPageReader) -> LockState {
 /// ```
 #[must_use]
 pub fn is_lock_content(bytes: &[u8]) -> bool {
-    const NOTE: usize = 8 * word::COMMAND.end;
-    let waiters = SharedPage::BYTES / 2..SharedPage::BYTES / 2 + 8;
-    let is_used = |at: usize| at < NOTE || waiters.contains(&at);
-    let is_blank = |(at, byte): (usize, &u8)| is_used(at) || *byte == 0;
-    bytes.is_empty() || bytes.len() == SharedPage::BYTES && bytes.iter().enumerate().all(is_blank)
+    const NOTE: Range<usize> = 0..8 * (word::KNOWN_AS + 1);
+    const COMMAND: Range<usize> = 8 * word::COMMAND.start..8 * word::COMMAND.end;
+    const WAITERS: Range<usize> = SharedPage::BYTES / 2..SharedPage::BYTES / 2 + 8;
+    // The upper half of the pid is zero, as no text is.
+    const PID_HIGH: Range<usize> = 8 * word::PID + 4..8 * word::PID + 8;
+    let is_used = |at| {
+        let used = [NOTE, COMMAND, WAITERS];
+        used.iter().any(|range| range.contains(&at)) && !PID_HIGH.contains(&at)
+    };
+    let is_blank =
+        |(at, byte): (usize, &u8)| *byte == 0 || bytes.len() >= COMMAND.start && is_used(at);
+    bytes.len() <= SharedPage::BYTES && bytes.iter().enumerate().all(is_blank)
 }
 
 /// The words of a lock file's page.
@@ -146,20 +160,29 @@ pub(crate) fn clear(page: &SharedPage) {
     page.u64(word::PID).store(0, Ordering::Release);
 }
 
-/// Marks the lock file as known by what identifies it, so that the mark in a copy is worth nothing.
-pub(crate) fn mark_known(page: &SharedPage, identity: (u64, u64)) {
-    page.u64(word::KNOWN_AS)
-        .store(known_as(identity), Ordering::Release);
+/// The mark of a lock file by which its later holders know it: the same for as long as the file
+/// exists, and another one for a copy. Not 0, which a new file has.
+///
+/// The number of a device changes between two mounts; the time at which a file was made does not.
+/// So the device serves only where the filesystem keeps no such time.
+pub(crate) fn mark_of(file: &File, (device, inode): (u64, u64)) -> u64 {
+    let made = file.metadata().and_then(|metadata| metadata.created()).ok();
+    let made_ns = made.and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+    let made_ns = made_ns.and_then(|made| u64::try_from(made.as_nanos()).ok());
+    let origin = made_ns.unwrap_or_else(|| device.rotate_left(32));
+    (origin ^ inode.rotate_left(17)).max(1)
+}
+
+/// Writes the mark, for [`is_known`] of later holders, and syncs it: a copy of the last segment is
+/// what a lost mark costs after a power failure.
+pub(crate) fn mark_known(page: &SharedPage, mark: u64) {
+    page.u64(word::KNOWN_AS).store(mark, Ordering::Release);
+    drop(page.sync()); // Without it, the mark serves until the next power failure.
 }
 
 /// Whether [`mark_known`] was called on this file, and not on one that it is a copy of.
-pub(crate) fn is_known(page: &SharedPage, identity: (u64, u64)) -> bool {
-    page.u64(word::KNOWN_AS).load(Ordering::Acquire) == known_as(identity)
-}
-
-/// Not 0, which a new file has.
-fn known_as((device, inode): (u64, u64)) -> u64 {
-    (device.rotate_left(32) ^ inode).max(1)
+pub(crate) fn is_known(page: &SharedPage, mark: u64) -> bool {
+    page.u64(word::KNOWN_AS).load(Ordering::Acquire) == mark
 }
 
 /// Reads the note from the page's words, unless its process has ended.
@@ -248,6 +271,7 @@ fn words(text: &str) -> [u64; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::FileLock;
 
     fn read(page: &SharedPage) -> Option<Holder> {
         super::read(|index| page.u64(index).load(Ordering::Acquire))
@@ -289,5 +313,32 @@ mod tests {
         me.started = UNKNOWN;
         note(&page, &me, 1);
         assert_eq!(read(&page).unwrap().running_for, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_lock_file_is_told_from_the_files_of_others_however_much_of_it_a_power_failure_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = FileLock::open(&path).unwrap();
+        let guard = lock.lock().unwrap();
+        guard.mark_known();
+        let held = std::fs::read(&path).unwrap();
+        assert_eq!(held.len(), SharedPage::BYTES);
+        for len in (64..=held.len()).chain([0]) {
+            assert!(is_lock_content(&held[..len]), "{len} bytes");
+        }
+        assert!(is_lock_content(&[0; 5]));
+        for text in [
+            "1\n",
+            "4711\n",
+            "my notes",
+            &"a".repeat(1_489),
+            &"b".repeat(held.len()),
+        ] {
+            assert!(!is_lock_content(text.as_bytes()), "{text}");
+        }
+        let mut longer = held;
+        longer.push(0);
+        assert!(!is_lock_content(&longer));
     }
 }

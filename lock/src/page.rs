@@ -197,6 +197,11 @@ impl SharedPage {
         sys::is_vouched(&self.0.file)
     }
 
+    /// Syncs what was stored so far.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.0.file.sync_data()
+    }
+
     /// The file's device and inode (on Windows, its volume and index), which a copy of the file
     /// does not share.
     ///

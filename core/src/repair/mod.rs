@@ -69,7 +69,7 @@ use crate::{
     telemetry,
     wal::{
         manifest::{MANIFEST, Manifest, SnapshotMark, is_new},
-        named::{LOCK, require_named, shut_out},
+        named::{LOCK, become_sole_holder, require_named},
         obsolete::{COMPACT_LOCK, obsolete},
         raw_log::{RawLog, is_local, memory_can_be_shared},
         shm::{Hints, ShmView, mark_half_changed},
@@ -142,10 +142,7 @@ fn repair_store(dir: &StoreDir, options: &Options) -> Result<RepairReport> {
     if shared || is_local(dir)? {
         require_named(dir, COMPACT_LOCK, compact_lock.as_ref())?;
         require_named(dir, LOCK, lock.as_ref())?;
-        if !guard.is_known() {
-            shut_out(dir, lock.as_ref())?;
-            guard.mark_known();
-        }
+        become_sole_holder(dir, lock.as_ref(), guard.as_ref())?;
     }
     let done = Work { dir, shared }.repair();
     guard.unlock()?;
@@ -154,7 +151,7 @@ fn repair_store(dir: &StoreDir, options: &Options) -> Result<RepairReport> {
     if !report.is_nothing() {
         let files = report.files.len() as u64;
         telemetry::repaired(dir.path(), files, ranges::count(&report.lost));
-        report.opened = Some(RawLog::open(&dir.afresh(), options.clone())?.recovery);
+        report.opened = Some(RawLog::open(&dir.afresh(), options)?.recovery);
     }
     Ok(report)
 }

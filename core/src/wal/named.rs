@@ -4,9 +4,9 @@
 //! another file in its place, the next process takes its lock on that one, while an earlier holder
 //! goes on. Two rules keep the log whole:
 //!
-//! - Who takes the lock on a file that is new, or a copy, first [shuts out](shut_out) all who may
-//!   hold another one: it replaces the last segment by a copy, and the page of hints by a new one.
-//!   What they write from then on ends in files that have no name.
+//! - Who takes the lock on a file that is new, or a copy, first [shuts out](become_sole_holder) all
+//!   who may hold another one: it replaces the last segment by a copy, and the page of hints by a
+//!   new one. What they write from then on ends in files that have no name.
 //! - Who has written a record looks before it publishes it whether its lock and its segment still
 //!   have their names. If so, whoever takes another lock later finds the record in the segment, and
 //!   copies it.
@@ -16,10 +16,16 @@
 //! name (a new segment, a rename by a compaction). See "Files that others remove" in
 //! `docs/DESIGN.md`.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    io,
+    sync::{Mutex, PoisonError},
+};
 
 use crate::{
-    env::{storage::OpenMode, system::StoreLock},
+    env::{
+        storage::OpenMode,
+        system::{HeldLock, StoreLock},
+    },
     error::{Error, Result},
     format::record::segment_name,
     wal::{
@@ -120,14 +126,33 @@ pub(crate) fn require_named(dir: &StoreDir, name: &str, lock: &dyn StoreLock) ->
     Err(replaced(&dir.path_of(name)))
 }
 
-/// Makes sure that a holder of another lock file can't change the log any more. Only for the holder
-/// of `lock`.
-///
-/// The segment comes first: what was published before is in the copy.
+/// Sees to it that only the holder of `lock` can change the log: if the lock file is new here, or a
+/// copy, it [shuts out](shut_out) whoever may hold another one.
 ///
 /// # Errors
 /// [`Error::StoreReplaced`], [`Error::Io`]: the log is as before.
-pub(crate) fn shut_out(dir: &StoreDir, lock: &dyn StoreLock) -> Result<()> {
+pub(crate) fn become_sole_holder(
+    dir: &StoreDir,
+    lock: &dyn StoreLock,
+    guard: &dyn HeldLock,
+) -> Result<()> {
+    if !guard.is_known() {
+        shut_out(dir, lock).or_else(|error| match error {
+            // Other holders make the same copies, and remove them if they give up.
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Err(replaced(dir.path()))
+            }
+            error => require_named(dir, LOCK, lock).and(Err(error)),
+        })?;
+        guard.mark_known();
+    }
+    Ok(())
+}
+
+/// Replaces the files that the holder of another lock file may have open.
+///
+/// The segment comes first: what was published before is in the copy.
+fn shut_out(dir: &StoreDir, lock: &dyn StoreLock) -> Result<()> {
     if let Some(last) = dir.segments()?.pop() {
         let name = segment_name(last);
         let old = dir.open(&name, OpenMode::Read)?;

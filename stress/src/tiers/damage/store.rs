@@ -165,6 +165,13 @@ impl Base {
             let mut page = [0; SharedPage::BYTES];
             let (note, _) = page.split_at_mut(128);
             StdRng::seed_from_u64(recipe.seed).fill_bytes(note);
+            // A pid has 32 bits, and some words are free.
+            for free in [4..8, 32..64] {
+                note.get_mut(free)
+                    .into_iter()
+                    .flatten()
+                    .for_each(|byte| *byte = 0);
+            }
             image.put(name, page);
         }
         let lines = lines(&image);
