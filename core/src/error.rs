@@ -244,6 +244,12 @@ impl Error {
         }
     }
 
+    /// Whether a file was replaced in the moment of the call, which has changed nothing.
+    pub(crate) fn is_displacement(&self) -> bool {
+        let rejected = Outcome::Rejected;
+        matches!(self, Self::StoreReplaced { outcome, .. } if *outcome == rejected)
+    }
+
     /// Whether the same call can succeed later, without any other action.
     #[must_use]
     pub fn is_retryable(&self) -> bool {

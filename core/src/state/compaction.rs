@@ -40,6 +40,7 @@ use crate::{
         shm::Hints,
         store_dir::StoreDir,
         writer::Writer,
+        writer::retry_replaced,
     },
 };
 
@@ -86,7 +87,7 @@ impl<P: Payload> Log<P> {
     pub fn compact<S: State<Payload = P>>(&self) -> Result<Compacted> {
         let writer = &self.raw.writer;
         let started = writer.host().now();
-        telemetry::compact(writer.dir.path()).within(|| {
+        let compact = || {
             let done = writer.alone(|alone| {
                 let work = Work {
                     raw: &self.raw,
@@ -96,7 +97,9 @@ impl<P: Payload> Log<P> {
                 work.compact::<S>(started)
             })?;
             Ok(done.unwrap_or(Compacted::AlreadyRunning))
-        })
+        };
+        telemetry::compact(writer.dir.path())
+            .within(|| retry_replaced(compact, Error::is_displacement))
     }
 
     /// Whether the log behind the live snapshot has reached

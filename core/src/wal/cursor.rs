@@ -124,12 +124,23 @@ pub(crate) struct RawRecords {
     live_seq: u64,
     end: End,
     done: bool,
-    /// The record for which the files were reopened, so that this happens once.
-    reopened_for: u64,
+    /// The records for which the files were reopened, so that this happens once for each cause.
+    reopened_for: [u64; 2],
     /// May find out where [`End::Unknown`] is.
     watch: Option<DurableWatch>,
     /// How often `lines` had read when `watch` was asked last.
     asked_after: u64,
+    /// How often `lines` had read when the open segment was last seen to have its name.
+    named_after: u64,
+    /// Of the directory, when the open segment had its name.
+    stamp: Option<u64>,
+}
+
+/// Why the files are opened again.
+#[derive(Debug, Clone, Copy)]
+enum Cause {
+    Damage,
+    Replacement,
 }
 
 #[derive(Debug)]
@@ -151,9 +162,11 @@ impl RawRecords {
             live_seq: 0,
             end,
             done: false,
-            reopened_for: 0,
+            reopened_for: [0; 2],
             watch: None,
             asked_after: 0,
+            named_after: 0,
+            stamp: None,
         };
         records.resume(end);
         records
@@ -245,7 +258,7 @@ impl RawRecords {
     pub(crate) fn resume(&mut self, end: End) {
         self.end = end;
         self.done = matches!(end, End::Seq(seq) if seq < self.next_seq);
-        self.reopened_for = 0;
+        self.reopened_for = [0; 2];
         self.lines.restart(self.valid_len);
     }
 
@@ -285,13 +298,20 @@ impl RawRecords {
             return Ok(None);
         }
         let mut found = self.advance();
-        let is_suspicious = match (&found, self.end) {
-            (Err(Error::Corrupt { .. }), _) => true,
+        let cause = match (&found, self.end) {
+            (Err(Error::Corrupt { .. }), _) => Some(Cause::Damage),
             // Where the end is unknown, nothing else shows that the log goes on in another file.
-            (Ok(None), End::LastValid(_) | End::Unknown(_)) => self.is_replaced()?,
-            _ => false,
+            (Ok(None), End::LastValid(_) | End::Unknown(_)) => self.replacement()?,
+            // Whoever held a lock that was removed may write to a file without a name.
+            (Ok(Some(_)), _) if self.named_after != self.lines.reads() => {
+                self.named_after = self.lines.reads();
+                self.replacement()?
+            }
+            _ => None,
         };
-        if is_suspicious && self.reopen()? {
+        if let Some(cause) = cause
+            && self.reopen(cause)?
+        {
             found = self.advance();
         }
         if let Ok(Some(span)) = found
@@ -331,26 +351,40 @@ impl RawRecords {
         Ok(self.next_seq <= seq)
     }
 
-    /// Whether the open segment is not the file that has its name now.
-    fn is_replaced(&self) -> Result<bool> {
+    /// Whether the open segment is not the file that has its name now. Costs one system call while
+    /// no name in the directory changes.
+    fn replacement(&mut self) -> Result<Option<Cause>> {
         let Some(OpenSegment { first_seq, file }) = &self.segment else {
-            return Ok(false);
+            return Ok(None);
         };
+        // Before the name: a change behind this gives another stamp.
+        let stamp = self.dir.stamp()?;
+        if stamp.is_some() && stamp == self.stamp {
+            return Ok(None);
+        }
         let named = self.dir.identity_of(&segment_name(*first_seq))?;
-        Ok(named.is_some() && named != Some(file.identity()?))
+        if named.is_some() && named != Some(file.identity()?) {
+            return Ok(Some(Cause::Replacement));
+        }
+        self.stamp = stamp;
+        Ok(None)
     }
 
     /// Looks for the next record in the files as they are now. A repair may have replaced the open
     /// one, or a writer was writing the record when its bytes were read. The proof that it was
     /// durable was read later, so it is whole now if it ever was. False if this was tried already.
-    fn reopen(&mut self) -> Result<bool> {
+    fn reopen(&mut self, cause: Cause) -> Result<bool> {
         let wanted = self.next_seq();
-        if self.reopened_for == wanted {
+        let mut reopened_for = self.reopened_for;
+        let tried = reopened_for.get_mut(cause as usize);
+        if tried.map(|tried| std::mem::replace(tried, wanted)) == Some(wanted) {
             return Ok(false);
         }
         // Not by binary search, which would skip the damage.
-        *self = Self::in_segment_of(&self.dir, wanted, self.end)?;
-        self.reopened_for = wanted;
+        *self = Self {
+            reopened_for,
+            ..Self::in_segment_of(&self.dir, wanted, self.end)?
+        };
         Ok(true)
     }
 
@@ -446,7 +480,7 @@ impl RawRecords {
                 Manifest::required(&self.dir)?;
                 self.lines.restart(0);
                 self.valid_len = 0;
-                self.segment = Some(OpenSegment { first_seq, file });
+                (self.segment, self.stamp) = (Some(OpenSegment { first_seq, file }), None);
                 return Ok(true);
             }
             let live = Manifest::required(&self.dir)?.first_seq;

@@ -9,7 +9,7 @@ use crate::{
     wal::{
         manifest::{Manifest, is_new, manifest_missing},
         segment::Segment,
-        shm::ShmView,
+        shm::{SHM, ShmView},
         store_dir::StoreDir,
     },
 };
@@ -50,6 +50,8 @@ pub(crate) struct DurableWatch {
     /// When the page was mapped.
     mapped: Option<Instant>,
     view: Option<ShmView>,
+    /// Of the directory, when the page had its name.
+    stamp: Option<u64>,
 }
 
 impl DurableWatch {
@@ -59,6 +61,7 @@ impl DurableWatch {
             store: store.to_owned(),
             mapped: None,
             view: None,
+            stamp: None,
         }
     }
 
@@ -100,7 +103,7 @@ impl DurableWatch {
     pub(crate) fn durable_seq(&mut self) -> Option<u64> {
         let now = self.dir.host().now();
         let is_new = |mapped: Instant| now.saturating_duration_since(mapped) < REMAP_AFTER;
-        if self.mapped.is_some_and(is_new) {
+        if self.mapped.is_some_and(is_new) && self.page_is_named() {
             let durable_seq = self.view.as_ref().and_then(ShmView::durable_seq);
             if durable_seq.is_some() {
                 return durable_seq;
@@ -109,6 +112,7 @@ impl DurableWatch {
         self.mapped = Some(now);
         // Before the page: its number only rises.
         let proven_seq = self.proven_seq().unwrap_or(0);
+        self.stamp = None;
         self.view = ShmView::open(&self.dir, &self.store);
         let durable_seq = self.view.as_ref().and_then(ShmView::durable_seq);
         if durable_seq.is_some_and(|seq| seq < proven_seq) {
@@ -116,6 +120,23 @@ impl DurableWatch {
             return None;
         }
         durable_seq
+    }
+
+    /// Whether writers go on in the page that is mapped here: a program may have moved it away, or
+    /// put another file in its place. Costs one system call while no name in the directory changes.
+    fn page_is_named(&mut self) -> bool {
+        let Some(view) = &self.view else {
+            return false;
+        };
+        // Before the name: a change behind this gives another stamp.
+        let stamp = self.dir.stamp().ok().flatten();
+        if stamp.is_some() && stamp == self.stamp {
+            return true;
+        }
+        let named = self.dir.identity_of(SHM).ok().flatten();
+        let is_named = named == Some(view.file);
+        self.stamp = stamp.filter(|_| is_named);
+        is_named
     }
 
     /// Every record through this one is durable, according to the log itself.

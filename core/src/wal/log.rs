@@ -76,9 +76,13 @@ impl<P: Payload> Log<P> {
     /// [`Error::NotWritable`], [`Error::UnsafeFilesystem`], [`Error::UnsupportedVersion`],
     /// [`Error::Lock`], [`Error::Corrupt`]. After [`Error::Io`], the next open finishes what was
     /// begun.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "options are made for one log, as a rule"
+    )]
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
         let dir = StoreDir::open_at(&options.storage, dir.as_ref())?;
-        let raw = telemetry::open(dir.path()).within(|| RawLog::open(&dir, options))?;
+        let raw = telemetry::open(dir.path()).within(|| RawLog::open(&dir, &options))?;
         Ok(Self {
             raw,
             payload: PhantomData,

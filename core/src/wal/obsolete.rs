@@ -28,9 +28,15 @@ pub(crate) fn obsolete(names: &[String], manifest: &Manifest, backups: usize) ->
         .filter_map(|name| snapshot_seq(name).filter(|seq| *seq < live))
         .collect();
     let kept: BTreeSet<u64> = older.into_iter().rev().take(backups).collect();
+    // The next one of the last segment may be being written by a new holder of `lock`.
+    let last = names
+        .iter()
+        .filter_map(|name| segment_first_seq(name))
+        .max();
     let is_obsolete = |name: &&String| {
         let being_written = name.strip_suffix(".new").is_some_and(|name| {
-            name == MANIFEST || snapshot_seq(name).or(segment_first_seq(name)).is_some()
+            let segment = segment_first_seq(name).filter(|first| Some(*first) != last);
+            name == MANIFEST || snapshot_seq(name).or(segment).is_some()
         });
         let snapshot = snapshot_seq(name)
             .is_some_and(|seq| seq != live && !kept.contains(&seq) || manifest.snapshot.is_none());
@@ -56,7 +62,11 @@ impl Writer {
             writer: self,
             lock: lock.as_ref(),
         };
-        let done = work(&alone)?;
+        let done = work(&alone).or_else(|error| {
+            // Whoever holds the next `compact.lock` changes the same files.
+            alone.require_named()?;
+            Err(error)
+        })?;
         guard.unlock()?;
         Ok(Some(done))
     }
@@ -153,6 +163,7 @@ mod tests {
             "log-00000000000000000008.index",
             "log-00000000000000000010.jsonl",
             "log-00000000000000000010.index",
+            "log-00000000000000000010.jsonl.new",
             "log-00000000000000000012.jsonl",
             "log-00000000000000000012.jsonl.new",
         ]
@@ -172,7 +183,7 @@ mod tests {
             "log-00000000000000000001.jsonl",
             "log-00000000000000000008.jsonl",
             "log-00000000000000000008.index",
-            "log-00000000000000000012.jsonl.new",
+            "log-00000000000000000010.jsonl.new",
         ];
         assert_eq!(obsolete(&names, &manifest, usize::MAX), orphans);
         let with_one_backup = obsolete(&names, &manifest, 1);

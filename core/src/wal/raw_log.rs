@@ -14,14 +14,14 @@ use crate::{
         cursor::RawRecords,
         durable::End,
         manifest::Manifest,
-        named::{LOCK, Names, shut_out},
+        named::{LOCK, Names, become_sole_holder},
         obsolete::COMPACT_LOCK,
         recovery::Recovery,
         round::LeadTokens,
         segment::OpenSegment,
         shm::{Hints, SHM, Shm, is_page_content},
         store_dir::StoreDir,
-        writer::{Locked, Writer, not_writable, page_error, reopen, wait_for},
+        writer::{Locked, Writer, not_writable, page_error, reopen, retry_replaced, wait_for},
     },
 };
 
@@ -34,7 +34,14 @@ pub(crate) struct RawLog {
 }
 
 impl RawLog {
-    pub(crate) fn open(dir: &StoreDir, options: Options) -> Result<Self> {
+    pub(crate) fn open(dir: &StoreDir, options: &Options) -> Result<Self> {
+        retry_replaced(
+            || Self::open_once(dir, options.clone()),
+            Error::is_displacement,
+        )
+    }
+
+    fn open_once(dir: &StoreDir, options: Options) -> Result<Self> {
         let shared = memory_can_be_shared(dir, &options)?;
         // Refuse a newer store, and files of others, before anything is created in the directory.
         if Manifest::read(dir)?.is_none() {
@@ -48,14 +55,10 @@ impl RawLog {
             reopen(dir, lock.as_ref())?;
             guard = wait_for(lock.as_ref(), dir.host(), &options)?;
         }
-        let manifest = Manifest::read(dir)?;
-        if !names.are_ignored() && !guard.is_known() {
-            if manifest.is_some() {
-                shut_out(dir, lock.as_ref())?;
-            }
-            guard.mark_known();
+        if !names.are_ignored() {
+            become_sole_holder(dir, lock.as_ref(), guard.as_ref())?;
         }
-        let manifest = match manifest {
+        let manifest = match Manifest::read(dir)? {
             Some(manifest) => manifest,
             None => Manifest::create(dir)?,
         };
@@ -79,14 +82,16 @@ impl RawLog {
     /// Appends one record, as durable as the options ask; returns its number.
     pub(crate) fn append(&self, payload: &EncodedPayload) -> Result<u64> {
         payload.check_len()?;
-        telemetry::append(self.writer.dir.path()).within(|| {
+        let append = || {
             let locked = self.writer.lock()?;
             let seq = locked.append(payload)?;
             locked.sync_unless_shared(seq)?;
             locked.unlock()?;
             self.writer.acknowledge(seq)?;
             Ok(seq)
-        })
+        };
+        telemetry::append(self.writer.dir.path())
+            .within(|| retry_replaced(append, Error::is_displacement))
     }
 
     /// The value of `word` in the hints that all processes use now. Deleted hints would say
@@ -94,8 +99,8 @@ impl RawLog {
     pub(crate) fn look(&self, word: fn(&Hints) -> Option<u64>) -> Result<u64> {
         let mut hints = self.writer.hints();
         for _ in 0..LOOKS_MAX {
-            // While the page is there, no writer goes on in another one.
             if hints.check().is_ok()
+                && !self.writer.lost()?.page
                 && let Some(value) = word(&hints)
             {
                 return Ok(value);

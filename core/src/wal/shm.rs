@@ -509,6 +509,8 @@ fn write_to_page(dir: &StoreDir, bytes: &[u8], offset: u64) -> crate::error::Res
 #[derive(Debug)]
 pub(crate) struct ShmView {
     page: Box<dyn PageView>,
+    /// The page's device and inode.
+    pub(crate) file: (u64, u64),
     identity: u64,
     store: u64,
     boot: Boot,
@@ -533,11 +535,13 @@ impl ShmView {
     /// `None` when there are no hints, or none that can be trusted.
     pub(crate) fn open(dir: &StoreDir, store: &str) -> Option<Self> {
         let page = dir.open_page_to_read(SHM)?;
+        let file = page.identity().ok()?;
         Some(Self {
-            identity: identity_of(store, page.identity().ok()?),
+            identity: identity_of(store, file),
             store: digest(store),
             boot: Boot::of(dir.host()),
             page,
+            file,
         })
     }
 
@@ -553,9 +557,8 @@ impl ShmView {
         unseal(index, self.page.load_u64(index))
     }
 
-    /// The durable number: at least what it was when the call began.
+    /// The durable number, if writers use this page: at least what it was when the call began.
     pub(crate) fn durable_seq(&self) -> Option<u64> {
-        // While the page is there, no writer goes on in another one.
         self.page.check().ok()?;
         if !self.is_ours() {
             return None;

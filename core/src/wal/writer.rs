@@ -20,7 +20,7 @@ use crate::{
     telemetry,
     wal::{
         manifest::Manifest,
-        named::{LOCK, Lost, Names, OpenFiles, shut_out},
+        named::{LOCK, Lost, Names, OpenFiles, become_sole_holder},
         round::LeadTokens,
         segment::OpenSegment,
         shm::{Hints, Shm},
@@ -75,9 +75,11 @@ impl Writer {
             }
             if !self.names.are_ignored() && !guard.is_known() {
                 self.manifest()?; // Is it still this store?
-                shut_out(&self.dir, self.lock.as_ref())?;
+                match become_sole_holder(&self.dir, self.lock.as_ref(), guard.as_ref()) {
+                    Err(Error::StoreReplaced { .. }) => continue,
+                    done => done?,
+                }
                 self.segment.close();
-                guard.mark_known();
             }
             if lost.page {
                 self.shm.remap().map_err(page_error)?;
@@ -221,6 +223,21 @@ impl Drop for Locked<'_> {
         }
         self.release().ok();
     }
+}
+
+/// Calls again while a file is replaced in the moment of the call, and nothing was changed: the
+/// next call finds the files that have the names then.
+pub(crate) fn retry_replaced<T, E>(
+    mut call: impl FnMut() -> std::result::Result<T, E>,
+    is_displacement: impl Fn(&E) -> bool,
+) -> std::result::Result<T, E> {
+    for _ in 1..REOPEN_MAX {
+        match call() {
+            Err(error) if is_displacement(&error) => {}
+            done => return done,
+        }
+    }
+    call()
 }
 
 /// Opens the lock file anew that has the name `lock` now.

@@ -94,6 +94,11 @@ pub enum CommitError {
 }
 
 impl CommitError {
+    /// See [`Error::is_displacement`].
+    pub(crate) fn is_displacement(&self) -> bool {
+        matches!(self, Self::Log(error) if error.is_displacement())
+    }
+
     /// The state that the failed write left behind.
     #[must_use]
     pub fn outcome(&self) -> Outcome {

@@ -15,6 +15,7 @@ use crate::{
     wal::{
         log::{Log, Receipt},
         shm::Hints,
+        writer::retry_replaced,
     },
     write::{
         batch::Batch,
@@ -98,7 +99,9 @@ impl IssueLog {
     ///
     /// Examples: [`Batch`].
     pub fn commit(&self, batch: &Batch) -> Result<Receipt, CommitError> {
-        telemetry::commit(self.log.raw.writer.dir.path()).within(|| self.commit_now(batch))
+        let commit = || self.commit_now(batch);
+        let commit = || retry_replaced(commit, CommitError::is_displacement);
+        telemetry::commit(self.log.raw.writer.dir.path()).within(commit)
     }
 
     /// Calls `look` with the state that conditions are checked against: through the last record,

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{FileExt as _, symlink},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -348,6 +348,39 @@ fn a_segment_that_was_replaced_is_not_written_to() {
         let refused = log.append(&event("bd-8")).unwrap_err();
         assert!(matches!(&refused, Error::Corrupt { .. }), "{refused:?}");
     }
+}
+
+#[test]
+fn a_follower_goes_on_in_the_segment_and_the_page_that_have_the_names() {
+    let temp = tempfile::tempdir().unwrap();
+    let [store, other] = ["store", "other"].map(|name| temp.path().join(name));
+    fs::create_dir(&store).unwrap();
+    store_of(&store, 1);
+    let log = Log::<IssueEvent>::open(&store, options()).unwrap();
+    let reader = Reader::<IssueEvent>::open(&store).unwrap();
+    let mut follower = reader.follow(Seq::new(1)).unwrap();
+    assert_eq!(follower.try_next().unwrap().unwrap().seq, 1);
+
+    // What the holder of a lock that was removed appends, after another one has shut it out.
+    fs::create_dir(&other).unwrap();
+    fs::copy(store.join("MANIFEST"), other.join("MANIFEST")).unwrap();
+    fs::copy(first_segment(&store), first_segment(&other)).unwrap();
+    append(&open(&other), "nobody-knows");
+    let earlier = fs::OpenOptions::new()
+        .write(true)
+        .open(first_segment(&store));
+    replace_by_copy(&first_segment(&store));
+    let orphaned = fs::read(first_segment(&other)).unwrap();
+    earlier.unwrap().write_all_at(&orphaned, 0).unwrap();
+    append(&log, "bd-2");
+    let record = follower.try_next().unwrap().unwrap();
+    assert_eq!(record.events[0].id, "bd-2");
+
+    // A page that was moved away is still there for those who have it mapped.
+    fs::rename(store.join("shm"), temp.path().join("shm")).unwrap();
+    append(&log, "bd-3");
+    assert_eq!(reader.durable_seq().unwrap(), Some(Seq::new(3)));
+    assert_eq!(follower.try_next().unwrap().unwrap().seq, 3);
 }
 
 #[test]
