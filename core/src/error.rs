@@ -104,9 +104,9 @@ pub enum Error {
         filesystem: Filesystem,
     },
     /// Where a store would have its `lock`, `shm` or `compact.lock`, there is a file of somebody
-    /// else. Nothing was changed.
+    /// else; or a directory has the name of a store's file. Nothing was changed.
     #[error(
-        "{} is not a file of strand, and would be overwritten; move it, or use another directory",
+        "{} is not a file of strand, but has the name of one; move it, or use another directory",
         path.display()
     )]
     ForeignFile {

@@ -151,16 +151,13 @@ pub(crate) fn init(dir: &Path, args: &Init, out: &mut Output) -> Result<(), Fail
     })
 }
 
-/// A directory in the place of another store's file, such as its next segment, would stop that one.
+/// Who copies, moves or removes a store does the same to all that is in its directory. A directory
+/// in the place of one of its files, such as its next segment, would stop it.
 fn refuse_inside_a_store(dir: &Path) -> Result<(), Failure> {
     let named = |error| Failure::io(&format!("cannot examine {}", dir.display()), &error);
     let whole = std::path::absolute(dir).map_err(named)?;
-    let path: Vec<&Path> = whole.ancestors().collect();
-    let in_the_way = path.windows(2).find_map(|pair| match pair {
-        [inner, outer] if is_file_of_a_store(inner) => Some(outer),
-        _ => None,
-    });
-    match in_the_way.filter(|store| store.join(MANIFEST).is_file()) {
+    let is_store = |dir: &&Path| Reader::<IssueEvent>::open(dir).is_ok();
+    match whole.ancestors().skip(1).find(is_store) {
         None => Ok(()),
         Some(store) => {
             let (dir, store) = (dir.display(), store.display());
@@ -168,14 +165,6 @@ fn refuse_inside_a_store(dir: &Path) -> Result<(), Failure> {
             Err(Failure::new(Exit::Unusable, message))
         }
     }
-}
-
-/// Whether a store has files or directories of such a name.
-fn is_file_of_a_store(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let begins = ["log-", "snapshot-", MANIFEST, "quarantine"];
-    begins.iter().any(|begin| name.starts_with(begin))
-        || matches!(&*name, "lock" | "compact.lock" | "shm")
 }
 
 /// Creates a directory, and those above it, for `work`. Removes them again if that fails and has

@@ -23,6 +23,7 @@ mod pipes;
 mod place;
 mod streams;
 mod support;
+mod tools;
 #[cfg(unix)]
 mod users;
 mod waiting;

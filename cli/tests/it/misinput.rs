@@ -103,15 +103,48 @@ fn a_store_is_not_made_inside_another_one() {
     let store = Store::of(&[("a", "")]);
     let inner = store.file("log-00000000000000000002.jsonl");
     let init = |dir: &std::path::Path| run(crate::support::strand().arg("-C").arg(dir).arg("init"));
-    for dir in [inner.clone(), store.file("quarantine/x")] {
+    for dir in [inner, store.file("quarantine/x"), store.file("a/b")] {
         let done = init(&dir);
         assert_eq!(done.code, 10, "{}", done.err);
         assert!(done.err.contains("is inside the store"), "{}", done.err);
         assert!(!dir.exists());
     }
+    assert!(!store.file("a").exists());
     assert_eq!(init(store.dir()).code, 0);
     store.ok("compact", &[]);
     assert_eq!(store.ok("close", &["a"]), "2");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_directory_with_the_name_of_a_file_of_the_store_is_named() {
+    let store = Store::of(&[("a", "")]);
+    for name in [
+        "log-00000000000000000002.jsonl",
+        "log-00000000000000000009.jsonl",
+        "snapshot-00000000000000000099.jsonl",
+        "unclosed-00000000000000000099.jsonl",
+        "log-00000000000000000099.jsonl.new",
+    ] {
+        std::fs::create_dir(store.file(name)).unwrap();
+        let expected = format!("{name} is not a file of strand");
+        let writes: [(&str, &[&str]); 2] = [("update", &["a", "--set", "x=2"]), ("compact", &[])];
+        for (command, arguments) in writes {
+            let done = store.run(command, arguments);
+            let is_named = done.code == 10 && done.err.contains(&expected);
+            assert!(
+                done.code == 0 || is_named,
+                "{command}: {name}: {}",
+                done.err
+            );
+        }
+        let said = store.run("doctor", &[]).out;
+        assert!(said.contains(&expected), "{said}");
+        assert!(store.ok("show", &["a"]).contains("The a"));
+        std::fs::remove_dir(store.file(name)).unwrap();
+        store.ok("update", &["a", "--set", "x=1"]);
+    }
+    assert_eq!(store.json("doctor", &[])["advice"], "nothing");
 }
 
 #[test]

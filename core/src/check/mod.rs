@@ -428,7 +428,11 @@ impl<'a> Look<'a> {
         let dir = self.dir;
         if let Some(manifest) = manifest {
             self.orphans = obsolete(&names, manifest, usize::MAX);
-            self.orphans.retain(|name| dir.subdir(name).is_none());
+            let is_dir = |name: &mut String| dir.subdir(name).is_some();
+            for name in self.orphans.extract_if(.., is_dir).collect::<Vec<_>>() {
+                let path = dir.path_of(&name);
+                self.unreadable(&name, &Error::ForeignFile { path });
+            }
         }
         if let Some(quarantine) = dir.subdir(QUARANTINE) {
             let kept = quarantine.list().unwrap_or_default();

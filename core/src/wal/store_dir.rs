@@ -144,8 +144,8 @@ impl StoreDir {
         let path = self.path_of(name);
         match self.storage.open(&self.dir, name, mode) {
             Ok(file) => Ok(StoreFile { path, file }),
-            Err(error) if mode == OpenMode::CreateNew => Err(Error::io("create", path)(error)),
-            Err(error) => Err(Error::io("open", path)(error)),
+            Err(error) if mode == OpenMode::CreateNew => named("create", &path, Err(error)),
+            Err(error) => named("open", &path, Err(error)),
         }
     }
 
@@ -298,7 +298,12 @@ fn new_name(name: &str) -> String {
 
 /// Adds to an error what was done to which file. Costs nothing unless there is one.
 fn named<T>(op: &'static str, path: &Path, done: io::Result<T>) -> Result<T> {
-    done.map_err(|source| Error::io(op, path)(source))
+    done.map_err(|source| match source.kind() {
+        io::ErrorKind::IsADirectory => Error::ForeignFile {
+            path: path.to_owned(),
+        },
+        _ => Error::io(op, path)(source),
+    })
 }
 
 /// Makes `None` of an I/O error of this kind.
