@@ -127,7 +127,9 @@ pub(crate) enum OnStore {
     )]
     Follow(Follow),
     /// Fold the log into a snapshot while others go on writing
-    #[command(after_help = "Examples:\n  strand compact --if-due")]
+    #[command(
+        after_help = "Examples:\n  strand compact --if-due\n  strand compact --archive ~/history"
+    )]
     Compact(Compact),
     /// Check every file of a store and say what to do; changes nothing
     #[command(after_help = "Examples:\n  strand doctor\n  strand -C COPY doctor --json")]
@@ -488,9 +490,15 @@ pub(crate) struct History {
 
 #[derive(Debug, Args)]
 pub(crate) struct Follow {
-    /// Start with this record; by default with the next one that is written
+    /// Start with this record; by default with the next one that is written, or with `--archive`
+    /// with the first one
     #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) from: Option<u64>,
+    /// Read the records that compactions have removed from this directory; without DIR, from the
+    /// one that `strand compact --archive` was given
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[expect(clippy::option_option, reason = "an option whose value is optional")]
+    pub(crate) archive: Option<Option<PathBuf>>,
     /// Stop after this many milliseconds without a new record; by default only when interrupted
     #[arg(long, value_name = "MS")]
     pub(crate) until_idle_ms: Option<u64>,
@@ -506,6 +514,11 @@ pub(crate) struct Compact {
     /// Only if the log is long enough to be worth it
     #[arg(long)]
     pub(crate) if_due: bool,
+    /// Keep the records that are removed in this directory, in files that `zcat` prints and `strand
+    /// follow --archive` reads; from now on, all compactions of this store do, also those in the
+    /// background
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) archive: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

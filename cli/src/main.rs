@@ -1,6 +1,7 @@
 //! `strand`: a crash-safe log of issues, on the command line.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod args;
 mod commands;
 mod exit;

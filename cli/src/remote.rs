@@ -55,6 +55,10 @@ pub(crate) fn require_possible(command: &OnStore) -> Result<(), Failure> {
         OnStore::Stat => ("stat", "`strand list` and `etcdctl endpoint status`"),
         OnStore::Import(_) => ("import", "`strand batch` with up to 120 issues"),
         OnStore::Sync(_) => ("sync", "`strand export`"),
+        OnStore::Compact(args) if args.archive.is_some() => {
+            ("compact --archive", "`strand follow`")
+        }
+        OnStore::Follow(args) if args.archive.is_some() => ("follow --archive", "`strand follow`"),
         OnStore::Export(args) if args.file.is_some() => ("export FILE", "standard output"),
         _ => return Ok(()),
     };

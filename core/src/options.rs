@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use strand_lock::Holder;
 
@@ -31,6 +31,7 @@ macro_rules! options {
         pub struct Options {
             $(pub(crate) $name: $of,)+
             pub(crate) on_lock_wait: Callback<OnLockWait>,
+            pub(crate) archive: Callback<Archive>,
             pub(crate) failpoint_hook: Callback<dyn FailpointHook>,
             pub(crate) storage: Arc<dyn Storage>,
         }
@@ -40,6 +41,7 @@ macro_rules! options {
                 Self {
                     $($name: $default,)+
                     on_lock_wait: Callback(None),
+                    archive: Callback(None),
                     failpoint_hook: Callback(None),
                     storage: Arc::new(Disk),
                 }
@@ -138,6 +140,7 @@ options! {
 }
 
 type OnLockWait = dyn Fn(Option<&Holder>, Duration) + Send + Sync;
+type Archive = dyn Fn(&str, &mut dyn io::Read) -> io::Result<()> + Send + Sync;
 
 impl Options {
     /// A function to call when a lock of the store was waited for for 1 s, and again after each
@@ -155,6 +158,40 @@ impl Options {
             on_lock_wait,
             ..self
         }
+    }
+
+    /// A function that keeps the history which a compaction erases. Default: none.
+    ///
+    /// A compaction calls it with the name and the bytes of each segment that its snapshot is about
+    /// to replace, in the order of their records. When it returns, a copy must be durable: from then
+    /// on, any process may remove the segment. If it fails, the compaction does too, and nothing is
+    /// removed. After a crash it may get the same segment again.
+    ///
+    /// ```
+    /// use std::{fs, io};
+    /// use strand_core::{Issue, IssueLog, Options};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let archive = tempfile::tempdir()?;
+    /// # let archive = archive.path().to_owned();
+    /// let options = Options::default().archive(move |segment, bytes| {
+    ///     let mut copy = fs::File::create(archive.join(segment))?;
+    ///     io::copy(bytes, &mut copy)?;
+    ///     copy.sync_all()?;
+    ///     fs::File::open(&archive)?.sync_all() // Its name, too.
+    /// });
+    /// let log = IssueLog::open(dir.path(), options)?;
+    /// log.create(Issue::new("bd-1", "Mend the fence"))?;
+    /// log.compact()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn archive(
+        self,
+        archive: impl Fn(&str, &mut dyn io::Read) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let archive = Callback(Some(Arc::new(archive) as Arc<Archive>));
+        Self { archive, ..self }
     }
 
     pub(crate) fn reached(&self, point: Failpoint) {

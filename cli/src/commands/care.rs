@@ -4,16 +4,19 @@ use std::path::Path;
 
 use serde::Serialize;
 use strand_core::{
-    Compacted, Error,
+    Compacted, Error, IssueEvent, Reader,
+    backend::Backend,
     check::{Advice, check},
     repair,
 };
 
 use super::open;
 use crate::{
+    archive::Archive,
     args::{Compact, Repair},
     exit::{Exit, Failure},
     output::Output,
+    remote,
 };
 
 pub(crate) fn compact(dir: &Path, args: &Compact, out: &mut Output) -> Result<(), Failure> {
@@ -32,7 +35,7 @@ pub(crate) fn compact(dir: &Path, args: &Compact, out: &mut Output) -> Result<()
         compacted: bool,
         reason: &'static str,
     }
-    let log = open::store(dir, &args.writing, out)?;
+    let log = open_to_compact(dir, args, out)?;
     let mut nothing = |reason, text: &str| {
         let compacted = false;
         out.result(&Nothing { compacted, reason }, || text.to_owned())
@@ -73,6 +76,20 @@ pub(crate) fn compact(dir: &Path, args: &Compact, out: &mut Output) -> Result<()
         ),
         _ => nothing("nothing_new", "nothing to do: there are no new records"),
     }
+}
+
+/// The store, with an archive if there is to be one.
+fn open_to_compact(dir: &Path, args: &Compact, out: &Output) -> Result<Box<dyn Backend>, Failure> {
+    if remote::address(dir)?.is_some() {
+        return open::store(dir, &args.writing, out);
+    }
+    // Says that there is no store, before a directory is made.
+    Reader::<IssueEvent>::open(dir)?;
+    let mut options = open::options(&args.writing, out.json);
+    if let Some(archive) = Archive::to_write(dir, args.archive.as_deref())? {
+        options = options.archive(move |segment, bytes| archive.keep(segment, bytes));
+    }
+    Ok(Box::new(open::log_with(dir, options, out)?))
 }
 
 pub(crate) fn doctor(dir: &Path, out: &mut Output) -> Result<Exit, Failure> {

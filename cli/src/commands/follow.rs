@@ -6,9 +6,15 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use strand_core::{Issues, Payload, Reader, Seq};
+use strand_core::{Error, Follower, Issues, Payload, Reader, Seq};
 
-use crate::{args::Follow, exit::Failure, output::Output, remote};
+use crate::{
+    archive::{Archive, Archived},
+    args::Follow,
+    exit::Failure,
+    output::Output,
+    remote,
+};
 
 /// How long one wait takes where there is no limit.
 const A_WHILE: Duration = Duration::from_hours(1);
@@ -37,6 +43,10 @@ pub(crate) fn follow(dir: &Path, args: &Follow, out: &mut Output) -> Result<(), 
         });
     }
     let reader: Reader<Anything> = Reader::open(dir)?;
+    if let Some(archive) = &args.archive {
+        let mut records = History::open(dir, archive.as_deref(), reader, args.from.unwrap_or(1))?;
+        return print(args, out, |until| records.next(until));
+    }
     let mut records = match args.from {
         Some(from) => reader.follow(Seq::new(from))?,
         None => reader.follow_new()?,
@@ -54,7 +64,7 @@ pub(crate) fn follow(dir: &Path, args: &Follow, out: &mut Output) -> Result<(), 
 fn print(
     args: &Follow,
     out: &mut Output,
-    mut next: impl FnMut(Option<Instant>) -> strand_core::Result<Option<Vec<u8>>>,
+    mut next: impl FnMut(Option<Instant>) -> Result<Option<Vec<u8>>, Failure>,
 ) -> Result<(), Failure> {
     let mut left = args.limit.unwrap_or(u64::MAX);
     while left > 0 && !out.is_closed() {
@@ -78,6 +88,67 @@ fn print(
     }
     Ok(())
 }
+
+/// The records of an archive, and those of the log that it is written from.
+struct History {
+    archived: Archived,
+    reads_archive: bool,
+    reader: Reader<Anything>,
+    live: Follower<Anything>,
+}
+
+impl History {
+    fn open(
+        dir: &Path,
+        archive: Option<&Path>,
+        reader: Reader<Anything>,
+        from: u64,
+    ) -> Result<Self, Failure> {
+        let archive = match archive {
+            Some(archive) => archive.to_owned(),
+            None => Archive::setting(dir)?.ok_or_else(|| {
+                Failure::usage("this store has no archive; name one: --archive DIR")
+            })?,
+        };
+        Ok(Self {
+            archived: Archive::to_read(dir, &archive)?.records(from),
+            reads_archive: true,
+            live: reader.follow(Seq::new(from))?,
+            reader,
+        })
+    }
+
+    /// The line of the next record; waits for it if there is a deadline.
+    fn next(&mut self, until: Option<Instant>) -> Result<Option<Vec<u8>>, Failure> {
+        let mut compacted = None;
+        loop {
+            if self.reads_archive {
+                let archived = self.archived.next()?;
+                if archived.is_some() {
+                    return Ok(archived);
+                }
+                if let Some(error) = compacted {
+                    return Err(error);
+                }
+                self.reads_archive = false;
+                self.live = self.reader.follow(Seq::new(self.archived.next_seq()))?;
+            }
+            let record = match until {
+                None => self.live.try_next(),
+                Some(deadline) => self.live.next_before(deadline),
+            };
+            match record {
+                Err(error @ Error::Compacted { .. }) => {
+                    self.archived.seek(self.live.next_seq().get());
+                    self.reads_archive = true;
+                    compacted = Some(error.into());
+                }
+                record => return Ok(record?.map(|record| record.line)),
+            }
+        }
+    }
+}
+
 /// Ends the process when nobody can read its output any more. An idle log gives nothing to write,
 /// so that no write would find out.
 #[cfg(unix)]

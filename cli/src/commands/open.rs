@@ -68,14 +68,19 @@ fn waiting_for(holder: Option<&Holder>, json: bool) -> String {
 
 /// Opens a store to write. Only `init` creates one, so that a mistyped name does not.
 pub(crate) fn log(dir: &Path, writing: &Writing, out: &Output) -> Result<IssueLog, Failure> {
+    log_with(dir, options(writing, out.json), out)
+}
+
+/// As [`log`], with other options.
+pub(crate) fn log_with(dir: &Path, options: Options, out: &Output) -> Result<IssueLog, Failure> {
     if !dir.join(MANIFEST).exists() {
         Reader::<IssueEvent>::open(dir)?;
     }
-    open(dir, writing, out)
+    open(dir, options, out)
 }
 
-fn open(dir: &Path, writing: &Writing, out: &Output) -> Result<IssueLog, Failure> {
-    let log = IssueLog::open(dir, options(writing, out.json))?;
+fn open(dir: &Path, options: Options, out: &Output) -> Result<IssueLog, Failure> {
+    let log = IssueLog::open(dir, options)?;
     let recovery = log.log().recovery();
     if recovery.quarantined.is_some() && !out.json {
         tell(&format!("strand: {recovery}"));
@@ -128,7 +133,7 @@ pub(crate) fn init(dir: &Path, args: &Init, out: &mut Output) -> Result<(), Fail
         if created {
             refuse_inside_a_store(dir)?;
         }
-        in_directory(dir, || open(dir, &args.writing, out))?;
+        in_directory(dir, || open(dir, options(&args.writing, out.json), out))?;
         if args.writing.no_auto_compact {
             let setting = dir.join(auto::SETTING);
             let made = std::fs::write(&setting, "");

@@ -6,6 +6,7 @@
     reason = "a test that can't go on should panic"
 )]
 
+mod archive;
 mod care;
 mod change;
 mod etcd;

@@ -459,7 +459,7 @@ impl<'a> Look<'a> {
             MANIFEST => FileKind::Manifest,
             LOCK | COMPACT_LOCK => FileKind::Lock,
             SHM => FileKind::Hints,
-            "no-auto-compact" => FileKind::Setting,
+            "no-auto-compact" | "archive-dir" => FileKind::Setting,
             _ if name.split('/').next() == Some(QUARANTINE) => FileKind::Quarantine,
             MIRRORS => FileKind::Mirrors,
             _ if self.orphans.iter().any(|orphan| orphan == name) => FileKind::Orphan,

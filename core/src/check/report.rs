@@ -150,7 +150,7 @@ pub enum FileKind {
     Orphan,
     /// A lock file.
     Lock,
-    /// A setting: `no-auto-compact` says that the command does not compact by itself.
+    /// A setting of the command: `no-auto-compact`, `archive-dir`.
     Setting,
     /// The shared hints.
     Hints,

@@ -5,6 +5,7 @@
 //! | --- | --- | --- |
 //! | begin a new segment | `compact.lock`, `lock` | one more segment, which is harmless |
 //! | fold the records before it into a state | `compact.lock` | nothing |
+//! | have the caller archive those records | `compact.lock` | a copy, which it makes again |
 //! | remove what an earlier compaction that died has left | `compact.lock` | less of it |
 //! | write `snapshot-….jsonl.new`, sync | `compact.lock` | an orphan |
 //! | rename it, sync the directory | `compact.lock` | an orphan |
@@ -15,6 +16,7 @@
 //! removes the file that it was writing at once.
 
 use std::{
+    io,
     path::Path,
     time::{Duration, Instant},
 };
@@ -38,7 +40,7 @@ use crate::{
         obsolete::{Alone, COMPACT_LOCK},
         raw_log::RawLog,
         shm::Hints,
-        store_dir::StoreDir,
+        store_dir::{StoreDir, StoreFile},
         writer::Writer,
         writer::retry_replaced,
     },
@@ -256,6 +258,7 @@ impl Work<'_> {
         let backups = writer.options.backup_snapshots;
         let state = self.fold::<S>(old, through)?;
         telemetry::compaction_phase(writer.dir.path(), "fold", &mut phase);
+        self.archive(old, through)?;
 
         // The orphans of an earlier compaction take space that this one may need. Not before now:
         // if the live snapshot had been damaged, a repair could use them.
@@ -308,6 +311,28 @@ impl Work<'_> {
         }
     }
 
+    /// Has the caller keep the segments that the new manifest will not need. Not later: once it is
+    /// written, the next open of any process removes them.
+    fn archive(self, old: &Manifest, through: u64) -> Result<()> {
+        let Writer { dir, options, .. } = self.writer;
+        let Some(archive) = &options.archive.0 else {
+            return Ok(());
+        };
+        let segments = dir.segments()?.into_iter();
+        for first_seq in segments.filter(|first| (old.first_seq..=through).contains(first)) {
+            let name = segment_name(first_seq);
+            let file = dir.open(&name, OpenMode::Read)?;
+            let mut bytes = SegmentBytes {
+                file: &file,
+                offset: 0,
+                throttle: self.throttle(old, through),
+            };
+            let kept = archive(&name, &mut bytes);
+            kept.map_err(|error| Error::io("archive", file.path())(error))?;
+        }
+        Ok(())
+    }
+
     fn throttle(self, old: &Manifest, through: u64) -> Throttle {
         let Writer { dir, .. } = self.writer;
         let records = through + 1 - old.first_seq;
@@ -329,6 +354,22 @@ impl Work<'_> {
         let before = now.saturating_sub_ms(options.tombstone_ms);
         state.forget(before_seq, before);
         Ok(state)
+    }
+}
+
+/// A segment that is read from its begin.
+struct SegmentBytes<'a> {
+    file: &'a StoreFile,
+    offset: u64,
+    throttle: Throttle,
+}
+
+impl io::Read for SegmentBytes<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.raw().read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        self.throttle.did(read);
+        Ok(read)
     }
 }
 

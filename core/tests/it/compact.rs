@@ -581,3 +581,55 @@ fn a_snapshot_of_another_store_is_refused() {
         "{refused:?}"
     );
 }
+
+#[test]
+fn each_segment_is_archived_before_the_manifest_changes_and_a_failure_removes_nothing() {
+    type Kept = Vec<(String, Vec<u8>, Vec<u8>)>;
+    let dir = tempfile::tempdir().unwrap();
+    drop(varied(dir.path()));
+    let before = data_files(dir.path());
+    let manifest = || fs::read(dir.path().join("MANIFEST")).unwrap();
+    let old_manifest = manifest();
+
+    let kept: Arc<Mutex<Kept>> = Arc::default();
+    let fail = Arc::new(AtomicU64::new(1));
+    let archive = {
+        let (kept, fail, dir) = (Arc::clone(&kept), Arc::clone(&fail), dir.path().to_owned());
+        move |name: &str, bytes: &mut dyn io::Read| {
+            let mut copy = Vec::new();
+            bytes.read_to_end(&mut copy)?;
+            assert!(dir.join(name).exists());
+            let manifest = fs::read(dir.join("MANIFEST"))?;
+            let mut kept = kept.lock().unwrap();
+            kept.push((name.to_owned(), copy, manifest));
+            if kept.len() == 2 && fail.swap(0, Ordering::Relaxed) == 1 {
+                return Err(io::Error::other("the archive is full"));
+            }
+            Ok(())
+        }
+    };
+    let log = IssueLog::open(dir.path(), options().archive(archive)).unwrap();
+    let error = log.compact().unwrap_err();
+    assert!(
+        matches!(error, Error::Io { op: "archive", .. }),
+        "{error:?}"
+    );
+    assert_eq!(manifest(), old_manifest);
+    let mut after = data_files(dir.path());
+    after.retain(|name| before.contains(name));
+    assert_eq!(after, before);
+
+    kept.lock().unwrap().clear();
+    let contents: Vec<Vec<u8>> = before
+        .iter()
+        .map(|name| fs::read(dir.path().join(name)).unwrap())
+        .collect();
+    let (_, _, _, removed) = compact(&log);
+    let kept = kept.lock().unwrap();
+    let names: Vec<&String> = kept.iter().map(|(name, ..)| name).collect();
+    assert!(names.iter().copied().eq(&before), "{names:?}");
+    assert!(before.iter().all(|name| removed.contains(name)));
+    for ((_, copy, manifest), content) in kept.iter().zip(&contents) {
+        assert_eq!((copy, manifest), (content, &old_manifest));
+    }
+}
