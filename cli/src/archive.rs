@@ -1,5 +1,5 @@
-//! The archive of a store: the segments that compactions replaced, compressed, so that `zcat` prints
-//! them and `strand follow --archive` goes on from them to the live log.
+//! The archive of a store: the segments that compactions replaced, compressed, so that `zcat`
+//! prints them and `strand follow --archive` goes on from them to the live log.
 
 use std::{
     fs::{self, File},
@@ -92,7 +92,7 @@ impl Archive {
             old => {
                 return records
                     .require_same(&mut unzip(old?))
-                    .map_err(|error| at(&path, error));
+                    .map_err(|error| at(&path, &error));
             }
         }
         let copied = write_durably(&path, |file| {
@@ -103,7 +103,7 @@ impl Archive {
             }
             zip.finish().map(drop)
         });
-        copied.map_err(|error| at(&path, error))
+        copied.map_err(|error| at(&path, &error))
     }
 
     /// The file with the record `seq`, if the archive has it, and the number of its first record.
@@ -285,7 +285,7 @@ fn store_id(store: &Path) -> Result<String, Failure> {
     Ok(manifest.map_err(|error| damaged(&path, &error))?.store)
 }
 
-fn at(path: &Path, error: io::Error) -> io::Error {
+fn at(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-use clap_complete::Shell;
+use clap_complete::{ArgValueCandidates, Shell};
 
 use crate::{
+    complete,
     exit::Exit,
     input::{Assignment, Required, assignment, name, required, text_assignment},
 };
@@ -151,6 +152,9 @@ pub(crate) enum OnStore {
     )]
     Export(Export),
     /// Make the store and a file of JSON Lines equal, with the changes of both
+    #[command(
+        after_help = "Examples:\n  strand sync issues.jsonl && git add issues.jsonl\n  strand sync issues.jsonl --prefer newer"
+    )]
     Sync(Sync),
 }
 
@@ -204,13 +208,13 @@ pub(crate) struct Changes {
     #[arg(short, long, value_name = "NUMBER", allow_negative_numbers = true)]
     pub(crate) priority: Option<i64>,
     /// Set the type: `bug`, `task`, …
-    #[arg(short = 't', long = "type", value_name = "TYPE", value_parser = name)]
+    #[arg(short = 't', long = "type", value_name = "TYPE", value_parser = name, add = ArgValueCandidates::new(complete::types))]
     pub(crate) kind: Option<String>,
     /// Set the assignee; an empty one is nobody
-    #[arg(short, long, value_name = "AGENT")]
+    #[arg(short, long, value_name = "AGENT", add = ArgValueCandidates::new(complete::assignees))]
     pub(crate) assignee: Option<String>,
     /// Set the status: `open`, `in_progress`, `blocked`, `closed`
-    #[arg(short, long, value_parser = name)]
+    #[arg(short, long, value_parser = name, add = ArgValueCandidates::new(complete::statuses))]
     pub(crate) status: Option<String>,
     /// Set the description
     #[arg(short, long, value_name = "TEXT")]
@@ -229,11 +233,12 @@ pub(crate) struct Changes {
         short = 'l',
         long = "add-label",
         visible_alias = "label",
-        value_name = "LABEL"
+        value_name = "LABEL",
+        add = ArgValueCandidates::new(complete::labels)
     )]
     pub(crate) add_labels: Vec<String>,
     /// Remove a label
-    #[arg(long = "remove-label", value_name = "LABEL")]
+    #[arg(long = "remove-label", value_name = "LABEL", add = ArgValueCandidates::new(complete::labels))]
     pub(crate) remove_labels: Vec<String>,
     /// Add a value to an array, unless it is already there
     #[arg(long = "add", value_name = "FIELD=JSON", value_parser = assignment)]
@@ -307,7 +312,7 @@ pub(crate) struct Batch {
 #[derive(Debug, Args)]
 pub(crate) struct Show {
     /// The issues' ids
-    #[arg(value_name = "ID", required = true)]
+    #[arg(value_name = "ID", required = true, add = ArgValueCandidates::new(complete::all_ids))]
     pub(crate) ids: Vec<String>,
 }
 
@@ -315,16 +320,16 @@ pub(crate) struct Show {
 #[derive(Debug, Default, Args)]
 pub(crate) struct Wanted {
     /// Only issues of this assignee
-    #[arg(long)]
+    #[arg(long, add = ArgValueCandidates::new(complete::assignees))]
     pub(crate) assignee: Option<String>,
     /// Only issues with this label; repeat it to require several
-    #[arg(long = "label", value_name = "LABEL")]
+    #[arg(long = "label", value_name = "LABEL", add = ArgValueCandidates::new(complete::labels))]
     pub(crate) labels: Vec<String>,
     /// Only issues with this priority
     #[arg(long, allow_negative_numbers = true)]
     pub(crate) priority: Option<i64>,
     /// Only issues of this type: `bug`, `task`, …
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(long = "type", value_name = "TYPE", add = ArgValueCandidates::new(complete::types))]
     pub(crate) kind: Option<String>,
     /// Only issues with this text in the id, title or description, in upper or lower case
     #[arg(long)]
@@ -334,7 +339,7 @@ pub(crate) struct Wanted {
 #[derive(Debug, Args)]
 pub(crate) struct List {
     /// Only issues with this status: `open`, `closed`, …
-    #[arg(long)]
+    #[arg(long, add = ArgValueCandidates::new(complete::statuses))]
     pub(crate) status: Option<String>,
     #[command(flatten)]
     pub(crate) wanted: Wanted,
@@ -369,6 +374,7 @@ pub(crate) struct Claim {
     #[command(flatten)]
     pub(crate) writing: Writing,
     /// The issue's id; by default the most urgent issue that is ready
+    #[arg(add = ArgValueCandidates::new(complete::ids))]
     pub(crate) id: Option<String>,
     /// The agent that claims it
     #[arg(
@@ -380,13 +386,13 @@ pub(crate) struct Claim {
     )]
     pub(crate) agent: String,
     /// Only an issue with this label; repeat it to require several
-    #[arg(long = "label", value_name = "LABEL", conflicts_with = "id")]
+    #[arg(long = "label", value_name = "LABEL", conflicts_with = "id", add = ArgValueCandidates::new(complete::labels))]
     pub(crate) labels: Vec<String>,
     /// Only an issue with this priority
     #[arg(long, allow_negative_numbers = true, conflicts_with = "id")]
     pub(crate) priority: Option<i64>,
     /// Only an issue of this type
-    #[arg(long = "type", value_name = "TYPE", conflicts_with = "id")]
+    #[arg(long = "type", value_name = "TYPE", conflicts_with = "id", add = ArgValueCandidates::new(complete::types))]
     pub(crate) kind: Option<String>,
     /// Idempotency key: a claim that is repeated with the same key is stored once
     #[arg(long, requires = "id")]
@@ -398,6 +404,7 @@ pub(crate) struct Update {
     #[command(flatten)]
     pub(crate) writing: Writing,
     /// The issue's id
+    #[arg(add = ArgValueCandidates::new(complete::ids))]
     pub(crate) id: String,
     /// Set the title, on one line
     #[arg(long)]
@@ -417,7 +424,7 @@ pub(crate) struct Change {
     #[command(flatten)]
     pub(crate) writing: Writing,
     /// The issues' ids
-    #[arg(value_name = "ID", required = true)]
+    #[arg(value_name = "ID", required = true, add = ArgValueCandidates::new(complete::all_ids))]
     pub(crate) ids: Vec<String>,
     /// Only if the issue is still at this version; only with one ID
     #[arg(long, value_name = "VERSION")]
@@ -443,6 +450,7 @@ pub(crate) enum DepAction {
     /// Print what an issue depends on, directly or not
     Tree {
         /// The issue's id
+        #[arg(add = ArgValueCandidates::new(complete::ids))]
         id: String,
     },
 }
@@ -452,9 +460,10 @@ pub(crate) struct Edge {
     #[command(flatten)]
     pub(crate) writing: Writing,
     /// The issue's id
+    #[arg(add = ArgValueCandidates::new(complete::ids))]
     pub(crate) id: String,
     /// The id of the issue that it depends on
-    #[arg(value_name = "ON")]
+    #[arg(value_name = "ON", add = ArgValueCandidates::new(complete::ids))]
     pub(crate) on: String,
     /// The kind of dependency: `blocks`, `parent-child`, …
     #[arg(long = "type", value_name = "TYPE", default_value = "blocks", value_parser = name)]
@@ -466,6 +475,7 @@ pub(crate) struct Comment {
     #[command(flatten)]
     pub(crate) writing: Writing,
     /// The issue's id
+    #[arg(add = ArgValueCandidates::new(complete::ids))]
     pub(crate) id: String,
     /// The text; `-` reads it from standard input
     pub(crate) text: String,
@@ -479,12 +489,14 @@ pub(crate) struct Edit {
     #[command(flatten)]
     pub(crate) writing: Writing,
     /// The issue's id
+    #[arg(add = ArgValueCandidates::new(complete::ids))]
     pub(crate) id: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct History {
     /// The issue's id
+    #[arg(add = ArgValueCandidates::new(complete::ids))]
     pub(crate) id: String,
 }
 
@@ -642,6 +654,7 @@ pub(crate) struct Completions {
 #[derive(Debug, Args)]
 pub(crate) struct Man {
     /// The directory for `strand.1`, `strand-append.1`, …; created if missing
+    #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) dir: Option<PathBuf>,
 }
 

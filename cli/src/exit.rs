@@ -222,9 +222,10 @@ impl From<CommitError> for Failure {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Conflict(conflict) => {
-                let exit = match conflict.issue {
-                    None => Exit::NotFound,
-                    Some(_) => Exit::Conflict,
+                let exit = if conflict.is_missing() {
+                    Exit::NotFound
+                } else {
+                    Exit::Conflict
                 };
                 Self {
                     exit,

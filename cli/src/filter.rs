@@ -1,7 +1,5 @@
 //! Selects and orders the issues to list.
 
-use std::cmp::Reverse;
-
 use strand_core::{Filter, Issue, Issues};
 
 use crate::args::Wanted;
@@ -13,60 +11,40 @@ impl Wanted {
         issues: &'a Issues,
         status: Option<&str>,
     ) -> Vec<(&'a str, &'a Issue)> {
-        let mut filter = Filter::new();
-        if let Some(status) = status {
-            filter = filter.status(status);
-        }
-        if let Some(assignee) = &self.assignee {
-            filter = filter.assignee(assignee);
-        }
-        if let Some(label) = self.labels.first() {
-            filter = filter.label(label);
-        }
-        self.keep(issues.list(&filter))
+        let filter = self.filter();
+        issues.list(&match status {
+            Some(status) => filter.status(status),
+            None => filter,
+        })
     }
 
     /// The matching issues that are ready to be worked on, most urgent first.
     pub(crate) fn ready<'a>(&self, issues: &'a Issues) -> Vec<(&'a str, &'a Issue)> {
-        let mut ready = self.keep(issues.ready());
-        ready.sort_by_cached_key(|(id, issue)| (urgency(issue), *id));
+        let filter = self.filter();
+        let mut ready = issues.ready();
+        ready.retain(|(id, issue)| filter.matches(id, issue));
         ready
     }
 
-    fn keep<'a>(&self, mut issues: Vec<(&'a str, &'a Issue)>) -> Vec<(&'a str, &'a Issue)> {
-        issues.retain(|(id, issue)| self.matches(id, issue));
-        issues
+    fn filter(&self) -> Filter {
+        let mut filter = Filter::new();
+        for label in &self.labels {
+            filter = filter.label(label);
+        }
+        if let Some(assignee) = &self.assignee {
+            filter = filter.assignee(assignee);
+        }
+        if let Some(priority) = self.priority {
+            filter = filter.priority(priority);
+        }
+        if let Some(kind) = &self.kind {
+            filter = filter.issue_type(kind);
+        }
+        if let Some(text) = &self.text {
+            filter = filter.text(text);
+        }
+        filter
     }
-
-    fn matches(&self, id: &str, issue: &Issue) -> bool {
-        let is = |wanted: &Option<String>, field: fn(&Issue) -> Option<String>| {
-            wanted.is_none() || field(issue) == *wanted
-        };
-        is(&self.assignee, Issue::assignee)
-            && is(&self.kind, Issue::issue_type)
-            && (self.priority.is_none() || issue.priority() == self.priority)
-            && (self.labels.is_empty() || {
-                let labels = issue.labels();
-                self.labels.iter().all(|label| labels.contains(label))
-            })
-            && self
-                .text
-                .as_ref()
-                .is_none_or(|text| contains(id, issue, text))
-    }
-}
-
-/// Whether an issue's id, title or description contains the text, in upper or lower case.
-fn contains(id: &str, issue: &Issue, text: &str) -> bool {
-    let text = text.to_lowercase();
-    let is_in = |field: &str| field.to_lowercase().contains(&text);
-    is_in(id) || is_in(&issue.title()) || issue.description().is_some_and(|field| is_in(&field))
-}
-
-/// Smaller is more urgent; an issue without priority comes last.
-fn urgency(issue: &Issue) -> (Reverse<bool>, i64) {
-    let priority = issue.priority();
-    (Reverse(priority.is_some()), priority.unwrap_or(0))
 }
 
 /// Whether the issue is unassigned.

@@ -93,9 +93,14 @@ pub(crate) fn assignment(text: &str) -> Result<Assignment, String> {
             field: field.to_owned(),
             value,
         }),
-        Err(error) => Err(format!(
-            "{value:?} is not JSON ({error}); a string needs double quotes"
-        )),
+        Err(error) => {
+            // An argument is one line, whatever its number.
+            let error = error
+                .to_string()
+                .replacen(" at line 1 column ", " at column ", 1);
+            let needs = "a string needs double quotes";
+            Err(format!("{value:?} is not JSON ({error}); {needs}"))
+        }
     }
 }
 

@@ -4,10 +4,12 @@
 mod archive;
 mod args;
 mod commands;
+mod complete;
 mod exit;
 mod filter;
 mod input;
 mod output;
+mod pager;
 mod place;
 mod remote;
 mod table;
@@ -23,6 +25,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    commands::answer_completion();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     fail_at_file_size_limit();
     if let Some(cli) = append_alone(&arguments) {
@@ -65,7 +68,7 @@ fn run(cli: Cli) -> Exit {
     let mut out = Output::new(json);
     let done = commands::run(cli, &mut out);
     // The results from before a failure are printed, too.
-    let flushed = out.flush();
+    let flushed = out.finish();
     match done.and_then(|exit| flushed.map(|()| exit)) {
         Ok(exit) => exit,
         Err(failure) => {

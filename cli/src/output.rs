@@ -1,27 +1,85 @@
 //! Standard output and standard error.
 
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::{
+    io::{self, BufWriter, IsTerminal as _, StdoutLock, Write},
+    process::{Child, ChildStdin},
+};
 
+use anstream::{AutoStream, ColorChoice};
 use serde::Serialize;
 use strand_core::{Receipt, Seq};
 
-use crate::exit::Failure;
+use crate::{exit::Failure, pager};
 
 /// The command's output: text or JSON.
 pub(crate) struct Output {
     pub(crate) json: bool,
-    /// The text of answers about what is stored, until they are printed.
-    answers: String,
-    out: BufWriter<UntilClosed<StdoutLock<'static>>>,
+    /// Whether text is coloured: on a terminal, unless `NO_COLOR` is set.
+    pub(crate) coloured: bool,
+    /// The text of an answer about what is stored, until it is printed.
+    answer: String,
+    out: BufWriter<UntilClosed<Sink>>,
+    pager: Option<Child>,
+}
+
+/// Where the output goes.
+#[derive(Debug)]
+enum Sink {
+    Stdout(StdoutLock<'static>),
+    Pager(ChildStdin),
+    Nowhere(io::Sink),
+}
+
+impl Sink {
+    fn writer(&mut self) -> &mut dyn Write {
+        match self {
+            Self::Stdout(out) => out,
+            Self::Pager(out) => out,
+            Self::Nowhere(out) => out,
+        }
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer().flush()
+    }
 }
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
         Self {
             json,
-            answers: String::new(),
-            out: BufWriter::new(UntilClosed::new(io::stdout().lock())),
+            coloured: !json && AutoStream::choice(&io::stdout()) != ColorChoice::Never,
+            answer: String::new(),
+            out: into(Sink::Stdout(io::stdout().lock())),
+            pager: None,
         }
+    }
+
+    /// Has a person at a terminal read what follows in a pager.
+    pub(crate) fn page(&mut self) {
+        if !self.json
+            && io::stdout().is_terminal()
+            && let Some((child, input)) = pager::start()
+        {
+            self.out = into(Sink::Pager(input));
+            self.pager = Some(child);
+        }
+    }
+
+    /// Writes buffered output, and waits until it is read in the pager.
+    pub(crate) fn finish(mut self) -> Result<(), Failure> {
+        self.flush()?;
+        if let Some(mut pager) = self.pager.take() {
+            self.out = into(Sink::Nowhere(io::sink()));
+            pager.wait().ok();
+        }
+        Ok(())
     }
 
     /// Prints a result, as one line of JSON or as text.
@@ -41,18 +99,17 @@ impl Output {
         }
     }
 
-    /// Prints the answer of a write. If that fails, the message has the text.
+    /// Prints the answer of a write, at once: a process that is killed before that leaves a write
+    /// without an answer. If it fails, the message has the text.
     pub(crate) fn answer(
         &mut self,
         json: &impl Serialize,
         text: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
         let text = text();
-        if !self.answers.is_empty() {
-            self.answers.push_str(", ");
-        }
-        self.answers.push_str(text.trim_end());
-        self.result(json, || text)
+        text.trim_end().clone_into(&mut self.answer);
+        self.result(json, || text)?;
+        self.flush()
     }
 
     /// Prints the number of a record that was written, and what is unusual about its effect.
@@ -99,16 +156,16 @@ impl Output {
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         let flushed = self.out.flush();
         self.checked(flushed)?;
-        self.answers.clear();
+        self.answer.clear();
         Ok(())
     }
 
     fn checked(&self, written: io::Result<()>) -> Result<(), Failure> {
         written.map_err(|error| {
             let failure = Failure::io("cannot write the output", &error);
-            match self.answers.as_str() {
+            match self.answer.as_str() {
                 "" => failure,
-                answers => failure.although_stored(answers),
+                answer => failure.although_stored(answer),
             }
         })
     }
@@ -117,6 +174,10 @@ impl Output {
     pub(crate) fn is_closed(&self) -> bool {
         self.out.get_ref().closed
     }
+}
+
+fn into(sink: Sink) -> BufWriter<UntilClosed<Sink>> {
+    BufWriter::new(UntilClosed::new(sink))
 }
 
 /// A writer that discards everything once the reader has closed the pipe, which is not a failure.
@@ -157,6 +218,12 @@ impl<W: Write> Write for UntilClosed<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.unless_closed((), Write::flush)
     }
+}
+
+/// A number of things, such as `1 issue` or `2 issues`.
+pub(crate) fn counted(count: u64, thing: &str) -> String {
+    let end = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{end}")
 }
 
 /// Prints a line on standard error. A closed pipe is not a failure.

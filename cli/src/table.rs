@@ -1,5 +1,8 @@
 //! Text in columns.
 
+use std::{fmt::Write as _, iter};
+
+use clap::builder::styling::{AnsiColor, Style};
 use comfy_table::{Table, presets};
 
 /// Left-aligned columns, two spaces apart, as wide as their widest cell on a terminal.
@@ -10,6 +13,33 @@ pub(crate) fn columns<R: Into<comfy_table::Row>>(rows: Vec<R>) -> String {
         column.set_padding((0, 2));
     }
     table.trim_fmt() + "\n"
+}
+
+/// Highlights the head of a table, and each row by the status of its issue.
+pub(crate) fn highlighted(table: &str, statuses: impl Iterator<Item = Option<String>>) -> String {
+    let head = Style::new().bold();
+    let rows = statuses.map(|status| match status.as_deref() {
+        Some("in_progress") => AnsiColor::Yellow.on_default(),
+        Some("blocked") => AnsiColor::Red.on_default(),
+        Some("closed") => Style::new().dimmed(),
+        _ => Style::new(),
+    });
+    let mut text = String::new();
+    for (line, style) in table.lines().zip(iter::once(head).chain(rows)) {
+        writeln!(text, "{style}{line}{style:#}").ok();
+    }
+    text
+}
+
+/// Highlights the names in the first column.
+pub(crate) fn with_names(table: &str) -> String {
+    let name = Style::new().bold();
+    let mut text = String::new();
+    for line in table.lines() {
+        let (first, rest) = line.split_at(line.find("  ").unwrap_or(line.len()));
+        writeln!(text, "{name}{first}{name:#}{rest}").ok();
+    }
+    text
 }
 
 /// The text with its control characters escaped, so that it stays on its line and can't control the

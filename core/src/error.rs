@@ -279,6 +279,19 @@ impl Error {
     }
 }
 
+/// The text of an error in JSON of usually one line, whose number would be mistaken for that of a
+/// line in a file.
+pub(crate) fn json_problem(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.replacen(" at line 1 column ", " at column ", 1)
+}
+
+/// A number of things, such as `1 issue` or `2 issues`.
+pub(crate) fn counted(count: u64, thing: &str) -> String {
+    let end = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{end}")
+}
+
 /// The text of an error and those of its sources, on one line.
 pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     let chain = successors(Some(error), |error| error.source());

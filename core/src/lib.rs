@@ -2,8 +2,8 @@
 //!
 //! A store is a directory on a local disk. Any number of threads and processes append to it, read
 //! it and follow it at the same time. There is no daemon and no background work: everything happens
-//! inside the calls. Each record is one line of JSON with a checksum, so `jq` and `grep` work on a live
-//! log. To wait for new records, use a [`Follower`], not `tail -f`.
+//! inside the calls. Each record is one line of JSON with a checksum, so `jq` and `grep` work on a
+//! live log. To wait for new records, use a [`Follower`], not `tail -f`.
 //!
 //! The crate was made for issue trackers whose agents are short-lived processes. [`IssueLog`] is a
 //! log of issue events ([`IssueEvent`]) with conditional writes; [`Issues`] is the state that the

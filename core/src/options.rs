@@ -163,9 +163,9 @@ impl Options {
     /// A function that keeps the history which a compaction erases. Default: none.
     ///
     /// A compaction calls it with the name and the bytes of each segment that its snapshot is about
-    /// to replace, in the order of their records. When it returns, a copy must be durable: from then
-    /// on, any process may remove the segment. If it fails, the compaction does too, and nothing is
-    /// removed. After a crash it may get the same segment again.
+    /// to replace, in the order of their records. When it returns, a copy must be durable: from
+    /// then on, any process may remove the segment. If it fails, the compaction does too, and
+    /// nothing is removed. After a crash it may get the same segment again.
     ///
     /// ```
     /// use std::{fs, io};

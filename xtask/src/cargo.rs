@@ -1,6 +1,7 @@
 //! Calling cargo.
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -32,12 +33,21 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
 
 /// Builds the harness in release mode and returns the path of its binary.
 pub(crate) fn build_harness() -> Result<PathBuf, Failure> {
-    build_package(command(&["build", "--quiet", "--release"]), HARNESS)
+    build_package(release_build(), HARNESS)
 }
 
 /// Builds the command `strand` in release mode, beside the harness, and returns its path.
 pub(crate) fn build_command() -> Result<PathBuf, Failure> {
-    build_package(command(&["build", "--quiet", "--release"]), "strand")
+    build_package(release_build(), "strand")
+}
+
+/// A build takes minutes the first time: on a terminal, cargo shows how far it is.
+fn release_build() -> Command {
+    let mut command = command(&["build", "--release"]);
+    if !std::io::stderr().is_terminal() {
+        command.arg("--quiet");
+    }
+    command
 }
 
 /// Builds the harness with a cargo command of the caller's.

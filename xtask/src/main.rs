@@ -60,7 +60,7 @@ fn bench(flags: &[String]) -> Result<(), Failure> {
     cargo::build_command()?;
     let mut command = Command::new(cargo::program());
     command
-        .args(["run", "--quiet", "--release", "--manifest-path"])
+        .args(["run", "--release", "--manifest-path"])
         .arg(cargo::workspace().join("Cargo.toml"))
         .args(["--package", "strand-bench", "--features", "peers", "--"]);
     process::run(command.args(flags))

@@ -39,8 +39,6 @@ pub(crate) fn append(dir: &Path, args: Append, out: &mut Output) -> Result<(), F
             (true, None) => log.commit(&known.unchanged(event.clone()))?,
         };
         out.receipt(receipt, effect.map(Effect::name))?;
-        // The sender may wait for this receipt before it sends the next event.
-        out.flush()?;
         if let Some(effect) = effect.filter(|_| !out.json) {
             unusual += 1;
             if unusual <= MESSAGES_MAX {

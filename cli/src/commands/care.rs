@@ -15,7 +15,7 @@ use crate::{
     archive::Archive,
     args::{Compact, Repair},
     exit::{Exit, Failure},
-    output::Output,
+    output::{Output, counted},
     remote,
 };
 
@@ -65,8 +65,9 @@ pub(crate) fn compact(dir: &Path, args: &Compact, out: &mut Output) -> Result<()
             out.answer(&done, || {
                 let files = removed.len();
                 format!(
-                    "folded the records through {seq} into a snapshot of {issues} issues and {bytes} bytes \
-                     in {elapsed:.1?}; obsolete files removed: {files}"
+                    "folded the records through {seq} into a snapshot of {} and {bytes} bytes \
+                     in {elapsed:.1?}; obsolete files removed: {files}",
+                    counted(issues, "issue")
                 )
             })
         }

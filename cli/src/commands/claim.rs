@@ -35,7 +35,12 @@ pub(crate) fn claim(dir: &Path, args: Claim, out: &mut Output) -> Result<(), Fai
         };
         claim_next(&*log, &wanted, &args.agent)?
     };
-    let issue = log.get(&id)?.map(|found| found.issue);
+    // It may have changed again since.
+    let issue = if out.json {
+        log.get(&id)?.map(|found| found.issue)
+    } else {
+        None
+    };
     let Receipt { seq, repeated, .. } = receipt;
     let claimed = Claimed {
         id: &id,

@@ -18,6 +18,7 @@ pub(crate) fn history(dir: &Path, args: &History, out: &mut Output) -> Result<()
         seq: Seq,
         event: &'a IssueEvent,
     }
+    out.page();
     let reader: Reader<IssueEvent> = Reader::open(dir)?;
     let (mut first, mut found) = (None, false);
     for record in reader.records()? {

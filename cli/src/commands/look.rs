@@ -12,7 +12,7 @@ use crate::{
     filter::is_free,
     output::Output,
     remote,
-    table::{columns, printable},
+    table::{columns, highlighted, printable, with_names},
 };
 
 pub(crate) fn show(dir: &Path, args: &Show, out: &mut Output) -> Result<(), Failure> {
@@ -23,6 +23,7 @@ pub(crate) fn show(dir: &Path, args: &Show, out: &mut Output) -> Result<(), Fail
         blocked_by: &'a [String],
         issue: &'a Issue,
     }
+    out.page();
     for (number, id) in args.ids.iter().enumerate() {
         let Some((issue, version, blocked_by)) = found(dir, id)? else {
             let missing = format!("there is no issue {id:?}");
@@ -37,7 +38,15 @@ pub(crate) fn show(dir: &Path, args: &Show, out: &mut Output) -> Result<(), Fail
         if number > 0 && !out.json {
             out.line("")?;
         }
-        out.result(&shown, || fields(&issue, version, &blocked_by))?;
+        let coloured = out.coloured;
+        out.result(&shown, || {
+            let fields = fields(&issue, version, &blocked_by);
+            if coloured {
+                with_names(&fields)
+            } else {
+                fields
+            }
+        })?;
     }
     Ok(())
 }
@@ -90,16 +99,25 @@ pub(crate) fn list(dir: &Path, args: &List, out: &mut Output) -> Result<(), Fail
     }
     let head = args.columns.iter().map(|name| name.to_uppercase());
     let mut rows: Vec<Vec<String>> = vec![head.collect()];
-    rows.extend(
-        found
-            .iter()
-            .take(args.limit.unwrap_or(usize::MAX))
-            .map(|(_, issue)| {
-                let cells = args.columns.iter().map(|name| cell(issue, name));
-                cells.collect()
-            }),
-    );
-    out.line(columns(rows))
+    let found = found.iter().take(args.limit.unwrap_or(usize::MAX));
+    rows.extend(found.clone().map(|(_, issue)| {
+        let cells = args.columns.iter().map(|name| cell(issue, name));
+        cells.collect()
+    }));
+    print_table(&columns(rows), found, out)
+}
+
+fn print_table<'a>(
+    table: &str,
+    issues: impl Iterator<Item = &'a (&'a str, &'a Issue)>,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    out.page();
+    if out.coloured {
+        let statuses = issues.map(|(_, issue)| issue.status());
+        return out.line(highlighted(table, statuses));
+    }
+    out.line(table)
 }
 
 /// Whether the field is missing, its number, and its text: so that missing ones come last.
@@ -148,7 +166,7 @@ fn print(
     }
     let found = found.iter().take(limit.unwrap_or(usize::MAX));
     if !out.json {
-        return out.line(table(found));
+        return print_table(&table(found.clone()), found, out);
     }
     for (id, issue) in found {
         let version = issues.version(id);

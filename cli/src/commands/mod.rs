@@ -28,6 +28,8 @@ use crate::{
     place, remote,
 };
 
+pub(crate) use generate::answer as answer_completion;
+
 /// Runs a command.
 pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
     let store = cli.global.store;

@@ -10,7 +10,7 @@ use strand_core::{
 
 use crate::{
     exit::Failure,
-    output::Output,
+    output::{Output, counted},
     table::{columns, printable},
 };
 
@@ -118,7 +118,11 @@ impl<'a> Counts<'a> {
             durable_seq,
             hinted_seq,
         } = &self.records;
-        row("records", format!("{count} ({first_seq} to {last_seq})"));
+        let range = match count {
+            0 => "since the snapshot".to_owned(),
+            _ => format!("{first_seq} to {last_seq}"),
+        };
+        row("records", format!("{count} ({range})"));
         row("durable through", durable_seq.to_string());
         row(
             "shared hint",
@@ -136,12 +140,16 @@ impl<'a> Counts<'a> {
         let snapshot = self.snapshot.as_ref().map(|snapshot| {
             let bytes = snapshot.bytes.unwrap_or(0);
             let LiveSnapshot { seq, issues, .. } = snapshot;
-            format!("through {seq}, {issues} issues, {bytes} bytes")
+            format!(
+                "through {seq}, {}, {bytes} bytes",
+                counted(*issues, "issue")
+            )
         });
         row("snapshot", snapshot.unwrap_or_else(none));
         for (name, Files { files, bytes }) in [("log", &self.log), ("quarantine", &self.quarantine)]
         {
-            row(name, format!("{files} files, {bytes} bytes"));
+            let files = counted(*files as u64, "file");
+            row(name, format!("{files}, {bytes} bytes"));
         }
         columns(rows)
     }

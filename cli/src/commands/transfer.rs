@@ -17,7 +17,7 @@ use crate::{
     args::{Existing, Export, Import, Prefer, Sync},
     exit::Failure,
     input::say_that_it_waits,
-    output::{Output, tell},
+    output::{Output, counted, tell},
 };
 
 pub(crate) fn import(dir: &Path, args: &Import, out: &mut Output) -> Result<(), Failure> {
@@ -134,8 +134,10 @@ fn report(imported: &Imported, out: &mut Output) -> Result<(), Failure> {
         last_seq: last_seq.map_or(0, Seq::get),
     };
     out.answer(&done, || {
-        let counts =
-            format!("{lines} lines: {added} added, {replaced} replaced, {unchanged} unchanged");
+        let counts = format!(
+            "{}: {added} added, {replaced} replaced, {unchanged} unchanged",
+            counted(*lines, "line")
+        );
         let also = [(deleted, "deleted"), (exported, "exported")];
         let also = also.into_iter().filter(|(count, _)| **count > 0);
         let also = also.map(|(count, done)| format!(", {count} {done}"));
@@ -200,5 +202,5 @@ pub(crate) fn export(dir: &Path, args: &Export, out: &mut Output) -> Result<(), 
         file: file.to_string_lossy(),
         issues,
     };
-    out.result(&done, || format!("{issues} issues"))
+    out.result(&done, || counted(issues, "issue"))
 }

@@ -36,25 +36,21 @@ fn write(store: &Store, times: u32) {
 
 /// The lines of the log, without its blank ones.
 fn log_lines(store: &Store) -> String {
-    let mut names: Vec<PathBuf> = fs::read_dir(store.dir())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.to_str().unwrap().ends_with(".jsonl"))
-        .filter(|path| {
-            path.file_name()
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .starts_with("log-")
-        })
+    let names = fs::read_dir(store.dir()).unwrap();
+    let mut segments: Vec<String> = names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("log-") && !name.contains("index"))
         .collect();
-    names.sort();
-    let text: String = names
-        .iter()
-        .map(|path| fs::read_to_string(path).unwrap())
-        .collect();
-    let lines = text.lines().filter(|line| !line.trim().is_empty());
-    lines.map(|line| format!("{line}\n")).collect()
+    segments.sort();
+    let mut lines = String::new();
+    for segment in segments {
+        let text = fs::read_to_string(store.file(&segment)).unwrap();
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            lines.push_str(line);
+            lines.push('\n');
+        }
+    }
+    lines
 }
 
 fn archive_dir() -> (TempDir, PathBuf) {

@@ -1,8 +1,8 @@
 //! Help, manual pages and completions.
 
-use crate::support::{plain, run, strand};
+use crate::support::{Store, plain, run, strand};
 
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 27] = [
     "init",
     "create",
     "append",
@@ -26,6 +26,7 @@ const COMMANDS: [&str; 26] = [
     "stat",
     "import",
     "export",
+    "sync",
     "merge",
     "completions",
     "man",
@@ -129,41 +130,68 @@ fn each_command_has_a_manual_page() {
 #[test]
 fn each_shell_gets_completions() {
     for (shell, sign) in [
-        ("bash", "complete -F _strand"),
+        ("bash", "complete -o nospace"),
         ("zsh", "#compdef strand"),
-        ("fish", "complete -c strand"),
+        ("fish", "complete --keep-order"),
         ("powershell", "Register-ArgumentCompleter"),
         ("elvish", "edit:completion"),
     ] {
         let done = plain(&["completions", shell]);
         assert_eq!(done.code, 0, "{}", done.err);
         assert!(done.out.contains(sign), "{shell}: {}", done.out);
-        assert!(done.out.contains("until-idle-ms"), "{shell}");
+        assert!(done.out.contains("STRAND_COMPLETE"), "{shell}");
     }
     assert_eq!(plain(&["completions", "nix"]).code, 2);
 }
 
 #[test]
 #[cfg(unix)]
-fn bash_completes_with_the_script() {
+fn bash_completes_commands_options_ids_and_values() {
+    let store = Store::of(&[
+        ("bd-1", r#","labels":["garden"],"assignee":"ann""#),
+        ("bd-2", r#","issue_type":"odd""#),
+        ("x-3", ""),
+    ]);
+    store.ok("close", &["x-3"]);
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("strand.bash");
     std::fs::write(&script, plain(&["completions", "bash"]).out).unwrap();
-    let complete = "source \"$1\" && COMP_WORDS=(strand do) COMP_CWORD=1 && _strand strand do strand && \
-                    printf '%s\\n' \"${COMPREPLY[@]}\"";
-    let bash = std::process::Command::new("bash")
-        .args(["-c", complete, "bash"])
-        .arg(&script)
-        .output();
-    let Ok(output) = bash else {
-        eprintln!("SKIPPED: this test needs bash");
-        return;
-    };
-    let reply = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(
-        reply,
-        "doctor\n",
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_strand"), dir.path().join("strand")).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    // The function that the script registers, called as bash calls it.
+    let complete = "source \"$1\"; shift; f=$(complete -p strand | sed 's/.* -F \\([^ ]*\\).*/\\1/'); \
+                    COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); COMP_TYPE=9; \
+                    $f strand \"${COMP_WORDS[COMP_CWORD]}\" x; printf '%s\\n' \"${COMPREPLY[@]}\"";
+    for (words, expected) in [
+        (&["do"][..], "doctor"),
+        (&["follow", "--until"], "--until-idle-ms"),
+        (&["close", "bd"], "bd-1 bd-2 x-3"),
+        (&["update", ""], "bd-1 bd-2"),
+        (&["update", "bd-1", "-s", "in"], "in_progress"),
+        (&["list", "--label", ""], "garden"),
+        (&["list", "--assignee", ""], "ann"),
+        (&["ready", "--type", "o"], "odd"),
+    ] {
+        let mut bash = std::process::Command::new("bash");
+        bash.args(["-c", complete, "bash"])
+            .arg(&script)
+            .arg("strand")
+            .args(words);
+        bash.env("PATH", format!("{}:{path}", dir.path().display()));
+        let Ok(output) = bash.env("STRAND_DIR", store.dir()).output() else {
+            eprintln!("SKIPPED: this test needs bash");
+            return;
+        };
+        let reply = String::from_utf8_lossy(&output.stdout);
+        let mut reply: Vec<&str> = reply.split_whitespace().collect();
+        // Options are offered where nothing is typed, too.
+        reply.retain(|word| !word.starts_with("--") || expected.starts_with("--"));
+        let last = words.last().unwrap();
+        let expected: Vec<&str> = expected
+            .split(' ')
+            .filter(|word| word.starts_with(last))
+            .collect();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(reply, expected, "{words:?}: {error}");
+    }
 }

@@ -24,6 +24,8 @@ mod pipes;
 mod place;
 mod streams;
 mod support;
+#[cfg(unix)]
+mod terminal;
 mod tools;
 #[cfg(unix)]
 mod users;

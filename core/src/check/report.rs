@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 use strand_lock::{Filesystem, FilesystemKind, Holder, LockState};
 
 use crate::{
+    error::counted,
     format::resync::Damage,
     inspect::ranges::{self, words},
 };
@@ -207,11 +208,16 @@ impl fmt::Display for SnapshotReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} of record {}: {} issues, {} tombstones, {} keys",
-            self.kind, self.seq, self.issues, self.tombstones, self.keys
+            "{} of record {}: {}, {}, {}",
+            self.kind,
+            self.seq,
+            counted(self.issues, "issue"),
+            counted(self.tombstones, "tombstone"),
+            counted(self.keys, "key")
         )?;
         if self.other_lines > 0 {
-            write!(f, ", {} lines of another state", self.other_lines)?;
+            let lines = counted(self.other_lines, "line");
+            write!(f, ", {lines} of another state")?;
         }
         match &self.problem {
             Some(problem) => write!(f, ", damaged: {problem}"),
@@ -245,11 +251,14 @@ impl CheckReport {
         });
         let filesystem = or_unknown(filesystem.as_ref());
         writeln!(f, "store {store}, format {format}, on {filesystem}")?;
-        writeln!(
-            f,
-            "log: {} records, {} to {}, durable through {}",
-            self.records, self.first_seq, self.last_seq, self.durable_seq
-        )?;
+        match self.records {
+            0 => write!(f, "log: no records, the next is {}", self.first_seq)?,
+            records => {
+                let records = counted(records, "record");
+                write!(f, "log: {records}, {} to {}", self.first_seq, self.last_seq)?;
+            }
+        }
+        writeln!(f, ", durable through {}", self.durable_seq)?;
         if !self.no_op.is_empty() {
             writeln!(f, "no-op records: {}", words(&self.no_op))?;
         }
@@ -281,8 +290,8 @@ impl CheckReport {
         if let Some((file, Range { start, end })) = &self.torn {
             writeln!(
                 f,
-                "torn tail: {} bytes in {} from byte {start}, which the next open moves to quarantine",
-                end - start,
+                "torn tail: {} in {} from byte {start}, which the next open moves to quarantine",
+                counted(end - start, "byte"),
                 file.display()
             )?;
         }

@@ -8,7 +8,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    error::InvalidEvent,
+    error::{InvalidEvent, json_problem},
     format::{
         i_json::{self, NESTING_MAX, PAYLOAD_NESTING_MAX, RESERVED},
         payload::Payload,
@@ -120,7 +120,7 @@ impl IssueEvent {
         let members = deserializer.deserialize_map(Members { now: Some(now) });
         let event = members.and_then(|event| deserializer.end().map(|()| event));
         let event = event.map_err(|error| InvalidEvent::NotAnEvent {
-            message: error.to_string(),
+            message: json_problem(&error),
         })?;
         i_json::check(text.as_bytes(), PAYLOAD_NESTING_MAX)?;
         Ok(event)

@@ -19,6 +19,7 @@ pub(crate) struct Facts {
     status: Option<String>,
     assignee: Option<String>,
     labels: Vec<String>,
+    priority: Option<i64>,
     /// Issues that must be closed before it is ready.
     pub(crate) blocked_by: Vec<String>,
     /// Issues that it is a part of.
@@ -36,6 +37,7 @@ impl Facts {
             match &*name {
                 "status" => facts.status = text(),
                 "assignee" => facts.assignee = text().filter(|agent: &String| !agent.is_empty()),
+                "priority" => facts.priority = serde_json::from_str(value.get()).ok(),
                 "labels" => facts.labels = serde_json::from_str(value.get()).unwrap_or_default(),
                 "dependencies" => {
                     (facts.blocked_by, facts.parents) = (Vec::new(), Vec::new());
@@ -59,13 +61,19 @@ impl Facts {
         Status::of(self.status.as_deref()) == Status::Closed
     }
 
+    /// Smaller is more urgent; an issue without priority comes last.
+    pub(crate) fn urgency(&self) -> (bool, i64) {
+        (self.priority.is_none(), self.priority.unwrap_or(0))
+    }
+
+    /// Whether the indexed fields match.
     pub(crate) fn matches(&self, filter: &Filter) -> bool {
         (filter.status.is_none() || self.status == filter.status)
             && (filter.assignee.is_none() || self.assignee == filter.assignee)
             && filter
-                .label
-                .as_ref()
-                .is_none_or(|label| self.labels.contains(label))
+                .labels
+                .iter()
+                .all(|label| self.labels.contains(label))
     }
 }
 
@@ -137,11 +145,14 @@ impl Index {
         let by = [
             (&self.by_status, &filter.status),
             (&self.by_assignee, &filter.assignee),
-            (&self.by_label, &filter.label),
         ];
-        let sets = by
+        let by = by
             .into_iter()
-            .filter_map(|(ids, name)| Some(ids.get(name.as_ref()?).unwrap_or(&NONE)));
+            .filter_map(|(ids, name)| Some((ids, name.as_ref()?)));
+        let labels = filter.labels.iter().map(|label| (&self.by_label, label));
+        let sets = by
+            .chain(labels)
+            .map(|(ids, name)| ids.get(name).unwrap_or(&NONE));
         sets.min_by_key(|ids| ids.len())
     }
 

@@ -7,7 +7,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use crate::{
-    error::InvalidEvent,
+    error::{InvalidEvent, json_problem},
     format::i_json::{self, NESTING_MAX},
     issues::timestamp::Timestamp,
 };
@@ -100,7 +100,7 @@ impl Issue {
     /// Parses any object.
     pub(crate) fn parse(text: &str) -> Result<Self, InvalidEvent> {
         serde_json::from_str(text).map_err(|error| InvalidEvent::NotAnObject {
-            message: error.to_string(),
+            message: json_problem(&error),
         })
     }
 

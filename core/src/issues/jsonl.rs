@@ -5,6 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, io, str};
 use serde_json::value::RawValue;
 
 use crate::{
+    error::json_problem,
     format::i_json::{self, NESTING_MAX},
     issues::{issue::Issue, issues::Issues},
 };
@@ -64,7 +65,7 @@ pub(crate) fn parse_issue(line: &[u8], strict: bool) -> Result<Issue, String> {
         // An object with an unreadable name seems to have no fields.
         Err(error) => Err(
             match serde_json::from_str::<BTreeMap<String, &RawValue>>(text) {
-                Err(reason) => format!("a name can't be read: {reason}"),
+                Err(reason) => format!("a name can't be read: {}", json_problem(&reason)),
                 Ok(_) => error.to_string(),
             },
         ),

@@ -2,7 +2,12 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use crate::issues::{filter::Filter, index::Index, issue::Issue, issues::Issues};
+use crate::issues::{
+    filter::Filter,
+    index::{Facts, Index},
+    issue::Issue,
+    issues::Issues,
+};
 
 /// Queries. The first one reads every issue to build an index; later ones use it, also after
 /// changes.
@@ -25,23 +30,28 @@ impl Issues {
     /// ```
     #[must_use]
     pub fn list(&self, filter: &Filter) -> Vec<(&str, &Issue)> {
-        if *filter == Filter::new() {
-            return self
-                .iter()
-                .filter(|(_, issue)| !issue.is_carried())
-                .collect();
-        }
         let index = self.index();
+        let all = index.candidates(filter).is_none();
         let candidates = index.candidates(filter).into_iter().flatten();
         let matching = candidates.filter(|id| {
             let facts = index.facts.get(&***id);
             facts.is_some_and(|facts| facts.matches(filter))
         });
-        matching.filter_map(|id| self.get_with_id(id)).collect()
+        let mut found: Vec<_> = if all {
+            self.iter()
+                .filter(|(_, issue)| !issue.is_carried())
+                .collect()
+        } else {
+            matching.filter_map(|id| self.get_with_id(id)).collect()
+        };
+        found.retain(|(id, issue)| filter.matches_beside_index(id, issue));
+        found
     }
 
-    /// The issues that can be worked on, sorted by id: those with the status `open` and without
-    /// [blockers](Issues::blockers). A claimed issue is ready while its status is `open`.
+    /// The issues that can be worked on, most urgent first: those with the status `open` and
+    /// without [blockers](Issues::blockers). A claimed issue is ready while its status is `open`.
+    /// The smallest priority is the most urgent, an issue without one comes last, and the ids
+    /// decide between equals. To select some of them, use [`Filter::matches`].
     ///
     /// ```
     /// use strand_core::{Issue, IssueEvent, Issues, Seq, Timestamp};
@@ -67,7 +77,10 @@ impl Issues {
         let index = self.index();
         let open = index.by_status.get("open").into_iter().flatten();
         let ready = open.filter(|id| index.blockers(id).is_empty());
-        ready.filter_map(|id| self.get_with_id(id)).collect()
+        let mut ready: Vec<_> = ready.filter_map(|id| self.get_with_id(id)).collect();
+        // Sorted by id already.
+        ready.sort_by_key(|(id, _)| index.facts.get(*id).map(Facts::urgency));
+        ready
     }
 
     /// The issues that must be closed before this one is ready, sorted by id: those that it depends

@@ -2,7 +2,7 @@ use std::marker::PhantomData;
 
 use crate::{
     env::storage::OpenMode,
-    error::{CorruptReason, Error, Result},
+    error::{CorruptReason, Error, Result, json_problem},
     format::{
         lines::{Lines, Span},
         payload::Payload,
@@ -95,7 +95,7 @@ impl Body<'_> {
             Self::One(_) => serde_json::from_str(text).map(|event| vec![event]),
             Self::Batch(_) => serde_json::from_str(text),
         };
-        events.map_err(|error| payload(error.to_string()))
+        events.map_err(|error| payload(json_problem(&error)))
     }
 }
 

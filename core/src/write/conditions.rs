@@ -29,16 +29,27 @@ pub struct Conflict {
     pub issue: Option<Issue>,
 }
 
+impl Conflict {
+    /// Whether the write needs an issue, and there is none with this id. Example: [`CommitError`].
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.issue.is_none() && self.expected != Expected::Absent
+    }
+}
+
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let id = &self.id;
+        if self.is_missing() {
+            return write!(f, "there is no issue {id:?}");
+        }
         let is = match self.version {
             Some(version) => format!("at version {version}"),
             None => "unknown".to_owned(),
         };
         match self.expected {
             Expected::Absent => write!(f, "issue {id:?} exists already, {is}"),
-            Expected::Present => write!(f, "there is no issue {id:?}"),
+            Expected::Present => write!(f, "issue {id:?} is {is}"),
             Expected::Version(expected) => write!(
                 f,
                 "issue {id:?} is {is}, not at {expected}; look at it again and decide anew"
@@ -69,7 +80,10 @@ impl std::error::Error for Conflict {}
 ///     error if error.outcome() == Outcome::Unknown => println!("check first: {error}"),
 ///     error => println!("nothing was written: {error}"),
 /// }
-/// assert!(error.is_conflict());
+/// assert!(error.is_conflict() && !error.is_no_such_issue());
+/// let unknown = log.claim("bd-2", "agent-7").unwrap_err();
+/// assert!(unknown.is_no_such_issue());
+/// assert_eq!(unknown.to_string(), "there is no issue \"bd-2\"");
 /// assert_eq!(error.outcome(), Outcome::Rejected);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -112,6 +126,12 @@ impl CommitError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Log(error) if error.is_retryable())
+    }
+
+    /// Whether there is no issue with the id that was to be changed or claimed.
+    #[must_use]
+    pub fn is_no_such_issue(&self) -> bool {
+        matches!(self, Self::Conflict(conflict) if conflict.is_missing())
     }
 
     /// Whether a condition did not hold.

@@ -10,7 +10,7 @@ use std::{
 use jiff::SignedDuration;
 
 use crate::{
-    error::Error,
+    error::{Error, counted},
     format::{i_json::replace_lone_surrogates, record::RECORD_BYTES_MAX, seq::Seq},
     issues::{
         canonical_json::same,
@@ -281,7 +281,8 @@ pub enum ImportError {
     /// The input changed between its two readings. The checked lines before may have been imported.
     #[error(
         "line {line} changed since it was checked; leave the input alone and import again \
-         ({} issues of earlier lines were imported)", before.written()
+         (from earlier lines, {} imported)",
+        were(before)
     )]
     Changed {
         /// The number of the first line that changed, from 1.
@@ -290,7 +291,11 @@ pub enum ImportError {
         before: Box<Imported>,
     },
     /// Lines are not issues. Nothing was imported.
-    #[error("nothing was imported: {count} lines are no issues{}", listed(*count, first))]
+    #[error(
+        "nothing was imported: {} no issue{}",
+        if *count == 1 { "1 line is".to_owned() } else { format!("{count} lines are") },
+        listed(*count, first)
+    )]
     BadLines {
         /// Their number.
         count: u64,
@@ -299,8 +304,8 @@ pub enum ImportError {
     },
     /// An issue exists, and [`ImportOptions::refuse_existing`] is set.
     #[error(
-        "line {line}: issue {id:?} exists already; {} issues of earlier lines were imported",
-        before.written()
+        "line {line}: issue {id:?} exists already; from earlier lines, {} imported",
+        were(before)
     )]
     Exists {
         /// The line's number, from 1.
@@ -344,7 +349,7 @@ pub enum ImportError {
     #[error(transparent)]
     File(#[from] Error),
     /// The log failed. To complete the import, repeat it: what is stored is not written again.
-    #[error("the import ended after {} issues", before.written())]
+    #[error("the import ended after {}", counted(before.written(), "issue"))]
     Log {
         /// The log's error.
         source: Error,
@@ -641,6 +646,12 @@ fn named(conflicts: &[MergeConflict]) -> String {
         names.push("…".to_owned());
     }
     names.join(", ")
+}
+
+fn were(before: &Imported) -> String {
+    let count = before.written();
+    let were = if count == 1 { "was" } else { "were" };
+    format!("{} {were}", counted(count, "issue"))
 }
 
 fn listed(count: u64, first: &[(u64, String)]) -> String {

@@ -197,6 +197,61 @@ fn queried(store: &Issues) -> Vec<String> {
 }
 
 #[test]
+fn each_criterion_narrows_a_list_and_what_is_ready_comes_by_urgency() {
+    let blocked =
+        r#","priority":0,"dependencies":[{"issue_id":"z","depends_on_id":"a","type":"blocks"}]"#;
+    let mut issues = Issues::default();
+    let given = [
+        ("a", r#","priority":2,"assignee":"x","labels":["l","m"]"#),
+        ("b", r#","issue_type":"bug","labels":["l"]"#),
+        (
+            "c",
+            r#","priority":0,"description":"Über den ZAUN","assignee":"x""#,
+        ),
+        ("d", r#","priority":-1"#),
+        ("e", r#","priority":0"#),
+        ("z", blocked),
+    ];
+    for (seq, (id, fields)) in (1..).zip(given) {
+        let json = format!(r#"{{"id":"{id}","title":"The {id}","status":"open"{fields}}}"#);
+        let issue = Issue::from_json(&json).unwrap();
+        let added = IssueEvent::add(issue, Timestamp::from_ms(0));
+        issues.apply(Seq::new(seq), [added]);
+    }
+    let ids = |found: Vec<(&str, &Issue)>| {
+        let ids: Vec<&str> = found.into_iter().map(|(id, _)| id).collect();
+        ids.join(" ")
+    };
+    let all = Filter::new;
+    for (filter, expected) in [
+        (all(), "a b c d e z"),
+        (all().assignee("x"), "a c"),
+        (all().priority(0), "c e z"),
+        (all().priority(0).assignee("x"), "c"),
+        (all().issue_type("bug"), "b"),
+        (all().label("l"), "a b"),
+        (all().label("l").label("m"), "a"),
+        (all().label("m").label("l").status("closed"), ""),
+        (all().text("über den zaun"), "c"),
+        (all().text("THE B"), "b"),
+        (all().text("Z").status("open"), "c z"),
+    ] {
+        assert_eq!(ids(issues.list(&filter)), expected, "{filter:?}");
+        let matching = issues
+            .iter()
+            .filter(|(id, issue)| filter.matches(id, issue));
+        assert_eq!(ids(matching.collect()), expected, "{filter:?}");
+    }
+    assert_eq!(ids(issues.ready()), "d c e a b");
+    let more = Patch::new().set("priority", &-2).unwrap();
+    issues.apply(
+        Seq::new(9),
+        [IssueEvent::patch("b", more, Timestamp::from_ms(0))],
+    );
+    assert_eq!(ids(issues.ready()), "b d c e a");
+}
+
+#[test]
 fn queries_find_by_status_assignee_and_label_and_what_is_ready() {
     let depends =
         |on: &str, kind: &str| json!({"issue_id": "x", "depends_on_id": on, "type": kind});

@@ -32,7 +32,10 @@ fn a_mismatch_names_both_versions() {
     let unknown = log
         .commit(&Batch::at(TS).delete_if("bd-2", Version::new(3)))
         .unwrap_err();
-    assert!(unknown.to_string().contains("is unknown, not at 3"));
+    assert_eq!(unknown.to_string(), "there is no issue \"bd-2\"");
+    assert!(unknown.is_no_such_issue());
+    assert!(log.claim("bd-2", "ben").unwrap_err().is_no_such_issue());
+    assert!(!log.claim("bd-1", "ben").unwrap_err().is_no_such_issue());
 }
 
 #[test]
