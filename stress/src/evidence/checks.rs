@@ -180,9 +180,7 @@ pub fn point_of(violation: &Violation) -> Point {
         | Violation::RepeatedAtFirst { .. } => Point::Stored,
         Violation::RejectedButStored { .. } | Violation::RefusedButStored { .. } => Point::Rejected,
         Violation::Foreign { .. } | Violation::BadBytes(_) => Point::Foreign,
-        Violation::SeqGap { .. }
-        | Violation::SegmentName { .. }
-        | Violation::SegmentReplaced { .. } => Point::Sequence,
+        Violation::SeqGap { .. } | Violation::SegmentName { .. } => Point::Sequence,
         Violation::AgentOrder { .. } => Point::AgentOrder,
         Violation::RealTimeOrder { .. } => Point::RealTime,
         Violation::DurableFell { .. } | Violation::DurableBehindAck { .. } => Point::DurableSeen,

@@ -77,8 +77,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     check_durable(evidence, &mut violations);
     check_views(evidence, &mut violations);
     // Whose lock was removed holds it until it looks, beside the holder of the new one.
-    let is_displaced = |incident: &Incident| incident.kind == IncidentKind::Displaced;
-    if !evidence.ledger.incidents.iter().any(is_displaced) {
+    if !was_displaced(evidence.ledger) {
         check_holds(&evidence.ledger.holds, &mut violations);
         check_sightings(evidence.ledger, &mut violations);
     }
@@ -91,6 +90,12 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     check_wins(evidence.beside, &mut violations);
     violations.extend(evidence.beside.violations.iter().cloned());
     violations
+}
+
+/// Whether files by which processes agree were removed or replaced.
+fn was_displaced(ledger: &Ledger) -> bool {
+    let is_displaced = |incident: &Incident| incident.kind == IncidentKind::Displaced;
+    ledger.incidents.iter().any(is_displaced)
 }
 
 /// The most holders of the lock that were seen at one time, by either measurement: the marks in
@@ -251,7 +256,8 @@ fn check_operation(
 /// key was begun again. A run that its environment stopped is judged only by what it did.
 fn check_invocations(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     let ledger = evidence.ledger;
-    let stopped = !ledger.environment_errors.is_empty();
+    // A file that is removed in the midst of a write fails that, too.
+    let stopped = !ledger.environment_errors.is_empty() || was_displaced(ledger);
     let mut begun: HashMap<(u32, u32), u64> = HashMap::new();
     for operation in &ledger.operations {
         let Operation { agent, write, .. } = *operation;

@@ -154,8 +154,6 @@ pub enum Violation {
     SnapshotDiffers { file: String, detail: String },
     /// The manifest does not fit the files that it names.
     ManifestDiffers { detail: String },
-    /// (5) A segment was replaced by another of the same name.
-    SegmentReplaced { file: String },
     /// (11) A holder of the lock found another living holder.
     TwoHolders {
         /// The holder that looked.

@@ -116,14 +116,36 @@ impl Places<'_> {
         Options::default().failpoint_hook(Arc::new(Archive::new(self.dir, self.archive)))
     }
 
-    /// The files of store and archive whose names `belong`, each once, sorted by name, with their
-    /// directory.
-    fn files(&self, belong: fn(&str) -> bool) -> io::Result<Vec<(String, PathBuf)>> {
+    /// The segments of the store, and those that were removed from it, sorted by name, with their
+    /// paths. Of a segment that was replaced, this is the last one that had the name: the earlier
+    /// ones are out of everybody's sight, and what an earlier holder of the lock wrote to them was
+    /// never acknowledged.
+    fn segments(&self) -> io::Result<BTreeMap<String, PathBuf>> {
+        let mut segments = BTreeMap::new();
+        let version = |name: &str| {
+            let number = name.split('~').nth(1);
+            number.map_or(Some(1), |number| number.parse::<u32>().ok())
+        };
+        let mut archived = names(self.archive)?;
+        archived.sort_by_key(|name| version(name));
+        for (dir, names) in [(self.archive, archived), (self.dir, names(self.dir)?)] {
+            for name in names {
+                let bare = name.split('~').next().unwrap_or_default();
+                if is_segment(bare) {
+                    segments.insert(bare.to_owned(), dir.join(&name));
+                }
+            }
+        }
+        Ok(segments)
+    }
+
+    /// The snapshots of store and archive, each once, sorted by name, with their directory.
+    fn snapshots(&self) -> io::Result<Vec<(String, PathBuf)>> {
         let mut files = BTreeMap::new();
         for dir in [self.archive, self.dir] {
             for name in names(dir)? {
                 let bare = name.split('~').next().unwrap_or_default();
-                if belong(bare) {
+                if is_snapshot(bare) {
                     files.insert(name, dir.to_owned());
                 }
             }
@@ -187,19 +209,10 @@ impl Examination {
     }
 
     fn take_segments(&mut self, places: &Places<'_>) -> io::Result<()> {
-        let files = places.files(is_segment)?;
-        let firsts: BTreeSet<u64> = files
-            .iter()
-            .filter_map(|(name, _)| first_seq(name))
-            .collect();
-        for (name, dir) in files {
-            let bytes = fs::read(dir.join(&name))?;
-            let archived = places.archive.join(&name);
-            let replaced = dir == places.dir && archived.exists() && fs::read(archived)? != bytes;
-            if replaced || !is_segment(&name) {
-                let file = name.clone();
-                self.violations.push(Violation::SegmentReplaced { file });
-            }
+        let segments = places.segments()?;
+        let firsts: BTreeSet<u64> = segments.keys().filter_map(|name| first_seq(name)).collect();
+        for (name, path) in segments {
+            let bytes = fs::read(path)?;
             let first = first_seq(&name).unwrap_or(0);
             let successor = firsts.range(first + 1..).next();
             let segment = Segment { name, bytes };
@@ -227,7 +240,7 @@ impl Examination {
             self.violations.push(Violation::ManifestDiffers { detail });
         }
         let mut live = None;
-        let files = places.files(is_snapshot).step("list the snapshots")?;
+        let files = places.snapshots().step("list the snapshots")?;
         for (name, dir) in files {
             let bytes = fs::read(dir.join(&name)).step("read a snapshot")?;
             let seq = name.split('~').next().and_then(snapshot_seq).unwrap_or(0);

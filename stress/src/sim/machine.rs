@@ -855,6 +855,12 @@ impl Process {
         self.id
     }
 
+    /// How many files were displaced until now.
+    #[must_use]
+    pub fn displaced(&self) -> u64 {
+        self.shared.state().troubles.displaced
+    }
+
     /// The machine's clock, in nanoseconds since its start.
     #[must_use]
     pub fn now_ns(&self) -> u64 {

@@ -252,6 +252,10 @@ fn drawn(random: &mut StdRng) -> Config {
     }
     if cfg!(unix) && one_in(random, 4) {
         config.stop_per_second = random.random_range(5..=20).into();
+    } else if cfg!(unix) && one_in(random, 3) {
+        // Not beside stops: no check covers a file that is displaced while its process stands
+        // between the check and the call behind it.
+        config.displace_per_second = random.random_range(10..=80).into();
     }
     config
 }

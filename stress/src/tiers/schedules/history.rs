@@ -76,6 +76,9 @@ pub(crate) struct History {
     views: Vec<View>,
     /// How many views there were.
     pub(crate) views_seen: u64,
+    /// Whether lock files were displaced: then a reader without hints may read a record that the
+    /// holder of an earlier one wrote to a segment that is being replaced.
+    pub(crate) displaced: bool,
     /// The contradictions.
     pub(crate) wrong: Vec<String>,
 }
@@ -254,7 +257,7 @@ impl History {
         let mut last: BTreeMap<&str, u64> = BTreeMap::new();
         for view in &self.views {
             for (seq, operation) in &view.operations {
-                let may_be_gone = !order.contains_key(seq) && view.loose;
+                let may_be_gone = view.loose && (self.displaced || !order.contains_key(seq));
                 if order.get(seq) != Some(operation) && !may_be_gone {
                     let now = order.get(seq);
                     wrong.push(format!(

@@ -154,6 +154,11 @@ impl Case {
         let mut counts = Counts::default();
         for fault_profile in &self.fault_profiles {
             let ended = machine.run(self.programs(&history), fault_profile.clone());
+            let displaced = machine.troubles().displaced > 0;
+            history
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .displaced |= displaced;
             if ended.power_cut {
                 machine = machine.restart();
             }
@@ -287,7 +292,7 @@ fn draw_fault_profile(rng: &mut StdRng) -> FaultProfile {
         call_fails: chance(0.2, 0.001, 0.02),
         full: chance(0.2, 0.001, 0.005),
         wake: chance(0.3, 0.001, 0.02),
-        displace: 0.0,
+        displace: chance(0.3, 0.000_2, 0.004),
     }
 }
 

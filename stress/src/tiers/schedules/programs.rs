@@ -216,14 +216,18 @@ pub(super) fn read(process: &Arc<Process>, habits: &Habits, number: usize, histo
     let storage = Arc::clone(process) as Arc<dyn Storage>;
     let dir = Path::new("");
     let mut snapshot: Option<LiveIssues> = None;
+    // A snapshot keeps what it has seen, be it durable or not.
+    let mut snapshot_is_loose = false;
     let mut follower: Option<Follower<IssueEvent>> = None;
     let mut got: Vec<(u64, u32)> = Vec::new();
     for _ in 0..VIEWS {
         process.sleep(Duration::from_micros(process.draw(2_000)));
         let begun = lock(history).tick();
+        let displaced = process.displaced();
         let name =
             |what: &str| format!("{what} {number} of {process:?}, boot {}", process.boot_id());
-        let seen = match process.draw(3) {
+        let way = process.draw(3);
+        let seen = match way {
             0 => Reader::open_in(&storage, dir)
                 .and_then(|reader| records(&reader))
                 .map(|seen| (name("reader"), seen)),
@@ -235,7 +239,12 @@ pub(super) fn read(process: &Arc<Process>, habits: &Habits, number: usize, histo
         };
         match seen {
             Ok((_, None)) | Err(Error::NoStore { .. }) => {}
-            Ok((reader, Some((last_seq, operations, loose)))) => {
+            Ok((reader, Some((last_seq, operations, mut loose)))) => {
+                loose |= process.displaced() > displaced;
+                if way == 1 {
+                    snapshot_is_loose |= loose;
+                    loose = snapshot_is_loose;
+                }
                 let mut history = lock(history);
                 history.saw(View {
                     reader,
@@ -260,7 +269,7 @@ pub(super) fn read(process: &Arc<Process>, habits: &Habits, number: usize, histo
         begun,
         last_seq,
         operations: got,
-        loose: !habits.share_memory,
+        loose: !habits.share_memory || process.displaced() > 0,
     });
 }
 
