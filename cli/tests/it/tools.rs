@@ -1,14 +1,15 @@
 //! What other programs make of a store's files: `jq`, `grep`, `tail` and Python's `json`.
 
 use std::{
-    ffi::OsStr,
-    io::{BufRead as _, BufReader, Write as _},
-    path::Path,
+    io::Write as _,
     process::{Command, Stdio},
+};
+#[cfg(unix)]
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
     time::Duration,
 };
-
-use serde_json::json;
 
 use crate::support::{Done, Store, fed, run, spawn};
 
@@ -53,7 +54,7 @@ fn jq_grep_and_follow_read_a_live_log_and_tail_does_not() {
     let mut events = writer.stdin.take().unwrap();
     let mut answers = BufReader::new(writer.stdout.take().unwrap()).lines();
     for seq in 2..=9_u64 {
-        let event = json!({"op": "patch", "id": "a", "patch": {"set": {"x": seq}}});
+        let event = serde_json::json!({"op": "patch", "id": "a", "patch": {"set": {"x": seq}}});
         writeln!(events, "{event}").unwrap();
         let answer = answers.next().unwrap().unwrap();
         assert_eq!(answer, seq.to_string());
@@ -296,7 +297,8 @@ fn store_value(store: &Store, way: &str, id: &str, text: &[u8]) -> Done {
 
 #[cfg(unix)]
 fn set(store: &Store, id: &str, text: &[u8]) -> Done {
-    use std::os::unix::ffi::OsStrExt as _;
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+
     let argument = [b"x=", text].concat();
     let mut command = store.command("update", &[id, "--set"]);
     match run(command.arg(OsStr::from_bytes(&argument))) {
