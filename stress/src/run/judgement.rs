@@ -112,15 +112,25 @@ impl Judgement {
         roles
     }
 
+    /// How many writes are stored whose process was killed before it had the answer. In a run that
+    /// passes, nothing else tells the stored writes from the acknowledged ones.
+    fn unanswered(&self) -> String {
+        match self.stored.saturating_sub(self.acknowledged()) {
+            0 => String::new(),
+            many => format!(" ({many} without an answer)"),
+        }
+    }
+
     /// PASS or FAIL in one line.
     #[must_use]
     pub fn verdict_line(&self) -> String {
         let many = self.violations.len();
         match self.verdict() {
             Verdict::Pass => format!(
-                "PASS: {} acknowledged, {} stored, every invariant holds (seed {}, {:.2} ms)",
+                "PASS: {} acknowledged, {} stored{}, every invariant holds (seed {}, {:.2} ms)",
                 self.acknowledged(),
                 self.stored,
+                self.unanswered(),
                 self.config.seed,
                 self.elapsed_ms()
             ),
