@@ -241,17 +241,25 @@ impl Nodes {
     /// # Panics
     /// There is none after 60 s.
     pub fn await_leader(&self) {
-        let deadline = Instant::now() + Duration::from_mins(1);
+        let words = || (0..self.count()).map(|node| self.last_words(node));
+        assert!(
+            self.has_leader_within(Duration::from_mins(1)),
+            "no leader after 60 s: {:#?}",
+            words().collect::<Vec<_>>()
+        );
+    }
+
+    /// Waits until the cluster has a leader; false if there is none in time.
+    #[must_use]
+    pub fn has_leader_within(&self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
         while self.leader().is_none() {
-            assert!(
-                Instant::now() < deadline,
-                "no leader after 60 s: {:#?}",
-                (0..self.count())
-                    .map(|node| self.last_words(node))
-                    .collect::<Vec<_>>()
-            );
+            if Instant::now() >= deadline {
+                return false;
+            }
             thread::sleep(Duration::from_millis(50));
         }
+        true
     }
 
     /// The node that leads, as far as running nodes know.

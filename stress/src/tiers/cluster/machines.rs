@@ -29,6 +29,8 @@ const CALM_MS_MAX: u64 = 700;
 /// The power goes after fewer requests of its kind than this, or after this time.
 const PASSES_MAX: u32 = 60;
 const TRIP_TIME: Duration = Duration::from_millis(1_500);
+/// How long a cluster may take to come up.
+const START_LIMIT: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_millis(20);
 
 /// A fault of the machines.
@@ -137,9 +139,23 @@ impl<'a> Machines<'a> {
                 return Err(io::Error::other(format!("etcd has ended: {ended}")));
             }
             // Without this, a cluster would be down most of the time.
-            self.nodes.await_leader();
+            self.bring_up();
         }
         Ok(())
+    }
+
+    /// Waits for a leader. Now and then, a node hangs when it opens its database on a disk that has
+    /// lost its power: then all are started again, as an operator would.
+    fn bring_up(&mut self) {
+        if self.nodes.has_leader_within(START_LIMIT) {
+            return;
+        }
+        self.count("starts that hung", 1);
+        for node in 0..self.nodes.count() {
+            self.nodes.kill(node);
+            self.nodes.restart(node);
+        }
+        self.nodes.await_leader();
     }
 
     fn draw(&self, random: &mut StdRng) -> Fault {
