@@ -43,6 +43,14 @@ pub(crate) enum Command {
     Init(Init),
     #[command(flatten)]
     OnStore(Box<OnStore>),
+    /// Make in another store the changes that a directory has had since the last exchange
+    #[command(after_help = "Examples:\n  strand push .strand etcd://h1,h2,h3/team")]
+    Push(Push),
+    /// Make in a directory the changes that another store has had since the last exchange
+    #[command(
+        after_help = "Examples:\n  strand pull etcd://h1,h2,h3/team .strand\n  strand pull --follow etcd://h1,h2,h3/team /var/lib/mirror"
+    )]
+    Pull(Pull),
     /// Merge the exports of two branches, as a git merge driver: `strand merge %O %A %B`
     #[command(
         after_help = "Examples:\n  git config merge.issues.driver 'strand merge %O %A %B; s=$?; [ $s -le 1 ] || s=129; exit $s'"
@@ -619,6 +627,50 @@ pub(crate) struct Sync {
     /// Write U+FFFD for each half of a surrogate pair (`\ud800`), rather than refuse the line
     #[arg(long)]
     pub(crate) replace_surrogates: bool,
+}
+
+/// What counts where two stores changed the same in different ways.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum PreferStore {
+    /// The directory
+    Dir,
+    /// The other store
+    Other,
+    /// The later `updated_at`
+    Newer,
+}
+
+/// What both have changed is merged; the other store's changes stay there, for a pull.
+#[derive(Debug, Args)]
+pub(crate) struct Push {
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    /// The directory
+    pub(crate) dir: PathBuf,
+    /// The other store: `etcd://HOST,…/NAME`, or a directory
+    pub(crate) to: PathBuf,
+    /// What counts where both changed the same in different ways; by default that is an error, and
+    /// nothing is changed
+    #[arg(long, value_enum)]
+    pub(crate) prefer: Option<PreferStore>,
+}
+
+/// What both have changed is merged; the directory's own changes stay there, for a push.
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    #[command(flatten)]
+    pub(crate) writing: Writing,
+    /// The other store: `etcd://HOST,…/NAME`, or a directory
+    pub(crate) from: PathBuf,
+    /// The directory
+    pub(crate) dir: PathBuf,
+    /// What counts where both changed the same in different ways; by default that is an error, and
+    /// nothing is changed
+    #[arg(long, value_enum)]
+    pub(crate) prefer: Option<PreferStore>,
+    /// Go on with each change of the other store
+    #[arg(long)]
+    pub(crate) follow: bool,
 }
 
 /// Exit status: 0 merged, 1 merged except for the listed conflicts, 129 not merged.

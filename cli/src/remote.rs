@@ -54,7 +54,7 @@ pub(crate) fn require_possible(command: &OnStore) -> Result<(), Failure> {
         OnStore::Repair(_) => ("repair", "etcd's snapshots"),
         OnStore::Stat => ("stat", "`strand list` and `etcdctl endpoint status`"),
         OnStore::Import(_) => ("import", "`strand batch` with up to 120 issues"),
-        OnStore::Sync(_) => ("sync", "`strand export`"),
+        OnStore::Sync(_) => ("sync", "`strand pull` and a directory"),
         OnStore::Compact(args) if args.archive.is_some() => {
             ("compact --archive", "`strand follow`")
         }

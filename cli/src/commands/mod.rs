@@ -7,6 +7,7 @@ mod change;
 mod claim;
 mod dep;
 mod edit;
+mod exchange;
 mod fields;
 mod follow;
 mod generate;
@@ -35,6 +36,8 @@ pub(crate) fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
     let store = cli.global.store;
     let done = match cli.command {
         Command::Init(args) => open::init(&place::new(store), &args, out),
+        Command::Push(args) => exchange::push(&args, out),
+        Command::Pull(args) => exchange::pull(&args, out),
         Command::Merge(args) => return merge::merge(&args, out),
         Command::Completions(args) => generate::completions(&args, out),
         Command::Man(args) => generate::man(&args, out),

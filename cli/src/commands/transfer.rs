@@ -59,7 +59,7 @@ pub(crate) fn sync(dir: &Path, args: &Sync, out: &mut Output) -> Result<(), Fail
 }
 
 /// Prints what an import or a sync did.
-fn report(imported: &Imported, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn report(imported: &Imported, out: &mut Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Done<'a> {
         lines: u64,

@@ -1,5 +1,11 @@
 //! A store on etcd, which the test starts.
 
+use std::{
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
 use serde_json::Value;
 use strand_etcd::testing::Nodes;
 
@@ -104,4 +110,79 @@ fn what_is_for_directories_is_refused_and_bad_addresses_say_why() {
     );
     let nobody = run(place, &["close", "bd-1", "--timeout-ms", "300"]);
     assert_eq!(nobody.code, 1, "{}", nobody.err);
+}
+
+#[test]
+fn a_directory_and_etcd_take_each_others_changes_although_both_ways_are_killed() {
+    let Some(nodes) = Nodes::start(1) else { return };
+    let place = nodes.address("mirror");
+    let dir = tempfile::tempdir().unwrap();
+    let local = dir.path().join("store").display().to_string();
+    let ok = |place: &str, arguments: &[&str]| {
+        let ran = run(place, arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.err);
+        ran.out
+    };
+    ok(&local, &["init"]);
+    ok(&place, &["init"]);
+    let line = |n: u32| format!("{{\"id\":\"bd-{n}\",\"title\":\"Issue {n}\"}}\n");
+    let file = dir.path().join("issues.jsonl");
+    std::fs::write(&file, (0..700).map(line).collect::<String>()).unwrap();
+    ok(&local, &["import", &file.display().to_string()]);
+    ok(&place, &["create", "Of others", "--id", "bd-other"]);
+
+    let (local, place) = (local.as_str(), place.as_str());
+    let (push, pull) = (["push", local, place], ["pull", place, local]);
+    for attempt in 0..12 {
+        let arguments = if attempt % 2 == 0 { push } else { pull };
+        let mut child = strand().args(arguments).spawn().unwrap();
+        thread::sleep(Duration::from_millis(15 * attempt));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Both sides go on meanwhile.
+        ok(
+            local,
+            &[
+                "comment",
+                &format!("bd-{attempt}"),
+                "Local",
+                "--author",
+                "a",
+            ],
+        );
+    }
+    ok(place, &["rm", "bd-other"]);
+    ok("", &push);
+    ok("", &pull);
+    let ours = ok(local, &["export"]);
+    assert_eq!(ours, ok(place, &["export"]));
+    assert_eq!(
+        (ours.lines().count(), ours.matches("Local").count()),
+        (700, 12)
+    );
+
+    let mut following = strand()
+        .args(["pull", "--follow", place, local])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    ok(place, &["create", "Fresh", "--id", "bd-fresh"]);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while run(local, &["show", "bd-fresh"]).code != 0 {
+        assert!(Instant::now() < deadline, "it does not follow");
+        thread::sleep(Duration::from_millis(50));
+    }
+    following.kill().unwrap();
+    following.wait().unwrap();
+
+    // Where both change the same, one of the two is chosen.
+    ok(place, &["update", "bd-3", "--title", "Theirs"]);
+    ok(local, &["update", "bd-3", "--title", "Ours"]);
+    let refused = run("", &pull);
+    assert_eq!(refused.code, 4, "{}", refused.err);
+    assert!(refused.err.contains("bd-3"), "{}", refused.err);
+    ok("", &[&pull[..], &["--prefer", "other"]].concat());
+    assert!(ok(local, &["show", "bd-3"]).contains("Theirs"));
+    // The wrong way round.
+    assert_eq!(run("", &["push", place, local]).code, 2);
 }

@@ -26,11 +26,13 @@ use crate::{
         merge::{Fate, three_way},
         merge_fields::MergeConflict,
         merge_sides::{Base, Lines, read},
+        timestamp::Timestamp,
         version::Version,
     },
     options::Options,
     wal::{manifest::MANIFEST, store_dir::MIRRORS},
     write::{
+        backend::Backend,
         batch::Batch,
         conditions::CommitError,
         export::{Target, export, replace_atomically, target, write_to},
@@ -45,7 +47,7 @@ use crate::{
 /// How many mirrors are remembered: those that were used last.
 const REMEMBERED_MAX: usize = 16;
 /// How often a sync begins again because a process was faster.
-const ATTEMPTS: u32 = 100;
+pub(super) const ATTEMPTS: u32 = 100;
 
 /// Replaces the file at `path` by the issues of the store in `dir`, as [`export`] does, unless it
 /// has changed since this store last exported, imported or synced it. Returns the number of issues.
@@ -265,16 +267,12 @@ impl IssueLog {
         base.issues.retain(|id, _| !store.lost.contains(id));
         let merged = three_way(base, store.lines(), file.clone());
         done.renamed = merged.renamed;
-        let result = merged.issues.into_iter().filter_map(|(id, fate)| {
-            let issue = store.decide(&id, fate, &file, options.existing, &mut done.decided)?;
-            Some((id, issue))
-        });
-        let result: Lines = result.collect();
+        let result = store.decide_all(merged.issues, &file, options.existing, &mut done.decided);
         if options.existing == Existing::Refuse && !done.decided.is_empty() {
             let conflicts = done.decided;
             return Err(ImportError::Conflicts { conflicts });
         }
-        if !self.apply(&store, &result, options, &mut done)? {
+        if !apply(self, LIMITS, &store.issues, &result, options.ts, &mut done)? {
             return Ok(None);
         }
         self.make_durable(&done)?;
@@ -300,78 +298,87 @@ impl IssueLog {
         Ok(Some(done))
     }
 
-    /// Changes the store so that it has these issues. False if another process was faster.
-    fn apply(
-        &self,
-        store: &Store,
-        result: &Lines,
-        options: ImportOptions,
-        done: &mut Imported,
-    ) -> Result<bool, ImportError> {
-        let mut batches = vec![(Batch::at(options.ts), 0)];
-        let mut add = |bytes: usize, step: &dyn Fn(Batch) -> Batch| {
-            if batches
-                .last()
-                .is_none_or(|(_, used)| used + bytes > BATCH_BYTES)
-            {
-                batches.push((Batch::at(options.ts), 0));
-            }
-            if let Some((batch, used)) = batches.last_mut() {
-                *batch = step(std::mem::replace(batch, Batch::at(options.ts)));
-                *used += bytes;
-            }
-        };
-        let mut planned = Imported::default();
-        for (id, issue) in result {
-            let bytes = issue.as_json().len() + 64; // The event around it.
-            match store.issues.get(id) {
-                Some((old, _)) if old == issue => planned.unchanged += 1,
-                Some((_, version)) => {
-                    checked(issue)?;
-                    planned.replaced += 1;
-                    add(bytes, &|batch| batch.update_if(issue.clone(), *version));
-                }
-                None => {
-                    checked(issue)?;
-                    planned.added += 1;
-                    add(bytes, &|batch| batch.create(issue.clone()));
-                }
-            }
-        }
-        let gone = store
-            .issues
-            .iter()
-            .filter(|(id, _)| !result.contains_key(*id));
-        for (id, (_, version)) in gone {
-            planned.deleted += 1;
-            add(id.len() + 64, &|batch| batch.delete_if(id, *version));
-        }
-        for (batch, bytes) in batches {
-            if bytes == 0 {
-                continue;
-            }
-            match self.commit(&batch) {
-                Ok(receipt) => done.last_seq = Some(receipt.seq),
-                Err(CommitError::Conflict(_)) => return Ok(false),
-                Err(error @ CommitError::KeyReused { .. }) => unreachable!("without key: {error}"),
-                Err(CommitError::Log(source)) => return Err(failed(source, done)),
-            }
-        }
-        done.added = planned.added;
-        done.replaced = planned.replaced;
-        done.unchanged = planned.unchanged;
-        done.deleted = planned.deleted;
-        Ok(true)
-    }
-
     /// What is remembered must not outlive what it describes.
-    fn make_durable(&self, imported: &Imported) -> Result<(), ImportError> {
+    pub(super) fn make_durable(&self, imported: &Imported) -> Result<(), ImportError> {
         let Some(seq) = imported.last_seq else {
             return Ok(());
         };
         let synced = self.log().sync_to(seq);
         synced.map_err(|source| failed(source, imported))
     }
+}
+
+/// How much one record changes at most.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) bytes: usize,
+    pub(super) issues: usize,
+}
+
+/// Those of a directory.
+const LIMITS: Limits = Limits {
+    bytes: BATCH_BYTES,
+    issues: usize::MAX,
+};
+
+/// Changes a store, which has the issues `has`, so that it has others. False if another process was
+/// faster.
+pub(super) fn apply(
+    to: &dyn Backend,
+    limits: Limits,
+    has: &BTreeMap<String, (Issue, Version)>,
+    result: &Lines,
+    ts: Timestamp,
+    done: &mut Imported,
+) -> Result<bool, ImportError> {
+    let mut batches: Vec<(Batch, usize, usize)> = Vec::new();
+    let mut add = |bytes: usize, step: &dyn Fn(Batch) -> Batch| {
+        let is_full = |(_, used, issues): &(Batch, usize, usize)| {
+            used + bytes > limits.bytes || *issues >= limits.issues
+        };
+        if batches.last().is_none_or(is_full) {
+            batches.push((Batch::at(ts), 0, 0));
+        }
+        if let Some((batch, used, issues)) = batches.last_mut() {
+            *batch = step(std::mem::replace(batch, Batch::at(ts)));
+            *used += bytes;
+            *issues += 1;
+        }
+    };
+    let mut planned = Imported::default();
+    for (id, issue) in result {
+        let bytes = issue.as_json().len() + 64; // The event around it.
+        match has.get(id) {
+            Some((old, _)) if old == issue => planned.unchanged += 1,
+            Some((_, version)) => {
+                checked(issue)?;
+                planned.replaced += 1;
+                add(bytes, &|batch| batch.update_if(issue.clone(), *version));
+            }
+            None => {
+                checked(issue)?;
+                planned.added += 1;
+                add(bytes, &|batch| batch.create(issue.clone()));
+            }
+        }
+    }
+    for (id, (_, version)) in has.iter().filter(|(id, _)| !result.contains_key(*id)) {
+        planned.deleted += 1;
+        add(id.len() + 64, &|batch| batch.delete_if(id, *version));
+    }
+    for (batch, ..) in batches {
+        match to.commit(&batch) {
+            Ok(receipt) => done.last_seq = Some(receipt.seq),
+            Err(CommitError::Conflict(_)) => return Ok(false),
+            Err(error @ CommitError::KeyReused { .. }) => unreachable!("without key: {error}"),
+            Err(CommitError::Log(source)) => return Err(failed(source, done)),
+        }
+    }
+    done.added = planned.added;
+    done.replaced = planned.replaced;
+    done.unchanged = planned.unchanged;
+    done.deleted = planned.deleted;
+    Ok(true)
 }
 
 /// Refuses an issue before anything is written.
@@ -391,18 +398,18 @@ fn bad_line(error: Error) -> ImportError {
 }
 
 /// What a sync needs to know of the store.
-struct Store {
-    issues: BTreeMap<String, (Issue, Version)>,
+pub(super) struct Store {
+    pub(super) issues: BTreeMap<String, (Issue, Version)>,
     /// Issues of the file or the base that are deleted here: whether after the file's last change.
     deleted: BTreeMap<String, bool>,
     /// Issues of the base that are neither here nor deleted.
-    lost: Vec<String>,
+    pub(super) lost: Vec<String>,
     /// Whether the file was never exported, imported or synced.
     is_first: bool,
 }
 
 impl Store {
-    fn of(issues: &Issues, base: &Base, theirs: &Lines, is_first: bool) -> Self {
+    pub(super) fn of(issues: &Issues, base: &Base, theirs: &Lines, is_first: bool) -> Self {
         let with_version = |(id, issue): (&str, &Issue)| {
             let version = issues.version(id)?;
             Some((id.to_owned(), (issue.clone(), version)))
@@ -427,6 +434,21 @@ impl Store {
             deleted,
             is_first,
         }
+    }
+
+    /// The issues that the store and the file are to have. Adds to `decided` where one side counts.
+    pub(super) fn decide_all(
+        &self,
+        merged: Vec<(String, Fate)>,
+        file: &Lines,
+        existing: Existing,
+        decided: &mut Vec<MergeConflict>,
+    ) -> Lines {
+        let issues = merged.into_iter().filter_map(|(id, fate)| {
+            let issue = self.decide(&id, fate, file, existing, decided)?;
+            Some((id, issue))
+        });
+        issues.collect()
     }
 
     /// The issue that the store and the file are to have. Adds to `decided` where one side counts.
@@ -467,7 +489,7 @@ impl Store {
         if file_counts { theirs } else { ours }
     }
 
-    fn lines(&self) -> Lines {
+    pub(super) fn lines(&self) -> Lines {
         let issues = self.issues.iter();
         issues
             .map(|(id, (issue, _))| (id.clone(), issue.clone()))
@@ -476,13 +498,24 @@ impl Store {
 }
 
 /// A file that mirrors a store, and what is remembered of it.
-struct Mirror {
+pub(super) struct Mirror {
     store: PathBuf,
-    file: PathBuf,
-    base: PathBuf,
+    /// The file, or the name of a store.
+    pub(super) file: PathBuf,
+    pub(super) base: PathBuf,
 }
 
 impl Mirror {
+    /// What is remembered of another store.
+    pub(super) fn of_store(store: &Path, name: &str) -> Self {
+        let key = digest(&["store", name]);
+        Self {
+            store: store.to_owned(),
+            base: store.join(MIRRORS).join(format!("{key:016x}.jsonl")),
+            file: name.into(),
+        }
+    }
+
     /// `None` if there is no file at `path`, but a device, say.
     fn of(store: &Path, path: &Path) -> Result<Option<Self>> {
         let Target::File(file) = target(path)? else {
@@ -505,7 +538,7 @@ impl Mirror {
     }
 
     /// Acts while no other process uses the mirrors of the store.
-    fn hold<T>(
+    pub(super) fn hold<T>(
         &self,
         timeout: Duration,
         act: impl FnOnce() -> Result<T, ImportError>,
@@ -543,7 +576,7 @@ impl Mirror {
     }
 
     /// What the two had in common; `None` if it is not remembered.
-    fn base(&self) -> Result<Option<Base>> {
+    pub(super) fn base(&self) -> Result<Option<Base>> {
         let text = unless_missing(fs::read(&self.base)).map_err(Error::io("read", &self.base))?;
         Ok(text.map(|text| Base::read(&text)))
     }
@@ -570,7 +603,7 @@ impl Mirror {
     }
 
     /// Remembers what the file has, and forgets the mirrors that were not used for longest.
-    fn remember(
+    pub(super) fn remember(
         &self,
         write: impl FnOnce(&mut BufWriter<&mut File>) -> io::Result<()>,
     ) -> Result<()> {

@@ -9,3 +9,4 @@ pub(crate) mod import;
 pub(crate) mod issue_log;
 pub(crate) mod known;
 pub(crate) mod mirror;
+pub(crate) mod peer;
