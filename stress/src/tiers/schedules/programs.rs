@@ -283,8 +283,14 @@ fn operations(record: &Record<IssueEvent>) -> Option<(u64, u32)> {
     found.map(|(operation, _)| (record.seq.get(), operation))
 }
 
+/// Whether a read has no bound: there are no hints. They may be removed at any time, so it is asked
+/// before and after the read.
+fn is_loose(reader: &Reader<IssueEvent>) -> bool {
+    reader.durable_seq().is_err()
+}
+
 fn records(reader: &Reader<IssueEvent>) -> Result<Seen> {
-    let loose = reader.durable_seq().is_err();
+    let loose = is_loose(reader);
     let mut seen = Vec::new();
     let mut last_seq = None;
     for record in reader.records()? {
@@ -298,12 +304,13 @@ fn records(reader: &Reader<IssueEvent>) -> Result<Seen> {
             Err(error) => return Err(error),
         }
     }
+    let loose = loose || is_loose(reader);
     Ok(last_seq.map(|last_seq| (last_seq.get(), seen, loose)))
 }
 
 fn refreshed(storage: &Arc<dyn Storage>, snapshot: &mut Option<LiveIssues>) -> Result<Seen> {
     let reader = Reader::<IssueEvent>::open_in(storage, Path::new(""))?;
-    let loose = reader.durable_seq().is_err();
+    let loose = is_loose(&reader);
     let fresh = match snapshot.take() {
         None => LiveIssues::open_in(storage, Path::new(""))?,
         Some(mut old) => {
@@ -320,6 +327,7 @@ fn refreshed(storage: &Arc<dyn Storage>, snapshot: &mut Option<LiveIssues>) -> R
     seen.dedup();
     let last_seq = state.last_seq();
     *snapshot = Some(fresh);
+    let loose = loose || is_loose(&reader);
     Ok(Some((last_seq.get(), seen, loose)))
 }
 
