@@ -73,12 +73,16 @@ impl ValidTail<'_> {
         }
         writer.reached(Failpoint::AfterWrite);
         writer.require_written()?;
+        if writer.is_eager() {
+            Rounds::of(&self.hints).count_eager();
+        }
         self.hints.tail_words().publish(TailHint {
             seq,
             last_offset: at.offset,
             offset: end,
             ..at
         });
+        Rounds::of(&self.hints).wake_gathering(seq);
         writer.reached(Failpoint::TailPublished);
         telemetry::written(seq, line.len());
         Ok(seq)

@@ -14,7 +14,7 @@
 //! | state | does | then |
 //! | --- | --- | --- |
 //! | `Looking` | reads the words, and has bad hints rebuilt | any state |
-//! | `Leading` | syncs for all | `Looking` |
+//! | `Leading` | gathers (see [`super::gather`]) and syncs for all | `Looking` |
 //! | `TakingOver` | rewrites and syncs in the place of a leader that stopped | `Looking` |
 //! | `Spinning` | yields until the round ends, to lead the next one at once | `Looking` |
 //! | `Sleeping` | sleeps until it is woken, or its patience ends | `Looking` |
@@ -46,12 +46,15 @@ use crate::{
 const PATIENCE_MIN: Duration = Duration::from_millis(20);
 /// and at least this many times what syncs took lately.
 const PATIENCE_IN_SYNCS: u32 = 8;
+/// A sync takes at least this long, for a thread that spins through two.
+const SPIN_MIN: Duration = Duration::from_micros(50);
 
 impl Writer {
     /// Makes a written record as durable as the options ask.
     pub(crate) fn acknowledge(&self, seq: u64) -> Result<()> {
         if self.options.durability == Durability::Synced && self.hints().is_shared() {
             in_the_log(seq, self.sync_to(seq))?;
+            self.note_acknowledged();
         }
         Ok(())
     }
@@ -220,7 +223,7 @@ impl<'a> Waiter<'a> {
         let round = rounds.current();
         // One of the threads that wait for the next round stays awake, so that the disk is never
         // idle for as long as it takes to wake a process.
-        if !round.covers(self.seq) && rounds.claim_spinner(round) {
+        if !rounds.syncs_are_slow() && !round.covers(self.seq) && rounds.claim_spinner(round) {
             return Ok(State::Spinning { leader });
         }
         Ok(State::Sleeping {
@@ -263,9 +266,13 @@ impl<'a> Waiter<'a> {
     fn sync_for_all(&self) -> Result<Option<Round>> {
         let (writer, hints, seq) = (self.writer, &self.hints, self.seq);
         writer.reached(Failpoint::LeaderElected);
-        // A thread that was just woken and can run on this processor appends first, and shares this
-        // sync. This is no delay: if none wants to run, it returns at once.
-        writer.host().yield_now();
+        if !Rounds::of(hints).syncs_are_slow() {
+            // A thread that was just woken and can run on this processor appends first, and shares
+            // this sync. This is no delay: if none wants to run, it returns at once.
+            writer.host().yield_now();
+        } else if writer.is_eager() {
+            writer.gather(hints);
+        }
         let Some((segment, through)) = hints.sync_target() else {
             writer.validated_hints()?;
             return Ok(None);
@@ -294,6 +301,7 @@ impl<'a> Waiter<'a> {
         };
         let file = segment.file.raw();
         let rounds = Rounds::of(hints);
+        let woken = rounds.count_woken();
         let round = rounds.begin(through);
         writer.reached(Failpoint::BeforeSync);
         let started = writer.host().now();
@@ -304,8 +312,9 @@ impl<'a> Waiter<'a> {
         writer.reached(Failpoint::AfterSync);
         let durable_seq = hints.durable_seq().unwrap_or(0);
         telemetry::synced(writer.dir.path(), durable_seq, through, us);
-        hints.commit(through);
         rounds.note_sync_us(us);
+        rounds.expect_back(hints.tail_seq().unwrap_or(through), woken);
+        hints.commit(through);
         writer.reached(Failpoint::DurablePublished);
         Ok(Some(round))
     }
@@ -318,11 +327,11 @@ impl<'a> Waiter<'a> {
     }
 
     /// Waits for the end of a leader's work without sleeping, but lets other threads run. Gives up
-    /// after two syncs of a fast disk: on a slow one, the time to wake a thread does not matter.
+    /// after two syncs.
     fn spin(&mut self, leader: u64) -> State {
         let rounds = Rounds::of(&self.hints);
         let host = self.writer.host();
-        let time_max = Duration::from_micros(2 * rounds.sync_us().clamp(50, 500));
+        let time_max = 2 * rounds.sync_time().max(SPIN_MIN);
         let started = host.now();
         self.is_successor = false;
         while host.now() - started < time_max {
@@ -378,7 +387,7 @@ impl Patience {
                 since: now,
             };
         }
-        let syncs = Duration::from_micros(rounds.sync_us()) * PATIENCE_IN_SYNCS;
+        let syncs = rounds.sync_time() * PATIENCE_IN_SYNCS;
         PATIENCE_MIN.max(syncs).saturating_sub(now - self.since)
     }
 }

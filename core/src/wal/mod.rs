@@ -3,8 +3,8 @@
 //! Each file may use those before it:
 //!
 //! - `store_dir`, `manifest`, `shm`, `segment`: what is on the disk and in shared memory
-//! - `named`, `writer`, `recovery`, `round`, `append`, `group_commit`, `obsolete`: changes to it,
-//!   most of them under the lock, as methods of [`writer::Locked`]
+//! - `named`, `writer`, `recovery`, `round`, `gather`, `append`, `group_commit`, `obsolete`:
+//!   changes to it, most of them under the lock, as methods of [`writer::Locked`]
 //! - `durable`, `cursor`, `follower`, `reader`: reading, without the lock
 //! - `raw_log`, `log`: a log without and with the type of its payload
 
@@ -12,6 +12,7 @@ pub(crate) mod append;
 pub(crate) mod cursor;
 pub(crate) mod durable;
 pub(crate) mod follower;
+pub(crate) mod gather;
 pub(crate) mod group_commit;
 pub(crate) mod log;
 pub(crate) mod manifest;

@@ -13,6 +13,7 @@ use crate::{
     wal::{
         cursor::RawRecords,
         durable::End,
+        gather::new_writer_id,
         manifest::Manifest,
         named::{LOCK, Names, become_sole_holder},
         obsolete::COMPACT_LOCK,
@@ -71,6 +72,7 @@ impl RawLog {
             names,
             line: Mutex::default(),
             tokens: LeadTokens::new(dir.host()),
+            id: new_writer_id(),
         };
         let locked = Locked::opening(&writer, guard);
         let recovery = locked.validate_on_open()?;
@@ -83,6 +85,7 @@ impl RawLog {
     pub(crate) fn append(&self, payload: &EncodedPayload) -> Result<u64> {
         payload.check_len()?;
         let append = || {
+            self.writer.note_begin();
             let locked = self.writer.lock()?;
             let seq = locked.append(payload)?;
             locked.sync_unless_shared(seq)?;

@@ -2,7 +2,7 @@
 //! syncing, and wake each other. The protocol is in [`super::group_commit`].
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, Ordering, fence},
     time::Duration,
 };
 
@@ -10,6 +10,9 @@ use crate::{
     env::system::Host,
     wal::shm::{Hints, Words, wait, word},
 };
+
+/// From here on syncs are slow: a leader gathers, and no thread spins.
+const SLOW_SYNC: Duration = Duration::from_micros(250);
 
 /// One sync by one leader. It covers the records through its target.
 ///
@@ -140,14 +143,68 @@ impl<'a> Rounds<'a> {
             .ok();
     }
 
-    /// How long the last syncs took, in microseconds.
-    pub(crate) fn sync_us(self) -> u64 {
-        self.0.get(word::SYNC_US).unwrap_or(0)
+    /// How long the last syncs took.
+    pub(crate) fn sync_time(self) -> Duration {
+        Duration::from_micros(self.0.get(word::SYNC_US).unwrap_or(0))
     }
 
     pub(crate) fn note_sync_us(self, us: u64) {
-        let average = (self.sync_us() * 7 + us.min(1 << 40)) / 8;
-        self.0.set(word::SYNC_US, average);
+        let before = self.0.get(word::SYNC_US).unwrap_or(0);
+        self.0
+            .set(word::SYNC_US, (before * 7 + us.min(1 << 40)) / 8);
+    }
+
+    /// Whether syncs take so long that the time to wake a thread does not matter.
+    pub(crate) fn syncs_are_slow(self) -> bool {
+        self.sync_time() >= SLOW_SYNC
+    }
+
+    /// Counts a record of an eager thread. Only for the holder of the store's lock.
+    pub(crate) fn count_eager(self) {
+        self.0.raw(word::EAGER).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The number of eager threads that a sync which begins now will wake.
+    pub(crate) fn count_woken(self) -> u64 {
+        let eager = self.0.raw(word::EAGER).load(Ordering::Relaxed);
+        let synced = self.0.raw(word::EAGER_SYNCED);
+        eager.wrapping_sub(synced.swap(eager, Ordering::Relaxed))
+    }
+
+    /// The record with which all eager threads are back that the last sync woke.
+    pub(crate) fn all_back_seq(self) -> u64 {
+        self.0.raw(word::ALL_BACK).load(Ordering::Relaxed)
+    }
+
+    /// Expects so many threads back, each with a record behind `tail_seq`.
+    pub(crate) fn expect_back(self, tail_seq: u64, woken: u64) {
+        let seq = tail_seq.saturating_add(woken);
+        self.0.raw(word::ALL_BACK).store(seq, Ordering::Relaxed);
+    }
+
+    /// Sleeps until all eager threads are back, for `time` at most.
+    pub(crate) fn sleep_until_all_back(self, hints: &Hints, time: Duration) {
+        let page = self.0.page();
+        let count = page.u32(wait::GATHER).load(Ordering::SeqCst);
+        page.u32(wait::GATHERERS).store(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if hints
+            .tail_seq()
+            .is_some_and(|seq| seq < self.all_back_seq())
+        {
+            page.wait(wait::GATHER, count, time);
+        }
+        page.u32(wait::GATHERERS).store(0, Ordering::Relaxed);
+    }
+
+    /// Wakes a leader that waits for `seq`, which was published just now, or for less.
+    pub(crate) fn wake_gathering(self, seq: u64) {
+        let page = self.0.page();
+        fence(Ordering::SeqCst);
+        if page.u32(wait::GATHERERS).load(Ordering::SeqCst) != 0 && seq >= self.all_back_seq() {
+            page.u32(wait::GATHER).fetch_add(1, Ordering::SeqCst);
+            page.wake_one(wait::GATHER);
+        }
     }
 
     /// The present round, or the last one.

@@ -38,6 +38,8 @@ pub(super) mod word {
     pub(in crate::wal) const TAIL_OFFSET: usize = 10;
     pub(in crate::wal) const LAST_OFFSET: usize = 11;
     pub(in crate::wal) const TAIL_SEQ: usize = 12;
+    /// Counts the records of eager threads: see [`crate::wal::gather`].
+    pub(in crate::wal) const EAGER: usize = 13;
     pub(in crate::wal) const DURABLE: usize = 16;
     /// 0, or 1 + the highest record whose sync failed.
     pub(in crate::wal) const POISON: usize = 17;
@@ -47,6 +49,10 @@ pub(super) mod word {
     pub(in crate::wal) const ROUND: usize = 26;
     /// The last round in which a thread spun to lead the next one.
     pub(in crate::wal) const SPINNER: usize = 27;
+    /// That count, as it was when the last sync began.
+    pub(in crate::wal) const EAGER_SYNCED: usize = 28;
+    /// The record with which all eager threads are back that the last sync woke.
+    pub(in crate::wal) const ALL_BACK: usize = 29;
     pub(in crate::wal) const ALL: usize = 32;
 }
 
@@ -61,7 +67,11 @@ pub(super) mod wait {
     /// Counts how often the durable number rose. Followers sleep on it. They can't leave a mark,
     /// since they don't write.
     pub(in crate::wal) const FOLLOWERS: usize = 32;
-    pub(in crate::wal) const ALL: usize = 33;
+    /// A leader sleeps on it until those are back whom the last sync woke.
+    pub(in crate::wal) const GATHER: usize = 48;
+    /// Not 0 while one does.
+    pub(in crate::wal) const GATHERERS: usize = 49;
+    pub(in crate::wal) const ALL: usize = 50;
 }
 
 /// Where the log ends.

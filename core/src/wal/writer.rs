@@ -42,6 +42,8 @@ pub(crate) struct Writer {
     /// The line being written. Kept for its capacity; used under the lock.
     pub(crate) line: Mutex<Vec<u8>>,
     pub(crate) tokens: LeadTokens,
+    /// Unique in this process.
+    pub(crate) id: u64,
 }
 
 impl Writer {

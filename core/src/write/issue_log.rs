@@ -366,6 +366,7 @@ impl IssueLog {
 
     fn commit_now(&self, batch: &Batch) -> Result<Receipt, CommitError> {
         let (raw, writer) = (&self.log.raw, &self.log.raw.writer);
+        writer.note_begin();
         let payload = batch.encode()?;
         let wanted = batch.wanted();
         // Reads most of it before it takes the lock, so as not to hold it for long.

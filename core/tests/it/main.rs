@@ -19,6 +19,7 @@ mod fold;
 mod follow;
 #[cfg(target_os = "linux")]
 mod full_disk;
+mod gather;
 mod golden;
 mod identity;
 mod jsonl;

@@ -157,6 +157,7 @@ fn mistakes_in_the_order_of_steps_are_caught() {
     is_caught(Bug::SegmentLoadedBeforeTail, Property::Durable, full);
     is_caught(Bug::CommitBeforeSync, Property::Durable, full);
     is_caught(Bug::CommitIsAStore, Property::Durable, full);
+    is_caught(Bug::GatherWithoutBound, Property::Progress, full);
     is_caught(Bug::AcknowledgedBeforeSync, Property::Acknowledged, full);
     is_caught(Bug::PublishedBeforeWrite, Property::Readable, full);
     is_caught(Bug::AppendWithoutLock, Property::OneHolder, full);

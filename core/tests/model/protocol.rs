@@ -34,6 +34,8 @@ pub(crate) enum Bug {
     SegmentLoadedBeforeTail,
     CommitBeforeSync,
     CommitIsAStore,
+    /// A leader waits for all whom the last sync woke, although some may be gone.
+    GatherWithoutBound,
     /// Harmless: nothing depends on there being one leader.
     LeaveIsAStore,
     // The steps of the holder of the lock.
@@ -146,6 +148,7 @@ impl Model {
             lead: false,
             round: Round::NONE,
             spinner: Round::NONE,
+            all_back: 0,
             sleepers: 0,
             locked: false,
             pages,
@@ -214,6 +217,7 @@ impl Model {
             (step, 1) if is_syncing(step) => writer.owed || state.failures > 0,
             (Step::LoadLeader, 1) => self.timeouts && state.lead,
             (Step::LoadSuccessor, 1) => true,
+            (Step::Gather, 0) => state.tail_seq >= state.all_back,
             _ => choice == 0,
         }
     }
@@ -635,7 +639,7 @@ impl Model {
                 let next = if writer.over {
                     Step::Lock
                 } else {
-                    self.lead_begins()
+                    Step::Gather
                 };
                 state.set_lead(Some(who));
                 next
@@ -725,6 +729,7 @@ impl Model {
         };
         let writer = &mut state.writers[who];
         match writer.step {
+            Step::Gather => self.lead_begins(),
             Step::LeadTail => {
                 writer.through = state.tail_seq;
                 match self.bug {
@@ -786,6 +791,10 @@ impl Model {
                 writer.wake_words = 1 << writer.round.wake_word();
                 let falls = self.has(Bug::CommitIsAStore);
                 let least = if falls { 0 } else { state.durable_seq };
+                if self.has(Bug::GatherWithoutBound) {
+                    let woken = writer.through.saturating_sub(state.durable_seq);
+                    state.all_back = state.tail_seq + woken;
+                }
                 state.durable_seq = writer.through.max(least);
                 match self.bug {
                     Some(Bug::CommitBeforeSync) => begin,

@@ -111,6 +111,8 @@ steps! {
     Wait,
     Asleep,
     // … `lead` …
+    /// Waits for those whom the last sync woke. The wait has a bound, so it can end at any time.
+    Gather,
     LeadTail,
     LeadSegment,
     BeginLoad,
@@ -275,6 +277,9 @@ pub(crate) struct State {
     pub(crate) lead: bool,
     pub(crate) round: Round,
     pub(crate) spinner: Round,
+    /// The record with which all are back that the last sync woke. Kept only where a leader waits
+    /// for it without a bound: otherwise it decides nothing.
+    pub(crate) all_back: u8,
     /// One bit for each wake word.
     pub(crate) sleepers: u8,
     /// The kernel's lock is taken.
@@ -470,6 +475,7 @@ impl State {
         for number in numbers {
             bits.put(3, number);
         }
+        bits.put(4, self.all_back);
         for page in self.pages {
             bits.put(2, page as u8);
         }
@@ -503,11 +509,13 @@ impl State {
             durable_seq: bits.take(3),
             poison: bits.take(3),
             whole: bits.take(3),
+            all_back: 0,
             pages: [Page::Absent; RECORDS],
             writers: [Writer::unpack(a), Writer::unpack(b), Writer::unpack(c)],
         };
         state.round.target = bits.take(3);
         state.spinner.target = bits.take(3);
+        state.all_back = bits.take(4);
         for page in &mut state.pages {
             *page = PAGES[usize::from(bits.take(2))];
         }

@@ -46,6 +46,8 @@ pub struct FaultProfile {
     pub wake: f64,
     /// A lock file or a shared page is removed, or replaced by a copy.
     pub displace: f64,
+    /// How long a sync takes, in microseconds. Not a probability.
+    pub sync_us: u64,
 }
 
 impl FaultProfile {
@@ -62,6 +64,7 @@ impl FaultProfile {
         full: 0.0,
         wake: 0.0,
         displace: 0.0,
+        sync_us: 120,
     };
 }
 
@@ -668,9 +671,9 @@ pub(super) enum Call {
 }
 
 impl Call {
-    fn cost_ns(self) -> u64 {
+    fn cost_ns(self, fault_profile: &FaultProfile) -> u64 {
         match self {
-            Call::Sync | Call::SyncDir => 120_000,
+            Call::Sync | Call::SyncDir => 1_000 * fault_profile.sync_us,
             Call::GiveWay => 20_000,
             Call::Word | Call::Own => 10,
             _ => 1_000,
@@ -756,7 +759,7 @@ impl Process {
             die();
         }
         state.troubles.steps += 1;
-        state.now_ns += call.cost_ns();
+        state.now_ns += call.cost_ns(&state.fault_profile);
         if state.troubles.steps > state.steps_max && state.hang.is_none() {
             let doing: Vec<_> = state
                 .processes

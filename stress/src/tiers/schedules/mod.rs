@@ -293,6 +293,12 @@ fn draw_fault_profile(rng: &mut StdRng) -> FaultProfile {
         full: chance(0.2, 0.001, 0.005),
         wake: chance(0.3, 0.001, 0.02),
         displace: chance(0.3, 0.000_2, 0.004),
+        // From 250 on, leaders wait for those who come back at once.
+        sync_us: if chance(0.5, 0.0, 1.0) > 0.0 {
+            2_000
+        } else {
+            120
+        },
     }
 }
 

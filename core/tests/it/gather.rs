@@ -1,0 +1,217 @@
+//! When a leader waits for others before it syncs, and for how long.
+
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use strand_core::{
+    Durability, IssueEvent, Log, Seq,
+    testing::{Dir, Disk, Host, OpenMode, Page, PageError, Storage, StorageFile, ThisMachine},
+};
+
+use crate::support::{event, options};
+
+const SYNC_US: u64 = 2_000;
+
+/// A machine whose clock moves when a file is synced, when a thread sleeps on a word of a page, and
+/// when a test says so.
+#[derive(Debug, Clone)]
+struct Machine(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    began: Instant,
+    now_us: AtomicU64,
+    sleeps: AtomicU64,
+    /// Appends while a thread sleeps.
+    other: Mutex<Option<Log<IssueEvent>>>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self(Arc::new(Inner {
+            began: Instant::now(),
+            now_us: AtomicU64::new(0),
+            sleeps: AtomicU64::new(0),
+            other: Mutex::default(),
+        }))
+    }
+
+    fn pass_us(&self, us: u64) {
+        self.0.now_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// A log on which this thread appends without a pause.
+    fn log(&self, dir: &Path) -> Log<IssueEvent> {
+        let log = Log::open(dir, options().storage(Arc::new(self.clone()))).unwrap();
+        for _ in 0..20 {
+            assert_eq!(self.sleeps_of_append(&log), 0);
+        }
+        log
+    }
+
+    /// Appends, and returns how often the thread slept until the record was durable.
+    fn sleeps_of_append(&self, log: &Log<IssueEvent>) -> u64 {
+        self.0.sleeps.store(0, Ordering::Relaxed);
+        log.append(&event("bd-1")).unwrap();
+        self.0.sleeps.load(Ordering::Relaxed)
+    }
+
+    /// Has another process append whenever a thread sleeps.
+    fn begin_other(&self, dir: &Path) {
+        let other = Log::open(dir, options().durability(Durability::Buffered)).unwrap();
+        *self.0.other.lock().unwrap() = Some(other);
+    }
+}
+
+impl Storage for Machine {
+    fn open(&self, dir: &Dir, name: &str, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(SlowFile(
+            Disk.open(dir, name, mode)?,
+            self.clone(),
+        )))
+    }
+
+    fn host(&self) -> &dyn Host {
+        self
+    }
+}
+
+impl Host for Machine {
+    fn now(&self) -> Instant {
+        self.0.began + Duration::from_micros(self.0.now_us.load(Ordering::Relaxed))
+    }
+
+    fn open_page(&self, dir: &Dir, name: &str) -> Result<Box<dyn Page>, PageError> {
+        let page = ThisMachine.open_page(dir, name)?;
+        Ok(Box::new(WatchedPage(page, self.clone())))
+    }
+}
+
+#[derive(Debug)]
+struct SlowFile(Box<dyn StorageFile>, Machine);
+
+impl StorageFile for SlowFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.0.write_at(bytes, offset)
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.0.set_len(len_bytes)
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        self.0.len_bytes()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.1.pass_us(SYNC_US);
+        self.0.sync_data()
+    }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        self.0.identity()
+    }
+}
+
+#[derive(Debug)]
+struct WatchedPage(Box<dyn Page>, Machine);
+
+impl Page for WatchedPage {
+    fn u64(&self, index: usize) -> &AtomicU64 {
+        self.0.u64(index)
+    }
+
+    fn u32(&self, index: usize) -> &AtomicU32 {
+        self.0.u32(index)
+    }
+
+    fn wait(&self, _index: usize, _expected: u32, timeout: Duration) {
+        self.1.0.sleeps.fetch_add(1, Ordering::Relaxed);
+        self.1.pass_us(u64::try_from(timeout.as_micros()).unwrap());
+        if let Some(other) = &*self.1.0.other.lock().unwrap() {
+            other.append(&event("bd-other")).unwrap();
+        }
+    }
+
+    fn wake_one(&self, index: usize) {
+        self.0.wake_one(index);
+    }
+
+    fn wake_all(&self, index: usize) {
+        self.0.wake_all(index);
+    }
+
+    fn check(&self) -> Result<(), PageError> {
+        self.0.check()
+    }
+
+    fn identity(&self) -> Result<(u64, u64), PageError> {
+        self.0.identity()
+    }
+}
+
+/// Has the page say that the last sync woke threads that come back with the records through `seq`.
+fn expect_back(dir: &Path, seq: u64) {
+    const ALL_BACK: usize = 29;
+    let page = ThisMachine
+        .open_page(&Dir::open(dir).unwrap(), "shm")
+        .unwrap();
+    page.u64(ALL_BACK).store(seq, Ordering::Relaxed);
+}
+
+#[test]
+fn a_leader_syncs_as_soon_as_all_are_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine::new();
+    let log = machine.log(dir.path());
+    machine.begin_other(dir.path());
+    expect_back(dir.path(), 23);
+    assert_eq!(machine.sleeps_of_append(&log), 2);
+    assert_eq!(
+        log.durable_seq().unwrap(),
+        Some(Seq::new(23)),
+        "one sync for all three"
+    );
+}
+
+#[test]
+fn a_leader_waits_once_and_briefly_for_one_who_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine::new();
+    let log = machine.log(dir.path());
+    expect_back(dir.path(), u64::MAX);
+    assert_eq!(machine.sleeps_of_append(&log), 1);
+    assert_eq!(machine.sleeps_of_append(&log), 0);
+}
+
+#[test]
+fn a_leader_waits_for_half_a_sync_at_most_while_others_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine::new();
+    let log = machine.log(dir.path());
+    machine.begin_other(dir.path());
+    expect_back(dir.path(), u64::MAX);
+    let sleeps = machine.sleeps_of_append(&log);
+    assert!((9..=11).contains(&sleeps), "{sleeps}");
+}
+
+#[test]
+fn a_thread_that_paused_waits_for_no_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine::new();
+    let log = machine.log(dir.path());
+    expect_back(dir.path(), u64::MAX);
+    machine.pass_us(SYNC_US / 10);
+    assert_eq!(machine.sleeps_of_append(&log), 0);
+}
