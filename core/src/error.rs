@@ -167,7 +167,7 @@ pub enum Error {
         from_seq: u64,
         /// The last record that the snapshot reflects.
         snapshot_seq: u64,
-        /// The snapshot's file.
+        /// The snapshot's file; of several, the last.
         snapshot: PathBuf,
     },
     /// How far the log is durable is unknown: the shared hints are missing, or from before a

@@ -102,8 +102,9 @@ options! {
         /// Syncing bytes that overwrite free space is faster: the file has no new length to record.
         preallocate_bytes: u64 = 256 << 10;
 
-        /// [`crate::Log::compaction_due`] once the log behind the snapshot has so many bytes.
-        /// Default: 4 MiB.
+        /// [`crate::Log::compaction_due`] once the log behind the snapshot has so many bytes. A
+        /// snapshot of issues that is no longer is always written as a whole; of a longer one, a
+        /// compaction writes what changed. Default: 4 MiB.
         compact_after_bytes: u64 = 4 << 20;
 
         /// [`crate::Log::compaction_due`] once so many records are behind the snapshot. Default:

@@ -65,8 +65,8 @@ pub(crate) fn compact(dir: &Path, args: &Compact, out: &mut Output) -> Result<()
             out.answer(&done, || {
                 let files = removed.len();
                 format!(
-                    "folded the records through {seq} into a snapshot of {} and {bytes} bytes \
-                     in {elapsed:.1?}; obsolete files removed: {files}",
+                    "folded the records through {seq} into a snapshot of {} in {elapsed:.1?}; \
+                     wrote {bytes} bytes; obsolete files removed: {files}",
                     counted(issues, "issue")
                 )
             })

@@ -48,10 +48,13 @@ struct IssueCounts {
 #[derive(Debug, Serialize)]
 struct LiveSnapshot {
     seq: u64,
+    /// How many files it has: a base, and runs of what changed since.
+    files: usize,
+    /// The lines of all files. An issue that a run has may have older lines, too.
     issues: u64,
     tombstones: u64,
     keys: u64,
-    bytes: Option<u64>,
+    bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,8 +77,6 @@ impl<'a> Counts<'a> {
             let status = issue.status().unwrap_or_else(|| "none".to_owned());
             *by_status.entry(status).or_default() += 1;
         }
-        let live = |kind| kind == FileKind::Snapshot;
-        let snapshot = report.snapshots.iter().find(|seen| live(seen.kind));
         Self {
             dir: report.dir.to_string_lossy(),
             store: report.store.as_deref(),
@@ -92,16 +93,7 @@ impl<'a> Counts<'a> {
                 without_effect: issues.without_effect(),
                 by_status,
             },
-            snapshot: snapshot.map(|seen| {
-                let file = report.files.get(&seen.file);
-                LiveSnapshot {
-                    seq: seen.seq,
-                    issues: seen.issues,
-                    tombstones: seen.tombstones,
-                    keys: seen.keys,
-                    bytes: file.and_then(|(_, bytes)| *bytes),
-                }
-            }),
+            snapshot: LiveSnapshot::of(report),
             log: Files::of(report, FileKind::Segment),
             quarantine: Files::of(report, FileKind::Quarantine),
         }
@@ -138,11 +130,12 @@ impl<'a> Counts<'a> {
             self.issues.without_effect.to_string(),
         );
         let snapshot = self.snapshot.as_ref().map(|snapshot| {
-            let bytes = snapshot.bytes.unwrap_or(0);
-            let LiveSnapshot { seq, issues, .. } = snapshot;
+            let LiveSnapshot {
+                seq, files, bytes, ..
+            } = snapshot;
             format!(
                 "through {seq}, {}, {bytes} bytes",
-                counted(*issues, "issue")
+                counted(*files as u64, "file")
             )
         });
         row("snapshot", snapshot.unwrap_or_else(none));
@@ -152,6 +145,23 @@ impl<'a> Counts<'a> {
             row(name, format!("{files}, {bytes} bytes"));
         }
         columns(rows)
+    }
+}
+
+impl LiveSnapshot {
+    fn of(report: &CheckReport) -> Option<Self> {
+        let is_live = |kind| matches!(kind, FileKind::Snapshot | FileKind::Run);
+        let live = || report.snapshots.iter().filter(|seen| is_live(seen.kind));
+        let files = Files::of(report, FileKind::Snapshot);
+        let runs = Files::of(report, FileKind::Run);
+        Some(Self {
+            seq: live().map(|seen| seen.seq).max()?,
+            files: files.files + runs.files,
+            issues: live().map(|seen| seen.issues).sum(),
+            tombstones: live().map(|seen| seen.tombstones).sum(),
+            keys: live().map(|seen| seen.keys).sum(),
+            bytes: files.bytes + runs.bytes,
+        })
     }
 }
 

@@ -242,7 +242,7 @@ fn a_store_of_a_newer_format_is_left_alone() {
     let path = store.file("MANIFEST");
     let manifest = std::fs::read_to_string(&path).unwrap();
     assert!(manifest.contains(r#""format":2"#), "{manifest}");
-    let newer = manifest.replace(r#""format":2"#, r#""format":3"#);
+    let newer = manifest.replace(r#""format":2"#, r#""format":4"#);
     std::fs::write(&path, &newer).unwrap();
     for (command, arguments) in [("list", &[][..]), ("append", &[CLOSE]), ("repair", &[])] {
         assert_eq!(fails(&store, command, arguments), 10, "{command}");

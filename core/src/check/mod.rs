@@ -17,22 +17,19 @@ use crate::{
     env::storage::OpenMode,
     error::{CorruptReason, Error, Result, with_sources},
     format::{
-        record::{
-            index_first_seq, segment_first_seq, segment_name, snapshot_name, snapshot_seq,
-            unclosed_seq,
-        },
+        record::{Reflects, index_first_seq, segment_first_seq, segment_name, unclosed_seq},
         resync::Damages,
         scan::Tail,
     },
     inspect::{
-        find::{LOST_MAX, Left, contents, fitting_manifest, snapshots},
+        find::{LOST_MAX, Left, contents, fitting_manifest},
         ranges,
         scan::{Segment, SegmentDamage, StoreScan},
     },
     state::snapshot::Contents,
     wal::{
         manifest::is_new,
-        manifest::{MANIFEST, Manifest},
+        manifest::{MANIFEST, Manifest, SnapshotFile, SnapshotMark},
         named::LOCK,
         obsolete::{COMPACT_LOCK, obsolete},
         shm::{Look as HintsLook, SHM, ShmView},
@@ -346,17 +343,23 @@ impl<'a> Look<'a> {
     }
 
     fn snapshots(&mut self, names: &[String], manifest: Option<&Manifest>) {
-        let mark = manifest.and_then(|manifest| manifest.snapshot);
-        let mut seqs = snapshots(names);
-        seqs.extend(mark.map(|mark| mark.seq));
+        let live = manifest.map(Manifest::files).unwrap_or_default();
+        let mut files: Vec<Reflects> = live.iter().map(SnapshotFile::reflects).collect();
+        files.extend(names.iter().filter_map(|name| Reflects::of_name(name)));
+        files.sort_unstable_by_key(|file| (file.through, file.after));
+        files.dedup();
+        let obsolete = manifest.map(|manifest| obsolete(names, manifest, usize::MAX));
+        let obsolete = obsolete.unwrap_or_default();
         let mut has_backup = false;
         let mut is_lost = false;
-        for seq in seqs.into_iter().rev() {
-            let file = snapshot_name(seq);
-            let kind = match mark {
-                Some(mark) if mark.seq == seq => FileKind::Snapshot,
-                Some(mark) if mark.seq > seq => FileKind::Backup,
-                _ => FileKind::Orphan,
+        for reflects in files.into_iter().rev() {
+            let file = reflects.name();
+            let listed = live.iter().find(|one| one.reflects() == reflects);
+            let kind = match listed {
+                Some(_) if reflects.is_base() => FileKind::Snapshot,
+                Some(_) => FileKind::Run,
+                None if manifest.is_none() || obsolete.contains(&file) => FileKind::Orphan,
+                None => FileKind::Backup,
             };
             let contents = match contents(self.dir, &file, |_| {}) {
                 Ok(contents) => contents,
@@ -365,15 +368,18 @@ impl<'a> Look<'a> {
                     continue;
                 }
             };
-            let problem = self.problem(seq, kind, contents.as_ref(), manifest);
+            let mark = listed.map(|file| file.mark);
+            let problem = self.problem(reflects, mark, contents.as_ref(), manifest);
             let contents = contents.unwrap_or_default();
             let [issues, tombstones, keys, other_lines] = contents.counts;
             match kind {
-                FileKind::Snapshot if problem.is_some() => {
-                    let store = manifest.map_or("", |manifest| &manifest.store);
-                    is_lost = Left::of(&contents, seq, store) == Left::Nothing;
-                    // A repair does not know how to rebuild it.
-                    self.beyond_repair |= contents.is_of_other_state();
+                FileKind::Snapshot | FileKind::Run if problem.is_some() => {
+                    if reflects.is_base() {
+                        let store = manifest.map_or("", |manifest| &manifest.store);
+                        is_lost = Left::of(&contents, reflects, store) == Left::Nothing;
+                        // A repair does not know how to rebuild it.
+                        self.beyond_repair |= contents.is_of_other_state();
+                    }
                     // Damage to a backup is harmless.
                     if let (Some(message), true) = (&problem, contents.bad.is_empty()) {
                         let message = message.clone();
@@ -381,12 +387,12 @@ impl<'a> Look<'a> {
                     }
                     self.damages.append(contents.bad);
                 }
-                FileKind::Backup => has_backup |= problem.is_none(),
+                FileKind::Backup if reflects.is_base() => has_backup |= problem.is_none(),
                 _ => {}
             }
             self.report.snapshots.push(SnapshotReport {
                 file: file.into(),
-                seq,
+                seq: reflects.through,
                 kind,
                 problem,
                 issues,
@@ -399,11 +405,11 @@ impl<'a> Look<'a> {
         self.beyond_repair |= is_lost && !has_backup && !has_first;
     }
 
-    /// Why a snapshot cannot be read as a whole, if it cannot.
+    /// Why a file of a snapshot cannot be read as a whole, if it cannot.
     fn problem(
         &self,
-        seq: u64,
-        kind: FileKind,
+        reflects: Reflects,
+        named: Option<SnapshotMark>,
         contents: Option<&Contents>,
         manifest: Option<&Manifest>,
     ) -> Option<String> {
@@ -411,17 +417,15 @@ impl<'a> Look<'a> {
             return Some("the MANIFEST names it, but it does not exist".to_owned());
         };
         let store = manifest.map(|manifest| manifest.store.as_str());
-        if !contents.is_whole(seq, store) {
+        if !contents.is_whole(reflects, store) {
             return Some(match contents.bad.count() {
                 0 => "its lines do not match its first line".to_owned(),
                 bad => format!("{bad} damaged lines"),
             });
         }
-        let mark = manifest.and_then(|manifest| manifest.snapshot)?;
         // If the manifest is lost, its description is only a guess.
-        let differs = self.report.store.is_some() && contents.mark(seq) != mark;
-        (kind == FileKind::Snapshot && differs)
-            .then(|| "it is not the file that the MANIFEST describes".to_owned())
+        let differs = self.report.store.is_some() && contents.mark(reflects.through) != named?;
+        differs.then(|| "it is not the file that the MANIFEST describes".to_owned())
     }
 
     fn files(&mut self, mut names: Vec<String>, manifest: Option<&Manifest>) {
@@ -452,9 +456,8 @@ impl<'a> Look<'a> {
     }
 
     fn kind_of(&self, name: &str, manifest: Option<&Manifest>) -> FileKind {
-        let live = manifest
-            .and_then(|manifest| manifest.snapshot)
-            .map(|mark| mark.seq);
+        let live = manifest.map(Manifest::files).unwrap_or_default();
+        let is_live = |file| live.iter().any(|one| one.reflects() == file);
         match name {
             MANIFEST => FileKind::Manifest,
             LOCK | COMPACT_LOCK => FileKind::Lock,
@@ -465,8 +468,9 @@ impl<'a> Look<'a> {
             _ if self.orphans.iter().any(|orphan| orphan == name) => FileKind::Orphan,
             _ if segment_first_seq(name).is_some() => FileKind::Segment,
             _ if index_first_seq(name).or(unclosed_seq(name)).is_some() => FileKind::Index,
-            _ => match snapshot_seq(name) {
-                Some(seq) if Some(seq) == live => FileKind::Snapshot,
+            _ => match Reflects::of_name(name) {
+                Some(file) if is_live(file) && file.is_base() => FileKind::Snapshot,
+                Some(file) if is_live(file) => FileKind::Run,
                 Some(_) => FileKind::Backup,
                 None => FileKind::Unknown,
             },

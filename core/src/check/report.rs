@@ -49,7 +49,7 @@ pub struct CheckReport {
     pub durable_seq: u64,
     /// Why the shared hints cannot be trusted; `None` if they can.
     pub hints_problem: Option<String>,
-    /// All snapshots, the latest first.
+    /// The files of all snapshots, the latest first.
     pub snapshots: Vec<SnapshotReport>,
     /// All files of the directory and of its quarantine, each with its role and its length. The
     /// length is `None` for a directory, or if it is unknown. JSON: `file`, `kind`, `bytes`.
@@ -142,9 +142,11 @@ pub enum FileKind {
     /// Where records are that concern an issue, or the issues that are not closed. It may be
     /// deleted at any time.
     Index,
-    /// The live snapshot.
+    /// The live snapshot; of several files, the base.
     Snapshot,
-    /// An older snapshot.
+    /// A file of the live snapshot behind its base: what changed since the one before it.
+    Run,
+    /// A file of an older snapshot.
     Backup,
     /// Obsolete or half-written. The next open or compaction removes it, unless a compaction is
     /// writing it now.
@@ -170,6 +172,7 @@ impl fmt::Display for FileKind {
             Self::Segment => "segment",
             Self::Index => "index",
             Self::Snapshot => "snapshot",
+            Self::Run => "run",
             Self::Backup => "backup",
             Self::Orphan => "orphan",
             Self::Lock => "lock",
@@ -182,7 +185,7 @@ impl fmt::Display for FileKind {
     }
 }
 
-/// A snapshot: part of the report of [`check`](crate::check::check).
+/// A file of a snapshot: part of the report of [`check`](crate::check::check).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SnapshotReport {
@@ -190,7 +193,7 @@ pub struct SnapshotReport {
     pub file: PathBuf,
     /// The last record that it reflects.
     pub seq: u64,
-    /// [`FileKind::Snapshot`], [`FileKind::Backup`] or [`FileKind::Orphan`].
+    /// [`FileKind::Snapshot`], [`FileKind::Run`], [`FileKind::Backup`] or [`FileKind::Orphan`].
     pub kind: FileKind,
     /// Why it cannot be read as a whole; `None` if it can.
     pub problem: Option<String>,

@@ -9,7 +9,11 @@ use crate::{
 /// reports that of a store.
 ///
 /// Example: [`check`](crate::check::check).
-pub const FORMAT_VERSION: u64 = 2;
+pub const FORMAT_VERSION: u64 = 3;
+
+/// The version of a store whose snapshot is one file. Older programs read it.
+pub(crate) const FORMAT_WITHOUT_RUNS: u64 = 2;
+
 /// The maximum length of a record in bytes, with its newline. A longer one is
 /// [`Error::RecordTooLarge`]; see [`Error`].
 pub const RECORD_BYTES_MAX: usize = 4 << 20;
@@ -265,6 +269,45 @@ pub(crate) fn snapshot_seq(name: &str) -> Option<u64> {
     numbered(name, "snapshot-", ".jsonl")
 }
 
+/// Which records a file of the snapshot reflects: those behind `after`, through `through`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Reflects {
+    /// 0 for a file that has all of the state: the base.
+    pub(crate) after: u64,
+    pub(crate) through: u64,
+}
+
+impl Reflects {
+    /// Those of a base.
+    pub(crate) fn all(through: u64) -> Self {
+        Self { after: 0, through }
+    }
+
+    pub(crate) fn is_base(self) -> bool {
+        self.after == 0
+    }
+
+    /// The name of the file: a snapshot, or a run of what changed since one.
+    pub(crate) fn name(self) -> String {
+        let Self { after, through } = self;
+        match after {
+            0 => snapshot_name(through),
+            _ => format!("run-{:020}-{through:020}.jsonl", after + 1),
+        }
+    }
+
+    /// The records that the file with this name reflects.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        if let Some(through) = snapshot_seq(name) {
+            return Some(Self::all(through));
+        }
+        let (first, through) = name.strip_prefix("run-")?.split_once('-')?;
+        let (first, through) = (number(first)?, number(through.strip_suffix(".jsonl")?)?);
+        let after = first.checked_sub(1)?;
+        (0 < after && after < through).then_some(Self { after, through })
+    }
+}
+
 /// The line behind the last record of a segment that has a successor: a copy that lacks that one
 /// shows it. White space only, which programs that read JSON skip.
 pub(crate) const END_MARK: &[u8] = b"\t \t \t \t\n";
@@ -300,7 +343,11 @@ pub(crate) fn index_first_seq(name: &str) -> Option<u64> {
 }
 
 fn numbered(name: &str, prefix: &str, suffix: &str) -> Option<u64> {
-    let digits = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
+    number(name.strip_prefix(prefix)?.strip_suffix(suffix)?)
+}
+
+/// A number in a name.
+fn number(digits: &str) -> Option<u64> {
     let number = (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit()))
         .then(|| digits.parse().ok())
         .flatten();

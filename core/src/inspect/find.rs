@@ -1,12 +1,15 @@
 //! Finds out what a damaged store was: what is left of its snapshots, and what the manifest must
 //! have said. Changes nothing.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use crate::{
     env::storage::OpenMode,
     error::{CorruptReason, Error, Result},
-    format::record::{segment_first_seq, segment_name, snapshot_name, snapshot_seq},
+    format::record::{Reflects, segment_first_seq, segment_name},
     state::snapshot::{Contents, Part, examine},
     wal::{
         manifest::{MANIFEST, Manifest, SnapshotMark, random_id},
@@ -17,28 +20,28 @@ use crate::{
 /// How many records a repair replaces by no-op records; a failing disk does not lose more.
 pub(crate) const LOST_MAX: u64 = 1 << 20;
 
-/// The usable part of a snapshot's file.
+/// The usable part of a file of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Left {
     /// All of it.
     Whole,
     /// Some of its lines.
     GoodLines,
-    /// A whole snapshot, but of this earlier record.
+    /// A whole base, but of this earlier record.
     Older(u64),
     /// Nothing of this store.
     Nothing,
 }
 
 impl Left {
-    pub(crate) fn of(contents: &Contents, seq: u64, store: &str) -> Self {
+    pub(crate) fn of(contents: &Contents, reflects: Reflects, store: &str) -> Self {
         let is_empty = contents.counts == [0; 4];
         match &contents.header {
             None if is_empty => Self::Nothing,
             None => Self::GoodLines,
             Some(header) if header.store != store => Self::Nothing,
-            Some(_) if contents.is_whole(seq, Some(store)) => Self::Whole,
-            Some(header) if header.snapshot == seq => {
+            Some(_) if contents.is_whole(reflects, Some(store)) => Self::Whole,
+            Some(header) if header.reflects() == reflects => {
                 if is_empty && header.counts() != [0; 4] {
                     Self::Nothing
                 } else {
@@ -46,18 +49,15 @@ impl Left {
                 }
             }
             Some(header)
-                if header.snapshot < seq && contents.is_whole(header.snapshot, Some(store)) =>
+                if header.reflects().is_base()
+                    && header.snapshot < reflects.through
+                    && contents.is_whole(header.reflects(), Some(store)) =>
             {
                 Self::Older(header.snapshot)
             }
             Some(_) => Self::Nothing,
         }
     }
-}
-
-/// The numbers of the snapshots among the files of a store.
-pub(crate) fn snapshots(names: &[String]) -> BTreeSet<u64> {
-    names.iter().filter_map(|name| snapshot_seq(name)).collect()
 }
 
 /// Reads a snapshot past damaged lines, and passes the good ones to `each`; `None` if it does not
@@ -72,51 +72,98 @@ pub(crate) fn contents(
         .transpose()
 }
 
-/// The manifest that fits these files; `None` if none does.
+/// A base and the runs behind it: the files of a snapshot that there may have been.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    pub(crate) marks: Vec<SnapshotMark>,
+    /// Whether all files are whole, and of one store.
+    pub(crate) is_whole: bool,
+    pub(crate) is_of_other_state: bool,
+    /// What the base says.
+    pub(crate) store: Option<String>,
+}
+
+impl Chain {
+    /// The last record that it reflects.
+    pub(crate) fn seq(&self) -> u64 {
+        self.marks.last().map_or(0, |mark| mark.seq)
+    }
+}
+
+/// The snapshots that these files make up, one for each last record, the latest first. Where
+/// several have the same, one that is whole, and then the one of the fewest files.
+pub(crate) fn chains(dir: &StoreDir, names: &[String]) -> Result<Vec<Chain>> {
+    let all = names.iter().filter_map(|name| Reflects::of_name(name));
+    let mut all: Vec<Reflects> = all.collect();
+    // The prefix of a run ends before the run does.
+    all.sort_unstable_by_key(|file| (file.through, file.after));
+    let mut chains = BTreeMap::<u64, Chain>::new();
+    for file in all {
+        let before = chains.get(&file.after);
+        if before.is_none() && !file.is_base() {
+            continue;
+        }
+        let contents = contents(dir, &file.name(), |_| {})?.unwrap_or_default();
+        let store = contents.header.as_ref().map(|header| &*header.store);
+        let is_whole = contents.is_whole(file, None)
+            && before.is_none_or(|before| before.is_whole && before.store.as_deref() == store);
+        let marks = before.into_iter().flat_map(|before| &before.marks);
+        let chain = Chain {
+            marks: marks
+                .copied()
+                .chain([contents.mark(file.through)])
+                .collect(),
+            is_whole,
+            is_of_other_state: contents.is_of_other_state(),
+            store: store.map(str::to_owned),
+        };
+        let known = chains.get(&file.through);
+        if known.is_none_or(|known| is_whole && !known.is_whole) {
+            chains.insert(file.through, chain);
+        }
+    }
+    Ok(chains.into_values().rev().collect())
+}
+
+/// The manifest that fits these files, and whether its snapshot is whole; `None` if none does.
 ///
 /// It names the latest snapshot that is whole and followed by a segment. Otherwise, no snapshot if
 /// there is a first segment. Otherwise, the latest snapshot, damaged or missing, that is followed
 /// by a segment.
-fn guess_manifest(dir: &StoreDir, names: &[String]) -> Result<Option<Manifest>> {
+fn guess_manifest(dir: &StoreDir, names: &[String]) -> Result<Option<(Manifest, bool)>> {
     let segments = names.iter().filter_map(|name| segment_first_seq(name));
     let segments: BTreeSet<u64> = segments.filter(|first| *first > 0).collect();
-    let mut found = Vec::new();
-    for seq in snapshots(names).into_iter().rev() {
-        let contents = contents(dir, &snapshot_name(seq), |_| {})?;
-        found.push((seq, contents.unwrap_or_default()));
-    }
-    let latest = |fits: &dyn Fn(u64, &Contents) -> bool| {
-        let mut all = found.iter();
-        let latest = all.find(|(seq, contents)| fits(*seq, contents));
-        latest.map(|(seq, contents)| Some(contents.mark(*seq)))
+    let chains = chains(dir, names)?;
+    let latest = |fits: &dyn Fn(&Chain) -> bool| {
+        let latest = chains.iter().find(|chain| fits(chain));
+        latest.map(|chain| chain.marks.clone())
     };
-    let is_followed = |seq: u64| segments.contains(&(seq + 1));
+    let is_followed = |chain: &Chain| segments.contains(&(chain.seq() + 1));
     let unknown = |seq| SnapshotMark {
         seq,
         bytes: 0,
         crc: 0,
     };
-    let snapshot = latest(&|seq, contents| is_followed(seq) && contents.is_whole(seq, None))
-        .or_else(|| segments.contains(&1).then_some(None))
-        .or_else(|| latest(&|seq, _| is_followed(seq)))
-        .or_else(|| Some(Some(unknown(segments.first()? - 1))))
-        .or_else(|| latest(&|seq, contents| contents.is_whole(seq, None)));
-    let Some(snapshot) = snapshot else {
+    let marks = latest(&|chain| is_followed(chain) && chain.is_whole)
+        .or_else(|| segments.contains(&1).then(Vec::new))
+        .or_else(|| latest(&is_followed))
+        .or_else(|| Some(vec![unknown(segments.first()? - 1)]))
+        .or_else(|| latest(&|chain| chain.is_whole));
+    let Some(marks) = marks else {
         return Ok(None);
     };
-    let seq = snapshot.map_or(0, |mark| mark.seq);
-    let nearest = found.iter().filter(|(of, _)| *of == seq).chain(&found);
-    let mut headers = nearest.filter_map(|(_, contents)| contents.header.as_ref());
-    let store = match headers.next() {
-        Some(header) => header.store.clone().into_owned(),
+    let chosen = chains.iter().find(|chain| chain.marks == marks);
+    let mut stores = chosen.into_iter().chain(&chains).flat_map(|one| &one.store);
+    let store = match stores.next() {
+        Some(store) => store.clone(),
         None => id_in_manifest(dir)?.unwrap_or_else(|| random_id(dir.host())),
     };
-    Ok(Some(Manifest {
+    let new = Manifest {
         store,
-        first_seq: seq + 1,
-        snapshot,
         ..Manifest::new(dir.host())
-    }))
+    };
+    let is_whole = chosen.is_some_and(|chain| chain.is_whole);
+    Ok(Some((new.with_snapshot(&marks), is_whole)))
 }
 
 /// The manifest to work with, from the one that was read: itself, or the one that fits the files,
@@ -137,7 +184,8 @@ pub(crate) fn fitting_manifest(
         Err(Error::Corrupt { reason, .. }) => reason,
         Err(error) => return Err(error),
     };
-    Ok((guess_manifest(dir, names)?, Some(reason)))
+    let guess = guess_manifest(dir, names)?;
+    Ok((guess.map(|(manifest, _)| manifest), Some(reason)))
 }
 
 /// The manifest that fits the files, if the one that is there is from before, or of another store:
@@ -150,18 +198,16 @@ fn later_manifest(
     if names.contains(&segment_name(manifest.first_seq)) {
         return Ok(None);
     }
-    let Some(guess) = guess_manifest(dir, names)? else {
+    let Some((guess, is_whole)) = guess_manifest(dir, names)? else {
         return Ok(None);
     };
-    let Some(mark) = guess.snapshot.filter(|mark| mark.seq >= manifest.first_seq) else {
-        return Ok(None);
-    };
-    let contents = contents(dir, &snapshot_name(mark.seq), |_| {})?.unwrap_or_default();
-    let fits = contents.is_whole(mark.seq, Some(&guess.store))
+    let fits = is_whole
+        && guess.first_seq > manifest.first_seq
         && names.contains(&segment_name(guess.first_seq));
     let message = format!(
         "its first segment, of record {}, is missing; the snapshot of record {} and its log are not",
-        manifest.first_seq, mark.seq
+        manifest.first_seq,
+        guess.first_seq - 1
     );
     Ok(fits.then_some((guess, CorruptReason::Manifest { message })))
 }

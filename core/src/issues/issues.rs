@@ -172,23 +172,42 @@ impl Issues {
         }
     }
 
-    /// The issues that are not closed. `None` if they are more than a quarter of all, by their
-    /// length, and not short.
-    pub(crate) fn without_closed(&self) -> Option<Self> {
-        const SHORT_BYTES: usize = 1 << 20;
-        let (mut all_bytes, mut bytes) = (0, 0);
+    /// The issues that are not closed. `None` if they are longer than that.
+    pub(crate) fn without_closed(&self, bytes_max: u64) -> Option<Self> {
+        let mut bytes = 0;
         let mut part = Self::default();
         for (id, entry) in self.entries() {
-            let Some(issue) = entry.issue() else { continue };
-            let len = issue.as_json().len();
-            all_bytes += len;
-            if !is_closed(issue) {
-                bytes += len;
+            if let Some(issue) = entry.issue()
+                && !is_closed(issue)
+            {
+                bytes += issue.as_json().len() as u64;
+                if bytes > bytes_max {
+                    return None;
+                }
                 part.restore_entry(id.to_owned(), entry.clone());
             }
         }
         part.last_seq = self.last_seq;
-        (bytes <= SHORT_BYTES.max(all_bytes / 4)).then_some(part)
+        Some(part)
+    }
+
+    /// Leaves only what records behind this one changed.
+    pub(crate) fn retain_after(&mut self, seq: Seq) {
+        self.keys.retain(|_, write| write.seq > seq);
+        self.entries.retain(|_, entry| entry.version() > seq.into());
+        self.present = self.iter().count();
+        self.index = Lazy::default();
+    }
+
+    /// Restores what a later part of the state has.
+    pub(crate) fn restore_all(&mut self, later: &Self) {
+        for (id, entry) in later.entries() {
+            self.restore_entry(id.to_owned(), entry.clone());
+        }
+        for (key, write) in later.keys() {
+            self.restore_key(key, write);
+        }
+        self.last_seq = later.last_seq;
     }
 
     /// No record through this one concerns this part of a state any further.

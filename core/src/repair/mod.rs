@@ -14,6 +14,7 @@
 //! | 5 | if the last segment changes: create its successor; sync | it is damaged, but not the last |
 //! | 6 | rename each new segment; sync the directory | fewer segments are damaged |
 //! | 7 | rename the new snapshot; sync; replace the manifest | the snapshot is not the described one |
+//! | | remove the damaged files of the old one | they are backups |
 //! | 8 | free both locks and open the store | |
 //!
 //! Everything that needs space or is likely to fail comes before step 4. If the process dies later,
@@ -50,10 +51,7 @@ use std::{ops::RangeInclusive, path::Path};
 use crate::{
     env::storage::OpenMode,
     error::{CorruptReason, Error, Result},
-    format::{
-        record::{segment_name, snapshot_name},
-        resync::Damages,
-    },
+    format::{record::segment_name, resync::Damages},
     inspect::{
         find::fitting_manifest,
         ranges,
@@ -63,7 +61,7 @@ use crate::{
     repair::{
         pool::{Pool, Source},
         quarantine::Kept,
-        snapshot::SnapshotPlan,
+        snapshot::{BadFile, SnapshotPlan},
     },
     state::{snapshot as snapshot_file, throttle::Throttle},
     telemetry,
@@ -199,8 +197,7 @@ impl Plan {
     /// The files that are first written under another name.
     fn written(&self) -> impl Iterator<Item = String> {
         let segments = self.log.rewrites.iter().map(|rewrite| rewrite.name.clone());
-        let snapshot = self.snapshot.iter().filter(|plan| plan.issues.is_some());
-        segments.chain(snapshot.map(|plan| snapshot_name(plan.mark.seq)))
+        segments.chain(self.snapshot.iter().filter_map(SnapshotPlan::written))
     }
 }
 
@@ -229,12 +226,16 @@ impl Work<'_> {
         }
         let report = self.keep_all(&plan)?;
         let undo_write = || plan.written().for_each(|name| self.dir.remove_new(&name));
-        let mark = self.write_all(&plan, &pool).inspect_err(|_| undo_write())?;
+        let marks = self.write_all(&plan, &pool).inspect_err(|_| undo_write())?;
         // Not every system can replace a file that is open.
         drop(pool);
         self.replace_all(&plan).inspect_err(|_| undo_write())?;
-        match mark {
-            Some(mark) => plan.manifest.compacted(mark).write(self.dir, || Ok(()))?,
+        match marks {
+            Some(marks) => {
+                let manifest = plan.manifest.with_snapshot(&marks);
+                manifest.write(self.dir, || Ok(()))?;
+                self.remove_replaced(&plan)?;
+            }
             None if plan.bad_manifest.is_some() => plan.manifest.write(self.dir, || Ok(()))?,
             None => {}
         }
@@ -324,14 +325,17 @@ impl Work<'_> {
             let kept = damage.map(|damage| kept(name, &damage.bad, "records are missing", lost));
             files.push((name.as_str(), kept));
         }
-        let written = plan.snapshot.as_ref().filter(|plan| plan.issues.is_some());
-        let name = written.map(|plan| snapshot_name(plan.mark.seq));
-        if let (Some(plan), Some(name)) = (written, &name) {
+        let written = plan.snapshot.as_ref().and_then(SnapshotPlan::written);
+        files.extend(written.as_deref().map(|name| (name, None)));
+        for BadFile {
+            name,
+            damages,
+            exists,
+        } in plan.snapshot.iter().flat_map(|plan| &plan.bad)
+        {
             let reason = "it does not match its first line and the manifest";
-            files.push((
-                name,
-                plan.exists.then(|| kept(name, &plan.bad, reason, &[])),
-            ));
+            files.retain(|(other, _)| other != name);
+            files.push((name, exists.then(|| kept(name, damages, reason, &[]))));
         }
         let reason = match (&plan.bad_manifest, &plan.snapshot) {
             (Some(reason), _) => Some(reason.to_string()),
@@ -360,25 +364,24 @@ impl Work<'_> {
 
     /// Writes everything under other names. Returns what the manifest must say of the snapshot, if
     /// that changes.
-    fn write_all(&self, plan: &Plan, pool: &Pool<'_>) -> Result<Option<SnapshotMark>> {
+    fn write_all(&self, plan: &Plan, pool: &Pool<'_>) -> Result<Option<Vec<SnapshotMark>>> {
         for Rewrite { name, records, .. } in &plan.log.rewrites {
             self.dir.write_new(name, |file| pool.write(records, file))?;
         }
         let Some(snapshot) = &plan.snapshot else {
             return Ok(None);
         };
-        let Some(issues) = &snapshot.issues else {
-            return Ok(Some(snapshot.mark));
+        let (Some(issues), Some(name)) = (&snapshot.issues, snapshot.written()) else {
+            return Ok(Some(snapshot.marks.clone()));
         };
         let mut mark = None;
-        self.dir
-            .write_new(&snapshot_name(snapshot.mark.seq), |file| {
-                let (seq, store) = (snapshot.mark.seq, &plan.manifest.store);
-                let written = snapshot_file::write(issues, seq, store, file, Throttle::HURRIED);
-                mark = Some(written?);
-                Ok(())
-            })?;
-        Ok(mark)
+        self.dir.write_new(&name, |file| {
+            let (seq, store) = (snapshot.seq(), &plan.manifest.store);
+            let written = snapshot_file::write(issues, seq, store, file, Throttle::HURRIED);
+            mark = Some(written?);
+            Ok(())
+        })?;
+        Ok(mark.map(|mark| vec![mark]))
     }
 
     // Steps 4 to 7, except for the manifest.
@@ -396,6 +399,20 @@ impl Work<'_> {
             self.dir.put_in_place(&name)?;
         }
         self.dir.sync()
+    }
+
+    /// Removes the damaged files whose place another one has taken.
+    fn remove_replaced(&self, plan: &Plan) -> Result<()> {
+        let Some(snapshot) = &plan.snapshot else {
+            return Ok(());
+        };
+        let written = snapshot.written();
+        for bad in &snapshot.bad {
+            if bad.exists && Some(&bad.name) != written.as_ref() {
+                self.dir.remove(&bad.name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the next holder of the lock look at the files. The durable sequence number stays.

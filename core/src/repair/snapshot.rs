@@ -1,13 +1,15 @@
 //! Decides how to rebuild a damaged live snapshot.
 
+use std::path::Path;
+
 use crate::{
-    error::{Error, Result},
+    error::{CorruptReason, Error, Result},
     format::{
-        record::{segment_name, snapshot_name},
-        resync::Damages,
+        record::{Reflects, segment_name},
+        resync::{Damage, Damages},
         seq::Seq,
     },
-    inspect::find::{Left, contents, snapshots},
+    inspect::find::{Chain, Left, chains, contents},
     issues::issues::Issues,
     repair::report::RepairedSnapshot,
     state::{
@@ -18,20 +20,35 @@ use crate::{
     },
     wal::{
         durable::End,
-        manifest::{Manifest, SnapshotMark},
+        manifest::{Manifest, SnapshotFile, SnapshotMark},
         store_dir::StoreDir,
     },
 };
 
-/// How the live snapshot will be repaired.
+/// How the live snapshot will be repaired. A damaged one becomes one file again.
 pub(crate) struct SnapshotPlan {
-    /// The state to write; `None` if the file is whole, and only the manifest is wrong.
+    /// The state to write; `None` if the files are whole, and only the manifest is wrong.
     pub(crate) issues: Option<Issues>,
-    pub(crate) mark: SnapshotMark,
-    pub(crate) bad: Damages,
-    /// Whether there is an old file.
-    pub(crate) exists: bool,
+    /// The files as they are.
+    pub(crate) marks: Vec<SnapshotMark>,
+    /// The damaged files.
+    pub(crate) bad: Vec<BadFile>,
     pub(crate) report: RepairedSnapshot,
+}
+
+/// A damaged file of the live snapshot.
+pub(crate) struct BadFile {
+    pub(crate) name: String,
+    pub(crate) damages: Damages,
+    pub(crate) exists: bool,
+}
+
+/// A file of the live snapshot, and what is left of it.
+struct Examined {
+    file: SnapshotFile,
+    exists: bool,
+    contents: Contents,
+    left: Left,
 }
 
 impl SnapshotPlan {
@@ -41,39 +58,67 @@ impl SnapshotPlan {
         names: &[String],
         manifest: &Manifest,
     ) -> Result<Option<Self>> {
-        let Some(mark) = manifest.snapshot else {
-            return Ok(None);
-        };
-        let seq = mark.seq;
-        let mut recovered = Issues::default();
-        let contents = contents(dir, &snapshot_name(seq), |part| {
-            restore_latest(part, &mut recovered);
-        })?;
-        let exists = contents.is_some();
-        let contents = contents.unwrap_or_default();
-        let left = Left::of(&contents, seq, &manifest.store);
-        if left == Left::Whole && contents.mark(seq) == mark {
-            return Ok(None);
-        }
-        if left != Left::Whole && contents.is_of_other_state() {
-            return Err(Error::BeyondRepair {
-                path: dir.path_of(&snapshot_name(seq)),
-                reason: "it is not a snapshot of issues, and cannot be rebuilt".to_owned(),
+        let mut files = Vec::new();
+        for file in manifest.files() {
+            let contents = contents(dir, &file.name(), |_| {})?;
+            let exists = contents.is_some();
+            let contents = contents.unwrap_or_default();
+            files.push(Examined {
+                file,
+                exists,
+                left: Left::of(&contents, file.reflects(), &manifest.store),
+                contents,
             });
         }
-        let (issues, report) = if left == Left::Whole {
+        let as_it_is = |one: &Examined| one.contents.mark(one.file.mark.seq);
+        let marks: Vec<SnapshotMark> = files.iter().map(as_it_is).collect();
+        let (Some(base), Some(last)) = (files.first(), marks.last()) else {
+            return Ok(None);
+        };
+        let seq = last.seq;
+        let is_whole = files.iter().all(|one| one.left == Left::Whole);
+        if is_whole
+            && files
+                .iter()
+                .zip(&marks)
+                .all(|(one, mark)| one.file.mark == *mark)
+        {
+            return Ok(None);
+        }
+        let (issues, report) = if is_whole {
             (None, RepairedSnapshot::Itself { seq })
+        } else if base.contents.is_of_other_state() {
+            return Err(Error::BeyondRepair {
+                path: dir.path_of(&base.file.name()),
+                reason: "it is not a snapshot of issues, and cannot be rebuilt".to_owned(),
+            });
         } else {
-            let (issues, report) = rebuild(dir, names, manifest, seq, left, recovered, &contents)?;
+            let (issues, report) = rebuild(dir, names, manifest, seq, &files)?;
             (Some(issues), report)
         };
+        let bad = files.into_iter().filter(|one| one.left != Left::Whole);
+        let bad = bad.map(|one| BadFile {
+            name: one.file.name(),
+            damages: one.contents.bad,
+            exists: one.exists,
+        });
         Ok(Some(Self {
             issues,
-            mark: contents.mark(seq),
-            bad: contents.bad,
-            exists,
+            bad: bad.collect(),
+            marks,
             report,
         }))
+    }
+
+    /// The last record that it reflects.
+    pub(crate) fn seq(&self) -> u64 {
+        self.marks.last().map_or(0, |mark| mark.seq)
+    }
+
+    /// The name of the file to write, if one is to be written.
+    pub(crate) fn written(&self) -> Option<String> {
+        let is_written = self.issues.is_some();
+        is_written.then(|| Reflects::all(self.seq()).name())
     }
 }
 
@@ -83,46 +128,83 @@ fn rebuild(
     names: &[String],
     manifest: &Manifest,
     seq: u64,
-    left: Left,
-    mut recovered: Issues,
-    contents: &Contents,
+    files: &[Examined],
 ) -> Result<(Issues, RepairedSnapshot)> {
     let backups = backups(dir, names, seq, &manifest.store)?;
     if let Some((since_seq, issues)) = fold_again(dir, names, manifest, seq, &backups) {
         return Ok((issues, RepairedSnapshot::Records { seq, since_seq }));
     }
-    if left == Left::GoodLines {
-        let header = contents.header.as_ref();
-        recovered.restore_header(Seq::new(seq), header.map_or(0, Header::without_effect));
+    let mut recovered = Issues::default();
+    let mut lost_lines = Damages::default();
+    for Examined {
+        file,
+        exists,
+        contents,
+        left,
+    } in files
+    {
+        if matches!(left, Left::Whole | Left::GoodLines) {
+            self::contents(dir, &file.name(), |part| {
+                restore_latest(part, &mut recovered);
+            })?;
+        } else {
+            let message = if *exists {
+                "no line of it is good"
+            } else {
+                "it does not exist"
+            };
+            let reason = CorruptReason::Snapshot {
+                message: message.to_owned(),
+            };
+            lost_lines.push(Damage::of_file(Path::new(&file.name()), 0, reason));
+        }
+        lost_lines.append(contents.bad.clone());
+    }
+    let headers = || files.iter().filter_map(|one| one.contents.header.as_ref());
+    let without_effect = headers().map(Header::without_effect).max().unwrap_or(0);
+    let Some(base) = files.first() else {
+        unreachable!("a snapshot has a base");
+    };
+    if matches!(base.left, Left::Whole | Left::GoodLines) {
+        recovered.restore_header(Seq::new(seq), without_effect);
+        let header = headers().next().filter(|_| files.len() == 1);
         let report = RepairedSnapshot::GoodLines {
             seq,
-            lost_lines: contents.bad.listed.clone(),
-            lost_lines_left_off: contents.bad.left_off,
+            lost_lines: lost_lines.listed,
+            lost_lines_left_off: lost_lines.left_off,
             counts_before: header.map(|header| issue_counts(header.counts())),
             counts: recovered.counts(),
         };
         return Ok((recovered, report));
     }
-    let backup = backups.first().map(|mark| mark.seq);
-    let (backup_seq, mut issues) = match (left, backup) {
-        (Left::Older(older), backup) if backup.is_none_or(|backup| backup < older) => {
-            (older, recovered)
+    // The runs are read over an older snapshot.
+    let base_seq = base.file.mark.seq;
+    let backup = backups.iter().find(|backup| backup.seq() <= base_seq);
+    let mut issues = Issues::default();
+    let backup_seq = match (base.left, backup) {
+        (Left::Older(older), backup) if backup.is_none_or(|backup| backup.seq() < older) => {
+            self::contents(dir, &base.file.name(), |part| part.restore(&mut issues))?;
+            older
         }
         (_, Some(backup)) => {
-            let mut issues = Issues::default();
-            self::contents(dir, &snapshot_name(backup), |part| {
-                part.restore(&mut issues);
-            })?;
-            (backup, issues)
+            let backup = manifest.with_snapshot(&backup.marks);
+            for file in backup.files() {
+                self::contents(dir, &file.name(), |part| part.restore(&mut issues))?;
+            }
+            backup.first_seq - 1
         }
         (_, None) => {
             return Err(Error::BeyondRepair {
-                path: dir.path_of(&snapshot_name(seq)),
+                path: dir.path_of(&base.file.name()),
                 reason: "no line of it is good, and there is no older snapshot".to_owned(),
             });
         }
     };
-    issues.restore_header(Seq::new(seq), issues.without_effect());
+    issues.restore_all(&recovered);
+    let without_effect = issues.without_effect().max(without_effect);
+    issues.restore_header(Seq::new(seq), without_effect);
+    let are_runs_whole = files.iter().skip(1).all(|one| one.left == Left::Whole);
+    let seq = if are_runs_whole { base_seq } else { seq };
     Ok((issues, RepairedSnapshot::Backup { seq, backup_seq }))
 }
 
@@ -147,24 +229,13 @@ fn restore_latest(part: Part<'_>, issues: &mut Issues) {
 }
 
 /// The older snapshots that are whole, the latest first.
-fn backups(
-    dir: &StoreDir,
-    names: &[String],
-    before: u64,
-    store: &str,
-) -> Result<Vec<SnapshotMark>> {
-    let mut whole = Vec::new();
-    for seq in snapshots(names)
-        .into_iter()
-        .rev()
-        .filter(|seq| *seq < before)
-    {
-        let found = contents(dir, &snapshot_name(seq), |_| {})?.unwrap_or_default();
-        if found.is_whole(seq, Some(store)) && !found.is_of_other_state() {
-            whole.push(found.mark(seq));
-        }
-    }
-    Ok(whole)
+fn backups(dir: &StoreDir, names: &[String], before: u64, store: &str) -> Result<Vec<Chain>> {
+    let mut chains = chains(dir, names)?;
+    chains.retain(|chain| {
+        let is_ours = chain.store.as_deref() == Some(store);
+        chain.seq() < before && chain.is_whole && is_ours && !chain.is_of_other_state
+    });
+    Ok(chains)
 }
 
 /// The state from an older snapshot, or from none, and all records since, if they exist.
@@ -173,22 +244,17 @@ fn fold_again(
     names: &[String],
     manifest: &Manifest,
     through: u64,
-    backups: &[SnapshotMark],
+    backups: &[Chain],
 ) -> Option<(u64, Issues)> {
-    let mut bases = backups.iter().copied().map(Some).chain([None]);
+    let mut bases = backups.iter().map(|backup| &*backup.marks).chain([&[][..]]);
     bases.find_map(|base| {
-        let since_seq = base.map_or(0, |mark| mark.seq);
-        if !names.contains(&segment_name(since_seq + 1)) {
+        let earlier = manifest.with_snapshot(base);
+        if !names.contains(&segment_name(earlier.first_seq)) {
             return None;
         }
-        let earlier = Manifest {
-            first_seq: since_seq + 1,
-            snapshot: base,
-            ..manifest.clone()
-        };
         let end = || End::Seq(through);
         let folded = Materialized::through(dir, &earlier, Throttle::HURRIED, end);
         let issues: Issues = folded.ok()??.state;
-        (issues.last_seq() == through).then_some((since_seq, issues))
+        (issues.last_seq() == through).then_some((earlier.first_seq - 1, issues))
     })
 }

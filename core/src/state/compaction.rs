@@ -1,13 +1,16 @@
 //! Compaction: replaces the log by a snapshot beside the writers. See "Compaction" in
 //! `docs/DESIGN.md`.
 //!
+//! The snapshot of issues consists of several files, once it is long: a base, and runs of what
+//! changed since. A compaction writes the last one, and may put it in the place of earlier ones.
+//!
 //! | step | under | dying after it leaves |
 //! | --- | --- | --- |
 //! | begin a new segment | `compact.lock`, `lock` | one more segment, which is harmless |
-//! | fold the records before it into a state | `compact.lock` | nothing |
+//! | fold the records before it into a state, or into a part of it | `compact.lock` | nothing |
 //! | have the caller archive those records | `compact.lock` | a copy, which it makes again |
 //! | remove what an earlier compaction that died has left | `compact.lock` | less of it |
-//! | write `snapshot-….jsonl.new`, sync | `compact.lock` | an orphan |
+//! | write `snapshot-….jsonl.new` or `run-….jsonl.new`, sync | `compact.lock` | an orphan |
 //! | rename it, sync the directory | `compact.lock` | an orphan |
 //! | replace the manifest, sync the directory | `compact.lock` | obsolete files |
 //! | remove the obsolete files, sync the directory | `compact.lock` | nothing |
@@ -23,24 +26,28 @@ use std::{
 
 use crate::{
     env::{failpoint::Failpoint, storage::OpenMode},
-    error::{Error, Result},
+    error::{CorruptReason, Error, Result},
     format::{
         payload::Payload,
-        record::{segment_name, snapshot_name, unclosed_name},
+        record::{Reflects, segment_name, unclosed_name},
         seq::Seq,
     },
-    issues::timestamp::Timestamp,
+    issues::{event::IssueEvent, issues::Issues, timestamp::Timestamp},
     options::Options,
-    state::{State, materialize::Materialized, snapshot, throttle::Throttle},
+    state::{
+        State, lookup::SnapshotLookup, materialize::Materialized, runs, snapshot,
+        throttle::Throttle, unclosed,
+    },
     telemetry,
     wal::{
+        cursor::RawRecords,
         durable::{DurableWatch, End},
         log::Log,
-        manifest::{Manifest, SnapshotMark},
+        manifest::{MANIFEST, Manifest, SnapshotMark},
         obsolete::{Alone, COMPACT_LOCK},
         raw_log::RawLog,
         shm::Hints,
-        store_dir::{StoreDir, StoreFile},
+        store_dir::{CHUNK_BYTES, StoreDir, StoreFile},
         writer::Writer,
         writer::retry_replaced,
     },
@@ -57,7 +64,7 @@ pub enum Compacted {
         seq: Seq,
         /// How many entries the state has ([`State::entries`]); for issues, how many exist.
         entries: u64,
-        /// The snapshot's length in bytes.
+        /// How many bytes of the snapshot were written.
         bytes: u64,
         /// The obsolete files that were removed.
         removed: Vec<String>,
@@ -105,8 +112,9 @@ impl<P: Payload> Log<P> {
     }
 
     /// Whether the log behind the live snapshot has reached
-    /// [`crate::Options::compact_after_bytes`] or [`crate::Options::compact_after_records`], and an
-    /// eighth of a snapshot that is longer than 32 MiB. Looks only at the lengths of the files.
+    /// [`crate::Options::compact_after_bytes`] or [`crate::Options::compact_after_records`], and,
+    /// if the snapshot is longer than 32 MiB, 1/512 of it, or 1/8 if it is of another state than
+    /// [`crate::Issues`]. Looks only at the lengths of the files, and at the first line of one.
     /// Blocks only where [`Log::durable_seq`] does.
     ///
     /// # Errors
@@ -158,38 +166,84 @@ pub fn compaction_due(dir: impl AsRef<Path>, options: &Options) -> Result<bool> 
     Ok(!is_running && is_due(&dir, options, watch.durable_seq().unwrap_or(0))?)
 }
 
-/// A snapshot is written again only when the log is so long compared to it, so that compactions
-/// write a bounded number of bytes for each one that is appended.
-const SNAPSHOT_PER_LOG: u64 = 8;
+/// A snapshot is as long as so many logs at most, so that compactions write a bounded number of
+/// bytes for each one that is appended.
+const SNAPSHOT_PER_LOG: u64 = 512;
+
+/// The same for a snapshot that is always written as a whole.
+const WHOLE_SNAPSHOT_PER_LOG: u64 = 8;
 
 /// Snapshots up to this length are quick to write, however short the log is.
 const SHORT_SNAPSHOT_BYTES: u64 = 32 << 20;
 
+/// The file of the issues that are not closed is at most so long, or as long as the log, or a
+/// quarter of the base.
+const UNCLOSED_BYTES: u64 = 1 << 20;
+
 fn is_due(dir: &StoreDir, options: &Options, last_seq: u64) -> Result<bool> {
     let manifest = Manifest::required(dir)?;
-    let live = manifest.first_seq;
+    let records = (last_seq + 1).saturating_sub(manifest.first_seq);
+    let bytes = log_bytes(dir, manifest.first_seq, u64::MAX, StoreFile::len_bytes)?;
+    let is_due = |per_log| is_long(options, records, bytes, manifest.snapshot_bytes(), per_log);
+    Ok(is_due(WHOLE_SNAPSHOT_PER_LOG)
+        || is_due(SNAPSHOT_PER_LOG) && snapshot::is_of_issues(dir, &manifest)?)
+}
+
+/// The length of the segments that begin with one of these records.
+fn log_bytes(
+    dir: &StoreDir,
+    first_seq: u64,
+    through: u64,
+    len_of: impl Fn(&StoreFile) -> Result<u64>,
+) -> Result<u64> {
     let mut bytes = 0;
-    let live_segments = dir.segments()?.into_iter();
-    for first_seq in live_segments.filter(|first| *first >= live) {
-        // Otherwise it was compacted away in between.
-        if let Some(file) = dir.open_if_there(&segment_name(first_seq), OpenMode::Read)? {
-            bytes += file.len_bytes()?;
+    for first in dir.segments()? {
+        // One that is missing was compacted away in between.
+        if (first_seq..=through).contains(&first)
+            && let Some(file) = dir.open_if_there(&segment_name(first), OpenMode::Read)?
+        {
+            bytes += len_of(&file)?;
         }
     }
-    let snapshot_bytes = manifest.snapshot.map_or(0, |mark| mark.bytes);
-    Ok(is_long(
-        options,
-        (last_seq + 1).saturating_sub(live),
-        bytes,
-        snapshot_bytes,
-    ))
+    Ok(bytes)
+}
+
+/// The length of a segment without the free space at its end.
+fn content_bytes(file: &StoreFile) -> Result<u64> {
+    let mut end = file.len_bytes()?;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    while end > 0 {
+        let from = end.saturating_sub(CHUNK_BYTES as u64);
+        let read = file.read(&mut buffer, from)?;
+        let used = buffer.get(..read).unwrap_or_default().trim_ascii_end();
+        if !used.is_empty() {
+            return Ok(from + used.len() as u64);
+        }
+        end = from;
+    }
+    Ok(0)
 }
 
 /// Whether so long a log is to be folded into so long a snapshot.
-fn is_long(options: &Options, records: u64, bytes: u64, snapshot_bytes: u64) -> bool {
+fn is_long(
+    options: &Options,
+    records: u64,
+    bytes: u64,
+    snapshot_bytes: u64,
+    snapshot_per_log: u64,
+) -> bool {
     let is_long = records >= options.compact_after_records || bytes >= options.compact_after_bytes;
-    let pays = snapshot_bytes <= SHORT_SNAPSHOT_BYTES || bytes >= snapshot_bytes / SNAPSHOT_PER_LOG;
+    let pays = snapshot_bytes <= SHORT_SNAPSHOT_BYTES || bytes >= snapshot_bytes / snapshot_per_log;
     records > 0 && is_long && pays
+}
+
+/// A compaction's file of the snapshot, and what belongs to it.
+struct Written {
+    mark: SnapshotMark,
+    /// How many entries the whole state has.
+    entries: u64,
+    /// The obsolete files that were removed before.
+    removed: Vec<String>,
 }
 
 /// A compaction by the holder of `compact.lock`.
@@ -255,21 +309,116 @@ impl Work<'_> {
         mut phase: telemetry::Clock,
     ) -> Result<(u64, u64, Vec<String>)> {
         let Self { writer, alone, .. } = self;
-        let backups = writer.options.backup_snapshots;
-        let state = self.fold::<S>(old, through)?;
-        telemetry::compaction_phase(writer.dir.path(), "fold", &mut phase);
-        self.archive(old, through)?;
+        let dir = &writer.dir;
+        let is_of_issues = S::default().issue_totals().is_some();
+        let log_bytes = log_bytes(dir, old.first_seq, through, content_bytes)?;
+        let kept = if is_of_issues {
+            let files = old.files();
+            let bytes: Vec<u64> = files.iter().map(|file| file.mark.bytes).collect();
+            runs::kept(&bytes, log_bytes, writer.options.compact_after_bytes)
+        } else {
+            0
+        };
+        let written = if kept == 0 {
+            self.write_base::<S>(old, through, &mut phase)?
+        } else {
+            self.write_run(old, through, kept, log_bytes, &mut phase)?
+        };
+        let Written { mark, entries, .. } = written;
+        telemetry::compaction_phase(dir.path(), "write", &mut phase);
+        let files = old.files().into_iter().take(kept);
+        let marks: Vec<SnapshotMark> = files.map(|file| file.mark).chain([mark]).collect();
+        let new = old.with_snapshot(&marks);
+        new.write(dir, || alone.require_named())?;
+        writer.reached(Failpoint::ManifestReplaced);
+        telemetry::compaction_phase(dir.path(), "switch", &mut phase);
+        let mut removed = written.removed;
+        removed.extend(alone.remove_obsolete(&new, writer.options.backup_snapshots)?);
+        telemetry::compaction_phase(dir.path(), "remove", &mut phase);
+        Ok((entries, mark.bytes, removed))
+    }
 
-        // The orphans of an earlier compaction take space that this one may need. Not before now:
-        // if the live snapshot had been damaged, a repair could use them.
-        let mut removed = alone.remove_obsolete(old, backups)?;
+    /// Folds everything into one file.
+    fn write_base<S: State>(
+        self,
+        old: &Manifest,
+        through: u64,
+        phase: &mut telemetry::Clock,
+    ) -> Result<Written> {
+        let state = self.fold::<S>(old, through)?;
+        telemetry::compaction_phase(self.writer.dir.path(), "fold", phase);
+        self.archive(old, through)?;
+        let removed = self.make_room(old)?;
+        let write = |file: &StoreFile| {
+            let throttle = self.throttle(old, through);
+            snapshot::write(&state, through, &old.store, file, throttle)
+        };
+        let mark = self.put(Reflects::all(through), write)?;
+        let part = state.unclosed(UNCLOSED_BYTES.max(mark.bytes / 4));
+        self.write_unclosed(part.as_ref(), mark, old);
+        Ok(Written {
+            mark,
+            entries: state.entries() as u64,
+            removed,
+        })
+    }
+
+    /// Folds what changed since the first `kept` files of the snapshot into a run behind them.
+    fn write_run(
+        self,
+        old: &Manifest,
+        through: u64,
+        kept: usize,
+        log_bytes: u64,
+        phase: &mut telemetry::Clock,
+    ) -> Result<Written> {
+        let dir = &self.writer.dir;
+        let files = old.files();
+        let after = kept.checked_sub(1).and_then(|last| files.get(last));
+        let after = after.map_or(0, |file| file.mark.seq);
+        let (mut part, entries) = self.fold_part(old, through, kept)?;
+        part.retain_after(Seq::new(after));
+        telemetry::compaction_phase(dir.path(), "fold", phase);
+        self.archive(old, through)?;
+        let removed = self.make_room(old)?;
+        let reflects = Reflects { after, through };
+        let write = |file: &StoreFile| {
+            let throttle = self.throttle(old, through);
+            snapshot::write_run(&part, reflects, entries, &old.store, file, throttle)
+        };
+        let mark = self.put(reflects, write)?;
+        let unclosed = unclosed::after(dir, old, &files, files.len() - kept);
+        let unclosed = unclosed.and_then(|mut unclosed| {
+            unclosed.restore_all(&part);
+            unclosed.unclosed(UNCLOSED_BYTES.max(log_bytes))
+        });
+        self.write_unclosed(unclosed.as_ref(), mark, old);
+        Ok(Written {
+            mark,
+            entries,
+            removed,
+        })
+    }
+
+    /// Removes the orphans of an earlier compaction, which take space that this one may need. Not
+    /// before the old files are read: if one had been damaged, a repair could use them.
+    fn make_room(self, old: &Manifest) -> Result<Vec<String>> {
+        self.alone
+            .remove_obsolete(old, self.writer.options.backup_snapshots)
+    }
+
+    /// Writes a file of the snapshot, and puts it in its place.
+    fn put(
+        self,
+        reflects: Reflects,
+        write: impl FnOnce(&StoreFile) -> Result<SnapshotMark>,
+    ) -> Result<SnapshotMark> {
+        let Self { writer, alone, .. } = self;
         let mut mark = None;
         writer.dir.replace_file(
-            &snapshot_name(through),
+            &reflects.name(),
             |file| {
-                let throttle = self.throttle(old, through);
-                let written = snapshot::write(&state, through, &old.store, file, throttle);
-                mark = Some(written?);
+                mark = Some(write(file)?);
                 Ok(())
             },
             || {
@@ -277,25 +426,18 @@ impl Work<'_> {
                 alone.require_named()
             },
         )?;
+        writer.reached(Failpoint::SnapshotRenamed);
         let Some(mark) = mark else {
             unreachable!("a file that was replaced was written");
         };
-        writer.reached(Failpoint::SnapshotRenamed);
-        self.write_unclosed(&state, mark, old);
-        telemetry::compaction_phase(writer.dir.path(), "write", &mut phase);
-        let new = old.compacted(mark);
-        new.write(&writer.dir, || alone.require_named())?;
-        writer.reached(Failpoint::ManifestReplaced);
-        telemetry::compaction_phase(writer.dir.path(), "switch", &mut phase);
-        removed.extend(alone.remove_obsolete(&new, backups)?);
-        telemetry::compaction_phase(writer.dir.path(), "remove", &mut phase);
-        Ok((state.entries() as u64, mark.bytes, removed))
+        Ok(mark)
     }
 
-    /// Writes the issues that are not closed beside the snapshot. Nothing depends on it: without
-    /// it, or if it is not whole, readers read the snapshot.
-    fn write_unclosed<S: State>(self, state: &S, mark: SnapshotMark, old: &Manifest) {
-        let Some(part) = state.unclosed() else { return };
+    /// Writes the issues that are not closed beside the file of the snapshot that ends with them.
+    /// Nothing depends on it: without it, or if it is not whole, readers read an earlier one, or
+    /// the snapshot.
+    fn write_unclosed<S: State>(self, part: Option<&S>, mark: SnapshotMark, old: &Manifest) {
+        let Some(part) = part else { return };
         let dir = &self.writer.dir;
         let name = unclosed_name(mark.seq);
         let write = || {
@@ -304,7 +446,7 @@ impl Work<'_> {
                 return Ok(());
             };
             let throttle = self.throttle(old, mark.seq);
-            snapshot::write_unclosed(&part, mark, &old.store, &file, throttle).map(drop)
+            snapshot::write_unclosed(part, mark, &old.store, &file, throttle).map(drop)
         };
         if write().is_err() {
             dir.remove(&name).ok();
@@ -345,8 +487,7 @@ impl Work<'_> {
         let end = || End::Seq(through);
         let Some(folded) = Materialized::<S>::through(dir, old, self.throttle(old, through), end)?
         else {
-            let gone = std::io::Error::other("the live snapshot was replaced meanwhile");
-            return Err(Error::io("read", dir.path())(gone));
+            return Err(snapshot_gone(dir));
         };
         let mut state = folded.state;
         let before_seq = Seq::new(through).saturating_sub(options.idempotency_records);
@@ -355,6 +496,59 @@ impl Work<'_> {
         state.forget(before_seq, before);
         Ok(state)
     }
+
+    /// The state of all issues that changed behind the first `kept` files of the snapshot, through
+    /// record `through`, and perhaps of others. Nothing of it is forgotten, since it hides what the
+    /// files before it have. Also returns how many issues there are, in those files, too.
+    fn fold_part(self, old: &Manifest, through: u64, kept: usize) -> Result<(Issues, u64)> {
+        let dir = &self.writer.dir;
+        let mut throttle = self.throttle(old, through);
+        let files = old.files();
+        let (kept, folded) = files.split_at(kept);
+        let before = SnapshotLookup::open(dir, old, kept)?;
+        let mut before = before.ok_or_else(|| snapshot_gone(dir))?;
+        let mut issues = Issues::default();
+        issues.restore_header(Seq::new(old.first_seq - 1), before.without_effect());
+        let read = snapshot::read_over(issues, dir, old, folded, &mut throttle)?;
+        let (mut issues, all) = read.ok_or_else(|| snapshot_gone(dir))?;
+        let all = all.unwrap_or_else(|| before.issues());
+        // Those that are not in the part.
+        let mut others = all.checked_sub(issues.len() as u64);
+        let mut records = RawRecords::new(dir, old.first_seq, End::Seq(through));
+        let mut scratch = Vec::new();
+        while let Some(record) = records.next()? {
+            let (seq, offset) = (record.line.header.seq, record.offset);
+            throttle.did(record.text.len());
+            let events = match record.line.body.decode::<IssueEvent>(&mut scratch) {
+                Ok(events) => events,
+                Err(reason) => return Err(records.refuse(seq, offset, reason)),
+            };
+            for event in &events {
+                if issues.entry(&event.id).is_none()
+                    && let Some(entry) = before.entry(&event.id)?
+                {
+                    let was = issues.len();
+                    issues.restore_entry(event.id.clone(), entry);
+                    let brought = (issues.len() - was) as u64;
+                    others = others.and_then(|others| others.checked_sub(brought));
+                }
+            }
+            issues.apply(Seq::new(seq), events);
+        }
+        let Some(others) = others else {
+            let reason = CorruptReason::Snapshot {
+                message: format!("it has more than {all} issues"),
+            };
+            return Err(snapshot::corrupt(&dir.path_of(MANIFEST), 0, reason));
+        };
+        let all = others + issues.len() as u64;
+        Ok((issues, all))
+    }
+}
+
+fn snapshot_gone(dir: &StoreDir) -> Error {
+    let gone = std::io::Error::other("the live snapshot was replaced meanwhile");
+    Error::io("read", dir.path())(gone)
 }
 
 /// A segment that is read from its begin.
@@ -382,7 +576,7 @@ mod tests {
         let options = Options::default()
             .compact_after_bytes(4 << 20)
             .compact_after_records(1_000);
-        let due = |records, bytes, snapshot| is_long(&options, records, bytes, snapshot);
+        let due = |records, bytes, snapshot| is_long(&options, records, bytes, snapshot, 8);
         assert!(!due(999, (4 << 20) - 1, 0) && !due(0, 5 << 20, 0));
         assert!(due(1, 4 << 20, 32 << 20) && due(1_000, 1, 32 << 20));
         // A gigabyte is written again for 128 MiB, not for 4.

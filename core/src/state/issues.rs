@@ -68,8 +68,8 @@ impl State for Issues {
         self.len()
     }
 
-    fn unclosed(&self) -> Option<Self> {
-        self.without_closed()
+    fn unclosed(&self, bytes_max: u64) -> Option<Self> {
+        self.without_closed(bytes_max)
     }
 
     fn issue_totals(&self) -> Option<[u64; 4]> {

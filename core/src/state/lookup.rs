@@ -1,5 +1,7 @@
 //! Finds single lines of a snapshot of issues by binary search, and reads nothing else.
 //!
+//! A line of a later file counts, so that the files are searched from the last one on.
+//!
 //! Every line that the search looks at is checked. Two checked lines that lie side by side prove
 //! that there is none between them, so that damage leads to an error and never to a wrong answer.
 
@@ -20,7 +22,7 @@ use crate::{
         snapshot::{Header, corrupt, open_live, parse, wrong},
     },
     wal::{
-        manifest::{Manifest, SnapshotMark},
+        manifest::{Manifest, SnapshotFile},
         store_dir::{StoreDir, StoreFile},
     },
 };
@@ -28,15 +30,19 @@ use crate::{
 /// How much is read at first on each side of a place whose line is wanted.
 const NEAR_BYTES: u64 = 2 << 10;
 
-/// The live snapshot, open to look lines up.
+/// The files of the live snapshot, open to look lines up.
 #[derive(Debug)]
-pub(crate) struct SnapshotLookup {
+pub(crate) struct SnapshotLookup(Vec<FileLookup>);
+
+#[derive(Debug)]
+struct FileLookup {
     file: StoreFile,
     /// Where the lines behind the header begin and end.
     lines: std::ops::Range<u64>,
     sorted_keys: bool,
-    /// How many issues there are.
-    pub(crate) issues: u64,
+    /// How many issues there are in this file and those before it.
+    issues: u64,
+    without_effect: u64,
     buffer: Vec<u8>,
 }
 
@@ -64,16 +70,60 @@ enum Found {
 }
 
 impl SnapshotLookup {
-    /// Opens the snapshot that the manifest names; `None` if a later manifest does without it.
+    /// Opens these files of the snapshot that the manifest names; `None` if a later manifest does
+    /// without one.
     pub(crate) fn open(
         dir: &StoreDir,
         manifest: &Manifest,
-        mark: SnapshotMark,
+        files: &[SnapshotFile],
     ) -> Result<Option<Self>> {
-        let Some(file) = open_live(dir, manifest, mark)? else {
+        let mut open = Vec::new();
+        for named in files {
+            let Some(file) = FileLookup::open(dir, manifest, *named)? else {
+                return Ok(None);
+            };
+            open.push(file);
+        }
+        Ok(Some(Self(open)))
+    }
+
+    /// The issue, or the tombstone of one, with this id.
+    pub(crate) fn entry(&mut self, id: &str) -> Result<Option<Entry>> {
+        for file in self.0.iter_mut().rev() {
+            if let Some(entry) = file.entry(id)? {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is remembered of this idempotency key.
+    pub(crate) fn key(&mut self, key: &str) -> Result<Option<KeyedWrite>> {
+        for file in self.0.iter_mut().rev() {
+            if let Some(write) = file.key(key)? {
+                return Ok(Some(write));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many issues there are.
+    pub(crate) fn issues(&self) -> u64 {
+        self.0.last().map_or(0, |file| file.issues)
+    }
+
+    /// The events that changed nothing.
+    pub(crate) fn without_effect(&self) -> u64 {
+        self.0.last().map_or(0, |file| file.without_effect)
+    }
+}
+
+impl FileLookup {
+    fn open(dir: &StoreDir, manifest: &Manifest, named: SnapshotFile) -> Result<Option<Self>> {
+        let Some(file) = open_live(dir, manifest, named)? else {
             return Ok(None);
         };
-        let len_bytes = file.len_bytes()?;
+        let (len_bytes, mark) = (file.len_bytes()?, named.mark);
         if len_bytes != mark.bytes {
             let message = format!(
                 "it has {len_bytes} bytes, and the MANIFEST says {}",
@@ -88,32 +138,31 @@ impl SnapshotLookup {
         };
         let line = text.strip_suffix(b"\n").unwrap_or(text);
         let header = checked(line).and_then(|members| {
-            let header = Header::of_live(line, members, manifest, mark)?;
+            let header = Header::of_live(line, members, manifest, named.reflects())?;
             header.requires_state(None)?;
             Ok(header)
         });
         let header = header.map_err(|reason| corrupt(file.path(), 0, reason))?;
-        let [issues, ..] = header.counts();
+        let (issues, without_effect) = (header.all_issues(), header.without_effect());
         let (sorted_keys, lines) = (header.sorted_keys, text.len() as u64..len_bytes);
         Ok(Some(Self {
             file,
             lines,
             sorted_keys,
             issues,
+            without_effect,
             buffer: Vec::new(),
         }))
     }
 
-    /// The issue, or the tombstone of one, with this id.
-    pub(crate) fn entry(&mut self, id: &str) -> Result<Option<Entry>> {
+    fn entry(&mut self, id: &str) -> Result<Option<Entry>> {
         Ok(match self.find(Name::Id(id))? {
             Found::Line(IssuePart::Entry(_, entry)) => Some(entry),
             _ => None,
         })
     }
 
-    /// What is remembered of this idempotency key.
-    pub(crate) fn key(&mut self, key: &str) -> Result<Option<KeyedWrite>> {
+    fn key(&mut self, key: &str) -> Result<Option<KeyedWrite>> {
         if self.sorted_keys {
             return Ok(match self.find(Name::Key(key))? {
                 Found::Line(IssuePart::Key(_, write)) => Some(write),
@@ -202,7 +251,7 @@ impl SnapshotLookup {
         named.map_err(|reason| corrupt(self.file.path(), line.start, reason))
     }
 
-    /// Parses a line that [`SnapshotLookup::named`] has accepted.
+    /// Parses a line that [`FileLookup::named`] has accepted.
     fn parsed(&self, line: &Line) -> Result<IssuePart> {
         parse::<IssueLine>(self.text(line))
             .map(|line| line.0)

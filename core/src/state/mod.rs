@@ -10,6 +10,7 @@ pub(crate) mod materialize;
 pub(crate) mod mentions;
 pub(crate) mod point_reader;
 pub(crate) mod points;
+pub(crate) mod runs;
 pub(crate) mod snapshot;
 pub(crate) mod tail;
 pub(crate) mod throttle;
@@ -104,9 +105,11 @@ pub trait State: Default {
         self.lines().count()
     }
 
-    /// The part of [`crate::Issues`] that is not closed, which gets a file of its own.
+    /// The part of [`crate::Issues`] that is not closed, which gets a file of its own, unless it is
+    /// longer than that.
     #[doc(hidden)]
-    fn unclosed(&self) -> Option<Self> {
+    fn unclosed(&self, bytes_max: u64) -> Option<Self> {
+        let _ = bytes_max;
         None
     }
 

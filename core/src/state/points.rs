@@ -70,7 +70,7 @@ impl Wanted {
 pub(crate) struct Points {
     dir: StoreDir,
     manifest: Manifest,
-    snapshot: Option<SnapshotLookup>,
+    snapshot: SnapshotLookup,
     tail: Tail,
     end: End,
     /// The record at which to look for a newer snapshot.
@@ -90,13 +90,10 @@ impl Points {
     ) -> Result<Self> {
         from_live_files(dir, |manifest| {
             let mut read_with = |manifest: &Manifest| {
-                let snapshot = match manifest.snapshot {
-                    Some(mark) => SnapshotLookup::open(dir, manifest, mark)?,
-                    None => None,
-                };
-                if manifest.snapshot.is_some() && snapshot.is_none() {
+                let files = manifest.files();
+                let Some(snapshot) = SnapshotLookup::open(dir, manifest, &files)? else {
                     return Ok(None);
-                }
+                };
                 let end = end();
                 let tail = read(dir, manifest, end)?;
                 Ok(Some(Self {
@@ -127,8 +124,7 @@ impl Points {
 
     /// How many issues there may be at most, deleted ones aside.
     pub(crate) fn issues_at_most(&self) -> usize {
-        let in_snapshot = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.issues);
-        usize::try_from(in_snapshot).unwrap_or(usize::MAX) + self.tail.names()
+        usize::try_from(self.snapshot.issues()).unwrap_or(usize::MAX) + self.tail.names()
     }
 
     /// Moves on to `end`: reads new records, and decodes none of them.
@@ -195,17 +191,15 @@ impl Points {
 
     fn try_part(&mut self, wanted: &Wanted) -> Result<Issues> {
         let mut part = Issues::default();
-        if let Some(snapshot) = &mut self.snapshot {
-            for id in &wanted.ids {
-                if let Some(entry) = snapshot.entry(id)? {
-                    part.restore_entry(id.clone(), entry);
-                }
+        for id in &wanted.ids {
+            if let Some(entry) = self.snapshot.entry(id)? {
+                part.restore_entry(id.clone(), entry);
             }
-            if let Some(key) = &wanted.key
-                && let Some(write) = snapshot.key(key)?
-            {
-                part.restore_key(key, write);
-            }
+        }
+        if let Some(key) = &wanted.key
+            && let Some(write) = self.snapshot.key(key)?
+        {
+            part.restore_key(key, write);
         }
         part.moved_on(Seq::new(self.manifest.first_seq - 1));
         self.apply_tail(&mut part, wanted)?;

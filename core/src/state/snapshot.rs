@@ -1,4 +1,5 @@
-//! The bytes of a snapshot: a header, and a line for each part of the state. See `docs/FORMAT.md`.
+//! The bytes of a snapshot: files with a header, and a line for each part of the state. The first,
+//! the base, has all of the state; each run behind it has what changed since. See `docs/FORMAT.md`.
 
 use std::{borrow::Cow, path::Path};
 
@@ -9,7 +10,7 @@ use crate::{
     error::{CorruptReason, Error, Result},
     format::{
         lines::Lines,
-        record::{checked, put_checksum, snapshot_name, unclosed_name},
+        record::{Reflects, checked, put_checksum, unclosed_name},
         resync::{Damage, Damages, Place, stretches},
         seq::Seq,
     },
@@ -23,7 +24,7 @@ use crate::{
         throttle::Throttle,
     },
     wal::{
-        manifest::{Manifest, SnapshotMark},
+        manifest::{Manifest, SnapshotFile, SnapshotMark},
         store_dir::{CHUNK_BYTES, StoreDir, StoreFile},
     },
 };
@@ -51,6 +52,12 @@ pub(crate) struct Header<'a> {
     /// their records.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) sorted_keys: bool,
+    /// In a run: the last record of the file before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after: Option<u64>,
+    /// In a run: how many issues there are, in the files before it, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    all_issues: Option<u64>,
     /// In a file of the issues that are not closed: the checksum of the snapshot beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unclosed_of: Option<u32>,
@@ -87,6 +94,19 @@ impl<'a> Header<'a> {
         }
     }
 
+    /// Which records the file reflects.
+    pub(crate) fn reflects(&self) -> Reflects {
+        Reflects {
+            after: self.after.unwrap_or_default(),
+            through: self.snapshot,
+        }
+    }
+
+    /// How many issues there are in this file and those before it.
+    pub(super) fn all_issues(&self) -> u64 {
+        self.all_issues.or(self.issues).unwrap_or_default()
+    }
+
     /// The lines that should follow.
     pub(crate) fn counts(&self) -> Counts {
         [self.issues, self.tombstones, self.keys, self.lines].map(Option::unwrap_or_default)
@@ -96,13 +116,13 @@ impl<'a> Header<'a> {
         self.without_effect.unwrap_or_default()
     }
 
-    /// Parses the header of the snapshot that the manifest names. `members` are those of `text`,
-    /// which is intact.
+    /// Parses the header of a file of the snapshot that the manifest names. `members` are those of
+    /// `text`, which is intact.
     pub(super) fn of_live(
         text: &'a [u8],
         members: &[u8],
         manifest: &Manifest,
-        mark: SnapshotMark,
+        reflects: Reflects,
     ) -> std::result::Result<Self, CorruptReason> {
         if !members.starts_with(HEADER_START) {
             return Err(wrong("it does not begin with a header"));
@@ -111,8 +131,12 @@ impl<'a> Header<'a> {
         if header.store != manifest.store {
             return Err(wrong("it belongs to another store"));
         }
-        if header.snapshot != mark.seq {
-            let message = format!("it says that it reflects record {}", header.snapshot);
+        if header.reflects() != reflects {
+            let Reflects { after, through } = header.reflects();
+            let message = format!(
+                "it says that it reflects records {} to {through}",
+                after + 1
+            );
             return Err(wrong(&message));
         }
         Ok(header)
@@ -156,8 +180,8 @@ struct Wrapped<L> {
 /// How its text begins, behind the checksum.
 const WRAPPED_START: &[u8] = br#""line":"#;
 
-/// Writes the state to a new file, and syncs it piece by piece, so that no other sync has to wait
-/// for all of it.
+/// Writes a base, which has all of the state, to a new file. Syncs it piece by piece, so that no
+/// other sync has to wait for all of it.
 pub(crate) fn write<S: State>(
     state: &S,
     seq: u64,
@@ -174,7 +198,25 @@ pub(crate) fn write<S: State>(
     )
 }
 
-/// Writes the issues that are not closed into the file beside the snapshot `mark`, in its form.
+/// As [`write`], but writes a run: `part` has what changed behind the record `after`.
+pub(crate) fn write_run(
+    part: &Issues,
+    reflects: Reflects,
+    all_issues: u64,
+    store_id: &str,
+    file: &StoreFile,
+    throttle: Throttle,
+) -> Result<SnapshotMark> {
+    let header = Header {
+        after: Some(reflects.after),
+        all_issues: Some(all_issues),
+        ..Header::of(part, reflects.through, store_id)
+    };
+    write_with(&header, part, reflects.through, file, throttle)
+}
+
+/// Writes the issues that are not closed into the file beside the snapshot through `mark`, in the
+/// form of a base.
 pub(crate) fn write_unclosed<S: State>(
     part: &S,
     mark: SnapshotMark,
@@ -254,35 +296,82 @@ impl Out<'_> {
 
 /// Reads the snapshot that the manifest names; a default state if it names none.
 ///
-/// `None` if the file is gone: a compaction has put a later one in its place, and a later manifest.
+/// `None` if a file is gone: a compaction has put a later one in its place, and a later manifest.
 pub(crate) fn read<S: State>(
     dir: &StoreDir,
     manifest: &Manifest,
     throttle: &mut Throttle,
 ) -> Result<Option<S>> {
-    let Some(mark) = manifest.snapshot else {
-        return Ok(Some(S::default()));
-    };
-    let Some(file) = open_live(dir, manifest, mark)? else {
+    let files = manifest.files();
+    let Some((state, said)) = read_over(S::default(), dir, manifest, &files, throttle)? else {
         return Ok(None);
     };
-    match read_open(&file, manifest, mark, throttle) {
-        // A repair may have replaced both.
-        Err(error @ Error::Corrupt { .. }) => match Manifest::read(dir) {
-            Ok(Some(now)) if now != *manifest => Ok(None),
-            _ => Err(error),
-        },
-        read => read.map(Some),
+    let found = state.issue_totals().map(|[issues, ..]| issues);
+    if let (Some(found), Some(said), Some(last)) = (found, said, files.last())
+        && found != said
+    {
+        let message = format!("there are {found} issues in all files, and it says {said}");
+        return Err(corrupt(&dir.path_of(&last.name()), 0, wrong(&message)));
     }
+    Ok(Some(state))
 }
 
-/// Opens the snapshot that the manifest names; `None` if a later manifest does without it.
+/// Reads these files of the snapshot over a state of the files before them. Also returns how many
+/// issues there are in the end, if the last file says it of all files.
+pub(super) fn read_over<S: State>(
+    mut state: S,
+    dir: &StoreDir,
+    manifest: &Manifest,
+    files: &[SnapshotFile],
+    throttle: &mut Throttle,
+) -> Result<Option<(S, Option<u64>)>> {
+    let mut open = Vec::new();
+    for named in files {
+        let Some(file) = open_live(dir, manifest, *named)? else {
+            return Ok(None);
+        };
+        open.push((named, file));
+    }
+    let mut all_issues = None;
+    for (named, file) in open {
+        (state, all_issues) = match read_open(state, &file, manifest, *named, throttle) {
+            // A repair may have replaced both.
+            Err(error @ Error::Corrupt { .. }) => match Manifest::read(dir) {
+                Ok(Some(now)) if now != *manifest => return Ok(None),
+                _ => return Err(error),
+            },
+            read => read?,
+        };
+    }
+    Ok(Some((state, all_issues)))
+}
+
+/// Whether the snapshot that the manifest names is of [`crate::Issues`].
+pub(super) fn is_of_issues(dir: &StoreDir, manifest: &Manifest) -> Result<bool> {
+    let Some(base) = manifest.files().first().copied() else {
+        return Ok(true);
+    };
+    let Some(file) = open_live(dir, manifest, base)? else {
+        return Ok(false); // A compaction has just replaced it.
+    };
+    let mut lines = Lines::default();
+    let Some(span) = file.next_line(&mut lines)? else {
+        return Ok(false);
+    };
+    let text = lines.text(span);
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    let header = checked(text).and_then(|_| parse::<Header<'_>>(text));
+    Ok(header.is_ok_and(|header| header.state.is_none()))
+}
+
+/// Opens a file of the snapshot that the manifest names; `None` if a later manifest does without
+/// it.
 pub(super) fn open_live(
     dir: &StoreDir,
     manifest: &Manifest,
-    mark: SnapshotMark,
+    named: SnapshotFile,
 ) -> Result<Option<StoreFile>> {
-    let name = snapshot_name(mark.seq);
+    let name = named.name();
     let file = dir.open_if_there(&name, OpenMode::Read)?;
     if file.is_none() && Manifest::required(dir)? == *manifest {
         let reason = wrong("the MANIFEST names it, but it does not exist");
@@ -291,8 +380,8 @@ pub(super) fn open_live(
     Ok(file)
 }
 
-/// Reads the issues that are not closed from the file beside the live snapshot. `None` if it is
-/// missing, damaged, or that of another snapshot.
+/// Reads the issues that are not closed after the records of this file of the live snapshot and
+/// those before it. `None` if the file of them is missing, damaged, or that of another snapshot.
 pub(super) fn read_unclosed(
     dir: &StoreDir,
     manifest: &Manifest,
@@ -308,19 +397,25 @@ pub(super) fn read_unclosed(
         (span.offset == bytes).then_some(())?;
         let line = lines.text(span);
         bytes += line.len() as u64;
-        reading.line(line, manifest, mark).ok()?;
+        reading.line(line, manifest, Reflects::all(mark.seq)).ok()?;
     }
     let is_of_it = reading.header.as_ref()?.unclosed_of == Some(mark.crc);
     (is_of_it && bytes == len_bytes && reading.missing().is_none()).then_some(reading.state)
 }
 
+/// Also returns how many issues the file says there are in all files through it.
 fn read_open<S: State>(
+    state: S,
     file: &StoreFile,
     manifest: &Manifest,
-    mark: SnapshotMark,
+    named: SnapshotFile,
     throttle: &mut Throttle,
-) -> Result<S> {
-    let mut reading = Reading::<S>::default();
+) -> Result<(S, Option<u64>)> {
+    let mark = named.mark;
+    let mut reading = Reading {
+        state,
+        ..Reading::default()
+    };
     let (path, len_bytes) = (file.path(), file.len_bytes()?);
     let (mut bytes, mut crc) = (0, 0);
     let mut lines = Lines::default();
@@ -333,7 +428,7 @@ fn read_open<S: State>(
         bytes += line.len() as u64;
         throttle.did(line.len());
         reading
-            .line(line, manifest, mark)
+            .line(line, manifest, named.reflects())
             .map_err(|reason| corrupt(path, span.offset, reason))?;
     }
     let whole = (len_bytes, bytes, crc) == (mark.bytes, mark.bytes, mark.crc);
@@ -346,7 +441,10 @@ fn read_open<S: State>(
         ))
     };
     match message {
-        None => Ok(reading.state),
+        None => {
+            let all_issues = reading.header.as_ref().map(Header::all_issues);
+            Ok((reading.state, all_issues))
+        }
         // Each line is intact, so it is not known which one is wrong.
         Some(message) => Err(corrupt(path, 0, wrong(&message))),
     }
@@ -372,7 +470,7 @@ impl<S: State> Reading<S> {
         &mut self,
         line: &[u8],
         manifest: &Manifest,
-        mark: SnapshotMark,
+        reflects: Reflects,
     ) -> std::result::Result<(), CorruptReason> {
         let text = line
             .strip_suffix(b"\n")
@@ -387,7 +485,7 @@ impl<S: State> Reading<S> {
             self.lines += 1;
             return Ok(());
         }
-        let header = Header::of_live(text, members, manifest, mark)?;
+        let header = Header::of_live(text, members, manifest, reflects)?;
         let expected = Header::default().with(&self.state).state;
         header.requires_state(expected.as_deref())?;
         self.state
@@ -402,12 +500,16 @@ impl<S: State> Reading<S> {
             Some([issues, tombstones, keys, _]) => [issues, tombstones, keys, 0],
             None => [0, 0, 0, self.lines],
         };
-        let is_whole =
-            self.header.is_some() && said == found && said.iter().sum::<u64>() == self.lines;
+        // Otherwise, the state is that of the files before it, too.
+        let is_base = matches!(&self.header, Some(header) if header.reflects().is_base());
+        let is_whole = self.header.is_some()
+            && (said == found || !is_base)
+            && said.iter().sum::<u64>() == self.lines;
         (!is_whole).then(|| {
             format!(
-                "it has {found:?} issues, tombstones, keys and other lines, and its first line \
-                 says {said:?}"
+                "it has {} lines, with those before it {found:?} issues, tombstones, keys and \
+                 other lines, and its first line says {said:?}",
+                self.lines
             )
         })
     }
@@ -476,13 +578,13 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    /// Whether the file is by itself a snapshot of the records through `seq`, of this store if it
-    /// is known.
-    pub(crate) fn is_whole(&self, seq: u64, store: Option<&str>) -> bool {
+    /// Whether the file is by itself a file of a snapshot that reflects these records, of this
+    /// store if it is known.
+    pub(crate) fn is_whole(&self, reflects: Reflects, store: Option<&str>) -> bool {
         self.bad.is_empty()
             && !self.blank
             && self.header.as_ref().is_some_and(|header| {
-                header.snapshot == seq
+                header.reflects() == reflects
                     && header.counts() == self.counts
                     && store.is_none_or(|store| header.store == store)
             })

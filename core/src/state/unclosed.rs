@@ -1,8 +1,9 @@
 //! The issues that are not closed, found without reading those that are: in trackers, a few hundred
 //! of many thousand.
 //!
-//! A compaction writes them into a file beside the snapshot. What the records behind it change of
-//! other issues is applied to their lines in the snapshot, where that can matter.
+//! A compaction writes them into a file beside the snapshot. The runs that were written since, if
+//! any, are read over it. What the records behind the snapshot change of other issues is applied to
+//! their lines in the snapshot, where that can matter.
 
 use std::collections::HashMap;
 
@@ -16,8 +17,18 @@ use crate::{
         issues::Issues,
         transition::is_closed,
     },
-    state::{lookup::SnapshotLookup, materialize::Materialized, snapshot},
-    wal::{cursor::RawRecords, durable::End, manifest::Manifest, store_dir::StoreDir},
+    state::{
+        lookup::SnapshotLookup,
+        materialize::Materialized,
+        snapshot::{self, read_over},
+        throttle::Throttle,
+    },
+    wal::{
+        cursor::RawRecords,
+        durable::End,
+        manifest::{Manifest, SnapshotFile},
+        store_dir::StoreDir,
+    },
 };
 
 /// Reads the issues that are not closed, and perhaps some that are, to where `end` says. Reads all
@@ -28,6 +39,28 @@ pub(crate) fn load(dir: &StoreDir, mut end: impl FnMut() -> End) -> Result<Issue
         // Whatever is wrong, reading everything says so.
         Ok(None) | Err(_) => Ok(Materialized::load(dir, end)?.state),
     }
+}
+
+/// The issues that are not closed, and perhaps some that are, after the records of these files of
+/// the snapshot. `None` if there is no file of them, or something is wrong.
+///
+/// The last `folded` of the files are not read. They may still count: the caller has what they
+/// changed.
+pub(super) fn after(
+    dir: &StoreDir,
+    manifest: &Manifest,
+    files: &[SnapshotFile],
+    folded: usize,
+) -> Option<Issues> {
+    let read = |(at, file): (usize, &SnapshotFile)| {
+        let issues = snapshot::read_unclosed(dir, manifest, file.mark)?;
+        Some((at, issues))
+    };
+    let (at, issues) = files.iter().enumerate().rev().find_map(read)?;
+    let later = files.get(at + 1..files.len() - folded).unwrap_or_default();
+    let mut throttle = Throttle::HURRIED;
+    let (issues, _) = read_over(issues, dir, manifest, later, &mut throttle).ok()??;
+    Some(issues)
 }
 
 struct Unclosed {
@@ -41,13 +74,11 @@ impl Unclosed {
     /// `None` if there is no file of them.
     fn read(dir: &StoreDir, mut end: impl FnMut() -> End) -> Result<Option<Self>> {
         let manifest = Manifest::required(dir)?;
-        let Some(mark) = manifest.snapshot else {
+        let files = manifest.files();
+        let Some(issues) = after(dir, &manifest, &files, 0) else {
             return Ok(None);
         };
-        let Some(issues) = snapshot::read_unclosed(dir, &manifest, mark) else {
-            return Ok(None);
-        };
-        let Some(snapshot) = SnapshotLookup::open(dir, &manifest, mark)? else {
+        let Some(snapshot) = SnapshotLookup::open(dir, &manifest, &files)? else {
             return Ok(None);
         };
         let mut unclosed = Self {

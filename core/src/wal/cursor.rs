@@ -6,13 +6,13 @@ use crate::{
     format::{
         lines::{Lines, Span},
         payload::Payload,
-        record::{Body, END_MARK, Line, segment_name, snapshot_name},
+        record::{Body, END_MARK, Line, Reflects, segment_name},
         scan::{Scan, Tail},
         seq::Seq,
     },
     wal::{
         durable::{DurableWatch, End},
-        manifest::Manifest,
+        manifest::{Manifest, SnapshotFile},
         store_dir::{StoreDir, StoreFile},
     },
 };
@@ -516,10 +516,15 @@ impl RawRecords {
 
     /// The error for a next record that is compacted away.
     fn compacted(&self, snapshot_seq: u64) -> Error {
+        let now = Manifest::read(&self.dir).ok().flatten();
+        let files = now.map(|manifest| manifest.files()).unwrap_or_default();
+        let mut files = files.iter().map(SnapshotFile::reflects);
+        let file = files.find(|file| file.through == snapshot_seq);
+        let name = file.unwrap_or(Reflects::all(snapshot_seq)).name();
         Error::Compacted {
             from_seq: self.next_seq(),
             snapshot_seq,
-            snapshot: self.dir.path_of(&snapshot_name(snapshot_seq)),
+            snapshot: self.dir.path_of(&name),
         }
     }
 

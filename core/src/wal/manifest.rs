@@ -8,7 +8,7 @@ use crate::{
     env::{storage::OpenMode, system::Host},
     error::{CorruptReason, Error, Result},
     format::record::{
-        FORMAT_VERSION, SEQ_MAX, checked, put_checksum, segment_name, snapshot_name, snapshot_seq,
+        FORMAT_VERSION, FORMAT_WITHOUT_RUNS, Reflects, SEQ_MAX, checked, put_checksum, segment_name,
     },
     wal::store_dir::{StoreDir, StoreFile},
 };
@@ -21,18 +21,21 @@ const MANIFEST_BYTES_USUAL: usize = 1 << 10;
 /// The contents of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
-    /// See [`FORMAT_VERSION`].
+    /// See [`FORMAT_VERSION`]: the oldest version that has all that is here.
     pub(crate) format: u64,
     /// The random id of the store, which distinguishes its files from those of others.
     pub(crate) store: String,
     /// The first record of the first segment.
     pub(crate) first_seq: u64,
-    /// The snapshot of the records before `first_seq`; `None` if there are none.
+    /// The base of the snapshot of the records before `first_seq`; `None` if there are none.
     #[serde(default)]
     pub(crate) snapshot: Option<SnapshotMark>,
+    /// What changed since the base: each has what the records behind the file before it changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) runs: Vec<SnapshotMark>,
 }
 
-/// Names the live snapshot, and proves that it is whole.
+/// Names a file of the live snapshot, and proves that it is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SnapshotMark {
     /// The last record that it reflects.
@@ -41,6 +44,27 @@ pub(crate) struct SnapshotMark {
     pub(crate) bytes: u64,
     /// The checksum of all its bytes.
     pub(crate) crc: u32,
+}
+
+/// A file of the live snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SnapshotFile {
+    /// The last record that the file before it reflects; 0 for the base.
+    pub(crate) after: u64,
+    pub(crate) mark: SnapshotMark,
+}
+
+impl SnapshotFile {
+    pub(crate) fn reflects(&self) -> Reflects {
+        Reflects {
+            after: self.after,
+            through: self.mark.seq,
+        }
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.reflects().name()
+    }
 }
 
 /// The one member that every version has.
@@ -52,21 +76,44 @@ struct AnyVersion {
 impl Manifest {
     pub(crate) fn new(host: &dyn Host) -> Self {
         Self {
-            format: FORMAT_VERSION,
+            format: FORMAT_WITHOUT_RUNS,
             store: random_id(host),
             first_seq: 1,
             snapshot: None,
+            runs: Vec::new(),
         }
     }
 
-    /// The same store after a compaction.
-    pub(crate) fn compacted(&self, snapshot: SnapshotMark) -> Self {
+    /// The same store with a snapshot of these files, the base first.
+    pub(crate) fn with_snapshot(&self, files: &[SnapshotMark]) -> Self {
+        let runs = files.get(1..).unwrap_or_default().to_vec();
         Self {
-            format: FORMAT_VERSION,
+            format: if runs.is_empty() {
+                FORMAT_WITHOUT_RUNS
+            } else {
+                FORMAT_VERSION
+            },
             store: self.store.clone(),
-            first_seq: snapshot.seq + 1,
-            snapshot: Some(snapshot),
+            first_seq: files.last().map_or(0, |last| last.seq) + 1,
+            snapshot: files.first().copied(),
+            runs,
         }
+    }
+
+    /// The files of the snapshot. Each is read over those before it.
+    pub(crate) fn files(&self) -> Vec<SnapshotFile> {
+        let mut after = 0;
+        let marks = self.snapshot.iter().chain(&self.runs);
+        let files = marks.map(|mark| SnapshotFile {
+            after: std::mem::replace(&mut after, mark.seq),
+            mark: *mark,
+        });
+        files.collect()
+    }
+
+    /// How long the snapshot is, in all its files.
+    pub(crate) fn snapshot_bytes(&self) -> u64 {
+        self.files().iter().map(|file| file.mark.bytes).sum()
     }
 
     /// Reads the manifest of the store in `dir`; `None` if there is none.
@@ -106,22 +153,24 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Whether the snapshot that it names is there, with that length and checksum. True where it
+    /// Whether the snapshot that it names is there, with these lengths and checksums. True where it
     /// names none.
     pub(crate) fn snapshot_is_whole(&self, dir: &StoreDir) -> Result<bool> {
-        let Some(mark) = self.snapshot else {
-            return Ok(true);
-        };
-        let Some(file) = dir.open_if_there(&snapshot_name(mark.seq), OpenMode::Read)? else {
-            return Ok(false);
-        };
-        let (mut len, mut crc) = (0, 0);
-        file.chunks(0..u64::MAX, |_, bytes| {
-            crc = crc32c::crc32c_append(crc, bytes);
-            len += bytes.len() as u64;
-            Ok(())
-        })?;
-        Ok((len, crc) == (mark.bytes, mark.crc))
+        for named in self.files() {
+            let Some(file) = dir.open_if_there(&named.name(), OpenMode::Read)? else {
+                return Ok(false);
+            };
+            let (mut len, mut crc) = (0, 0);
+            file.chunks(0..u64::MAX, |_, bytes| {
+                crc = crc32c::crc32c_append(crc, bytes);
+                len += bytes.len() as u64;
+                Ok(())
+            })?;
+            if (len, crc) != (named.mark.bytes, named.mark.crc) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn parse(bytes: &[u8], path: PathBuf) -> Result<Self> {
@@ -151,7 +200,18 @@ impl Manifest {
     }
 
     fn consistent(self) -> std::result::Result<Self, CorruptReason> {
-        let before = self.snapshot.map_or(0, |snapshot| snapshot.seq);
+        let files = self.files();
+        let before = files.last().map_or(0, |file| file.mark.seq);
+        if self.snapshot.is_none() && !self.runs.is_empty() {
+            let message = "it names runs without a snapshot".to_owned();
+            return Err(CorruptReason::Manifest { message });
+        }
+        let mut runs = files.iter().skip(1);
+        if let Some(run) = runs.find(|run| run.mark.seq <= run.after) {
+            let (seq, after) = (run.mark.seq, run.after);
+            let message = format!("the run through record {seq} is behind record {after}");
+            return Err(CorruptReason::Manifest { message });
+        }
         if self.first_seq.checked_sub(1) == Some(before) && self.first_seq <= SEQ_MAX {
             Ok(self)
         } else {
@@ -190,7 +250,11 @@ impl Manifest {
 /// Whether a directory without a manifest holds no store yet: it is empty, or has the empty segment
 /// that a creation begins with.
 pub(crate) fn is_new(dir: &StoreDir) -> Result<bool> {
-    if dir.list()?.iter().any(|name| snapshot_seq(name).is_some()) {
+    if dir
+        .list()?
+        .iter()
+        .any(|name| Reflects::of_name(name).is_some())
+    {
         return Ok(false);
     }
     match dir.segments()?.as_slice() {

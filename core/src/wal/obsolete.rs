@@ -7,7 +7,7 @@ use strand_lock::LockError;
 use crate::{
     env::{failpoint::Failpoint, system::StoreLock},
     error::Result,
-    format::record::{index_first_seq, segment_first_seq, snapshot_seq, unclosed_seq},
+    format::record::{Reflects, index_first_seq, segment_first_seq, unclosed_seq},
     wal::{
         manifest::{MANIFEST, Manifest},
         named::require_named,
@@ -19,15 +19,28 @@ use crate::{
 pub(crate) const COMPACT_LOCK: &str = "compact.lock";
 
 /// The files in a store's directory that this manifest does not need: those before its snapshot,
-/// except the latest `backups` older snapshots, and those that a compaction or a repair that died
-/// was about to put in their place.
+/// except the latest `backups` older snapshots with their runs, and those that a compaction or a
+/// repair that died was about to put in their place.
 pub(crate) fn obsolete(names: &[String], manifest: &Manifest, backups: usize) -> Vec<String> {
-    let live = manifest.first_seq - 1;
-    let older: BTreeSet<u64> = names
-        .iter()
-        .filter_map(|name| snapshot_seq(name).filter(|seq| *seq < live))
+    let live = manifest.files();
+    let base = manifest.snapshot.map_or(0, |mark| mark.seq);
+    let all = || names.iter().filter_map(|name| Reflects::of_name(name));
+    let bases: BTreeSet<u64> = all()
+        .filter(|file| file.is_base() && file.through < base)
+        .map(|file| file.through)
         .collect();
-    let kept: BTreeSet<u64> = older.into_iter().rev().take(backups).collect();
+    let kept: BTreeSet<u64> = bases.iter().rev().take(backups).copied().collect();
+    let is_kept = |file: Reflects| {
+        let is_live = live.iter().any(|one| one.reflects() == file);
+        let base_of_it = if file.is_base() {
+            Some(file.through)
+        } else if file.through <= base {
+            bases.range(..=file.after).next_back().copied()
+        } else {
+            None // It belongs to the live base, and has become part of another run.
+        };
+        is_live || base_of_it.is_some_and(|base| kept.contains(&base))
+    };
     // The next one of the last segment may be being written by a new holder of `lock`.
     let last = names
         .iter()
@@ -36,15 +49,14 @@ pub(crate) fn obsolete(names: &[String], manifest: &Manifest, backups: usize) ->
     let is_obsolete = |name: &&String| {
         let being_written = name.strip_suffix(".new").is_some_and(|name| {
             let segment = segment_first_seq(name).filter(|first| Some(*first) != last);
-            name == MANIFEST || snapshot_seq(name).or(segment).is_some()
+            name == MANIFEST || Reflects::of_name(name).is_some() || segment.is_some()
         });
-        let snapshot = snapshot_seq(name)
-            .is_some_and(|seq| seq != live && !kept.contains(&seq) || manifest.snapshot.is_none());
+        let snapshot = Reflects::of_name(name).is_some_and(|file| !is_kept(file));
         let segment = segment_first_seq(name)
             .or(index_first_seq(name))
             .is_some_and(|first| first < manifest.first_seq);
-        let unclosed =
-            unclosed_seq(name).is_some_and(|seq| seq != live || manifest.snapshot.is_none());
+        let is_of_live = |seq| live.iter().any(|file| file.mark.seq == seq);
+        let unclosed = unclosed_seq(name).is_some_and(|seq| !is_of_live(seq));
         being_written || snapshot || unclosed || segment
     };
     names.iter().filter(is_obsolete).cloned().collect()
@@ -174,7 +186,8 @@ mod tests {
             bytes: 1,
             crc: 2,
         };
-        let manifest = Manifest::new(&crate::env::system::ThisMachine).compacted(mark);
+        let new = Manifest::new(&crate::env::system::ThisMachine);
+        let manifest = new.with_snapshot(&[mark]);
         let orphans = [
             "MANIFEST.new",
             "snapshot-00000000000000000011.jsonl",
@@ -190,11 +203,51 @@ mod tests {
         assert!(with_one_backup.contains(&"snapshot-00000000000000000004.jsonl".to_owned()));
         assert_eq!(with_one_backup.len(), orphans.len() + 1);
         assert_eq!(obsolete(&names, &manifest, 0).len(), orphans.len() + 2);
-        let never_compacted = obsolete(
-            &names,
-            &Manifest::new(&crate::env::system::ThisMachine),
-            usize::MAX,
-        );
+        let never_compacted = obsolete(&names, &new, usize::MAX);
         assert_eq!(never_compacted.len(), 9, "{never_compacted:?}");
+    }
+
+    #[test]
+    fn runs_live_and_die_with_the_snapshot_that_they_belong_to() {
+        let run = |first: u64, last: u64| format!("run-{first:020}-{last:020}.jsonl");
+        let snapshot = |seq: u64| Reflects::all(seq).name();
+        let names = [
+            snapshot(4),
+            run(5, 6),
+            snapshot(9),
+            run(10, 12),
+            run(13, 14),
+            snapshot(15),
+            run(16, 18),
+            run(16, 20),
+            run(19, 20),
+            run(21, 22),
+            run(21, 25),
+            run(12, 16),
+            "unclosed-00000000000000000015.jsonl".to_owned(),
+            "unclosed-00000000000000000018.jsonl".to_owned(),
+            "unclosed-00000000000000000020.jsonl".to_owned(),
+            format!("{}.new", run(21, 26)),
+        ];
+        let mark = |seq| SnapshotMark {
+            seq,
+            bytes: 1,
+            crc: 2,
+        };
+        let new = Manifest::new(&crate::env::system::ThisMachine);
+        let manifest = new.with_snapshot(&[mark(15), mark(20), mark(22)]);
+        let merged = [
+            run(16, 18),
+            run(19, 20),
+            run(21, 25),
+            run(12, 16),
+            "unclosed-00000000000000000018.jsonl".to_owned(),
+            format!("{}.new", run(21, 26)),
+        ];
+        assert_eq!(obsolete(&names, &manifest, usize::MAX), merged);
+        let mut with_one_backup = vec![snapshot(4), run(5, 6)];
+        with_one_backup.extend(merged.clone());
+        assert_eq!(obsolete(&names, &manifest, 1), with_one_backup);
+        assert_eq!(obsolete(&names, &manifest, 0).len(), merged.len() + 5);
     }
 }

@@ -171,7 +171,7 @@ fn a_store_of_a_newer_format_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     store_of(dir.path(), 1);
     let manifest = dir.path().join("MANIFEST");
-    std::fs::write(&manifest, "{\"format\":3,\"all\":\"new\"}\n").unwrap();
+    std::fs::write(&manifest, "{\"format\":4,\"all\":\"new\"}\n").unwrap();
     std::fs::remove_file(dir.path().join("lock")).unwrap();
     let before = names(dir.path());
     for error in [
@@ -182,8 +182,8 @@ fn a_store_of_a_newer_format_is_left_alone() {
             matches!(
                 error,
                 Error::UnsupportedVersion {
-                    found: 3,
-                    supported: 2,
+                    found: 4,
+                    supported: 3,
                     ..
                 }
             ),

@@ -310,9 +310,9 @@ fn a_newer_store_is_not_judged() {
     drop(varied(dir.path()));
     let path = dir.path().join("MANIFEST");
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replace("\"format\":2", "\"format\":3")).unwrap();
+    fs::write(&path, text.replace("\"format\":2", "\"format\":4")).unwrap();
     let report = look(dir.path());
-    assert_eq!((report.advice, report.format), (Advice::Upgrade, Some(3)));
+    assert_eq!((report.advice, report.format), (Advice::Upgrade, Some(4)));
 }
 
 #[test]

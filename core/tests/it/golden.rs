@@ -16,6 +16,14 @@ const WITHOUT_DIGESTS: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/tests/golden/v2-without-digests"
 );
+/// The store of version 2 after one more record, a compaction into a run, and one more record.
+const IN_RUNS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v3");
+const RUN_FILES: [&str; 4] = [
+    "MANIFEST",
+    "snapshot-00000000000000000008.jsonl",
+    "run-00000000000000000009-00000000000000000010.jsonl",
+    "log-00000000000000000011.jsonl",
+];
 const COMPACTED_FILES: [&str; 3] = [
     "MANIFEST",
     "snapshot-00000000000000000008.jsonl",
@@ -167,4 +175,43 @@ fn check_compacted(dir: &Path) {
     assert_eq!(store.get("ü").unwrap().status().unwrap(), "closed");
     let reopened = IssueEvent::reopen("ü", TS);
     assert_eq!(open_issues(dir).append(&reopened).unwrap().seq, 10);
+}
+
+#[test]
+fn this_build_compacts_a_store_of_version_2_into_the_golden_one_of_version_3() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(COMPACTED, &COMPACTED_FILES, dir.path());
+    let in_runs = Options::default()
+        .preallocate_bytes(0)
+        .compact_after_bytes(0)
+        .tombstone_ms(u64::MAX);
+    let log = IssueLog::open(dir.path(), in_runs).unwrap();
+    log.commit(&Batch::at(TS).key("k-3").delete("bd-1"))
+        .unwrap();
+    log.compact().unwrap();
+    log.append(&IssueEvent::reopen("ü", TS)).unwrap();
+    for name in RUN_FILES {
+        let written = fs::read_to_string(dir.path().join(name)).unwrap();
+        let golden = fs::read_to_string(Path::new(IN_RUNS).join(name)).unwrap();
+        assert_eq!(written, golden, "{name}");
+    }
+}
+
+#[test]
+fn this_build_reads_the_golden_store_of_version_3() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(IN_RUNS, &RUN_FILES, dir.path());
+    let store = Issues::load(dir.path()).unwrap();
+    assert_eq!((store.len(), store.last_seq().get()), (1, 11));
+    let versions = ["bd-1", "bd-2", "ü"].map(|id| store.version(id));
+    assert_eq!(
+        versions,
+        [10, 6, 11].map(|version| Some(Version::new(version)))
+    );
+    let keys = ["k-1", "k-2", "k-3"].map(|key| store.key(key));
+    assert_eq!(keys, [7, 8, 10].map(|seq| Some(Seq::new(seq))));
+    assert_eq!(store.get("ü").unwrap().status().unwrap(), "open");
+    let log = open_issues(dir.path());
+    assert!(log.get("bd-1").unwrap().is_none());
+    assert_eq!(log.append(&IssueEvent::close("ü", TS)).unwrap().seq, 12);
 }

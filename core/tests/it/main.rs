@@ -31,6 +31,7 @@ mod points;
 mod processes;
 mod recover;
 mod repair;
+mod runs;
 mod state;
 mod support;
 mod words;

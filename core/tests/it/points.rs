@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Compares what point reads say of every id and key with the fold of everything.
-fn compare(dir: &Path, log: Option<&IssueLog>) {
+pub(crate) fn compare(dir: &Path, log: Option<&IssueLog>) {
     let whole = Issues::load(dir).unwrap();
     let mut reader = PointReader::open(dir).unwrap();
     let ids = whole.iter().map(|(id, _)| id.to_owned());
@@ -51,7 +51,7 @@ fn compare(dir: &Path, log: Option<&IssueLog>) {
 }
 
 /// Compares what is read of the issues that are not closed with all issues.
-fn compare_unclosed(dir: &Path) {
+pub(crate) fn compare_unclosed(dir: &Path) {
     let whole = Issues::load(dir).unwrap();
     let part = Issues::load_unclosed(dir).unwrap();
     assert_eq!(part.last_seq(), whole.last_seq());
@@ -68,7 +68,7 @@ fn compare_unclosed(dir: &Path) {
 }
 
 /// Events of issues that block each other and are parts of each other.
-fn any_related() -> impl Strategy<Value = IssueEvent> {
+pub(crate) fn any_related() -> impl Strategy<Value = IssueEvent> {
     let kinds = prop_oneof![Just("blocks"), Just("parent-child"), Just("related")];
     let depends = prop::collection::vec((0..8_u8, kinds), 0..3);
     let status = prop_oneof![
@@ -167,7 +167,7 @@ fn long() -> String {
     "…".repeat(5_000)
 }
 
-fn buffered() -> Options {
+pub(crate) fn buffered() -> Options {
     options().durability(Durability::Buffered)
 }
 

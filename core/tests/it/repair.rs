@@ -617,7 +617,7 @@ fn a_newer_store_is_not_touched() {
     store(dir.path());
     let path = dir.path().join("MANIFEST");
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replace("\"format\":2", "\"format\":3")).unwrap();
+    fs::write(&path, text.replace("\"format\":2", "\"format\":4")).unwrap();
     let refused = repair(dir.path(), &options());
     assert!(
         matches!(refused, Err(Error::UnsupportedVersion { .. })),
