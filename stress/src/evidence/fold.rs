@@ -190,10 +190,21 @@ impl Model {
         self.keys.get(key).copied()
     }
 
-    /// How many idempotency keys the records through `seq` carry.
+    /// How many idempotency keys the records behind `after` through `seq` carry.
     #[must_use]
-    pub fn keys_through(&self, seq: u64) -> u64 {
-        self.keys.values().filter(|of| **of <= seq).count() as u64
+    pub fn keys_between(&self, after: u64, seq: u64) -> u64 {
+        let is_between = |of: &&u64| (after + 1..=seq).contains(*of);
+        self.keys.values().filter(is_between).count() as u64
+    }
+
+    /// How many issues the records behind `after` through `seq` deleted.
+    #[must_use]
+    pub fn deleted_between(&self, after: u64, seq: u64) -> u64 {
+        let is_deleted = |id: &&String| {
+            let issue = self.issue(id, seq);
+            issue.is_some_and(|(version, text)| version > after && text.is_none())
+        };
+        self.issues.keys().filter(is_deleted).count() as u64
     }
 
     /// How `issues` (id, version and text, in the order of the ids) differ from the state after the
@@ -204,10 +215,22 @@ impl Model {
         seq: u64,
         issues: impl IntoIterator<Item = (&'a str, u64, &'a str)>,
     ) -> Option<String> {
+        self.difference_since(0, seq, issues)
+    }
+
+    /// As [`Model::difference`], of the issues that a record behind `after` changed last.
+    #[must_use]
+    pub fn difference_since<'a>(
+        &self,
+        after: u64,
+        seq: u64,
+        issues: impl IntoIterator<Item = (&'a str, u64, &'a str)>,
+    ) -> Option<String> {
         if self.state(seq).is_none() {
             return Some(format!("there is no record {seq}"));
         }
-        let mut expected = self.issues_at(seq);
+        let expected = self.issues_at(seq);
+        let mut expected = expected.filter(|(_, version, _)| *version > after);
         let mut found = issues.into_iter();
         loop {
             match (expected.next(), found.next()) {
@@ -653,7 +676,7 @@ mod tests {
         assert_eq!(model.issue("a", 2), Some((2, None)));
         assert_eq!(model.issue("c", 3), None);
         assert_eq!(model.changes(["a", "b"].into_iter(), 1, 3), [2, 3]);
-        assert_eq!((model.key("kb"), model.keys_through(3)), (Some(1), 2));
+        assert_eq!((model.key("kb"), model.keys_between(0, 3)), (Some(1), 2));
         let state = model.state(2).unwrap();
         assert_eq!((state.issues, state.without_effect), (1, 1));
         assert_eq!(state.digest, issue_digest("b", 1, r#"{"id":"b"}"#));

@@ -62,11 +62,15 @@ impl StoredRecord {
     }
 }
 
-/// A snapshot file, taken apart.
+/// A file of a snapshot, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredSnapshot {
+    /// It has what the records behind this one changed; 0 for a base, which has all.
+    pub after: u64,
     /// The last record that it says it reflects.
     pub seq: u64,
+    /// How many issues a run says there are, in the files before it, too.
+    pub all_issues: Option<u64>,
     /// The number of events without effect.
     pub without_effect: u64,
     /// Id, version and text of each issue, in the order of the file.
@@ -78,16 +82,38 @@ pub struct StoredSnapshot {
 }
 
 /// The content of the manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct StoredManifest {
     /// The first record of the log.
     pub first_seq: u64,
-    /// The live snapshot.
+    /// The base of the live snapshot.
     #[serde(default)]
     pub snapshot: Option<Mark>,
+    /// The runs behind it.
+    #[serde(default)]
+    pub runs: Vec<Mark>,
 }
 
-/// The live snapshot, as the manifest describes it.
+impl StoredManifest {
+    /// The names of the live snapshot's files, with what is said of each.
+    #[must_use]
+    pub fn files(&self) -> Vec<(String, Mark)> {
+        let mut after = 0;
+        let marks = self.snapshot.iter().chain(&self.runs);
+        let files = marks.map(|mark| {
+            let name = if after == 0 {
+                format!("snapshot-{:020}.jsonl", mark.seq)
+            } else {
+                format!("run-{:020}-{:020}.jsonl", after + 1, mark.seq)
+            };
+            after = mark.seq;
+            (name, *mark)
+        });
+        files.collect()
+    }
+}
+
+/// A file of the live snapshot, as the manifest describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Mark {
     /// The last record that it reflects.
@@ -131,6 +157,10 @@ struct Named<'a> {
 #[derive(Deserialize)]
 struct SnapshotHeader {
     snapshot: u64,
+    #[serde(default)]
+    after: u64,
+    #[serde(default)]
+    all_issues: Option<u64>,
     issues: usize,
     tombstones: usize,
     keys: usize,
@@ -202,16 +232,23 @@ pub fn names(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whether `name` is that of a snapshot: `snapshot-<20 digits>.jsonl`.
+/// Whether `name` is that of a file of a snapshot.
 #[must_use]
 pub fn is_snapshot(name: &str) -> bool {
-    snapshot_seq(name).is_some()
+    reflects(name).is_some()
 }
 
-/// The sequence number in a snapshot's name.
+/// The records that a file of a snapshot reflects, by its name: those behind the first number,
+/// through the second. `snapshot-<20 digits>.jsonl` or `run-<20 digits>-<20 digits>.jsonl`.
 #[must_use]
-pub fn snapshot_seq(name: &str) -> Option<u64> {
-    number_in_name(name, "snapshot-")
+pub fn reflects(name: &str) -> Option<(u64, u64)> {
+    if let Some(seq) = number_in_name(name, "snapshot-") {
+        return Some((0, seq));
+    }
+    let (first, _) = name.strip_prefix("run-")?.split_once('-')?;
+    let through = number_in_name(name, &format!("run-{first}-"))?;
+    let first = number_in_name(&format!("{first}.jsonl"), "")?;
+    Some((first.checked_sub(1)?, through))
 }
 
 /// Whether `name` is that of a segment: `log-<20 digits>.jsonl`.
@@ -350,7 +387,7 @@ pub fn parse_line(line: &[u8]) -> Result<(u64, Vec<EventText>), String> {
     }
 }
 
-/// Takes a snapshot file apart.
+/// Takes a file of a snapshot apart.
 ///
 /// # Errors
 /// Describes what is wrong with it, and in which line.
@@ -362,7 +399,9 @@ pub fn parse_snapshot(bytes: &[u8]) -> Result<StoredSnapshot, String> {
     let header: SnapshotHeader =
         serde_json::from_str(&text(first)?).map_err(|error| error.to_string())?;
     let mut snapshot = StoredSnapshot {
+        after: header.after,
         seq: header.snapshot,
+        all_issues: header.all_issues,
         without_effect: header.without_effect,
         issues: Vec::new(),
         tombstones: Vec::new(),
@@ -534,6 +573,13 @@ mod tests {
             crc: 2,
         };
         assert_eq!((manifest.first_seq, manifest.snapshot), (8, Some(mark)));
+        let runs = r#""format":3,"store":"x","first_seq":10,"snapshot":{"seq":7,"bytes":1,"crc":2},"runs":[{"seq":9,"bytes":3,"crc":4}]}"#;
+        let manifest = parse_manifest((with_checksum(runs) + "\n").as_bytes()).unwrap();
+        let names: Vec<String> = manifest.files().into_iter().map(|(name, _)| name).collect();
+        let run = "run-00000000000000000008-00000000000000000009.jsonl";
+        assert_eq!(names, ["snapshot-00000000000000000007.jsonl", run]);
+        assert_eq!(reflects(run), Some((7, 9)));
+        assert_eq!(reflects("run-00000000000000000008.jsonl"), None);
     }
 
     #[test]

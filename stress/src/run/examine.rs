@@ -20,7 +20,7 @@ use crate::evidence::ledger::{Prefix, Seen, View};
 use crate::evidence::stored::{
     BadLine, Segment, StoredManifest, StoredRecord, StoredSnapshot, first_seq, is_segment,
     is_snapshot, names, parse_followed_segment, parse_manifest, parse_segment, parse_snapshot,
-    snapshot_seq,
+    reflects,
 };
 use crate::evidence::violation::Violation;
 use crate::panics::catch_panic;
@@ -230,26 +230,30 @@ impl Examination {
         Ok(())
     }
 
-    /// (12) Each snapshot that ever existed is the fold of its records, and the manifest names the
-    /// live one.
+    /// (12) Each file of a snapshot that ever existed is the fold of its records, and the manifest
+    /// names the live ones.
     fn compare_snapshots(&mut self, places: &Places<'_>) -> Result<(), Failed> {
         let manifest = manifest(places.dir)?;
         let before = manifest.first_seq.saturating_sub(1);
-        if manifest.snapshot.map_or(0, |mark| mark.seq) != before {
+        let named = manifest.files();
+        if named.last().map_or(0, |(_, mark)| mark.seq) != before {
             let detail = format!("{manifest:?}");
             self.violations.push(Violation::ManifestDiffers { detail });
         }
-        let mut live = None;
+        let mut stored = BTreeMap::new();
         let files = places.snapshots().step("list the snapshots")?;
         for (name, dir) in files {
             let bytes = fs::read(dir.join(&name)).step("read a snapshot")?;
-            let seq = name.split('~').next().and_then(snapshot_seq).unwrap_or(0);
+            let (after, seq) = name.split('~').next().and_then(reflects).unwrap_or((0, 0));
             self.snapshot_seqs.insert(seq);
-            if dir == places.dir && seq == before {
-                live = Some((bytes.len() as u64, crc32c(&bytes)));
+            if dir == places.dir {
+                stored.insert(name.clone(), (bytes.len() as u64, crc32c(&bytes)));
             }
             let difference = match parse_snapshot(&bytes) {
-                Ok(snapshot) if snapshot.seq != seq => Some(format!("it says {}", snapshot.seq)),
+                Ok(snapshot) if (snapshot.after, snapshot.seq) != (after, seq) => Some(format!(
+                    "it says that it is through {} behind {}",
+                    snapshot.seq, snapshot.after
+                )),
                 Ok(snapshot) => {
                     let model = self.model.as_ref();
                     model.and_then(|model| snapshot_difference(model, &snapshot))
@@ -260,10 +264,12 @@ impl Examination {
             self.violations
                 .extend(difference.map(|detail| Violation::SnapshotDiffers { file, detail }));
         }
-        let named = manifest.snapshot.map(|mark| (mark.bytes, mark.crc));
-        if named != live {
-            let detail = format!("it names a snapshot of {named:?}, and there is {live:?}");
-            self.violations.push(Violation::ManifestDiffers { detail });
+        for (name, mark) in named {
+            let found = stored.get(&name);
+            if found != Some(&(mark.bytes, mark.crc)) {
+                let detail = format!("it names {name} as {mark:?}, and there is {found:?}");
+                self.violations.push(Violation::ManifestDiffers { detail });
+            }
         }
         Ok(())
     }
@@ -339,7 +345,8 @@ impl Examination {
     /// (12) A last compaction does not change the state and leaves no obsolete file.
     fn compact_last(&mut self, dir: &Path) -> Result<(), Failed> {
         let before = Issues::load(dir).step("load the state before the last compaction")?;
-        let options = Options::default().backup_snapshots(BACKUPS);
+        let in_runs = Options::default().compact_after_bytes(0);
+        let options = in_runs.backup_snapshots(BACKUPS);
         let log = IssueLog::open(dir, options).step("open for the last compaction")?;
         let compacted = log.compact().step("the last compaction")?;
         log.close().step("close after the last compaction")?;
@@ -373,6 +380,8 @@ impl Examination {
             "MANIFEST.new".to_owned(),
             format!("snapshot-{later:020}.jsonl.new"),
             format!("snapshot-{later:020}.jsonl"),
+            format!("run-{:020}-{later:020}.jsonl", live + 1),
+            format!("run-{:020}-{later:020}.jsonl.new", live + 1),
             format!("log-{live:020}.jsonl"),
         ];
         for name in &orphans {
@@ -513,16 +522,21 @@ pub(crate) fn issues(store: &Issues) -> impl Iterator<Item = (&str, u64, &str)> 
     })
 }
 
-/// How a snapshot differs from the fold of its records.
+/// How a file of a snapshot differs from the fold of its records.
 fn snapshot_difference(model: &Model, snapshot: &StoredSnapshot) -> Option<String> {
-    let seq = snapshot.seq;
+    let (after, seq) = (snapshot.after, snapshot.seq);
     let issues = snapshot.issues.iter();
     let issues = issues.map(|(id, version, text)| (id.as_str(), *version, text.as_str()));
-    let difference = model.difference(seq, issues);
+    let difference = model.difference_since(after, seq, issues);
     if difference.is_some() {
         return difference;
     }
-    let expected = model.state(seq)?.without_effect;
+    let state = model.state(seq)?;
+    if snapshot.all_issues.is_some_and(|all| all != state.issues) {
+        let found = snapshot.all_issues;
+        return Some(format!("{found:?} issues in all, not {}", state.issues));
+    }
+    let expected = state.without_effect;
     if snapshot.without_effect != expected {
         let found = snapshot.without_effect;
         return Some(format!("{found} events without effect, not {expected}"));
@@ -533,26 +547,39 @@ fn snapshot_difference(model: &Model, snapshot: &StoredSnapshot) -> Option<Strin
         let found = model.issue(id, seq);
         return Some(format!("{id} deleted by {version}, and it is {found:?}"));
     }
-    let (keys, expected) = (snapshot.keys.len() as u64, model.keys_through(seq));
+    let (found, expected) = (snapshot.tombstones.len(), model.deleted_between(after, seq));
+    if after > 0 && found as u64 != expected {
+        return Some(format!("{found} tombstones, not {expected}"));
+    }
+    let (keys, expected) = (snapshot.keys.len() as u64, model.keys_between(after, seq));
     let mut wrong = snapshot.keys.iter();
     let wrong = wrong.find(|(key, of)| model.key(key) != Some(*of));
     (keys != expected || wrong.is_some())
         .then(|| format!("{keys} keys, not {expected}, or another record for {wrong:?}"))
 }
 
-/// The obsolete files: segments before the log, and snapshots other than the live one and `backups`
-/// older ones.
+/// The obsolete files: segments before the log, and those of snapshots other than the live one and
+/// `backups` older ones.
 fn obsolete(names: &[String], manifest: &StoredManifest, backups: usize) -> Vec<String> {
+    let files = manifest.files();
     let live = manifest.snapshot.map(|mark| mark.seq);
-    let snapshots = names.iter().filter_map(|name| snapshot_seq(name));
-    let older = snapshots.filter(|seq| Some(*seq) < live);
-    let mut older: Vec<u64> = older.collect();
+    let bases = names.iter().filter_map(|name| reflects(name));
+    let bases = bases.filter(|(after, seq)| *after == 0 && Some(*seq) < live);
+    let mut older: Vec<u64> = bases.map(|(_, seq)| seq).collect();
     older.sort_unstable_by(|one, other| other.cmp(one));
-    older.truncate(backups);
+    let kept = older.get(..backups.min(older.len())).unwrap_or_default();
+    // A run belongs to the last base before it.
+    let is_of_kept = |(after, seq): (u64, u64)| {
+        let base = older.iter().find(|base| **base <= after);
+        match after {
+            0 => kept.contains(&seq),
+            _ => Some(seq) <= live && base.is_some_and(|base| kept.contains(base)),
+        }
+    };
     let is_obsolete = |name: &&String| {
         let segment = first_seq(name).is_some_and(|first| first < manifest.first_seq);
-        let snapshot =
-            snapshot_seq(name).is_some_and(|seq| Some(seq) != live && !older.contains(&seq));
+        let is_live = files.iter().any(|(live, _)| live == *name);
+        let snapshot = reflects(name).is_some_and(|file| !is_live && !is_of_kept(file));
         segment || snapshot
     };
     names.iter().filter(is_obsolete).cloned().collect()
@@ -705,6 +732,7 @@ mod tests {
     fn what_the_manifest_does_not_need_is_surplus() {
         let manifest = StoredManifest {
             first_seq: 10,
+            runs: Vec::new(),
             snapshot: Some(crate::evidence::stored::Mark {
                 seq: 9,
                 bytes: 1,
@@ -728,6 +756,7 @@ mod tests {
         let never = StoredManifest {
             first_seq: 1,
             snapshot: None,
+            runs: Vec::new(),
         };
         assert_eq!(obsolete(&names, &never, 9).len(), 4);
     }
@@ -741,6 +770,8 @@ mod tests {
         model.apply(1, [add, gone]).unwrap();
         model.apply(2, [delete, delete]).unwrap();
         let right = StoredSnapshot {
+            after: 0,
+            all_issues: None,
             seq: 2,
             without_effect: 1,
             issues: vec![("a".into(), 1, r#"{"id":"a","title":"t"}"#.into())],

@@ -34,6 +34,12 @@ pub(crate) fn log_options(spec: &AgentSpec, hook: Arc<dyn FailpointHook>) -> Opt
         } else {
             u64::MAX
         })
+        // Runs, where they pay; otherwise, snapshots of one file.
+        .compact_after_bytes(if spec.seed.is_multiple_of(3) {
+            u64::MAX
+        } else {
+            0
+        })
         .storage(spec.storage())
         .failpoint_hook(hook);
     let options = match spec.segment_bytes {

@@ -889,7 +889,7 @@ impl Process {
             "log" if name.strip_suffix(".new").is_some() => &["lock", "compact.lock"],
             "log" if what == "remove" => &["compact.lock"],
             "log" => &["lock"],
-            "snapshot" => &["compact.lock"],
+            "snapshot" | "run" => &["compact.lock"],
             "MANIFEST" | "MANIFEST.new" => &["lock", "compact.lock"],
             _ => &[],
         };

@@ -232,8 +232,7 @@ impl Oracle {
             Some(Err(error)) => return vec![format!("the manifest: {error}")],
             None => return vec!["there is no manifest".to_owned()],
         };
-        if let Some(mark) = manifest.snapshot {
-            let name = format!("snapshot-{:020}.jsonl", mark.seq);
+        for (name, mark) in manifest.files() {
             let snapshot = file(&name).map(|bytes| stored::parse_snapshot(bytes));
             match snapshot {
                 Some(Ok(snapshot)) if snapshot.seq == mark.seq => {}

@@ -271,6 +271,7 @@ pub fn options(setup: Setup, machine: &Solo) -> Options {
         .preallocate_bytes(setup.preallocate_bytes)
         .segment_bytes_max(setup.segment_bytes_max)
         .share_memory(setup.share_memory)
+        .compact_after_bytes(0) // Runs, where they pay.
         .storage(Arc::new(machine.clone()))
         .failpoint_hook(Arc::new(machine.clone()))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::sim::image::Image;
-use crate::tiers::damage::store::{Base, SHM, segment_name, snapshot_name};
+use crate::tiers::damage::store::{Base, SHM, run_name, segment_name, snapshot_name};
 
 /// Blocks of these sizes are swapped, replaced and zeroed: a sector and a page.
 const BLOCK_BYTES: [usize; 2] = [512, 4096];
@@ -83,6 +83,7 @@ pub(super) enum Name {
     File(u8),
     Segment(u32),
     Snapshot(u32),
+    Run(u32, u32),
     NewManifest,
     NewSnapshot(u32),
 }
@@ -108,7 +109,7 @@ pub(super) struct Touched {
 
 /// The kind of a file.
 pub(super) fn kind(base: &Base, name: &str) -> &'static str {
-    let manifest_names = snapshot_name(base.first_seq() - 1);
+    let is_live = base.live_snapshot().iter().any(|live| live == name);
     match name {
         "MANIFEST" => "manifest",
         "lock" => "lock",
@@ -116,8 +117,9 @@ pub(super) fn kind(base: &Base, name: &str) -> &'static str {
         SHM => "shm",
         _ if name == base.live() => "live segment",
         _ if name.starts_with("log-") => "closed segment",
-        _ if name == manifest_names => "snapshot",
-        _ if name.starts_with("snapshot-") => "older snapshot",
+        _ if is_live && name.starts_with("run-") => "run",
+        _ if is_live => "snapshot",
+        _ if name.starts_with("snapshot-") || name.starts_with("run-") => "older snapshot",
         _ => "other",
     }
 }
@@ -167,6 +169,7 @@ impl Stores {
             Name::File(file) => self.name(file).to_owned(),
             Name::Segment(first_seq) => segment_name(first_seq.into()),
             Name::Snapshot(seq) => snapshot_name(seq.into()),
+            Name::Run(first, last) => run_name(first.into(), last.into()),
             Name::NewManifest => "MANIFEST.new".to_owned(),
             Name::NewSnapshot(seq) => format!("{}.new", snapshot_name(seq.into())),
         }
@@ -597,6 +600,12 @@ impl Lister<'_> {
             [1, first - 2, first + 3, last - 5, last + 1, last + 5]
                 .map(|seq| Name::Segment(number(seq))),
         );
+        let runs = [
+            (first, first + 1),
+            (first - 2, first - 1),
+            (first - 9, first),
+        ];
+        doubled.extend(runs.map(|(first, last)| Name::Run(number(first), number(last))));
         doubled.extend(
             [1, first - 3, first + 1, last, last + 4].map(|seq| Name::Snapshot(number(seq))),
         );
@@ -604,6 +613,7 @@ impl Lister<'_> {
             let other = |new: &Name| match new {
                 Name::Segment(_) => name.starts_with("log-"),
                 Name::Snapshot(_) | Name::NewSnapshot(_) => name.starts_with("snapshot-"),
+                Name::Run(..) => name.starts_with("run-") || name.starts_with("snapshot-"),
                 Name::NewManifest => *name == "MANIFEST",
                 Name::File(_) => true,
             };
@@ -633,13 +643,12 @@ impl Lister<'_> {
                     .map(|(file, ..)| Name::File(*file))
                     .collect();
                 // Under its own name, where there is no such file.
-                let seq = name
-                    .split(['-', '.'])
-                    .nth(1)
-                    .and_then(|digits| digits.parse().ok());
-                names.extend(match (name.starts_with("log-"), seq) {
-                    (true, Some(seq)) => Some(Name::Segment(seq)),
-                    (false, Some(seq)) => Some(Name::Snapshot(seq)),
+                let mut numbers = name.split(['-', '.']).skip(1).map(str::parse);
+                let mut next = || numbers.next()?.ok();
+                names.extend(match (name.split('-').next(), next(), next()) {
+                    (Some("log"), Some(seq), _) => Some(Name::Segment(seq)),
+                    (Some("snapshot"), Some(seq), _) => Some(Name::Snapshot(seq)),
+                    (Some("run"), Some(first), Some(last)) => Some(Name::Run(first, last)),
                     _ => None,
                 });
                 for now in names {

@@ -15,7 +15,7 @@ use crate::sim::image::Image;
 use crate::sim::solo::{CALLS_MAX, Solo};
 use crate::tiers::damage::change::{Case, Damage, Knowing, Origin, Stores, Touched};
 use crate::tiers::damage::store::{
-    Base, DIR, SHM, header, image, machine, segment_name, segments, snapshot_name, storage,
+    Base, DIR, SHM, header, image, machine, segment_name, segments, storage,
 };
 
 /// How a case ended; of several answers the last of these.
@@ -367,8 +367,8 @@ impl Judge<'_> {
             .get("MANIFEST")
             .and_then(|bytes| parse_manifest(bytes).ok());
         manifest.is_some_and(|manifest| {
-            let snapshot = manifest.snapshot.map(|mark| snapshot_name(mark.seq));
-            name == segment_name(manifest.first_seq) || Some(name) == snapshot.as_deref()
+            let mut files = manifest.files().into_iter();
+            name == segment_name(manifest.first_seq) || files.any(|(file, _)| file == name)
         })
     }
 

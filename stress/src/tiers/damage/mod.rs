@@ -138,7 +138,7 @@ impl Stores {
                 before,
             })
         };
-        let base = recipe(seed, 'a', [40, 50])?;
+        let base = recipe(seed, 'a', [40, 50, 4])?;
         // Files of the stranger fit nowhere. Those of the twin fit everywhere, and a store with
         // some that fit is no other case.
         let names = |base: &Base| base.image.files.keys().cloned().collect::<Vec<_>>();
@@ -147,12 +147,12 @@ impl Stores {
         let mut other = 0;
         let stranger = loop {
             other += 1;
-            let stranger = recipe(seed.wrapping_add(other), 'a', [45, 59 + other])?;
+            let stranger = recipe(seed.wrapping_add(other), 'a', [45, 59 + other, 4])?;
             if !names(&stranger).iter().any(fits) {
                 break stranger;
             }
         };
-        Ok(Self::new(base, recipe(seed, 'b', [40, 50])?, stranger))
+        Ok(Self::new(base, recipe(seed, 'b', [40, 50, 4])?, stranger))
     }
 }
 

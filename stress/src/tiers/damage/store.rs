@@ -13,7 +13,7 @@ use strand_core::{
 use strand_lock::SharedPage;
 
 use crate::evidence::crc32c::crc32c;
-use crate::evidence::stored::is_segment;
+use crate::evidence::stored::{is_segment, parse_manifest};
 use crate::sim::START_MS;
 use crate::sim::disk::VirtualDisk;
 use crate::sim::image::Image;
@@ -93,8 +93,8 @@ pub(super) struct Recipe {
     /// The letter of made-up text. Stores that differ in nothing else have records of the same
     /// lengths and numbers.
     pub(super) letter: char,
-    /// How many records are written before each of two compactions.
-    pub(super) before: [u64; 2],
+    /// How many records are written before each compaction: the last ones become a run.
+    pub(super) before: [u64; 3],
 }
 
 impl Base {
@@ -106,6 +106,7 @@ impl Base {
             Options::default()
                 .storage(storage(&machine))
                 .preallocate_bytes(FREE_BYTES)
+                .compact_after_bytes(0)
         };
         let small = || options().segment_bytes_max(CLOSED_BYTES);
         let mut writer = Writer {
@@ -201,6 +202,14 @@ impl Base {
         self.lines.get(usize::try_from(index).ok()?)
     }
 
+    /// The names of the live snapshot's files.
+    pub(super) fn live_snapshot(&self) -> Vec<String> {
+        let manifest = self.image.get("MANIFEST").map(parse_manifest);
+        let files = manifest.and_then(std::result::Result::ok);
+        let files = files.map(|manifest| manifest.files()).unwrap_or_default();
+        files.into_iter().map(|(name, _)| name).collect()
+    }
+
     /// The name of the segment that is appended to.
     pub(super) fn live(&self) -> &str {
         self.lines.last().map_or("", |line| &line.file)
@@ -268,6 +277,11 @@ pub(super) fn segment_name(first_seq: u64) -> String {
 /// The name of the snapshot that reflects the records through this one.
 pub(super) fn snapshot_name(seq: u64) -> String {
     format!("snapshot-{seq:020}.jsonl")
+}
+
+/// The name of a run of what the records from the first through the last of these changed.
+pub(super) fn run_name(first_seq: u64, last_seq: u64) -> String {
+    format!("run-{first_seq:020}-{last_seq:020}.jsonl")
 }
 
 /// `seq` and `synced` of a whole record, read without the log's help.
@@ -420,7 +434,7 @@ mod tests {
             check(Recipe {
                 seed,
                 letter: 'a',
-                before: [40, 50],
+                before: [40, 50, 4],
             });
         }
     }
@@ -429,7 +443,7 @@ mod tests {
         let base = Base::new(recipe).unwrap();
         let bytes: usize = base.image.files.values().map(|bytes| bytes.len()).sum();
         assert!(
-            (STORE_BYTES_MIN..STORE_BYTES_MIN + (32 << 10)).contains(&bytes),
+            (STORE_BYTES_MIN..STORE_BYTES_MIN + (48 << 10)).contains(&bytes),
             "{bytes}"
         );
         let names: Vec<_> = base.image.files.keys().collect();
@@ -437,6 +451,7 @@ mod tests {
         for (prefix, files) in [
             ("MANIFEST", 1),
             ("snapshot-", 2),
+            ("run-", 1),
             ("log-", 3),
             ("shm", 1),
             ("lock", 1),

@@ -42,6 +42,7 @@ impl Habits {
             .preallocate_bytes(self.preallocate_bytes)
             .share_memory(self.share_memory)
             .backup_snapshots(0)
+            .compact_after_bytes(0) // Runs, where they pay.
     }
 }
 
