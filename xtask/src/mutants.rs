@@ -20,11 +20,12 @@ const DIR: &str = "xtask/mutants";
 
 /// The mistakes that the torture does not reach, by the tests that find them: their package, and
 /// the beginning of their names.
-const TESTS: [(&str, &str, &str); 4] = [
+const TESTS: [(&str, &str, &str); 5] = [
     ("lock-tests", "strand-lock", ""),
     ("etcd-tests", "strand-etcd", ""),
     ("point-reads", "strand-core", "points::"),
     ("core-tests", "strand-core", "identity::"),
+    ("runs", "strand-core", "runs::"),
 ];
 
 /// Tiers that try everything and then end, whatever their time. Their time only sets when they
