@@ -259,7 +259,7 @@ impl Program {
     /// The program that a message of cargo's is about.
     fn built(message: &Value) -> Option<Program> {
         let text = |pointer: &str| message.pointer(pointer)?.as_str().map(str::to_owned);
-        let path = text("/execusteps")?.into();
+        let path = text("/executable")?.into();
         let dir = PathBuf::from(text("/manifest_path")?).parent()?.to_owned();
         let is_test = message.pointer("/profile/test")?.as_bool()?;
         let target = text("/target/name")?;
@@ -415,9 +415,9 @@ mod tests {
 
     #[test]
     fn programs_are_found_in_cargos_messages() {
-        let artifact = |dir: &str, target: &str, is_test: bool, execusteps: Value| {
+        let artifact = |dir: &str, target: &str, is_test: bool, executable: Value| {
             json!({
-                "manifest_path": format!("w/{dir}/Cargo.toml"), "execusteps": execusteps,
+                "manifest_path": format!("w/{dir}/Cargo.toml"), "executable": executable,
                 "target": {"name": target}, "profile": {"test": is_test},
             })
         };
