@@ -200,8 +200,13 @@ impl RawRecords {
         if let End::Seq(through_seq) = end {
             // Not beyond the end, where the iteration stops.
             let near = from_seq.min(through_seq);
-            if records.next_seq < near && records.open_next_segment()? {
-                records.seek(near)?;
+            if records.next_seq < near {
+                match records.open_next_segment() {
+                    Ok(true) => records.seek(near)?,
+                    // The first call says so, as it does if the compaction comes later.
+                    Ok(false) | Err(Error::Compacted { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(records)
