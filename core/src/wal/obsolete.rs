@@ -7,10 +7,11 @@ use strand_lock::LockError;
 use crate::{
     env::{failpoint::Failpoint, system::StoreLock},
     error::Result,
-    format::record::{Reflects, index_first_seq, segment_first_seq, unclosed_seq},
+    format::record::{Reflects, index_first_seq, segment_first_seq, segment_name, unclosed_seq},
     wal::{
         manifest::{MANIFEST, Manifest},
         named::require_named,
+        store_dir::new_name,
         writer::Writer,
     },
 };
@@ -41,16 +42,14 @@ pub(crate) fn obsolete(names: &[String], manifest: &Manifest, backups: usize) ->
         };
         is_live || base_of_it.is_some_and(|base| kept.contains(&base))
     };
-    // The next one of the last segment may be being written by a new holder of `lock`.
-    let last = names
-        .iter()
-        .filter_map(|name| segment_first_seq(name))
-        .max();
+    let copy = copy_of_last(names);
     let is_obsolete = |name: &&String| {
-        let being_written = name.strip_suffix(".new").is_some_and(|name| {
-            let segment = segment_first_seq(name).filter(|first| Some(*first) != last);
-            name == MANIFEST || Reflects::of_name(name).is_some() || segment.is_some()
-        });
+        let replaces = |name: &str| {
+            let file = Reflects::of_name(name).is_some() || segment_first_seq(name).is_some();
+            name == MANIFEST || file
+        };
+        let being_written =
+            name.strip_suffix(".new").is_some_and(replaces) && copy.as_ref() != Some(*name);
         let snapshot = Reflects::of_name(name).is_some_and(|file| !is_kept(file));
         let segment = segment_first_seq(name)
             .or(index_first_seq(name))
@@ -60,6 +59,12 @@ pub(crate) fn obsolete(names: &[String], manifest: &Manifest, backups: usize) ->
         being_written || snapshot || unclosed || segment
     };
     names.iter().filter(is_obsolete).cloned().collect()
+}
+
+/// The copy of the last segment that a new holder of `lock` may be writing.
+fn copy_of_last(names: &[String]) -> Option<String> {
+    let firsts = names.iter().filter_map(|name| segment_first_seq(name));
+    firsts.max().map(|last| new_name(&segment_name(last)))
 }
 
 impl Writer {
@@ -87,7 +92,14 @@ impl Writer {
     ///
     /// `manifest` is as it was a moment ago, which tells whether to look closer.
     pub(crate) fn remove_orphans(&self, manifest: &Manifest) -> Result<()> {
-        if obsolete(&self.dir.list()?, manifest, usize::MAX).is_empty() {
+        let names = self.dir.list()?;
+        if let Some(copy) = copy_of_last(&names).filter(|copy| names.contains(copy)) {
+            // Only the holder of the lock makes such copies.
+            let locked = self.lock()?;
+            self.dir.remove(&copy)?;
+            locked.unlock()?;
+        }
+        if obsolete(&names, manifest, usize::MAX).is_empty() {
             return Ok(());
         }
         self.alone(|alone| alone.remove_superseded(&self.manifest()?, usize::MAX))

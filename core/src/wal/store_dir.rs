@@ -292,7 +292,7 @@ pub(crate) fn replaced(path: &Path) -> Error {
     }
 }
 
-fn new_name(name: &str) -> String {
+pub(crate) fn new_name(name: &str) -> String {
     format!("{name}.new")
 }
 
