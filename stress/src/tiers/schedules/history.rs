@@ -79,6 +79,8 @@ pub(crate) struct History {
     /// Whether lock files were displaced: then a reader without hints may read a record that the
     /// holder of an earlier one wrote to a segment that is being replaced.
     pub(crate) displaced: bool,
+    /// How often a program removed the hints.
+    pub(crate) hints_removed: u64,
     /// The contradictions.
     pub(crate) wrong: Vec<String>,
 }

@@ -87,6 +87,7 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
             // Others may delete the hints at any time.
             14 if habits.share_memory => {
                 let dir = process.open_dir(Path::new(""));
+                lock(history).hints_removed += 1;
                 dir.and_then(|dir| process.remove(&dir, "shm")).ok();
                 continue;
             }
@@ -221,10 +222,13 @@ pub(super) fn read(process: &Arc<Process>, habits: &Habits, number: usize, histo
     let mut snapshot_is_loose = false;
     let mut follower: Option<Follower<IssueEvent>> = None;
     let mut got: Vec<(u64, u32)> = Vec::new();
+    let losses = || process.displaced() + lock(history).hints_removed;
+    let losses_before = losses();
+    let mut follower_is_loose = !habits.share_memory;
     for _ in 0..VIEWS {
         process.sleep(Duration::from_micros(process.draw(2_000)));
         let begun = lock(history).tick();
-        let displaced = process.displaced();
+        let lost = losses();
         let name =
             |what: &str| format!("{what} {number} of {process:?}, boot {}", process.boot_id());
         let way = process.draw(3);
@@ -234,6 +238,8 @@ pub(super) fn read(process: &Arc<Process>, habits: &Habits, number: usize, histo
                 .map(|seen| (name("reader"), seen)),
             1 => refreshed(&storage, &mut snapshot).map(|seen| (name("snapshot"), seen)),
             _ => {
+                let reader = Reader::open_in(&storage, dir);
+                follower_is_loose |= reader.as_ref().is_ok_and(is_loose);
                 let got_more = follow(&storage, process, &mut follower, &mut got);
                 got_more.map(|()| (name("follower"), None))
             }
@@ -241,7 +247,7 @@ pub(super) fn read(process: &Arc<Process>, habits: &Habits, number: usize, histo
         match seen {
             Ok((_, None)) | Err(Error::NoStore { .. }) => {}
             Ok((reader, Some((last_seq, operations, mut loose)))) => {
-                loose |= process.displaced() > displaced;
+                loose |= losses() > lost;
                 if way == 1 {
                     snapshot_is_loose |= loose;
                     loose = snapshot_is_loose;
@@ -258,6 +264,7 @@ pub(super) fn read(process: &Arc<Process>, habits: &Habits, number: usize, histo
             Err(error) => blame(history, process, "a read", &error),
         }
     }
+    follower_is_loose |= losses() > losses_before;
     // The records that a follower got are one growing view.
     let mut history = lock(history);
     let begun = history.tick();
@@ -270,7 +277,7 @@ pub(super) fn read(process: &Arc<Process>, habits: &Habits, number: usize, histo
         begun,
         last_seq,
         operations: got,
-        loose: !habits.share_memory || process.displaced() > 0,
+        loose: follower_is_loose,
     });
 }
 
