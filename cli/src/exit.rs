@@ -234,6 +234,7 @@ impl From<CommitError> for Failure {
                 }
             }
             error @ CommitError::KeyReused { .. } => Self::new(Exit::Conflict, error.to_string()),
+            error @ CommitError::Make(_) => Self::new(Exit::Failed, with_sources(&error)),
             CommitError::Log(error) => error.into(),
         }
     }

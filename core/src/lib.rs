@@ -262,7 +262,7 @@ pub use wal::reader::Reader;
 pub use wal::recovery::Recovery;
 pub use write::backend;
 pub use write::batch::{Batch, Expected};
-pub use write::conditions::{CommitError, Conflict};
+pub use write::conditions::{CommitError, Conflict, MakeError};
 pub use write::export::{export, merge_files};
 pub use write::import::{ImportError, ImportOptions, Imported};
 pub use write::issue_log::IssueLog;

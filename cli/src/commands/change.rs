@@ -117,7 +117,7 @@ pub(crate) fn create(dir: &Path, args: Create, out: &mut Output) -> Result<(), F
         let receipt = log.commit(&new_batch(args.key).create(issue))?;
         (id, receipt)
     } else {
-        log.create_new(&args.prefix, &mut |id| issue.with("id", id))?
+        log.create_new(&args.prefix, &mut |id| Ok(issue.with("id", id)?))?
     };
     let Receipt { seq, repeated, .. } = receipt;
     let created = Created {

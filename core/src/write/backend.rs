@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     env::system::ThisMachine,
-    error::{CorruptReason, InvalidEvent, Result},
+    error::{CorruptReason, Result},
     format::{
         record::{EncodedPayload, Header, Line},
         seq::Seq,
@@ -18,7 +18,12 @@ use crate::{
     issues::{event::IssueEvent, issue::Issue, issues::Issues},
     state::{compaction::Compacted, point_reader::Versioned},
     wal::{cursor::Record, follower::Follower, log::Receipt, reader::Reader},
-    write::{batch::Batch, conditions::CommitError, ids::draw_id, issue_log::IssueLog},
+    write::{
+        batch::Batch,
+        conditions::{CommitError, MakeError},
+        ids::draw_id,
+        issue_log::IssueLog,
+    },
 };
 
 pub use crate::write::conditions::{Decision, decide};
@@ -118,7 +123,7 @@ pub trait Backend: Send + Sync {
     fn create_new(
         &self,
         prefix: &str,
-        make: &mut dyn FnMut(&str) -> Result<Issue, InvalidEvent>,
+        make: &mut dyn FnMut(&str) -> Result<Issue, MakeError>,
     ) -> Result<(String, Receipt), CommitError> {
         const ATTEMPTS: u32 = 100;
         let mut attempts = 0;
@@ -133,7 +138,8 @@ pub trait Backend: Send + Sync {
                 }
             })?;
             attempts += 1;
-            match self.commit(&Batch::new().create(make(&id)?)) {
+            let issue = make(&id).map_err(CommitError::of_make)?;
+            match self.commit(&Batch::new().create(issue)) {
                 Err(CommitError::Conflict(_)) if attempts < ATTEMPTS => {}
                 created => return created.map(|receipt| (id, receipt)),
             }
@@ -212,7 +218,7 @@ impl Backend for IssueLog {
     fn create_new(
         &self,
         prefix: &str,
-        make: &mut dyn FnMut(&str) -> Result<Issue, InvalidEvent>,
+        make: &mut dyn FnMut(&str) -> Result<Issue, MakeError>,
     ) -> Result<(String, Receipt), CommitError> {
         Self::create_new(self, prefix, make)
     }

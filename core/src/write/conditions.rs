@@ -64,6 +64,10 @@ impl fmt::Display for Conflict {
 
 impl std::error::Error for Conflict {}
 
+/// Any error of a closure that makes a new issue: see
+/// [`IssueLog::create_new`](crate::IssueLog::create_new), which has the example.
+pub type MakeError = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why a write with conditions failed. [`CommitError::outcome`] says what is stored.
 ///
 /// ```
@@ -102,6 +106,10 @@ pub enum CommitError {
         /// The record that has it.
         seq: Seq,
     },
+    /// The closure that makes a new issue failed with this error of its own
+    /// ([`IssueLog::create_new`](crate::IssueLog::create_new)). Nothing was written.
+    #[error("the new issue was not made")]
+    Make(#[source] MakeError),
     /// The log failed, or the event is invalid.
     #[error(transparent)]
     Log(#[from] Error),
@@ -117,7 +125,7 @@ impl CommitError {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Conflict(_) | Self::KeyReused { .. } => Outcome::Rejected,
+            Self::Conflict(_) | Self::KeyReused { .. } | Self::Make(_) => Outcome::Rejected,
             Self::Log(error) => error.outcome(),
         }
     }
@@ -138,6 +146,14 @@ impl CommitError {
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict(_))
+    }
+
+    /// The error of a closure that makes an issue. An invalid issue is what it is everywhere.
+    pub(super) fn of_make(error: MakeError) -> Self {
+        match error.downcast::<InvalidEvent>() {
+            Ok(invalid) => (*invalid).into(),
+            Err(other) => Self::Make(other),
+        }
     }
 }
 

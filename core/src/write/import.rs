@@ -483,7 +483,9 @@ impl IssueLog {
                 }
                 // Another process has changed one of them meanwhile.
                 Err(CommitError::Conflict(_)) => {}
-                Err(error @ CommitError::KeyReused { .. }) => unreachable!("without key: {error}"),
+                Err(error @ (CommitError::KeyReused { .. } | CommitError::Make(_))) => {
+                    unreachable!("it has neither key nor closure: {error}")
+                }
                 Err(CommitError::Log(source)) => return Err(failed(source, imported)),
             }
         }
@@ -603,7 +605,9 @@ impl IssueLog {
                         before: Box::new(imported.clone()),
                     });
                 }
-                Err(error @ CommitError::KeyReused { .. }) => unreachable!("without key: {error}"),
+                Err(error @ (CommitError::KeyReused { .. } | CommitError::Make(_))) => {
+                    unreachable!("it has neither key nor closure: {error}")
+                }
                 Err(CommitError::Log(source)) => return Err(failed(source, imported)),
             }
         }

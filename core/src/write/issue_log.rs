@@ -3,7 +3,7 @@
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use crate::{
-    error::{Error, InvalidEvent, Result},
+    error::{Error, Result},
     format::seq::Seq,
     issues::{
         event::IssueEvent, issue::Issue, issues::Issues, patch::Patch, timestamp::Timestamp,
@@ -19,7 +19,7 @@ use crate::{
     },
     write::{
         batch::Batch,
-        conditions::{CommitError, Decision, decide},
+        conditions::{CommitError, Decision, MakeError, decide},
         ids::draw_id,
         known::KnownIssues,
     },
@@ -179,22 +179,26 @@ impl IssueLog {
     /// Calls `make` with the id, and again with another one if a concurrent write took the first.
     ///
     /// # Errors
-    /// As [`IssueLog::commit`], and those of `make`; a conflict if `make` returns an issue that
-    /// exists, a hundred times.
+    /// As [`IssueLog::commit`]; [`CommitError::Make`] if `make` fails with an error other than
+    /// [`InvalidEvent`](crate::InvalidEvent); a conflict if `make` returns an issue that exists, a hundred times.
     ///
     /// ```
-    /// use strand_core::{Issue, IssueLog, Options};
+    /// use strand_core::{CommitError, Issue, IssueLog, Options};
     ///
     /// # let dir = tempfile::tempdir()?;
     /// let log = IssueLog::open(dir.path(), Options::default())?;
     /// let (id, _) = log.create_new("bd", |id| Ok(Issue::new(id, "Mend the fence")))?;
     /// assert!(id.starts_with("bd-") && id.len() == 6);
+    ///
+    /// // What the closure needs may fail in any way.
+    /// let no_title = |id: &str| Ok(Issue::new(id, &std::fs::read_to_string("no/such/file")?));
+    /// assert!(matches!(log.create_new("bd", no_title), Err(CommitError::Make(_))));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn create_new(
         &self,
         prefix: &str,
-        mut make: impl FnMut(&str) -> Result<Issue, InvalidEvent>,
+        mut make: impl FnMut(&str) -> Result<Issue, MakeError>,
     ) -> Result<(String, Receipt), CommitError> {
         const ATTEMPTS: u32 = 100;
         let (raw, host) = (&self.log.raw, self.log.raw.writer.host());
@@ -210,7 +214,7 @@ impl IssueLog {
                 continue;
             }
             attempts += 1;
-            match self.create(make(&id)?) {
+            match self.create(make(&id).map_err(CommitError::of_make)?) {
                 Err(CommitError::Conflict(_)) if attempts < ATTEMPTS => {}
                 created => return created.map(|receipt| (id, receipt)),
             }

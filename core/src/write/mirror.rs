@@ -370,7 +370,9 @@ pub(super) fn apply(
         match to.commit(&batch) {
             Ok(receipt) => done.last_seq = Some(receipt.seq),
             Err(CommitError::Conflict(_)) => return Ok(false),
-            Err(error @ CommitError::KeyReused { .. }) => unreachable!("without key: {error}"),
+            Err(error @ (CommitError::KeyReused { .. } | CommitError::Make(_))) => {
+                unreachable!("it has neither key nor closure: {error}")
+            }
             Err(CommitError::Log(source)) => return Err(failed(source, done)),
         }
     }

@@ -554,7 +554,7 @@ impl Actor {
             Err(CommitError::Conflict(conflict)) => Outcome::Refused {
                 seq: conflict.version.map_or(0, Version::get),
             },
-            Err(error @ CommitError::KeyReused { .. }) => {
+            Err(error @ (CommitError::KeyReused { .. } | CommitError::Make(_))) => {
                 self.problems.push(format!("a write: {}", describe(&error)));
                 Outcome::Rejected
             }
