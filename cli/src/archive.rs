@@ -35,8 +35,9 @@ impl Archive {
         }
     }
 
-    /// The archive for a compaction of a store: in `dir`, or where the setting says. The directory
-    /// is created, and becomes the setting.
+    /// The archive for a compaction of a store: in `dir`, which is created and becomes the setting,
+    /// or where the setting says. The setting alone creates nothing: where a disk is missing, what
+    /// is written to its place is no archive.
     pub(crate) fn to_write(store: &Path, dir: Option<&Path>) -> Result<Option<Self>, Failure> {
         let setting = Self::setting(store)?;
         let given = dir.map(|dir| {
@@ -44,6 +45,7 @@ impl Archive {
             whole.map_err(|error| failed("find", dir, &error))
         });
         let given = given.transpose()?;
+        let is_given = given.is_some();
         let dir = match (given, &setting) {
             (None, None) => return Ok(None),
             (None, Some(dir)) => dir.clone(),
@@ -57,8 +59,10 @@ impl Archive {
             }
             (Some(dir), _) => dir,
         };
-        fs::create_dir_all(&dir).map_err(|error| failed("create", &dir, &error))?;
-        write_once(&dir.join(STORE), &store_id(store)?)?;
+        if is_given {
+            fs::create_dir_all(&dir).map_err(|error| failed("create", &dir, &error))?;
+            write_once(&dir.join(STORE), &store_id(store)?)?;
+        }
         let archive = Self::to_read(store, &dir)?;
         if setting.is_none() {
             let text = dir.to_str().ok_or_else(|| {
@@ -68,6 +72,43 @@ impl Archive {
             write_once(&store.join(SETTING), text)?;
         }
         Ok(Some(archive))
+    }
+
+    /// The archive that the setting of a store names, and what stops compactions from writing to
+    /// it. Without an archive, `None`.
+    pub(crate) fn examine(store: &Path) -> Option<(PathBuf, Result<(), Failure>)> {
+        match Self::setting(store).transpose()? {
+            Ok(dir) => {
+                let examined = Self::require_writable(store, &dir);
+                Some((dir, examined))
+            }
+            Err(failure) => Some((store.join(SETTING), Err(failure))),
+        }
+    }
+
+    /// Does what a compaction does in its archive, with a file that is removed again.
+    fn require_writable(store: &Path, dir: &Path) -> Result<(), Failure> {
+        Self::to_read(store, dir)?;
+        let probe = dir.join("doctor.new");
+        let written = File::create(&probe).and_then(|mut file| {
+            file.write_all(&[0; 4096])?;
+            file.sync_all()
+        });
+        // Another doctor may have removed it.
+        fs::remove_file(&probe).ok();
+        written.map_err(|error| failed("write", &probe, &error))?;
+        let unlisted = |error| failed("list", store, &error);
+        for entry in fs::read_dir(store).map_err(unlisted)? {
+            let segment = entry.map_err(unlisted)?.path();
+            let Some(name) = segment.file_name().and_then(|name| name.to_str()) else {
+                continue;
+            };
+            let is_jsonl = segment.extension().is_some_and(|end| end == "jsonl");
+            if is_jsonl && name.starts_with("log-") {
+                require_same(&segment, &dir.join(format!("{name}.gz")))?;
+            }
+        }
+        Ok(())
     }
 
     /// The archive in `dir`, which belongs to the store in `store`.
@@ -248,6 +289,18 @@ impl<R: BufRead> Lines<R> {
 
 fn unzip(file: File) -> Lines<BufReader<GzDecoder<File>>> {
     Lines(BufReader::new(GzDecoder::new(file)))
+}
+
+/// A segment that is kept already, and is still in the store, has the same records in both.
+fn require_same(segment: &Path, kept: &Path) -> Result<(), Failure> {
+    let files = File::open(kept).and_then(|kept| Ok((kept, File::open(segment)?)));
+    let (kept_file, segment) = match files {
+        // A compaction may remove the segment now.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        files => files.map_err(|error| failed("open", kept, &error))?,
+    };
+    let same = Lines(BufReader::new(segment)).require_same(&mut unzip(kept_file));
+    same.map_err(|error| Failure::io(&kept.display().to_string(), &error))
 }
 
 /// Writes a file that is whole, or not there under its name. Durable on return.

@@ -1,12 +1,12 @@
 //! `compact`, `doctor` and `repair`: maintenance.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
 use serde::Serialize;
 use strand_core::{
     Compacted, Error, IssueEvent, Reader,
     backend::Backend,
-    check::{Advice, check},
+    check::{Advice, CheckReport, check},
     repair,
 };
 
@@ -93,15 +93,57 @@ fn open_to_compact(dir: &Path, args: &Compact, out: &Output) -> Result<Box<dyn B
     Ok(Box::new(open::log_with(dir, options, out)?))
 }
 
+/// What the command adds to the report of the library.
+#[derive(Serialize)]
+struct Examined<'a> {
+    #[serde(flatten)]
+    report: &'a CheckReport,
+    archive: &'a Option<ArchiveReport>,
+}
+
+#[derive(Serialize)]
+struct ArchiveReport {
+    dir: String,
+    problem: Option<String>,
+}
+
+impl fmt::Display for ArchiveReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.problem {
+            None => writeln!(f, "archive: {}", self.dir),
+            Some(problem) => writeln!(
+                f,
+                "archive: {problem}; until that is mended, no compaction removes anything"
+            ),
+        }
+    }
+}
+
 pub(crate) fn doctor(dir: &Path, out: &mut Output) -> Result<Exit, Failure> {
     let report = check(dir)?;
     if report.store.is_none() && report.advice == Advice::Open {
         let path = dir.to_owned();
         return Err(Error::NoStore { path }.into());
     }
-    out.result(&report, || report.to_string())?;
+    let (archive, problem) = match Archive::examine(dir) {
+        None => (None, None),
+        Some((dir, examined)) => {
+            let failure = examined.err();
+            let problem = failure.as_ref().map(|failure| failure.message.clone());
+            let dir = dir.to_string_lossy().into_owned();
+            (Some(ArchiveReport { dir, problem }), failure)
+        }
+    };
+    let examined = Examined {
+        report: &report,
+        archive: &archive,
+    };
+    out.result(&examined, || match &archive {
+        None => report.to_string(),
+        Some(archive) => format!("{report}{archive}"),
+    })?;
     Ok(match report.advice {
-        Advice::Nothing | Advice::Open => Exit::Done,
+        Advice::Nothing | Advice::Open => problem.map_or(Exit::Done, |failure| failure.exit),
         Advice::Repair | Advice::RestoreBackup => Exit::Corrupt,
         Advice::Upgrade => Exit::Unusable,
         _ => Exit::Failed,

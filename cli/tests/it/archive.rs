@@ -258,6 +258,9 @@ fn an_archive_that_cannot_be_written_or_read_says_why_and_nothing_is_removed() {
     assert_eq!(done.code, 1, "{}", done.err);
     assert!(done.err.contains("has other records"), "{}", done.err);
     assert!(copied.join("log-00000000000000000002.jsonl").exists());
+    let done = strand(&["doctor"]);
+    assert_eq!(done.code, 1, "{}", done.out);
+    assert!(done.out.contains("has other records"), "{}", done.out);
 
     let first = archive.join("log-00000000000000000001.jsonl.gz");
     let mut bytes = fs::read(&first).unwrap();
@@ -268,4 +271,50 @@ fn an_archive_that_cannot_be_written_or_read_says_why_and_nothing_is_removed() {
     fs::remove_file(&first).unwrap();
     let done = store.run("follow", &follow);
     assert_eq!(done.code, 11, "{}", done.err);
+}
+
+/// Nobody sees why a compaction in the background fails.
+#[test]
+fn the_doctor_says_what_stops_compactions_from_archiving() {
+    let store = Store::of(&[("a", "")]);
+    let (dir, archive) = archive_dir();
+    assert_eq!(store.json("doctor", &[])["archive"], json!(null));
+    store.ok("compact", &["--archive", archive.to_str().unwrap()]);
+    write(&store, 1);
+    let good = json!({"dir": archive, "problem": null});
+    assert_eq!(store.json("doctor", &[])["archive"], good);
+    let bad = |code: i32, why: &str| {
+        let done = store.run("doctor", &[]);
+        assert_eq!(done.code, code, "{}", done.out);
+        let line = done.out.lines().find(|line| line.starts_with("archive: "));
+        let line = line.unwrap_or_default();
+        assert!(line.contains(why), "{line}");
+        assert_ne!(store.run("compact", &[]).code, 0);
+        let report = &lines(&store.run("doctor", &["--json"]).out)[0];
+        assert_eq!(report["advice"], "nothing");
+        assert!(line.contains(report["archive"]["problem"].as_str().unwrap()));
+    };
+
+    let away = dir.path().join("away");
+    fs::rename(&archive, &away).unwrap();
+    bad(1, "cannot read");
+    // A directory that is there because the disk is not mounted is no archive, either.
+    fs::create_dir(&archive).unwrap();
+    bad(1, "cannot read");
+    fs::write(archive.join("STORE"), "another\n").unwrap();
+    bad(10, "archive of another store");
+    fs::remove_dir_all(&archive).unwrap();
+    fs::rename(&away, &archive).unwrap();
+
+    // As on a full disk, for whoever runs the tests.
+    let segment = archive.join("log-00000000000000000002.jsonl.gz.new");
+    for name in [&segment, &archive.join("doctor.new")] {
+        fs::create_dir(name).unwrap();
+    }
+    bad(1, "cannot write");
+    for name in [&segment, &archive.join("doctor.new")] {
+        fs::remove_dir(name).unwrap();
+    }
+    assert_eq!(store.json("doctor", &[])["archive"], good);
+    store.ok("compact", &[]);
 }
