@@ -44,6 +44,16 @@ pub enum Problem {
         /// etcd's message.
         message: String,
     },
+    /// etcd takes a user, or a client certificate with a common name, but not both from one client
+    /// of its gateway. It has done nothing.
+    #[error(
+        "etcd has users, and then refuses a client certificate with a common name (CN): {endpoint}; \
+         use a certificate without a CN (in the address: cert, key)"
+    )]
+    CommonName {
+        /// The member.
+        endpoint: String,
+    },
     /// A version of etcd that is too old, or is known to lose or corrupt data.
     #[error("{endpoint} runs etcd {version}, which {reason}; upgrade it to {instead} or later")]
     Version {
@@ -123,6 +133,7 @@ impl Problem {
             | Self::Layout { .. }
             | Self::Damaged { .. }
             | Self::Certificate { .. }
+            | Self::CommonName { .. }
             | Self::Address { .. } => true,
             Self::NoAnswer { .. } | Self::Refused { .. } | Self::NoStore => false,
         }

@@ -215,6 +215,11 @@ impl Gateway {
                 message: format!("status {status}: {}", String::from_utf8_lossy(&text).trim()),
                 ..Refusal::default()
             });
+            // etcd's HTTP server says this before it looks at the call, and not as gRPC does.
+            if status == 400 && refusal.message.contains("CommonName of client") {
+                let endpoint = endpoint.to_owned();
+                return Err(Problem::CommonName { endpoint }.into());
+            }
             match verdict(&refusal) {
                 Verdict::LogIn if self.login.is_some() && !has_logged_in => {
                     *self.token() = None;

@@ -180,7 +180,8 @@ impl IssueLog {
     ///
     /// # Errors
     /// As [`IssueLog::commit`]; [`CommitError::Make`] if `make` fails with an error other than
-    /// [`InvalidEvent`](crate::InvalidEvent); a conflict if `make` returns an issue that exists, a hundred times.
+    /// [`InvalidEvent`](crate::InvalidEvent); a conflict if `make` returns an issue that exists, a
+    /// hundred times.
     ///
     /// ```
     /// use strand_core::{CommitError, Issue, IssueLog, Options};

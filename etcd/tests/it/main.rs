@@ -4,6 +4,8 @@
 mod compaction;
 mod failures;
 mod following;
+#[cfg(target_os = "linux")]
+mod hosts;
 mod opening;
 mod writing;
 

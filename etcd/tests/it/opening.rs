@@ -1,4 +1,8 @@
-use std::time::{Duration, Instant};
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
 
 use strand_core::{Error, Outcome};
 use strand_etcd::{EtcdLog, Options, Problem, testing::Nodes};
@@ -44,4 +48,43 @@ fn a_missing_cluster_is_reported_before_the_deadline() {
         "{error:?}"
     );
     assert!(error.is_retryable() && error.outcome() == Outcome::Rejected);
+}
+
+/// What etcd 3.4 and 3.5 answer to a user's call with a certificate that has a common name.
+#[test]
+fn a_common_name_beside_a_user_is_named_at_once() {
+    let member = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("etcd://{}/s", member.local_addr().unwrap());
+    std::thread::spawn(move || member.incoming().for_each(|stream| refuse(stream.unwrap())));
+    let error = EtcdLog::open(&address.parse().unwrap(), Options::default()).unwrap_err();
+    assert!(matches!(error, Error::Unfit { .. }), "{error:?}");
+    let named = problem(&error).to_string();
+    assert!(named.contains("without a CN"), "{named}");
+}
+
+fn refuse(mut stream: TcpStream) {
+    let mut request = BufReader::new(stream.try_clone().unwrap());
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if request.read_line(&mut line).unwrap() == 0 {
+            return;
+        }
+        let line = line.trim().to_ascii_lowercase();
+        if let Some(bytes) = line.strip_prefix("content-length: ") {
+            length = bytes.parse().unwrap();
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    request.read_exact(&mut vec![0; length]).unwrap();
+    let text = "CommonName of client sending a request against gateway will be ignored and not used \
+                as expected\n";
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        text.len()
+    );
+    stream.write_all(answer.as_bytes()).unwrap();
 }
