@@ -114,7 +114,8 @@ impl<P: Payload> Log<P> {
     /// Whether the log behind the live snapshot has reached
     /// [`crate::Options::compact_after_bytes`] or [`crate::Options::compact_after_records`], and,
     /// if the snapshot is longer than 32 MiB, 1/512 of it, or 1/8 if it is of another state than
-    /// [`crate::Issues`]. Looks only at the lengths of the files, and at the first line of one.
+    /// [`crate::Issues`]. Looks only at the lengths of the files, and, if they are long enough, at
+    /// where the records end and at the first line of the snapshot.
     /// Blocks only where [`Log::durable_seq`] does.
     ///
     /// # Errors
@@ -182,22 +183,34 @@ const UNCLOSED_BYTES: u64 = 1 << 20;
 
 fn is_due(dir: &StoreDir, options: &Options, last_seq: u64) -> Result<bool> {
     let manifest = Manifest::required(dir)?;
-    let records = (last_seq + 1).saturating_sub(manifest.first_seq);
-    let bytes = log_bytes(dir, manifest.first_seq, u64::MAX, StoreFile::len_bytes)?;
-    let is_due = |per_log| is_long(options, records, bytes, manifest.snapshot_bytes(), per_log);
-    Ok(is_due(WHOLE_SNAPSHOT_PER_LOG)
-        || is_due(SNAPSHOT_PER_LOG) && snapshot::is_of_issues(dir, &manifest)?)
+    let (first_seq, snapshot_bytes) = (manifest.first_seq, manifest.snapshot_bytes());
+    let records = (last_seq + 1).saturating_sub(first_seq);
+    let is_due = |bytes| -> Result<bool> {
+        let is_long = |per_log| is_long(options, records, bytes, snapshot_bytes, per_log);
+        Ok(is_long(WHOLE_SNAPSHOT_PER_LOG)
+            || is_long(SNAPSHOT_PER_LOG) && snapshot::is_of_issues(dir, &manifest)?)
+    };
+    let with_free_space = log_bytes(dir, first_seq, u64::MAX, u64::MAX, StoreFile::len_bytes)?;
+    if !is_due(with_free_space)? {
+        return Ok(false); // Most often, with nothing read.
+    }
+    let enough = snapshot_bytes.max(options.compact_after_bytes);
+    is_due(log_bytes(dir, first_seq, u64::MAX, enough, content_bytes)?)
 }
 
-/// The length of the segments that begin with one of these records.
+/// The length of the segments that begin with one of these records, or so much that it is `enough`.
 fn log_bytes(
     dir: &StoreDir,
     first_seq: u64,
     through: u64,
+    enough: u64,
     len_of: impl Fn(&StoreFile) -> Result<u64>,
 ) -> Result<u64> {
     let mut bytes = 0;
     for first in dir.segments()? {
+        if bytes >= enough {
+            break;
+        }
         // One that is missing was compacted away in between.
         if (first_seq..=through).contains(&first)
             && let Some(file) = dir.open_if_there(&segment_name(first), OpenMode::Read)?
@@ -311,7 +324,7 @@ impl Work<'_> {
         let Self { writer, alone, .. } = self;
         let dir = &writer.dir;
         let is_of_issues = S::default().issue_totals().is_some();
-        let log_bytes = log_bytes(dir, old.first_seq, through, content_bytes)?;
+        let log_bytes = log_bytes(dir, old.first_seq, through, u64::MAX, content_bytes)?;
         let kept = if is_of_issues {
             let files = old.files();
             let bytes: Vec<u64> = files.iter().map(|file| file.mark.bytes).collect();

@@ -565,6 +565,26 @@ fn a_compaction_is_due_when_the_log_is_long_and_a_compactor_runs_it() {
 }
 
 #[test]
+fn free_space_behind_the_log_does_not_make_a_compaction_due() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options()
+        .preallocate_bytes(64 << 10)
+        .compact_after_bytes(16 << 10);
+    let log = IssueLog::open(dir.path(), options.clone()).unwrap();
+    log.append(&event("bd-1")).unwrap();
+    let path = dir.path().join("log-00000000000000000001.jsonl");
+    assert!(fs::metadata(&path).unwrap().len() >= 64 << 10);
+    assert!(!log.compaction_due().unwrap());
+    assert!(!strand_core::compaction_due(dir.path(), &options).unwrap());
+    while !log.compaction_due().unwrap() {
+        log.append(&event("bd-2")).unwrap();
+    }
+    assert!(strand_core::compaction_due(dir.path(), &options).unwrap());
+    let used = fs::read(&path).unwrap().trim_ascii_end().len();
+    assert!((16 << 10..17 << 10).contains(&used), "{used}");
+}
+
+#[test]
 fn a_snapshot_of_another_store_is_refused() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for dir in [&one, &other] {
