@@ -182,14 +182,24 @@ fn table<'a>(issues: impl Iterator<Item = &'a (&'a str, &'a Issue)>) -> String {
     let head = ["ID", "STATUS", "PRIORITY", "TYPE", "ASSIGNEE", "TITLE"].map(str::to_owned);
     let mut rows = vec![head];
     rows.extend(issues.map(|(id, issue)| {
-        let text = |text: Option<String>| printable(&text.unwrap_or_default());
+        // Parsed once for all cells.
+        let fields = issue.fields();
+        let value = |name: &str| {
+            let field = fields.iter().rev().find(|(field, _)| field == name);
+            field.map_or("", |(_, value)| value.get())
+        };
+        let text = |name| {
+            let text = serde_json::from_str::<String>(value(name));
+            printable(&text.unwrap_or_default())
+        };
+        let priority = serde_json::from_str::<i64>(value("priority"));
         [
             printable(id),
-            text(issue.status()),
-            text(issue.priority().map(|priority| priority.to_string())),
-            text(issue.issue_type()),
-            text(issue.assignee()),
-            printable(&issue.title()),
+            text("status"),
+            priority.map_or_else(|_| String::new(), |priority| priority.to_string()),
+            text("issue_type"),
+            text("assignee"),
+            text("title"),
         ]
     }));
     columns(rows)
