@@ -36,7 +36,7 @@
 //! | read all records once | [`Reader::records`] | nothing | one record |
 //! | receive records as they are appended | [`Reader::follow`], a [`Follower`] | the next record, or a deadline | one record |
 //! | query the state once; repeatedly | [`Issues::load`]; [`LiveIssues`] and [`LiveIssues::refresh`] | nothing | all issues |
-//! | keep the log short | [`IssueLog::compact`], or a [`Compactor`] | itself; other appends wait for one sync | all issues |
+//! | keep the log short | [`IssueLog::compact`], or a [`Compactor`] | itself; other appends wait for one sync | the issues that changed; at the first time, all |
 //! | import and export JSON lines | [`IssueLog::import`], [`export`], [`merge`] | as appends; two syncs; nothing | all issues |
 //! | check a store; repair it | [`check`](check::check); [`repair`](repair::repair) | nothing; both locks, while it reads | one record; all issues |
 //!

@@ -91,7 +91,7 @@ impl Entry {
         }
     }
 
-    fn issue(&self) -> Option<&Issue> {
+    pub(crate) fn issue(&self) -> Option<&Issue> {
         match self {
             Self::Present { issue, .. } => Some(issue),
             Self::Deleted { .. } => None,

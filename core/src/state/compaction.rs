@@ -35,7 +35,7 @@ use crate::{
     issues::{event::IssueEvent, issues::Issues, timestamp::Timestamp},
     options::Options,
     state::{
-        State, lookup::SnapshotLookup, materialize::Materialized, runs, snapshot,
+        State, base::NewBase, lookup::SnapshotLookup, materialize::Materialized, runs, snapshot,
         throttle::Throttle, unclosed,
     },
     telemetry,
@@ -332,10 +332,14 @@ impl Work<'_> {
         } else {
             0
         };
-        let written = if kept == 0 {
-            self.write_base::<S>(old, through, &mut phase)?
-        } else {
+        let written = if kept > 0 {
             self.write_run(old, through, kept, log_bytes, &mut phase)?
+        } else if is_of_issues
+            && let Some(written) = self.write_merged_base(old, through, &mut phase)?
+        {
+            written
+        } else {
+            self.write_base::<S>(old, through, &mut phase)?
         };
         let Written { mark, entries, .. } = written;
         telemetry::compaction_phase(dir.path(), "write", &mut phase);
@@ -374,6 +378,57 @@ impl Work<'_> {
             entries: state.entries() as u64,
             removed,
         })
+    }
+
+    /// As [`Work::write_base`], of the files of a snapshot of issues, without holding them all in
+    /// memory. `None` if there are none, or they are not in order.
+    fn write_merged_base(
+        self,
+        old: &Manifest,
+        through: u64,
+        phase: &mut telemetry::Clock,
+    ) -> Result<Option<Written>> {
+        let dir = &self.writer.dir;
+        let files = old.files();
+        let Some(last) = files.last() else {
+            return Ok(None);
+        };
+        let (mut later, entries) = self.fold_part(old, through, files.len())?;
+        later.retain_after(Seq::new(last.mark.seq));
+        let (before_seq, before) = self.forgets_before(through);
+        let base = NewBase {
+            dir,
+            manifest: old,
+            later: &later,
+            before_seq,
+            before,
+        };
+        let unclosed_bytes_max = UNCLOSED_BYTES.max(old.snapshot_bytes() / 4);
+        let mut throttle = self.throttle(old, through);
+        let Some(summary) = base.summary(unclosed_bytes_max, &mut throttle)? else {
+            return Ok(None);
+        };
+        if summary.issues != entries {
+            let found = summary.issues;
+            let message = format!("there are {found} issues in all files, and it says {entries}");
+            let path = dir.path_of(&last.name());
+            return Err(snapshot::corrupt(&path, 0, snapshot::wrong(&message)));
+        }
+        telemetry::compaction_phase(dir.path(), "fold", phase);
+        self.archive(old, through)?;
+        let removed = self.make_room(old)?;
+        let write = |file: &StoreFile| {
+            let mut throttle = self.throttle(old, through);
+            let written = base.write(&summary, through, file, &mut throttle)?;
+            written.ok_or_else(|| snapshot_gone(dir))
+        };
+        let mark = self.put(Reflects::all(through), write)?;
+        self.write_unclosed(summary.unclosed.as_ref(), mark, old);
+        Ok(Some(Written {
+            mark,
+            entries,
+            removed,
+        }))
     }
 
     /// Folds what changed since the first `kept` files of the snapshot into a run behind them.
@@ -496,18 +551,26 @@ impl Work<'_> {
 
     /// The state through record `through`, without what is too old to keep.
     fn fold<S: State>(self, old: &Manifest, through: u64) -> Result<S> {
-        let Writer { dir, options, .. } = self.writer;
+        let dir = &self.writer.dir;
         let end = || End::Seq(through);
         let Some(folded) = Materialized::<S>::through(dir, old, self.throttle(old, through), end)?
         else {
             return Err(snapshot_gone(dir));
         };
         let mut state = folded.state;
-        let before_seq = Seq::new(through).saturating_sub(options.idempotency_records);
-        let now = Timestamp::from_ms(dir.host().unix_ms());
-        let before = now.saturating_sub_ms(options.tombstone_ms);
+        let (before_seq, before) = self.forgets_before(through);
         state.forget(before_seq, before);
         Ok(state)
+    }
+
+    /// What is too old to keep: keys of records before the one, tombstones from before the other.
+    fn forgets_before(self, through: u64) -> (Seq, Timestamp) {
+        let Writer { dir, options, .. } = self.writer;
+        let now = Timestamp::from_ms(dir.host().unix_ms());
+        (
+            Seq::new(through).saturating_sub(options.idempotency_records),
+            now.saturating_sub_ms(options.tombstone_ms),
+        )
     }
 
     /// The state of all issues that changed behind the first `kept` files of the snapshot, through

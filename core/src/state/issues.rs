@@ -27,29 +27,8 @@ impl State for Issues {
     }
 
     fn lines(&self) -> impl Iterator<Item = impl Serialize> {
-        let entries = self.entries().map(|(id, entry)| {
-            let item = Item {
-                id: Some(Cow::Borrowed(id)),
-                version: Some(entry.version()),
-                ..Item::default()
-            };
-            match entry {
-                Entry::Present { issue, .. } => Item {
-                    issue: Some(Cow::Borrowed(issue)),
-                    ..item
-                },
-                Entry::Deleted { ts, .. } => Item {
-                    deleted_ms: Some(*ts),
-                    ..item
-                },
-            }
-        });
-        let keys = self.keys().map(|(key, KeyedWrite { seq, digest })| Item {
-            key: Some(Cow::Borrowed(key)),
-            seq: Some(seq),
-            digest,
-            ..Item::default()
-        });
+        let entries = self.entries().map(|(id, entry)| Item::of_entry(id, entry));
+        let keys = self.keys().map(|(key, write)| Item::of_key(key, write));
         entries.chain(keys)
     }
 
@@ -97,7 +76,7 @@ pub(crate) enum IssuePart {
 
 /// The members of a line. Which are there tells what it is.
 #[derive(Default, Serialize, Deserialize)]
-struct Item<'a> {
+pub(super) struct Item<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -112,6 +91,45 @@ struct Item<'a> {
     deleted_ms: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     issue: Option<Cow<'a, Issue>>,
+}
+
+impl<'a> Item<'a> {
+    pub(super) fn of_entry(id: &'a str, entry: &'a Entry) -> Self {
+        let item = Self {
+            id: Some(Cow::Borrowed(id)),
+            version: Some(entry.version()),
+            ..Self::default()
+        };
+        match entry {
+            Entry::Present { issue, .. } => Self {
+                issue: Some(Cow::Borrowed(issue)),
+                ..item
+            },
+            Entry::Deleted { ts, .. } => Self {
+                deleted_ms: Some(*ts),
+                ..item
+            },
+        }
+    }
+
+    pub(super) fn of_key(key: &'a str, write: KeyedWrite) -> Self {
+        Self {
+            key: Some(Cow::Borrowed(key)),
+            seq: Some(write.seq),
+            digest: write.digest,
+            ..Self::default()
+        }
+    }
+
+    /// The issue of the line, by its id.
+    pub(super) fn to_issue(&self) -> Option<(String, Entry)> {
+        let issue = self.issue.as_deref()?.clone();
+        let version = self.version?;
+        Some((
+            self.id.as_deref()?.to_owned(),
+            Entry::Present { issue, version },
+        ))
+    }
 }
 
 impl TryFrom<Item<'_>> for IssueLine {

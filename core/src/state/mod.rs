@@ -1,5 +1,6 @@
 //! The state that a log's records lead to: its snapshots, and the compaction that writes them.
 
+mod base;
 pub(crate) mod compaction;
 pub(crate) mod compactor;
 pub(crate) mod index;

@@ -76,16 +76,31 @@ impl<'a> Header<'a> {
         header.with(state)
     }
 
+    /// That of a base of issues.
+    pub(super) fn of_issues(snapshot: u64, store: &'a str, totals: [u64; 4]) -> Self {
+        let header = Self {
+            snapshot,
+            store: Cow::Borrowed(store),
+            ..Self::default()
+        };
+        header.with_totals(totals)
+    }
+
+    /// With the numbers of issues, tombstones, keys and events without effect.
+    fn with_totals(self, [issues, tombstones, keys, without_effect]: [u64; 4]) -> Self {
+        Self {
+            issues: Some(issues),
+            tombstones: Some(tombstones),
+            keys: Some(keys),
+            without_effect: Some(without_effect),
+            sorted_keys: keys > 0,
+            ..self
+        }
+    }
+
     fn with<S: State>(self, state: &S) -> Self {
         match state.issue_totals() {
-            Some([issues, tombstones, keys, without_effect]) => Self {
-                issues: Some(issues),
-                tombstones: Some(tombstones),
-                keys: Some(keys),
-                without_effect: Some(without_effect),
-                sorted_keys: keys > 0,
-                ..self
-            },
+            Some(totals) => self.with_totals(totals),
             None => Self {
                 state: Some(Cow::Borrowed(S::NAME)),
                 lines: Some(state.lines().count() as u64),
@@ -236,40 +251,47 @@ fn write_with<S: State>(
     state: &S,
     seq: u64,
     file: &StoreFile,
-    throttle: Throttle,
+    mut throttle: Throttle,
 ) -> Result<SnapshotMark> {
-    let mut out = Out {
-        file,
-        throttle,
-        mark: SnapshotMark {
-            seq,
-            bytes: 0,
-            crc: 0,
-        },
-        chunk: Vec::with_capacity(CHUNK_BYTES + (64 << 10)),
-    };
+    let mut out = Out::new(file, seq);
     out.line(header)?;
+    throttle.did(out.chunk.len());
     let wraps = state.issue_totals().is_none();
     for line in state.lines() {
-        if wraps {
-            out.line(&Wrapped { line })?;
+        let bytes = if wraps {
+            out.line(&Wrapped { line })?
         } else {
-            out.line(&line)?;
-        }
+            out.line(&line)?
+        };
+        throttle.did(bytes);
     }
     out.flush()?;
     Ok(out.mark)
 }
 
-struct Out<'a> {
+/// A file of a snapshot that is written, line by line.
+pub(super) struct Out<'a> {
     file: &'a StoreFile,
-    mark: SnapshotMark,
+    /// Of what is in the file; of all, once it is flushed.
+    pub(super) mark: SnapshotMark,
     chunk: Vec<u8>,
-    throttle: Throttle,
 }
 
-impl Out<'_> {
-    fn line(&mut self, value: &impl Serialize) -> Result<()> {
+impl<'a> Out<'a> {
+    pub(super) fn new(file: &'a StoreFile, seq: u64) -> Self {
+        Self {
+            file,
+            mark: SnapshotMark {
+                seq,
+                bytes: 0,
+                crc: 0,
+            },
+            chunk: Vec::with_capacity(CHUNK_BYTES + (64 << 10)),
+        }
+    }
+
+    /// Returns the line's length.
+    pub(super) fn line(&mut self, value: &impl Serialize) -> Result<usize> {
         let start = self.chunk.len();
         self.chunk.extend_from_slice(br#"{"crc":"00000000","#);
         let members = self.chunk.len();
@@ -278,14 +300,25 @@ impl Out<'_> {
         self.chunk.remove(members); // The object's own opening brace.
         put_checksum(self.chunk.get_mut(start..).unwrap_or_default());
         self.chunk.push(b'\n');
-        self.throttle.did(self.chunk.len() - start);
+        let bytes = self.chunk.len() - start;
+        self.flush_if_long()?;
+        Ok(bytes)
+    }
+
+    /// Copies a line of another file, with its newline.
+    pub(super) fn copy(&mut self, line: &[u8]) -> Result<()> {
+        self.chunk.extend_from_slice(line);
+        self.flush_if_long()
+    }
+
+    fn flush_if_long(&mut self) -> Result<()> {
         if self.chunk.len() >= CHUNK_BYTES {
             self.flush()?;
         }
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<()> {
+    pub(super) fn flush(&mut self) -> Result<()> {
         self.file.write(&self.chunk, self.mark.bytes)?;
         self.mark.crc = crc32c::crc32c_append(self.mark.crc, &self.chunk);
         self.mark.bytes += self.chunk.len() as u64;
@@ -431,15 +464,7 @@ fn read_open<S: State>(
             .line(line, manifest, named.reflects())
             .map_err(|reason| corrupt(path, span.offset, reason))?;
     }
-    let whole = (len_bytes, bytes, crc) == (mark.bytes, mark.bytes, mark.crc);
-    let message = if whole {
-        reading.missing()
-    } else {
-        Some(format!(
-            "it has {len_bytes} bytes with checksum {crc:08x}, and the MANIFEST says {} with {:08x}",
-            mark.bytes, mark.crc
-        ))
-    };
+    let message = not_whole(mark, len_bytes, bytes, crc).or_else(|| reading.missing());
     match message {
         None => {
             let all_issues = reading.header.as_ref().map(Header::all_issues);
@@ -448,6 +473,22 @@ fn read_open<S: State>(
         // Each line is intact, so it is not known which one is wrong.
         Some(message) => Err(corrupt(path, 0, wrong(&message))),
     }
+}
+
+/// What is wrong with a file that has these bytes in its lines, and this checksum over them.
+pub(super) fn not_whole(
+    mark: SnapshotMark,
+    len_bytes: u64,
+    bytes: u64,
+    crc: u32,
+) -> Option<String> {
+    let is_whole = (len_bytes, bytes, crc) == (mark.bytes, mark.bytes, mark.crc);
+    (!is_whole).then(|| {
+        format!(
+            "it has {len_bytes} bytes with checksum {crc:08x}, and the MANIFEST says {} with {:08x}",
+            mark.bytes, mark.crc
+        )
+    })
 }
 
 pub(super) fn parse<'a, T: Deserialize<'a>>(

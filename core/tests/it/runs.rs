@@ -493,3 +493,44 @@ fn the_unclosed_issues_are_found_without_the_file_of_the_last_run() {
         compare_unclosed(dir.path());
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_base_has_the_same_lines_however_many_files_it_is_made_of(
+        events in prop::collection::vec(any_related(), 1..60),
+        every in 2..20_usize,
+        in_runs_first: bool,
+    ) {
+        // Old tombstones and keys are forgotten in both.
+        let last = || buffered().compact_after_bytes(u64::MAX).idempotency_records(20);
+        let base = |dir: &Path, events: &[IssueEvent]| {
+            let log = IssueLog::open(dir, last()).unwrap();
+            for event in events {
+                log.append(event).unwrap();
+            }
+            log.compact().unwrap();
+            let [base] = &live(dir)[..] else { panic!("{:?}", live(dir)) };
+            let text = fs::read_to_string(path(dir, base)).unwrap();
+            let store = check(dir).unwrap().store.unwrap();
+            let header = text.lines().next().unwrap().replace(&store, "STORE");
+            let lines = text.lines().skip(1).map(str::to_owned);
+            // The checksum is that of the store.
+            [header[18..].to_owned()].into_iter().chain(lines).collect::<Vec<_>>()
+        };
+        let (many, one) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (early, late) = events.split_at(events.len() * 3 / 4);
+        let options = if in_runs_first { last().compact_after_bytes(0) } else { last() };
+        let log = IssueLog::open(many.path(), options).unwrap();
+        for (at, event) in early.iter().enumerate() {
+            log.append(event).unwrap();
+            if at % every == 0 {
+                log.compact().unwrap();
+            }
+        }
+        drop(log);
+        prop_assert_eq!(base(many.path(), late), base(one.path(), &events));
+        compare_unclosed(many.path());
+    }
+}
