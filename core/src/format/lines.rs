@@ -42,6 +42,15 @@ impl Lines {
         self.chunk_bytes = CHUNK_BYTES_MIN;
     }
 
+    /// Goes on at `offset`, without reading again what is in the buffer.
+    pub(crate) fn seek(&mut self, offset: u64) {
+        let ahead = offset.checked_sub(self.offset).map(usize::try_from);
+        match ahead {
+            Some(Ok(ahead)) if ahead <= self.unread.len() => self.skip(ahead),
+            _ => self.restart(offset),
+        }
+    }
+
     /// The next line that is not blank, or `None` at the end of the file.
     ///
     /// `read` fills a buffer from an offset on, and returns how much was there.

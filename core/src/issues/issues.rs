@@ -194,7 +194,12 @@ impl Issues {
     /// Leaves only what records behind this one changed.
     pub(crate) fn retain_after(&mut self, seq: Seq) {
         self.keys.retain(|_, write| write.seq > seq);
-        self.entries.retain(|_, entry| entry.version() > seq.into());
+        self.retain(|_, entry| entry.version() > seq.into());
+    }
+
+    /// Leaves only some issues and tombstones.
+    pub(crate) fn retain(&mut self, mut stays: impl FnMut(&str, &Entry) -> bool) {
+        self.entries.retain(|id, entry| stays(id, entry));
         self.present = self.iter().count();
         self.index = Lazy::default();
     }

@@ -161,6 +161,14 @@ impl Patch {
         self.set.is_empty() && self.unset.is_empty() && lists.all(|(_, list)| list.is_empty())
     }
 
+    /// Whether it changes this field.
+    pub(crate) fn mentions(&self, field: &str) -> bool {
+        let lists = self.lists().into_iter().flat_map(|(_, list)| list);
+        let lists = lists.map(|(name, _)| name);
+        let mut names = self.set.iter().map(|(name, _)| name).chain(lists);
+        names.any(|name| name == field) || self.unset.iter().any(|name| name == field)
+    }
+
     fn lists(&self) -> [(&'static str, &Lists); 3] {
         [
             ("remove", &self.remove),

@@ -10,12 +10,12 @@ use crate::{
     env::storage::OpenMode,
     error::Result,
     format::record::{index_name, segment_name},
-    state::mentions::NameHash,
+    state::mentions::{Change, NameHash},
     wal::store_dir::StoreDir,
 };
 
 /// Written into the first slot, so that an index of another layout is not used.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 const SLOT_BYTES: usize = 24;
 /// An index that is longer is not read.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -24,6 +24,8 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) name: NameHash,
+    /// What the record does to the issue.
+    pub(crate) change: Change,
     /// Where in the segment the record begins.
     pub(crate) offset: u64,
     /// Whether it is the last one of its record.
@@ -71,7 +73,7 @@ impl IndexBytes {
     }
 
     pub(crate) fn push(&mut self, slot: Slot) {
-        let place = slot.offset << 1 | u64::from(slot.is_last);
+        let place = slot.offset << 4 | (slot.change as u64) << 1 | u64::from(slot.is_last);
         self.put((slot.name.0, place, slot.crc));
     }
 
@@ -159,9 +161,13 @@ fn parse(
     let (first, begin) = slots.next()?;
     (first == header(store, first_seq)).then_some(())?;
     for ((name, place, crc), end) in slots {
+        let Some(change) = Change::of_number(place >> 1 & 7) else {
+            break; // No program of this layout writes that.
+        };
         let slot = Slot {
             name: NameHash(name),
-            offset: place >> 1,
+            change,
+            offset: place >> 4,
             is_last: place & 1 == 1,
             crc,
         };
@@ -177,6 +183,7 @@ mod tests {
     fn slot(name: u64, offset: u64, is_last: bool) -> Slot {
         Slot {
             name: NameHash(name),
+            change: Change::Adds,
             offset,
             is_last,
             crc: 7,

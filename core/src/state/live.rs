@@ -4,7 +4,7 @@ use crate::{
     error::Result,
     format::seq::Seq,
     issues::issues::Issues,
-    state::{State, materialize::Materialized, unclosed},
+    state::{State, materialize::Materialized, points::load_unclosed},
     wal::{durable::DurableWatch, store_dir::StoreDir},
 };
 
@@ -68,7 +68,7 @@ impl Issues {
     pub fn load_unclosed(dir: impl AsRef<Path>) -> Result<Self> {
         let dir = StoreDir::on_disk(dir.as_ref())?;
         let mut watch = DurableWatch::open_store(&dir)?;
-        unclosed::load(&dir, || watch.end())
+        load_unclosed(&dir, || watch.end())
     }
 }
 

@@ -1,4 +1,5 @@
-//! Which issues and idempotency keys a record may concern, found without decoding it. Pure.
+//! Which issues and idempotency keys a record may concern, and what it does to them, found without
+//! decoding it. Pure.
 
 use memchr::memmem::Finder;
 
@@ -6,8 +7,9 @@ use crate::{
     error::CorruptReason,
     format::record::Body,
     issues::{
-        event::IssueEvent,
+        event::{IssueEvent, Op},
         operation::{FNV_START, fnv},
+        transition::is_closed,
     },
 };
 
@@ -26,21 +28,95 @@ impl NameHash {
     }
 }
 
+/// What an event does to an issue, as far as it can be told without the issue: whether that is
+/// closed then, whether it exists, and whether what it was before matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// An issue that is closed or absent stays so.
+    Nothing = 0,
+    /// The issue is closed or absent.
+    Closes = 1,
+    /// The issue is absent.
+    Deletes = 2,
+    /// An issue that is closed may not be so any more.
+    Opens = 3,
+    /// An issue that exists is what the event says, which is not closed.
+    Replaces = 4,
+    /// The issue is what the event says, which is not closed.
+    Adds = 5,
+    /// The issue is what the event says, which is closed.
+    AddsClosed = 6,
+}
+
+impl Change {
+    /// The change with this number.
+    pub(crate) fn of_number(number: u64) -> Option<Self> {
+        Some(match number {
+            0 => Self::Nothing,
+            1 => Self::Closes,
+            2 => Self::Deletes,
+            3 => Self::Opens,
+            4 => Self::Replaces,
+            5 => Self::Adds,
+            6 => Self::AddsClosed,
+            _ => return None,
+        })
+    }
+
+    fn of(event: &IssueEvent) -> Self {
+        let patches_status = || match &event.patch {
+            Some(patch) => patch.mentions("status"),
+            None => false,
+        };
+        match &event.data {
+            Some(issue) => Self::with_issue(event.op, is_closed(issue)),
+            None => Self::without_issue(event.op, patches_status),
+        }
+    }
+
+    fn with_issue(op: Op, is_closed: bool) -> Self {
+        match (op, is_closed) {
+            (Op::Delete, _) => Self::Deletes,
+            (Op::Add, true) => Self::AddsClosed,
+            (Op::Add, false) => Self::Adds,
+            (_, true) => Self::Closes,
+            (_, false) => Self::Replaces,
+        }
+    }
+
+    fn without_issue(op: Op, patches_status: impl FnOnce() -> bool) -> Self {
+        match op {
+            Op::Delete => Self::Deletes,
+            Op::Close => Self::Closes,
+            Op::Reopen => Self::Opens,
+            Op::Patch if patches_status() => Self::Opens,
+            Op::Patch | Op::Add | Op::Update | Op::SetBlocked | Op::UnsetBlocked => Self::Nothing,
+        }
+    }
+}
+
 /// Finds the ids and keys in the text of records.
 #[derive(Debug)]
 pub(crate) struct Mentions {
     id: Finder<'static>,
     key: Finder<'static>,
+    status: Finder<'static>,
+    data: Finder<'static>,
     /// Begins the only spelling of a letter other than the letter.
     escape: Finder<'static>,
     scratch: Vec<u8>,
 }
+
+/// An id with what an event does to the issue, or a key.
+pub(crate) type Mention = (NameHash, Change);
 
 impl Default for Mentions {
     fn default() -> Self {
         Self {
             id: Finder::new(br#""id""#),
             key: Finder::new(br#""key""#),
+            status: Finder::new(br#""status""#),
+            data: Finder::new(br#""data""#),
             escape: Finder::new(br"\u"),
             scratch: Vec::new(),
         }
@@ -48,50 +124,317 @@ impl Default for Mentions {
 }
 
 impl Mentions {
-    /// Calls `each` with every id and key of the record's events, and perhaps with more: any string
-    /// that is the value of a member named `id` or `key`, at whatever depth.
+    /// Replaces `found` with every id and key of the record's events, in their order, and perhaps
+    /// more: any string that is the value of a member named `id` or `key`, at whatever depth.
     pub(crate) fn of(
         &mut self,
         body: Body<'_>,
-        mut each: impl FnMut(NameHash),
+        found: &mut Vec<Mention>,
     ) -> Result<(), CorruptReason> {
-        let (Body::One(text) | Body::Batch(text)) = body;
-        if self.escape.find(text).is_none()
-            && let Some(ids) = values(&self.id, text, NameHash::of_id)
-            && let Some(keys) = values(&self.key, text, NameHash::of_key)
-            && (!ids.is_empty() || matches!(body, Body::Batch(b"[]")))
-        {
-            ids.into_iter().chain(keys).for_each(each);
-            return Ok(());
-        }
-        for event in body.decode::<IssueEvent>(&mut self.scratch)? {
-            each(NameHash::of_id(&event.id));
-            if let Some(key) = &event.key {
-                each(NameHash::of_key(key));
+        found.clear();
+        if self.find(body, found).is_none() {
+            found.clear();
+            for event in body.decode::<IssueEvent>(&mut self.scratch)? {
+                found.push((NameHash::of_id(&event.id), Change::of(&event)));
+                if let Some(key) = &event.key {
+                    found.push((NameHash::of_key(key), Change::Nothing));
+                }
             }
         }
         Ok(())
     }
-}
 
-/// The strings that are values of members with this name, each once in a row. `None` if one has
-/// escapes.
-fn values(name: &Finder<'_>, text: &[u8], hash: fn(&str) -> NameHash) -> Option<Vec<NameHash>> {
-    let mut found = Vec::new();
-    for at in name.find_iter(text) {
-        let rest = text.get(at + name.needle().len()..)?.trim_ascii_start();
-        let value = rest.strip_prefix(b":").map(<[u8]>::trim_ascii_start);
-        let Some(value) = value.and_then(|value| value.strip_prefix(b"\"")) else {
-            continue; // Text of another string, or another kind of value.
-        };
-        let value = value.get(..memchr::memchr(b'"', value)?)?;
-        if memchr::memchr(b'\\', value).is_some() {
+    /// `None` if the text is spelled in an unusual way.
+    fn find(&self, body: Body<'_>, found: &mut Vec<Mention>) -> Option<()> {
+        let (Body::One(text) | Body::Batch(text)) = body;
+        if self.escape.find(text).is_some() {
             return None;
         }
-        let hash = hash(std::str::from_utf8(value).ok()?);
-        if found.last() != Some(&hash) {
-            found.push(hash);
+        match body {
+            Body::One(members) => self.find_in_event(members, found),
+            Body::Batch(array) => {
+                let mut rest = array.strip_prefix(b"[")?;
+                while let Some(event) = rest.strip_prefix(b"{") {
+                    let end = closing(event)?;
+                    self.find_in_event(event.get(..=end)?, found)?;
+                    rest = event.get(end + 1..)?;
+                    rest = rest.strip_prefix(b",").unwrap_or(rest);
+                }
+                (rest == b"]").then_some(())
+            }
         }
     }
-    Some(found)
+
+    /// `members` are those of the event, without its opening brace.
+    fn find_in_event(&self, members: &[u8], found: &mut Vec<Mention>) -> Option<()> {
+        let (id, change) = self.change_in(members)?;
+        let own = NameHash::of_id(id);
+        found.push((own, change));
+        let hash_id = |id: &str| Some(NameHash::of_id(id)).filter(|name| *name != own);
+        values(&self.id, members, hash_id, found)?;
+        values(&self.key, members, |key| Some(NameHash::of_key(key)), found)
+    }
+
+    /// The id of an event in the layout that this crate writes, and what the event does.
+    fn change_in<'a>(&self, members: &'a [u8]) -> Option<(&'a str, Change)> {
+        let rest = members.strip_prefix(br#""ts":"#)?;
+        let rest = rest.get(memchr::memchr(b',', rest)?..)?;
+        let (op, rest) = string(rest.strip_prefix(br#","op":"#)?)?;
+        let (id, rest) = string(rest.strip_prefix(br#","id":"#)?)?;
+        let op = match op {
+            "add" => Op::Add,
+            "update" => Op::Update,
+            "close" => Op::Close,
+            "reopen" => Op::Reopen,
+            "delete" => Op::Delete,
+            "set_blocked" => Op::SetBlocked,
+            "unset_blocked" => Op::UnsetBlocked,
+            "patch" => Op::Patch,
+            _ => return None,
+        };
+        let change = if let Some(patch) = rest.strip_prefix(br#","patch":"#) {
+            if op != Op::Patch || self.data.find(patch).is_some() {
+                return None;
+            }
+            Change::without_issue(op, || self.status.find(patch).is_some())
+        } else {
+            let data = rest.strip_prefix(br#","data":"#)?;
+            if data.starts_with(b"null") && op != Op::Patch {
+                Change::without_issue(op, || false)
+            } else {
+                Change::with_issue(op, self.says_closed(data)?)
+            }
+        };
+        Some((id, change))
+    }
+
+    /// Whether the issue that the text begins with is closed. `None` if that is not easy to tell.
+    fn says_closed(&self, text: &[u8]) -> Option<bool> {
+        let issue = text.strip_prefix(b"{")?;
+        let mut closed_at = None;
+        let mut others = 0;
+        for at in self.status.find_iter(issue) {
+            let rest = issue.get(at + self.status.needle().len()..)?;
+            let Some(value) = member_value(rest) else {
+                continue; // A string of this text, which names no member.
+            };
+            if value.starts_with(br#""closed""#) || value.starts_with(br#""tombstone""#) {
+                closed_at = Some(at);
+            } else {
+                others += 1;
+            }
+        }
+        match (closed_at, others) {
+            (None, _) => Some(false),
+            (Some(at), 0) => is_member_at(issue, at).then_some(true),
+            // The last one counts.
+            (Some(_), _) => None,
+        }
+    }
+}
+
+/// Adds the strings that are values of members with this name. `None` if one has escapes.
+fn values(
+    name: &Finder<'_>,
+    text: &[u8],
+    hash: impl Fn(&str) -> Option<NameHash>,
+    found: &mut Vec<Mention>,
+) -> Option<()> {
+    for at in name.find_iter(text) {
+        let value = member_value(text.get(at + name.needle().len()..)?);
+        let Some(value) = value.filter(|value| value.starts_with(b"\"")) else {
+            continue; // Text of another string, or another kind of value.
+        };
+        let (value, _) = string(value)?;
+        if let Some(hash) = hash(value)
+            && found.last() != Some(&(hash, Change::Nothing))
+        {
+            found.push((hash, Change::Nothing));
+        }
+    }
+    Some(())
+}
+
+/// What follows the colon behind a member's name.
+fn member_value(behind_name: &[u8]) -> Option<&[u8]> {
+    let value = behind_name.trim_ascii_start().strip_prefix(b":");
+    value.map(<[u8]>::trim_ascii_start)
+}
+
+/// The string that the text begins with, and what follows. `None` if it has escapes.
+fn string(text: &[u8]) -> Option<(&str, &[u8])> {
+    let text = text.strip_prefix(b"\"")?;
+    let (string, rest) = text.split_at_checked(memchr::memchr(b'"', text)?)?;
+    if memchr::memchr(b'\\', string).is_some() {
+        return None;
+    }
+    Some((std::str::from_utf8(string).ok()?, rest.get(1..)?))
+}
+
+/// Where the closing brace is of an object whose opening one stands before the text.
+fn closing(text: &[u8]) -> Option<usize> {
+    let mut depth = 1_u32;
+    let mut at = 0;
+    loop {
+        match text.get(at)? {
+            b'"' => at = string_end(text, at)?,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(at);
+        }
+        at += 1;
+    }
+}
+
+/// Whether a string at this place is a member's name, or a value, of the object whose opening brace
+/// stands before the text.
+fn is_member_at(text: &[u8], place: usize) -> bool {
+    let mut depth = 1_u32;
+    let mut at = 0;
+    while at < place {
+        match text.get(at) {
+            Some(b'"') => match string_end(text, at) {
+                Some(end) => at = end,
+                None => return false,
+            },
+            Some(b'{' | b'[') => depth += 1,
+            Some(b'}' | b']') => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return false;
+        }
+        at += 1;
+    }
+    at == place && depth == 1
+}
+
+/// Where the closing quote is of a string whose opening one is at this place.
+fn string_end(text: &[u8], quote: usize) -> Option<usize> {
+    let mut from = quote + 1;
+    loop {
+        let end = from + memchr::memchr(b'"', text.get(from..)?)?;
+        let backslashes = text.get(quote + 1..end)?.iter().rev();
+        if backslashes.take_while(|byte| **byte == b'\\').count() % 2 == 0 {
+            return Some(end);
+        }
+        from = end + 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is found in the text of an event, and what its fields say.
+    fn both(event: &str) -> (Option<Vec<Mention>>, Mention) {
+        let mut found = Vec::new();
+        let body = Body::One(event.strip_prefix('{').unwrap().as_bytes());
+        let is_plain = Mentions::default().find(body, &mut found).is_some();
+        let found = is_plain.then_some(found);
+        let event: IssueEvent = serde_json::from_str(event).unwrap();
+        (found, (NameHash::of_id(&event.id), Change::of(&event)))
+    }
+
+    #[test]
+    fn the_text_of_an_event_says_what_it_does() {
+        use Change::{Adds, AddsClosed, Closes, Deletes, Nothing, Opens, Replaces};
+        let statuses = [
+            (r#""status":"open""#, Replaces),
+            (r#""status":"closed""#, Closes),
+            (r#""status" : "tombstone""#, Closes),
+            (r#""status":7"#, Replaces),
+            (r#""x":"status""#, Replaces),
+            // Only a member of the issue itself counts.
+            (r#""x":{"status":"open"},"y":1"#, Replaces),
+            (r#""status":"closed","x":["a\\",{"y":"}"}]"#, Closes),
+        ];
+        for (fields, expected) in statuses {
+            for (op, expected) in [
+                ("update", expected),
+                ("close", expected),
+                ("reopen", expected),
+                ("set_blocked", expected),
+                ("delete", Deletes),
+                ("add", if expected == Closes { AddsClosed } else { Adds }),
+            ] {
+                let data = format!(r#"{{"id":"a","title":"\"{{","x":[{{}}],{fields}}}"#);
+                let text = format!(r#"{{"ts":1,"op":"{op}","id":"a","data":{data},"key":"k"}}"#);
+                let (found, decoded) = both(&text);
+                assert_eq!(decoded.1, expected, "{text}");
+                let key = (NameHash::of_key("k"), Nothing);
+                assert_eq!(found, Some(vec![decoded, key]), "{text}");
+            }
+        }
+        for (op, expected) in [
+            ("close", Closes),
+            ("reopen", Opens),
+            ("delete", Deletes),
+            ("set_blocked", Nothing),
+            ("unset_blocked", Nothing),
+        ] {
+            let text = format!(r#"{{"ts":1,"op":"{op}","id":"a","data":null,"x":{{"id":"b"}}}}"#);
+            let (found, decoded) = both(&text);
+            assert_eq!(decoded.1, expected, "{text}");
+            let other = (NameHash::of_id("b"), Nothing);
+            assert_eq!(found, Some(vec![decoded, other]), "{text}");
+        }
+        for (patch, expected) in [
+            (r#"{"set":{"status":"closed"}}"#, Opens),
+            (r#"{"unset":["status"]}"#, Opens),
+            (r#"{"append":{"status":[1]}}"#, Opens),
+            (r#"{"set":{"priority":1},"add":{"labels":["l"]}}"#, Nothing),
+        ] {
+            let text = format!(r#"{{"ts":1,"op":"patch","id":"a","patch":{patch}}}"#);
+            let (found, decoded) = both(&text);
+            assert_eq!(decoded.1, expected, "{text}");
+            assert_eq!(found, Some(vec![decoded]), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_text_does_not_say_plainly_is_decoded() {
+        for text in [
+            // In another order, with escapes, with a status twice or further inside.
+            r#"{"op":"close","ts":1,"id":"a","data":null}"#,
+            r#"{"ts":1,"op":"close","id":"a\n","data":null}"#,
+            r#"{"ts":1,"op":"add","id":"a","data":{"id":"a","st\u0061tus":"closed"}}"#,
+            r#"{"ts":1,"op":"add","id":"a","data":{"status":"closed","status":"open"}}"#,
+            r#"{"ts":1,"op":"add","id":"a","data":{"x":{"status":"closed"}}}"#,
+            r#"{"ts":1,"op":"add","id":"a","data":{},"status":"closed"}"#,
+            r#"{"ts":1,"op":"add","id":"a","data":{"x\"status":"closed"}}"#,
+            r#"{"ts":1,"op":"patch","id":"a","patch":{},"data":{"status":"closed"}}"#,
+            r#"{"ts":1,"op":"patch","id":"a","data":null,"patch":{"set":{"status":"open"}}}"#,
+        ] {
+            let (found, decoded) = both(text);
+            assert_eq!(found, None, "{text}");
+            let body = Body::One(text.strip_prefix('{').unwrap().as_bytes());
+            let mut found = Vec::new();
+            Mentions::default().of(body, &mut found).unwrap();
+            assert_eq!(found, [decoded], "{text}");
+        }
+    }
+
+    #[test]
+    fn each_event_of_a_batch_is_found_with_what_it_does() {
+        let add = r#"{"ts":1,"op":"add","id":"a","data":{"id":"a","title":"]},\""},"key":"k"}"#;
+        let close = r#"{"ts":1,"op":"close","id":"a","data":null}"#;
+        let [a, k] = [NameHash::of_id("a"), NameHash::of_key("k")];
+        let expected = [(a, Change::Adds), (k, Change::Nothing), (a, Change::Closes)];
+        let (mut mentions, mut found) = (Mentions::default(), Vec::new());
+        for (batch, expected) in [
+            (format!("[{add},{close}]"), &expected[..]),
+            // With white space, it is decoded.
+            (format!("[{add}, {close}]"), &expected[..]),
+            ("[]".to_owned(), &[]),
+        ] {
+            let body = Body::Batch(batch.as_bytes());
+            mentions.of(body, &mut found).unwrap();
+            assert_eq!(found, expected, "{batch}");
+        }
+        assert!(mentions.of(Body::Batch(b"[{}]"), &mut found).is_err());
+    }
 }

@@ -6,9 +6,10 @@ use crate::{
     issues::issues::Issues,
     state::{
         lookup::SnapshotLookup,
-        materialize::{ATTEMPTS, from_live_files},
+        materialize::{ATTEMPTS, Materialized, from_live_files},
         mentions::NameHash,
         tail::Tail,
+        unclosed,
     },
     wal::{durable::End, manifest::Manifest, store_dir::StoreDir},
 };
@@ -158,9 +159,33 @@ impl Points {
 
     /// What the state has of this.
     pub(crate) fn part(&mut self, wanted: &Wanted) -> Result<Issues> {
+        self.in_these_files(|points| points.try_part(wanted))
+    }
+
+    /// The issues that are not closed, and perhaps some that are. `None` if no compaction has
+    /// written them.
+    pub(crate) fn unclosed(&mut self) -> Result<Option<Issues>> {
+        if Manifest::required(&self.dir)? != self.manifest {
+            let end = self.end;
+            *self = Self::load(&self.dir, || end)?;
+        }
+        self.in_these_files(|points| {
+            let Self {
+                dir,
+                manifest,
+                snapshot,
+                tail,
+                ..
+            } = points;
+            unclosed::read(dir, manifest, snapshot, tail)
+        })
+    }
+
+    /// Reads something, and again if that fails because these are other files.
+    fn in_these_files<T>(&mut self, mut read: impl FnMut(&mut Self) -> Result<T>) -> Result<T> {
         let mut attempts = 0;
         loop {
-            match self.try_part(wanted) {
+            match read(self) {
                 // The first time, an index may be to blame. Later on, only other compactions are.
                 Err(error)
                     if is_of_other_files(&error)
@@ -172,7 +197,7 @@ impl Points {
                     let end = self.end;
                     *self = Self::load_with(&self.dir, || end, Tail::scan)?;
                 }
-                part => return part,
+                read => return read,
             }
         }
     }
@@ -208,13 +233,23 @@ impl Points {
 
     fn apply_tail(&mut self, part: &mut Issues, wanted: &Wanted) -> Result<()> {
         let after = part.last_seq().get();
-        for seq in self.tail.concerning(&wanted.names(), after) {
-            let events = self.tail.events(seq)?;
+        let seqs = self.tail.concerning(&wanted.names(), after);
+        self.tail.each_of(&seqs, |seq, events| {
             let is_wanted_key = |key: &str| wanted.key.as_deref() == Some(key);
-            part.apply_some(Seq::new(seq), events, |id| wanted.has(id), is_wanted_key);
-        }
+            part.apply_some(seq, events, |id| wanted.has(id), is_wanted_key);
+        })?;
         part.moved_on(Seq::new(self.last_seq()));
         Ok(())
+    }
+}
+
+/// Reads the issues that are not closed, and perhaps some that are, to where `end` says. Reads all
+/// issues where that is necessary.
+pub(crate) fn load_unclosed(dir: &StoreDir, mut end: impl FnMut() -> End) -> Result<Issues> {
+    match Points::load(dir, &mut end).and_then(|mut points| points.unclosed()) {
+        Ok(Some(unclosed)) => Ok(unclosed),
+        // Whatever is wrong, reading everything says so.
+        Ok(None) | Err(_) => Ok(Materialized::load(dir, end)?.state),
     }
 }
 

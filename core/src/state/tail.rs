@@ -11,11 +11,12 @@ use crate::{
     format::{
         lines::Lines,
         record::{Line, segment_name, stored_checksum},
+        seq::Seq,
     },
     issues::event::IssueEvent,
     state::{
         index::{self, IndexBytes, IndexEnd, Slot},
-        mentions::{Mentions, NameHash},
+        mentions::{self, Change, Mentions, NameHash},
     },
     wal::{
         cursor::RawRecords,
@@ -56,10 +57,32 @@ struct Place {
 #[derive(Debug, Clone, Copy)]
 struct Mention {
     name: NameHash,
+    change: Change,
     /// Counted from `first_seq`.
     record: u32,
     /// The mention of the same name before this one.
     before: Option<u32>,
+}
+
+/// What the records did to an issue in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// None of them concerns it.
+    Untouched,
+    /// If it was closed or absent before them, it is so now.
+    AsBefore,
+    /// It is closed or absent.
+    Closed,
+    /// It may be neither.
+    MayBeOpen,
+}
+
+/// The records that what an issue is now depends on.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Decisive {
+    pub(crate) seqs: Vec<u64>,
+    /// Whether it also depends on what the issue was before them.
+    pub(crate) on_snapshot: bool,
 }
 
 /// How much of the tail is in the indexes on disk.
@@ -130,6 +153,7 @@ impl Tail {
     }
 
     fn read_on(&mut self) -> Result<()> {
+        let mut found = Vec::new();
         while let Some(record) = self.records.next()? {
             let (seq, offset) = (record.line.header.seq, record.offset);
             let place = Place {
@@ -138,11 +162,7 @@ impl Tail {
                 crc: stored_checksum(record.text).unwrap_or_default(),
             };
             self.saved.unsaved_bytes += record.text.len() as u64;
-            let mut found = Vec::new();
-            let named = self
-                .mentions_of
-                .of(record.line.body, |name| found.push(name));
-            if let Err(reason) = named {
+            if let Err(reason) = self.mentions_of.of(record.line.body, &mut found) {
                 return Err(self.records.refuse(seq, offset, reason));
             }
             debug_assert_eq!(seq, self.last_seq() + 1);
@@ -151,15 +171,16 @@ impl Tail {
         Ok(())
     }
 
-    fn push(&mut self, place: Place, names: &[NameHash]) {
+    fn push(&mut self, place: Place, names: &[mentions::Mention]) {
         let number = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
         let record = number(self.places.len());
         self.places.push(place);
-        for name in names {
+        for (name, change) in names.iter().copied() {
             let this = number(self.mentions.len());
-            let before = self.last_mention.insert(*name, this);
+            let before = self.last_mention.insert(name, this);
             self.mentions.push(Mention {
-                name: *name,
+                name,
+                change,
                 record,
                 before,
             });
@@ -168,54 +189,111 @@ impl Tail {
 
     /// The records behind `after` that may concern any of these names, in order.
     pub(crate) fn concerning(&self, names: &[NameHash], after: u64) -> Vec<u64> {
-        let mut found = Vec::new();
-        for name in names {
-            let mut next = self.last_mention.get(name).copied();
-            while let Some(mention) = next.and_then(|at| self.mentions.get(at as usize)) {
-                let seq = self.first_seq + u64::from(mention.record);
-                if seq <= after {
-                    break;
-                }
-                found.push(seq);
-                next = mention.before;
-            }
-        }
+        let of_name = |name: &NameHash| {
+            let seqs = self.back_from_last(*name).map(|mention| self.seq(mention));
+            seqs.take_while(|seq| *seq > after)
+        };
+        let mut found: Vec<u64> = names.iter().flat_map(of_name).collect();
         found.sort_unstable();
         found.dedup();
         found
     }
 
-    /// Reads the events of a record.
-    pub(crate) fn events(&mut self, seq: u64) -> Result<Vec<IssueEvent>> {
-        let at = usize::try_from(seq - self.first_seq).unwrap_or(usize::MAX);
-        let Some(place) = self.places.get(at).copied() else {
-            return Err(self.corrupt(self.first_seq, 0, CorruptReason::NotARecord));
-        };
-        let decode = |line: Line<'_>| line.body.decode(&mut Vec::new());
-        let events = self.look(place, seq, decode)?;
-        events.and_then(|events| events).map_err(|reason| {
-            // The file is not the one that was read before, or was damaged since.
-            self.corrupt(place.segment, place.offset, reason)
-        })
+    /// The mentions of a name, the last one first.
+    fn back_from_last(&self, name: NameHash) -> impl Iterator<Item = &Mention> {
+        let mention = |at: u32| self.mentions.get(at as usize);
+        let last = self.last_mention.get(&name).copied().and_then(mention);
+        std::iter::successors(last, move |later| later.before.and_then(mention))
     }
 
-    /// Calls `act` with a record, which is checked.
+    fn seq(&self, mention: &Mention) -> u64 {
+        self.first_seq + u64::from(mention.record)
+    }
+
+    /// What the records did to the issue whose id has this name.
+    pub(crate) fn fate(&self, name: NameHash) -> Fate {
+        let mut fate = Fate::Untouched;
+        for mention in self.back_from_last(name) {
+            fate = match mention.change {
+                Change::Nothing => Fate::AsBefore,
+                Change::Closes | Change::Deletes | Change::AddsClosed => return Fate::Closed,
+                Change::Opens | Change::Replaces | Change::Adds => return Fate::MayBeOpen,
+            };
+        }
+        fate
+    }
+
+    /// The names of the issues that may not be closed, although they were or did not exist before.
+    pub(crate) fn opened(&self) -> impl Iterator<Item = NameHash> {
+        let names = self.last_mention.keys().copied();
+        names.filter(|name| self.fate(*name) == Fate::MayBeOpen)
+    }
+
+    /// The records that what the issue is now depends on: the last one that replaces all of it and
+    /// those behind it, and the last one before that which says whether there was an issue.
+    pub(crate) fn decisive(&self, name: NameHash) -> Decisive {
+        let mut seqs = Vec::new();
+        let (mut is_replaced, mut is_told) = (false, false);
+        for mention in self.back_from_last(name) {
+            let change = mention.change;
+            is_told = matches!(change, Change::Adds | Change::AddsClosed | Change::Deletes);
+            if is_told || !is_replaced {
+                seqs.push(self.seq(mention));
+            }
+            if is_told {
+                break;
+            }
+            is_replaced |= change == Change::Replaces;
+        }
+        seqs.reverse();
+        seqs.dedup();
+        Decisive {
+            seqs,
+            on_snapshot: !is_told,
+        }
+    }
+
+    /// Calls `act` with the events of each of these records, which are in order.
+    pub(crate) fn each_of(
+        &mut self,
+        seqs: &[u64],
+        mut act: impl FnMut(Seq, Vec<IssueEvent>),
+    ) -> Result<()> {
+        let (mut lines, mut scratch) = (Lines::default(), Vec::new());
+        for seq in seqs.iter().copied() {
+            let at = usize::try_from(seq - self.first_seq).unwrap_or(usize::MAX);
+            let Some(place) = self.places.get(at).copied() else {
+                return Err(self.corrupt(self.first_seq, 0, CorruptReason::NotARecord));
+            };
+            let decode = |line: Line<'_>| line.body.decode(&mut scratch);
+            let events = self.look(place, seq, &mut lines, decode)?;
+            let events = events.and_then(|events| events).map_err(|reason| {
+                // The file is not the one that was read before, or was damaged since.
+                self.corrupt(place.segment, place.offset, reason)
+            })?;
+            act(Seq::new(seq), events);
+        }
+        Ok(())
+    }
+
+    /// Calls `act` with a record, which is checked. `lines` may have read of the same segment.
     fn look<T>(
         &mut self,
         place: Place,
         seq: u64,
+        lines: &mut Lines,
         act: impl FnOnce(Line<'_>) -> T,
     ) -> Result<std::result::Result<T, CorruptReason>> {
         let open = self.open.take_if(|(first, _)| *first == place.segment);
-        let file = match open {
-            Some((_, file)) => file,
-            None => self
-                .dir
-                .open(&segment_name(place.segment), OpenMode::Read)?,
+        let file = if let Some((_, file)) = open {
+            file
+        } else {
+            *lines = Lines::default();
+            let name = segment_name(place.segment);
+            self.dir.open(&name, OpenMode::Read)?
         };
-        let mut lines = Lines::default();
-        lines.restart(place.offset);
-        let span = file.next_line(&mut lines)?;
+        lines.seek(place.offset);
+        let span = file.next_line(lines)?;
         self.open = Some((place.segment, file));
         let Some(span) = span.filter(|span| span.offset == place.offset) else {
             return Ok(Err(CorruptReason::NotARecord));
@@ -251,7 +329,7 @@ impl Tail {
             let (dir, store) = (self.dir.clone(), self.store.clone());
             let (mut names, mut end) = (Vec::new(), None);
             let begin = index::read(&dir, &store, segment, |slot, behind| {
-                names.extend((slot.name != NO_NAME).then_some(slot.name));
+                names.extend((slot.name != NO_NAME).then_some((slot.name, slot.change)));
                 if slot.is_last && self.last_seq() < through {
                     let place = Place {
                         segment,
@@ -268,7 +346,9 @@ impl Tail {
             let Some(last) = self.places.last().copied().filter(|_| end.is_some()) else {
                 break; // It covers no record yet.
             };
-            if !matches!(self.look(last, self.last_seq(), |_| ()), Ok(Ok(()))) {
+            let mut lines = Lines::default();
+            let found = self.look(last, self.last_seq(), &mut lines, |_| ());
+            if !matches!(found, Ok(Ok(()))) {
                 return false;
             }
         }
@@ -329,15 +409,16 @@ impl Tail {
             let number = u32::try_from(self.saved.records).unwrap_or(u32::MAX);
             let of_record = self.mentions.get(self.saved.mentions..).unwrap_or_default();
             let of_record = of_record.iter().take_while(|one| one.record == number);
-            let mut names: Vec<NameHash> = of_record.map(|one| one.name).collect();
+            let mut names: Vec<_> = of_record.map(|one| (one.name, one.change)).collect();
             self.saved.records += 1;
             self.saved.mentions += names.len();
             if names.is_empty() {
-                names.push(NO_NAME);
+                names.push((NO_NAME, Change::Nothing));
             }
-            for (at, name) in (1..).zip(&names) {
+            for (at, (name, change)) in (1..).zip(names.iter().copied()) {
                 index.push(Slot {
-                    name: *name,
+                    name,
+                    change,
                     offset: place.offset,
                     is_last: at == names.len(),
                     crc: place.crc,

@@ -2,43 +2,52 @@
 //! of many thousand.
 //!
 //! A compaction writes them into a file beside the snapshot. The runs that were written since, if
-//! any, are read over it. What the records behind the snapshot change of other issues is applied to
-//! their lines in the snapshot, where that can matter.
+//! any, are read over it. Of the records behind the snapshot, those are decoded that the present
+//! state of an issue depends on which may not be closed now; see [`Tail::decisive`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     error::Result,
     format::seq::Seq,
     issues::{
-        event::{IssueEvent, Op},
-        index::Facts,
-        issue::Issue,
-        issues::Issues,
-        transition::is_closed,
+        event::IssueEvent, index::Facts, issue::Issue, issues::Issues, transition::is_closed,
     },
     state::{
         lookup::SnapshotLookup,
-        materialize::Materialized,
+        mentions::NameHash,
         snapshot::{self, read_over},
+        tail::{Fate, Tail},
         throttle::Throttle,
     },
     wal::{
-        cursor::RawRecords,
-        durable::End,
         manifest::{Manifest, SnapshotFile},
         store_dir::StoreDir,
     },
 };
 
-/// Reads the issues that are not closed, and perhaps some that are, to where `end` says. Reads all
-/// issues where that is necessary.
-pub(crate) fn load(dir: &StoreDir, mut end: impl FnMut() -> End) -> Result<Issues> {
-    match Unclosed::read(dir, &mut end) {
-        Ok(Some(unclosed)) => Ok(unclosed.issues),
-        // Whatever is wrong, reading everything says so.
-        Ok(None) | Err(_) => Ok(Materialized::load(dir, end)?.state),
-    }
+/// Reads the issues that are not closed, and perhaps some that are, through the end of the tail.
+/// `None` if there is no file of them.
+pub(super) fn read(
+    dir: &StoreDir,
+    manifest: &Manifest,
+    snapshot: &mut SnapshotLookup,
+    tail: &mut Tail,
+) -> Result<Option<Issues>> {
+    let Some(issues) = after(dir, manifest, &manifest.files(), 0) else {
+        return Ok(None);
+    };
+    let mut unclosed = Unclosed {
+        issues,
+        snapshot,
+        tail,
+    };
+    unclosed.drop_closed();
+    unclosed.apply_tail()?;
+    unclosed.bring_parents()?;
+    let last_seq = unclosed.tail.last_seq();
+    unclosed.issues.moved_on(Seq::new(last_seq));
+    Ok(Some(unclosed.issues))
 }
 
 /// The issues that are not closed, and perhaps some that are, after the records of these files of
@@ -63,63 +72,67 @@ pub(super) fn after(
     Some(issues)
 }
 
-struct Unclosed {
+struct Unclosed<'a> {
     issues: Issues,
-    snapshot: SnapshotLookup,
-    /// What happened behind the snapshot to an issue that is not among `issues`.
-    later: HashMap<String, Vec<(Seq, IssueEvent)>>,
+    snapshot: &'a mut SnapshotLookup,
+    tail: &'a mut Tail,
 }
 
-impl Unclosed {
-    /// `None` if there is no file of them.
-    fn read(dir: &StoreDir, mut end: impl FnMut() -> End) -> Result<Option<Self>> {
-        let manifest = Manifest::required(dir)?;
-        let files = manifest.files();
-        let Some(issues) = after(dir, &manifest, &files, 0) else {
-            return Ok(None);
-        };
-        let Some(snapshot) = SnapshotLookup::open(dir, &manifest, &files)? else {
-            return Ok(None);
-        };
-        let mut unclosed = Self {
-            issues,
-            snapshot,
-            later: HashMap::new(),
-        };
-        let last_seq = unclosed.apply(RawRecords::new(dir, manifest.first_seq, end()))?;
-        unclosed.bring_reopened()?;
-        unclosed.bring_parents()?;
-        unclosed.issues.moved_on(last_seq);
-        Ok(Some(unclosed))
+impl Unclosed<'_> {
+    /// Leaves out the issues that are closed after the tail.
+    fn drop_closed(&mut self) {
+        let tail = &*self.tail;
+        self.issues
+            .retain(|id, entry| match tail.fate(NameHash::of_id(id)) {
+                Fate::Untouched | Fate::MayBeOpen => true,
+                Fate::AsBefore => entry.issue().is_some_and(|issue| !is_closed(issue)),
+                Fate::Closed => false,
+            });
     }
 
-    /// Applies the records, or keeps them for later; returns the last one.
-    fn apply(&mut self, mut records: RawRecords) -> Result<Seq> {
-        let mut scratch = Vec::new();
-        while let Some(record) = records.next()? {
-            let (seq, offset) = (record.line.header.seq, record.offset);
-            let events = match record.line.body.decode::<IssueEvent>(&mut scratch) {
-                Ok(events) => events,
-                Err(reason) => return Err(records.refuse(seq, offset, reason)),
-            };
+    /// Applies what the tail says of the issues that are there, and of those that it may have
+    /// opened.
+    fn apply_tail(&mut self) -> Result<()> {
+        let present = self.issues.entries().map(|(id, _)| NameHash::of_id(id));
+        let names: HashSet<NameHash> = present.chain(self.tail.opened()).collect();
+        let mut without_snapshot = HashSet::new();
+        let mut seqs = Vec::new();
+        for name in &names {
+            let decisive = self.tail.decisive(*name);
+            if !decisive.on_snapshot {
+                without_snapshot.insert(*name);
+            }
+            seqs.extend(decisive.seqs);
+        }
+        seqs.sort_unstable();
+        seqs.dedup();
+        let mut later: HashMap<String, Vec<(Seq, IssueEvent)>> = HashMap::new();
+        self.tail.each_of(&seqs, |seq, events| {
             for event in events {
-                if self.issues.entry(&event.id).is_some() {
-                    self.issues.apply_event(Seq::new(seq), event);
-                } else {
-                    let id = event.id.clone();
-                    let later = self.later.entry(id).or_default();
-                    later.push((Seq::new(seq), event));
+                if names.contains(&NameHash::of_id(&event.id)) {
+                    let of_issue = later.entry(event.id.clone()).or_default();
+                    of_issue.push((seq, event));
                 }
             }
+        })?;
+        for (id, events) in later {
+            let depends = !without_snapshot.contains(&NameHash::of_id(&id));
+            if depends && self.issues.entry(&id).is_none() {
+                self.restore(&id)?;
+            }
+            for (seq, event) in events {
+                self.issues.apply_event(seq, event);
+            }
         }
-        Ok(Seq::new(records.next_seq() - 1))
+        Ok(())
     }
 
-    /// Adds the issues that were closed or absent and may not be any more.
-    fn bring_reopened(&mut self) -> Result<()> {
-        let reopened = self.later.iter().filter(|(_, events)| may_open(events));
-        let reopened: Vec<String> = reopened.map(|(id, _)| id.clone()).collect();
-        reopened.iter().try_for_each(|id| self.bring(id).map(drop))
+    /// Adds what the snapshot has of this issue.
+    fn restore(&mut self, id: &str) -> Result<()> {
+        if let Some(entry) = self.snapshot.entry(id)? {
+            self.issues.restore_entry(id.to_owned(), entry);
+        }
+        Ok(())
     }
 
     /// Adds the issues, closed ones, too, that those that are not closed are a part of: they pass
@@ -129,36 +142,24 @@ impl Unclosed {
         let present = self.issues.iter();
         let mut wanted: Vec<String> = present.flat_map(|(_, issue)| parents(issue)).collect();
         while let Some(id) = wanted.pop() {
-            if self.issues.entry(&id).is_none() && self.bring(&id)? {
+            if self.issues.entry(&id).is_none() {
+                self.bring(&id)?;
                 wanted.extend(self.issues.get(&id).map(parents).into_iter().flatten());
             }
         }
         Ok(())
     }
 
-    /// Adds what the whole state has of this issue, which is not among them yet. False if that is
-    /// nothing.
-    fn bring(&mut self, id: &str) -> Result<bool> {
-        if let Some(entry) = self.snapshot.entry(id)? {
-            self.issues.restore_entry(id.to_owned(), entry);
+    /// Adds what the whole state has of this issue, which is not among them yet.
+    fn bring(&mut self, id: &str) -> Result<()> {
+        let decisive = self.tail.decisive(NameHash::of_id(id));
+        if decisive.on_snapshot {
+            self.restore(id)?;
         }
-        for (seq, event) in self.later.remove(id).unwrap_or_default() {
-            self.issues.apply_event(seq, event);
-        }
-        Ok(self.issues.entry(id).is_some())
+        let issues = &mut self.issues;
+        self.tail.each_of(&decisive.seqs, |seq, events| {
+            let of_issue = events.into_iter().filter(|event| event.id == id);
+            of_issue.for_each(|event| issues.apply_event(seq, event));
+        })
     }
-}
-
-/// Whether an issue that was closed or absent may be neither after these events.
-fn may_open(events: &[(Seq, IssueEvent)]) -> bool {
-    let mut may = false;
-    for (_, event) in events {
-        may = match (event.op, &event.data) {
-            (Op::Delete, _) | (Op::Close, None) => false,
-            (Op::Reopen | Op::Patch, None) => true,
-            (_, Some(issue)) => !is_closed(issue),
-            (_, None) => may,
-        };
-    }
-    may
 }

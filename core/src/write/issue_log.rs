@@ -135,8 +135,8 @@ impl IssueLog {
     }
 
     /// As [`IssueLog::with_issues`], but reads the issues that are not closed, and not all of the
-    /// others: see [`Issues::load_unclosed`]. For a program that looks once. It keeps nothing in
-    /// memory.
+    /// others: see [`Issues::load_unclosed`]. For a program that looks once. It keeps no
+    /// issue in memory.
     ///
     /// # Errors
     /// As [`IssueLog::with_issues`].

@@ -8,7 +8,6 @@ use crate::{
     state::{
         materialize::Materialized,
         points::{Points, Wanted},
-        unclosed,
     },
     wal::{durable::End, raw_log::RawLog, shm::Hints, store_dir::StoreDir},
 };
@@ -63,7 +62,13 @@ impl KnownIssues {
             if known.0.whole.is_some() {
                 return known.whole(dir, seq).map(look);
             }
-            Ok(look(&unclosed::load(dir, || End::Seq(seq))?))
+            let unclosed = known.points(dir, seq).and_then(Points::unclosed);
+            if let Ok(Some(unclosed)) = unclosed {
+                return Ok(look(&unclosed));
+            }
+            // Whatever is wrong, reading everything says so.
+            let all = Materialized::load(dir, || End::Seq(seq))?;
+            Ok(look(&all.state))
         })
     }
 
