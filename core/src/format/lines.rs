@@ -30,6 +30,13 @@ pub(crate) struct Span {
     len: usize,
 }
 
+impl Span {
+    /// Where in the file it ends.
+    pub(crate) fn end(self) -> u64 {
+        self.offset + self.len as u64
+    }
+}
+
 const CHUNK_BYTES_MIN: usize = 4 << 10;
 const CHUNK_BYTES_MAX: usize = 64 << 10;
 

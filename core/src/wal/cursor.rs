@@ -302,6 +302,20 @@ impl RawRecords {
         if self.done {
             return Ok(None);
         }
+        let found = self.find();
+        // Only here, so that whatever fails leaves the place and the number as they were.
+        if let Ok(Some(span)) = found {
+            self.done = self.end == End::Seq(self.next_seq);
+            self.valid_len = span.end();
+            self.next_seq += 1;
+        } else {
+            self.done = true;
+        }
+        found
+    }
+
+    /// The line of the record `next_seq`, if it may be seen; in the file that has the name.
+    fn find(&mut self) -> Result<Option<Span>> {
         let mut found = self.advance();
         let cause = match (&found, self.end) {
             (Err(Error::Corrupt { .. }), _) => Some(Cause::Damage),
@@ -322,18 +336,7 @@ impl RawRecords {
         if let Ok(Some(span)) = found
             && matches!(self.end, End::Unknown(_))
         {
-            let seen = self.may_be_seen();
-            if !matches!(seen, Ok(true)) {
-                self.valid_len = span.offset;
-                self.lines.restart(span.offset);
-                found = seen.map(|_| None);
-            }
-        }
-        if matches!(found, Ok(Some(_))) {
-            self.done = self.end == End::Seq(self.next_seq);
-            self.next_seq += 1;
-        } else {
-            self.done = true;
+            return Ok(self.may_be_seen()?.then_some(span));
         }
         found
     }
@@ -421,7 +424,7 @@ impl RawRecords {
         self.corrupt(offset, reason)
     }
 
-    /// Finds the line of the record `next_seq`, and checks it.
+    /// Reads on to the line of the record `next_seq`, and checks it.
     fn advance(&mut self) -> Result<Option<Span>> {
         if self.next_seq() < self.live_seq {
             return Err(self.compacted(self.live_seq - 1));
@@ -457,10 +460,7 @@ impl RawRecords {
                 .ok_or(CorruptReason::Unterminated)
                 .and_then(Line::parse);
             let reason = match parsed.map(|line| line.header.seq) {
-                Ok(seq) if seq == expected => {
-                    self.valid_len = span.offset + text.len() as u64;
-                    return Ok(Some(span));
-                }
+                Ok(seq) if seq == expected => return Ok(Some(span)),
                 Ok(found) => CorruptReason::Sequence { expected, found },
                 Err(reason) => reason,
             };

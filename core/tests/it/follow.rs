@@ -1,18 +1,18 @@
 //! Following a log, and keeping a state up with it.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use strand_core::{
     CommitError, Durability, Error, Issue, IssueEvent, Issues, LiveIssues, Log, Options, Reader,
-    Seq,
+    Seq, testing::Storage,
 };
 
 use crate::support::{
-    Recorder, TS, as_child, child, event, finish, first_segment, line_ends, open, open_issues,
-    options,
+    Mortal, Recorder, TS, as_child, child, event, finish, first_segment, line_ends, open,
+    open_issues, options,
 };
 
 fn soon() -> Instant {
@@ -317,5 +317,88 @@ fn a_refreshed_state_equals_a_new_load() {
         if number % 10 == 5 {
             log.compact::<Issues>().unwrap();
         }
+    }
+}
+
+/// Whichever call fails, the next one goes on with the same record.
+#[test]
+fn a_call_that_failed_is_tried_again_at_the_same_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::<IssueEvent>::open(dir.path(), options().segment_bytes_max(300)).unwrap();
+    for number in 1..=9 {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+    }
+    log.close().unwrap();
+    let life = Mortal::of_calls(u64::MAX);
+    let storage: Arc<dyn Storage> = Arc::new(life.clone());
+    for has_hints in [true, false] {
+        if !has_hints {
+            std::fs::remove_file(dir.path().join("shm")).unwrap();
+        }
+        let mut failures = 0;
+        for calls in 0.. {
+            let reader = Reader::<IssueEvent>::open_in(&storage, dir.path()).unwrap();
+            let mut follower = reader.follow(Seq::new(1)).unwrap();
+            let mut seen = Vec::new();
+            life.left.store(calls, Ordering::SeqCst);
+            let failed = loop {
+                match follower.try_next() {
+                    Ok(Some(record)) => seen.push(record.seq.get()),
+                    Ok(None) => break false,
+                    Err(Error::Io { .. }) => break true,
+                    Err(error) => panic!("call {calls}: {error}"),
+                }
+            };
+            life.left.store(u64::MAX, Ordering::SeqCst);
+            while let Some(record) = follower.try_next().unwrap() {
+                seen.push(record.seq.get());
+            }
+            assert_eq!(seen, (1..=9).collect::<Vec<_>>(), "call {calls}");
+            if !failed {
+                break;
+            }
+            failures += 1;
+        }
+        assert!(failures > 20, "{failures} calls failed");
+    }
+}
+
+#[test]
+fn a_refresh_that_failed_is_tried_again_at_the_same_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::<IssueEvent>::open(dir.path(), options().segment_bytes_max(300)).unwrap();
+    let life = Mortal::of_calls(u64::MAX);
+    let storage: Arc<dyn Storage> = Arc::new(life.clone());
+    let mut issues = LiveIssues::open_in(&storage, dir.path()).unwrap();
+    for compacts in [false, true] {
+        let mut failures = 0;
+        for calls in 0.. {
+            for number in 0..3 {
+                log.append(&event(&format!("bd-{}", calls * 3 + number)))
+                    .unwrap();
+            }
+            if compacts {
+                log.compact::<Issues>().unwrap();
+            }
+            life.left.store(calls, Ordering::SeqCst);
+            let refreshed = issues.refresh();
+            life.left.store(u64::MAX, Ordering::SeqCst);
+            let failed = match refreshed {
+                Ok(_) => false,
+                Err(Error::Io { .. }) => true,
+                Err(error) => panic!("call {calls}: {error}"),
+            };
+            issues.refresh().unwrap();
+            assert_eq!(
+                *issues.state(),
+                Issues::load(dir.path()).unwrap(),
+                "call {calls}"
+            );
+            if !failed {
+                break;
+            }
+            failures += 1;
+        }
+        assert!(failures > 5, "{failures} calls failed");
     }
 }

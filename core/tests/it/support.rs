@@ -374,6 +374,16 @@ impl Storage for Mortal {
         self.live()?;
         Disk.sync_dir(dir)
     }
+
+    fn identity_of(&self, dir: &Dir, name: &str) -> io::Result<(u64, u64)> {
+        self.read()?;
+        Disk.identity_of(dir, name)
+    }
+
+    fn stamp(&self, dir: &Dir) -> io::Result<Option<u64>> {
+        self.read()?;
+        Disk.stamp(dir)
+    }
 }
 
 #[derive(Debug)]
@@ -405,6 +415,7 @@ impl StorageFile for MortalFile {
     }
 
     fn len_bytes(&self) -> io::Result<u64> {
+        self.life.read()?;
         self.file.len_bytes()
     }
 
@@ -414,6 +425,7 @@ impl StorageFile for MortalFile {
     }
 
     fn identity(&self) -> io::Result<(u64, u64)> {
+        self.life.read()?;
         self.file.identity()
     }
 }
