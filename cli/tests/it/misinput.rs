@@ -124,7 +124,7 @@ fn a_directory_with_the_name_of_a_file_of_the_store_is_named() {
         "log-00000000000000000009.jsonl",
         "snapshot-00000000000000000099.jsonl",
         "unclosed-00000000000000000099.jsonl",
-        "log-00000000000000000099.jsonl.new",
+        "log-00000000000000000099.jsonl.00c0ffee00c0ffee.new",
     ] {
         std::fs::create_dir(store.file(name)).unwrap();
         let expected = format!("{name} is not a file of strand");

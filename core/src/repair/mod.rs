@@ -49,7 +49,7 @@ mod snapshot;
 use std::{ops::RangeInclusive, path::Path};
 
 use crate::{
-    env::storage::OpenMode,
+    env::{share::replaced_name, storage::OpenMode},
     error::{CorruptReason, Error, Result},
     format::{record::segment_name, resync::Damages},
     inspect::{
@@ -71,7 +71,7 @@ use crate::{
         obsolete::{COMPACT_LOCK, obsolete},
         raw_log::{RawLog, is_local, memory_can_be_shared},
         shm::{Hints, ShmView, mark_half_changed},
-        store_dir::StoreDir,
+        store_dir::{NewFile, StoreDir},
         writer::{not_writable, page_error, wait_for},
     },
 };
@@ -93,7 +93,8 @@ pub use self::report::{RepairReport, RepairedSnapshot};
 /// Nothing was changed, except for copies in `quarantine/`: [`Error::NoStore`],
 /// [`Error::MissingDirectory`], [`Error::NotADirectory`], [`Error::NotWritable`],
 /// [`Error::UnsafeFilesystem`], [`Error::UnsupportedVersion`], [`Error::Lock`],
-/// [`Error::BeyondRepair`]. After [`Error::Io`], the next repair completes this one.
+/// [`Error::BeyondRepair`]. After [`Error::Io`], and after [`Error::StoreReplaced`] because a lock
+/// was removed meanwhile, the next repair completes this one.
 ///
 /// ```
 /// use strand_core::{
@@ -137,12 +138,25 @@ fn repair_store(dir: &StoreDir, options: &Options) -> Result<RepairReport> {
     let (compact_lock, lock) = (open(COMPACT_LOCK)?, open(LOCK)?);
     let alone = wait_for(compact_lock.as_ref(), dir.host(), options)?;
     let guard = wait_for(lock.as_ref(), dir.host(), options)?;
-    if shared || is_local(dir)? {
+    // Where inodes are not stable, names mean nothing.
+    let names_mean_files = shared || is_local(dir)?;
+    let require_locks = || {
+        if !names_mean_files {
+            return Ok(());
+        }
         require_named(dir, COMPACT_LOCK, compact_lock.as_ref())?;
-        require_named(dir, LOCK, lock.as_ref())?;
+        require_named(dir, LOCK, lock.as_ref())
+    };
+    require_locks()?;
+    if names_mean_files {
         become_sole_holder(dir, lock.as_ref(), guard.as_ref())?;
     }
-    let done = Work { dir, shared }.repair();
+    let work = Work {
+        dir,
+        shared,
+        require_locks: &require_locks,
+    };
+    let done = work.repair();
     guard.unlock()?;
     alone.unlock()?;
     let mut report = done?;
@@ -159,6 +173,8 @@ struct Work<'a> {
     dir: &'a StoreDir,
     /// Whether the hints are shared with other processes.
     shared: bool,
+    /// Checks that others find both locks. To be called right before a name changes.
+    require_locks: &'a dyn Fn() -> Result<()>,
 }
 
 struct Plan {
@@ -193,12 +209,6 @@ impl Plan {
     fn is_empty(&self) -> bool {
         self.log.rewrites.is_empty() && self.snapshot.is_none() && self.bad_manifest.is_none()
     }
-
-    /// The files that are first written under another name.
-    fn written(&self) -> impl Iterator<Item = String> {
-        let segments = self.log.rewrites.iter().map(|rewrite| rewrite.name.clone());
-        segments.chain(self.snapshot.iter().filter_map(SnapshotPlan::written))
-    }
 }
 
 impl Work<'_> {
@@ -213,7 +223,7 @@ impl Work<'_> {
         let (scan, firsts) = self.scan(&manifest)?;
         let mut pool = Pool::new(self.dir, &firsts);
         let mut obsolete = obsolete(&names, &manifest, usize::MAX);
-        obsolete.retain(|name| name.strip_suffix(".new").is_none());
+        obsolete.retain(|name| replaced_name(name).is_none());
         let plan = Plan {
             log: self.plan_log(&scan, &firsts, &mut pool)?,
             snapshot: SnapshotPlan::of(self.dir, &names, &manifest)?,
@@ -225,18 +235,22 @@ impl Work<'_> {
             return Ok(RepairReport::default());
         }
         let report = self.keep_all(&plan)?;
-        let undo_write = || plan.written().for_each(|name| self.dir.remove_new(&name));
-        let marks = self.write_all(&plan, &pool).inspect_err(|_| undo_write())?;
+        let mut new_files = Vec::new();
+        let marks = self.write_all(&plan, &pool, &mut new_files);
         // Not every system can replace a file that is open.
         drop(pool);
-        self.replace_all(&plan).inspect_err(|_| undo_write())?;
+        let marks = marks
+            .and_then(|marks| self.replace_all(&plan, &new_files).map(|()| marks))
+            .inspect_err(|_| new_files.iter().for_each(|new| self.dir.remove_new(new)))?;
         match marks {
             Some(marks) => {
                 let manifest = plan.manifest.with_snapshot(&marks);
-                manifest.write(self.dir, || Ok(()))?;
+                manifest.write(self.dir, self.require_locks)?;
                 self.remove_replaced(&plan)?;
             }
-            None if plan.bad_manifest.is_some() => plan.manifest.write(self.dir, || Ok(()))?,
+            None if plan.bad_manifest.is_some() => {
+                plan.manifest.write(self.dir, self.require_locks)?;
+            }
             None => {}
         }
         let rewrites = plan.log.rewrites.into_iter();
@@ -362,11 +376,17 @@ impl Work<'_> {
 
     // Step 3.
 
-    /// Writes everything under other names. Returns what the manifest must say of the snapshot, if
+    /// Writes everything to `new_files`. Returns what the manifest must say of the snapshot, if
     /// that changes.
-    fn write_all(&self, plan: &Plan, pool: &Pool<'_>) -> Result<Option<Vec<SnapshotMark>>> {
+    fn write_all(
+        &self,
+        plan: &Plan,
+        pool: &Pool<'_>,
+        new_files: &mut Vec<NewFile>,
+    ) -> Result<Option<Vec<SnapshotMark>>> {
         for Rewrite { name, records, .. } in &plan.log.rewrites {
-            self.dir.write_new(name, |file| pool.write(records, file))?;
+            let new = self.dir.write_new(name, |file| pool.write(records, file))?;
+            new_files.push(new);
         }
         let Some(snapshot) = &plan.snapshot else {
             return Ok(None);
@@ -375,28 +395,31 @@ impl Work<'_> {
             return Ok(Some(snapshot.marks.clone()));
         };
         let mut mark = None;
-        self.dir.write_new(&name, |file| {
+        let new = self.dir.write_new(&name, |file| {
             let (seq, store) = (snapshot.seq(), &plan.manifest.store);
             let written = snapshot_file::write(issues, seq, store, file, Throttle::HURRIED);
             mark = Some(written?);
             Ok(())
         })?;
+        new_files.push(new);
         Ok(mark.map(|mark| vec![mark]))
     }
 
     // Steps 4 to 7, except for the manifest.
 
-    fn replace_all(&self, plan: &Plan) -> Result<()> {
+    fn replace_all(&self, plan: &Plan, new_files: &[NewFile]) -> Result<()> {
         if !plan.log.rewrites.is_empty() {
             self.invalidate_hints(&plan.manifest)?;
         }
         if let Some(first_seq) = plan.log.successor {
+            (self.require_locks)()?;
             let name = segment_name(first_seq);
             drop(self.dir.open(&name, OpenMode::CreateNew)?);
             self.dir.sync()?;
         }
-        for name in plan.written() {
-            self.dir.put_in_place(&name)?;
+        for new in new_files {
+            (self.require_locks)()?;
+            self.dir.put_in_place(new)?;
         }
         self.dir.sync()
     }

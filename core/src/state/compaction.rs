@@ -10,7 +10,7 @@
 //! | fold the records before it into a state, or into a part of it | `compact.lock` | nothing |
 //! | have the caller archive those records | `compact.lock` | a copy, which it makes again |
 //! | remove what an earlier compaction that died has left | `compact.lock` | less of it |
-//! | write `snapshot-….jsonl.new` or `run-….jsonl.new`, sync | `compact.lock` | an orphan |
+//! | write `snapshot-….new` or `run-….new`, sync | `compact.lock` | an orphan |
 //! | rename it, sync the directory | `compact.lock` | an orphan |
 //! | replace the manifest, sync the directory | `compact.lock` | obsolete files |
 //! | remove the obsolete files, sync the directory | `compact.lock` | nothing |

@@ -139,17 +139,21 @@ impl Manifest {
         Self::read(dir)?.ok_or_else(|| manifest_missing(dir))
     }
 
-    /// Makes `dir` a store. Only for the holder of `lock`.
+    /// Makes `dir` a store. Only for the holder of `lock`; `require_lock` checks that others find
+    /// that one.
     ///
     /// A process that dies in here leaves at most an empty segment.
-    pub(crate) fn create(dir: &StoreDir) -> Result<Self> {
+    pub(crate) fn create(
+        dir: &StoreDir,
+        require_lock: impl FnOnce() -> Result<()>,
+    ) -> Result<Self> {
         if !is_new(dir)? {
             return Err(manifest_missing(dir));
         }
         let manifest = Self::new(dir.host());
         drop(dir.create_new(&segment_name(manifest.first_seq))?);
         dir.sync()?;
-        manifest.write(dir, || Ok(()))?;
+        manifest.write(dir, require_lock)?;
         Ok(manifest)
     }
 

@@ -138,7 +138,7 @@ pub(crate) fn become_sole_holder(
 ) -> Result<()> {
     if !guard.is_known() {
         shut_out(dir, lock).or_else(|error| match error {
-            // Other holders make the same copies, and remove them if they give up.
+            // The holder of another lock has removed the copy: it takes it for an orphan.
             Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Err(replaced(dir.path()))
             }

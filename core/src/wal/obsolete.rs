@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use strand_lock::LockError;
 
 use crate::{
-    env::{failpoint::Failpoint, system::StoreLock},
+    env::{failpoint::Failpoint, share::replaced_name, system::StoreLock},
     error::Result,
-    format::record::{Reflects, index_first_seq, segment_first_seq, segment_name, unclosed_seq},
+    format::record::{Reflects, index_first_seq, segment_first_seq, unclosed_seq},
     wal::{
         manifest::{MANIFEST, Manifest},
         named::require_named,
-        store_dir::new_name,
         writer::Writer,
     },
 };
@@ -42,14 +41,13 @@ pub(crate) fn obsolete(names: &[String], manifest: &Manifest, backups: usize) ->
         };
         is_live || base_of_it.is_some_and(|base| kept.contains(&base))
     };
-    let copy = copy_of_last(names);
+    let copies: BTreeSet<&String> = copies_of_last(names).collect();
     let is_obsolete = |name: &&String| {
         let replaces = |name: &str| {
             let file = Reflects::of_name(name).is_some() || segment_first_seq(name).is_some();
             name == MANIFEST || file
         };
-        let being_written =
-            name.strip_suffix(".new").is_some_and(replaces) && copy.as_ref() != Some(*name);
+        let being_written = replaced_name(name).is_some_and(replaces) && !copies.contains(name);
         let snapshot = Reflects::of_name(name).is_some_and(|file| !is_kept(file));
         let segment = segment_first_seq(name)
             .or(index_first_seq(name))
@@ -61,10 +59,15 @@ pub(crate) fn obsolete(names: &[String], manifest: &Manifest, backups: usize) ->
     names.iter().filter(is_obsolete).cloned().collect()
 }
 
-/// The copy of the last segment that a new holder of `lock` may be writing.
-fn copy_of_last(names: &[String]) -> Option<String> {
-    let firsts = names.iter().filter_map(|name| segment_first_seq(name));
-    firsts.max().map(|last| new_name(&segment_name(last)))
+/// The copies of the last segment. The holder of `lock` may be writing one.
+fn copies_of_last(names: &[String]) -> impl Iterator<Item = &String> {
+    let last = names
+        .iter()
+        .filter_map(|name| segment_first_seq(name))
+        .max();
+    names.iter().filter(move |name| {
+        last.is_some() && replaced_name(name).and_then(segment_first_seq) == last
+    })
 }
 
 impl Writer {
@@ -93,10 +96,11 @@ impl Writer {
     /// `manifest` is as it was a moment ago, which tells whether to look closer.
     pub(crate) fn remove_orphans(&self, manifest: &Manifest) -> Result<()> {
         let names = self.dir.list()?;
-        if let Some(copy) = copy_of_last(&names).filter(|copy| names.contains(copy)) {
-            // Only the holder of the lock makes such copies.
+        let mut copies = copies_of_last(&names).peekable();
+        if copies.peek().is_some() {
+            // Only the holder of the lock makes such copies, and none that was there before.
             let locked = self.lock()?;
-            self.dir.remove(&copy)?;
+            copies.try_for_each(|copy| self.dir.remove(copy))?;
             locked.unlock()?;
         }
         if obsolete(&names, manifest, usize::MAX).is_empty() {
@@ -163,13 +167,14 @@ impl Alone<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::share::new_name;
     use crate::wal::manifest::SnapshotMark;
 
     #[test]
     fn obsolete_is_what_the_manifest_does_not_need() {
         let names: Vec<String> = [
             "MANIFEST",
-            "MANIFEST.new",
+            "MANIFEST.00c0ffee00c0ffee.new",
             "lock",
             "compact.lock",
             "shm",
@@ -179,7 +184,7 @@ mod tests {
             "snapshot-00000000000000000007.jsonl",
             "snapshot-00000000000000000009.jsonl",
             "snapshot-00000000000000000011.jsonl",
-            "snapshot-00000000000000000012.jsonl.new",
+            "snapshot-00000000000000000012.jsonl.00c0ffee00c0ffee.new",
             "unclosed-00000000000000000007.jsonl",
             "unclosed-00000000000000000009.jsonl",
             "log-00000000000000000001.jsonl",
@@ -187,9 +192,9 @@ mod tests {
             "log-00000000000000000008.index",
             "log-00000000000000000010.jsonl",
             "log-00000000000000000010.index",
-            "log-00000000000000000010.jsonl.new",
+            "log-00000000000000000010.jsonl.00c0ffee00c0ffee.new",
             "log-00000000000000000012.jsonl",
-            "log-00000000000000000012.jsonl.new",
+            "log-00000000000000000012.jsonl.00c0ffee00c0ffee.new",
         ]
         .map(str::to_owned)
         .into();
@@ -201,14 +206,14 @@ mod tests {
         let new = Manifest::new(&crate::env::system::ThisMachine);
         let manifest = new.with_snapshot(&[mark]);
         let orphans = [
-            "MANIFEST.new",
+            "MANIFEST.00c0ffee00c0ffee.new",
             "snapshot-00000000000000000011.jsonl",
-            "snapshot-00000000000000000012.jsonl.new",
+            "snapshot-00000000000000000012.jsonl.00c0ffee00c0ffee.new",
             "unclosed-00000000000000000007.jsonl",
             "log-00000000000000000001.jsonl",
             "log-00000000000000000008.jsonl",
             "log-00000000000000000008.index",
-            "log-00000000000000000010.jsonl.new",
+            "log-00000000000000000010.jsonl.00c0ffee00c0ffee.new",
         ];
         assert_eq!(obsolete(&names, &manifest, usize::MAX), orphans);
         let with_one_backup = obsolete(&names, &manifest, 1);
@@ -239,7 +244,7 @@ mod tests {
             "unclosed-00000000000000000015.jsonl".to_owned(),
             "unclosed-00000000000000000018.jsonl".to_owned(),
             "unclosed-00000000000000000020.jsonl".to_owned(),
-            format!("{}.new", run(21, 26)),
+            new_name(&run(21, 26), 7),
         ];
         let mark = |seq| SnapshotMark {
             seq,
@@ -254,7 +259,7 @@ mod tests {
             run(21, 25),
             run(12, 16),
             "unclosed-00000000000000000018.jsonl".to_owned(),
-            format!("{}.new", run(21, 26)),
+            new_name(&run(21, 26), 7),
         ];
         assert_eq!(obsolete(&names, &manifest, usize::MAX), merged);
         let mut with_one_backup = vec![snapshot(4), run(5, 6)];

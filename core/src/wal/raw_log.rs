@@ -15,7 +15,7 @@ use crate::{
         durable::End,
         gather::new_writer_id,
         manifest::Manifest,
-        named::{LOCK, Names, become_sole_holder},
+        named::{LOCK, Names, become_sole_holder, require_named},
         obsolete::COMPACT_LOCK,
         recovery::Recovery,
         round::LeadTokens,
@@ -61,7 +61,12 @@ impl RawLog {
         }
         let manifest = match Manifest::read(dir)? {
             Some(manifest) => manifest,
-            None => Manifest::create(dir)?,
+            None => Manifest::create(dir, || {
+                if names.are_ignored() {
+                    return Ok(());
+                }
+                require_named(dir, LOCK, lock.as_ref())
+            })?,
         };
         let writer = Writer {
             dir: dir.clone(),

@@ -12,6 +12,7 @@ use strand_lock::{Filesystem, LockError, LockState, PageError, SharedPage};
 
 use crate::{
     env::{
+        share::new_name,
         storage::{Dir, Disk, OpenMode, Storage, StorageFile, read_full, write_full},
         system::{Host, Page, PageView, StoreLock},
     },
@@ -29,6 +30,14 @@ pub(crate) const CHUNK_BYTES: usize = 256 << 10;
 pub(crate) const QUARANTINE: &str = "quarantine";
 /// The directory in a store for what is remembered of exported and imported files.
 pub(crate) const MIRRORS: &str = "mirrors";
+
+/// A file that is written, and does not have its name yet: from [`StoreDir::write_new`].
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct NewFile {
+    name: String,
+    replaces: String,
+}
 
 /// An open directory in its environment. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -199,18 +208,19 @@ impl StoreDir {
     /// Replaces a file as a whole, durably: a reader sees the old one or the new one, never a part.
     ///
     /// Writes the new one under another name first, and removes that when it fails, so that a full
-    /// disk is no fuller than before. The caller ensures that no other thread or process does the
-    /// same.
+    /// disk is no fuller than before. The caller holds a lock that excludes all others who do the
+    /// same, and looks right before the rename whether others find that lock: see
+    /// [`super::named`].
     pub(crate) fn replace_file(
         &self,
         name: &str,
         write: impl FnOnce(&StoreFile) -> Result<()>,
         before_rename: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        self.write_new(name, write)?;
+        let new = self.write_new(name, write)?;
         before_rename()
-            .and_then(|()| self.put_in_place(name))
-            .inspect_err(|_| self.remove_new(name))?;
+            .and_then(|()| self.put_in_place(&new))
+            .inspect_err(|_| self.remove_new(&new))?;
         self.sync()
     }
 
@@ -219,32 +229,34 @@ impl StoreDir {
         &self,
         name: &str,
         write: impl FnOnce(&StoreFile) -> Result<()>,
-    ) -> Result<()> {
-        let new = new_name(name);
-        // A writer that died may have left one behind.
-        let file = match self.create_new(&new)? {
-            Some(file) => file,
-            None => self.open(&new, OpenMode::ReadWrite)?,
+    ) -> Result<NewFile> {
+        // Whoever holds a lock that was removed may do the same now. In a file that both had open,
+        // it would change what has the name by then.
+        let new = NewFile {
+            name: new_name(name, self.host().random()),
+            replaces: name.to_owned(),
         };
-        let written = (|| {
-            file.set_len(0)?;
-            write(&file)?;
-            file.sync()
-        })();
+        let file = self.open(&new.name, OpenMode::CreateNew)?;
+        let written = write(&file).and_then(|()| file.sync());
         drop(file);
-        written.inspect_err(|_| self.remove_new(name))
+        match written {
+            Ok(()) => Ok(new),
+            Err(error) => {
+                self.remove_new(&new);
+                Err(error)
+            }
+        }
     }
 
     /// The second half of [`StoreDir::replace_file`], but for the sync of the directory.
-    pub(crate) fn put_in_place(&self, name: &str) -> Result<()> {
-        let new = new_name(name);
-        let renamed = self.storage.rename(&self.dir, &new, name);
-        named("rename", &self.path_of(&new), renamed)
+    pub(crate) fn put_in_place(&self, new: &NewFile) -> Result<()> {
+        let renamed = self.storage.rename(&self.dir, &new.name, &new.replaces);
+        named("rename", &self.path_of(&new.name), renamed)
     }
 
     /// Undoes [`StoreDir::write_new`]. Failing is harmless: the next open removes the file.
-    pub(crate) fn remove_new(&self, name: &str) {
-        self.remove(&new_name(name)).ok();
+    pub(crate) fn remove_new(&self, new: &NewFile) {
+        self.remove(&new.name).ok();
     }
 
     /// Opens the lock file `name`; creates it when missing.
@@ -290,10 +302,6 @@ pub(crate) fn replaced(path: &Path) -> Error {
         path: path.to_owned(),
         outcome: Outcome::Rejected,
     }
-}
-
-pub(crate) fn new_name(name: &str) -> String {
-    format!("{name}.new")
 }
 
 /// Adds to an error what was done to which file. Costs nothing unless there is one.

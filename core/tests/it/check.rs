@@ -254,7 +254,8 @@ fn what_the_next_open_completes_is_not_damage() {
     );
 
     fs::write(
-        dir.path().join("snapshot-00000000000000000009.jsonl.new"),
+        dir.path()
+            .join("snapshot-00000000000000000009.jsonl.00c0ffee00c0ffee.new"),
         "",
     )
     .unwrap();

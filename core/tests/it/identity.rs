@@ -2,7 +2,7 @@
 #![cfg(unix)]
 
 use std::{
-    fs,
+    fmt, fs, io,
     os::unix::fs::{FileExt as _, symlink},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -10,10 +10,10 @@ use std::{
 };
 
 use strand_core::{
-    CorruptReason, Error, IssueEvent, Log, Options, Outcome, Reader, Seq,
+    CorruptReason, Error, IssueEvent, Issues, Log, Options, Outcome, Reader, Seq,
     check::{Advice, check},
     repair::repair,
-    testing::{Failpoint, FailpointHook},
+    testing::{Dir, Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
 };
 
 use crate::support::{
@@ -257,6 +257,94 @@ fn a_holder_whose_lock_is_removed_harms_nobody_wherever_it_stands() {
         assert_eq!(last, ["other-3", "mine again"], "{point:?}");
         is_well(&dir);
     }
+}
+
+/// The disk, on which something is done once a file with such a name was created.
+struct AtCreation(&'static str, Mutex<Option<Deed>>);
+
+impl fmt::Debug for AtCreation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AtCreation")
+            .field(&self.0)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Storage for AtCreation {
+    fn open(&self, dir: &Dir, name: &str, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        let file = Disk.open(dir, name, mode)?;
+        if mode == OpenMode::CreateNew && name.starts_with(self.0) && name.contains(".new") {
+            let deed = self.1.lock().unwrap().take();
+            if let Some(deed) = deed {
+                deed();
+            }
+        }
+        Ok(file)
+    }
+}
+
+#[test]
+fn a_holder_whose_locks_are_removed_while_it_writes_a_file_harms_nobody() {
+    for kind in ["log-", "snapshot-", "MANIFEST"] {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().to_owned();
+        store_of(&dir, 3);
+        let storage = Arc::new(AtCreation(kind, Mutex::new(None)));
+        let log = Log::<IssueEvent>::open(&dir, options().storage(Arc::clone(&storage) as _));
+        let log = log.unwrap();
+        let remove_locks = |dir: &Path| {
+            fs::remove_file(dir.join("lock")).unwrap();
+            fs::remove_file(dir.join("compact.lock")).ok();
+        };
+        let (path, kept) = (dir.clone(), Arc::new(Mutex::new(None)));
+        let other = Arc::clone(&kept);
+        *storage.1.lock().unwrap() = Some(Box::new(move || {
+            remove_locks(&path);
+            let log = open(&path);
+            append(&log, "other-1");
+            if kind != "log-" {
+                log.compact::<Issues>().unwrap();
+            }
+            append(&log, "other-2");
+            *other.lock().unwrap() = Some(log);
+        }));
+        if kind == "log-" {
+            // The next holder copies the last segment.
+            remove_locks(&dir);
+            append(&log, "mine");
+        } else {
+            log.compact::<Issues>().unwrap();
+        }
+        let other = kept.lock().unwrap().take().expect("the other one came");
+        append(&log, "mine again");
+        append(&other, "other-3");
+        let issues = Issues::load(&dir).unwrap();
+        for id in ["bd-3", "other-1", "other-2", "other-3", "mine again"] {
+            assert!(issues.get(id).is_some(), "{kind}: {id} is lost");
+        }
+        is_well(&dir);
+    }
+}
+
+#[test]
+fn a_holder_whose_lock_is_removed_while_it_makes_the_store_makes_no_second_one() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().to_owned();
+    let path = dir.clone();
+    let deed: Deed = Box::new(move || {
+        fs::remove_file(path.join("lock")).unwrap();
+        let log = open(&path);
+        for number in 1..=3 {
+            append(&log, &format!("bd-{number}"));
+        }
+        log.compact::<Issues>().unwrap();
+        append(&log, "bd-4");
+    });
+    let storage = Arc::new(AtCreation("MANIFEST", Mutex::new(Some(deed))));
+    let log = Log::<IssueEvent>::open(&dir, options().storage(storage)).unwrap();
+    append(&log, "bd-5");
+    assert_eq!(Issues::load(&dir).unwrap().len(), 5);
+    is_well(&dir);
 }
 
 #[test]

@@ -257,6 +257,12 @@ pub fn is_segment(name: &str) -> bool {
     first_seq(name).is_some()
 }
 
+/// A name of a file that is being written, and will replace `name`.
+#[must_use]
+pub fn new_name(name: &str) -> String {
+    format!("{name}.00c0ffee00c0ffee.new")
+}
+
 /// The sequence number in a segment's name.
 #[must_use]
 pub fn first_seq(name: &str) -> Option<u64> {

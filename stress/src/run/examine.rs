@@ -19,8 +19,8 @@ use crate::evidence::fold::{Model, StateDigest};
 use crate::evidence::ledger::{Prefix, Seen, View};
 use crate::evidence::stored::{
     BadLine, Segment, StoredManifest, StoredRecord, StoredSnapshot, first_seq, is_segment,
-    is_snapshot, names, parse_followed_segment, parse_manifest, parse_segment, parse_snapshot,
-    reflects,
+    is_snapshot, names, new_name, parse_followed_segment, parse_manifest, parse_segment,
+    parse_snapshot, reflects,
 };
 use crate::evidence::violation::Violation;
 use crate::panics::catch_panic;
@@ -377,11 +377,11 @@ impl Examination {
         let before = names(dir).step("list the store before the orphans")?;
         let (live, later) = (manifest.first_seq - 1, manifest.first_seq + 9);
         let orphans = [
-            "MANIFEST.new".to_owned(),
-            format!("snapshot-{later:020}.jsonl.new"),
+            new_name("MANIFEST"),
+            new_name(&format!("snapshot-{later:020}.jsonl")),
             format!("snapshot-{later:020}.jsonl"),
             format!("run-{:020}-{later:020}.jsonl", live + 1),
-            format!("run-{:020}-{later:020}.jsonl.new", live + 1),
+            new_name(&format!("run-{:020}-{later:020}.jsonl", live + 1)),
             format!("log-{live:020}.jsonl"),
         ];
         for name in &orphans {
@@ -719,8 +719,8 @@ mod tests {
         for path in [
             "MANIFEST.tmp",
             "log-1.jsonl",
-            "MANIFEST.new",
-            "snapshot-00000000000000000007.jsonl.new",
+            "MANIFEST.00c0ffee00c0ffee.new",
+            "snapshot-00000000000000000007.jsonl.00c0ffee00c0ffee.new",
             ".tmpX",
             "lock2",
         ] {

@@ -883,14 +883,14 @@ impl Process {
 
     /// Notes it when a process changes a file whose lock it does not hold. // I2
     pub(super) fn must_hold(&self, state: &mut State, dir: InodeId, name: &str, what: &str) {
-        let locks: &[&str] = match name.split_once('-').map_or(name, |(kind, _)| kind) {
+        let locks: &[&str] = match name.split(['-', '.']).next().unwrap_or(name) {
             // Not the store's directory.
             _ if !state.locks.keys().any(|(of, _)| *of == dir) => &[],
             "log" if name.strip_suffix(".new").is_some() => &["lock", "compact.lock"],
             "log" if what == "remove" => &["compact.lock"],
             "log" => &["lock"],
             "snapshot" | "run" => &["compact.lock"],
-            "MANIFEST" | "MANIFEST.new" => &["lock", "compact.lock"],
+            "MANIFEST" => &["lock", "compact.lock"],
             _ => &[],
         };
         // Its file may have been removed meanwhile.

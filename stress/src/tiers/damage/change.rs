@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::evidence::stored::new_name;
 use crate::sim::image::Image;
 use crate::tiers::damage::store::{Base, SHM, run_name, segment_name, snapshot_name};
 
@@ -170,8 +171,8 @@ impl Stores {
             Name::Segment(first_seq) => segment_name(first_seq.into()),
             Name::Snapshot(seq) => snapshot_name(seq.into()),
             Name::Run(first, last) => run_name(first.into(), last.into()),
-            Name::NewManifest => "MANIFEST.new".to_owned(),
-            Name::NewSnapshot(seq) => format!("{}.new", snapshot_name(seq.into())),
+            Name::NewManifest => new_name("MANIFEST"),
+            Name::NewSnapshot(seq) => new_name(&snapshot_name(seq.into())),
         }
     }
 
