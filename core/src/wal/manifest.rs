@@ -143,11 +143,9 @@ impl Manifest {
     /// that one.
     ///
     /// A process that dies in here leaves at most an empty segment.
-    pub(crate) fn create(
-        dir: &StoreDir,
-        require_lock: impl FnOnce() -> Result<()>,
-    ) -> Result<Self> {
+    pub(crate) fn create(dir: &StoreDir, require_lock: impl Fn() -> Result<()>) -> Result<Self> {
         if !is_new(dir)? {
+            require_lock()?; // If it was removed, its next holder has made the store meanwhile.
             return Err(manifest_missing(dir));
         }
         let manifest = Self::new(dir.host());

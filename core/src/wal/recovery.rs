@@ -277,6 +277,14 @@ impl<'l> Validation<'l> {
 
     /// Does what [`next`] says until the tail is valid.
     fn run(&mut self, record: RecordFound) -> Result<ValidTail<'l>> {
+        self.validate(record).or_else(|error| {
+            // The holder of another lock may have changed one file between two that were read.
+            self.writer.require_lock()?;
+            Err(error)
+        })
+    }
+
+    fn validate(&mut self, record: RecordFound) -> Result<ValidTail<'l>> {
         let hints = self.writer.shm.usable().map_err(page_error)?;
         let tail = hints.tail_words().read();
         let mut found = Found {

@@ -5,12 +5,16 @@ use std::{
     fmt, fs, io,
     os::unix::fs::{FileExt as _, symlink},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use strand_core::{
-    CorruptReason, Error, IssueEvent, Issues, Log, Options, Outcome, Reader, Seq,
+    CommitError, CorruptReason, Error, IssueEvent, IssueLog, Issues, Log, Options, Outcome, Reader,
+    Seq,
     check::{Advice, check},
     repair::repair,
     testing::{Dir, Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
@@ -259,92 +263,172 @@ fn a_holder_whose_lock_is_removed_harms_nobody_wherever_it_stands() {
     }
 }
 
-/// The disk, on which something is done once a file with such a name was created.
-struct AtCreation(&'static str, Mutex<Option<Deed>>);
+/// The disk, on which something is done behind one of the calls that change or read names.
+///
+/// Not behind a look at a name: what changes between that and the next call can't be seen.
+struct BehindCall {
+    calls_left: AtomicU64,
+    deed: Mutex<Option<Deed>>,
+}
 
-impl fmt::Debug for AtCreation {
+impl BehindCall {
+    fn behind<T>(&self, done: T) -> T {
+        let left = self
+            .calls_left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                left.checked_sub(1)
+            });
+        if left == Ok(1)
+            && let Some(deed) = self.deed.lock().unwrap().take()
+        {
+            deed();
+        }
+        done
+    }
+}
+
+impl fmt::Debug for BehindCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("AtCreation")
-            .field(&self.0)
-            .finish_non_exhaustive()
+        f.write_str("BehindCall")
     }
 }
 
-impl Storage for AtCreation {
+impl Storage for BehindCall {
     fn open(&self, dir: &Dir, name: &str, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
-        let file = Disk.open(dir, name, mode)?;
-        if mode == OpenMode::CreateNew && name.starts_with(self.0) && name.contains(".new") {
-            let deed = self.1.lock().unwrap().take();
-            if let Some(deed) = deed {
-                deed();
-            }
-        }
-        Ok(file)
+        self.behind(Disk.open(dir, name, mode))
+    }
+
+    fn list(&self, dir: &Dir) -> io::Result<Vec<String>> {
+        self.behind(Disk.list(dir))
+    }
+
+    fn rename(&self, dir: &Dir, from: &str, to: &str) -> io::Result<()> {
+        self.behind(Disk.rename(dir, from, to))
+    }
+
+    fn remove(&self, dir: &Dir, name: &str) -> io::Result<()> {
+        self.behind(Disk.remove(dir, name))
+    }
+
+    fn sync_dir(&self, dir: &Dir) -> io::Result<()> {
+        self.behind(Disk.sync_dir(dir))
     }
 }
 
-#[test]
-fn a_holder_whose_locks_are_removed_while_it_writes_a_file_harms_nobody() {
-    for kind in ["log-", "snapshot-", "MANIFEST"] {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = temp.path().to_owned();
-        store_of(&dir, 3);
-        let storage = Arc::new(AtCreation(kind, Mutex::new(None)));
-        let log = Log::<IssueEvent>::open(&dir, options().storage(Arc::clone(&storage) as _));
-        let log = log.unwrap();
-        let remove_locks = |dir: &Path| {
-            fs::remove_file(dir.join("lock")).unwrap();
-            fs::remove_file(dir.join("compact.lock")).ok();
-        };
-        let (path, kept) = (dir.clone(), Arc::new(Mutex::new(None)));
-        let other = Arc::clone(&kept);
-        *storage.1.lock().unwrap() = Some(Box::new(move || {
-            remove_locks(&path);
-            let log = open(&path);
-            append(&log, "other-1");
-            if kind != "log-" {
-                log.compact::<Issues>().unwrap();
-            }
-            append(&log, "other-2");
-            *other.lock().unwrap() = Some(log);
-        }));
-        if kind == "log-" {
-            // The next holder copies the last segment.
-            remove_locks(&dir);
-            append(&log, "mine");
-        } else {
-            log.compact::<Issues>().unwrap();
-        }
-        let other = kept.lock().unwrap().take().expect("the other one came");
-        append(&log, "mine again");
-        append(&other, "other-3");
-        let issues = Issues::load(&dir).unwrap();
-        for id in ["bd-3", "other-1", "other-2", "other-3", "mine again"] {
-            assert!(issues.get(id).is_some(), "{kind}: {id} is lost");
-        }
-        is_well(&dir);
+fn remove_locks(dir: &Path) {
+    for name in ["lock", "compact.lock"] {
+        fs::remove_file(dir.join(name)).ok();
     }
 }
 
-#[test]
-fn a_holder_whose_lock_is_removed_while_it_makes_the_store_makes_no_second_one() {
+/// Does `work` once for each of its calls, behind which the locks are removed and another process
+/// appends: to the same segment, or beginning others and compacting. Whatever `work` was about to
+/// do, it harms nothing.
+fn beside_another_holder(prepare: fn(&Path), work: fn(&Path, &Options) -> Result<(), Error>) {
+    for compacts in [false, true] {
+        let interrupted = (1..).take_while(|calls| interrupt(prepare, work, *calls, compacts));
+        let count = interrupted.count();
+        assert!(count > 10, "only {count} calls");
+    }
+}
+
+/// False if there are fewer calls.
+fn interrupt(
+    prepare: fn(&Path),
+    work: fn(&Path, &Options) -> Result<(), Error>,
+    calls: u64,
+    compacts: bool,
+) -> bool {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().to_owned();
+    prepare(&dir);
+    let is_store = fs::exists(dir.join("MANIFEST")).unwrap();
+    let before = is_store.then(|| Issues::load(&dir).unwrap());
+    let options = if compacts { small } else { options };
     let path = dir.clone();
-    let deed: Deed = Box::new(move || {
-        fs::remove_file(path.join("lock")).unwrap();
-        let log = open(&path);
-        for number in 1..=3 {
+    let storage = Arc::new(BehindCall {
+        calls_left: calls.into(),
+        deed: Mutex::new(Some(Box::new(move || {
+            remove_locks(&path);
+            let log = Log::open(&path, options()).unwrap();
+            append(&log, "other-1");
+            append(&log, "other-2");
+            if compacts {
+                log.compact::<Issues>().unwrap();
+            }
+            append(&log, "other-3");
+        }))),
+    });
+    match work(&dir, &options().storage(Arc::clone(&storage) as _)) {
+        Ok(()) | Err(Error::StoreReplaced { .. }) => {}
+        Err(error) => panic!("behind call {calls}: {error:?}"),
+    }
+    if storage.deed.lock().unwrap().is_some() {
+        return false;
+    }
+    append(&open(&dir), "afterwards");
+    is_well(&dir);
+    let issues = Issues::load(&dir).unwrap();
+    let before = before.iter().flat_map(Issues::iter).map(|(id, _)| id);
+    for id in before.chain(["other-1", "other-2", "other-3", "afterwards"]) {
+        assert!(
+            issues.get(id).is_some(),
+            "behind call {calls}: {id} is lost"
+        );
+    }
+    true
+}
+
+#[test]
+fn a_holder_whose_lock_is_removed_while_it_makes_a_store_makes_no_second_one() {
+    let open_it =
+        |dir: &Path, options: &Options| Log::<IssueEvent>::open(dir, options.clone()).map(drop);
+    beside_another_holder(|_| {}, open_it);
+}
+
+#[test]
+fn a_holder_whose_lock_is_removed_while_it_shuts_others_out_harms_nobody() {
+    let prepare = |dir: &Path| {
+        store_of(dir, 3);
+        remove_locks(dir);
+    };
+    beside_another_holder(prepare, |dir, options| {
+        let log = Log::<IssueEvent>::open(dir, options.clone())?;
+        log.append(&event("mine")).map(drop)
+    });
+}
+
+#[test]
+fn a_holder_whose_locks_are_removed_while_it_rotates_or_compacts_harms_nobody() {
+    let prepare = |dir: &Path| drop(store_of(dir, 3));
+    beside_another_holder(prepare, |dir, options| {
+        let log = Log::<IssueEvent>::open(dir, options.clone())?;
+        log.append(&event("mine"))?;
+        log.compact::<Issues>().map(drop)
+    });
+}
+
+#[test]
+fn a_holder_whose_lock_is_removed_while_it_checks_conditions_harms_nobody() {
+    let prepare = |dir: &Path| {
+        let log = Log::open(dir, small()).unwrap();
+        for number in 1..=5 {
             append(&log, &format!("bd-{number}"));
         }
         log.compact::<Issues>().unwrap();
-        append(&log, "bd-4");
+        append(&log, "bd-6");
+    };
+    beside_another_holder(prepare, |dir, options| {
+        let log = IssueLog::open(dir, options.clone())?;
+        for id in ["bd-2", "bd-6"] {
+            match log.claim(id, "agent") {
+                Ok(_) => {}
+                Err(CommitError::Log(error)) => return Err(error),
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        Ok(())
     });
-    let storage = Arc::new(AtCreation("MANIFEST", Mutex::new(Some(deed))));
-    let log = Log::<IssueEvent>::open(&dir, options().storage(storage)).unwrap();
-    append(&log, "bd-5");
-    assert_eq!(Issues::load(&dir).unwrap().len(), 5);
-    is_well(&dir);
 }
 
 #[test]
