@@ -122,58 +122,107 @@ fn header(store: &str, first_seq: u64) -> (u64, u64, u32) {
     (layout, first_seq, 0)
 }
 
-/// Reads the index of a segment as far as it can be believed: passes each slot to `each`, with the
-/// end of the index behind it. Returns the end behind the header; `None` where there is no index,
-/// or none of this segment.
-pub(crate) fn read(
-    dir: &StoreDir,
-    store: &str,
-    first_seq: u64,
-    each: impl FnMut(Slot, IndexEnd),
-) -> Option<IndexEnd> {
+/// An index as far as it can be believed: the slots of whole records.
+#[derive(Debug)]
+pub(crate) struct Index {
+    /// The first record of its segment.
+    pub(crate) segment: u64,
+    /// The slots behind the header.
+    bytes: Vec<u8>,
+    /// How many records it covers.
+    pub(crate) records: u64,
+    /// How many issues they create at most.
+    pub(crate) adds: usize,
+    /// The last slot of the last record.
+    pub(crate) last: Option<Slot>,
+    pub(crate) end: IndexEnd,
+}
+
+impl Index {
+    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> {
+        let slots = self.bytes.chunks_exact(SLOT_BYTES);
+        slots.filter_map(|slot| Slot::of(slot.first_chunk()?))
+    }
+
+    /// How many slots there are.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() / SLOT_BYTES
+    }
+}
+
+impl Slot {
+    /// `None` for what no program of this layout writes.
+    fn of(bytes: &[u8; SLOT_BYTES]) -> Option<Self> {
+        let (name, place, crc) = numbers(bytes)?;
+        Some(Self {
+            name: NameHash(name),
+            change: Change::of_number(place >> 1 & 7)?,
+            offset: place >> 4,
+            is_last: place & 1 == 1,
+            crc,
+        })
+    }
+}
+
+fn numbers(slot: &[u8; SLOT_BYTES]) -> Option<(u64, u64, u32)> {
+    let (name, rest) = slot.split_first_chunk()?;
+    let (place, rest) = rest.split_first_chunk()?;
+    let crc = rest.first_chunk()?;
+    Some((
+        u64::from_le_bytes(*name),
+        u64::from_le_bytes(*place),
+        u32::from_le_bytes(*crc),
+    ))
+}
+
+/// Reads the index of a segment, of so many records at most. `None` where there is no index, or
+/// none of this segment.
+pub(crate) fn read(dir: &StoreDir, store: &str, first_seq: u64, records_max: u64) -> Option<Index> {
     let file = dir.open_if_there(&index_name(first_seq), OpenMode::Read);
     let file = file.ok().flatten()?;
     let len_bytes = file.len_bytes().ok()?;
     let mut bytes = vec![0; usize::try_from(len_bytes.min(FILE_BYTES_MAX)).ok()?];
     let read = file.read(&mut bytes, 0).ok()?;
     bytes.truncate(read);
-    parse(&bytes, store, first_seq, each)
+    parse(bytes, store, first_seq, records_max)
 }
 
-fn parse(
-    bytes: &[u8],
-    store: &str,
-    first_seq: u64,
-    mut each: impl FnMut(Slot, IndexEnd),
-) -> Option<IndexEnd> {
+fn parse(mut bytes: Vec<u8>, store: &str, first_seq: u64, records_max: u64) -> Option<Index> {
     let mut end = IndexEnd { slots: 0, chain: 0 };
-    let mut slots = bytes.chunks_exact(SLOT_BYTES).map_while(|slot| {
+    let (slots, _) = bytes.as_chunks::<SLOT_BYTES>();
+    let mut slots = slots.iter().map_while(|slot| {
         let (content, stored) = slot.split_last_chunk::<4>()?;
         end.chain = crc32c::crc32c_append(end.chain, content);
         end.slots += 1;
-        (end.chain == u32::from_le_bytes(*stored)).then_some(())?;
-        let (name, rest) = content.split_first_chunk()?;
-        let (place, rest) = rest.split_first_chunk()?;
-        let crc = u32::from_le_bytes(*rest.first_chunk()?);
-        let numbers = (u64::from_le_bytes(*name), u64::from_le_bytes(*place), crc);
-        Some((numbers, end))
+        (end.chain == u32::from_le_bytes(*stored)).then_some((slot, end))
     });
     let (first, begin) = slots.next()?;
-    (first == header(store, first_seq)).then_some(())?;
-    for ((name, place, crc), end) in slots {
-        let Some(change) = Change::of_number(place >> 1 & 7) else {
-            break; // No program of this layout writes that.
-        };
-        let slot = Slot {
-            name: NameHash(name),
-            change,
-            offset: place >> 4,
-            is_last: place & 1 == 1,
-            crc,
-        };
-        each(slot, end);
+    (numbers(first)? == header(store, first_seq)).then_some(())?;
+    let mut index = Index {
+        segment: first_seq,
+        bytes: Vec::new(),
+        records: 0,
+        adds: 0,
+        last: None,
+        end: begin,
+    };
+    let mut adds = 0;
+    for (slot, end) in slots {
+        if index.records == records_max {
+            break;
+        }
+        let Some(slot) = Slot::of(slot) else { break };
+        adds += usize::from(slot.change.is_add());
+        if slot.is_last {
+            index.records += 1;
+            (index.adds, index.last, index.end) = (adds, Some(slot), end);
+        }
     }
-    Some(begin)
+    let whole = usize::try_from(index.end.slots).ok()?;
+    bytes.truncate(whole * SLOT_BYTES);
+    bytes.drain(..SLOT_BYTES);
+    index.bytes = bytes;
+    Some(index)
 }
 
 #[cfg(test)]
@@ -201,8 +250,14 @@ mod tests {
     }
 
     fn parsed(bytes: &[u8], store: &str, first_seq: u64) -> Option<Vec<Slot>> {
-        let mut slots = Vec::new();
-        parse(bytes, store, first_seq, |slot, _| slots.push(slot)).map(|_| slots)
+        let index = parse(bytes.to_owned(), store, first_seq, u64::MAX)?;
+        Some(index.slots().collect())
+    }
+
+    /// The slots of whole records among the first ones.
+    fn whole(slots: &[Slot], len: usize) -> Vec<Slot> {
+        let last = slots[..len].iter().rposition(|slot| slot.is_last);
+        slots[..last.map_or(0, |last| last + 1)].to_vec()
     }
 
     #[test]
@@ -212,8 +267,8 @@ mod tests {
         assert_eq!(parsed(&index.bytes, "other", 5), None);
         assert_eq!(parsed(&index.bytes, "store", 6), None);
         for len in 0..index.bytes.len() {
-            let whole = (len / SLOT_BYTES).checked_sub(1);
-            let expected = whole.map(|whole| slots[..whole].to_vec());
+            let expected = (len / SLOT_BYTES).checked_sub(1);
+            let expected = expected.map(|len| whole(&slots, len));
             let cut = parsed(&index.bytes[..len], "store", 5);
             assert_eq!(cut, expected, "cut to {len}");
         }
@@ -226,7 +281,7 @@ mod tests {
             let mut bytes = index.bytes.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             let before = (bit / 8 / SLOT_BYTES).checked_sub(1);
-            let expected = before.map(|before| slots[..before].to_vec());
+            let expected = before.map(|len| whole(&slots, len));
             assert_eq!(parsed(&bytes, "store", 5), expected, "bit {bit}");
         }
     }
@@ -247,13 +302,12 @@ mod tests {
             assert_eq!(grown.write(&dir, 5).unwrap(), Some(grown.end));
         }
         slots.push(more);
-        let (mut found, mut last) = (Vec::new(), None);
-        let begin = read(&dir, "store", 5, |slot, end| {
-            found.push(slot);
-            last = Some(end);
-        });
-        assert!(begin.is_some());
-        assert_eq!((found, last.map(|end| end.slots)), (slots, Some(5)));
+        let found = read(&dir, "store", 5, u64::MAX).unwrap();
+        assert_eq!((found.records, found.adds, found.end.slots), (3, 4, 5));
+        assert_eq!(found.slots().collect::<Vec<_>>(), slots);
+        let first = read(&dir, "store", 5, 1).unwrap();
+        assert_eq!(first.slots().collect::<Vec<_>>(), slots[..1]);
+        assert_eq!((first.len(), first.last), (1, Some(slots[0])));
         let elsewhere = IndexEnd { chain: 1, ..end };
         assert_eq!(IndexBytes::behind(elsewhere).write(&dir, 5).unwrap(), None);
     }

@@ -5,6 +5,8 @@
 //! Every line that the search looks at is checked. Two checked lines that lie side by side prove
 //! that there is none between them, so that damage leads to an error and never to a wrong answer.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 
 use crate::{
@@ -30,6 +32,12 @@ use crate::{
 /// How much is read at first on each side of a place whose line is wanted.
 const NEAR_BYTES: u64 = 2 << 10;
 
+/// A stretch that is no longer is read as a whole.
+const STRETCH_BYTES: u64 = 16 << 10;
+
+/// So many lines are remembered: those in the middle of long stretches, where all searches pass.
+const PASSED_LINES: usize = 1_024;
+
 /// The files of the live snapshot, open to look lines up.
 #[derive(Debug)]
 pub(crate) struct SnapshotLookup(Vec<FileLookup>);
@@ -44,6 +52,19 @@ struct FileLookup {
     issues: u64,
     without_effect: u64,
     buffer: Vec<u8>,
+    /// What part of the file is in the buffer.
+    held: std::ops::Range<u64>,
+    /// The names of lines in the middle of a stretch, by where that begins and ends.
+    passed: HashMap<(u64, u64), Passed>,
+}
+
+/// A line that a search has passed, and its name.
+#[derive(Debug, Clone)]
+struct Passed {
+    start: u64,
+    end: u64,
+    is_key: bool,
+    text: String,
 }
 
 /// What identifies a line. Lines are in this order.
@@ -152,6 +173,8 @@ impl FileLookup {
             issues,
             without_effect,
             buffer: Vec::new(),
+            held: 0..0,
+            passed: HashMap::new(),
         }))
     }
 
@@ -188,33 +211,64 @@ impl FileLookup {
     fn find(&mut self, wanted: Name<'_>) -> Result<Found> {
         let mut rest = self.lines.clone();
         while !rest.is_empty() {
-            let middle = rest.start + (rest.end - rest.start) / 2;
-            let line = self.line_at(middle, rest.clone())?;
-            let (is_key, text) = self.named(&line)?;
-            let found = if is_key {
-                Name::Key(&text)
+            let line = self.middle_of(&rest)?;
+            let found = if line.is_key {
+                Name::Key(&line.text)
             } else {
-                Name::Id(&text)
+                Name::Id(&line.text)
             };
             match found.cmp(&wanted) {
                 std::cmp::Ordering::Less => rest.start = line.end,
                 std::cmp::Ordering::Greater => rest.end = line.start,
-                std::cmp::Ordering::Equal => return self.parsed(&line).map(Found::Line),
+                std::cmp::Ordering::Equal => {
+                    let line = self.line_at(line.start, line.start..line.end)?;
+                    // It may not be what it was when the search passed it before.
+                    self.named(&line)?;
+                    return self.parsed(&line).map(Found::Line);
+                }
             }
         }
         Ok(Found::Before(rest.start))
     }
 
+    /// The line in the middle of this stretch.
+    fn middle_of(&mut self, stretch: &std::ops::Range<u64>) -> Result<Passed> {
+        let key = (stretch.start, stretch.end);
+        if let Some(passed) = self.passed.get(&key) {
+            return Ok(passed.clone());
+        }
+        let middle = stretch.start + (stretch.end - stretch.start) / 2;
+        let line = self.line_at(middle, stretch.clone())?;
+        let (is_key, text) = self.named(&line)?;
+        let passed = Passed {
+            start: line.start,
+            end: line.end,
+            is_key,
+            text,
+        };
+        if stretch.end - stretch.start > STRETCH_BYTES && self.passed.len() < PASSED_LINES {
+            self.passed.insert(key, passed.clone());
+        }
+        Ok(passed)
+    }
+
     /// Reads the line that has the byte at `middle`. Both ends of `within` are ends of lines.
     fn line_at(&mut self, middle: u64, within: std::ops::Range<u64>) -> Result<Line> {
-        let mut near = NEAR_BYTES;
+        let stretch = within.end - within.start;
+        let mut near = if stretch <= STRETCH_BYTES {
+            stretch
+        } else {
+            NEAR_BYTES
+        };
         loop {
             let from = middle.saturating_sub(near).max(within.start);
             let to = middle.saturating_add(near).min(within.end);
+            self.hold(from..to)?;
             let len = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-            self.buffer.resize(len(to - from), 0);
-            let read = self.file.read(&mut self.buffer, from)?;
-            let (before, behind) = self.buffer.split_at(len(middle - from));
+            let (skipped, read) = (len(from - self.held.start), len(to - from));
+            let held = self.buffer.get(skipped..).unwrap_or_default();
+            let held = held.get(..read).unwrap_or(held);
+            let (before, behind) = held.split_at(len(middle - from).min(held.len()));
             let start = match memchr::memrchr(b'\n', before) {
                 Some(newline) => Some(newline + 1),
                 None => (from == within.start).then_some(0),
@@ -224,16 +278,30 @@ impl FileLookup {
                 return Ok(Line {
                     start: from + start as u64,
                     end: from + end as u64,
-                    text: start..end - 1,
+                    text: skipped + start..skipped + end - 1,
                 });
             }
             let all = (from, to) == (within.start, within.end);
-            if all || read < self.buffer.len() || near > 2 * RECORD_BYTES_MAX as u64 {
+            if all || held.len() < read || near > 2 * RECORD_BYTES_MAX as u64 {
                 let reason = wrong("a line has no end");
                 return Err(corrupt(self.file.path(), middle, reason));
             }
             near *= 8;
         }
+    }
+
+    /// Reads this part of the file, unless it is in the buffer.
+    fn hold(&mut self, part: std::ops::Range<u64>) -> Result<()> {
+        if self.held.start <= part.start && part.end <= self.held.end {
+            return Ok(());
+        }
+        let len = usize::try_from(part.end - part.start).unwrap_or(usize::MAX);
+        self.buffer.resize(len, 0);
+        self.held = 0..0;
+        let read = self.file.read(&mut self.buffer, part.start)?;
+        self.buffer.truncate(read);
+        self.held = part.start..part.start + read as u64;
+        Ok(())
     }
 
     fn text(&self, line: &Line) -> &[u8] {

@@ -49,6 +49,11 @@ pub(crate) enum Change {
 }
 
 impl Change {
+    /// Whether it may create an issue.
+    pub(crate) fn is_add(self) -> bool {
+        matches!(self, Self::Adds | Self::AddsClosed)
+    }
+
     /// The change with this number.
     pub(crate) fn of_number(number: u64) -> Option<Self> {
         Some(match number {

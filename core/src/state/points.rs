@@ -125,7 +125,7 @@ impl Points {
 
     /// How many issues there may be at most, deleted ones aside.
     pub(crate) fn issues_at_most(&self) -> usize {
-        usize::try_from(self.snapshot.issues()).unwrap_or(usize::MAX) + self.tail.names()
+        usize::try_from(self.snapshot.issues()).unwrap_or(usize::MAX) + self.tail.adds()
     }
 
     /// Moves on to `end`: reads new records, and decodes none of them.
@@ -233,8 +233,8 @@ impl Points {
 
     fn apply_tail(&mut self, part: &mut Issues, wanted: &Wanted) -> Result<()> {
         let after = part.last_seq().get();
-        let seqs = self.tail.concerning(&wanted.names(), after);
-        self.tail.each_of(&seqs, |seq, events| {
+        let records = self.tail.concerning(&wanted.names(), after);
+        self.tail.each_of(&records, |seq, events| {
             let is_wanted_key = |key: &str| wanted.key.as_deref() == Some(key);
             part.apply_some(seq, events, |id| wanted.has(id), is_wanted_key);
         })?;

@@ -15,7 +15,7 @@ use crate::{
     },
     issues::event::IssueEvent,
     state::{
-        index::{self, IndexBytes, IndexEnd, Slot},
+        index::{self, Index, IndexBytes, IndexEnd, Slot},
         mentions::{self, Change, Mentions, NameHash},
     },
     wal::{
@@ -29,6 +29,11 @@ use crate::{
 /// So much of the log is read again by everybody before it is worth a place in the index.
 const SAVED_EVERY_BYTES: u64 = 64 << 10;
 
+/// From this look on, what the indexes have is sorted by name,
+const UNPACKED_FROM: u32 = 12;
+/// and for a look at more names than these.
+const SEARCHED_NAMES: usize = 4;
+
 /// Where the records behind the snapshot are, and what they mention.
 #[derive(Debug)]
 pub(crate) struct Tail {
@@ -37,16 +42,30 @@ pub(crate) struct Tail {
     first_seq: u64,
     records: RawRecords,
     mentions_of: Mentions,
+    /// What was read of the indexes: of the first records, as it is stored. A program that looks
+    /// a few times searches it from end to end, which costs less than to sort it.
+    packed: Vec<Index>,
+    looks: u32,
+    /// How many issues the records create at most.
+    adds: usize,
+    /// Of the records behind those in `packed`.
     places: Vec<Place>,
     mentions: Vec<Mention>,
-    last_mention: HashMap<NameHash, u32, BuildHasherDefault<AsItIs>>,
+    last_mention: ByName<u32>,
     /// The segment that was read last, by its first record.
     open: Option<(u64, StoreFile)>,
     saved: Saved,
 }
 
+/// A record that may concern an issue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Found {
+    seq: u64,
+    place: Place,
+}
+
 /// Where a record is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     /// The first record of its segment.
     segment: u64,
@@ -65,9 +84,10 @@ struct Mention {
 }
 
 /// What the records did to an issue in the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Fate {
     /// None of them concerns it.
+    #[default]
     Untouched,
     /// If it was closed or absent before them, it is so now.
     AsBefore,
@@ -77,15 +97,47 @@ pub(crate) enum Fate {
     MayBeOpen,
 }
 
-/// The records that what an issue is now depends on.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Decisive {
-    pub(crate) seqs: Vec<u64>,
-    /// Whether it also depends on what the issue was before them.
-    pub(crate) on_snapshot: bool,
+/// What the records did to an issue, and which of them its present state depends on.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Course {
+    pub(crate) fate: Fate,
+    /// The last one that replaces all of the issue. Those behind it count, too.
+    from_seq: u64,
+    /// The last one that says by itself whether there is an issue.
+    told_seq: Option<u64>,
 }
 
-/// How much of the tail is in the indexes on disk.
+impl Course {
+    fn go_on(&mut self, seq: u64, change: Change) {
+        match change {
+            Change::Nothing if self.fate == Fate::Untouched => self.fate = Fate::AsBefore,
+            Change::Nothing => {}
+            Change::Closes => self.fate = Fate::Closed,
+            Change::Opens => self.fate = Fate::MayBeOpen,
+            Change::Replaces => (self.fate, self.from_seq) = (Fate::MayBeOpen, seq),
+            Change::Adds => self.begin(seq, Fate::MayBeOpen),
+            Change::AddsClosed | Change::Deletes => self.begin(seq, Fate::Closed),
+        }
+    }
+
+    fn begin(&mut self, seq: u64, fate: Fate) {
+        (self.fate, self.from_seq, self.told_seq) = (fate, seq, Some(seq));
+    }
+
+    /// Whether the present state of the issue also depends on what it was before the records.
+    pub(crate) fn is_on_snapshot(&self) -> bool {
+        self.told_seq.is_none()
+    }
+
+    fn depends_on(&self, seq: u64) -> bool {
+        seq >= self.from_seq || self.told_seq == Some(seq)
+    }
+}
+
+/// Some names, and what belongs to each.
+pub(crate) type ByName<T> = HashMap<NameHash, T, BuildHasherDefault<AsItIs>>;
+
+/// How much of `places` and `mentions` is in the indexes on disk.
 #[derive(Debug, Default)]
 struct Saved {
     records: usize,
@@ -107,9 +159,12 @@ impl Tail {
             first_seq,
             records: RawRecords::new(dir, first_seq, end),
             mentions_of: Mentions::default(),
+            packed: Vec::new(),
+            looks: 0,
+            adds: 0,
             places: Vec::new(),
             mentions: Vec::new(),
-            last_mention: HashMap::default(),
+            last_mention: ByName::default(),
             open: None,
             saved: Saved::default(),
         }
@@ -138,12 +193,17 @@ impl Tail {
 
     /// The last record that was read; that before the first if there is none.
     pub(crate) fn last_seq(&self) -> u64 {
-        self.first_seq - 1 + self.places.len() as u64
+        self.first_seq - 1 + self.packed_records() + self.places.len() as u64
     }
 
-    /// How many names are mentioned.
-    pub(crate) fn names(&self) -> usize {
-        self.last_mention.len()
+    /// How many records there are in `packed`.
+    fn packed_records(&self) -> u64 {
+        self.packed.iter().map(|index| index.records).sum()
+    }
+
+    /// How many issues the records create at most.
+    pub(crate) fn adds(&self) -> usize {
+        self.adds
     }
 
     /// Reads new records through `end`.
@@ -172,99 +232,178 @@ impl Tail {
     }
 
     fn push(&mut self, place: Place, names: &[mentions::Mention]) {
-        let number = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
-        let record = number(self.places.len());
+        let record = number(self.last_seq() + 1 - self.first_seq);
         self.places.push(place);
         for (name, change) in names.iter().copied() {
-            let this = number(self.mentions.len());
-            let before = self.last_mention.insert(name, this);
-            self.mentions.push(Mention {
-                name,
-                change,
-                record,
-                before,
-            });
+            self.adds += usize::from(change.is_add());
+            self.mention(name, change, record);
+        }
+    }
+
+    fn mention(&mut self, name: NameHash, change: Change, record: u32) {
+        let this = number(self.mentions.len() as u64);
+        let before = self.last_mention.insert(name, this);
+        self.mentions.push(Mention {
+            name,
+            change,
+            record,
+            before,
+        });
+    }
+
+    /// Sorts by name what the indexes have.
+    fn unpack(&mut self) {
+        if self.packed.is_empty() {
+            return;
+        }
+        let packed = std::mem::take(&mut self.packed);
+        let records = packed.iter().map(|index| index.records).sum::<u64>();
+        let slots: usize = packed.iter().map(Index::len).sum();
+        let later = (
+            std::mem::take(&mut self.places),
+            std::mem::take(&mut self.mentions),
+        );
+        self.last_mention = ByName::default();
+        self.last_mention.reserve(slots);
+        self.places
+            .reserve(number(records) as usize + later.0.len());
+        self.mentions.reserve(slots + later.1.len());
+        for index in &packed {
+            for slot in index.slots() {
+                let record = number(self.places.len() as u64);
+                if slot.name != NO_NAME {
+                    self.mention(slot.name, slot.change, record);
+                }
+                if slot.is_last {
+                    self.places.push(Place::of(index, slot));
+                }
+            }
+        }
+        self.saved.records += self.places.len();
+        self.saved.mentions += self.mentions.len();
+        self.places.extend(later.0);
+        for Mention {
+            name,
+            change,
+            record,
+            ..
+        } in later.1
+        {
+            self.mention(name, change, record);
         }
     }
 
     /// The records behind `after` that may concern any of these names, in order.
-    pub(crate) fn concerning(&self, names: &[NameHash], after: u64) -> Vec<u64> {
+    pub(crate) fn concerning(&mut self, names: &[NameHash], after: u64) -> Vec<Found> {
+        self.looks += 1;
+        if self.looks >= UNPACKED_FROM || names.len() > SEARCHED_NAMES {
+            self.unpack();
+        }
+        let mut found = Vec::new();
+        let mut seq = self.first_seq;
+        for index in &self.packed {
+            for slot in index.slots() {
+                if names.contains(&slot.name) && seq > after {
+                    let place = Place::of(index, slot);
+                    found.push(Found { seq, place });
+                }
+                seq += u64::from(slot.is_last);
+            }
+        }
         let of_name = |name: &NameHash| {
-            let seqs = self.back_from_last(*name).map(|mention| self.seq(mention));
-            seqs.take_while(|seq| *seq > after)
+            let records = self
+                .back_from_last(*name)
+                .map(|mention| self.found(mention));
+            records.take_while(|found| found.seq > after)
         };
-        let mut found: Vec<u64> = names.iter().flat_map(of_name).collect();
+        found.extend(names.iter().flat_map(of_name));
         found.sort_unstable();
         found.dedup();
         found
     }
 
-    /// The mentions of a name, the last one first.
+    /// The mentions of a name, the last one first; not those in `packed`.
     fn back_from_last(&self, name: NameHash) -> impl Iterator<Item = &Mention> {
         let mention = |at: u32| self.mentions.get(at as usize);
         let last = self.last_mention.get(&name).copied().and_then(mention);
         std::iter::successors(last, move |later| later.before.and_then(mention))
     }
 
-    fn seq(&self, mention: &Mention) -> u64 {
-        self.first_seq + u64::from(mention.record)
+    fn found(&self, mention: &Mention) -> Found {
+        let record = u64::from(mention.record);
+        let at = usize::try_from(record - self.packed_records()).unwrap_or(usize::MAX);
+        let Some(place) = self.places.get(at).copied() else {
+            unreachable!("each mention is in a record that has a place");
+        };
+        let seq = self.first_seq + record;
+        Found { seq, place }
     }
 
-    /// What the records did to the issue whose id has this name.
-    pub(crate) fn fate(&self, name: NameHash) -> Fate {
-        let mut fate = Fate::Untouched;
-        for mention in self.back_from_last(name) {
-            fate = match mention.change {
-                Change::Nothing => Fate::AsBefore,
-                Change::Closes | Change::Deletes | Change::AddsClosed => return Fate::Closed,
-                Change::Opens | Change::Replaces | Change::Adds => return Fate::MayBeOpen,
-            };
-        }
-        fate
-    }
-
-    /// The names of the issues that may not be closed, although they were or did not exist before.
-    pub(crate) fn opened(&self) -> impl Iterator<Item = NameHash> {
-        let names = self.last_mention.keys().copied();
-        names.filter(|name| self.fate(*name) == Fate::MayBeOpen)
-    }
-
-    /// The records that what the issue is now depends on: the last one that replaces all of it and
-    /// those behind it, and the last one before that which says whether there was an issue.
-    pub(crate) fn decisive(&self, name: NameHash) -> Decisive {
-        let mut seqs = Vec::new();
-        let (mut is_replaced, mut is_told) = (false, false);
-        for mention in self.back_from_last(name) {
-            let change = mention.change;
-            is_told = matches!(change, Change::Adds | Change::AddsClosed | Change::Deletes);
-            if is_told || !is_replaced {
-                seqs.push(self.seq(mention));
+    /// Calls `act` with every mention of a name, in their order.
+    fn each_mention(&self, mut act: impl FnMut(NameHash, Change, Found)) {
+        let mut seq = self.first_seq;
+        for index in &self.packed {
+            for slot in index.slots() {
+                let place = Place::of(index, slot);
+                act(slot.name, slot.change, Found { seq, place });
+                seq += u64::from(slot.is_last);
             }
-            if is_told {
-                break;
+        }
+        for mention in &self.mentions {
+            act(mention.name, mention.change, self.found(mention));
+        }
+    }
+
+    /// What the records did to the issues whose ids have these names.
+    pub(crate) fn courses(&self, names: impl Iterator<Item = NameHash>) -> ByName<Course> {
+        let mut courses: ByName<Course> = names.map(|name| (name, Course::default())).collect();
+        self.each_mention(|name, change, found| {
+            if let Some(course) = courses.get_mut(&name) {
+                course.go_on(found.seq, change);
             }
-            is_replaced |= change == Change::Replaces;
-        }
-        seqs.reverse();
-        seqs.dedup();
-        Decisive {
-            seqs,
-            on_snapshot: !is_told,
-        }
+        });
+        courses
+    }
+
+    /// As [`Tail::courses`], also for each issue that may not be closed although it was or did not
+    /// exist before the records.
+    pub(crate) fn courses_and_opened(
+        &self,
+        names: impl Iterator<Item = NameHash>,
+    ) -> ByName<Course> {
+        let mut courses: ByName<Course> = names.map(|name| (name, Course::default())).collect();
+        self.each_mention(|name, change, found| {
+            // Else it stays closed or absent, and whether it is absent does not change either.
+            let is_seen = !matches!(change, Change::Nothing | Change::Closes);
+            if is_seen || courses.contains_key(&name) {
+                courses.entry(name).or_default().go_on(found.seq, change);
+            }
+        });
+        courses
+    }
+
+    /// The records that the present state of some issues depends on, in their order.
+    pub(crate) fn decisive(&self, courses: &ByName<Course>) -> Vec<Found> {
+        let mut records = Vec::new();
+        self.each_mention(|name, _, found| {
+            let course = courses.get(&name);
+            if course.is_some_and(|course| course.depends_on(found.seq))
+                && records.last() != Some(&found)
+            {
+                records.push(found);
+            }
+        });
+        records
     }
 
     /// Calls `act` with the events of each of these records, which are in order.
     pub(crate) fn each_of(
         &mut self,
-        seqs: &[u64],
+        records: &[Found],
         mut act: impl FnMut(Seq, Vec<IssueEvent>),
     ) -> Result<()> {
         let (mut lines, mut scratch) = (Lines::default(), Vec::new());
-        for seq in seqs.iter().copied() {
-            let at = usize::try_from(seq - self.first_seq).unwrap_or(usize::MAX);
-            let Some(place) = self.places.get(at).copied() else {
-                return Err(self.corrupt(self.first_seq, 0, CorruptReason::NotARecord));
-            };
+        for Found { seq, place } in records.iter().copied() {
             let decode = |line: Line<'_>| line.body.decode(&mut scratch);
             let events = self.look(place, seq, &mut lines, decode)?;
             let events = events.and_then(|events| events).map_err(|reason| {
@@ -325,41 +464,30 @@ impl Tail {
     /// belong to its segment.
     fn read_indexes(&mut self, through: u64) -> bool {
         while self.last_seq() < through {
-            let segment = self.last_seq() + 1;
-            let (dir, store) = (self.dir.clone(), self.store.clone());
-            let (mut names, mut end) = (Vec::new(), None);
-            let begin = index::read(&dir, &store, segment, |slot, behind| {
-                names.extend((slot.name != NO_NAME).then_some((slot.name, slot.change)));
-                if slot.is_last && self.last_seq() < through {
-                    let place = Place {
-                        segment,
-                        offset: slot.offset,
-                        crc: slot.crc,
-                    };
-                    self.push(place, &names);
-                    names.clear();
-                    end = Some(behind);
-                }
-            });
-            let Some(begin) = begin else { break };
-            self.saved.end = Some((segment, end.unwrap_or(begin)));
-            let Some(last) = self.places.last().copied().filter(|_| end.is_some()) else {
+            let (segment, wanted) = (self.last_seq() + 1, through - self.last_seq());
+            let Some(index) = index::read(&self.dir, &self.store, segment, wanted) else {
+                break;
+            };
+            self.saved.end = Some((segment, index.end));
+            let Some(last) = index.last else {
                 break; // It covers no record yet.
             };
+            let last = Place::of(&index, last);
+            self.adds += index.adds;
+            self.packed.push(index);
             let mut lines = Lines::default();
             let found = self.look(last, self.last_seq(), &mut lines, |_| ());
             if !matches!(found, Ok(Ok(()))) {
                 return false;
             }
         }
-        self.saved.records = self.places.len();
-        self.saved.mentions = self.mentions.len();
         true
     }
 
     /// Goes on behind the last record that an index covers. False if that is somewhere else.
     fn move_behind_indexes(&mut self, end: End) -> Result<bool> {
-        let Some(last) = self.places.last().copied() else {
+        let last = self.packed.last();
+        let Some(last) = last.and_then(|index| Some(Place::of(index, index.last?))) else {
             return Ok(true);
         };
         let seq = self.last_seq();
@@ -406,9 +534,9 @@ impl Tail {
         while let Some(place) = self.places.get(self.saved.records)
             && place.segment == segment
         {
-            let number = u32::try_from(self.saved.records).unwrap_or(u32::MAX);
+            let record = number(self.packed_records() + self.saved.records as u64);
             let of_record = self.mentions.get(self.saved.mentions..).unwrap_or_default();
-            let of_record = of_record.iter().take_while(|one| one.record == number);
+            let of_record = of_record.iter().take_while(|one| one.record == record);
             let mut names: Vec<_> = of_record.map(|one| (one.name, one.change)).collect();
             self.saved.records += 1;
             self.saved.mentions += names.len();
@@ -429,12 +557,27 @@ impl Tail {
     }
 }
 
+impl Place {
+    /// That of the record of a slot.
+    fn of(index: &Index, slot: Slot) -> Self {
+        Self {
+            segment: index.segment,
+            offset: slot.offset,
+            crc: slot.crc,
+        }
+    }
+}
+
+fn number(len: u64) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
 /// The slot of a record that mentions no name.
 const NO_NAME: NameHash = NameHash(0);
 
 /// Uses a number that is a hash already.
 #[derive(Default)]
-struct AsItIs(u64);
+pub(crate) struct AsItIs(u64);
 
 impl Hasher for AsItIs {
     fn finish(&self) -> u64 {

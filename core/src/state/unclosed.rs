@@ -3,9 +3,9 @@
 //!
 //! A compaction writes them into a file beside the snapshot. The runs that were written since, if
 //! any, are read over it. Of the records behind the snapshot, those are decoded that the present
-//! state of an issue depends on which may not be closed now; see [`Tail::decisive`].
+//! state of an issue depends on which may not be closed now; see [`Tail::courses`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use crate::{
     error::Result,
@@ -17,7 +17,7 @@ use crate::{
         lookup::SnapshotLookup,
         mentions::NameHash,
         snapshot::{self, read_over},
-        tail::{Fate, Tail},
+        tail::{ByName, Course, Fate, Tail},
         throttle::Throttle,
     },
     wal::{
@@ -34,7 +34,12 @@ pub(super) fn read(
     snapshot: &mut SnapshotLookup,
     tail: &mut Tail,
 ) -> Result<Option<Issues>> {
-    let Some(issues) = after(dir, manifest, &manifest.files(), 0) else {
+    let files = manifest.files();
+    let issues = match files.as_slice() {
+        [] => Some(Issues::default()), // All of it is in the tail.
+        files => after(dir, manifest, files, 0),
+    };
+    let Some(issues) = issues else {
         return Ok(None);
     };
     let mut unclosed = Unclosed {
@@ -42,7 +47,6 @@ pub(super) fn read(
         snapshot,
         tail,
     };
-    unclosed.drop_closed();
     unclosed.apply_tail()?;
     unclosed.bring_parents()?;
     let last_seq = unclosed.tail.last_seq();
@@ -79,60 +83,29 @@ struct Unclosed<'a> {
 }
 
 impl Unclosed<'_> {
-    /// Leaves out the issues that are closed after the tail.
-    fn drop_closed(&mut self) {
-        let tail = &*self.tail;
-        self.issues
-            .retain(|id, entry| match tail.fate(NameHash::of_id(id)) {
+    /// Leaves out the issues that are closed after the tail. Applies what that says of the others,
+    /// and of those that it may have opened.
+    fn apply_tail(&mut self) -> Result<()> {
+        let present = self.issues.entries().map(|(id, _)| NameHash::of_id(id));
+        let mut courses = self.tail.courses_and_opened(present);
+        self.issues.retain(|id, entry| {
+            let course = courses.get(&NameHash::of_id(id)).copied();
+            match course.unwrap_or_default().fate {
                 Fate::Untouched | Fate::MayBeOpen => true,
                 Fate::AsBefore => entry.issue().is_some_and(|issue| !is_closed(issue)),
                 Fate::Closed => false,
-            });
-    }
-
-    /// Applies what the tail says of the issues that are there, and of those that it may have
-    /// opened.
-    fn apply_tail(&mut self) -> Result<()> {
-        let present = self.issues.entries().map(|(id, _)| NameHash::of_id(id));
-        let names: HashSet<NameHash> = present.chain(self.tail.opened()).collect();
-        let mut without_snapshot = HashSet::new();
-        let mut seqs = Vec::new();
-        for name in &names {
-            let decisive = self.tail.decisive(*name);
-            if !decisive.on_snapshot {
-                without_snapshot.insert(*name);
             }
-            seqs.extend(decisive.seqs);
-        }
-        seqs.sort_unstable();
-        seqs.dedup();
-        let mut later: HashMap<String, Vec<(Seq, IssueEvent)>> = HashMap::new();
-        self.tail.each_of(&seqs, |seq, events| {
-            for event in events {
-                if names.contains(&NameHash::of_id(&event.id)) {
-                    let of_issue = later.entry(event.id.clone()).or_default();
-                    of_issue.push((seq, event));
-                }
-            }
-        })?;
-        for (id, events) in later {
-            let depends = !without_snapshot.contains(&NameHash::of_id(&id));
-            if depends && self.issues.entry(&id).is_none() {
-                self.restore(&id)?;
-            }
-            for (seq, event) in events {
-                self.issues.apply_event(seq, event);
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds what the snapshot has of this issue.
-    fn restore(&mut self, id: &str) -> Result<()> {
-        if let Some(entry) = self.snapshot.entry(id)? {
-            self.issues.restore_entry(id.to_owned(), entry);
-        }
-        Ok(())
+        });
+        let names: HashSet<NameHash> = {
+            let present = self.issues.entries().map(|(id, _)| NameHash::of_id(id));
+            present.collect()
+        };
+        courses.retain(|name, course| match course.fate {
+            Fate::MayBeOpen => true,
+            Fate::AsBefore => names.contains(name),
+            Fate::Untouched | Fate::Closed => false,
+        });
+        self.apply(&courses, &[])
     }
 
     /// Adds the issues, closed ones, too, that those that are not closed are a part of: they pass
@@ -141,25 +114,52 @@ impl Unclosed<'_> {
         let parents = |issue: &Issue| Facts::of(issue).parents;
         let present = self.issues.iter();
         let mut wanted: Vec<String> = present.flat_map(|(_, issue)| parents(issue)).collect();
-        while let Some(id) = wanted.pop() {
-            if self.issues.entry(&id).is_none() {
-                self.bring(&id)?;
-                wanted.extend(self.issues.get(&id).map(parents).into_iter().flatten());
+        let mut known = HashSet::new();
+        loop {
+            wanted.retain(|id| known.insert(id.clone()) && self.issues.entry(id).is_none());
+            if wanted.is_empty() {
+                return Ok(());
+            }
+            wanted.sort_unstable();
+            let names = wanted.iter().map(|id| NameHash::of_id(id));
+            let courses = self.tail.courses(names);
+            self.apply(&courses, &wanted)?;
+            let found = wanted.iter().filter_map(|id| self.issues.get(id));
+            wanted = found.flat_map(parents).collect();
+        }
+    }
+
+    /// Makes the issues that go through these courses what they are after the tail. `ids` are those
+    /// of them that are known, and not there yet.
+    fn apply(&mut self, courses: &ByName<Course>, ids: &[String]) -> Result<()> {
+        let records = self.tail.decisive(courses);
+        let mut later: BTreeMap<String, Vec<(Seq, IssueEvent)>> = BTreeMap::new();
+        for id in ids {
+            later.insert(id.clone(), Vec::new());
+        }
+        self.tail.each_of(&records, |seq, events| {
+            for event in events {
+                if courses.contains_key(&NameHash::of_id(&event.id)) {
+                    match later.get_mut(&event.id) {
+                        Some(of_issue) => of_issue.push((seq, event)),
+                        None => drop(later.insert(event.id.clone(), vec![(seq, event)])),
+                    }
+                }
+            }
+        })?;
+        for (id, events) in later {
+            let course = courses.get(&NameHash::of_id(&id));
+            let is_on_snapshot = course.is_some_and(Course::is_on_snapshot);
+            if is_on_snapshot
+                && self.issues.entry(&id).is_none()
+                && let Some(entry) = self.snapshot.entry(&id)?
+            {
+                self.issues.restore_entry(id, entry);
+            }
+            for (seq, event) in events {
+                self.issues.apply_event(seq, event);
             }
         }
         Ok(())
-    }
-
-    /// Adds what the whole state has of this issue, which is not among them yet.
-    fn bring(&mut self, id: &str) -> Result<()> {
-        let decisive = self.tail.decisive(NameHash::of_id(id));
-        if decisive.on_snapshot {
-            self.restore(id)?;
-        }
-        let issues = &mut self.issues;
-        self.tail.each_of(&decisive.seqs, |seq, events| {
-            let of_issue = events.into_iter().filter(|event| event.id == id);
-            of_issue.for_each(|event| issues.apply_event(seq, event));
-        })
     }
 }

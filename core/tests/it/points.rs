@@ -120,6 +120,51 @@ proptest! {
 }
 
 #[test]
+fn whatever_three_events_do_to_an_issue_the_unclosed_ones_are_found() {
+    let issue = |id: &str, status: &str| {
+        let issue = Issue::new_at(id, "Mend", TS);
+        issue.with("status", status).unwrap()
+    };
+    let patch = |status: &str| Patch::new().set("status", status).unwrap();
+    let event = |kind: usize, id: &str| match kind {
+        0 => IssueEvent::add(issue(id, "open"), TS),
+        1 => IssueEvent::add(issue(id, "closed"), TS),
+        2 => IssueEvent::update(issue(id, "open"), TS),
+        3 => IssueEvent::update(issue(id, "tombstone"), TS),
+        4 => IssueEvent::close(id, TS),
+        5 => IssueEvent::reopen(id, TS),
+        6 => IssueEvent::delete(id, TS),
+        7 => IssueEvent::set_blocked(id, TS),
+        8 => IssueEvent::unset_blocked(id, TS),
+        9 => IssueEvent::patch(id, patch("open"), TS),
+        10 => IssueEvent::patch(id, patch("closed"), TS),
+        _ => IssueEvent::patch(id, Patch::new().add_label("a"), TS),
+    };
+    const KINDS: usize = 12;
+    let ids =
+        |begin: usize| (0..KINDS.pow(3)).map(move |case| (format!("bd-{begin}-{case}"), case));
+    let dir = tempfile::tempdir().unwrap();
+    let log = IssueLog::open(dir.path(), buffered().tombstone_ms(u64::MAX)).unwrap();
+    // In the snapshot: absent, open, closed and deleted ones.
+    for (id, _) in (1..4).flat_map(ids) {
+        log.append(&event(usize::from(id.starts_with("bd-2")), &id))
+            .unwrap();
+        if id.starts_with("bd-3") {
+            log.append(&IssueEvent::delete(id, TS)).unwrap();
+        }
+    }
+    log.compact().unwrap();
+    for step in 0..3 {
+        for (id, case) in (0..4).flat_map(ids) {
+            let kind = case / KINDS.pow(step) % KINDS;
+            log.append(&event(kind, &id)).unwrap();
+        }
+    }
+    log.log().sync_all().unwrap();
+    compare_unclosed(dir.path());
+}
+
+#[test]
 fn a_damaged_or_foreign_file_of_the_unclosed_issues_changes_no_answer() {
     let make = |title: &str| {
         let dir = tempfile::tempdir().unwrap();
