@@ -451,11 +451,18 @@ pub(crate) struct Dep {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DepAction {
     /// Make an issue wait until another one is closed
+    #[command(
+        after_help = "Examples:\n  strand dep add bd-2 bd-1\n  strand dep add bd-2 bd-1 --type parent-child"
+    )]
     Add(Edge),
     /// Remove all dependencies of an issue on another one
-    #[command(visible_alias = "remove")]
+    #[command(
+        after_help = "Examples:\n  strand dep rm bd-2 bd-1",
+        visible_alias = "remove"
+    )]
     Rm(Edge),
     /// Print what an issue depends on, directly or not
+    #[command(after_help = "Examples:\n  strand dep tree bd-2")]
     Tree {
         /// The issue's id
         #[arg(add = ArgValueCandidates::new(complete::ids))]

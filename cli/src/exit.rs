@@ -124,11 +124,31 @@ impl Exit {
     pub(crate) fn table() -> String {
         let mut table = String::from("Exit status:\n");
         for exit in Self::ALL {
-            writeln!(table, "  {:>2}  {}", exit.code(), exit.meaning()).ok();
+            let meaning = wrapped(exit.meaning(), 72).join("\n      ");
+            writeln!(table, "  {:>2}  {meaning}", exit.code()).ok();
         }
-        table += "`strand merge` has statuses of its own, for git: 0 merged, 1 conflicts, 129 not merged.";
+        let merge = "`strand merge` has statuses of its own, for git: 0 merged, 1 conflicts, 129 not \
+                     merged.";
+        table += &wrapped(merge, 78).join("\n");
         table
     }
+}
+
+/// Lines of up to so many characters.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { break };
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.len() + 1 + word.len() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
 }
 
 impl From<Exit> for ExitCode {
@@ -290,11 +310,16 @@ fn exit_of(error: &Error) -> Exit {
 fn with_sources(error: &dyn std::error::Error) -> String {
     let chain = successors(Some(error), |error| error.source());
     let chain: Vec<_> = chain.map(ToString::to_string).collect();
-    let (option, flag) = (
-        "set `allow_unsafe_filesystem`",
-        "pass `--allow-unsafe-filesystem`",
-    );
-    chain.join(": ").replace(option, flag)
+    let of_command = [
+        (
+            "set `allow_unsafe_filesystem`",
+            "pass `--allow-unsafe-filesystem`",
+        ),
+        ("create it first", "`strand init` creates a store"),
+        (" (no MANIFEST)", "; `strand init` creates one"),
+    ];
+    let replace = |text: String, (library, command): (&str, &str)| text.replace(library, command);
+    of_command.into_iter().fold(chain.join(": "), replace)
 }
 
 #[cfg(test)]

@@ -97,8 +97,8 @@ pub(crate) fn comment(dir: &Path, args: Comment, out: &mut Output) -> Result<(),
     };
     let patch = Patch::new().append_comment(&said);
     let patch = patch.map_err(strand_core::Error::InvalidEvent)?;
-    let log = open::log(dir, &args.writing, out)?;
-    out.receipt(log.patch(&args.id, patch)?, None)
+    let log = open::store(dir, &args.writing, out)?;
+    out.receipt(log.commit(&Batch::new().patch(args.id, patch))?, None)
 }
 
 pub(crate) fn create(dir: &Path, args: Create, out: &mut Output) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use strand_core::{Issue, Issues, Patch};
+use strand_core::{Batch, Issue, Patch};
 
 use super::open;
 use crate::{
@@ -42,7 +42,7 @@ fn add(dir: &Path, edge: &Edge, out: &mut Output) -> Result<(), Failure> {
     if edge.id == edge.on {
         return Err(Failure::usage("an issue can't depend on itself"));
     }
-    let log = open::log(dir, &edge.writing, out)?;
+    let log = open::store(dir, &edge.writing, out)?;
     if log.get(&edge.on)?.is_none() {
         return Err(missing(&edge.on));
     }
@@ -53,11 +53,11 @@ fn add(dir: &Path, edge: &Edge, out: &mut Output) -> Result<(), Failure> {
     };
     let patch = Patch::new().add("dependencies", &new);
     let patch = patch.map_err(strand_core::Error::InvalidEvent)?;
-    out.receipt(log.patch(&edge.id, patch)?, None)
+    out.receipt(log.commit(&Batch::new().patch(&edge.id, patch))?, None)
 }
 
 fn remove(dir: &Path, edge: &Edge, out: &mut Output) -> Result<(), Failure> {
-    let log = open::log(dir, &edge.writing, out)?;
+    let log = open::store(dir, &edge.writing, out)?;
     let found = log.get(&edge.id)?.ok_or_else(|| missing(&edge.id))?;
     let mut patch = Patch::new();
     for dependency in found
@@ -76,7 +76,7 @@ fn remove(dir: &Path, edge: &Edge, out: &mut Output) -> Result<(), Failure> {
         let message = format!("{:?} does not depend on {:?}", edge.id, edge.on);
         return Err(Failure::new(Exit::NotFound, message));
     }
-    out.receipt(log.patch(&edge.id, patch)?, None)
+    out.receipt(log.commit(&Batch::new().patch(&edge.id, patch))?, None)
 }
 
 fn tree(dir: &Path, id: &str, out: &mut Output) -> Result<(), Failure> {
@@ -87,7 +87,7 @@ fn tree(dir: &Path, id: &str, out: &mut Output) -> Result<(), Failure> {
         status: Option<String>,
         title: Option<String>,
     }
-    let issues = Issues::load(dir)?;
+    let issues = open::issues(dir)?;
     issues.get(id).ok_or_else(|| missing(id))?;
     let mut seen = HashSet::new();
     let mut open = vec![(0, id.to_owned())];

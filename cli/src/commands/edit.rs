@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, fs, io::Write as _, path::Path, process::Command};
 
-use strand_core::Issue;
+use strand_core::{Batch, Issue};
 
 use super::open;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(crate) fn edit(dir: &Path, args: &Edit, out: &mut Output) -> Result<(), Failure> {
-    let log = open::log(dir, &args.writing, out)?;
+    let log = open::store(dir, &args.writing, out)?;
     let Some(found) = log.get(&args.id)? else {
         let missing = format!("there is no issue {:?}", args.id);
         return Err(Failure::new(Exit::NotFound, missing));
@@ -26,7 +26,8 @@ pub(crate) fn edit(dir: &Path, args: &Edit, out: &mut Output) -> Result<(), Fail
     if issue.id() != args.id {
         return Err(Failure::new(Exit::Refused, "an issue keeps its id"));
     }
-    out.receipt(log.update_if(issue, found.version)?, None)
+    let batch = Batch::new().update_if(issue, found.version);
+    out.receipt(log.commit(&batch)?, None)
 }
 
 /// The issue with a line for each field, each value as it was written.

@@ -8,7 +8,7 @@ use crate::{
     output::tell,
 };
 
-const STATUSES: [&str; 4] = ["open", "in_progress", "blocked", "closed"];
+pub(super) const STATUSES: [&str; 4] = ["open", "in_progress", "blocked", "closed"];
 
 /// Checks a value that a field is set to. Warns of what is allowed but rarely meant.
 pub(crate) fn check(field: &str, value: &RawValue) -> Result<(), Failure> {

@@ -5,12 +5,12 @@ use std::path::Path;
 use serde::Serialize;
 use strand_core::{Issue, Issues, PointReader, Version, Versioned};
 
-use super::open;
+use super::{fields::STATUSES, open};
 use crate::{
     args::{List, Ready, Show},
     exit::{Exit, Failure},
     filter::is_free,
-    output::Output,
+    output::{Output, tell},
     remote,
     table::{columns, highlighted, printable, with_names},
 };
@@ -88,6 +88,9 @@ pub(crate) fn list(dir: &Path, args: &List, out: &mut Output) -> Result<(), Fail
         Some(_) => open::unclosed(dir)?,
     };
     let mut found = args.wanted.list(&issues, status);
+    if !out.json {
+        note_mistakes(args, &found);
+    }
     if let Some(field) = &args.sort {
         found.sort_by_cached_key(|(_, issue)| sort_key(issue, field));
     }
@@ -105,6 +108,27 @@ pub(crate) fn list(dir: &Path, args: &List, out: &mut Output) -> Result<(), Fail
         cells.collect()
     }));
     print_table(&columns(rows), found, out)
+}
+
+/// Names that no issue has are probably mistyped.
+fn note_mistakes(args: &List, found: &[(&str, &Issue)]) {
+    let unknown = |status: &&str| !STATUSES.contains(status) && *status != "tombstone";
+    if found.is_empty()
+        && let Some(status) = args.status.as_deref().filter(unknown)
+    {
+        let usual = STATUSES.join(", ");
+        tell(&format!(
+            "strand: no issue has the status {status:?}; usual ones are {usual}"
+        ));
+    }
+    for name in args.columns.iter().chain(&args.sort) {
+        let has = |(_, issue): &(&str, &Issue)| issue.get(field_name(name)).is_some();
+        if !found.is_empty() && !found.iter().any(has) {
+            tell(&format!(
+                "strand: none of these issues has a field {name:?}"
+            ));
+        }
+    }
 }
 
 fn print_table<'a>(

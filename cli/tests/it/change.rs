@@ -232,3 +232,25 @@ fn ten_processes_that_claim_the_next_issue_get_ten_issues() {
     }
     assert_eq!((claimed.len(), too_late), (AGENTS, 2));
 }
+
+#[test]
+fn a_list_says_which_names_no_issue_has() {
+    let store = Store::of(&[("a", "")]);
+    let note = |arguments: &[&str]| store.run("list", arguments).err;
+    assert!(note(&["--status", "opne"]).contains("no issue has the status \"opne\""));
+    assert!(note(&["--sort", "priorty"]).contains("has a field \"priorty\""));
+    assert!(note(&["--columns", "id,titel"]).contains("has a field \"titel\""));
+    for quiet in [
+        &["--status", "closed"][..],
+        &["--columns", "id,title,status"],
+        &["--status", "opne", "--json"],
+    ] {
+        assert_eq!(note(quiet), "", "{quiet:?}");
+    }
+    let missing = run(crate::support::strand().args(["-C", "/no/such/dir", "list"]));
+    assert!(
+        missing.code == 7 && missing.err.contains("`strand init`"),
+        "{}",
+        missing.err
+    );
+}

@@ -85,10 +85,34 @@ fn the_commands_are_the_same_on_etcd() {
         (&"add".into(), &"bd-1".into())
     );
 
+    // Every command that is not for directories only.
+    ok(&["create", "Buy wire", "--id", "bd-9"]);
+    ok(&["dep", "add", "bd-9", "bd-1"]);
+    assert_eq!(ok(&["dep", "tree", "bd-9"]).lines().count(), 2);
+    ok(&["dep", "rm", "bd-9", "bd-1"]);
+    ok(&["comment", "bd-9", "It is short", "--author", "ann"]);
+    let mut edit = strand();
+    edit.args(["-C", &place, "edit", "bd-9"]);
+    let edited = crate::support::run(
+        edit.env("EDITOR", "sed -i s/wire/rope/")
+            .env_remove("VISUAL"),
+    );
+    assert_eq!(edited.code, 0, "{}", edited.err);
+    let history = ok(&["log", "bd-9"]);
+    assert_eq!(history.lines().count(), 5, "{history}");
+    assert!(
+        history.lines().last().unwrap().contains("Buy rope"),
+        "{history}"
+    );
+    ok(&["delete", "bd-9"]);
+
     let before = ok(&["export"]);
     assert!(ok(&["compact"]).contains("2 issues"));
     assert_eq!(ok(&["export"]), before);
     assert_eq!(run(&place, &["follow", "--from", "1"]).code, 11);
+    let compacted = run(&place, &["log", "bd-1"]);
+    assert_eq!(compacted.code, 3, "{}", compacted.err);
+    assert!(compacted.err.contains("are compacted"), "{}", compacted.err);
 }
 
 #[test]
