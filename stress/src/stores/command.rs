@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::run::config::shell_word;
 use crate::stores::reading::entries;
-use crate::stores::seat::{Ended, Seat, excerpt};
+use crate::stores::seat::{Ended, Seat, excerpt, nameless};
 use crate::stores::spec::{Call, Pattern, Spec};
 use crate::stores::store::{Agent, Answer, Can, Deed, Job, Store, Told};
 use crate::stores::template::{Template, Values, shell_line};
@@ -118,7 +118,7 @@ impl CommandStore {
 
 /// A file with this text, to be read from its beginning.
 fn input(text: &str) -> std::io::Result<File> {
-    let mut file = tempfile::tempfile()?;
+    let mut file = nameless()?;
     file.write_all(text.as_bytes())?;
     file.rewind()?;
     Ok(file)

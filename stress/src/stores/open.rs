@@ -24,7 +24,7 @@ pub(super) fn open(
 ) -> Result<(Box<dyn Store>, PathBuf), String> {
     std::fs::create_dir_all(scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
     let over = Arc::new(AtomicBool::new(false));
-    let seat = Seat::new(scratch.join("stderr"), over, None);
+    let seat = Seat::new(over, None);
     if let Some(line) = name.strip_prefix("agent:") {
         let argv = line.split_whitespace().map(str::to_owned).collect();
         let store = ProgramStore::new(argv, &seat)

@@ -7,7 +7,7 @@ use serde_json::json;
 use strand_lock::monotonic_ns;
 
 use crate::evidence::listing::Entry;
-use crate::stores::seat::{Seat, excerpt};
+use crate::stores::seat::{OUTPUT_BYTES_MAX, Printed, Seat, excerpt};
 use crate::stores::spec::Artifact;
 use crate::stores::store::{Agent, Answer, Can, Deed, Job, Store, Told};
 use crate::stores::template::{Template, Values, shell_line};
@@ -123,11 +123,19 @@ impl Store for ProgramStore {
     }
 }
 
+/// A program that runs, and the ends of its pipes.
+struct Process {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    stderr: Printed,
+}
+
 struct ProgramAgent<'a> {
     store: &'a ProgramStore,
     seat: &'a Seat,
     one_shot: bool,
-    process: Option<(Child, ChildStdin, BufReader<ChildStdout>)>,
+    process: Option<Process>,
 }
 
 impl<'a> ProgramAgent<'a> {
@@ -149,10 +157,15 @@ impl<'a> ProgramAgent<'a> {
         let (program, arguments) = argv.split_first().ok_or("there is no program")?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped());
-        let mut child = self.seat.start(&mut command)?;
+        let (mut child, stderr) = self.seat.start(&mut command, Stdio::piped())?;
         let pipes = child.stdin.take().zip(child.stdout.take());
         let (stdin, stdout) = pipes.ok_or("a pipe is missing")?;
-        self.process = Some((child, stdin, BufReader::new(stdout)));
+        self.process = Some(Process {
+            child,
+            stdin,
+            stdout: BufReader::new(stdout),
+            stderr,
+        });
         match self.ask(&hello(values)) {
             Ok(Reply::Ok(done)) => Ok(done),
             Ok(reply) => Err(format!("the answer to hello is {reply:?}")),
@@ -166,7 +179,7 @@ impl<'a> ProgramAgent<'a> {
         let mut answer = String::new();
         let talked = match &mut self.process {
             None => return Err("the program does not run".to_owned()),
-            Some((_, stdin, stdout)) => stdin
+            Some(Process { stdin, stdout, .. }) => stdin
                 .write_all(line.as_bytes())
                 .and_then(|()| stdout.read_line(&mut answer)),
         };
@@ -178,26 +191,35 @@ impl<'a> ProgramAgent<'a> {
                 format!("{error}: {}", answer.trim())
             });
         }
-        let killed = self.end();
+        let (killed, stderr) = self.end();
         if killed {
             return Err(String::new());
         }
-        let stderr = self.seat.stderr();
         Err(format!(
             "the program ended without an answer: {}",
             stderr.trim()
         ))
     }
 
-    /// Lets the program end; whether the harness had it killed.
-    fn end(&mut self) -> bool {
-        let Some((mut child, stdin, mut stdout)) = self.process.take() else {
-            return false;
+    /// Lets the program end; whether the harness had it killed, and its standard error.
+    fn end(&mut self) -> (bool, String) {
+        let Some(process) = self.process.take() else {
+            return (false, String::new());
         };
+        let Process {
+            mut child,
+            stdin,
+            mut stdout,
+            stderr,
+        } = process;
         drop(stdin);
         let mut rest = String::new();
         while stdout.read_line(&mut rest).is_ok_and(|bytes| bytes > 0) {}
-        self.seat.reap(&mut child).is_ok_and(|(_, killed)| killed)
+        let reaped = self.seat.reap(&mut child);
+        let killed = reaped.is_ok_and(|(_, killed)| killed);
+        // What can't be read is not needed for any verdict.
+        let stderr = stderr.text(OUTPUT_BYTES_MAX as u64).unwrap_or_default();
+        (killed, stderr)
     }
 
     fn try_perform(&mut self, job: &Job, begin_ns: &mut u64) -> Result<Answer, String> {

@@ -1,6 +1,7 @@
 //! Lets agents work on a store at the same time, with faults, and keeps the history: every call
 //! and its answer.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
@@ -21,14 +22,16 @@ use crate::run::runner::Moment;
 use crate::stores::faults::Injection;
 use crate::stores::reading::is_valid;
 use crate::stores::seat::Seat;
-use crate::stores::spec::Artifact;
+use crate::stores::spec::{Artifact, Format};
 use crate::stores::store::{Answer, Deed, Job, Store, Told};
 use crate::stores::template::Values;
 
 /// How often the artifacts are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_micros(300);
-/// How long the exporter rests between two exports.
+/// How long the exporter rests between two exports, at least.
 const EXPORT_REST: Duration = Duration::from_millis(5);
+/// And so many times as long as the last one took, so as not to slow the agents down.
+const EXPORT_RESTS: u32 = 10;
 /// How often the progress is shown.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a process is stopped.
@@ -99,8 +102,7 @@ impl Site {
     ) -> Result<Seat, String> {
         let work = self.work(agent);
         std::fs::create_dir_all(&work).map_err(|error| format!("{}: {error}", work.display()))?;
-        let stderr = self.scratch.join(format!("stderr-{agent}"));
-        Ok(Seat::new(stderr, Arc::clone(over), injection))
+        Ok(Seat::new(Arc::clone(over), injection))
     }
 }
 
@@ -220,8 +222,11 @@ impl Round<'_> {
                 scope.spawn(move || {
                     let mut agent = self.store.agent(exporter, true);
                     let mut exports = 0;
-                    while over.recv_timeout(EXPORT_REST) == Err(RecvTimeoutError::Timeout) {
+                    let mut rest = EXPORT_REST;
+                    while over.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
+                        let began = Instant::now();
                         agent.perform(&job(Deed::Export, self.site.values(self.config.agents)));
+                        rest = EXPORT_REST.max(began.elapsed() * EXPORT_RESTS);
                         exports += 1;
                     }
                     lock(beside).exports += exports;
@@ -231,8 +236,17 @@ impl Round<'_> {
                 let (over, beside) = (over_receiver, &beside);
                 scope.spawn(move || {
                     let mut found = History::default();
+                    let paths = paths(&can.artifacts, self.site);
+                    let mut seen = vec![None; paths.len()];
                     while over.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                        look(&can.artifacts, self.site, &mut found);
+                        for ((path, format), seen) in paths.iter().zip(&mut seen) {
+                            // Read again and again, it would keep a processor busy.
+                            let now = state(path);
+                            if now != *seen {
+                                *seen = now;
+                                look_at(path, *format, &mut found);
+                            }
+                        }
                     }
                     let mut beside = lock(beside);
                     beside.looks += found.looks;
@@ -476,26 +490,48 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// Looks at each artifact; one that is not valid is a violation, once.
 pub(super) fn look(artifacts: &[Artifact], site: &Site, found: &mut History) {
-    for artifact in artifacts {
-        let Ok(path) = artifact.path.fill(&site.values(0)) else {
-            continue;
-        };
-        // One that is not there is not wrong.
-        let Ok(bytes) = std::fs::read(&path) else {
-            continue;
-        };
-        found.looks += 1;
-        let is_known = found.violations.iter().any(|violation| {
-            matches!(violation, Violation::ArtifactInvalid { path: known, .. } if *known == path)
-        });
-        if let Err(error) = is_valid(artifact.format, &bytes)
-            && !is_known
-        {
-            found.violations.push(Violation::ArtifactInvalid {
-                path,
-                at_ns: monotonic_ns(),
-                error,
-            });
-        }
+    for (path, format) in paths(artifacts, site) {
+        look_at(&path, format, found);
     }
+}
+
+fn paths(artifacts: &[Artifact], site: &Site) -> Vec<(String, Format)> {
+    let values = site.values(0);
+    let path = |artifact: &Artifact| Some((artifact.path.fill(&values).ok()?, artifact.format));
+    artifacts.iter().filter_map(path).collect()
+}
+
+fn look_at(path: &str, format: Format, found: &mut History) {
+    // One that is not there is not wrong.
+    let Ok(bytes) = std::fs::read(path) else {
+        return;
+    };
+    found.looks += 1;
+    let is_known = found.violations.iter().any(|violation| {
+        matches!(violation, Violation::ArtifactInvalid { path: known, .. } if *known == path)
+    });
+    if let Err(error) = is_valid(format, &bytes)
+        && !is_known
+    {
+        found.violations.push(Violation::ArtifactInvalid {
+            path: path.to_owned(),
+            at_ns: monotonic_ns(),
+            error,
+        });
+    }
+}
+
+/// What changes with a file; `None` if it is not there.
+fn state(path: &str) -> Option<[i64; 6]> {
+    let found = std::fs::metadata(path).ok()?;
+    let (file, length) = (found.ino().cast_signed(), found.len().cast_signed());
+    let (written, changed) = (found.mtime(), found.ctime());
+    Some([
+        file,
+        length,
+        written,
+        found.mtime_nsec(),
+        changed,
+        found.ctime_nsec(),
+    ])
 }

@@ -1,9 +1,8 @@
 //! Where an agent of a store works: one process group at a time, which others may kill or stop.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _, Seek as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,14 +15,12 @@ use crate::run::errors::describe;
 use crate::stores::faults::Injection;
 
 /// The most that is kept of an output that is no list.
-const OUTPUT_BYTES_MAX: usize = 4 << 10;
+pub(super) const OUTPUT_BYTES_MAX: usize = 4 << 10;
 
 /// The seat of one agent.
 #[derive(Debug)]
 pub(super) struct Seat {
     living: Mutex<Living>,
-    /// Takes the standard error of one process at a time.
-    stderr: PathBuf,
     /// Nothing is started any more.
     over: Arc<AtomicBool>,
     injection: Option<Injection>,
@@ -51,14 +48,9 @@ pub(super) struct Ended {
 }
 
 impl Seat {
-    pub(super) fn new(
-        stderr: PathBuf,
-        over: Arc<AtomicBool>,
-        injection: Option<Injection>,
-    ) -> Seat {
+    pub(super) fn new(over: Arc<AtomicBool>, injection: Option<Injection>) -> Seat {
         Seat {
             living: Mutex::default(),
-            stderr,
             over,
             injection,
             started: AtomicU32::new(0),
@@ -84,14 +76,18 @@ impl Seat {
         }
     }
 
-    /// Starts a process as the head of a group of its own.
-    pub(super) fn start(&self, command: &mut Command) -> Result<Child, String> {
+    /// Starts a process as the head of a group of its own. Returns what takes its standard error,
+    /// too.
+    pub(super) fn start(
+        &self,
+        command: &mut Command,
+        stdout: Stdio,
+    ) -> Result<(Child, Printed), String> {
         let program = command.get_program().to_string_lossy().into_owned();
-        let stderr = File::create(&self.stderr)
-            .map_err(|error| format!("{}: {error}", self.stderr.display()))?;
+        let stderr = Printed::new()?;
         command
-            .stdout(Stdio::piped())
-            .stderr(stderr)
+            .stdout(stdout)
+            .stderr(stderr.end()?)
             .process_group(0);
         let mut living = self.living();
         if self.is_over() {
@@ -104,11 +100,11 @@ impl Seat {
             group: Pid::from_raw(child.id().cast_signed()),
             killed_ns: None,
         };
-        Ok(child)
+        Ok((child, stderr))
     }
 
-    /// Reaps a process whose output has ended. Until then its number names no other process, so a
-    /// signal can't meet a wrong one.
+    /// Waits for the end of a process, and reaps it. Until then its number names no other process,
+    /// so a signal can't meet a wrong one.
     pub(super) fn reap(&self, child: &mut Child) -> Result<(ExitStatus, bool), String> {
         if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
             let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
@@ -128,34 +124,18 @@ impl Seat {
     /// Runs a process to its end.
     pub(super) fn run(&self, command: &mut Command) -> Result<Ended, String> {
         let begin_ns = monotonic_ns();
-        let mut child = self.start(command)?;
-        let mut stdout = Vec::new();
-        let read = child
-            .stdout
-            .take()
-            .map(|mut pipe| pipe.read_to_end(&mut stdout));
+        let stdout = Printed::new()?;
+        let (mut child, stderr) = self.start(command, stdout.end()?)?;
         let (status, killed) = self.reap(&mut child)?;
         let end_ns = monotonic_ns();
-        if let Some(Err(error)) = read {
-            return Err(format!("cannot read what a process prints: {error}"));
-        }
         Ok(Ended {
             status,
             killed,
-            stdout: String::from_utf8_lossy(&stdout).into_owned(),
-            stderr: self.stderr(),
+            stdout: stdout.text(u64::MAX)?,
+            stderr: stderr.text(OUTPUT_BYTES_MAX as u64)?,
             begin_ns,
             end_ns,
         })
-    }
-
-    /// The beginning of what the last process wrote to standard error.
-    pub(super) fn stderr(&self) -> String {
-        let mut bytes = Vec::new();
-        let file = File::open(&self.stderr);
-        // What can't be read is not needed for any verdict.
-        drop(file.map(|file| file.take(OUTPUT_BYTES_MAX as u64).read_to_end(&mut bytes)));
-        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Kills what works here; whether there was something.
@@ -176,6 +156,46 @@ impl Seat {
             .group
             .is_some_and(|group| kill_process_group(group, signal).is_ok())
     }
+}
+
+/// Takes what a process prints, until it is read. In a file: somebody would have to wait at the
+/// other end of a pipe, and be woken twice more.
+#[derive(Debug)]
+pub(super) struct Printed(File);
+
+impl Printed {
+    fn new() -> Result<Printed, String> {
+        nameless().map(Printed).map_err(|error| unreadable(&error))
+    }
+
+    /// The end for the process.
+    fn end(&self) -> Result<Stdio, String> {
+        let file = self.0.try_clone().map_err(|error| unreadable(&error))?;
+        Ok(file.into())
+    }
+
+    /// Up to so many bytes of what was printed so far, from its beginning.
+    pub(super) fn text(mut self, bytes_max: u64) -> Result<String, String> {
+        let mut bytes = Vec::new();
+        self.0
+            .rewind()
+            .and_then(|()| self.0.take(bytes_max).read_to_end(&mut bytes))
+            .map_err(|error| unreadable(&error))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// A file without a name; in memory where there is such a thing, so that syncs of the store do not
+/// have to wait for it.
+pub(super) fn nameless() -> io::Result<File> {
+    #[cfg(target_os = "linux")]
+    return Ok(rustix::fs::memfd_create("strand-stress", rustix::fs::MemfdFlags::CLOEXEC)?.into());
+    #[cfg(not(target_os = "linux"))]
+    tempfile::tempfile()
+}
+
+fn unreadable(error: &io::Error) -> String {
+    format!("cannot take what a process prints: {error}")
 }
 
 /// The beginning of a text.
