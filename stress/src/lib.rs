@@ -14,6 +14,7 @@
 pub mod commands;
 pub mod evidence;
 pub mod fuzz;
+pub mod interrupt;
 mod panics;
 pub mod powerfs;
 mod random;

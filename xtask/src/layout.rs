@@ -49,15 +49,19 @@ const STRESS: &[Area] = &[
     ("panics", ""),
     ("random", ""),
     ("evidence", ""),
+    ("interrupt", "evidence"),
     ("sim", "panics evidence random"),
     ("powerfs", "sim random"),
     ("fuzz", "panics evidence sim"),
     ("run", "panics evidence random"),
-    ("tiers", "panics evidence random sim powerfs run"),
-    ("soak", "panics evidence run"),
+    ("tiers", "panics evidence interrupt random sim powerfs run"),
+    ("soak", "panics evidence interrupt run"),
     ("stores", "evidence sim powerfs run"),
     ("report", "evidence run tiers soak stores"),
-    ("commands", "panics evidence run tiers soak stores report"),
+    (
+        "commands",
+        "panics evidence interrupt run tiers soak stores report",
+    ),
     ("main", "commands run tiers soak stores lib"),
 ];
 

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 /// Builds the harness and runs one of its commands.
 fn harness(command: &str, flags: &[String]) -> Result<(), Failure> {
     let harness = cargo::build_harness()?;
-    process::run(Command::new(harness).arg(command).args(flags))
+    process::go_on_as(Command::new(harness).arg(command).args(flags))
 }
 
 /// Runs the benchmark, with its peers, in the current directory: paths among the flags are relative

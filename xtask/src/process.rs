@@ -17,6 +17,17 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
     })
 }
 
+/// Runs a program in the place of this one where that is possible: then Ctrl-C is for it alone.
+pub(crate) fn go_on_as(command: &mut Command) -> Result<(), Failure> {
+    #[cfg(unix)]
+    {
+        let error = std::os::unix::process::CommandExt::exec(command);
+        Err(Failure::start(Path::new(command.get_program()), &error))
+    }
+    #[cfg(not(unix))]
+    run(command)
+}
+
 pub(crate) fn status(command: &mut Command) -> Result<ExitStatus, Failure> {
     let started = command.status();
     started.map_err(|error| Failure::start(Path::new(command.get_program()), &error))

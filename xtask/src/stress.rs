@@ -34,7 +34,7 @@ pub(crate) fn run(flags: &[String]) -> Result<(), Failure> {
                 .iter()
                 .flat_map(|json| ["--json".as_ref(), json.as_os_str()]),
         );
-        return process::run(&mut command);
+        return process::go_on_as(&mut command);
     }
     run_many(&harness, &task)
 }

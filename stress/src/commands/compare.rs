@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use crate::commands::{own_binary, run, say, write};
 use crate::evidence::listing::kinds;
 use crate::evidence::verdict::Verdict;
-use crate::report::compare::{Comparison, Missing, Row, markdown, page, table};
+use crate::interrupt::Interrupt;
+use crate::report::compare::{Comparison, Missing, PICTURED, Row, markdown, page, picture, table};
 use crate::report::text::json;
 use crate::run::RunError;
 use crate::run::config::{Config, STRAND, fresh_seed};
@@ -14,7 +15,7 @@ use crate::stores::spec::BUILT_IN;
 use crate::stores::{self, is_there};
 
 /// Agents and writes of each.
-const SHAPES: [(u32, u32); 3] = [(5, 20), (10, 100), (20, 20)];
+const SHAPES: [(u32, u32); 3] = [(5, 20), PICTURED, (20, 20)];
 /// The rate of kills, in runs with kills.
 const KILLS_PER_SECOND: f64 = 10.0;
 /// A run that takes longer hangs.
@@ -38,6 +39,9 @@ pub struct Arguments {
     /// Write the table as Markdown to this file
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+    /// Write a picture of the runs with 10 agents and a process for each write to this file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Write the numbers to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -57,6 +61,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     }
     let dir = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
     let mut comparison = Comparison::new(arguments.seed, &dir);
+    let interrupt = Interrupt::listen();
     for name in names {
         if let Err(reason) = is_there(name, &exe) {
             say(&format!("SKIPPED {name}: {reason}"));
@@ -65,6 +70,9 @@ pub fn main(arguments: &Arguments) -> ExitCode {
             continue;
         }
         for config in configs(name, arguments) {
+            if interrupt.is_asked() {
+                break;
+            }
             match row(&config, &exe) {
                 Ok(row) => {
                     say(&row.line());
@@ -84,14 +92,17 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     let written = [
         write(arguments.html.as_deref(), || page(&comparison)),
         write(arguments.markdown.as_deref(), || markdown(&comparison)),
+        write(arguments.svg.as_deref(), || picture(&comparison)),
         write(arguments.json.as_deref(), || json(&comparison)),
     ];
-    let verdict = if comparison.rows.is_empty() {
+    let verdict = if interrupt.is_asked() {
+        Verdict::Interrupted
+    } else if comparison.rows.is_empty() {
         Verdict::Environment
     } else {
         Verdict::Pass
     };
-    ExitCode::from(verdict.exit_status_when(written == [true; 3]))
+    ExitCode::from(verdict.exit_status_when(written == [true; 4]))
 }
 
 /// The runs of one store.

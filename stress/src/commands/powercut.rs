@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::commands::{EXIT_USAGE, own_binary, say, write};
 use crate::evidence::verdict::Verdict;
+use crate::interrupt::Interrupt;
 use crate::report::machine::Machine;
 use crate::report::page;
 use crate::report::tiers::{Report, SCHEMA, TierReport};
@@ -54,6 +55,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     say(&format!(
         "strand-stress: powercut, seed {seed}, {states} states of each filesystem"
     ));
+    let interrupt = Interrupt::listen();
     let budget = Budget {
         seed,
         // Not the limit: the number of states is.
@@ -62,12 +64,14 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         threads: 1,
         exe,
         tried: Arc::default(),
+        interrupt: interrupt.clone(),
     };
     let wanted = Wanted {
         filesystems: arguments.fs.clone(),
         states: Some(states),
     };
-    let tally = run_wanted(&budget, &wanted);
+    let mut tally = run_wanted(&budget, &wanted);
+    tally.interrupted = interrupt.is_asked();
     let chosen = match arguments.fs.as_slice() {
         [] => String::new(),
         some => format!(" --fs {}", some.join(",")),
@@ -81,7 +85,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     let seconds = tiers.iter().map(|tier| tier.tally.seconds).sum();
     let report = Report {
         schema: SCHEMA,
-        verdict: Report::judge(&tiers, None),
+        verdict: Report::judge(&tiers, None, interrupt.is_asked()),
         seed,
         quick: false,
         planned_seconds: seconds,

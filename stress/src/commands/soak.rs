@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::commands::{EXIT_USAGE, own_binary, say, write};
 use crate::evidence::verdict::Verdict;
+use crate::interrupt::Interrupt;
 use crate::report::machine::Machine;
 use crate::report::page::soak::page;
 use crate::report::progress::{Goal, Progress, State};
@@ -70,7 +71,8 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     let machine = Machine::of(dir.path());
     let time = Duration::from_secs_f64(arguments.minutes * 60.0);
     let progress = Progress::new(arguments.quiet, Goal::Time(time));
-    let outcome = soak::run(time, seed, &exe, dir, &|stage| {
+    let interrupt = Interrupt::listen();
+    let outcome = soak::run(time, seed, &exe, dir, &interrupt, &|stage| {
         progress.show(&State {
             phase: stage.kind,
             done: stage.rounds,

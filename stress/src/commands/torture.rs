@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::commands::{EXIT_USAGE, own_binary, say, write};
 use crate::evidence::verdict::Verdict;
+use crate::interrupt::Interrupt;
 use crate::panics::catch_panic;
 use crate::report::machine::{Machine, cores};
 use crate::report::page;
@@ -27,6 +28,8 @@ const PATIENCE_FACTOR: u32 = 3;
 const PATIENCE_BEYOND: Duration = Duration::from_mins(1);
 /// How often the progress is drawn.
 const TICK: Duration = Duration::from_millis(200);
+/// How long a tier that was interrupted may take to end by itself.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// The flags of `torture`.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -83,7 +86,8 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     if !arguments.quiet {
         say(&plan.headline());
     }
-    let report = run(&plan, &exe, patience, &progress);
+    let interrupt = Interrupt::listen();
+    let report = run(&plan, &exe, patience, &progress, &interrupt);
     if !arguments.quiet {
         say(report.table().trim_end());
     }
@@ -217,11 +221,20 @@ fn patience(time: Duration) -> Duration {
 }
 
 /// Runs the tiers to the end, or to the first that hangs.
-fn run(plan: &Plan, exe: &Path, patience: fn(Duration) -> Duration, progress: &Progress) -> Report {
+fn run(
+    plan: &Plan,
+    exe: &Path,
+    patience: fn(Duration) -> Duration,
+    progress: &Progress,
+    interrupt: &Interrupt,
+) -> Report {
     let started = Instant::now();
     let mut tiers: Vec<TierReport> = Vec::new();
     let mut hang = None;
     for (tier, time) in &plan.tiers {
+        if interrupt.is_asked() {
+            break;
+        }
         let budget = Budget {
             seed: plan.seed,
             time: *time,
@@ -229,6 +242,7 @@ fn run(plan: &Plan, exe: &Path, patience: fn(Duration) -> Duration, progress: &P
             threads: cores(),
             exe: exe.to_owned(),
             tried: Arc::default(),
+            interrupt: interrupt.clone(),
         };
         let ran = run_tier(plan, *tier, budget, patience(*time), (progress, &tiers));
         match ran {
@@ -249,7 +263,7 @@ fn run(plan: &Plan, exe: &Path, patience: fn(Duration) -> Duration, progress: &P
     progress.finish();
     Report {
         schema: SCHEMA,
-        verdict: Report::judge(&tiers, hang.as_ref()),
+        verdict: Report::judge(&tiers, hang.as_ref(), interrupt.is_asked()),
         seed: plan.seed,
         quick: plan.quick,
         planned_seconds: plan.time().as_secs_f64(),
@@ -272,7 +286,7 @@ fn run_tier(
     let started = Instant::now();
     let replay = plan.replay_line(&tier, budget.time);
     let case = plan.replay.clone();
-    let tried = Arc::clone(&budget.tried);
+    let (tried, interrupt) = (Arc::clone(&budget.tried), budget.interrupt.clone());
     let (done, tally) = mpsc::channel();
     let work = move || {
         let ran = catch_panic(|| match (tier.replay, &case) {
@@ -291,10 +305,23 @@ fn run_tier(
     if let Err(error) = builder.spawn(work) {
         return Ok(failed(error));
     }
+    let mut interrupted_at = None;
     let ran = loop {
+        if interrupt.is_asked() {
+            interrupted_at.get_or_insert_with(Instant::now);
+        }
         match tally.recv_timeout(TICK) {
             Ok(ran) => break ran,
             Err(RecvTimeoutError::Disconnected) => break Err("ended without a result".to_owned()),
+            Err(RecvTimeoutError::Timeout)
+                if interrupted_at.is_some_and(|at| at.elapsed() > GRACE) =>
+            {
+                break Ok(Tally {
+                    unit: "cases",
+                    cases: tried.load(Ordering::Relaxed),
+                    ..Tally::default()
+                });
+            }
             Err(RecvTimeoutError::Timeout) if started.elapsed() > patience => {
                 return Err(TierHang {
                     tier: tier.name,
@@ -316,6 +343,7 @@ fn run_tier(
         ..Tally::default()
     });
     tally.tier = tier.name;
+    tally.interrupted = interrupt.is_asked();
     tally.seconds = started.elapsed().as_secs_f64();
     Ok(tally)
 }
@@ -488,7 +516,13 @@ mod tests {
     #[test]
     fn a_panic_is_a_violation_and_the_next_tier_runs() {
         let plan = plan("--seed 5 --quick").unwrap();
-        let report = run(&plan, Path::new(""), patience, &silent());
+        let report = run(
+            &plan,
+            Path::new(""),
+            patience,
+            &silent(),
+            &Interrupt::default(),
+        );
         assert_eq!(report.verdict, Verdict::Violated);
         let cases: Vec<u64> = report.tiers.iter().map(|tier| tier.tally.cases).collect();
         assert_eq!(cases, [5, 0, 5]);
@@ -497,6 +531,43 @@ mod tests {
         assert_eq!(
             finding.replay,
             "cargo xtask torture --tier T2 --seed 5 --quick"
+        );
+    }
+
+    fn is_interrupted(budget: &Budget) -> Tally {
+        budget.interrupt.ask();
+        Tally {
+            environment: Some("a helper was interrupted, too".to_owned()),
+            ..passes(budget)
+        }
+    }
+
+    #[test]
+    fn an_interrupt_leaves_a_report_of_what_was_done() {
+        let tiers = [
+            ("T1", passes as fn(&Budget) -> Tally),
+            ("T2", is_interrupted),
+            ("T3", panics),
+        ];
+        let time = Duration::from_millis(1);
+        let plan = Plan {
+            tiers: tiers.map(|(name, run)| (example(name, run), time)).into(),
+            ..plan("--seed 5 --quick").unwrap()
+        };
+        let interrupt = Interrupt::default();
+        let report = run(&plan, Path::new(""), patience, &silent(), &interrupt);
+        let cases: Vec<u64> = report.tiers.iter().map(|tier| tier.tally.cases).collect();
+        assert_eq!((report.verdict, cases), (Verdict::Interrupted, vec![5, 5]));
+        assert_eq!(report.verdict.exit_status(), 130);
+        assert!(
+            report.table().ends_with("T2: interrupted\n"),
+            "{}",
+            report.table()
+        );
+        let line = report.verdict_line();
+        assert!(
+            line.starts_with("INTERRUPTED: 10 cases in 2 tiers, 0 violations"),
+            "{line}"
         );
     }
 
@@ -510,7 +581,13 @@ mod tests {
             replay: None,
             tiers: tiers.map(|(name, run)| (example(name, run), time)).into(),
         };
-        let report = run(&plan, Path::new(""), no_patience, &silent());
+        let report = run(
+            &plan,
+            Path::new(""),
+            no_patience,
+            &silent(),
+            &Interrupt::default(),
+        );
         assert_eq!(report.verdict.exit_status(), 3);
         assert!(report.tiers.is_empty());
         assert_eq!(report.hang.map(|hang| hang.tier), Some("T4"));
@@ -519,7 +596,13 @@ mod tests {
     #[test]
     fn a_case_is_replayed_by_its_tier() {
         let plan = plan("--tier T1 --replay a/case --seed 9").unwrap();
-        let report = run(&plan, Path::new(""), patience, &silent());
+        let report = run(
+            &plan,
+            Path::new(""),
+            patience,
+            &silent(),
+            &Interrupt::default(),
+        );
         assert_eq!(report.tiers[0].tally.cases, 6);
         let (tier, time) = plan.tiers[0];
         assert_eq!(

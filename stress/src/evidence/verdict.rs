@@ -7,6 +7,8 @@ const EXIT_VIOLATED: u8 = 1;
 const EXIT_HANG: u8 = 3;
 const EXIT_ENVIRONMENT: u8 = 4;
 const EXIT_UNKNOWN: u8 = 5;
+/// As the shell has it for a command that SIGINT ended.
+const EXIT_INTERRUPTED: u8 = 130;
 
 /// The verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -22,6 +24,8 @@ pub enum Verdict {
     Environment,
     /// Nothing is wrong, and nothing could be compared.
     Unknown,
+    /// Nothing is wrong in what was done before the user interrupted it.
+    Interrupted,
 }
 
 impl Verdict {
@@ -34,6 +38,7 @@ impl Verdict {
             Verdict::Hang => EXIT_HANG,
             Verdict::Environment => EXIT_ENVIRONMENT,
             Verdict::Unknown => EXIT_UNKNOWN,
+            Verdict::Interrupted => EXIT_INTERRUPTED,
         }
     }
 

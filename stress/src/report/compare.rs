@@ -97,6 +97,15 @@ impl Comparison {
     }
 }
 
+/// Agents and writes of the runs that the picture shows.
+pub const PICTURED: (u32, u32) = (10, 100);
+/// The sizes of the picture.
+const WIDTH: u32 = 680;
+const TOP: u32 = 54;
+const ROW: u32 = 46;
+const BARS_FROM: u32 = 270;
+const BARS_WIDTH: f64 = 330.0;
+
 const HEADS: [&str; 11] = [
     "store",
     "processes",
@@ -147,6 +156,36 @@ impl Row {
             self.stalls.map_or_else(|| "–".to_owned(), grouped),
             others.join(", "),
         ]
+    }
+
+    /// Whether the picture shows it.
+    fn is_pictured(&self, with_kills: bool) -> bool {
+        let config = &self.config;
+        let has_kills = config.kill_per_second > 0.0;
+        (config.agents, config.writes) == PICTURED && config.one_shot && has_kills == with_kills
+    }
+
+    /// What is wrong, in words; whether anything is.
+    fn judged(&self) -> (String, bool) {
+        let mut found: Vec<String> = self
+            .kinds
+            .iter()
+            .map(|(kind, count)| match kind.as_str() {
+                "duplicated" => format!("{} stored twice", grouped(*count)),
+                kind => format!("{} {kind}", grouped(*count)),
+            })
+            .collect();
+        if self.verdict == Verdict::Hang {
+            found.push("it hangs".to_owned());
+        }
+        let is_wrong = !found.is_empty();
+        if found.is_empty() {
+            found.push("nothing lost".to_owned());
+        }
+        if self.refused > 0 {
+            found.push(format!("{} refused", grouped(self.refused)));
+        }
+        (found.join(", "), is_wrong)
     }
 
     /// The run in one line.
@@ -237,6 +276,70 @@ pub fn page(comparison: &Comparison) -> String {
     document("Stores under the oracle", &body)
 }
 
+/// The picture: for each store how long the runs took, and what was lost.
+#[must_use]
+pub fn picture(comparison: &Comparison) -> String {
+    let runs: Vec<&Row> = comparison
+        .rows
+        .iter()
+        .filter(|row| row.is_pictured(false))
+        .collect();
+    let longest = runs.iter().map(|row| row.seconds).fold(0.001, f64::max);
+    let many = u32::try_from(runs.len()).unwrap_or(u32::MAX);
+    let height = TOP + ROW * many + 24;
+    let (agents, writes) = PICTURED;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\">\n\
+         <title>Stores under the oracle</title>\n<style>\n\
+         svg {{ color-scheme: light dark; --ink: #1d1d1b; --soft: #62625d; --good: #17724b; --bad: #b3301e; --bar: #2a78d6; }}\n\
+         @media (prefers-color-scheme: dark) {{ svg {{ --ink: #ecebe6; --soft: #a3a29b; --good: #4cc38a; --bad: #f2836f; --bar: #5aa2f2; }} }}\n\
+         text {{ font: 13px system-ui, sans-serif; fill: var(--ink); }}\n\
+         .head {{ font-weight: 600; font-size: 15px; }} .soft {{ fill: var(--soft); }} .good {{ fill: var(--good); }} .bad {{ fill: var(--bad); }}\n\
+         rect {{ fill: var(--bar); }}\n</style>\n\
+         <text class=\"head\" x=\"0\" y=\"16\">{} writes by {agents} agents at once, a process for each write</text>\n\
+         <text class=\"soft\" x=\"0\" y=\"36\">seconds; below them what the oracle found, without and with processes killed at random</text>\n",
+        grouped(u64::from(agents * writes)),
+    );
+    for (row, number) in runs.iter().zip(0..) {
+        let y = TOP + ROW * number + 14;
+        let width = BARS_WIDTH * row.seconds / longest;
+        let bars_from = f64::from(BARS_FROM);
+        put!(
+            svg,
+            "<text x=\"0\" y=\"{y}\">{}</text><rect x=\"{BARS_FROM}\" y=\"{}\" width=\"{width:.1}\" height=\"14\" rx=\"2\"/>\
+             <text x=\"{:.1}\" y=\"{y}\">{:.1} s</text>\n",
+            escaped(&row.store),
+            y - 12,
+            bars_from + width + 6.0,
+            row.seconds
+        );
+        let killed = comparison
+            .rows
+            .iter()
+            .find(|other| other.store == row.store && other.is_pictured(true));
+        let judged = [("", Some(*row)), ("; with kills: ", killed)];
+        put!(svg, "<text x=\"0\" y=\"{}\">", y + 18);
+        for (name, run) in judged {
+            let Some(run) = run else { continue };
+            let (text, is_wrong) = run.judged();
+            put!(
+                svg,
+                "<tspan class=\"soft\">{name}</tspan><tspan class=\"{}\">{}</tspan>",
+                if is_wrong { "bad" } else { "good" },
+                escaped(&text)
+            );
+        }
+        svg += "</text>\n";
+    }
+    put!(
+        svg,
+        "<text class=\"soft\" x=\"0\" y=\"{}\">{}</text>\n</svg>\n",
+        height - 6,
+        escaped(&comparison.headline())
+    );
+    svg
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,6 +375,45 @@ mod tests {
         assert!(
             page.contains("✗ 82") && page.contains("SKIPPED, not installed"),
             "{page}"
+        );
+    }
+
+    #[test]
+    fn the_picture_has_each_store_once_with_its_losses() {
+        let mut comparison = Comparison::new(7, &std::env::temp_dir());
+        for (kill_per_second, lost) in [(0.0, 0), (10.0, 82)] {
+            comparison.rows.push(Row {
+                store: "a <file>".to_owned(),
+                version: "1.0".to_owned(),
+                config: Config {
+                    agents: PICTURED.0,
+                    writes: PICTURED.1,
+                    one_shot: true,
+                    kill_per_second,
+                    ..Config::default()
+                },
+                verdict: Verdict::Pass,
+                seconds: 1.5,
+                acknowledged: 1_000,
+                refused: 4,
+                unknown: 0,
+                stalls: None,
+                kinds: (lost > 0)
+                    .then(|| ("lost".to_owned(), lost))
+                    .into_iter()
+                    .collect(),
+            });
+        }
+        let picture = picture(&comparison);
+        assert_eq!(picture.matches("<rect ").count(), 1);
+        assert_eq!(picture.matches("a &lt;file&gt;").count(), 1);
+        assert!(
+            picture.contains("class=\"good\">nothing lost, 4 refused<"),
+            "{picture}"
+        );
+        assert!(
+            picture.contains("class=\"bad\">82 lost, 4 refused<"),
+            "{picture}"
         );
     }
 }

@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::evidence::ledger::{Compacting, End, Ledger, Outcome, Seen};
 use crate::evidence::observations::{Entry, Journal};
 use crate::evidence::workload::{Expect, Refusal};
-use crate::report::quantiles::{Quantiles, quantiles};
+use crate::report::page::plot::Unit;
+use crate::report::quantiles::{Quantiles, count, quantiles};
 
 /// The work of readers, followers and compactors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -167,7 +168,10 @@ pub(crate) fn conditions(ledger: &Ledger) -> ConditionsReport {
 /// The rows of the table; none for a kind that did not occur.
 pub(crate) fn rows(bystanders: &BystandersReport, conditions: &ConditionsReport) -> Vec<String> {
     let mut rows = Vec::new();
-    let median_p99 = |q: &Quantiles| format!("{:.0} us p50, {:.0} p99", q.p50, q.p99);
+    let median_p99 = |q: &Quantiles| {
+        let us = |us| Unit::Microseconds.text(us);
+        format!("{} p50, {} p99", us(q.p50), us(q.p99))
+    };
     if bystanders.states > 0 {
         let took = median_p99(&bystanders.refresh_us);
         rows.push(format!(
@@ -193,14 +197,15 @@ pub(crate) fn rows(bystanders: &BystandersReport, conditions: &ConditionsReport)
         let took = median_p99(&bystanders.compaction_us);
         rows.push(format!(
             "compactions  {done} done, {running} found another, {} nothing new; {took}; snapshots \
-             to {} bytes",
-            bystanders.nothing_new, bystanders.snapshot_bytes_max
+             to {}",
+            bystanders.nothing_new,
+            Unit::Bytes.text(count(bystanders.snapshot_bytes_max))
         ));
         let held = &bystanders.compaction_lock_held_us;
         rows.push(format!(
-            "  lock held  {}, {:.0} max",
+            "  lock held  {}, {} max",
             median_p99(held),
-            held.max
+            Unit::Microseconds.text(held.max)
         ));
     }
     let ConditionsReport {

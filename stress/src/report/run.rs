@@ -13,6 +13,7 @@ use crate::evidence::verdict::Verdict;
 use crate::evidence::violation::Violation;
 use crate::report::machine::Machine;
 use crate::report::metrics::{self, BystandersReport, ConditionsReport};
+use crate::report::page::plot::Unit;
 use crate::report::quantiles::{
     Durations, Quantiles, Share, count, distribution, durations, micros, quantiles, ratio,
 };
@@ -268,20 +269,15 @@ impl Report {
     /// The metrics as a short table, with a newline after each line.
     #[must_use]
     pub fn table(&self) -> String {
-        let Quantiles {
-            p50,
-            p90,
-            p99,
-            p999,
-            max,
-        } = self.append_us;
+        let us = |us: f64| Unit::Microseconds.text(us);
+        let append = self.append_us;
         let lock = self.lock;
         let holders = if lock.max_holders == 1 {
             "holder"
         } else {
             "holders"
         };
-        let mean_max = |d: Durations| format!("{:.1} us mean, {:.0} max", d.mean, d.max);
+        let mean_max = |d: Durations| format!("{} mean, {} max", us(d.mean), us(d.max));
         let rows = [
             format!(
                 "operations   {} acknowledged, {} refused, {} rejected, {} unknown; {} stored",
@@ -296,7 +292,12 @@ impl Report {
                 self.elapsed_ms, self.appends_per_second
             ),
             format!(
-                "append       {p50:.0} us p50, {p90:.0} p90, {p99:.0} p99, {p999:.0} p99.9, {max:.0} max"
+                "append       {} p50, {} p90, {} p99, {} p99.9, {} max",
+                us(append.p50),
+                us(append.p90),
+                us(append.p99),
+                us(append.p999),
+                us(append.max)
             ),
             format!(
                 "lock         {} {holders} at most, {} acquisitions, {} contended",
@@ -329,26 +330,27 @@ impl Report {
     /// How evenly the agents got the lock, with a newline after each line.
     #[must_use]
     pub fn starvation_table(&self) -> String {
-        let head = ["agent", "acknowledged", "completed ms", "longest append us"];
+        let us = |us: f64| Unit::Microseconds.text(us);
+        let head = ["agent", "acknowledged", "completed", "longest append"];
         let agents = self.per_agent.iter().map(|agent| {
             [
                 agent.agent.to_string(),
                 agent.acknowledged.to_string(),
-                format!("{:.2}", agent.completed_ms),
-                format!("{:.0}", agent.longest_append_us),
+                us(agent.completed_ms * 1e3),
+                us(agent.longest_append_us),
             ]
         });
         let rows = std::iter::once(head.map(str::to_owned)).chain(agents);
         let s = self.starvation;
         columns(rows, &[1, 2, 3])
             + &format!(
-                "starvation   slowest to fastest {:.2} ({:.2} / {:.2} ms), longest append {:.0} us, \
-             longest lock wait {:.0} us\n",
+                "starvation   slowest to fastest {:.2} ({} / {}), longest append {}, longest lock \
+                 wait {}\n",
                 s.slowest_to_fastest,
-                s.slowest_ms,
-                s.fastest_ms,
-                s.longest_append_us,
-                s.longest_lock_wait_us
+                us(s.slowest_ms * 1e3),
+                us(s.fastest_ms * 1e3),
+                us(s.longest_append_us),
+                us(s.longest_lock_wait_us)
             )
     }
 }

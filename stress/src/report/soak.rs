@@ -4,8 +4,10 @@ use serde::Serialize;
 
 use crate::evidence::verdict::Verdict;
 use crate::report::machine::Machine;
+use crate::report::page::plot::Unit;
 use crate::report::text::{columns, grouped, json};
 use crate::soak::Outcome;
+use crate::soak::trend::Trend;
 use crate::soak::trouble::Trouble;
 
 /// Everything about one soak.
@@ -22,6 +24,41 @@ pub struct Report {
     pub outcome: Outcome,
     /// The command that repeats it.
     pub replay: String,
+}
+
+/// The measured quantity of a trend. Its values are given in the unit at the end of its name.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Quantity {
+    /// Without the unit.
+    pub(super) name: String,
+    /// How its values are shown.
+    pub(super) unit: Unit,
+    /// From the unit of the measurement to that of [`Unit`].
+    pub(super) factor: f64,
+}
+
+impl Quantity {
+    pub(super) fn of(trend: &Trend) -> Quantity {
+        let (name, unit, factor) = match trend.name.rsplit_once(", ") {
+            Some((name, "us")) => (name, Unit::Microseconds, 1.0),
+            Some((name, "KiB")) => (name, Unit::Bytes, 1_024.0),
+            _ => (trend.name.as_str(), Unit::Count, 1.0),
+        };
+        let name = name.to_owned();
+        match name.strip_prefix("disk bytes") {
+            Some(rest) => Quantity {
+                name: format!("disk space{rest}"),
+                unit: Unit::Bytes,
+                factor,
+            },
+            None => Quantity { name, unit, factor },
+        }
+    }
+
+    /// A value of the measurement.
+    pub(super) fn text(&self, value: f64) -> String {
+        self.unit.text(value * self.factor)
+    }
 }
 
 impl Report {
@@ -70,12 +107,12 @@ impl Report {
             "verdict",
         ];
         let trends = self.outcome.trends.iter().map(|trend| {
-            let number = |number: f64| format!("{number:.1}");
+            let quantity = Quantity::of(trend);
             [
-                trend.name.clone(),
-                number(trend.first),
-                number(trend.last),
-                number(trend.max),
+                quantity.name.clone(),
+                quantity.text(trend.first),
+                quantity.text(trend.last),
+                quantity.text(trend.max),
                 trend.samples.len().to_string(),
                 trend.verdict().to_owned(),
             ]
@@ -94,6 +131,12 @@ impl Report {
                 "PASS: {rounds} rounds in {minutes:.1} minutes, nothing lost, nothing grows (seed {seed})"
             );
         }
+        if self.outcome.verdict == Verdict::Interrupted {
+            return format!(
+                "INTERRUPTED: {rounds} rounds in {minutes:.1} of {} minutes, nothing lost, nothing grows (seed {seed})",
+                self.planned_minutes
+            );
+        }
         let growing = self.outcome.trends.iter().filter(|trend| trend.fails());
         let growing: Vec<&str> = growing.map(|trend| trend.name.as_str()).collect();
         match &self.outcome.trouble {
@@ -108,7 +151,7 @@ impl Report {
     #[must_use]
     pub fn verdict_line(&self) -> String {
         let mut what = self.headline();
-        if self.outcome.verdict == Verdict::Pass {
+        if matches!(self.outcome.verdict, Verdict::Pass | Verdict::Interrupted) {
             return what;
         }
         if let Some(trouble) = &self.outcome.trouble {
@@ -186,5 +229,11 @@ mod tests {
         assert!(report.verdict_line().starts_with("FAIL: hang: worker1\n"));
         report.outcome.verdict = Verdict::Pass;
         assert!(report.verdict_line().starts_with("PASS: 3 rounds"));
+        report.outcome.verdict = Verdict::Interrupted;
+        let line = report.verdict_line();
+        assert!(
+            line.starts_with("INTERRUPTED: 3 rounds in 1.0 of 1 minutes"),
+            "{line}"
+        );
     }
 }

@@ -10,9 +10,8 @@ use serde_json::Value;
 
 use crate::evidence::checks::Check;
 use crate::evidence::listing::token;
-use crate::evidence::verdict::Verdict;
 use crate::evidence::violation::Violation;
-use crate::report::page::{Cell, Column, details, document, escaped, table as html_table};
+use crate::report::page::{Cell, Column, details, document, escaped, table as html_table, verdict};
 use crate::report::text::{columns, grouped};
 use crate::run::config::{HistoryFormat, Workload};
 use crate::stores::runner::Call;
@@ -238,18 +237,10 @@ pub fn markdown(report: &Report) -> String {
 /// The report for people.
 #[must_use]
 pub fn page(report: &Report) -> String {
-    let is_good = report.verdict == Verdict::Pass;
-    let mark = if is_good {
-        ("pass", '✓')
-    } else {
-        ("fail", '✗')
-    };
     let mut body = format!(
-        "<h1>{}</h1>\n<section class=\"verdict {}\" aria-label=\"Verdict\"><strong>{} {}</strong></section>\n",
+        "<h1>{}</h1>\n{}",
         escaped(&report.store),
-        mark.0,
-        mark.1,
-        escaped(&report.verdict_line())
+        verdict(report.verdict, &report.verdict_line(), "")
     );
     let facts = std::iter::once(("version", report.version.clone())).chain(numbers(report));
     let facts = facts.map(|(name, value)| [Cell::from(name), Cell::from(value)]);

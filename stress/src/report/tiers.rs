@@ -59,12 +59,19 @@ pub struct TierHang {
 }
 
 impl Report {
-    /// The verdict on a run: a hang comes before a violation, and that before a failed environment.
-    pub(crate) fn judge(tiers: &[TierReport], hang: Option<&TierHang>) -> Verdict {
+    /// The verdict on a run: a hang comes before a violation, that before an interrupt, and that
+    /// before a failed environment, which it may have caused.
+    pub(crate) fn judge(
+        tiers: &[TierReport],
+        hang: Option<&TierHang>,
+        interrupted: bool,
+    ) -> Verdict {
         if hang.is_some() {
             Verdict::Hang
         } else if tiers.iter().any(|tier| !tier.tally.violations.is_empty()) {
             Verdict::Violated
+        } else if interrupted {
+            Verdict::Interrupted
         } else if tiers.iter().any(|tier| tier.tally.environment.is_some()) {
             Verdict::Environment
         } else {
@@ -125,6 +132,11 @@ impl Report {
                 let after = self.hang.as_ref().map_or(0.0, |hang| hang.after_seconds);
                 format!("FAIL: hang, {tier} is not done after {after:.1} s (seed {seed})")
             }
+            Verdict::Interrupted => format!(
+                "INTERRUPTED: {} cases in {ran}, 0 violations (seed {seed}, {seconds:.1} of {:.0} s)",
+                grouped(cases),
+                self.planned_seconds
+            ),
             Verdict::Environment | Verdict::Unknown => {
                 format!("FAIL: the environment stopped the run (seed {seed}, {seconds:.1} s)")
             }
@@ -169,7 +181,9 @@ impl TierReport {
             let counts: Vec<String> = counts.collect();
             line(text, &format!("{}: {}", tally.tier, counts.join(", ")));
         }
-        if let Some(reason) = &tally.environment {
+        if tally.interrupted {
+            line(text, &format!("{}: interrupted", tally.tier));
+        } else if let Some(reason) = &tally.environment {
             line(
                 text,
                 &format!("{}: the environment stopped it: {reason}", tally.tier),
@@ -208,7 +222,7 @@ mod tests {
     fn report(tiers: Vec<TierReport>, hang: Option<TierHang>) -> Report {
         Report {
             schema: SCHEMA,
-            verdict: Report::judge(&tiers, hang.as_ref()),
+            verdict: Report::judge(&tiers, hang.as_ref(), false),
             seed: 7,
             quick: true,
             planned_seconds: 3.0,
@@ -287,7 +301,7 @@ T7: AfterWrite 1,000, Woken 2
                 .starts_with("FAIL: 1 violation in 2 tiers")
         );
         let tiers = [tier(stopped)];
-        assert_eq!(Report::judge(&tiers, None).exit_status(), 4);
+        assert_eq!(Report::judge(&tiers, None, false).exit_status(), 4);
     }
 
     #[test]

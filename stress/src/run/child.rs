@@ -53,6 +53,9 @@ impl Child {
         hear: impl FnMut(Heard) + Send + 'static,
     ) -> Result<Child, String> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Ctrl-C is for the harness. It ends its children, or they end with it.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(command, 0);
         let program = Path::new(command.get_program()).display().to_string();
         let cannot = |error| format!("cannot start {program}: {error}");
         let process = Arc::new(SharedChild::spawn(command).map_err(cannot)?);

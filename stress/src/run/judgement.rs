@@ -138,7 +138,7 @@ impl Judgement {
                 format!("FAIL: {many} violation{}", if many == 1 { "" } else { "s" })
             }
             Verdict::Hang => format!("FAIL: hang, not done after {} s", self.config.timeout_s),
-            Verdict::Environment | Verdict::Unknown => {
+            Verdict::Environment | Verdict::Unknown | Verdict::Interrupted => {
                 "FAIL: the environment stopped the run".to_owned()
             }
         }

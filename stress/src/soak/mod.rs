@@ -26,6 +26,7 @@ use strand_core::{Issue, IssueEvent, IssueLog, Issues, Patch, Timestamp, Version
 use tempfile::TempDir;
 
 use crate::evidence::verdict::Verdict;
+use crate::interrupt::Interrupt;
 use crate::panics::catch_panic;
 use crate::run::RunError;
 use crate::run::config::{Config, Durability, Mode, Workload};
@@ -190,16 +191,17 @@ pub struct Stage<'a> {
 /// Soaks for `time`, and keeps the stores if something is wrong.
 ///
 /// `exe` is the `strand-stress` binary, from which workers are started; `show` is called from time
-/// to time.
+/// to time. An interrupt ends the soak after the present round.
 pub fn run(
     time: Duration,
     seed: u64,
     exe: &Path,
     dir: TempDir,
+    interrupt: &Interrupt,
     show: &dyn Fn(&Stage<'_>),
 ) -> Outcome {
     let started = Instant::now();
-    let mut soak = Soak::new(seed, exe, dir.path(), show);
+    let mut soak = Soak::new(seed, exe, dir.path(), interrupt, show);
     let ended =
         catch_panic(|| soak.soak(time)).unwrap_or_else(|panic| Err(Trouble::Violation(panic)));
     let trouble = ended.err();
@@ -209,6 +211,7 @@ pub fn run(
         Some(Trouble::Hang(_)) => Verdict::Hang,
         Some(Trouble::Environment(_)) => Verdict::Environment,
         None if trends.iter().any(Trend::fails) => Verdict::Violated,
+        None if interrupt.is_asked() => Verdict::Interrupted,
         None => Verdict::Pass,
     };
     let Soak {
@@ -220,7 +223,8 @@ pub fn run(
         full_disk,
         ..
     } = soak;
-    let kept = (verdict != Verdict::Pass).then(|| dir.keep());
+    let is_good = matches!(verdict, Verdict::Pass | Verdict::Interrupted);
+    let kept = (!is_good).then(|| dir.keep());
     Outcome {
         verdict,
         minutes: started.elapsed().as_secs_f64() / 60.0,
@@ -250,11 +254,18 @@ struct Soak<'a> {
     victims: u64,
     full_disk: FullDisk,
     series: Vec<Series>,
+    interrupt: &'a Interrupt,
     show: &'a dyn Fn(&Stage<'_>),
 }
 
 impl<'a> Soak<'a> {
-    fn new(seed: u64, exe: &'a Path, dir: &'a Path, show: &'a dyn Fn(&Stage<'_>)) -> Soak<'a> {
+    fn new(
+        seed: u64,
+        exe: &'a Path,
+        dir: &'a Path,
+        interrupt: &'a Interrupt,
+        show: &'a dyn Fn(&Stage<'_>),
+    ) -> Soak<'a> {
         Soak {
             seed,
             exe,
@@ -269,6 +280,7 @@ impl<'a> Soak<'a> {
             victims: 0,
             full_disk: FullDisk::default(),
             series: Vec::new(),
+            interrupt,
             show,
         }
     }
@@ -292,11 +304,13 @@ impl<'a> Soak<'a> {
             let spec = self.spec(format!("worker{number}"), number);
             workers.push(WorkerHandle::start(self.exe, &spec)?);
         }
-        while started.elapsed() < time {
+        let interrupt = self.interrupt;
+        let is_over = || started.elapsed() >= time || interrupt.is_asked();
+        while !is_over() {
             let mut kinds = KINDS;
             kinds.shuffle(&mut self.random);
             for kind in kinds {
-                if started.elapsed() >= time {
+                if is_over() {
                     break;
                 }
                 let seed = u64::from(self.random.random::<u32>());
@@ -389,7 +403,9 @@ impl<'a> Soak<'a> {
             }),
             Verdict::Violated => Err(Trouble::Violation(what())),
             Verdict::Hang => Err(Trouble::Hang(what())),
-            Verdict::Environment | Verdict::Unknown => Err(Trouble::Environment(what())),
+            Verdict::Environment | Verdict::Unknown | Verdict::Interrupted => {
+                Err(Trouble::Environment(what()))
+            }
         }
     }
 
@@ -735,7 +751,8 @@ mod tests {
     #[test]
     fn a_trace_is_one_that_can_be_replayed() {
         let dir = tempfile::tempdir().unwrap();
-        let mut soak = Soak::new(3, Path::new("x"), dir.path(), &|_| {});
+        let interrupt = Interrupt::default();
+        let mut soak = Soak::new(3, Path::new("x"), dir.path(), &interrupt, &|_| {});
         let path = dir.path().join("trace.jsonl");
         soak.write_trace(&path).unwrap();
         let mut store = Issues::default();

@@ -131,7 +131,7 @@ impl Report {
             Verdict::Pass => format!("PASS: {counts}"),
             Verdict::Hang => format!("FAIL: hang, not done after {} s", self.config.timeout_s),
             Verdict::Unknown => format!("UNKNOWN: nothing was acknowledged: {counts}"),
-            Verdict::Environment => {
+            Verdict::Environment | Verdict::Interrupted => {
                 let reason = self.skipped.as_deref().unwrap_or("the environment failed");
                 format!("SKIPPED: {reason}")
             }

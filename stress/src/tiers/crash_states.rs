@@ -765,7 +765,7 @@ pub fn run(budget: &Budget) -> Tally {
     }
     fixed.extend(faulty_workloads(budget.seed));
     let work = |(): &mut (), number: usize| {
-        if examiner.is_full() || started.elapsed() > budget.time {
+        if examiner.is_full() || budget.is_over(started) {
             return ControlFlow::Break(());
         }
         let mut rng = StdRng::seed_from_u64(budget.seed ^ (number as u64) << 32);
@@ -775,7 +775,7 @@ pub fn run(budget: &Budget) -> Tally {
         }
         ControlFlow::Continue(())
     };
-    pool::run(budget.threads, 0.., || (), work);
+    pool::run(budget, 0.., || (), work);
     examiner.tally()
 }
 

@@ -268,7 +268,7 @@ pub fn run(budget: &Budget) -> Tally {
         }
         ControlFlow::Continue(())
     };
-    pool::run(budget.threads, (0_u64..).zip(tasks(budget)), || (), work);
+    pool::run(budget, (0_u64..).zip(tasks(budget)), || (), work);
     tally(examiner, &swept)
 }
 

@@ -42,7 +42,10 @@ pub fn run(budget: &Budget) -> Tally {
         }
         let (rarest, kills) = sum.rarest();
         let is_short = kills < goal;
-        let is_over = started.elapsed() >= budget.time;
+        if budget.interrupt.is_asked() {
+            break;
+        }
+        let is_over = budget.is_over(started);
         if is_over && !(is_short && started.elapsed() < budget.time * EXTRA_TIME) {
             break;
         }
@@ -60,7 +63,8 @@ pub fn run(budget: &Budget) -> Tally {
         sum.add(&config, crate::run::run(&config, &budget.exe, &|_| {}));
         budget.count(sum.killed - killed);
     }
-    let ended_early = !sum.findings.is_empty() || sum.environment.is_some();
+    let ended_early =
+        !sum.findings.is_empty() || sum.environment.is_some() || budget.interrupt.is_asked();
     for point in Failpoint::ALL.iter().filter(|_| !ended_early) {
         let kills = sum.kills_at(*point);
         if kills < goal {
@@ -136,7 +140,7 @@ impl Sum {
         }
         match run.verdict() {
             Verdict::Pass => {}
-            Verdict::Environment | Verdict::Unknown => {
+            Verdict::Environment | Verdict::Unknown | Verdict::Interrupted => {
                 self.environment = Some(run.gathered.ledger.environment_errors.join("; "));
             }
             Verdict::Violated | Verdict::Hang => self.findings.push(Finding {

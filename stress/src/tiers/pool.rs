@@ -2,17 +2,24 @@
 
 use std::ops::ControlFlow;
 
-/// Works on the jobs with this many threads, each with a state of its own that `start` makes.
+use crate::tiers::tally::Budget;
+
+/// Works on the jobs with the threads of the budget, each with a state of its own that `start`
+/// makes.
 ///
-/// A thread whose `work` breaks takes no further jobs. Returns when the jobs are done or all
-/// threads have stopped. The calling thread iterates over `jobs`, which may be endless.
+/// A thread whose `work` breaks takes no further jobs. Returns when the jobs are done, all threads
+/// have stopped, or the user has interrupted the tier. The calling thread iterates over `jobs`,
+/// which may be endless.
 pub(crate) fn run<J: Send, S>(
-    threads: usize,
+    budget: &Budget,
     jobs: impl IntoIterator<Item = J>,
     start: impl Fn() -> S + Sync,
     work: impl Fn(&mut S, J) -> ControlFlow<()> + Sync,
 ) {
-    let threads = threads.max(1);
+    let threads = budget.threads.max(1);
+    let mut jobs = jobs
+        .into_iter()
+        .take_while(|_| !budget.interrupt.is_asked());
     let (sender, receiver) = crossbeam_channel::bounded(threads);
     let worker = |jobs: crossbeam_channel::Receiver<J>| {
         let mut state = start();
@@ -25,7 +32,7 @@ pub(crate) fn run<J: Send, S>(
         }
         drop(receiver);
         // Sending fails when all threads have stopped.
-        drop(jobs.into_iter().try_for_each(|job| sender.send(job)));
+        drop(jobs.try_for_each(|job| sender.send(job)));
         drop(sender);
     });
 }
@@ -38,10 +45,14 @@ mod tests {
 
     #[test]
     fn each_job_is_done_once_and_endless_jobs_end_when_all_threads_break() {
+        let budget = Budget {
+            threads: 3,
+            ..Budget::quick(0, 0.0)
+        };
         let sum = AtomicU64::new(0);
         let add = |job| sum.fetch_add(job, Ordering::Relaxed);
         run(
-            3,
+            &budget,
             1..=1000,
             || (),
             |(), job| {
@@ -53,7 +64,7 @@ mod tests {
 
         let done = AtomicU64::new(0);
         run(
-            3,
+            &budget,
             0_u64..,
             || 0,
             |own, _| {
@@ -67,5 +78,17 @@ mod tests {
             },
         );
         assert_eq!(done.load(Ordering::Relaxed), 15);
+    }
+
+    #[test]
+    fn an_interrupt_ends_endless_jobs() {
+        let budget = Budget::quick(0, 0.0);
+        let work = |(): &mut (), job: u64| {
+            if job == 7 {
+                budget.interrupt.ask();
+            }
+            ControlFlow::Continue(())
+        };
+        run(&budget, 0.., || (), work);
     }
 }

@@ -82,10 +82,10 @@ mod linux {
     pub(super) fn run(budget: &Budget, tally: &mut Tally) {
         let tier = Tier {
             budget,
-            until: Instant::now() + budget.time,
+            began: Instant::now(),
             found: Mutex::new(Found::default()),
         };
-        pool::run(budget.threads, 0.., || (), |(), number| tier.work(number));
+        pool::run(budget, 0.., || (), |(), number| tier.work(number));
         let found = tier.found.into_inner();
         let found = found.unwrap_or_else(PoisonError::into_inner);
         tally.cases = found.counts.get("cuts").copied().unwrap_or(0);
@@ -100,7 +100,7 @@ mod linux {
 
     struct Tier<'a> {
         budget: &'a Budget,
-        until: Instant,
+        began: Instant,
         found: Mutex<Found>,
     }
 
@@ -131,7 +131,7 @@ mod linux {
         fn is_over(&self) -> bool {
             let found = self.found();
             let is_enough = found.findings.len() >= FINDINGS_MAX || found.environment.is_some();
-            is_enough || Instant::now() >= self.until
+            is_enough || self.budget.is_over(self.began)
         }
 
         fn found(&self) -> std::sync::MutexGuard<'_, Found> {

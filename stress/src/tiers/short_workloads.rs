@@ -129,7 +129,7 @@ pub fn run(budget: &Budget) -> Tally {
         }
         ControlFlow::Continue(())
     };
-    pool::run(budget.threads, jobs, || (), work);
+    pool::run(budget, jobs, || (), work);
     let states = examiner.tally();
     let mut counts = vec![("distinct crash states".to_owned(), states.cases)];
     counts.extend(states.counts.clone());

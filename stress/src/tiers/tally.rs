@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::interrupt::Interrupt;
 
 /// How much a tier may do.
 #[derive(Debug, Clone)]
@@ -20,9 +22,16 @@ pub struct Budget {
     pub exe: PathBuf,
     /// How many cases were tried so far, for the progress display.
     pub tried: Arc<AtomicU64>,
+    /// Then the tier ends after the cases at hand.
+    pub interrupt: Interrupt,
 }
 
 impl Budget {
+    /// Whether a tier that began then has to end.
+    pub(crate) fn is_over(&self, began: Instant) -> bool {
+        began.elapsed() >= self.time || self.interrupt.is_asked()
+    }
+
     /// Adds to the number of cases tried.
     pub(crate) fn count(&self, cases: u64) {
         self.tried.fetch_add(cases, Ordering::Relaxed);
@@ -37,6 +46,7 @@ impl Budget {
             threads: 2,
             exe: PathBuf::new(),
             tried: Arc::default(),
+            interrupt: Interrupt::default(),
         }
     }
 }
@@ -56,6 +66,8 @@ pub struct Tally {
     pub violations: Vec<Finding>,
     /// Why nothing was tried, where the tier can't run on this machine.
     pub skipped: Option<String>,
+    /// The user interrupted the tier before its end.
+    pub interrupted: bool,
     /// The cause outside the log that stopped the tier early.
     pub environment: Option<String>,
     /// How long it took. The runner of the tiers sets it.

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use strand_stress::interrupt::Interrupt;
 use strand_stress::run::config::fresh_seed;
 use strand_stress::tiers::power_cuts;
 use strand_stress::tiers::tally::Budget;
@@ -24,6 +25,7 @@ fn power_cuts_lose_nothing_that_was_acknowledged() {
         threads: 2,
         exe: exe().to_owned(),
         tried: Arc::default(),
+        interrupt: Interrupt::default(),
     });
     println!("{tally:#?}");
     if let Some(why) = tally.skipped {

@@ -10,9 +10,13 @@ pub mod tiers;
 
 use std::fmt::Display;
 
+use crate::evidence::verdict::Verdict;
+
 /// The style of all pages and drawings.
 pub const STYLE: &str = include_str!("style.css");
 
+/// Tables of so many columns fit a telephone.
+const COLUMNS_NARROW_MAX: usize = 3;
 /// How many findings a page shows; the JSON report has them all.
 const FINDINGS_SHOWN: usize = 50;
 /// How many characters of a finding a page shows.
@@ -104,9 +108,12 @@ pub fn table<const N: usize>(
     columns: [Column<'_>; N],
     rows: impl IntoIterator<Item = [Cell; N]>,
 ) -> String {
+    // On a narrow screen, a row of many columns becomes a card, and each cell names its column.
+    let is_wide = N > COLUMNS_NARROW_MAX;
     let mut text = format!(
-        "<div class=\"scroll\" role=\"region\" aria-label=\"{}\" tabindex=\"0\"><table>\n<tr>",
-        escaped(label)
+        "<div class=\"scroll\" role=\"region\" aria-label=\"{}\" tabindex=\"0\"><table{}>\n<tr>",
+        escaped(label),
+        if is_wide { " class=\"cards\"" } else { "" }
     );
     for column in columns {
         let (name, class) = match column {
@@ -119,16 +126,21 @@ pub fn table<const N: usize>(
     for row in rows {
         text += "<tr>";
         for (cell, column) in row.into_iter().zip(columns) {
-            let figure = match column {
-                Column::Words(_) => "",
-                Column::Numbers(_) => "figure ",
+            let (name, figure) = match column {
+                Column::Words(name) => (name, ""),
+                Column::Numbers(name) => (name, "figure "),
+            };
+            let name = if is_wide {
+                format!(" data-column=\"{}\"", escaped(name))
+            } else {
+                String::new()
             };
             let class = format!("{figure}{}", cell.class);
             let class = match class.trim_end() {
                 "" => String::new(),
                 class => format!(" class=\"{class}\""),
             };
-            put!(text, "<td{class}>{}</td>", escaped(&cell.text));
+            put!(text, "<td{class}{name}>{}</td>", escaped(&cell.text));
         }
         text += "</tr>\n";
     }
@@ -160,11 +172,11 @@ pub fn legend<'a>(entries: impl IntoIterator<Item = (String, &'a str)>) -> Strin
 }
 
 /// How it ended, in words and first of all; `details` is markup.
-fn verdict(is_good: bool, line: &str, details: &str) -> String {
-    let (class, mark) = if is_good {
-        ("pass", '✓')
-    } else {
-        ("fail", '✗')
+pub(crate) fn verdict(verdict: Verdict, line: &str, details: &str) -> String {
+    let (class, mark) = match verdict {
+        Verdict::Pass => ("pass", '✓'),
+        Verdict::Interrupted => ("cut", '…'),
+        _ => ("fail", '✗'),
     };
     format!(
         "<section class=\"verdict {class}\" aria-label=\"Verdict\"><strong>{mark} {}</strong>\n{details}</section>\n",

@@ -2,7 +2,6 @@
 
 use crate::evidence::ledger::IncidentKind;
 use crate::evidence::timeline::{AGENTS_MAX, Doing, MARKS_MAX, Timeline};
-use crate::evidence::verdict::Verdict;
 use crate::report::page::lanes::{self, Lanes, Look};
 use crate::report::page::plot::{self, Axis, Curve, Form, Plot, Sign, Size, Unit, at_share};
 use crate::report::page::{
@@ -122,7 +121,7 @@ fn outcome(report: &Report) -> String {
         );
         text += &details("Standard error of the processes", &said);
     }
-    verdict(report.verdict == Verdict::Pass, &report.verdict_line, &text)
+    verdict(report.verdict, &report.verdict_line, &text)
 }
 
 /// The configuration, the machine, and how to repeat the run.
@@ -278,7 +277,7 @@ fn latency(report: &Report) -> String {
     };
     let columns = [
         Column::Numbers("share of operations"),
-        Column::Numbers("at most, µs"),
+        Column::Numbers("at most"),
     ];
     let rows = distribution.iter().map(|Share { share, us }| {
         let name = match share {
@@ -286,10 +285,11 @@ fn latency(report: &Report) -> String {
             1.0 => "the longest".to_owned(),
             _ => format!("{} %", (share * 1_000.0).round() / 10.0),
         };
-        [Cell::from(name), Cell::from(format!("{us:.0}"))]
+        [Cell::from(name), Cell::from(Unit::Microseconds.text(*us))]
     });
     format!(
-        "{heading}<p>From the call to the answer, {} operations. The vertical axis is logarithmic; lower is better.</p>\n\
+        "{heading}<p>From the call to the answer, {} operations. Each point is a row of the table: this share of the \
+         operations took at most so long. The vertical axis is logarithmic; lower is better.</p>\n\
          <div class=\"plots\"><figure>{}</figure>\n{}</div>\n",
         grouped(report.acknowledged),
         plot.svg(),
@@ -604,11 +604,11 @@ fn fairness(report: &Report) -> String {
         Column::Numbers("acknowledged"),
         Column::Numbers("refused"),
         Column::Numbers("unknown"),
-        Column::Numbers("done after, ms"),
-        Column::Numbers("longest, µs"),
-        Column::Numbers("on its way, ms"),
-        Column::Numbers("lock held"),
-        Column::Numbers("held, ms"),
+        Column::Numbers("done after"),
+        Column::Numbers("longest"),
+        Column::Numbers("on its way"),
+        Column::Numbers("times held"),
+        Column::Numbers("held for"),
         Column::Numbers("syncs led"),
     ];
     let shown: Vec<&AgentReport> = ends(&agents, AGENTS_SHOWN);
@@ -619,11 +619,11 @@ fn fairness(report: &Report) -> String {
             Cell::from(grouped(agent.acknowledged)),
             Cell::from(grouped(agent.refused)),
             Cell::from(grouped(agent.unknown)),
-            Cell::from(format!("{:.2}", agent.completed_ms)),
-            Cell::from(format!("{:.0}", agent.longest_append_us)),
-            Cell::from(format!("{:.2}", agent.waited_ms)),
+            Cell::from(ms(agent.completed_ms)),
+            Cell::from(Unit::Microseconds.text(agent.longest_append_us)),
+            Cell::from(ms(agent.waited_ms)),
             Cell::from(grouped(agent.holds)),
-            Cell::from(format!("{:.2}", agent.held_ms)),
+            Cell::from(ms(agent.held_ms)),
             Cell::from(grouped(agent.led)),
         ]
     });
@@ -646,6 +646,11 @@ fn fairness(report: &Report) -> String {
         drawing.svg(),
         table("Each agent", columns, rows)
     )
+}
+
+/// A duration in the unit that it is short in.
+fn ms(ms: f64) -> String {
+    Unit::Microseconds.text(ms * 1e3)
 }
 
 /// The first and the last ones of many.
@@ -825,7 +830,7 @@ mod tests {
         let shown = rows(&page, "Latency of acknowledged operations");
         assert_eq!(shown.len(), distribution.len());
         for (row, share) in shown.iter().zip(&distribution) {
-            assert_eq!(row[1], format!("{:.0}", number(&share["us"])));
+            assert_eq!(row[1], Unit::Microseconds.text(number(&share["us"])));
         }
         assert_eq!(
             number(&distribution[3]["us"]).to_bits(),
@@ -848,7 +853,7 @@ mod tests {
             let number_of: usize = row[0].parse().unwrap();
             let agent = &json["per_agent"][number_of];
             assert_eq!(row[2], agent["acknowledged"].to_string());
-            assert_eq!(row[5], format!("{:.2}", number(&agent["completed_ms"])));
+            assert_eq!(row[5], ms(number(&agent["completed_ms"])));
             assert_eq!(row[8], agent["holds"].to_string());
             assert_eq!(row[10], agent["led"].to_string());
         }

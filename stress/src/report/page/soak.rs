@@ -1,12 +1,11 @@
 //! The HTML report of a soak.
 
-use crate::evidence::verdict::Verdict;
 use crate::report::page::lanes::{Lane, Lanes, Look};
 use crate::report::page::plot::{Axis, Curve, Form, Mark, Plot, Sign, Size, Unit};
 use crate::report::page::{
     Cell, Column, command, details, document, escaped, facts, findings, legend, table, verdict,
 };
-use crate::report::soak::Report;
+use crate::report::soak::{Quantity, Report};
 use crate::report::text::grouped;
 use crate::soak::KINDS;
 use crate::soak::trend::{Growth, Trend};
@@ -48,9 +47,12 @@ fn outcome(report: &Report) -> String {
     let trouble = trouble.map(|trouble| trouble.evidence().to_owned());
     let growing = report.outcome.trends.iter().filter(|trend| trend.fails());
     let growing = growing.map(|trend| {
+        let quantity = Quantity::of(trend);
         format!(
-            "{} grows: {:.1} in the first quarter, {:.1} in the last",
-            trend.name, trend.first, trend.last
+            "{} grows: {} in the first quarter, {} in the last",
+            quantity.name,
+            quantity.text(trend.first),
+            quantity.text(trend.last)
         )
     });
     let lines: Vec<String> = trouble.chain(growing).collect();
@@ -59,11 +61,7 @@ fn outcome(report: &Report) -> String {
     } else {
         findings(&lines, "the JSON report")
     };
-    verdict(
-        report.outcome.verdict == Verdict::Pass,
-        &report.headline(),
-        &found,
-    )
+    verdict(report.outcome.verdict, &report.headline(), &found)
 }
 
 fn origin(report: &Report) -> String {
@@ -217,7 +215,7 @@ fn trends(report: &Report) -> String {
     }
     let mut groups: Vec<(String, Vec<&Trend>)> = Vec::new();
     for trend in &report.outcome.trends {
-        let (what, _) = split(&trend.name);
+        let (what, _) = split(&Quantity::of(trend).name);
         match groups.iter_mut().find(|(name, _)| *name == what) {
             Some((_, trends)) => trends.push(trend),
             None => groups.push((what, vec![trend])),
@@ -242,65 +240,60 @@ fn trends(report: &Report) -> String {
             Growth::Grows if trend.fails() => Cell::verdict(trend.verdict(), false),
             Growth::Grows | Growth::TooShort => Cell::soft(trend.verdict()),
         };
+        let quantity = Quantity::of(trend);
+        let slack = quantity.text(trend.limit.slack);
         [
-            Cell::from(&trend.name),
+            Cell::from(&quantity.name),
             verdict,
-            Cell::from(format!("{:.1}", trend.first)),
-            Cell::from(format!("{:.1}", trend.last)),
-            Cell::from(format!("{:.1}", trend.max)),
+            Cell::from(quantity.text(trend.first)),
+            Cell::from(quantity.text(trend.last)),
+            Cell::from(quantity.text(trend.max)),
             Cell::from(trend.samples.len()),
-            Cell::from(format!(
-                "{} × or + {}",
-                trend.limit.factor, trend.limit.slack
-            )),
+            Cell::from(format!("{} × or + {slack}", trend.limit.factor)),
         ]
     });
     format!(
-        "{heading}<p>Measured after each round, of the processes that stay and of their store. The median of the first quarter \
+        "{heading}<p>Measured after each round, of the processes that stay and of their store: each point is a measurement, the \
+         highest of a few where there are many. The median of the first quarter \
          is compared with that of the last.</p>\n{}\n<div class=\"plots\">\n{plots}</div>\n",
         table("What may grow", columns, rows)
     )
 }
 
-/// The quantity of a trend, with its unit, and its process.
-fn split(name: &str) -> (String, &str) {
-    if let Some((who, what)) = name.split_once(": ") {
-        return (what.to_owned(), who);
-    }
-    match name
-        .strip_prefix("append ")
-        .and_then(|rest| rest.split_once(", "))
-    {
-        Some((which, unit)) => (format!("append, {unit}"), which),
-        None => (name.to_owned(), "the store"),
-    }
+/// The name of a quantity without its process, and that.
+fn split(name: &str) -> (String, String) {
+    let (what, who) = if let Some((who, what)) = name.split_once(": ") {
+        (what, who)
+    } else if let Some(which) = name.strip_prefix("append ") {
+        ("append", which)
+    } else {
+        (name, "the store")
+    };
+    (what.to_owned(), who.to_owned())
 }
 
 fn plot(report: &Report, what: &str, trends: &[&Trend]) -> String {
-    let (unit, factor) = match what.rsplit_once(", ") {
-        Some((_, "us")) => (Unit::Microseconds, 1.0),
-        Some((_, "KiB")) => (Unit::Bytes, 1_024.0),
-        _ if what.contains("bytes") => (Unit::Bytes, 1.0),
-        _ => (Unit::Count, 1.0),
-    };
-    let name = what.rsplit_once(", ").map_or(what, |(name, _)| name);
+    let quantities: Vec<Quantity> = trends.iter().map(|trend| Quantity::of(trend)).collect();
+    let whose: Vec<String> = quantities.iter().map(|of| split(&of.name).1).collect();
+    let unit = quantities.first().map_or(Unit::Count, |of| of.unit);
     let title = format!(
         "{}{}",
-        name.get(..1).unwrap_or_default().to_uppercase(),
-        name.get(1..).unwrap_or_default()
+        what.get(..1).unwrap_or_default().to_uppercase(),
+        what.get(1..).unwrap_or_default()
     );
     let points: Vec<Vec<(f64, f64)>> = trends
         .iter()
-        .map(|trend| {
+        .zip(&quantities)
+        .map(|(trend, of)| {
             let samples = trend.at_s.iter().zip(&trend.samples);
-            let samples = samples.map(|(at_s, value)| (at_s / 60.0, value * factor));
+            let samples = samples.map(|(at_s, value)| (at_s / 60.0, value * of.factor));
             highest(&samples.collect::<Vec<_>>())
         })
         .collect();
     let styles = || CURVES.iter().cycle();
-    let curves = trends.iter().zip(&points).zip(styles());
-    let curves = curves.map(|((trend, points), (colour, style))| Curve {
-        title: split(&trend.name).1,
+    let curves = whose.iter().zip(&points).zip(styles());
+    let curves = curves.map(|((whose, points), (colour, style))| Curve {
+        title: whose,
         colour,
         style,
         form: if points.len() > 40 {
@@ -329,20 +322,20 @@ fn plot(report: &Report, what: &str, trends: &[&Trend]) -> String {
         marks: trouble(report),
         size: Size::Small,
     };
-    let samples = trends.iter().zip(styles()).map(|(trend, (colour, style))| {
+    let samples = whose.iter().zip(styles()).map(|(whose, (colour, style))| {
         let sample =
             format!("<path class=\"curve {style}\" style=\"stroke:var({colour})\" d=\"M1 5H27\"/>");
-        (sample, split(&trend.name).1)
+        (sample, whose.as_str())
     });
     let columns = [
         Column::Words("whose"),
         Column::Numbers("minute"),
         Column::Numbers("value"),
     ];
-    let rows = trends.iter().zip(&points).flat_map(|(trend, points)| {
-        points.iter().map(|(at, value)| {
+    let rows = whose.iter().zip(&points).flat_map(|(whose, points)| {
+        points.iter().map(move |(at, value)| {
             [
-                Cell::from(split(&trend.name).1),
+                Cell::from(whose),
                 Cell::from(format!("{at:.2}")),
                 Cell::from(unit.text(*value)),
             ]
@@ -386,6 +379,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::evidence::verdict::Verdict;
     use crate::report::machine::Machine;
     use crate::report::page::tests::assert_is_whole;
     use crate::soak::full_disk::FullDisk;
@@ -453,14 +447,14 @@ mod tests {
         assert_is_whole(&page);
         let at = |part: &str| page.find(part).unwrap_or_else(|| panic!("{part}: {page}"));
         assert!(at("✗ FAIL: grows: harness: memory, KiB") < at("<dl>"));
-        assert!(at("harness: memory, KiB grows: ") < at("<dl>"));
+        assert!(at("harness: memory grows: ") < at("<dl>"));
         for part in [
             "✗ GROWS",
             "✓ no growth",
             "12,345",
             "no &lt;mount&gt;",
             "a&lt;b",
-            "1,200",
+            "<td class=\"figure\">215 kB</td>",
         ] {
             assert!(page.contains(part), "{part}");
         }

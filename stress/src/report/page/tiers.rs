@@ -1,6 +1,5 @@
 //! The HTML report of a run of tiers.
 
-use crate::evidence::verdict::Verdict;
 use crate::report::page::{
     Cell, Column, clipped, command, document, escaped, facts, table, verdict,
 };
@@ -62,7 +61,9 @@ fn outcome(report: &Report) -> String {
                 );
             }
         }
-        if let Some(reason) = &tier.tally.environment {
+        if let Some(reason) = &tier.tally.environment
+            && !tier.tally.interrupted
+        {
             put!(
                 &mut found,
                 "<p>{name}: the environment stopped it: {}</p>\n",
@@ -78,8 +79,7 @@ fn outcome(report: &Report) -> String {
             command(&hang.replay)
         );
     }
-    let is_good = report.verdict == Verdict::Pass;
-    verdict(is_good, &report.verdict_line(), &found)
+    verdict(report.verdict, &report.verdict_line(), &found)
 }
 
 fn tiers(report: &Report) -> String {
@@ -96,6 +96,7 @@ fn tiers(report: &Report) -> String {
         let tally = &tier.tally;
         let result = match (&tally.skipped, &tally.environment, tally.violations.len()) {
             (Some(reason), ..) => Cell::soft(&format!("skipped, nothing tried: {reason}")),
+            (_, _, 0) if tally.interrupted => Cell::soft("0, interrupted"),
             (_, Some(_), 0) => Cell::verdict("stopped by the environment", false),
             (_, _, 0) => Cell::verdict("0", true),
             (.., some) => Cell::verdict(&format!("{some} found"), false),
@@ -145,6 +146,7 @@ fn counts(tier: &TierReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::verdict::Verdict;
     use crate::report::machine::Machine;
     use crate::report::page::tests::assert_is_whole;
     use crate::report::tiers::TierHang;

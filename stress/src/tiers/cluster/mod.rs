@@ -125,8 +125,9 @@ mod linux {
 
     impl Sum {
         fn is_over(&self, budget: &Budget, began: Instant) -> bool {
-            let is_late = began.elapsed() >= budget.time;
-            !self.findings.is_empty() || (is_late && self.cases > 0)
+            let is_late = budget.is_over(began);
+            let is_enough = self.cases > 0 || budget.interrupt.is_asked();
+            !self.findings.is_empty() || (is_late && is_enough)
         }
 
         fn add(

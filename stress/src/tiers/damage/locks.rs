@@ -44,7 +44,7 @@ pub(super) fn run(budget: &Budget, random: &mut StdRng, quick_one_in: u32, tally
         }
         ControlFlow::Continue(())
     };
-    pool::run(budget.threads, cases, Damaged::new, work);
+    pool::run(budget, cases, Damaged::new, work);
     let mut tally = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     let good = tally.cases - tally.violations.len() as u64;
     tally.add("real lock files: excludes all the same", good);

@@ -180,7 +180,7 @@ fn try_all(budget: &Budget, random: &mut StdRng, stores: &Stores) -> Tally {
         }
         ControlFlow::Continue(())
     };
-    pool::run(budget.threads, cases, || (), work);
+    pool::run(budget, cases, || (), work);
     let (counts, violations) = counted.into_inner().unwrap_or_else(PoisonError::into_inner);
     Tally {
         cases: counts.values().sum::<u64>() + violations.len() as u64,

@@ -114,6 +114,9 @@ mod linux {
                 tally.add(format!("{} skipped", filesystem.name), 1);
                 continue;
             }
+            if budget.interrupt.is_asked() {
+                break;
+            }
             tried += 1;
             let share = u32::try_from(all.len()).unwrap_or(1) - done;
             let until = Instant::now() + budget.time.saturating_sub(began.elapsed()) / share;
@@ -146,7 +149,7 @@ mod linux {
                 return;
             }
         }
-        if tried == 0 {
+        if tried == 0 && !budget.interrupt.is_asked() {
             tally.skipped = Some("no filesystem can be made here".to_owned());
         }
     }
@@ -175,7 +178,7 @@ mod linux {
                     }
                     None => 0,
                 };
-                if left == 0 || self.tally.is_full() {
+                if left == 0 || self.tally.is_full() || self.budget.interrupt.is_asked() {
                     return Ok(());
                 }
                 self.record(recording, left.min(STATES_PER_RECORDING), first)?;
@@ -229,6 +232,9 @@ mod linux {
             let device = File::options().write(true).open(&durable)?;
             let mut applied = 0;
             for cut in cuts {
+                if self.budget.interrupt.is_asked() {
+                    break;
+                }
                 if self.states.is_none()
                     && Instant::now() >= self.until
                     && self.tally.cases - first >= STATES_MIN

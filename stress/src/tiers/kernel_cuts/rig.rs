@@ -198,7 +198,10 @@ impl Daemon {
         File::create(&export)?;
         let path = |path: PathBuf| path.display().to_string();
         let (disk, log) = (path(images.disk()), path(images.log()));
-        let process = Command::new("qemu-storage-daemon")
+        let mut command = Command::new("qemu-storage-daemon");
+        // Ctrl-C is for the harness, which ends it.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let process = command
             .args([
                 "--blockdev",
                 &format!("file,node-name=disk,filename={disk}"),

@@ -50,7 +50,7 @@ pub fn run(budget: &Budget) -> Tally {
     let started = Instant::now();
     let sum = Mutex::new((Tally::new(TIER, UNIT), Counts::default()));
     let work = |(): &mut (), number| {
-        if started.elapsed() >= budget.time {
+        if budget.is_over(started) {
             return ControlFlow::Break(());
         }
         let seed = budget.seed.wrapping_add(number);
@@ -65,7 +65,7 @@ pub fn run(budget: &Budget) -> Tally {
         }
         ControlFlow::Continue(())
     };
-    pool::run(budget.threads, 0.., || (), work);
+    pool::run(budget, 0.., || (), work);
     let (mut tally, counts) = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     for (name, count) in [
         ("steps", counts.troubles.steps),
