@@ -156,12 +156,13 @@ impl Scan {
     pub(crate) fn tail(&self, durable_seq: u64) -> Tail {
         // A successor began with an acknowledged record, and is missing.
         let at_least = if self.goes_on { self.next_seq } else { 0 };
-        self.tail_before_successor(durable_seq.max(at_least))
+        self.tail_before_successor(durable_seq.max(self.durable_seq).max(at_least))
     }
 
-    /// The result, after the last line of a segment that has a successor.
+    /// The result, after the last line of a segment whose successor begins behind `durable_seq`.
+    ///
+    /// Behind its records a crash may have left old bytes of any file, with whole records, too.
     pub(crate) fn tail_before_successor(&self, durable_seq: u64) -> Tail {
-        let durable_seq = durable_seq.max(self.durable_seq);
         let lost = self.next_seq <= durable_seq;
         match self.bad.clone() {
             None if !lost => Tail::Clean,

@@ -476,7 +476,8 @@ impl<'l> Validation<'l> {
     /// Checks that the last segment does not begin with a record that its predecessor has. Then it
     /// is another store's, or a copy, and what is appended to it would be lost.
     ///
-    /// Reads only the first and the last line of the predecessor.
+    /// Reads only the first and the last line of the predecessor, unless that is a later record. A
+    /// crash may have left one in the free space.
     fn require_end(&self, previous: u64, last: u64) -> Result<()> {
         let name = segment_name(previous);
         let Some(file) = self.writer.dir.open_if_there(&name, OpenMode::Read)? else {
@@ -486,7 +487,10 @@ impl<'l> Validation<'l> {
         let begins = segment.first_record()? == Some(previous);
         let found = segment.last_record()?.map(|header| header.seq);
         match found.filter(|_| begins) {
-            Some(found) if found >= last => Err(self.overlapping(found + 1, last)),
+            Some(found) if found >= last => match segment.scan(previous, 0)?.next_seq {
+                next if next > last => Err(self.overlapping(next, last)),
+                _ => Ok(()),
+            },
             _ => Ok(()),
         }
     }

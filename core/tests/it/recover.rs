@@ -3,12 +3,13 @@
 use std::{fs, path::Path, time::Duration};
 
 use strand_core::{
-    Compacted, CorruptReason, Error, Issue, IssueEvent, IssueLog, Options, Reader, Seq,
+    Compacted, CorruptReason, Error, Issue, IssueEvent, IssueLog, Log, Options, Reader, Seq,
+    check::{Advice, check},
 };
 use strand_lock::FileLock;
 
 use crate::support::{
-    TS, event, first_segment, ids, line_ends, names, open_issues, options, store_of,
+    TS, event, first_segment, ids, line_ends, names, open, open_issues, options, store_of,
 };
 
 const RECORDS: u64 = 5;
@@ -458,4 +459,42 @@ fn a_writer_without_shared_memory_never_writes_to_a_segment_that_was_replaced() 
     forget_hints(dir.path());
     assert_eq!(log.append(&event("bd-3")).unwrap().seq, 3);
     assert_eq!(read(dir.path()), (vec![1, 2, 3], None));
+}
+
+/// A crash may leave old bytes of any file in the free space behind a complete segment.
+#[test]
+fn records_in_the_free_space_of_a_complete_segment_are_none() {
+    for has_mark in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let log = Log::<IssueEvent>::open(dir, options().segment_bytes_max(300)).unwrap();
+        for number in 1..=5 {
+            log.append(&event(&format!("bd-{number}"))).unwrap();
+        }
+        drop(log);
+        let mut segments: Vec<_> = names(dir)
+            .into_iter()
+            .filter(|name| name.strip_suffix(".jsonl").is_some())
+            .collect();
+        let (last, previous) = (segments.pop().unwrap(), segments.pop().unwrap());
+        let log = open(dir);
+        for number in 6..=8 {
+            log.append(&event(&format!("bd-{number}"))).unwrap();
+        }
+        drop(log);
+        let mut bytes = fs::read(dir.join(&previous)).unwrap();
+        if !has_mark {
+            let end = bytes.iter().rposition(|byte| *byte == b'}').unwrap();
+            bytes.truncate(end + 2);
+        }
+        // A part of a line, and then whole ones.
+        bytes.extend_from_slice(&fs::read(dir.join(&last)).unwrap()[1..]);
+        fs::write(dir.join(&previous), bytes).unwrap();
+        forget_hints(dir);
+        let log = open(dir);
+        log.append(&event("bd-9")).unwrap();
+        assert_eq!(ids(log.records().unwrap()), expected(9));
+        let report = check(dir).unwrap();
+        assert_eq!(report.advice, Advice::Nothing, "{report}");
+    }
 }
