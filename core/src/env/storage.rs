@@ -209,7 +209,7 @@ impl StorageFile for DiskFile {
     }
 
     fn len_bytes(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        files::len_bytes(&self.0)
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -10,7 +10,7 @@ use rustix::{
     io::retry_on_intr,
 };
 
-use super::{file_state::FileState, open_mode::OpenMode, unix::state_of_stat};
+use super::{file_state::FileState, open_mode::OpenMode, unix::file_state_at};
 
 /// A descriptor of a directory, to which names are relative.
 #[derive(Debug)]
@@ -78,11 +78,7 @@ impl Dir {
     }
 
     pub(crate) fn state_of(&self, name: &Path) -> io::Result<FileState> {
-        Ok(state_of_stat(&rustix::fs::statat(
-            &self.0,
-            name,
-            AtFlags::empty(),
-        )?))
+        file_state_at(self.0.as_fd(), name)
     }
 
     /// When a name in it changed last, in nanoseconds since 1970; `None` once it was removed.
