@@ -72,7 +72,7 @@ use crate::{
         raw_log::{RawLog, is_local, memory_can_be_shared},
         shm::{Hints, ShmView, mark_half_changed},
         store_dir::{NewFile, StoreDir},
-        writer::{not_writable, page_error, wait_for},
+        writer::{not_writable, page_error, retry_replaced, wait_for},
     },
 };
 
@@ -93,8 +93,8 @@ pub use self::report::{RepairReport, RepairedSnapshot};
 /// Nothing was changed, except for copies in `quarantine/`: [`Error::NoStore`],
 /// [`Error::MissingDirectory`], [`Error::NotADirectory`], [`Error::NotWritable`],
 /// [`Error::UnsafeFilesystem`], [`Error::UnsupportedVersion`], [`Error::Lock`],
-/// [`Error::BeyondRepair`]. After [`Error::Io`], and after [`Error::StoreReplaced`] because a lock
-/// was removed meanwhile, the next repair completes this one.
+/// [`Error::BeyondRepair`]. After [`Error::Io`] and [`Error::StoreReplaced`], the next repair
+/// completes this one.
 ///
 /// ```
 /// use strand_core::{
@@ -125,7 +125,9 @@ pub use self::report::{RepairReport, RepairedSnapshot};
 /// ```
 pub fn repair(dir: impl AsRef<Path>, options: &Options) -> Result<RepairReport> {
     let dir = StoreDir::open_at(&options.storage, dir.as_ref())?;
-    telemetry::repair(dir.path()).within(|| repair_store(&dir, options))
+    let repair = || repair_store(&dir, options);
+    // Removed locks stop it anywhere, as a death does. The next one completes it.
+    telemetry::repair(dir.path()).within(|| retry_replaced(repair, Error::is_displacement))
 }
 
 fn repair_store(dir: &StoreDir, options: &Options) -> Result<RepairReport> {
@@ -156,7 +158,10 @@ fn repair_store(dir: &StoreDir, options: &Options) -> Result<RepairReport> {
         shared,
         require_locks: &require_locks,
     };
-    let done = work.repair();
+    let done = work.repair().or_else(|error| {
+        require_locks()?; // If they were removed, their next holders change the same files.
+        Err(error)
+    });
     guard.unlock()?;
     alone.unlock()?;
     let mut report = done?;

@@ -342,14 +342,15 @@ fn interrupt(
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().to_owned();
     prepare(&dir);
-    let is_store = fs::exists(dir.join("MANIFEST")).unwrap();
-    let before = is_store.then(|| Issues::load(&dir).unwrap());
+    // Not if there is no store yet, or a damaged one.
+    let before = Issues::load(&dir).ok();
     let options = if compacts { small } else { options };
     let path = dir.clone();
     let storage = Arc::new(BehindCall {
         calls_left: calls.into(),
         deed: Mutex::new(Some(Box::new(move || {
             remove_locks(&path);
+            repair(&path, &options()).ok(); // If there is a store.
             let log = Log::open(&path, options()).unwrap();
             append(&log, "other-1");
             append(&log, "other-2");
@@ -406,6 +407,15 @@ fn a_holder_whose_locks_are_removed_while_it_rotates_or_compacts_harms_nobody() 
         log.append(&event("mine"))?;
         log.compact::<Issues>().map(drop)
     });
+}
+
+#[test]
+fn a_holder_whose_locks_are_removed_while_it_repairs_harms_nobody() {
+    let prepare = |dir: &Path| {
+        let text = String::from_utf8(store_of(dir, 3)).unwrap();
+        fs::write(first_segment(dir), text.replace("bd-2", "bd-X")).unwrap();
+    };
+    beside_another_holder(prepare, |dir, options| repair(dir, options).map(drop));
 }
 
 #[test]
