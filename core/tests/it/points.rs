@@ -121,6 +121,7 @@ proptest! {
 
 #[test]
 fn whatever_three_events_do_to_an_issue_the_unclosed_ones_are_found() {
+    const KINDS: usize = 12;
     let issue = |id: &str, status: &str| {
         let issue = Issue::new_at(id, "Mend", TS);
         issue.with("status", status).unwrap()
@@ -140,7 +141,6 @@ fn whatever_three_events_do_to_an_issue_the_unclosed_ones_are_found() {
         10 => IssueEvent::patch(id, patch("closed"), TS),
         _ => IssueEvent::patch(id, Patch::new().add_label("a"), TS),
     };
-    const KINDS: usize = 12;
     let ids =
         |begin: usize| (0..KINDS.pow(3)).map(move |case| (format!("bd-{begin}-{case}"), case));
     let dir = tempfile::tempdir().unwrap();
