@@ -290,8 +290,8 @@ pub fn identity_of(file: &File) -> io::Result<(u64, u64)> {
 
 /// The length of an open file in bytes.
 ///
-/// Unlike [`File::metadata`], it does not ask for the file's times: since Linux 6.13, that makes the
-/// next sync of the file slower. Example: [`Dir`].
+/// Unlike [`File::metadata`], it does not ask for the file's times: since Linux 6.13, that makes
+/// the next sync of the file slower. Example: [`Dir`].
 ///
 /// # Errors
 /// The system's.

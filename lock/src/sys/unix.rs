@@ -208,7 +208,8 @@ pub(super) fn file_state_at(dir: BorrowedFd<'_>, name: &Path) -> io::Result<File
 }
 
 /// Does not ask for the times of a file. Since Linux 6.13, a file whose times were asked for gets a
-/// new one at the next write, which dirties its inode: a third more time for each sync of a segment.
+/// new one at the next write, which dirties its inode: a third more time for each sync of a
+/// segment.
 ///
 /// `None` where the system doesn't know this call.
 #[cfg(any(target_os = "linux", target_os = "android"))]
