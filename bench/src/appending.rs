@@ -9,18 +9,18 @@ use crate::barrier::Barrier;
 use crate::error::Result;
 use crate::events;
 use crate::process::{Appending, Member, Work, run_team};
-use crate::runner::Runner;
+use crate::runner::{Runner, new_dir};
 use crate::schedule::Step;
 use crate::statistics::quantile;
+use crate::usage::Usage;
 
 /// Events that one process decodes before it begins.
 const EVENTS_MAX: usize = 2_000;
 /// Latencies for which one process reserves memory before it begins.
 const RESERVED_MAX: usize = 100_000;
 
-/// The report of one process.
-#[derive(Debug, Serialize, Deserialize)]
-#[expect(clippy::struct_field_names, reason = "the unit")]
+/// The report of one agent.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// When the team was released, on the monotonic clock.
     pub(crate) released_ns: u64,
@@ -28,6 +28,8 @@ pub(crate) struct Report {
     pub(crate) began_ns: u64,
     /// Of each append, in order, one after the other.
     pub(crate) latencies_ns: Vec<u64>,
+    /// From before the release to the last acknowledgement.
+    pub(crate) usage: Usage,
 }
 
 impl Report {
@@ -63,6 +65,7 @@ pub(crate) fn work(member: &Member, order: &Appending) -> Result<Report> {
     let mut appender = system.open(&member.store, *slow_sync)?;
     let time_max_ns = u64::try_from(time_max.as_nanos())?;
 
+    let before = Usage::now(appender.syncs());
     let released_ns = barrier.wait_for_release(member.team);
     let began_ns = monotonic_ns();
     let mut before_ns = began_ns;
@@ -75,11 +78,13 @@ pub(crate) fn work(member: &Member, order: &Appending) -> Result<Report> {
             break;
         }
     }
+    let usage = Usage::now(appender.syncs()).since(before);
     barrier.wait_for_others(member.team);
     Ok(Report {
         released_ns,
         began_ns,
         latencies_ns,
+        usage,
     })
 }
 
@@ -96,6 +101,8 @@ pub(crate) struct Turn {
     pub(crate) slowest_over_fastest: f64,
     /// The turn was cut off before all was written.
     pub(crate) capped: bool,
+    /// Of all agents together.
+    usage: Usage,
 }
 
 impl Turn {
@@ -107,6 +114,8 @@ impl Turn {
         let slowest = reports.iter().map(pace).fold(0.0, f64::max);
         let fastest = reports.iter().map(pace).fold(f64::INFINITY, f64::min);
         let finish_ns = reports.iter().map(Report::finish_ns).max().unwrap_or(0);
+        let usages = reports.iter().map(|report| report.usage);
+        let usage = usages.reduce(Usage::plus).unwrap_or_default();
         let mut latencies_ns: Vec<u64> = reports
             .into_iter()
             .flat_map(|report| report.latencies_ns)
@@ -118,12 +127,29 @@ impl Turn {
             capped: latencies_ns.len() < agents * writes,
             slowest_over_fastest: slowest / fastest,
             latencies_ns,
+            usage,
         }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     pub(crate) fn appends_per_s(&self) -> f64 {
         self.appends as f64 / self.seconds
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    pub(crate) fn records_per_sync(&self) -> Option<f64> {
+        let syncs = self.usage.syncs.filter(|syncs| *syncs > 0)?;
+        Some(self.appends as f64 / syncs as f64)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    pub(crate) fn switches_per_append(&self) -> Option<f64> {
+        Some(self.usage.switches? as f64 / self.appends as f64)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    pub(crate) fn processor_us_per_append(&self) -> Option<f64> {
+        Some(self.usage.processor_ns? as f64 / 1e3 / self.appends as f64)
     }
 
     pub(crate) fn quantile_us(&self, q: f64) -> f64 {
@@ -133,15 +159,25 @@ impl Turn {
 
 /// Runs a turn on a new store.
 pub(crate) fn turn(runner: &Runner<'_>, step: &Step) -> Result<Turn> {
-    let dir = tempfile::tempdir_in(runner.scratch)?;
+    let dir = new_dir(runner.scratch)?;
     let store = dir.path().join("store");
     fs::create_dir(&store)?;
-    step.system.prepare(&store)?;
+    let _prepared = step.system.prepare(&store)?;
     runner.settle()?;
     let order = runner.appending(step.system, step.writes, runner.cap);
-    let work = |member| Work::Append(member, order.clone());
-    let reports = run_team(dir.path(), step.agents, work, || Ok(()))?;
-    Ok(Turn::of(reports, step.writes))
+    let reports: Vec<Vec<Report>> = if step.system.is_one_process() {
+        let agents = step.agents;
+        let work = |member| Work::AppendByConnections(member, order.clone(), agents);
+        run_team(dir.path(), 1, work, || Ok(()))?
+    } else {
+        let work = |member| Work::Append(member, order.clone());
+        let reports = run_team(dir.path(), step.agents, work, || Ok(()))?;
+        vec![reports]
+    };
+    Ok(Turn::of(
+        reports.into_iter().flatten().collect(),
+        step.writes,
+    ))
 }
 
 #[cfg(test)]
@@ -154,6 +190,7 @@ mod tests {
             released_ns: 0,
             began_ns,
             latencies_ns: latencies_ns.to_vec(),
+            usage: Usage::default(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use clap::ValueEnum as _;
 use serde::Serialize;
 
 use crate::measure::Extras;
@@ -119,6 +120,13 @@ pub(crate) fn ratios(rows: &[Measured], extras: &Extras) -> Vec<Ratio> {
         twenty.map(Measured::slowest_over_fastest),
     );
     add(
+        "20 agents: context switches an append",
+        Bar::AtMost(1.2),
+        twenty
+            .filter(|strand| !strand.switches_per_append.is_empty())
+            .map(|strand| median(&strand.switches_per_append)),
+    );
+    add(
         "5 agents × 20 writes, barrier to last ack, in ms",
         Bar::AtMost(20.0),
         extras.five_by_twenty_ms,
@@ -211,18 +219,35 @@ fn of_state(measured: Option<&State>) -> Vec<Ratio> {
 type PeerBars = (Option<System>, &'static str, Vec<(usize, f64)>);
 
 /// The systems that strand's rate is compared with, and the bar for each number of agents.
-fn peers() -> [PeerBars; 3] {
-    #[cfg(feature = "peers")]
-    let (sqlite, lmdb) = (Some(System::Sqlite), Some(System::Lmdb));
-    #[cfg(not(feature = "peers"))]
-    let (sqlite, lmdb) = (None, None);
+fn peers() -> [PeerBars; 6] {
+    // By its name, since a peer may not be built.
+    let peer = |name| System::from_str(name, false).ok();
     [
-        (sqlite, "SQLite", vec![(5, 8.0), (20, 20.0), (100, 30.0)]),
-        (lmdb, "LMDB", vec![(5, 4.0), (20, 12.0)]),
+        (
+            peer("sqlite"),
+            "SQLite",
+            vec![(5, 8.0), (20, 20.0), (100, 30.0)],
+        ),
+        (peer("lmdb"), "LMDB", vec![(5, 4.0), (20, 12.0)]),
         (
             Some(System::Plan),
             "a plain locked file",
             vec![(5, 2.5), (20, 8.0)],
+        ),
+        (
+            peer("redis"),
+            "Redis",
+            vec![(5, 2.0), (20, 2.5), (100, 3.0)],
+        ),
+        (
+            peer("redis-connections"),
+            "Redis, one client",
+            vec![(100, 1.0)],
+        ),
+        (
+            peer("postgres"),
+            "PostgreSQL",
+            vec![(5, 2.0), (20, 3.0), (100, 4.0)],
         ),
     ]
 }
@@ -242,7 +267,7 @@ mod tests {
     #[test]
     fn a_bar_without_a_value_is_neither_met_nor_missed() {
         let all = ratios(&[], &Extras::default());
-        assert_eq!(all.len(), 25);
+        assert_eq!(all.len(), 33);
         assert!(
             all.iter()
                 .all(|ratio| ratio.met.is_none() && ratio.measured.is_none())

@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum as _};
 
 use crate::systems::System;
 
-/// Measure strand, SQLite, LMDB and a plain locked file, on the same disk in one run
+/// Measure strand and what a user would pick instead, on the same disk in one run
 #[derive(Debug, Parser)]
 #[command(name = "strand-bench", max_term_width = 100)]
 pub(crate) struct Cli {
@@ -62,17 +62,24 @@ impl Cli {
         self.rounds.unwrap_or(if self.quick { 5 } else { 7 }).max(1)
     }
 
-    pub(crate) fn systems(&self) -> Vec<System> {
+    /// The systems that are measured: all but those to skip.
+    pub(crate) fn systems(&self, skipped: &[(System, String)]) -> Vec<System> {
         let mut systems = self.chosen().to_vec();
-        systems.retain(|system| !self.is_left_out(*system));
+        systems.retain(|system| skipped.iter().all(|(skipped, _)| skipped != system));
         systems
     }
 
-    /// The systems that a run with slow syncs leaves out.
-    pub(crate) fn left_out(&self) -> Vec<System> {
-        let mut systems = self.chosen().to_vec();
-        systems.retain(|system| self.is_left_out(*system));
+    /// The systems that can't be measured in this run or on this machine, and why.
+    pub(crate) fn skipped(&self) -> Vec<(System, String)> {
+        let cannot_be_slowed = |system: System| {
+            let cannot = !self.slow_sync().is_zero() && !system.can_be_slowed();
+            cannot.then(|| "its syncs can't be slowed".to_owned())
+        };
+        let why = |system: System| cannot_be_slowed(system).or_else(|| system.missing());
+        let systems = self.chosen().iter().copied();
         systems
+            .filter_map(|system| Some((system, why(system)?)))
+            .collect()
     }
 
     fn chosen(&self) -> &[System] {
@@ -81,10 +88,6 @@ impl Cli {
         } else {
             &self.systems
         }
-    }
-
-    fn is_left_out(&self, system: System) -> bool {
-        !self.slow_sync().is_zero() && !system.can_be_slowed()
     }
 
     /// By how much each sync is slowed.

@@ -10,7 +10,8 @@ use crate::report::Summary;
 
 pub(crate) fn page(summary: &Summary) -> String {
     let rows: Vec<&Row> = summary.rows.iter().chain(&summary.limits).collect();
-    let extras = summary.extras.lines();
+    let mut extras = summary.extras.lines();
+    extras.extend(summary.skipped_lines());
     let extras: String = extras
         .iter()
         .map(|line| ["<li>", &escaped(line), "</li>\n"].concat())
@@ -47,6 +48,9 @@ fn look(system: &str) -> (&'static str, &'static str) {
         "plan" => ("--plan", ""),
         "sqlite" => ("--sqlite", ""),
         "lmdb" => ("--lmdb", ""),
+        "redis" => ("--redis", ""),
+        "redis-connections" => ("--redis", "dashed"),
+        "postgres" => ("--postgres", ""),
         "bare" => ("--limit", "dashed"),
         _ => ("--limit", "dotted"),
     }
@@ -225,13 +229,14 @@ mod tests {
 
     fn summary() -> Summary {
         let cli = Cli::parse_from(["bench", "--rounds", "2"]);
-        let mut report = Report::new(&cli, &[]);
+        let mut report = Report::new(&cli, &[], Vec::new());
         let systems = [System::Strand, System::Plan, System::Bare];
         for step in schedule::steps(2, &[1, 5], &systems, |_| 3) {
             let told = |_| appending::Report {
                 released_ns: 0,
                 began_ns: 0,
                 latencies_ns: vec![100_000, 300_000, 500_000],
+                ..appending::Report::default()
             };
             report.add(&step, Turn::of((0..step.agents).map(told).collect(), 3));
         }
@@ -262,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_run_without_results_has_a_page() {
-        let report = Report::new(&Cli::parse_from(["bench"]), &[]);
+        let report = Report::new(&Cli::parse_from(["bench"]), &[], Vec::new());
         let page = page(&report.summary());
         assert!(page.ends_with("</html>\n") && page.contains("not measured"));
     }

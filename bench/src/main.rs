@@ -9,6 +9,8 @@ mod barrier;
 mod bars;
 mod cli;
 mod compare;
+#[cfg(all(feature = "peers", unix))]
+mod connections;
 mod error;
 mod events;
 mod html;
@@ -24,6 +26,7 @@ mod schedule;
 mod state;
 mod statistics;
 mod systems;
+mod usage;
 
 use std::iter::successors;
 use std::path::Path;
@@ -64,6 +67,12 @@ fn main() -> ExitCode {
 fn work(json: Option<String>) -> Result<()> {
     match serde_json::from_str(&json.unwrap_or_default())? {
         Work::Append(member, order) => print_json(&appending::work(&member, &order)?),
+        #[cfg(all(feature = "peers", unix))]
+        Work::AppendByConnections(member, order, connections) => {
+            print_json(&connections::work(&member, &order, connections)?)
+        }
+        #[cfg(not(all(feature = "peers", unix)))]
+        Work::AppendByConnections(..) => Err("built without servers as peers".into()),
         Work::ClaimInStrand(member) => print_json(&state::claim_in_strand(&member)?),
         Work::ClaimInSqlite(member) => print_json(&state::claim_in_sqlite(&member)?),
         Work::Read(store) => state::read(&store),
@@ -82,28 +91,27 @@ fn bench() -> Result<()> {
     let started = Instant::now();
     // Read first: the run may overwrite it.
     let earlier = cli.compare.as_deref().map(earlier).transpose()?.flatten();
-    let scratch = tempfile::Builder::new()
-        .prefix("strand-bench-")
-        .tempdir_in(&cli.dir)?;
+    let scratch = runner::new_dir(&cli.dir)?;
     let events = events::sample(cli.payload.as_deref())?;
     let events_file = scratch.path().join("events.jsonl");
     events::save(&events, &events_file)?;
 
     let rounds = if cli.no_rows { 0 } else { cli.rounds() };
-    let steps = schedule::steps(rounds, &cli.agents, &cli.systems(), |agents| {
+    let skipped = cli.skipped();
+    for (system, why) in &skipped {
+        eprintln!("{}: SKIPPED, {why}", system.title());
+    }
+    let steps = schedule::steps(rounds, &cli.agents, &cli.systems(&skipped), |agents| {
         cli.writes(agents)
     });
     let mut progress = Progress::new(steps.len() + measure::parts(&cli), cli.rounds());
-    let mut report = Report::new(&cli, &events);
+    let mut report = Report::new(&cli, &events, skipped);
     let runner = runner::Runner {
         scratch: scratch.path(),
         events_file: &events_file,
         cap: cli.cap(),
         slow_sync: cli.slow_sync(),
     };
-    for system in cli.left_out() {
-        eprintln!("{}: SKIPPED, its syncs can't be slowed", system.title());
-    }
     for step in &steps {
         progress.step(step.round, &step.to_string());
         report.add(step, appending::turn(&runner, step)?);

@@ -19,6 +19,10 @@ pub(crate) struct Measured {
     pub(crate) p999_us: Vec<f64>,
     pub(crate) max_us: Vec<f64>,
     slowest_over_fastest: Vec<f64>,
+    // Empty where it is not known.
+    records_per_sync: Vec<f64>,
+    pub(crate) switches_per_append: Vec<f64>,
+    processor_us_per_append: Vec<f64>,
     /// Of all rounds together.
     latencies_ns: Vec<u64>,
     capped: bool,
@@ -36,6 +40,9 @@ impl Measured {
             p999_us: Vec::new(),
             max_us: Vec::new(),
             slowest_over_fastest: Vec::new(),
+            records_per_sync: Vec::new(),
+            switches_per_append: Vec::new(),
+            processor_us_per_append: Vec::new(),
             latencies_ns: Vec::new(),
             capped: false,
         }
@@ -48,6 +55,12 @@ impl Measured {
         self.p999_us.push(turn.quantile_us(0.999));
         self.max_us.push(turn.quantile_us(1.0));
         self.slowest_over_fastest.push(turn.slowest_over_fastest);
+        if !self.system.has_server() {
+            self.records_per_sync.extend(turn.records_per_sync());
+            self.switches_per_append.extend(turn.switches_per_append());
+            self.processor_us_per_append
+                .extend(turn.processor_us_per_append());
+        }
         self.capped |= turn.capped;
         self.latencies_ns.extend(turn.latencies_ns);
     }
@@ -59,6 +72,7 @@ impl Measured {
     pub(crate) fn row(&self) -> Row {
         let mut sorted = self.latencies_ns.clone();
         sorted.sort_unstable();
+        let known = |values: &[f64]| (!values.is_empty()).then(|| rounded(median(values)));
         Row {
             system: self.system.name(),
             title: self.system.title(),
@@ -71,6 +85,9 @@ impl Measured {
             p999_us: rounded(median(&self.p999_us)),
             max_us: rounded(self.max_us.iter().copied().fold(0.0, f64::max)),
             slowest_agent_over_fastest: rounded(self.slowest_over_fastest()),
+            records_per_sync: known(&self.records_per_sync),
+            switches_per_append: known(&self.switches_per_append),
+            processor_us_per_append: known(&self.processor_us_per_append),
             capped: self.capped,
             appends_per_s_by_turn: self.appends_per_s.iter().copied().map(rounded).collect(),
             quantiles_us: SHARES.map(|q| rounded(quantile(&sorted, q) / 1e3)),
@@ -101,6 +118,10 @@ pub(crate) struct Row {
     /// The worst of all rounds.
     pub(crate) max_us: f64,
     pub(crate) slowest_agent_over_fastest: f64,
+    // Of the agents; `None` where it is not known, or others work for them.
+    pub(crate) records_per_sync: Option<f64>,
+    pub(crate) switches_per_append: Option<f64>,
+    pub(crate) processor_us_per_append: Option<f64>,
     /// Some turn was cut off because it took too long.
     pub(crate) capped: bool,
     pub(crate) appends_per_s_by_turn: Vec<f64>,
@@ -109,7 +130,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) const COLUMNS: [&str; 9] = [
+    pub(crate) const COLUMNS: [&str; 12] = [
         "agents",
         "system",
         "writes",
@@ -119,10 +140,16 @@ impl Row {
         "p99.9 µs",
         "max µs",
         "slowest/fastest",
+        "records/sync",
+        "switches/append",
+        "CPU µs/append",
     ];
 
     /// The values of [`Row::COLUMNS`].
-    pub(crate) fn cells(&self) -> [String; 9] {
+    pub(crate) fn cells(&self) -> [String; 12] {
+        let known = |value: Option<f64>, digits: usize| {
+            value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+        };
         let cut = if self.capped { " (cut off)" } else { "" };
         [
             self.agents.to_string(),
@@ -134,6 +161,9 @@ impl Row {
             format!("{:.0}", self.p999_us),
             format!("{:.0}", self.max_us),
             format!("{:.2}", self.slowest_agent_over_fastest),
+            known(self.records_per_sync, 1),
+            known(self.switches_per_append, 2),
+            known(self.processor_us_per_append, 1),
         ]
     }
 }
@@ -152,6 +182,7 @@ mod tests {
                 released_ns: 0,
                 began_ns: 0,
                 latencies_ns,
+                ..Report::default()
             };
             row.add(Turn::of(vec![report], 2));
         }

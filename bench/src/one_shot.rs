@@ -51,18 +51,18 @@ pub(crate) fn measure(scratch: &Path, events: &[Event], repeats: usize) -> Resul
         .iter()
         .map(|system| {
             let dir = tempfile::tempdir_in(scratch)?;
-            system.prepare(dir.path())?;
-            Ok(dir)
+            let prepared = system.prepare(dir.path())?;
+            Ok((dir, prepared))
         })
         .collect::<Result<_>>()?;
     let mut times = vec![Vec::new(); systems.len()];
     let mut nothing = Vec::new();
     let strand = strand_command()?;
     let store = tempfile::tempdir_in(scratch)?;
-    System::Strand.prepare(store.path())?;
+    let _prepared = System::Strand.prepare(store.path())?;
     let mut by_command = Vec::new();
     for event in events.iter().cycle().take(repeats) {
-        for ((system, dir), times) in systems.iter().zip(&dirs).zip(&mut times) {
+        for ((system, (dir, _)), times) in systems.iter().zip(&dirs).zip(&mut times) {
             let mut command = command()?;
             command.arg(system.name()).arg(dir.path()).arg(&event.text);
             times.push(run_us(&mut command)?);

@@ -20,6 +20,8 @@ pub(crate) const COMMAND: &str = "work";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Work {
     Append(Member, Appending),
+    /// Append through so many connections.
+    AppendByConnections(Member, Appending, usize),
     ClaimInStrand(Member),
     ClaimInSqlite(Member),
     /// Read the last records of a store again and again, until killed.

@@ -14,6 +14,7 @@ use crate::events::{self, Event};
 use crate::measure::Extras;
 use crate::measured::{Measured, Row, rounded};
 use crate::schedule::Step;
+use crate::systems::System;
 
 /// The results so far.
 pub(crate) struct Report {
@@ -21,6 +22,7 @@ pub(crate) struct Report {
     payload: Payload,
     rounds: usize,
     rows: Vec<Measured>,
+    skipped: Vec<Skipped>,
     pub(crate) extras: Extras,
     pub(crate) seconds: f64,
 }
@@ -33,8 +35,19 @@ pub(crate) struct Payload {
     pub(crate) mean_bytes: usize,
 }
 
+/// A system that could not be measured.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Skipped {
+    title: &'static str,
+    why: String,
+}
+
 impl Report {
-    pub(crate) fn new(cli: &Cli, events: &[Event]) -> Self {
+    pub(crate) fn new(cli: &Cli, events: &[Event], skipped: Vec<(System, String)>) -> Self {
+        let skipped = skipped.into_iter().map(|(system, why)| Skipped {
+            title: system.title(),
+            why,
+        });
         Self {
             machine: Circumstances::of(&cli.dir),
             payload: Payload {
@@ -48,6 +61,7 @@ impl Report {
             },
             rounds: cli.rounds(),
             rows: Vec::new(),
+            skipped: skipped.collect(),
             extras: Extras::default(),
             seconds: 0.0,
         }
@@ -77,6 +91,7 @@ impl Report {
             payload: self.payload.clone(),
             limits,
             rows,
+            skipped: self.skipped.clone(),
             ratios: bars::ratios(&self.rows, &self.extras),
             extras: self.extras.clone(),
         }
@@ -122,6 +137,7 @@ pub(crate) struct Summary {
     pub(crate) payload: Payload,
     pub(crate) limits: Vec<Row>,
     pub(crate) rows: Vec<Row>,
+    pub(crate) skipped: Vec<Skipped>,
     pub(crate) ratios: Vec<Ratio>,
     pub(crate) extras: Extras,
 }
@@ -155,10 +171,17 @@ impl Summary {
         rows
     }
 
+    pub(crate) fn skipped_lines(&self) -> impl Iterator<Item = String> {
+        let skipped = self.skipped.iter();
+        skipped.map(|skipped| format!("{}: SKIPPED, {}", skipped.title, skipped.why))
+    }
+
     pub(crate) fn text(&self) -> String {
         let head = Row::COLUMNS.map(str::to_owned);
         let rows = self.sorted_rows().into_iter().map(Row::cells);
-        let rows = columns(std::iter::once(head).chain(rows), &[0, 2, 3, 4, 5, 6, 7, 8]);
+        let numbers = [0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+        let rows = columns(std::iter::once(head).chain(rows), &numbers);
+        let skipped: String = self.skipped_lines().map(|line| line + "\n").collect();
         let extras: String = self
             .extras
             .lines()
@@ -175,6 +198,9 @@ impl Summary {
             ]
         });
         let bars = columns(std::iter::once(head).chain(bars), &[2]);
-        format!("{}\n\n{rows}\n{extras}\n{bars}", self.circumstances())
+        format!(
+            "{}\n\n{rows}{skipped}\n{extras}\n{bars}",
+            self.circumstances()
+        )
     }
 }

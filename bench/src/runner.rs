@@ -4,9 +4,19 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use crate::error::Result;
 use crate::process::Appending;
 use crate::systems::System;
+
+/// A new directory for stores, which the user who runs a server can enter.
+pub(crate) fn new_dir(parent: &Path) -> Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755));
+    Ok(builder.prefix("strand-bench-").tempdir_in(parent)?)
+}
 
 pub(crate) struct Runner<'a> {
     /// The directory for stores, on the disk that is measured.

@@ -5,4 +5,9 @@ use crate::events::Event;
 pub(crate) trait Appender {
     /// Writes one event, and returns when it is as durable as the system promises.
     fn append(&mut self, event: &Event) -> Result<()>;
+
+    /// How many syncs it has made, if it knows.
+    fn syncs(&self) -> Option<u64> {
+        None
+    }
 }

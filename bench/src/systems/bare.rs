@@ -16,6 +16,7 @@ pub(super) struct Bare {
     log: File,
     line: Vec<u8>,
     slow_sync: Duration,
+    syncs: u64,
 }
 
 /// Fills the file with newlines, so that later writes change neither its length nor its extents.
@@ -37,6 +38,7 @@ impl Bare {
             log,
             line: Vec::new(),
             slow_sync,
+            syncs: 0,
         })
     }
 }
@@ -48,7 +50,12 @@ impl Appender for Bare {
         self.line.push(b'\n');
         self.log.write_all(&self.line)?;
         self.log.sync_data()?;
+        self.syncs += 1;
         sleep(self.slow_sync);
         Ok(())
+    }
+
+    fn syncs(&self) -> Option<u64> {
+        Some(self.syncs)
     }
 }

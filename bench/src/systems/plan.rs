@@ -15,6 +15,7 @@ pub(super) struct Plan {
     log: PathBuf,
     line: Vec<u8>,
     slow_sync: Duration,
+    syncs: u64,
 }
 
 pub(super) fn prepare(dir: &Path) -> Result<()> {
@@ -30,6 +31,7 @@ impl Plan {
             log: dir.join("log.jsonl"),
             line: Vec::new(),
             slow_sync,
+            syncs: 0,
         })
     }
 }
@@ -43,9 +45,14 @@ impl Appender for Plan {
         let mut log = OpenOptions::new().append(true).open(&self.log)?;
         log.write_all(&self.line)?;
         log.sync_all()?;
+        self.syncs += 1;
         sleep(self.slow_sync);
         drop(log);
         self.lock.unlock()?;
         Ok(())
+    }
+
+    fn syncs(&self) -> Option<u64> {
+        Some(self.syncs)
     }
 }

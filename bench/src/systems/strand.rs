@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -13,7 +14,10 @@ use super::appender::Appender;
 use crate::error::Result;
 use crate::events::Event;
 
-pub(crate) struct Strand(Log<IssueEvent>);
+pub(crate) struct Strand {
+    log: Log<IssueEvent>,
+    syncs: Arc<AtomicU64>,
+}
 
 pub(super) fn prepare(dir: &Path) -> Result<()> {
     let log = Log::<IssueEvent>::open(dir, Options::default())?;
@@ -22,41 +26,61 @@ pub(super) fn prepare(dir: &Path) -> Result<()> {
 
 impl Strand {
     pub(crate) fn open(dir: &Path, durability: Durability, slow_sync: Duration) -> Result<Self> {
-        let mut options = Options::default().durability(durability);
-        if !slow_sync.is_zero() {
-            options = options.storage(Arc::new(SlowDisk(slow_sync)));
-        }
-        Ok(Self(Log::open(dir, options)?))
+        let syncs = Arc::new(AtomicU64::new(0));
+        let disk = MeasuredDisk {
+            slow_sync,
+            syncs: Arc::clone(&syncs),
+        };
+        let options = Options::default().durability(durability);
+        let log = Log::open(dir, options.storage(Arc::new(disk)))?;
+        Ok(Self { log, syncs })
     }
 }
 
 impl Appender for Strand {
     fn append(&mut self, event: &Event) -> Result<()> {
-        self.0.append(&event.decoded)?;
+        self.log.append(&event.decoded)?;
         Ok(())
+    }
+
+    fn syncs(&self) -> Option<u64> {
+        Some(self.syncs.load(Ordering::Relaxed))
     }
 }
 
-/// The disk, with syncs that take longer.
-#[derive(Debug)]
-struct SlowDisk(Duration);
+/// The disk, with syncs that are counted, and take longer if that is wanted.
+#[derive(Debug, Clone)]
+struct MeasuredDisk {
+    slow_sync: Duration,
+    /// Of files: those of directories are not for records.
+    syncs: Arc<AtomicU64>,
+}
 
-impl Storage for SlowDisk {
+impl MeasuredDisk {
+    fn slow_down(&self) {
+        if !self.slow_sync.is_zero() {
+            sleep(self.slow_sync);
+        }
+    }
+}
+
+impl Storage for MeasuredDisk {
     fn open(&self, dir: &Dir, name: &str, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(SlowFile(Disk.open(dir, name, mode)?, self.0)))
+        let file = Disk.open(dir, name, mode)?;
+        Ok(Box::new(MeasuredFile(file, self.clone())))
     }
 
     fn sync_dir(&self, dir: &Dir) -> io::Result<()> {
         Disk.sync_dir(dir)?;
-        sleep(self.0);
+        self.slow_down();
         Ok(())
     }
 }
 
 #[derive(Debug)]
-struct SlowFile(Box<dyn StorageFile>, Duration);
+struct MeasuredFile(Box<dyn StorageFile>, MeasuredDisk);
 
-impl StorageFile for SlowFile {
+impl StorageFile for MeasuredFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.0.read_at(buffer, offset)
     }
@@ -75,7 +99,8 @@ impl StorageFile for SlowFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()?;
-        sleep(self.1);
+        self.1.syncs.fetch_add(1, Ordering::Relaxed);
+        self.1.slow_down();
         Ok(())
     }
 
