@@ -128,10 +128,10 @@
 //! The log grows until [`IssueLog::compact`] writes a snapshot of the state and removes the
 //! segments before it; writers go on meanwhile. [`Options::compact_after_bytes`] and
 //! [`Options::compact_after_records`] say when that is due ([`IssueLog::compaction_due`]). Of a
-//! long snapshot of issues, most is left as it is, and a *run* of what changed is written. You
-//! decide who compacts: a [`Compactor`] in a long-lived process, or a command after its real work.
-//! Files that a reader has open stay readable; reading a record that is gone fails with
-//! [`Error::Compacted`]. For a log of another payload, you say what its [`State`] is.
+//! long snapshot of issues, most is left as it is, and a *run* of what changed is written. Nothing
+//! compacts by itself: start a [`Compactor`] in a long-lived process, or compact after the real
+//! work of a short one. Files that a reader has open stay readable; reading a record that is gone
+//! fails with [`Error::Compacted`]. For a log of another payload, you say what its [`State`] is.
 //!
 //! # Durability
 //!
