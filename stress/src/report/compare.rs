@@ -102,7 +102,7 @@ pub const PICTURED: (u32, u32) = (10, 100);
 /// The sizes of the picture.
 const WIDTH: u32 = 680;
 const TOP: u32 = 54;
-const ROW: u32 = 46;
+const ROW: u32 = 62;
 const BARS_FROM: u32 = 270;
 const BARS_WIDTH: f64 = 330.0;
 
@@ -324,19 +324,17 @@ pub fn picture(comparison: &Comparison) -> String {
             .rows
             .iter()
             .find(|other| other.store == row.store && other.is_pictured(true));
-        let judged = [("", Some(*row)), ("; with kills: ", killed)];
-        put!(svg, "<text x=\"0\" y=\"{}\">", y + 18);
-        for (name, run) in judged {
+        for (name, run, below) in [("", Some(*row), 17), ("with kills: ", killed, 33)] {
             let Some(run) = run else { continue };
             let (text, is_wrong) = run.judged();
             put!(
                 svg,
-                "<tspan class=\"soft\">{name}</tspan><tspan class=\"{}\">{}</tspan>",
+                "<text class=\"soft\" x=\"0\" y=\"{}\">{name}<tspan class=\"{}\">{}</tspan></text>\n",
+                y + below,
                 if is_wrong { "bad" } else { "good" },
                 escaped(&text)
             );
         }
-        svg += "</text>\n";
     }
     put!(
         svg,
