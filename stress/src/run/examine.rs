@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use strand_core::{
-    Compacted, Issue, IssueEvent, IssueLog, Issues, Options, Reader, Record, Seq, Timestamp,
-    Version,
+    Compacted, Filter, Issue, IssueEvent, IssueLog, Issues, Options, PointReader, Reader, Record,
+    Seq, Timestamp, Version,
 };
 use strand_lock::FileLock;
 
@@ -49,6 +49,9 @@ pub struct Examination {
     /// Everything that is wrong.
     pub violations: Vec<Violation>,
 }
+
+/// How many issues are read alone, at most.
+const POINT_READS_MAX: usize = 1_000;
 
 /// How many older snapshots the last compaction leaves.
 const BACKUPS: usize = 1;
@@ -339,6 +342,62 @@ impl Examination {
         });
         self.violations
             .extend(difference.map(|detail| Violation::FoldDiffers { detail }));
+        self.compare_parts(dir, &loaded)
+    }
+
+    /// (12) What is read of single issues, and of those that are not closed, is what the fold of
+    /// everything has.
+    fn compare_parts(&mut self, dir: &Path, all: &Issues) -> Result<(), Failed> {
+        let mut differs = |detail: String| {
+            self.violations.push(Violation::FoldDiffers { detail });
+        };
+        let mut reader = PointReader::open(dir).step("open to read single issues")?;
+        let every = all.len().div_ceil(POINT_READS_MAX).max(1);
+        for (id, issue) in all.iter().step_by(every) {
+            let found = reader.get(id).step("read a single issue")?;
+            let found = found.map(|found| (found.version, found.issue));
+            let expected = all.version(id).map(|version| (version, issue.clone()));
+            if found != expected {
+                differs(format!("{id}: {expected:?} expected, {found:?} read alone"));
+            }
+            let found = reader.blockers(id).step("read what blocks an issue")?;
+            if found != all.blockers(id) {
+                let expected = all.blockers(id);
+                differs(format!(
+                    "{id}: blocked by {expected:?}, by {found:?} read alone"
+                ));
+            }
+        }
+        let absent = reader
+            .get(NEXT_ID)
+            .step("read an issue that is not there")?;
+        if all.get(NEXT_ID).is_none() && absent.is_some() {
+            differs(format!(
+                "{NEXT_ID} does not exist, and was read: {absent:?}"
+            ));
+        }
+        let unclosed = Issues::load_unclosed(dir).step("load the issues that are not closed")?;
+        if (unclosed.last_seq(), unclosed.ready()) != (all.last_seq(), all.ready()) {
+            let [expected, found] =
+                [all, &unclosed].map(|issues| (issues.last_seq(), issues.ready().len()));
+            differs(format!(
+                "{expected:?} expected, {found:?} loaded without closed ones"
+            ));
+        }
+        let statuses: BTreeSet<String> =
+            all.iter().filter_map(|(_, issue)| issue.status()).collect();
+        let closed = ["closed", "tombstone"];
+        for status in statuses
+            .iter()
+            .filter(|status| !closed.contains(&status.as_str()))
+        {
+            let filter = Filter::new().status(status);
+            if unclosed.list(&filter) != all.list(&filter) {
+                differs(format!(
+                    "the issues that are {status} differ without closed ones"
+                ));
+            }
+        }
         Ok(())
     }
 
@@ -355,6 +414,7 @@ impl Examination {
             self.violations.push(Violation::FoldDiffers { detail });
         }
         let after = Issues::load(dir).step("load the state after the last compaction")?;
+        self.compare_parts(dir, &after)?;
         let (then, now) = (digest(&before), digest(&after));
         if then != now {
             let detail = format!("{then:?} before the last compaction, {now:?} after it");
