@@ -5,9 +5,11 @@ use std::fmt;
 use clap::ValueEnum as _;
 use serde::Serialize;
 
+use crate::answers::{Answer, Answers};
 use crate::measure::Extras;
 use crate::measured::Measured;
 use crate::memory::Memory;
+use crate::question::Question;
 use crate::state::State;
 use crate::statistics::{median, median_ratio};
 use crate::systems::System;
@@ -165,6 +167,58 @@ pub(crate) fn ratios(rows: &[Measured], extras: &Extras) -> Vec<Ratio> {
         extras.memory.as_ref().map(Memory::most_mib),
     );
     ratios.extend(of_state(extras.state.as_ref()));
+    ratios.extend(of_answers(extras.answers.as_ref()));
+    ratios
+}
+
+/// The bars of one-shot answers: of the worst of them.
+fn of_answers(measured: Option<&Answers>) -> Vec<Ratio> {
+    let mut ratios = Vec::new();
+    let mut add = |name: &str, bar, measured| ratios.push(Ratio::new(name, bar, measured));
+    let most = |about_one: bool, ratio: fn(&Answer) -> Option<f64>| {
+        let which = |question: Question| question.is_about_one() == about_one;
+        measured.and_then(|answers| answers.most(which, ratio))
+    };
+    add(
+        "one-shot show, create, claim, update: the slowest over SQLite",
+        Bar::AtMost(1.0),
+        most(true, |answer| answer.over_sqlite),
+    );
+    add(
+        "the same by the commands `strand` and `sqlite3`",
+        Bar::AtMost(1.0),
+        most(true, |answer| answer.command_over_sqlite3),
+    );
+    add(
+        "the same over a tracker of 10,000 issues",
+        Bar::AtMost(1.3),
+        most(true, |answer| Some(answer.over_few)),
+    );
+    add(
+        "one-shot ready and claim without an id: the slower over SQLite",
+        Bar::AtMost(1.0),
+        most(false, |answer| answer.over_sqlite),
+    );
+    add(
+        "the same two by the commands `strand` and `sqlite3`",
+        Bar::AtMost(1.0),
+        most(false, |answer| answer.command_over_sqlite3),
+    );
+    add(
+        "peak memory of a one-shot point read or write over an empty program, MiB",
+        Bar::AtMost(8.0),
+        measured.and_then(|answers| answers.memory_mib),
+    );
+    add(
+        "memory of a long-lived writer with conditions, MiB",
+        Bar::AtMost(16.0),
+        measured.and_then(|answers| answers.writer_memory_mib),
+    );
+    add(
+        "bytes written by compactions per byte appended, 1 % changed between them",
+        Bar::AtMost(12.0),
+        measured.and_then(|answers| answers.written_per_byte),
+    );
     ratios
 }
 
@@ -175,8 +229,18 @@ fn of_state(measured: Option<&State>) -> Vec<Ratio> {
     let state = |value: fn(&State) -> f64| measured.map(value);
     add(
         "append p99 beside a compaction over the same without",
-        Bar::AtMost(2.0),
+        Bar::AtMost(1.5),
         state(|state| state.p99_with_compaction),
+    );
+    add(
+        "compaction beside 4 computing processes per core over the same without",
+        Bar::AtMost(12.0),
+        state(|state| state.compaction_in_crowd),
+    );
+    add(
+        "append p99 beside both over the same beside the computing processes",
+        Bar::AtMost(1.5),
+        state(|state| state.p99_with_compaction_in_crowd),
     );
     add(
         "compaction: longest time the lock is held, less one sync, in ms",
@@ -185,7 +249,7 @@ fn of_state(measured: Option<&State>) -> Vec<Ratio> {
     );
     add(
         "load of 100,000 issues from a snapshot, MB/s",
-        Bar::AtLeast(250.0),
+        Bar::AtLeast(500.0),
         state(|state| state.load_mb_per_s),
     );
     add(
@@ -205,7 +269,7 @@ fn of_state(measured: Option<&State>) -> Vec<Ratio> {
     );
     add(
         "20 agents claiming, over SQLite",
-        Bar::AtLeast(5.0),
+        Bar::AtLeast(8.0),
         measured.and_then(|state| state.claims_over_sqlite),
     );
     add(
@@ -267,7 +331,7 @@ mod tests {
     #[test]
     fn a_bar_without_a_value_is_neither_met_nor_missed() {
         let all = ratios(&[], &Extras::default());
-        assert_eq!(all.len(), 33);
+        assert_eq!(all.len(), 43);
         assert!(
             all.iter()
                 .all(|ratio| ratio.met.is_none() && ratio.measured.is_none())

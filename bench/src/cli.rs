@@ -8,6 +8,7 @@ use clap::{Parser, ValueEnum as _};
 use crate::systems::System;
 
 /// Measure strand and what a user would pick instead, on the same disk in one run
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug, Parser)]
 #[command(name = "strand-bench", max_term_width = 100)]
 pub(crate) struct Cli {
@@ -42,6 +43,12 @@ pub(crate) struct Cli {
     /// Measure everything but the appends
     #[arg(long, conflicts_with = "rows_only")]
     pub(crate) no_rows: bool,
+    /// How many issues a tracker has whose one-shot answers are measured
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub(crate) state_issues: usize,
+    /// Measure nothing but one-shot answers
+    #[arg(long, conflicts_with_all = ["rows_only", "no_rows"])]
+    pub(crate) answers_only: bool,
     /// Write the results as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

@@ -4,6 +4,7 @@
 //! the same events. docs/PERFORMANCE.md describes the output.
 #![forbid(unsafe_code)]
 
+mod answers;
 mod appending;
 mod barrier;
 mod bars;
@@ -20,6 +21,7 @@ mod memory;
 mod one_shot;
 mod process;
 mod progress;
+mod question;
 mod report;
 mod runner;
 mod schedule;
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
     let result = match args.next().as_deref() {
         Some(process::COMMAND) => work(args.next()),
         Some(one_shot::COMMAND) => one_shot::main(args),
+        Some(answers::COMMAND) => answers::main(args),
         _ => bench(),
     };
     match result {
@@ -78,6 +81,16 @@ fn work(json: Option<String>) -> Result<()> {
         Work::Read(store) => state::read(&store),
         Work::Load(store) => state::load(&store),
         Work::AppendSome { store, events_file } => memory::append_some(&store, &events_file),
+        Work::Answer {
+            question,
+            dir,
+            id,
+            version,
+        } => answers::answer_and_print(question, &dir, &id, version),
+        Work::Change(store) => answers::change(&store),
+        Work::Compute => loop {
+            std::hint::spin_loop();
+        },
         Work::Nothing => memory::print_status(),
     }
 }
@@ -96,7 +109,11 @@ fn bench() -> Result<()> {
     let events_file = scratch.path().join("events.jsonl");
     events::save(&events, &events_file)?;
 
-    let rounds = if cli.no_rows { 0 } else { cli.rounds() };
+    let rounds = if cli.no_rows || cli.answers_only {
+        0
+    } else {
+        cli.rounds()
+    };
     let skipped = cli.skipped();
     for (system, why) in &skipped {
         eprintln!("{}: SKIPPED, {why}", system.title());

@@ -10,6 +10,7 @@ use serde::Serialize;
 use strand_core::{Durability, IssueEvent, Issues, Log, Options, Reader};
 use tempfile::TempDir;
 
+use crate::answers::{self, Answers};
 use crate::appending;
 use crate::cli::Cli;
 use crate::error::Result;
@@ -43,6 +44,7 @@ pub(crate) struct Extras {
     pub(crate) fold_mb_per_s: Option<f64>,
     pub(crate) memory: Option<Memory>,
     pub(crate) state: Option<State>,
+    pub(crate) answers: Option<Answers>,
 }
 
 /// Opening a log of some length for appending.
@@ -107,13 +109,22 @@ impl Extras {
             ));
         }
         lines.extend(self.state.iter().flat_map(State::lines));
+        lines.extend(self.answers.iter().flat_map(Answers::lines));
         lines
     }
 }
 
 /// Number of parts that [`all`] reports to the progress bar.
 pub(crate) fn parts(cli: &Cli) -> usize {
-    if cli.rows_only { 0 } else { 6 + state::PARTS }
+    match cli {
+        Cli {
+            rows_only: true, ..
+        } => 0,
+        Cli {
+            answers_only: true, ..
+        } => 1,
+        _ => 7 + state::PARTS,
+    }
 }
 
 pub(crate) fn all(
@@ -123,6 +134,12 @@ pub(crate) fn all(
     progress: &mut Progress,
     extras: &mut Extras,
 ) -> Result<()> {
+    progress.part("one-shot answers");
+    let answers = answers::measure(runner, events, cli.state_issues)?;
+    extras.answers = Some(answers);
+    if cli.answers_only {
+        return Ok(());
+    }
     progress.part("5 agents × 20 writes");
     extras.five_by_twenty_ms = Some(five_by_twenty_ms(runner)?);
     progress.part("one-shot processes");

@@ -114,19 +114,19 @@ fn command() -> Result<Command> {
 }
 
 /// The binary `strand` beside this one.
-fn strand_command() -> Result<Option<PathBuf>> {
+pub(crate) fn strand_command() -> Result<Option<PathBuf>> {
     let name = format!("strand{}", std::env::consts::EXE_SUFFIX);
     let path = std::env::current_exe()?.with_file_name(name);
     Ok(Some(path).filter(|path| path.is_file()))
 }
 
-fn quiet(program: &Path) -> Command {
+pub(crate) fn quiet(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command
 }
 
-fn run_us(command: &mut Command) -> Result<f64> {
+pub(crate) fn run_us(command: &mut Command) -> Result<f64> {
     let started = Instant::now();
     let status = command.status()?;
     let took = started.elapsed();

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::barrier::Barrier;
 use crate::error::Result;
+use crate::question::Question;
 use crate::systems::System;
 
 /// The first argument of such a process; the second is its [`Work`].
@@ -33,6 +34,17 @@ pub(crate) enum Work {
         store: PathBuf,
         events_file: PathBuf,
     },
+    /// Answer a question about one issue, and print the memory used.
+    Answer {
+        question: Question,
+        dir: PathBuf,
+        id: String,
+        version: u64,
+    },
+    /// Change many issues of a store, and print the memory used.
+    Change(PathBuf),
+    /// Keep a processor busy, until killed.
+    Compute,
     /// Print the memory used.
     Nothing,
 }

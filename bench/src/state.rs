@@ -34,6 +34,7 @@ const READ_SLEEP: Duration = Duration::from_millis(100);
 const CLAIMERS: usize = 20;
 const POOL: usize = 1_000;
 const FOLLOWED: u64 = 500;
+const COMPUTING: usize = 4;
 
 /// The results.
 #[derive(Debug, Clone, Serialize)]
@@ -42,6 +43,10 @@ pub(crate) struct State {
     pub(crate) p99_with_compaction: f64,
     /// The duration of such a compaction.
     pub(crate) compaction_s: f64,
+    /// That beside processes that compute, [`COMPUTING`] for each core, over that without.
+    pub(crate) compaction_in_crowd: f64,
+    /// As `p99_with_compaction`, both beside them.
+    pub(crate) p99_with_compaction_in_crowd: f64,
     /// The longest time for which a compaction held the lock.
     pub(crate) lock_held_ms: f64,
     /// The median of a sync by itself.
@@ -104,9 +109,14 @@ pub(crate) fn measure(
 ) -> Result<State> {
     part("compaction");
     let full = fill(runner.scratch, events)?;
-    let mut compactions = Compactions::default();
+    let (mut compactions, mut crowded) = (Compactions::default(), Compactions::default());
     for _ in 0..rounds {
         compactions.round(runner, full.path())?;
+        let mut crowd = Children::default();
+        for _ in 0..COMPUTING * std::thread::available_parallelism()?.get() {
+            crowd.0.push(Work::Compute.command()?.spawn()?);
+        }
+        crowded.round(runner, full.path())?;
     }
     part("loading and refreshing");
     let Compacted::Done { bytes, .. } =
@@ -134,6 +144,8 @@ pub(crate) fn measure(
     Ok(State {
         p99_with_compaction: median_ratio(&compactions.with_us, &compactions.without_us),
         compaction_s: median(&compactions.seconds),
+        compaction_in_crowd: median_ratio(&crowded.seconds, &compactions.seconds),
+        p99_with_compaction_in_crowd: median_ratio(&crowded.with_us, &crowded.without_us),
         lock_held_ms: compactions.held_ms.iter().copied().fold(0.0, f64::max),
         sync_ms: sync_ms(runner.scratch)?,
         load_mb_per_s: loading.mb_per_s,
@@ -425,10 +437,10 @@ fn claim_all(
 pub(crate) fn claim_in_strand(member: &Member) -> Result<(usize, u64)> {
     let barrier = Barrier::open(&member.barrier)?;
     let log = IssueLog::open(&member.store, Options::default())?;
-    log.with_issues(Issues::len)?;
     let name = format!("agent-{}", member.number);
     claim_all(member, &barrier, |id| {
-        if log.with_issues(|issues| issues.get(id).and_then(Issue::assignee).is_some())? {
+        let found = log.get(id)?;
+        if found.is_some_and(|found| found.issue.assignee().is_some()) {
             return Ok(false);
         }
         match log.claim(id, &name) {
