@@ -33,7 +33,6 @@ macro_rules! options {
             pub(crate) on_lock_wait: Callback<OnLockWait>,
             pub(crate) archive: Callback<Archive>,
             pub(crate) failpoint_hook: Callback<dyn FailpointHook>,
-            pub(crate) slots: bool,
             pub(crate) storage: Arc<dyn Storage>,
         }
 
@@ -44,7 +43,6 @@ macro_rules! options {
                     on_lock_wait: Callback(None),
                     archive: Callback(None),
                     failpoint_hook: Callback(None),
-                    slots: false,
                     storage: Arc::new(Disk),
                 }
             }

@@ -46,22 +46,6 @@ impl Options {
             ..self
         }
     }
-
-    /// Whether an append that finds the lock taken, or a sync at work, leaves its record in shared
-    /// memory for the next leader. Off by default, as yet: see "May records wait in slots?" in
-    /// `docs/DESIGN.md`. All processes of a store must agree.
-    ///
-    /// ```
-    /// use strand_core::{IssueEvent, Log, Options};
-    ///
-    /// # let dir = tempfile::tempdir()?;
-    /// let log = Log::<IssueEvent>::open(dir.path(), Options::default().slots(true))?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[must_use]
-    pub fn slots(self, slots: bool) -> Self {
-        Self { slots, ..self }
-    }
 }
 
 impl<P: Payload> Reader<P> {

@@ -448,7 +448,7 @@ impl Work<'_> {
         if !self.shared {
             return mark_half_changed(self.dir); // Other processes may share the page.
         }
-        let hints = Hints::shared(self.dir, &manifest.store, false);
+        let hints = Hints::shared(self.dir, &manifest.store);
         hints.map_err(page_error)?.tail_words().begin_change();
         Ok(())
     }

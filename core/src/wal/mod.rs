@@ -3,7 +3,7 @@
 //! Each file may use those before it:
 //!
 //! - `store_dir`, `manifest`, `shm`, `segment`: what is on the disk and in shared memory
-//! - `slots`, `named`, `writer`, `recovery`, `round`, `gather`, `append`, `group_commit`, `obsolete`:
+//! - `named`, `writer`, `recovery`, `round`, `gather`, `append`, `group_commit`, `obsolete`:
 //!   changes to it, most of them under the lock, as methods of [`writer::Locked`]
 //! - `durable`, `cursor`, `follower`, `reader`: reading, without the lock
 //! - `raw_log`, `log`: a log without and with the type of its payload
@@ -24,6 +24,5 @@ pub(crate) mod recovery;
 pub(crate) mod round;
 pub(crate) mod segment;
 pub(crate) mod shm;
-pub(crate) mod slots;
 pub(crate) mod store_dir;
 pub(crate) mod writer;

@@ -172,7 +172,7 @@ fn shut_out(dir: &StoreDir, lock: &dyn StoreLock) -> Result<()> {
     require_named(dir, LOCK, lock)?;
     dir.remove(SHM)?;
     if let (Some(store), Some(seq)) = (store, durable_seq)
-        && let Ok(hints) = Hints::shared(dir, &store, false)
+        && let Ok(hints) = Hints::shared(dir, &store)
     {
         hints.inherit(seq);
     }

@@ -68,12 +68,11 @@ impl RawLog {
                 require_named(dir, LOCK, lock.as_ref())
             })?,
         };
-        let slots = options.slots;
         let writer = Writer {
             dir: dir.clone(),
             options,
             lock: Arc::clone(&lock),
-            shm: Shm::open(dir, &manifest.store, shared, slots).map_err(page_error)?,
+            shm: Shm::open(dir, &manifest.store, shared).map_err(page_error)?,
             segment: OpenSegment::new(dir),
             names,
             line: Mutex::default(),
@@ -92,13 +91,7 @@ impl RawLog {
         payload.check_len()?;
         let append = || {
             self.writer.note_begin();
-            let locked = match self.writer.lock_unless_busy()? {
-                Some(locked) => locked,
-                None => match self.writer.append_through_slot(payload)? {
-                    Some(seq) => return Ok(seq),
-                    None => self.writer.lock()?,
-                },
-            };
+            let locked = self.writer.lock()?;
             let seq = locked.append(payload)?;
             locked.sync_unless_shared(seq)?;
             locked.unlock()?;

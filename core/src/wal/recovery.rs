@@ -16,14 +16,13 @@ use crate::{
     env::{failpoint::Failpoint, storage::OpenMode},
     error::{CorruptReason, Error, Result},
     format::{
-        record::{EncodedPayload, Line, segment_name},
+        record::segment_name,
         scan::{Scan, Tail},
     },
     telemetry,
     wal::{
         segment::{Behind, Segment},
         shm::{Hints, TailHint},
-        slots::{Place, Slots},
         store_dir::QUARANTINE,
         writer::{Locked, Writer, page_error},
     },
@@ -247,45 +246,6 @@ pub(crate) struct ValidTail<'l> {
     pub(crate) segment: Arc<Segment>,
 }
 
-impl ValidTail<'_> {
-    /// Settles what a holder of the lock that died left assigned in slots. So it is done before
-    /// anything is appended.
-    fn settle_slots(&self) -> Result<()> {
-        Slots::of(&self.hints).resolve(|place, payload| self.has(place, payload))
-    }
-
-    /// Whether this record is in the log there; `None` if the segment is gone.
-    pub(crate) fn has(&self, place: Place, payload: &EncodedPayload) -> Result<Option<bool>> {
-        if place.seq > self.at.seq {
-            return Ok(Some(false));
-        }
-        let other = if place.segment == self.segment.first_seq {
-            None
-        } else {
-            let name = segment_name(place.segment);
-            let Some(file) = self.writer.dir.open_if_there(&name, OpenMode::Read)? else {
-                return Ok(None);
-            };
-            Some(file)
-        };
-        let file = other.as_ref().unwrap_or(&self.segment.file);
-        let mut line = vec![0; payload.line_bytes_max()];
-        let read = file.read(&mut line, place.offset)?;
-        let text = line.get(..read).unwrap_or_default();
-        let found = memchr::memchr(b'\n', text).and_then(|end| text.get(..=end));
-        let header = found.and_then(|line| Line::parse(line.strip_suffix(b"\n")?).ok());
-        let Some(header) = header
-            .map(|line| line.header)
-            .filter(|found| found.seq == place.seq)
-        else {
-            return Ok(Some(false));
-        };
-        let mut written = Vec::new();
-        payload.write_line(header, &mut written);
-        Ok(Some(found == Some(written.as_slice())))
-    }
-}
-
 /// One validation, and what it did.
 struct Validation<'l> {
     writer: &'l Writer,
@@ -371,14 +331,12 @@ impl<'l> Validation<'l> {
                 (Next::Accept, Some(segment)) => {
                     hints.vouch();
                     let (writer, segment) = (self.writer, Arc::clone(segment));
-                    let tail = ValidTail {
+                    return Ok(ValidTail {
                         writer,
                         hints,
                         at,
                         segment,
-                    };
-                    tail.settle_slots()?;
-                    return Ok(tail);
+                    });
                 }
                 (_, None) => unreachable!("the segment is opened before it is used"),
             }
@@ -484,23 +442,17 @@ impl<'l> Validation<'l> {
         // The writer that created the segment may have died before its name was durable.
         writer.dir.sync()?;
         writer.reached(Failpoint::RecoverySynced);
-        let tail = ValidTail {
+        hints.tail_words().rebuild(at);
+        hints.vouch();
+        if poisoned {
+            telemetry::healed(writer.dir.path(), at.seq);
+        }
+        Ok(ValidTail {
             writer,
             hints,
             at,
             segment,
-        };
-        if tail.hints.is_ours() {
-            tail.settle_slots()?;
-        } else {
-            Slots::of(&tail.hints).clear(writer.host().random());
-        }
-        tail.hints.tail_words().rebuild(at);
-        tail.hints.vouch();
-        if poisoned {
-            telemetry::healed(writer.dir.path(), at.seq);
-        }
-        Ok(tail)
+        })
     }
 
     /// Checks that all records before `last` are there. An empty last segment does not tell.

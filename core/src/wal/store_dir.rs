@@ -273,12 +273,8 @@ impl StoreDir {
     }
 
     /// Maps the page `name`; creates it when missing.
-    pub(crate) fn open_page(
-        &self,
-        name: &str,
-        area_words: usize,
-    ) -> std::result::Result<Box<dyn Page>, PageError> {
-        self.host().open_page(&self.dir, name, area_words)
+    pub(crate) fn open_page(&self, name: &str) -> std::result::Result<Box<dyn Page>, PageError> {
+        self.host().open_page(&self.dir, name)
     }
 
     /// Maps the page `name` to read it. `None` when there is none that can be read.

@@ -40,7 +40,6 @@ pub(crate) fn log_options(spec: &AgentSpec, hook: Arc<dyn FailpointHook>) -> Opt
         } else {
             0
         })
-        .slots(std::env::var_os("STRAND_SLOTS").is_some())
         .storage(spec.storage())
         .failpoint_hook(hook);
     let options = match spec.segment_bytes {

@@ -41,7 +41,6 @@ impl Habits {
             .segment_bytes_max(self.segment_bytes_max)
             .preallocate_bytes(self.preallocate_bytes)
             .share_memory(self.share_memory)
-            .slots(std::env::var_os("STRAND_SLOTS").is_some())
             .backup_snapshots(0)
             .compact_after_bytes(0) // Runs, where they pay.
     }
