@@ -45,6 +45,35 @@ const TICK: Duration = Duration::from_millis(100);
 /// A killed process ends within this time, unless something is wrong with the machine.
 const REAP_LIMIT: Duration = Duration::from_mins(2);
 
+/// A longer time between two looks at the clock means that the whole run was suspended.
+const SUSPENDED_MIN: Duration = Duration::from_secs(5);
+
+/// When a run counts as hanging. The time in which it was suspended, as by Ctrl-Z or a laptop that
+/// sleeps, does not count.
+#[derive(Debug)]
+struct Deadline {
+    comes: Instant,
+    looked: Instant,
+}
+
+impl Deadline {
+    fn after(time: Duration) -> Self {
+        let looked = Instant::now();
+        let comes = looked + time;
+        Self { comes, looked }
+    }
+
+    /// To be called at least at each [`TICK`].
+    fn has_come(&mut self, now: Instant) -> bool {
+        let since = now.saturating_duration_since(self.looked);
+        if since >= SUSPENDED_MIN {
+            self.comes += since;
+        }
+        self.looked = now;
+        now >= self.comes
+    }
+}
+
 /// The result of a run that is not judged yet.
 #[derive(Debug)]
 pub struct Outcome {
@@ -480,9 +509,9 @@ impl<'a> Runner<'a> {
         };
         let (config, store) = (self.config, self.places.store.as_path());
         std::thread::scope(|scope| {
-            let deadline = at(Instant::now() + Duration::from_secs(config.timeout_s));
+            let mut deadline = Deadline::after(Duration::from_secs(config.timeout_s));
             self.start_all();
-            let mut timely = self.listen(&deadline, progress, |runner| {
+            let mut timely = self.listen(&mut deadline, progress, |runner| {
                 runner
                     .slots
                     .iter()
@@ -502,13 +531,13 @@ impl<'a> Runner<'a> {
                 if !config.is_etcd() {
                     scope.spawn(move || watcher::watch(&side, store, config.compacting() > 0));
                 }
-                timely = self.listen(&deadline, progress, Runner::agents_are_done);
+                timely = self.listen(&mut deadline, progress, Runner::agents_are_done);
                 self.phase = Phase::Over;
                 self.control.end();
             }
             drop(over_sender);
             timely = timely
-                && self.listen(&deadline, progress, |runner| {
+                && self.listen(&mut deadline, progress, |runner| {
                     runner.slots.iter().all(|slot| slot.is_done)
                 });
             if !timely {
@@ -534,7 +563,7 @@ impl<'a> Runner<'a> {
         // Whatever happens here, no process waits for the disk afterwards.
         let end = PowerEnd(power);
         std::thread::scope(|scope| {
-            let deadline = at(Instant::now() + limit);
+            let mut deadline = Deadline::after(limit);
             self.go();
             self.start_all();
             if config.kill_per_second > 0.0 {
@@ -554,7 +583,7 @@ impl<'a> Runner<'a> {
                     }
                 }
             });
-            self.listen(&deadline, &|_| {}, |runner| {
+            self.listen(&mut deadline, &|_| {}, |runner| {
                 runner.power_lost || runner.agents_are_done()
             });
             power.cut();
@@ -590,7 +619,7 @@ impl<'a> Runner<'a> {
     /// Handles events until `done` or a failure; `false` when the deadline came first.
     fn listen(
         &mut self,
-        deadline: &Receiver<Instant>,
+        deadline: &mut Deadline,
         progress: &dyn Fn(&Moment),
         done: impl Fn(&Self) -> bool,
     ) -> bool {
@@ -604,7 +633,9 @@ impl<'a> Runner<'a> {
                     }
                 }
                 recv(ticks) -> _ => progress(&self.moment),
-                recv(deadline) -> _ => return false,
+            }
+            if deadline.has_come(Instant::now()) {
+                return done(self);
             }
         }
         true
@@ -1060,4 +1091,28 @@ fn classify_end(status: ExitStatus, done: bool, killed: bool) -> End {
 fn is_viewer(config: &Config, agent: u32) -> bool {
     let agents = u64::from(config.agents);
     (u64::from(agent) + config.seed % agents) % agents < VIEWS_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_in_which_a_run_was_suspended_does_not_count() {
+        let mut deadline = Deadline::after(Duration::from_secs(50));
+        let began = deadline.looked;
+        let after = |seconds| began + Duration::from_secs(seconds);
+        assert!(!deadline.has_come(after(4)));
+        assert!(!deadline.has_come(after(3_604)), "suspended for an hour");
+        assert!((3_605..3_650).all(|seconds| !deadline.has_come(after(seconds))));
+        assert!(deadline.has_come(after(3_650)));
+    }
+
+    #[test]
+    fn a_run_that_is_looked_at_all_the_time_has_its_time_and_no_more() {
+        let mut deadline = Deadline::after(Duration::from_secs(50));
+        let began = deadline.looked;
+        assert!((1..50).all(|second| !deadline.has_come(began + Duration::from_secs(second))));
+        assert!(deadline.has_come(began + Duration::from_secs(50)));
+    }
 }
