@@ -22,7 +22,8 @@ pub(crate) fn page(summary: &Summary) -> String {
         format!("<h2>Other measurements</h2>\n<ul>\n{extras}</ul>\n")
     };
     let body = format!(
-        "<h1>Durable appends by many processes at once</h1>\n<p>{circumstances}</p>\n\
+        "<h1>Durable appends by many processes at once</h1>\n<p><strong>{verdict}</strong></p>\n\
+         <p>{circumstances}</p>\n\
          <h2>Throughput by agents</h2>\n\
          <p>Every agent is a process. Both axes are logarithmic; higher is better.</p>\n{throughput}\
          <h2>Latency distribution by system</h2>\n\
@@ -30,6 +31,7 @@ pub(crate) fn page(summary: &Summary) -> String {
          lower is better.</p>\n\
          {legend}<div class=\"plots\">\n{latency}</div>\n\
          <h2>The bars</h2>\n{bars}{extras}<h2>All results</h2>\n{results}",
+        verdict = escaped(&verdict(&summary.ratios)),
         circumstances = escaped(&summary.circumstances()),
         throughput = throughput(&rows),
         legend = legend(&rows),
@@ -38,6 +40,23 @@ pub(crate) fn page(summary: &Summary) -> String {
         results = results(&summary.sorted_rows()),
     );
     page::document("strand bench", &body)
+}
+
+/// How many of the bars are met, in one sentence.
+fn verdict(ratios: &[Ratio]) -> String {
+    let measured = ratios.iter().filter(|ratio| ratio.met.is_some()).count();
+    let missed: Vec<&str> = ratios
+        .iter()
+        .filter(|ratio| ratio.met == Some(false))
+        .map(|ratio| ratio.name.as_str())
+        .collect();
+    let met = measured - missed.len();
+    let missed = if missed.is_empty() {
+        String::new()
+    } else {
+        format!(" Missed: {}.", missed.join("; "))
+    };
+    format!("Bars: {met} of {measured} that were measured are met.{missed}")
 }
 
 /// The colour, of the style sheet, and the line style of a system in all plots.
@@ -270,5 +289,18 @@ mod tests {
         let report = Report::new(&Cli::parse_from(["bench"]), &[], Vec::new());
         let page = page(&report.summary());
         assert!(page.ends_with("</html>\n") && page.contains("not measured"));
+    }
+
+    #[test]
+    fn the_verdict_names_what_is_missed() {
+        let ratio = |name, measured| Ratio::new(name, crate::bars::Bar::AtLeast(1.0), measured);
+        let ratios = [
+            ratio("a", Some(2.0)),
+            ratio("b", None),
+            ratio("c", Some(0.5)),
+        ];
+        let text = verdict(&ratios);
+        assert_eq!(text, "Bars: 1 of 2 that were measured are met. Missed: c.");
+        assert_eq!(verdict(&[]), "Bars: 0 of 0 that were measured are met.");
     }
 }

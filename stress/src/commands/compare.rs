@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::commands::{own_binary, run, say, write};
+use crate::commands::{EXIT_USAGE, can_write, own_binary, run, say, write};
 use crate::evidence::listing::kinds;
 use crate::evidence::verdict::Verdict;
 use crate::interrupt::Interrupt;
@@ -51,6 +51,9 @@ pub struct Arguments {
 /// is in the table.
 #[must_use]
 pub fn main(arguments: &Arguments) -> ExitCode {
+    if !can_write([arguments.json.as_deref(), arguments.html.as_deref()]) {
+        return ExitCode::from(EXIT_USAGE);
+    }
     let Some(exe) = own_binary() else {
         return ExitCode::from(Verdict::Environment.exit_status());
     };

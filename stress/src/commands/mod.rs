@@ -9,6 +9,7 @@ pub mod soak;
 pub mod store;
 pub mod torture;
 
+use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,23 @@ fn own_binary() -> Option<PathBuf> {
         .ok()
 }
 
+/// Whether reports can be written to these files, so that no run ends without the report that was
+/// asked for. Prints an error if not. A file that is there stays as it is.
+fn can_write(paths: [Option<&Path>; 2]) -> bool {
+    paths.into_iter().flatten().all(|path| {
+        let is_new = !path.exists();
+        let opened = OpenOptions::new().append(true).create(true).open(path);
+        if is_new && opened.is_ok() {
+            std::fs::remove_file(path).ok();
+        }
+        opened
+            .inspect_err(|error| {
+                eprintln!("strand-stress: cannot write {}: {error}", path.display());
+            })
+            .is_ok()
+    })
+}
+
 /// Writes a report to a file, if one was asked for; prints an error and returns `false` if that
 /// fails.
 fn write(path: Option<&Path>, text: impl FnOnce() -> String) -> bool {
@@ -36,4 +54,22 @@ fn write(path: Option<&Path>, text: impl FnOnce() -> String) -> bool {
         return false;
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_of_reports_are_looked_at_and_left_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let (new, old) = (dir.path().join("new"), dir.path().join("old"));
+        std::fs::write(&old, "report").unwrap();
+        assert!(can_write([Some(&new), Some(&old)]));
+        assert!(!new.exists());
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "report");
+        assert!(can_write([None, None]));
+        assert!(!can_write([None, Some(&new.join("below"))]));
+        assert!(!can_write([Some(dir.path()), None]), "a directory");
+    }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::commands::{EXIT_USAGE, own_binary, say, write};
+use crate::commands::{EXIT_USAGE, can_write, own_binary, say, write};
 use crate::evidence::verdict::Verdict;
 use crate::interrupt::Interrupt;
 use crate::report::machine::Machine;
@@ -45,6 +45,9 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     if let Some(name) = arguments.fs.iter().find(is_unknown) {
         let known = known.join(", ");
         eprintln!("strand-stress: --fs takes one of {known}, not {name:?}");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    if !can_write([arguments.json.as_deref(), arguments.html.as_deref()]) {
         return ExitCode::from(EXIT_USAGE);
     }
     let Some(exe) = own_binary() else {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::commands::{EXIT_USAGE, own_binary, say, write};
+use crate::commands::{EXIT_USAGE, can_write, own_binary, say, write};
 use crate::evidence::verdict::Verdict;
 use crate::report::page::run::page;
 use crate::report::progress::{Goal, Progress, State};
@@ -40,6 +40,9 @@ pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Re
 pub fn main(config: &Config) -> ExitCode {
     if let Err(error) = config.validate() {
         eprintln!("strand-stress: {error}");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    if !can_write([config.json.as_deref(), config.html.as_deref()]) {
         return ExitCode::from(EXIT_USAGE);
     }
     if config.store != STRAND && !config.is_etcd() {

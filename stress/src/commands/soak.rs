@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::commands::{EXIT_USAGE, own_binary, say, write};
+use crate::commands::{EXIT_USAGE, can_write, own_binary, say, write};
 use crate::evidence::verdict::Verdict;
 use crate::interrupt::Interrupt;
 use crate::report::machine::Machine;
@@ -57,6 +57,9 @@ pub fn main(arguments: &Arguments) -> ExitCode {
             "strand-stress: soak, seed {seed}, {} minutes",
             arguments.minutes
         ));
+    }
+    if !can_write([arguments.json.as_deref(), arguments.html.as_deref()]) {
+        return ExitCode::from(EXIT_USAGE);
     }
     let Some(exe) = own_binary() else {
         return ExitCode::from(Verdict::Environment.exit_status());

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::commands::{EXIT_USAGE, own_binary, say, write};
+use crate::commands::{EXIT_USAGE, can_write, own_binary, say, write};
 use crate::evidence::verdict::Verdict;
 use crate::interrupt::Interrupt;
 use crate::panics::catch_panic;
@@ -79,6 +79,9 @@ pub fn main(arguments: &Arguments) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    if !can_write([arguments.json.as_deref(), arguments.html.as_deref()]) {
+        return ExitCode::from(EXIT_USAGE);
+    }
     let Some(exe) = own_binary() else {
         return ExitCode::from(Verdict::Environment.exit_status());
     };
