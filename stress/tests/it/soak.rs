@@ -24,8 +24,8 @@ fn a_short_soak_ends_with_its_trends_and_leaves_nothing_behind() {
     for part in [
         "\nrounds ",
         "\ntrend ",
-        "append p99, us",
-        "disk bytes per live issue",
+        "\nappend p99 ",
+        "\ndisk space per live issue ",
         "\nPASS: ",
     ] {
         assert!(text.contains(part), "{text}");
