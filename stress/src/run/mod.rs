@@ -225,6 +225,9 @@ fn judge(
         }
         let counts = Counts {
             stored,
+            // On etcd, numbers have gaps.
+            numbered: if config.is_etcd() { 0 } else { stored },
+            ordered: stored,
             recoveries,
             followed: journals
                 .iter()

@@ -129,13 +129,16 @@ fn the_page_of_a_run_with_kills_says_what_the_report_says() {
     let page = std::fs::read_to_string(html).expect("a page");
     let kills = report["timeline"]["incidents"]["killed"].as_u64();
     assert_eq!(kills, report["killed"].as_u64());
-    let followed = report["checks"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .find(|check| check["point"] == "followers")
-        .expect("the followers' point");
-    assert_eq!(followed["compared"], report["bystanders"]["followed"]);
+    let compared = |point: &str| {
+        let mut checks = report["checks"].as_array().expect("a list").iter();
+        let check = checks.find(|check| check["point"] == point);
+        &check.unwrap_or_else(|| panic!("{point}: {report}"))["compared"]
+    };
+    assert_eq!(compared("followers"), &report["bystanders"]["followed"]);
+    for point in ["foreign", "sequence", "agent_order"] {
+        assert_eq!(compared(point), &report["stored"], "{point}");
+    }
+    assert!(compared("real_time").as_u64() >= report["acknowledged"].as_u64());
     let led: u64 = report["per_agent"]
         .as_array()
         .expect("a list")
