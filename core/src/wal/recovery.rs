@@ -457,10 +457,15 @@ impl<'l> Validation<'l> {
 
     /// Checks that all records before `last` are there. An empty last segment does not tell.
     fn require_whole(&self, previous: u64, last: u64) -> Result<()> {
-        let file = self
-            .writer
-            .dir
-            .open(&segment_name(previous), OpenMode::Read)?;
+        let name = segment_name(previous);
+        let Some(file) = self.writer.dir.open_if_there(&name, OpenMode::Read)? else {
+            // Compacted away since the names were listed?
+            return if self.writer.manifest()?.first_seq >= last {
+                Ok(())
+            } else {
+                Err(self.segment_missing(previous, last - 1))
+            };
+        };
         let segment = Segment::new(previous, file);
         let scan = segment.scan(previous, 0)?;
         if scan.next_seq > last {
