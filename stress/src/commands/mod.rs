@@ -37,23 +37,21 @@ fn can_write(paths: [Option<&Path>; 2]) -> bool {
         if is_new && opened.is_ok() {
             std::fs::remove_file(path).ok();
         }
-        opened
-            .inspect_err(|error| {
-                eprintln!("strand-stress: cannot write {}: {error}", path.display());
-            })
-            .is_ok()
+        is_written(path, opened.map(drop))
     })
 }
 
 /// Writes a report to a file, if one was asked for; prints an error and returns `false` if that
 /// fails.
 fn write(path: Option<&Path>, text: impl FnOnce() -> String) -> bool {
-    let written = path.map(|path| std::fs::write(path, text()).map_err(|error| (path, error)));
-    if let Some(Err((path, error))) = written {
-        eprintln!("strand-stress: cannot write {}: {error}", path.display());
-        return false;
-    }
-    true
+    path.is_none_or(|path| is_written(path, std::fs::write(path, text())))
+}
+
+/// Whether that is so; prints the error if not.
+fn is_written(path: &Path, written: io::Result<()>) -> bool {
+    written
+        .inspect_err(|error| eprintln!("strand-stress: cannot write {}: {error}", path.display()))
+        .is_ok()
 }
 
 #[cfg(test)]

@@ -519,13 +519,7 @@ mod tests {
     #[test]
     fn a_panic_is_a_violation_and_the_next_tier_runs() {
         let plan = plan("--seed 5 --quick").unwrap();
-        let report = run(
-            &plan,
-            Path::new(""),
-            patience,
-            &silent(),
-            &Interrupt::default(),
-        );
+        let report = run_all(&plan, patience);
         assert_eq!(report.verdict, Verdict::Violated);
         let cases: Vec<u64> = report.tiers.iter().map(|tier| tier.tally.cases).collect();
         assert_eq!(cases, [5, 0, 5]);
@@ -535,6 +529,11 @@ mod tests {
             finding.replay,
             "cargo xtask torture --tier T2 --seed 5 --quick"
         );
+    }
+
+    fn run_all(plan: &Plan, patience: fn(Duration) -> Duration) -> Report {
+        let interrupt = Interrupt::default();
+        run(plan, Path::new(""), patience, &silent(), &interrupt)
     }
 
     fn is_interrupted(budget: &Budget) -> Tally {
@@ -584,13 +583,7 @@ mod tests {
             replay: None,
             tiers: tiers.map(|(name, run)| (example(name, run), time)).into(),
         };
-        let report = run(
-            &plan,
-            Path::new(""),
-            no_patience,
-            &silent(),
-            &Interrupt::default(),
-        );
+        let report = run_all(&plan, no_patience);
         assert_eq!(report.verdict.exit_status(), 3);
         assert!(report.tiers.is_empty());
         assert_eq!(report.hang.map(|hang| hang.tier), Some("T4"));
@@ -599,13 +592,7 @@ mod tests {
     #[test]
     fn a_case_is_replayed_by_its_tier() {
         let plan = plan("--tier T1 --replay a/case --seed 9").unwrap();
-        let report = run(
-            &plan,
-            Path::new(""),
-            patience,
-            &silent(),
-            &Interrupt::default(),
-        );
+        let report = run_all(&plan, patience);
         assert_eq!(report.tiers[0].tally.cases, 6);
         let (tier, time) = plan.tiers[0];
         assert_eq!(
