@@ -36,8 +36,8 @@ pub(crate) struct Nemesis<'a> {
     /// Number of processes to choose from.
     pub(crate) slots: usize,
     pub(crate) side: SideThread,
-    /// Held by who takes the log's lock as a writer does, or displaces it: writers fence themselves
-    /// off, the nemesis does not.
+    /// Held by who takes the log's lock as a writer does, or displaces it: writers look whether
+    /// their lock still has its name, the nemesis does not.
     pub(crate) hands: Mutex<()>,
 }
 
@@ -145,13 +145,20 @@ impl<'a> Nemesis<'a> {
 /// # Errors
 /// The lock or a file failed the harness.
 pub(crate) fn leave_half_a_record(store: &Path, random: &mut StdRng) -> io::Result<bool> {
+    as_a_writer(store, || tear(store, random))
+}
+
+/// Does something under the log's lock. Returns `false` if the lock was not available in time, or
+/// is one on a file that no writer has taken yet: the writers of before may hold another, and be in
+/// the middle of a record. A writer would shut them out first.
+fn as_a_writer(store: &Path, act: impl FnOnce() -> io::Result<bool>) -> io::Result<bool> {
     let lock = FileLock::open(store.join("lock")).map_err(io::Error::other)?;
     let Ok(guard) = lock.lock_until(Instant::now() + LOCK_WAIT) else {
         return Ok(false);
     };
-    let torn = tear(store, random);
+    let done = if guard.is_known() { act() } else { Ok(false) };
     guard.unlock().map_err(io::Error::other)?;
-    torn
+    done
 }
 
 /// Removes, moves away, or replaces by a copy one of the files by which processes agree, as
@@ -165,16 +172,13 @@ pub(crate) fn leave_half_a_record(store: &Path, random: &mut StdRng) -> io::Resu
 pub(crate) fn displace_a_file(store: &Path, random: &mut StdRng) -> io::Result<bool> {
     let files = ["lock", "lock", "compact.lock", "shm", "shm"];
     let Some(name) = files.get(random.random_range(0..=files.len())) else {
-        let lock = FileLock::open(store.join("lock")).map_err(io::Error::other)?;
-        let Ok(guard) = lock.lock_until(Instant::now() + LOCK_WAIT) else {
-            return Ok(false);
-        };
-        let Some(last) = names(store)?.into_iter().rfind(|name| is_segment(name)) else {
-            return Ok(false);
-        };
-        let replaced = replace_by_copy(&store.join(last));
-        guard.unlock().map_err(io::Error::other)?;
-        return replaced.map(|()| true);
+        return as_a_writer(store, || {
+            let last = names(store)?.into_iter().rfind(|name| is_segment(name));
+            let Some(last) = last else {
+                return Ok(false);
+            };
+            replace_by_copy(&store.join(last)).map(|()| true)
+        });
     };
     let path = store.join(name);
     let done = match random.random_range(0..3) {
@@ -261,5 +265,25 @@ mod tests {
         }
         let cut = fs::read_dir(dir.path().join("quarantine")).unwrap();
         assert_eq!(cut.count(), 60);
+    }
+
+    #[test]
+    fn a_lock_that_no_writer_has_taken_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::<IssueEvent>::open(dir.path(), Options::default()).unwrap();
+        let add = |number: u64| {
+            let issue = Issue::new_at(&format!("bd-{number}"), "A gate", Timestamp::from_ms(1));
+            log.append(&IssueEvent::add(issue, Timestamp::from_ms(1)))
+                .unwrap()
+        };
+        let mut random = StdRng::seed_from_u64(1);
+        assert_eq!(add(1).seq, 1);
+        fs::remove_file(dir.path().join("lock")).unwrap();
+        // The writer may still hold the lock on the file that was removed.
+        for _ in 0..2 {
+            assert!(!leave_half_a_record(dir.path(), &mut random).unwrap());
+        }
+        assert_eq!(add(2).seq, 2);
+        assert!(leave_half_a_record(dir.path(), &mut random).unwrap());
     }
 }
