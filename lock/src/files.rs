@@ -20,7 +20,7 @@ use std::{
 
 pub use crate::sys::OpenMode;
 use crate::{
-    filesystem::{self, Filesystem},
+    filesystem::{self, Filesystem, FilesystemKind},
     sys,
 };
 
@@ -44,6 +44,7 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// # std::fs::create_dir(&path)?;
 /// let dir = Dir::open(&path)?;
 /// println!("{} is on {}", dir.path().display(), dir.filesystem()?.name);
+/// assert_eq!(dir.filesystem_kind()?, dir.filesystem()?.kind);
 /// // Replace a file: others find the old one or the new one, even after a power failure.
 /// let mut file = dir.open_file("state.new", OpenMode::CreateNew)?;
 /// file.write_all(b"42")?;
@@ -242,8 +243,18 @@ impl Dir {
     /// # Errors
     /// The system's.
     pub fn stamp(&self) -> io::Result<Option<u64>> {
-        let changed_ns = self.real()?.changed_ns()?;
-        Ok(changed_ns.filter(|changed| is_old(*changed, sys::filetime_ns())))
+        let change = self.real()?.last_change()?;
+        let past = change.filter(|change| change.is_past(sys::filetime_ns()));
+        Ok(past.map(|change| change.at_ns))
+    }
+
+    /// Whether the filesystem that it is on can be trusted: [`Filesystem::kind`] of
+    /// [`Dir::filesystem`], which takes longer.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn filesystem_kind(&self) -> io::Result<FilesystemKind> {
+        filesystem::kind_of(self.real()?)
     }
 
     /// The filesystem that it is on. Blocks no longer than the system does.
@@ -299,20 +310,6 @@ pub fn len_bytes(file: &File) -> io::Result<u64> {
     Ok(sys::file_state(file)?.len_bytes)
 }
 
-/// Whether a change at `now_ns` or later certainly gets another time than `changed_ns`.
-///
-/// Systems take the time of a change from a clock that ticks every few milliseconds, and some
-/// filesystems keep whole or even seconds only.
-fn is_old(changed_ns: u64, now_ns: u64) -> bool {
-    const SECOND_NS: u64 = 1_000_000_000;
-    let margin_ns = if changed_ns.is_multiple_of(SECOND_NS) {
-        3 * SECOND_NS
-    } else {
-        SECOND_NS / 20
-    };
-    changed_ns.saturating_add(margin_ns) <= now_ns
-}
-
 /// Repeats `call` while it is `refused`, for up to [`PATIENCE`].
 fn retry<T>(
     refused: impl Fn(&io::Error) -> bool,
@@ -334,24 +331,5 @@ fn retry<T>(
         }
         std::thread::sleep(step);
         step = (step * 2).min(STEP_MAX);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_counts_once_no_later_change_can_get_it() {
-        let now_ns = 1_700_000_005_000_000_000;
-        assert!(!is_old(now_ns, now_ns));
-        assert!(!is_old(now_ns - 49_999_999, now_ns));
-        assert!(is_old(now_ns - 50_000_001, now_ns));
-        // Whole seconds may be all that the filesystem keeps.
-        assert!(!is_old(now_ns - 2_000_000_000, now_ns));
-        assert!(is_old(now_ns - 3_000_000_000, now_ns));
-        // A clock that was set back, or a time that was set ahead.
-        assert!(!is_old(now_ns + 1, now_ns));
-        assert!(!is_old(u64::MAX, now_ns));
     }
 }

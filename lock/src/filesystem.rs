@@ -48,6 +48,15 @@ pub fn filesystem_of(dir: impl AsRef<Path>) -> io::Result<Filesystem> {
     of(&sys::Dir::open(dir.as_ref())?)
 }
 
+/// The kind alone, which is known without a look at the table of mounts for most disks.
+pub(crate) fn kind_of(dir: &sys::Dir) -> io::Result<FilesystemKind> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if system::is_on_a_local_disk(dir)? {
+        return Ok(FilesystemKind::Local);
+    }
+    Ok(system::filesystem(dir)?.0)
+}
+
 pub(crate) fn of(dir: &sys::Dir) -> io::Result<Filesystem> {
     let (kind, name) = system::filesystem(dir)?;
     Ok(Filesystem { kind, name })
@@ -55,10 +64,7 @@ pub(crate) fn of(dir: &sys::Dir) -> io::Result<Filesystem> {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod system {
-    use std::{
-        fs::read_to_string,
-        os::fd::{AsFd as _, AsRawFd as _},
-    };
+    use std::os::fd::{AsFd as _, AsRawFd as _};
 
     use super::{FilesystemKind, io, sys};
 
@@ -86,19 +92,30 @@ mod system {
         (0x7461_636f, &["ocfs2"]),
     ];
     const FUSE: u64 = 0x6573_5546;
+    /// Filesystems of this machine, while they are on a block device of its own: ext, XFS, F2FS.
+    const OF_A_DISK: &[u64] = &[0xef53, 0x5846_5342, 0xf2f5_2010];
 
-    pub(super) fn filesystem(dir: &sys::Dir) -> io::Result<(FilesystemKind, String)> {
+    pub(super) fn is_on_a_local_disk(dir: &sys::Dir) -> io::Result<bool> {
+        // 9p gives the number of the filesystem that its server is on, and no such device.
+        Ok(OF_A_DISK.contains(&magic(dir)?) && dir.is_on_a_disk()?)
+    }
+
+    fn magic(dir: &sys::Dir) -> io::Result<u64> {
         #[allow(
             clippy::allow_attributes,
             clippy::cast_sign_loss,
             clippy::unnecessary_cast,
             reason = "the field's type differs between machines"
         )]
-        let magic = rustix::fs::fstatfs(dir.as_fd())?.f_type as u64 & 0xffff_ffff;
+        Ok(rustix::fs::fstatfs(dir.as_fd())?.f_type as u64 & 0xffff_ffff)
+    }
+
+    pub(super) fn filesystem(dir: &sys::Dir) -> io::Result<(FilesystemKind, String)> {
+        let magic = magic(dir)?;
         let descriptor = dir.as_fd().as_raw_fd();
-        let mount = read_to_string(format!("/proc/self/fdinfo/{descriptor}"))
+        let mount = sys::read_proc(&format!("/proc/self/fdinfo/{descriptor}"))
             .ok()
-            .zip(read_to_string("/proc/self/mountinfo").ok());
+            .zip(sys::read_proc("/proc/self/mountinfo").ok());
         let mounted = mount.and_then(|(about, table)| mounted_as(&about, &table));
         Ok(judge(magic, mounted.as_deref()))
     }

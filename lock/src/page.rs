@@ -109,14 +109,32 @@ impl SharedPage {
         self.0.check()
     }
 
-    /// Whether the page can be touched, now or again. Costs less than half of
-    /// [`SharedPage::check`]. For words of which each stands for itself: a page that was lost is
-    /// taken again while other threads use it.
+    /// Whether touching the page has failed, as where its file was cut short: this process now uses
+    /// a page of its own. Costs no system call, and says so only after the page was touched.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// let page = strand_lock::SharedPage::open(dir.path().join("page"))?;
+    /// assert!(!page.is_lost());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.0.words.is_lost()
+    }
+
+    /// Whether the page can be touched, now or again. Costs no system call while it can. For words
+    /// of which each stands for itself: a page that was lost is taken again while other threads use
+    /// it.
     pub(crate) fn is_whole(&self) -> bool {
-        let len_bytes = (&self.0.file).seek(SeekFrom::End(0));
         let words = &self.0.words;
+        words.u64(0).load(Ordering::Relaxed);
+        if !words.is_lost() {
+            return true;
+        }
+        let len_bytes = (&self.0.file).seek(SeekFrom::End(0));
         len_bytes.is_ok_and(|len_bytes| len_bytes >= Self::BYTES as u64)
-            && (!words.is_lost() || words.regain(&self.0.file))
+            && words.regain(&self.0.file)
     }
 
     /// The 64-bit word at `index`.

@@ -13,8 +13,8 @@ use std::{
 };
 
 use strand_lock::{
-    Counters, ExclusiveGuard, FileLock, Filesystem, LockError, LockState, PageError, SharedPage,
-    SharedPageReader, files::Dir, look_at_lock_in,
+    Counters, ExclusiveGuard, FileLock, Filesystem, FilesystemKind, LockError, LockState,
+    PageError, SharedPage, SharedPageReader, files::Dir, look_at_lock_in,
 };
 
 use crate::env::share::share;
@@ -105,6 +105,14 @@ pub trait Host: fmt::Debug + Send + Sync {
         dir.filesystem()
     }
 
+    /// The kind of it alone: see [`Dir::filesystem_kind`].
+    ///
+    /// # Errors
+    /// Those of the system.
+    fn filesystem_kind(&self, dir: &Dir) -> io::Result<FilesystemKind> {
+        Ok(self.filesystem(dir)?.kind)
+    }
+
     /// A text that changes with each boot.
     fn boot_id(&self) -> String {
         static BOOT: OnceLock<String> = OnceLock::new();
@@ -152,7 +160,11 @@ pub(crate) fn deadline_after(now: Instant, time: Duration) -> Instant {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ThisMachine;
 
-impl Host for ThisMachine {}
+impl Host for ThisMachine {
+    fn filesystem_kind(&self, dir: &Dir) -> io::Result<FilesystemKind> {
+        dir.filesystem_kind()
+    }
+}
 
 /// A lock on a file, like [`FileLock`]. Example: there.
 pub trait StoreLock: fmt::Debug + Send + Sync {
@@ -249,6 +261,10 @@ pub trait Page: fmt::Debug + Send + Sync {
     /// # Errors
     /// See there.
     fn check(&self) -> Result<(), PageError>;
+    /// See [`SharedPage::is_lost`].
+    fn is_lost(&self) -> bool {
+        false
+    }
     /// See [`SharedPage::identity`].
     ///
     /// # Errors
@@ -287,6 +303,10 @@ impl Page for SharedPage {
 
     fn check(&self) -> Result<(), PageError> {
         SharedPage::check(self)
+    }
+
+    fn is_lost(&self) -> bool {
+        SharedPage::is_lost(self)
     }
 
     fn identity(&self) -> Result<(u64, u64), PageError> {

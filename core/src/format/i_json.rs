@@ -1,5 +1,9 @@
 //! What a text must be besides JSON so that other programs read it, too. Takes valid JSON.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 use crate::error::InvalidEvent;
 
 /// How deep objects and arrays of an issue may be nested. Parsers of other programs end at 128
@@ -91,13 +95,17 @@ fn outside_strings(text: &[u8]) -> impl Iterator<Item = (usize, u8)> {
 
 /// A name of [`RESERVED`] among the members of this object.
 pub(crate) fn reserved_member(text: &[u8]) -> Option<&'static str> {
-    RESERVED.into_iter().find(|name| {
-        let quoted = format!("\"{name}\"");
-        memchr::memmem::find(text, quoted.as_bytes()).is_some() && has_member(text, &quoted)
-    })
+    /// Made once: that takes longer than to search a text with them.
+    static QUOTED: LazyLock<[Finder<'static>; 4]> = LazyLock::new(|| {
+        RESERVED.map(|name| Finder::new(format!("\"{name}\"").as_bytes()).into_owned())
+    });
+    let mut names = RESERVED.into_iter().zip(&*QUOTED);
+    let found =
+        names.find(|(_, quoted)| quoted.find(text).is_some() && has_member(text, quoted.needle()));
+    found.map(|(name, _)| name)
 }
 
-fn has_member(object: &[u8], quoted: &str) -> bool {
+fn has_member(object: &[u8], quoted: &[u8]) -> bool {
     let mut depth = 0_usize;
     let mut named = false;
     for (at, byte) in outside_strings(object) {
@@ -106,7 +114,7 @@ fn has_member(object: &[u8], quoted: &str) -> bool {
             b'}' | b']' => depth = depth.saturating_sub(1),
             b'"' if depth == 1 => {
                 let from = object.get(at..).unwrap_or_default();
-                named = from.starts_with(quoted.as_bytes());
+                named = from.starts_with(quoted);
             }
             b':' if depth == 1 && named => return true,
             b',' => named = false,

@@ -38,7 +38,7 @@ use crate::{
         recovery::ValidTail,
         round::{Round, Rounds, WakeCounts},
         shm::Hints,
-        writer::{Locked, Writer},
+        writer::{Locked, Writer, page_error},
     },
 };
 
@@ -189,15 +189,13 @@ impl<'a> Waiter<'a> {
 
     /// Reads the words and decides.
     fn look(&mut self) -> Result<State> {
-        if self.hints.check().is_err() {
-            return self.rebuild();
-        }
         let rounds = Rounds::of(&self.hints);
         // Read before the state that decides whether to sleep, so that no wake is missed.
         let counts = rounds.wake_counts();
         let Some(durable_seq) = self.hints.durable_seq() else {
             return self.rebuild();
         };
+        // What was durable stays so, even if the page has lost its file since.
         if durable_seq >= self.seq {
             return Ok(State::Durable);
         }
@@ -213,6 +211,10 @@ impl<'a> Waiter<'a> {
         let time = self.patience.left(rounds, leader, durable_seq, now);
         if leader == 0 {
             return Ok(State::Leading);
+        }
+        // Others may go on in the next page. A leader looks right before its sync.
+        if self.hints.check().is_err() {
+            return self.rebuild();
         }
         if time.is_zero() {
             return Ok(State::TakingOver {
@@ -235,6 +237,7 @@ impl<'a> Waiter<'a> {
 
     /// Has the hints rebuilt from the log, which also makes it durable.
     fn rebuild(&mut self) -> Result<State> {
+        self.writer.shm.usable().map_err(page_error)?;
         self.hints = self.writer.validated_hints()?;
         Ok(State::Looking)
     }
@@ -244,10 +247,11 @@ impl<'a> Waiter<'a> {
     fn lead(
         &mut self,
         old: u64,
-        work: impl FnOnce(&Self) -> Result<Option<Round>>,
+        work: impl FnOnce(&mut Self) -> Result<Option<Round>>,
     ) -> Result<State> {
         let token = self.writer.tokens.next();
-        let rounds = Rounds::of(&self.hints);
+        let hints = Arc::clone(&self.hints);
+        let rounds = Rounds::of(&hints);
         if !rounds.take_lead(old, token) {
             return Ok(State::Looking);
         }
@@ -263,8 +267,8 @@ impl<'a> Waiter<'a> {
     }
 
     /// Syncs once for all. Returns the round, unless there was nothing to sync.
-    fn sync_for_all(&self) -> Result<Option<Round>> {
-        let (writer, hints, seq) = (self.writer, &self.hints, self.seq);
+    fn sync_for_all(&mut self) -> Result<Option<Round>> {
+        let (writer, hints, seq) = (self.writer, &Arc::clone(&self.hints), self.seq);
         writer.reached(Failpoint::LeaderElected);
         if !Rounds::of(hints).syncs_are_slow() {
             // A thread that was just woken and can run on this processor appends first, and shares
@@ -293,7 +297,12 @@ impl<'a> Waiter<'a> {
         if segment > through {
             return Ok(None); // Rotated in between, and a rotation syncs all through `through`.
         }
-        if writer.lost()?.segment {
+        let lost = writer.lost()?;
+        if lost.page {
+            self.rebuild()?;
+            return Ok(None);
+        }
+        if lost.segment {
             writer.segment.close();
         }
         let Some(segment) = writer.segment.get(segment) else {

@@ -164,18 +164,19 @@ fn require_room(dir: &StoreDir) -> Result<()> {
 /// # Errors
 /// [`Error::UnsafeFilesystem`] where the store must not be.
 pub(crate) fn memory_can_be_shared(dir: &StoreDir, options: &Options) -> Result<bool> {
+    if let Some(shared) = shares_memory(dir.filesystem_kind()?, options) {
+        return Ok(shared);
+    }
     let filesystem = dir.filesystem();
-    let filesystem = filesystem.map_err(Error::io("examine", dir.path()))?;
-    shares_memory(filesystem.kind, options).ok_or_else(|| Error::UnsafeFilesystem {
+    Err(Error::UnsafeFilesystem {
         path: dir.path().to_owned(),
-        filesystem,
+        filesystem: filesystem.map_err(Error::io("examine", dir.path()))?,
     })
 }
 
 /// `None` to refuse a store on such a filesystem.
 pub(crate) fn is_local(dir: &StoreDir) -> Result<bool> {
-    let filesystem = dir.filesystem().map_err(Error::io("examine", dir.path()))?;
-    Ok(filesystem.kind == FilesystemKind::Local)
+    Ok(dir.filesystem_kind()? == FilesystemKind::Local)
 }
 
 fn shares_memory(kind: FilesystemKind, options: &Options) -> Option<bool> {

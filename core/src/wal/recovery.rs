@@ -285,7 +285,7 @@ impl<'l> Validation<'l> {
     }
 
     fn validate(&mut self, record: RecordFound) -> Result<ValidTail<'l>> {
-        let hints = self.writer.shm.usable().map_err(page_error)?;
+        let hints = self.writer.shm.touched().map_err(page_error)?;
         let tail = hints.tail_words().read();
         let mut found = Found {
             hints: match tail {

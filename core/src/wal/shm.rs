@@ -308,6 +308,12 @@ impl Hints {
         self.words.page().check()
     }
 
+    /// Whether the page was lost, as far as touching it shows: see [`SharedPage::is_lost`].
+    fn is_lost(&self) -> bool {
+        self.words.raw(word::IDENTITY).load(Ordering::Relaxed);
+        self.words.page().is_lost()
+    }
+
     /// Whether the page was filled for this store, in this file, since this boot.
     pub(crate) fn is_ours(&self) -> bool {
         let identity = self.words.get(word::IDENTITY);
@@ -477,6 +483,16 @@ impl Shm {
     /// The hints that were mapped last.
     pub(crate) fn current(&self) -> Arc<Hints> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The current hints, mapped anew if they were lost. Costs no system call while they are not:
+    /// for the holder of the lock, who has just seen that their file has its name.
+    pub(crate) fn touched(&self) -> Result<Arc<Hints>, PageError> {
+        let hints = self.current();
+        if hints.is_lost() {
+            return self.remap();
+        }
+        Ok(hints)
     }
 
     /// The current hints, mapped anew if their file was cut short or deleted.

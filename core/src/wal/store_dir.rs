@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use strand_lock::{Filesystem, LockError, LockState, PageError, SharedPage};
+use strand_lock::{Filesystem, FilesystemKind, LockError, LockState, PageError, SharedPage};
 
 use crate::{
     env::{
@@ -98,6 +98,15 @@ impl StoreDir {
 
     pub(crate) fn filesystem(&self) -> io::Result<Filesystem> {
         self.host().filesystem(&self.dir)
+    }
+
+    /// The kind of it alone, which takes less time.
+    pub(crate) fn filesystem_kind(&self) -> Result<FilesystemKind> {
+        named(
+            "examine",
+            self.path(),
+            self.host().filesystem_kind(&self.dir),
+        )
     }
 
     /// A directory in it; `None` where there is none, or that can't be found out.

@@ -1,5 +1,6 @@
 //! The system calls, and all the `unsafe` of this crate: one function per call, each safe to use.
 
+mod change;
 #[cfg(unix)]
 mod fault;
 #[cfg(windows)]
@@ -38,6 +39,8 @@ pub(crate) use windows::is_remote_drive;
 pub(crate) use windows_dir::Dir;
 pub(crate) use words::{PAGE_BYTES, U32_WORDS, U64_WORDS, Words};
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) use system::read_proc;
 pub(crate) use system::{
     LockFile, file_state, generation, is_in_use, is_vouched, may_be_in_use, process_started,
     rename, reserve, running_for, vouch, why_no_room,

@@ -180,6 +180,19 @@ pub(crate) fn monotonic_ns() -> u64 {
     nanoseconds(rustix::time::clock_gettime(ClockId::Monotonic))
 }
 
+/// The clock from which the kernel takes the times of files: the time of day at its last tick.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn tick_ns() -> Option<u64> {
+    Some(nanoseconds(rustix::time::clock_gettime(
+        ClockId::RealtimeCoarse,
+    )))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn tick_ns() -> Option<u64> {
+    None
+}
+
 fn nanoseconds(time: rustix::time::Timespec) -> u64 {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let rest = u64::try_from(time.tv_nsec).unwrap_or(0);
@@ -344,10 +357,30 @@ pub(crate) fn may_be_in_use(_error: &io::Error) -> bool {
 
 pub(crate) use std::fs::rename;
 
+/// Reads a small file of the kernel's, whose length no system call says. A program that lives for a
+/// few milliseconds notices a dozen reads.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn read_proc(path: &str) -> io::Result<String> {
+    use std::io::Read as _;
+    let mut file = File::open(path)?;
+    let (mut bytes, mut len) = (vec![0; 4096], 0);
+    loop {
+        match file.read(bytes.get_mut(len..).unwrap_or_default())? {
+            0 => break,
+            read => len += read,
+        }
+        if len == bytes.len() {
+            bytes.resize(2 * len, 0);
+        }
+    }
+    bytes.truncate(len);
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
 /// The kernel's boot id, where it has one.
 #[cfg(not(target_vendor = "apple"))]
 pub(crate) fn boot_id() -> Option<String> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let id = read_proc("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned())
 }
 
@@ -389,7 +422,7 @@ pub(crate) fn boot_id() -> Option<String> {
 /// holds no lock any more), if it can't be seen, or where the system does not say.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn process_started(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = read_proc(&format!("/proc/{pid}/stat")).ok()?;
     // The command is in parentheses and may contain spaces and parentheses itself.
     let (_, after_command) = stat.rsplit_once(") ")?;
     let mut fields = after_command.split(' ');

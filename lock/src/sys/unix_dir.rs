@@ -10,7 +10,12 @@ use rustix::{
     io::retry_on_intr,
 };
 
-use super::{file_state::FileState, open_mode::OpenMode, unix::file_state_at};
+use super::{
+    change::Change,
+    file_state::FileState,
+    open_mode::OpenMode,
+    unix::{file_state_at, tick_ns},
+};
 
 /// A descriptor of a directory, to which names are relative.
 #[derive(Debug)]
@@ -81,8 +86,9 @@ impl Dir {
         file_state_at(self.0.as_fd(), name)
     }
 
-    /// When a name in it changed last, in nanoseconds since 1970; `None` once it was removed.
-    pub(crate) fn changed_ns(&self) -> io::Result<Option<u64>> {
+    /// The last change of a name in it; `None` once it was removed.
+    pub(crate) fn last_change(&self) -> io::Result<Option<Change>> {
+        let clock_ns = tick_ns();
         let stat = rustix::fs::fstat(&self.0)?;
         #[allow(
             clippy::allow_attributes,
@@ -94,9 +100,31 @@ impl Dir {
             u64::try_from(stat.st_ctime).unwrap_or(0),
             u64::try_from(stat.st_ctime_nsec).unwrap_or(0),
         );
-        let changed = seconds.saturating_mul(1_000_000_000).saturating_add(rest);
-        Ok((stat.st_nlink > 0).then_some(changed))
+        let change = Change {
+            at_ns: seconds.saturating_mul(1_000_000_000).saturating_add(rest),
+            clock_ns: clock_ns.filter(|_| is_of_a_disk(&stat)),
+        };
+        Ok((stat.st_nlink > 0).then_some(change))
     }
+
+    /// Whether the filesystem is on a block device of this machine.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(crate) fn is_on_a_disk(&self) -> io::Result<bool> {
+        Ok(is_of_a_disk(&rustix::fs::fstat(&self.0)?))
+    }
+}
+
+/// Whether a filesystem is on a block device of this machine, and so takes its times from the clock
+/// of this kernel, or (a program behind FUSE) from one that is never behind it. Network filesystems
+/// have no such device.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn is_of_a_disk(stat: &rustix::fs::Stat) -> bool {
+    rustix::fs::major(stat.st_dev) != 0
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn is_of_a_disk(_stat: &rustix::fs::Stat) -> bool {
+    false
 }
 
 impl AsFd for Dir {

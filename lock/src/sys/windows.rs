@@ -36,7 +36,7 @@ use windows_sys::{
     },
 };
 
-use super::file_state::FileState;
+use super::{change::Change, file_state::FileState};
 
 /// An open file to lock. Locks are mandatory here, so the locked byte is far beyond the page.
 #[derive(Debug)]
@@ -142,13 +142,16 @@ fn information(file: &File) -> io::Result<BY_HANDLE_FILE_INFORMATION> {
     Ok(info)
 }
 
-/// When a file was written last, or a name in a directory changed, in nanoseconds since 1601;
-/// `None` once it was removed.
-pub(super) fn changed_ns(file: &File) -> io::Result<Option<u64>> {
+/// The last change of a file, or of a name in a directory; `None` once it was removed.
+pub(super) fn last_change(file: &File) -> io::Result<Option<Change>> {
     let info = information(file)?;
     let written = info.ftLastWriteTime;
     let ticks = wide(written.dwHighDateTime, written.dwLowDateTime);
-    Ok((info.nNumberOfLinks > 0).then_some(ticks.saturating_mul(100)))
+    let change = Change {
+        at_ns: ticks.saturating_mul(100),
+        clock_ns: None,
+    };
+    Ok((info.nNumberOfLinks > 0).then_some(change))
 }
 
 pub(crate) fn file_state(file: &File) -> io::Result<FileState> {

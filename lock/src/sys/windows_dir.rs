@@ -8,9 +8,10 @@ use std::{
 use windows_sys::Win32::Storage::FileSystem::FILE_FLAG_BACKUP_SEMANTICS;
 
 use super::{
+    change::Change,
     file_state::FileState,
     open_mode::OpenMode,
-    windows::{changed_ns, file_state, rename, sync_dir},
+    windows::{file_state, last_change, rename, sync_dir},
 };
 
 /// The full path of a directory, and a handle to it. A directory with open files can't be moved
@@ -80,8 +81,8 @@ impl Dir {
         file_state(&options.open(self.path.join(name))?)
     }
 
-    /// When a name in it changed last, in nanoseconds since 1601; `None` once it was removed.
-    pub(crate) fn changed_ns(&self) -> io::Result<Option<u64>> {
-        changed_ns(&self.handle)
+    /// The last change of a name in it; `None` once it was removed.
+    pub(crate) fn last_change(&self) -> io::Result<Option<Change>> {
+        last_change(&self.handle)
     }
 }

@@ -275,3 +275,26 @@ fn a_simulated_directory_has_a_number_and_no_files() {
     assert_eq!(dir.list().unwrap_err().kind(), io::ErrorKind::Unsupported);
     assert_eq!(open(tempfile::tempdir().unwrap().path()).number(), None);
 }
+
+#[test]
+fn no_change_follows_a_stamp_unseen() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = open(temp.path());
+    let mut stamps = 0;
+    let mut change = |round: u64, change: &dyn Fn() -> io::Result<()>| {
+        // At all places of the clock's tick, which takes some milliseconds.
+        thread::sleep(Duration::from_micros(round * 37 % 6_000));
+        let before = dir.stamp().unwrap();
+        change().unwrap();
+        assert!(before.is_none() || before != dir.stamp().unwrap());
+        stamps += u32::from(before.is_some());
+    };
+    for round in 0..400 {
+        change(round, &|| {
+            dir.open_file("file", OpenMode::CreateNew).map(drop)
+        });
+        change(round * round, &|| dir.rename("file", "other"));
+        change(round, &|| dir.remove("other"));
+    }
+    eprintln!("{stamps} of 1,200 changes came behind a stamp");
+}
