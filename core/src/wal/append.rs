@@ -100,11 +100,11 @@ impl ValidTail<'_> {
         } = self;
         let clock = telemetry::Clock::of_debug();
         // A leader that is at work, or that died at it, may have seen its sync fail.
-        let synced = match Rounds::of(hints).leader() {
+        let sync = || match Rounds::of(hints).leader() {
             0 if !hints.is_poisoned() => full.file.sync(),
             _ => full.sync_in_doubt(*at, hints.durable_seq().unwrap_or(0)),
         };
-        writer.poison_unless_synced(hints, at.seq, synced)?;
+        writer.sync_or_poison(hints, at.seq, sync)?;
         hints.commit(at.seq);
         Rounds::of(hints).wake_all();
         writer.reached(Failpoint::RotationSynced);
@@ -142,6 +142,6 @@ impl ValidTail<'_> {
         // This syncs the records of others too, and only this caller learns whether it failed. //
         // I7
         self.writer
-            .poison_unless_synced(&self.hints, at.seq, segment.file.sync())
+            .sync_or_poison(&self.hints, at.seq, || segment.file.sync())
     }
 }

@@ -110,7 +110,7 @@ impl ValidTail<'_> {
     ) -> std::result::Result<(), E> {
         let clock = telemetry::Clock::of_debug();
         let (hints, seq) = (&self.hints, self.at.seq);
-        self.writer.poison_unless_synced(hints, seq, sync())?;
+        self.writer.sync_or_poison(hints, seq, sync)?;
         let durable_seq = hints.durable_seq().unwrap_or(0);
         telemetry::synced(self.writer.dir.path(), durable_seq, seq, clock.us());
         hints.commit(seq);
@@ -314,8 +314,15 @@ impl<'a> Waiter<'a> {
         let round = rounds.begin(through);
         writer.reached(Failpoint::BeforeSync);
         let started = writer.host().now();
-        let synced = writer.poison_unless_synced(hints, through, file.sync_data());
-        synced.map_err(|error| Error::in_doubt(seq, error))?;
+        let sync = || match hints.is_poisoned() {
+            // Another thread's sync of this file has failed.
+            true => Ok(false),
+            false => file.sync_data().map(|()| true),
+        };
+        let synced = writer.sync_or_poison(hints, through, sync);
+        if !synced.map_err(|error| Error::in_doubt(seq, error))? {
+            return Ok(None);
+        }
         let us = (writer.host().now() - started).as_micros();
         let us = u64::try_from(us).unwrap_or(u64::MAX);
         writer.reached(Failpoint::AfterSync);

@@ -76,6 +76,7 @@ impl RawLog {
             segment: OpenSegment::new(dir),
             names,
             line: Mutex::default(),
+            syncing: Mutex::default(),
             tokens: LeadTokens::new(dir.host()),
             id: new_writer_id(),
         };

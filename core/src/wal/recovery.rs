@@ -437,8 +437,8 @@ impl<'l> Validation<'l> {
             last_offset: scan.last_offset,
             offset: scan.valid_len,
         };
-        let synced = segment.sync_in_doubt(at, durable_seq.max(scan.durable_seq()));
-        writer.poison_unless_synced(&hints, at.seq, synced)?;
+        let durable_seq = durable_seq.max(scan.durable_seq());
+        writer.sync_or_poison(&hints, at.seq, || segment.sync_in_doubt(at, durable_seq))?;
         // The writer that created the segment may have died before its name was durable.
         writer.dir.sync()?;
         writer.reached(Failpoint::RecoverySynced);

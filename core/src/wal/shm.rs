@@ -368,15 +368,10 @@ impl Hints {
             .fetch_max(seal(word::DURABLE, seq), Ordering::AcqRel);
     }
 
-    /// If the sync of the records through `seq` failed, puts them in doubt. Passes the result on.
-    ///
-    /// All processes see the mark, and none acknowledges such a record before it is rewritten. //
-    /// I7
-    pub(crate) fn poison_unless_synced<E>(&self, seq: u64, synced: Result<(), E>) -> Result<(), E> {
-        if synced.is_err() {
-            self.words.set(word::POISON, seq + 1);
-        }
-        synced
+    /// Puts the records through `seq` in doubt, since their sync failed: see
+    /// [`Writer::sync_or_poison`](super::writer::Writer::sync_or_poison).
+    pub(crate) fn poison(&self, seq: u64) {
+        self.words.set(word::POISON, seq + 1);
     }
 
     /// The highest record that a failed sync has put in doubt.

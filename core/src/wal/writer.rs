@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -41,6 +41,8 @@ pub(crate) struct Writer {
     pub(crate) names: Names,
     /// The line being written. Kept for its capacity; used under the lock.
     pub(crate) line: Mutex<Vec<u8>>,
+    /// Held by the thread that syncs: see [`Writer::sync_or_poison`].
+    pub(crate) syncing: Mutex<()>,
     pub(crate) tokens: LeadTokens,
     /// Unique in this process.
     pub(crate) id: u64,
@@ -165,15 +167,23 @@ impl Writer {
         self.options.reached(point);
     }
 
-    /// As [`Hints::poison_unless_synced`], with an event.
-    pub(crate) fn poison_unless_synced<E: fmt::Display>(
+    /// Calls `sync`. If that fails, all processes see that the records through `seq` are in doubt,
+    /// and none acknowledges one before it is rewritten. // I7
+    ///
+    /// One thread at a time: they share the file, and the system tells a failure to one of them.
+    /// The others must not take their own success for an answer until the records are marked.
+    pub(crate) fn sync_or_poison<T, E: fmt::Display>(
         &self,
         hints: &Hints,
         seq: u64,
-        synced: std::result::Result<(), E>,
-    ) -> std::result::Result<(), E> {
-        let synced = hints.poison_unless_synced(seq, synced);
-        synced.inspect_err(|error| telemetry::sync_failed(self.dir.path(), seq, error))
+        sync: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let synced = sync();
+        synced.inspect_err(|error| {
+            hints.poison(seq);
+            telemetry::sync_failed(self.dir.path(), seq, error);
+        })
     }
 }
 

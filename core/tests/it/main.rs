@@ -15,6 +15,7 @@ mod conditions;
 mod damage;
 mod directory;
 mod examples;
+mod failed_sync;
 mod fold;
 mod follow;
 #[cfg(target_os = "linux")]
