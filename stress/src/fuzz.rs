@@ -222,7 +222,7 @@ fn image(files: &[(&str, Vec<u8>)]) -> Image {
     Image {
         files: files
             .iter()
-            .map(|(name, bytes)| (Arc::from(*name), Arc::from(bytes.as_slice())))
+            .map(|(name, bytes)| (Arc::from(*name), Arc::new(bytes.clone())))
             .collect(),
         ..Image::default()
     }

@@ -473,7 +473,7 @@ impl VirtualDisk {
     }
 
     /// The content of a file of whose changes this survives.
-    fn remainder(&self, file: &FileInode, survivals: &[Survival]) -> Arc<[u8]> {
+    fn remainder(&self, file: &FileInode, survivals: &[Survival]) -> Arc<Vec<u8>> {
         let mut content: Option<Vec<u8>> = None;
         for (change, survival) in file.changes.iter().zip(survivals) {
             if *survival == Survival::NOTHING {

@@ -87,9 +87,9 @@ pub(super) enum Inode {
 #[derive(Debug, Clone)]
 pub(super) struct FileInode {
     /// The content that processes see.
-    pub(super) bytes: Arc<[u8]>,
+    pub(super) bytes: Arc<Vec<u8>>,
     /// The content on the disk, before `changes`.
-    pub(super) base: Arc<[u8]>,
+    pub(super) base: Arc<Vec<u8>>,
     /// The changes since, oldest first.
     pub(super) changes: Vec<Change>,
     pub(super) opens: u32,
@@ -217,7 +217,7 @@ impl VirtualDisk {
         disk
     }
 
-    fn add_file(&mut self, path: &Path, bytes: Arc<[u8]>) -> io::Result<()> {
+    fn add_file(&mut self, path: &Path, bytes: Arc<Vec<u8>>) -> io::Result<()> {
         let (dir, name) = self.place(path)?;
         let file = FileInode {
             bytes,
@@ -262,7 +262,7 @@ impl VirtualDisk {
             done = match (inode, written.get(&id)) {
                 (Inode::Dir(_), _) => fs::create_dir_all(place),
                 (Inode::File(_), Some(first)) => fs::hard_link(dir.join(&**first), place),
-                (Inode::File(file), None) => fs::write(place, &file.bytes),
+                (Inode::File(file), None) => fs::write(place, &*file.bytes),
             };
             written.insert(id, path);
         });
@@ -808,7 +808,7 @@ impl VirtualDisk {
     pub fn write_at(&mut self, id: InodeId, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let offset = index(offset)?;
         if !bytes.is_empty() {
-            let bytes = bytes.into();
+            let bytes = Arc::from(bytes);
             self.edit(id, Edit::Write { offset, bytes })?;
         }
         Ok(bytes.len())
@@ -834,10 +834,8 @@ impl VirtualDisk {
             Edit::Write { offset, bytes } => file.bytes.len().max(offset + bytes.len()),
         };
         if file.bytes.len() != len {
-            let mut content = Vec::with_capacity(len);
-            content.extend_from_slice(file.bytes.get(..len).unwrap_or(&file.bytes));
-            content.resize(len, 0);
-            file.bytes = content.into();
+            // Mostly without a copy of what is there: a file may grow to 64 MiB in small steps.
+            Arc::make_mut(&mut file.bytes).resize(len, 0);
         }
         if let Edit::Write { offset, bytes } = &edit
             && let Some(to) = Arc::make_mut(&mut file.bytes).get_mut(*offset..*offset + bytes.len())
@@ -906,7 +904,7 @@ impl VirtualDisk {
 
 impl Default for FileInode {
     fn default() -> Self {
-        let nothing: Arc<[u8]> = Arc::new([]);
+        let nothing: Arc<Vec<u8>> = Arc::default();
         Self {
             bytes: Arc::clone(&nothing),
             base: nothing,
@@ -1046,6 +1044,22 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_file_that_grows_in_small_steps_is_seldom_copied() {
+        let mut disk = VirtualDisk::new();
+        let file = disk.open(path("/f"), OpenMode::CreateNew).unwrap();
+        let (step, steps) = ([7; 512], 4_000);
+        let mut places = Vec::new();
+        for number in 0..steps {
+            disk.write_at(file, &step, number * step.len() as u64)
+                .unwrap();
+            places.push(disk.file(file).unwrap().bytes.as_ptr());
+        }
+        places.dedup();
+        assert!(places.len() < 100, "{} copies", places.len());
+        assert_eq!(disk.len_bytes(file).unwrap(), steps * step.len() as u64);
+    }
+
+    #[test]
     fn mistakes_get_the_answers_of_a_real_system() {
         let (mut disk, file) = disk_with(b"abc");
         disk.create_dir(path("/s/d")).unwrap();
@@ -1107,7 +1121,7 @@ pub(super) mod tests {
         assert_eq!((again.image(), again.pending()), (image.clone(), 0));
         assert_eq!(again.digest(), disk.digest());
         let mut changed = image.clone();
-        changed.files.insert("s/f".into(), b"abd".as_slice().into());
+        changed.files.insert("s/f".into(), b"abd".to_vec().into());
         assert_ne!(changed.digest(), image.digest());
     }
 

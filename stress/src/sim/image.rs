@@ -12,7 +12,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Image {
     /// The files.
-    pub files: BTreeMap<Arc<str>, Arc<[u8]>>,
+    pub files: BTreeMap<Arc<str>, Arc<Vec<u8>>>,
     /// The directories, without the root.
     pub dirs: BTreeSet<Arc<str>>,
 }
@@ -21,11 +21,11 @@ impl Image {
     /// The bytes of a file, if it exists.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<&[u8]> {
-        self.files.get(path).map(AsRef::as_ref)
+        self.files.get(path).map(|bytes| bytes.as_slice())
     }
 
     /// Creates or replaces a file.
-    pub fn put(&mut self, path: &str, bytes: impl Into<Arc<[u8]>>) {
+    pub fn put(&mut self, path: &str, bytes: impl Into<Arc<Vec<u8>>>) {
         self.files.insert(path.into(), bytes.into());
     }
 
@@ -54,7 +54,7 @@ impl Image {
         }
         self.files
             .iter()
-            .try_for_each(|(path, bytes)| std::fs::write(dir.join(&**path), bytes))
+            .try_for_each(|(path, bytes)| std::fs::write(dir.join(&**path), &**bytes))
     }
 }
 

@@ -240,7 +240,7 @@ impl Oracle {
             }
         }
         let mut next = manifest.first_seq;
-        let segments: Vec<(u64, &str, &Arc<[u8]>)> = image
+        let segments: Vec<(u64, &str, &Arc<Vec<u8>>)> = image
             .files
             .iter()
             .filter_map(|(path, bytes)| {
@@ -733,10 +733,10 @@ mod tests {
         let line = |seq, text: &str| stored::fabricate_line(seq, text) + "\n";
         let image = |log: String| {
             let files = [
-                ("s/MANIFEST".into(), manifest.as_bytes().into()),
+                ("s/MANIFEST".into(), manifest.as_bytes().to_vec().into()),
                 (
                     format!("s/log-{:020}.jsonl", 1).into(),
-                    log.as_bytes().into(),
+                    log.as_bytes().to_vec().into(),
                 ),
             ];
             Image {

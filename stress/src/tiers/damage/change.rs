@@ -161,7 +161,7 @@ impl Stores {
     }
 
     /// The files of an image in order: those that a [`Damage::Content`] speaks of.
-    fn file_of(&self, origin: Origin, index: u8) -> Option<(&Arc<str>, &Arc<[u8]>)> {
+    fn file_of(&self, origin: Origin, index: u8) -> Option<(&Arc<str>, &Arc<Vec<u8>>)> {
         self.image(origin).files.iter().nth(usize::from(index))
     }
 
@@ -375,7 +375,7 @@ fn touched(before: &Image, now: &Image) -> Vec<Touched> {
             continue;
         }
         let was_there = old.is_some();
-        let old = old.map(AsRef::as_ref).unwrap_or_default();
+        let old = old.map_or(&[][..], |old| old.as_slice());
         let first = old
             .iter()
             .zip(bytes.iter())
@@ -403,7 +403,14 @@ impl Lister<'_> {
     fn all(&mut self) {
         let files: Vec<(u8, &str, &'static str, &[u8])> = (0..)
             .zip(&self.stores.base.image.files)
-            .map(|(file, (name, bytes))| (file, &**name, kind(&self.stores.base, name), &**bytes))
+            .map(|(file, (name, bytes))| {
+                (
+                    file,
+                    &**name,
+                    kind(&self.stores.base, name),
+                    bytes.as_slice(),
+                )
+            })
             .collect();
         self.few_everywhere(Damage::None);
         for (file, name, kind, bytes) in &files {
@@ -631,7 +638,7 @@ impl Lister<'_> {
             .into_iter()
             .chain((0..).map(Origin::Earlier).take(stores.base.history.len()));
         for from in origins {
-            let mut seen: Vec<(&Arc<str>, &Arc<[u8]>)> = Vec::new();
+            let mut seen: Vec<(&Arc<str>, &Arc<Vec<u8>>)> = Vec::new();
             for (of, (name, bytes)) in (0..).zip(&stores.image(from).files) {
                 if seen.contains(&(name, bytes)) {
                     continue;

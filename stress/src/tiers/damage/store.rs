@@ -173,7 +173,7 @@ impl Base {
                     .flatten()
                     .for_each(|byte| *byte = 0);
             }
-            image.put(name, page);
+            image.put(name, page.to_vec());
         }
         let lines = lines(&image);
         let torn = torn(&image, options(), &lines)?;
