@@ -6,13 +6,14 @@ use std::process::ExitCode;
 
 use crate::commands::{EXIT_USAGE, can_write, own_binary, say, write};
 use crate::evidence::verdict::Verdict;
+use crate::interrupt::Interrupt;
 use crate::report::page::run::page;
 use crate::report::progress::{Goal, Progress, State};
 use crate::report::run::{Report, iterations};
-use crate::run::RunError;
 use crate::run::config::{Config, Mode, STRAND, Workload};
 use crate::run::judgement::failure_trailer;
 use crate::run::runner::Moment;
+use crate::run::{Early, RunError, Watch};
 
 /// Does one run, judges it and makes its report. `exe` is the `strand-stress` binary, from which
 /// agents are started; `progress` is called from time to time.
@@ -24,7 +25,11 @@ use crate::run::runner::Moment;
 /// [`RunError::Usage`] before anything was done; [`RunError::Environment`] when a directory could
 /// not be made or a process not be started. Every process that was started is reaped.
 pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Report, RunError> {
-    let report = Report::new(&crate::run::run(config, exe, progress)?);
+    run_until(config, exe, Watch::only(progress))
+}
+
+fn run_until(config: &Config, exe: &Path, watch: Watch<'_>) -> Result<Report, RunError> {
+    let report = Report::new(&crate::run::run_until(config, exe, watch)?);
     if let Some(dir) = report.store.as_deref().and_then(Path::parent) {
         let path = dir.join("report.json");
         fs::write(&path, report.to_json()).map_err(|error| RunError::Environment {
@@ -57,6 +62,7 @@ pub fn main(config: &Config) -> ExitCode {
     let Some(exe) = own_binary() else {
         return ExitCode::from(Verdict::Environment.exit_status());
     };
+    let interrupt = Interrupt::listen();
     let mut elapsed_ms = Vec::new();
     let mut acknowledged = 0;
     for iteration in 0..config.iterations {
@@ -68,7 +74,7 @@ pub fn main(config: &Config) -> ExitCode {
                 say(&format!("config       {json}"));
             }
         }
-        let mut report = match run_one(&config, &exe) {
+        let mut report = match run_one(&config, &exe, &interrupt) {
             Ok(report) => report,
             Err(error) => {
                 print_error(&config, &error);
@@ -91,16 +97,21 @@ pub fn main(config: &Config) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run_one(config: &Config, exe: &Path) -> Result<Report, RunError> {
+fn run_one(config: &Config, exe: &Path, interrupt: &Interrupt) -> Result<Report, RunError> {
     let progress = Progress::new(config.quiet, Goal::Count(config.operations()));
-    let result = run(config, exe, &|moment| {
+    let show = |moment: &Moment| {
         progress.show(&State {
             done: moment.acknowledged + moment.refused,
             unit: "answered",
             events: moment.events(),
             ..State::default()
         });
-    });
+    };
+    let watch = Watch {
+        progress: &show,
+        early: &|| interrupt.is_asked().then_some(Early::Interrupted),
+    };
+    let result = run_until(config, exe, watch);
     progress.finish();
     result
 }
@@ -125,7 +136,7 @@ fn print_report(report: &Report, is_last: bool) {
         ));
     }
     say(&report.verdict_line);
-    if report.verdict != Verdict::Pass {
+    if !report.verdict.is_good() {
         say(report.failure_details.trim_end());
     } else if let Some(store) = &report.store {
         say(&format!("store        {}", store.display()));

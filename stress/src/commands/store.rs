@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use crate::commands::{EXIT_USAGE, own_binary, say, write};
 use crate::evidence::verdict::Verdict;
+use crate::interrupt::Interrupt;
 use crate::report::progress::{Goal, Progress, State};
 use crate::report::store::{json, page, table, write_folder};
-use crate::run::RunError;
 use crate::run::config::Config;
+use crate::run::runner::Moment;
+use crate::run::{Early, RunError, Watch};
 use crate::stores::shrink::shrink;
 use crate::stores::{self, Report};
 
@@ -19,6 +21,7 @@ pub fn main(config: &Config) -> ExitCode {
     let Some(exe) = own_binary() else {
         return ExitCode::from(Verdict::Environment.exit_status());
     };
+    let interrupt = Interrupt::listen();
     for iteration in 0..config.iterations {
         let config = config.of_iteration(iteration);
         if !config.quiet && iteration == 0 {
@@ -33,7 +36,7 @@ pub fn main(config: &Config) -> ExitCode {
                 "strand-stress: seed {seed}, {store}, {agents} agents x {writes} writes"
             ));
         }
-        let report = match run(&config, &exe) {
+        let report = match run(&config, &exe, &interrupt) {
             Ok(report) => report,
             Err(error) => return explain(&error),
         };
@@ -41,27 +44,32 @@ pub fn main(config: &Config) -> ExitCode {
             say(&report.verdict_line());
             continue;
         }
-        return finish(report, &config, &exe);
+        return finish(report, &config, &exe, &interrupt);
     }
     ExitCode::SUCCESS
 }
 
-fn run(config: &Config, exe: &Path) -> Result<Report, RunError> {
+fn run(config: &Config, exe: &Path, interrupt: &Interrupt) -> Result<Report, RunError> {
     let progress = Progress::new(config.quiet, Goal::Count(config.operations()));
-    let report = stores::run(config, exe, &|moment| {
+    let show = |moment: &Moment| {
         progress.show(&State {
             done: moment.acknowledged,
             unit: "answered",
             events: moment.events(),
             ..State::default()
         });
-    });
+    };
+    let watch = Watch {
+        progress: &show,
+        early: &|| interrupt.is_asked().then_some(Early::Interrupted),
+    };
+    let report = stores::run_until(config, exe, watch);
     progress.finish();
     report
 }
 
 /// Prints the report; makes a failing run smaller first.
-fn finish(report: Report, config: &Config, exe: &Path) -> ExitCode {
+fn finish(report: Report, config: &Config, exe: &Path, interrupt: &Interrupt) -> ExitCode {
     if !config.quiet {
         say(table(&report).trim_end());
     }
@@ -73,7 +81,7 @@ fn finish(report: Report, config: &Config, exe: &Path) -> ExitCode {
     ];
     if verdict == Verdict::Violated {
         let limit = Duration::from_secs(config.shrink_s);
-        let smallest = shrink(report, exe, limit);
+        let smallest = shrink(report, exe, limit, &|| interrupt.is_asked());
         let kept = smallest.kept.as_deref().map(|kept| kept.join("report"));
         if let Some(dir) = config.report.clone().or(kept) {
             written.push(folder(&smallest, &dir));

@@ -23,31 +23,31 @@ pub struct Check {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Point {
-    /// (1, 3) Acknowledged and interrupted writes.
+    /// Acknowledged and interrupted writes.
     Stored,
-    /// (2) Rejected and refused writes.
+    /// Rejected and refused writes.
     Rejected,
-    /// (4) Bytes that no one wrote.
+    /// Bytes that no one wrote.
     Foreign,
-    /// (5) The numbers of records.
+    /// The numbers of records.
     Sequence,
-    /// (6) The order of one agent's writes.
+    /// The order of one agent's writes.
     AgentOrder,
-    /// (7) The order of all writes.
+    /// The order of all writes.
     RealTime,
-    /// (8) The durable sequence number.
+    /// The durable sequence number.
     DurableSeen,
-    /// (8, 9) The records that followers get.
+    /// The records that followers get.
     Followers,
-    /// (9, 10) The records and states that reads see.
+    /// The records and states that reads see.
     Reads,
-    /// (11) The lock.
+    /// The lock.
     Lock,
-    /// (12) Snapshots and the state.
+    /// Snapshots and the state.
     Fold,
-    /// (13) Recovery.
+    /// Recovery.
     Recovery,
-    /// (15) The store after the run.
+    /// The store after the run.
     Afterwards,
     /// Conditions of writes.
     Conditions,
@@ -84,66 +84,79 @@ pub(crate) struct Counts {
     pub(crate) artifacts: u64,
 }
 
-/// Every point, in the order of their numbers.
+/// Where what is stored is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The bytes of strand's files, or of its keys on etcd.
+    Bytes,
+    /// The list that a store prints.
+    List,
+}
+
+/// Every point.
 #[rustfmt::skip]
-pub(crate) fn checks(counts: &Counts, violations: &[Violation]) -> Vec<Check> {
+pub(crate) fn checks(source: Source, counts: &Counts, violations: &[Violation]) -> Vec<Check> {
     let check = |point, compared, promise, what| {
         let of_point = violations.iter().filter(|violation| point_of(violation) == point);
         let violations = of_point.count() as u64;
         Check { point, promise, compared, what, violations }
     };
     let c = counts;
+    let (each, all) = match source {
+        Source::Bytes => ("operations with the stored bytes", "records with the operations"),
+        Source::List => ("operations with the list", "listed writes with the operations"),
+    };
     vec![
         check(Point::Stored, c.acknowledged + c.unknown,
-            "(1, 3) An acknowledged write is stored once, at its number, with its bytes; an interrupted one at most once",
-            "operations with the bytes of the files",
+            "An acknowledged write is stored once, at its number, with its bytes; an interrupted one at most once",
+            each,
         ),
         check(Point::Rejected, c.rejected + c.refused,
-            "(2) A rejected or refused write is not stored",
-            "operations with the bytes of the files",
+            "A rejected or refused write is not stored",
+            each,
         ),
         check(Point::Foreign, c.stored,
-            "(4) Every byte of the log belongs to a record that an agent wrote",
-            "records with the operations",
+            "Everything that is stored was written by an agent",
+            all,
         ),
         check(Point::Sequence, c.numbered,
-            "(5) Numbers rise by one through all segments",
+            "Numbers rise by one through all segments",
             "records with their predecessors",
         ),
         check(Point::AgentOrder, c.ordered,
-            "(6) Each agent's writes are in their order",
+            "Each agent's writes are in their order",
             "records with those of the same agent",
         ),
         check(Point::RealTime, if c.ordered == 0 { 0 } else { c.acknowledged + c.unknown },
-            "(7) A write that began after an acknowledgement comes after it",
+            "A write that began after an acknowledgement comes after it",
             "operations with the acknowledgements before them",
         ),
         check(Point::DurableSeen, c.durable_seen,
-            "(8) The durable sequence number never falls, and covers all acknowledged writes",
+            "The durable sequence number never falls, and covers all acknowledged writes",
             "its values with earlier ones",
         ),
         check(Point::Followers, c.followed,
-            "(8, 9) A follower gets every record, as it is stored, in its order",
-            "records in journals with the bytes of the files",
+            "A follower gets every record, as it is stored, in its order",
+            "records in journals with the stored bytes",
         ),
         check(Point::Reads, c.views,
-            "(9, 10) A read sees a prefix of the log, with all that it has to contain",
+            "A read sees a prefix of the log, with all that it has to contain",
             "reads with the records, and with the knowledge when they began",
         ),
         check(Point::Lock, c.holds,
-            "(11) The lock has one holder at a time",
+            "The lock has one holder at a time",
             "intervals, and marks in shared memory, with all others",
         ),
         check(Point::Fold, c.snapshots,
-            "(12) A snapshot is the fold of its records, computed again",
+            "A snapshot is the fold of its records, computed again",
             "snapshots, and the state at the end",
         ),
         check(Point::Recovery, c.recoveries,
-            "(13) Recovery leads to one state, and reading changes nothing",
+            "Recovery leads to one state, and reading changes nothing",
             "reads before and after recovery",
         ),
         check(Point::Afterwards, u64::from(c.recoveries > 0),
-            "(15) The store accepts the next append, and nothing is left behind",
+            "The store accepts the next append, and nothing is left behind",
             "store, opened, appended to and compacted",
         ),
         check(Point::Conditions, c.conditions,
@@ -244,7 +257,7 @@ mod tests {
             unknown: 2,
             ..Counts::default()
         };
-        let checks = checks(&counts, &violations);
+        let checks = checks(Source::Bytes, &counts, &violations);
         let at = |point| checks.iter().find(|check| check.point == point).unwrap();
         assert_eq!(
             (at(Point::Stored).compared, at(Point::Stored).violations),

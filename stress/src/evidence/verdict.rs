@@ -42,6 +42,12 @@ impl Verdict {
         }
     }
 
+    /// Whether there is nothing to look at: nothing is wrong in what was done.
+    #[must_use]
+    pub fn is_good(self) -> bool {
+        matches!(self, Verdict::Pass | Verdict::Interrupted)
+    }
+
     /// The exit status; a report that could not be `written` is a failure of the environment.
     #[must_use]
     pub fn exit_status_when(self, written: bool) -> u8 {

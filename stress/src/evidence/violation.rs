@@ -20,7 +20,7 @@ pub enum Promise {
     EarlierRead,
 }
 
-/// A broken promise. The numbers are the points of the oracle (DESIGN.md §9).
+/// A broken promise. The numbers are those in the comments of the oracle.
 #[expect(missing_docs, reason = "the names of the fields say it")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]

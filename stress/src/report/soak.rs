@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::evidence::verdict::Verdict;
 use crate::report::machine::Machine;
 use crate::report::page::plot::Unit;
-use crate::report::text::{columns, grouped, json};
+use crate::report::text::{columns, grouped, json, plural};
 use crate::soak::Outcome;
 use crate::soak::trend::Trend;
 use crate::soak::trouble::Trouble;
@@ -125,15 +125,15 @@ impl Report {
     #[must_use]
     pub fn headline(&self) -> String {
         let (minutes, seed) = (self.outcome.minutes, self.seed);
-        let rounds: u64 = self.outcome.rounds.values().sum();
+        let rounds = plural(self.outcome.rounds.values().sum(), "round");
         if self.outcome.verdict == Verdict::Pass {
             return format!(
-                "PASS: {rounds} rounds in {minutes:.1} minutes, nothing lost, nothing grows (seed {seed})"
+                "PASS: {rounds} in {minutes:.1} minutes, nothing lost, nothing grows (seed {seed})"
             );
         }
         if self.outcome.verdict == Verdict::Interrupted {
             return format!(
-                "INTERRUPTED: {rounds} rounds in {minutes:.1} of {} minutes, nothing lost, nothing grows (seed {seed})",
+                "INTERRUPTED: {rounds} in {minutes:.1} of {} minutes, nothing lost, nothing grows (seed {seed})",
                 self.planned_minutes
             );
         }
@@ -151,7 +151,7 @@ impl Report {
     #[must_use]
     pub fn verdict_line(&self) -> String {
         let mut what = self.headline();
-        if matches!(self.outcome.verdict, Verdict::Pass | Verdict::Interrupted) {
+        if self.outcome.verdict.is_good() {
             return what;
         }
         if let Some(trouble) = &self.outcome.trouble {
@@ -235,5 +235,7 @@ mod tests {
             line.starts_with("INTERRUPTED: 3 rounds in 1.0 of 1 minutes"),
             "{line}"
         );
+        report.outcome.rounds = BTreeMap::from([(Kind::Mixed, 1)]);
+        assert!(report.verdict_line().starts_with("INTERRUPTED: 1 round in"));
     }
 }

@@ -58,10 +58,10 @@ pub fn table(report: &Report) -> String {
         format!("{} ({})", report.store, report.version),
     ]];
     rows.extend(numbers(report).map(|(name, value)| [name.to_owned(), value]));
-    for check in &report.checks {
-        rows.push([result(check), check.promise.to_owned()]);
-    }
     let mut text = columns(rows, &[]);
+    let points = report.checks.iter();
+    let points = points.map(|check| [result(check), compared(check), check.promise.to_owned()]);
+    text += &columns(points, &[]);
     for violation in first_of_each_kind(report) {
         put!(text, "{violation}\n");
     }
@@ -93,8 +93,16 @@ fn numbers(report: &Report) -> impl Iterator<Item = (&'static str, String)> {
 fn result(check: &Check) -> String {
     match (check.compared, check.violations) {
         (0, 0) => "not tested".to_owned(),
-        (_, 0) => format!("ok {}", grouped(check.compared)),
+        (_, 0) => "ok".to_owned(),
         (_, wrong) => format!("WRONG {}", grouped(wrong)),
+    }
+}
+
+/// What was compared at one point, and how often.
+fn compared(check: &Check) -> String {
+    match check.compared {
+        0 => String::new(),
+        some => format!("{} {}", grouped(some), check.what),
     }
 }
 
@@ -194,9 +202,15 @@ pub fn markdown(report: &Report) -> String {
         put!(text, "| {name} | {value} |\n");
     }
     text.push('\n');
-    text += "| result | point |\n| --- | --- |\n";
+    text += "| point | result | compared |\n| --- | --- | --- |\n";
     for check in &report.checks {
-        put!(text, "| {} | {} |\n", result(check), check.promise);
+        put!(
+            text,
+            "| {} | {} | {} |\n",
+            check.promise,
+            result(check),
+            compared(check)
+        );
     }
     for violation in first_of_each_kind(report) {
         let kind = violation.kind();
@@ -252,11 +266,15 @@ pub fn page(report: &Report) -> String {
             0 if check.violations == 0 => Cell::soft(&text),
             _ => Cell::verdict(&text, check.violations == 0),
         };
-        [cell, Cell::from(check.promise)]
+        [Cell::from(check.promise), cell, Cell::from(compared(check))]
     });
     body += &html_table(
         "Points",
-        [Column::Words("result"), Column::Words("point")],
+        [
+            Column::Words("point"),
+            Column::Words("result"),
+            Column::Words("compared"),
+        ],
         rows,
     );
     for violation in first_of_each_kind(report) {

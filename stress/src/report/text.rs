@@ -31,7 +31,7 @@ pub fn grouped(number: u64) -> String {
     HumanCount(number).to_string()
 }
 
-pub(crate) fn plural(count: usize, what: &str) -> String {
+pub(crate) fn plural(count: u64, what: &str) -> String {
     let s = if count == 1 { "" } else { "s" };
     format!("{count} {what}{s}")
 }

@@ -112,7 +112,7 @@ impl Report {
         let skipped = tallies().filter(|tally| tally.skipped.is_some()).count();
         let cases: u64 = tallies().map(|tally| tally.cases).sum();
         let violations: usize = tallies().map(|tally| tally.violations.len()).sum();
-        let ran = plural(self.tiers.len() - skipped, "tier");
+        let ran = plural((self.tiers.len() - skipped) as u64, "tier");
         let ran = match skipped {
             0 => ran,
             skipped => format!("{ran} ({skipped} SKIPPED)"),
@@ -125,7 +125,7 @@ impl Report {
             ),
             Verdict::Violated => format!(
                 "FAIL: {} in {ran} (seed {seed}, {seconds:.1} s)",
-                plural(violations, "violation")
+                plural(violations as u64, "violation")
             ),
             Verdict::Hang => {
                 let tier = self.hang.as_ref().map_or("a tier", |hang| hang.tier);
@@ -180,6 +180,9 @@ impl TierReport {
             let counts = counts.map(|(name, count)| format!("{name} {}", grouped(*count)));
             let counts: Vec<String> = counts.collect();
             line(text, &format!("{}: {}", tally.tier, counts.join(", ")));
+        }
+        for fault in &tally.faults {
+            line(text, &format!("{}: environment: {fault}", tally.tier));
         }
         if tally.interrupted {
             line(text, &format!("{}: interrupted", tally.tier));

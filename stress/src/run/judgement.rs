@@ -38,7 +38,8 @@ pub struct Judgement {
 }
 
 impl Judgement {
-    /// A hang comes before a violation, and that before a failed environment.
+    /// A hang comes before a violation, that before a failed environment, and that before an
+    /// interrupt.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         if self.gathered.hang.is_some() {
@@ -47,6 +48,8 @@ impl Judgement {
             Verdict::Violated
         } else if !self.gathered.ledger.environment_errors.is_empty() {
             Verdict::Environment
+        } else if self.gathered.interrupted {
+            Verdict::Interrupted
         } else {
             Verdict::Pass
         }
@@ -125,20 +128,24 @@ impl Judgement {
     #[must_use]
     pub fn verdict_line(&self) -> String {
         let many = self.violations.len();
-        match self.verdict() {
-            Verdict::Pass => format!(
-                "PASS: {} acknowledged, {} stored{}, every invariant holds (seed {}, {:.2} ms)",
+        let done = |word: &str, what: &str| {
+            format!(
+                "{word}: {} acknowledged, {} stored{}, every invariant {what} (seed {}, {:.2} ms)",
                 self.acknowledged(),
                 self.stored,
                 self.unanswered(),
                 self.config.seed,
                 self.elapsed_ms()
-            ),
+            )
+        };
+        match self.verdict() {
+            Verdict::Pass => done("PASS", "holds"),
+            Verdict::Interrupted => done("INTERRUPTED", "holds so far"),
             Verdict::Violated => {
                 format!("FAIL: {many} violation{}", if many == 1 { "" } else { "s" })
             }
             Verdict::Hang => format!("FAIL: hang, not done after {} s", self.config.timeout_s),
-            Verdict::Environment | Verdict::Unknown | Verdict::Interrupted => {
+            Verdict::Environment | Verdict::Unknown => {
                 "FAIL: the environment stopped the run".to_owned()
             }
         }

@@ -33,9 +33,9 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::evidence::checks::{Counts, checks};
+use crate::evidence::checks::{Counts, Source, checks};
 use crate::evidence::ids::operation_key;
-use crate::evidence::ledger::{Ledger, Outcome};
+use crate::evidence::ledger::{Ledger, Operation, Outcome};
 use crate::evidence::listing::{Beside, Shows};
 use crate::evidence::observations::Journal;
 use crate::evidence::oracle::Evidence;
@@ -52,6 +52,33 @@ use crate::run::runner::{EnvironmentError, Moment};
 
 /// How much of the agents' standard error is in the report.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
+
+/// Why a run ends before its work is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Early {
+    /// The user wants that. What was done is judged.
+    Interrupted,
+    /// Something outside the log does not work any more.
+    Broken(String),
+}
+
+/// Who looks on while a run is done. Both are called from time to time.
+#[derive(Clone, Copy)]
+pub struct Watch<'a> {
+    /// Shows how far it has come.
+    pub progress: &'a dyn Fn(&Moment),
+    /// Says why the run is to end now.
+    pub early: &'a dyn Fn() -> Option<Early>,
+}
+
+impl<'a> Watch<'a> {
+    /// One that lets the run go to its end.
+    #[must_use]
+    pub fn only(progress: &'a dyn Fn(&Moment)) -> Watch<'a> {
+        let early = &|| None;
+        Watch { progress, early }
+    }
+}
 
 /// A run that could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +137,14 @@ impl From<PayloadError> for RunError {
 /// [`RunError::Usage`] before anything was done; [`RunError::Environment`] when a directory could
 /// not be made or a process not be started. Every process that was started is reaped.
 pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Judgement, RunError> {
+    run_until(config, exe, Watch::only(progress))
+}
+
+/// As [`run`], but ends as soon as the watch says why.
+///
+/// # Errors
+/// As [`run`]; [`RunError::Environment`] also for [`Early::Broken`].
+pub fn run_until(config: &Config, exe: &Path, watch: Watch<'_>) -> Result<Judgement, RunError> {
     config.validate()?;
     let source = payload_source(config)?;
     let mut payloads = Payloads::open(&source, config.seed, config.writes)?;
@@ -144,7 +179,7 @@ pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Ju
         let created = etcd::open(address, config.seed);
         created.map_err(|error| RunError::environment(errors::describe(&error)))?;
     }
-    match runner::run(config, &source, &writes, exe, &places, progress) {
+    match runner::run(config, &source, &writes, exe, &places, watch) {
         Ok(outcome) => judge(config, &payloads, &places, outcome, run_dir),
         Err(EnvironmentError(message)) => {
             let store = Some(run_dir.keep().join("store"));
@@ -185,7 +220,7 @@ fn judge(
         let mut examination = if let Some(address) = &places.etcd {
             etcd::examine::examine(address)
         } else {
-            let killed = gathered.killed + gathered.torn > 0;
+            let killed = gathered.killed + gathered.torn > 0 || gathered.interrupted;
             examine::examine(&places.store, &places.archive, &copy, killed)
         };
         for follower in 0..config.followers {
@@ -199,30 +234,25 @@ fn judge(
             views.len() as u64
         };
         gathered.ledger.views.extend(views);
+        let writes = writes(&gathered, payloads, config.agents);
         violations = judge_stored(&Judged {
             config,
             payloads,
-            writes: &payloads.writes_of(config.agents),
+            writes: &writes,
             hints_were_lost: gathered.forgotten + gathered.displaced > 0,
-            complete: true,
+            complete: !gathered.interrupted,
             ledger: &gathered.ledger,
             journals: &journals,
             examination: &examination,
         });
         violations.extend(examination.violations);
-        if let Some(model) = examination.model.as_ref().filter(|_| is_replay) {
+        let is_whole_replay = is_replay && !gathered.interrupted;
+        if let Some(model) = examination.model.as_ref().filter(|_| is_whole_replay) {
             let difference = replay::difference(payloads, model)?;
             let difference = difference.filter(|_| gathered.ledger.environment_errors.is_empty());
             violations.extend(difference.map(|detail| Violation::FoldDiffers { detail }));
         }
-        let reaped = gathered.ledger.incarnations.len() as u64;
-        if reaped != gathered.spawned {
-            let detail = format!(
-                "{} processes were started and {reaped} reaped",
-                gathered.spawned
-            );
-            violations.push(Violation::Protocol { detail });
-        }
+        violations.extend(unreaped(&gathered));
         let counts = Counts {
             stored,
             // On etcd, numbers have gaps.
@@ -236,7 +266,7 @@ fn judge(
             snapshots: examination.snapshot_seqs.len() as u64,
             ..counts(&gathered.ledger)
         };
-        checked = checks(&counts, &violations);
+        checked = checks(Source::Bytes, &counts, &violations);
     }
     let mut judgement = Judgement {
         config: config.clone(),
@@ -248,7 +278,7 @@ fn judge(
         agents_stderr: read_start(&places.stderr),
         store: None,
     };
-    if judgement.verdict() != Verdict::Pass || config.keep {
+    if !judgement.verdict().is_good() || config.keep {
         let dir = run_dir.keep();
         let path = dir.join("ledger.json");
         judgement.store = Some(dir.join("store"));
@@ -264,6 +294,30 @@ fn judge(
         })?;
     }
     Ok(judgement)
+}
+
+/// Processes that were started and never seen to end.
+fn unreaped(gathered: &runner::Outcome) -> Option<Violation> {
+    let (spawned, reaped) = (gathered.spawned, gathered.ledger.incarnations.len() as u64);
+    let detail = format!("{spawned} processes were started and {reaped} reaped");
+    (reaped != spawned).then_some(Violation::Protocol { detail })
+}
+
+/// How many writes each agent has begun: all of them, or in a run that was interrupted those up to
+/// one whose outcome is known.
+fn writes(gathered: &runner::Outcome, payloads: &Payloads, agents: u32) -> Vec<u32> {
+    if !gathered.interrupted {
+        return payloads.writes_of(agents);
+    }
+    let ledger = &gathered.ledger;
+    let mut begun = vec![0; agents as usize];
+    let is_known = |operation: &&Operation| !matches!(operation.outcome, Outcome::Unknown { .. });
+    for operation in ledger.operations.iter().filter(is_known) {
+        if let Some(last) = begun.get_mut(operation.agent as usize) {
+            *last = operation.write.max(*last);
+        }
+    }
+    begun
 }
 
 /// The number of reports to compare.
@@ -332,7 +386,7 @@ pub(crate) fn judge_stored(judged: &Judged<'_>) -> Vec<Violation> {
         bad_lines: &examination.bad_lines,
         expected: &expected,
         keyed: config.workload != Workload::Append || config.is_etcd(),
-        claimed: if config.workload == Workload::Claim {
+        claimed: if config.workload == Workload::Claim && judged.complete {
             config.pool()
         } else {
             0

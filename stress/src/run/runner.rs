@@ -28,7 +28,7 @@ use crate::run::payload::PayloadSource;
 use crate::run::places::Places;
 use crate::run::protocol::{AgentSpec, KillOrder, Lane, Message, Role};
 use crate::run::reporting::Reporting;
-use crate::run::{pool, watcher};
+use crate::run::{Early, Watch, pool, watcher};
 
 /// How many agents read the whole log after their last write.
 const VIEWS_MAX: u64 = 8;
@@ -83,6 +83,8 @@ pub struct Outcome {
     pub go_ns: Option<u64>,
     /// The state of all processes when the watchdog gave up.
     pub hang: Option<Hang>,
+    /// The user ended the run before its work was done.
+    pub interrupted: bool,
     /// Processes started.
     pub spawned: u64,
     /// Processes that were killed.
@@ -204,11 +206,19 @@ pub fn run(
     writes: &[u32],
     exe: &Path,
     places: &Places,
-    progress: &dyn Fn(&Moment),
+    watch: Watch<'_>,
 ) -> Result<Outcome, EnvironmentError> {
     let mut runner = Runner::new(config, payload, writes, exe, places)?;
     runner.ledger = pool::set_up(config, places);
-    let (go_ns, hang) = runner.run(progress);
+    let attend = |runner: &mut Runner<'_>| {
+        (watch.progress)(&runner.moment);
+        match (watch.early)() {
+            None => {}
+            Some(Early::Interrupted) => runner.interrupted = true,
+            Some(Early::Broken(reason)) => runner.fail(reason),
+        }
+    };
+    let (go_ns, hang) = runner.run(&attend);
     runner.outcome(go_ns, hang)
 }
 
@@ -449,6 +459,7 @@ struct Runner<'a> {
     /// The slot and the process that is stopped for a while.
     paused: Option<(usize, u32)>,
     power_lost: bool,
+    interrupted: bool,
     phase: Phase,
     /// See [`AgentSpec::boot`].
     boot: Option<String>,
@@ -493,13 +504,14 @@ impl<'a> Runner<'a> {
             random_kills: 0,
             paused: None,
             power_lost: false,
+            interrupted: false,
             phase: Phase::Starting,
             boot: None,
         })
     }
 
     /// Returns when the agents were let go, and what everything was doing if the run did not end.
-    fn run(&mut self, progress: &dyn Fn(&Moment)) -> (Option<u64>, Option<Hang>) {
+    fn run(&mut self, attend: &dyn Fn(&mut Self)) -> (Option<u64>, Option<Hang>) {
         let mut go_ns = None;
         let mut hang = None;
         let (over_sender, over) = bounded(0);
@@ -511,13 +523,13 @@ impl<'a> Runner<'a> {
         std::thread::scope(|scope| {
             let mut deadline = Deadline::after(Duration::from_secs(config.timeout_s));
             self.start_all();
-            let mut timely = self.listen(&mut deadline, progress, |runner| {
+            let mut timely = self.listen(&mut deadline, attend, |runner| {
                 runner
                     .slots
                     .iter()
                     .all(|slot| slot.is_ready || slot.is_done)
             });
-            if timely && self.failure.is_none() {
+            if timely && !self.is_over() {
                 go_ns = Some(monotonic_ns());
                 self.go();
                 let nemesis = Nemesis {
@@ -531,13 +543,13 @@ impl<'a> Runner<'a> {
                 if !config.is_etcd() {
                     scope.spawn(move || watcher::watch(&side, store, config.compacting() > 0));
                 }
-                timely = self.listen(&mut deadline, progress, Runner::agents_are_done);
+                timely = self.listen(&mut deadline, attend, Runner::agents_are_done);
                 self.phase = Phase::Over;
                 self.control.end();
             }
             drop(over_sender);
             timely = timely
-                && self.listen(&mut deadline, progress, |runner| {
+                && self.listen(&mut deadline, attend, |runner| {
                     runner.slots.iter().all(|slot| slot.is_done)
                 });
             if !timely {
@@ -607,6 +619,7 @@ impl<'a> Runner<'a> {
             ledger,
             go_ns,
             hang,
+            interrupted: self.interrupted,
             spawned: self.spawned,
             killed: self.moment.killed,
             stopped: self.moment.stopped,
@@ -616,23 +629,28 @@ impl<'a> Runner<'a> {
         })
     }
 
-    /// Handles events until `done` or a failure; `false` when the deadline came first.
+    /// Whether the run ends before its work is done.
+    fn is_over(&self) -> bool {
+        self.failure.is_some() || self.interrupted
+    }
+
+    /// Handles events until `done` or the run [is over](Self::is_over); `false` when the deadline came first.
     fn listen(
         &mut self,
         deadline: &mut Deadline,
-        progress: &dyn Fn(&Moment),
+        attend: &dyn Fn(&mut Self),
         done: impl Fn(&Self) -> bool,
     ) -> bool {
         let events = self.events.clone();
         let ticks = tick(TICK);
-        while !done(self) && self.failure.is_none() {
+        while !done(self) && !self.is_over() {
             select! {
                 recv(events) -> event => {
                     if let Ok(event) = event {
                         self.handle(event);
                     }
                 }
-                recv(ticks) -> _ => progress(&self.moment),
+                recv(ticks) -> _ => attend(self),
             }
             if deadline.has_come(Instant::now()) {
                 return done(self);

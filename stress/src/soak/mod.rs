@@ -223,8 +223,7 @@ pub fn run(
         full_disk,
         ..
     } = soak;
-    let is_good = matches!(verdict, Verdict::Pass | Verdict::Interrupted);
-    let kept = (!is_good).then(|| dir.keep());
+    let kept = (!verdict.is_good()).then(|| dir.keep());
     Outcome {
         verdict,
         minutes: started.elapsed().as_secs_f64() / 60.0,

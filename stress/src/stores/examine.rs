@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
 
-use crate::evidence::checks::{Check, Counts, checks};
+use crate::evidence::checks::{Check, Counts, Source, checks};
 use crate::evidence::ledger::{End, Incarnation, Ledger, Operation, Outcome, Sighting};
 use crate::evidence::listing::{Beside, Entry, Item, Shows, number, records, token};
 use crate::evidence::oracle::{Evidence, judge as judge_evidence};
@@ -114,7 +114,7 @@ pub(super) fn judge(
     });
     let counts = counts(&ledger, &records, shows, &beside, history);
     Judged {
-        checks: checks(&counts, &violations),
+        checks: checks(Source::List, &counts, &violations),
         stored: records.iter().filter_map(StoredRecord::owner).collect(),
         violations,
         cuts: 0,

@@ -31,7 +31,7 @@ use std::sync::atomic::AtomicU32;
 
 use crate::run::config::{Config, Workload};
 use crate::run::runner::Moment;
-use crate::run::{RunError, make_run_dir};
+use crate::run::{RunError, Watch, make_run_dir};
 use crate::stores::outcome::{environment, report, set_up, usage};
 use crate::stores::runner::{History, Round, Site};
 use crate::stores::store::Store;
@@ -67,6 +67,14 @@ fn open_at(config: &Config, exe: &Path, dir: &Path) -> Result<(Box<dyn Store>, S
 /// [`RunError::Usage`]: the store, its spec or the flags are wrong; [`RunError::Environment`]: a
 /// directory could not be made.
 pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Report, RunError> {
+    run_until(config, exe, Watch::only(progress))
+}
+
+/// As [`run`], but ends as soon as the watch says so, and judges what was done.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_until(config: &Config, exe: &Path, watch: Watch<'_>) -> Result<Report, RunError> {
     let dir = make_run_dir(config)?;
     let (store, tried) = open_at(config, exe, dir.path())?;
     let store = &*store;
@@ -105,7 +113,7 @@ pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Re
     }
     if config.power_cuts > 0 {
         #[cfg(target_os = "linux")]
-        return power::run(config, exe, store, &site, dir, progress);
+        return power::run(config, exe, store, &site, dir, watch);
         #[cfg(not(target_os = "linux"))]
         return Err(usage("--power-cuts needs Linux".to_owned()));
     }
@@ -145,11 +153,11 @@ pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Re
         next: &next,
         machine: None,
     };
-    round.work(&mut history, progress).map_err(environment)?;
+    round.work(&mut history, watch).map_err(environment)?;
     if let Some(small) = &small {
         small.grow().map_err(environment)?;
     }
-    let is_complete = history.hang.is_none();
+    let is_complete = history.hang.is_none() && !history.interrupted;
     let judged = examine::judge(config, store, &site, &mut history, is_complete);
     let report = report(config, store, &site, history, Some(judged), None, dir);
     drop(small);

@@ -131,7 +131,8 @@ impl Report {
             Verdict::Pass => format!("PASS: {counts}"),
             Verdict::Hang => format!("FAIL: hang, not done after {} s", self.config.timeout_s),
             Verdict::Unknown => format!("UNKNOWN: nothing was acknowledged: {counts}"),
-            Verdict::Environment | Verdict::Interrupted => {
+            Verdict::Interrupted => format!("INTERRUPTED: nothing is wrong so far: {counts}"),
+            Verdict::Environment => {
                 let reason = self.skipped.as_deref().unwrap_or("the environment failed");
                 format!("SKIPPED: {reason}")
             }
@@ -234,13 +235,15 @@ pub(super) fn report(
         Verdict::Hang
     } else if !judged.violations.is_empty() {
         Verdict::Violated
+    } else if history.interrupted {
+        Verdict::Interrupted
     } else if answers.ok == 0 {
         Verdict::Unknown
     } else {
         Verdict::Pass
     };
     let by_hand = by_hand(config, store, site);
-    let is_kept = config.keep || !matches!(verdict, Verdict::Pass | Verdict::Environment);
+    let is_kept = config.keep || !(verdict.is_good() || verdict == Verdict::Environment);
     let kept = if is_kept {
         Some(dir.keep())
     } else {

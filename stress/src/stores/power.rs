@@ -11,9 +11,8 @@ use rand::{Rng as _, SeedableRng as _};
 use tempfile::TempDir;
 
 use crate::powerfs::mount::{Counts, PowerFs, Tripwire, obstacle};
-use crate::run::RunError;
 use crate::run::config::{Config, Workload};
-use crate::run::runner::Moment;
+use crate::run::{RunError, Watch};
 use crate::sim::disk::VirtualDisk;
 use crate::stores::examine::judge;
 use crate::stores::outcome::{Report, environment, report, set_up, usage};
@@ -44,7 +43,7 @@ pub(super) fn run(
     store: &dyn Store,
     site: &Site,
     dir: TempDir,
-    progress: &dyn Fn(&Moment),
+    watch: Watch<'_>,
 ) -> Result<Report, RunError> {
     if config.workload != Workload::Append {
         return Err(usage("--power-cuts is for --workload append".to_owned()));
@@ -95,7 +94,7 @@ pub(super) fn run(
             next: &next,
             machine: Some((&served, Duration::from_millis(CUT_LIMIT_MS))),
         };
-        round.work(&mut history, progress).map_err(environment)?;
+        round.work(&mut history, watch).map_err(environment)?;
         let (remains, _) = served.with_disk(|disk| disk.crash(&mut random));
         served.end().map_err(failed)?;
         cuts += 1;
@@ -112,7 +111,7 @@ pub(super) fn run(
         }
         disk = served.with_disk(|disk| disk.clone());
         served.end().map_err(failed)?;
-        if is_wrong {
+        if is_wrong || history.interrupted {
             break;
         }
         disk.sync_all();

@@ -17,6 +17,7 @@ use crate::evidence::ledger::{Incident, IncidentKind};
 use crate::evidence::listing::token;
 use crate::evidence::violation::Violation;
 use crate::evidence::workload::{agent_name, claimed_issue};
+use crate::run::Watch;
 use crate::run::config::{Config, Workload};
 use crate::run::runner::Moment;
 use crate::stores::faults::Injection;
@@ -150,6 +151,8 @@ pub(super) struct History {
     pub(super) stopped: u64,
     /// What every agent was doing when the watchdog gave up.
     pub(super) hang: Option<Vec<String>>,
+    /// The user ended the run before its work was done.
+    pub(super) interrupted: bool,
     pub(super) go_ns: u64,
     pub(super) elapsed_ms: f64,
     /// Names of the items that agents compete for, in the terms of the store.
@@ -180,11 +183,7 @@ pub(super) struct Round<'a> {
 
 impl Round<'_> {
     /// Lets the agents work until they are done, the machine is gone or the time is over.
-    pub(super) fn work(
-        &self,
-        history: &mut History,
-        progress: &dyn Fn(&Moment),
-    ) -> Result<(), String> {
+    pub(super) fn work(&self, history: &mut History, watch: Watch<'_>) -> Result<(), String> {
         let over = Arc::new(AtomicBool::new(false));
         let agents = self.config.agents;
         let mut seats = Vec::new();
@@ -255,23 +254,12 @@ impl Round<'_> {
             }
             barrier.wait();
             history.go_ns = monotonic_ns();
-            self.attend(&seats, &ended, &answered, history, progress, started);
+            self.attend(&seats, &ended, &answered, history, watch);
             if history.hang.is_some() {
                 history.hang = Some(doing.iter().map(|doing| lock(doing).clone()).collect());
             }
             over.store(true, Ordering::SeqCst);
-            if let Some((machine, _)) = self.machine {
-                machine.end();
-            }
-            for seat in &seats {
-                seat.signal(false);
-                if seat.kill() {
-                    history.killed += u64::from(self.machine.is_none());
-                }
-            }
-            if let Some((machine, _)) = self.machine {
-                machine.release();
-            }
+            self.end(&seats, history);
             drop(over_sender);
         });
         history.elapsed_ms += started.elapsed().as_secs_f64() * 1e3;
@@ -285,6 +273,19 @@ impl Round<'_> {
         Ok(())
     }
 
+    /// Kills all that still works.
+    fn end(&self, seats: &[Seat], history: &mut History) {
+        let machine = self.machine.map(|(machine, _)| machine);
+        machine.inspect(|machine| machine.end());
+        for seat in seats {
+            seat.signal(false);
+            if seat.kill() {
+                history.killed += u64::from(machine.is_none() && !history.interrupted);
+            }
+        }
+        machine.inspect(|machine| machine.release());
+    }
+
     /// Kills and stops at the rates of the configuration, until the agents are done.
     fn attend(
         &self,
@@ -292,9 +293,9 @@ impl Round<'_> {
         ended: &crossbeam_channel::Receiver<()>,
         answered: &AtomicU32,
         history: &mut History,
-        progress: &dyn Fn(&Moment),
-        started: Instant,
+        watch: Watch<'_>,
     ) {
+        let started = Instant::now();
         let mut random = StdRng::seed_from_u64(self.config.seed ^ 0xFA17);
         let limit = match self.machine {
             Some((_, limit)) => limit,
@@ -335,6 +336,10 @@ impl Round<'_> {
             {
                 break;
             }
+            if (watch.early)().is_some() {
+                history.interrupted = true;
+                break;
+            }
             if started.elapsed() >= limit {
                 if self.machine.is_none() {
                     history.hang = Some(Vec::new());
@@ -370,7 +375,7 @@ impl Round<'_> {
             }
             if shown.elapsed() >= TICK {
                 shown = Instant::now();
-                progress(&Moment {
+                (watch.progress)(&Moment {
                     acknowledged: u64::from(answered.load(Ordering::Relaxed)),
                     killed: history.killed,
                     stopped: history.stopped,

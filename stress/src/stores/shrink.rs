@@ -5,20 +5,27 @@ use std::time::{Duration, Instant};
 
 use crate::evidence::verdict::Verdict;
 use crate::run::config::Config;
+use crate::run::{Early, Watch};
 use crate::stores::Report;
 
 /// How often a smaller run may pass before it is given up.
 const TRIES: u64 = 3;
 
-/// The smallest run found within `limit` that fails in one of the ways of `report`.
+/// The smallest run found within `limit`, or before an interrupt, that fails in one of the ways of `report`.
 #[must_use]
-pub fn shrink(report: Report, exe: &Path, limit: Duration) -> Report {
+pub fn shrink(
+    report: Report,
+    exe: &Path,
+    limit: Duration,
+    is_interrupted: &dyn Fn() -> bool,
+) -> Report {
     let until = Instant::now() + limit;
+    let is_over = || Instant::now() >= until || is_interrupted();
     let kinds: Vec<String> = report.kinds.keys().cloned().collect();
     let mut smallest = report;
     while let Some(smaller) = candidates(&smallest.config)
         .into_iter()
-        .find_map(|config| fails(&config, exe, &kinds, until))
+        .find_map(|config| fails(&config, exe, &kinds, &is_over))
     {
         if let Some(old) = smallest.kept.as_deref() {
             // The larger run is no longer needed.
@@ -48,9 +55,18 @@ fn candidates(config: &Config) -> Vec<Config> {
     smaller
 }
 
-fn fails(config: &Config, exe: &Path, kinds: &[String], until: Instant) -> Option<Report> {
+fn fails(
+    config: &Config,
+    exe: &Path,
+    kinds: &[String],
+    is_over: &dyn Fn() -> bool,
+) -> Option<Report> {
+    let watch = Watch {
+        progress: &|_| {},
+        early: &|| is_over().then_some(Early::Interrupted),
+    };
     for again in 0..TRIES {
-        if Instant::now() >= until {
+        if is_over() {
             return None;
         }
         let seed = config.seed.wrapping_add(again);
@@ -58,7 +74,7 @@ fn fails(config: &Config, exe: &Path, kinds: &[String], until: Instant) -> Optio
             seed,
             ..config.clone()
         };
-        let report = super::run(&config, exe, &|_| {}).ok()?;
+        let report = super::run_until(&config, exe, watch).ok()?;
         let is_same = report.kinds.keys().any(|kind| kinds.contains(kind));
         if report.verdict == Verdict::Violated && is_same {
             return Some(report);

@@ -142,3 +142,50 @@ fn quiet_prints_the_verdict_only_and_starvation_its_table() {
     let text = stdout(&output);
     assert!(text.contains("slowest to fastest"), "{text}");
 }
+
+/// Ctrl-C, as soon as something was answered: a report of what was done.
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_interrupted_ends_with_a_report() {
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    for flags in [
+        "--agents 4 --writes 1000000 --followers 1 --readers 1",
+        "--agents 4 --writes 20000 --workload claim --kill-per-second 5",
+        "--agents 4 --writes 1000000 --store locked-file",
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (json, page) = (dir.path().join("json"), dir.path().join("html"));
+        let runs = dir.path().join("runs");
+        let harness = Command::new(crate::common::exe())
+            .arg("run")
+            .args(flags.split(' '))
+            .arg("--dir")
+            .arg(&runs)
+            .arg("--json")
+            .arg(&json)
+            .arg("--html")
+            .arg(&page)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let harness = harness.expect("the harness starts");
+        std::thread::sleep(Duration::from_secs(4));
+        let pid = harness.id().to_string();
+        let status = Command::new("kill").args(["-INT", &pid]).status();
+        assert!(status.expect("kill").success());
+        let output = harness.wait_with_output().expect("an output");
+        let text = stdout(&output);
+        assert_eq!(output.status.code(), Some(130), "{flags}: {output:?}");
+        assert!(text.contains("\nINTERRUPTED: "), "{flags}: {text}");
+        let read = |path| std::fs::read_to_string(path).expect("a report");
+        let report: serde_json::Value = serde_json::from_str(&read(&json)).expect("JSON");
+        assert_eq!(report["verdict"], "interrupted", "{flags}");
+        let compared = |check: &serde_json::Value| check["compared"].as_u64() > Some(0);
+        let checks = report["checks"].as_array().expect("checks");
+        assert!(checks.iter().any(compared), "{flags}: {checks:?}");
+        assert!(read(&page).contains("INTERRUPTED: "), "{flags}");
+        assert_eq!(names(&runs), Vec::<String>::new(), "{flags}");
+    }
+}

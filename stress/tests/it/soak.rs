@@ -40,7 +40,8 @@ fn a_short_soak_ends_with_its_trends_and_leaves_nothing_behind() {
     let rounds = report["course"].as_array().expect("the rounds");
     assert!(!rounds.is_empty(), "{report}");
     let page = std::fs::read_to_string(page.path()).expect("a page");
-    let verdict = format!("✓ PASS: {} rounds", rounds.len());
+    let plural = if rounds.len() == 1 { "" } else { "s" };
+    let verdict = format!("✓ PASS: {} round{plural} in", rounds.len());
     assert!(
         page.contains(&verdict) && page.contains("Open files"),
         "{page}"

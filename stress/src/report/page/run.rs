@@ -692,7 +692,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::evidence::checks::{Counts, checks};
+    use crate::evidence::checks::{Counts, Source, checks};
     use crate::evidence::ledger::{
         End, Hold, Incarnation, Incident, Lead, Ledger, Operation, Outcome,
     };
@@ -720,13 +720,14 @@ mod tests {
             checks: if hang.is_some() {
                 Vec::new()
             } else {
-                checks(&counts, &violations)
+                checks(Source::Bytes, &counts, &violations)
             },
             violations,
             gathered: runner::Outcome {
                 ledger: ledger.clone(),
                 go_ns: Some(GO_NS),
                 hang,
+                interrupted: false,
                 spawned: 4,
                 killed: 1,
                 stopped: 0,

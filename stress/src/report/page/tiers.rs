@@ -23,7 +23,7 @@ pub fn page(report: &Report) -> String {
     let body = [
         format!(
             "<h1>Torture: a {kind} of {}</h1>\n",
-            plural(report.tiers.len(), "tier")
+            plural(report.tiers.len() as u64, "tier")
         ),
         outcome(report),
         facts(&[
@@ -132,15 +132,18 @@ fn tiers(report: &Report) -> String {
 /// The other counts of a tier.
 fn counts(tier: &TierReport) -> String {
     let tally = &tier.tally;
-    if tally.counts.is_empty() {
+    if tally.counts.is_empty() && tally.faults.is_empty() {
         return String::new();
     }
+    let faults = tally.faults.iter();
+    let faults = faults.map(|fault| format!("<p>Environment: {}</p>\n", escaped(fault)));
+    let faults: String = faults.collect();
     let columns = [Column::Words("event"), Column::Numbers("count")];
     let rows = tally.counts.iter();
     let rows = rows.map(|(name, count)| [Cell::from(name), Cell::from(grouped(*count))]);
     let counts = table(&format!("What {} has counted", tally.tier), columns, rows);
     let name = escaped(tally.tier);
-    format!("<figure><h3>{name}</h3>\n{counts}</figure>\n")
+    format!("<figure><h3>{name}</h3>\n{counts}{faults}</figure>\n")
 }
 
 #[cfg(test)]
@@ -179,6 +182,7 @@ mod tests {
             unit: "stores",
             cases: 1_234,
             counts: vec![("found <b>".to_owned(), 55_555)],
+            faults: vec!["etcd <died>".to_owned()],
             violations: vec![Finding {
                 what: "lost: <seq>\n".to_owned(),
                 replay: "cargo xtask torture --tier T9 --replay 'a<b'".to_owned(),
@@ -202,6 +206,7 @@ mod tests {
             "skipped, nothing tried: no /dev/fuse",
             "1,234",
             "55,555",
+            "Environment: etcd &lt;died&gt;",
             "each &lt;byte&gt;",
         ] {
             assert!(page.contains(part), "{part}");
