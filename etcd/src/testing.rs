@@ -108,7 +108,9 @@ impl Nodes {
             _ => unreachable!("they are pairs"),
         });
         let places = places.collect();
-        Some(Self::start_in(dir, places, &[]))
+        let cluster = Self::spawn_in(dir, places, &[]);
+        cluster.await_leader();
+        Some(cluster)
     }
 
     /// Starts a node at each place, with further flags, and waits until they have a leader.
@@ -117,11 +119,22 @@ impl Nodes {
     /// The nodes do not start.
     #[must_use]
     pub fn start_at(places: Vec<Place>, flags: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("no directory: {error}"));
-        Self::start_in(dir, places, flags)
+        let cluster = Self::spawn_at(places, flags);
+        cluster.await_leader();
+        cluster
     }
 
-    fn start_in(dir: TempDir, places: Vec<Place>, flags: &[&str]) -> Self {
+    /// Starts a node at each place, with further flags, and does not wait for them.
+    ///
+    /// # Panics
+    /// There is no such program.
+    #[must_use]
+    pub fn spawn_at(places: Vec<Place>, flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("no directory: {error}"));
+        Self::spawn_in(dir, places, flags)
+    }
+
+    fn spawn_in(dir: TempDir, places: Vec<Place>, flags: &[&str]) -> Self {
         let nodes = places.into_iter().map(|place| Node { place, child: None });
         let mut cluster = Self {
             dir,
@@ -131,7 +144,6 @@ impl Nodes {
         for node in 0..cluster.count() {
             cluster.spawn(node);
         }
-        cluster.await_leader();
         cluster
     }
 
@@ -192,8 +204,10 @@ impl Nodes {
             dir,
         } = self.node(number).place.clone();
         let (client, peer) = (format!("http://{client}"), format!("http://{peer}"));
-        let log = self.dir.path().join(format!("{}.log", name(number)));
-        let log = File::options().create(true).append(true).open(log);
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log(number));
         let log = log.unwrap_or_else(|error| panic!("no file for the node's output: {error}"));
         let mut command = match host {
             None => Command::new(binary()),
@@ -229,6 +243,9 @@ impl Nodes {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
+        // Ctrl-C is for the program that started them: it ends its nodes.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command.spawn();
         if let Some(node) = self.all.get_mut(number) {
             let failed = |error| panic!("etcd does not start: {error}");
@@ -310,17 +327,32 @@ impl Nodes {
     /// The last lines that a node has written to its standard error.
     #[must_use]
     pub fn last_words(&self, node: usize) -> Vec<String> {
-        let log = self.dir.path().join(format!("n{node}.log"));
-        let text = std::fs::read_to_string(log).unwrap_or_default();
+        let text = std::fs::read_to_string(self.log(node)).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let last = lines.iter().skip(lines.len().saturating_sub(LAST_WORDS));
         last.map(|line| (*line).to_owned()).collect()
     }
 
+    /// The process of a node that was started and not killed.
+    #[must_use]
+    pub fn pid(&self, node: usize) -> Option<u32> {
+        self.node(node).child.as_ref().map(Child::id)
+    }
+
+    /// The files with all that the nodes have written to their standard error.
+    #[must_use]
+    pub fn logs(&self) -> Vec<PathBuf> {
+        (0..self.count()).map(|node| self.log(node)).collect()
+    }
+
+    fn log(&self, node: usize) -> PathBuf {
+        self.dir.path().join(format!("n{node}.log"))
+    }
+
     /// Sends a node a signal by its name: `STOP`, `CONT`.
     pub fn signal(&self, node: usize, signal: &str) {
-        if let Some(child) = &self.node(node).child {
-            let pid = child.id().to_string();
+        if let Some(pid) = self.pid(node) {
+            let pid = pid.to_string();
             Command::new("kill")
                 .args([&format!("-{signal}"), &pid])
                 .status()

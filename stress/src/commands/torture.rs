@@ -19,7 +19,7 @@ use crate::report::text::grouped;
 use crate::report::tiers::{Report, SCHEMA, TierHang, TierReport};
 use crate::run::config::{UsageError, fresh_seed};
 use crate::tiers::tally::{Budget, Finding, Tally};
-use crate::tiers::{TIERS, Tier};
+use crate::tiers::{TIERS, Tier, cluster};
 
 /// Longest run that can be asked for.
 const MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
@@ -102,6 +102,13 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         write(arguments.json.as_deref(), || report.to_json()),
         write(arguments.html.as_deref(), || page::tiers::page(&report)),
     ] == [true; 2];
+    if plan
+        .tiers
+        .iter()
+        .any(|(tier, _)| tier.name == cluster::TIER)
+    {
+        cluster::clean_up();
+    }
     // Ends the threads of a tier that hangs, too.
     ExitCode::from(report.verdict.exit_status_when(written))
 }

@@ -108,7 +108,7 @@ pub const TIERS: &[Tier] = &[
         quick_seconds: 10,
     },
     Tier {
-        name: "T12",
+        name: cluster::TIER,
         attacks: cluster::ATTACKS,
         run: cluster::run,
         replay: None,

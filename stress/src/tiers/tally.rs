@@ -70,6 +70,9 @@ pub struct Tally {
     pub interrupted: bool,
     /// The cause outside the log that stopped the tier early.
     pub environment: Option<String>,
+    /// Faults of the environment that ended a case and not the tier, each with the place of its
+    /// evidence.
+    pub faults: Vec<String>,
     /// How long it took. The runner of the tiers sets it.
     pub seconds: f64,
 }

@@ -88,3 +88,48 @@ fn flags_of_directories_are_not_for_etcd() {
     let output = crate::common::harness(&["--store", "etcds://h1/x"]);
     assert_eq!(output.status.code(), Some(2));
 }
+
+/// A T12 that is killed leaves its hosts; one that is interrupted leaves nothing, not even of others.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_interrupted_t12_leaves_no_hosts_and_no_nodes() {
+    use std::process::{Command, Stdio};
+
+    let start = || {
+        Command::new(crate::common::exe())
+            .args(["torture", "--tier", "T12", "--minutes", "5"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the harness starts")
+    };
+    let hosts_of = |pid: u32| {
+        let hosts = std::fs::read_dir("/run/netns").into_iter().flatten();
+        let names = hosts.flatten().map(|entry| entry.file_name());
+        let prefix = format!("strand-{pid}-");
+        names
+            .filter(|name| name.to_string_lossy().starts_with(&prefix))
+            .count()
+    };
+    let mut killed = start();
+    thread::sleep(Duration::from_secs(8));
+    let left = hosts_of(killed.id());
+    killed.kill().expect("it can be killed");
+    killed.wait().expect("it ends");
+    if left == 0 {
+        println!("SKIPPED: there are no hosts and nodes here");
+        return;
+    }
+    let interrupted = start();
+    thread::sleep(Duration::from_secs(12));
+    let pid = interrupted.id();
+    assert!(hosts_of(pid) > 0, "it has hosts of its own");
+    let status = Command::new("kill")
+        .args(["-INT", &pid.to_string()])
+        .status();
+    assert!(status.expect("kill").success());
+    let output = interrupted.wait_with_output().expect("an output");
+    let text = crate::common::stdout(&output);
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    assert_eq!((hosts_of(killed.id()), hosts_of(pid)), (0, 0), "{text}");
+}

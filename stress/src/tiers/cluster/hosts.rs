@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -38,6 +39,37 @@ pub(super) fn obstacle() -> Option<String> {
     let made = Hosts::make(1, "try");
     made.err()
         .map(|error| format!("network namespaces can't be made: {error}"))
+}
+
+/// Removes the hosts of this process, and those that processes which are gone have left, with all
+/// that runs there. A process that is killed, or that the user ends at once, leaves its hosts.
+pub(super) fn sweep() {
+    // Without network namespaces, nothing was left.
+    for entry in std::fs::read_dir("/run/netns")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .strip_prefix("strand-")
+            .and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        let is_left = owner.is_some_and(|owner| {
+            owner == std::process::id() || !Path::new(&format!("/proc/{owner}")).exists()
+        });
+        if !is_left {
+            continue;
+        }
+        let pids = Command::new("ip").args(["netns", "pids", &name]).output();
+        let pids = pids.map(|output| output.stdout).unwrap_or_default();
+        for pid in String::from_utf8_lossy(&pids).split_whitespace() {
+            // It may have ended meanwhile.
+            drop(Command::new("kill").args(["-KILL", pid]).status());
+        }
+        if let Err(error) = ip(&["netns", "del", &name]) {
+            eprintln!("strand-stress: {error}");
+        }
+    }
 }
 
 impl Hosts {

@@ -31,6 +31,10 @@ const PASSES_MAX: u32 = 60;
 const TRIP_TIME: Duration = Duration::from_millis(1_500);
 /// How long a cluster may take to come up.
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long it may take when all nodes were started again.
+const SECOND_START_LIMIT: Duration = Duration::from_mins(1);
+/// How long a node may take to say what it is doing.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(20);
 
 /// A fault of the machines.
@@ -64,6 +68,8 @@ pub(super) struct Machines<'a> {
     disks: Vec<PowerFs>,
     dir: TempDir,
     counts: BTreeMap<&'static str, u64>,
+    /// What the kernel said of nodes that hung.
+    hung: String,
 }
 
 impl<'a> Machines<'a> {
@@ -92,10 +98,11 @@ impl<'a> Machines<'a> {
         }
         Ok(Machines {
             hosts,
-            nodes: Nodes::start_at(places, &FLAGS),
+            nodes: Nodes::spawn_at(places, &FLAGS),
             disks,
             dir,
             counts: BTreeMap::new(),
+            hung: String::new(),
         })
     }
 
@@ -139,23 +146,77 @@ impl<'a> Machines<'a> {
                 return Err(io::Error::other(format!("etcd has ended: {ended}")));
             }
             // Without this, a cluster would be down most of the time.
-            self.bring_up();
+            self.bring_up()?;
         }
         Ok(())
     }
 
     /// Waits for a leader. Now and then, a node hangs when it opens its database on a disk that has
     /// lost its power: then all are started again, as an operator would.
-    fn bring_up(&mut self) {
+    ///
+    /// # Errors
+    /// There is still none.
+    pub(super) fn bring_up(&mut self) -> io::Result<()> {
         if self.nodes.has_leader_within(START_LIMIT) {
-            return;
+            return Ok(());
         }
         self.count("starts that hung", 1);
+        self.ask_what_hangs();
         for node in 0..self.nodes.count() {
             self.nodes.kill(node);
             self.nodes.restart(node);
         }
-        self.nodes.await_leader();
+        if self.nodes.has_leader_within(SECOND_START_LIMIT) {
+            return Ok(());
+        }
+        self.ask_what_hangs();
+        Err(io::Error::other(
+            "etcd has no leader, also when started again",
+        ))
+    }
+
+    /// Has each node write the stacks of its threads to its log, and asks the kernel where they
+    /// wait.
+    fn ask_what_hangs(&mut self) {
+        for node in 0..self.nodes.count() {
+            let Some(pid) = self.nodes.pid(node) else {
+                continue;
+            };
+            // A thread that ends meanwhile does not wait.
+            let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+            for thread in threads.into_iter().flatten().flatten() {
+                let read = |name: &str| {
+                    let text = std::fs::read_to_string(thread.path().join(name));
+                    text.unwrap_or_default().trim().replace('\n', "; ")
+                };
+                let (wchan, call, stack) = (read("wchan"), read("syscall"), read("stack"));
+                let thread = thread.file_name();
+                let thread = thread.to_string_lossy();
+                let said = format!("node {node}, thread {thread}: {wchan}; {call}; {stack}\n");
+                self.hung.push_str(&said);
+            }
+            // The runtime of Go prints its stacks and ends.
+            self.nodes.signal(node, "QUIT");
+        }
+        let until = Instant::now() + LAST_WORDS_LIMIT;
+        let all = 0..self.nodes.count();
+        while !all.clone().all(|node| self.nodes.has_ended(node)) && Instant::now() < until {
+            thread::sleep(TICK);
+        }
+    }
+
+    /// Keeps the logs of the nodes for somebody to look at.
+    pub(super) fn keep_logs(&self) -> io::Result<PathBuf> {
+        let dir = TempDir::with_prefix("strand-etcd-logs-")?.keep();
+        for log in self.nodes.logs() {
+            if let Some(name) = log.file_name() {
+                std::fs::copy(&log, dir.join(name))?;
+            }
+        }
+        if !self.hung.is_empty() {
+            std::fs::write(dir.join("threads"), &self.hung)?;
+        }
+        Ok(dir)
     }
 
     fn draw(&self, random: &mut StdRng) -> Fault {

@@ -15,7 +15,7 @@ use std::time::Instant;
 use crate::tiers::tally::{Budget, Tally};
 
 /// The tier's short name.
-const TIER: &str = "T12";
+pub const TIER: &str = "T12";
 /// The target of its attack.
 pub const ATTACKS: &str = "etcd nodes killed, stopped, cut off, and without power";
 
@@ -35,10 +35,17 @@ pub fn run(budget: &Budget) -> Tally {
     tally
 }
 
+/// Ends the nodes and removes the networks that are left, here and by processes that were killed.
+pub fn clean_up() {
+    #[cfg(target_os = "linux")]
+    hosts::sweep();
+}
+
 #[cfg(target_os = "linux")]
 mod linux {
     use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Mutex, PoisonError};
     use std::thread;
     use std::time::{Duration, Instant};
 
@@ -49,11 +56,12 @@ mod linux {
     use super::TIER;
     use super::hosts::{self, Hosts};
     use super::machines::{AGENT_HOSTS, Machines};
-    use crate::evidence::verdict::Verdict;
+    use crate::evidence::violation::Violation;
     use crate::powerfs::mount;
-    use crate::run::RunError;
     use crate::run::config::{Config, Workload};
     use crate::run::judgement::Judgement;
+    use crate::run::runner::Moment;
+    use crate::run::{Early, RunError, Watch};
     use crate::tiers::tally::{Budget, Finding, Tally};
 
     /// The nodes of the larger clusters.
@@ -62,6 +70,8 @@ mod linux {
     const RUNS_PER_CLUSTER: u64 = 3;
     /// The watchdog of one run.
     const RUN_TIMEOUT_S: u64 = 240;
+    /// So many clusters more than there are runs may fail.
+    const FAULTS_MAX: u64 = 2;
     /// The faults end when this part of the operations, in percent, has an outcome.
     const DISTURBED_PERCENT: u64 = 85;
     /// Or after this time; a quick run has an eighth of it.
@@ -79,6 +89,7 @@ mod linux {
             tally.add("clusters without power cuts", 1);
         }
         let work = || -> Result<Sum, String> {
+            hosts::sweep();
             let hosts = Hosts::make(NODES + AGENT_HOSTS, "t12");
             let hosts = hosts.map_err(|error| error.to_string())?;
             hosts.enter().map_err(|error| error.to_string())?;
@@ -97,12 +108,16 @@ mod linux {
                 let has_power = has_power && no_power.is_none();
                 let machines = Machines::start(&hosts, nodes, has_power);
                 let mut machines = machines.map_err(|error| error.to_string())?;
+                let mut used = machines.bring_up().map_err(|error| error.to_string());
                 let runs = if budget.quick { 1 } else { RUNS_PER_CLUSTER };
                 for number in 0..runs {
-                    if sum.is_over(budget, began) {
+                    if used.is_err() || sum.is_over(budget, began) {
                         break;
                     }
-                    sum.add(budget, (seed, number), &mut machines)?;
+                    used = sum.add(budget, (seed, number), &mut machines)?;
+                }
+                if let Err(what) = used {
+                    sum.give_up(&what, seed, &mut machines)?;
                 }
             }
             Ok(sum)
@@ -121,6 +136,7 @@ mod linux {
         cases: u64,
         counts: BTreeMap<&'static str, u64>,
         findings: Vec<Finding>,
+        faults: Vec<String>,
     }
 
     impl Sum {
@@ -130,15 +146,24 @@ mod linux {
             !self.findings.is_empty() || (is_late && is_enough)
         }
 
+        /// Does a run on a cluster, which can't be used any more after an inner error: an
+        /// environment that fails, and no fault of the log.
         fn add(
             &mut self,
             budget: &Budget,
             (seed, number): (u64, u64),
             machines: &mut Machines<'_>,
-        ) -> Result<(), String> {
+        ) -> Result<Result<(), String>, String> {
             let mut random = StdRng::seed_from_u64(seed ^ number << 32);
             let config = draw(&mut random, machines, budget.quick);
             let (begun, over) = (AtomicBool::new(false), AtomicBool::new(false));
+            let broken: Mutex<Option<String>> = Mutex::default();
+            let is_broken = || {
+                broken
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone()
+            };
             let enough = config.operations() * DISTURBED_PERCENT / 100;
             let ran = thread::scope(|scope| {
                 let disturbing = scope.spawn(|| {
@@ -150,38 +175,78 @@ mod linux {
                     } else {
                         DISTURBED
                     };
-                    machines.disturb(&mut random, time, &over)
+                    if let Err(error) = machines.disturb(&mut random, time, &over) {
+                        let mut broken = broken.lock().unwrap_or_else(PoisonError::into_inner);
+                        *broken = Some(error.to_string());
+                    }
                 });
-                let ran = crate::run::run(&config, &budget.exe, &|moment| {
+                let show = |moment: &Moment| {
                     let answered = moment.acknowledged + moment.refused;
                     begun.fetch_or(answered > 0, Ordering::Relaxed);
                     over.fetch_or(answered >= enough, Ordering::Relaxed);
-                });
+                };
+                let early = || {
+                    let interrupted = budget.interrupt.is_asked().then_some(Early::Interrupted);
+                    is_broken().map(Early::Broken).or(interrupted)
+                };
+                let watch = Watch {
+                    progress: &show,
+                    early: &early,
+                };
+                let ran = crate::run::run_until(&config, &budget.exe, watch);
                 over.store(true, Ordering::Relaxed);
                 begun.store(true, Ordering::Relaxed);
-                let disturbed = disturbing.join();
-                let disturbed = disturbed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                disturbed.map(|()| ran)
+                if let Err(panic) = disturbing.join() {
+                    std::panic::resume_unwind(panic);
+                }
+                ran
             });
-            let ran = ran.map_err(|error| error.to_string())?;
             for (name, count) in machines.take_counts() {
                 *self.counts.entry(name).or_default() += count;
             }
-            let ended = machines.ended();
-            self.cases += 1;
             budget.count(1);
-            match ran {
-                Ok(judgement) => self.judge(&judgement, &config, seed, &ended),
-                Err(RunError::Usage(error)) => return Err(error.to_string()),
-                Err(RunError::Environment { message, .. }) => {
-                    return Err(format!("{message}; {}", ended.join("; ")));
-                }
+            if let Some(what) = is_broken() {
+                return Ok(Err(what));
             }
-            if ended.is_empty() {
+            let judgement = match ran {
+                Ok(judgement) => judgement,
+                Err(RunError::Usage(error)) => return Err(error.to_string()),
+                Err(RunError::Environment { message, .. }) => return Ok(Err(message)),
+            };
+            let ended = machines.ended();
+            // A node that has ended by itself leaves nothing to look at.
+            if !ended.is_empty() && is_unseen(&judgement) {
+                return Ok(Err(format!("etcd has ended: {}", ended.join("; "))));
+            }
+            self.cases += 1;
+            self.judge(&judgement, &config, seed, &ended);
+            Ok(if ended.is_empty() {
                 Ok(())
             } else {
-                Err(format!("etcd nodes have ended: {}", ended.join("; ")))
+                Err(format!("etcd has ended: {}", ended.join("; ")))
+            })
+        }
+
+        /// Counts a cluster that does not work any more, and keeps its logs.
+        fn give_up(
+            &mut self,
+            what: &str,
+            seed: u64,
+            machines: &mut Machines<'_>,
+        ) -> Result<(), String> {
+            let kept = machines.keep_logs().map_err(|error| error.to_string())?;
+            let logs = kept.display();
+            let fault = format!("{what} (cluster {seed}; its logs are in {logs})");
+            eprintln!("{TIER}: a cluster is given up: {fault}");
+            for (name, count) in machines.take_counts() {
+                *self.counts.entry(name).or_default() += count;
             }
+            *self.counts.entry("clusters given up").or_default() += 1;
+            self.faults.push(fault);
+            if self.faults.len() as u64 > FAULTS_MAX + self.cases {
+                return Err(format!("most clusters fail: {}", self.faults.join("; ")));
+            }
+            Ok(())
         }
 
         fn judge(&mut self, judgement: &Judgement, config: &Config, seed: u64, ended: &[String]) {
@@ -195,7 +260,7 @@ mod linux {
             ] {
                 *self.counts.entry(name).or_default() += count;
             }
-            if judgement.verdict() != Verdict::Pass {
+            if !judgement.verdict().is_good() {
                 let what = format!(
                     "{}; {}; {config:?}\n{}",
                     judgement.verdict_line(),
@@ -216,7 +281,16 @@ mod linux {
                 tally.add(name, count);
             }
             tally.violations = self.findings;
+            tally.faults = self.faults;
         }
+    }
+
+    /// Whether nothing of a run could be judged.
+    fn is_unseen(judgement: &Judgement) -> bool {
+        let is_unseen =
+            |violation: &Violation| matches!(violation, Violation::ExaminationFailed { .. });
+        judgement.gathered.hang.is_some()
+            || !judgement.violations.is_empty() && judgement.violations.iter().all(is_unseen)
     }
 
     fn draw(random: &mut StdRng, machines: &Machines<'_>, quick: bool) -> Config {
