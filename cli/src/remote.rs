@@ -1,6 +1,10 @@
 //! Stores on etcd: where an address stands in the place of a directory.
 
-use std::{env, path::Path, time::Duration};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use strand_etcd::{Address, EtcdLog, Options};
 
@@ -38,10 +42,21 @@ fn options(writing: Option<&Writing>) -> Result<Options, Failure> {
         }
         options = options.timeout(Duration::from_millis(writing.timeout_ms));
     }
+    if let Some(dir) = memory() {
+        options = options.remember_in(dir);
+    }
     Ok(match env::var(PASSWORD) {
         Ok(password) => options.password(password),
         Err(_) => options,
     })
+}
+
+/// Where this user's programs keep what they remember; `None` where there is no such place.
+fn memory() -> Option<PathBuf> {
+    let state = env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    let state = state.filter(|dir| dir.is_absolute());
+    let state = state.or_else(|| Some(env::home_dir()?.join(".local/state")))?;
+    Some(state.join("strand/etcd"))
 }
 
 /// Refuses the commands that are about files.

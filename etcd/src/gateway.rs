@@ -4,7 +4,7 @@ use std::{
     io::{self, Read},
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
@@ -22,6 +22,7 @@ use crate::{
     api::{Answer, Authenticate, Authenticated, Refusal, WatchRequest},
     checks,
     error::{Failed, Problem},
+    memory::Memory,
     options::Options,
 };
 
@@ -46,6 +47,8 @@ pub(crate) struct Gateway {
     cluster: AtomicU64,
     /// The highest revision of any answer.
     seen: AtomicU64,
+    /// Where that is kept for other processes.
+    memory: OnceLock<Memory>,
     round_trips: AtomicU64,
 }
 
@@ -77,6 +80,7 @@ impl Gateway {
             attempt_timeout: options.attempt_timeout,
             cluster: AtomicU64::new(0),
             seen: AtomicU64::new(0),
+            memory: OnceLock::new(),
             round_trips: AtomicU64::new(0),
         })
     }
@@ -104,6 +108,19 @@ impl Gateway {
     pub(crate) fn expect(&self, cluster: u64, revision: u64) {
         self.seen.fetch_max(revision, Ordering::AcqRel);
         self.cluster.store(cluster, Ordering::Release);
+        if let Some(memory) = self.memory.get() {
+            memory.see(revision, false);
+        }
+    }
+
+    /// Requires what other processes have seen, and keeps what this one sees. Reads through a
+    /// majority have to follow: one member alone may be behind.
+    pub(crate) fn remember_in(&self, dir: &Path) {
+        let memory = Memory::of(dir, self.cluster());
+        let revision = memory.revision();
+        if self.memory.set(memory).is_ok() {
+            self.expect(self.cluster(), revision);
+        }
     }
 
     /// Calls until a member answers, or the deadline. A call may be carried out more than once.
@@ -377,6 +394,14 @@ impl Gateway {
             logged_in.map_err(|trouble| trouble.problem)?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Some(memory) = self.memory.get() {
+            memory.see(self.seen(), true);
+        }
     }
 }
 

@@ -24,6 +24,7 @@ mod follow;
 mod gateway;
 mod keys;
 mod log;
+mod memory;
 mod nonce;
 mod options;
 mod plan;

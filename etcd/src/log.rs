@@ -93,6 +93,9 @@ impl EtcdLog {
             allow_single_member,
             Instant::now() + options.timeout,
         )?;
+        if let Some(dir) = &options.memory {
+            gateway.remember_in(dir);
+        }
         Ok(Self {
             cluster: Cluster::new(gateway, address.clone(), options),
             view: Mutex::default(),

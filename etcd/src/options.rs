@@ -1,9 +1,9 @@
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// How to use a store on etcd.
 ///
 /// ```
-/// use std::time::Duration;
+/// use std::{path::PathBuf, time::Duration};
 /// use strand_etcd::Options;
 ///
 /// let options = Options::default()
@@ -15,7 +15,8 @@ use std::time::Duration;
 ///     .tombstone_ms(1_000)
 ///     .compact_after_records(500)
 ///     .epoch_revisions(64)
-///     .trim_history(false);
+///     .trim_history(false)
+///     .remember_in("/var/lib/agent/etcd");
 /// ```
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -28,6 +29,7 @@ pub struct Options {
     pub(crate) compact_after_records: u64,
     pub(crate) epoch_revisions: u64,
     pub(crate) trim_history: bool,
+    pub(crate) memory: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -42,6 +44,7 @@ impl Default for Options {
             compact_after_records: 20_000,
             epoch_revisions: 2048,
             trim_history: true,
+            memory: None,
         }
     }
 }
@@ -125,6 +128,17 @@ impl Options {
     pub fn trim_history(self, trim_history: bool) -> Self {
         Self {
             trim_history,
+            ..self
+        }
+    }
+
+    /// Where to remember, in a small file for each cluster, the highest revision that was seen. An
+    /// open refuses a cluster that is behind it, as after a restored backup. Default: nowhere; then
+    /// only what this log has seen itself counts.
+    #[must_use]
+    pub fn remember_in(self, dir: impl Into<PathBuf>) -> Self {
+        Self {
+            memory: Some(dir.into()),
             ..self
         }
     }

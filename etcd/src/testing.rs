@@ -190,7 +190,6 @@ impl Nodes {
     }
 
     fn spawn(&mut self, number: usize) {
-        let name = |number: usize| format!("n{number}");
         let peers: Vec<String> = self
             .all
             .iter()
@@ -198,11 +197,9 @@ impl Nodes {
             .map(|(number, node)| format!("{}=http://{}", name(number), node.place.peer))
             .collect();
         let Place {
-            host,
-            client,
-            peer,
-            dir,
+            host, client, peer, ..
         } = self.node(number).place.clone();
+        let data_dir = self.data_dir(number);
         let (client, peer) = (format!("http://{client}"), format!("http://{peer}"));
         let log = File::options()
             .create(true)
@@ -220,7 +217,7 @@ impl Nodes {
         command
             .args(["--name", &name(number)])
             .arg("--data-dir")
-            .arg(dir.join(name(number)))
+            .arg(data_dir)
             .args([
                 "--listen-client-urls",
                 &client,
@@ -317,6 +314,12 @@ impl Nodes {
         child.is_some_and(|child| !matches!(child.try_wait(), Ok(None)))
     }
 
+    /// The directory in which a node keeps its data.
+    #[must_use]
+    pub fn data_dir(&self, node: usize) -> PathBuf {
+        self.node(node).place.dir.join(name(node))
+    }
+
     /// Moves a node that was killed: its directory is there already.
     pub fn move_to(&mut self, node: usize, dir: PathBuf) {
         if let Some(node) = self.all.get_mut(node) {
@@ -346,7 +349,7 @@ impl Nodes {
     }
 
     fn log(&self, node: usize) -> PathBuf {
-        self.dir.path().join(format!("n{node}.log"))
+        self.dir.path().join(format!("{}.log", name(node)))
     }
 
     /// Sends a node a signal by its name: `STOP`, `CONT`.
@@ -367,6 +370,10 @@ impl Drop for Nodes {
             self.kill(node);
         }
     }
+}
+
+fn name(node: usize) -> String {
+    format!("n{node}")
 }
 
 fn free() -> TcpListener {

@@ -1,6 +1,8 @@
 //! A store on etcd, which the test starts.
 
 use std::{
+    fs,
+    path::Path,
     process::Stdio,
     thread,
     time::{Duration, Instant},
@@ -20,6 +22,7 @@ struct Ran {
 fn run(place: &str, arguments: &[&str]) -> Ran {
     let output = strand()
         .env("STRAND_DIR", place)
+        .env("XDG_STATE_HOME", env!("CARGO_TARGET_TMPDIR"))
         .args(arguments)
         .output()
         .unwrap();
@@ -29,6 +32,25 @@ fn run(place: &str, arguments: &[&str]) -> Ran {
         out: text(output.stdout),
         err: text(output.stderr),
     }
+}
+
+/// What the command remembers of the only cluster that has had so many revisions.
+fn a_cluster_behind_the_last_revision_is_refused(place: &str, version: &Value) {
+    let memory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("strand/etcd");
+    let file = fs::read_dir(memory).unwrap().map(|entry| entry.unwrap());
+    let file = file.max_by_key(|entry| entry.metadata().unwrap().modified().unwrap());
+    let file = file.unwrap().path();
+    let seen: u64 = fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+    assert!(Some(seen) >= version.as_u64(), "{seen}");
+    fs::write(&file, "1000000").unwrap();
+    let refused = run(place, &["list"]);
+    assert_eq!(refused.code, 10, "{}", refused.err);
+    assert!(
+        refused.err.contains("revision 1000000 was seen"),
+        "{}",
+        refused.err
+    );
+    fs::remove_file(&file).unwrap();
 }
 
 #[test]
@@ -54,6 +76,7 @@ fn the_commands_are_the_same_on_etcd() {
     assert_eq!(late.code, 4, "{}", late.err);
     let shown: Value = serde_json::from_str(&ok(&["show", "bd-1", "--json"])).unwrap();
     assert_eq!(shown["issue"]["assignee"], "agent-7");
+    a_cluster_behind_the_last_revision_is_refused(&place, &shown["version"]);
     let version = shown["version"].to_string();
     let update = [
         "update",

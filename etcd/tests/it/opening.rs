@@ -1,10 +1,12 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
+    path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
-use strand_core::{Error, Outcome};
+use strand_core::{Error, Issue, Outcome};
 use strand_etcd::{EtcdLog, Options, Problem, testing::Nodes};
 
 use crate::address;
@@ -87,4 +89,48 @@ fn refuse(mut stream: TcpStream) {
         text.len()
     );
     stream.write_all(answer.as_bytes()).unwrap();
+}
+
+/// A cluster that was restored from a backup keeps its id, and has forgotten later writes.
+#[test]
+fn a_cluster_that_has_forgotten_what_another_process_saw_is_refused() {
+    let Some(mut nodes) = Nodes::start(1) else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Options::default().remember_in(dir.path().join("memory"));
+    let store = address(&nodes, "s");
+    let create = |id: &str| {
+        let (log, _) = EtcdLog::open_or_create(&store, options()).unwrap();
+        log.create(Issue::new(id, "Mend")).unwrap();
+    };
+    create("bd-1");
+    let data = nodes.data_dir(0);
+    let backup = dir.path().join("backup");
+    let copy = |from: &Path, to: &Path| {
+        let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
+        assert!(copied.unwrap().success());
+    };
+    nodes.kill(0);
+    copy(&data, &backup);
+    nodes.restart(0);
+    nodes.await_leader();
+    create("bd-2");
+    nodes.kill(0);
+    std::fs::remove_dir_all(&data).unwrap();
+    copy(&backup, &data);
+    nodes.restart(0);
+    nodes.await_leader();
+    let refused = EtcdLog::open(&store, options()).unwrap_err();
+    assert!(matches!(refused, Error::Unfit { .. }), "{refused}");
+    assert!(
+        matches!(problem(&refused), Problem::WentBack { seen, found } if seen > found),
+        "{refused:?}"
+    );
+    // Without a memory, nobody can know.
+    let log = EtcdLog::open(&store, Options::default()).unwrap();
+    assert!(
+        log.with_issues(|issues| issues.get("bd-2").is_none())
+            .unwrap()
+    );
 }
