@@ -10,10 +10,10 @@ use crate::interrupt::Interrupt;
 use crate::report::page::run::page;
 use crate::report::progress::{Goal, Progress, State};
 use crate::report::run::{Report, iterations};
+use crate::run::RunError;
 use crate::run::config::{Config, Mode, STRAND, Workload};
 use crate::run::judgement::failure_trailer;
-use crate::run::runner::Moment;
-use crate::run::{Early, RunError, Watch};
+use crate::run::runner::{Early, Moment, Watch};
 
 /// Does one run, judges it and makes its report. `exe` is the `strand-stress` binary, from which
 /// agents are started; `progress` is called from time to time.

@@ -9,9 +9,9 @@ use crate::evidence::verdict::Verdict;
 use crate::interrupt::Interrupt;
 use crate::report::progress::{Goal, Progress, State};
 use crate::report::store::{json, page, table, write_folder};
+use crate::run::RunError;
 use crate::run::config::Config;
-use crate::run::runner::Moment;
-use crate::run::{Early, RunError, Watch};
+use crate::run::runner::{Early, Moment, Watch};
 use crate::stores::shrink::shrink;
 use crate::stores::{self, Report};
 

@@ -48,37 +48,10 @@ use crate::run::examine::Examination;
 use crate::run::judgement::Judgement;
 use crate::run::payload::{PayloadError, PayloadSource, Payloads};
 use crate::run::places::Places;
-use crate::run::runner::{EnvironmentError, Moment};
+use crate::run::runner::{EnvironmentError, Moment, Watch};
 
 /// How much of the agents' standard error is in the report.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
-
-/// Why a run ends before its work is done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Early {
-    /// The user wants that. What was done is judged.
-    Interrupted,
-    /// Something outside the log does not work any more.
-    Broken(String),
-}
-
-/// Who looks on while a run is done. Both are called from time to time.
-#[derive(Clone, Copy)]
-pub struct Watch<'a> {
-    /// Shows how far it has come.
-    pub progress: &'a dyn Fn(&Moment),
-    /// Says why the run is to end now.
-    pub early: &'a dyn Fn() -> Option<Early>,
-}
-
-impl<'a> Watch<'a> {
-    /// One that lets the run go to its end.
-    #[must_use]
-    pub fn only(progress: &'a dyn Fn(&Moment)) -> Watch<'a> {
-        let early = &|| None;
-        Watch { progress, early }
-    }
-}
 
 /// A run that could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +116,7 @@ pub fn run(config: &Config, exe: &Path, progress: &dyn Fn(&Moment)) -> Result<Ju
 /// As [`run`], but ends as soon as the watch says why.
 ///
 /// # Errors
-/// As [`run`]; [`RunError::Environment`] also for [`Early::Broken`].
+/// As [`run`]; [`RunError::Environment`] also for [`runner::Early::Broken`].
 pub fn run_until(config: &Config, exe: &Path, watch: Watch<'_>) -> Result<Judgement, RunError> {
     config.validate()?;
     let source = payload_source(config)?;

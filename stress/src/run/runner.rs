@@ -28,7 +28,7 @@ use crate::run::payload::PayloadSource;
 use crate::run::places::Places;
 use crate::run::protocol::{AgentSpec, KillOrder, Lane, Message, Role};
 use crate::run::reporting::Reporting;
-use crate::run::{Early, Watch, pool, watcher};
+use crate::run::{pool, watcher};
 
 /// How many agents read the whole log after their last write.
 const VIEWS_MAX: u64 = 8;
@@ -142,6 +142,33 @@ impl Moment {
             ledger::Outcome::Refused { .. } => self.refused += 1,
             ledger::Outcome::Rejected { .. } | ledger::Outcome::Unknown { .. } => {}
         }
+    }
+}
+
+/// Why a run ends before its work is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Early {
+    /// The user wants that. What was done is judged.
+    Interrupted,
+    /// Something outside the log does not work any more.
+    Broken(String),
+}
+
+/// Who looks on while a run is done. Both are called from time to time.
+#[derive(Clone, Copy)]
+pub struct Watch<'a> {
+    /// Shows how far it has come.
+    pub progress: &'a dyn Fn(&Moment),
+    /// Says why the run is to end now.
+    pub early: &'a dyn Fn() -> Option<Early>,
+}
+
+impl<'a> Watch<'a> {
+    /// One that lets the run go to its end.
+    #[must_use]
+    pub fn only(progress: &'a dyn Fn(&Moment)) -> Watch<'a> {
+        let early = &|| None;
+        Watch { progress, early }
     }
 }
 
@@ -634,7 +661,8 @@ impl<'a> Runner<'a> {
         self.failure.is_some() || self.interrupted
     }
 
-    /// Handles events until `done` or the run [is over](Self::is_over); `false` when the deadline came first.
+    /// Handles events until `done` or the run [is over](Self::is_over); `false` when the deadline
+    /// came first.
     fn listen(
         &mut self,
         deadline: &mut Deadline,

@@ -30,8 +30,8 @@ use std::path::Path;
 use std::sync::atomic::AtomicU32;
 
 use crate::run::config::{Config, Workload};
-use crate::run::runner::Moment;
-use crate::run::{RunError, Watch, make_run_dir};
+use crate::run::runner::{Moment, Watch};
+use crate::run::{RunError, make_run_dir};
 use crate::stores::outcome::{environment, report, set_up, usage};
 use crate::stores::runner::{History, Round, Site};
 use crate::stores::store::Store;

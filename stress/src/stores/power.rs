@@ -11,8 +11,9 @@ use rand::{Rng as _, SeedableRng as _};
 use tempfile::TempDir;
 
 use crate::powerfs::mount::{Counts, PowerFs, Tripwire, obstacle};
+use crate::run::RunError;
 use crate::run::config::{Config, Workload};
-use crate::run::{RunError, Watch};
+use crate::run::runner::Watch;
 use crate::sim::disk::VirtualDisk;
 use crate::stores::examine::judge;
 use crate::stores::outcome::{Report, environment, report, set_up, usage};

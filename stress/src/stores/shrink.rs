@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use crate::evidence::verdict::Verdict;
 use crate::run::config::Config;
-use crate::run::{Early, Watch};
+use crate::run::runner::{Early, Watch};
 use crate::stores::Report;
 
 /// How often a smaller run may pass before it is given up.
 const TRIES: u64 = 3;
 
-/// The smallest run found within `limit`, or before an interrupt, that fails in one of the ways of `report`.
+/// The smallest run found within `limit`, or before an interrupt, that fails in one of the ways of
+/// `report`.
 #[must_use]
 pub fn shrink(
     report: Report,

@@ -89,7 +89,7 @@ fn flags_of_directories_are_not_for_etcd() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// A T12 that is killed leaves its hosts; one that is interrupted leaves nothing, not even of others.
+/// A T12 that is killed leaves its hosts; one that is interrupted leaves none, not even of others.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_interrupted_t12_leaves_no_hosts_and_no_nodes() {

@@ -58,10 +58,10 @@ mod linux {
     use super::machines::{AGENT_HOSTS, Machines};
     use crate::evidence::violation::Violation;
     use crate::powerfs::mount;
+    use crate::run::RunError;
     use crate::run::config::{Config, Workload};
     use crate::run::judgement::Judgement;
-    use crate::run::runner::Moment;
-    use crate::run::{Early, RunError, Watch};
+    use crate::run::runner::{Early, Moment, Watch};
     use crate::tiers::tally::{Budget, Finding, Tally};
 
     /// The nodes of the larger clusters.
