@@ -136,7 +136,7 @@ fn around<'a>(report: &'a Report, violation: &Violation) -> Vec<&'a Call> {
                 .unwrap_or_default();
             winners.contains(&call.agent.into())
                 && call.told == Told::Ok
-                && call.line.contains(item)
+                && item.split(" from ").all(|part| call.line.contains(part))
         });
         is_winner || own.contains(&(call.agent.into(), call.write.into()))
     };
@@ -359,7 +359,11 @@ pub fn repro(report: &Report) -> String {
         config.agents,
         config.writes
     );
-    if config.power_cuts > 0 || config.inject.is_some() || config.disk_bytes.is_some() {
+    if config.power_cuts > 0
+        || config.inject.is_some()
+        || config.slow_disk_ms.is_some()
+        || config.disk_bytes.is_some()
+    {
         text += "# The run also had faults of the machine, which a shell can't make.\n";
     }
     if config.workload != Workload::Append || hand.writes.is_empty() {

@@ -72,6 +72,8 @@ pub enum Workload {
     Mixed,
     /// The events of the file `--payload`, each issue's by one agent in their order.
     Replay,
+    /// Other stores: read an item and change it if it is still as it was read.
+    Set,
     /// Other stores: take a lock, look whether anyone else has it, and give it back.
     Exclusive,
 }
@@ -150,6 +152,9 @@ pub struct Config {
     /// Other stores: cut the power this often, on a filesystem that loses what was not synced
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub power_cuts: u32,
+    /// Other stores: have each sync and each rename take some milliseconds longer
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub slow_disk_ms: Option<u64>,
     /// Other stores: on a disk of this many bytes, which becomes full
     #[arg(long, value_name = "BYTES")]
     pub disk_bytes: Option<u64>,
@@ -393,9 +398,11 @@ impl Config {
             ("--payload", self.payload.is_some()),
         ];
         let of_others = [
+            ("--workload set", self.workload == Workload::Set),
             ("--workload exclusive", self.workload == Workload::Exclusive),
             ("--inject", self.inject.is_some()),
             ("--power-cuts", self.power_cuts > 0),
+            ("--slow-disk-ms", self.slow_disk_ms.is_some()),
             ("--disk-bytes", self.disk_bytes.is_some()),
             ("--think-ms", self.think_ms.is_some()),
             ("--history", self.history.is_some()),
@@ -473,6 +480,8 @@ impl Config {
         match self.workload {
             Workload::Append | Workload::Replay | Workload::Exclusive => 0,
             Workload::Claim => self.writes,
+            // So few that agents meet.
+            Workload::Set => (self.writes / 4).clamp(1, 8),
             Workload::Mixed => (self.agents * 3).clamp(10, 64),
         }
     }
@@ -583,6 +592,7 @@ mod tests {
             store: "cmd:target/x y.toml".to_owned(),
             inject: Some(SystemFault::Enospc),
             power_cuts: 3,
+            slow_disk_ms: Some(7),
             disk_bytes: Some(4096),
             think_ms: Some(2),
             durability: Durability::Buffered,

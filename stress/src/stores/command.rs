@@ -1,9 +1,11 @@
 //! A store whose agents call its command line, as its spec says.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use crate::run::config::shell_word;
 use crate::stores::reading::entries;
@@ -18,6 +20,8 @@ pub(super) struct CommandStore {
     can: Can,
     /// Searched for programs before the directories of `PATH`: that of the harness.
     beside: PathBuf,
+    /// Where programs were found: a shell looks only once, too.
+    found: Mutex<HashMap<String, PathBuf>>,
 }
 
 /// One call with its values.
@@ -38,6 +42,7 @@ impl CommandStore {
             whole: spec.list.whole,
             claim: spec.claim.is_some(),
             show: spec.show.is_some(),
+            set: spec.set.is_some(),
             export: spec.export.is_some(),
             exclusive: spec.exclusive.is_some(),
             idempotent: spec.append.idempotent,
@@ -46,7 +51,12 @@ impl CommandStore {
             leftovers: spec.leftovers.clone(),
         };
         let beside = exe.parent().map_or_else(PathBuf::new, Path::to_owned);
-        CommandStore { spec, can, beside }
+        CommandStore {
+            spec,
+            can,
+            beside,
+            found: Mutex::default(),
+        }
     }
 
     /// The arguments and the standard input of a call; `None` where the spec has none.
@@ -59,6 +69,8 @@ impl CommandStore {
             Deed::Exclusive => spec.exclusive.as_ref().map(Call::words),
             Deed::List => Some((&spec.list.argv, None)),
             Deed::Show => spec.show.as_ref().map(|show| (&*show.argv, None)),
+            Deed::Get => spec.get.as_ref().map(|get| (&*get.argv, None)),
+            Deed::Set => spec.set.as_ref().map(Call::words),
             Deed::Export => spec.export.as_ref().map(|export| (&*export.argv, None)),
             Deed::Check(number) => spec.check.get(number).map(|check| (&*check.argv, None)),
         }
@@ -92,20 +104,40 @@ impl CommandStore {
         })
     }
 
+    /// The file of a program; its name, where the spec has a `PATH` of its own.
+    fn find(&self, program: &str) -> PathBuf {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = found.get(program) {
+            return path.clone();
+        }
+        let path = std::env::var_os("PATH").filter(|_| !self.spec.env.contains_key("PATH"));
+        let dirs = path.iter().flat_map(std::env::split_paths);
+        let mut places = std::iter::once(self.beside.clone())
+            .chain(dirs)
+            .map(|dir| dir.join(program));
+        let is_program = |path: &PathBuf| {
+            use std::os::unix::fs::PermissionsExt as _;
+            let found = path.metadata();
+            found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+        };
+        let place = if program.contains('/') {
+            None
+        } else {
+            places.find(is_program)
+        };
+        let place = place.unwrap_or_else(|| program.into());
+        found.insert(program.to_owned(), place.clone());
+        place
+    }
+
     fn run(&self, seat: &Seat, job: &Job, prepared: &Prepared) -> Result<Ended, String> {
-        let argv = if matches!(job.deed, Deed::Append | Deed::Claim) {
+        let argv = if matches!(job.deed, Deed::Append | Deed::Claim | Deed::Set) {
             seat.with_fault(&prepared.argv)
         } else {
             prepared.argv.clone()
         };
         let (program, arguments) = argv.split_first().ok_or("there is no program")?;
-        let beside = self.beside.join(program);
-        let program = if !program.contains('/') && beside.is_file() {
-            beside
-        } else {
-            program.into()
-        };
-        let mut command = Command::new(program);
+        let mut command = Command::new(self.find(program));
         command.args(arguments).current_dir(&prepared.workdir);
         command.envs(prepared.env.iter().map(|(name, value)| (name, value)));
         match &prepared.stdin {
@@ -201,12 +233,14 @@ impl CommandAgent<'_> {
             Deed::Init => spec.init.as_ref(),
             Deed::Append => Some(&spec.append),
             Deed::Claim => spec.claim.as_ref(),
+            Deed::Set => spec.set.as_ref(),
             Deed::Exclusive => spec.exclusive.as_ref(),
             _ => None,
         };
         let (mut told, mut receipt) = match call {
             Some(call) => call.judge(&ended),
             None if ended.status.success() => (Told::Ok, None),
+            None if ended.killed => (Told::Info(String::new()), None),
             None => {
                 let (status, said) = (ended.status, ended.stderr.trim());
                 (Told::Info(format!("{status}: {said}")), None)
@@ -220,6 +254,9 @@ impl CommandAgent<'_> {
         }
         if let (Deed::Show, Some(show)) = (job.deed, &spec.show) {
             receipt = show.owner.find(&ended.stdout);
+        }
+        if let (Deed::Get, Some(get), Told::Ok) = (job.deed, &spec.get, &told) {
+            receipt = Some(get.value.find(&ended.stdout).unwrap_or_default());
         }
         let mut listed = Vec::new();
         if job.deed == Deed::List && told == Told::Ok {
@@ -242,7 +279,13 @@ impl CommandAgent<'_> {
 
 impl Agent for CommandAgent<'_> {
     fn perform(&mut self, job: &Job) -> Answer {
-        self.try_perform(job).unwrap_or_else(Answer::not_begun)
+        self.try_perform(job).unwrap_or_else(|error| {
+            if self.seat.is_over() {
+                Answer::killed()
+            } else {
+                Answer::not_begun(error)
+            }
+        })
     }
 }
 

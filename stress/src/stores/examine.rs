@@ -1,6 +1,6 @@
 //! What is stored after a run, put into the terms of the oracle, and its judgement.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -143,6 +143,9 @@ fn look_around(
         if config.workload == Workload::Claim {
             beside.items = items(&mut *agent, config, site, can.show, history);
         }
+        if config.workload == Workload::Set {
+            beside.items = changes(&mut *agent, config, site, history);
+        }
         if can.export && config.workload == Workload::Append {
             let values = site.values(config.agents);
             match agent
@@ -223,10 +226,7 @@ fn items(
             let claims = history.calls.iter().filter(|call| {
                 call.deed == Deed::Claim && call.item == Some(number) && call.told == Told::Ok
             });
-            let mut values = site.values(config.agents);
-            values.insert("item", name.clone());
-            values.insert("receipt", name.clone());
-            values.insert("token", token(config.agents, number));
+            let values = site.item(config.agents, name, token(config.agents, number));
             let answer = show.then(|| agent.perform(&job(Deed::Show, values)));
             Item {
                 name: name.clone(),
@@ -238,6 +238,32 @@ fn items(
             }
         })
         .collect()
+}
+
+/// Each change of an item from a value: who was told to have made it. From the value that an item has
+/// at the end nobody has changed it.
+fn changes(agent: &mut dyn Agent, config: &Config, site: &Site, history: &History) -> Vec<Item> {
+    let mut changes = Vec::new();
+    for (number, name) in (1..).zip(&history.items) {
+        let values = site.item(config.agents, name, token(config.agents, number));
+        let answer = agent.perform(&job(Deed::Get, values));
+        let last = answer.receipt.filter(|_| answer.told == Told::Ok);
+        let mut winners: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+        let done = history.calls.iter().filter(|call| {
+            call.deed == Deed::Set && call.item == Some(number) && call.told == Told::Ok
+        });
+        for call in done {
+            let old = call.old.as_deref().unwrap_or_default();
+            winners.entry(old).or_default().push(call.agent);
+        }
+        changes.extend(winners.into_iter().map(|(old, winners)| Item {
+            name: format!("{name} from {old}"),
+            winners,
+            is_shown: last.as_deref() == Some(old),
+            owner: last.clone(),
+        }));
+    }
+    changes
 }
 
 /// Artifacts that have to be complete and are not.

@@ -4,12 +4,15 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::run::config::SystemFault;
+use crate::run::config::{Config, SystemFault};
 
 /// The calls that change something. `?`: not every system has them.
 const CALLS: &str = "?write,?pwrite64,?writev,?pwritev,?pwritev2,?fsync,?fdatasync,?msync,\
                      ?rename,?renameat,?renameat2,?unlink,?unlinkat,?link,?linkat,?truncate,\
                      ?ftruncate,?fallocate,?mkdir,?mkdirat";
+/// The calls that a slow disk is slow with.
+const SLOW_CALLS: &str = "?fsync,?fdatasync,?msync,?sync_file_range,?syncfs,?sync,\
+                          ?rename,?renameat,?renameat2";
 /// One process in so many meets a fault.
 const ONE_IN: u32 = 3;
 /// The fault is at one of the first calls; a process that makes fewer meets none.
@@ -18,46 +21,51 @@ const CALLS_MAX: u32 = 24;
 /// A fault for some of the processes of an agent, one system call after the other.
 #[derive(Debug, Clone)]
 pub(super) struct Injection {
-    fault: SystemFault,
+    fault: Option<SystemFault>,
+    slow_ms: Option<u64>,
     /// Differs from agent to agent.
     first: u32,
 }
 
 impl Injection {
-    pub(super) fn new(fault: SystemFault, agent: u32) -> Injection {
+    /// That of an agent; `None` if the machine is a good one.
+    pub(super) fn of(config: &Config, agent: u32) -> Option<Injection> {
+        let (fault, slow_ms) = (config.inject, config.slow_disk_ms);
         // Far apart, so that few writes of many agents reach every call.
         let first = agent * 7;
-        Injection { fault, first }
+        (fault.is_some() || slow_ms.is_some()).then_some(Injection {
+            fault,
+            slow_ms,
+            first,
+        })
     }
 
     pub(super) fn kills(&self) -> bool {
-        self.fault == SystemFault::Kill
+        self.fault == Some(SystemFault::Kill)
     }
 
     /// The words that start process `number` of this agent.
     pub(super) fn wrap(&self, number: u32, argv: &[String]) -> Vec<String> {
-        if !number.is_multiple_of(ONE_IN) {
+        let call = 1 + (self.first + number / ONE_IN) % CALLS_MAX;
+        let fault = match self.fault.filter(|_| number.is_multiple_of(ONE_IN)) {
+            None => None,
+            Some(SystemFault::Kill) => Some("signal=KILL"),
+            Some(SystemFault::Eio) => Some("error=EIO"),
+            Some(SystemFault::Enospc) => Some("error=ENOSPC"),
+        };
+        let fault = fault.map(|fault| format!("inject={CALLS}:{fault}:when={call}"));
+        let slow = self.slow_ms.map(|ms| ms * 1_000);
+        // It has to be there when the call is done, as a slow disk is.
+        let slow = slow.map(|us| format!("inject={SLOW_CALLS}:delay_exit={us}"));
+        if fault.is_none() && slow.is_none() {
             return argv.to_vec();
         }
-        let call = 1 + (self.first + number / ONE_IN) % CALLS_MAX;
-        let fault = match self.fault {
-            SystemFault::Kill => "signal=KILL",
-            SystemFault::Eio => "error=EIO",
-            SystemFault::Enospc => "error=ENOSPC",
-        };
-        let inject = format!("inject={CALLS}:{fault}:when={call}");
         // A system call that is not traced is not slowed down.
-        let strace = [
-            "strace",
-            "-f",
-            "--seccomp-bpf",
-            "-qqq",
-            "-o",
-            "/dev/null",
-            "-e",
-            &inject,
-        ];
+        let strace = ["strace", "-f", "--seccomp-bpf", "-qqq", "-o", "/dev/null"];
         let mut words: Vec<String> = strace.map(str::to_owned).to_vec();
+        for inject in [slow, fault].into_iter().flatten() {
+            words.extend(["-e".to_owned(), inject]);
+        }
         words.push("--".to_owned());
         words.extend_from_slice(argv);
         words

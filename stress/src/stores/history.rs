@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::evidence::listing::tokens;
 use crate::run::config::HistoryFormat;
 use crate::stores::outcome::Report;
 use crate::stores::runner::Call;
@@ -25,7 +26,7 @@ fn element(agent: u32, write: u32) -> u64 {
 }
 
 /// The history: an element is added to the list 0 by each write; the last operation reads it. A
-/// claim names its item.
+/// claim names its item, and a change of an item what it was and what it is.
 #[must_use]
 pub fn history(report: &Report, format: HistoryFormat) -> String {
     let mut events = Vec::new();
@@ -102,6 +103,15 @@ pub fn history(report: &Report, format: HistoryFormat) -> String {
 fn value(call: &Call) -> (&'static str, Value) {
     match call.deed {
         Deed::Claim => ("claim", json!([call.item, call.agent])),
+        Deed::Get | Deed::Set => {
+            let old = call.old.as_deref().unwrap_or_default();
+            let old = match tokens(old).first() {
+                Some((agent, write)) => Some(element(*agent, *write)),
+                None => old.parse().ok(),
+            };
+            let new = element(call.agent, call.write);
+            ("cas", json!([call.item, [old, new]]))
+        }
         Deed::Exclusive => ("hold", json!(call.agent)),
         _ => (
             "txn",

@@ -25,6 +25,8 @@ pub enum Fault {
     NoSync,
     /// The lock around a claim: two win.
     TwoWin,
+    /// The comparison under the lock: two change the same value.
+    StaleSet,
     /// The rename of an export: it is cut while it is written.
     CutExport,
 }
@@ -83,12 +85,19 @@ impl LockedFile {
             Request::Claim { item, agent } => self.claim(&item, &agent),
             Request::List => self.read().map(|lines| Some(list(&lines))),
             Request::Show { item } => self.show(&item).map(Some),
+            Request::Get { item } => self.get(&item).map(|value| {
+                Some(Done {
+                    value: Some(value),
+                    ..Done::default()
+                })
+            }),
+            Request::Set { item, old, new } => self.set(&item, &old, &new),
             Request::Export { path } => self.export(Path::new(&path)).map(Some),
         };
         match done {
             Ok(Some(done)) => Reply::Ok(done),
             Ok(None) => Reply::Refused {
-                error: "it belongs to another agent".to_owned(),
+                error: "another agent was faster".to_owned(),
             },
             // A write may have been done in part.
             Err(error) => Reply::Info {
@@ -210,6 +219,41 @@ impl LockedFile {
         })
     }
 
+    fn values(&self, item: &str) -> PathBuf {
+        self.dir.join(format!("value-{item}"))
+    }
+
+    fn get(&self, item: &str) -> io::Result<String> {
+        match fs::read_to_string(self.values(item)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            read => read,
+        }
+    }
+
+    fn set(&self, item: &str, old: &str, new: &str) -> io::Result<Option<Done>> {
+        let early = self.get(item)?;
+        if self.is(Fault::StaleSet) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let lock = self.lock()?;
+        let found = if self.is(Fault::StaleSet) {
+            early
+        } else {
+            self.get(item)?
+        };
+        if found != old {
+            return Ok(None);
+        }
+        let whole = self.dir.join("value.new");
+        let mut file = File::create(&whole)?;
+        file.write_all(new.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&whole, self.values(item))?;
+        File::open(&self.dir)?.sync_all()?;
+        drop(lock);
+        Ok(Some(Done::default()))
+    }
+
     fn export(&self, path: &Path) -> io::Result<Done> {
         let lock = self.lock()?;
         let lines = self.read()?;
@@ -242,6 +286,7 @@ fn hello() -> Done {
         can: vec![
             Ability::Claim,
             Ability::Show,
+            Ability::Set,
             Ability::Export,
             Ability::Receipts,
             Ability::Ordered,

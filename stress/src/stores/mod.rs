@@ -84,6 +84,9 @@ pub fn run_until(config: &Config, exe: &Path, watch: Watch<'_>) -> Result<Report
         Workload::Claim if !can.claim => {
             return Err(usage(format!("{}: it has no [claim]", can.name)));
         }
+        Workload::Set if !can.set => {
+            return Err(usage(format!("{}: it has no [get] and [set]", can.name)));
+        }
         Workload::Exclusive if !can.exclusive => {
             return Err(usage(format!("{}: it has no [exclusive]", can.name)));
         }
@@ -99,7 +102,8 @@ pub fn run_until(config: &Config, exe: &Path, watch: Watch<'_>) -> Result<Report
         std::fs::create_dir_all(path)
             .map_err(|error| environment(format!("{}: {error}", path.display())))?;
     }
-    let skipped = config.inject.and_then(|_| faults::obstacle());
+    let is_traced = faults::Injection::of(config, 0).is_some();
+    let skipped = if is_traced { faults::obstacle() } else { None };
     if skipped.is_some() {
         return Ok(report(
             config,

@@ -14,7 +14,7 @@ use crate::evidence::listing::kinds;
 use crate::evidence::verdict::Verdict;
 use crate::evidence::violation::{Class, Violation};
 use crate::run::RunError;
-use crate::run::config::{Config, UsageError, Workload};
+use crate::run::config::{Config, UsageError};
 use crate::stores::examine::Judged;
 use crate::stores::runner::{Call, History, Site, append, call, job};
 use crate::stores::store::{Deed, Store, Told};
@@ -176,12 +176,7 @@ pub(super) fn set_up(
     worker
         .perform(&job(Deed::Init, site.values(agent)))
         .success("init")?;
-    let items = if config.workload == Workload::Claim {
-        config.writes
-    } else {
-        0
-    };
-    for write in 1..=items {
+    for write in 1..=config.pool() {
         let job = append(config, site, agent, write);
         let answer = worker.perform(&job).success("the append of an item")?;
         let token = job.values.get("token").cloned().unwrap_or_default();

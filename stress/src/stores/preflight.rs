@@ -83,6 +83,10 @@ impl Preflight<'_> {
             let item = receipts.first().cloned().unwrap_or_else(|| token(0, 1));
             self.check_claim(&item)?;
         }
+        if self.can.set {
+            let item = receipts.first().cloned().unwrap_or_else(|| token(0, 1));
+            self.check_set(&item)?;
+        }
         self.check_rest()
     }
 
@@ -149,10 +153,7 @@ impl Preflight<'_> {
     }
 
     fn claim(&self, agent: u32, item: &str) -> Job {
-        let mut values = self.site.values(agent);
-        values.insert("item", item.to_owned());
-        values.insert("receipt", item.to_owned());
-        values.insert("token", token(0, 1));
+        let values = self.site.item(agent, item, token(0, 1));
         job(Deed::Claim, values)
     }
 
@@ -183,6 +184,41 @@ impl Preflight<'_> {
                     shown.output.trim()
                 ));
             }
+        }
+        Ok(())
+    }
+
+    fn get(&mut self, item: &str) -> Result<String, String> {
+        let values = self.site.item(0, item, token(0, 1));
+        let answer = self.agent.perform(&job(Deed::Get, values));
+        Ok(answer.success("[get]")?.receipt.unwrap_or_default())
+    }
+
+    fn check_set(&mut self, item: &str) -> Result<(), String> {
+        let old = self.get(item)?;
+        let set = |new: u32| {
+            let mut values = self.site.item(0, item, token(0, 1));
+            values.insert("old", old.clone());
+            values.insert("new", token(0, new));
+            job(Deed::Set, values)
+        };
+        let (first, second) = (set(1), set(2));
+        let first = self.agent.perform(&first);
+        first.success("[set] of an item that is as [get] read it")?;
+        let second = self.agent.perform(&second);
+        if !matches!(second.told, Told::Refused(_)) {
+            return Err(format!(
+                "[set] of an item that is no longer as [get] read it is not refused, but {:?}\n  \
+                 it was: {}\n  it printed: {}",
+                second.told,
+                second.line,
+                second.output.trim()
+            ));
+        }
+        if self.get(item)? == old {
+            return Err(format!(
+                "[get] value finds {old:?} before [set] and after it"
+            ));
         }
         Ok(())
     }
@@ -242,6 +278,10 @@ fn summary(store: &dyn Store) -> String {
         ("no receipt twice (`receipt`)", can.receipts),
         ("an item is won once ([claim])", can.claim),
         ("the winner is the owner ([show])", can.show),
+        (
+            "an item is changed once from each value ([get], [set])",
+            can.set,
+        ),
         (
             "an interrupted write is made again and stored once (`idempotent`)",
             can.idempotent,

@@ -13,8 +13,8 @@ use crate::stores::store::{Agent, Answer, Can, Deed, Job, Store, Told};
 use crate::stores::template::{Template, Values, shell_line};
 use crate::stores::wire::{Ability, Done, EXPORT_FORMAT, Reply, Request, VERSION};
 
-/// How often a program is started again for one job.
-const STARTS_MAX: u32 = 20;
+/// How often a program may fail to start for one job.
+const STARTS_MAX: u32 = 3;
 
 /// A store behind a program.
 pub(super) struct ProgramStore {
@@ -58,6 +58,8 @@ impl ProgramStore {
             whole: true,
             claim: has(Ability::Claim),
             show: has(Ability::Show),
+            set: has(Ability::Set),
+            idempotent: has(Ability::Idempotent),
             export: has(Ability::Export),
             artifacts: has(Ability::Export)
                 .then_some(artifact)
@@ -93,6 +95,14 @@ fn request(deed: Deed, values: &Values) -> Option<Request> {
         Deed::List => Request::List,
         Deed::Show => Request::Show {
             item: value("item"),
+        },
+        Deed::Get => Request::Get {
+            item: value("item"),
+        },
+        Deed::Set => Request::Set {
+            item: value("item"),
+            old: value("old"),
+            new: value("new"),
         },
         Deed::Export => Request::Export {
             path: value("export"),
@@ -168,7 +178,11 @@ impl<'a> ProgramAgent<'a> {
         });
         match self.ask(&hello(values)) {
             Ok(Reply::Ok(done)) => Ok(done),
-            Ok(reply) => Err(format!("the answer to hello is {reply:?}")),
+            Ok(reply) => {
+                self.seat.kill();
+                self.end();
+                Err(format!("the answer to hello is {reply:?}"))
+            }
             Err(error) => Err(error),
         }
     }
@@ -226,15 +240,16 @@ impl<'a> ProgramAgent<'a> {
         let request = request(job.deed, &job.values)
             .ok_or_else(|| format!("the protocol has no {:?}", job.deed))?;
         // One that is killed before it has heard of the job is started again.
-        let mut begun = self.begin(&job.values);
-        for _ in 0..STARTS_MAX {
-            if begun.is_ok() || self.seat.is_over() {
-                break;
+        let mut failures = 0;
+        while let Err(error) = self.begin(&job.values) {
+            if self.seat.is_over() {
+                // An earlier attempt at the same write may have been carried out.
+                return Err(String::new());
             }
-            begun = self.begin(&job.values);
-        }
-        if let Err(error) = begun {
-            return Ok(Answer::not_begun(format!("it can't be started: {error}")));
+            failures += u32::from(!error.is_empty());
+            if failures >= STARTS_MAX {
+                return Ok(Answer::not_begun(format!("it can't be started: {error}")));
+            }
         }
         *begin_ns = monotonic_ns();
         let reply = self.ask(&request)?;
@@ -247,7 +262,7 @@ impl<'a> ProgramAgent<'a> {
         };
         match reply {
             Reply::Ok(done) => {
-                answer.receipt = done.receipt.or(done.owner);
+                answer.receipt = done.receipt.or(done.owner).or(done.value);
                 let entries = done.items.into_iter().map(|item| Entry {
                     text: item.text,
                     number: item.number,

@@ -50,6 +50,8 @@ pub struct Call {
     pub deed: Deed,
     /// The item that it competed for, numbered from 1.
     pub item: Option<u32>,
+    /// What it had read before it changed the item.
+    pub old: Option<String>,
     /// Before the call.
     pub begin_ns: u64,
     /// After the answer.
@@ -87,6 +89,15 @@ impl Site {
             ("export", text(&self.scratch.join("export.jsonl"))),
             ("agent", agent_name(agent)),
         ])
+    }
+
+    /// The values of a job about an item.
+    pub(super) fn item(&self, agent: u32, item: &str, token: String) -> Values {
+        let mut values = self.values(agent);
+        values.insert("item", item.to_owned());
+        values.insert("receipt", item.to_owned());
+        values.insert("token", token);
+        values
     }
 
     pub(super) fn work(&self, agent: u32) -> PathBuf {
@@ -188,7 +199,7 @@ impl Round<'_> {
         let mut seats = Vec::new();
         // The last seat is the exporter's.
         for agent in 0..=agents {
-            let fault = self.config.inject.map(|fault| Injection::new(fault, agent));
+            let fault = Injection::of(self.config, agent);
             seats.push(self.site.seat(agent, &over, fault)?);
         }
         let (exporter, writers) = seats.split_last().ok_or("there is no agent")?;
@@ -404,18 +415,29 @@ impl Round<'_> {
             if write > config.writes {
                 break;
             }
-            let (job, item) = self.job(agent, write, items);
+            let (mut job, item) = self.job(agent, write, items);
             if let Some(doing) = doing {
                 *lock(doing) = format!("agent {agent}: {:?} {write}", job.deed);
             }
-            let answer = worker.perform(&job);
+            let mut answer = worker.perform(&job);
+            let mut old = None;
+            if (job.deed, &answer.told) == (Deed::Get, &Told::Ok) {
+                let read = answer.receipt.take().unwrap_or_default();
+                job.deed = Deed::Set;
+                job.values.insert("old", read.clone());
+                old = Some(read);
+                answer = worker.perform(&job);
+            }
             let interrupted = answer.told == Told::Info(String::new());
-            let again = interrupted && self.store.can().idempotent;
+            let again = interrupted && job.deed == Deed::Append && self.store.can().idempotent;
             if !again {
                 next.store(write + 1, Ordering::Relaxed);
             }
             answered.fetch_add(1, Ordering::Relaxed);
-            calls.push(call(agent, write, job.deed, item, answer));
+            calls.push(Call {
+                old,
+                ..call(agent, write, job.deed, item, answer)
+            });
             if let Some(think_ms) = config.think_ms {
                 std::thread::sleep(Duration::from_millis(think_ms));
             }
@@ -433,11 +455,16 @@ impl Round<'_> {
                 let (agents, writes) = (config.agents, config.writes);
                 let number = claimed_issue(config.seed, agent, agents, write, writes);
                 let item = items.get(number as usize).cloned().unwrap_or_default();
-                let mut values = self.site.values(agent);
-                values.insert("item", item.clone());
-                values.insert("receipt", item);
-                values.insert("token", token(agents, number + 1));
+                let values = self.site.item(agent, &item, token(agents, number + 1));
                 (job(Deed::Claim, values), Some(number + 1))
+            }
+            Workload::Set => {
+                let (agents, pool) = (config.agents, config.pool());
+                let number = claimed_issue(config.seed, agent, agents, write, pool);
+                let item = items.get(number as usize).cloned().unwrap_or_default();
+                let mut values = self.site.item(agent, &item, token(agents, number + 1));
+                values.insert("new", token(agent, write));
+                (job(Deed::Get, values), Some(number + 1))
             }
             Workload::Exclusive => {
                 let hold_us = (agent * 131 + write * 71) % HOLD_US_MAX;
@@ -470,6 +497,7 @@ pub(super) fn call(agent: u32, write: u32, deed: Deed, item: Option<u32>, answer
         write,
         deed,
         item,
+        old: None,
         begin_ns: answer.begin_ns,
         end_ns: answer.end_ns,
         told: answer.told,

@@ -47,6 +47,10 @@ pub struct Spec {
     pub list: List,
     /// Says whose an item is.
     pub show: Option<Show>,
+    /// Reads an item.
+    pub get: Option<Get>,
+    /// Changes an item, if it is still as it was read.
+    pub set: Option<Call>,
     /// Writes a file with all writes.
     pub export: Option<Export>,
     /// Files that have to be valid at all times.
@@ -151,6 +155,16 @@ pub struct Show {
     pub owner: Pattern,
 }
 
+/// How an item is read.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Get {
+    /// The program and its arguments.
+    pub argv: Vec<Template>,
+    /// Finds its value or version in standard output; the empty text where it matches nothing.
+    pub value: Pattern,
+}
+
 /// How everything is exported.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -243,6 +257,7 @@ impl Spec {
         let calls = [
             ("init", &self.init),
             ("claim", &self.claim),
+            ("set", &self.set),
             ("exclusive", &self.exclusive),
         ];
         let calls = calls
@@ -273,6 +288,16 @@ impl Spec {
         }
         if self.show.is_some() && self.claim.is_none() {
             return Err("[show] says whose an item is; it needs [claim]".to_owned());
+        }
+        if self.get.is_some() != self.set.is_some() {
+            return Err("[get] and [set] go together".to_owned());
+        }
+        if let Some(set) = &self.set {
+            let stdin = set.stdin.as_ref();
+            let needed = [&["item", "token"][..], &["old"], &["new"]];
+            if !needed.iter().all(|names| has(&set.argv, stdin, names)) {
+                return Err("[set] needs {item} or {token}, {old} and {new}".to_owned());
+            }
         }
         if let Some(exclusive) = &self.exclusive
             && !has(&exclusive.argv, None, &["witness"])

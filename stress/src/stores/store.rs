@@ -41,6 +41,8 @@ pub(super) struct Can {
     pub(super) whole: bool,
     pub(super) claim: bool,
     pub(super) show: bool,
+    /// It reads an item, and changes it if it is still as it was read.
+    pub(super) set: bool,
     pub(super) export: bool,
     pub(super) exclusive: bool,
     /// An interrupted write may be made again.
@@ -64,6 +66,10 @@ pub enum Deed {
     List,
     /// Say whose an item is.
     Show,
+    /// Read an item.
+    Get,
+    /// Change an item, if it is still as it was read.
+    Set,
     /// Write the export.
     Export,
     /// Run the witness under the lock.
@@ -128,6 +134,12 @@ impl Answer {
     /// There was nothing to do.
     pub(super) fn ok() -> Answer {
         Answer::bare(Told::Ok)
+    }
+
+    /// The run was over before it was begun. An earlier attempt at the same write may have been
+    /// carried out.
+    pub(super) fn killed() -> Answer {
+        Answer::bare(Told::Info(String::new()))
     }
 
     /// It could not be begun.

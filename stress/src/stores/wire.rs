@@ -31,6 +31,14 @@ pub(super) enum Request {
     Show {
         item: String,
     },
+    Get {
+        item: String,
+    },
+    Set {
+        item: String,
+        old: String,
+        new: String,
+    },
     Export {
         path: String,
     },
@@ -68,6 +76,9 @@ pub(super) struct Done {
     /// After `show`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) owner: Option<String>,
+    /// After `get`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) value: Option<String>,
     /// After `hello`: what the store can do beside `append` and `list`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) can: Vec<Ability>,
@@ -82,6 +93,10 @@ pub(super) struct Done {
 pub(super) enum Ability {
     Claim,
     Show,
+    /// `get` reads an item, and `set` changes it if it is still as it was read.
+    Set,
+    /// A write that is made again with its token is stored once.
+    Idempotent,
     /// Writes JSON lines to `path`, which is whole whenever it is there.
     Export,
     /// `append` gives a receipt that no other write gets.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use strand_stress::evidence::verdict::Verdict;
 use strand_stress::run::RunError;
@@ -12,8 +13,8 @@ use strand_stress::stores::{self, Report, is_there};
 
 use crate::common::{config, exe, harness, stdout};
 
-/// How many runs a seeded fault may take.
-const TRIES: u32 = 12;
+/// How long it may take to find a seeded fault.
+const LIMIT: Duration = Duration::from_mins(1);
 
 fn other(store: &str) -> Config {
     Config {
@@ -35,8 +36,12 @@ fn run(config: &Config) -> Report {
 
 /// Runs until there is a violation of this kind, and no other.
 fn finds(config: &Config, kind: &str) -> Report {
-    for attempt in 0..TRIES {
-        let seed = config.seed.wrapping_add(u64::from(attempt));
+    let began = Instant::now();
+    for attempt in 0_u64.. {
+        if began.elapsed() > LIMIT {
+            break;
+        }
+        let seed = config.seed.wrapping_add(attempt);
         let report = run(&Config {
             seed,
             ..config.clone()
@@ -52,7 +57,7 @@ fn finds(config: &Config, kind: &str) -> Report {
             return report;
         }
     }
-    panic!("{kind} was not found in {TRIES} runs of {}", config.store);
+    panic!("{kind} was not found in {LIMIT:?} in {}", config.store);
 }
 
 fn passes(config: &Config) -> Report {
@@ -86,6 +91,11 @@ fn each_part_that_is_taken_out_of_a_locked_file_is_missed_by_name() {
         ..other("locked-file:two-win")
     };
     finds(&claims, "won twice");
+    let changes = Config {
+        workload: Workload::Set,
+        ..other("locked-file:stale-set")
+    };
+    finds(&changes, "won twice");
     let cut = Config {
         power_cuts: 12,
         writes: 1_000,
@@ -112,6 +122,15 @@ fn a_whole_locked_file_passes_all_of_that() {
         one_shot: true,
         ..base.clone()
     });
+    let changes = passes(&Config {
+        workload: Workload::Set,
+        kill_per_second: 20.0,
+        history: Some(HistoryFormat::Edn),
+        ..base.clone()
+    });
+    assert!(changes.answers.ok > 0 && changes.answers.refused > 0);
+    let history = stores::history(&changes, HistoryFormat::Edn);
+    assert!(history.contains(":f :cas, :value [1 [nil "), "{history}");
     passes(&Config {
         power_cuts: 6,
         writes: 1_000,
@@ -134,6 +153,13 @@ fn faults_of_system_calls_and_a_full_disk_lose_nothing_that_was_acknowledged() {
             "{fault:?}: {answers:?}"
         );
     }
+    let slow = passes(&Config {
+        slow_disk_ms: Some(40),
+        agents: 2,
+        writes: 5,
+        ..other("jsonl")
+    });
+    assert!(slow.skipped.is_some() || slow.median_ms > 40.0, "{slow:?}");
     let report = passes(&Config {
         disk_bytes: Some(64 << 10),
         payload_bytes: Some(2_000),
@@ -161,6 +187,15 @@ fn stores_that_come_along_pass_where_they_are_installed() {
         assert_ne!(report.verdict, Verdict::Hang);
         if !["taskwarrior", "br"].contains(&name) {
             assert_eq!(report.verdict, Verdict::Pass, "{:?}", report.violations);
+        }
+        if name == "sqlite" {
+            let changes = passes(&Config {
+                workload: Workload::Set,
+                agents: 4,
+                writes: 8,
+                ..other(name)
+            });
+            assert!(changes.answers.ok > 0);
         }
     }
 }
@@ -218,10 +253,13 @@ fn the_command_strand_loses_nothing() {
         payload_bytes: Some(200_000),
         ..other("strand-cli")
     });
-    passes(&Config {
-        workload: Workload::Claim,
-        ..other("strand-cli")
-    });
+    for workload in [Workload::Claim, Workload::Set] {
+        let report = passes(&Config {
+            workload,
+            ..other("strand-cli")
+        });
+        assert!(report.answers.ok > 0);
+    }
 }
 
 fn spec(dir: &Path, text: &str) -> String {
@@ -416,6 +454,26 @@ fn the_examples_of_the_page_work_as_they_are() {
         ..other(&format!("agent:python3 {}", path.display()))
     });
     assert_eq!(report.answers.ok, 100);
+    let agent = |name: &str, code: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, code).expect("a program");
+        Config {
+            kill_per_second: 15.0,
+            agents: 3,
+            ..other(&format!("agent:python3 {}", path.display()))
+        }
+    };
+    // It says that a write may be made again, and stores that twice.
+    let careless = code.replace("\"ordered\", \"receipts\"", "\"idempotent\"");
+    finds(&agent("careless.py", &careless), "duplicated");
+    let careful = careless.replace(
+        "        number = ",
+        "        log.seek(0)\n        if payload.encode() in log.read().splitlines():\n            \
+         return {\"type\": \"ok\", \"receipt\": \"0\"}\n        log.seek(0)\n        number = ",
+    );
+    assert_ne!(careful, careless);
+    let report = passes(&agent("careful.py", &careful));
+    assert_eq!(report.answers.ok, 60);
 }
 
 #[test]
