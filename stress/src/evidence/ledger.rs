@@ -117,6 +117,8 @@ pub enum IncidentKind {
     Forgotten,
     /// A file was removed, moved away, or replaced by a copy.
     Displaced,
+    /// The store was moved away for a while.
+    Moved,
     /// A compaction was finished.
     Compacted,
 }

@@ -154,6 +154,7 @@ impl Moment {
             ("tails torn", self.torn),
             ("hints deleted", self.forgotten),
             ("files displaced", self.displaced),
+            ("moved", self.moved),
             ("compactions", self.compactions),
         ];
         events.retain(|(_, times)| *times > 0);

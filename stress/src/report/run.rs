@@ -149,6 +149,8 @@ pub struct Report {
     pub forgotten: u64,
     /// How often a file was removed, moved away or replaced.
     pub displaced: u64,
+    /// How often the store was moved away for a while.
+    pub moved: u64,
     /// The reads that were compared with the store.
     pub views: u64,
     /// Operations that were refused, since a condition did not hold.
@@ -237,6 +239,7 @@ impl Report {
             torn: gathered.torn,
             forgotten: gathered.forgotten,
             displaced: gathered.displaced,
+            moved: gathered.moved,
             views: ledger.views.len() as u64,
             refused,
             conditions: metrics::conditions(ledger),
@@ -317,11 +320,11 @@ impl Report {
         if !killed_at.is_empty() {
             rows.push(format!("killed at    {killed_at}"));
         }
-        if self.stopped + self.torn + self.forgotten + self.displaced > 0 {
+        if self.stopped + self.torn + self.forgotten + self.displaced + self.moved > 0 {
             rows.push(format!(
                 "also         {} stopped for a while, {} torn tails, hints deleted {} times, \
-                 {} files displaced",
-                self.stopped, self.torn, self.forgotten, self.displaced
+                 {} files displaced, store moved away {} times",
+                self.stopped, self.torn, self.forgotten, self.displaced, self.moved
             ));
         }
         rows.join("\n") + "\n"

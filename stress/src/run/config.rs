@@ -220,6 +220,10 @@ pub struct Config {
     /// rate
     #[arg(long, default_value_t = 0.0, value_name = "R")]
     pub displace_per_second: f64,
+    /// Move the store away at this mean rate, and put an empty directory, or a link to one, in its
+    /// place for some milliseconds. Processes that have the store open go on in it
+    #[arg(long, default_value_t = 0.0, value_name = "R")]
+    pub move_per_second: f64,
     /// Report a run that takes longer as a hang, and kill all its processes
     #[arg(long, default_value_t = 120, value_name = "N")]
     pub timeout_s: u64,
@@ -351,6 +355,21 @@ impl Config {
         if self.stop_per_second > 0.0 && cfg!(not(unix)) {
             return usage("--stop-per-second needs a system that can stop a process");
         }
+        if self.move_per_second > 0.0 {
+            if cfg!(not(unix)) {
+                return usage("--move-per-second needs a system that moves open directories");
+            }
+            let opens_later = self.kills()
+                || self.one_shot
+                || self.readers > 0
+                || self.compact_every_ms.is_some();
+            if opens_later {
+                return usage(
+                    "--move-per-second is for processes that open the store once: it excludes \
+                     kills, torn tails, --one-shot, --readers and --compact-every-ms",
+                );
+            }
+        }
         if self
             .payload_bytes
             .is_some_and(|bytes| bytes > PAYLOAD_BYTES_MAX)
@@ -386,6 +405,7 @@ impl Config {
             ("--tear-per-second", self.tear_per_second > 0.0),
             ("--forget-per-second", self.forget_per_second > 0.0),
             ("--displace-per-second", self.displace_per_second > 0.0),
+            ("--move-per-second", self.move_per_second > 0.0),
             ("--sabotage", self.sabotage.is_some()),
         ];
         let of_strand = [
@@ -500,13 +520,14 @@ impl Config {
     }
 
     /// The nemesis of the run: each flag, with its mean rate per second.
-    fn rates(&self) -> [(&'static str, f64); 5] {
+    fn rates(&self) -> [(&'static str, f64); 6] {
         [
             ("--kill-per-second", self.kill_per_second),
             ("--stop-per-second", self.stop_per_second),
             ("--tear-per-second", self.tear_per_second),
             ("--forget-per-second", self.forget_per_second),
             ("--displace-per-second", self.displace_per_second),
+            ("--move-per-second", self.move_per_second),
         ]
     }
 
@@ -605,6 +626,7 @@ mod tests {
             tear_per_second: 7.0,
             forget_per_second: 0.25,
             displace_per_second: 0.75,
+            move_per_second: 0.5,
             timeout_s: 9,
             sabotage: Some(Sabotage::Repeat),
             workload: Workload::Mixed,
@@ -632,7 +654,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        let changes: [fn(&mut Config); 19] = [
+        let changes: [fn(&mut Config); 20] = [
             |c| c.agents = 0,
             |c| c.agents = AGENTS_MAX + 1,
             |c| c.writes = 0,
@@ -642,6 +664,7 @@ mod tests {
             |c| c.kill_per_second = f64::NAN,
             |c| c.tear_per_second = -1.0,
             |c| c.forget_per_second = RATE_MAX + 1.0,
+            |c| (c.move_per_second, c.readers) = (1.0, 1),
             |c| (c.one_shot, c.mode) = (true, Mode::Thread),
             |c| c.payload_bytes = Some(PAYLOAD_BYTES_MAX + 1),
             |c| c.kill_at = Some("nowhere".to_owned()),

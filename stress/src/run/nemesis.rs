@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use strand_lock::FileLock;
 
-use crate::evidence::ledger::IncidentKind;
+use crate::evidence::ledger::{IncidentKind, Ledger};
 use crate::evidence::stored::{
     Segment, fabricate_line, first_seq, is_segment, names, parse_segment,
 };
@@ -28,6 +28,9 @@ const STOP_SALT: u64 = 0x5354_4f50;
 const TEAR_SALT: u64 = 0x5445_4152;
 const FORGET_SALT: u64 = 0x464f_5247;
 const DISPLACE_SALT: u64 = 0x4449_5350;
+const MOVE_SALT: u64 = 0x4d4f_5645;
+/// How long the store is away at most, on average half of it.
+const MOVE_MAX: Duration = Duration::from_millis(20);
 
 /// The nemesis of a run. Each kind of fault has a thread.
 pub(crate) struct Nemesis<'a> {
@@ -36,9 +39,9 @@ pub(crate) struct Nemesis<'a> {
     /// Number of processes to choose from.
     pub(crate) slots: usize,
     pub(crate) side: SideThread,
-    /// Held by who takes the log's lock as a writer does, or displaces it: writers look whether
+    /// Held by who uses the store's path, takes the log's lock as a writer does, or displaces it: writers look whether
     /// their lock still has its name, the nemesis does not.
-    pub(crate) hands: Mutex<()>,
+    pub(crate) hands: &'a Mutex<()>,
 }
 
 impl<'a> Nemesis<'a> {
@@ -60,6 +63,7 @@ impl<'a> Nemesis<'a> {
         spawn(config.tear_per_second, Nemesis::tear);
         spawn(config.forget_per_second, Nemesis::forget);
         spawn(config.displace_per_second, Nemesis::displace);
+        spawn(config.move_per_second, Nemesis::relocate);
     }
 
     /// Has random processes killed.
@@ -114,6 +118,26 @@ impl<'a> Nemesis<'a> {
         });
     }
 
+    /// Has the path of the store lead elsewhere for a while.
+    fn relocate(&self) {
+        self.at_random(self.config.move_per_second, MOVE_SALT, |random| {
+            let _hands = self.hands.lock().unwrap_or_else(PoisonError::into_inner);
+            let decoy = Decoy::put(self.store, cfg!(unix) && random.random())?;
+            self.side
+                .is_over_within(MOVE_MAX.mul_f64(random.random::<f64>()));
+            self.side.send(Event::Incident(IncidentKind::Moved));
+            let strangers = decoy.remove()?;
+            if !strangers.is_empty() {
+                let error = format!("processes made {strangers:?} where their store was before");
+                self.side.send(Event::Watched(Box::new(Ledger {
+                    fatal_errors: vec![error],
+                    ..Ledger::default()
+                })));
+            }
+            Ok(())
+        });
+    }
+
     /// Does something at random times, `per_second` on average, until the run is over or it fails.
     fn at_random(
         &self,
@@ -134,6 +158,48 @@ impl<'a> Nemesis<'a> {
                 return;
             }
         }
+    }
+}
+
+/// An empty directory, or a link to one, in the place of a store that was moved away.
+struct Decoy<'a> {
+    store: &'a Path,
+    is_link: bool,
+}
+
+impl<'a> Decoy<'a> {
+    fn put(store: &'a Path, is_link: bool) -> io::Result<Self> {
+        let decoy = Self { store, is_link };
+        fs::create_dir(decoy.dir())?;
+        fs::rename(store, decoy.moved())?;
+        #[cfg(unix)]
+        if is_link {
+            std::os::unix::fs::symlink(decoy.dir(), store)?;
+            return Ok(decoy);
+        }
+        fs::rename(decoy.dir(), store)?;
+        Ok(decoy)
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.store.with_extension("decoy")
+    }
+
+    fn moved(&self) -> PathBuf {
+        self.store.with_extension("moved")
+    }
+
+    /// Moves the store back. Returns the names of the files that were made in the directory.
+    fn remove(self) -> io::Result<Vec<String>> {
+        if self.is_link {
+            fs::remove_file(self.store)?;
+        } else {
+            fs::rename(self.store, self.dir())?;
+        }
+        fs::rename(self.moved(), self.store)?;
+        let strangers = names(&self.dir())?;
+        fs::remove_dir_all(self.dir())?;
+        Ok(strangers)
     }
 }
 
@@ -285,5 +351,21 @@ mod tests {
         }
         assert_eq!(add(2).seq, 2);
         assert!(leave_half_a_record(dir.path(), &mut random).unwrap());
+    }
+
+    #[test]
+    fn who_follows_the_path_of_a_store_that_was_moved_away_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("store");
+        fs::create_dir(&store).unwrap();
+        fs::write(store.join("ours"), "").unwrap();
+        for is_link in [false, cfg!(unix)] {
+            let decoy = Decoy::put(&store, is_link).unwrap();
+            assert_eq!(names(&store).unwrap(), [""; 0]);
+            fs::write(store.join("theirs"), "").unwrap();
+            assert_eq!(decoy.remove().unwrap(), ["theirs"]);
+            assert_eq!(names(&store).unwrap(), ["ours"]);
+        }
+        assert_eq!(names(dir.path()).unwrap(), ["store"]);
     }
 }

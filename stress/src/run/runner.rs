@@ -97,6 +97,8 @@ pub struct Outcome {
     pub forgotten: u64,
     /// How often a file was removed, moved away or replaced.
     pub displaced: u64,
+    /// How often the store was moved away for a while.
+    pub moved: u64,
 }
 
 /// A run that did not end.
@@ -131,6 +133,8 @@ pub struct Moment {
     pub forgotten: u64,
     /// How often a file was removed, moved away or replaced.
     pub displaced: u64,
+    /// How often the store was moved away for a while.
+    pub moved: u64,
     /// Compactions finished.
     pub compactions: u64,
 }
@@ -547,6 +551,7 @@ impl<'a> Runner<'a> {
             over,
         };
         let (config, store) = (self.config, self.places.store.as_path());
+        let hands = Mutex::default();
         std::thread::scope(|scope| {
             let mut deadline = Deadline::after(Duration::from_secs(config.timeout_s));
             self.start_all();
@@ -564,11 +569,13 @@ impl<'a> Runner<'a> {
                     store,
                     slots: self.slots.len(),
                     side: side.clone(),
-                    hands: Mutex::default(),
+                    hands: &hands,
                 };
                 nemesis.spawn(scope);
                 if !config.is_etcd() {
-                    scope.spawn(move || watcher::watch(&side, store, config.compacting() > 0));
+                    let compacts = config.compacting() > 0;
+                    let hands = &hands;
+                    scope.spawn(move || watcher::watch(&side, store, compacts, hands));
                 }
                 timely = self.listen(&mut deadline, attend, Runner::agents_are_done);
                 self.phase = Phase::Over;
@@ -599,6 +606,7 @@ impl<'a> Runner<'a> {
             over,
         };
         let (config, store) = (self.config, self.places.store.as_path());
+        let hands = Mutex::default();
         // Whatever happens here, no process waits for the disk afterwards.
         let end = PowerEnd(power);
         std::thread::scope(|scope| {
@@ -611,7 +619,7 @@ impl<'a> Runner<'a> {
                     store,
                     slots: self.slots.len(),
                     side: side.clone(),
-                    hands: Mutex::default(),
+                    hands: &hands,
                 };
                 scope.spawn(move || nemesis.kill());
             }
@@ -653,6 +661,7 @@ impl<'a> Runner<'a> {
             torn: self.moment.torn,
             forgotten: self.moment.forgotten,
             displaced: self.moment.displaced,
+            moved: self.moment.moved,
         })
     }
 
@@ -754,6 +763,7 @@ impl<'a> Runner<'a> {
                     IncidentKind::Torn => self.moment.torn += 1,
                     IncidentKind::Forgotten => self.moment.forgotten += 1,
                     IncidentKind::Displaced => self.moment.displaced += 1,
+                    IncidentKind::Moved => self.moment.moved += 1,
                     _ => {}
                 }
                 self.note(kind, String::new(), String::new());

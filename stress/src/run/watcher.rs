@@ -1,6 +1,7 @@
 //! Reads the store while others write to it, like any other process would.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use strand_core::{IssueEvent, Reader};
@@ -18,10 +19,14 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 const READ_SHARE: u32 = 20;
 
 /// Reads until the run is over, and once more; then sends all that was seen. `compacts`: the store
-/// is compacted during the run.
-pub(crate) fn watch(side: &SideThread, store: &Path, compacts: bool) {
+/// is compacted during the run. `hands`: see [`Nemesis::hands`](super::nemesis::Nemesis::hands).
+pub(crate) fn watch(side: &SideThread, store: &Path, compacts: bool, hands: &Mutex<()>) {
     let mut seen = Ledger::default();
-    let watched = catch_panic(|| read(side, store, compacts, &mut seen));
+    let open = || {
+        let _hands = hands.lock().unwrap_or_else(PoisonError::into_inner);
+        Reader::open(store)
+    };
+    let watched = catch_panic(|| read(side, &open()?, compacts, &mut seen));
     let error = match watched {
         Ok(read) => read.err().map(|error| describe(&error)),
         Err(panic) => Some(panic),
@@ -33,11 +38,10 @@ pub(crate) fn watch(side: &SideThread, store: &Path, compacts: bool) {
 
 fn read(
     side: &SideThread,
-    store: &Path,
+    reader: &Reader<IssueEvent>,
     compacts: bool,
     seen: &mut Ledger,
 ) -> Result<(), strand_core::Error> {
-    let reader = Reader::<IssueEvent>::open(store)?;
     let mut last_read = None;
     let mut read_took = Duration::ZERO;
     loop {

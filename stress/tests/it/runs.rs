@@ -135,6 +135,22 @@ fn readers_followers_and_a_compactor_beside_every_workload() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_store_that_is_moved_away_and_back_is_the_one_that_was_opened() {
+    let report = passes(&Config {
+        agents: 5,
+        writes: 400,
+        followers: 1,
+        segment_bytes: Some(4096),
+        forget_per_second: 20.0,
+        stop_per_second: 5.0,
+        move_per_second: 300.0,
+        ..config()
+    });
+    assert!(report.moved > 3, "{}", report.table());
+}
+
 #[test]
 fn every_issue_of_a_pool_is_claimed_once_and_the_others_are_told() {
     let report = passes(&Config {

@@ -69,6 +69,7 @@ fn sign(kind: IncidentKind) -> (Sign, &'static str, &'static str) {
         IncidentKind::Torn => (Sign::Triangle, "half a record left behind", "torn tails"),
         IncidentKind::Forgotten => (Sign::Ring, "hints deleted", "hints lost"),
         IncidentKind::Displaced => (Sign::Ring, "files displaced", "file displaced"),
+        IncidentKind::Moved => (Sign::Ring, "store moved away", "moves"),
         IncidentKind::Compacted => (Sign::Diamond, "compaction finished", "compactions"),
     }
 }
@@ -198,6 +199,7 @@ fn configuration(config: &Config) -> String {
         (config.tear_per_second, "torn tails"),
         (config.forget_per_second, "deleted hints"),
         (config.displace_per_second, "displaced files"),
+        (config.move_per_second, "moves"),
     ] {
         if rate > 0.0 {
             parts.push(format!("{rate} {what} a second"));
@@ -734,6 +736,7 @@ mod tests {
                 torn: 0,
                 forgotten: 0,
                 displaced: 0,
+                moved: 0,
             },
             agents_stderr: String::new(),
             store: None,
