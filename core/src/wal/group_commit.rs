@@ -314,10 +314,12 @@ impl<'a> Waiter<'a> {
         let round = rounds.begin(through);
         writer.reached(Failpoint::BeforeSync);
         let started = writer.host().now();
-        let sync = || match hints.is_poisoned() {
-            // Another thread's sync of this file has failed.
-            true => Ok(false),
-            false => file.sync_data().map(|()| true),
+        let sync = || {
+            // Another thread's sync of this file may have failed.
+            if hints.is_poisoned() {
+                return Ok(false);
+            }
+            file.sync_data().map(|()| true)
         };
         let synced = writer.sync_or_poison(hints, through, sync);
         if !synced.map_err(|error| Error::in_doubt(seq, error))? {

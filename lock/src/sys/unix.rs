@@ -182,15 +182,8 @@ pub(crate) fn monotonic_ns() -> u64 {
 
 /// The clock from which the kernel takes the times of files: the time of day at its last tick.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn tick_ns() -> Option<u64> {
-    Some(nanoseconds(rustix::time::clock_gettime(
-        ClockId::RealtimeCoarse,
-    )))
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn tick_ns() -> Option<u64> {
-    None
+pub(super) fn tick_ns() -> u64 {
+    nanoseconds(rustix::time::clock_gettime(ClockId::RealtimeCoarse))
 }
 
 fn nanoseconds(time: rustix::time::Timespec) -> u64 {

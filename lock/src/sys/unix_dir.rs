@@ -10,12 +10,9 @@ use rustix::{
     io::retry_on_intr,
 };
 
-use super::{
-    change::Change,
-    file_state::FileState,
-    open_mode::OpenMode,
-    unix::{file_state_at, tick_ns},
-};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use super::unix::tick_ns;
+use super::{change::Change, file_state::FileState, open_mode::OpenMode, unix::file_state_at};
 
 /// A descriptor of a directory, to which names are relative.
 #[derive(Debug)]
@@ -88,7 +85,8 @@ impl Dir {
 
     /// The last change of a name in it; `None` once it was removed.
     pub(crate) fn last_change(&self) -> io::Result<Option<Change>> {
-        let clock_ns = tick_ns();
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let tick_ns = tick_ns();
         let stat = rustix::fs::fstat(&self.0)?;
         #[allow(
             clippy::allow_attributes,
@@ -102,7 +100,10 @@ impl Dir {
         );
         let change = Change {
             at_ns: seconds.saturating_mul(1_000_000_000).saturating_add(rest),
-            clock_ns: clock_ns.filter(|_| is_of_a_disk(&stat)),
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            clock_ns: is_of_a_disk(&stat).then_some(tick_ns),
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
+            clock_ns: None,
         };
         Ok((stat.st_nlink > 0).then_some(change))
     }
@@ -120,11 +121,6 @@ impl Dir {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn is_of_a_disk(stat: &rustix::fs::Stat) -> bool {
     rustix::fs::major(stat.st_dev) != 0
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn is_of_a_disk(_stat: &rustix::fs::Stat) -> bool {
-    false
 }
 
 impl AsFd for Dir {

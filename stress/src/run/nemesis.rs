@@ -39,8 +39,8 @@ pub(crate) struct Nemesis<'a> {
     /// Number of processes to choose from.
     pub(crate) slots: usize,
     pub(crate) side: SideThread,
-    /// Held by who uses the store's path, takes the log's lock as a writer does, or displaces it: writers look whether
-    /// their lock still has its name, the nemesis does not.
+    /// Held by who uses the store's path, takes the log's lock as a writer does, or displaces it:
+    /// writers look whether their lock still has its name, the nemesis does not.
     pub(crate) hands: &'a Mutex<()>,
 }
 
