@@ -240,8 +240,8 @@ fn items(
         .collect()
 }
 
-/// Each change of an item from a value: who was told to have made it. From the value that an item has
-/// at the end nobody has changed it.
+/// Each change of an item from a value: who was told to have made it. From the value that an item
+/// has at the end nobody has changed it.
 fn changes(agent: &mut dyn Agent, config: &Config, site: &Site, history: &History) -> Vec<Item> {
     let mut changes = Vec::new();
     for (number, name) in (1..).zip(&history.items) {
