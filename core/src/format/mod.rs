@@ -2,6 +2,7 @@
 
 pub(crate) mod i_json;
 pub(crate) mod lines;
+pub(crate) mod members;
 pub(crate) mod payload;
 pub(crate) mod record;
 pub(crate) mod resync;

@@ -7,10 +7,13 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use crate::issues::{
-    filter::Filter,
-    issue::{Dependency, Issue},
-    transition::Status,
+use crate::{
+    format::members::Members,
+    issues::{
+        filter::Filter,
+        issue::{Dependency, Issue},
+        transition::Status,
+    },
 };
 
 /// The indexed fields of an issue. A field of an unusual shape counts as missing.
@@ -32,16 +35,16 @@ impl Facts {
         if issue.is_carried() {
             return facts;
         }
-        for (name, value) in issue.fields() {
-            let text = || serde_json::from_str(value.get()).ok();
+        for (name, value) in Members::of(issue.as_json()) {
+            let text = || serde_json::from_str(value).ok();
             match &*name {
                 "status" => facts.status = text(),
                 "assignee" => facts.assignee = text().filter(|agent: &String| !agent.is_empty()),
-                "priority" => facts.priority = serde_json::from_str(value.get()).ok(),
-                "labels" => facts.labels = serde_json::from_str(value.get()).unwrap_or_default(),
+                "priority" => facts.priority = serde_json::from_str(value).ok(),
+                "labels" => facts.labels = serde_json::from_str(value).unwrap_or_default(),
                 "dependencies" => {
                     (facts.blocked_by, facts.parents) = (Vec::new(), Vec::new());
-                    for dependency in dependencies(value.get()) {
+                    for dependency in dependencies(value) {
                         match dependency.kind.as_str() {
                             "blocks" => facts.blocked_by.push(dependency.depends_on_id),
                             "parent-child" => facts.parents.push(dependency.depends_on_id),
@@ -158,6 +161,10 @@ impl Index {
 
     /// As [`blockers`].
     pub(crate) fn blockers(&self, id: &str) -> BTreeSet<&str> {
+        let depends = |facts: &Facts| !facts.blocked_by.is_empty() || !facts.parents.is_empty();
+        if !self.facts.get(id).is_some_and(depends) {
+            return BTreeSet::new(); // As most.
+        }
         let known = |id: &str| Ok::<_, Infallible>(self.facts.get(id));
         let Ok(blockers) = blockers(id, known);
         let own = |id: &String| self.facts.get_key_value(id.as_str());

@@ -12,7 +12,7 @@ use crate::issues::{
 /// Queries. The first one reads every issue to build an index; later ones use it, also after
 /// changes.
 impl Issues {
-    fn index(&self) -> &Index {
+    pub(crate) fn index(&self) -> &Index {
         self.index.get(self.iter())
     }
 
@@ -79,7 +79,7 @@ impl Issues {
         let ready = open.filter(|id| index.blockers(id).is_empty());
         let mut ready: Vec<_> = ready.filter_map(|id| self.get_with_id(id)).collect();
         // Sorted by id already.
-        ready.sort_by_key(|(id, _)| index.facts.get(*id).map(Facts::urgency));
+        ready.sort_by_cached_key(|(id, _)| index.facts.get(*id).map(Facts::urgency));
         ready
     }
 

@@ -455,7 +455,7 @@ impl Work<'_> {
             snapshot::write_run(&part, reflects, entries, &old.store, file, throttle)
         };
         let mark = self.put(reflects, write)?;
-        let unclosed = unclosed::after(dir, old, &files, files.len() - kept);
+        let unclosed = unclosed::after(dir, old, &files, files.len() - kept, |_| true);
         let unclosed = unclosed.and_then(|mut unclosed| {
             unclosed.restore_all(&part);
             unclosed.unclosed(UNCLOSED_BYTES.max(log_bytes))

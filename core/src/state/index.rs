@@ -1,288 +1,413 @@
-//! The file beside a segment that says where the records are that concern an issue. See
-//! `docs/FORMAT.md`.
+//! The file beside a segment that says what its records mention. See `docs/FORMAT.md`.
 //!
-//! It is a hint that saves reading the segment. Each slot has a checksum over all slots before it,
-//! so that a file that is cut, stale or damaged is believed only as far as it was written as one.
+//! It is a hint that saves reading the segment. Each block has a checksum over all before it, so
+//! that a file that is cut, stale or damaged is believed only as far as it was written as one.
 //! Whoever uses it compares the last record that it covers with the segment, so that it is not
 //! believed beside a segment that it does not belong to.
+
+use memchr::memmem::Finder;
 
 use crate::{
     env::storage::OpenMode,
     error::Result,
     format::record::{index_name, segment_name},
-    state::mentions::{Change, NameHash},
+    state::mentions::{Change, Found, Name, push_number, take_mention, take_number},
     wal::store_dir::StoreDir,
 };
 
-/// Written into the first slot, so that an index of another layout is not used.
-const LAYOUT: u64 = 2;
-const SLOT_BYTES: usize = 24;
+/// Written into the header, so that an index of another layout is not used.
+const LAYOUT: u64 = 3;
+const HEADER_BYTES: usize = 20;
+const BLOCK_HEADER_BYTES: usize = 24;
+const CHECKSUM_BYTES: usize = 4;
 /// An index that is longer is not read.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// One id or key that a record mentions; one at least for each record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Slot {
-    pub(crate) name: NameHash,
-    /// What the record does to the issue.
-    pub(crate) change: Change,
-    /// Where in the segment the record begins.
-    pub(crate) offset: u64,
-    /// Whether it is the last one of its record.
-    pub(crate) is_last: bool,
-    /// The record's checksum.
-    pub(crate) crc: u32,
-}
+/// So much room is made for a block that is not on disk yet.
+const ROOM_BYTES: usize = 16 << 10;
 
-/// The end of an index: how many slots there are, that of the header included, and the checksum
-/// over all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct IndexEnd {
-    slots: u64,
-    chain: u32,
-}
+/// A block covers records of so many bytes, and the rest of the last one. All processes agree where
+/// blocks end. What no block covers is read again by everybody.
+pub(crate) const BLOCK_OF_BYTES: u64 = 64 << 10;
 
-/// The index of a segment as it is built.
-#[derive(Debug)]
-pub(crate) struct IndexBytes {
-    /// The slots behind `from`.
-    bytes: Vec<u8>,
-    from: Option<IndexEnd>,
-    end: IndexEnd,
-}
-
-impl IndexBytes {
-    /// An index that begins with the header.
-    pub(crate) fn new(store: &str, first_seq: u64) -> Self {
-        let mut new = Self {
-            bytes: Vec::new(),
-            from: None,
-            end: IndexEnd { slots: 0, chain: 0 },
-        };
-        new.put(header(store, first_seq));
-        new
-    }
-
-    /// What follows the end of an index.
-    pub(crate) fn behind(end: IndexEnd) -> Self {
-        Self {
-            bytes: Vec::new(),
-            from: Some(end),
-            end,
-        }
-    }
-
-    pub(crate) fn push(&mut self, slot: Slot) {
-        let place = slot.offset << 4 | (slot.change as u64) << 1 | u64::from(slot.is_last);
-        self.put((slot.name.0, place, slot.crc));
-    }
-
-    fn put(&mut self, (name, place, crc): (u64, u64, u32)) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(&name.to_le_bytes());
-        self.bytes.extend_from_slice(&place.to_le_bytes());
-        self.bytes.extend_from_slice(&crc.to_le_bytes());
-        let slot = self.bytes.get(start..).unwrap_or_default();
-        self.end.chain = crc32c::crc32c_append(self.end.chain, slot);
-        self.end.slots += 1;
-        self.bytes.extend_from_slice(&self.end.chain.to_le_bytes());
-    }
-
-    /// Writes it, and returns its end. `None` if the segment is gone, or the file is not as it was
-    /// left.
-    pub(crate) fn write(&self, dir: &StoreDir, first_seq: u64) -> Result<Option<IndexEnd>> {
-        let name = index_name(first_seq);
-        let file = match self.from {
-            None => {
-                // One that is there says nothing of use, or the same.
-                dir.remove(&name)?;
-                match dir.open_if_there(&segment_name(first_seq), OpenMode::Read)? {
-                    Some(_) => dir.create_new(&name)?,
-                    None => None, // The segment is compacted away.
-                }
-            }
-            Some(_) => dir.open_if_there(&name, OpenMode::ReadWrite)?,
-        };
-        let Some(file) = file else { return Ok(None) };
-        let offset = self.from.map_or(0, |from| from.slots * SLOT_BYTES as u64);
-        if let Some(from) = self.from {
-            let mut chain = [0; 4];
-            file.read(&mut chain, offset - 4)?;
-            if u32::from_le_bytes(chain) != from.chain {
-                return Ok(None);
-            }
-        }
-        file.write(&self.bytes, offset)?;
-        Ok(Some(self.end))
-    }
-}
-
-fn header(store: &str, first_seq: u64) -> (u64, u64, u32) {
-    let layout = LAYOUT << 32 | u64::from(crc32c::crc32c(store.as_bytes()));
-    (layout, first_seq, 0)
-}
-
-/// An index as far as it can be believed: the slots of whole records.
+/// What the records of a segment mention, from the first one on, as its index has it on disk.
 #[derive(Debug)]
 pub(crate) struct Index {
     /// The first record of its segment.
     pub(crate) segment: u64,
-    /// The slots behind the header.
+    /// The file, and behind `whole` a block that is not whole yet.
     bytes: Vec<u8>,
+    whole: usize,
+    /// What is in the block that is not whole.
+    block: Contents,
     /// How many records it covers.
     pub(crate) records: u64,
     /// How many issues they create at most.
-    pub(crate) adds: usize,
-    /// The last slot of the last record.
-    pub(crate) last: Option<Slot>,
-    pub(crate) end: IndexEnd,
+    pub(crate) adds: u64,
+    pub(crate) last: Option<Last>,
+    saved: Saved,
+}
+
+/// The last record that is covered: where it begins, and its checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Last {
+    pub(crate) offset: u64,
+    pub(crate) crc: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Contents {
+    records: u32,
+    adds: u32,
+    /// Where in the segment the first record begins.
+    first_offset: u64,
+}
+
+/// How much of an index is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Saved {
+    /// So many bytes; 0 for no file of use.
+    Bytes(usize),
+    /// It is left alone: the segment was removed, or another process writes what differs.
+    Never,
 }
 
 impl Index {
-    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> {
-        let slots = self.bytes.chunks_exact(SLOT_BYTES);
-        slots.filter_map(|slot| Slot::of(slot.first_chunk()?))
+    /// An index that covers nothing yet.
+    pub(crate) fn new(store: &str, segment: u64) -> Self {
+        let mut bytes = header(store, segment).to_vec();
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        Self {
+            segment,
+            whole: bytes.len(),
+            bytes,
+            block: Contents::default(),
+            records: 0,
+            adds: 0,
+            last: None,
+            saved: Saved::Bytes(0),
+        }
     }
 
-    /// How many slots there are.
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len() / SLOT_BYTES
+    /// Adds the next record, a line of this length with its newline.
+    pub(crate) fn push(&mut self, record: Last, line_bytes: usize, found: &Found) {
+        if self.block.records == 0 {
+            self.block.first_offset = record.offset;
+            self.bytes.extend_from_slice(&[0; BLOCK_HEADER_BYTES]);
+        }
+        let before = self.last.map_or(0, |last| last.offset);
+        push_number(&mut self.bytes, record.offset - before);
+        push_number(&mut self.bytes, found.count);
+        self.bytes.extend_from_slice(found.bytes());
+        self.block.records += 1;
+        self.block.adds += found.adds;
+        self.records += 1;
+        self.adds += u64::from(found.adds);
+        self.last = Some(record);
+        if record.offset + line_bytes as u64 >= self.block.first_offset + BLOCK_OF_BYTES {
+            self.end_block();
+        }
+    }
+
+    /// No record is added any more: the next one begins another segment.
+    pub(crate) fn end_block(&mut self) {
+        let Some(last) = self.last.filter(|_| self.block.records > 0) else {
+            return;
+        };
+        let entries = self.bytes.len() - self.whole - BLOCK_HEADER_BYTES;
+        let entries = u32::try_from(entries).unwrap_or(u32::MAX);
+        let mut header = Vec::with_capacity(BLOCK_HEADER_BYTES);
+        for number in [entries, self.block.records, self.block.adds, last.crc] {
+            header.extend_from_slice(&number.to_le_bytes());
+        }
+        header.extend_from_slice(&last.offset.to_le_bytes());
+        let range = self.whole..self.whole + BLOCK_HEADER_BYTES;
+        if let Some(room) = self.bytes.get_mut(range) {
+            room.copy_from_slice(&header);
+        }
+        let chain = number_at(&self.bytes, self.whole - CHECKSUM_BYTES).unwrap_or_default();
+        let block = self.bytes.get(self.whole..).unwrap_or_default();
+        let chain = crc32c::crc32c_append(chain, block);
+        self.bytes.extend_from_slice(&chain.to_le_bytes());
+        self.whole = self.bytes.len();
+        self.block = Contents::default();
+    }
+
+    /// Calls `act` with every mention, in their order: how many records come before its own, and
+    /// where that begins. If there are `texts`, those of other texts may be left out.
+    pub(crate) fn each_mention<'a>(
+        &'a self,
+        texts: Option<&[Finder<'_>]>,
+        mut act: impl FnMut(u64, u64, Name<'a>, Change),
+    ) {
+        let (mut record, mut offset) = (0, 0);
+        let mut rest = self.bytes.get(HEADER_BYTES + CHECKSUM_BYTES..);
+        while let Some(block) = rest.filter(|rest| !rest.is_empty()) {
+            let len = match number_at(block, 0) {
+                Some(0) | None => block.len().saturating_sub(BLOCK_HEADER_BYTES),
+                Some(len) => len as usize,
+            };
+            let Some(entries) = block.get(BLOCK_HEADER_BYTES..BLOCK_HEADER_BYTES + len) else {
+                return;
+            };
+            let has = |text: &Finder<'_>| text.find(entries).is_some();
+            if texts.is_none_or(|texts| texts.iter().any(has)) {
+                let end = each_of(entries, record, offset, &mut act);
+                debug_assert!(end.is_some(), "entries are written as a whole");
+            }
+            record += u64::from(number_at(block, 4).unwrap_or_default());
+            offset = offset_at(block, 16).unwrap_or_default();
+            rest = block.get(BLOCK_HEADER_BYTES + len + CHECKSUM_BYTES..);
+        }
+    }
+
+    /// Writes the blocks that are not on disk. Several processes may do this at once, since they
+    /// write the same. An index that can't be written is one that is missing.
+    pub(crate) fn save(&mut self, dir: &StoreDir) {
+        if let Saved::Bytes(saved) = self.saved
+            && saved < self.whole
+            && self.records > u64::from(self.block.records)
+        {
+            self.saved = match self.write(dir, saved) {
+                Ok(true) => Saved::Bytes(self.whole),
+                Ok(false) | Err(_) => Saved::Never,
+            };
+        }
+    }
+
+    /// False if the segment is gone, or the file is not as it was left.
+    fn write(&self, dir: &StoreDir, saved: usize) -> Result<bool> {
+        let name = index_name(self.segment);
+        let file = if saved == 0 {
+            // One that is there says nothing of use, or the same.
+            dir.remove(&name)?;
+            match dir.open_if_there(&segment_name(self.segment), OpenMode::Read)? {
+                Some(_) => dir.create_new(&name)?,
+                None => None, // The segment is compacted away.
+            }
+        } else {
+            dir.open_if_there(&name, OpenMode::ReadWrite)?
+        };
+        let Some(file) = file else { return Ok(false) };
+        if let Some(at) = saved.checked_sub(CHECKSUM_BYTES) {
+            let mut chain = [0; CHECKSUM_BYTES];
+            file.read(&mut chain, at as u64)?;
+            if self.bytes.get(at..saved) != Some(&chain) {
+                return Ok(false);
+            }
+        }
+        let unsaved = self.bytes.get(saved..self.whole).unwrap_or_default();
+        file.write(unsaved, saved as u64)?;
+        Ok(true)
     }
 }
 
-impl Slot {
-    /// `None` for what no program of this layout writes.
-    fn of(bytes: &[u8; SLOT_BYTES]) -> Option<Self> {
-        let (name, place, crc) = numbers(bytes)?;
-        Some(Self {
-            name: NameHash(name),
-            change: Change::of_number(place >> 1 & 7)?,
-            offset: place >> 4,
-            is_last: place & 1 == 1,
-            crc,
-        })
+/// Calls `act` with the mentions in these entries; before them are so many records, the last of
+/// which begins at this offset. `None` at what no program of this layout writes.
+fn each_of<'a>(
+    mut entries: &'a [u8],
+    mut record: u64,
+    mut offset: u64,
+    act: &mut impl FnMut(u64, u64, Name<'a>, Change),
+) -> Option<()> {
+    while !entries.is_empty() {
+        offset += take_number(&mut entries)?;
+        for _ in 0..take_number(&mut entries)? {
+            let (name, change) = take_mention(&mut entries)?;
+            act(record, offset, name, change);
+        }
+        record += 1;
     }
+    Some(())
 }
 
-fn numbers(slot: &[u8; SLOT_BYTES]) -> Option<(u64, u64, u32)> {
-    let (name, rest) = slot.split_first_chunk()?;
-    let (place, rest) = rest.split_first_chunk()?;
-    let crc = rest.first_chunk()?;
-    Some((
-        u64::from_le_bytes(*name),
-        u64::from_le_bytes(*place),
-        u32::from_le_bytes(*crc),
-    ))
+fn header(store: &str, segment: u64) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    let layout = LAYOUT << 32 | u64::from(crc32c::crc32c(store.as_bytes()));
+    let numbers = layout
+        .to_le_bytes()
+        .into_iter()
+        .chain(segment.to_le_bytes());
+    for (byte, number) in header.iter_mut().zip(numbers) {
+        *byte = number;
+    }
+    header
+}
+
+fn number_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u32::from_le_bytes(*bytes))
+}
+
+fn offset_at(bytes: &[u8], at: usize) -> Option<u64> {
+    let bytes = bytes.get(at..)?.first_chunk()?;
+    Some(u64::from_le_bytes(*bytes))
 }
 
 /// Reads the index of a segment, of so many records at most. `None` where there is no index, or
 /// none of this segment.
-pub(crate) fn read(dir: &StoreDir, store: &str, first_seq: u64, records_max: u64) -> Option<Index> {
-    let file = dir.open_if_there(&index_name(first_seq), OpenMode::Read);
+pub(crate) fn read(dir: &StoreDir, store: &str, segment: u64, records_max: u64) -> Option<Index> {
+    let file = dir.open_if_there(&index_name(segment), OpenMode::Read);
     let file = file.ok().flatten()?;
     let len_bytes = file.len_bytes().ok()?;
-    let mut bytes = vec![0; usize::try_from(len_bytes.min(FILE_BYTES_MAX)).ok()?];
-    let read = file.read(&mut bytes, 0).ok()?;
+    let len = usize::try_from(len_bytes.min(FILE_BYTES_MAX)).ok()?;
+    // With room for the records behind it.
+    let mut bytes = vec![0; len + ROOM_BYTES];
+    let read = file.read(bytes.get_mut(..len)?, 0).ok()?;
     bytes.truncate(read);
-    parse(bytes, store, first_seq, records_max)
+    parse(bytes, store, segment, records_max)
 }
 
-fn parse(mut bytes: Vec<u8>, store: &str, first_seq: u64, records_max: u64) -> Option<Index> {
-    let mut end = IndexEnd { slots: 0, chain: 0 };
-    let (slots, _) = bytes.as_chunks::<SLOT_BYTES>();
-    let mut slots = slots.iter().map_while(|slot| {
-        let (content, stored) = slot.split_last_chunk::<4>()?;
-        end.chain = crc32c::crc32c_append(end.chain, content);
-        end.slots += 1;
-        (end.chain == u32::from_le_bytes(*stored)).then_some((slot, end))
-    });
-    let (first, begin) = slots.next()?;
-    (numbers(first)? == header(store, first_seq)).then_some(())?;
-    let mut index = Index {
-        segment: first_seq,
-        bytes: Vec::new(),
-        records: 0,
-        adds: 0,
-        last: None,
-        end: begin,
-    };
-    let mut adds = 0;
-    for (slot, end) in slots {
-        if index.records == records_max {
-            break;
-        }
-        let Some(slot) = Slot::of(slot) else { break };
-        adds += usize::from(slot.change.is_add());
-        if slot.is_last {
-            index.records += 1;
-            (index.adds, index.last, index.end) = (adds, Some(slot), end);
-        }
+fn parse(bytes: Vec<u8>, store: &str, segment: u64, records_max: u64) -> Option<Index> {
+    let new = Index::new(store, segment);
+    bytes.starts_with(&new.bytes).then_some(())?;
+    let mut index = Index { bytes, ..new };
+    while let Some(end) = index.next_block(records_max) {
+        index.whole = end;
     }
-    let whole = usize::try_from(index.end.slots).ok()?;
-    bytes.truncate(whole * SLOT_BYTES);
-    bytes.drain(..SLOT_BYTES);
-    index.bytes = bytes;
+    index.bytes.truncate(index.whole);
+    index.saved = Saved::Bytes(index.whole);
     Some(index)
+}
+
+impl Index {
+    /// Takes the block behind those that are known to be whole; returns its end. `None` if it is
+    /// not whole, or has too many records.
+    fn next_block(&mut self, records_max: u64) -> Option<usize> {
+        let block = self.bytes.get(self.whole..)?;
+        let [len, records, adds, crc] = [0, 4, 8, 12].map(|at| number_at(block, at));
+        let offset = offset_at(block, 16)?;
+        let len = BLOCK_HEADER_BYTES + usize::try_from(len?).ok()?;
+        let chain = number_at(&self.bytes, self.whole - CHECKSUM_BYTES)?;
+        let chain = crc32c::crc32c_append(chain, block.get(..len)?);
+        (number_at(block, len)? == chain).then_some(())?;
+        let all = self.records + u64::from(records?);
+        (all <= records_max).then_some(())?;
+        self.records = all;
+        self.adds += u64::from(adds?);
+        self.last = Some(Last { offset, crc: crc? });
+        Some(self.whole + len + CHECKSUM_BYTES)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn slot(name: u64, offset: u64, is_last: bool) -> Slot {
-        Slot {
-            name: NameHash(name),
-            change: Change::Adds,
-            offset,
-            is_last,
-            crc: 7,
+    const LINE_BYTES: usize = 40 << 10;
+
+    /// The records before a mention, where its own begins, and the id.
+    type Mention = (u64, u64, String);
+
+    fn mentions(index: &Index) -> Vec<Mention> {
+        let mut all = Vec::new();
+        index.each_mention(None, |record, offset, name, change| {
+            assert_eq!(change, Change::Adds);
+            all.push((
+                record,
+                offset,
+                String::from_utf8(name.text.to_vec()).unwrap(),
+            ));
+        });
+        all
+    }
+
+    fn push(index: &mut Index, ids: &[&str]) {
+        let mut found = Found::default();
+        for id in ids {
+            found.push(Name::of_id(id), Change::Adds);
         }
+        let offset = index.records * LINE_BYTES as u64;
+        let crc = u32::try_from(index.records).unwrap();
+        index.push(Last { offset, crc }, LINE_BYTES, &found);
     }
 
-    /// An index over two records, the second of which mentions two names.
-    fn index() -> (Vec<Slot>, IndexBytes) {
-        let slots = vec![slot(1, 0, true), slot(2, 90, false), slot(3, 90, true)];
-        let mut bytes = IndexBytes::new("store", 5);
-        for slot in &slots {
-            bytes.push(*slot);
+    /// An index over five records, of which the last is not in a block yet.
+    fn index() -> Index {
+        let mut index = Index::new("store", 5);
+        for ids in [&["a"][..], &["b", "c"], &[], &["a"], &["d"]] {
+            push(&mut index, ids);
         }
-        (slots, bytes)
+        index
     }
 
-    fn parsed(bytes: &[u8], store: &str, first_seq: u64) -> Option<Vec<Slot>> {
-        let index = parse(bytes.to_owned(), store, first_seq, u64::MAX)?;
-        Some(index.slots().collect())
+    fn whole(index: &Index) -> Vec<u8> {
+        index.bytes[..index.whole].to_vec()
     }
 
-    /// The slots of whole records among the first ones.
-    fn whole(slots: &[Slot], len: usize) -> Vec<Slot> {
-        let last = slots[..len].iter().rposition(|slot| slot.is_last);
-        slots[..last.map_or(0, |last| last + 1)].to_vec()
+    /// How many bytes of the file are the header, that and one block, and all.
+    fn ends(index: &Index) -> [usize; 3] {
+        let header = HEADER_BYTES + CHECKSUM_BYTES;
+        let len = number_at(&index.bytes, header).unwrap() as usize;
+        let first = header + BLOCK_HEADER_BYTES + len + CHECKSUM_BYTES;
+        [header, first, index.whole]
+    }
+
+    fn records(bytes: Vec<u8>, store: &str, segment: u64) -> Option<u64> {
+        let index = parse(bytes, store, segment, u64::MAX)?;
+        Some(index.records)
     }
 
     #[test]
     fn an_index_is_believed_as_far_as_it_was_written() {
-        let (slots, index) = index();
-        assert_eq!(parsed(&index.bytes, "store", 5).as_ref(), Some(&slots));
-        assert_eq!(parsed(&index.bytes, "other", 5), None);
-        assert_eq!(parsed(&index.bytes, "store", 6), None);
-        for len in 0..index.bytes.len() {
-            let expected = (len / SLOT_BYTES).checked_sub(1);
-            let expected = expected.map(|len| whole(&slots, len));
-            let cut = parsed(&index.bytes[..len], "store", 5);
-            assert_eq!(cut, expected, "cut to {len}");
+        let index = index();
+        let all = mentions(&index);
+        let ids: Vec<_> = all.iter().map(|(record, _, id)| (*record, &**id)).collect();
+        assert_eq!(ids, [(0, "a"), (1, "b"), (1, "c"), (3, "a"), (4, "d")]);
+        assert_eq!(all[3].1, 3 * LINE_BYTES as u64);
+        let mut near = Vec::new();
+        let texts = [Finder::new("c"), Finder::new("z")];
+        index.each_mention(Some(&texts), |record, offset, name, _| {
+            near.push((
+                record,
+                offset,
+                String::from_utf8(name.text.to_vec()).unwrap(),
+            ));
+        });
+        assert_eq!(near, all[..3]);
+        let bytes = whole(&index);
+        let read = parse(bytes.clone(), "store", 5, u64::MAX).unwrap();
+        assert_eq!(mentions(&read), all[..4]);
+        assert_eq!((read.records, read.adds), (4, 4));
+        let offset = 3 * LINE_BYTES as u64;
+        assert_eq!(read.last, Some(Last { offset, crc: 3 }));
+        assert_eq!(records(bytes.clone(), "other", 5), None);
+        assert_eq!(records(bytes.clone(), "store", 6), None);
+        for max in 0..6 {
+            let some = parse(bytes.clone(), "store", 5, max).unwrap();
+            assert_eq!(
+                some.records,
+                [0, 0, 2, 2, 4, 4][usize::try_from(max).unwrap()]
+            );
+        }
+        let [header, first, _] = ends(&index);
+        for len in 0..bytes.len() {
+            let expected = match len {
+                _ if len < header => None,
+                _ if len < first => Some(0),
+                _ => Some(2),
+            };
+            assert_eq!(
+                records(bytes[..len].to_vec(), "store", 5),
+                expected,
+                "cut to {len}"
+            );
         }
     }
 
     #[test]
     fn every_changed_bit_is_noticed() {
-        let (slots, index) = index();
-        for bit in 0..8 * index.bytes.len() {
-            let mut bytes = index.bytes.clone();
+        let index = index();
+        let [header, first, _] = ends(&index);
+        for bit in 0..8 * index.whole {
+            let mut bytes = whole(&index);
             bytes[bit / 8] ^= 1 << (bit % 8);
-            let before = (bit / 8 / SLOT_BYTES).checked_sub(1);
-            let expected = before.map(|len| whole(&slots, len));
-            assert_eq!(parsed(&bytes, "store", 5), expected, "bit {bit}");
+            let expected = match bit / 8 {
+                at if at < header => None,
+                at if at < first => Some(0),
+                _ => Some(2),
+            };
+            assert_eq!(records(bytes, "store", 5), expected, "bit {bit}");
         }
     }
 
@@ -290,25 +415,48 @@ mod tests {
     fn an_index_grows_only_from_where_it_was_left() {
         let temp = tempfile::tempdir().unwrap();
         let dir = StoreDir::on_disk(temp.path()).unwrap();
-        let (mut slots, index) = index();
-        assert_eq!(index.write(&dir, 5).unwrap(), None, "there is no segment");
+        let mut gone = index();
+        gone.save(&dir);
+        assert_eq!(gone.saved, Saved::Never, "there is no segment");
         dir.create_new(&segment_name(5)).unwrap();
-        let end = index.write(&dir, 5).unwrap().unwrap();
+        let mut short = Index::new("store", 5);
+        push(&mut short, &["a"]);
+        short.save(&dir);
+        assert_eq!(short.saved, Saved::Bytes(0), "no block is whole");
+        let mut index = index();
+        index.save(&dir);
         // Twice, as two processes would that both saw the same records.
-        let more = slot(4, 200, true);
         for _ in 0..2 {
-            let mut grown = IndexBytes::behind(end);
-            grown.push(more);
-            assert_eq!(grown.write(&dir, 5).unwrap(), Some(grown.end));
+            let mut read = read(&dir, "store", 5, u64::MAX).unwrap();
+            read = parse(read.bytes, "store", 5, 4).unwrap();
+            assert_eq!(read.records, 4);
+            push(&mut read, &["d"]);
+            push(&mut read, &["e"]);
+            assert_eq!(read.records, 6);
+            read.save(&dir);
+            assert_eq!(read.saved, Saved::Bytes(read.whole));
         }
-        slots.push(more);
+        // One that is behind writes the same.
+        push(&mut index, &["e"]);
+        index.save(&dir);
         let found = read(&dir, "store", 5, u64::MAX).unwrap();
-        assert_eq!((found.records, found.adds, found.end.slots), (3, 4, 5));
-        assert_eq!(found.slots().collect::<Vec<_>>(), slots);
-        let first = read(&dir, "store", 5, 1).unwrap();
-        assert_eq!(first.slots().collect::<Vec<_>>(), slots[..1]);
-        assert_eq!((first.len(), first.last), (1, Some(slots[0])));
-        let elsewhere = IndexEnd { chain: 1, ..end };
-        assert_eq!(IndexBytes::behind(elsewhere).write(&dir, 5).unwrap(), None);
+        assert_eq!((found.records, found.adds), (6, 6));
+        assert_eq!(mentions(&found), mentions(&index));
+        assert_eq!(found.bytes, index.bytes);
+        let mut other = Index::new("store", 5);
+        for _ in 0..3 {
+            push(&mut other, &["z"]);
+        }
+        other.saved = Saved::Bytes(other.whole);
+        push(&mut other, &["z"]);
+        other.save(&dir);
+        assert_eq!(other.saved, Saved::Never, "it is not as it was left");
+        // The segment ends.
+        index.end_block();
+        push(&mut index, &["f"]);
+        index.end_block();
+        index.end_block();
+        index.save(&dir);
+        assert_eq!(read(&dir, "store", 5, u64::MAX).unwrap().records, 7);
     }
 }

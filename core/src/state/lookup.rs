@@ -21,7 +21,7 @@ use crate::{
     },
     state::{
         issues::{IssueLine, IssuePart},
-        snapshot::{Header, corrupt, open_live, parse, wrong},
+        snapshot::{Header, corrupt, open_live, parse, plain_name, wrong},
     },
     wal::{
         manifest::{Manifest, SnapshotFile},
@@ -311,10 +311,15 @@ impl FileLookup {
     /// Checks a line; returns whether it is that of a key, and the id or the key.
     fn named(&self, line: &Line) -> Result<(bool, String)> {
         let text = self.text(line);
-        let named = checked(text).and_then(|_| match parse::<Named<'_>>(text)? {
-            Named { id: Some(id), .. } => Ok((false, id.0.into_owned())),
-            Named { key: Some(key), .. } => Ok((true, key.0.into_owned())),
-            _ => Err(wrong("a line has neither an id nor a key")),
+        let named = checked(text).and_then(|members| {
+            if let Some((is_key, name)) = plain_name(members) {
+                return Ok((is_key, name.to_owned()));
+            }
+            match parse::<Named<'_>>(text)? {
+                Named { id: Some(id), .. } => Ok((false, id.0.into_owned())),
+                Named { key: Some(key), .. } => Ok((true, key.0.into_owned())),
+                _ => Err(wrong("a line has neither an id nor a key")),
+            }
         });
         named.map_err(|reason| corrupt(self.file.path(), line.start, reason))
     }

@@ -5,26 +5,36 @@ use memchr::memmem::Finder;
 
 use crate::{
     error::CorruptReason,
-    format::record::Body,
+    format::{
+        members::{closing, string_end},
+        record::Body,
+    },
     issues::{
         event::{IssueEvent, Op},
-        operation::{FNV_START, fnv},
         transition::is_closed,
     },
 };
 
-/// Identifies an id or a key. Two of them may have the same number, so the record that it leads to
-/// must be looked at.
+/// An id or an idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct NameHash(pub(crate) u64);
+pub(crate) struct Name<'a> {
+    pub(crate) is_key: bool,
+    pub(crate) text: &'a [u8],
+}
 
-impl NameHash {
-    pub(crate) fn of_id(id: &str) -> Self {
-        Self(fnv(fnv(FNV_START, b"id:"), id.as_bytes()))
+impl<'a> Name<'a> {
+    pub(crate) fn of_id(id: &'a str) -> Self {
+        Self {
+            is_key: false,
+            text: id.as_bytes(),
+        }
     }
 
-    pub(crate) fn of_key(key: &str) -> Self {
-        Self(fnv(fnv(FNV_START, b"key:"), key.as_bytes()))
+    pub(crate) fn of_key(key: &'a str) -> Self {
+        Self {
+            is_key: true,
+            text: key.as_bytes(),
+        }
     }
 }
 
@@ -55,7 +65,7 @@ impl Change {
     }
 
     /// The change with this number.
-    pub(crate) fn of_number(number: u64) -> Option<Self> {
+    fn of_number(number: u8) -> Option<Self> {
         Some(match number {
             0 => Self::Nothing,
             1 => Self::Closes,
@@ -112,8 +122,88 @@ pub(crate) struct Mentions {
     scratch: Vec<u8>,
 }
 
-/// An id with what an event does to the issue, or a key.
-pub(crate) type Mention = (NameHash, Change);
+/// The ids and keys that a record mentions, with what it does to the issues, as an index has them.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    bytes: Vec<u8>,
+    pub(crate) count: u64,
+    /// How many issues the record creates at most.
+    pub(crate) adds: u32,
+}
+
+impl Found {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        (self.count, self.adds) = (0, 0);
+    }
+
+    pub(crate) fn push(&mut self, name: Name<'_>, change: Change) {
+        let Name { is_key, text } = name;
+        self.bytes.push((change as u8) << 1 | u8::from(is_key));
+        push_number(&mut self.bytes, text.len() as u64);
+        self.bytes.extend_from_slice(text);
+        self.count += 1;
+        self.adds += u32::from(change.is_add());
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn mentions(&self) -> impl Iterator<Item = (Name<'_>, Change)> {
+        let mut bytes = self.bytes();
+        std::iter::from_fn(move || take_mention(&mut bytes))
+    }
+}
+
+/// Takes the mention that the bytes of a [`Found`] begin with.
+pub(crate) fn take_mention<'a>(bytes: &mut &'a [u8]) -> Option<(Name<'a>, Change)> {
+    let (kind, rest) = bytes.split_first()?;
+    *bytes = rest;
+    let len = usize::try_from(take_number(bytes)?).ok()?;
+    let (text, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    let is_key = kind & 1 == 1;
+    Some((Name { is_key, text }, Change::of_number(kind >> 1)?))
+}
+
+/// Writes a number, 7 bits a byte, the lowest ones first; all bytes but the last have the eighth.
+pub(crate) fn push_number(bytes: &mut Vec<u8>, mut number: u64) {
+    loop {
+        let [low, ..] = number.to_le_bytes();
+        number >>= 7;
+        if number == 0 {
+            return bytes.push(low);
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
+/// Takes a number that [`push_number`] wrote.
+pub(crate) fn take_number(bytes: &mut &[u8]) -> Option<u64> {
+    let (number, rest) = match *bytes {
+        // Most are short.
+        [low @ ..0x80, rest @ ..] => (u64::from(*low), rest),
+        [low, high @ ..0x80, rest @ ..] => (u64::from(low & 0x7f) | u64::from(*high) << 7, rest),
+        _ => return take_long_number(bytes),
+    };
+    *bytes = rest;
+    Some(number)
+}
+
+#[cold]
+fn take_long_number(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+    }
+    None
+}
 
 impl Default for Mentions {
     fn default() -> Self {
@@ -131,18 +221,14 @@ impl Default for Mentions {
 impl Mentions {
     /// Replaces `found` with every id and key of the record's events, in their order, and perhaps
     /// more: any string that is the value of a member named `id` or `key`, at whatever depth.
-    pub(crate) fn of(
-        &mut self,
-        body: Body<'_>,
-        found: &mut Vec<Mention>,
-    ) -> Result<(), CorruptReason> {
+    pub(crate) fn of(&mut self, body: Body<'_>, found: &mut Found) -> Result<(), CorruptReason> {
         found.clear();
         if self.find(body, found).is_none() {
             found.clear();
             for event in body.decode::<IssueEvent>(&mut self.scratch)? {
-                found.push((NameHash::of_id(&event.id), Change::of(&event)));
+                found.push(Name::of_id(&event.id), Change::of(&event));
                 if let Some(key) = &event.key {
-                    found.push((NameHash::of_key(key), Change::Nothing));
+                    found.push(Name::of_key(key), Change::Nothing);
                 }
             }
         }
@@ -150,7 +236,7 @@ impl Mentions {
     }
 
     /// `None` if the text is spelled in an unusual way.
-    fn find(&self, body: Body<'_>, found: &mut Vec<Mention>) -> Option<()> {
+    fn find(&self, body: Body<'_>, found: &mut Found) -> Option<()> {
         let (Body::One(text) | Body::Batch(text)) = body;
         if self.escape.find(text).is_some() {
             return None;
@@ -171,13 +257,12 @@ impl Mentions {
     }
 
     /// `members` are those of the event, without its opening brace.
-    fn find_in_event(&self, members: &[u8], found: &mut Vec<Mention>) -> Option<()> {
+    fn find_in_event(&self, members: &[u8], found: &mut Found) -> Option<()> {
         let (id, change) = self.change_in(members)?;
-        let own = NameHash::of_id(id);
-        found.push((own, change));
-        let hash_id = |id: &str| Some(NameHash::of_id(id)).filter(|name| *name != own);
-        values(&self.id, members, hash_id, found)?;
-        values(&self.key, members, |key| Some(NameHash::of_key(key)), found)
+        found.push(Name::of_id(id), change);
+        let other = |other| Some(Name::of_id(other)).filter(|_| other != id);
+        values(&self.id, members, other, found)?;
+        values(&self.key, members, |key| Some(Name::of_key(key)), found)
     }
 
     /// The id of an event in the layout that this crate writes, and what the event does.
@@ -239,11 +324,11 @@ impl Mentions {
 }
 
 /// Adds the strings that are values of members with this name. `None` if one has escapes.
-fn values(
+fn values<'a>(
     name: &Finder<'_>,
-    text: &[u8],
-    hash: impl Fn(&str) -> Option<NameHash>,
-    found: &mut Vec<Mention>,
+    text: &'a [u8],
+    named: impl Fn(&'a str) -> Option<Name<'a>>,
+    found: &mut Found,
 ) -> Option<()> {
     for at in name.find_iter(text) {
         let value = member_value(text.get(at + name.needle().len()..)?);
@@ -251,10 +336,8 @@ fn values(
             continue; // Text of another string, or another kind of value.
         };
         let (value, _) = string(value)?;
-        if let Some(hash) = hash(value)
-            && found.last() != Some(&(hash, Change::Nothing))
-        {
-            found.push((hash, Change::Nothing));
+        if let Some(name) = named(value) {
+            found.push(name, Change::Nothing);
         }
     }
     Some(())
@@ -267,31 +350,13 @@ fn member_value(behind_name: &[u8]) -> Option<&[u8]> {
 }
 
 /// The string that the text begins with, and what follows. `None` if it has escapes.
-fn string(text: &[u8]) -> Option<(&str, &[u8])> {
+pub(super) fn string(text: &[u8]) -> Option<(&str, &[u8])> {
     let text = text.strip_prefix(b"\"")?;
     let (string, rest) = text.split_at_checked(memchr::memchr(b'"', text)?)?;
     if memchr::memchr(b'\\', string).is_some() {
         return None;
     }
     Some((std::str::from_utf8(string).ok()?, rest.get(1..)?))
-}
-
-/// Where the closing brace is of an object whose opening one stands before the text.
-fn closing(text: &[u8]) -> Option<usize> {
-    let mut depth = 1_u32;
-    let mut at = 0;
-    loop {
-        match text.get(at)? {
-            b'"' => at = string_end(text, at)?,
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return Some(at);
-        }
-        at += 1;
-    }
 }
 
 /// Whether a string at this place is a member's name, or a value, of the object whose opening brace
@@ -317,31 +382,47 @@ fn is_member_at(text: &[u8], place: usize) -> bool {
     at == place && depth == 1
 }
 
-/// Where the closing quote is of a string whose opening one is at this place.
-fn string_end(text: &[u8], quote: usize) -> Option<usize> {
-    let mut from = quote + 1;
-    loop {
-        let end = from + memchr::memchr(b'"', text.get(from..)?)?;
-        let backslashes = text.get(quote + 1..end)?.iter().rev();
-        if backslashes.take_while(|byte| **byte == b'\\').count() % 2 == 0 {
-            return Some(end);
-        }
-        from = end + 1;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// An id or, behind a colon, a key; and what happens to it.
+    type Mention = (String, Change);
+
+    fn mentions(found: &Found) -> Vec<Mention> {
+        let text = |name: Name<'_>| {
+            let colon = if name.is_key { ":" } else { "" };
+            format!("{colon}{}", std::str::from_utf8(name.text).unwrap())
+        };
+        let mut bytes = found.bytes();
+        let mentions = std::iter::from_fn(|| take_mention(&mut bytes));
+        mentions
+            .map(|(name, change)| (text(name), change))
+            .collect()
+    }
+
     /// What is found in the text of an event, and what its fields say.
     fn both(event: &str) -> (Option<Vec<Mention>>, Mention) {
-        let mut found = Vec::new();
+        let mut found = Found::default();
         let body = Body::One(event.strip_prefix('{').unwrap().as_bytes());
         let is_plain = Mentions::default().find(body, &mut found).is_some();
-        let found = is_plain.then_some(found);
+        let found = is_plain.then(|| mentions(&found));
         let event: IssueEvent = serde_json::from_str(event).unwrap();
-        (found, (NameHash::of_id(&event.id), Change::of(&event)))
+        let change = Change::of(&event);
+        (found, (event.id, change))
+    }
+
+    #[test]
+    fn numbers_survive() {
+        for number in [0, 1, 0x7f, 0x80, 0x3fff, 0x4000, 1 << 48, u64::MAX] {
+            let mut bytes = Vec::new();
+            push_number(&mut bytes, number);
+            let mut rest = &bytes[..];
+            assert_eq!(take_number(&mut rest), Some(number));
+            assert!(rest.is_empty());
+            assert_eq!(take_number(&mut &bytes[..bytes.len() - 1]), None);
+        }
+        assert_eq!(take_number(&mut &[0xff; 11][..]), None);
     }
 
     #[test]
@@ -370,7 +451,7 @@ mod tests {
                 let text = format!(r#"{{"ts":1,"op":"{op}","id":"a","data":{data},"key":"k"}}"#);
                 let (found, decoded) = both(&text);
                 assert_eq!(decoded.1, expected, "{text}");
-                let key = (NameHash::of_key("k"), Nothing);
+                let key = (":k".to_owned(), Nothing);
                 assert_eq!(found, Some(vec![decoded, key]), "{text}");
             }
         }
@@ -384,7 +465,7 @@ mod tests {
             let text = format!(r#"{{"ts":1,"op":"{op}","id":"a","data":null,"x":{{"id":"b"}}}}"#);
             let (found, decoded) = both(&text);
             assert_eq!(decoded.1, expected, "{text}");
-            let other = (NameHash::of_id("b"), Nothing);
+            let other = ("b".to_owned(), Nothing);
             assert_eq!(found, Some(vec![decoded, other]), "{text}");
         }
         for (patch, expected) in [
@@ -417,9 +498,9 @@ mod tests {
             let (found, decoded) = both(text);
             assert_eq!(found, None, "{text}");
             let body = Body::One(text.strip_prefix('{').unwrap().as_bytes());
-            let mut found = Vec::new();
+            let mut found = Found::default();
             Mentions::default().of(body, &mut found).unwrap();
-            assert_eq!(found, [decoded], "{text}");
+            assert_eq!(mentions(&found), [decoded], "{text}");
         }
     }
 
@@ -427,9 +508,13 @@ mod tests {
     fn each_event_of_a_batch_is_found_with_what_it_does() {
         let add = r#"{"ts":1,"op":"add","id":"a","data":{"id":"a","title":"]},\""},"key":"k"}"#;
         let close = r#"{"ts":1,"op":"close","id":"a","data":null}"#;
-        let [a, k] = [NameHash::of_id("a"), NameHash::of_key("k")];
-        let expected = [(a, Change::Adds), (k, Change::Nothing), (a, Change::Closes)];
-        let (mut mentions, mut found) = (Mentions::default(), Vec::new());
+        let [a, k] = ["a", ":k"].map(str::to_owned);
+        let expected = [
+            (a.clone(), Change::Adds),
+            (k, Change::Nothing),
+            (a, Change::Closes),
+        ];
+        let (mut finder, mut found) = (Mentions::default(), Found::default());
         for (batch, expected) in [
             (format!("[{add},{close}]"), &expected[..]),
             // With white space, it is decoded.
@@ -437,9 +522,9 @@ mod tests {
             ("[]".to_owned(), &[]),
         ] {
             let body = Body::Batch(batch.as_bytes());
-            mentions.of(body, &mut found).unwrap();
-            assert_eq!(found, expected, "{batch}");
+            finder.of(body, &mut found).unwrap();
+            assert_eq!(mentions(&found), expected, "{batch}");
         }
-        assert!(mentions.of(Body::Batch(b"[{}]"), &mut found).is_err());
+        assert!(finder.of(Body::Batch(b"[{}]"), &mut found).is_err());
     }
 }

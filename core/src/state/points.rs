@@ -7,7 +7,7 @@ use crate::{
     state::{
         lookup::SnapshotLookup,
         materialize::{ATTEMPTS, Materialized, from_live_files},
-        mentions::NameHash,
+        mentions::Name,
         tail::Tail,
         unclosed,
     },
@@ -59,9 +59,9 @@ impl Wanted {
             .is_ok()
     }
 
-    fn names(&self) -> Vec<NameHash> {
-        let ids = self.ids.iter().map(|id| NameHash::of_id(id));
-        let key = self.key.iter().map(|key| NameHash::of_key(key));
+    fn names(&self) -> Vec<Name<'_>> {
+        let ids = self.ids.iter().map(|id| Name::of_id(id));
+        let key = self.key.iter().map(|key| Name::of_key(key));
         ids.chain(key).collect()
     }
 }
@@ -234,7 +234,7 @@ impl Points {
     fn apply_tail(&mut self, part: &mut Issues, wanted: &Wanted) -> Result<()> {
         let after = part.last_seq().get();
         let records = self.tail.concerning(&wanted.names(), after);
-        self.tail.each_of(&records, |seq, events| {
+        self.tail.segments.each_of(&records, |seq, events| {
             let is_wanted_key = |key: &str| wanted.key.as_deref() == Some(key);
             part.apply_some(seq, events, |id| wanted.has(id), is_wanted_key);
         })?;

@@ -21,6 +21,7 @@ use crate::{
     state::{
         State,
         issues::{IssueLine, IssuePart},
+        mentions::string,
         throttle::Throttle,
     },
     wal::{
@@ -414,26 +415,49 @@ pub(super) fn open_live(
 }
 
 /// Reads the issues that are not closed after the records of this file of the live snapshot and
-/// those before it. `None` if the file of them is missing, damaged, or that of another snapshot.
+/// those before it, and that are wanted. `None` if the file of them is missing, damaged, or that of
+/// another snapshot.
 pub(super) fn read_unclosed(
     dir: &StoreDir,
     manifest: &Manifest,
     mark: SnapshotMark,
+    is_wanted: impl Fn(&str) -> bool,
 ) -> Option<Issues> {
     let file = dir.open_if_there(&unclosed_name(mark.seq), OpenMode::Read);
     let file = file.ok().flatten()?;
     let len_bytes = file.len_bytes().ok()?;
-    let mut reading = Reading::<Issues>::default();
+    let (mut header, mut issues) = (None, Issues::default());
     let mut lines = Lines::default();
-    let mut bytes = 0;
+    let (mut bytes, mut count) = (0, 0);
     while let Some(span) = file.next_line(&mut lines).ok()? {
         (span.offset == bytes).then_some(())?;
         let line = lines.text(span);
         bytes += line.len() as u64;
-        reading.line(line, manifest, Reflects::all(mark.seq)).ok()?;
+        let text = line.strip_suffix(b"\n")?;
+        let members = checked(text).ok()?;
+        if header.is_none() {
+            let found = Header::of_live(text, members, manifest, Reflects::all(mark.seq)).ok()?;
+            found.requires_state(None).ok()?;
+            issues.restore_header(Seq::new(found.snapshot), found.without_effect());
+            header = Some(found.into_owned());
+            continue;
+        }
+        count += 1;
+        if !plain_name(members).is_some_and(|(is_key, id)| !is_key && !is_wanted(id)) {
+            issues.restore(parse(text).ok()?);
+        }
     }
-    let is_of_it = reading.header.as_ref()?.unclosed_of == Some(mark.crc);
-    (is_of_it && bytes == len_bytes && reading.missing().is_none()).then_some(reading.state)
+    let header = header?;
+    let is_of_it = header.unclosed_of == Some(mark.crc);
+    (is_of_it && bytes == len_bytes && header.counts() == [count, 0, 0, 0]).then_some(issues)
+}
+
+/// The id, or the key, of a line of issues in the layout that this crate writes; whether it is the
+/// key. `members` are those behind the checksum.
+pub(super) fn plain_name(members: &[u8]) -> Option<(bool, &str)> {
+    let name = |start: &[u8]| Some(string(members.strip_prefix(start)?)?.0);
+    let id = name(br#""id":"#).map(|id| (false, id));
+    id.or_else(|| Some((true, name(br#""key":"#)?)))
 }
 
 /// Also returns how many issues the file says there are in all files through it.

@@ -5,6 +5,8 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
+use memchr::memmem::Finder;
+
 use crate::{
     env::storage::OpenMode,
     error::{CorruptReason, Error, Result},
@@ -13,10 +15,13 @@ use crate::{
         record::{Line, segment_name, stored_checksum},
         seq::Seq,
     },
-    issues::event::IssueEvent,
+    issues::{
+        event::IssueEvent,
+        operation::{FNV_START, fnv},
+    },
     state::{
-        index::{self, Index, IndexBytes, IndexEnd, Slot},
-        mentions::{self, Change, Mentions, NameHash},
+        index::{self, BLOCK_OF_BYTES, Index, Last},
+        mentions::{Change, Found, Mentions, Name},
     },
     wal::{
         cursor::RawRecords,
@@ -26,60 +31,66 @@ use crate::{
     },
 };
 
-/// So much of the log is read again by everybody before it is worth a place in the index.
-const SAVED_EVERY_BYTES: u64 = 64 << 10;
-
-/// From this look on, what the indexes have is sorted by name,
-const UNPACKED_FROM: u32 = 12;
+/// From this look on, the records are sorted by name,
+const SORTED_FROM: u32 = 12;
 /// and for a look at more names than these.
 const SEARCHED_NAMES: usize = 4;
 
-/// Where the records behind the snapshot are, and what they mention.
+/// The records behind the snapshot: where they are, and what they mention.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    dir: StoreDir,
     store: String,
-    first_seq: u64,
     records: RawRecords,
     mentions_of: Mentions,
-    /// What was read of the indexes: of the first records, as it is stored. A program that looks
-    /// a few times searches it from end to end, which costs less than to sort it.
-    packed: Vec<Index>,
+    found: Found,
+    pub(crate) mentioned: Mentioned,
+    pub(crate) segments: Segments,
+    /// How much of the log was read that no index may have.
+    unsaved_bytes: u64,
     looks: u32,
-    /// How many issues the records create at most.
-    adds: usize,
-    /// Of the records behind those in `packed`.
-    places: Vec<Place>,
-    mentions: Vec<Mention>,
-    last_mention: ByName<u32>,
-    /// The segment that was read last, by its first record.
+    /// A program that looks a few times searches the mentions from end to end, which costs less
+    /// than to sort them.
+    sorted: Option<Sorted>,
+}
+
+/// What the records behind the snapshot mention.
+#[derive(Debug)]
+pub(crate) struct Mentioned {
+    first_seq: u64,
+    /// The last record that was read; that before the first if there is none.
+    last_seq: u64,
+    /// Of each segment, as it is on disk or will be.
+    indexes: Vec<Index>,
+}
+
+/// The segments, of which the one that was read last is open.
+#[derive(Debug)]
+pub(crate) struct Segments {
+    dir: StoreDir,
     open: Option<(u64, StoreFile)>,
-    saved: Saved,
 }
 
 /// A record that may concern an issue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Found {
+pub(crate) struct Place {
     seq: u64,
-    place: Place,
-}
-
-/// Where a record is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
     /// The first record of its segment.
     segment: u64,
     offset: u64,
-    crc: u32,
+}
+
+/// The records by hashes of what they mention. Two names may have the same hash, so that records
+/// are found that do not concern an issue.
+#[derive(Debug, Default)]
+struct Sorted {
+    mentions: Vec<Mention>,
+    last_mention: HashMap<u64, u32, BuildHasherDefault<ShortHasher>>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Mention {
-    name: NameHash,
-    change: Change,
-    /// Counted from `first_seq`.
-    record: u32,
-    /// The mention of the same name before this one.
+    place: Place,
+    /// The mention of the same hash before this one.
     before: Option<u32>,
 }
 
@@ -134,39 +145,153 @@ impl Course {
     }
 }
 
-/// Some names, and what belongs to each.
-pub(crate) type ByName<T> = HashMap<NameHash, T, BuildHasherDefault<AsItIs>>;
-
-/// How much of `places` and `mentions` is in the indexes on disk.
+/// What the records did to each issue that they mention.
 #[derive(Debug, Default)]
-struct Saved {
-    records: usize,
-    mentions: usize,
-    /// The last segment of which something is, and where its index ends.
-    end: Option<(u64, IndexEnd)>,
-    unsaved_bytes: u64,
-    /// A segment whose index is left alone: it was removed, or another process writes one that
-    /// differs.
-    skipped: Option<u64>,
+pub(crate) struct Courses<'a> {
+    numbers: HashMap<&'a [u8], u32, BuildHasherDefault<ShortHasher>>,
+    all: Vec<(Course, u32)>,
+    mentions: Vec<Mention>,
+}
+
+impl<'a> Courses<'a> {
+    fn go_on(&mut self, name: Name<'a>, change: Change, place: Place) {
+        if name.is_key {
+            return;
+        }
+        let (new, this) = (number(self.all.len()), number(self.mentions.len()));
+        let course = *self.numbers.entry(name.text).or_insert(new);
+        let mut before = None;
+        if course == new {
+            self.all.push((Course::default(), this));
+        }
+        if let Some((course, last)) = self.all.get_mut(course as usize) {
+            course.go_on(place.seq, change);
+            before = Some(std::mem::replace(last, this)).filter(|last| *last != this);
+        }
+        self.mentions.push(Mention { place, before });
+    }
+
+    fn with_last(&self, id: &str) -> Option<(Course, u32)> {
+        let number = *self.numbers.get(id.as_bytes())?;
+        self.all.get(number as usize).copied()
+    }
+
+    /// That of the issue with this id.
+    pub(crate) fn of(&self, id: &str) -> Course {
+        self.with_last(id)
+            .map(|(course, _)| course)
+            .unwrap_or_default()
+    }
+
+    /// The issues, and what happened to each.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a str, Course)> {
+        self.numbers.iter().filter_map(|(id, course)| {
+            let id = std::str::from_utf8(id).ok()?;
+            Some((id, self.all.get(*course as usize)?.0))
+        })
+    }
+
+    /// The records that the present state of some issues depends on, in their order.
+    pub(crate) fn decisive(&self, ids: &[&str]) -> Vec<Place> {
+        let mut places = Vec::new();
+        for (course, last) in ids.iter().filter_map(|id| self.with_last(id)) {
+            let back = back_from(&self.mentions, Some(last));
+            places.extend(back.filter(|place| course.depends_on(place.seq)));
+        }
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+}
+
+/// The records of a mention, and of those of the same name before it.
+fn back_from(mentions: &[Mention], last: Option<u32>) -> impl Iterator<Item = Place> {
+    let mention = |at: u32| mentions.get(at as usize);
+    let back = std::iter::successors(last.and_then(mention), move |later| {
+        later.before.and_then(mention)
+    });
+    back.map(|mention| mention.place)
+}
+
+impl Mentioned {
+    /// Calls `act` with every mention, in their order.
+    fn each<'a>(&'a self, act: impl FnMut(Name<'a>, Change, Place)) {
+        self.each_near(None, act);
+    }
+
+    /// As [`Mentioned::each`], but may leave out those of other names than these.
+    fn each_near<'a>(
+        &'a self,
+        texts: Option<&[Finder<'_>]>,
+        mut act: impl FnMut(Name<'a>, Change, Place),
+    ) {
+        let mut first_seq = self.first_seq;
+        for index in &self.indexes {
+            let segment = index.segment;
+            index.each_mention(texts, |before, offset, name, change| {
+                let seq = first_seq + before;
+                let place = Place {
+                    seq,
+                    segment,
+                    offset,
+                };
+                act(name, change, place);
+            });
+            first_seq += index.records;
+        }
+    }
+
+    /// What the records did to the issues that they mention.
+    pub(crate) fn courses(&self) -> Courses<'_> {
+        let mut courses = Courses::default();
+        // Several records concern one issue.
+        let records = usize::try_from(self.last_seq + 1 - self.first_seq).unwrap_or(0);
+        courses.numbers.reserve(records / 4);
+        courses.mentions.reserve(records);
+        self.each(|name, change, place| courses.go_on(name, change, place));
+        courses
+    }
+}
+
+impl Sorted {
+    fn of(mentioned: &Mentioned) -> Self {
+        let mut sorted = Self::default();
+        mentioned.each(|name, _, place| sorted.push(name, place));
+        sorted
+    }
+
+    fn push(&mut self, name: Name<'_>, place: Place) {
+        let this = number(self.mentions.len());
+        let before = self.last_mention.insert(hash(name), this);
+        self.mentions.push(Mention { place, before });
+    }
+
+    /// The records that may mention a name, the last one first.
+    fn back_from_last(&self, name: Name<'_>) -> impl Iterator<Item = Place> {
+        back_from(&self.mentions, self.last_mention.get(&hash(name)).copied())
+    }
 }
 
 impl Tail {
     fn new(dir: &StoreDir, manifest: &Manifest, end: End) -> Self {
         let first_seq = manifest.first_seq;
         Self {
-            dir: dir.clone(),
             store: manifest.store.clone(),
-            first_seq,
             records: RawRecords::new(dir, first_seq, end),
             mentions_of: Mentions::default(),
-            packed: Vec::new(),
+            found: Found::default(),
+            mentioned: Mentioned {
+                first_seq,
+                last_seq: first_seq - 1,
+                indexes: Vec::new(),
+            },
+            segments: Segments {
+                dir: dir.clone(),
+                open: None,
+            },
+            unsaved_bytes: 0,
             looks: 0,
-            adds: 0,
-            places: Vec::new(),
-            mentions: Vec::new(),
-            last_mention: ByName::default(),
-            open: None,
-            saved: Saved::default(),
+            sorted: None,
         }
     }
 
@@ -193,17 +318,13 @@ impl Tail {
 
     /// The last record that was read; that before the first if there is none.
     pub(crate) fn last_seq(&self) -> u64 {
-        self.first_seq - 1 + self.packed_records() + self.places.len() as u64
-    }
-
-    /// How many records there are in `packed`.
-    fn packed_records(&self) -> u64 {
-        self.packed.iter().map(|index| index.records).sum()
+        self.mentioned.last_seq
     }
 
     /// How many issues the records create at most.
     pub(crate) fn adds(&self) -> usize {
-        self.adds
+        let adds: u64 = self.mentioned.indexes.iter().map(|index| index.adds).sum();
+        usize::try_from(adds).unwrap_or(usize::MAX)
     }
 
     /// Reads new records through `end`.
@@ -213,215 +334,157 @@ impl Tail {
     }
 
     fn read_on(&mut self) -> Result<()> {
-        let mut found = Vec::new();
+        let indexes = &mut self.mentioned.indexes;
         while let Some(record) = self.records.next()? {
             let (seq, offset) = (record.line.header.seq, record.offset);
-            let place = Place {
-                segment: record.segment,
-                offset,
-                crc: stored_checksum(record.text).unwrap_or_default(),
-            };
-            self.saved.unsaved_bytes += record.text.len() as u64;
-            if let Err(reason) = self.mentions_of.of(record.line.body, &mut found) {
+            if let Err(reason) = self.mentions_of.of(record.line.body, &mut self.found) {
                 return Err(self.records.refuse(seq, offset, reason));
             }
-            debug_assert_eq!(seq, self.last_seq() + 1);
-            self.push(place, &found);
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, place: Place, names: &[mentions::Mention]) {
-        let record = number(self.last_seq() + 1 - self.first_seq);
-        self.places.push(place);
-        for (name, change) in names.iter().copied() {
-            self.adds += usize::from(change.is_add());
-            self.mention(name, change, record);
-        }
-    }
-
-    fn mention(&mut self, name: NameHash, change: Change, record: u32) {
-        let this = number(self.mentions.len() as u64);
-        let before = self.last_mention.insert(name, this);
-        self.mentions.push(Mention {
-            name,
-            change,
-            record,
-            before,
-        });
-    }
-
-    /// Sorts by name what the indexes have.
-    fn unpack(&mut self) {
-        if self.packed.is_empty() {
-            return;
-        }
-        let packed = std::mem::take(&mut self.packed);
-        let records = packed.iter().map(|index| index.records).sum::<u64>();
-        let slots: usize = packed.iter().map(Index::len).sum();
-        let later = (
-            std::mem::take(&mut self.places),
-            std::mem::take(&mut self.mentions),
-        );
-        self.last_mention = ByName::default();
-        self.last_mention.reserve(slots);
-        self.places
-            .reserve(number(records) as usize + later.0.len());
-        self.mentions.reserve(slots + later.1.len());
-        for index in &packed {
-            for slot in index.slots() {
-                let record = number(self.places.len() as u64);
-                if slot.name != NO_NAME {
-                    self.mention(slot.name, slot.change, record);
+            let is_of = |last: &Index| last.segment == record.segment;
+            if !indexes.last().is_some_and(is_of) {
+                if let Some(ended) = indexes.last_mut() {
+                    ended.end_block();
                 }
-                if slot.is_last {
-                    self.places.push(Place::of(index, slot));
+                indexes.push(Index::new(&self.store, record.segment));
+            }
+            self.unsaved_bytes += record.text.len() as u64;
+            let crc = stored_checksum(record.text).unwrap_or_default();
+            if let Some(index) = indexes.last_mut() {
+                index.push(Last { offset, crc }, record.text.len() + 1, &self.found);
+            }
+            self.mentioned.last_seq = seq;
+            if let Some(sorted) = &mut self.sorted {
+                let segment = record.segment;
+                let place = Place {
+                    seq,
+                    segment,
+                    offset,
+                };
+                for (name, _) in self.found.mentions() {
+                    sorted.push(name, place);
                 }
             }
         }
-        self.saved.records += self.places.len();
-        self.saved.mentions += self.mentions.len();
-        self.places.extend(later.0);
-        for Mention {
-            name,
-            change,
-            record,
-            ..
-        } in later.1
-        {
-            self.mention(name, change, record);
-        }
+        Ok(())
     }
 
     /// The records behind `after` that may concern any of these names, in order.
-    pub(crate) fn concerning(&mut self, names: &[NameHash], after: u64) -> Vec<Found> {
+    pub(crate) fn concerning(&mut self, names: &[Name<'_>], after: u64) -> Vec<Place> {
         self.looks += 1;
-        if self.looks >= UNPACKED_FROM || names.len() > SEARCHED_NAMES {
-            self.unpack();
+        if self.looks >= SORTED_FROM || names.len() > SEARCHED_NAMES {
+            let all = || Sorted::of(&self.mentioned);
+            self.sorted.get_or_insert_with(all);
         }
-        let mut found = Vec::new();
-        let mut seq = self.first_seq;
-        for index in &self.packed {
-            for slot in index.slots() {
-                if names.contains(&slot.name) && seq > after {
-                    let place = Place::of(index, slot);
-                    found.push(Found { seq, place });
+        let mut places = Vec::new();
+        if let Some(sorted) = &self.sorted {
+            for name in names {
+                let back = sorted.back_from_last(*name);
+                places.extend(back.take_while(|place| place.seq > after));
+            }
+        } else {
+            let texts: Vec<_> = names.iter().map(|name| Finder::new(name.text)).collect();
+            self.mentioned.each_near(Some(&texts), |name, _, place| {
+                if names.contains(&name) && place.seq > after {
+                    places.push(place);
                 }
-                seq += u64::from(slot.is_last);
+            });
+        }
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    /// Takes what the indexes say of the records through this one. False if one of them does not
+    /// belong to its segment.
+    fn read_indexes(&mut self, through: u64) -> bool {
+        while self.last_seq() < through {
+            let (segment, wanted) = (self.last_seq() + 1, through - self.last_seq());
+            let Some(index) = index::read(&self.segments.dir, &self.store, segment, wanted) else {
+                break;
+            };
+            let last = index.last;
+            self.mentioned.last_seq += index.records;
+            self.mentioned.indexes.push(index);
+            let Some(Last { offset, crc }) = last else {
+                break; // It covers no record yet.
+            };
+            let place = Place {
+                seq: self.last_seq(),
+                segment,
+                offset,
+            };
+            let mut lines = Lines::default();
+            let found = self.segments.look(place, &mut lines, |_, text| {
+                stored_checksum(text) == Some(crc)
+            });
+            if !matches!(found, Ok(Ok(true))) {
+                return false;
             }
         }
-        let of_name = |name: &NameHash| {
-            let records = self
-                .back_from_last(*name)
-                .map(|mention| self.found(mention));
-            records.take_while(|found| found.seq > after)
+        true
+    }
+
+    /// Goes on behind the last record that an index covers. False if that is somewhere else.
+    fn move_behind_indexes(&mut self, end: End) -> Result<bool> {
+        let covering = |index: &&Index| index.last.is_some();
+        let Some(index) = self.mentioned.indexes.iter().rfind(covering) else {
+            return Ok(true);
         };
-        found.extend(names.iter().flat_map(of_name));
-        found.sort_unstable();
-        found.dedup();
-        found
-    }
-
-    /// The mentions of a name, the last one first; not those in `packed`.
-    fn back_from_last(&self, name: NameHash) -> impl Iterator<Item = &Mention> {
-        let mention = |at: u32| self.mentions.get(at as usize);
-        let last = self.last_mention.get(&name).copied().and_then(mention);
-        std::iter::successors(last, move |later| later.before.and_then(mention))
-    }
-
-    fn found(&self, mention: &Mention) -> Found {
-        let record = u64::from(mention.record);
-        let at = usize::try_from(record - self.packed_records()).unwrap_or(usize::MAX);
-        let Some(place) = self.places.get(at).copied() else {
-            unreachable!("each mention is in a record that has a place");
+        let (seq, segment) = (self.last_seq(), index.segment);
+        let Some(Last { offset, crc }) = index.last else {
+            return Ok(true);
         };
-        let seq = self.first_seq + record;
-        Found { seq, place }
+        let records = RawRecords::at(&self.segments.dir, segment, offset, seq, end)?;
+        let Some(mut records) = records else {
+            return Ok(false);
+        };
+        let is_there = matches!(
+            records.next(),
+            Ok(Some(record)) if stored_checksum(record.text) == Some(crc)
+        );
+        self.records = records;
+        Ok(is_there)
     }
 
-    /// Calls `act` with every mention of a name, in their order.
-    fn each_mention(&self, mut act: impl FnMut(NameHash, Change, Found)) {
-        let mut seq = self.first_seq;
-        for index in &self.packed {
-            for slot in index.slots() {
-                let place = Place::of(index, slot);
-                act(slot.name, slot.change, Found { seq, place });
-                seq += u64::from(slot.is_last);
-            }
+    /// Adds to the indexes on disk what they lack, once that is worth it.
+    pub(crate) fn save(&mut self) {
+        if self.unsaved_bytes < BLOCK_OF_BYTES {
+            return;
         }
-        for mention in &self.mentions {
-            act(mention.name, mention.change, self.found(mention));
+        self.unsaved_bytes = 0;
+        for index in &mut self.mentioned.indexes {
+            index.save(&self.segments.dir);
         }
     }
+}
 
-    /// What the records did to the issues whose ids have these names.
-    pub(crate) fn courses(&self, names: impl Iterator<Item = NameHash>) -> ByName<Course> {
-        let mut courses: ByName<Course> = names.map(|name| (name, Course::default())).collect();
-        self.each_mention(|name, change, found| {
-            if let Some(course) = courses.get_mut(&name) {
-                course.go_on(found.seq, change);
-            }
-        });
-        courses
-    }
-
-    /// As [`Tail::courses`], also for each issue that may not be closed although it was or did not
-    /// exist before the records.
-    pub(crate) fn courses_and_opened(
-        &self,
-        names: impl Iterator<Item = NameHash>,
-    ) -> ByName<Course> {
-        let mut courses: ByName<Course> = names.map(|name| (name, Course::default())).collect();
-        self.each_mention(|name, change, found| {
-            // Else it stays closed or absent, and whether it is absent does not change either.
-            let is_seen = !matches!(change, Change::Nothing | Change::Closes);
-            if is_seen || courses.contains_key(&name) {
-                courses.entry(name).or_default().go_on(found.seq, change);
-            }
-        });
-        courses
-    }
-
-    /// The records that the present state of some issues depends on, in their order.
-    pub(crate) fn decisive(&self, courses: &ByName<Course>) -> Vec<Found> {
-        let mut records = Vec::new();
-        self.each_mention(|name, _, found| {
-            let course = courses.get(&name);
-            if course.is_some_and(|course| course.depends_on(found.seq))
-                && records.last() != Some(&found)
-            {
-                records.push(found);
-            }
-        });
-        records
-    }
-
+impl Segments {
     /// Calls `act` with the events of each of these records, which are in order.
     pub(crate) fn each_of(
         &mut self,
-        records: &[Found],
+        places: &[Place],
         mut act: impl FnMut(Seq, Vec<IssueEvent>),
     ) -> Result<()> {
         let (mut lines, mut scratch) = (Lines::default(), Vec::new());
-        for Found { seq, place } in records.iter().copied() {
-            let decode = |line: Line<'_>| line.body.decode(&mut scratch);
-            let events = self.look(place, seq, &mut lines, decode)?;
+        for place in places.iter().copied() {
+            let decode = |line: Line<'_>, _: &[u8]| line.body.decode(&mut scratch);
+            let events = self.look(place, &mut lines, decode)?;
             let events = events.and_then(|events| events).map_err(|reason| {
                 // The file is not the one that was read before, or was damaged since.
-                self.corrupt(place.segment, place.offset, reason)
+                self.corrupt(place, reason)
             })?;
-            act(Seq::new(seq), events);
+            act(Seq::new(place.seq), events);
         }
         Ok(())
     }
 
-    /// Calls `act` with a record, which is checked. `lines` may have read of the same segment.
+    /// Calls `act` with a record, which is checked, and its text. `lines` may have read of the same
+    /// segment.
     fn look<T>(
         &mut self,
         place: Place,
-        seq: u64,
         lines: &mut Lines,
-        act: impl FnOnce(Line<'_>) -> T,
+        act: impl FnOnce(Line<'_>, &[u8]) -> T,
     ) -> Result<std::result::Result<T, CorruptReason>> {
         let open = self.open.take_if(|(first, _)| *first == place.segment);
         let file = if let Some((_, file)) = open {
@@ -441,154 +504,66 @@ impl Tail {
         let text = text.ok_or(CorruptReason::Unterminated);
         let line = text.and_then(|text| {
             let line = Line::parse(text)?;
-            let found = (line.header.seq, stored_checksum(text));
-            if found == (seq, Some(place.crc)) {
-                Ok(line)
+            let (expected, found) = (place.seq, line.header.seq);
+            if found == expected {
+                Ok(act(line, text))
             } else {
-                let (expected, found) = (seq, line.header.seq);
                 Err(CorruptReason::Sequence { expected, found })
             }
         });
-        Ok(line.map(act))
+        Ok(line)
     }
 
-    fn corrupt(&self, segment: u64, offset: u64, reason: CorruptReason) -> Error {
+    fn corrupt(&self, place: Place, reason: CorruptReason) -> Error {
         Error::Corrupt {
-            path: self.dir.path_of(&segment_name(segment)),
-            offset,
+            path: self.dir.path_of(&segment_name(place.segment)),
+            offset: place.offset,
             reason,
         }
     }
-
-    /// Takes what the indexes say of the records through this one. False if one of them does not
-    /// belong to its segment.
-    fn read_indexes(&mut self, through: u64) -> bool {
-        while self.last_seq() < through {
-            let (segment, wanted) = (self.last_seq() + 1, through - self.last_seq());
-            let Some(index) = index::read(&self.dir, &self.store, segment, wanted) else {
-                break;
-            };
-            self.saved.end = Some((segment, index.end));
-            let Some(last) = index.last else {
-                break; // It covers no record yet.
-            };
-            let last = Place::of(&index, last);
-            self.adds += index.adds;
-            self.packed.push(index);
-            let mut lines = Lines::default();
-            let found = self.look(last, self.last_seq(), &mut lines, |_| ());
-            if !matches!(found, Ok(Ok(()))) {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Goes on behind the last record that an index covers. False if that is somewhere else.
-    fn move_behind_indexes(&mut self, end: End) -> Result<bool> {
-        let last = self.packed.last();
-        let Some(last) = last.and_then(|index| Some(Place::of(index, index.last?))) else {
-            return Ok(true);
-        };
-        let seq = self.last_seq();
-        let records = RawRecords::at(&self.dir, last.segment, last.offset, seq, end)?;
-        let Some(mut records) = records else {
-            return Ok(false);
-        };
-        let is_there = matches!(
-            records.next(),
-            Ok(Some(record)) if stored_checksum(record.text) == Some(last.crc)
-        );
-        self.records = records;
-        Ok(is_there)
-    }
-
-    /// Adds to the indexes on disk what they lack, once that is worth it. Several processes may do
-    /// this at once, since they write the same. An index that can't be written is one that is
-    /// missing.
-    pub(crate) fn save(&mut self) {
-        if self.saved.unsaved_bytes < SAVED_EVERY_BYTES {
-            return;
-        }
-        self.saved.unsaved_bytes = 0;
-        while let Some(next) = self.places.get(self.saved.records).copied() {
-            let segment = next.segment;
-            let index = self.new_of_segment(segment);
-            if self.saved.skipped == Some(segment) {
-                continue;
-            }
-            let end = index.write(&self.dir, segment).ok().flatten();
-            self.saved.end = end.map(|end| (segment, end));
-            if end.is_none() {
-                self.saved.skipped = Some(segment);
-            }
-        }
-    }
-
-    /// What the index of this segment lacks. It counts as saved from now on.
-    fn new_of_segment(&mut self, segment: u64) -> IndexBytes {
-        let mut index = match self.saved.end {
-            Some((of, end)) if of == segment => IndexBytes::behind(end),
-            _ => IndexBytes::new(&self.store, segment),
-        };
-        while let Some(place) = self.places.get(self.saved.records)
-            && place.segment == segment
-        {
-            let record = number(self.packed_records() + self.saved.records as u64);
-            let of_record = self.mentions.get(self.saved.mentions..).unwrap_or_default();
-            let of_record = of_record.iter().take_while(|one| one.record == record);
-            let mut names: Vec<_> = of_record.map(|one| (one.name, one.change)).collect();
-            self.saved.records += 1;
-            self.saved.mentions += names.len();
-            if names.is_empty() {
-                names.push((NO_NAME, Change::Nothing));
-            }
-            for (at, (name, change)) in (1..).zip(names.iter().copied()) {
-                index.push(Slot {
-                    name,
-                    change,
-                    offset: place.offset,
-                    is_last: at == names.len(),
-                    crc: place.crc,
-                });
-            }
-        }
-        index
-    }
 }
 
-impl Place {
-    /// That of the record of a slot.
-    fn of(index: &Index, slot: Slot) -> Self {
-        Self {
-            segment: index.segment,
-            offset: slot.offset,
-            crc: slot.crc,
-        }
-    }
-}
-
-fn number(len: u64) -> u32 {
+fn number(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
-/// The slot of a record that mentions no name.
-const NO_NAME: NameHash = NameHash(0);
+fn hash(name: Name<'_>) -> u64 {
+    let kind: &[u8] = if name.is_key { b"key:" } else { b"id:" };
+    fnv(fnv(FNV_START, kind), name.text)
+}
 
-/// Uses a number that is a hash already.
+/// Hashes texts as short as ids are; a number is a hash already. Whoever chooses ids with one hash
+/// makes a look slow, and nothing wrong.
 #[derive(Default)]
-pub(crate) struct AsItIs(u64);
+pub(crate) struct ShortHasher(u64);
 
-impl Hasher for AsItIs {
+impl Hasher for ShortHasher {
     fn finish(&self) -> u64 {
         self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let mut mix = |word: u64| {
+            let product = (self.0 ^ word).wrapping_mul(FACTOR);
+            self.0 = product ^ product >> 32;
+        };
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            mix(u64::from_le_bytes(*word));
+        }
+        let mut last = [0xff; 8];
+        last.iter_mut()
+            .zip(rest)
+            .for_each(|(last, byte)| *last = *byte);
+        mix(u64::from_le_bytes(last));
     }
 
     fn write_u64(&mut self, hash: u64) {
         self.0 = hash;
     }
 
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("only a `NameHash` is hashed")
-    }
+    fn write_usize(&mut self, _len: usize) {}
 }
+
+/// Odd, and without a pattern in its bits.
+const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -3,21 +3,18 @@
 //!
 //! A compaction writes them into a file beside the snapshot. The runs that were written since, if
 //! any, are read over it. Of the records behind the snapshot, those are decoded that the present
-//! state of an issue depends on which may not be closed now; see [`Tail::courses`].
+//! state of an issue depends on which may not be closed now; see [`Courses`].
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use crate::{
     error::Result,
     format::seq::Seq,
-    issues::{
-        event::IssueEvent, index::Facts, issue::Issue, issues::Issues, transition::is_closed,
-    },
+    issues::{issues::Issues, transition::is_closed},
     state::{
         lookup::SnapshotLookup,
-        mentions::NameHash,
         snapshot::{self, read_over},
-        tail::{ByName, Course, Fate, Tail},
+        tail::{Courses, Fate, Segments, Tail},
         throttle::Throttle,
     },
     wal::{
@@ -34,10 +31,19 @@ pub(super) fn read(
     snapshot: &mut SnapshotLookup,
     tail: &mut Tail,
 ) -> Result<Option<Issues>> {
+    let last_seq = tail.last_seq();
+    let Tail {
+        mentioned,
+        segments,
+        ..
+    } = tail;
+    let courses = mentioned.courses();
     let files = manifest.files();
     let issues = match files.as_slice() {
         [] => Some(Issues::default()), // All of it is in the tail.
-        files => after(dir, manifest, files, 0),
+        files => after(dir, manifest, files, 0, |id| {
+            courses.of(id).fate != Fate::Closed
+        }),
     };
     let Some(issues) = issues else {
         return Ok(None);
@@ -45,11 +51,11 @@ pub(super) fn read(
     let mut unclosed = Unclosed {
         issues,
         snapshot,
-        tail,
+        courses: &courses,
+        segments,
     };
     unclosed.apply_tail()?;
     unclosed.bring_parents()?;
-    let last_seq = unclosed.tail.last_seq();
     unclosed.issues.moved_on(Seq::new(last_seq));
     Ok(Some(unclosed.issues))
 }
@@ -58,15 +64,16 @@ pub(super) fn read(
 /// the snapshot. `None` if there is no file of them, or something is wrong.
 ///
 /// The last `folded` of the files are not read. They may still count: the caller has what they
-/// changed.
+/// changed. An issue that is not wanted may be missing.
 pub(super) fn after(
     dir: &StoreDir,
     manifest: &Manifest,
     files: &[SnapshotFile],
     folded: usize,
+    is_wanted: impl Fn(&str) -> bool,
 ) -> Option<Issues> {
     let read = |(at, file): (usize, &SnapshotFile)| {
-        let issues = snapshot::read_unclosed(dir, manifest, file.mark)?;
+        let issues = snapshot::read_unclosed(dir, manifest, file.mark, &is_wanted)?;
         Some((at, issues))
     };
     let (at, issues) = files.iter().enumerate().rev().find_map(read)?;
@@ -79,40 +86,36 @@ pub(super) fn after(
 struct Unclosed<'a> {
     issues: Issues,
     snapshot: &'a mut SnapshotLookup,
-    tail: &'a mut Tail,
+    courses: &'a Courses<'a>,
+    segments: &'a mut Segments,
 }
 
 impl Unclosed<'_> {
     /// Leaves out the issues that are closed after the tail. Applies what that says of the others,
     /// and of those that it may have opened.
     fn apply_tail(&mut self) -> Result<()> {
-        let present = self.issues.entries().map(|(id, _)| NameHash::of_id(id));
-        let mut courses = self.tail.courses_and_opened(present);
-        self.issues.retain(|id, entry| {
-            let course = courses.get(&NameHash::of_id(id)).copied();
-            match course.unwrap_or_default().fate {
-                Fate::Untouched | Fate::MayBeOpen => true,
-                Fate::AsBefore => entry.issue().is_some_and(|issue| !is_closed(issue)),
-                Fate::Closed => false,
-            }
+        let courses = self.courses;
+        self.issues.retain(|id, entry| match courses.of(id).fate {
+            Fate::Untouched | Fate::MayBeOpen => true,
+            Fate::AsBefore => entry.issue().is_some_and(|issue| !is_closed(issue)),
+            Fate::Closed => false,
         });
-        let names: HashSet<NameHash> = {
-            let present = self.issues.entries().map(|(id, _)| NameHash::of_id(id));
-            present.collect()
-        };
-        courses.retain(|name, course| match course.fate {
+        let changed = courses.iter().filter(|(id, course)| match course.fate {
             Fate::MayBeOpen => true,
-            Fate::AsBefore => names.contains(name),
+            Fate::AsBefore => self.issues.entry(id).is_some(),
             Fate::Untouched | Fate::Closed => false,
         });
-        self.apply(&courses, &[])
+        let mut changed: Vec<&str> = changed.map(|(id, _)| id).collect();
+        changed.sort_unstable();
+        self.apply(&changed)
     }
 
     /// Adds the issues, closed ones, too, that those that are not closed are a part of: they pass
     /// on what blocks them.
     fn bring_parents(&mut self) -> Result<()> {
-        let present = self.issues.iter();
-        let mut wanted: Vec<String> = present.flat_map(|(_, issue)| parents(issue)).collect();
+        let index = self.issues.index(); // Queries need it, too.
+        let present = index.facts.values();
+        let mut wanted: Vec<String> = present.flat_map(|facts| facts.parents.clone()).collect();
         let mut known = HashSet::new();
         loop {
             wanted.retain(|id| known.insert(id.clone()) && self.issues.entry(id).is_none());
@@ -120,57 +123,31 @@ impl Unclosed<'_> {
                 return Ok(());
             }
             wanted.sort_unstable();
-            let names = wanted.iter().map(|id| NameHash::of_id(id));
-            let courses = self.tail.courses(names);
-            self.apply(&courses, &wanted)?;
-            let found = wanted.iter().filter_map(|id| self.issues.get(id));
-            wanted = found.flat_map(parents).collect();
+            let ids: Vec<&str> = wanted.iter().map(String::as_str).collect();
+            self.apply(&ids)?;
+            let index = self.issues.index();
+            let found = wanted.iter().filter_map(|id| index.facts.get(&**id));
+            wanted = found.flat_map(|facts| facts.parents.clone()).collect();
         }
     }
 
-    /// Makes the issues that go through these courses what they are after the tail. `ids` are those
-    /// of them that are known, and not there yet.
-    fn apply(&mut self, courses: &ByName<Course>, ids: &[String]) -> Result<()> {
-        let records = self.tail.decisive(courses);
-        let mut later: BTreeMap<String, Vec<(Seq, IssueEvent)>> = BTreeMap::new();
+    /// Makes the issues with these ids, which are sorted, what they are after the tail.
+    fn apply(&mut self, ids: &[&str]) -> Result<()> {
         for id in ids {
-            later.insert(id.clone(), Vec::new());
+            if self.courses.of(id).is_on_snapshot()
+                && self.issues.entry(id).is_none()
+                && let Some(entry) = self.snapshot.entry(id)?
+            {
+                self.issues.restore_entry((*id).to_owned(), entry);
+            }
         }
-        self.tail.each_of(&records, |seq, events| {
+        let places = self.courses.decisive(ids);
+        self.segments.each_of(&places, |seq, events| {
             for event in events {
-                if courses.contains_key(&NameHash::of_id(&event.id)) {
-                    match later.get_mut(&event.id) {
-                        Some(of_issue) => of_issue.push((seq, event)),
-                        None => drop(later.insert(event.id.clone(), vec![(seq, event)])),
-                    }
+                if ids.binary_search(&event.id.as_str()).is_ok() {
+                    self.issues.apply_event(seq, event);
                 }
             }
-        })?;
-        for (id, events) in later {
-            let course = courses.get(&NameHash::of_id(&id));
-            let is_on_snapshot = course.is_some_and(Course::is_on_snapshot);
-            if is_on_snapshot
-                && self.issues.entry(&id).is_none()
-                && let Some(entry) = self.snapshot.entry(&id)?
-            {
-                self.issues.restore_entry(id, entry);
-            }
-            for (seq, event) in events {
-                self.issues.apply_event(seq, event);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The issues that this one is a part of.
-fn parents(issue: &Issue) -> Vec<String> {
-    let text = issue.as_json().as_bytes();
-    let has = |part: &[u8]| memchr::memmem::find(text, part).is_some();
-    // Most issues have none, and need not be parsed to see that. An escape may spell any letter.
-    if has(b"parent-child") || has(b"\\u") {
-        Facts::of(issue).parents
-    } else {
-        Vec::new()
+        })
     }
 }

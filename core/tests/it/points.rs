@@ -371,6 +371,59 @@ fn an_index_of_another_past_of_the_same_log_is_not_believed() {
     compare(&dir, None);
 }
 
+/// Two ids with the same 64-bit FNV-1a hash behind `id:`, as indexes of layout 2 had it.
+const ALIKE: [&str; 2] = ["bd-i6ptJQuQQ4B.FytsI", "bd-i6pGF.kEeWKkW8-iI"];
+
+#[test]
+fn issues_whose_ids_have_one_hash_are_told_apart() {
+    let hash = |id: &str| {
+        let bytes = b"id:".iter().chain(id.as_bytes());
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    };
+    assert_eq!(hash(ALIKE[0]), hash(ALIKE[1]));
+    for [one, other] in [ALIKE, [ALIKE[1], ALIKE[0]]] {
+        let new = |id: &str| Batch::at(TS).create(Issue::new_at(id, "Mend the fence", TS));
+        let acts: [&[Batch]; 5] = [
+            &[new(one), new(other), Batch::at(TS).close(one)],
+            &[new(one), Batch::at(TS).close(one), new(other)],
+            &[new(one), new(other), Batch::at(TS).delete(other)],
+            &[
+                new(one),
+                Batch::at(TS).close(one),
+                new(other),
+                Batch::at(TS).reopen(one),
+            ],
+            &[new(one), new(other), Batch::at(TS).claim(one, "agent-7")],
+        ];
+        let cases = acts.into_iter();
+        for (acts, compact_after) in
+            cases.flat_map(|acts| (0..=acts.len()).map(move |after| (acts, after)))
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let log = IssueLog::open(dir.path(), buffered()).unwrap();
+            for (at, act) in acts.iter().enumerate() {
+                if at == compact_after {
+                    log.compact().unwrap();
+                }
+                log.commit(act).unwrap();
+                log.log().sync_all().unwrap();
+                compare(dir.path(), Some(&log));
+            }
+            // Long enough for an index, and for a look at records that are sorted.
+            for number in 0..20 {
+                let issue = Issue::new_at(&format!("bd-{number}"), "Buy wire", TS);
+                let issue = issue.with("description", &long()).unwrap();
+                log.commit(&Batch::at(TS).create(issue)).unwrap();
+            }
+            log.log().sync_all().unwrap();
+            assert_eq!(indexes(dir.path()).len(), 1);
+            compare(dir.path(), Some(&log));
+        }
+    }
+}
+
 #[test]
 fn damage_in_a_snapshot_leads_to_an_error_and_never_to_a_wrong_answer() {
     let dir = tempfile::tempdir().unwrap();
