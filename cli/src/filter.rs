@@ -18,6 +18,12 @@ impl Wanted {
         })
     }
 
+    /// Whether [`Wanted::list`] has this issue.
+    pub(crate) fn lists(&self, id: &str, issue: &Issue, status: Option<&str>) -> bool {
+        let is_of_status = status.is_none_or(|status| issue.status().as_deref() == Some(status));
+        is_of_status && !issue.is_carried() && self.filter().matches(id, issue)
+    }
+
     /// The matching issues that are ready to be worked on, most urgent first.
     pub(crate) fn ready<'a>(&self, issues: &'a Issues) -> Vec<(&'a str, &'a Issue)> {
         let filter = self.filter();
@@ -104,6 +110,10 @@ mod tests {
         ] {
             let found = wanted(options);
             assert_eq!(ids(&found.list(&issues, None)), expected, "{options:?}");
+            let listed = issues
+                .iter()
+                .filter(|(id, issue)| found.lists(id, issue, None));
+            assert_eq!(ids(&listed.collect::<Vec<_>>()), expected, "{options:?}");
         }
         let all = Wanted::default();
         assert_eq!(ids(&all.list(&issues, Some("closed"))), "");

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anstream::{AutoStream, ColorChoice};
+use clap::builder::styling::Style;
 use serde::Serialize;
 use strand_core::{Receipt, Seq};
 
@@ -132,6 +133,15 @@ impl Output {
             effect,
         };
         self.answer(&stored, || seq.to_string())
+    }
+
+    /// The text in this style, if text is coloured.
+    pub(crate) fn styled(&self, style: Style, text: &str) -> String {
+        if self.coloured {
+            format!("{style}{text}{style:#}")
+        } else {
+            text.to_owned()
+        }
     }
 
     /// Prints a line, adding the newline if it is missing.

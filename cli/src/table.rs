@@ -1,34 +1,54 @@
 //! Text in columns.
 
-use std::{fmt::Write as _, iter};
+use std::fmt::Write as _;
 
 use clap::builder::styling::{AnsiColor, Style};
-use comfy_table::{Table, presets};
+use unicode_width::UnicodeWidthStr as _;
 
-/// Left-aligned columns, two spaces apart, as wide as their widest cell on a terminal.
-pub(crate) fn columns<R: Into<comfy_table::Row>>(rows: Vec<R>) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).add_rows(rows);
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+/// How wide the columns of a table are on a terminal.
+#[derive(Debug, Default)]
+pub(crate) struct Widths(Vec<usize>);
+
+impl Widths {
+    /// Makes the columns wide enough for this row.
+    pub(crate) fn fit(&mut self, row: &[String]) {
+        self.0.resize(self.0.len().max(row.len()), 0);
+        for (width, cell) in self.0.iter_mut().zip(row) {
+            *width = cell.width().max(*width);
+        }
     }
-    table.trim_fmt() + "\n"
+
+    /// The row with left-aligned cells, two spaces apart.
+    pub(crate) fn line(&self, row: &[String]) -> String {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&self.0) {
+            line.push_str(cell);
+            let room = width.saturating_sub(cell.width()) + 2;
+            line.extend(std::iter::repeat_n(' ', room));
+        }
+        line.truncate(line.trim_end_matches(' ').len());
+        line
+    }
 }
 
-/// Highlights the head of a table, and each row by the status of its issue.
-pub(crate) fn highlighted(table: &str, statuses: impl Iterator<Item = Option<String>>) -> String {
-    let head = Style::new().bold();
-    let rows = statuses.map(|status| match status.as_deref() {
+/// A table, the columns of which are as wide as their widest cells.
+pub(crate) fn columns<R: AsRef<[String]>>(rows: &[R]) -> String {
+    let mut widths = Widths::default();
+    for row in rows {
+        widths.fit(row.as_ref());
+    }
+    let lines = rows.iter().map(|row| widths.line(row.as_ref()));
+    lines.fold(String::new(), |table, line| table + &line + "\n")
+}
+
+/// How an issue with this status is highlighted.
+pub(crate) fn style_of(status: Option<&str>) -> Style {
+    match status {
         Some("in_progress") => AnsiColor::Yellow.on_default(),
         Some("blocked") => AnsiColor::Red.on_default(),
         Some("closed") => Style::new().dimmed(),
         _ => Style::new(),
-    });
-    let mut text = String::new();
-    for (line, style) in table.lines().zip(iter::once(head).chain(rows)) {
-        writeln!(text, "{style}{line}{style:#}").ok();
     }
-    text
 }
 
 /// Highlights the names in the first column.
@@ -70,13 +90,13 @@ mod tests {
             ["b", "🎉e\u{301}", "y"],
         ];
         assert_eq!(
-            columns(rows.map(row).to_vec()),
+            columns(&rows.map(row)),
             "ID      TITLE    S\n\
              é-1234           x\n\
              a       漢字 👩‍👩‍👧\n\
              b       🎉e\u{301}      y\n"
         );
-        assert_eq!(columns::<Vec<String>>(Vec::new()), "\n");
+        assert_eq!(columns::<Vec<String>>(&[]), "");
     }
 
     #[test]

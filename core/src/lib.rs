@@ -35,6 +35,7 @@
 //! | decide what to change | [`IssueLog::with_issues`] | no other process | all issues |
 //! | read all records once | [`Reader::records`] | nothing | one record |
 //! | receive records as they are appended | [`Reader::follow`], a [`Follower`] | the next record, or a deadline | one record |
+//! | go through all issues once | [`Issues::each`] | nothing | the issues that changed behind the snapshot |
 //! | query the state once; repeatedly | [`Issues::load`]; [`LiveIssues`] and [`LiveIssues::refresh`] | nothing | all issues |
 //! | keep the log short | [`IssueLog::compact`], or a [`Compactor`] | itself; other appends wait for one sync | the issues that changed; at the first time, all |
 //! | import and export JSON lines | [`IssueLog::import`], [`export`], [`merge`] | as appends; two syncs; nothing | all issues |

@@ -1,7 +1,8 @@
 //! `show`, `list` and `ready`.
 
-use std::path::Path;
+use std::{ops::ControlFlow, path::Path};
 
+use clap::builder::styling::Style;
 use serde::Serialize;
 use strand_core::{Issue, Issues, PointReader, Version, Versioned};
 
@@ -12,7 +13,7 @@ use crate::{
     filter::is_free,
     output::{Output, tell},
     remote,
-    table::{columns, highlighted, printable, with_names},
+    table::{Widths, columns, printable, style_of, with_names},
 };
 
 pub(crate) fn show(dir: &Path, args: &Show, out: &mut Output) -> Result<(), Failure> {
@@ -78,70 +79,92 @@ fn fields(issue: &Issue, version: Version, blocked_by: &[String]) -> String {
     if !blocked_by.is_empty() {
         rows.push(["blocked by:".to_owned(), printable(&blocked_by.join(", "))]);
     }
-    columns(rows)
+    columns(&rows)
 }
+
+/// Goes through issues in their order, until the function breaks.
+type Each<'a> = dyn Fn(&mut Look<'_>) -> Result<(), Failure> + 'a;
+type Look<'a> = dyn FnMut(&str, Option<Version>, &Issue) -> ControlFlow<()> + 'a;
 
 pub(crate) fn list(dir: &Path, args: &List, out: &mut Output) -> Result<(), Failure> {
     let status = args.status.as_deref();
-    let issues = match status {
-        None | Some("closed" | "tombstone") => open::issues(dir)?,
-        Some(_) => open::unclosed(dir)?,
+    let may_be_closed = matches!(status, None | Some("closed" | "tombstone"));
+    if may_be_closed && args.sort.is_none() && !args.reverse && remote::address(dir)?.is_none() {
+        // There may be more than fits into memory.
+        let each = |look: &mut Look<'_>| {
+            Issues::each(dir, |id, version, issue| {
+                if args.wanted.lists(id, issue, status) {
+                    look(id, Some(version), issue)
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })?;
+            Ok(())
+        };
+        return list_each(&each, args, out);
+    }
+    let issues = if may_be_closed {
+        open::issues(dir)?
+    } else {
+        open::unclosed(dir)?
     };
     let mut found = args.wanted.list(&issues, status);
-    if !out.json {
-        note_mistakes(args, &found);
-    }
     if let Some(field) = &args.sort {
         found.sort_by_cached_key(|(_, issue)| sort_key(issue, field));
     }
     if args.reverse {
         found.reverse();
     }
-    if args.columns.is_empty() || out.json {
-        return print(&issues, &found, args.limit, out);
+    list_each(&|look| each_of(&issues, &found, look), args, out)
+}
+
+fn list_each(each: &Each<'_>, args: &List, out: &mut Output) -> Result<(), Failure> {
+    if !out.json {
+        note_mistakes(args, each)?;
     }
-    let head = args.columns.iter().map(|name| name.to_uppercase());
-    let mut rows: Vec<Vec<String>> = vec![head.collect()];
-    let found = found.iter().take(args.limit.unwrap_or(usize::MAX));
-    rows.extend(found.clone().map(|(_, issue)| {
-        let cells = args.columns.iter().map(|name| cell(issue, name));
-        cells.collect()
-    }));
-    print_table(&columns(rows), found, out)
+    print(each, &args.columns, args.limit, out)
+}
+
+fn each_of(issues: &Issues, found: &[(&str, &Issue)], look: &mut Look<'_>) -> Result<(), Failure> {
+    for (id, issue) in found {
+        if look(id, issues.version(id), issue).is_break() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Names that no issue has are probably mistyped.
-fn note_mistakes(args: &List, found: &[(&str, &Issue)]) {
+fn note_mistakes(args: &List, each: &Each<'_>) -> Result<(), Failure> {
     let unknown = |status: &&str| !STATUSES.contains(status) && *status != "tombstone";
-    if found.is_empty()
-        && let Some(status) = args.status.as_deref().filter(unknown)
-    {
+    let unknown = args.status.as_deref().filter(unknown);
+    let mut names: Vec<&String> = args.columns.iter().chain(&args.sort).collect();
+    if unknown.is_none() && names.is_empty() {
+        return Ok(());
+    }
+    let mut is_empty = true;
+    each(&mut |_, _, issue| {
+        is_empty = false;
+        names.retain(|name| issue.get(field_name(name)).is_none());
+        if names.is_empty() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    if !is_empty {
+        for name in names {
+            tell(&format!(
+                "strand: none of these issues has a field {name:?}"
+            ));
+        }
+    } else if let Some(status) = unknown {
         let usual = STATUSES.join(", ");
         tell(&format!(
             "strand: no issue has the status {status:?}; usual ones are {usual}"
         ));
     }
-    for name in args.columns.iter().chain(&args.sort) {
-        let has = |(_, issue): &(&str, &Issue)| issue.get(field_name(name)).is_some();
-        if !found.is_empty() && !found.iter().any(has) {
-            tell(&format!(
-                "strand: none of these issues has a field {name:?}"
-            ));
-        }
-    }
-}
-
-fn print_table<'a>(
-    table: &str,
-    issues: impl Iterator<Item = &'a (&'a str, &'a Issue)>,
-    out: &mut Output,
-) -> Result<(), Failure> {
-    out.page();
-    if out.coloured {
-        let statuses = issues.map(|(_, issue)| issue.status());
-        return out.line(highlighted(table, statuses));
-    }
-    out.line(table)
+    Ok(())
 }
 
 /// Whether the field is missing, its number, and its text: so that missing ones come last.
@@ -173,12 +196,13 @@ pub(crate) fn ready(dir: &Path, args: &Ready, out: &mut Output) -> Result<(), Fa
     let issues = open::unclosed(dir)?;
     let mut found = args.wanted.ready(&issues);
     found.retain(|(_, issue)| !args.free || is_free(issue));
-    print(&issues, &found, args.limit, out)
+    print(&|look| each_of(&issues, &found, look), &[], args.limit, out)
 }
 
+/// Prints issues: each one as a line of JSON, or as a row with these columns, or the usual ones.
 fn print(
-    issues: &Issues,
-    found: &[(&str, &Issue)],
+    each: &Each<'_>,
+    columns: &[String],
     limit: Option<usize>,
     out: &mut Output,
 ) -> Result<(), Failure> {
@@ -188,45 +212,87 @@ fn print(
         version: Option<Version>,
         issue: &'a Issue,
     }
-    let found = found.iter().take(limit.unwrap_or(usize::MAX));
-    if !out.json {
-        return print_table(&table(found.clone()), found, out);
-    }
-    for (id, issue) in found {
-        let version = issues.version(id);
-        out.result(&Listed { id, version, issue }, String::new)?;
-        if out.is_closed() {
-            break;
+    let each = |look: &mut Look<'_>| {
+        let mut left = limit.unwrap_or(usize::MAX);
+        if left == 0 {
+            return Ok(());
         }
+        each(&mut |id, version, issue| {
+            left -= 1;
+            look(id, version, issue)?;
+            if left == 0 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })
+    };
+    let mut printed = Ok(());
+    let mut put = |line: Result<(), Failure>, is_closed: bool| {
+        printed = line;
+        if printed.is_err() || is_closed {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    };
+    if out.json {
+        each(&mut |id, version, issue| {
+            let line = out.result(&Listed { id, version, issue }, String::new);
+            put(line, out.is_closed())
+        })?;
+        return printed;
     }
-    Ok(())
+    // Once for the widths of the columns, and once more for the rows: no table is in memory.
+    let head = head(columns);
+    let mut widths = Widths::default();
+    widths.fit(&head);
+    each(&mut |id, _, issue| {
+        widths.fit(&row(id, issue, columns));
+        ControlFlow::Continue(())
+    })?;
+    out.page();
+    out.line(out.styled(Style::new().bold(), &widths.line(&head)))?;
+    each(&mut |id, _, issue| {
+        let style = style_of(issue.status().as_deref());
+        let line = out.styled(style, &widths.line(&row(id, issue, columns)));
+        put(out.line(line), out.is_closed())
+    })?;
+    printed
 }
 
-fn table<'a>(issues: impl Iterator<Item = &'a (&'a str, &'a Issue)>) -> String {
-    let head = ["ID", "STATUS", "PRIORITY", "TYPE", "ASSIGNEE", "TITLE"].map(str::to_owned);
-    let mut rows = vec![head];
-    rows.extend(issues.map(|(id, issue)| {
-        // Parsed once for all cells.
-        let fields = issue.fields();
-        let value = |name: &str| {
-            let field = fields.iter().rev().find(|(field, _)| field == name);
-            field.map_or("", |(_, value)| value.get())
-        };
-        let text = |name| {
-            let text = serde_json::from_str::<String>(value(name));
-            printable(&text.unwrap_or_default())
-        };
-        let priority = serde_json::from_str::<i64>(value("priority"));
-        [
-            printable(id),
-            text("status"),
-            priority.map_or_else(|_| String::new(), |priority| priority.to_string()),
-            text("issue_type"),
-            text("assignee"),
-            text("title"),
-        ]
-    }));
-    columns(rows)
+fn head(columns: &[String]) -> Vec<String> {
+    if columns.is_empty() {
+        return ["ID", "STATUS", "PRIORITY", "TYPE", "ASSIGNEE", "TITLE"]
+            .map(str::to_owned)
+            .to_vec();
+    }
+    columns.iter().map(|name| name.to_uppercase()).collect()
+}
+
+fn row(id: &str, issue: &Issue, columns: &[String]) -> Vec<String> {
+    if !columns.is_empty() {
+        return columns.iter().map(|name| cell(issue, name)).collect();
+    }
+    // Parsed once for all cells.
+    let fields = issue.fields();
+    let value = |name: &str| {
+        let field = fields.iter().rev().find(|(field, _)| field == name);
+        field.map_or("", |(_, value)| value.get())
+    };
+    let text = |name| {
+        let text = serde_json::from_str::<String>(value(name));
+        printable(&text.unwrap_or_default())
+    };
+    let priority = serde_json::from_str::<i64>(value("priority"));
+    vec![
+        printable(id),
+        text("status"),
+        priority.map_or_else(|_| String::new(), |priority| priority.to_string()),
+        text("issue_type"),
+        text("assignee"),
+        text("title"),
+    ]
 }
 
 #[cfg(test)]
@@ -253,7 +319,8 @@ mod tests {
     #[test]
     fn a_table_has_a_head_and_leaves_missing_fields_empty() {
         let issue = Issue::from_json(r#"{"id":"a","title":"T","priority":0}"#).unwrap();
-        let text = table([("a", &issue)].iter());
+        let rows = vec![head(&[]), row("a", &issue, &[])];
+        let text = columns(&rows);
         let expected = "ID  STATUS  PRIORITY  TYPE  ASSIGNEE  TITLE\n\
                         a           0                         T\n";
         assert_eq!(text, expected);

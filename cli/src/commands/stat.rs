@@ -144,7 +144,7 @@ impl<'a> Counts<'a> {
             let files = counted(*files as u64, "file");
             row(name, format!("{files}, {bytes} bytes"));
         }
-        columns(rows)
+        columns(&rows)
     }
 }
 

@@ -4,6 +4,8 @@
 //! The lines of each file are in the order of their names. Of several with one name, the last one
 //! counts. It goes into the base as it is.
 
+use std::ops::ControlFlow;
+
 use serde::Deserialize;
 
 use crate::{
@@ -14,6 +16,7 @@ use crate::{
         seq::Seq,
     },
     issues::{
+        event::IssueEvent,
         issue::Name as Text,
         issues::{Entry, Issues},
         timestamp::Timestamp,
@@ -21,11 +24,16 @@ use crate::{
     },
     state::{
         issues::{IssueLine, IssuePart, Item},
-        snapshot::{Counts, Header, Out, corrupt, not_whole, open_live, parse, wrong},
+        lookup::SnapshotLookup,
+        snapshot::{
+            Counts, Header, Out, corrupt, not_whole, open_live, parse, plain_id, read_over, wrong,
+        },
         throttle::Throttle,
     },
     wal::{
-        manifest::{Manifest, SnapshotFile, SnapshotMark},
+        cursor::RawRecords,
+        durable::End,
+        manifest::{MANIFEST, Manifest, SnapshotFile, SnapshotMark},
         store_dir::{StoreDir, StoreFile},
     },
 };
@@ -47,6 +55,22 @@ enum Line<'a> {
     /// Of one of the files, with its newline.
     Stored(&'a [u8]),
     Changed(Item<'a>),
+}
+
+impl Line<'_> {
+    /// The issue, by its id; `None` for a key.
+    fn to_issue(&self) -> std::result::Result<Option<(String, Entry)>, CorruptReason> {
+        Ok(match self {
+            Self::Stored(text) => {
+                let text = text.strip_suffix(b"\n").unwrap_or(text);
+                match parse::<IssueLine>(text)?.0 {
+                    IssuePart::Entry(id, entry) => Some((id, entry)),
+                    IssuePart::Key(..) => None,
+                }
+            }
+            Self::Changed(item) => item.to_issue(),
+        })
+    }
 }
 
 /// What the lines of a base are.
@@ -87,26 +111,16 @@ impl NewBase<'_> {
                 Kind::Key(_) => summary.keys += 1,
             }
             if bytes > unclosed_bytes_max || !matches!(kind, Kind::Issue) {
-                return Ok(());
+                return Ok(ControlFlow::Continue(()));
             }
-            let entry = match &line {
-                Line::Stored(text) => {
-                    let text = text.strip_suffix(b"\n").unwrap_or(text);
-                    match parse::<IssueLine>(text)?.0 {
-                        IssuePart::Entry(id, entry) => Some((id, entry)),
-                        IssuePart::Key(..) => None,
-                    }
-                }
-                Line::Changed(item) => item.to_issue(),
-            };
-            if let Some((id, entry)) = entry
+            if let Some((id, entry)) = line.to_issue()?
                 && let Some(issue) = entry.issue()
                 && !is_closed(issue)
             {
                 bytes += issue.as_json().len() as u64;
                 unclosed.restore_entry(id, entry);
             }
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })?;
         unclosed.moved_on(self.later.last_seq());
         summary.unclosed = (bytes <= unclosed_bytes_max).then_some(unclosed);
@@ -138,17 +152,33 @@ impl NewBase<'_> {
                     Line::Changed(item) => out.line(&item).map(drop),
                 };
             }
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })?;
         written?;
         out.flush()?;
         Ok(is_read.then_some(out.mark))
     }
 
+    /// Calls `look` with the issues that the base will have, until it breaks. False as `None` above.
+    pub(super) fn each_issue(
+        &self,
+        throttle: &mut Throttle,
+        mut look: impl FnMut(&str, &Entry) -> ControlFlow<()>,
+    ) -> Result<bool> {
+        self.each(throttle, |kind, line| {
+            Ok(match kind {
+                Kind::Issue => line.to_issue()?,
+                Kind::Tombstone(_) | Kind::Key(_) => None,
+            }
+            .map_or(ControlFlow::Continue(()), |(id, entry)| look(&id, &entry)))
+        })
+    }
+
+    /// Calls `act` with the lines of the base in their order, until it breaks.
     fn each(
         &self,
         throttle: &mut Throttle,
-        mut act: impl FnMut(Kind, Line<'_>) -> std::result::Result<(), CorruptReason>,
+        mut act: impl FnMut(Kind, Line<'_>) -> std::result::Result<ControlFlow<()>, CorruptReason>,
     ) -> Result<bool> {
         let mut files = Vec::new();
         for named in self.manifest.files() {
@@ -182,20 +212,24 @@ impl NewBase<'_> {
             };
             let name: Name = (is_key, text.to_owned());
             let is_this = |other: Option<(bool, &str)>| other == Some((name.0, &name.1));
+            let mut flow = ControlFlow::Continue(());
             // The last file that has it counts, and what changed behind all of them.
             if is_this(first_changed) {
                 if let Some((_, kind, item)) = changed.next()
                     && self.stays(kind)
                 {
-                    act(kind, Line::Changed(item))
+                    flow = act(kind, Line::Changed(item))
                         .map_err(|reason| corrupt(self.dir.path(), 0, reason))?;
                 }
             } else if let Some(file) = files.iter().rev().find(|file| is_this(file.name()))
                 && let Some(line) = &file.line
                 && self.stays(line.kind)
             {
-                act(line.kind, Line::Stored(file.lines.text(line.span)))
+                flow = act(line.kind, Line::Stored(file.lines.text(line.span)))
                     .map_err(|reason| corrupt(file.file.path(), line.span.offset, reason))?;
+            }
+            if flow.is_break() {
+                return Ok(true);
             }
             for file in &mut files {
                 if is_this(file.name()) && !file.advance(throttle)? {
@@ -318,8 +352,19 @@ impl FileLines {
         throttle.did(text.len());
         let line = text.strip_suffix(b"\n").ok_or(CorruptReason::Unterminated);
         let seen = line.and_then(|text| {
-            checked(text)?;
+            let members = checked(text)?;
             let [issues, tombstones, keys, _] = &mut self.found;
+            if let Some((id, rest)) = plain_id(members)
+                && is_plain_issue(rest)
+            {
+                *issues += 1;
+                let name = (false, id.to_owned());
+                return Ok(FileLine {
+                    name,
+                    kind: Kind::Issue,
+                    span,
+                });
+            }
             let (name, kind) = match parse::<Seen<'_>>(text)? {
                 Seen {
                     id: Some(id),
@@ -350,4 +395,64 @@ impl FileLines {
         let is_behind = self.line.as_ref().zip(before.as_ref());
         Ok(is_behind.is_none_or(|(line, before)| line.name > before.name))
     }
+}
+
+/// Whether this, behind the id, is of an issue, in the layout that this crate writes.
+fn is_plain_issue(rest: &[u8]) -> bool {
+    let version = rest.strip_prefix(br#","version":"#).unwrap_or_default();
+    let digits = version.iter().take_while(|byte| byte.is_ascii_digit());
+    let rest = version.get(digits.count()..).unwrap_or_default();
+    rest.starts_with(br#","issue":{"#)
+}
+
+/// The state of all issues that changed behind the first `kept` files of the snapshot, through
+/// `end`, and perhaps of others. Nothing of it is forgotten, since it hides what the files before it
+/// have. Also returns how many issues there are, in those files, too. `None` if a file is gone.
+pub(super) fn fold_changed(
+    dir: &StoreDir,
+    manifest: &Manifest,
+    kept: usize,
+    end: End,
+    throttle: &mut Throttle,
+) -> Result<Option<(Issues, u64)>> {
+    let files = manifest.files();
+    let (kept, folded) = files.split_at(kept);
+    let Some(mut before) = SnapshotLookup::open(dir, manifest, kept)? else {
+        return Ok(None);
+    };
+    let mut issues = Issues::default();
+    issues.restore_header(Seq::new(manifest.first_seq - 1), before.without_effect());
+    let Some((mut issues, all)) = read_over(issues, dir, manifest, folded, throttle)? else {
+        return Ok(None);
+    };
+    let all = all.unwrap_or_else(|| before.issues());
+    // Those that are not in the part.
+    let mut others = all.checked_sub(issues.len() as u64);
+    let mut records = RawRecords::new(dir, manifest.first_seq, end);
+    let mut scratch = Vec::new();
+    while let Some(record) = records.next()? {
+        let (seq, offset) = (record.line.header.seq, record.offset);
+        throttle.did(record.text.len());
+        let events = match record.line.body.decode::<IssueEvent>(&mut scratch) {
+            Ok(events) => events,
+            Err(reason) => return Err(records.refuse(seq, offset, reason)),
+        };
+        for event in &events {
+            if issues.entry(&event.id).is_none()
+                && let Some(entry) = before.entry(&event.id)?
+            {
+                let was = issues.len();
+                issues.restore_entry(event.id.clone(), entry);
+                let brought = (issues.len() - was) as u64;
+                others = others.and_then(|others| others.checked_sub(brought));
+            }
+        }
+        issues.apply(Seq::new(seq), events);
+    }
+    let Some(others) = others else {
+        let reason = wrong(&format!("it has more than {all} issues"));
+        return Err(corrupt(&dir.path_of(MANIFEST), 0, reason));
+    };
+    let all = others + issues.len() as u64;
+    Ok(Some((issues, all)))
 }

@@ -26,24 +26,27 @@ use std::{
 
 use crate::{
     env::{failpoint::Failpoint, storage::OpenMode},
-    error::{CorruptReason, Error, Result},
+    error::{Error, Result},
     format::{
         payload::Payload,
         record::{Reflects, segment_name, unclosed_name},
         seq::Seq,
     },
-    issues::{event::IssueEvent, issues::Issues, timestamp::Timestamp},
+    issues::{issues::Issues, timestamp::Timestamp},
     options::Options,
     state::{
-        State, base::NewBase, lookup::SnapshotLookup, materialize::Materialized, runs, snapshot,
-        throttle::Throttle, unclosed,
+        State,
+        base::{NewBase, fold_changed},
+        materialize::Materialized,
+        runs, snapshot,
+        throttle::Throttle,
+        unclosed,
     },
     telemetry,
     wal::{
-        cursor::RawRecords,
         durable::{DurableWatch, End},
         log::Log,
-        manifest::{MANIFEST, Manifest, SnapshotMark},
+        manifest::{Manifest, SnapshotMark},
         obsolete::{Alone, COMPACT_LOCK},
         raw_log::RawLog,
         shm::Hints,
@@ -573,52 +576,12 @@ impl Work<'_> {
         )
     }
 
-    /// The state of all issues that changed behind the first `kept` files of the snapshot, through
-    /// record `through`, and perhaps of others. Nothing of it is forgotten, since it hides what the
-    /// files before it have. Also returns how many issues there are, in those files, too.
+    /// As [`fold_changed`], through record `through`.
     fn fold_part(self, old: &Manifest, through: u64, kept: usize) -> Result<(Issues, u64)> {
         let dir = &self.writer.dir;
         let mut throttle = self.throttle(old, through);
-        let files = old.files();
-        let (kept, folded) = files.split_at(kept);
-        let before = SnapshotLookup::open(dir, old, kept)?;
-        let mut before = before.ok_or_else(|| snapshot_gone(dir))?;
-        let mut issues = Issues::default();
-        issues.restore_header(Seq::new(old.first_seq - 1), before.without_effect());
-        let read = snapshot::read_over(issues, dir, old, folded, &mut throttle)?;
-        let (mut issues, all) = read.ok_or_else(|| snapshot_gone(dir))?;
-        let all = all.unwrap_or_else(|| before.issues());
-        // Those that are not in the part.
-        let mut others = all.checked_sub(issues.len() as u64);
-        let mut records = RawRecords::new(dir, old.first_seq, End::Seq(through));
-        let mut scratch = Vec::new();
-        while let Some(record) = records.next()? {
-            let (seq, offset) = (record.line.header.seq, record.offset);
-            throttle.did(record.text.len());
-            let events = match record.line.body.decode::<IssueEvent>(&mut scratch) {
-                Ok(events) => events,
-                Err(reason) => return Err(records.refuse(seq, offset, reason)),
-            };
-            for event in &events {
-                if issues.entry(&event.id).is_none()
-                    && let Some(entry) = before.entry(&event.id)?
-                {
-                    let was = issues.len();
-                    issues.restore_entry(event.id.clone(), entry);
-                    let brought = (issues.len() - was) as u64;
-                    others = others.and_then(|others| others.checked_sub(brought));
-                }
-            }
-            issues.apply(Seq::new(seq), events);
-        }
-        let Some(others) = others else {
-            let reason = CorruptReason::Snapshot {
-                message: format!("it has more than {all} issues"),
-            };
-            return Err(snapshot::corrupt(&dir.path_of(MANIFEST), 0, reason));
-        };
-        let all = others + issues.len() as u64;
-        Ok((issues, all))
+        let changed = fold_changed(dir, old, kept, End::Seq(through), &mut throttle)?;
+        changed.ok_or_else(|| snapshot_gone(dir))
     }
 }
 

@@ -3,6 +3,7 @@
 mod base;
 pub(crate) mod compaction;
 pub(crate) mod compactor;
+mod each;
 pub(crate) mod index;
 pub(crate) mod issues;
 pub(crate) mod live;

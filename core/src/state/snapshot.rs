@@ -455,9 +455,16 @@ pub(super) fn read_unclosed(
 /// The id, or the key, of a line of issues in the layout that this crate writes; whether it is the
 /// key. `members` are those behind the checksum.
 pub(super) fn plain_name(members: &[u8]) -> Option<(bool, &str)> {
-    let name = |start: &[u8]| Some(string(members.strip_prefix(start)?)?.0);
-    let id = name(br#""id":"#).map(|id| (false, id));
-    id.or_else(|| Some((true, name(br#""key":"#)?)))
+    if let Some((id, _)) = plain_id(members) {
+        return Some((false, id));
+    }
+    let (key, _) = string(members.strip_prefix(br#""key":"#)?)?;
+    Some((true, key))
+}
+
+/// The id of a line of issues in that layout, and what follows.
+pub(super) fn plain_id(members: &[u8]) -> Option<(&str, &[u8])> {
+    string(members.strip_prefix(br#""id":"#)?)
 }
 
 /// Also returns how many issues the file says there are in all files through it.

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    ops::ControlFlow,
     path::Path,
     sync::{
         Arc,
@@ -49,6 +50,30 @@ pub(crate) fn compare(dir: &Path, log: Option<&IssueLog>) {
         assert_eq!(reader.key(&key).unwrap(), whole.key(&key), "{key}");
     }
     compare_unclosed(dir);
+    compare_each(dir);
+}
+
+/// Compares the issues that are read one after the other with the fold of everything.
+pub(crate) fn compare_each(dir: &Path) {
+    let whole = Issues::load(dir).unwrap();
+    let all = whole.iter().map(|(id, issue)| {
+        let version = whole.version(id).unwrap();
+        (id.to_owned(), version, issue.clone())
+    });
+    let all: Vec<_> = all.collect();
+    for most in [0, 1, all.len() / 2, all.len(), usize::MAX] {
+        let mut found = Vec::new();
+        let last_seq = Issues::each(dir, |id, version, issue| {
+            found.push((id.to_owned(), version, issue.clone()));
+            if found.len() < most {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        });
+        assert_eq!(last_seq.unwrap(), whole.last_seq());
+        assert_eq!(found, all[..most.clamp(1.min(all.len()), all.len())]);
+    }
 }
 
 /// Compares what is read of the issues that are not closed with all issues.
@@ -525,6 +550,7 @@ fn keys_of_a_snapshot_of_the_first_release_are_found() {
     let mut reader = PointReader::open(dir.path()).unwrap();
     let keys = ["k-1", "k-2", "k-3"].map(|key| reader.key(key).unwrap());
     assert_eq!(keys, [Some(Seq::new(7)), Some(Seq::new(8)), None]);
+    compare_each(dir.path()); // Its keys are not in order.
     assert_eq!(
         reader.get("ü").unwrap().map(|found| found.version),
         Some(Version::new(9))
