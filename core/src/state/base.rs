@@ -159,7 +159,8 @@ impl NewBase<'_> {
         Ok(is_read.then_some(out.mark))
     }
 
-    /// Calls `look` with the issues that the base will have, until it breaks. False as `None` above.
+    /// Calls `look` with the issues that the base will have, until it breaks. False as `None`
+    /// above.
     pub(super) fn each_issue(
         &self,
         throttle: &mut Throttle,
@@ -406,8 +407,8 @@ fn is_plain_issue(rest: &[u8]) -> bool {
 }
 
 /// The state of all issues that changed behind the first `kept` files of the snapshot, through
-/// `end`, and perhaps of others. Nothing of it is forgotten, since it hides what the files before it
-/// have. Also returns how many issues there are, in those files, too. `None` if a file is gone.
+/// `end`, and perhaps of others. Nothing of it is forgotten, since it hides what the files before
+/// it have. Also returns how many issues there are, in those files, too. `None` if a file is gone.
 pub(super) fn fold_changed(
     dir: &StoreDir,
     manifest: &Manifest,

@@ -62,8 +62,8 @@ pub(crate) fn each_issue(
     Ok(all.last_seq())
 }
 
-/// As [`each_issue`], from the files that this manifest names. `None` if one of them is gone, or its
-/// lines are not in order.
+/// As [`each_issue`], from the files that this manifest names. `None` if one of them is gone, or
+/// its lines are not in order.
 fn each_of(
     dir: &StoreDir,
     manifest: &Manifest,
