@@ -70,6 +70,11 @@ mod linux {
     const RUNS_PER_CLUSTER: u64 = 3;
     /// The watchdog of one run.
     const RUN_TIMEOUT_S: u64 = 240;
+    /// A run that is still getting on after this time is slow, which is no hang: where processes
+    /// take longer to start than they live until the next kill. It is judged as it is.
+    const LONG: Duration = Duration::from_secs(150);
+    /// One that has answered nothing for so long does not get on.
+    const STILL: Duration = Duration::from_secs(40);
     /// So many clusters more than there are runs may fail.
     const FAULTS_MAX: u64 = 2;
     /// The faults end when this part of the operations, in percent, has an outcome.
@@ -165,6 +170,10 @@ mod linux {
                     .clone()
             };
             let enough = config.operations() * DISTURBED_PERCENT / 100;
+            let began = Instant::now();
+            let progress = Mutex::new((0, began));
+            let progress = || progress.lock().unwrap_or_else(PoisonError::into_inner);
+            let cut_short = AtomicBool::new(false);
             let ran = thread::scope(|scope| {
                 let disturbing = scope.spawn(|| {
                     while !begun.load(Ordering::Relaxed) {
@@ -184,9 +193,16 @@ mod linux {
                     let answered = moment.acknowledged + moment.refused;
                     begun.fetch_or(answered > 0, Ordering::Relaxed);
                     over.fetch_or(answered >= enough, Ordering::Relaxed);
+                    let mut progress = progress();
+                    if progress.0 < answered {
+                        *progress = (answered, Instant::now());
+                    }
                 };
                 let early = || {
-                    let interrupted = budget.interrupt.is_asked().then_some(Early::Interrupted);
+                    let is_slow = began.elapsed() > LONG && progress().1.elapsed() < STILL;
+                    cut_short.fetch_or(is_slow, Ordering::Relaxed);
+                    let is_over = is_slow || budget.interrupt.is_asked();
+                    let interrupted = is_over.then_some(Early::Interrupted);
                     is_broken().map(Early::Broken).or(interrupted)
                 };
                 let watch = Watch {
@@ -205,6 +221,8 @@ mod linux {
                 *self.counts.entry(name).or_default() += count;
             }
             budget.count(1);
+            let cut_short = u64::from(cut_short.into_inner());
+            *self.counts.entry("runs cut short").or_default() += cut_short;
             if let Some(what) = is_broken() {
                 return Ok(Err(what));
             }
