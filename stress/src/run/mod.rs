@@ -277,15 +277,26 @@ fn unreaped(gathered: &runner::Outcome) -> Option<Violation> {
 }
 
 /// How many writes each agent has begun: all of them, or in a run that was interrupted those up to
-/// one whose outcome is known.
+/// the last one that is decided.
 fn writes(gathered: &runner::Outcome, payloads: &Payloads, agents: u32) -> Vec<u32> {
     if !gathered.interrupted {
         return payloads.writes_of(agents);
     }
-    let ledger = &gathered.ledger;
+    decided(&gathered.ledger, agents)
+}
+
+/// The last write of each agent that is decided: one that is unknown or was rejected may have been
+/// about to be repeated, and counts only then.
+fn decided(ledger: &Ledger, agents: u32) -> Vec<u32> {
     let mut begun = vec![0; agents as usize];
-    let is_known = |operation: &&Operation| !matches!(operation.outcome, Outcome::Unknown { .. });
-    for operation in ledger.operations.iter().filter(is_known) {
+    let is_decided = |operation: &&Operation| {
+        let outcome = &operation.outcome;
+        matches!(
+            outcome,
+            Outcome::Acknowledged { .. } | Outcome::Refused { .. }
+        )
+    };
+    for operation in ledger.operations.iter().filter(is_decided) {
         if let Some(last) = begun.get_mut(operation.agent as usize) {
             *last = operation.write.max(*last);
         }
@@ -430,5 +441,36 @@ fn read_start(path: &Path) -> String {
     match read {
         Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) => format!("{}: {error}", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_run_that_was_interrupted_only_what_is_decided_counts_as_begun() {
+        let operation = |agent, write, outcome| Operation {
+            agent,
+            write,
+            invoke_ns: 1,
+            outcome,
+        };
+        let acknowledged = || Outcome::Acknowledged {
+            seq: 1,
+            ack_ns: 2,
+            repeated: false,
+        };
+        let error = String::new;
+        let mut ledger = Ledger::default();
+        ledger.operations = vec![
+            operation(0, 1, acknowledged()),
+            operation(0, 2, Outcome::Unknown { error: error() }),
+            operation(0, 3, acknowledged()),
+            operation(0, 4, Outcome::Rejected { error: error() }),
+            operation(1, 1, Outcome::Unknown { error: error() }),
+            operation(7, 9, acknowledged()),
+        ];
+        assert_eq!(decided(&ledger, 2), [3, 0]);
     }
 }
