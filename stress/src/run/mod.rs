@@ -462,8 +462,7 @@ mod tests {
             repeated: false,
         };
         let error = String::new;
-        let mut ledger = Ledger::default();
-        ledger.operations = vec![
+        let operations = vec![
             operation(0, 1, acknowledged()),
             operation(0, 2, Outcome::Unknown { error: error() }),
             operation(0, 3, acknowledged()),
@@ -471,6 +470,10 @@ mod tests {
             operation(1, 1, Outcome::Unknown { error: error() }),
             operation(7, 9, acknowledged()),
         ];
+        let ledger = Ledger {
+            operations,
+            ..Ledger::default()
+        };
         assert_eq!(decided(&ledger, 2), [3, 0]);
     }
 }

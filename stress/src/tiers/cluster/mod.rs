@@ -170,8 +170,8 @@ mod linux {
                     .clone()
             };
             let enough = config.operations() * DISTURBED_PERCENT / 100;
-            let began = Instant::now();
-            let progress = Mutex::new((0, began));
+            let started = Instant::now();
+            let progress = Mutex::new((0, started));
             let progress = || progress.lock().unwrap_or_else(PoisonError::into_inner);
             let cut_short = AtomicBool::new(false);
             let ran = thread::scope(|scope| {
@@ -199,7 +199,7 @@ mod linux {
                     }
                 };
                 let early = || {
-                    let is_slow = began.elapsed() > LONG && progress().1.elapsed() < STILL;
+                    let is_slow = started.elapsed() > LONG && progress().1.elapsed() < STILL;
                     cut_short.fetch_or(is_slow, Ordering::Relaxed);
                     let is_over = is_slow || budget.interrupt.is_asked();
                     let interrupted = is_over.then_some(Early::Interrupted);
