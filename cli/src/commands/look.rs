@@ -115,7 +115,11 @@ pub(crate) fn list(dir: &Path, args: &List, out: &mut Output) -> Result<(), Fail
     if args.reverse {
         found.reverse();
     }
-    list_each(&|look| each_of(&issues, &found, look), args, out)
+    let each = |look: &mut Look<'_>| {
+        each_of(&issues, &found, look);
+        Ok(())
+    };
+    list_each(&each, args, out)
 }
 
 fn list_each(each: &Each<'_>, args: &List, out: &mut Output) -> Result<(), Failure> {
@@ -125,13 +129,12 @@ fn list_each(each: &Each<'_>, args: &List, out: &mut Output) -> Result<(), Failu
     print(each, &args.columns, args.limit, out)
 }
 
-fn each_of(issues: &Issues, found: &[(&str, &Issue)], look: &mut Look<'_>) -> Result<(), Failure> {
+fn each_of(issues: &Issues, found: &[(&str, &Issue)], look: &mut Look<'_>) {
     for (id, issue) in found {
         if look(id, issues.version(id), issue).is_break() {
             break;
         }
     }
-    Ok(())
 }
 
 /// Names that no issue has are probably mistyped.
@@ -196,7 +199,11 @@ pub(crate) fn ready(dir: &Path, args: &Ready, out: &mut Output) -> Result<(), Fa
     let issues = open::unclosed(dir)?;
     let mut found = args.wanted.ready(&issues);
     found.retain(|(_, issue)| !args.free || is_free(issue));
-    print(&|look| each_of(&issues, &found, look), &[], args.limit, out)
+    let each = |look: &mut Look<'_>| {
+        each_of(&issues, &found, look);
+        Ok(())
+    };
+    print(&each, &[], args.limit, out)
 }
 
 /// Prints issues: each one as a line of JSON, or as a row with these columns, or the usual ones.

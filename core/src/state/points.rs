@@ -3,7 +3,7 @@
 use crate::{
     error::{Error, Result},
     format::seq::Seq,
-    issues::issues::Issues,
+    issues::{event::IssueEvent, issues::Issues},
     state::{
         lookup::SnapshotLookup,
         materialize::{ATTEMPTS, Materialized, from_live_files},
@@ -234,10 +234,14 @@ impl Points {
     fn apply_tail(&mut self, part: &mut Issues, wanted: &Wanted) -> Result<()> {
         let after = part.last_seq().get();
         let records = self.tail.concerning(&wanted.names(), after);
-        self.tail.segments.each_of(&records, |seq, events| {
-            let is_wanted_key = |key: &str| wanted.key.as_deref() == Some(key);
-            part.apply_some(seq, events, |id| wanted.has(id), is_wanted_key);
-        })?;
+        let is_wanted_key = |key: &str| wanted.key.as_deref() == Some(key);
+        // Whether a write is the same again depends on all events of the record.
+        let is_wanted = |event: &IssueEvent| wanted.key.is_some() || wanted.has(&event.id);
+        self.tail
+            .segments
+            .each_of(&records, is_wanted, |seq, events| {
+                part.apply_some(seq, events, |id| wanted.has(id), is_wanted_key);
+            })?;
         part.moved_on(Seq::new(self.last_seq()));
         Ok(())
     }

@@ -68,6 +68,9 @@ pub(crate) struct Mentioned {
 pub(crate) struct Segments {
     dir: StoreDir,
     open: Option<(u64, StoreFile)>,
+    /// The batch that was read last. Whoever asks for one of its issues asks for the next one soon,
+    /// and decoding it takes as long as all of it is.
+    batch: Option<(Place, Vec<IssueEvent>)>,
 }
 
 /// A record that may concern an issue.
@@ -288,6 +291,7 @@ impl Tail {
             segments: Segments {
                 dir: dir.clone(),
                 open: None,
+                batch: None,
             },
             unsaved_bytes: 0,
             looks: 0,
@@ -459,21 +463,36 @@ impl Tail {
 }
 
 impl Segments {
-    /// Calls `act` with the events of each of these records, which are in order.
+    /// Calls `act` with those events of each of these records, which are in order, that are wanted,
+    /// and perhaps others.
     pub(crate) fn each_of(
         &mut self,
         places: &[Place],
+        is_wanted: impl Fn(&IssueEvent) -> bool,
         mut act: impl FnMut(Seq, Vec<IssueEvent>),
     ) -> Result<()> {
         let (mut lines, mut scratch) = (Lines::default(), Vec::new());
+        let some_of = |events: &[IssueEvent]| {
+            let wanted = events.iter().filter(|event| is_wanted(event));
+            wanted.cloned().collect()
+        };
         for place in places.iter().copied() {
+            if let Some((_, events)) = self.batch.as_ref().filter(|(of, _)| *of == place) {
+                act(Seq::new(place.seq), some_of(events));
+                continue;
+            }
             let decode = |line: Line<'_>, _: &[u8]| line.body.decode(&mut scratch);
             let events = self.look(place, &mut lines, decode)?;
             let events = events.and_then(|events| events).map_err(|reason| {
                 // The file is not the one that was read before, or was damaged since.
                 self.corrupt(place, reason)
             })?;
-            act(Seq::new(place.seq), events);
+            if events.len() > 1 {
+                act(Seq::new(place.seq), some_of(&events));
+                self.batch = Some((place, events));
+            } else {
+                act(Seq::new(place.seq), events);
+            }
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use crate::{
     error::Result,
     format::seq::Seq,
-    issues::{issues::Issues, transition::is_closed},
+    issues::{event::IssueEvent, issues::Issues, transition::is_closed},
     state::{
         lookup::SnapshotLookup,
         snapshot::{self, read_over},
@@ -142,11 +142,10 @@ impl Unclosed<'_> {
             }
         }
         let places = self.courses.decisive(ids);
-        self.segments.each_of(&places, |seq, events| {
-            for event in events {
-                if ids.binary_search(&event.id.as_str()).is_ok() {
-                    self.issues.apply_event(seq, event);
-                }
+        let is_wanted = |event: &IssueEvent| ids.binary_search(&event.id.as_str()).is_ok();
+        self.segments.each_of(&places, is_wanted, |seq, events| {
+            for event in events.into_iter().filter(is_wanted) {
+                self.issues.apply_event(seq, event);
             }
         })
     }
