@@ -194,7 +194,8 @@ fn look(examination: &mut Examination, address: &str) -> Result<(), Error> {
             fail(format!("it took {} ms", started.elapsed().as_millis()));
         }
         Ok(_) => {
-            let is_there = open(address, 1)?.with_issues(|issues| issues.get(NEXT_ID).is_some())?;
+            let is_there = |issues: &Issues| issues.get(NEXT_ID).is_some();
+            let is_there = patiently(|| open(address, 1)?.with_issues(is_there))?;
             if !is_there {
                 fail("a read that began after it does not show it".to_owned());
             }

@@ -201,6 +201,7 @@ mod linux {
                 let early = || {
                     let is_slow = started.elapsed() > LONG && progress().1.elapsed() < STILL;
                     cut_short.fetch_or(is_slow, Ordering::Relaxed);
+                    over.fetch_or(is_slow, Ordering::Relaxed);
                     let is_over = is_slow || budget.interrupt.is_asked();
                     let interrupted = is_over.then_some(Early::Interrupted);
                     is_broken().map(Early::Broken).or(interrupted)
