@@ -20,18 +20,19 @@ const DIR: &str = "xtask/mutants";
 
 /// The mistakes that the torture does not reach, by the tests that find them: their package, and
 /// the beginning of their names.
-const TESTS: [(&str, &str, &str); 6] = [
+const TESTS: [(&str, &str, &str); 7] = [
     ("lock-tests", "strand-lock", ""),
     ("etcd-tests", "strand-etcd", ""),
     ("point-reads", "strand-core", "points::"),
     ("core-tests", "strand-core", "identity::"),
     ("runs", "strand-core", "runs::"),
     ("failed-sync", "strand-core", "failed_sync::"),
+    ("follow", "strand-core", "follow::"),
 ];
 
 /// Tiers that try everything and then end, whatever their time. Their time only sets when they
 /// count as hanging, which a busy machine must not reach.
-const EXHAUSTIVE: [&str; 2] = ["T3", "T9"];
+const EXHAUSTIVE: [&str; 3] = ["T1", "T3", "T9"];
 const EXHAUSTIVE_SECONDS: u32 = 200;
 
 /// How the copy is built: quickly rather than well, incrementally, with debug assertions, without
