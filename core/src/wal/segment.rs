@@ -220,7 +220,12 @@ impl Segment {
 
 /// The length without free space, and without the mark of a segment that has a successor.
 fn content_len(bytes: &[u8]) -> usize {
-    let without_newlines = |bytes: &[u8]| {
+    // Free space is long: a comparison of many bytes is faster than many of one.
+    const FREE: [u8; 1024] = [b'\n'; 1024];
+    let without_newlines = |mut bytes: &[u8]| {
+        while let Some(rest) = bytes.strip_suffix(&FREE) {
+            bytes = rest;
+        }
         let last = bytes.iter().rposition(|byte| *byte != b'\n');
         last.map_or(0, |last| last + 1)
     };
@@ -290,5 +295,25 @@ impl OpenSegment {
 
     fn slot(&self) -> MutexGuard<'_, Option<Arc<Segment>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_space_and_the_mark_are_no_content_however_long_it_is() {
+        for free in [0, 1, 2, 1_023, 1_024, 1_025, 2_047, 2_048, 2_049, 70_000] {
+            for text in ["", "x", "\nx", "{}\n{}"] {
+                let newlines = "\n".repeat(free);
+                let len = text.trim_end_matches('\n').len();
+                let bytes = format!("{text}{newlines}");
+                assert_eq!(content_len(bytes.as_bytes()), len, "{text:?}, {free}");
+                let mark = std::str::from_utf8(END_MARK).unwrap();
+                let marked = format!("{text}\n{mark}{newlines}");
+                assert_eq!(content_len(marked.as_bytes()), len, "{text:?}, {free}");
+            }
+        }
     }
 }
