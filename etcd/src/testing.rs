@@ -211,6 +211,10 @@ impl Nodes {
             Some(host) => {
                 let mut command = Command::new("ip");
                 command.args(["netns", "exec", &host]).arg(binary());
+                // Ctrl-C is for the program that makes hosts: it ends their nodes. Nodes without a
+                // host end with the tests that started them.
+                #[cfg(unix)]
+                std::os::unix::process::CommandExt::process_group(&mut command, 0);
                 command
             }
         };
@@ -240,9 +244,6 @@ impl Nodes {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
-        // Ctrl-C is for the program that started them: it ends its nodes.
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command.spawn();
         if let Some(node) = self.all.get_mut(number) {
             let failed = |error| panic!("etcd does not start: {error}");
