@@ -195,9 +195,12 @@ impl<'a> Waiter<'a> {
         let Some(durable_seq) = self.hints.durable_seq() else {
             return self.rebuild();
         };
-        // What was durable stays so, even if the page has lost its file since.
         if durable_seq >= self.seq {
-            return Ok(State::Durable);
+            // If the page was replaced by a copy of before, readers would not see the record.
+            return match self.hints.check() {
+                Ok(()) => Ok(State::Durable),
+                Err(_) => self.rebuild(),
+            };
         }
         if self.hints.is_poisoned() {
             if self.hints.poisoned().is_some_and(|last| last >= self.seq) {

@@ -161,6 +161,19 @@ fn append(log: &Log<IssueEvent>, id: &str) {
 }
 
 #[test]
+fn an_acknowledged_record_is_durable_for_readers_too_if_the_page_is_replaced_beside_its_sync() {
+    for point in [Failpoint::BeforeSync, Failpoint::AfterSync] {
+        let dir = tempfile::tempdir().unwrap();
+        let page = dir.path().join("shm");
+        let log = with_deed(dir.path(), point, move || replace_by_copy(&page));
+        append(&log, "bd-1");
+        let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
+        assert_eq!(reader.durable_seq().unwrap(), Some(Seq::new(1)));
+        assert_eq!(numbered(dir.path()), ["bd-1"]);
+    }
+}
+
+#[test]
 fn writers_agree_on_the_lock_file_that_has_the_name() {
     type Replace = fn(&Path);
     let deeds: [(&str, Replace); 6] = [
