@@ -40,7 +40,13 @@ impl Archive {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if is_segment(&name) || is_snapshot(&name) {
-                self.keep_file(&entry.path(), &name)?;
+                let kept = self.keep_file(&entry.path(), &name);
+                // After `compact.lock` was displaced, two compactors work at once, and the other
+                // one has kept and removed it.
+                if kept.is_err() && !entry.path().exists() {
+                    continue;
+                }
+                kept?;
             }
         }
         Ok(())
