@@ -352,7 +352,7 @@ pub(crate) use std::fs::rename;
 
 /// Reads a small file of the kernel's, whose length no system call says. A program that lives for a
 /// few milliseconds notices a dozen reads.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(not(target_vendor = "apple"))]
 pub(crate) fn read_proc(path: &str) -> io::Result<String> {
     use std::io::Read as _;
     let mut file = File::open(path)?;
