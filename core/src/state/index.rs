@@ -140,25 +140,48 @@ impl Index {
         texts: Option<&[Finder<'_>]>,
         mut act: impl FnMut(u64, u64, Name<'a>, Change),
     ) {
+        for block in self.blocks() {
+            let has = |text: &Finder<'_>| text.find(block.entries).is_some();
+            if texts.is_none_or(|texts| texts.iter().any(has)) {
+                block.each_mention(&mut act);
+            }
+        }
+    }
+
+    /// Calls `act` with every mention as [`Index::each_mention`] does, from the last one to the
+    /// first.
+    pub(crate) fn each_mention_back<'a>(&'a self, mut act: impl FnMut(u64, u64, Name<'a>, Change)) {
+        let blocks: Vec<Block<'_>> = self.blocks().collect();
+        let mut of_block = Vec::new();
+        for block in blocks.iter().rev() {
+            block.each_mention(&mut |record, offset, name, change| {
+                of_block.push((record, offset, name, change));
+            });
+            for (record, offset, name, change) in of_block.drain(..).rev() {
+                act(record, offset, name, change);
+            }
+        }
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = Block<'_>> {
         let (mut record, mut offset) = (0, 0);
         let mut rest = self.bytes.get(HEADER_BYTES + CHECKSUM_BYTES..);
-        while let Some(block) = rest.filter(|rest| !rest.is_empty()) {
+        std::iter::from_fn(move || {
+            let block = rest.filter(|rest| !rest.is_empty())?;
             let len = match number_at(block, 0) {
                 Some(0) | None => block.len().saturating_sub(BLOCK_HEADER_BYTES),
                 Some(len) => len as usize,
             };
-            let Some(entries) = block.get(BLOCK_HEADER_BYTES..BLOCK_HEADER_BYTES + len) else {
-                return;
+            let found = Block {
+                entries: block.get(BLOCK_HEADER_BYTES..BLOCK_HEADER_BYTES + len)?,
+                record,
+                offset,
             };
-            let has = |text: &Finder<'_>| text.find(entries).is_some();
-            if texts.is_none_or(|texts| texts.iter().any(has)) {
-                let end = each_of(entries, record, offset, &mut act);
-                debug_assert!(end.is_some(), "entries are written as a whole");
-            }
             record += u64::from(number_at(block, 4).unwrap_or_default());
             offset = offset_at(block, 16).unwrap_or_default();
             rest = block.get(BLOCK_HEADER_BYTES + len + CHECKSUM_BYTES..);
-        }
+            Some(found)
+        })
     }
 
     /// Writes the blocks that are not on disk. Several processes may do this at once, since they
@@ -202,23 +225,39 @@ impl Index {
     }
 }
 
-/// Calls `act` with the mentions in these entries; before them are so many records, the last of
-/// which begins at this offset. `None` at what no program of this layout writes.
-fn each_of<'a>(
-    mut entries: &'a [u8],
-    mut record: u64,
-    mut offset: u64,
-    act: &mut impl FnMut(u64, u64, Name<'a>, Change),
-) -> Option<()> {
-    while !entries.is_empty() {
-        offset += take_number(&mut entries)?;
-        for _ in 0..take_number(&mut entries)? {
-            let (name, change) = take_mention(&mut entries)?;
-            act(record, offset, name, change);
-        }
-        record += 1;
+/// What an index says of some records.
+#[derive(Debug, Clone, Copy)]
+struct Block<'a> {
+    entries: &'a [u8],
+    /// Before them are so many records,
+    record: u64,
+    /// the last of which begins here.
+    offset: u64,
+}
+
+impl<'a> Block<'a> {
+    fn each_mention(&self, act: &mut impl FnMut(u64, u64, Name<'a>, Change)) {
+        let end = self.try_each_mention(act);
+        debug_assert!(end.is_some(), "entries are written as a whole");
     }
-    Some(())
+
+    /// `None` at what no program of this layout writes.
+    fn try_each_mention(&self, act: &mut impl FnMut(u64, u64, Name<'a>, Change)) -> Option<()> {
+        let Self {
+            mut entries,
+            mut record,
+            mut offset,
+        } = *self;
+        while !entries.is_empty() {
+            offset += take_number(&mut entries)?;
+            for _ in 0..take_number(&mut entries)? {
+                let (name, change) = take_mention(&mut entries)?;
+                act(record, offset, name, change);
+            }
+            record += 1;
+        }
+        Some(())
+    }
 }
 
 fn header(store: &str, segment: u64) -> [u8; HEADER_BYTES] {
@@ -355,6 +394,16 @@ mod tests {
         let ids: Vec<_> = all.iter().map(|(record, _, id)| (*record, &**id)).collect();
         assert_eq!(ids, [(0, "a"), (1, "b"), (1, "c"), (3, "a"), (4, "d")]);
         assert_eq!(all[3].1, 3 * LINE_BYTES as u64);
+        let mut back = Vec::new();
+        index.each_mention_back(|record, offset, name, _| {
+            back.push((
+                record,
+                offset,
+                String::from_utf8(name.text.to_vec()).unwrap(),
+            ));
+        });
+        back.reverse();
+        assert_eq!(back, all);
         let mut near = Vec::new();
         let texts = [Finder::new("c"), Finder::new("z")];
         index.each_mention(Some(&texts), |record, offset, name, _| {

@@ -54,7 +54,7 @@ pub(crate) struct Tail {
 }
 
 /// What the records behind the snapshot mention.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Mentioned {
     first_seq: u64,
     /// The last record that was read; that before the first if there is none.
@@ -82,12 +82,23 @@ pub(crate) struct Place {
     offset: u64,
 }
 
+#[cfg(test)]
+impl Place {
+    pub(super) fn at(seq: u64) -> Self {
+        Self {
+            seq,
+            segment: 1,
+            offset: 100 * seq,
+        }
+    }
+}
+
 /// The records by hashes of what they mention. Two names may have the same hash, so that records
 /// are found that do not concern an issue.
 #[derive(Debug, Default)]
 struct Sorted {
     mentions: Vec<Mention>,
-    last_mention: HashMap<u64, u32, BuildHasherDefault<ShortHasher>>,
+    last_mention: HashMap<u64, u32, BuildHasherDefault<IsHash>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -95,116 +106,6 @@ struct Mention {
     place: Place,
     /// The mention of the same hash before this one.
     before: Option<u32>,
-}
-
-/// What the records did to an issue in the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Fate {
-    /// None of them concerns it.
-    #[default]
-    Untouched,
-    /// If it was closed or absent before them, it is so now.
-    AsBefore,
-    /// It is closed or absent.
-    Closed,
-    /// It may be neither.
-    MayBeOpen,
-}
-
-/// What the records did to an issue, and which of them its present state depends on.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Course {
-    pub(crate) fate: Fate,
-    /// The last one that replaces all of the issue. Those behind it count, too.
-    from_seq: u64,
-    /// The last one that says by itself whether there is an issue.
-    told_seq: Option<u64>,
-}
-
-impl Course {
-    fn go_on(&mut self, seq: u64, change: Change) {
-        match change {
-            Change::Nothing if self.fate == Fate::Untouched => self.fate = Fate::AsBefore,
-            Change::Nothing => {}
-            Change::Closes => self.fate = Fate::Closed,
-            Change::Opens => self.fate = Fate::MayBeOpen,
-            Change::Replaces => (self.fate, self.from_seq) = (Fate::MayBeOpen, seq),
-            Change::Adds => self.begin(seq, Fate::MayBeOpen),
-            Change::AddsClosed | Change::Deletes => self.begin(seq, Fate::Closed),
-        }
-    }
-
-    fn begin(&mut self, seq: u64, fate: Fate) {
-        (self.fate, self.from_seq, self.told_seq) = (fate, seq, Some(seq));
-    }
-
-    /// Whether the present state of the issue also depends on what it was before the records.
-    pub(crate) fn is_on_snapshot(&self) -> bool {
-        self.told_seq.is_none()
-    }
-
-    fn depends_on(&self, seq: u64) -> bool {
-        seq >= self.from_seq || self.told_seq == Some(seq)
-    }
-}
-
-/// What the records did to each issue that they mention.
-#[derive(Debug, Default)]
-pub(crate) struct Courses<'a> {
-    numbers: HashMap<&'a [u8], u32, BuildHasherDefault<ShortHasher>>,
-    all: Vec<(Course, u32)>,
-    mentions: Vec<Mention>,
-}
-
-impl<'a> Courses<'a> {
-    fn go_on(&mut self, name: Name<'a>, change: Change, place: Place) {
-        if name.is_key {
-            return;
-        }
-        let (new, this) = (number(self.all.len()), number(self.mentions.len()));
-        let course = *self.numbers.entry(name.text).or_insert(new);
-        let mut before = None;
-        if course == new {
-            self.all.push((Course::default(), this));
-        }
-        if let Some((course, last)) = self.all.get_mut(course as usize) {
-            course.go_on(place.seq, change);
-            before = Some(std::mem::replace(last, this)).filter(|last| *last != this);
-        }
-        self.mentions.push(Mention { place, before });
-    }
-
-    fn with_last(&self, id: &str) -> Option<(Course, u32)> {
-        let number = *self.numbers.get(id.as_bytes())?;
-        self.all.get(number as usize).copied()
-    }
-
-    /// That of the issue with this id.
-    pub(crate) fn of(&self, id: &str) -> Course {
-        self.with_last(id)
-            .map(|(course, _)| course)
-            .unwrap_or_default()
-    }
-
-    /// The issues, and what happened to each.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a str, Course)> {
-        self.numbers.iter().filter_map(|(id, course)| {
-            let id = std::str::from_utf8(id).ok()?;
-            Some((id, self.all.get(*course as usize)?.0))
-        })
-    }
-
-    /// The records that the present state of some issues depends on, in their order.
-    pub(crate) fn decisive(&self, ids: &[&str]) -> Vec<Place> {
-        let mut places = Vec::new();
-        for (course, last) in ids.iter().filter_map(|id| self.with_last(id)) {
-            let back = back_from(&self.mentions, Some(last));
-            places.extend(back.filter(|place| course.depends_on(place.seq)));
-        }
-        places.sort_unstable();
-        places.dedup();
-        places
-    }
 }
 
 /// The records of a mention, and of those of the same name before it.
@@ -218,7 +119,7 @@ fn back_from(mentions: &[Mention], last: Option<u32>) -> impl Iterator<Item = Pl
 
 impl Mentioned {
     /// Calls `act` with every mention, in their order.
-    fn each<'a>(&'a self, act: impl FnMut(Name<'a>, Change, Place)) {
+    pub(super) fn each<'a>(&'a self, act: impl FnMut(Name<'a>, Change, Place)) {
         self.each_near(None, act);
     }
 
@@ -244,15 +145,27 @@ impl Mentioned {
         }
     }
 
-    /// What the records did to the issues that they mention.
-    pub(crate) fn courses(&self) -> Courses<'_> {
-        let mut courses = Courses::default();
-        // Several records concern one issue.
-        let records = usize::try_from(self.last_seq + 1 - self.first_seq).unwrap_or(0);
-        courses.numbers.reserve(records / 4);
-        courses.mentions.reserve(records);
-        self.each(|name, change, place| courses.go_on(name, change, place));
-        courses
+    /// Calls `act` with every mention, from the last one to the first.
+    pub(super) fn each_back<'a>(&'a self, mut act: impl FnMut(Name<'a>, Change, Place)) {
+        let mut behind_seq = self.last_seq + 1;
+        for index in self.indexes.iter().rev() {
+            let (segment, first_seq) = (index.segment, behind_seq - index.records);
+            index.each_mention_back(|before, offset, name, change| {
+                let seq = first_seq + before;
+                let place = Place {
+                    seq,
+                    segment,
+                    offset,
+                };
+                act(name, change, place);
+            });
+            behind_seq = first_seq;
+        }
+    }
+
+    /// The number of records.
+    pub(super) fn records(&self) -> u64 {
+        self.last_seq + 1 - self.first_seq
     }
 }
 
@@ -542,7 +455,7 @@ impl Segments {
     }
 }
 
-fn number(len: usize) -> u32 {
+pub(super) fn number(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
@@ -551,38 +464,21 @@ fn hash(name: Name<'_>) -> u64 {
     fnv(fnv(FNV_START, kind), name.text)
 }
 
-/// Hashes texts as short as ids are; a number is a hash already. Whoever chooses ids with one hash
-/// makes a look slow, and nothing wrong.
+/// Takes a number for its hash, since it is one. Whoever chooses names with one hash makes a look
+/// slow, and nothing wrong.
 #[derive(Default)]
-pub(crate) struct ShortHasher(u64);
+struct IsHash(u64);
 
-impl Hasher for ShortHasher {
+impl Hasher for IsHash {
     fn finish(&self) -> u64 {
         self.0
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        let mut mix = |word: u64| {
-            let product = (self.0 ^ word).wrapping_mul(FACTOR);
-            self.0 = product ^ product >> 32;
-        };
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            mix(u64::from_le_bytes(*word));
-        }
-        let mut last = [0xff; 8];
-        last.iter_mut()
-            .zip(rest)
-            .for_each(|(last, byte)| *last = *byte);
-        mix(u64::from_le_bytes(last));
+        self.0 = fnv(self.0, bytes);
     }
 
     fn write_u64(&mut self, hash: u64) {
         self.0 = hash;
     }
-
-    fn write_usize(&mut self, _len: usize) {}
 }
-
-/// Odd, and without a pattern in its bits.
-const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -12,9 +12,10 @@ use crate::{
     format::seq::Seq,
     issues::{event::IssueEvent, issues::Issues, transition::is_closed},
     state::{
+        courses::{Courses, Fate},
         lookup::SnapshotLookup,
         snapshot::{self, read_over},
-        tail::{Courses, Fate, Segments, Tail},
+        tail::{Segments, Tail},
         throttle::Throttle,
     },
     wal::{
@@ -37,12 +38,12 @@ pub(super) fn read(
         segments,
         ..
     } = tail;
-    let courses = mentioned.courses();
+    let courses = Courses::of(mentioned);
     let files = manifest.files();
     let issues = match files.as_slice() {
         [] => Some(Issues::default()), // All of it is in the tail.
         files => after(dir, manifest, files, 0, |id| {
-            courses.of(id).fate != Fate::Closed
+            courses.fate(id) != Fate::Closed
         }),
     };
     let Some(issues) = issues else {
@@ -95,17 +96,18 @@ impl Unclosed<'_> {
     /// and of those that it may have opened.
     fn apply_tail(&mut self) -> Result<()> {
         let courses = self.courses;
-        self.issues.retain(|id, entry| match courses.of(id).fate {
+        let mut changed: Vec<String> = Vec::new();
+        self.issues.retain(|id, entry| match courses.fate(id) {
             Fate::Untouched | Fate::MayBeOpen => true,
-            Fate::AsBefore => entry.issue().is_some_and(|issue| !is_closed(issue)),
+            Fate::AsBefore => {
+                let stays = entry.issue().is_some_and(|issue| !is_closed(issue));
+                changed.extend(stays.then(|| id.to_owned()));
+                stays
+            }
             Fate::Closed => false,
         });
-        let changed = courses.iter().filter(|(id, course)| match course.fate {
-            Fate::MayBeOpen => true,
-            Fate::AsBefore => self.issues.entry(id).is_some(),
-            Fate::Untouched | Fate::Closed => false,
-        });
-        let mut changed: Vec<&str> = changed.map(|(id, _)| id).collect();
+        let changed = changed.iter().map(String::as_str);
+        let mut changed: Vec<&str> = changed.chain(courses.may_be_open()).collect();
         changed.sort_unstable();
         self.apply(&changed)
     }
@@ -134,7 +136,7 @@ impl Unclosed<'_> {
     /// Makes the issues with these ids, which are sorted, what they are after the tail.
     fn apply(&mut self, ids: &[&str]) -> Result<()> {
         for id in ids {
-            if self.courses.of(id).is_on_snapshot()
+            if self.courses.is_on_snapshot(id)
                 && self.issues.entry(id).is_none()
                 && let Some(entry) = self.snapshot.entry(id)?
             {

@@ -190,6 +190,32 @@ fn whatever_three_events_do_to_an_issue_the_unclosed_ones_are_found() {
 }
 
 #[test]
+fn a_parent_that_the_log_closed_passes_on_what_the_log_says_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = IssueLog::open(dir.path(), buffered()).unwrap();
+    let on = |id: &str, on: &str, kind: &str| {
+        Patch::new()
+            .append(
+                "dependencies",
+                &json!({"issue_id": id, "depends_on_id": on, "type": kind}),
+            )
+            .unwrap()
+    };
+    for id in ["bd-1", "bd-2", "bd-3"] {
+        log.create(Issue::new(id, "Mend")).unwrap();
+    }
+    log.patch("bd-1", on("bd-1", "bd-2", "parent-child"))
+        .unwrap();
+    log.compact().unwrap();
+    log.patch("bd-2", on("bd-2", "bd-3", "blocks")).unwrap();
+    log.commit(&Batch::new().close("bd-2")).unwrap();
+    log.log().sync_all().unwrap();
+    compare_unclosed(dir.path());
+    let part = Issues::load_unclosed(dir.path()).unwrap();
+    assert_eq!(part.blockers("bd-1"), ["bd-3"]);
+}
+
+#[test]
 fn a_damaged_or_foreign_file_of_the_unclosed_issues_changes_no_answer() {
     let make = |title: &str| {
         let dir = tempfile::tempdir().unwrap();
