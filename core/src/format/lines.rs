@@ -49,11 +49,17 @@ impl Lines {
         self.chunk_bytes = CHUNK_BYTES_MIN;
     }
 
-    /// Goes on at `offset`, without reading again what is in the buffer.
+    /// Goes on at `offset`, without reading again what is in the buffer. Whoever goes on near its
+    /// end again and again reads more and more at once.
     pub(crate) fn seek(&mut self, offset: u64) {
         let ahead = offset.checked_sub(self.offset).map(usize::try_from);
         match ahead {
             Some(Ok(ahead)) if ahead <= self.unread.len() => self.skip(ahead),
+            Some(Ok(ahead)) if ahead <= self.unread.len() + self.chunk_bytes / 2 => {
+                let chunk_bytes = self.chunk_bytes;
+                self.restart(offset);
+                self.chunk_bytes = chunk_bytes;
+            }
             _ => self.restart(offset),
         }
     }

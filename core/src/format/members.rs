@@ -13,21 +13,25 @@ impl<'a> Members<'a> {
     }
 
     fn take(&mut self) -> Option<(Cow<'a, str>, &'a str)> {
-        let rest = self.0.take()?.trim_ascii_start();
-        let rest = rest.strip_prefix(',').unwrap_or(rest).trim_ascii_start();
-        let end = string_end(rest.as_bytes(), 0).filter(|_| rest.starts_with('"'))?;
-        let (name, rest) = rest.split_at_checked(end + 1)?;
-        let rest = rest.trim_ascii_start().strip_prefix(':')?;
-        let rest = rest.trim_ascii_start();
-        let (value, rest) = rest.split_at_checked(value_end(rest.as_bytes())?)?;
-        self.0 = Some(rest);
-        let plain = name.get(1..end)?;
-        let name = if plain.contains('\\') {
-            Cow::Owned(serde_json::from_str(name).ok()?)
+        let text = self.0.take()?;
+        let bytes = text.as_bytes();
+        let mut at = token(bytes, 0);
+        if bytes.get(at) == Some(&b',') {
+            at = token(bytes, at + 1);
+        }
+        let name = (bytes.get(at) == Some(&b'"')).then_some(at)?;
+        let (name_end, is_plain) = string(bytes, name)?;
+        let colon = token(bytes, name_end + 1);
+        (bytes.get(colon) == Some(&b':')).then_some(())?;
+        let value = token(bytes, colon + 1);
+        let value_end = value + value_end(bytes.get(value..)?)?;
+        self.0 = text.get(value_end..);
+        let name = if is_plain {
+            Cow::Borrowed(text.get(name + 1..name_end)?)
         } else {
-            Cow::Borrowed(plain)
+            Cow::Owned(serde_json::from_str(text.get(name..=name_end)?).ok()?)
         };
-        Some((name, value))
+        Some((name, text.get(value..value_end)?))
     }
 }
 
@@ -37,6 +41,24 @@ impl<'a> Iterator for Members<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         self.take()
     }
+}
+
+/// Where white space from this place on ends.
+fn token(text: &[u8], mut at: usize) -> usize {
+    while text.get(at).is_some_and(u8::is_ascii_whitespace) {
+        at += 1;
+    }
+    at
+}
+
+/// The string that the text begins with, and what follows. `None` if it has escapes.
+pub(crate) fn plain_string(text: &[u8]) -> Option<(&str, &[u8])> {
+    if !text.starts_with(b"\"") {
+        return None;
+    }
+    let (end, is_plain) = string(text, 0)?;
+    let text_of_it = text.get(1..end).filter(|_| is_plain)?;
+    Some((std::str::from_utf8(text_of_it).ok()?, text.get(end + 1..)?))
 }
 
 /// Where the value ends that the text begins with.
@@ -73,15 +95,42 @@ pub(crate) fn closing(text: &[u8]) -> Option<usize> {
 
 /// Where the closing quote is of a string whose opening one is at this place.
 pub(crate) fn string_end(text: &[u8], quote: usize) -> Option<usize> {
-    let mut from = quote + 1;
+    Some(string(text, quote)?.0)
+}
+
+/// As [`string_end`], and whether the string has no escapes.
+fn string(text: &[u8], quote: usize) -> Option<(usize, bool)> {
+    let (mut at, mut is_plain) = (quote + 1, true);
     loop {
-        let end = from + memchr::memchr(b'"', text.get(from..)?)?;
-        let backslashes = text.get(quote + 1..end)?.iter().rev();
-        if backslashes.take_while(|byte| **byte == b'\\').count() % 2 == 0 {
-            return Some(end);
+        at += special(text.get(at..)?)?;
+        if text.get(at) == Some(&b'"') {
+            return Some((at, is_plain));
         }
-        from = end + 1;
+        is_plain = false;
+        at += 2; // What is escaped ends nothing.
     }
+}
+
+/// Where the first quote or backslash is.
+fn special(text: &[u8]) -> Option<usize> {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    /// The lowest bit that is set is in the first byte of this value.
+    fn of(word: u64, byte: u8) -> u64 {
+        let zeros = word ^ (EACH * u64::from(byte));
+        zeros.wrapping_sub(EACH) & !zeros & EACH << 7
+    }
+    // Most strings are short, and found sooner than a search would begin.
+    let (words, _) = text.as_chunks::<8>();
+    let mut from = 0;
+    for word in words.iter().take(2) {
+        let word = u64::from_le_bytes(*word);
+        let found = of(word, b'"') | of(word, b'\\');
+        if found != 0 {
+            return Some(from + found.trailing_zeros() as usize / 8);
+        }
+        from += 8;
+    }
+    Some(from + memchr::memchr2(b'"', b'\\', text.get(from..)?)?)
 }
 
 #[cfg(test)]

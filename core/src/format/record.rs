@@ -229,11 +229,12 @@ fn on_one_line(text: Vec<u8>) -> Vec<u8> {
 
 fn hex(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |value, digit| {
-        let lower = matches!(digit, b'0'..=b'9' | b'a'..=b'f');
-        lower
-            .then(|| char::from(*digit).to_digit(16))
-            .flatten()
-            .map(|digit| value << 4 | digit)
+        let digit = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(value << 4 | u32::from(digit))
     })
 }
 
@@ -244,19 +245,17 @@ fn push_number(line: &mut Vec<u8>, number: u64) {
 
 /// Takes a decimal number without leading zeros.
 fn take_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let digits = bytes
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .count();
-    let (number, rest) = bytes.split_at_checked(digits)?;
-    if number.len() > 1 && number.first() == Some(&b'0') {
-        return None;
+    let mut number: u64 = 0;
+    let mut rest = bytes;
+    while let [digit @ b'0'..=b'9', behind @ ..] = rest {
+        number = number
+            .checked_mul(10)?
+            .checked_add(u64::from(digit - b'0'))?;
+        rest = behind;
     }
-    std::str::from_utf8(number)
-        .ok()?
-        .parse()
-        .ok()
-        .map(|number| (number, rest))
+    let digits = bytes.len() - rest.len();
+    let is_canonical = digits == 1 || digits > 1 && !bytes.starts_with(b"0");
+    is_canonical.then_some((number, rest))
 }
 
 /// The name of the snapshot that reflects the records through this one.

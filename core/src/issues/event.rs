@@ -11,6 +11,7 @@ use crate::{
     error::{InvalidEvent, json_problem},
     format::{
         i_json::{self, NESTING_MAX, PAYLOAD_NESTING_MAX, RESERVED},
+        members::plain_string,
         payload::Payload,
     },
     issues::{
@@ -201,7 +202,80 @@ impl IssueEvent {
     }
 }
 
+/// How an event begins in the layout that this crate writes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EventStart<'a> {
+    ts: &'a [u8],
+    pub(crate) op: Op,
+    pub(crate) id: &'a str,
+    /// What follows the id.
+    pub(crate) rest: &'a [u8],
+}
+
+impl<'a> EventStart<'a> {
+    /// Of the members of an event, without its opening brace.
+    pub(crate) fn of(members: &'a [u8]) -> Option<Self> {
+        let rest = members.strip_prefix(br#""ts":"#)?;
+        let (ts, rest) = rest.split_at_checked(memchr::memchr(b',', rest)?)?;
+        let (op, rest) = plain_string(rest.strip_prefix(br#","op":"#)?)?;
+        let (id, rest) = plain_string(rest.strip_prefix(br#","id":"#)?)?;
+        let op = match op {
+            "add" => Op::Add,
+            "update" => Op::Update,
+            "close" => Op::Close,
+            "reopen" => Op::Reopen,
+            "delete" => Op::Delete,
+            "set_blocked" => Op::SetBlocked,
+            "unset_blocked" => Op::UnsetBlocked,
+            "patch" => Op::Patch,
+            _ => return None,
+        };
+        Some(Self { ts, op, id, rest })
+    }
+}
+
+impl IssueEvent {
+    /// The event with these members, if it is in the layout that this crate writes, without
+    /// members that this crate does not know.
+    fn plain(members: &str) -> Option<Self> {
+        let EventStart { ts, op, id, rest } = EventStart::of(members.as_bytes())?;
+        if !id.bytes().all(is_of_string) {
+            return None;
+        }
+        let event = Self::of(op, id.to_owned(), serde_json::from_slice(ts).ok()?, None);
+        let rest = members.get(members.len() - rest.len()..)?;
+        let (event, rest) = if let Some(rest) = rest.strip_prefix(r#","patch":"#) {
+            let (patch, rest) = value(rest)?;
+            (Self { patch, ..event }, rest)
+        } else {
+            let (data, rest) = value(rest.strip_prefix(r#","data":"#)?)?;
+            (Self { data, ..event }, rest)
+        };
+        if rest == "}" {
+            return Some(event);
+        }
+        let (key, rest) = plain_string(rest.strip_prefix(r#","key":"#)?.as_bytes())?;
+        (rest == b"}" && key.bytes().all(is_of_string)).then(|| event.with_key(key))
+    }
+}
+
+/// Whether a string of JSON may have this byte as it is.
+fn is_of_string(byte: u8) -> bool {
+    byte >= b' '
+}
+
+/// The value that the text begins with, and what follows.
+fn value<'a, T: Deserialize<'a>>(text: &'a str) -> Option<(T, &'a str)> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter();
+    let value = values.next()?.ok()?;
+    Some((value, text.get(values.byte_offset()..)?))
+}
+
 impl Payload for IssueEvent {
+    fn of_members(members: &str) -> Option<Self> {
+        Self::plain(members)
+    }
+
     fn validate(&self) -> Result<(), InvalidEvent> {
         validate_id(&self.id)?;
         let is_reserved = |member: &&str| self.extra.iter().any(|(name, _)| name == member);
@@ -328,4 +402,100 @@ fn once<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
         return Err(A::Error::duplicate_field(name));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn any_event() -> impl Strategy<Value = Value> {
+        let op = prop_oneof!["[a-z_]{3,6}", "add|update|close|reopen|delete|patch"];
+        let text = r#"[a-c"\\{},: \x01ü]{0,4}"#;
+        let value = prop_oneof![
+            Just(Value::Null),
+            text.prop_map(|title| json!({"id": "a", "title": title, "data": {"patch": [1.5]}})),
+            text.prop_map(|note| json!({"set": {"notes": note}, "unset": ["labels"]})),
+            Just(json!("text")),
+        ];
+        let name = prop_oneof![Just("data"), Just("patch"), Just("other")];
+        let more = prop::collection::vec((name, value.clone()), 0..2);
+        (
+            any::<i32>(),
+            op,
+            text,
+            value,
+            any::<bool>(),
+            prop::option::of(text),
+            more,
+        )
+            .prop_map(|(ts, op, id, value, is_patch, key, more)| {
+                let name = if is_patch { "patch" } else { "data" };
+                let mut event = json!({"ts": ts, "op": op, "id": id, name: value});
+                event.as_object_mut().unwrap().extend(
+                    key.map(|key| ("key".to_owned(), key.into()))
+                        .into_iter()
+                        .chain(
+                            more.into_iter()
+                                .map(|(name, value)| (name.to_owned(), value)),
+                        ),
+                );
+                event
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn an_event_in_the_usual_layout_is_what_a_parser_finds(
+            event in any_event(),
+            at in any::<prop::sample::Index>(),
+            change in prop_oneof![4 => Just(None), 1 => r#"["{},:\\0 a]?"#.prop_map(Some)],
+        ) {
+            // As this crate orders them: `json!` may sort.
+            let names = ["ts", "op", "id", "patch", "data", "key", "other"].into_iter();
+            let members = names.filter_map(|name| Some((name, event.get(name)?)));
+            let members = members.map(|(name, value)| format!("\"{name}\":{value}"));
+            let mut text = format!("{{{}", members.collect::<Vec<_>>().join(","));
+            text += "}";
+            if let Some(change) = change {
+                let at = at.index(text.len());
+                if text.is_char_boundary(at) && text.is_char_boundary(at + 1) {
+                    text.replace_range(at..=at, &change);
+                }
+            }
+            let members = text.strip_prefix('{').unwrap_or_default();
+            if let Some(found) = IssueEvent::plain(members) {
+                let parsed = serde_json::from_str::<IssueEvent>(&format!("{{{members}"));
+                prop_assert_eq!(Some(found), parsed.ok(), "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn events_as_they_are_written_are_in_the_usual_layout() {
+        let ts = Timestamp::from_ms(1);
+        let patch = Patch::new().set("notes", "a \" b").unwrap();
+        for event in [
+            IssueEvent::add(Issue::new("a", "Mend"), ts),
+            IssueEvent::close("a", ts),
+            IssueEvent::patch("a", patch, ts).with_key("k"),
+        ] {
+            let text = serde_json::to_string(&event).unwrap();
+            let members = text.strip_prefix('{').unwrap();
+            assert_eq!(IssueEvent::plain(members), Some(event), "{text}");
+        }
+        for text in [
+            "\"ts\":1,\"op\":\"close\",\"id\":\"a\u{1}\",\"data\":null}",
+            r#""ts":01,"op":"close","id":"a","data":null}"#,
+            r#""ts":1,"op":"close","id":"a","data":null,"key":"k","by":"me"}"#,
+            r#""ts":1,"op":"close","id":"a","data":null}}"#,
+            r#""ts":1,"op":"add","id":"a","data":{"id":}}"#,
+        ] {
+            assert_eq!(IssueEvent::plain(text), None, "{text}");
+        }
+    }
 }

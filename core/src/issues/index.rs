@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    format::members::Members,
+    format::members::{Members, plain_string},
     issues::{
         filter::Filter,
         issue::{Dependency, Issue},
@@ -36,7 +36,10 @@ impl Facts {
             return facts;
         }
         for (name, value) in Members::of(issue.as_json()) {
-            let text = || serde_json::from_str(value).ok();
+            let text = || match plain_string(value.as_bytes()) {
+                Some((text, _)) => Some(text.to_owned()),
+                None => serde_json::from_str(value).ok(),
+            };
             match &*name {
                 "status" => facts.status = text(),
                 "assignee" => facts.assignee = text().filter(|agent: &String| !agent.is_empty()),
@@ -60,8 +63,31 @@ impl Facts {
         facts
     }
 
+    /// Calls `act` with each of its names and the table, of those by status, assignee and label,
+    /// that has it.
+    fn each<T>(
+        &self,
+        [by_status, by_assignee, by_label]: [&mut T; 3],
+        mut act: impl FnMut(&mut T, &str),
+    ) {
+        if let Some(status) = &self.status {
+            act(by_status, status);
+        }
+        if let Some(assignee) = &self.assignee {
+            act(by_assignee, assignee);
+        }
+        for label in &self.labels {
+            act(by_label, label);
+        }
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         Status::of(self.status.as_deref()) == Status::Closed
+    }
+
+    /// Whether there are issues that may block it.
+    pub(crate) fn depends(&self) -> bool {
+        !self.blocked_by.is_empty() || !self.parents.is_empty()
     }
 
     /// Smaller is more urgent; an issue without priority comes last.
@@ -100,18 +126,41 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    fn of<'a>(issues: impl Iterator<Item = (&'a str, &'a Issue)>) -> Self {
-        let mut index = Self::default();
+    /// Of so many issues, which are sorted by id.
+    fn of<'a>(len: usize, issues: impl Iterator<Item = (&'a str, &'a Issue)>) -> Self {
+        /// By names, in the order of the ids: to insert one after the other takes longer.
+        type Names = BTreeMap<String, Vec<Arc<str>>>;
+        let mut all: [Names; 3] = Default::default();
+        let mut facts = HashMap::with_capacity(len);
         for (id, issue) in issues {
-            index.put(id, Some(issue));
+            let (id, of_issue): (Arc<str>, _) = (id.into(), Facts::of(issue));
+            let [by_status, by_assignee, by_label] = &mut all;
+            of_issue.each(
+                [by_status, by_assignee, by_label],
+                |names, name| match names.get_mut(name) {
+                    Some(ids) => ids.push(Arc::clone(&id)),
+                    None => drop(names.insert(name.to_owned(), vec![Arc::clone(&id)])),
+                },
+            );
+            facts.insert(id, of_issue);
         }
-        index
+        let [by_status, by_assignee, by_label] = all.map(|names| {
+            let sets = names.into_iter();
+            sets.map(|(name, ids)| (name, ids.into_iter().collect()))
+                .collect()
+        });
+        Self {
+            facts,
+            by_status,
+            by_assignee,
+            by_label,
+        }
     }
 
     /// Puts an issue in its new form; `None` removes it.
     fn put(&mut self, id: &str, issue: Option<&Issue>) {
         if let Some((id, facts)) = self.facts.remove_entry(id) {
-            self.each(&facts, |ids, name| {
+            facts.each(self.by_names(), |ids, name| {
                 if let Some(of_name) = ids.get_mut(name) {
                     of_name.remove(&id);
                     if of_name.is_empty() {
@@ -122,7 +171,7 @@ impl Index {
         }
         if let Some(issue) = issue {
             let (id, facts): (Arc<str>, _) = (id.into(), Facts::of(issue));
-            self.each(&facts, |ids, name| {
+            facts.each(self.by_names(), |ids, name| {
                 let of_name = ids.entry(name.to_owned()).or_default();
                 of_name.insert(Arc::clone(&id));
             });
@@ -130,16 +179,12 @@ impl Index {
         }
     }
 
-    fn each(&mut self, facts: &Facts, mut act: impl FnMut(&mut BTreeMap<String, Ids>, &str)) {
-        if let Some(status) = &facts.status {
-            act(&mut self.by_status, status);
-        }
-        if let Some(assignee) = &facts.assignee {
-            act(&mut self.by_assignee, assignee);
-        }
-        for label in &facts.labels {
-            act(&mut self.by_label, label);
-        }
+    fn by_names(&mut self) -> [&mut BTreeMap<String, Ids>; 3] {
+        [
+            &mut self.by_status,
+            &mut self.by_assignee,
+            &mut self.by_label,
+        ]
     }
 
     /// The smallest set that contains all issues that match; `None` for all issues.
@@ -161,8 +206,7 @@ impl Index {
 
     /// As [`blockers`].
     pub(crate) fn blockers(&self, id: &str) -> BTreeSet<&str> {
-        let depends = |facts: &Facts| !facts.blocked_by.is_empty() || !facts.parents.is_empty();
-        if !self.facts.get(id).is_some_and(depends) {
+        if !self.facts.get(id).is_some_and(Facts::depends) {
             return BTreeSet::new(); // As most.
         }
         let known = |id: &str| Ok::<_, Infallible>(self.facts.get(id));
@@ -208,9 +252,13 @@ pub(crate) fn blockers<F: Borrow<Facts>, E>(
 pub(crate) struct Lazy(OnceLock<Index>);
 
 impl Lazy {
-    /// The index; built from `issues` if it is not there yet.
-    pub(crate) fn get<'a>(&self, issues: impl Iterator<Item = (&'a str, &'a Issue)>) -> &Index {
-        self.0.get_or_init(|| Index::of(issues))
+    /// The index; built from `issues`, of which there are so many, if it is not there yet.
+    pub(crate) fn get<'a>(
+        &self,
+        len: usize,
+        issues: impl Iterator<Item = (&'a str, &'a Issue)>,
+    ) -> &Index {
+        self.0.get_or_init(|| Index::of(len, issues))
     }
 
     /// Updates the index, if it is there already.

@@ -1,5 +1,6 @@
-use std::{borrow::Cow, fmt, marker::PhantomData};
+use std::{borrow::Cow, fmt, marker::PhantomData, sync::LazyLock};
 
+use memchr::memmem::Finder;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{DeserializeOwned, Error as _, MapAccess, Visitor},
@@ -237,8 +238,8 @@ impl Issue {
     #[must_use]
     pub fn is_carried(&self) -> bool {
         // Most texts end the search, without parsing.
-        memchr::memmem::find(self.as_json().as_bytes(), br#""_type""#).is_some()
-            && self.carried_id(&self.fields()).is_some()
+        static TYPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#""_type""#));
+        TYPE.find(self.as_json().as_bytes()).is_some() && self.carried_id(&self.fields()).is_some()
     }
 
     fn carried_id(&self, fields: &RawFields<'_>) -> Option<String> {

@@ -153,15 +153,20 @@ impl Issues {
         let now = old.as_ref().and_then(|entry| entry.issue());
         let was = now.is_some();
         let effect = fold(now, &event);
-        let IssueEvent { ts, id, .. } = event;
+        let IssueEvent { ts, id, data, .. } = event;
         let version = seq.into();
-        let entry = match effect {
+        let put = match effect {
             Effect::Nothing => {
                 self.without_effect += 1;
                 return;
             }
-            Effect::Put(issue) => Entry::Present { issue, version },
-            Effect::Delete => Entry::Deleted { ts, version },
+            Effect::Put(issue) => Some(issue),
+            Effect::PutData => data,
+            Effect::Delete => None,
+        };
+        let entry = match put {
+            Some(issue) => Entry::Present { issue, version },
+            None => Entry::Deleted { ts, version },
         };
         let is = entry.issue().is_some();
         self.present = self.present + usize::from(is) - usize::from(was);

@@ -2,18 +2,13 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use crate::issues::{
-    filter::Filter,
-    index::{Facts, Index},
-    issue::Issue,
-    issues::Issues,
-};
+use crate::issues::{filter::Filter, index::Index, issue::Issue, issues::Issues};
 
 /// Queries. The first one reads every issue to build an index; later ones use it, also after
 /// changes.
 impl Issues {
     pub(crate) fn index(&self) -> &Index {
-        self.index.get(self.iter())
+        self.index.get(self.len(), self.iter())
     }
 
     /// The issues that match the filter, sorted by id.
@@ -76,11 +71,15 @@ impl Issues {
     pub fn ready(&self) -> Vec<(&str, &Issue)> {
         let index = self.index();
         let open = index.by_status.get("open").into_iter().flatten();
-        let ready = open.filter(|id| index.blockers(id).is_empty());
-        let mut ready: Vec<_> = ready.filter_map(|id| self.get_with_id(id)).collect();
+        let ready = open.filter_map(|id| {
+            let facts = index.facts.get(id)?;
+            let is_ready = !facts.depends() || index.blockers(id).is_empty();
+            is_ready.then(|| Some((facts.urgency(), self.get_with_id(id)?)))?
+        });
+        let mut ready: Vec<_> = ready.collect();
         // Sorted by id already.
-        ready.sort_by_cached_key(|(id, _)| index.facts.get(*id).map(Facts::urgency));
-        ready
+        ready.sort_by_key(|(urgency, _)| *urgency);
+        ready.into_iter().map(|(_, issue)| issue).collect()
     }
 
     /// The issues that must be closed before this one is ready, sorted by id: those that it depends

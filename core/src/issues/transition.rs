@@ -15,6 +15,8 @@ pub(crate) enum Effect {
     Nothing,
     /// The issue is replaced.
     Put(Issue),
+    /// The issue is replaced by the one that the event has.
+    PutData,
     /// The issue is deleted.
     Delete,
 }
@@ -56,15 +58,15 @@ pub(crate) fn fold(now: Option<&Issue>, event: &IssueEvent) -> Effect {
     } = event;
     let Some(issue) = now else {
         return match (op, data) {
-            (Op::Add, Some(issue)) => Effect::Put(issue.clone()),
+            (Op::Add, Some(_)) => Effect::PutData,
             _ => Effect::Nothing,
         };
     };
     if *op == Op::Delete {
         return Effect::Delete;
     }
-    if let Some(issue) = data {
-        return Effect::Put(issue.clone());
+    if data.is_some() {
+        return Effect::PutData;
     }
     let status = || Status::of(issue.status().as_deref());
     let now = || ts.to_string();

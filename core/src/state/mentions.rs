@@ -6,11 +6,11 @@ use memchr::memmem::Finder;
 use crate::{
     error::CorruptReason,
     format::{
-        members::{closing, string_end},
+        members::{closing, plain_string, string_end},
         record::Body,
     },
     issues::{
-        event::{IssueEvent, Op},
+        event::{EventStart, IssueEvent, Op},
         transition::is_closed,
     },
 };
@@ -267,21 +267,7 @@ impl Mentions {
 
     /// The id of an event in the layout that this crate writes, and what the event does.
     fn change_in<'a>(&self, members: &'a [u8]) -> Option<(&'a str, Change)> {
-        let rest = members.strip_prefix(br#""ts":"#)?;
-        let rest = rest.get(memchr::memchr(b',', rest)?..)?;
-        let (op, rest) = string(rest.strip_prefix(br#","op":"#)?)?;
-        let (id, rest) = string(rest.strip_prefix(br#","id":"#)?)?;
-        let op = match op {
-            "add" => Op::Add,
-            "update" => Op::Update,
-            "close" => Op::Close,
-            "reopen" => Op::Reopen,
-            "delete" => Op::Delete,
-            "set_blocked" => Op::SetBlocked,
-            "unset_blocked" => Op::UnsetBlocked,
-            "patch" => Op::Patch,
-            _ => return None,
-        };
+        let EventStart { op, id, rest, .. } = EventStart::of(members)?;
         let change = if let Some(patch) = rest.strip_prefix(br#","patch":"#) {
             if op != Op::Patch || self.data.find(patch).is_some() {
                 return None;
@@ -335,7 +321,7 @@ fn values<'a>(
         let Some(value) = value.filter(|value| value.starts_with(b"\"")) else {
             continue; // Text of another string, or another kind of value.
         };
-        let (value, _) = string(value)?;
+        let (value, _) = plain_string(value)?;
         if let Some(name) = named(value) {
             found.push(name, Change::Nothing);
         }
@@ -347,16 +333,6 @@ fn values<'a>(
 fn member_value(behind_name: &[u8]) -> Option<&[u8]> {
     let value = behind_name.trim_ascii_start().strip_prefix(b":");
     value.map(<[u8]>::trim_ascii_start)
-}
-
-/// The string that the text begins with, and what follows. `None` if it has escapes.
-pub(super) fn string(text: &[u8]) -> Option<(&str, &[u8])> {
-    let text = text.strip_prefix(b"\"")?;
-    let (string, rest) = text.split_at_checked(memchr::memchr(b'"', text)?)?;
-    if memchr::memchr(b'\\', string).is_some() {
-        return None;
-    }
-    Some((std::str::from_utf8(string).ok()?, rest.get(1..)?))
 }
 
 /// Whether a string at this place is a member's name, or a value, of the object whose opening brace

@@ -10,6 +10,7 @@ use crate::{
     error::{CorruptReason, Error, Result},
     format::{
         lines::Lines,
+        members::plain_string,
         record::{Reflects, checked, put_checksum, unclosed_name},
         resync::{Damage, Damages, Place, stretches},
         seq::Seq,
@@ -21,7 +22,6 @@ use crate::{
     state::{
         State,
         issues::{IssueLine, IssuePart},
-        mentions::string,
         throttle::Throttle,
     },
     wal::{
@@ -458,13 +458,13 @@ pub(super) fn plain_name(members: &[u8]) -> Option<(bool, &str)> {
     if let Some((id, _)) = plain_id(members) {
         return Some((false, id));
     }
-    let (key, _) = string(members.strip_prefix(br#""key":"#)?)?;
+    let (key, _) = plain_string(members.strip_prefix(br#""key":"#)?)?;
     Some((true, key))
 }
 
 /// The id of a line of issues in that layout, and what follows.
 pub(super) fn plain_id(members: &[u8]) -> Option<(&str, &[u8])> {
-    string(members.strip_prefix(br#""id":"#)?)
+    plain_string(members.strip_prefix(br#""id":"#)?)
 }
 
 /// Also returns how many issues the file says there are in all files through it.

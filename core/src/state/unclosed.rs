@@ -94,6 +94,10 @@ struct Unclosed<'a> {
 impl Unclosed<'_> {
     /// Leaves out the issues that are closed after the tail. Applies what that says of the others,
     /// and of those that it may have opened.
+    #[expect(
+        clippy::stable_sort_primitive,
+        reason = "in the order of the log, most ids are sorted"
+    )]
     fn apply_tail(&mut self) -> Result<()> {
         let courses = self.courses;
         let mut changed: Vec<String> = Vec::new();
@@ -108,7 +112,7 @@ impl Unclosed<'_> {
         });
         let changed = changed.iter().map(String::as_str);
         let mut changed: Vec<&str> = changed.chain(courses.may_be_open()).collect();
-        changed.sort_unstable();
+        changed.sort();
         self.apply(&changed)
     }
 

@@ -82,6 +82,10 @@ impl Body<'_> {
         let payload = |message: String| CorruptReason::Payload { message };
         let text = match self {
             Self::One(members) => {
+                let plain = std::str::from_utf8(members).ok().and_then(P::of_members);
+                if let Some(event) = plain {
+                    return Ok(vec![event]);
+                }
                 scratch.clear();
                 scratch.push(b'{');
                 scratch.extend_from_slice(members);

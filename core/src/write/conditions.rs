@@ -225,6 +225,7 @@ pub fn decide(batch: &Batch, issues: &Issues, idempotency_records: u64) -> Decis
         let Some(event) = &step.event else { continue };
         match fold(issue, event) {
             Effect::Put(issue) => drop(changed.insert(id, Some(issue))),
+            Effect::PutData => drop(changed.insert(id, event.data.clone())),
             Effect::Delete => drop(changed.insert(id, None)),
             Effect::Nothing => {
                 if let (Some(patch), Some(issue)) = (&event.patch, issue)

@@ -422,6 +422,22 @@ fn an_index_of_another_past_of_the_same_log_is_not_believed() {
     compare(&dir, None);
 }
 
+#[test]
+fn long_ids_that_begin_and_end_alike_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = IssueLog::open(dir.path(), buffered()).unwrap();
+    let ids = ["bd-begin-1-end-of-it", "bd-begin-2-end-of-it"];
+    for id in ids {
+        log.create(Issue::new(id, "Mend the fence")).unwrap();
+    }
+    log.commit(&Batch::new().close(ids[0])).unwrap();
+    log.log().sync_all().unwrap();
+    compare_unclosed(dir.path());
+    let open = Issues::load_unclosed(dir.path()).unwrap();
+    assert_eq!(open.ready().len(), 1);
+    assert_eq!(open.ready()[0].0, ids[1]);
+}
+
 /// Two ids with the same 64-bit FNV-1a hash behind `id:`, as indexes of layout 2 had it.
 const ALIKE: [&str; 2] = ["bd-i6ptJQuQQ4B.FytsI", "bd-i6pGF.kEeWKkW8-iI"];
 
@@ -544,6 +560,7 @@ fn an_event_is_found_however_it_is_spelled() {
         r#"{"ts":1,"op":"add","id":"bd\/5","data":{"id":"bd/5","title":"five"}}"#,
         r#"{"ts":1,"op":"add","id":"ü\n","key" : "k1","data":{"id":"ü\n","title":"\\u"}}"#,
         r#"{"ts":1,"op":"patch","id":"bd-1","patch":{"set":{"id2":"bd-7"}},"key":"k\u0032"}"#,
+        r#"{"ts":1,"op":"patch","id":"bd-1","patch":{"set":{"id2":"bd-8"}},"key":"k3"}"#,
     ] {
         log.append(&Text(serde_json::from_str(text).unwrap()))
             .unwrap();
@@ -552,6 +569,7 @@ fn an_event_is_found_however_it_is_spelled() {
     compare(dir.path(), None);
     let whole = Issues::load(dir.path()).unwrap();
     assert_eq!((whole.len(), whole.key("k2")), (6, Some(Seq::new(7))));
+    assert_eq!(whole.key("k3"), Some(Seq::new(8)));
     let mut reader = PointReader::open(dir.path()).unwrap();
     for id in ["bd/5", "ü\n", "bd-3"] {
         assert!(reader.get(id).unwrap().is_some(), "{id}");
