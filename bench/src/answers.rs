@@ -2,6 +2,7 @@
 //! tracker of many issues, a few of them open, with a log behind the snapshot.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -103,6 +104,9 @@ impl Answers {
 pub(crate) fn measure(runner: &Runner<'_>, events: &[Event], issues: usize) -> Result<Answers> {
     let many = Tracker::fill(runner.scratch, events, issues)?;
     let few = Tracker::fill(runner.scratch, events, FEW)?;
+    if let Some(strand) = strand_command()? {
+        few.requires_same_layout(&strand)?;
+    }
     runner.settle()?;
     let answers = Question::ALL.iter().enumerate();
     let answers = answers.map(|(number, question)| measure_one(&many, &few, number, *question));
@@ -283,6 +287,44 @@ impl Tracker {
             }
             _ => (id, version),
         })
+    }
+
+    /// Refuses a command that has another layout of indexes than this program, as one that was
+    /// built before: with every write, each would make the index of the other anew, and that would
+    /// be measured.
+    fn requires_same_layout(&self, strand: &Path) -> Result<()> {
+        let before = self.index_layouts()?;
+        if before.is_empty() {
+            return Err("the log of the tracker has no index".into());
+        }
+        let mut command = quiet(strand);
+        command.env("STRAND_NO_AUTO_COMPACT", "1");
+        command.arg("-C").arg(self.store()).args(["create", TITLE]);
+        run_us(&mut command)?;
+        if self.index_layouts()? == before {
+            return Ok(());
+        }
+        Err(format!(
+            "{} has another layout of indexes than this program: build it from the same sources \
+             (cargo build --release --package strand), or run `cargo xtask bench`, which does",
+            strand.display()
+        )
+        .into())
+    }
+
+    /// How each index of the store begins, by its name: with the store's and the layout's number.
+    fn index_layouts(&self) -> Result<Vec<(OsString, Vec<u8>)>> {
+        let mut layouts = Vec::new();
+        for entry in std::fs::read_dir(self.store())? {
+            let path = entry?.path();
+            if path.extension() == Some("index".as_ref()) {
+                let mut bytes = std::fs::read(&path)?;
+                bytes.truncate(8);
+                layouts.push((path.into_os_string(), bytes));
+            }
+        }
+        layouts.sort();
+        Ok(layouts)
     }
 
     fn program(&self, system: &str, question: Question, turn: usize) -> Result<Command> {
@@ -603,6 +645,29 @@ mod sqlite {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_command_that_makes_indexes_anew_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let scratch = tempfile::tempdir().unwrap();
+        let events = crate::events::sample(None).unwrap();
+        let tracker = Tracker::fill(scratch.path(), &events, 1_000).unwrap();
+        let index = tracker.index_layouts().unwrap();
+        assert_eq!(index.len(), 1);
+        let script = |line: &str| {
+            let path = scratch.path().join("strand");
+            std::fs::write(&path, format!("#!/bin/sh\n{line}\n")).unwrap();
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(&path, mode).unwrap();
+            tracker.requires_same_layout(&path)
+        };
+        script("true").unwrap();
+        assert!(script("false").is_err());
+        let message = script("printf other > \"$2\"/log-*.index").unwrap_err();
+        assert!(message.to_string().contains("another layout"), "{message}");
+    }
 
     #[test]
     fn a_filled_tracker_answers_every_question() {
