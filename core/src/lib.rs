@@ -253,6 +253,7 @@ pub use options::{Durability, Options};
 pub use state::State;
 pub use state::compaction::{Compacted, compaction_due};
 pub use state::compactor::Compactor;
+pub use state::each::Passed;
 pub use state::live::{Live, LiveIssues};
 pub use state::point_reader::{PointReader, Versioned};
 pub use strand_lock::{Counters, Filesystem, FilesystemKind, Holder, LockError, LockState};

@@ -1,6 +1,6 @@
 //! `stat`: counts of records, issues and bytes.
 
-use std::{borrow::Cow, collections::BTreeMap, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, ops::ControlFlow, path::Path};
 
 use serde::Serialize;
 use strand_core::{
@@ -36,7 +36,7 @@ struct Records {
     hinted_seq: Option<u64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct IssueCounts {
     count: usize,
     ready: usize,
@@ -64,19 +64,30 @@ struct Files {
 }
 
 pub(crate) fn stat(dir: &Path, out: &mut Output) -> Result<(), Failure> {
-    let issues = Issues::load(dir)?;
+    let issues = IssueCounts::of(dir)?;
     let report = check(dir)?;
-    let counts = Counts::of(&issues, &report);
+    let counts = Counts::of(issues, &report);
     out.result(&counts, || counts.table())
 }
 
-impl<'a> Counts<'a> {
-    fn of(issues: &Issues, report: &'a CheckReport) -> Self {
-        let mut by_status = BTreeMap::new();
-        for (_, issue) in issues.iter() {
+impl IssueCounts {
+    /// Counts the issues one after the other: there may be more than fits into memory.
+    fn of(dir: &Path) -> Result<Self, Failure> {
+        let mut counts = Self::default();
+        let passed = Issues::each(dir, |_, _, issue| {
+            counts.count += 1;
             let status = issue.status().unwrap_or_else(|| "none".to_owned());
-            *by_status.entry(status).or_default() += 1;
-        }
+            *counts.by_status.entry(status).or_default() += 1;
+            ControlFlow::Continue(())
+        })?;
+        counts.without_effect = passed.without_effect;
+        counts.ready = Issues::load_unclosed(dir)?.ready().len();
+        Ok(counts)
+    }
+}
+
+impl<'a> Counts<'a> {
+    fn of(issues: IssueCounts, report: &'a CheckReport) -> Self {
         Self {
             dir: report.dir.to_string_lossy(),
             store: report.store.as_deref(),
@@ -87,12 +98,7 @@ impl<'a> Counts<'a> {
                 durable_seq: report.durable_seq,
                 hinted_seq: report.hinted_seq,
             },
-            issues: IssueCounts {
-                count: issues.len(),
-                ready: issues.ready().len(),
-                without_effect: issues.without_effect(),
-                by_status,
-            },
+            issues,
             snapshot: LiveSnapshot::of(report),
             log: Files::of(report, FileKind::Segment),
             quarantine: Files::of(report, FileKind::Quarantine),

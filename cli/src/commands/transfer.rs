@@ -4,12 +4,13 @@ use std::{
     borrow::Cow,
     fs::File,
     io::{self, BufReader, Seek as _},
+    ops::ControlFlow,
     path::Path,
 };
 
 use serde::Serialize;
 use strand_core::{
-    ImportOptions, Imported, Seq, Timestamp, export_mirror, overwrite_mirror, write_jsonl,
+    ImportOptions, Imported, Issues, Seq, Timestamp, export_mirror, overwrite_mirror, write_jsonl,
 };
 
 use super::open;
@@ -18,6 +19,7 @@ use crate::{
     exit::Failure,
     input::say_that_it_waits,
     output::{Output, counted, tell},
+    remote,
 };
 
 pub(crate) fn import(dir: &Path, args: &Import, out: &mut Output) -> Result<(), Failure> {
@@ -182,14 +184,32 @@ fn is_stdout(path: &Path) -> bool {
         .any(|name| path == Path::new(name))
 }
 
+/// Prints issues one after the other: there may be more than fits into memory.
+fn print_each(dir: &Path, out: &mut Output) -> Result<(), Failure> {
+    let mut printed = Ok(());
+    Issues::each(dir, |_, _, issue| {
+        // A store has each in one line.
+        printed = out.with(|out| writeln!(out, "{}", issue.as_json()));
+        if printed.is_err() || out.is_closed() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    printed
+}
+
 pub(crate) fn export(dir: &Path, args: &Export, out: &mut Output) -> Result<(), Failure> {
     #[derive(Serialize)]
     struct Done<'a> {
         file: Cow<'a, str>,
         issues: u64,
     }
-    let issues = open::issues(dir)?;
     let file = args.file.as_deref().filter(|file| !is_stdout(file));
+    if file.is_none() && remote::address(dir)?.is_none() {
+        return print_each(dir, out);
+    }
+    let issues = open::issues(dir)?;
     let Some(file) = file else {
         return out.with(|mut out| write_jsonl(&issues, &mut out));
     };

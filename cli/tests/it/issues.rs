@@ -1,6 +1,6 @@
 //! `show`, `list`, `ready`, `import`, `export` and `stat`.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Done, Store, issue};
 
@@ -209,4 +209,43 @@ fn thousands_of_issues_pass_through_standard_input_and_output() {
     let Done { code, err, .. } = store.fed("import", &[], &text);
     assert_eq!((code, err.as_str()), (0, ""));
     assert_eq!(store.run("export", &[]).out, text);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn more_issues_than_fit_into_memory_are_listed_counted_and_exported() {
+    use std::process::Command;
+
+    use crate::support::{fed, run};
+
+    let store = Store::new();
+    let text = format!(r#","status":"closed","text":"{}""#, "x".repeat(20_000));
+    let issues = (0..1_500).map(|number| issue(&format!("a-{number}"), &text));
+    let input = issues.collect::<Vec<_>>().join("\n");
+    let mut import = store.command("import", &[]);
+    let done = fed(import.env("STRAND_NO_AUTO_COMPACT", "1"), &input);
+    assert_eq!(done.code, 0, "{}", done.err);
+    store.ok("compact", &[]);
+    // Half of what the issues are, in KiB.
+    let limited = |arguments: &[&str]| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -d 15000; exec \"$@\"", "sh"]);
+        command.args([env!("CARGO_BIN_EXE_strand"), "-C"]);
+        run(command.arg(store.dir()).args(arguments))
+    };
+    for (arguments, lines) in [
+        (&["list"][..], 1_501),
+        (&["list", "--json"], 1_500),
+        (&["export"], 1_500),
+    ] {
+        let done = limited(arguments);
+        assert_eq!(done.code, 0, "{arguments:?}: {}", done.err);
+        assert_eq!(done.out.lines().count(), lines, "{arguments:?}");
+    }
+    let stat = limited(&["stat", "--json"]);
+    assert_eq!(stat.code, 0, "{}", stat.err);
+    let counts: Value = serde_json::from_str(&stat.out).unwrap();
+    assert_eq!(counts["issues"]["by_status"], json!({"closed": 1_500}));
+    // The limit is one: sorting needs all of them.
+    assert_ne!(limited(&["list", "--sort", "title"]).code, 0);
 }

@@ -20,13 +20,31 @@ use crate::{
     wal::{durable::End, manifest::Manifest, store_dir::StoreDir},
 };
 
-/// Calls `look` with the issues through `end`, sorted by id, until it breaks. Returns the last
-/// record that they reflect.
+/// Of what [`Issues::each`] has gone through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Passed {
+    /// The last durable record, as of which the issues were.
+    pub last_seq: Seq,
+    /// As [`Issues::without_effect`].
+    pub without_effect: u64,
+}
+
+impl Passed {
+    fn of(issues: &Issues) -> Self {
+        Self {
+            last_seq: issues.last_seq(),
+            without_effect: issues.without_effect(),
+        }
+    }
+}
+
+/// Calls `look` with the issues through `end`, sorted by id, until it breaks.
 pub(crate) fn each_issue(
     dir: &StoreDir,
     mut end: impl FnMut() -> End,
     mut look: impl FnMut(&str, Version, &Issue) -> ControlFlow<()>,
-) -> Result<Seq> {
+) -> Result<Passed> {
     for _ in 0..ATTEMPTS {
         let manifest = Manifest::required(dir)?;
         let mut seen = false;
@@ -35,7 +53,7 @@ pub(crate) fn each_issue(
             look(id, version, issue)
         });
         match read {
-            Ok(Some(last_seq)) => return Ok(last_seq),
+            Ok(Some(passed)) => return Ok(passed),
             Ok(None) | Err(Error::Compacted { .. }) if !seen => {
                 if Manifest::required(dir)? == manifest {
                     break; // An older program wrote the lines in another order.
@@ -59,7 +77,7 @@ pub(crate) fn each_issue(
             break;
         }
     }
-    Ok(all.last_seq())
+    Ok(Passed::of(&all))
 }
 
 /// As [`each_issue`], from the files that this manifest names. `None` if one of them is gone, or
@@ -69,7 +87,7 @@ fn each_of(
     manifest: &Manifest,
     end: End,
     mut look: impl FnMut(&str, Version, &Issue) -> ControlFlow<()>,
-) -> Result<Option<Seq>> {
+) -> Result<Option<Passed>> {
     let mut throttle = Throttle::HURRIED;
     let files = manifest.files().len();
     let Some((later, said)) = fold_changed(dir, manifest, files, end, &mut throttle)? else {
@@ -96,5 +114,5 @@ fn each_of(
         let message = format!("there are {found} issues in all files, and it says {said}");
         return Err(corrupt(dir.path(), 0, wrong(&message)));
     }
-    Ok(read.then(|| later.last_seq()))
+    Ok(read.then(|| Passed::of(&later)))
 }

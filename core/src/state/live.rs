@@ -4,7 +4,12 @@ use crate::{
     error::Result,
     format::seq::Seq,
     issues::{issue::Issue, issues::Issues, version::Version},
-    state::{State, each::each_issue, materialize::Materialized, points::load_unclosed},
+    state::{
+        State,
+        each::{Passed, each_issue},
+        materialize::Materialized,
+        points::load_unclosed,
+    },
     wal::{durable::DurableWatch, store_dir::StoreDir},
 };
 
@@ -71,9 +76,9 @@ impl Issues {
         load_unclosed(&dir, || watch.end())
     }
 
-    /// Calls `look` with each issue, in the order of the ids, until it breaks; and returns the last
-    /// durable record, as of which they are. Holds in memory what changed behind the snapshot, and
-    /// one issue of those in it: for a program that goes through all issues once.
+    /// Calls `look` with each issue, in the order of the ids, until it breaks; and returns as of
+    /// which record they are. Holds in memory what changed behind the snapshot, and one issue of
+    /// those in it: for a program that goes through all issues once.
     ///
     /// # Errors
     /// As [`Live::open`]. Some damage is noticed only at its place, or at the end of a file: what
@@ -86,17 +91,17 @@ impl Issues {
     /// # let dir = tempfile::tempdir()?;
     /// let log = IssueLog::open(dir.path(), Options::default())?;
     /// log.create(Issue::new("bd-1", "Mend the fence"))?;
-    /// let last_seq = Issues::each(dir.path(), |id, version, issue| {
+    /// let passed = Issues::each(dir.path(), |id, version, issue| {
     ///     println!("{id} {version} {}", issue.title());
     ///     ControlFlow::Continue(())
     /// })?;
-    /// assert_eq!(last_seq, 1);
+    /// assert_eq!((passed.last_seq.get(), passed.without_effect), (1, 0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn each(
         dir: impl AsRef<Path>,
         look: impl FnMut(&str, Version, &Issue) -> ControlFlow<()>,
-    ) -> Result<Seq> {
+    ) -> Result<Passed> {
         let dir = StoreDir::on_disk(dir.as_ref())?;
         let mut watch = DurableWatch::open_store(&dir)?;
         each_issue(&dir, || watch.end(), look)

@@ -4,7 +4,7 @@ mod base;
 pub(crate) mod compaction;
 pub(crate) mod compactor;
 mod courses;
-mod each;
+pub(crate) mod each;
 pub(crate) mod index;
 pub(crate) mod issues;
 pub(crate) mod live;

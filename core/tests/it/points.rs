@@ -63,7 +63,7 @@ pub(crate) fn compare_each(dir: &Path) {
     let all: Vec<_> = all.collect();
     for most in [0, 1, all.len() / 2, all.len(), usize::MAX] {
         let mut found = Vec::new();
-        let last_seq = Issues::each(dir, |id, version, issue| {
+        let passed = Issues::each(dir, |id, version, issue| {
             found.push((id.to_owned(), version, issue.clone()));
             if found.len() < most {
                 ControlFlow::Continue(())
@@ -71,7 +71,9 @@ pub(crate) fn compare_each(dir: &Path) {
                 ControlFlow::Break(())
             }
         });
-        assert_eq!(last_seq.unwrap(), whole.last_seq());
+        let passed = passed.unwrap();
+        assert_eq!(passed.last_seq, whole.last_seq());
+        assert_eq!(passed.without_effect, whole.without_effect());
         assert_eq!(found, all[..most.clamp(1.min(all.len()), all.len())]);
     }
 }
