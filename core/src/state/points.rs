@@ -3,7 +3,7 @@
 use crate::{
     error::{Error, Result},
     format::seq::Seq,
-    issues::{event::IssueEvent, issues::Issues},
+    issues::issues::Issues,
     state::{
         lookup::SnapshotLookup,
         materialize::{ATTEMPTS, Materialized, from_live_files},
@@ -236,12 +236,10 @@ impl Points {
         let records = self.tail.concerning(&wanted.names(), after);
         let is_wanted_key = |key: &str| wanted.key.as_deref() == Some(key);
         // Whether a write is the same again depends on all events of the record.
-        let is_wanted = |event: &IssueEvent| wanted.key.is_some() || wanted.has(&event.id);
-        self.tail
-            .segments
-            .each_of(&records, is_wanted, |seq, events| {
-                part.apply_some(seq, events, |id| wanted.has(id), is_wanted_key);
-            })?;
+        let ids = wanted.key.is_none().then_some(wanted.ids.as_slice());
+        self.tail.segments.each_of(&records, ids, |seq, events| {
+            part.apply_some(seq, events, |id| wanted.has(id), is_wanted_key);
+        })?;
         part.moved_on(Seq::new(self.last_seq()));
         Ok(())
     }

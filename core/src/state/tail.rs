@@ -70,7 +70,47 @@ pub(crate) struct Segments {
     open: Option<(u64, StoreFile)>,
     /// The batch that was read last. Whoever asks for one of its issues asks for the next one soon,
     /// and decoding it takes as long as all of it is.
-    batch: Option<(Place, Vec<IssueEvent>)>,
+    batch: Option<Batch>,
+}
+
+#[derive(Debug)]
+struct Batch {
+    place: Place,
+    events: Vec<IssueEvent>,
+    /// The places of the events, sorted by their ids.
+    by_id: Vec<u32>,
+}
+
+impl Batch {
+    fn new(place: Place, events: Vec<IssueEvent>) -> Self {
+        let mut by_id: Vec<u32> = (0..number(events.len())).collect();
+        by_id.sort_by_key(|at| events.get(*at as usize).map(|event| event.id.as_str()));
+        Self {
+            place,
+            events,
+            by_id,
+        }
+    }
+
+    fn event(&self, at: u32) -> Option<&IssueEvent> {
+        self.events.get(at as usize)
+    }
+
+    /// The events of these issues, in their order.
+    fn of(&self, ids: &[impl AsRef<str>]) -> Vec<IssueEvent> {
+        let id_of = |at: &u32| self.event(*at).map(|event| event.id.as_str());
+        let mut places = Vec::new();
+        for id in ids {
+            let id = Some(id.as_ref());
+            let first = self.by_id.partition_point(|at| id_of(at) < id);
+            let behind = self.by_id.get(first..).unwrap_or_default().iter();
+            places.extend(behind.copied().take_while(|at| id_of(at) == id));
+        }
+        places.sort_unstable();
+        places.dedup();
+        let events = places.into_iter().filter_map(|at| self.event(at));
+        events.cloned().collect()
+    }
 }
 
 /// A record that may concern an issue.
@@ -376,22 +416,22 @@ impl Tail {
 }
 
 impl Segments {
-    /// Calls `act` with those events of each of these records, which are in order, that are wanted,
-    /// and perhaps others.
+    /// Calls `act` with those events of each of these records, which are in order, that concern
+    /// these issues, and perhaps others; with all events if there are no ids.
     pub(crate) fn each_of(
         &mut self,
         places: &[Place],
-        is_wanted: impl Fn(&IssueEvent) -> bool,
+        ids: Option<&[impl AsRef<str>]>,
         mut act: impl FnMut(Seq, Vec<IssueEvent>),
     ) -> Result<()> {
         let (mut lines, mut scratch) = (Lines::default(), Vec::new());
-        let some_of = |events: &[IssueEvent]| {
-            let wanted = events.iter().filter(|event| is_wanted(event));
-            wanted.cloned().collect()
+        let some_of = |batch: &Batch| match ids {
+            Some(ids) => batch.of(ids),
+            None => batch.events.clone(),
         };
         for place in places.iter().copied() {
-            if let Some((_, events)) = self.batch.as_ref().filter(|(of, _)| *of == place) {
-                act(Seq::new(place.seq), some_of(events));
+            if let Some(batch) = self.batch.as_ref().filter(|batch| batch.place == place) {
+                act(Seq::new(place.seq), some_of(batch));
                 continue;
             }
             let decode = |line: Line<'_>, _: &[u8]| line.body.decode(&mut scratch);
@@ -401,8 +441,8 @@ impl Segments {
                 self.corrupt(place, reason)
             })?;
             if events.len() > 1 {
-                act(Seq::new(place.seq), some_of(&events));
-                self.batch = Some((place, events));
+                let batch = self.batch.insert(Batch::new(place, events));
+                act(Seq::new(place.seq), some_of(batch));
             } else {
                 act(Seq::new(place.seq), events);
             }

@@ -149,7 +149,7 @@ impl Unclosed<'_> {
         }
         let places = self.courses.decisive(ids);
         let is_wanted = |event: &IssueEvent| ids.binary_search(&event.id.as_str()).is_ok();
-        self.segments.each_of(&places, is_wanted, |seq, events| {
+        self.segments.each_of(&places, Some(ids), |seq, events| {
             for event in events.into_iter().filter(is_wanted) {
                 self.issues.apply_event(seq, event);
             }
