@@ -316,7 +316,7 @@ impl OpenLock {
             let page_file = dir.open_or_create(name)?;
             if sys::file_state(&page_file)?.identity == identity {
                 let mark = holder::mark_of(&page_file, identity);
-                let page = SharedPage::map(page_file, path).ok();
+                let page = SharedPage::map(page_file, path, 0).ok();
                 return Ok(Self {
                     file,
                     page,

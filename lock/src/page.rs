@@ -62,6 +62,8 @@ impl SharedPage {
     pub const U64_WORDS: usize = sys::U64_WORDS;
     /// The number of 32-bit words, on which [`SharedPage::wait`] can wait.
     pub const U32_WORDS: usize = sys::U32_WORDS;
+    /// Whether numbers of a page can be claimed here: see [`SharedPage::claim`].
+    pub const CAN_CLAIM: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
     /// Opens the page at `path`. Creates the file if it is missing, and lengthens it to a page.
     ///
@@ -77,9 +79,23 @@ impl SharedPage {
     /// # Errors
     /// As [`SharedPage::open`].
     pub fn open_in(dir: &Dir, name: impl AsRef<Path>) -> Result<Self, PageError> {
+        Self::open_with_area_in(dir, name, 0)
+    }
+
+    /// As [`SharedPage::open_in`], with `area_words` more 64-bit words behind the page: see
+    /// [`SharedPage::area`]. Processes can open the same file with areas of different lengths; the
+    /// file has the longest.
+    ///
+    /// # Errors
+    /// As [`SharedPage::open`].
+    pub fn open_with_area_in(
+        dir: &Dir,
+        name: impl AsRef<Path>,
+        area_words: usize,
+    ) -> Result<Self, PageError> {
         let path = dir.path().join(&name);
         let file = dir.open_or_create(name.as_ref());
-        let page = Self::map(file.map_err(io_error("open", &path))?, &path)?;
+        let page = Self::map(file.map_err(io_error("open", &path))?, &path, area_words)?;
         // A copy-on-write filesystem needs space to change a page, even if the page has some.
         if page.0.words.is_changeable() {
             return Ok(page);
@@ -88,14 +104,15 @@ impl SharedPage {
         Err(io_error("change", &path)(source))
     }
 
-    /// Maps an open file, after lengthening it to a page.
-    pub(crate) fn map(file: File, path: &Path) -> Result<Self, PageError> {
+    /// Maps an open file, after lengthening it to a page and the area.
+    pub(crate) fn map(file: File, path: &Path, area_words: usize) -> Result<Self, PageError> {
         let state = sys::file_state(&file).map_err(io_error("examine", path))?;
+        let bytes = bytes_with(area_words);
         // Touching a page without disk space raises SIGBUS when the disk is full.
-        if state.len_bytes < Self::BYTES as u64 || !state.has_space {
-            sys::reserve(&file, Self::BYTES as u64).map_err(io_error("lengthen", path))?;
+        if state.len_bytes < bytes || !state.has_space {
+            sys::reserve(&file, bytes).map_err(io_error("lengthen", path))?;
         }
-        MappedFile::new(file, path, sys::Words::map).map(Self)
+        MappedFile::new(file, path, |file| sys::Words::map(file, area_words)).map(Self)
     }
 
     /// Checks that the page can be touched and is still the one that other processes open.
@@ -133,7 +150,7 @@ impl SharedPage {
             return true;
         }
         let len_bytes = (&self.0.file).seek(SeekFrom::End(0));
-        len_bytes.is_ok_and(|len_bytes| len_bytes >= Self::BYTES as u64)
+        len_bytes.is_ok_and(|len_bytes| len_bytes >= bytes_with(words.area_words()))
             && words.regain(&self.0.file)
     }
 
@@ -153,6 +170,34 @@ impl SharedPage {
     #[must_use]
     pub fn u32(&self, index: usize) -> &AtomicU32 {
         self.0.words.u32(index)
+    }
+
+    /// The number of words in the area behind the page. Example: [`SharedPage::area`].
+    #[must_use]
+    pub fn area_words(&self) -> usize {
+        self.0.words.area_words()
+    }
+
+    /// The 64-bit word at `index` of the area behind the page.
+    ///
+    /// ```
+    /// use std::sync::atomic::Ordering::Relaxed;
+    /// use strand_lock::{SharedPage, files::Dir};
+    ///
+    /// # let temp = tempfile::tempdir()?;
+    /// let dir = Dir::open(temp.path())?;
+    /// let page = SharedPage::open_with_area_in(&dir, "page", 1000)?;
+    /// page.area(page.area_words() - 1).store(42, Relaxed);
+    /// let without = SharedPage::open_in(&dir, "page")?;
+    /// assert_eq!((without.area_words(), without.u64(255).load(Relaxed)), (0, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If `index` is not below [`SharedPage::area_words`].
+    #[must_use]
+    pub fn area(&self, index: usize) -> &AtomicU64 {
+        self.0.words.area(index)
     }
 
     /// Blocks while the 32-bit word at `index` is `expected`, until it is woken or for `timeout`.
@@ -215,6 +260,34 @@ impl SharedPage {
         sys::is_vouched(&self.0.file)
     }
 
+    /// Claims a number for this process, for as long as the page is open here. False if another
+    /// process has claimed it, or another [`SharedPage`] here, and where
+    /// [`SharedPage::CAN_CLAIM`] is false: only Linux frees it when a process dies.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use strand_lock::SharedPage;
+    ///
+    /// let path = dir.path().join("page");
+    /// let (here, there) = (SharedPage::open(&path)?, SharedPage::open(&path)?);
+    /// if here.claim(7) {
+    ///     assert!(there.is_claimed(7) && !here.is_claimed(7) && !there.claim(7));
+    ///     drop(here);
+    ///     assert!(!there.is_claimed(7) && there.claim(7));
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn claim(&self, number: u16) -> bool {
+        sys::claim(&self.0.file, number)
+    }
+
+    /// Whether another process, or another [`SharedPage`] here, has claimed the number.
+    #[must_use]
+    pub fn is_claimed(&self, number: u16) -> bool {
+        sys::is_claimed(&self.0.file, number)
+    }
+
     /// Syncs what was stored so far.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.0.file.sync_data()
@@ -269,7 +342,7 @@ impl SharedPageReader {
         let path = dir.path().join(&name);
         let file = dir.open_file(name, OpenMode::Read);
         let file = file.map_err(io_error("open", &path))?;
-        check(&file, &path)?;
+        check(&file, &path, 0)?;
         MappedFile::new(file, &path, sys::Words::map_read_only).map(Self)
     }
 
@@ -381,7 +454,7 @@ impl MappedFile {
     }
 
     fn check(&self) -> Result<(), PageError> {
-        check(&self.file, &self.path)?;
+        check(&self.file, &self.path, self.words.area_words())?;
         if self.words.is_lost() {
             let path = self.path.clone();
             return Err(PageError::Lost { path });
@@ -402,10 +475,15 @@ impl MappedFile {
     }
 }
 
-fn check(file: &File, path: &Path) -> Result<(), PageError> {
+/// The length of a page's file with such an area.
+const fn bytes_with(area_words: usize) -> u64 {
+    (SharedPage::BYTES + area_words * size_of::<AtomicU64>()) as u64
+}
+
+fn check(file: &File, path: &Path, area_words: usize) -> Result<(), PageError> {
     let state = sys::file_state(file).map_err(io_error("examine", path))?;
     let path = || path.to_owned();
-    if state.len_bytes < SharedPage::BYTES as u64 {
+    if state.len_bytes < bytes_with(area_words) {
         return Err(PageError::Truncated {
             path: path(),
             len_bytes: state.len_bytes,

@@ -25,6 +25,8 @@ macro_rules! points {
 }
 
 points! {
+    /// The record waits in a slot for the next holder of the lock.
+    SlotReady,
     /// The lock was taken.
     LockHeld,
     /// The record is about to be written.
@@ -33,6 +35,8 @@ points! {
     AfterWrite,
     /// The new tail is published.
     TailPublished,
+    /// The owners of the records that were written from slots can see that.
+    SlotsWritten,
     /// The lock is about to be freed.
     BeforeUnlock,
     /// This thread leads the next sync.

@@ -68,13 +68,18 @@ pub trait Host: fmt::Debug + Send + Sync {
         Ok(Box::new(lock))
     }
 
-    /// Opens the shared page `name`; creates it when missing.
+    /// Opens the shared page `name`, with that area behind it; creates it when missing.
     ///
     /// # Errors
-    /// See [`SharedPage::open_in`].
-    fn open_page(&self, dir: &Dir, name: &str) -> Result<Box<dyn Page>, PageError> {
+    /// See [`SharedPage::open_with_area_in`].
+    fn open_page(
+        &self,
+        dir: &Dir,
+        name: &str,
+        area_words: usize,
+    ) -> Result<Box<dyn Page>, PageError> {
         let is_new = dir.identity_of(name).is_err();
-        let page = SharedPage::open_in(dir, name)?;
+        let page = SharedPage::open_with_area_in(dir, name, area_words)?;
         if is_new {
             share(dir, name);
         }
@@ -250,6 +255,14 @@ pub trait Page: fmt::Debug + Send + Sync {
     fn u64(&self, index: usize) -> &AtomicU64;
     /// See [`SharedPage::u32`].
     fn u32(&self, index: usize) -> &AtomicU32;
+    /// See [`SharedPage::area_words`]. Without an area, every append takes the lock itself.
+    fn area_words(&self) -> usize {
+        0
+    }
+    /// See [`SharedPage::area`].
+    fn area(&self, index: usize) -> &AtomicU64 {
+        unreachable!("the page has no area, but its word {index} is used")
+    }
     /// See [`SharedPage::wait`].
     fn wait(&self, index: usize, expected: u32, timeout: Duration);
     /// See [`SharedPage::wake_one`].
@@ -278,6 +291,14 @@ pub trait Page: fmt::Debug + Send + Sync {
     fn is_vouched(&self) -> bool {
         false
     }
+    /// See [`SharedPage::claim`].
+    fn claim(&self, _number: u16) -> bool {
+        false
+    }
+    /// See [`SharedPage::is_claimed`].
+    fn is_claimed(&self, _number: u16) -> bool {
+        false
+    }
 }
 
 impl Page for SharedPage {
@@ -287,6 +308,14 @@ impl Page for SharedPage {
 
     fn u32(&self, index: usize) -> &AtomicU32 {
         SharedPage::u32(self, index)
+    }
+
+    fn area_words(&self) -> usize {
+        SharedPage::area_words(self)
+    }
+
+    fn area(&self, index: usize) -> &AtomicU64 {
+        SharedPage::area(self, index)
     }
 
     fn wait(&self, index: usize, expected: u32, timeout: Duration) {
@@ -319,6 +348,14 @@ impl Page for SharedPage {
 
     fn is_vouched(&self) -> bool {
         SharedPage::is_vouched(self)
+    }
+
+    fn claim(&self, number: u16) -> bool {
+        SharedPage::claim(self, number)
+    }
+
+    fn is_claimed(&self, number: u16) -> bool {
+        SharedPage::is_claimed(self, number)
     }
 }
 

@@ -103,38 +103,54 @@ impl EncodedPayload {
     }
 
     /// The length of the whole line with the longest header.
-    fn line_bytes_max(&self) -> usize {
+    pub(crate) fn line_bytes_max(&self) -> usize {
         const HEADER_BYTES_MAX: usize =
             CHECKED_FROM + 2 * 15 + br#""seq":,"synced":,"batch":}"#.len() + 1;
         self.text.len() + HEADER_BYTES_MAX
     }
 
+    /// Takes a payload that was encoded before, by this process or another.
+    pub(crate) fn encoded(text: Vec<u8>, batch: bool) -> Self {
+        Self { text, batch }
+    }
+
+    /// The JSON text, and whether it is an array.
+    pub(crate) fn parts(&self) -> (&[u8], bool) {
+        (&self.text, self.batch)
+    }
+
     /// Replaces `line` with the record and its newline.
     pub(crate) fn write_line(&self, header: Header, line: &mut Vec<u8>) {
+        line.clear();
+        self.push_line(header, line);
+    }
+
+    /// Adds the record and its newline to `lines`.
+    pub(crate) fn push_line(&self, header: Header, lines: &mut Vec<u8>) {
+        let from = lines.len();
         assert!(header.seq <= SEQ_MAX, "sequence numbers end at {SEQ_MAX}");
         assert!(
             header.synced < header.seq,
             "a record can't be durable before it is written"
         );
-        line.clear();
-        line.extend_from_slice(br#"{"crc":"00000000","seq":"#);
-        push_number(line, header.seq);
-        line.extend_from_slice(br#","synced":"#);
-        push_number(line, header.synced);
+        lines.extend_from_slice(br#"{"crc":"00000000","seq":"#);
+        push_number(lines, header.seq);
+        lines.extend_from_slice(br#","synced":"#);
+        push_number(lines, header.synced);
         if self.batch {
-            line.push(b',');
-            line.extend_from_slice(BATCH_KEY);
-            line.extend_from_slice(&self.text);
-            line.push(b'}');
+            lines.push(b',');
+            lines.extend_from_slice(BATCH_KEY);
+            lines.extend_from_slice(&self.text);
+            lines.push(b'}');
         } else {
             let members = self.text.get(1..).unwrap_or_default();
             if members != b"}" {
-                line.push(b',');
+                lines.push(b',');
             }
-            line.extend_from_slice(members);
+            lines.extend_from_slice(members);
         }
-        put_checksum(line);
-        line.push(b'\n');
+        put_checksum(lines.get_mut(from..).unwrap_or_default());
+        lines.push(b'\n');
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
         round::Rounds,
         segment::Segment,
         shm::{TailHint, clear_page},
+        slots::{Place, Slots, Stage},
         writer::Locked,
     },
 };
@@ -40,28 +41,47 @@ impl Locked<'_> {
 }
 
 impl ValidTail<'_> {
-    /// Writes one record behind the tail and publishes it; returns its number.
-    pub(crate) fn append(mut self, payload: &EncodedPayload) -> Result<u64> {
+    /// Writes one record behind the tail and publishes it; returns its number. Writes the records
+    /// that wait in slots behind it, too.
+    pub(crate) fn append(self, payload: &EncodedPayload) -> Result<u64> {
+        let seq = self.at.seq + 1; // I4
+        self.write_group(Some(payload))?;
+        Ok(seq)
+    }
+
+    /// Writes the records that wait in slots.
+    pub(crate) fn write_waiting(self) -> Result<()> {
+        self.write_group(None)
+    }
+
+    fn write_group(mut self, own: Option<&EncodedPayload>) -> Result<()> {
         let writer = self.writer;
         if self.at.offset >= writer.options.segment_bytes_max {
             self.segment.file.set_len(self.at.offset)?; // The free space behind it.
             self.begin_segment()?;
         }
-        let at = self.at;
-        let seq = at.seq + 1; // I4
-        assert!(seq <= SEQ_MAX, "sequence numbers end at {SEQ_MAX}");
-        let synced = self.hints.durable_seq().unwrap_or(0);
-        let mut line = writer.line.lock().unwrap_or_else(PoisonError::into_inner);
-        payload.write_line(Header { seq, synced }, &mut line);
-        let end = at.offset + line.len() as u64;
+        let mut group = Group::begin(self.at, self.hints.durable_seq().unwrap_or(0));
+        let mut lines = writer.line.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.clear();
+        if let Some(payload) = own {
+            group.push(payload, &mut lines);
+        }
+        let slots = Slots::of(&self.hints);
+        let taken = slots.assign(|waiting| group.push(&waiting.payload, &mut lines));
+        if lines.is_empty() {
+            return Ok(());
+        }
         self.segment
-            .preallocate(writer.options.preallocate_bytes, end);
+            .preallocate(writer.options.preallocate_bytes, group.tail.offset);
         writer.reached(Failpoint::BeforeWrite);
-        if let Err(source) = write_full(self.segment.file.raw(), &line, at.offset) {
-            // If the bytes can't be cut off, the next validation finds them behind the tail, and
-            // keeps the record if it is whole.
+        if let Err(source) = write_full(self.segment.file.raw(), &lines, self.at.offset) {
+            // If the bytes can't be cut off, the next validation finds them behind the tail, keeps
+            // the records that are whole, and settles what was assigned.
             let outcome = match self.undo_write() {
-                Ok(()) => Outcome::Rejected,
+                Ok(()) => {
+                    slots.settle(&taken, Stage::Unwritten);
+                    Outcome::Rejected
+                }
                 Err(_) => Outcome::Unknown,
             };
             return Err(Error::Io {
@@ -72,20 +92,22 @@ impl ValidTail<'_> {
             });
         }
         writer.reached(Failpoint::AfterWrite);
-        writer.require_written()?;
-        if writer.is_eager() {
-            Rounds::of(&self.hints).count_eager();
-        }
-        self.hints.tail_words().publish(TailHint {
-            seq,
-            last_offset: at.offset,
-            offset: end,
-            ..at
-        });
-        Rounds::of(&self.hints).wake_gathering(seq);
+        writer
+            .require_written()
+            .inspect_err(|_| slots.settle(&taken, Stage::Unknown))?;
+        let own_is_eager = own.is_some() && writer.is_eager();
+        let eager = taken.iter().filter(|one| one.is_eager).count() as u64;
+        let rounds = Rounds::of(&self.hints);
+        rounds.count_eager(eager + u64::from(own_is_eager));
+        self.hints.tail_words().publish(group.tail);
+        rounds.wake_gathering(&self.hints);
         writer.reached(Failpoint::TailPublished);
-        telemetry::written(seq, line.len());
-        Ok(seq)
+        slots.settle(&taken, Stage::Written);
+        if !taken.is_empty() {
+            writer.reached(Failpoint::SlotsWritten);
+        }
+        telemetry::written(group.tail.seq, lines.len());
+        Ok(())
     }
 
     /// Begins the next segment.
@@ -143,5 +165,39 @@ impl ValidTail<'_> {
         // I7
         self.writer
             .sync_or_poison(&self.hints, at.seq, || segment.file.sync())
+    }
+}
+
+/// Records that are written at once.
+struct Group {
+    /// The tail behind them.
+    tail: TailHint,
+    durable_seq: u64,
+}
+
+impl Group {
+    fn begin(tail: TailHint, durable_seq: u64) -> Self {
+        Self { tail, durable_seq }
+    }
+
+    /// Adds a record to the lines, and says where it will be.
+    fn push(&mut self, payload: &EncodedPayload, lines: &mut Vec<u8>) -> Place {
+        let (from, tail) = (lines.len(), &mut self.tail);
+        let seq = tail.seq + 1; // I4
+        assert!(seq <= SEQ_MAX, "sequence numbers end at {SEQ_MAX}");
+        let synced = self.durable_seq;
+        payload.push_line(Header { seq, synced }, lines);
+        let place = Place {
+            segment: tail.segment,
+            seq,
+            offset: tail.offset,
+        };
+        *tail = TailHint {
+            seq,
+            last_offset: tail.offset,
+            offset: tail.offset + (lines.len() - from) as u64,
+            ..*tail
+        };
+        place
     }
 }

@@ -18,7 +18,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::wal::{round::Rounds, shm::Hints, writer::Writer};
+use crate::wal::{
+    round::{Rounds, coming_seq},
+    shm::Hints,
+    writer::Writer,
+};
 
 /// A leader waits so long for the next record, in parts of a sync,
 const QUIET_PARTS: u32 = 20;
@@ -86,12 +90,12 @@ impl Writer {
         let rounds = Rounds::of(hints);
         let sync = rounds.sync_time();
         let began = self.host().now();
-        let mut last_seq = hints.tail_seq();
+        let mut last_seq = coming_seq(hints);
         while last_seq.is_some_and(|seq| seq < rounds.all_back_seq())
             && self.host().now() - began < sync / WAIT_PARTS
         {
             rounds.sleep_until_all_back(hints, quiet_max(sync));
-            let seq = hints.tail_seq();
+            let seq = coming_seq(hints);
             if seq == last_seq {
                 return;
             }

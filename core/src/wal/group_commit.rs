@@ -14,11 +14,15 @@
 //! | state | does | then |
 //! | --- | --- | --- |
 //! | `Looking` | reads the words, and has bad hints rebuilt | any state |
-//! | `Leading` | gathers (see [`super::gather`]) and syncs for all | `Looking` |
+//! | `Leading` | gathers ([`super::gather`]), writes what waits in slots, syncs | `Looking` |
 //! | `TakingOver` | rewrites and syncs in the place of a leader that stopped | `Looking` |
 //! | `Spinning` | yields until the round ends, to lead the next one at once | `Looking` |
 //! | `Sleeping` | sleeps until it is woken, or its patience ends | `Looking` |
 //! | `Durable` | returns | |
+//! | `Unwritten` | returns, to append by itself: its record was in a slot and is not in the log | |
+//!
+//! It waits for a record in the log, or for one that is in a slot (see [`super::slots`]) and has no
+//! number yet.
 //!
 //! Databases do group commit inside one process. Here it works across processes; see the
 //! `DESIGN.md` question "Why is there no sync lock?".
@@ -31,13 +35,15 @@ use std::{
 
 use crate::{
     env::failpoint::Failpoint,
-    error::{Error, Result},
+    error::{Error, Outcome, Result},
+    format::record::EncodedPayload,
     options::Durability,
     telemetry,
     wal::{
         recovery::ValidTail,
         round::{Round, Rounds, WakeCounts},
-        shm::Hints,
+        shm::{Hints, SHM},
+        slots::{Fate, Slots, Use},
         writer::{Locked, Writer, page_error},
     },
 };
@@ -46,6 +52,13 @@ use crate::{
 const PATIENCE_MIN: Duration = Duration::from_millis(20);
 /// and at least this many times what syncs took lately.
 const PATIENCE_IN_SYNCS: u32 = 8;
+/// A leader whose own record is in a slot waits at most so long for the lock. Less than any
+/// patience: whoever is kept waiting appends by itself, and says whom it waits for.
+const LOCK_TIME: Duration = Duration::from_millis(10);
+/// A leader whose own record only needs a sync waits at most so long for the lock.
+const LOCK_TIME_OF_SYNC: Duration = Duration::from_millis(1);
+/// A thread spins while a sync covers no more records than this.
+const SPIN_GROUP_MAX: u64 = 2;
 /// A sync takes at least this long, for a thread that spins through two.
 const SPIN_MIN: Duration = Duration::from_micros(50);
 
@@ -53,7 +66,7 @@ impl Writer {
     /// Makes a written record as durable as the options ask.
     pub(crate) fn acknowledge(&self, seq: u64) -> Result<()> {
         if self.options.durability == Durability::Synced && self.hints().is_shared() {
-            in_the_log(seq, self.sync_to(seq))?;
+            self.sync_to(seq).map_err(|error| in_the_log(seq, error))?;
             self.note_acknowledged();
         }
         Ok(())
@@ -61,13 +74,59 @@ impl Writer {
 
     /// Blocks until every record through `seq` is durable.
     pub(crate) fn sync_to(&self, seq: u64) -> Result<()> {
-        let wait = telemetry::Clock::of_trace();
-        let mut waiter = Waiter::new(self, seq);
-        let synced = waiter.run();
-        if waiter.is_successor {
-            Rounds::of(&self.hints()).wake_all(); // The round woke no other thread to lead.
+        self.wait_for(Goal::Record(seq), self.hints()).map(|_| ())
+    }
+
+    /// Takes the lock if it is free and no leader is at work. A sync that runs does not cover what
+    /// is appended meanwhile, so the record can as well wait for the next leader in a slot.
+    pub(crate) fn lock_unless_busy(&self) -> Result<Option<Locked<'_>>> {
+        if !self.uses_slots() {
+            return self.lock().map(Some);
         }
-        synced.inspect(|()| telemetry::durable(seq, &wait))
+        if Rounds::of(&self.hints()).leader() != 0 {
+            return Ok(None);
+        }
+        self.try_lock()
+    }
+
+    fn uses_slots(&self) -> bool {
+        self.options.durability == Durability::Synced && self.hints().is_shared()
+    }
+
+    /// Has the next leader append the record. Blocks until it is durable; returns its number.
+    /// `None` if it is not in the log, and the caller has to append it.
+    pub(crate) fn append_through_slot(&self, payload: &EncodedPayload) -> Result<Option<u64>> {
+        let hints = self.hints();
+        if !self.uses_slots() || !hints.is_ours() {
+            return Ok(None);
+        }
+        let is_whole = || hints.check().is_ok();
+        let usage = Slots::of(&hints).submit(payload, self.is_eager(), is_whole);
+        let Some(usage) = usage else {
+            return Ok(None);
+        };
+        Rounds::of(&hints).wake_gathering(&hints);
+        self.reached(Failpoint::SlotReady);
+        let seq = self.wait_for(Goal::Slot(usage), hints)?;
+        if seq.is_some() {
+            self.note_acknowledged();
+        }
+        Ok(seq)
+    }
+
+    fn wait_for(&self, goal: Goal, hints: Arc<Hints>) -> Result<Option<u64>> {
+        let wait = telemetry::Clock::of_trace();
+        let mut waiter = Waiter::new(self, goal, hints);
+        let seq = waiter.run();
+        if waiter.is_successor || !matches!(seq, Ok(Some(_))) {
+            // A round may have woken this thread to lead the next one, and no other.
+            Rounds::of(&self.hints()).wake_all();
+        }
+        seq.inspect(|seq| {
+            if let Some(seq) = seq {
+                telemetry::durable(*seq, &wait);
+            }
+        })
     }
 }
 
@@ -81,7 +140,7 @@ impl Locked<'_> {
             && !hints.is_shared()
             && !is_durable()
         {
-            in_the_log(seq, self.sync(seq))?;
+            self.sync(seq).map_err(|error| in_the_log(seq, error))?;
         }
         Ok(())
     }
@@ -92,17 +151,16 @@ impl Locked<'_> {
         let synced = tail.sync_by(|| tail.segment.file.raw().sync_data());
         synced.map_err(|error| Error::in_doubt(seq, error))
     }
-
-    /// Makes everything durable in the place of a leader that stopped. It may have seen its sync
-    /// fail, and died before it said so. A sync alone would prove nothing. // I7
-    fn sync_in_doubt(&self) -> Result<()> {
-        let tail = self.validate_tail()?;
-        let durable_seq = tail.hints.durable_seq().unwrap_or(0);
-        tail.sync_by(|| tail.segment.sync_in_doubt(tail.at, durable_seq))
-    }
 }
 
 impl ValidTail<'_> {
+    /// Makes everything durable in the place of a leader that stopped. It may have seen its sync
+    /// fail, and died before it said so. A sync alone would prove nothing. // I7
+    fn sync_in_doubt(&self) -> Result<()> {
+        let durable_seq = self.hints.durable_seq().unwrap_or(0);
+        self.sync_by(|| self.segment.sync_in_doubt(self.at, durable_seq))
+    }
+
     /// Raises the durable number to the tail, if `sync` succeeds.
     fn sync_by<E: Display>(
         &self,
@@ -134,13 +192,26 @@ enum State {
         counts: WakeCounts,
         time: Duration,
     },
-    Durable,
+    Durable(u64),
+    Unwritten,
+}
+
+/// The record for which a thread waits.
+#[derive(Debug, Clone, Copy)]
+enum Goal {
+    Record(u64),
+    /// It has no number yet. The slot is in the page that the thread knows.
+    Slot(Use),
+    /// It was in a slot, and is not in the log.
+    Unwritten,
 }
 
 /// A thread that waits until a record is durable.
 struct Waiter<'a> {
     writer: &'a Writer,
-    seq: u64,
+    goal: Goal,
+    /// Until it had a number.
+    was_in_slot: bool,
     hints: Arc<Hints>,
     patience: Patience,
     /// This thread spun through the last round: that round has woken no other thread to lead.
@@ -148,17 +219,24 @@ struct Waiter<'a> {
 }
 
 impl<'a> Waiter<'a> {
-    fn new(writer: &'a Writer, seq: u64) -> Self {
+    fn new(writer: &'a Writer, goal: Goal, hints: Arc<Hints>) -> Self {
         Self {
             writer,
-            seq,
-            hints: writer.hints(),
+            goal,
+            was_in_slot: matches!(goal, Goal::Slot(_)),
+            hints,
             patience: Patience::new(writer.host().now()),
             is_successor: false,
         }
     }
 
-    fn run(&mut self) -> Result<()> {
+    /// Returns the record's number once it is durable; `None` if the record is not in the log.
+    fn run(&mut self) -> Result<Option<u64>> {
+        let durable = self.wait_until_durable();
+        durable.map_err(|error| self.settle_after(error))
+    }
+
+    fn wait_until_durable(&mut self) -> Result<Option<u64>> {
         let mut state = State::Looking;
         loop {
             state = match state {
@@ -178,33 +256,44 @@ impl<'a> Waiter<'a> {
                     counts,
                     time,
                 } => {
-                    let word = round.wake_word_for(self.seq);
+                    let word = round.wake_word_for(self.seq());
                     Rounds::of(&self.hints).sleep(word, counts, time);
                     State::Looking
                 }
-                State::Durable => return Ok(()),
+                State::Durable(seq) => return Ok(Some(seq)),
+                State::Unwritten => return Ok(None),
             }
         }
     }
 
     /// Reads the words and decides.
     fn look(&mut self) -> Result<State> {
-        let rounds = Rounds::of(&self.hints);
+        let hints = Arc::clone(&self.hints);
+        let rounds = Rounds::of(&hints);
         // Read before the state that decides whether to sleep, so that no wake is missed.
         let counts = rounds.wake_counts();
+        // Before the slot: a record that was taken out of it later has the next round's number.
+        let round = rounds.current();
         let Some(durable_seq) = self.hints.durable_seq() else {
             return self.rebuild();
         };
-        if durable_seq >= self.seq {
+        self.look_at_slot()?;
+        let seq = match self.goal {
+            Goal::Record(seq) => Some(seq),
+            Goal::Slot(_) => None,
+            Goal::Unwritten => return Ok(State::Unwritten),
+        };
+        if let Some(seq) = seq.filter(|seq| durable_seq >= *seq) {
             // If the page was replaced by a copy of before, readers would not see the record.
-            return match self.hints.check() {
-                Ok(()) => Ok(State::Durable),
+            return match hints.check() {
+                Ok(()) => Ok(State::Durable(seq)),
                 Err(_) => self.rebuild(),
             };
         }
         if self.hints.is_poisoned() {
-            if self.hints.poisoned().is_some_and(|last| last >= self.seq) {
-                return Err(Error::in_doubt(self.seq, "the sync that covers it failed"));
+            let poisoned = self.hints.poisoned();
+            if let Some(seq) = seq.filter(|seq| poisoned.is_some_and(|last| last >= *seq)) {
+                return Err(Error::in_doubt(seq, "the sync that covers it failed"));
             }
             // A sync would prove nothing now, not even for what was written later.
             return self.rebuild();
@@ -225,10 +314,11 @@ impl<'a> Waiter<'a> {
                 durable_seq,
             });
         }
-        let round = rounds.current();
-        // One of the threads that wait for the next round stays awake, so that the disk is never
-        // idle for as long as it takes to wake a process.
-        if !rounds.syncs_are_slow() && !round.covers(self.seq) && rounds.claim_spinner(round) {
+        // While few commit at once, one of those that wait for the next round stays awake, so that
+        // the disk is not idle for as long as it takes to wake a process.
+        let is_covered = seq.is_some_and(|seq| round.covers(seq));
+        let is_small = round.covers_at_most(durable_seq, SPIN_GROUP_MAX);
+        if !rounds.syncs_are_slow() && is_small && !is_covered && rounds.claim_spinner(round) {
             return Ok(State::Spinning { leader });
         }
         Ok(State::Sleeping {
@@ -238,10 +328,80 @@ impl<'a> Waiter<'a> {
         })
     }
 
-    /// Has the hints rebuilt from the log, which also makes it durable.
+    /// The record's number, if it has one.
+    fn seq(&self) -> Option<u64> {
+        match self.goal {
+            Goal::Record(seq) => Some(seq),
+            Goal::Slot(_) | Goal::Unwritten => None,
+        }
+    }
+
+    /// Looks what became of a record in a slot, and gives the slot back once that is known.
+    fn look_at_slot(&mut self) -> Result<()> {
+        let Goal::Slot(usage) = self.goal else {
+            return Ok(());
+        };
+        let slots = Slots::of(&self.hints);
+        self.take_fate(usage, slots.look(usage))
+    }
+
+    fn take_fate(&mut self, usage: Use, fate: Fate) -> Result<()> {
+        self.goal = match fate {
+            Fate::Waiting => return Ok(()),
+            Fate::Written(seq) => Goal::Record(seq),
+            Fate::Unwritten => Goal::Unwritten,
+            Fate::Unknown => return Err(self.unknown()),
+        };
+        Slots::of(&self.hints).give_back(usage);
+        Ok(())
+    }
+
+    /// The page was replaced or cleared with the record in it, or others took the thread for dead.
+    fn unknown(&self) -> Error {
+        Error::StoreReplaced {
+            path: self.writer.dir.path_of(SHM),
+            outcome: Outcome::Unknown,
+        }
+    }
+
+    /// The error to return: it must say what is true of this record.
+    fn settle_after(&mut self, error: Error) -> Error {
+        let usage = match self.goal {
+            Goal::Record(seq) if self.was_in_slot => return in_the_log(seq, error),
+            Goal::Record(_) | Goal::Unwritten => return error,
+            Goal::Slot(usage) => usage,
+        };
+        let slots = Slots::of(&self.hints);
+        let fate = if slots.withdraw(usage) {
+            Fate::Unwritten
+        } else {
+            slots.look(usage)
+        };
+        if fate != Fate::Waiting {
+            slots.give_back(usage); // Otherwise a dead holder's successor has to settle it first.
+        }
+        match fate {
+            Fate::Written(seq) => in_the_log(seq, error),
+            Fate::Unwritten => error,
+            Fate::Waiting | Fate::Unknown => self.unknown(),
+        }
+    }
+
+    /// Has the hints rebuilt from the log, which also makes it durable. A slot in hints that are
+    /// used no more is settled here: nobody else looks at it.
     fn rebuild(&mut self) -> Result<State> {
         self.writer.shm.usable().map_err(page_error)?;
-        self.hints = self.writer.validated_hints()?;
+        self.hints = self.writer.at_valid_tail(|tail| {
+            if let Goal::Slot(usage) = self.goal
+                && !Arc::ptr_eq(&tail.hints, &self.hints)
+            {
+                let slots = Slots::of(&self.hints);
+                let fate =
+                    slots.resolve_in_old_page(usage, |place, payload| tail.has(place, payload))?;
+                self.take_fate(usage, fate)?;
+            }
+            Ok(Arc::clone(&tail.hints))
+        })?;
         Ok(State::Looking)
     }
 
@@ -271,7 +431,7 @@ impl<'a> Waiter<'a> {
 
     /// Syncs once for all. Returns the round, unless there was nothing to sync.
     fn sync_for_all(&mut self) -> Result<Option<Round>> {
-        let (writer, hints, seq) = (self.writer, &Arc::clone(&self.hints), self.seq);
+        let (writer, hints) = (self.writer, &Arc::clone(&self.hints));
         writer.reached(Failpoint::LeaderElected);
         if !Rounds::of(hints).syncs_are_slow() {
             // A thread that was just woken and can run on this processor appends first, and shares
@@ -279,6 +439,18 @@ impl<'a> Waiter<'a> {
             writer.host().yield_now();
         } else if writer.is_eager() {
             writer.gather(hints);
+        }
+        self.write_waiting()?;
+        // Whoever took the lock in this process may have gone on in the next page.
+        if !Arc::ptr_eq(hints, &writer.hints()) {
+            self.rebuild()?;
+            return Ok(None);
+        }
+        let Goal::Record(seq) = self.goal else {
+            return Ok(None);
+        };
+        if hints.is_poisoned() {
+            return Ok(None); // This thread's own file has told of the failed sync, and won't again.
         }
         let Some((segment, through)) = hints.sync_target() else {
             writer.validated_hints()?;
@@ -340,11 +512,39 @@ impl<'a> Waiter<'a> {
         Ok(Some(round))
     }
 
+    /// Writes the records that wait in slots. If this thread's own is one of them, and the lock
+    /// isn't free soon, takes it back.
+    fn write_waiting(&mut self) -> Result<()> {
+        let slots = Slots::of(&self.hints);
+        let time = match self.goal {
+            Goal::Slot(_) => {
+                // A holder of the lock that died may have reset the count, or assigned the record.
+                slots.announce();
+                LOCK_TIME
+            }
+            _ if slots.ready_count() == 0 => return Ok(()),
+            _ => LOCK_TIME_OF_SYNC,
+        };
+        match self.writer.lock_within(time)? {
+            Some(locked) => {
+                locked.validate_tail()?.write_waiting()?;
+                locked.unlock()?;
+            }
+            None => {
+                if let Goal::Slot(usage) = self.goal
+                    && slots.withdraw(usage)
+                {
+                    slots.give_back(usage);
+                    self.goal = Goal::Unwritten;
+                }
+            }
+        }
+        self.look_at_slot()
+    }
+
     fn sync_in_doubt(&self) -> Result<Option<Round>> {
-        let locked = self.writer.lock()?;
-        locked.sync_in_doubt()?;
-        locked.unlock()?;
-        Ok(None)
+        let sync = |tail: &ValidTail<'_>| tail.sync_in_doubt().map(|()| None);
+        self.writer.at_valid_tail(sync)
     }
 
     /// Waits for the end of a leader's work without sleeping, but lets other threads run. Gives up
@@ -367,13 +567,11 @@ impl<'a> Waiter<'a> {
     }
 }
 
-/// The result for a record that is in the log, whatever became of its sync.
-fn in_the_log(seq: u64, synced: Result<()>) -> Result<()> {
-    match synced {
-        Err(error) if !matches!(error, Error::DurabilityUnknown { .. }) => {
-            Err(Error::in_doubt(seq, error))
-        }
-        synced => synced,
+/// The error for a record that is in the log, whatever became of its sync.
+fn in_the_log(seq: u64, error: Error) -> Error {
+    match error {
+        Error::DurabilityUnknown { .. } => error,
+        error => Error::in_doubt(seq, error),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Each file may use those before it:
 //!
 //! - `store_dir`, `manifest`, `shm`, `segment`: what is on the disk and in shared memory
+//! - `slots`: records that wait in shared memory
 //! - `named`, `writer`, `recovery`, `round`, `gather`, `append`, `group_commit`, `obsolete`:
 //!   changes to it, most of them under the lock, as methods of [`writer::Locked`]
 //! - `durable`, `cursor`, `follower`, `reader`: reading, without the lock
@@ -24,5 +25,6 @@ pub(crate) mod recovery;
 pub(crate) mod round;
 pub(crate) mod segment;
 pub(crate) mod shm;
+pub(crate) mod slots;
 pub(crate) mod store_dir;
 pub(crate) mod writer;

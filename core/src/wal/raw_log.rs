@@ -92,7 +92,13 @@ impl RawLog {
         payload.check_len()?;
         let append = || {
             self.writer.note_begin();
-            let locked = self.writer.lock()?;
+            let locked = match self.writer.lock_unless_busy()? {
+                Some(locked) => locked,
+                None => match self.writer.append_through_slot(payload)? {
+                    Some(seq) => return Ok(seq),
+                    None => self.writer.lock()?,
+                },
+            };
             let seq = locked.append(payload)?;
             locked.sync_unless_shared(seq)?;
             locked.unlock()?;

@@ -16,15 +16,16 @@ use crate::{
     env::{failpoint::Failpoint, storage::OpenMode},
     error::{CorruptReason, Error, Result},
     format::{
-        record::segment_name,
+        record::{EncodedPayload, Line, segment_name},
         scan::{Scan, Tail},
     },
     telemetry,
     wal::{
         segment::{Behind, Segment},
         shm::{Hints, TailHint},
+        slots::{Place, Slots},
         store_dir::QUARANTINE,
-        writer::{Locked, Writer, page_error},
+        writer::{Locked, Writer, page_error, retry_replaced},
     },
 };
 
@@ -231,10 +232,21 @@ impl Writer {
     /// Takes the lock, validates the tail, and frees the lock: for a thread that can't trust the
     /// hints. Where they are rebuilt, all of the log is durable afterwards.
     pub(crate) fn validated_hints(&self) -> Result<Arc<Hints>> {
-        let locked = self.lock()?;
-        let hints = locked.validate_tail()?.hints;
-        locked.unlock()?;
-        Ok(hints)
+        self.at_valid_tail(|tail| Ok(Arc::clone(&tail.hints)))
+    }
+
+    /// Calls `act` under the lock. Again, if a file is replaced in that moment.
+    pub(crate) fn at_valid_tail<T>(
+        &self,
+        mut act: impl FnMut(&ValidTail<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let once = || {
+            let locked = self.lock()?;
+            let done = act(&locked.validate_tail()?)?;
+            locked.unlock()?;
+            Ok(done)
+        };
+        retry_replaced(once, Error::is_displacement)
     }
 }
 
@@ -244,6 +256,45 @@ pub(crate) struct ValidTail<'l> {
     pub(crate) hints: Arc<Hints>,
     pub(crate) at: TailHint,
     pub(crate) segment: Arc<Segment>,
+}
+
+impl ValidTail<'_> {
+    /// Settles what a holder of the lock that died left assigned in slots. So it is done before
+    /// anything is appended.
+    fn settle_slots(&self) -> Result<()> {
+        Slots::of(&self.hints).resolve(|place, payload| self.has(place, payload))
+    }
+
+    /// Whether this record is in the log there; `None` if the segment is gone.
+    pub(crate) fn has(&self, place: Place, payload: &EncodedPayload) -> Result<Option<bool>> {
+        if place.seq > self.at.seq {
+            return Ok(Some(false));
+        }
+        let other = if place.segment == self.segment.first_seq {
+            None
+        } else {
+            let name = segment_name(place.segment);
+            let Some(file) = self.writer.dir.open_if_there(&name, OpenMode::Read)? else {
+                return Ok(None);
+            };
+            Some(file)
+        };
+        let file = other.as_ref().unwrap_or(&self.segment.file);
+        let mut line = vec![0; payload.line_bytes_max()];
+        let read = file.read(&mut line, place.offset)?;
+        let text = line.get(..read).unwrap_or_default();
+        let found = memchr::memchr(b'\n', text).and_then(|end| text.get(..=end));
+        let header = found.and_then(|line| Line::parse(line.strip_suffix(b"\n")?).ok());
+        let Some(header) = header
+            .map(|line| line.header)
+            .filter(|found| found.seq == place.seq)
+        else {
+            return Ok(Some(false));
+        };
+        let mut written = Vec::new();
+        payload.write_line(header, &mut written);
+        Ok(Some(found == Some(written.as_slice())))
+    }
 }
 
 /// One validation, and what it did.
@@ -331,12 +382,14 @@ impl<'l> Validation<'l> {
                 (Next::Accept, Some(segment)) => {
                     hints.vouch();
                     let (writer, segment) = (self.writer, Arc::clone(segment));
-                    return Ok(ValidTail {
+                    let tail = ValidTail {
                         writer,
                         hints,
                         at,
                         segment,
-                    });
+                    };
+                    tail.settle_slots()?;
+                    return Ok(tail);
                 }
                 (_, None) => unreachable!("the segment is opened before it is used"),
             }
@@ -442,17 +495,28 @@ impl<'l> Validation<'l> {
         // The writer that created the segment may have died before its name was durable.
         writer.dir.sync()?;
         writer.reached(Failpoint::RecoverySynced);
-        hints.tail_words().rebuild(at);
-        hints.vouch();
-        if poisoned {
-            telemetry::healed(writer.dir.path(), at.seq);
-        }
-        Ok(ValidTail {
+        let tail = ValidTail {
             writer,
             hints,
             at,
             segment,
-        })
+        };
+        if tail.hints.is_ours() {
+            tail.settle_slots()?;
+        } else {
+            let is_of_same_store = tail.hints.is_of_this_store_or_blank();
+            Slots::of(&tail.hints).adopt(
+                is_of_same_store,
+                writer.host().random(),
+                |place, payload| tail.has(place, payload),
+            )?;
+        }
+        tail.hints.tail_words().rebuild(at);
+        tail.hints.vouch();
+        if poisoned {
+            telemetry::healed(writer.dir.path(), at.seq);
+        }
+        Ok(tail)
     }
 
     /// Checks that all records before `last` are there. An empty last segment does not tell.

@@ -8,7 +8,10 @@ use std::{
 
 use crate::{
     env::system::Host,
-    wal::shm::{Hints, Words, wait, word},
+    wal::{
+        shm::{Hints, Words, wait, word},
+        slots::Slots,
+    },
 };
 
 /// From here on syncs are slow: a leader gathers, and no thread spins.
@@ -51,9 +54,15 @@ impl Round {
         seq <= self.target
     }
 
-    /// The wake word of the round that makes `seq` durable: this one or the next.
-    pub(crate) fn wake_word_for(self, seq: u64) -> WakeWord {
-        if self.covers(seq) {
+    /// Whether the round's sync covers so few records behind `durable_seq`.
+    pub(crate) fn covers_at_most(self, durable_seq: u64, records: u64) -> bool {
+        self.target.saturating_sub(durable_seq) <= records
+    }
+
+    /// The wake word of the round that makes `seq` durable: this one or the next. A record without
+    /// a number is written by the next leader.
+    pub(crate) fn wake_word_for(self, seq: Option<u64>) -> WakeWord {
+        if seq.is_some_and(|seq| self.covers(seq)) {
             self.wake_word()
         } else {
             self.wake_word().other()
@@ -113,6 +122,12 @@ pub(crate) struct WakeCounts {
     odd: u32,
 }
 
+/// The last record's number, once those that wait in slots are written.
+pub(crate) fn coming_seq(hints: &Hints) -> Option<u64> {
+    let tail_seq = hints.tail_seq()?;
+    Some(tail_seq.saturating_add(Slots::of(hints).ready_count()))
+}
+
 /// The words about rounds in a page of hints.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rounds<'a>(&'a Words);
@@ -159,9 +174,11 @@ impl<'a> Rounds<'a> {
         self.sync_time() >= SLOW_SYNC
     }
 
-    /// Counts a record of an eager thread. Only for the holder of the store's lock.
-    pub(crate) fn count_eager(self) {
-        self.0.raw(word::EAGER).fetch_add(1, Ordering::Relaxed);
+    /// Counts the records of eager threads. Only for the holder of the store's lock.
+    pub(crate) fn count_eager(self, records: u64) {
+        self.0
+            .raw(word::EAGER)
+            .fetch_add(records, Ordering::Relaxed);
     }
 
     /// The number of eager threads that a sync which begins now will wake.
@@ -188,20 +205,20 @@ impl<'a> Rounds<'a> {
         let count = page.u32(wait::GATHER).load(Ordering::SeqCst);
         page.u32(wait::GATHERERS).store(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        if hints
-            .tail_seq()
-            .is_some_and(|seq| seq < self.all_back_seq())
-        {
+        if coming_seq(hints).is_some_and(|seq| seq < self.all_back_seq()) {
             page.wait(wait::GATHER, count, time);
         }
         page.u32(wait::GATHERERS).store(0, Ordering::Relaxed);
     }
 
-    /// Wakes a leader that waits for `seq`, which was published just now, or for less.
-    pub(crate) fn wake_gathering(self, seq: u64) {
+    /// Wakes a leader that waits for eager threads, if all are back: the caller's record was the
+    /// last one.
+    pub(crate) fn wake_gathering(self, hints: &Hints) {
         let page = self.0.page();
         fence(Ordering::SeqCst);
-        if page.u32(wait::GATHERERS).load(Ordering::SeqCst) != 0 && seq >= self.all_back_seq() {
+        if page.u32(wait::GATHERERS).load(Ordering::SeqCst) != 0
+            && coming_seq(hints).is_some_and(|seq| seq >= self.all_back_seq())
+        {
             page.u32(wait::GATHER).fetch_add(1, Ordering::SeqCst);
             page.wake_one(wait::GATHER);
         }

@@ -8,8 +8,9 @@
 //! The words that writers use to take turns at syncing are in [`super::round`].
 
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -74,6 +75,27 @@ pub(super) mod wait {
     pub(in crate::wal) const ALL: usize = 50;
 }
 
+/// Indices of words of the area behind the page: see [`crate::wal::slots`].
+pub(super) mod area {
+    pub(in crate::wal) const SLOTS_MAX: usize = 128;
+    /// Behind the stages of all slots. Not 0 while a record may be assigned.
+    pub(in crate::wal) const ANY_ASSIGNED: usize = SLOTS_MAX;
+    /// About how many records are ready. Raw.
+    pub(in crate::wal) const READY_COUNT: usize = SLOTS_MAX + 8;
+    pub(in crate::wal) const SLOTS_FROM: usize = 256;
+    pub(in crate::wal) const SLOT_WORDS: usize = 256;
+    /// Words of a slot.
+    pub(in crate::wal) const SEQ: usize = 0;
+    pub(in crate::wal) const SEGMENT: usize = 1;
+    pub(in crate::wal) const OFFSET: usize = 2;
+    /// Bits 0 to 31: the length in bytes. Bit 32: a batch. Bit 33: its owner is eager.
+    pub(in crate::wal) const LEN: usize = 3;
+    pub(in crate::wal) const CRC: usize = 4;
+    pub(in crate::wal) const TEXT: usize = 8;
+    pub(in crate::wal) const TEXT_BYTES_MAX: usize = 8 * (SLOT_WORDS - TEXT);
+    pub(in crate::wal) const ALL: usize = SLOTS_FROM + SLOTS_MAX * SLOT_WORDS;
+}
+
 /// Where the log ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct TailHint {
@@ -89,12 +111,12 @@ pub(crate) struct TailHint {
 
 /// Packs a 48-bit value with a tag that a stray write, a zeroed page or a wrong index lacks. The
 /// value is in the upper bits, so that sealed words compare as their values do.
-fn seal(index: usize, value: u64) -> u64 {
+pub(super) fn seal(index: usize, value: u64) -> u64 {
     debug_assert!(value < 1 << 48);
     value << 16 | u64::from(tag(index, value))
 }
 
-fn unseal(index: usize, word: u64) -> Option<u64> {
+pub(super) fn unseal(index: usize, word: u64) -> Option<u64> {
     let value = word >> 16;
     (word & 0xffff == u64::from(tag(index, value))).then_some(value)
 }
@@ -118,7 +140,7 @@ fn digest(text: &str) -> u64 {
 }
 
 /// The version of the page's layout.
-const LAYOUT: u64 = 2;
+const LAYOUT: u64 = 3;
 
 /// The identity that a page must have to be believed: this layout and store, and this very file,
 /// not a copy of it. And it must be of this boot.
@@ -175,7 +197,7 @@ pub(crate) fn is_page_content(bytes: &[u8]) -> bool {
     };
     let is_sealed = |index| word(index).is_some_and(|word| unseal(index, word).is_some());
     let is_blank = bytes.iter().all(|byte| *byte == 0);
-    is_blank || bytes.len() == SharedPage::BYTES && is_sealed(word::STORE)
+    is_blank || bytes.len() >= SharedPage::BYTES && is_sealed(word::STORE)
 }
 
 /// A page that no other process sees.
@@ -220,6 +242,11 @@ impl Page for PrivatePage {
 pub(super) struct Words(Box<dyn Page>);
 
 impl Words {
+    #[cfg(test)]
+    pub(super) fn of(page: Box<dyn Page>) -> Self {
+        Self(page)
+    }
+
     pub(super) fn page(&self) -> &dyn Page {
         self.0.as_ref()
     }
@@ -238,6 +265,23 @@ impl Words {
     }
 }
 
+/// The slots that this process has claimed in one open page: see [`crate::wal::slots`].
+#[derive(Debug, Default)]
+pub(super) struct Claims(Mutex<Claimed>);
+
+#[derive(Debug, Default)]
+pub(super) struct Claimed {
+    pub(super) all: BTreeSet<usize>,
+    /// Those that no thread uses.
+    pub(super) free: Vec<usize>,
+}
+
+impl Claims {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Claimed> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A page of hints that is mapped to be written.
 #[derive(Debug)]
 pub(crate) struct Hints {
@@ -250,12 +294,14 @@ pub(crate) struct Hints {
     file: (u64, u64),
     boot: Boot,
     vouches: AtomicBool,
+    claims: Claims,
 }
 
 impl Hints {
     /// Maps the page of the store in `dir`. `store` is its id in the manifest.
     pub(crate) fn shared(dir: &StoreDir, store: &str) -> Result<Self, PageError> {
-        let page = dir.open_page(SHM)?;
+        let area_words = if SharedPage::CAN_CLAIM { area::ALL } else { 0 };
+        let page = dir.open_page(SHM, area_words)?;
         Self::on(page, true, dir.host(), store)
     }
 
@@ -279,6 +325,7 @@ impl Hints {
             store: digest(store),
             boot: Boot::of(host),
             vouches: AtomicBool::new(false),
+            claims: Claims::default(),
             words: Words(page),
             shared,
         })
@@ -293,6 +340,17 @@ impl Hints {
     pub(crate) fn inherit(&self, durable_seq: u64) {
         self.words.set(word::DURABLE, durable_seq);
         self.words.set(word::STORE, self.store);
+    }
+
+    /// Whether the page names this store, or none: writers that share no memory clear it.
+    pub(crate) fn is_of_this_store_or_blank(&self) -> bool {
+        let store = self.words.get(word::STORE);
+        store.is_none_or(|store| store == self.store)
+    }
+
+    /// What this process has claimed in the page.
+    pub(super) fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     pub(super) fn words(&self) -> &Words {

@@ -282,8 +282,12 @@ impl StoreDir {
     }
 
     /// Maps the page `name`; creates it when missing.
-    pub(crate) fn open_page(&self, name: &str) -> std::result::Result<Box<dyn Page>, PageError> {
-        self.host().open_page(&self.dir, name)
+    pub(crate) fn open_page(
+        &self,
+        name: &str,
+        area_words: usize,
+    ) -> std::result::Result<Box<dyn Page>, PageError> {
+        self.host().open_page(&self.dir, name, area_words)
     }
 
     /// Maps the page `name` to read it. `None` when there is none that can be read.

@@ -51,8 +51,35 @@ pub(crate) struct Writer {
 impl Writer {
     /// Takes the lock on the file that others find, too. Waits at most [`Options::lock_timeout`].
     pub(crate) fn lock(&self) -> Result<Locked<'_>> {
+        let report = |error: &_| telemetry::lock_not_taken(self.dir.path(), error);
+        self.lock_by(move || {
+            wait_for(self.lock.as_ref(), self.host(), &self.options).inspect_err(report)
+        })
+    }
+
+    /// As [`Writer::lock`], but does not wait; `None` if the lock is not free.
+    pub(crate) fn try_lock(&self) -> Result<Option<Locked<'_>>> {
+        match self.lock_by(move || self.lock.try_lock()) {
+            Err(Error::Lock(LockError::Contended { .. })) => Ok(None),
+            locked => locked.map(Some),
+        }
+    }
+
+    /// As [`Writer::lock`], but waits at most `time`; `None` if the lock is not free by then.
+    pub(crate) fn lock_within(&self, time: Duration) -> Result<Option<Locked<'_>>> {
+        let deadline = deadline_after(self.host().now(), time);
+        match self.lock_by(move || self.lock.lock_until(deadline)) {
+            Err(Error::Lock(LockError::Timeout { .. })) => Ok(None),
+            locked => locked.map(Some),
+        }
+    }
+
+    fn lock_by<'w>(
+        &'w self,
+        take: impl Fn() -> std::result::Result<Box<dyn HeldLock + 'w>, LockError> + 'w,
+    ) -> Result<Locked<'w>> {
         let wait = telemetry::Clock::of_trace();
-        let guard = self.take_lock()?;
+        let guard = self.take_lock(take)?;
         let held = Some((wait.us(), telemetry::Clock::of_trace()));
         self.reached(Failpoint::LockHeld);
         Ok(Locked {
@@ -62,11 +89,12 @@ impl Writer {
         })
     }
 
-    fn take_lock(&self) -> Result<Box<dyn HeldLock + '_>> {
+    fn take_lock<'w>(
+        &'w self,
+        take: impl Fn() -> std::result::Result<Box<dyn HeldLock + 'w>, LockError>,
+    ) -> Result<Box<dyn HeldLock + 'w>> {
         for _ in 0..REOPEN_MAX {
-            let taken = wait_for(self.lock.as_ref(), self.host(), &self.options);
-            let report = |error: &_| telemetry::lock_not_taken(self.dir.path(), error);
-            let guard = taken.inspect_err(report)?;
+            let guard = take()?;
             let lost = self.lost()?;
             if lost.lock {
                 drop(guard);

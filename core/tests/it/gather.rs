@@ -88,8 +88,13 @@ impl Host for Machine {
         self.0.began + Duration::from_micros(self.0.now_us.load(Ordering::Relaxed))
     }
 
-    fn open_page(&self, dir: &Dir, name: &str) -> Result<Box<dyn Page>, PageError> {
-        let page = ThisMachine.open_page(dir, name)?;
+    fn open_page(
+        &self,
+        dir: &Dir,
+        name: &str,
+        area_words: usize,
+    ) -> Result<Box<dyn Page>, PageError> {
+        let page = ThisMachine.open_page(dir, name, area_words)?;
         Ok(Box::new(WatchedPage(page, self.clone())))
     }
 }
@@ -165,7 +170,7 @@ impl Page for WatchedPage {
 fn expect_back(dir: &Path, seq: u64) {
     const ALL_BACK: usize = 29;
     let page = ThisMachine
-        .open_page(&Dir::open(dir).unwrap(), "shm")
+        .open_page(&Dir::open(dir).unwrap(), "shm", 0)
         .unwrap();
     page.u64(ALL_BACK).store(seq, Ordering::Relaxed);
 }

@@ -37,10 +37,15 @@ impl Host for Machine {
         }
     }
 
-    fn open_page(&self, dir: &Dir, name: &str) -> Result<Box<dyn Page>, PageError> {
+    fn open_page(
+        &self,
+        dir: &Dir,
+        name: &str,
+        area_words: usize,
+    ) -> Result<Box<dyn Page>, PageError> {
         match self.page_fails {
             Some(fails) => Err(fails(&dir.path().join(name))),
-            None => ThisMachine.open_page(dir, name),
+            None => ThisMachine.open_page(dir, name, area_words),
         }
     }
 

@@ -113,9 +113,8 @@ fn three_processes_of_ten_holds_never_hold_together() {
     children.into_iter().for_each(finish);
     let word = |index| page.u64(index).load(Ordering::SeqCst);
     assert_eq!((word(0), word(1)), (0, 1), "holders now, and most at once");
-    // One for each append and each open; on a busy machine also one for each lead that is taken
-    // over.
-    assert!(word(2) >= 33, "{} holds", word(2));
+    // One for each open, and one for each group of appends.
+    assert!(word(2) > 3, "{} holds", word(2));
 }
 
 #[test]

@@ -5,8 +5,9 @@
 //!
 //! Each state is checked for every [`Property`]. Memory is sequentially consistent here: the words
 //! are atomics, and where the order counts, the code asks for it. Writing a record is one step, or
-//! half of one if its writer dies. Not modelled: preallocated space, failing writes, lock timeouts,
-//! damaged or deleted hints, logs without shared memory, several threads in a process.
+//! half of one if its writer dies. Not modelled: preallocated space, failing writes, timeouts of
+//! the lock other than a leader's, damaged or deleted hints, logs without shared memory, several
+//! threads in a process.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -30,6 +31,11 @@ const BASE: Model = Model {
     told: Told::Each,
     timeouts: true,
     sleeps: false,
+    spins: true,
+    coarse: false,
+    combine: false,
+    withdraws: false,
+    ages: false,
     bug: None,
 };
 
@@ -37,6 +43,13 @@ const BASE: Model = Model {
 const SLEEPING: Model = Model {
     sleeps: true,
     timeouts: false,
+    coarse: true,
+    ..BASE
+};
+
+/// Writers that leave their appends to whoever writes next.
+const COMBINING: Model = Model {
+    combine: true,
     ..BASE
 };
 
@@ -123,6 +136,7 @@ fn sleepers_with_patience_survive_a_killed_writer() {
         appends,
         deaths: 1,
         timeouts: true,
+        coarse: false,
         ..SLEEPING
     });
 }
@@ -147,6 +161,112 @@ fn no_record_lost_by_a_failed_sync_is_acknowledged() {
             ..BASE
         });
     }
+}
+
+#[test]
+fn combined_appends_of_killed_writers_are_written_once_at_most() {
+    for records in 0..=2 {
+        holds(Model {
+            records,
+            deaths: 2,
+            ..COMBINING
+        });
+    }
+    for (deaths, failures) in [(2, 0), (0, 2), (1, 2)] {
+        holds(Model {
+            appends: [2, 2, 0],
+            deaths,
+            failures,
+            ..COMBINING
+        });
+    }
+}
+
+#[test]
+fn withdrawn_and_reclaimed_slots_are_written_once_at_most() {
+    for records in 0..=1 {
+        holds(Model {
+            records,
+            deaths: 1,
+            withdraws: true,
+            ages: true,
+            ..COMBINING
+        });
+    }
+}
+
+#[test]
+fn no_writer_with_a_slot_sleeps_forever() {
+    let appends = [2, 2, 0];
+    holds(Model {
+        appends,
+        combine: true,
+        ..SLEEPING
+    });
+    holds(Model {
+        appends,
+        deaths: 1,
+        timeouts: true,
+        coarse: false,
+        combine: true,
+        ..SLEEPING
+    });
+}
+
+#[test]
+#[ignore = "takes half a minute"]
+fn combined_appends_of_which_one_is_the_writers_second_are_right() {
+    holds(Model {
+        appends: [2, 1, 1],
+        deaths: 1,
+        ..COMBINING
+    });
+}
+
+#[test]
+#[ignore = "takes half a minute"]
+fn no_combined_append_lost_by_a_failed_sync_is_acknowledged() {
+    for records in 0..=2 {
+        for (deaths, failures) in [(0, 2), (1, 1)] {
+            holds(Model {
+                records,
+                deaths,
+                failures,
+                ..COMBINING
+            });
+        }
+        holds(Model {
+            records,
+            failures: 1,
+            withdraws: true,
+            ages: true,
+            ..COMBINING
+        });
+    }
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn no_writer_of_three_with_slots_sleeps_forever() {
+    let combining = Model {
+        combine: true,
+        ..SLEEPING
+    };
+    for records in 0..=2 {
+        holds(Model {
+            records,
+            ..combining
+        });
+    }
+    holds(Model {
+        ages: true,
+        ..combining
+    });
+    holds(Model {
+        appends: [2, 1, 1],
+        spins: false,
+        ..combining
+    });
 }
 
 #[test]
@@ -175,6 +295,37 @@ fn mistakes_in_the_order_of_steps_are_caught() {
 }
 
 #[test]
+fn mistakes_with_slots_are_caught() {
+    let full = Model {
+        records: 1,
+        ..COMBINING
+    };
+    let killed = Model { deaths: 1, ..full };
+    let withdrawn = Model {
+        withdraws: true,
+        ..full
+    };
+    let aged = Model { ages: true, ..full };
+    let twice = Model {
+        appends: [2, 2, 0],
+        deaths: 1,
+        ..COMBINING
+    };
+    is_caught(Bug::AcknowledgedWhenWritten, Property::Acknowledged, full);
+    is_caught(Bug::MarkedBeforePublication, Property::Progress, full);
+    is_caught(Bug::MarkedBeforeWrite, Property::Progress, full);
+    is_caught(Bug::GroupStaysReady, Property::Once, full);
+    is_caught(Bug::ResolvedAsWritten, Property::Progress, killed);
+    is_caught(Bug::ResolvedAsUnwritten, Property::Once, killed);
+    is_caught(Bug::ResolutionLeftOut, Property::Acknowledged, killed);
+    is_caught(Bug::LeaderSkipsAssigned, Property::Progress, killed);
+    is_caught(Bug::SlotSeqNotCleared, Property::Acknowledged, twice);
+    is_caught(Bug::WithdrawnWhenAssigned, Property::Once, withdrawn);
+    is_caught(Bug::ReclaimedSlotBelieved, Property::Acknowledged, aged);
+    is_caught(Bug::GatherWithoutBound, Property::Progress, full);
+}
+
+#[test]
 fn lost_wakes_are_caught() {
     let two = Model {
         appends: [2, 2, 0],
@@ -190,6 +341,12 @@ fn lost_wakes_are_caught() {
     is_caught(Bug::WakeBeforeMark, Property::Progress, SLEEPING);
     is_caught(Bug::SuccessorLeaves, Property::Progress, SLEEPING);
     is_caught(Bug::RotationDoesNotWake, Property::Progress, SLEEPING);
+    let combining = Model {
+        appends: [2, 1, 1],
+        combine: true,
+        ..SLEEPING
+    };
+    is_caught(Bug::RoundLoadedLate, Property::Progress, combining);
 }
 
 #[test]

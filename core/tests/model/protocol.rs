@@ -1,7 +1,9 @@
-//! A writer's next step on a state: `append.rs`, `recovery.rs`, `commit.rs` and
-//! `hints.rs` of `core/src`, one load, store or system call at a time.
+//! A writer's next step on a state: `append.rs`, `recovery.rs`, `slots.rs`,
+//! `group_commit.rs` and `round.rs` of `core/src/wal`, one load, store or system call at a time.
 
-use crate::state::{PER_SEGMENT, Page, RECORDS, Round, Seen, State, Step, WRITERS, Writer, first};
+use crate::state::{
+    Group, PER_SEGMENT, Page, RECORDS, Round, Seen, Slot, State, Step, WRITERS, Writer, first,
+};
 
 /// The invariants of every state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub(crate) enum Property {
     Progress,
     /// P7: recovery after a power failure keeps every acknowledged record.
     Recoverable,
+    /// P8: an append is in the log once at most, and not at all if it was rejected.
+    Once,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +90,29 @@ pub(crate) enum Bug {
     OpenTrusts,
     /// Harmless, unless combined with the last one.
     TakeoverOnlySyncs,
+    // Appends through a slot.
+    /// A slot is taken for written when the holder that assigned it has died, without a look at the
+    /// log,
+    ResolvedAsWritten,
+    /// or for not written.
+    ResolvedAsUnwritten,
+    /// A holder of the lock that appends its own record leaves the slots of a holder that died.
+    ResolutionLeftOut,
+    /// A leader takes the lock only if a record waits, and not to learn what became of its own.
+    LeaderSkipsAssigned,
+    AcknowledgedWhenWritten,
+    WithdrawnWhenAssigned,
+    /// After the write, a slot becomes ready again.
+    GroupStaysReady,
+    MarkedBeforeWrite,
+    MarkedBeforePublication,
+    /// The number that a slot was assigned in its last use is still in it.
+    SlotSeqNotCleared,
+    /// The owner reads the number, and does not look whether the slot is still its own.
+    ReclaimedSlotBelieved,
+    /// The round is loaded after the slot: a record that was combined in between seems to wait for
+    /// the next round.
+    RoundLoadedLate,
 }
 
 /// To whom the kernel reports that pages could not be written.
@@ -99,6 +126,7 @@ pub(crate) enum Told {
 
 /// A configuration.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is by itself on or off")]
 pub(crate) struct Model {
     /// The number of records that are durable at the start.
     pub(crate) records: u8,
@@ -114,6 +142,22 @@ pub(crate) struct Model {
     /// Followers sleep. Otherwise they look again and again, which for all but `Progress` comes to
     /// the same: no other part of the protocol looks at the words by which they wait.
     pub(crate) sleeps: bool,
+    /// One of them stays awake through each round, unless syncs are slow.
+    pub(crate) spins: bool,
+    /// Fewer steps, where only the order of waits and wakes is in question: what changes or loads
+    /// the tail is one, and so are a submission, a round's begin, and the load of both wake words.
+    pub(crate) coarse: bool,
+    /// A writer that finds a leader, or the lock taken, leaves its append to whoever writes next,
+    /// through a slot.
+    ///
+    /// All payloads are alike, so a record in the log does not tell whose it is. A group ends with
+    /// its segment, where the code lets a segment become longer.
+    pub(crate) combine: bool,
+    /// A leader may wait too long for the lock. Then it withdraws its slot, to append by itself, or
+    /// syncs without the records in slots.
+    pub(crate) withdraws: bool,
+    /// At any moment no slot may be free, and a slot be too old: it is refused or reclaimed.
+    pub(crate) ages: bool,
     pub(crate) bug: Option<Bug>,
 }
 
@@ -135,7 +179,7 @@ impl Model {
         let offset = self.records + 1 - first(last);
         State {
             writers: self.appends.map(|left| {
-                let step = if left == 0 { Step::Done } else { Step::Lock };
+                let step = if left == 0 { Step::Done } else { self.begin() };
                 Writer::at(step, left)
             }),
             odd: false,
@@ -177,7 +221,7 @@ impl Model {
         if writer.is_over() {
             return;
         }
-        for choice in 0..WRITERS {
+        for choice in 0..2 * WRITERS {
             if self.may(state, writer, choice) {
                 let mut next = *state;
                 let stepped = self.step(&mut next, who, choice).and_then(|()| {
@@ -194,21 +238,62 @@ impl Model {
             let mut next = *state;
             next.deaths -= 1;
             next.locked &= !writer.holds;
-            next.writers[who] = Writer::at(Step::Dead, 0);
+            next.writers[who] = writer.dead();
             moves.push((Cause::Death, Ok(next)));
-            if writer.step == Step::Write {
-                next.torn = true;
-                moves.push((Cause::Death, Ok(next)));
+            match writer.step {
+                Step::Write => {
+                    next.torn = true;
+                    moves.push((Cause::Death, Ok(next)));
+                }
+                Step::WriteGroup => {
+                    let mut alive = *state;
+                    while alive.whole < writer.through {
+                        next.torn = true;
+                        moves.push((Cause::Death, Ok(next)));
+                        let written = write_of_group(&mut alive, who);
+                        next = State {
+                            deaths: next.deaths,
+                            locked: next.locked,
+                            ..alive
+                        };
+                        next.writers[who] = alive.writers[who].dead();
+                        moves.push((Cause::Death, written.map(|()| next)));
+                    }
+                }
+                // Before it says which record the slot is assigned.
+                Step::Assign => {
+                    for owner in 0..WRITERS {
+                        if next.writers[owner].slot == Slot::Ready {
+                            let mut assigned = next;
+                            assigned.writers[owner].slot = Slot::Assigned;
+                            moves.push((Cause::Death, Ok(assigned)));
+                        }
+                    }
+                }
+                _ => {}
             }
         }
     }
 
     /// Whether a step can be taken in this way: 0 is the usual one, 1 with a failure or out of
-    /// patience. When one sleeper is woken, the choice is which.
+    /// patience. When one sleeper is woken or one slot is looked at, the choice is which; from
+    /// `WRITERS` on, that slot is too old.
     fn may(&self, state: &State, writer: &Writer, choice: usize) -> bool {
+        let slot = |slot| state.writers[choice % WRITERS].slot == slot;
+        let old = choice >= WRITERS;
         match (writer.step, choice) {
+            (Step::Submit, 1) => self.ages,
+            (Step::Ready, _) if old => self.may_reclaim(state, choice % WRITERS),
+            (Step::Resolve, _) => !old && slot(Slot::Assigned),
+            (Step::Assign, _) if old => self.ages && slot(Slot::Ready),
+            (Step::Assign, _) if has_room(state, writer) && state.has_slot(Slot::Ready) => {
+                slot(Slot::Ready)
+            }
+            (Step::LockSoon, 0) => !state.locked,
+            (Step::LockSoon, 1) => state.locked && self.withdraws,
             (Step::Lock, 0) => !state.locked || self.has(Bug::AppendWithoutLock),
             (Step::Asleep, _) => choice == 1 && self.timeouts,
+            (Step::OneWake, _) if old => false,
             (Step::OneWake, _) => {
                 let sleeps = |who: usize| sleeps_by(&state.writers[who], other_wake_word(writer));
                 sleeps(choice) || choice == 0 && !(0..WRITERS).any(sleeps)
@@ -216,8 +301,12 @@ impl Model {
             (step, 0) if is_syncing(step) => !writer.owed,
             (step, 1) if is_syncing(step) => writer.owed || state.failures > 0,
             (Step::LoadLeader, 1) => self.timeouts && state.lead,
-            (Step::LoadSuccessor, 1) => true,
-            (Step::Gather, 0) => state.tail_seq >= state.all_back,
+            (Step::LoadSuccessor, 1) => self.spins,
+            (Step::Gather, 0) => {
+                let ready = |writer: &&Writer| writer.slot == Slot::Ready;
+                let ready = state.writers.iter().filter(ready).count();
+                usize::from(state.tail_seq) + ready >= usize::from(state.all_back)
+            }
             _ => choice == 0,
         }
     }
@@ -227,9 +316,40 @@ impl Model {
     }
 
     fn step(&self, state: &mut State, who: usize, choice: usize) -> Result<(), Broken> {
+        self.single_step(state, who, choice)?;
+        while self.is_hidden(state.writers[who].step) {
+            self.single_step(state, who, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a step is taken together with the one before it.
+    fn is_hidden(&self, step: Step) -> bool {
+        match step {
+            // It never changes.
+            Step::LoadPoison | Step::ValidatePoison => self.failures == 0,
+            // Only the next holder of `lock` looks at these words, and not while the tail is odd.
+            Step::PublishLast | Step::PublishOffset => true,
+            Step::Ready => self.coarse && !self.ages,
+            Step::TryLock
+            | Step::ValidateTail
+            | Step::PublishOdd
+            | Step::PublishSegment
+            | Step::PublishSeq
+            | Step::PublishEven
+            | Step::LoadOtherWakeWord
+            | Step::LeadSegment
+            | Step::BeginStore => self.coarse,
+            _ => false,
+        }
+    }
+
+    fn single_step(&self, state: &mut State, who: usize, choice: usize) -> Result<(), Broken> {
         let step = state.writers[who].step;
         let synced = is_syncing(step) && self.sync_end(state, who, choice == 1);
-        let next = if step <= Step::RepairWrite {
+        let next = if step <= Step::Ready {
+            Ok(self.submit(state, who, choice))
+        } else if step <= Step::RepairWrite {
             Ok(self.validate(state, who))
         } else if step <= Step::RebuildLead {
             Ok(self.rebuild(state, who, synced))
@@ -237,6 +357,8 @@ impl Model {
             Ok(self.take_over(state, who, synced))
         } else if step <= Step::RotateDirSync {
             Ok(self.rotate(state, who, synced))
+        } else if step <= Step::MarkGroup {
+            self.combine(state, who, choice)
         } else if step <= Step::Unlock {
             self.write(state, who)
         } else if step <= Step::TakeLead {
@@ -244,7 +366,7 @@ impl Model {
         } else if step <= Step::Asleep {
             Ok(self.wait(state, who, choice))
         } else if step <= Step::LeadCommit {
-            Ok(self.lead(state, who, synced))
+            Ok(self.lead(state, who, choice, synced))
         } else {
             self.leave(state, who, choice)
         };
@@ -252,13 +374,48 @@ impl Model {
         Ok(())
     }
 
-    /// `tail_under_lock`, and `repair`.
+    /// Where an append begins.
+    fn begin(&self) -> Step {
+        if self.combine {
+            Step::Submit
+        } else {
+            Step::Lock
+        }
+    }
+
+    /// `submit`.
+    fn submit(&self, state: &mut State, who: usize, choice: usize) -> Step {
+        match state.writers[who].step {
+            // The choice is that no slot is free.
+            Step::Submit if choice == 1 => Step::Lock,
+            Step::Submit if state.lead => Step::Ready,
+            Step::Submit => Step::TryLock,
+            Step::TryLock if state.locked => Step::Ready,
+            Step::TryLock => lock(state, who),
+            Step::Ready => {
+                if choice >= WRITERS {
+                    state.writers[choice % WRITERS].slot = Slot::Gone;
+                }
+                let writer = &mut state.writers[who];
+                writer.slot = Slot::Ready;
+                if !self.has(Bug::SlotSeqNotCleared) {
+                    writer.slot_seq = 0;
+                }
+                self.again()
+            }
+            step => unreachable!("{step:?}"),
+        }
+    }
+
+    fn may_reclaim(&self, state: &State, owner: usize) -> bool {
+        let slot = state.writers[owner].slot;
+        self.ages && matches!(slot, Slot::Written | Slot::Unwritten)
+    }
+
+    /// `validate_tail`, and `repair`.
     fn validate(&self, state: &mut State, who: usize) -> Step {
         match state.writers[who].step {
-            Step::Lock => {
-                (state.locked, state.writers[who].holds) = (true, true);
-                Step::ValidatePoison
-            }
+            Step::Lock => lock(state, who),
             Step::ValidatePoison if state.poison > 0 => Step::RebuildOdd,
             Step::ValidatePoison => Step::ValidateTail,
             Step::ValidateTail if state.odd => Step::RebuildOdd,
@@ -306,10 +463,33 @@ impl Model {
     /// The next step of the holder of `lock` when the tail is right.
     fn validated(&self, state: &mut State, who: usize) -> Step {
         let writer = &mut state.writers[who];
+        let appends = !writer.over && !writer.group.is_leaders();
+        let resolves = !(appends && self.has(Bug::ResolutionLeftOut));
+        if resolves && state.has_slot(Slot::Assigned) {
+            Step::Resolve
+        } else {
+            self.resolved(state, who)
+        }
+    }
+
+    /// The same when there is no slot of a leader that died.
+    fn resolved(&self, state: &mut State, who: usize) -> Step {
+        let anything_ready = state.has_slot(Slot::Ready);
+        let writer = &mut state.writers[who];
+        let combines = writer.group == Group::Leads;
         if writer.over {
             Step::OverLoad
-        } else if writer.seq > 0 {
-            Step::Unlock // It only came to rebuild.
+        } else if combines && !anything_ready || !combines && (writer.seq > 0 || writer.has_slot())
+        {
+            // Another writer was faster, or it only came to rebuild, or to resolve its slot.
+            Step::Unlock
+        } else if combines && state.tail_offset < PER_SEGMENT {
+            Step::Assign
+        } else if anything_ready && state.tail_offset < PER_SEGMENT {
+            writer.group = Group::Appends;
+            writer.seq = state.tail_seq + 1;
+            writer.through = writer.seq;
+            Step::Assign
         } else if state.tail_offset < PER_SEGMENT {
             if self.has(Bug::PublishedBeforeWrite) {
                 writer.through = state.tail_seq + 1;
@@ -493,7 +673,80 @@ impl Model {
         }
     }
 
-    /// The rest of `append_locked`, and `publish_tail`, which `repair`, `rebuild` and `rotate` use
+    /// The end of `validate_tail`, `resolve`; and what the holder of `lock` writes for others.
+    fn combine(&self, state: &mut State, who: usize, choice: usize) -> Result<Step, Broken> {
+        let owner = choice % WRITERS;
+        Ok(match state.writers[who].step {
+            Step::Resolve => {
+                let slot = &mut state.writers[owner];
+                let is_written = match self.bug {
+                    Some(Bug::ResolvedAsWritten) => true,
+                    Some(Bug::ResolvedAsUnwritten) => false,
+                    _ => slot.slot_seq > 0 && slot.slot_seq <= state.tail_seq,
+                };
+                slot.mark_slot(if is_written {
+                    Slot::Written
+                } else {
+                    Slot::Unwritten
+                });
+                if state.has_slot(Slot::Assigned) {
+                    Step::Resolve
+                } else {
+                    self.resolved(state, who)
+                }
+            }
+            Step::Assign if choice >= WRITERS => {
+                state.writers[owner].mark_slot(Slot::Unwritten);
+                Step::Assign
+            }
+            Step::Assign if state.has_slot(Slot::Ready) && has_room(state, &state.writers[who]) => {
+                let seq = state.writers[who].through.max(state.tail_seq) + 1;
+                state.writers[who].through = seq;
+                let slot = &mut state.writers[owner];
+                (slot.slot, slot.slot_seq) = (Slot::Assigned, seq);
+                Step::Assign
+            }
+            Step::Assign if state.writers[who].through == 0 => Step::Unlock, // All were refused.
+            Step::Assign if self.has(Bug::MarkedBeforeWrite) => Step::MarkGroup,
+            Step::Assign => Step::WriteGroup,
+            Step::WriteGroup => {
+                while state.whole < state.writers[who].through {
+                    write_of_group(state, who)?;
+                }
+                state.writers[who].group = state.writers[who].group.wrote();
+                if self.has(Bug::MarkedBeforePublication) {
+                    Step::MarkGroup
+                } else {
+                    Step::PublishOdd
+                }
+            }
+            Step::MarkGroup => {
+                let mark = if self.has(Bug::GroupStaysReady) {
+                    Slot::Ready
+                } else {
+                    Slot::Written
+                };
+                let assigned = state.writers.iter_mut();
+                let assigned = assigned.filter(|writer| writer.slot == Slot::Assigned);
+                if let Some(first) = assigned.min_by_key(|writer| writer.slot_seq) {
+                    first.mark_slot(mark);
+                }
+                if state.has_slot(Slot::Assigned) {
+                    Step::MarkGroup
+                } else if self.has(Bug::MarkedBeforeWrite) && !state.writers[who].group.is_written()
+                {
+                    Step::WriteGroup
+                } else if self.has(Bug::MarkedBeforePublication) {
+                    Step::PublishOdd
+                } else {
+                    Step::Unlock
+                }
+            }
+            step => unreachable!("{step:?}"),
+        })
+    }
+
+    /// The rest of `append`, and `publish`, which `repair`, `rebuild` and `rotate` use
     /// too: what they publish is always where the last segment ends.
     fn write(&self, state: &mut State, who: usize) -> Result<Step, Broken> {
         let writer = &mut state.writers[who];
@@ -511,8 +764,7 @@ impl Model {
                 }
                 writer.seq = seq;
                 writer.through = seq;
-                state.whole = seq;
-                *state.page(seq) = Page::Dirty;
+                store(state, who, seq)?;
                 if early == 1 {
                     Step::Unlock
                 } else {
@@ -545,7 +797,12 @@ impl Model {
                 writer.through = 0;
                 if ahead {
                     Step::Write
-                } else if self.has(Bug::RotationPublishedBeforeCommit) && offset == 0 {
+                } else if writer.group.is_written() {
+                    written(state)
+                } else if self.has(Bug::RotationPublishedBeforeCommit)
+                    && offset == 0
+                    && writer.seq == 0
+                {
                     Step::RotateCommit
                 } else {
                     self.validated(state, who)
@@ -554,14 +811,22 @@ impl Model {
             Step::Unlock => {
                 writer.through = 0;
                 (state.locked, writer.holds) = (false, false);
-                if writer.over {
+                let combined = writer.group.is_leaders();
+                writer.group = Group::None;
+                if writer.over || combined && writer.failed {
                     return Ok(Step::Leave);
+                }
+                if combined && matches!(writer.slot, Slot::Unwritten | Slot::Gone) {
+                    return Ok(Step::Leave);
+                }
+                if combined {
+                    return Ok(self.lead_begins());
                 }
                 if writer.failed {
                     return self.give_up(state, who);
                 }
-                if self.has(Bug::AcknowledgedBeforeSync) {
-                    return acknowledge(state, who);
+                if self.has(Bug::AcknowledgedBeforeSync) && writer.seq > 0 {
+                    return self.acknowledge(state, who);
                 }
                 self.again()
             }
@@ -574,8 +839,13 @@ impl Model {
         if self.sleeps && !self.has(Bug::WakeWordsLoadedLate) {
             Step::LoadWakeWord
         } else {
-            Step::LoadDurable
+            Step::LoadSlot
         }
+    }
+
+    /// Whether the round is loaded only once there is a leader.
+    fn loads_round_late(&self) -> bool {
+        self.has(Bug::RoundLoadedLate) || self.has(Bug::WakeWordsLoadedLate)
     }
 
     /// `sync_to`.
@@ -591,26 +861,57 @@ impl Model {
                 writer.quiet |= 2;
                 if late {
                     Step::MarkSleeper
+                } else if self.loads_round_late() {
+                    Step::LoadSlot
                 } else {
-                    Step::LoadDurable
+                    Step::LoadRound
                 }
             }
-            Step::LoadDurable if state.durable_seq >= writer.seq => {
-                if !writer.spinning || self.has(Bug::SuccessorLeaves) {
-                    return acknowledge(state, who);
+            Step::LoadRound => {
+                writer.round = state.round;
+                if self.loads_round_late() {
+                    self.waits(writer)
+                } else {
+                    Step::LoadSlot
                 }
-                writer.forget();
-                writer.spinning = false;
-                writer.wake_words = 3;
-                self.first_wake()
             }
-            Step::LoadDurable => Step::LoadPoison,
+            Step::LoadSlot => match writer.slot {
+                Slot::Free => return self.load_durable(state, who),
+                Slot::Ready | Slot::Assigned => Step::LoadPoison,
+                Slot::Written if self.has(Bug::ReclaimedSlotBelieved) => Step::LoadSlotSeq,
+                Slot::Written => {
+                    self.take_number(writer);
+                    if self.has(Bug::AcknowledgedWhenWritten) {
+                        return self.acknowledge(state, who);
+                    }
+                    return self.load_durable(state, who);
+                }
+                Slot::Unwritten | Slot::Gone => return self.ends_without_number(state, who),
+            },
+            Step::LoadSlotSeq if writer.slot == Slot::Gone => {
+                writer.free_slot();
+                let other = state.writers.iter().find(|writer| writer.has_slot());
+                let seq = other.map_or(0, |writer| writer.slot_seq);
+                state.writers[who].seq = seq;
+                Step::LoadDurable
+            }
+            Step::LoadSlotSeq => {
+                self.take_number(writer);
+                Step::LoadDurable
+            }
+            Step::WithdrawSlot => {
+                self.withdraw(writer);
+                return self.give_up(state, who);
+            }
+            Step::LoadDurable => return self.load_durable(state, who),
             Step::LoadPoison if state.poison > 0 => {
                 writer.forget();
                 Step::AgainPoison
             }
             Step::LoadPoison => Step::LoadLeader,
-            Step::AgainPoison if state.poison > writer.seq => return self.give_up(state, who),
+            Step::AgainPoison if !writer.has_slot() && state.poison > writer.seq => {
+                return self.give_up(state, who);
+            }
             Step::AgainPoison => Step::Lock, // To rebuild.
             // The choice is to have no patience left.
             Step::LoadLeader if !state.lead || choice == 1 => {
@@ -624,7 +925,11 @@ impl Model {
             }
             Step::LoadLeader if self.sleeps => {
                 writer.seen = Seen::Same;
-                Step::LoadRound
+                if self.loads_round_late() {
+                    Step::LoadRound
+                } else {
+                    self.waits(writer)
+                }
             }
             Step::LoadLeader => self.again(),
             Step::TakeLead => {
@@ -648,26 +953,99 @@ impl Model {
         })
     }
 
-    /// How `sync_to` waits.
-    fn wait(&self, state: &mut State, who: usize, choice: usize) -> Step {
-        let sleep = if self.has(Bug::WakeWordsLoadedLate) {
+    /// Learns the number of its record.
+    fn take_number(&self, writer: &mut Writer) {
+        writer.seq = writer.slot_seq;
+        self.free_slot(writer);
+    }
+
+    fn free_slot(&self, writer: &mut Writer) {
+        let seq = writer.slot_seq;
+        writer.free_slot();
+        if self.has(Bug::SlotSeqNotCleared) {
+            writer.slot_seq = seq;
+        }
+    }
+
+    fn load_durable(&self, state: &mut State, who: usize) -> Result<Step, Broken> {
+        let writer = &mut state.writers[who];
+        Ok(if state.durable_seq < writer.seq {
+            Step::LoadPoison
+        } else if !writer.spinning || self.has(Bug::SuccessorLeaves) {
+            return self.acknowledge(state, who);
+        } else {
+            self.wake_instead(writer)
+        })
+    }
+
+    /// A spinning successor that is not going to lead wakes another in its place.
+    fn wake_instead(&self, writer: &mut Writer) -> Step {
+        writer.forget();
+        writer.spinning = false;
+        writer.wake_words = 3;
+        self.first_wake()
+    }
+
+    /// Its record is not written, or it can't learn the number any more.
+    fn ends_without_number(&self, state: &mut State, who: usize) -> Result<Step, Broken> {
+        let writer = &mut state.writers[who];
+        if self.sleeps {
+            // It may be the only one that was woken to lead.
+            if writer.slot == Slot::Unwritten {
+                self.free_slot(writer);
+            }
+            return Ok(self.wake_instead(writer));
+        }
+        self.append_or_end(state, who)
+    }
+
+    /// What a writer without a number does then: it appends by itself, or reports that it does not
+    /// know what became of its record.
+    fn append_or_end(&self, state: &mut State, who: usize) -> Result<Step, Broken> {
+        let writer = &mut state.writers[who];
+        if writer.slot == Slot::Gone {
+            return self.give_up(state, who);
+        }
+        writer.forget();
+        writer.spinning = false;
+        self.free_slot(writer);
+        Ok(Step::Lock)
+    }
+
+    /// `withdraw`: nobody else has taken the record up then. The slot is freed later by its owner,
+    /// but no other looks at it any more.
+    fn withdraw(&self, writer: &mut Writer) {
+        let assigned = writer.slot == Slot::Assigned && self.has(Bug::WithdrawnWhenAssigned);
+        if writer.slot == Slot::Ready || assigned {
+            writer.mark_slot(Slot::Unwritten);
+        }
+    }
+
+    /// How it waits for the end of a round.
+    fn waits(&self, writer: &mut Writer) -> Step {
+        if !writer.has_slot() && writer.seq <= writer.round.target {
+            writer.sleep_by(writer.round.wake_word());
+            self.sleep()
+        } else {
+            Step::LoadSuccessor
+        }
+    }
+
+    fn sleep(&self) -> Step {
+        if self.has(Bug::WakeWordsLoadedLate) {
             Step::LoadWakeWord
         } else {
             Step::MarkSleeper
-        };
+        }
+    }
+
+    /// How `sync_to` waits.
+    fn wait(&self, state: &mut State, who: usize, choice: usize) -> Step {
+        let sleep = self.sleep();
         let writer = &mut state.writers[who];
         match writer.step {
-            Step::LoadRound => {
-                writer.round = state.round;
-                if writer.seq <= writer.round.target {
-                    writer.sleep_by(writer.round.wake_word());
-                    sleep
-                } else {
-                    Step::LoadSuccessor
-                }
-            }
             // The choice is to have been awake for long enough in this round.
-            Step::LoadSuccessor if state.spinner == writer.round || choice == 1 => {
+            Step::LoadSuccessor if state.spinner == writer.round || choice == 1 || !self.spins => {
                 writer.sleep_by(1 - writer.round.wake_word());
                 sleep
             }
@@ -721,14 +1099,31 @@ impl Model {
     }
 
     /// `lead`, and `sync_target`.
-    fn lead(&self, state: &mut State, who: usize, synced: bool) -> Step {
+    fn lead(&self, state: &mut State, who: usize, choice: usize, synced: bool) -> Step {
         let begin = if self.sleeps {
             Step::BeginLoad
         } else {
             Step::LeadSync
         };
+        let anything_ready = state.has_slot(Slot::Ready);
         let writer = &mut state.writers[who];
         match writer.step {
+            // Its own slot may have been assigned by one that died.
+            Step::Gather
+                if anything_ready
+                    || writer.slot == Slot::Assigned && !self.has(Bug::LeaderSkipsAssigned) =>
+            {
+                Step::LockSoon
+            }
+            Step::LockSoon if choice == 0 => {
+                writer.group = Group::Leads;
+                lock(state, who)
+            }
+            Step::LockSoon if !writer.has_slot() => self.lead_begins(),
+            Step::LockSoon => {
+                self.withdraw(writer);
+                Step::Leave
+            }
             Step::Gather => self.lead_begins(),
             Step::LeadTail => {
                 writer.through = state.tail_seq;
@@ -898,7 +1293,7 @@ impl Model {
         writer.wake_words &= writer.wake_words - 1;
         if writer.wake_words > 0 {
             Ok(all)
-        } else if writer.leads {
+        } else if writer.leads && !writer.holds {
             writer.wake_words = 1; // A round, which was woken first.
             Ok(Step::Leave)
         } else {
@@ -915,6 +1310,9 @@ impl Model {
         if writer.failed {
             return self.give_up(state, who);
         }
+        if writer.seq == 0 && matches!(writer.slot, Slot::Free | Slot::Gone) {
+            return self.append_or_end(state, who);
+        }
         Ok(self.again())
     }
 
@@ -923,12 +1321,57 @@ impl Model {
         sleeper.step = self.again();
     }
 
-    /// The append returns an error.
+    /// The append returns an error: that its record was rejected if it has no number and is certain
+    /// that no leader has taken it up.
     fn give_up(&self, state: &mut State, who: usize) -> Result<Step, Broken> {
-        if self.failures == 0 {
+        let writer = &state.writers[who];
+        if self.failures == 0 && writer.slot != Slot::Gone {
             return Err(Broken(Property::Progress, "an error, and no sync failed"));
         }
-        Ok(finish(state, who))
+        let is_rejected = match writer.slot {
+            Slot::Ready | Slot::Assigned if writer.step != Step::WithdrawSlot => {
+                return Ok(Step::WithdrawSlot);
+            }
+            // What becomes of the record is not known, and the slot is lost to this writer.
+            Slot::Assigned => {
+                state.writers[who] = writer.dead();
+                return Ok(Step::Dead);
+            }
+            Slot::Free => writer.seq == 0,
+            slot => slot == Slot::Unwritten,
+        };
+        if is_rejected && writer.record > 0 {
+            return Err(Broken(Property::Once, "rejected, but in the log"));
+        }
+        Ok(self.finish(state, who))
+    }
+
+    fn acknowledge(&self, state: &mut State, who: usize) -> Result<Step, Broken> {
+        let writer = &state.writers[who];
+        let broken = |why| Err(Broken(Property::Acknowledged, why));
+        if writer.seq != writer.record {
+            return broken("acknowledged with the number of another record");
+        }
+        if state.durable() < writer.seq {
+            return broken("acknowledged, but not durable");
+        }
+        Ok(self.finish(state, who))
+    }
+
+    /// Continues with the writer's next append.
+    fn finish(&self, state: &mut State, who: usize) -> Step {
+        let before = state.writers[who];
+        if before.left <= 1 {
+            state.writers[who] = Writer::at(Step::Done, 0);
+            return Step::Done;
+        }
+        let mut writer = Writer::at(self.begin(), before.left - 1);
+        (writer.open, writer.owed) = (before.open, before.owed);
+        if self.has(Bug::SlotSeqNotCleared) {
+            writer.slot_seq = before.slot_seq;
+        }
+        state.writers[who] = writer;
+        writer.step
     }
 
     fn must_open(&self, state: &State, who: usize, segment: u8) -> bool {
@@ -1042,33 +1485,60 @@ fn write_again(state: &mut State, from: u8, through: u8) {
     }
 }
 
-fn acknowledge(state: &mut State, who: usize) -> Result<Step, Broken> {
-    if state.durable() < state.writers[who].seq {
-        return Err(Broken(
-            Property::Acknowledged,
-            "acknowledged, but not durable",
-        ));
+/// Adds a record to the log.
+fn store(state: &mut State, who: usize, seq: u8) -> Result<(), Broken> {
+    if state.writers[who].record > 0 {
+        return Err(Broken(Property::Once, "an append is in the log twice"));
     }
-    Ok(finish(state, who))
+    state.writers[who].record = seq;
+    state.whole = seq;
+    *state.page(seq) = Page::Dirty;
+    Ok(())
 }
 
-/// Continues with the writer's next append.
-fn finish(state: &mut State, who: usize) -> Step {
-    let Writer {
-        left, open, owed, ..
-    } = state.writers[who];
-    let step = if left > 1 { Step::Lock } else { Step::Done };
-    let writer = Writer::at(step, left - 1);
-    state.writers[who] = if step == Step::Lock {
-        Writer {
-            open,
-            owed,
-            ..writer
-        }
+/// Adds the next record of a group.
+fn write_of_group(state: &mut State, who: usize) -> Result<(), Broken> {
+    let seq = state.whole + 1;
+    if state.torn || state.whole >= first(state.segment) + PER_SEGMENT - 1 {
+        return Err(Broken(
+            Property::Gapless,
+            "a group written where the log does not end",
+        ));
+    }
+    let told = |writer: &Writer| writer.seq == seq && writer.record == 0;
+    let owner = if told(&state.writers[who]) {
+        Some(who) // Its own record.
     } else {
-        writer
+        let assigned = |writer: &Writer| writer.slot_seq == seq && writer.slot != Slot::Free;
+        let owner = state.writers.iter().position(assigned);
+        // The owner may know the number already, if the slot was marked too early.
+        owner.or_else(|| state.writers.iter().position(told))
     };
-    step
+    if let Some(owner) = owner {
+        return store(state, owner, seq);
+    }
+    state.whole = seq;
+    *state.page(seq) = Page::Dirty;
+    Ok(())
+}
+
+fn lock(state: &mut State, who: usize) -> Step {
+    (state.locked, state.writers[who].holds) = (true, true);
+    Step::ValidatePoison
+}
+
+/// The next step of one that has published its group.
+fn written(state: &State) -> Step {
+    if state.has_slot(Slot::Assigned) {
+        Step::MarkGroup
+    } else {
+        Step::Unlock
+    }
+}
+
+/// Whether a group can have one more record.
+fn has_room(state: &State, writer: &Writer) -> bool {
+    writer.through.max(state.tail_seq) + 1 < first(state.segment) + PER_SEGMENT
 }
 
 /// Checks a state by itself, except for P7.

@@ -13,7 +13,9 @@ use crate::{
 };
 
 /// More states would take too long for a test.
-const STATES_MAX: usize = 8 << 20;
+const STATES_MAX: usize = 32 << 20;
+
+const CANNOT_FINISH: Broken = Broken(Property::Progress, "a writer can't finish");
 
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -50,6 +52,10 @@ pub(crate) fn search(model: &Model) -> Result<Report, Found> {
             return Err(seen.found(broken, from));
         }
         model.moves(&state, &mut moves);
+        // This is found by `stuck` too, but only once all states are known.
+        if !is_end(&state) && moves.iter().all(|(cause, _)| *cause != Cause::Step) {
+            return Err(seen.found(CANNOT_FINISH, from));
+        }
         for (cause, next) in &mut moves {
             steps += 1;
             match next {
@@ -66,8 +72,7 @@ pub(crate) fn search(model: &Model) -> Result<Report, Found> {
     }
     starts.push(edges.len());
     if let Some(stuck) = stuck(&seen.keys, &starts, &edges) {
-        let broken = Broken(Property::Progress, "a writer can't finish");
-        return Err(seen.found(broken, stuck));
+        return Err(seen.found(CANNOT_FINISH, stuck));
     }
     Ok(Report {
         states: seen.keys.len(),
@@ -77,10 +82,14 @@ pub(crate) fn search(model: &Model) -> Result<Report, Found> {
     })
 }
 
+fn is_end(state: &State) -> bool {
+    state.writers.iter().all(Writer::is_over)
+}
+
 /// A state from which the writers cannot all finish, even if no more of them die.
 fn stuck(keys: &[Key], starts: &[usize], edges: &[u32]) -> Option<u32> {
-    let over = |key: &Key| State::unpack(*key).writers.iter().all(Writer::is_over);
-    let mut ends: Vec<bool> = keys.iter().map(over).collect();
+    let is_end = |key: &Key| is_end(&State::unpack(*key));
+    let mut ends: Vec<bool> = keys.iter().map(is_end).collect();
     // Most edges lead to a later state, so a few rounds from the back suffice.
     let mut changed = true;
     while changed {

@@ -31,6 +31,68 @@ pub(crate) enum Page {
 
 const PAGES: [Page; 4] = [Page::Absent, Page::Dirty, Page::Lost, Page::Durable];
 
+/// The state of a writer's slot, through which a leader appends for it. It outlives its writer: a
+/// leader that finds it ready can't know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// The writer has none, or is still filling it, which no other looks at.
+    Free,
+    Ready,
+    Assigned,
+    Written,
+    Unwritten,
+    /// Another writer has reclaimed it.
+    Gone,
+}
+
+const SLOTS: [Slot; 6] = [
+    Slot::Free,
+    Slot::Ready,
+    Slot::Assigned,
+    Slot::Written,
+    Slot::Unwritten,
+    Slot::Gone,
+];
+
+/// How far the holder of `lock` is with the group of records that it writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    None,
+    /// A leader assigns slots, or is about to.
+    Leads,
+    /// One that appends its own record assigns slots behind that.
+    Appends,
+    // The records are written, but not yet published, or the slots not yet marked.
+    LeaderWrote,
+    AppenderWrote,
+}
+
+const GROUPS: [Group; 5] = [
+    Group::None,
+    Group::Leads,
+    Group::Appends,
+    Group::LeaderWrote,
+    Group::AppenderWrote,
+];
+
+impl Group {
+    pub(crate) fn is_leaders(self) -> bool {
+        matches!(self, Self::Leads | Self::LeaderWrote)
+    }
+
+    pub(crate) fn is_written(self) -> bool {
+        matches!(self, Self::LeaderWrote | Self::AppenderWrote)
+    }
+
+    pub(crate) fn wrote(self) -> Self {
+        if self.is_leaders() {
+            Self::LeaderWrote
+        } else {
+            Self::AppenderWrote
+        }
+    }
+}
+
 macro_rules! steps {
     ($($(#[$doc:meta])* $name:ident,)+) => {
         /// A writer's next step: one load, store or system call.
@@ -43,6 +105,13 @@ macro_rules! steps {
 steps! {
     Dead,
     Done,
+    // An append through a slot …
+    /// Loads the word of the leader.
+    Submit,
+    /// If there is none and the lock is free, the writer appends by itself.
+    TryLock,
+    Ready,
+    // … and one without.
     /// Waits for `lock`.
     Lock,
     // From here to `Unlock` it holds `lock`. First it validates the tail …
@@ -83,6 +152,11 @@ steps! {
     RotateOdd,
     RotateCreate,
     RotateDirSync,
+    // … the end of a validation, and a leader's group …
+    Resolve,
+    Assign,
+    WriteGroup,
+    MarkGroup,
     // … and the append.
     Write,
     PublishOdd,
@@ -95,13 +169,17 @@ steps! {
     // `sync_to` …
     LoadWakeWord,
     LoadOtherWakeWord,
+    LoadRound,
+    LoadSlot,
+    /// As `LoadSlot`, when it has found that the record is written.
+    LoadSlotSeq,
+    WithdrawSlot,
     LoadDurable,
     LoadPoison,
     AgainPoison,
     LoadLeader,
     TakeLead,
     // … how it waits …
-    LoadRound,
     LoadSuccessor,
     BecomeSuccessor,
     Awake,
@@ -112,7 +190,10 @@ steps! {
     Asleep,
     // … `lead` …
     /// Waits for those whom the last sync woke. The wait has a bound, so it can end at any time.
+    /// Then it looks whether a slot is ready.
     Gather,
+    /// Waits for `lock` to write what is in slots, but not for long.
+    LockSoon,
     LeadTail,
     LeadSegment,
     BeginLoad,
@@ -178,8 +259,14 @@ pub(crate) struct Writer {
     pub(crate) step: Step,
     /// The number of unfinished appends.
     pub(crate) left: u8,
-    /// The record of its present append; 0 before that is written.
+    /// The record of its present append, as far as it knows; 0 before that is written.
     pub(crate) seq: u8,
+    /// Which record that is really: what the code can't know.
+    pub(crate) record: u8,
+    pub(crate) slot: Slot,
+    /// The record that the slot says it was assigned.
+    pub(crate) slot_seq: u8,
+    pub(crate) group: Group,
     pub(crate) seen: Seen,
     /// The word of the leader holds its token.
     pub(crate) leads: bool,
@@ -218,6 +305,10 @@ impl Writer {
             step,
             left,
             seq: 0,
+            record: 0,
+            slot: Slot::Free,
+            slot_seq: 0,
+            group: Group::None,
             seen: Seen::NoLeader,
             leads: false,
             over: false,
@@ -238,6 +329,42 @@ impl Writer {
 
     pub(crate) fn is_over(&self) -> bool {
         self.step <= Step::Done
+    }
+
+    /// Whether it waits to be told its record's number.
+    pub(crate) fn has_slot(&self) -> bool {
+        self.slot != Slot::Free
+    }
+
+    pub(crate) fn free_slot(&mut self) {
+        (self.slot, self.slot_seq) = (Slot::Free, 0);
+    }
+
+    /// Says in the slot what became of its record. Nobody reads it when the writer is dead.
+    pub(crate) fn mark_slot(&mut self, slot: Slot) {
+        self.slot = slot;
+        if slot == Slot::Unwritten {
+            self.slot_seq = 0; // Nobody reads it.
+        }
+        if self.is_over() {
+            self.free_slot();
+            self.record = 0;
+        }
+    }
+
+    /// What a death leaves: a slot in which a leader may still find a record to write, or to
+    /// resolve.
+    pub(crate) fn dead(&self) -> Self {
+        let dead = Self::at(Step::Dead, 0);
+        match self.slot {
+            Slot::Ready | Slot::Assigned => Self {
+                slot: self.slot,
+                slot_seq: self.slot_seq,
+                record: self.record,
+                ..dead
+            },
+            _ => dead,
+        }
     }
 
     pub(crate) fn sleep_by(&mut self, wake_word: u8) {
@@ -299,6 +426,10 @@ pub(crate) struct State {
 }
 
 impl State {
+    pub(crate) fn has_slot(&self, slot: Slot) -> bool {
+        self.writers.iter().any(|writer| writer.slot == slot)
+    }
+
     pub(crate) fn page(&mut self, seq: u8) -> &mut Page {
         &mut self.pages[usize::from(seq) - 1]
     }
@@ -403,7 +534,16 @@ impl Writer {
         for number in numbers {
             bits.put(2, number);
         }
-        for number in [self.seq, self.through, self.round.target] {
+        let numbers = [
+            self.seq,
+            self.record,
+            self.slot as u8,
+            self.slot_seq,
+            self.group as u8,
+            self.through,
+            self.round.target,
+        ];
+        for number in numbers {
             bits.put(3, number);
         }
         bits.0
@@ -432,6 +572,10 @@ impl Writer {
             covers: bits.take(2),
             open: bits.take(2),
             seq: bits.take(3),
+            record: bits.take(3),
+            slot: SLOTS[usize::from(bits.take(3))],
+            slot_seq: bits.take(3),
+            group: GROUPS[usize::from(bits.take(3))],
             through: bits.take(3),
         };
         writer.round.target = bits.take(3);
@@ -531,7 +675,11 @@ impl fmt::Display for State {
             let holds = if writer.leads { '*' } else { ' ' };
             write!(f, "{name:>16} #{} <={}{holds}", writer.seq, writer.through)?;
             let owed = if writer.owed { '!' } else { ' ' };
-            write!(f, "{owed}|")?;
+            write!(f, "{owed}")?;
+            if writer.has_slot() {
+                write!(f, "{:?} {}", writer.slot, writer.slot_seq)?;
+            }
+            write!(f, "|")?;
         }
         let pages = self.pages.map(|page| match page {
             Page::Absent => '.',

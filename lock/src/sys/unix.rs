@@ -281,29 +281,66 @@ pub(crate) fn reserve(file: &File, len_bytes: u64) -> io::Result<()> {
 /// true for all others.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn vouch(file: &File) -> bool {
-    let mut lock = ofd_lock(libc::F_RDLCK);
-    // SAFETY: the descriptor is open, and the call only reads `lock`.
-    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) == 0 }
+    set_ofd_lock(file, libc::F_RDLCK, WHOLE_PAGE)
 }
 
 /// Whether a living process other than those that share this open file has marked it.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn is_vouched(file: &File) -> bool {
-    let mut lock = ofd_lock(libc::F_WRLCK);
-    // SAFETY: the descriptor is open, and `lock` has room for the answer.
-    let failed = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
-    failed == 0 && lock.l_type == kind(libc::F_RDLCK)
+    others_ofd_lock(file, WHOLE_PAGE) == Some(kind(libc::F_RDLCK))
 }
 
-/// A lock of the whole file that belongs to the open file, as `flock`, but can be asked for without
-/// taking it.
+/// Claims a number of a file, for as long as it is open here or in a forked child. False if it is
+/// claimed already by others.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn ofd_lock(of: libc::c_int) -> libc::flock {
+pub(crate) fn claim(file: &File, number: u16) -> bool {
+    set_ofd_lock(file, libc::F_WRLCK, claim_range(number))
+}
+
+/// Whether a living process other than those that share this open file has claimed the number.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn is_claimed(file: &File, number: u16) -> bool {
+    others_ofd_lock(file, claim_range(number)) == Some(kind(libc::F_WRLCK))
+}
+
+/// The first byte, and how many.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+type Range = (libc::off_t, libc::off_t);
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const WHOLE_PAGE: Range = (0, 4096);
+
+/// Bytes far behind the end of any page. Locks don't need them to be there.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn claim_range(number: u16) -> Range {
+    ((1 << 30) + libc::off_t::from(number), 1)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn set_ofd_lock(file: &File, of: libc::c_int, range: Range) -> bool {
+    let mut lock = ofd_lock(of, range);
+    // SAFETY: the descriptor is open, and the call only reads `lock`.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut lock) == 0 }
+}
+
+/// The kind of a lock that another open file has of these bytes.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn others_ofd_lock(file: &File, range: Range) -> Option<libc::c_short> {
+    let mut lock = ofd_lock(libc::F_WRLCK, range);
+    // SAFETY: the descriptor is open, and `lock` has room for the answer.
+    let failed = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
+    (failed == 0 && lock.l_type != kind(libc::F_UNLCK)).then_some(lock.l_type)
+}
+
+/// A lock of bytes of a file that belongs to the open file, as `flock`, but can be asked for
+/// without taking it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn ofd_lock(of: libc::c_int, (start, len): Range) -> libc::flock {
     libc::flock {
         l_type: kind(of),
         l_whence: kind(libc::SEEK_SET),
-        l_start: 0,
-        l_len: 0,
+        l_start: start,
+        l_len: len,
         l_pid: 0,
     }
 }
@@ -311,6 +348,17 @@ fn ofd_lock(of: libc::c_int) -> libc::flock {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn kind(of: libc::c_int) -> libc::c_short {
     libc::c_short::try_from(of).unwrap_or_else(|_| unreachable!("a small number"))
+}
+
+/// Never here: nothing asks who lives without taking the lock.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn claim(_file: &File, _number: u16) -> bool {
+    false
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn is_claimed(_file: &File, _number: u16) -> bool {
+    false
 }
 
 /// Never here: all processes of a machine see one boot id.

@@ -108,6 +108,14 @@ pub(crate) fn vouch(_file: &File) -> bool {
     false
 }
 
+pub(crate) fn claim(_file: &File, _number: u16) -> bool {
+    false
+}
+
+pub(crate) fn is_claimed(_file: &File, _number: u16) -> bool {
+    false
+}
+
 pub(crate) fn is_vouched(_file: &File) -> bool {
     false
 }

@@ -17,30 +17,42 @@ const _: () =
 const _: () = assert!(PAGE_BYTES.is_multiple_of(align_of::<AtomicU64>()));
 
 /// A mapped page, seen as atomics: 64-bit words in the first half, 32-bit words in the second.
+/// Behind it there can be an area of 64-bit words.
 #[derive(Debug)]
 pub(crate) struct Words {
     /// Before the mapping, so that it is dropped first.
     guarded: Guarded,
     map: MmapRaw,
+    /// The length of the area in words.
+    area: usize,
 }
 
 impl Words {
-    /// Maps the first page of a file that is at least a page long.
-    pub(crate) fn map(file: &File) -> io::Result<Self> {
-        let map = MmapOptions::new().len(PAGE_BYTES).map_raw(file)?;
-        Self::guard(map, true)
+    /// Maps the first page of a file, and the area behind it. The file is at least that long.
+    pub(crate) fn map(file: &File, area_words: usize) -> io::Result<Self> {
+        let bytes = PAGE_BYTES + area_words * size_of::<AtomicU64>();
+        let map = MmapOptions::new().len(bytes).map_raw(file)?;
+        Self::guard(map, true, area_words)
     }
 
     /// As [`Words::map`], but read-only: a store to one of its words kills the process, so
     /// `SharedPageReader` hands out values and never the atomics.
     pub(crate) fn map_read_only(file: &File) -> io::Result<Self> {
         let map = MmapOptions::new().len(PAGE_BYTES).map_raw_read_only(file)?;
-        Self::guard(map, false)
+        Self::guard(map, false, 0)
     }
 
-    fn guard(map: MmapRaw, writable: bool) -> io::Result<Self> {
-        let guarded = Guarded::new(map.as_mut_ptr(), PAGE_BYTES, writable)?;
-        Ok(Self { guarded, map })
+    fn guard(map: MmapRaw, writable: bool, area_words: usize) -> io::Result<Self> {
+        let guarded = Guarded::new(map.as_mut_ptr(), map.len(), writable)?;
+        Ok(Self {
+            guarded,
+            map,
+            area: area_words,
+        })
+    }
+
+    pub(crate) fn area_words(&self) -> usize {
+        self.area
     }
 
     /// Whether the system could not provide the file's page, and this process now uses one of its
@@ -83,5 +95,17 @@ impl Words {
         let word = self.map.as_mut_ptr().wrapping_add(offset);
         // SAFETY: as in `u64`; the halves of the page do not overlap.
         unsafe { AtomicU32::from_ptr(word.cast()) }
+    }
+
+    pub(crate) fn area(&self, index: usize) -> &AtomicU64 {
+        assert!(
+            index < self.area,
+            "the area has {} words, not {index}",
+            self.area
+        );
+        let offset = PAGE_BYTES + index * size_of::<AtomicU64>();
+        let word = self.map.as_mut_ptr().wrapping_add(offset);
+        // SAFETY: as in `u64`; the area begins behind the page.
+        unsafe { AtomicU64::from_ptr(word.cast()) }
     }
 }

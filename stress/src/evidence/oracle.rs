@@ -77,7 +77,7 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     check_durable(evidence, &mut violations);
     check_views(evidence, &mut violations);
     // Whose lock was removed holds it until it looks, beside the holder of the new one.
-    if !was_displaced(evidence.ledger) {
+    if !had(evidence.ledger, IncidentKind::Displaced) {
         check_holds(&evidence.ledger.holds, &mut violations);
         check_sightings(evidence.ledger, &mut violations);
     }
@@ -92,10 +92,10 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     violations
 }
 
-/// Whether files by which processes agree were removed or replaced.
-fn was_displaced(ledger: &Ledger) -> bool {
-    let is_displaced = |incident: &Incident| incident.kind == IncidentKind::Displaced;
-    ledger.incidents.iter().any(is_displaced)
+/// Whether there was such an incident.
+fn had(ledger: &Ledger, kind: IncidentKind) -> bool {
+    let mut incidents = ledger.incidents.iter();
+    incidents.any(|incident: &Incident| incident.kind == kind)
 }
 
 /// The most holders of the lock that were seen at one time, by either measurement: the marks in
@@ -257,7 +257,7 @@ fn check_operation(
 fn check_invocations(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     let ledger = evidence.ledger;
     // A file that is removed in the midst of a write fails that, too.
-    let stopped = !ledger.environment_errors.is_empty() || was_displaced(ledger);
+    let stopped = !ledger.environment_errors.is_empty() || had(ledger, IncidentKind::Displaced);
     let mut begun: HashMap<(u32, u32), u64> = HashMap::new();
     for operation in &ledger.operations {
         let Operation { agent, write, .. } = *operation;
@@ -276,7 +276,11 @@ fn check_invocations(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
                 continue;
             }
         };
-        if !stopped && evidence.shows.never_fails {
+        // A writer that dies leaves those in doubt for whom it wrote, if the page is deleted as
+        // well.
+        let is_in_doubt =
+            !rejected && had(ledger, IncidentKind::Forgotten) && had(ledger, IncidentKind::Killed);
+        if !stopped && !is_in_doubt && evidence.shows.never_fails {
             let error = error.clone();
             violations.push(Violation::Failed {
                 agent,

@@ -125,6 +125,8 @@ pub(super) struct State {
     pub(super) locks: BTreeMap<Place, LockFile>,
     /// Who holds which lock file, and the name that it has or had.
     pub(super) holders: BTreeMap<u64, (usize, Place)>,
+    /// Who has claimed a number of a page: a process, and which of its open pages.
+    pub(super) claims: BTreeMap<(u64, u16), (usize, u64)>,
     pub(super) pages: BTreeMap<Place, PageFile>,
     /// How many lock files and pages were made.
     pub(super) made: u64,
@@ -292,6 +294,7 @@ impl Machine {
             processes
         ];
         state.holders.clear();
+        state.claims.clear();
         state.full = false;
         state.running = None;
         drop(state);
@@ -399,6 +402,7 @@ impl State {
             processes: Vec::new(),
             locks: BTreeMap::new(),
             holders: BTreeMap::new(),
+            claims: BTreeMap::new(),
             pages: BTreeMap::new(),
             made: 0,
             failed_syncs: BTreeMap::new(),
@@ -480,6 +484,7 @@ impl State {
             process.doing = Doing::Over;
         }
         self.holders.retain(|_, (holder, _)| *holder != id);
+        self.claims.retain(|_, (claimer, _)| *claimer != id);
     }
 
     fn kill(&mut self, id: usize) {

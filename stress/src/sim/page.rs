@@ -10,11 +10,21 @@ use crate::sim::image::Digest;
 /// The length of a page in words of 64 bits.
 const WORDS: usize = SharedPage::BYTES / 8;
 
+/// The length of the area behind it, with four slots.
+pub(super) const AREA_WORDS: usize = 256 + 4 * 256;
+
+/// Whether a word of the area is part of a record in a slot: see `docs/FORMAT.md`, section 8.
+pub(super) fn is_text(index: usize) -> bool {
+    index >= 256 && index % 256 >= 8
+}
+
 /// The content of a shared page's file at one moment.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PageContent {
     /// The words of the page. After the wide ones, the narrow ones in pairs.
     words: Vec<u64>,
+    /// The area behind it, up to the last word that is not zero. No part of the file's bytes here.
+    area: Vec<u64>,
     /// The file's length. Only damage makes it another than the page's.
     len_bytes: usize,
     /// The bytes after the page.
@@ -57,6 +67,7 @@ impl PageContent {
         words.resize(WORDS, 0);
         Self {
             words,
+            area: Vec::new(),
             len_bytes: bytes.len(),
             rest: rest.to_vec(),
         }
@@ -82,6 +93,7 @@ impl PageContent {
                 *word
             });
         }
+        self.area.iter().for_each(|word| digest.word(*word));
         digest.end()
     }
 
@@ -98,6 +110,7 @@ impl PageContent {
 pub(super) struct Words {
     wide: Vec<AtomicU64>,
     narrow: Vec<AtomicU32>,
+    area: Vec<AtomicU64>,
     len_bytes: AtomicUsize,
     rest: Vec<u8>,
 }
@@ -113,6 +126,10 @@ impl Words {
         Self {
             wide: wide.iter().copied().map(AtomicU64::new).collect(),
             narrow: halves.map(AtomicU32::new).collect(),
+            area: {
+                let words = content.area.iter().copied().chain(std::iter::repeat(0));
+                words.take(AREA_WORDS).map(AtomicU64::new).collect()
+            },
             len_bytes: AtomicUsize::new(content.len_bytes),
             rest: content.rest.clone(),
         }
@@ -126,6 +143,11 @@ impl Words {
         self.narrow.get(index)
     }
 
+    pub(super) fn area(&self, index: usize) -> Option<&AtomicU64> {
+        self.area.get(index)
+    }
+
+    /// Clears the page, but not the area behind it.
     pub(super) fn clear(&self) {
         self.wide
             .iter()
@@ -151,8 +173,13 @@ impl Words {
         });
         let mut words = Vec::with_capacity(WORDS);
         words.extend(wide.chain(narrow));
+        let area = self.area.iter().map(|word| word.load(Ordering::SeqCst));
+        let mut area: Vec<u64> = area.collect();
+        let used = area.iter().rposition(|word| *word != 0);
+        area.truncate(used.map_or(0, |last| last + 1));
         PageContent {
             words,
+            area,
             len_bytes: self.len_bytes.load(Ordering::Relaxed),
             rest: self.rest.clone(),
         }

@@ -18,7 +18,7 @@ use strand_core::{
 use crate::sim::START_MS;
 use crate::sim::disk::InodeId;
 use crate::sim::machine::{Call, Doing, LockFile, PageFile, Place, Process, State, dead};
-use crate::sim::page::{PageContent, Words};
+use crate::sim::page::{AREA_WORDS, PageContent, Words, is_text};
 
 /// The directory's inode.
 fn inode_of(dir: &Dir) -> InodeId {
@@ -308,7 +308,12 @@ impl Host for Process {
         Ok(Box::new(lock))
     }
 
-    fn open_page(&self, dir: &Dir, name: &str) -> Result<Box<dyn Page>, PageError> {
+    fn open_page(
+        &self,
+        dir: &Dir,
+        name: &str,
+        _area_words: usize,
+    ) -> Result<Box<dyn Page>, PageError> {
         let place = (inode_of(dir), name.to_owned());
         let page = self.call(Call::OpenPage, &String::new, |state| {
             if let Some(page) = state.pages.get(&place) {
@@ -393,11 +398,17 @@ impl Process {
             path: path.clone(),
             source,
         })?;
+        let opened = {
+            let mut state = self.shared.state();
+            state.made += 1;
+            state.made
+        };
         Ok(VirtualPage {
             process: self.again(),
             path,
             place,
             number,
+            opened,
             words,
             nowhere: (AtomicU64::new(0), AtomicU32::new(0)),
         })
@@ -551,6 +562,8 @@ struct VirtualPage {
     path: PathBuf,
     place: Place,
     number: u64,
+    /// Which open page this is.
+    opened: u64,
     words: Arc<Words>,
     /// The target of a dead process's writes.
     nowhere: (AtomicU64, AtomicU32),
@@ -633,6 +646,21 @@ impl Page for VirtualPage {
         self.narrow(index)
     }
 
+    fn area_words(&self) -> usize {
+        AREA_WORDS
+    }
+
+    fn area(&self, index: usize) -> &AtomicU64 {
+        // The words of a record are a single step, with the one behind them.
+        let alive = is_text(index)
+            || self
+                .process
+                .step(Call::Word, &|| format!("area {index}"))
+                .is_some();
+        let word = self.words.area(index).filter(|_| alive);
+        word.unwrap_or(&self.nowhere.0)
+    }
+
     fn wait(&self, index: usize, expected: u32, timeout: Duration) {
         self.sleep(index, expected, timeout);
     }
@@ -651,6 +679,31 @@ impl Page for VirtualPage {
 
     fn identity(&self) -> Result<(u64, u64), PageError> {
         Ok(special_identity(self.number))
+    }
+
+    fn claim(&self, number: u16) -> bool {
+        let Some(mut state) = self.process.step(Call::Word, &|| format!("claim {number}")) else {
+            return false;
+        };
+        let me = (self.process.id, self.opened);
+        *state.claims.entry((self.number, number)).or_insert(me) == me
+    }
+
+    fn is_claimed(&self, number: u16) -> bool {
+        let detail = || format!("claimed {number}?");
+        let Some(state) = self.process.step(Call::Word, &detail) else {
+            return false;
+        };
+        let claimer = state.claims.get(&(self.number, number));
+        claimer.is_some_and(|claimer| *claimer != (self.process.id, self.opened))
+    }
+}
+
+impl Drop for VirtualPage {
+    fn drop(&mut self) {
+        let me = (self.process.id, self.opened);
+        let mut state = self.process.shared.state();
+        state.claims.retain(|_, claimer| *claimer != me);
     }
 }
 

@@ -719,7 +719,12 @@ impl Host for Solo {
         Ok(Box::new(SoloLock { path, held }))
     }
 
-    fn open_page(&self, dir: &Dir, name: &str) -> Result<Box<dyn Page>, PageError> {
+    fn open_page(
+        &self,
+        dir: &Dir,
+        name: &str,
+        _area_words: usize,
+    ) -> Result<Box<dyn Page>, PageError> {
         Ok(Box::new(self.map(&dir.path().join(name), true)?))
     }
 
@@ -1007,7 +1012,7 @@ mod tests {
         assert!(other.try_lock().is_ok());
 
         assert!(machine.open_page_to_read(&root(), "shm").is_err());
-        let page = machine.open_page(&root(), "shm").unwrap();
+        let page = machine.open_page(&root(), "shm", 0).unwrap();
         page.u64(16).store(5 << 16, Ordering::SeqCst);
         let view = machine.open_page_to_read(&root(), "shm").unwrap();
         assert_eq!(view.load_u64(16), 5 << 16);
