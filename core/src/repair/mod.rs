@@ -49,7 +49,7 @@ mod snapshot;
 use std::{ops::RangeInclusive, path::Path};
 
 use crate::{
-    env::{share::replaced_name, storage::OpenMode},
+    env::share::replaced_name,
     error::{CorruptReason, Error, Result},
     format::{record::segment_name, resync::Damages},
     inspect::{
@@ -417,9 +417,8 @@ impl Work<'_> {
             self.invalidate_hints(&plan.manifest)?;
         }
         if let Some(first_seq) = plan.log.successor {
-            (self.require_locks)()?;
             let name = segment_name(first_seq);
-            drop(self.dir.open(&name, OpenMode::CreateNew)?);
+            drop(self.dir.create_file(&name, self.require_locks)?);
             self.dir.sync()?;
         }
         for new in new_files {

@@ -3,10 +3,7 @@
 use std::sync::PoisonError;
 
 use crate::{
-    env::{
-        failpoint::Failpoint,
-        storage::{OpenMode, write_full},
-    },
+    env::{failpoint::Failpoint, storage::write_full},
     error::{Error, Outcome, Result},
     format::record::{END_MARK, EncodedPayload, Header, SEQ_MAX, segment_name},
     telemetry,
@@ -130,7 +127,6 @@ impl ValidTail<'_> {
         hints.commit(at.seq);
         Rounds::of(hints).wake_all();
         writer.reached(Failpoint::RotationSynced);
-        writer.require_lock()?;
         // A writer that dies from here on leaves a half-changed tail: the next one rebuilds it.
         hints.tail_words().begin_change();
         if !hints.is_shared() {
@@ -138,7 +134,7 @@ impl ValidTail<'_> {
         }
         let first_seq = at.seq + 1;
         let name = segment_name(first_seq);
-        let file = writer.dir.open(&name, OpenMode::CreateNew)?;
+        let file = writer.dir.create_file(&name, || writer.require_lock())?;
         writer.dir.sync()?;
         writer.reached(Failpoint::SegmentCreated);
         // Only copies need it, so nothing waits for it.

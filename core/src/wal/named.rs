@@ -11,15 +11,14 @@
 //!   have their names. If so, whoever takes another lock later finds the record in the segment, and
 //!   copies it.
 //!
-//! So an acknowledged record is in the segment that has the name. What no check can exclude is that
-//! a lock is removed in the moment between a check and the system call behind it which changes a
-//! name (a new segment, a rename by a compaction). See "Files that others remove" in
-//! `docs/DESIGN.md`.
+//! So an acknowledged record is in the segment that has the name.
+//!
+//! A lock can be removed between the look at it and the rename for which it stands. So the holder
+//! of the next lock begins by removing the files that others have prepared: a rename that comes
+//! later fails, and one that came before is what that holder finds. So a new segment gets its name
+//! by a rename, too. See "Files that others remove" in `docs/DESIGN.md`.
 
-use std::{
-    io,
-    sync::{Mutex, PoisonError},
-};
+use std::sync::{Mutex, PoisonError};
 
 use crate::{
     env::{
@@ -137,13 +136,7 @@ pub(crate) fn become_sole_holder(
     guard: &dyn HeldLock,
 ) -> Result<()> {
     if !guard.is_known() {
-        shut_out(dir, lock).or_else(|error| match error {
-            // The holder of another lock has removed the copy: it takes it for an orphan.
-            Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Err(replaced(dir.path()))
-            }
-            error => require_named(dir, LOCK, lock).and(Err(error)),
-        })?;
+        shut_out(dir, lock).or_else(|error| require_named(dir, LOCK, lock).and(Err(error)))?;
         guard.mark_known();
     }
     Ok(())
@@ -151,8 +144,10 @@ pub(crate) fn become_sole_holder(
 
 /// Replaces the files that the holder of another lock file may have open.
 ///
-/// The segment comes first: what was published before is in the copy.
+/// The segment comes first: what was published before is in the copy. The copies that others made
+/// go before it: one of them may have looked at the lock in time, and be about to rename its copy.
 fn shut_out(dir: &StoreDir, lock: &dyn StoreLock) -> Result<()> {
+    dir.remove_new_segments()?;
     if let Some(last) = dir.segments()?.pop() {
         let name = segment_name(last);
         let old = dir.open(&name, OpenMode::Read)?;

@@ -11,6 +11,7 @@ use crate::{
     wal::{
         manifest::{MANIFEST, Manifest},
         named::require_named,
+        store_dir::replaced,
         writer::Writer,
     },
 };
@@ -59,14 +60,15 @@ pub(crate) fn obsolete(names: &[String], manifest: &Manifest, backups: usize) ->
     names.iter().filter(is_obsolete).cloned().collect()
 }
 
-/// The copies of the last segment. The holder of `lock` may be writing one.
+/// Files that are to replace the last segment, or to be the next one. The holder of `lock` may be
+/// writing one.
 fn copies_of_last(names: &[String]) -> impl Iterator<Item = &String> {
     let last = names
         .iter()
         .filter_map(|name| segment_first_seq(name))
         .max();
     names.iter().filter(move |name| {
-        last.is_some() && replaced_name(name).and_then(segment_first_seq) == last
+        last.is_some() && replaced_name(name).and_then(segment_first_seq) >= last
     })
 }
 
@@ -153,8 +155,20 @@ impl Alone<'_> {
         // sync of the directory failed.
         writer.dir.sync()?;
         writer.reached(Failpoint::BeforeRemoval);
+        // Whoever held a `compact.lock` that was removed may have looked in time, and be about to
+        // rename its manifest. Without the new file it can't, and what is named now stays named.
+        let (pending, old): (Vec<_>, Vec<_>) = obsolete
+            .iter()
+            .partition(|name| replaced_name(name).is_some());
         self.require_named()?;
-        for name in &obsolete {
+        for name in pending {
+            writer.dir.remove(name)?;
+        }
+        if writer.manifest()? != *manifest {
+            return Err(replaced(&writer.dir.path_of(MANIFEST)));
+        }
+        self.require_named()?;
+        for name in old {
             // It may be gone: a process that died removed it, or a reader has closed it only now.
             writer.dir.remove(name)?;
         }

@@ -12,7 +12,7 @@ use strand_lock::{Filesystem, FilesystemKind, LockError, LockState, PageError, S
 
 use crate::{
     env::{
-        share::new_name,
+        share::{new_name, replaced_name},
         storage::{Dir, Disk, OpenMode, Storage, StorageFile, read_full, write_full},
         system::{Host, Page, PageView, StoreLock},
     },
@@ -37,6 +37,15 @@ pub(crate) const MIRRORS: &str = "mirrors";
 pub(crate) struct NewFile {
     name: String,
     replaces: String,
+}
+
+impl NewFile {
+    fn of(replaces: &str, host: &dyn Host) -> Self {
+        Self {
+            name: new_name(replaces, host.random()),
+            replaces: replaces.to_owned(),
+        }
+    }
 }
 
 /// An open directory in its environment. Cheap to clone.
@@ -241,10 +250,7 @@ impl StoreDir {
     ) -> Result<NewFile> {
         // Whoever holds a lock that was removed may do the same now. In a file that both had open,
         // it would change what has the name by then.
-        let new = NewFile {
-            name: new_name(name, self.host().random()),
-            replaces: name.to_owned(),
-        };
+        let new = NewFile::of(name, self.host());
         let file = self.open(&new.name, OpenMode::CreateNew)?;
         let written = write(&file).and_then(|()| file.sync());
         drop(file);
@@ -258,9 +264,54 @@ impl StoreDir {
     }
 
     /// The second half of [`StoreDir::replace_file`], but for the sync of the directory.
+    ///
+    /// # Errors
+    /// [`Error::StoreReplaced`]: the holder of another lock has removed the new file.
     pub(crate) fn put_in_place(&self, new: &NewFile) -> Result<()> {
-        let renamed = self.storage.rename(&self.dir, &new.name, &new.replaces);
-        named("rename", &self.path_of(&new.name), renamed)
+        match self.storage.rename(&self.dir, &new.name, &new.replaces) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(replaced(&self.path_of(&new.replaces)))
+            }
+            renamed => named("rename", &self.path_of(&new.name), renamed),
+        }
+    }
+
+    /// Removes the files that are about to replace segments, so that no rename of them succeeds
+    /// from here on.
+    pub(crate) fn remove_new_segments(&self) -> Result<()> {
+        let is_new_segment = |name: &&String| {
+            replaced_name(name).is_some_and(|name| segment_first_seq(name).is_some())
+        };
+        let names = self.list()?;
+        names
+            .iter()
+            .filter(is_new_segment)
+            .try_for_each(|name| self.remove(name))
+    }
+
+    /// Creates an empty file that gets its name only after the look `before_rename`, as in
+    /// [`StoreDir::replace_file`]. Lasts only after [`StoreDir::sync`].
+    ///
+    /// # Errors
+    /// As there. The file is not there then.
+    pub(crate) fn create_file(
+        &self,
+        name: &str,
+        before_rename: impl FnOnce() -> Result<()>,
+    ) -> Result<StoreFile> {
+        if self.identity_of(name)?.is_some() {
+            let source = io::Error::from(io::ErrorKind::AlreadyExists);
+            return Err(Error::io("create", self.path_of(name))(source));
+        }
+        let new = NewFile::of(name, self.host());
+        let file = self.open(&new.name, OpenMode::CreateNew)?;
+        before_rename()
+            .and_then(|()| self.put_in_place(&new))
+            .inspect_err(|_| self.remove_new(&new))?;
+        Ok(StoreFile {
+            path: self.path_of(name),
+            ..file
+        })
     }
 
     /// Undoes [`StoreDir::write_new`]. Failing is harmless: the next open removes the file.

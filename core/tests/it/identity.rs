@@ -276,9 +276,10 @@ fn a_holder_whose_lock_is_removed_harms_nobody_wherever_it_stands() {
     }
 }
 
-/// The disk, on which something is done behind one of the calls that change or read names.
+/// The disk, on which something is done behind one of the calls that change or read names, or
+/// before a rename.
 ///
-/// Not behind a look at a name: what changes between that and the next call can't be seen.
+/// Not behind other looks at a name: what changes between that and the next call can't be seen.
 struct BehindCall {
     calls_left: AtomicU64,
     deed: Mutex<Option<Deed>>,
@@ -316,6 +317,7 @@ impl Storage for BehindCall {
     }
 
     fn rename(&self, dir: &Dir, from: &str, to: &str) -> io::Result<()> {
+        self.behind(()); // Between the look at a lock and the rename.
         self.behind(Disk.rename(dir, from, to))
     }
 
