@@ -9,7 +9,10 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::{InvalidEvent, json_problem},
-    format::i_json::{self, NESTING_MAX},
+    format::{
+        i_json::{self, NESTING_MAX},
+        members::Members,
+    },
     issues::timestamp::Timestamp,
 };
 
@@ -161,8 +164,9 @@ impl Issue {
     /// A field as a value of type `T`; `None` if it is missing or of another type.
     #[must_use]
     pub fn field<T: DeserializeOwned>(&self, field: &str) -> Option<T> {
-        self.get(field)
-            .and_then(|value| serde_json::from_str(value.get()).ok())
+        // Found without parsing the others.
+        let fields = Members::of(self.as_json()).filter(|(name, _)| name == field);
+        serde_json::from_str(fields.last()?.1).ok()
     }
 
     /// The same issue with a field replaced in its place, or added at the end.

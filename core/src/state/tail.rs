@@ -71,6 +71,8 @@ pub(crate) struct Segments {
     /// The batch that was read last. Whoever asks for one of its issues asks for the next one soon,
     /// and decoding it takes as long as all of it is.
     batch: Option<Batch>,
+    /// Empty between two looks, so that none sees what another has read: a record may be undone.
+    lines: Lines,
 }
 
 #[derive(Debug)]
@@ -245,6 +247,7 @@ impl Tail {
                 dir: dir.clone(),
                 open: None,
                 batch: None,
+                lines: Lines::default(),
             },
             unsaved_bytes: 0,
             looks: 0,
@@ -424,7 +427,7 @@ impl Segments {
         ids: Option<&[impl AsRef<str>]>,
         mut act: impl FnMut(Seq, Vec<IssueEvent>),
     ) -> Result<()> {
-        let (mut lines, mut scratch) = (Lines::default(), Vec::new());
+        let (mut lines, mut scratch) = (std::mem::take(&mut self.lines), Vec::new());
         let some_of = |batch: &Batch| match ids {
             Some(ids) => batch.of(ids),
             None => batch.events.clone(),
@@ -447,6 +450,8 @@ impl Segments {
                 act(Seq::new(place.seq), events);
             }
         }
+        lines.restart(0);
+        self.lines = lines;
         Ok(())
     }
 
@@ -462,7 +467,7 @@ impl Segments {
         let file = if let Some((_, file)) = open {
             file
         } else {
-            *lines = Lines::default();
+            lines.restart(place.offset);
             let name = segment_name(place.segment);
             self.dir.open(&name, OpenMode::Read)?
         };
