@@ -20,7 +20,7 @@ const DIR: &str = "xtask/mutants";
 
 /// The mistakes that the torture does not reach, by the tests that find them: their package, and
 /// the beginning of their names.
-const TESTS: [(&str, &str, &str); 7] = [
+const TESTS: [(&str, &str, &str); 8] = [
     ("lock-tests", "strand-lock", ""),
     ("etcd-tests", "strand-etcd", ""),
     ("point-reads", "strand-core", "points::"),
@@ -28,6 +28,7 @@ const TESTS: [(&str, &str, &str); 7] = [
     ("runs", "strand-core", "runs::"),
     ("failed-sync", "strand-core", "failed_sync::"),
     ("follow", "strand-core", "follow::"),
+    ("slots", "strand-core", "slots::"),
 ];
 
 /// Tiers that try everything and then end, whatever their time. Their time only sets when they
@@ -325,7 +326,7 @@ impl Copy {
 
     fn run_tests(&self, package: &str, tests: &str) -> Result<Run, Failure> {
         let mut command = self.cargo(&["test"]);
-        command.args(["--package", package, "--test", "it", "--", tests]);
+        command.args(["--package", package, "--lib", "--test", "it", "--", tests]);
         // Tests that are skipped notice nothing.
         command.env("STRAND_REQUIRE_ETCD", "1");
         let started = Instant::now();

@@ -60,15 +60,17 @@ pub(crate) fn obsolete(names: &[String], manifest: &Manifest, backups: usize) ->
     names.iter().filter(is_obsolete).cloned().collect()
 }
 
-/// Files that are to replace the last segment, or to be the next one. The holder of `lock` may be
-/// writing one.
+/// The copies of the last segment. The holder of `lock` may be writing one.
+///
+/// A file that is to be the next segment is none. If it is removed in its short life, the rotation
+/// is tried again.
 fn copies_of_last(names: &[String]) -> impl Iterator<Item = &String> {
     let last = names
         .iter()
         .filter_map(|name| segment_first_seq(name))
         .max();
     names.iter().filter(move |name| {
-        last.is_some() && replaced_name(name).and_then(segment_first_seq) >= last
+        last.is_some() && replaced_name(name).and_then(segment_first_seq) == last
     })
 }
 

@@ -248,8 +248,8 @@ impl StoreDir {
         name: &str,
         write: impl FnOnce(&StoreFile) -> Result<()>,
     ) -> Result<NewFile> {
-        // Whoever holds a lock that was removed may do the same now. In a file that both had open,
-        // it would change what has the name by then.
+        // Whoever holds a lock that was removed may do the same now. Its rename must not find this
+        // file.
         let new = NewFile::of(name, self.host());
         let file = self.open(&new.name, OpenMode::CreateNew)?;
         let written = write(&file).and_then(|()| file.sync());

@@ -415,6 +415,42 @@ fn a_holder_whose_lock_is_removed_while_it_shuts_others_out_harms_nobody() {
 }
 
 #[test]
+fn a_holder_whose_lock_is_removed_while_it_shuts_others_out_harms_no_writer_that_lives() {
+    for calls in 1.. {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().to_owned();
+        store_of(&dir, 3);
+        let other = Arc::new(open(&dir));
+        remove_locks(&dir);
+        let (path, writer) = (dir.clone(), Arc::clone(&other));
+        let storage = Arc::new(BehindCall {
+            calls_left: AtomicU64::new(calls),
+            deed: Mutex::new(Some(Box::new(move || {
+                remove_locks(&path);
+                append(&writer, "other-1");
+                append(&writer, "other-2");
+            }))),
+        });
+        let options = options().storage(Arc::clone(&storage) as _);
+        let log = Log::<IssueEvent>::open(&dir, options);
+        match log.and_then(|log| log.append(&event("mine"))) {
+            Ok(_) | Err(Error::StoreReplaced { .. }) => {}
+            Err(error) => panic!("behind call {calls}: {error:?}"),
+        }
+        if storage.deed.lock().unwrap().is_some() {
+            assert!(calls > 10, "only {calls} calls");
+            break;
+        }
+        let stored = numbered(&dir);
+        for id in ["other-1", "other-2"] {
+            let is_stored = stored.iter().any(|stored| stored == id);
+            assert!(is_stored, "behind call {calls}: {id} is not in {stored:?}");
+        }
+        is_well(&dir);
+    }
+}
+
+#[test]
 fn a_holder_whose_locks_are_removed_while_it_rotates_or_compacts_harms_nobody() {
     let prepare = |dir: &Path| drop(store_of(dir, 3));
     beside_another_holder(prepare, |dir, options| {

@@ -33,6 +33,8 @@ mod processes;
 mod recover;
 mod repair;
 mod runs;
+#[cfg(target_os = "linux")]
+mod slots;
 mod state;
 mod support;
 mod words;

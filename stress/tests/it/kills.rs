@@ -119,16 +119,21 @@ fn kills_at_every_point() {
         assert!(reached(&report, point), "{point}: {}", report.table());
     }
     // Small segments, so that a process can also die while it begins one.
-    let kill_at = Some("any".to_owned());
-    let report = passes(&Config {
-        writes: 100,
-        segment_bytes: Some(4096),
-        kill_at,
-        ..config()
-    });
-    for point in ["RecoveryStarted", "RotationSynced", "SegmentCreated"] {
+    let in_small_segments = |point: &str| {
+        passes(&Config {
+            writes: 50,
+            segment_bytes: Some(4096),
+            kill_at: Some(point.to_owned()),
+            ..config()
+        })
+    };
+    for point in ["RotationSynced", "SegmentCreated"] {
+        let report = in_small_segments(point);
         assert!(reached(&report, point), "{point}: {}", report.table());
     }
+    // A recovery takes another death before it.
+    let is_recovery_reached = |_| reached(&in_small_segments("any"), "RecoveryStarted");
+    assert!((0..20).any(is_recovery_reached));
 }
 
 /// Readers, followers and a compactor beside the agents, all of which are killed.

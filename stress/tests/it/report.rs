@@ -59,7 +59,8 @@ fn the_json_report_has_every_field() {
     }
     let lock = &report["lock"];
     assert_eq!(lock["max_holders"], 1);
-    assert!(lock["acquisitions"].as_u64().expect("a number") >= 30);
+    // One for each process, and one for each group of appends.
+    assert!(lock["acquisitions"].as_u64().expect("a number") > 3);
     assert!(lock["contended"].is_u64());
     for name in ["wait_us", "hold_us"] {
         for part in ["total", "mean", "max"] {

@@ -11,7 +11,8 @@ fn ten_processes_by_a_hundred_writes_are_all_stored() {
         ..config()
     });
     assert_eq!(report.processes, 10);
-    assert!(report.lock.acquisitions >= 1_000);
+    // One for each process, and one for each group of appends.
+    assert!(report.lock.acquisitions > 10);
     assert!(report.views >= 8);
 }
 

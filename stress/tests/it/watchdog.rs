@@ -24,7 +24,8 @@ fn a_hang_is_reported_and_every_child_reaped() {
     assert_eq!(output.status.code(), Some(3), "{text}");
     assert!(text.contains("FAIL: hang, not done after 1 s"), "{text}");
     assert!(text.contains("agent 0 (pid "), "{text}");
-    assert!(text.contains("in write 1 for "), "{text}");
+    // Its first writes may be written by others.
+    assert!(text.contains("in write "), "{text}");
     assert!(text.contains("3 processes killed and reaped"), "{text}");
     assert!(text.contains("cargo xtask stress --seed "), "{text}");
 
