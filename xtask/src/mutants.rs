@@ -339,7 +339,13 @@ impl Copy {
         let end = match (output.status.success(), failed) {
             (true, _) => End::Passed,
             (false, Some(test)) => End::Caught(test.to_owned()),
-            (false, None) => End::Broken(String::from_utf8_lossy(&output.stderr).into_owned()),
+            (false, None) => {
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                match stderr.lines().find(|line| line.contains("(signal: ")) {
+                    Some(line) => End::Caught(line.trim().to_owned()),
+                    None => End::Broken(stderr.into_owned()),
+                }
+            }
         };
         Ok(Run {
             end,
