@@ -1,7 +1,8 @@
 //! Examines a store on etcd after the agents are gone: its history, the state that it reads, a
 //! compaction, and the next append.
 
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use strand_core::{Compacted, Error, Issue, Issues, Seq, Timestamp, backend};
@@ -19,11 +20,16 @@ use crate::run::etcd::history::{self, Put};
 use crate::run::etcd::{open, patiently};
 use crate::run::examine::{Examination, NEXT_APPEND_LIMIT, NEXT_ID, issues};
 
+/// A history that is the same after this time is whole,
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
+/// or after so many times that.
+const SETTLED_WITHIN: u32 = 20;
+
 /// Examines the store of a run.
 #[must_use]
 pub(crate) fn examine(address: &str) -> Examination {
     let mut examination = Examination::default();
-    let read = parse(address).and_then(|address| history::read(&address));
+    let read = parse(address).and_then(|address| read_settled(&address));
     match read {
         Ok(puts) => take(&mut examination, puts),
         Err(error) => fail(&mut examination, "read the history", error),
@@ -34,6 +40,21 @@ pub(crate) fn examine(address: &str) -> Examination {
         fail(&mut examination, "use the store", error);
     }
     examination
+}
+
+/// Reads the history once it stays the same: requests of agents that were killed may still be on
+/// their way through the cluster.
+fn read_settled(address: &Address) -> Result<Vec<Put>, String> {
+    let mut puts = history::read(address)?;
+    for _ in 0..SETTLED_WITHIN {
+        thread::sleep(SETTLED_AFTER);
+        let before = puts.len();
+        puts = history::read(address)?;
+        if puts.len() == before {
+            break;
+        }
+    }
+    Ok(puts)
 }
 
 /// Removes the store of a run.
