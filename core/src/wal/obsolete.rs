@@ -100,11 +100,10 @@ impl Writer {
     /// `manifest` is as it was a moment ago, which tells whether to look closer.
     pub(crate) fn remove_orphans(&self, manifest: &Manifest) -> Result<()> {
         let names = self.dir.list()?;
-        let mut copies = copies_of_last(&names).peekable();
-        if copies.peek().is_some() {
-            // Only the holder of the lock makes such copies, and none that was there before.
+        if copies_of_last(&names).next().is_some() {
+            // Only the holder of the lock makes such copies, so all that are there are orphans.
             let locked = self.lock()?;
-            copies.try_for_each(|copy| self.dir.remove(copy))?;
+            self.dir.remove_new_segments()?;
             locked.unlock()?;
         }
         if obsolete(&names, manifest, usize::MAX).is_empty() {
