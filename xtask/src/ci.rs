@@ -106,9 +106,23 @@ fn doc() -> Result<(), Failure> {
     api::run(false)
 }
 
+/// Packs the two libraries, and builds each as its users get it.
+///
+/// The target directory is a new one. Cargo puts the packed `strand-lock` into a registry there,
+/// and unpacks it into its own home by the registry's path, once: under a path of before,
+/// `strand-core` would be built on the `strand-lock` of that time.
 fn package() -> Result<(), Failure> {
+    let target = cargo::workspace().join("target");
+    let built = std::fs::create_dir_all(&target)
+        .and_then(|()| {
+            tempfile::Builder::new()
+                .prefix("package-")
+                .tempdir_in(&target)
+        })
+        .map_err(|error| Failure::at(&target, error))?;
     let mut command = cargo::command(&["package", "--quiet", "--allow-dirty"]);
     command.args(["--package", "strand-lock", "--package", "strand-core"]);
+    command.arg("--target-dir").arg(built.path());
     step("cargo package", &mut command)
 }
 
