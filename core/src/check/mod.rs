@@ -17,7 +17,7 @@ use crate::{
     env::storage::OpenMode,
     error::{CorruptReason, Error, Result, with_sources},
     format::{
-        record::{Reflects, index_first_seq, segment_first_seq, segment_name, unclosed_seq},
+        record::{Reflects, is_hint, segment_first_seq, segment_name},
         resync::Damages,
         scan::Tail,
     },
@@ -467,7 +467,7 @@ impl<'a> Look<'a> {
             MIRRORS => FileKind::Mirrors,
             _ if self.orphans.iter().any(|orphan| orphan == name) => FileKind::Orphan,
             _ if segment_first_seq(name).is_some() => FileKind::Segment,
-            _ if index_first_seq(name).or(unclosed_seq(name)).is_some() => FileKind::Index,
+            _ if is_hint(name) => FileKind::Index,
             _ => match Reflects::of_name(name) {
                 Some(file) if is_live(file) && file.is_base() => FileKind::Snapshot,
                 Some(file) if is_live(file) => FileKind::Run,

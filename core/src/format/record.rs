@@ -357,6 +357,23 @@ pub(crate) fn index_first_seq(name: &str) -> Option<u64> {
     numbered(name, "log-", ".index")
 }
 
+/// The name of the file of the issues that are not closed after a record of the segment whose first
+/// record has this number.
+pub(crate) fn recent_name(first_seq: u64) -> String {
+    format!("log-{first_seq:020}.unclosed")
+}
+
+/// The number in such a name.
+pub(crate) fn recent_first_seq(name: &str) -> Option<u64> {
+    numbered(name, "log-", ".unclosed")
+}
+
+/// Whether a file of this name only makes answers faster.
+pub(crate) fn is_hint(name: &str) -> bool {
+    let number = index_first_seq(name).or(recent_first_seq(name));
+    number.or(unclosed_seq(name)).is_some()
+}
+
 fn numbered(name: &str, prefix: &str, suffix: &str) -> Option<u64> {
     number(name.strip_prefix(prefix)?.strip_suffix(suffix)?)
 }

@@ -1,5 +1,7 @@
-//! What the records behind the snapshot did to each issue: whether it is closed now, and which of
-//! them say what it is.
+//! What some records behind the snapshot did to each issue: whether it is closed after them, and
+//! which of them say what it is.
+
+use std::ops::Range;
 
 use crate::state::{
     mentions::{Change, Name},
@@ -36,6 +38,7 @@ enum Needs {
 #[derive(Debug)]
 pub(super) struct Courses<'a> {
     mentioned: &'a Mentioned,
+    records: Range<u64>,
     all: Vec<Course<'a>>,
     /// By their ids: 0, or 1 + the place in `all`. At most half of them are used.
     slots: Vec<u32>,
@@ -92,16 +95,20 @@ impl Course<'_> {
 }
 
 impl<'a> Courses<'a> {
-    pub(super) fn of(mentioned: &'a Mentioned) -> Self {
+    pub(super) fn of(mentioned: &'a Mentioned, records: Range<u64>) -> Self {
         // Several records concern one issue.
-        let issues = usize::try_from(mentioned.records() / 2).unwrap_or(0);
+        let count = records.end.saturating_sub(records.start);
+        let issues = usize::try_from(count / 2).unwrap_or(0);
         let mut courses = Self {
             mentioned,
+            records: records.clone(),
             all: Vec::with_capacity(issues),
             slots: vec![0; issues.next_power_of_two().max(64)],
             decisive: Vec::new(),
         };
-        mentioned.each_back(|name, change, place| courses.go_back(name, change, place));
+        mentioned.each_back(&records, |name, change, place| {
+            courses.go_back(name, change, place);
+        });
         courses
     }
 
@@ -190,7 +197,7 @@ impl<'a> Courses<'a> {
 
     /// Whether the present state of the issue also depends on what it was before the records, as
     /// far as [`Courses::decisive`] goes.
-    pub(super) fn is_on_snapshot(&self, id: &str) -> bool {
+    pub(super) fn is_of_before(&self, id: &str) -> bool {
         self.course(id)
             .is_none_or(|course| course.needs != Needs::Nothing || course.fate == Fate::Closed)
     }
@@ -214,7 +221,8 @@ impl<'a> Courses<'a> {
         }
         if !closed.is_empty() {
             self.mentioned.each(|name, _, place| {
-                if !name.is_key && closed.binary_search(&name.text).is_ok() {
+                let is_of_it = !name.is_key && closed.binary_search(&name.text).is_ok();
+                if is_of_it && self.records.contains(&place.seq()) {
                     places.push(place);
                 }
             });
@@ -316,7 +324,7 @@ mod tests {
         #[test]
         fn each_id_is_found_at_its_place(ids in prop::collection::vec("[ab]{0,9}|a{8}[ab]{0,9}a{8}", 0..400)) {
             let mentioned = Mentioned::default();
-            let mut courses = Courses::of(&mentioned);
+            let mut courses = Courses::of(&mentioned, 0..0);
             let mut expected = HashMap::new();
             for (seq, id) in (1..).zip(&ids) {
                 let place = Place::at(seq);

@@ -5,6 +5,8 @@
 //! Whoever uses it compares the last record that it covers with the segment, so that it is not
 //! believed beside a segment that it does not belong to.
 
+use std::ops::Range;
+
 use memchr::memmem::Finder;
 
 use crate::{
@@ -30,19 +32,26 @@ const ROOM_BYTES: usize = 16 << 10;
 /// blocks end. What no block covers is read again by everybody.
 pub(crate) const BLOCK_OF_BYTES: u64 = 64 << 10;
 
-/// What the records of a segment mention, from the first one on, as its index has it on disk.
+/// What the records of a segment mention, from the first one on or from that behind a block, as its
+/// index has it on disk.
 #[derive(Debug)]
 pub(crate) struct Index {
     /// The first record of its segment.
     pub(crate) segment: u64,
-    /// The file, and behind `whole` a block that is not whole yet.
+    /// The file, from here on, and behind `whole` a block that is not whole yet.
     bytes: Vec<u8>,
+    from: u64,
+    /// The blocks begin here, behind records that are not in it.
+    begin: usize,
+    before: Records,
     whole: usize,
+    /// The last record of the whole blocks.
+    ended: Records,
     /// What is in the block that is not whole.
     block: Contents,
-    /// How many records it covers.
+    /// How many records of the segment it covers, with those before the first block.
     pub(crate) records: u64,
-    /// How many issues they create at most.
+    /// How many issues they create at most, without those.
     pub(crate) adds: u64,
     pub(crate) last: Option<Last>,
     saved: Saved,
@@ -53,6 +62,25 @@ pub(crate) struct Index {
 pub(crate) struct Last {
     pub(crate) offset: u64,
     pub(crate) crc: u32,
+}
+
+/// The records of a segment through one of them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Records {
+    count: u64,
+    last: Option<Last>,
+}
+
+/// The end of a block of an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlockEnd {
+    pub(crate) segment: u64,
+    /// The last record of the block.
+    pub(crate) seq: u64,
+    pub(crate) last: Last,
+    /// Where the block ends in the index, and the checksum that it ends with.
+    pub(crate) index_bytes: u64,
+    pub(crate) index_crc: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -79,7 +107,11 @@ impl Index {
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         Self {
             segment,
+            from: 0,
+            begin: bytes.len(),
+            before: Records::default(),
             whole: bytes.len(),
+            ended: Records::default(),
             bytes,
             block: Contents::default(),
             records: 0,
@@ -87,6 +119,40 @@ impl Index {
             last: None,
             saved: Saved::Bytes(0),
         }
+    }
+
+    /// An index that covers nothing behind the end of this block. It knows nothing of those before.
+    fn behind(end: &BlockEnd) -> Self {
+        let before = Records {
+            count: end.seq + 1 - end.segment,
+            last: Some(end.last),
+        };
+        let bytes = end.index_crc.to_le_bytes().to_vec();
+        Self {
+            segment: end.segment,
+            from: end.index_bytes - bytes.len() as u64,
+            begin: bytes.len(),
+            before,
+            whole: bytes.len(),
+            ended: before,
+            saved: Saved::Bytes(bytes.len()),
+            bytes,
+            block: Contents::default(),
+            records: before.count,
+            adds: 0,
+            last: before.last,
+        }
+    }
+
+    /// The end of the last whole block.
+    pub(crate) fn block_end(&self) -> Option<BlockEnd> {
+        Some(BlockEnd {
+            segment: self.segment,
+            seq: self.segment + self.ended.count - 1,
+            last: self.ended.last?,
+            index_bytes: self.from + self.whole as u64,
+            index_crc: number_at(&self.bytes, self.whole - CHECKSUM_BYTES)?,
+        })
     }
 
     /// Adds the next record, a line of this length with its newline.
@@ -130,6 +196,10 @@ impl Index {
         let chain = crc32c::crc32c_append(chain, block);
         self.bytes.extend_from_slice(&chain.to_le_bytes());
         self.whole = self.bytes.len();
+        self.ended = Records {
+            count: self.records,
+            last: Some(last),
+        };
         self.block = Contents::default();
     }
 
@@ -148,14 +218,26 @@ impl Index {
         }
     }
 
-    /// Calls `act` with every mention as [`Index::each_mention`] does, from the last one to the
-    /// first.
-    pub(crate) fn each_mention_back<'a>(&'a self, mut act: impl FnMut(u64, u64, Name<'a>, Change)) {
+    /// Calls `act` with every mention in these records, whose first has the number 0, as
+    /// [`Index::each_mention`] does, but from the last one to the first.
+    pub(crate) fn each_mention_back<'a>(
+        &'a self,
+        records: &Range<u64>,
+        mut act: impl FnMut(u64, u64, Name<'a>, Change),
+    ) {
         let blocks: Vec<Block<'_>> = self.blocks().collect();
         let mut of_block = Vec::new();
+        let mut end = self.records;
         for block in blocks.iter().rev() {
+            let is_near = block.record < records.end && records.start < end;
+            end = block.record;
+            if !is_near {
+                continue;
+            }
             block.each_mention(&mut |record, offset, name, change| {
-                of_block.push((record, offset, name, change));
+                if records.contains(&record) {
+                    of_block.push((record, offset, name, change));
+                }
             });
             for (record, offset, name, change) in of_block.drain(..).rev() {
                 act(record, offset, name, change);
@@ -164,8 +246,9 @@ impl Index {
     }
 
     fn blocks(&self) -> impl Iterator<Item = Block<'_>> {
-        let (mut record, mut offset) = (0, 0);
-        let mut rest = self.bytes.get(HEADER_BYTES + CHECKSUM_BYTES..);
+        let Records { count, last } = self.before;
+        let (mut record, mut offset) = (count, last.map_or(0, |last| last.offset));
+        let mut rest = self.bytes.get(self.begin..);
         std::iter::from_fn(move || {
             let block = rest.filter(|rest| !rest.is_empty())?;
             let len = match number_at(block, 0) {
@@ -185,21 +268,26 @@ impl Index {
     }
 
     /// Writes the blocks that are not on disk. Several processes may do this at once, since they
-    /// write the same. An index that can't be written is one that is missing.
-    pub(crate) fn save(&mut self, dir: &StoreDir) {
+    /// write the same. An index that can't be written is one that is missing. Returns whether
+    /// others have blocks now that they did not have.
+    pub(crate) fn save(&mut self, dir: &StoreDir) -> bool {
         if let Saved::Bytes(saved) = self.saved
             && saved < self.whole
             && self.records > u64::from(self.block.records)
         {
-            self.saved = match self.write(dir, saved) {
-                Ok(true) => Saved::Bytes(self.whole),
-                Ok(false) | Err(_) => Saved::Never,
+            let written = self.write(dir, saved);
+            self.saved = match written {
+                Ok(Some(_)) => Saved::Bytes(self.whole),
+                Ok(None) | Err(_) => Saved::Never,
             };
+            return matches!(written, Ok(Some(true)));
         }
+        false
     }
 
-    /// False if the segment is gone, or the file is not as it was left.
-    fn write(&self, dir: &StoreDir, saved: usize) -> Result<bool> {
+    /// False if another process has written the same; `None` if the segment is gone, or the file is
+    /// not as it was left.
+    fn write(&self, dir: &StoreDir, saved: usize) -> Result<Option<bool>> {
         let name = index_name(self.segment);
         let file = if saved == 0 {
             // One that is there says nothing of use, or the same.
@@ -211,17 +299,21 @@ impl Index {
         } else {
             dir.open_if_there(&name, OpenMode::ReadWrite)?
         };
-        let Some(file) = file else { return Ok(false) };
-        if let Some(at) = saved.checked_sub(CHECKSUM_BYTES) {
-            let mut chain = [0; CHECKSUM_BYTES];
-            file.read(&mut chain, at as u64)?;
-            if self.bytes.get(at..saved) != Some(&chain) {
-                return Ok(false);
-            }
+        let Some(file) = file else { return Ok(None) };
+        let ends_alike = |end: usize| -> Result<bool> {
+            let (at, mut chain) = (end - CHECKSUM_BYTES, [0; CHECKSUM_BYTES]);
+            file.read(&mut chain, self.from + at as u64)?;
+            Ok(self.bytes.get(at..end) == Some(&chain))
+        };
+        if saved > 0 && !ends_alike(saved)? {
+            return Ok(None);
+        }
+        if ends_alike(self.whole)? {
+            return Ok(Some(false));
         }
         let unsaved = self.bytes.get(saved..self.whole).unwrap_or_default();
-        file.write(unsaved, saved as u64)?;
-        Ok(true)
+        file.write(unsaved, self.from + saved as u64)?;
+        Ok(Some(true))
     }
 }
 
@@ -294,13 +386,26 @@ pub(crate) fn read(dir: &StoreDir, store: &str, segment: u64, records_max: u64) 
     let mut bytes = vec![0; len + ROOM_BYTES];
     let read = file.read(bytes.get_mut(..len)?, 0).ok()?;
     bytes.truncate(read);
-    parse(bytes, store, segment, records_max)
+    parse(bytes, &Index::new(store, segment), records_max)
 }
 
-fn parse(bytes: Vec<u8>, store: &str, segment: u64, records_max: u64) -> Option<Index> {
-    let new = Index::new(store, segment);
+/// As [`read`], but only what is behind a block: `None` unless that ends there with its checksum.
+pub(crate) fn read_behind(dir: &StoreDir, end: &BlockEnd, records_max: u64) -> Option<Index> {
+    let new = Index::behind(end);
+    let file = dir.open_if_there(&index_name(end.segment), OpenMode::Read);
+    let file = file.ok().flatten()?;
+    let len_bytes = file.len_bytes().ok()?.checked_sub(new.from)?;
+    let len = usize::try_from(len_bytes.min(FILE_BYTES_MAX)).ok()?;
+    let mut bytes = vec![0; len + ROOM_BYTES];
+    let read = file.read(bytes.get_mut(..len)?, new.from).ok()?;
+    bytes.truncate(read);
+    parse(bytes, &new, records_max)
+}
+
+/// Takes the whole blocks of the bytes, which begin as those of `new` do.
+fn parse(bytes: Vec<u8>, new: &Index, records_max: u64) -> Option<Index> {
     bytes.starts_with(&new.bytes).then_some(())?;
-    let mut index = Index { bytes, ..new };
+    let mut index = Index { bytes, ..*new };
     while let Some(end) = index.next_block(records_max) {
         index.whole = end;
     }
@@ -325,6 +430,10 @@ impl Index {
         self.records = all;
         self.adds += u64::from(adds?);
         self.last = Some(Last { offset, crc: crc? });
+        self.ended = Records {
+            count: self.records,
+            last: self.last,
+        };
         Some(self.whole + len + CHECKSUM_BYTES)
     }
 }
@@ -383,7 +492,7 @@ mod tests {
     }
 
     fn records(bytes: Vec<u8>, store: &str, segment: u64) -> Option<u64> {
-        let index = parse(bytes, store, segment, u64::MAX)?;
+        let index = parse(bytes, &Index::new(store, segment), u64::MAX)?;
         Some(index.records)
     }
 
@@ -395,7 +504,7 @@ mod tests {
         assert_eq!(ids, [(0, "a"), (1, "b"), (1, "c"), (3, "a"), (4, "d")]);
         assert_eq!(all[3].1, 3 * LINE_BYTES as u64);
         let mut back = Vec::new();
-        index.each_mention_back(|record, offset, name, _| {
+        index.each_mention_back(&(0..u64::MAX), |record, offset, name, _| {
             back.push((
                 record,
                 offset,
@@ -415,7 +524,7 @@ mod tests {
         });
         assert_eq!(near, all[..3]);
         let bytes = whole(&index);
-        let read = parse(bytes.clone(), "store", 5, u64::MAX).unwrap();
+        let read = parse(bytes.clone(), &Index::new("store", 5), u64::MAX).unwrap();
         assert_eq!(mentions(&read), all[..4]);
         assert_eq!((read.records, read.adds), (4, 4));
         let offset = 3 * LINE_BYTES as u64;
@@ -423,7 +532,7 @@ mod tests {
         assert_eq!(records(bytes.clone(), "other", 5), None);
         assert_eq!(records(bytes.clone(), "store", 6), None);
         for max in 0..6 {
-            let some = parse(bytes.clone(), "store", 5, max).unwrap();
+            let some = parse(bytes.clone(), &Index::new("store", 5), max).unwrap();
             assert_eq!(
                 some.records,
                 [0, 0, 2, 2, 4, 4][usize::try_from(max).unwrap()]
@@ -477,7 +586,7 @@ mod tests {
         // Twice, as two processes would that both saw the same records.
         for _ in 0..2 {
             let mut read = read(&dir, "store", 5, u64::MAX).unwrap();
-            read = parse(read.bytes, "store", 5, 4).unwrap();
+            read = parse(read.bytes, &Index::new("store", 5), 4).unwrap();
             assert_eq!(read.records, 4);
             push(&mut read, &["d"]);
             push(&mut read, &["e"]);

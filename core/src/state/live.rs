@@ -8,7 +8,7 @@ use crate::{
         State,
         each::{Passed, each_issue},
         materialize::Materialized,
-        points::load_unclosed,
+        recent::load_unclosed,
     },
     wal::{durable::DurableWatch, store_dir::StoreDir},
 };

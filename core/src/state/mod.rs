@@ -13,6 +13,7 @@ pub(crate) mod materialize;
 pub(crate) mod mentions;
 pub(crate) mod point_reader;
 pub(crate) mod points;
+pub(crate) mod recent;
 pub(crate) mod runs;
 pub(crate) mod snapshot;
 pub(crate) mod tail;

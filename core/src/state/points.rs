@@ -6,7 +6,7 @@ use crate::{
     issues::issues::Issues,
     state::{
         lookup::SnapshotLookup,
-        materialize::{ATTEMPTS, Materialized, from_live_files},
+        materialize::{ATTEMPTS, from_live_files},
         mentions::Name,
         tail::Tail,
         unclosed,
@@ -16,7 +16,7 @@ use crate::{
 
 /// The fewest records between two looks whether there is a newer snapshot. Until then its files
 /// take space, and the records that it reflects take memory.
-const RELOAD_EVERY: u64 = 1_024;
+pub(super) const RELOAD_EVERY: u64 = 1_024;
 
 /// The ids and the key that are asked for.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -57,6 +57,27 @@ impl Wanted {
         self.ids
             .binary_search_by(|own| own.as_str().cmp(id))
             .is_ok()
+    }
+
+    /// As [`Wanted::part_of`]; `None` unless all of it is there.
+    pub(super) fn all_of(&self, issues: &Issues) -> Option<Issues> {
+        let is_there = |id: &String| issues.entry(id).is_some();
+        let all = self.key.is_none() && self.ids.iter().all(is_there);
+        all.then(|| self.part_of(issues))
+    }
+
+    /// Applies what the records behind a part say of it.
+    pub(super) fn apply_tail(&self, part: &mut Issues, tail: &mut Tail) -> Result<()> {
+        let after = part.last_seq().get();
+        let records = tail.concerning(&self.names(), after);
+        let is_wanted_key = |key: &str| self.key.as_deref() == Some(key);
+        // Whether a write is the same again depends on all events of the record.
+        let ids = self.key.is_none().then_some(self.ids.as_slice());
+        tail.segments.each_of(&records, ids, |seq, events| {
+            part.apply_some(seq, events, |id| self.has(id), is_wanted_key);
+        })?;
+        part.moved_on(Seq::new(tail.last_seq()));
+        Ok(())
     }
 
     fn names(&self) -> Vec<Name<'_>> {
@@ -144,17 +165,44 @@ impl Points {
     pub(crate) fn keep_up(&mut self) -> Result<()> {
         if self.last_seq() >= self.reloads_at_seq {
             self.reloads_at_seq = self.last_seq() + RELOAD_EVERY;
-            if Manifest::required(&self.dir)? != self.manifest {
-                let end = self.end;
-                *self = Self::load(&self.dir, || end)?;
-            }
+            self.reload_if_replaced()?;
         }
         Ok(())
     }
 
-    /// Writes down where the records are, for others, when it is worth it.
+    /// Goes on with a newer snapshot, if there is one.
+    fn reload_if_replaced(&mut self) -> Result<()> {
+        if Manifest::required(&self.dir)? != self.manifest {
+            let end = self.end;
+            *self = Self::load(&self.dir, || end)?;
+        }
+        Ok(())
+    }
+
+    /// Writes down where the records are, for others, when it is worth it; and now and then the
+    /// issues that are not closed.
     pub(crate) fn save(&mut self) {
-        self.tail.save();
+        if self.tail.save() {
+            self.save_unclosed();
+        }
+    }
+
+    pub(super) fn save_unclosed(&mut self) -> Option<()> {
+        self.reload_if_replaced().ok()?;
+        let Self {
+            dir,
+            manifest,
+            snapshot,
+            tail,
+            ..
+        } = self;
+        let end = tail.mentioned.block_end()?;
+        let bytes_before = tail.mentioned.bytes_before(end.segment);
+        if unclosed::is_due(dir, manifest, &end, bytes_before) {
+            let unclosed = unclosed::read(dir, manifest, snapshot, tail, end.seq);
+            unclosed::write(dir, manifest, &end, &unclosed.ok()??);
+        }
+        Some(())
     }
 
     /// What the state has of this.
@@ -165,10 +213,7 @@ impl Points {
     /// The issues that are not closed, and perhaps some that are. `None` if no compaction has
     /// written them.
     pub(crate) fn unclosed(&mut self) -> Result<Option<Issues>> {
-        if Manifest::required(&self.dir)? != self.manifest {
-            let end = self.end;
-            *self = Self::load(&self.dir, || end)?;
-        }
+        self.reload_if_replaced()?;
         self.in_these_files(|points| {
             let Self {
                 dir,
@@ -177,7 +222,8 @@ impl Points {
                 tail,
                 ..
             } = points;
-            unclosed::read(dir, manifest, snapshot, tail)
+            let through = tail.last_seq();
+            unclosed::read(dir, manifest, snapshot, tail, through)
         })
     }
 
@@ -206,7 +252,7 @@ impl Points {
     pub(crate) fn renew(&mut self, part: &mut Issues, wanted: &Wanted) -> Result<()> {
         let mut renewed = part.clone();
         let goes_on = part.last_seq().get() + 1 >= self.manifest.first_seq;
-        *part = if goes_on && self.apply_tail(&mut renewed, wanted).is_ok() {
+        *part = if goes_on && wanted.apply_tail(&mut renewed, &mut self.tail).is_ok() {
             renewed
         } else {
             self.part(wanted)?
@@ -227,31 +273,8 @@ impl Points {
             part.restore_key(key, write);
         }
         part.moved_on(Seq::new(self.manifest.first_seq - 1));
-        self.apply_tail(&mut part, wanted)?;
+        wanted.apply_tail(&mut part, &mut self.tail)?;
         Ok(part)
-    }
-
-    fn apply_tail(&mut self, part: &mut Issues, wanted: &Wanted) -> Result<()> {
-        let after = part.last_seq().get();
-        let records = self.tail.concerning(&wanted.names(), after);
-        let is_wanted_key = |key: &str| wanted.key.as_deref() == Some(key);
-        // Whether a write is the same again depends on all events of the record.
-        let ids = wanted.key.is_none().then_some(wanted.ids.as_slice());
-        self.tail.segments.each_of(&records, ids, |seq, events| {
-            part.apply_some(seq, events, |id| wanted.has(id), is_wanted_key);
-        })?;
-        part.moved_on(Seq::new(self.last_seq()));
-        Ok(())
-    }
-}
-
-/// Reads the issues that are not closed, and perhaps some that are, to where `end` says. Reads all
-/// issues where that is necessary.
-pub(crate) fn load_unclosed(dir: &StoreDir, mut end: impl FnMut() -> End) -> Result<Issues> {
-    match Points::load(dir, &mut end).and_then(|mut points| points.unclosed()) {
-        Ok(Some(unclosed)) => Ok(unclosed),
-        // Whatever is wrong, reading everything says so.
-        Ok(None) | Err(_) => Ok(Materialized::load(dir, end)?.state),
     }
 }
 

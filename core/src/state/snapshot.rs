@@ -11,7 +11,7 @@ use crate::{
     format::{
         lines::Lines,
         members::plain_string,
-        record::{Reflects, checked, put_checksum, unclosed_name},
+        record::{Reflects, SEQ_MAX, checked, put_checksum, recent_name, unclosed_name},
         resync::{Damage, Damages, Place, stretches},
         seq::Seq,
     },
@@ -21,6 +21,7 @@ use crate::{
     },
     state::{
         State,
+        index::{BlockEnd, Last},
         issues::{IssueLine, IssuePart},
         throttle::Throttle,
     },
@@ -59,9 +60,33 @@ pub(crate) struct Header<'a> {
     /// In a run: how many issues there are, in the files before it, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     all_issues: Option<u64>,
-    /// In a file of the issues that are not closed: the checksum of the snapshot beside it.
+    /// In a file of the issues that are not closed: the checksum of the last file of the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unclosed_of: Option<u32>,
+    /// In one of a record behind the snapshot: where that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    log: Option<LogPlace>,
+}
+
+/// The last record of a block of an index: where it begins in the segment, and its checksum; where
+/// the block ends in the index, and the checksum there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct LogPlace {
+    offset: u64,
+    crc: u32,
+    index_bytes: u64,
+    index_crc: u32,
+}
+
+impl LogPlace {
+    fn of(end: &BlockEnd) -> Self {
+        Self {
+            offset: end.last.offset,
+            crc: end.last.crc,
+            index_bytes: end.index_bytes,
+            index_crc: end.index_crc,
+        }
+    }
 }
 
 /// How many issues, tombstones, keys, and lines of another state there are.
@@ -140,13 +165,7 @@ impl<'a> Header<'a> {
         manifest: &Manifest,
         reflects: Reflects,
     ) -> std::result::Result<Self, CorruptReason> {
-        if !members.starts_with(HEADER_START) {
-            return Err(wrong("it does not begin with a header"));
-        }
-        let header: Self = parse(text)?;
-        if header.store != manifest.store {
-            return Err(wrong("it belongs to another store"));
-        }
+        let header = Self::of_store(text, members, manifest)?;
         if header.reflects() != reflects {
             let Reflects { after, through } = header.reflects();
             let message = format!(
@@ -154,6 +173,22 @@ impl<'a> Header<'a> {
                 after + 1
             );
             return Err(wrong(&message));
+        }
+        Ok(header)
+    }
+
+    /// As [`Header::of_live`], whatever records the file reflects.
+    fn of_store(
+        text: &'a [u8],
+        members: &[u8],
+        manifest: &Manifest,
+    ) -> std::result::Result<Self, CorruptReason> {
+        if !members.starts_with(HEADER_START) {
+            return Err(wrong("it does not begin with a header"));
+        }
+        let header: Self = parse(text)?;
+        if header.store != manifest.store {
+            return Err(wrong("it belongs to another store"));
         }
         Ok(header)
     }
@@ -247,6 +282,34 @@ pub(crate) fn write_unclosed<S: State>(
     write_with(&header, part, mark.seq, file, throttle)
 }
 
+/// As [`write_unclosed`], of the state after the last record of a block behind this snapshot. Does
+/// not sync it. Leaves out all but the first line if it were longer than that.
+pub(super) fn write_recent(
+    part: &Issues,
+    manifest: &Manifest,
+    end: &BlockEnd,
+    bytes_max: usize,
+    file: &StoreFile,
+) -> Result<()> {
+    let header = Header {
+        unclosed_of: manifest.files().last().map(|file| file.mark.crc),
+        log: Some(LogPlace::of(end)),
+        ..Header::of(part, end.seq, &manifest.store)
+    };
+    let mut text = Vec::new();
+    let failed = |error: serde_json::Error| Error::io("write", file.path())(error.into());
+    push_line(&mut text, &header).map_err(failed)?;
+    let first = text.len();
+    for line in State::lines(part) {
+        push_line(&mut text, &line).map_err(failed)?;
+        if text.len() > bytes_max {
+            text.truncate(first);
+            break;
+        }
+    }
+    file.write(&text, 0)
+}
+
 fn write_with<S: State>(
     header: &Header<'_>,
     state: &S,
@@ -268,6 +331,18 @@ fn write_with<S: State>(
     }
     out.flush()?;
     Ok(out.mark)
+}
+
+/// Adds a line, with its checksum and its newline.
+fn push_line(text: &mut Vec<u8>, value: &impl Serialize) -> serde_json::Result<()> {
+    let start = text.len();
+    text.extend_from_slice(br#"{"crc":"00000000","#);
+    let members = text.len();
+    serde_json::to_writer(&mut *text, value)?;
+    text.remove(members); // The object's own opening brace.
+    put_checksum(text.get_mut(start..).unwrap_or_default());
+    text.push(b'\n');
+    Ok(())
 }
 
 /// A file of a snapshot that is written, line by line.
@@ -294,13 +369,8 @@ impl<'a> Out<'a> {
     /// Returns the line's length.
     pub(super) fn line(&mut self, value: &impl Serialize) -> Result<usize> {
         let start = self.chunk.len();
-        self.chunk.extend_from_slice(br#"{"crc":"00000000","#);
-        let members = self.chunk.len();
-        serde_json::to_writer(&mut self.chunk, value)
+        push_line(&mut self.chunk, value)
             .map_err(|error| Error::io("write", self.file.path())(error.into()))?;
-        self.chunk.remove(members); // The object's own opening brace.
-        put_checksum(self.chunk.get_mut(start..).unwrap_or_default());
-        self.chunk.push(b'\n');
         let bytes = self.chunk.len() - start;
         self.flush_if_long()?;
         Ok(bytes)
@@ -414,6 +484,81 @@ pub(super) fn open_live(
     Ok(file)
 }
 
+/// A file of the issues that are not closed, of which the first line is read.
+pub(super) struct UnclosedFile {
+    file: StoreFile,
+    lines: Lines,
+    header: Header<'static>,
+    /// Where the first line ends.
+    begin: u64,
+}
+
+impl UnclosedFile {
+    /// Opens that of a record behind the snapshot that the manifest names, in this segment. `None`
+    /// if it is missing, damaged at its beginning, or that of another snapshot.
+    pub(super) fn open_recent(dir: &StoreDir, manifest: &Manifest, segment: u64) -> Option<Self> {
+        let of = manifest.files().last().map(|file| file.mark.crc);
+        Self::open(dir, manifest, &recent_name(segment), of)
+    }
+
+    fn open(dir: &StoreDir, manifest: &Manifest, name: &str, of: Option<u32>) -> Option<Self> {
+        let file = dir.open_if_there(name, OpenMode::Read).ok().flatten()?;
+        let mut lines = Lines::default();
+        let span = file.next_line(&mut lines).ok()??;
+        let text = lines.text(span).strip_suffix(b"\n")?;
+        let header = Header::of_store(text, checked(text).ok()?, manifest).ok()?;
+        header.requires_state(None).ok()?;
+        let is_of_it = span.offset == 0 && header.unclosed_of == of;
+        let header = header.into_owned();
+        is_of_it.then_some(Self {
+            file,
+            lines,
+            header,
+            begin: span.end(),
+        })
+    }
+
+    /// The record through which it goes, with which a block of the index of its segment ends.
+    pub(super) fn block_end(&self, segment: u64) -> Option<BlockEnd> {
+        let LogPlace {
+            offset,
+            crc,
+            index_bytes,
+            index_crc,
+        } = self.header.log?;
+        let seq = self.header.snapshot;
+        (segment <= seq && seq <= SEQ_MAX).then_some(BlockEnd {
+            segment,
+            seq,
+            last: Last { offset, crc },
+            index_bytes,
+            index_crc,
+        })
+    }
+
+    /// Reads the issues that are wanted. `None` if the file is not whole.
+    pub(super) fn read(mut self, is_wanted: impl Fn(&str) -> bool) -> Option<Issues> {
+        let len_bytes = self.file.len_bytes().ok()?;
+        let mut issues = Issues::default();
+        issues.restore_header(Seq::new(self.header.snapshot), self.header.without_effect());
+        let (mut bytes, mut count) = (self.begin, 0);
+        while let Some(span) = self.file.next_line(&mut self.lines).ok()? {
+            (span.offset == bytes).then_some(())?;
+            let line = self.lines.text(span);
+            bytes += line.len() as u64;
+            let text = line.strip_suffix(b"\n")?;
+            let members = checked(text).ok()?;
+            count += 1;
+            if !plain_name(members).is_some_and(|(is_key, id)| !is_key && !is_wanted(id)) {
+                issues.restore(parse(text).ok()?);
+            }
+        }
+        let [said, tombstones, keys, others] = self.header.counts();
+        let is_whole = bytes == len_bytes && said + tombstones == count && keys + others == 0;
+        is_whole.then_some(issues)
+    }
+}
+
 /// Reads the issues that are not closed after the records of this file of the live snapshot and
 /// those before it, and that are wanted. `None` if the file of them is missing, damaged, or that of
 /// another snapshot.
@@ -423,33 +568,9 @@ pub(super) fn read_unclosed(
     mark: SnapshotMark,
     is_wanted: impl Fn(&str) -> bool,
 ) -> Option<Issues> {
-    let file = dir.open_if_there(&unclosed_name(mark.seq), OpenMode::Read);
-    let file = file.ok().flatten()?;
-    let len_bytes = file.len_bytes().ok()?;
-    let (mut header, mut issues) = (None, Issues::default());
-    let mut lines = Lines::default();
-    let (mut bytes, mut count) = (0, 0);
-    while let Some(span) = file.next_line(&mut lines).ok()? {
-        (span.offset == bytes).then_some(())?;
-        let line = lines.text(span);
-        bytes += line.len() as u64;
-        let text = line.strip_suffix(b"\n")?;
-        let members = checked(text).ok()?;
-        if header.is_none() {
-            let found = Header::of_live(text, members, manifest, Reflects::all(mark.seq)).ok()?;
-            found.requires_state(None).ok()?;
-            issues.restore_header(Seq::new(found.snapshot), found.without_effect());
-            header = Some(found.into_owned());
-            continue;
-        }
-        count += 1;
-        if !plain_name(members).is_some_and(|(is_key, id)| !is_key && !is_wanted(id)) {
-            issues.restore(parse(text).ok()?);
-        }
-    }
-    let header = header?;
-    let is_of_it = header.unclosed_of == Some(mark.crc);
-    (is_of_it && bytes == len_bytes && header.counts() == [count, 0, 0, 0]).then_some(issues)
+    let file = UnclosedFile::open(dir, manifest, &unclosed_name(mark.seq), Some(mark.crc))?;
+    let is_of_it = file.header.reflects() == Reflects::all(mark.seq) && file.header.log.is_none();
+    is_of_it.then(|| file.read(is_wanted)).flatten()
 }
 
 /// The id, or the key, of a line of issues in the layout that this crate writes; whether it is the

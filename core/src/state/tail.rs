@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
+    ops::Range,
 };
 
 use memchr::memmem::Finder;
@@ -20,7 +21,7 @@ use crate::{
         operation::{FNV_START, fnv},
     },
     state::{
-        index::{self, BLOCK_OF_BYTES, Index, Last},
+        index::{self, BLOCK_OF_BYTES, BlockEnd, Index, Last},
         mentions::{Change, Found, Mentions, Name},
     },
     wal::{
@@ -56,7 +57,6 @@ pub(crate) struct Tail {
 /// What the records behind the snapshot mention.
 #[derive(Debug, Default)]
 pub(crate) struct Mentioned {
-    first_seq: u64,
     /// The last record that was read; that before the first if there is none.
     last_seq: u64,
     /// Of each segment, as it is on disk or will be.
@@ -124,8 +124,12 @@ pub(crate) struct Place {
     offset: u64,
 }
 
-#[cfg(test)]
 impl Place {
+    pub(super) fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    #[cfg(test)]
     pub(super) fn at(seq: u64) -> Self {
         Self {
             seq,
@@ -171,11 +175,10 @@ impl Mentioned {
         texts: Option<&[Finder<'_>]>,
         mut act: impl FnMut(Name<'a>, Change, Place),
     ) {
-        let mut first_seq = self.first_seq;
         for index in &self.indexes {
             let segment = index.segment;
             index.each_mention(texts, |before, offset, name, change| {
-                let seq = first_seq + before;
+                let seq = segment + before;
                 let place = Place {
                     seq,
                     segment,
@@ -183,17 +186,21 @@ impl Mentioned {
                 };
                 act(name, change, place);
             });
-            first_seq += index.records;
         }
     }
 
-    /// Calls `act` with every mention, from the last one to the first.
-    pub(super) fn each_back<'a>(&'a self, mut act: impl FnMut(Name<'a>, Change, Place)) {
-        let mut behind_seq = self.last_seq + 1;
+    /// Calls `act` with every mention in these records, from the last one to the first.
+    pub(super) fn each_back<'a>(
+        &'a self,
+        records: &Range<u64>,
+        mut act: impl FnMut(Name<'a>, Change, Place),
+    ) {
         for index in self.indexes.iter().rev() {
-            let (segment, first_seq) = (index.segment, behind_seq - index.records);
-            index.each_mention_back(|before, offset, name, change| {
-                let seq = first_seq + before;
+            let segment = index.segment;
+            let of_segment = |seq: u64| seq.saturating_sub(segment);
+            let records = of_segment(records.start)..of_segment(records.end);
+            index.each_mention_back(&records, |before, offset, name, change| {
+                let seq = segment + before;
                 let place = Place {
                     seq,
                     segment,
@@ -201,13 +208,19 @@ impl Mentioned {
                 };
                 act(name, change, place);
             });
-            behind_seq = first_seq;
         }
     }
 
-    /// The number of records.
-    pub(super) fn records(&self) -> u64 {
-        self.last_seq + 1 - self.first_seq
+    /// The end of the last block of an index.
+    pub(super) fn block_end(&self) -> Option<BlockEnd> {
+        self.indexes.iter().rev().find_map(Index::block_end)
+    }
+
+    /// The length of the segments before this one, as far as it is known.
+    pub(super) fn bytes_before(&self, segment: u64) -> u64 {
+        let before = self.indexes.iter().filter(|index| index.segment < segment);
+        let bytes = before.filter_map(|index| Some(index.last?.offset));
+        bytes.sum()
     }
 }
 
@@ -239,7 +252,6 @@ impl Tail {
             mentions_of: Mentions::default(),
             found: Found::default(),
             mentioned: Mentioned {
-                first_seq,
                 last_seq: first_seq - 1,
                 indexes: Vec::new(),
             },
@@ -274,6 +286,30 @@ impl Tail {
             return Ok(tail);
         }
         Self::scan(dir, manifest, end)
+    }
+
+    /// As [`Tail::load`], but only the records behind the end of a block of an index, through this
+    /// one. `None` unless that block ends there, and the index belongs to the segment.
+    pub(crate) fn load_behind(
+        dir: &StoreDir,
+        manifest: &Manifest,
+        end: &BlockEnd,
+        through: u64,
+    ) -> Result<Option<Self>> {
+        let mut tail = Self::new(dir, manifest, End::Seq(through));
+        let records = (through + 1).saturating_sub(end.segment);
+        let Some(index) = index::read_behind(dir, end, records) else {
+            return Ok(None);
+        };
+        let is_known = end.seq <= through
+            && tail.take(index)
+            && tail.read_indexes(through)
+            && tail.move_behind_indexes(End::Seq(through))?;
+        if !is_known {
+            return Ok(None);
+        }
+        tail.read_on()?;
+        Ok(Some(tail))
     }
 
     /// The last record that was read; that before the first if there is none.
@@ -362,26 +398,37 @@ impl Tail {
             let Some(index) = index::read(&self.segments.dir, &self.store, segment, wanted) else {
                 break;
             };
-            let last = index.last;
-            self.mentioned.last_seq += index.records;
-            self.mentioned.indexes.push(index);
-            let Some(Last { offset, crc }) = last else {
-                break; // It covers no record yet.
-            };
-            let place = Place {
-                seq: self.last_seq(),
-                segment,
-                offset,
-            };
-            let mut lines = Lines::default();
-            let found = self.segments.look(place, &mut lines, |_, text| {
-                stored_checksum(text) == Some(crc)
-            });
-            if !matches!(found, Ok(Ok(true))) {
+            let is_empty = index.last.is_none();
+            if !self.take(index) {
                 return false;
+            }
+            if is_empty {
+                break; // It covers no record yet.
             }
         }
         true
+    }
+
+    /// Takes what an index says of the next records. False if it does not belong to its segment.
+    fn take(&mut self, index: Index) -> bool {
+        let (segment, last) = (index.segment, index.last);
+        self.mentioned.last_seq = segment + index.records - 1;
+        self.mentioned.indexes.push(index);
+        last.is_none_or(|last| self.is_last(segment, last))
+    }
+
+    /// Whether the last record that is known is the one at this place.
+    fn is_last(&mut self, segment: u64, Last { offset, crc }: Last) -> bool {
+        let place = Place {
+            seq: self.last_seq(),
+            segment,
+            offset,
+        };
+        let mut lines = Lines::default();
+        let found = self.segments.look(place, &mut lines, |_, text| {
+            stored_checksum(text) == Some(crc)
+        });
+        matches!(found, Ok(Ok(true)))
     }
 
     /// Goes on behind the last record that an index covers. False if that is somewhere else.
@@ -406,15 +453,18 @@ impl Tail {
         Ok(is_there)
     }
 
-    /// Adds to the indexes on disk what they lack, once that is worth it.
-    pub(crate) fn save(&mut self) {
+    /// Adds to the indexes on disk what they lack, once that is worth it. Returns whether others
+    /// know more then.
+    pub(crate) fn save(&mut self) -> bool {
         if self.unsaved_bytes < BLOCK_OF_BYTES {
-            return;
+            return false;
         }
         self.unsaved_bytes = 0;
+        let mut saved = false;
         for index in &mut self.mentioned.indexes {
-            index.save(&self.segments.dir);
+            saved |= index.save(&self.segments.dir);
         }
+        saved
     }
 }
 

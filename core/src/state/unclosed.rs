@@ -3,18 +3,24 @@
 //!
 //! A compaction writes them into a file beside the snapshot. The runs that were written since, if
 //! any, are read over it. Of the records behind the snapshot, those are decoded that the present
-//! state of an issue depends on which may not be closed now; see [`Courses`].
+//! state of an issue depends on which may not be closed now; see [`Courses`]. Whoever knows the
+//! issues after one of these records goes on from there; see [`super::recent`].
 
 use std::collections::HashSet;
 
 use crate::{
+    env::storage::OpenMode,
     error::Result,
-    format::seq::Seq,
-    issues::{event::IssueEvent, issues::Issues, transition::is_closed},
+    format::{
+        record::{recent_name, segment_name},
+        seq::Seq,
+    },
+    issues::{event::IssueEvent, issues::Issues},
     state::{
         courses::{Courses, Fate},
+        index::BlockEnd,
         lookup::SnapshotLookup,
-        snapshot::{self, read_over},
+        snapshot::{self, UnclosedFile, read_over},
         tail::{Segments, Tail},
         throttle::Throttle,
     },
@@ -24,21 +30,27 @@ use crate::{
     },
 };
 
-/// Reads the issues that are not closed, and perhaps some that are, through the end of the tail.
-/// `None` if there is no file of them.
+/// The file is written anew once so much of the log is behind it.
+const LOG_BYTES: u64 = 256 << 10;
+
+/// It is no longer than that.
+const FILE_BYTES_MAX: usize = 1 << 20;
+
+/// Reads the issues that are not closed, and perhaps some that are, through this record. `None` if
+/// there is no file of them.
 pub(super) fn read(
     dir: &StoreDir,
     manifest: &Manifest,
     snapshot: &mut SnapshotLookup,
     tail: &mut Tail,
+    through: u64,
 ) -> Result<Option<Issues>> {
-    let last_seq = tail.last_seq();
     let Tail {
         mentioned,
         segments,
         ..
     } = tail;
-    let courses = Courses::of(mentioned);
+    let courses = Courses::of(mentioned, manifest.first_seq..through + 1);
     let files = manifest.files();
     let issues = match files.as_slice() {
         [] => Some(Issues::default()), // All of it is in the tail.
@@ -51,14 +63,38 @@ pub(super) fn read(
     };
     let mut unclosed = Unclosed {
         issues,
-        snapshot,
+        others: Others::OfSnapshot(snapshot),
         courses: &courses,
         segments,
     };
-    unclosed.apply_tail()?;
-    unclosed.bring_parents()?;
-    unclosed.issues.moved_on(Seq::new(last_seq));
+    unclosed.fold()?;
+    unclosed.issues.moved_on(Seq::new(through));
     Ok(Some(unclosed.issues))
+}
+
+/// Brings the issues that are not closed after some record, and perhaps some that are, from there
+/// to the end of the tail. `others` are issues as they are then.
+pub(super) fn go_on(
+    issues: Issues,
+    tail: &mut Tail,
+    others: &mut dyn FnMut(&[&str]) -> Result<Issues>,
+) -> Result<Issues> {
+    let through = tail.last_seq();
+    let Tail {
+        mentioned,
+        segments,
+        ..
+    } = tail;
+    let courses = Courses::of(mentioned, issues.last_seq().get() + 1..through + 1);
+    let mut unclosed = Unclosed {
+        issues,
+        others: Others::AfterTail(others),
+        courses: &courses,
+        segments,
+    };
+    unclosed.fold()?;
+    unclosed.issues.moved_on(Seq::new(through));
+    Ok(unclosed.issues)
 }
 
 /// The issues that are not closed, and perhaps some that are, after the records of these files of
@@ -84,34 +120,77 @@ pub(super) fn after(
     Some(issues)
 }
 
+/// Whether it is time to write the file beside the log as of the end of this block; `bytes_before`
+/// are those of the live segments before its own.
+pub(super) fn is_due(
+    dir: &StoreDir,
+    manifest: &Manifest,
+    end: &BlockEnd,
+    bytes_before: u64,
+) -> bool {
+    let written = UnclosedFile::open_recent(dir, manifest, end.segment);
+    let written = written.and_then(|file| file.block_end(end.segment));
+    let behind = match written {
+        Some(written) if written.seq <= end.seq => {
+            end.last.offset.saturating_sub(written.last.offset)
+        }
+        _ => bytes_before + end.last.offset,
+    };
+    behind >= LOG_BYTES
+}
+
+/// Writes the issues that are not closed after the last record of a block, unless the segment is
+/// gone. A file that can't be written is one that is missing.
+pub(super) fn write(dir: &StoreDir, manifest: &Manifest, end: &BlockEnd, issues: &Issues) {
+    let name = recent_name(end.segment);
+    let write = || -> Result<()> {
+        dir.remove(&name)?;
+        let segment = dir.open_if_there(&segment_name(end.segment), OpenMode::Read)?;
+        if segment.is_some()
+            && let Some(file) = dir.create_new(&name)?
+        {
+            snapshot::write_recent(issues, manifest, end, FILE_BYTES_MAX, &file)?;
+        }
+        Ok(())
+    };
+    if write().is_err() {
+        dir.remove(&name).ok();
+    }
+}
+
 struct Unclosed<'a> {
     issues: Issues,
-    snapshot: &'a mut SnapshotLookup,
+    others: Others<'a>,
     courses: &'a Courses<'a>,
     segments: &'a mut Segments,
 }
 
+/// Issues that are not in the table: they were closed or absent before the records.
+enum Others<'a> {
+    /// They are as the snapshot has them, before the records.
+    OfSnapshot(&'a mut SnapshotLookup),
+    /// They are looked up as they are after the records.
+    AfterTail(&'a mut dyn FnMut(&[&str]) -> Result<Issues>),
+}
+
 impl Unclosed<'_> {
-    /// Leaves out the issues that are closed after the tail. Applies what that says of the others,
-    /// and of those that it may have opened.
+    fn fold(&mut self) -> Result<()> {
+        self.apply_tail()?;
+        self.bring_parents()
+    }
+
+    /// Applies what the tail says of the issues, and of those that it may have opened.
     #[expect(
         clippy::stable_sort_primitive,
         reason = "in the order of the log, most ids are sorted"
     )]
     fn apply_tail(&mut self) -> Result<()> {
         let courses = self.courses;
-        let mut changed: Vec<String> = Vec::new();
-        self.issues.retain(|id, entry| match courses.fate(id) {
-            Fate::Untouched | Fate::MayBeOpen => true,
-            Fate::AsBefore => {
-                let stays = entry.issue().is_some_and(|issue| !is_closed(issue));
-                changed.extend(stays.then(|| id.to_owned()));
-                stays
-            }
-            Fate::Closed => false,
-        });
-        let changed = changed.iter().map(String::as_str);
-        let mut changed: Vec<&str> = changed.chain(courses.may_be_open()).collect();
+        let known = self.issues.entries().map(|(id, _)| id);
+        let known = known.filter(|id| matches!(courses.fate(id), Fate::AsBefore | Fate::Closed));
+        let known: Vec<String> = known.map(str::to_owned).collect();
+        let known = known.iter().map(String::as_str);
+        let mut changed: Vec<&str> = known.chain(courses.may_be_open()).collect();
         changed.sort();
         self.apply(&changed)
     }
@@ -139,20 +218,32 @@ impl Unclosed<'_> {
 
     /// Makes the issues with these ids, which are sorted, what they are after the tail.
     fn apply(&mut self, ids: &[&str]) -> Result<()> {
+        let (mut own, mut others) = (Vec::with_capacity(ids.len()), Vec::new());
         for id in ids {
-            if self.courses.is_on_snapshot(id)
-                && self.issues.entry(id).is_none()
-                && let Some(entry) = self.snapshot.entry(id)?
-            {
-                self.issues.restore_entry((*id).to_owned(), entry);
+            let is_other = self.courses.is_of_before(id) && self.issues.entry(id).is_none();
+            match &mut self.others {
+                Others::AfterTail(_) if is_other => others.push(*id),
+                Others::OfSnapshot(snapshot) if is_other => {
+                    own.push(*id);
+                    if let Some(entry) = snapshot.entry(id)? {
+                        self.issues.restore_entry((*id).to_owned(), entry);
+                    }
+                }
+                _ => own.push(*id),
             }
         }
-        let places = self.courses.decisive(ids);
-        let is_wanted = |event: &IssueEvent| ids.binary_search(&event.id.as_str()).is_ok();
-        self.segments.each_of(&places, Some(ids), |seq, events| {
+        let places = self.courses.decisive(&own);
+        let is_wanted = |event: &IssueEvent| own.binary_search(&event.id.as_str()).is_ok();
+        self.segments.each_of(&places, Some(&own), |seq, events| {
             for event in events.into_iter().filter(is_wanted) {
                 self.issues.apply_event(seq, event);
             }
-        })
+        })?;
+        if let Others::AfterTail(look_up) = &mut self.others
+            && !others.is_empty()
+        {
+            self.issues.restore_all(&look_up(&others)?);
+        }
+        Ok(())
     }
 }

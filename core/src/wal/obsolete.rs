@@ -7,7 +7,9 @@ use strand_lock::LockError;
 use crate::{
     env::{failpoint::Failpoint, share::replaced_name, system::StoreLock},
     error::Result,
-    format::record::{Reflects, index_first_seq, segment_first_seq, unclosed_seq},
+    format::record::{
+        Reflects, index_first_seq, recent_first_seq, segment_first_seq, unclosed_seq,
+    },
     wal::{
         manifest::{MANIFEST, Manifest},
         named::require_named,
@@ -52,6 +54,7 @@ pub(crate) fn obsolete(names: &[String], manifest: &Manifest, backups: usize) ->
         let snapshot = Reflects::of_name(name).is_some_and(|file| !is_kept(file));
         let segment = segment_first_seq(name)
             .or(index_first_seq(name))
+            .or(recent_first_seq(name))
             .is_some_and(|first| first < manifest.first_seq);
         let is_of_live = |seq| live.iter().any(|file| file.mark.seq == seq);
         let unclosed = unclosed_seq(name).is_some_and(|seq| !is_of_live(seq));
@@ -205,8 +208,10 @@ mod tests {
             "log-00000000000000000001.jsonl",
             "log-00000000000000000008.jsonl",
             "log-00000000000000000008.index",
+            "log-00000000000000000008.unclosed",
             "log-00000000000000000010.jsonl",
             "log-00000000000000000010.index",
+            "log-00000000000000000010.unclosed",
             "log-00000000000000000010.jsonl.00c0ffee00c0ffee.new",
             "log-00000000000000000012.jsonl",
             "log-00000000000000000012.jsonl.00c0ffee00c0ffee.new",
@@ -228,6 +233,7 @@ mod tests {
             "log-00000000000000000001.jsonl",
             "log-00000000000000000008.jsonl",
             "log-00000000000000000008.index",
+            "log-00000000000000000008.unclosed",
             "log-00000000000000000010.jsonl.00c0ffee00c0ffee.new",
         ];
         assert_eq!(obsolete(&names, &manifest, usize::MAX), orphans);

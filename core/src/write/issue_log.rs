@@ -135,8 +135,8 @@ impl IssueLog {
     }
 
     /// As [`IssueLog::with_issues`], but reads the issues that are not closed, and not all of the
-    /// others: see [`Issues::load_unclosed`]. For a program that looks once. It keeps no
-    /// issue in memory.
+    /// others: see [`Issues::load_unclosed`]. Keeps issues in memory only where a file has them, of
+    /// 1 MiB at most, and what changed since.
     ///
     /// # Errors
     /// As [`IssueLog::with_issues`].

@@ -8,6 +8,7 @@ use crate::{
     state::{
         materialize::Materialized,
         points::{Points, Wanted},
+        recent::Recent,
     },
     wal::{durable::End, raw_log::RawLog, shm::Hints, store_dir::StoreDir},
 };
@@ -22,6 +23,8 @@ struct State {
     whole: Option<Materialized<Issues>>,
     /// Otherwise, how to find some.
     points: Option<Points>,
+    /// Those that are not closed, if a caller wanted to see them, and a file has them.
+    recent: Option<Recent>,
 }
 
 /// The state, while no other thread uses it.
@@ -61,6 +64,13 @@ impl KnownIssues {
             let dir = &raw.writer.dir;
             if known.0.whole.is_some() {
                 return known.whole(dir, seq).map(look);
+            }
+            if let Ok(Some(mut recent)) = known.take_recent(dir, seq)
+                && let Ok(Some(unclosed)) = recent.unclosed(seq)
+            {
+                let looked = look(unclosed);
+                known.0.recent = Some(recent);
+                return Ok(looked);
             }
             let unclosed = known.points(dir, seq).and_then(Points::unclosed);
             if let Ok(Some(unclosed)) = unclosed {
@@ -104,6 +114,9 @@ impl KnownIssues {
             known.forget(raw);
             return Ok(None);
         }
+        if let Some(part) = known.part_of_recent(seq, wanted) {
+            return Ok(Some(part));
+        }
         let points = known.points(dir, seq)?;
         points.keep_up()?;
         points.part(wanted).map(Some)
@@ -127,6 +140,9 @@ impl Known<'_> {
         if self.0.whole.is_some() {
             return self.whole(dir, seq);
         }
+        if let Some(found) = self.part_of_recent(seq, wanted) {
+            return Ok(part.insert(found));
+        }
         let points = self.points(dir, seq)?;
         let renewed = match part.take() {
             Some(mut part) => {
@@ -148,7 +164,7 @@ impl Known<'_> {
                 state
             }
         };
-        self.0.points = None;
+        (self.0.points, self.0.recent) = (None, None);
         Ok(&self.0.whole.insert(state).state)
     }
 
@@ -166,10 +182,33 @@ impl Known<'_> {
         Ok(self.0.points.insert(points))
     }
 
+    /// The issues that are not closed, to go on from. Whoever is done puts them back.
+    fn take_recent(&mut self, dir: &StoreDir, seq: u64) -> Result<Option<Recent>> {
+        match self.0.recent.take() {
+            None => Recent::load(dir, seq),
+            recent => Ok(recent),
+        }
+    }
+
+    /// What those issues have of this, for a program that has not had to ask for others. After an
+    /// error, they are not asked again.
+    fn part_of_recent(&mut self, seq: u64, wanted: &Wanted) -> Option<Issues> {
+        if self.0.points.is_some() {
+            return None;
+        }
+        let mut recent = self.0.recent.take()?;
+        let part = recent.part(wanted, seq).ok()?;
+        self.0.recent = Some(recent);
+        part
+    }
+
     /// Writes down, for others, where the records are that were read.
     pub(crate) fn save(&mut self) {
         if let Some(points) = &mut self.0.points {
             points.save();
+        }
+        if let Some(recent) = &mut self.0.recent {
+            recent.save();
         }
     }
 

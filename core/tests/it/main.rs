@@ -30,6 +30,7 @@ mod merge;
 mod open_files;
 mod points;
 mod processes;
+mod recent;
 mod recover;
 mod repair;
 mod runs;

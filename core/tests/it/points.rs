@@ -80,7 +80,10 @@ pub(crate) fn compare_each(dir: &Path) {
 
 /// Compares what is read of the issues that are not closed with all issues.
 pub(crate) fn compare_unclosed(dir: &Path) {
-    let whole = Issues::load(dir).unwrap();
+    compare_unclosed_with(dir, &Issues::load(dir).unwrap());
+}
+
+pub(crate) fn compare_unclosed_with(dir: &Path, whole: &Issues) {
     let part = Issues::load_unclosed(dir).unwrap();
     assert_eq!(part.last_seq(), whole.last_seq());
     assert_eq!(part.ready(), whole.ready());

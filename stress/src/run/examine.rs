@@ -706,7 +706,8 @@ fn belongs(path: &str) -> bool {
         || is_hint(path)
 }
 
-/// Files that only make answers faster: the index of a segment, and the issues that are not closed.
+/// Files that only make answers faster: the index of a segment, and the issues that are not closed,
+/// after a record of a segment or beside a snapshot.
 fn is_hint(path: &str) -> bool {
     let numbered = |kind: &str, end: &str| {
         let digits = path
@@ -715,7 +716,13 @@ fn is_hint(path: &str) -> bool {
         digits
             .is_some_and(|digits| digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit()))
     };
-    numbered("log-", ".index") || numbered("unclosed-", ".jsonl")
+    [
+        ("log-", ".index"),
+        ("log-", ".unclosed"),
+        ("unclosed-", ".jsonl"),
+    ]
+    .into_iter()
+    .any(|(kind, end)| numbered(kind, end))
 }
 
 fn is_lock(path: &str) -> bool {
