@@ -1,11 +1,4 @@
-use std::{
-    fmt,
-    fs::File,
-    ops::Range,
-    path::Path,
-    sync::atomic::Ordering,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::{fmt, fs::File, ops::Range, path::Path, sync::atomic::Ordering, time::Duration};
 
 use crate::{
     files::Dir,
@@ -166,10 +159,7 @@ pub(crate) fn clear(page: &SharedPage) {
 /// The number of a device changes between two mounts; the time at which a file was made does not.
 /// So the device serves only where the filesystem keeps no such time.
 pub(crate) fn mark_of(file: &File, (device, inode): (u64, u64)) -> u64 {
-    let made = file.metadata().and_then(|metadata| metadata.created()).ok();
-    let made_ns = made.and_then(|made| made.duration_since(UNIX_EPOCH).ok());
-    let made_ns = made_ns.and_then(|made| u64::try_from(made.as_nanos()).ok());
-    let origin = made_ns.unwrap_or_else(|| device.rotate_left(32));
+    let origin = sys::made_ns(file).unwrap_or_else(|| device.rotate_left(32));
     (origin ^ inode.rotate_left(17)).max(1)
 }
 
@@ -313,6 +303,21 @@ mod tests {
         me.started = UNKNOWN;
         note(&page, &me, 1);
         assert_eq!(read(&page).unwrap().running_for, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_lock_file_is_known_whenever_it_was_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let lock = FileLock::open(&path).unwrap();
+        let guard = lock.lock().unwrap();
+        assert!(!guard.is_known());
+        guard.mark_known();
+        drop(guard);
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        let again = FileLock::open(&path).unwrap();
+        assert!(lock.lock().unwrap().is_known() && again.lock().unwrap().is_known());
     }
 
     #[test]

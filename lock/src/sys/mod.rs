@@ -42,8 +42,8 @@ pub(crate) use words::{PAGE_BYTES, U32_WORDS, U64_WORDS, Words};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) use system::read_proc;
 pub(crate) use system::{
-    LockFile, claim, file_state, generation, is_claimed, is_in_use, is_vouched, may_be_in_use,
-    process_started, rename, reserve, running_for, vouch, why_no_room,
+    LockFile, claim, file_state, generation, is_claimed, is_in_use, is_vouched, made_ns,
+    may_be_in_use, process_started, rename, reserve, running_for, vouch, why_no_room,
 };
 
 /// Reads a monotonic clock that all processes of this machine share, in nanoseconds.

@@ -3,7 +3,7 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::Path,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use rustix::{
@@ -198,6 +198,13 @@ pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
         return Ok(state);
     }
     Ok(state_of_stat(&rustix::fs::fstat(file)?))
+}
+
+/// When a file was made, in nanoseconds since 1970. Does not change while it exists.
+pub(crate) fn made_ns(file: &File) -> Option<u64> {
+    let made = file.metadata().and_then(|metadata| metadata.created());
+    let made = made.ok()?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(made.as_nanos()).ok()
 }
 
 /// The state of the file `name` in an open directory.

@@ -176,6 +176,12 @@ pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
     })
 }
 
+/// Never here: NTFS gives a new file the time of the one that had its name before, and Wine gives
+/// each the time of its last change. A file's volume and index last as long as the file.
+pub(crate) fn made_ns(_file: &File) -> Option<u64> {
+    None
+}
+
 /// Lengthens a file to `len_bytes`.
 pub(crate) fn reserve(file: &File, len_bytes: u64) -> io::Result<()> {
     file.set_len(len_bytes.max(file.metadata()?.len()))
