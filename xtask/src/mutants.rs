@@ -29,6 +29,7 @@ const TESTS: [(&str, &str, &str); 9] = [
     ("runs", "strand-core", "runs::"),
     ("failed-sync", "strand-core", "failed_sync::"),
     ("follow", "strand-core", "follow::"),
+    ("overlap", "strand-core", "overlap::"),
     ("slots", "strand-core", "slots::"),
 ];
 

@@ -172,7 +172,8 @@ impl Segment {
             return self.scan.tail(durable_seq);
         };
         match self.scan.tail_before_successor(through_seq) {
-            Tail::Clean if self.scan.last_seq() > through_seq => Tail::Corrupt {
+            // Its successor claims some of its records, whatever follows them.
+            _ if self.scan.last_seq() > through_seq => Tail::Corrupt {
                 offset: self.scan.valid_len,
                 reason: CorruptReason::Sequence {
                     expected: through_seq,
@@ -202,6 +203,9 @@ pub(crate) struct SegmentDamage {
     pub(crate) records: u64,
     /// The last of them.
     pub(crate) last_seq: Option<u64>,
+    /// The end of what its records and their damage take up: behind it a crash may have left
+    /// anything.
+    pub(crate) end: u64,
 }
 
 impl SegmentDamage {
@@ -216,12 +220,16 @@ impl SegmentDamage {
         let mut damage = Self::default();
         let mut expected = segment.first_seq;
         let mut ended = false;
+        let mut goes_too_far = false;
         let mut misplaced = BTreeSet::new();
         walk(&file, |piece| {
             if ended {
                 return;
             }
+            let (Piece::Record(_, place) | Piece::Bad(_, place)) = &piece;
+            let end = place.offset + place.bytes;
             match piece {
+                Piece::Record(Found { after_bad, .. }, _) if goes_too_far => ended = after_bad,
                 Piece::Record(Found { seq, .. }, _)
                     if seq == expected && segment.through_seq.is_none_or(|last| seq <= last)
                         || seq > expected && seq <= bound =>
@@ -245,7 +253,7 @@ impl SegmentDamage {
                     damage
                         .bad
                         .push(Damage::at(&name, place, sequence(bound, seq)));
-                    ended = true;
+                    goes_too_far = true;
                 }
                 Piece::Record(Found { seq, .. }, place)
                     if expected <= bound || damage.is_missing(seq) =>
@@ -267,6 +275,9 @@ impl SegmentDamage {
                 // A torn tail, or preallocated space.
                 _ => ended = true,
             }
+            if !ended {
+                damage.end = end;
+            }
         })?;
         if expected <= bound {
             damage.gaps.push(expected..=bound);
@@ -276,8 +287,7 @@ impl SegmentDamage {
     }
 
     fn is_missing(&self, seq: u64) -> bool {
-        let before = self.gaps.partition_point(|gap| *gap.end() < seq);
-        self.gaps.get(before).is_some_and(|gap| gap.contains(&seq))
+        ranges::contain(&self.gaps, seq)
     }
 
     /// A record elsewhere in the file is not missing.

@@ -5,6 +5,10 @@
 //! events, so that the numbers stay gapless. A damaged segment is rewritten beside the old one and
 //! renamed over it; before that, the old one is copied to `quarantine/`, with a note.
 //!
+//! Two segments may claim the same numbers, since a file came from elsewhere. Each number belongs
+//! to the segment whose name says so. Its record there counts; where it has none, that of the other
+//! segment does, and so do the records that follow there. The report names what is left over.
+//!
 //! | step | under `compact.lock` and `lock` | if the process dies after it |
 //! | --- | --- | --- |
 //! | 1 | read everything, plan | nothing is changed |
@@ -12,7 +16,7 @@
 //! | 3 | write the new files as `….new`; sync | the next open removes them |
 //! | 4 | mark the hints as half-changed | the next writer rebuilds them |
 //! | 5 | if the last segment changes: create its successor; sync | it is damaged, but not the last |
-//! | 6 | rename each new segment; sync the directory | fewer segments are damaged |
+//! | 6 | rename each new segment, the last first; sync the directory | fewer segments are damaged |
 //! | 7 | rename the new snapshot; sync; replace the manifest | the snapshot is not the described one |
 //! | | remove the damaged files of the old one | they are backups |
 //! | 8 | free both locks and open the store | |
@@ -46,7 +50,11 @@ mod quarantine;
 mod report;
 mod snapshot;
 
-use std::{ops::RangeInclusive, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    path::Path,
+};
 
 use crate::{
     env::share::replaced_name,
@@ -59,7 +67,7 @@ use crate::{
     },
     options::Options,
     repair::{
-        pool::{Pool, Source},
+        pool::{Place, Pool, Source},
         quarantine::Kept,
         snapshot::{BadFile, SnapshotPlan},
     },
@@ -71,7 +79,7 @@ use crate::{
         obsolete::{COMPACT_LOCK, obsolete},
         raw_log::{RawLog, is_local, memory_can_be_shared},
         shm::{Hints, ShmView, mark_half_changed},
-        store_dir::{NewFile, StoreDir},
+        store_dir::{NewFile, StoreDir, StoreFile},
         writer::{not_writable, page_error, retry_replaced, wait_for},
     },
 };
@@ -203,11 +211,25 @@ struct LogPlan {
 
 /// A segment to rewrite.
 struct Rewrite {
-    name: String,
+    first_seq: u64,
     /// The damage of the old file; `None` if there is no old file.
     damage: Option<SegmentDamage>,
     records: Vec<Source>,
     lost: Vec<RangeInclusive<u64>>,
+    /// The whole records of the old file that the log will not have.
+    set_aside: Vec<RangeInclusive<u64>>,
+}
+
+impl Rewrite {
+    fn name(&self) -> String {
+        segment_name(self.first_seq)
+    }
+
+    /// The source of a record, if it is one of this segment.
+    fn source(&self, seq: u64) -> Option<Source> {
+        let index = seq.checked_sub(self.first_seq)?;
+        self.records.get(usize::try_from(index).ok()?).copied()
+    }
 }
 
 impl Plan {
@@ -258,9 +280,17 @@ impl Work<'_> {
             }
             None => {}
         }
-        let rewrites = plan.log.rewrites.into_iter();
+        let rewrites = &plan.log.rewrites;
+        let set_aside: BTreeSet<u64> = rewrites
+            .iter()
+            .flat_map(|rewrite| rewrite.set_aside.iter().cloned().flatten())
+            .collect();
         Ok(RepairReport {
-            lost: rewrites.flat_map(|rewrite| rewrite.lost).collect(),
+            lost: rewrites
+                .iter()
+                .flat_map(|rewrite| rewrite.lost.clone())
+                .collect(),
+            set_aside: ranges::of(set_aside),
             lost_from: plan.log.lost_from,
             snapshot: plan.snapshot.map(|plan| plan.report),
             ..report
@@ -300,13 +330,18 @@ impl Work<'_> {
         for (first, next) in firsts.iter().copied().zip(nexts) {
             let mut segments = scan.segments.iter();
             let segment = segments.find(|segment| segment.first_seq == first);
-            if segment.is_some_and(|segment| segment.is_whole(durable_seq)) {
+            let whole = segment.filter(|segment| segment.is_whole(durable_seq));
+            if whole.is_some() && (next.is_some() || plan.rewrites.is_empty()) {
                 continue;
             }
             let through = match next {
                 Some(next) => next - 1,
                 None => pool.whole_through(first, durable_seq.max(first - 1))?,
             };
+            // A damaged segment may go on where this one begins.
+            if whole.is_some_and(|segment| through <= segment.scan.last_seq()) {
+                continue;
+            }
             let damage = segment.map(|segment| SegmentDamage::of(self.dir, segment, durable_seq));
             let (records, lost) = pool.gather(first, through)?;
             // After a rewritten last segment, the log continues in a new file: see above.
@@ -314,11 +349,18 @@ impl Work<'_> {
                 plan.successor = Some(through + 1);
             }
             plan.rewrites.push(Rewrite {
-                name: segment_name(first),
+                first_seq: first,
                 damage: damage.transpose()?,
                 records,
                 lost,
+                set_aside: Vec::new(),
             });
+        }
+        let rewrites = plan.rewrites.iter();
+        let set_aside = rewrites.map(|rewrite| set_aside(scan, &plan, rewrite, pool));
+        let set_aside: Vec<_> = set_aside.collect::<Result<_>>()?;
+        for (rewrite, set_aside) in plan.rewrites.iter_mut().zip(set_aside) {
+            rewrite.set_aside = set_aside;
         }
         Ok(plan)
     }
@@ -328,20 +370,23 @@ impl Work<'_> {
     /// Keeps every file that will change or be removed. Returns a report of those that will change.
     fn keep_all(&self, plan: &Plan) -> Result<RepairReport> {
         let none = Damages::default();
-        let kept = |name, damages, reason, lost| Kept {
+        let kept = |name, damages, reason| Kept {
             name,
             damages,
             reason,
-            lost,
+            lost: &[],
+            set_aside: &[],
             durable_seq: plan.log.durable_seq,
         };
         let mut files = Vec::new();
-        for rewrite in &plan.log.rewrites {
-            let Rewrite {
-                name, damage, lost, ..
-            } = rewrite;
-            let damage = damage.as_ref();
-            let kept = damage.map(|damage| kept(name, &damage.bad, "records are missing", lost));
+        let rewrites = plan.log.rewrites.iter();
+        let rewrites: Vec<_> = rewrites.map(|rewrite| (rewrite, rewrite.name())).collect();
+        for (rewrite, name) in &rewrites {
+            let kept = rewrite.damage.as_ref().map(|damage| Kept {
+                lost: &rewrite.lost,
+                set_aside: &rewrite.set_aside,
+                ..kept(name, &damage.bad, "records are missing")
+            });
             files.push((name.as_str(), kept));
         }
         let written = plan.snapshot.as_ref().and_then(SnapshotPlan::written);
@@ -354,7 +399,7 @@ impl Work<'_> {
         {
             let reason = "it does not match its first line and the manifest";
             files.retain(|(other, _)| other != name);
-            files.push((name, exists.then(|| kept(name, damages, reason, &[]))));
+            files.push((name, exists.then(|| kept(name, damages, reason))));
         }
         let reason = match (&plan.bad_manifest, &plan.snapshot) {
             (Some(reason), _) => Some(reason.to_string()),
@@ -365,7 +410,7 @@ impl Work<'_> {
         };
         if let Some(reason) = &reason {
             let exists = plan.bad_manifest != Some(CorruptReason::ManifestMissing);
-            files.push((MANIFEST, exists.then(|| kept(MANIFEST, &none, reason, &[]))));
+            files.push((MANIFEST, exists.then(|| kept(MANIFEST, &none, reason))));
         }
         let mut report = RepairReport::default();
         for (name, kept) in files {
@@ -374,7 +419,7 @@ impl Work<'_> {
             report.files.insert(name.into(), copy);
         }
         for name in &plan.obsolete {
-            kept(name, &none, "the manifest does not need it", &[]).keep(self.dir)?;
+            kept(name, &none, "the manifest does not need it").keep(self.dir)?;
         }
         Ok(report)
     }
@@ -389,9 +434,10 @@ impl Work<'_> {
         pool: &Pool<'_>,
         new_files: &mut Vec<NewFile>,
     ) -> Result<Option<Vec<SnapshotMark>>> {
-        for Rewrite { name, records, .. } in &plan.log.rewrites {
-            let new = self.dir.write_new(name, |file| pool.write(records, file))?;
-            new_files.push(new);
+        // Records may move into a later segment, which is therefore replaced first.
+        for rewrite in plan.log.rewrites.iter().rev() {
+            let write = |file: &StoreFile| pool.write(&rewrite.records, file);
+            new_files.push(self.dir.write_new(&rewrite.name(), write)?);
         }
         let Some(snapshot) = &plan.snapshot else {
             return Ok(None);
@@ -424,8 +470,9 @@ impl Work<'_> {
         for new in new_files {
             (self.require_locks)()?;
             self.dir.put_in_place(new)?;
+            self.dir.sync()?;
         }
-        self.dir.sync()
+        Ok(())
     }
 
     /// Removes the damaged files whose place another one has taken.
@@ -451,4 +498,46 @@ impl Work<'_> {
         hints.map_err(page_error)?.tail_words().begin_change();
         Ok(())
     }
+}
+
+/// The whole records of an old segment that the repaired log will not have: it has others under
+/// their numbers, or none.
+///
+/// Asks the plan what it keeps, so that whatever a plan leaves out is said.
+fn set_aside(
+    scan: &StoreScan,
+    plan: &LogPlan,
+    old: &Rewrite,
+    pool: &mut Pool<'_>,
+) -> Result<Vec<RangeInclusive<u64>>> {
+    let Some(damage) = &old.damage else {
+        return Ok(Vec::new());
+    };
+    let segments = &scan.segments;
+    let mut set_aside = BTreeSet::new();
+    let mut of_segment: Option<(u64, BTreeMap<u64, Place>)> = None;
+    for record in pool.records_before(old.first_seq, damage.end)? {
+        let seq = record.1.seq;
+        let rewritten = plan.rewrites.iter().find_map(|rewrite| rewrite.source(seq));
+        let kept = match rewritten {
+            Some(Source::Copy(place)) => Some(place),
+            Some(Source::NoOp(_)) => None,
+            None => {
+                let at = segments.partition_point(|segment| segment.first_seq <= seq);
+                let Some(segment) = at.checked_sub(1).and_then(|at| segments.get(at)) else {
+                    continue; // A snapshot has it.
+                };
+                if of_segment.as_ref().map(|(first, _)| *first) != Some(segment.first_seq) {
+                    let records = pool.of_segment(segment.first_seq, segment.scan.last_seq())?;
+                    of_segment = Some((segment.first_seq, records));
+                }
+                let records = of_segment.as_ref().map(|(_, records)| records);
+                records.and_then(|records| records.get(&seq)).copied()
+            }
+        };
+        if !kept.map_or(Ok(false), |kept| pool.is_same(record, kept))? {
+            set_aside.insert(seq);
+        }
+    }
+    Ok(ranges::of(set_aside))
 }

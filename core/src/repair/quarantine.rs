@@ -25,6 +25,8 @@ pub(crate) struct Kept<'a> {
     pub(crate) reason: &'a str,
     /// The records that are lost with it.
     pub(crate) lost: &'a [RangeInclusive<u64>],
+    /// Its whole records that the log will not have.
+    pub(crate) set_aside: &'a [RangeInclusive<u64>],
     /// Its records through this one were acknowledged.
     pub(crate) durable_seq: u64,
 }
@@ -39,6 +41,8 @@ struct Note<'a> {
     damages_left_off: u64,
     #[serde(serialize_with = "ranges::serialize")]
     lost: &'a [RangeInclusive<u64>],
+    #[serde(serialize_with = "ranges::serialize")]
+    set_aside: &'a [RangeInclusive<u64>],
     durable_seq: u64,
 }
 
@@ -95,6 +99,7 @@ impl Kept<'_> {
             damages,
             damages_left_off: self.damages.left_off,
             lost: self.lost,
+            set_aside: self.set_aside,
             durable_seq: self.durable_seq,
         };
         let text = serde_json::to_vec_pretty(&note)

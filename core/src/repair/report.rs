@@ -19,6 +19,11 @@ pub struct RepairReport {
     /// The lost records. A no-op record takes the place of each.
     #[serde(serialize_with = "ranges::serialize")]
     pub lost: Vec<RangeInclusive<u64>>,
+    /// Whole records that the log does not have any more, but only quarantine: two segments claimed
+    /// the same numbers, and the log has the records of the later one. These are the others, and
+    /// what followed them.
+    #[serde(serialize_with = "ranges::serialize")]
+    pub set_aside: Vec<RangeInclusive<u64>>,
     /// All records from this one on are lost; how many there were is unknown.
     pub lost_from: Option<u64>,
     /// The files that were replaced or created, each with the copy of the old one in quarantine, or
@@ -96,12 +101,20 @@ impl fmt::Display for RepairReport {
             }
         }
         writeln!(f, "damaged places: {}", self.damages)?;
-        if self.lost.is_empty() && self.lost_from.is_none() {
+        if self.lost.is_empty() && self.lost_from.is_none() && self.set_aside.is_empty() {
             writeln!(f, "no record is lost")?;
         }
         if !self.lost.is_empty() {
             let count = ranges::count(&self.lost);
             writeln!(f, "lost records ({count}): {}", words(&self.lost))?;
+        }
+        if !self.set_aside.is_empty() {
+            let count = ranges::count(&self.set_aside);
+            let numbers = words(&self.set_aside);
+            writeln!(
+                f,
+                "whole records that only quarantine has now ({count}): {numbers}"
+            )?;
         }
         if let Some(from) = self.lost_from {
             writeln!(f, "lost: record {from} and any after it")?;

@@ -28,6 +28,7 @@ mod lock_wait;
 mod machine;
 mod merge;
 mod open_files;
+mod overlap;
 mod points;
 mod processes;
 mod recent;

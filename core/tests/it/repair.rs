@@ -31,9 +31,9 @@ const BACKUP_TAKEN: RepairedSnapshot = RepairedSnapshot::Backup {
 };
 
 /// The records of a log as they are stored, by their numbers.
-type Lines = BTreeMap<u64, Vec<u8>>;
+pub(crate) type Lines = BTreeMap<u64, Vec<u8>>;
 
-fn lines(dir: &Path) -> Lines {
+pub(crate) fn lines(dir: &Path) -> Lines {
     let reader = Reader::<IssueEvent>::open(dir).unwrap();
     let records = reader.records().unwrap().map(Result::unwrap);
     records
@@ -41,12 +41,12 @@ fn lines(dir: &Path) -> Lines {
         .collect()
 }
 
-fn lost(repaired: &RepairReport) -> Vec<u64> {
+pub(crate) fn lost(repaired: &RepairReport) -> Vec<u64> {
     repaired.lost.iter().cloned().flatten().collect()
 }
 
 /// Repairs a store and checks everything that must hold afterwards.
-fn repaired(dir: &Path, before: &Lines) -> RepairReport {
+pub(crate) fn repaired(dir: &Path, before: &Lines) -> RepairReport {
     let damaged = files(dir);
     let report = repair(dir, &options()).unwrap();
     assert!(!report.is_nothing());
@@ -89,7 +89,7 @@ fn repaired(dir: &Path, before: &Lines) -> RepairReport {
 }
 
 /// A store that needs nothing, and to which can be appended.
-fn assert_is_well(dir: &Path) {
+pub(crate) fn assert_is_well(dir: &Path) {
     let found = check(dir).unwrap();
     assert_eq!(found.advice, Advice::Nothing, "{found}");
     assert!(!names(dir).iter().any(|name| name.contains(".new")));
