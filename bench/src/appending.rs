@@ -1,17 +1,20 @@
-//! Processes that append at once, and what comes of it.
+//! Agents that append at once, and what comes of it.
 
 use std::fs;
+use std::thread;
 
 use serde::{Deserialize, Serialize};
 use strand_lock::monotonic_ns;
 
 use crate::barrier::Barrier;
+use crate::cli::Mode;
 use crate::error::Result;
 use crate::events;
 use crate::process::{Appending, Member, Work, run_team};
 use crate::runner::{Runner, new_dir};
 use crate::schedule::Step;
 use crate::statistics::quantile;
+use crate::systems::Appender;
 use crate::usage::Usage;
 
 /// Events that one process decodes before it begins.
@@ -52,21 +55,61 @@ impl Report {
 
 /// The process.
 pub(crate) fn work(member: &Member, order: &Appending) -> Result<Report> {
+    let barrier = Barrier::open(&member.barrier)?;
+    let appender = order.system.open(&member.store, order.slow_sync)?;
+    append(appender, member.number, member.team, order, &barrier)
+}
+
+/// The process whose threads are the agents. They share one open store where the system can.
+pub(crate) fn work_in_threads(
+    member: &Member,
+    order: &Appending,
+    threads: usize,
+) -> Result<Vec<Report>> {
+    let barrier = Barrier::open(&member.barrier)?;
+    let appenders = order
+        .system
+        .open_for_threads(&member.store, order.slow_sync, threads)?;
+    thread::scope(|scope| {
+        let agent = |(number, appender)| {
+            let barrier = &barrier;
+            // The cause is for the parent's error, as text: other errors can't change threads.
+            let work = move || {
+                append(appender, number, member.team, order, barrier)
+                    .map_err(|error| error.to_string())
+            };
+            scope.spawn(work)
+        };
+        let agents: Vec<_> = appenders.into_iter().enumerate().map(agent).collect();
+        let mut reports = Vec::new();
+        for agent in agents {
+            let report = agent.join().map_err(|_| "an agent's thread panicked")?;
+            reports.push(report?);
+        }
+        Ok(reports)
+    })
+}
+
+/// The agent.
+fn append(
+    mut appender: Box<dyn Appender>,
+    number: usize,
+    team: u32,
+    order: &Appending,
+    barrier: &Barrier,
+) -> Result<Report> {
     let Appending {
-        system,
         events_file,
         writes_max,
         time_max,
-        slow_sync,
+        ..
     } = order;
-    let events = events::load(events_file, member.number, (*writes_max).min(EVENTS_MAX))?;
+    let events = events::load(events_file, number, (*writes_max).min(EVENTS_MAX))?;
     let mut latencies_ns = Vec::with_capacity((*writes_max).min(RESERVED_MAX));
-    let barrier = Barrier::open(&member.barrier)?;
-    let mut appender = system.open(&member.store, *slow_sync)?;
     let time_max_ns = u64::try_from(time_max.as_nanos())?;
 
     let before = Usage::now(appender.syncs());
-    let released_ns = barrier.wait_for_release(member.team);
+    let released_ns = barrier.wait_for_release(team);
     let began_ns = monotonic_ns();
     let mut before_ns = began_ns;
     for event in events.iter().cycle().take(*writes_max) {
@@ -79,7 +122,7 @@ pub(crate) fn work(member: &Member, order: &Appending) -> Result<Report> {
         }
     }
     let usage = Usage::now(appender.syncs()).since(before);
-    barrier.wait_for_others(member.team);
+    barrier.wait_for_others(team);
     Ok(Report {
         released_ns,
         began_ns,
@@ -165,13 +208,16 @@ pub(crate) fn turn(runner: &Runner<'_>, step: &Step) -> Result<Turn> {
     let _prepared = step.system.prepare(&store)?;
     runner.settle()?;
     let order = runner.appending(step.system, step.writes, runner.cap);
+    let agents = step.agents;
     let reports: Vec<Vec<Report>> = if step.system.is_one_process() {
-        let agents = step.agents;
         let work = |member| Work::AppendByConnections(member, order.clone(), agents);
-        run_team(dir.path(), 1, work, || Ok(()))?
+        run_team(dir.path(), 1, 1, work, || Ok(()))?
+    } else if runner.mode == Mode::Thread {
+        let work = |member| Work::AppendByThreads(member, order.clone(), agents);
+        run_team(dir.path(), 1, agents, work, || Ok(()))?
     } else {
         let work = |member| Work::Append(member, order.clone());
-        let reports = run_team(dir.path(), step.agents, work, || Ok(()))?;
+        let reports = run_team(dir.path(), agents, 1, work, || Ok(()))?;
         vec![reports]
     };
     Ok(Turn::of(

@@ -1,4 +1,4 @@
-//! Two barriers in shared memory: processes begin at one, and wait at the other before they report.
+//! Two barriers in shared memory: agents begin at one, and wait at the other before they report.
 
 use std::path::Path;
 use std::process::Child;
@@ -29,31 +29,32 @@ impl Barrier {
         Ok(Self(SharedPage::open(path)?))
     }
 
-    /// Process: waits for the release, and returns its time.
+    /// Agent: waits for the release, and returns its time.
     pub(crate) fn wait_for_release(&self, team: u32) -> u64 {
         self.arrive(word::READY, team);
         self.sleep_while_zero(word::RELEASED);
         self.0.u64(RELEASED_NS).load(Acquire)
     }
 
-    /// Process: waits until the whole team has finished.
+    /// Agent: waits until the whole team has finished.
     pub(crate) fn wait_for_others(&self, team: u32) {
         self.arrive(word::DONE, team);
         self.sleep_while_zero(word::REPORT);
     }
 
-    /// Parent: releases the processes when all are ready, runs `meanwhile`, and lets them report
-    /// when all have finished.
+    /// Parent: releases the team when all of it are ready, runs `meanwhile`, and lets them report
+    /// when all have finished. The team are the processes, or their threads.
     pub(crate) fn lead(
         &self,
+        team: u32,
         children: &mut [Child],
         meanwhile: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
-        self.await_all(word::READY, children)?;
+        self.await_all(word::READY, team, children)?;
         self.0.u64(RELEASED_NS).store(monotonic_ns(), Release);
         self.open_gate(word::RELEASED);
         meanwhile()?;
-        self.await_all(word::DONE, children)?;
+        self.await_all(word::DONE, team, children)?;
         self.open_gate(word::REPORT);
         Ok(())
     }
@@ -76,11 +77,11 @@ impl Barrier {
     }
 
     /// Sleeps until the last process has arrived, which wakes it.
-    fn await_all(&self, index: usize, children: &mut [Child]) -> Result<()> {
+    fn await_all(&self, index: usize, team: u32, children: &mut [Child]) -> Result<()> {
         let arrived = || self.0.u32(index).load(Acquire);
         loop {
             let seen = arrived();
-            if usize::try_from(seen)? >= children.len() {
+            if seen >= team {
                 return Ok(());
             }
             for child in &mut *children {

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum as _};
+use clap::{Parser, ValueEnum};
+use serde::Serialize;
 
 use crate::systems::System;
 
@@ -30,6 +31,9 @@ pub(crate) struct Cli {
     /// Events that each process writes; by default 200, more for one process, fewer for a hundred
     #[arg(long)]
     writes: Option<usize>,
+    /// Whether agents are processes, or threads of one process that share an open store
+    #[arg(long, value_enum, default_value_t, requires_if("thread", "rows_only"))]
+    pub(crate) mode: Mode,
     /// Systems to measure; by default all that were built
     #[arg(long, value_delimiter = ',', value_enum)]
     systems: Vec<System>,
@@ -64,6 +68,15 @@ pub(crate) struct Cli {
     pub(crate) svg: Option<PathBuf>,
 }
 
+/// What an agent is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    #[default]
+    Process,
+    Thread,
+}
+
 impl Cli {
     pub(crate) fn rounds(&self) -> usize {
         self.rounds.unwrap_or(if self.quick { 5 } else { 7 }).max(1)
@@ -82,7 +95,17 @@ impl Cli {
             let cannot = !self.slow_sync().is_zero() && !system.can_be_slowed();
             cannot.then(|| "its syncs can't be slowed".to_owned())
         };
-        let why = |system: System| cannot_be_slowed(system).or_else(|| system.missing());
+        let of_this_mode = |system: System| {
+            let why = match self.mode {
+                Mode::Process => "only one process can have it open (see --mode thread)",
+                Mode::Thread => "its agents are no threads",
+            };
+            (!system.runs_in(self.mode)).then(|| why.to_owned())
+        };
+        let why = |system: System| {
+            let why = of_this_mode(system).or_else(|| cannot_be_slowed(system));
+            why.or_else(|| system.missing())
+        };
         let systems = self.chosen().iter().copied();
         systems
             .filter_map(|system| Some((system, why(system)?)))

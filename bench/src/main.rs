@@ -76,6 +76,9 @@ fn work(json: Option<String>) -> Result<()> {
         }
         #[cfg(not(all(feature = "peers", unix)))]
         Work::AppendByConnections(..) => Err("built without servers as peers".into()),
+        Work::AppendByThreads(member, order, threads) => {
+            print_json(&appending::work_in_threads(&member, &order, threads)?)
+        }
         Work::ClaimInStrand(member) => print_json(&state::claim_in_strand(&member)?),
         Work::ClaimInSqlite(member) => print_json(&state::claim_in_sqlite(&member)?),
         Work::Read(store) => state::read(&store),
@@ -128,6 +131,7 @@ fn bench() -> Result<()> {
         events_file: &events_file,
         cap: cli.cap(),
         slow_sync: cli.slow_sync(),
+        mode: cli.mode,
     };
     for step in &steps {
         progress.step(step.round, &step.to_string());

@@ -55,7 +55,7 @@ impl Measured {
         self.p999_us.push(turn.quantile_us(0.999));
         self.max_us.push(turn.quantile_us(1.0));
         self.slowest_over_fastest.push(turn.slowest_over_fastest);
-        if !self.system.has_server() {
+        if !self.system.has_helpers() {
             self.records_per_sync.extend(turn.records_per_sync());
             self.switches_per_append.extend(turn.switches_per_append());
             self.processor_us_per_append

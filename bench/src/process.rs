@@ -23,6 +23,8 @@ pub(crate) enum Work {
     Append(Member, Appending),
     /// Append through so many connections.
     AppendByConnections(Member, Appending, usize),
+    /// Append by so many threads, which are a team.
+    AppendByThreads(Member, Appending, usize),
     ClaimInStrand(Member),
     ClaimInSqlite(Member),
     /// Read the last records of a store again and again, until killed.
@@ -87,28 +89,31 @@ impl Work {
     }
 }
 
-/// Runs a team on the store `dir/store`, and `meanwhile` while they work; returns their reports.
+/// Runs so many processes on the store `dir/store`, and `meanwhile` while they work; returns their
+/// reports. The team are as many as the processes have threads together.
 pub(crate) fn run_team<T: DeserializeOwned>(
     dir: &Path,
-    team: usize,
+    processes: usize,
+    threads: usize,
     work: impl Fn(Member) -> Work,
     meanwhile: impl FnOnce() -> Result<()>,
 ) -> Result<Vec<T>> {
+    let team = u32::try_from(processes * threads)?;
     let page = tempfile::NamedTempFile::new_in(dir)?;
     let barrier = Barrier::open(page.path())?;
     let mut children = Children::default();
-    for number in 0..team {
+    for number in 0..processes {
         let work = work(Member {
             store: dir.join("store"),
             barrier: page.path().to_owned(),
             number,
-            team: u32::try_from(team)?,
+            team,
         });
         children
             .0
             .push(work.command()?.stdout(Stdio::piped()).spawn()?);
     }
-    barrier.lead(&mut children.0, meanwhile)?;
+    barrier.lead(team, &mut children.0, meanwhile)?;
     let mut reports = Vec::new();
     for child in std::mem::take(&mut children.0) {
         let output = child.wait_with_output()?;

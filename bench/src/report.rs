@@ -9,7 +9,7 @@ use strand_stress::report::text::columns;
 
 use crate::appending::Turn;
 use crate::bars::{self, Ratio};
-use crate::cli::Cli;
+use crate::cli::{Cli, Mode};
 use crate::events::{self, Event};
 use crate::measure::Extras;
 use crate::measured::{Measured, Row, rounded};
@@ -21,6 +21,7 @@ pub(crate) struct Report {
     machine: Circumstances,
     payload: Payload,
     rounds: usize,
+    mode: Mode,
     rows: Vec<Measured>,
     skipped: Vec<Skipped>,
     pub(crate) extras: Extras,
@@ -60,6 +61,7 @@ impl Report {
                 mean_bytes: events::mean_bytes(events),
             },
             rounds: cli.rounds(),
+            mode: cli.mode,
             rows: Vec::new(),
             skipped: skipped.collect(),
             extras: Extras::default(),
@@ -92,7 +94,12 @@ impl Report {
             limits,
             rows,
             skipped: self.skipped.clone(),
-            ratios: bars::ratios(&self.rows, &self.extras),
+            // The bars are of processes.
+            ratios: match self.mode {
+                Mode::Process => bars::ratios(&self.rows, &self.extras),
+                Mode::Thread => Vec::new(),
+            },
+            agents: self.mode,
             extras: self.extras.clone(),
         }
     }
@@ -133,6 +140,8 @@ impl Circumstances {
 pub(crate) struct Summary {
     pub(crate) seconds: f64,
     pub(crate) rounds: usize,
+    /// What an agent is.
+    pub(crate) agents: Mode,
     pub(crate) machine: Circumstances,
     pub(crate) payload: Payload,
     pub(crate) limits: Vec<Row>,
@@ -150,7 +159,7 @@ impl Summary {
         } = self;
         format!(
             "Medians of {} interleaved rounds, {:.0} s in all. {}, {} cores, {}, {}; load {:.1} at \
-             the start. {} events ({}) of {} bytes on average.",
+             the start. {} events ({}) of {} bytes on average. Agents are {}.",
             self.rounds,
             self.seconds,
             machine.processor,
@@ -161,6 +170,10 @@ impl Summary {
             payload.events,
             payload.source,
             payload.mean_bytes,
+            match self.agents {
+                Mode::Process => "processes",
+                Mode::Thread => "threads of one process",
+            },
         )
     }
 
@@ -197,9 +210,12 @@ impl Summary {
                 ratio.verdict().to_owned(),
             ]
         });
-        let bars = columns(std::iter::once(head).chain(bars), &[2]);
+        let bars = match self.ratios.as_slice() {
+            [] => String::new(),
+            _ => format!("\n{}", columns(std::iter::once(head).chain(bars), &[2])),
+        };
         format!(
-            "{}\n\n{rows}{skipped}\n{extras}\n{bars}",
+            "{}\n\n{rows}{skipped}\n{extras}{bars}",
             self.circumstances()
         )
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::cli::Mode;
 use crate::error::Result;
 use crate::process::Appending;
 use crate::systems::System;
@@ -26,6 +27,7 @@ pub(crate) struct Runner<'a> {
     pub(crate) cap: Duration,
     /// By how much each sync is slowed.
     pub(crate) slow_sync: Duration,
+    pub(crate) mode: Mode,
 }
 
 impl Runner<'_> {

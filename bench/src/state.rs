@@ -240,7 +240,7 @@ fn write_for(
 ) -> Result<Vec<(u64, u64)>> {
     let order = runner.appending(System::Strand, usize::MAX, Duration::from_millis(ms));
     let work = |member| Work::Append(member, order.clone());
-    let reports: Vec<Report> = run_team(dir, WRITERS, work, meanwhile)?;
+    let reports: Vec<Report> = run_team(dir, WRITERS, 1, work, meanwhile)?;
     Ok(reports.iter().flat_map(Report::appends).collect())
 }
 
@@ -392,7 +392,7 @@ fn claims_per_s(runner: &Runner<'_>, system: Claims) -> Result<f64> {
         Claims::Strand => Work::ClaimInStrand,
         Claims::Sqlite => Work::ClaimInSqlite,
     };
-    let told: Vec<(usize, u64)> = run_team(turn.path(), CLAIMERS, work, || Ok(()))?;
+    let told: Vec<(usize, u64)> = run_team(turn.path(), CLAIMERS, 1, work, || Ok(()))?;
     let won: usize = told.iter().map(|(won, _)| won).sum();
     if won != POOL {
         return Err(format!("{won} claims of {POOL} issues succeeded").into());

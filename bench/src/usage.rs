@@ -1,10 +1,10 @@
-//! What a process uses of the machine, as Linux reports it.
+//! What an agent uses of the machine, as Linux reports it.
 
 use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-/// Of one process or of several together; `None` where it is not known.
+/// Of one agent or of several together; `None` where it is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Usage {
     pub(crate) processor_ns: Option<u64>,
@@ -15,10 +15,10 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Of this process until now. It must have one thread only.
+    /// Of this thread until now. The syncs are those of the whole process.
     pub(crate) fn now(syncs: Option<u64>) -> Self {
-        let schedule = fs::read_to_string("/proc/self/schedstat").ok();
-        let status = fs::read_to_string("/proc/self/status").ok();
+        let schedule = fs::read_to_string("/proc/thread-self/schedstat").ok();
+        let status = fs::read_to_string("/proc/thread-self/status").ok();
         Self {
             processor_ns: schedule.as_deref().and_then(processor_ns),
             switches: status.as_deref().and_then(switches),
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_process_does_not_know_is_not_known_of_all() {
+    fn what_one_agent_does_not_know_is_not_known_of_all() {
         let usage = |switches| Usage {
             switches,
             ..Usage::default()

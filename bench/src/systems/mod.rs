@@ -3,6 +3,8 @@
 mod appender;
 mod bare;
 #[cfg(feature = "peers")]
+mod fjall;
+#[cfg(feature = "peers")]
 mod lmdb;
 mod plan;
 #[cfg(all(feature = "peers", unix))]
@@ -15,6 +17,7 @@ mod servers;
 mod sqlite;
 mod strand;
 
+use std::iter;
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,8 +25,9 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use strand_core::Durability;
 
+use crate::cli::Mode;
 use crate::error::Result;
-use appender::Appender;
+pub(crate) use appender::Appender;
 #[cfg(all(feature = "peers", unix))]
 pub(crate) use redis::Redis;
 
@@ -40,6 +44,9 @@ pub(crate) enum System {
     /// LMDB with its default durability, one transaction per event
     #[cfg(feature = "peers")]
     Lmdb,
+    /// fjall, a store for one process: each event is inserted and synced
+    #[cfg(feature = "peers")]
+    Fjall,
     /// Redis with an append-only file that is synced before each answer, a client process each
     #[cfg(all(feature = "peers", unix))]
     Redis,
@@ -73,6 +80,8 @@ impl System {
             Self::Sqlite => "SQLite WAL FULL",
             #[cfg(feature = "peers")]
             Self::Lmdb => "LMDB",
+            #[cfg(feature = "peers")]
+            Self::Fjall => "fjall",
             #[cfg(all(feature = "peers", unix))]
             Self::Redis => "Redis AOF always",
             #[cfg(all(feature = "peers", unix))]
@@ -98,7 +107,16 @@ impl System {
         matches!(self, Self::Bare | Self::BarePreallocated)
     }
 
-    /// Whether all agents are one process.
+    /// Whether agents of this kind can share it.
+    pub(crate) fn runs_in(self, mode: Mode) -> bool {
+        match self {
+            #[cfg(feature = "peers")]
+            Self::Fjall => mode == Mode::Thread,
+            _ => mode == Mode::Process || !self.is_one_process(),
+        }
+    }
+
+    /// Whether the agents are connections of one process, which has no threads.
     pub(crate) fn is_one_process(self) -> bool {
         match self {
             #[cfg(all(feature = "peers", unix))]
@@ -107,9 +125,12 @@ impl System {
         }
     }
 
-    /// Whether a server works for the agents, so that their own processor time says little.
-    pub(crate) fn has_server(self) -> bool {
+    /// Whether a server or other threads work for the agents, so that their own processor time says
+    /// little.
+    pub(crate) fn has_helpers(self) -> bool {
         match self {
+            #[cfg(feature = "peers")]
+            Self::Fjall => true,
             #[cfg(all(feature = "peers", unix))]
             Self::Redis | Self::RedisConnections | Self::Postgres => true,
             _ => false,
@@ -122,7 +143,7 @@ impl System {
         match self {
             #[cfg(feature = "peers")]
             Self::Sqlite | Self::Lmdb => false,
-            _ => !self.has_server(),
+            _ => !self.has_helpers(),
         }
     }
 
@@ -153,6 +174,8 @@ impl System {
             Self::Sqlite => sqlite::prepare(dir),
             #[cfg(feature = "peers")]
             Self::Lmdb => lmdb::prepare(dir),
+            #[cfg(feature = "peers")]
+            Self::Fjall => fjall::prepare(dir),
             Self::Bare => Ok(()),
             Self::BarePreallocated => bare::preallocate(dir),
         }?;
@@ -163,24 +186,55 @@ impl System {
     pub(crate) fn open(self, dir: &Path, slow_sync: Duration) -> Result<Box<dyn Appender>> {
         Ok(match self {
             Self::Strand | Self::StrandBuffered => {
-                let durability = if self == Self::Strand {
-                    Durability::Synced
-                } else {
-                    Durability::Buffered
-                };
-                Box::new(strand::Strand::open(dir, durability, slow_sync)?)
+                Box::new(strand::Strand::open(dir, self.durability(), slow_sync)?)
             }
             Self::Plan => Box::new(plan::Plan::open(dir, slow_sync)?),
             #[cfg(feature = "peers")]
             Self::Sqlite => Box::new(sqlite::Sqlite::open(dir)?),
             #[cfg(feature = "peers")]
             Self::Lmdb => Box::new(lmdb::Lmdb::open(dir)?),
+            #[cfg(feature = "peers")]
+            Self::Fjall => Box::new(fjall::Fjall::open(dir)?),
             #[cfg(all(feature = "peers", unix))]
             Self::Redis | Self::RedisConnections => Box::new(Redis::open(dir)?),
             #[cfg(all(feature = "peers", unix))]
             Self::Postgres => Box::new(postgres::Postgres::open(dir)?),
             Self::Bare | Self::BarePreallocated => Box::new(bare::Bare::open(dir, slow_sync)?),
         })
+    }
+
+    /// Opens a prepared store for threads of this process, once if they can share it.
+    pub(crate) fn open_for_threads(
+        self,
+        dir: &Path,
+        slow_sync: Duration,
+        threads: usize,
+    ) -> Result<Vec<Box<dyn Appender>>> {
+        match self {
+            Self::Strand | Self::StrandBuffered => {
+                let strand = strand::Strand::open(dir, self.durability(), slow_sync)?;
+                let others = iter::repeat_with(|| strand.for_another_thread());
+                let others: Vec<_> = others.take(threads.saturating_sub(1)).collect();
+                let all = iter::once(strand).chain(others);
+                Ok(all
+                    .map(|one| -> Box<dyn Appender> { Box::new(one) })
+                    .collect())
+            }
+            #[cfg(feature = "peers")]
+            Self::Fjall => {
+                let fjall = fjall::Fjall::open(dir)?;
+                let all = iter::repeat_with(|| -> Box<dyn Appender> { Box::new(fjall.clone()) });
+                Ok(all.take(threads).collect())
+            }
+            _ => (0..threads).map(|_| self.open(dir, slow_sync)).collect(),
+        }
+    }
+
+    fn durability(self) -> Durability {
+        match self {
+            Self::StrandBuffered => Durability::Buffered,
+            _ => Durability::Synced,
+        }
     }
 }
 
@@ -230,6 +284,32 @@ mod tests {
                 for event in events.iter().take(3) {
                     appender.append(event).unwrap();
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_store_events_in_one_directory() {
+        let events = events::sample(None).unwrap();
+        for system in installed().filter(|system| system.runs_in(Mode::Thread)) {
+            let dir = new_dir(&std::env::temp_dir()).unwrap();
+            let _prepared = system.prepare(dir.path()).unwrap();
+            let threads = system.open_for_threads(dir.path(), Duration::ZERO, 3);
+            let threads = threads.unwrap();
+            assert_eq!(threads.len(), 3, "{system:?}");
+            std::thread::scope(|scope| {
+                for mut appender in threads {
+                    let events = &events[..3];
+                    scope.spawn(move || {
+                        for event in events {
+                            appender.append(event).unwrap();
+                        }
+                    });
+                }
+            });
+            if system == System::Strand {
+                let issues = strand_core::Issues::load(dir.path()).unwrap();
+                assert_eq!(issues.last_seq().get(), 9);
             }
         }
     }

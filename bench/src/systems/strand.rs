@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::events::Event;
 
 pub(crate) struct Strand {
-    log: Log<IssueEvent>,
+    log: Arc<Log<IssueEvent>>,
     syncs: Arc<AtomicU64>,
 }
 
@@ -32,8 +32,16 @@ impl Strand {
             syncs: Arc::clone(&syncs),
         };
         let options = Options::default().durability(durability);
-        let log = Log::open(dir, options.storage(Arc::new(disk)))?;
+        let log = Arc::new(Log::open(dir, options.storage(Arc::new(disk)))?);
         Ok(Self { log, syncs })
+    }
+
+    /// The same open log. The one that opened it counts the syncs of all.
+    pub(super) fn for_another_thread(&self) -> Self {
+        Self {
+            log: Arc::clone(&self.log),
+            syncs: Arc::default(),
+        }
     }
 }
 
