@@ -23,7 +23,8 @@ use crate::tiers::{TIERS, Tier, cluster};
 
 /// Longest run that can be asked for.
 const MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
-/// A tier hangs when it takes longer than this many times its share and [`PATIENCE_BEYOND`].
+/// A tier hangs when no case of it ends for longer than this many times its share and
+/// [`PATIENCE_BEYOND`]. It may take longer in all: some tiers try a fixed number of cases.
 const PATIENCE_FACTOR: u32 = 3;
 const PATIENCE_BEYOND: Duration = Duration::from_mins(1);
 /// How often the progress is drawn.
@@ -225,7 +226,7 @@ impl Plan {
     }
 }
 
-/// How long a tier may take that was to take `time`.
+/// How long a case may take of a tier that is to take `time`.
 fn patience(time: Duration) -> Duration {
     time * PATIENCE_FACTOR + PATIENCE_BEYOND
 }
@@ -316,7 +317,12 @@ fn run_tier(
         return Ok(failed(error));
     }
     let mut interrupted_at = None;
+    let (mut seen, mut seen_at) = (0, started);
     let ran = loop {
+        let now = tried.load(Ordering::Relaxed);
+        if seen != now {
+            (seen, seen_at) = (now, Instant::now());
+        }
         if interrupt.is_asked() {
             interrupted_at.get_or_insert_with(Instant::now);
         }
@@ -332,10 +338,10 @@ fn run_tier(
                     ..Tally::default()
                 });
             }
-            Err(RecvTimeoutError::Timeout) if started.elapsed() > patience => {
+            Err(RecvTimeoutError::Timeout) if seen_at.elapsed() > patience => {
                 return Err(TierHang {
                     tier: tier.name,
-                    after_seconds: started.elapsed().as_secs_f64(),
+                    after_seconds: seen_at.elapsed().as_secs_f64(),
                     replay,
                 });
             }
@@ -606,6 +612,27 @@ mod tests {
             plan.replay_line(&tier, time),
             "cargo xtask torture --tier T1 --seed 9 --replay a/case"
         );
+    }
+
+    fn tries_for_long(budget: &Budget) -> Tally {
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(100));
+            budget.count(1);
+        }
+        passes(budget)
+    }
+
+    #[test]
+    fn a_tier_whose_cases_end_does_not_hang() {
+        let time = Duration::from_secs(1);
+        let tier = example("T1", tries_for_long as fn(&Budget) -> Tally);
+        let plan = Plan {
+            tiers: vec![(tier, time)],
+            ..plan("--seed 5").unwrap()
+        };
+        let report = run_all(&plan, no_patience);
+        assert!(report.hang.is_none());
+        assert_eq!(report.tiers[0].tally.cases, 5);
     }
 
     #[test]

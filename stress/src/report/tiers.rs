@@ -52,7 +52,7 @@ pub struct TierReport {
 pub struct TierHang {
     /// Its short name.
     pub tier: &'static str,
-    /// The limit of the watchdog.
+    /// For how long no case of it had ended.
     pub after_seconds: f64,
     /// The command that repeats it.
     pub replay: String,
@@ -130,7 +130,7 @@ impl Report {
             Verdict::Hang => {
                 let tier = self.hang.as_ref().map_or("a tier", |hang| hang.tier);
                 let after = self.hang.as_ref().map_or(0.0, |hang| hang.after_seconds);
-                format!("FAIL: hang, {tier} is not done after {after:.1} s (seed {seed})")
+                format!("FAIL: hang, no case of {tier} ended for {after:.1} s (seed {seed})")
             }
             Verdict::Interrupted => format!(
                 "INTERRUPTED: {} cases in {ran}, 0 violations (seed {seed}, {seconds:.1} of {:.0} s)",
@@ -323,7 +323,7 @@ T7: AfterWrite 1,000, Woken 2
         );
         assert_eq!(
             report.verdict_line(),
-            "FAIL: hang, T4 is not done after 90.0 s (seed 7)"
+            "FAIL: hang, no case of T4 ended for 90.0 s (seed 7)"
         );
     }
 }

@@ -223,7 +223,7 @@ mod tests {
         };
         let page = page(&report(Verdict::Hang, Vec::new(), Some(hang)));
         assert_is_whole(&page);
-        assert!(page.contains("✗ FAIL: hang, T4") && page.contains("✗ hangs"));
+        assert!(page.contains("✗ FAIL: hang, no case of T4") && page.contains("✗ hangs"));
         assert!(page.contains("torture --tier T4</code>"));
     }
 }
