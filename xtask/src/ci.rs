@@ -78,17 +78,16 @@ fn format() -> Result<(), Failure> {
 
 fn clippy() -> Result<(), Failure> {
     let sets = [
-        ("workspace", "--all-targets --workspace"),
         (
-            "strand-bench, peers",
-            "--all-targets --package strand-bench --features peers",
-        ),
-        (
-            "strand-core, tracing",
-            "--all-targets --package strand-core --features tracing",
+            "workspace, peers, tracing",
+            "--all-targets --workspace --features strand-bench/peers,strand-core/tracing",
         ),
         // Without the feature `testing`, which the tests of the package switch on.
         ("strand-core, no features", "--lib --package strand-core"),
+        (
+            "strand-bench, no features",
+            "--all-targets --package strand-bench",
+        ),
     ];
     for (name, packages) in sets {
         let mut command = cargo::command(&["clippy", "--quiet"]);

@@ -8,6 +8,8 @@
 //! half of one if its writer dies. Not modelled: preallocated space, failing writes, timeouts of
 //! the lock other than a leader's, damaged or deleted hints, logs without shared memory, several
 //! threads in a process.
+//!
+//! The tests that are slow without optimisation are run by `cargo xtask ci model`.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -106,7 +108,7 @@ fn killed_writers_lose_nothing_and_delay_no_one() {
 }
 
 #[test]
-#[ignore = "takes half a minute"]
+#[ignore = "slow without optimisation"]
 fn killed_writers_of_two_appends_each_lose_nothing_and_delay_no_one() {
     holds(Model {
         appends: [2, 2, 2],
@@ -116,6 +118,7 @@ fn killed_writers_of_two_appends_each_lose_nothing_and_delay_no_one() {
 }
 
 #[test]
+#[ignore = "slow without optimisation"]
 fn no_writer_sleeps_forever() {
     for records in 0..=2 {
         holds(Model {
@@ -164,6 +167,7 @@ fn no_record_lost_by_a_failed_sync_is_acknowledged() {
 }
 
 #[test]
+#[ignore = "slow without optimisation"]
 fn combined_appends_of_killed_writers_are_written_once_at_most() {
     for records in 0..=2 {
         holds(Model {
@@ -183,6 +187,7 @@ fn combined_appends_of_killed_writers_are_written_once_at_most() {
 }
 
 #[test]
+#[ignore = "slow without optimisation"]
 fn withdrawn_and_reclaimed_slots_are_written_once_at_most() {
     for records in 0..=1 {
         holds(Model {
@@ -196,6 +201,7 @@ fn withdrawn_and_reclaimed_slots_are_written_once_at_most() {
 }
 
 #[test]
+#[ignore = "slow without optimisation"]
 fn no_writer_with_a_slot_sleeps_forever() {
     let appends = [2, 2, 0];
     holds(Model {
@@ -214,7 +220,7 @@ fn no_writer_with_a_slot_sleeps_forever() {
 }
 
 #[test]
-#[ignore = "takes half a minute"]
+#[ignore = "slow without optimisation"]
 fn combined_appends_of_which_one_is_the_writers_second_are_right() {
     holds(Model {
         appends: [2, 1, 1],
@@ -224,7 +230,7 @@ fn combined_appends_of_which_one_is_the_writers_second_are_right() {
 }
 
 #[test]
-#[ignore = "takes half a minute"]
+#[ignore = "slow without optimisation"]
 fn no_combined_append_lost_by_a_failed_sync_is_acknowledged() {
     for records in 0..=2 {
         for (deaths, failures) in [(0, 2), (1, 1)] {
@@ -246,7 +252,7 @@ fn no_combined_append_lost_by_a_failed_sync_is_acknowledged() {
 }
 
 #[test]
-#[ignore = "takes a minute"]
+#[ignore = "slow without optimisation"]
 fn no_writer_of_three_with_slots_sleeps_forever() {
     let combining = Model {
         combine: true,
@@ -326,6 +332,7 @@ fn mistakes_with_slots_are_caught() {
 }
 
 #[test]
+#[ignore = "slow without optimisation"]
 fn lost_wakes_are_caught() {
     let two = Model {
         appends: [2, 2, 0],
