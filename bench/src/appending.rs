@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use strand_lock::monotonic_ns;
 
 use crate::barrier::Barrier;
-use crate::cli::Mode;
 use crate::error::Result;
 use crate::events;
+use crate::mode::Mode;
 use crate::process::{Appending, Member, Work, run_team};
 use crate::runner::{Runner, new_dir};
 use crate::schedule::Step;

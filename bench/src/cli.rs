@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
-use serde::Serialize;
+use clap::{Parser, ValueEnum as _};
 
+use crate::mode::Mode;
 use crate::systems::System;
 
 /// Measure strand and what a user would pick instead, on the same disk in one run
@@ -66,15 +66,6 @@ pub(crate) struct Cli {
     /// Write the plot of the throughput as an SVG image
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
-}
-
-/// What an agent is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Mode {
-    #[default]
-    Process,
-    Thread,
 }
 
 impl Cli {

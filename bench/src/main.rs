@@ -18,6 +18,7 @@ mod html;
 mod measure;
 mod measured;
 mod memory;
+mod mode;
 mod one_shot;
 mod process;
 mod progress;

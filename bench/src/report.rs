@@ -9,10 +9,11 @@ use strand_stress::report::text::columns;
 
 use crate::appending::Turn;
 use crate::bars::{self, Ratio};
-use crate::cli::{Cli, Mode};
+use crate::cli::Cli;
 use crate::events::{self, Event};
 use crate::measure::Extras;
 use crate::measured::{Measured, Row, rounded};
+use crate::mode::Mode;
 use crate::schedule::Step;
 use crate::systems::System;
 

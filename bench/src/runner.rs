@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::cli::Mode;
 use crate::error::Result;
+use crate::mode::Mode;
 use crate::process::Appending;
 use crate::systems::System;
 

@@ -25,8 +25,8 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use strand_core::Durability;
 
-use crate::cli::Mode;
 use crate::error::Result;
+use crate::mode::Mode;
 pub(crate) use appender::Appender;
 #[cfg(all(feature = "peers", unix))]
 pub(crate) use redis::Redis;
