@@ -63,6 +63,9 @@ pub(crate) struct Answer {
 pub(crate) struct Answers {
     pub(crate) issues: usize,
     pub(crate) all: Vec<Answer>,
+    /// The median of a `create` that also writes the unclosed issues down, as one in some hundred
+    /// writes does.
+    pub(crate) writing_us: f64,
     /// The highest peak of a process that answers about one issue, over an empty program.
     pub(crate) memory_mib: Option<f64>,
     /// That of a process that changes many, one after the other.
@@ -86,7 +89,11 @@ impl Answers {
             let (issues, words) = (self.issues, answer.question.words());
             format!("one-shot {words}, {issues} issues: {}", times.join(", "))
         };
-        self.all.iter().map(line).collect()
+        let writing = format!(
+            "one-shot create, {} issues, that also writes the unclosed ones down: strand {:.0} µs",
+            self.issues, self.writing_us
+        );
+        self.all.iter().map(line).chain([writing]).collect()
     }
 
     /// The highest of the ratios of some answers.
@@ -111,6 +118,7 @@ pub(crate) fn measure(runner: &Runner<'_>, events: &[Event], issues: usize) -> R
     let answers = Question::ALL.iter().enumerate();
     let answers = answers.map(|(number, question)| measure_one(&many, &few, number, *question));
     let all = answers.collect::<Result<_>>()?;
+    let writing_us = many.writing_us()?;
     let [memory_mib, writer_memory_mib, written_per_byte] = if cfg!(target_os = "linux") {
         [
             Some(many.memory_mib()?),
@@ -123,6 +131,7 @@ pub(crate) fn measure(runner: &Runner<'_>, events: &[Event], issues: usize) -> R
     Ok(Answers {
         issues,
         all,
+        writing_us,
         memory_mib,
         writer_memory_mib,
         written_per_byte,
@@ -287,6 +296,50 @@ impl Tracker {
             }
             _ => (id, version),
         })
+    }
+
+    /// The median time of a `create` that extends the index, and finds that the file of the
+    /// unclosed issues, from which `ready` and `claim` without an id go on, is due.
+    fn writing_us(&self) -> Result<f64> {
+        let mut times = Vec::new();
+        for round in 0..REPEATS {
+            self.make_due()?;
+            let turn = Question::ALL.len() * REPEATS * 2 + round;
+            times.push(run_us(&mut self.program(
+                "strand",
+                Question::Create,
+                turn,
+            )?)?);
+            if self.unclosed()?.is_empty() {
+                return Err("the unclosed issues were not written down".into());
+            }
+        }
+        Ok(median(&times))
+    }
+
+    /// Removes the files of the unclosed issues, and makes the last block of each index one that is
+    /// not whole.
+    fn make_due(&self) -> Result<()> {
+        for path in self.unclosed()? {
+            std::fs::remove_file(path)?;
+        }
+        for (path, _) in self.index_layouts()? {
+            let index = std::fs::OpenOptions::new().write(true).open(path)?;
+            index.set_len(index.metadata()?.len() - 1)?;
+        }
+        Ok(())
+    }
+
+    /// The files of the unclosed issues as of a record of the log.
+    fn unclosed(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(self.store())? {
+            let path = entry?.path();
+            if path.extension() == Some("unclosed".as_ref()) {
+                found.push(path);
+            }
+        }
+        Ok(found)
     }
 
     /// Refuses a command that has another layout of indexes than this program, as one that was
@@ -682,6 +735,9 @@ mod tests {
             #[cfg(feature = "peers")]
             sqlite::answer(question, dir, &id, version.get()).unwrap();
         }
+        tracker.make_due().unwrap();
+        answer(Question::Create, tracker.dir.path(), "new-one", 0).unwrap();
+        assert_eq!(tracker.unclosed().unwrap().len(), 1);
         let claimed = Issues::load(tracker.store()).unwrap();
         let claimed = claimed.list(&strand_core::Filter::new().status("in_progress"));
         assert_eq!(claimed.len(), 2);

@@ -4,8 +4,10 @@ use std::{
     borrow::Borrow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     convert::Infallible,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
+
+use serde::Serialize;
 
 use crate::{
     format::members::{Members, plain_string},
@@ -17,15 +19,21 @@ use crate::{
 };
 
 /// The indexed fields of an issue. A field of an unusual shape counts as missing.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Facts {
+    #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     assignee: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     labels: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     priority: Option<i64>,
     /// Issues that must be closed before it is ready.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) blocked_by: Vec<String>,
     /// Issues that it is a part of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) parents: Vec<String>,
 }
 
@@ -36,15 +44,7 @@ impl Facts {
             return facts;
         }
         for (name, value) in Members::of(issue.as_json()) {
-            let text = || match plain_string(value.as_bytes()) {
-                Some((text, _)) => Some(text.to_owned()),
-                None => serde_json::from_str(value).ok(),
-            };
             match &*name {
-                "status" => facts.status = text(),
-                "assignee" => facts.assignee = text().filter(|agent: &String| !agent.is_empty()),
-                "priority" => facts.priority = serde_json::from_str(value).ok(),
-                "labels" => facts.labels = serde_json::from_str(value).unwrap_or_default(),
                 "dependencies" => {
                     (facts.blocked_by, facts.parents) = (Vec::new(), Vec::new());
                     for dependency in dependencies(value) {
@@ -55,12 +55,66 @@ impl Facts {
                         }
                     }
                 }
-                _ => {}
+                name => facts.set(name, value),
             }
         }
         facts.labels.sort_unstable();
         facts.labels.dedup();
         facts
+    }
+
+    /// Takes what [`Facts`] are written as.
+    pub(crate) fn written(text: &str) -> Self {
+        Self::plain(text).unwrap_or_else(|| Self::any(text))
+    }
+
+    /// Those of most issues: a status, perhaps an assignee, and a priority.
+    fn plain(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix(r#"{"status":"#)?;
+        let (status, mut rest) = plain_string(rest.as_bytes())?;
+        let mut assignee = None;
+        if let Some(value) = rest.strip_prefix(br#","assignee":"#) {
+            let (agent, behind) = plain_string(value)?;
+            (assignee, rest) = (Some(agent.to_owned()), behind);
+        }
+        let priority = rest.strip_prefix(br#","priority":"#)?.strip_suffix(b"}")?;
+        let &[digit @ b'0'..=b'9'] = priority else {
+            return None;
+        };
+        Some(Self {
+            status: Some(status.to_owned()),
+            assignee,
+            priority: Some(i64::from(digit - b'0')),
+            ..Self::default()
+        })
+    }
+
+    fn any(text: &str) -> Self {
+        let mut facts = Self::default();
+        for (name, value) in Members::of(text) {
+            let ids = || serde_json::from_str(value).unwrap_or_default();
+            match &*name {
+                "blocked_by" => facts.blocked_by = ids(),
+                "parents" => facts.parents = ids(),
+                name => facts.set(name, value),
+            }
+        }
+        facts
+    }
+
+    /// Takes a field of the issue.
+    fn set(&mut self, name: &str, value: &str) {
+        let text = || match plain_string(value.as_bytes()) {
+            Some((text, _)) => Some(text.to_owned()),
+            None => serde_json::from_str(value).ok(),
+        };
+        match name {
+            "status" => self.status = text(),
+            "assignee" => self.assignee = text().filter(|agent: &String| !agent.is_empty()),
+            "priority" => self.priority = serde_json::from_str(value).ok(),
+            "labels" => self.labels = serde_json::from_str(value).unwrap_or_default(),
+            _ => {}
+        }
     }
 
     /// Calls `act` with each of its names and the table, of those by status, assignee and label,
@@ -126,14 +180,22 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Of so many issues, which are sorted by id.
-    fn of<'a>(len: usize, issues: impl Iterator<Item = (&'a str, &'a Issue)>) -> Self {
+    /// Of so many issues, which are sorted by id; of some, the facts are known.
+    fn of<'a>(
+        len: usize,
+        issues: impl Iterator<Item = (&'a str, &'a Issue)>,
+        known: KnownFacts,
+    ) -> Self {
         /// By names, in the order of the ids: to insert one after the other takes longer.
         type Names = BTreeMap<String, Vec<Arc<str>>>;
         let mut all: [Names; 3] = Default::default();
         let mut facts = HashMap::with_capacity(len);
+        let mut known = known.into_iter().peekable();
         for (id, issue) in issues {
-            let (id, of_issue): (Arc<str>, _) = (id.into(), Facts::of(issue));
+            while known.next_if(|(known, _)| **known < *id).is_some() {}
+            let known = known.next_if(|(known, _)| **known == *id);
+            let (id, of_issue) = known.unwrap_or_else(|| (id.into(), None));
+            let of_issue = of_issue.unwrap_or_else(|| Facts::of(issue));
             let [by_status, by_assignee, by_label] = &mut all;
             of_issue.each(
                 [by_status, by_assignee, by_label],
@@ -249,7 +311,15 @@ pub(crate) fn blockers<F: Borrow<Facts>, E>(
 
 /// The index of a state, and no part of it: a copy builds its own, and all are equal.
 #[derive(Debug, Default)]
-pub(crate) struct Lazy(OnceLock<Index>);
+pub(crate) struct Lazy {
+    index: OnceLock<Index>,
+    /// Until it is built.
+    known: Mutex<KnownFacts>,
+}
+
+/// The facts of some issues, sorted by id, which need not be found in their texts; without those
+/// that have changed since.
+pub(crate) type KnownFacts = Vec<(Arc<str>, Option<Facts>)>;
 
 impl Lazy {
     /// The index; built from `issues`, of which there are so many, if it is not there yet.
@@ -258,13 +328,29 @@ impl Lazy {
         len: usize,
         issues: impl Iterator<Item = (&'a str, &'a Issue)>,
     ) -> &Index {
-        self.0.get_or_init(|| Index::of(len, issues))
+        self.index.get_or_init(|| {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            Index::of(len, issues, std::mem::take(&mut known))
+        })
     }
 
     /// Updates the index, if it is there already.
     pub(crate) fn put(&mut self, id: &str, issue: Option<&Issue>) {
-        if let Some(index) = self.0.get_mut() {
-            index.put(id, issue);
+        if let Some(index) = self.index.get_mut() {
+            return index.put(id, issue);
+        }
+        let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(at) = known.binary_search_by(|(known, _)| (**known).cmp(id))
+            && let Some((_, facts)) = known.get_mut(at)
+        {
+            *facts = None;
+        }
+    }
+
+    pub(crate) fn with(known: KnownFacts) -> Self {
+        Self {
+            known: Mutex::new(known),
+            ..Self::default()
         }
     }
 }
@@ -282,3 +368,51 @@ impl PartialEq for Lazy {
 }
 
 impl Eq for Lazy {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_what_they_were_before_they_were_written() {
+        for fields in [
+            r#""title":"Mend""#,
+            r#""title":"Mend","status":"open","priority":0,"assignee":"a\"b","labels":["b","a","b"]"#,
+            r#""title":"Mend","status":"closed","priority":-3,"assignee":"","labels":[]"#,
+            r#""title":"Mend","status":"open","status":"\u00fc{","priority":"1","labels":"a""#,
+            r#""title":"Mend","status":null,"priority":1.5,"assignee":7,"labels":[1]"#,
+            r#""title":"Mend","dependencies":[{"depends_on_id":"b\n","type":"blocks"},{"x":1},
+                {"depends_on_id":"c","type":"parent-child"},{"depends_on_id":"d","type":"related"}]"#,
+            r#""_type":"memory","key":"k","status":"open""#,
+            r#""title":"Mend","status":"open","priority":2"#,
+            r#""title":"Mend","priority":4,"status":"a}","assignee":"b{""#,
+            r#""title":"Mend","status":"open","priority":12,"assignee":"b""#,
+        ] {
+            let issue = Issue::parse(&format!("{{\"id\":\"a\",{fields}}}")).unwrap();
+            let facts = Facts::of(&issue);
+            let text = serde_json::to_string(&facts).unwrap();
+            assert_eq!(Facts::written(&text), facts, "{text}");
+            assert_eq!(Facts::any(&text), facts, "{text}");
+        }
+    }
+
+    #[test]
+    fn facts_that_are_known_are_those_of_the_issues_as_they_are() {
+        let issue = |id: &str, status: &str| {
+            let issue = Issue::new(id, "Mend");
+            issue.with("status", status).unwrap()
+        };
+        let issues = ["b", "d", "e"].map(|id| (id, issue(id, "open")));
+        let known = ["a", "b", "c", "d"].map(|id| {
+            let facts = Facts::of(&issue(id, "hooked"));
+            (Arc::from(id), Some(facts))
+        });
+        let mut lazy = Lazy::with(known.into());
+        lazy.put("d", Some(&issue("d", "open")));
+        lazy.put("e", Some(&issue("e", "open")));
+        let index = lazy.get(3, issues.iter().map(|(id, issue)| (*id, issue)));
+        let status = |id: &str| index.facts[id].status.clone().unwrap();
+        assert_eq!(["b", "d", "e"].map(status), ["hooked", "open", "open"]);
+        assert_eq!(index.facts.len(), 3);
+    }
+}

@@ -51,7 +51,16 @@ pub const TITLE_BYTES_MAX: usize = 64 << 10;
 /// # Ok::<(), strand_core::InvalidEvent>(())
 /// ```
 #[derive(Clone)]
-pub struct Issue(Box<RawValue>);
+pub struct Issue(Text);
+
+/// The text of an object.
+#[derive(Clone)]
+enum Text {
+    /// A parser has read it.
+    Parsed(Box<RawValue>),
+    /// It was written as one of those, and has the checksum that it had then.
+    Unchanged(Box<str>),
+}
 
 impl Issue {
     /// A new open issue, with the fields that every tracker has, created now.
@@ -86,7 +95,8 @@ impl Issue {
             created_at: &now,
             updated_at: &now,
         };
-        Self(raw(&new).unwrap_or_else(|error| unreachable!("these fields can be written: {error}")))
+        let new = raw(&new).map(Text::Parsed);
+        Self(new.unwrap_or_else(|error| unreachable!("these fields can be written: {error}")))
     }
 
     /// Parses a JSON object that has an `id` and a `title`.
@@ -108,14 +118,26 @@ impl Issue {
         })
     }
 
+    /// Takes the text of one that was written with a checksum, and has not changed since. To parse
+    /// it again would take longer than to read it.
+    pub(crate) fn unchanged(text: &str) -> Self {
+        Self(Text::Unchanged(text.into()))
+    }
+
     /// The object as it was written.
     #[must_use]
     pub fn as_json(&self) -> &str {
-        self.0.get()
+        match &self.0 {
+            Text::Parsed(object) => object.get(),
+            Text::Unchanged(text) => text,
+        }
     }
 
     pub(crate) fn as_raw(&self) -> &RawValue {
-        &self.0
+        match &self.0 {
+            Text::Parsed(object) => object,
+            Text::Unchanged(text) => serde_json::from_str(text).unwrap_or(RawValue::NULL),
+        }
     }
 
     /// Checks the id and the title, and that other programs can read the text.
@@ -214,7 +236,8 @@ impl Issue {
             text.push_str(value.get());
         }
         text.push_str(if text.is_empty() { "{}" } else { "}" });
-        RawValue::from_string(text).map(Self).map_err(encoding)
+        let object = RawValue::from_string(text).map_err(encoding)?;
+        Ok(Self(Text::Parsed(object)))
     }
 
     /// Its id; empty if it has none. A carried line has one that is made from its content.
@@ -388,7 +411,7 @@ impl fmt::Debug for Issue {
 
 impl Serialize for Issue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
+        self.as_raw().serialize(serializer)
     }
 }
 
@@ -396,7 +419,7 @@ impl<'de> Deserialize<'de> for Issue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Box::<RawValue>::deserialize(deserializer)?;
         if value.get().starts_with('{') {
-            Ok(Self(value))
+            Ok(Self(Text::Parsed(value)))
         } else {
             Err(D::Error::custom("an issue must be a JSON object"))
         }

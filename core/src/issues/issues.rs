@@ -4,7 +4,7 @@ use crate::{
     format::seq::Seq,
     issues::{
         event::IssueEvent,
-        index::Lazy,
+        index::{KnownFacts, Lazy},
         issue::Issue,
         operation::OperationDigest,
         timestamp::Timestamp,
@@ -322,6 +322,26 @@ impl Issues {
         self.present += usize::from(entry.issue().is_some());
         if let Some(old) = self.entries.insert(id.into(), entry) {
             self.present -= usize::from(old.issue().is_some());
+        }
+    }
+
+    /// Takes out what is remembered of an id.
+    pub(crate) fn take_entry(&mut self, id: &str) -> Option<Entry> {
+        let entry = self.entries.remove(id)?;
+        self.present -= usize::from(entry.issue().is_some());
+        self.index.put(id, None);
+        Some(entry)
+    }
+
+    /// Restores issues and tombstones, sorted by id, of some of which the indexed fields are known.
+    pub(crate) fn of_entries(entries: Vec<(Box<str>, Entry)>, known: KnownFacts) -> Self {
+        let entries: BTreeMap<Box<str>, Entry> = entries.into_iter().collect();
+        let present = entries.values().filter(|entry| entry.issue().is_some());
+        Self {
+            present: present.count(),
+            entries,
+            index: Lazy::with(known),
+            ..Self::default()
         }
     }
 

@@ -8,6 +8,7 @@ use crate::{
     format::seq::Seq,
     issues::{
         event::IssueEvent,
+        index::Facts,
         issue::Issue,
         issues::{Entry, Issues, KeyedWrite},
         operation::OperationDigest,
@@ -89,6 +90,9 @@ pub(super) struct Item<'a> {
     digest: Option<OperationDigest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deleted_ms: Option<Timestamp>,
+    /// What queries ask for of the issue, which has it, too.
+    #[serde(skip_serializing_if = "Option::is_none", skip_deserializing)]
+    facts: Option<Box<Facts>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     issue: Option<Cow<'a, Issue>>,
 }
@@ -109,6 +113,13 @@ impl<'a> Item<'a> {
                 deleted_ms: Some(*ts),
                 ..item
             },
+        }
+    }
+
+    pub(super) fn with_facts(id: &'a str, entry: &'a Entry) -> Self {
+        Self {
+            facts: entry.issue().map(|issue| Box::new(Facts::of(issue))),
+            ..Self::of_entry(id, entry)
         }
     }
 

@@ -1,7 +1,7 @@
 //! The bytes of a snapshot: files with a header, and a line for each part of the state. The first,
 //! the base, has all of the state; each run behind it has what changed since. See `docs/FORMAT.md`.
 
-use std::{borrow::Cow, path::Path};
+use std::{borrow::Cow, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,19 +10,21 @@ use crate::{
     error::{CorruptReason, Error, Result},
     format::{
         lines::Lines,
-        members::plain_string,
+        members::{closing, plain_string},
         record::{Reflects, SEQ_MAX, checked, put_checksum, recent_name, unclosed_name},
         resync::{Damage, Damages, Place, stretches},
         seq::Seq,
     },
     issues::{
-        issue::ID_BYTES_MAX,
+        index::Facts,
+        issue::{ID_BYTES_MAX, Issue},
         issues::{Entry, Issues},
+        version::Version,
     },
     state::{
         State,
         index::{BlockEnd, Last},
-        issues::{IssueLine, IssuePart},
+        issues::{IssueLine, IssuePart, Item},
         throttle::Throttle,
     },
     wal::{
@@ -300,8 +302,8 @@ pub(super) fn write_recent(
     let failed = |error: serde_json::Error| Error::io("write", file.path())(error.into());
     push_line(&mut text, &header).map_err(failed)?;
     let first = text.len();
-    for line in State::lines(part) {
-        push_line(&mut text, &line).map_err(failed)?;
+    for (id, entry) in part.entries() {
+        push_line(&mut text, &Item::with_facts(id, entry)).map_err(failed)?;
         if text.len() > bytes_max {
             text.truncate(first);
             break;
@@ -539,8 +541,7 @@ impl UnclosedFile {
     /// Reads the issues that are wanted. `None` if the file is not whole.
     pub(super) fn read(mut self, is_wanted: impl Fn(&str) -> bool) -> Option<Issues> {
         let len_bytes = self.file.len_bytes().ok()?;
-        let mut issues = Issues::default();
-        issues.restore_header(Seq::new(self.header.snapshot), self.header.without_effect());
+        let (mut entries, mut known) = (Vec::new(), Vec::new());
         let (mut bytes, mut count) = (self.begin, 0);
         while let Some(span) = self.file.next_line(&mut self.lines).ok()? {
             (span.offset == bytes).then_some(())?;
@@ -549,13 +550,70 @@ impl UnclosedFile {
             let text = line.strip_suffix(b"\n")?;
             let members = checked(text).ok()?;
             count += 1;
-            if !plain_name(members).is_some_and(|(is_key, id)| !is_key && !is_wanted(id)) {
-                issues.restore(parse(text).ok()?);
+            if let Some(line) = PlainIssue::of(members) {
+                if is_wanted(line.id) {
+                    known.extend(line.facts());
+                    entries.push((line.id.into(), line.entry()));
+                }
+            } else {
+                match parse::<IssueLine>(text).ok()?.0 {
+                    IssuePart::Entry(id, entry) => entries.push((id.into(), entry)),
+                    IssuePart::Key(..) => return None,
+                }
             }
         }
         let [said, tombstones, keys, others] = self.header.counts();
         let is_whole = bytes == len_bytes && said + tombstones == count && keys + others == 0;
-        is_whole.then_some(issues)
+        let is_sorted = entries.is_sorted_by(|(a, _), (b, _)| a < b);
+        (is_whole && is_sorted).then_some(())?;
+        let mut issues = Issues::of_entries(entries, known);
+        issues.restore_header(Seq::new(self.header.snapshot), self.header.without_effect());
+        Some(issues)
+    }
+}
+
+/// A line of an issue, in the layout that this crate writes.
+struct PlainIssue<'a> {
+    id: &'a str,
+    version: u64,
+    facts: Option<&'a str>,
+    issue: &'a str,
+}
+
+impl<'a> PlainIssue<'a> {
+    /// `members` are those behind the checksum.
+    fn of(members: &'a [u8]) -> Option<Self> {
+        let (id, rest) = plain_id(members)?;
+        let rest = std::str::from_utf8(rest).ok()?;
+        let (version, rest) = rest.strip_prefix(r#","version":"#)?.split_once(',')?;
+        let (facts, rest) = match rest.strip_prefix(r#""facts":{"#) {
+            Some(facts) => {
+                let end = closing(facts.as_bytes())? + 1;
+                let facts = rest.get(..rest.len() - facts.len() + end)?;
+                let rest = rest.get(facts.len()..)?.strip_prefix(',')?;
+                (facts.strip_prefix(r#""facts":"#), rest)
+            }
+            None => (None, rest),
+        };
+        let issue = rest.strip_prefix(r#""issue":"#)?.strip_suffix('}')?;
+        issue.starts_with('{').then_some(Self {
+            id,
+            version: version.parse().ok()?,
+            facts,
+            issue,
+        })
+    }
+
+    fn entry(&self) -> Entry {
+        Entry::Present {
+            issue: Issue::unchanged(self.issue),
+            version: Version::new(self.version),
+        }
+    }
+
+    fn facts(&self) -> Option<(Arc<str>, Option<Facts>)> {
+        let facts = Facts::written(self.facts?);
+        Some((self.id.into(), Some(facts)))
     }
 }
 

@@ -6,7 +6,7 @@
 //! state of an issue depends on which may not be closed now; see [`Courses`]. Whoever knows the
 //! issues after one of these records goes on from there; see [`super::recent`].
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::{
     env::storage::OpenMode,
@@ -15,7 +15,10 @@ use crate::{
         record::{recent_name, segment_name},
         seq::Seq,
     },
-    issues::{event::IssueEvent, issues::Issues},
+    issues::{
+        event::IssueEvent,
+        issues::{Entry, Issues},
+    },
     state::{
         courses::{Courses, Fate},
         index::BlockEnd,
@@ -63,6 +66,7 @@ pub(super) fn read(
     };
     let mut unclosed = Unclosed {
         issues,
+        closed: BTreeMap::new(),
         others: Others::OfSnapshot(snapshot),
         courses: &courses,
         segments,
@@ -88,6 +92,7 @@ pub(super) fn go_on(
     let courses = Courses::of(mentioned, issues.last_seq().get() + 1..through + 1);
     let mut unclosed = Unclosed {
         issues,
+        closed: BTreeMap::new(),
         others: Others::AfterTail(others),
         courses: &courses,
         segments,
@@ -160,6 +165,8 @@ pub(super) fn write(dir: &StoreDir, manifest: &Manifest, end: &BlockEnd, issues:
 
 struct Unclosed<'a> {
     issues: Issues,
+    /// As they were before the records, which closed them: they may be parents of others.
+    closed: BTreeMap<String, Entry>,
     others: Others<'a>,
     courses: &'a Courses<'a>,
     segments: &'a mut Segments,
@@ -179,16 +186,25 @@ impl Unclosed<'_> {
         self.bring_parents()
     }
 
-    /// Applies what the tail says of the issues, and of those that it may have opened.
+    /// Leaves out the issues that the tail closes. Applies what it says of the others, and of those
+    /// that it may have opened.
     #[expect(
         clippy::stable_sort_primitive,
         reason = "in the order of the log, most ids are sorted"
     )]
     fn apply_tail(&mut self) -> Result<()> {
         let courses = self.courses;
-        let known = self.issues.entries().map(|(id, _)| id);
-        let known = known.filter(|id| matches!(courses.fate(id), Fate::AsBefore | Fate::Closed));
-        let known: Vec<String> = known.map(str::to_owned).collect();
+        let (mut known, mut closed) = (Vec::new(), Vec::new());
+        for (id, _) in self.issues.entries() {
+            match courses.fate(id) {
+                Fate::Untouched | Fate::MayBeOpen => {}
+                Fate::AsBefore => known.push(id.to_owned()),
+                Fate::Closed => closed.push(id.to_owned()),
+            }
+        }
+        let of_issues = |id: String| Some((self.issues.take_entry(&id)?, id));
+        let closed = closed.into_iter().filter_map(of_issues);
+        self.closed.extend(closed.map(|(entry, id)| (id, entry)));
         let known = known.iter().map(String::as_str);
         let mut changed: Vec<&str> = known.chain(courses.may_be_open()).collect();
         changed.sort();
@@ -220,6 +236,9 @@ impl Unclosed<'_> {
     fn apply(&mut self, ids: &[&str]) -> Result<()> {
         let (mut own, mut others) = (Vec::with_capacity(ids.len()), Vec::new());
         for id in ids {
+            if let Some((id, entry)) = self.closed.remove_entry(*id) {
+                self.issues.restore_entry(id, entry);
+            }
             let is_other = self.courses.is_of_before(id) && self.issues.entry(id).is_none();
             match &mut self.others {
                 Others::AfterTail(_) if is_other => others.push(*id),

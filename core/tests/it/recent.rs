@@ -190,6 +190,8 @@ fn a_file_that_is_damaged_changes_no_answer() {
     let last = lines.len() - 1;
     compare(&lines[..last].concat());
     compare(&[&good, lines[last]].concat());
+    // As many lines as there should be.
+    compare(&[&lines[..last - 1].concat(), lines[last], lines[last]].concat());
     // Whoever writes it next does not mind.
     fs::write(&path, b"{").unwrap();
     let last = pad(&log, 2);
