@@ -14,8 +14,9 @@ use crate::{
     },
 };
 
-/// From here on syncs are slow: a leader gathers, and no thread spins.
-const SLOW_SYNC: Duration = Duration::from_micros(250);
+/// From here on syncs are slow: a leader gathers, and no thread spins. A thread takes about as long
+/// to wake up.
+const SLOW_SYNC: Duration = Duration::from_micros(60);
 
 /// One sync by one leader. It covers the records through its target.
 ///
@@ -169,7 +170,7 @@ impl<'a> Rounds<'a> {
             .set(word::SYNC_US, (before * 7 + us.min(1 << 40)) / 8);
     }
 
-    /// Whether syncs take so long that the time to wake a thread does not matter.
+    /// Whether syncs take longer than it takes to wake a thread.
     pub(crate) fn syncs_are_slow(self) -> bool {
         self.sync_time() >= SLOW_SYNC
     }
