@@ -5,13 +5,18 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use serde::Serialize;
 use shared_child::SharedChild;
 use strand_lock::monotonic_ns;
 
 /// Thousands of children may run at a time, each heard by a thread that needs little.
 const STACK_BYTES: usize = 256 << 10;
+/// A system that does not start a process within this time won't. Where the call itself waits for
+/// the process, as on Windows, it may never return.
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// Output of a child.
 #[derive(Debug)]
@@ -35,44 +40,51 @@ pub(crate) struct Ended {
 #[derive(Debug)]
 pub(crate) struct Child {
     process: Arc<SharedChild>,
-    stdin: Option<ChildStdin>,
+    stdin: ChildStdin,
     killed_ns: Option<u64>,
 }
 
 impl Child {
-    /// Starts a child and returns at once. A thread passes its output to `hear`, and reaps it.
-    ///
-    /// The thread writes `input` to standard input and closes it. Without an input, standard input
-    /// stays open for [`Child::say`].
+    /// Starts a child, tells it `first`, and returns. A thread does both, passes its output to
+    /// `hear`, and reaps it. Standard input stays open for [`Child::say`].
     ///
     /// # Errors
-    /// The process or the thread could not be started.
+    /// The process or the thread could not be started within [`START_LIMIT`].
     pub(crate) fn spawn(
-        command: &mut Command,
-        input: Option<Vec<u8>>,
+        command: Command,
+        first: &impl Serialize,
+        hear: impl FnMut(Heard) + Send + 'static,
+    ) -> Result<Child, String> {
+        Child::spawn_within(START_LIMIT, command, first, hear)
+    }
+
+    fn spawn_within(
+        limit: Duration,
+        mut command: Command,
+        first: &impl Serialize,
         hear: impl FnMut(Heard) + Send + 'static,
     ) -> Result<Child, String> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         // Ctrl-C is for the harness. It ends its children, or they end with it.
         #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(command, 0);
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let program = Path::new(command.get_program()).display().to_string();
-        let cannot = |error| format!("cannot start {program}: {error}");
-        let process = Arc::new(SharedChild::spawn(command).map_err(cannot)?);
-        let mut child = Child {
-            stdin: process.take_stdin(),
-            process: Arc::clone(&process),
-            killed_ns: None,
-        };
-        let input = input.and_then(|input| Some((child.stdin.take()?, input)));
+        let cannot = |error: io::Error| format!("cannot start {program}: {error}");
+        let line = line(first).map_err(cannot)?;
+        // Nobody takes a child that comes too late.
+        let (sender, started) = bounded(0);
         let builder = std::thread::Builder::new().stack_size(STACK_BYTES);
-        let thread = builder.spawn(move || attend(&process, input, hear));
-        if let Err(error) = thread {
-            child.kill();
-            drop(child.process.wait());
-            return Err(cannot(error));
+        let thread = builder.spawn(move || start(command, &line, &sender, hear));
+        thread.map_err(cannot)?;
+        match started.recv_timeout(limit) {
+            Ok(child) => child.map_err(cannot),
+            Err(RecvTimeoutError::Timeout) => Err(format!(
+                "cannot start {program}: it was not started and told what to do within {limit:?}"
+            )),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(format!("cannot start {program}: the thread for it died"))
+            }
         }
-        Ok(child)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -84,10 +96,7 @@ impl Child {
     /// # Errors
     /// The pipe failed.
     pub(crate) fn say(&mut self, order: &impl Serialize) -> io::Result<()> {
-        let mut line = serde_json::to_vec(order)?;
-        line.push(b'\n');
-        let said = self.stdin.as_mut().map(|stdin| stdin.write_all(&line));
-        unless_gone(said.unwrap_or(Ok(())))
+        unless_gone(self.stdin.write_all(&line(order)?))
     }
 
     /// Kills the child. Does nothing if it has ended.
@@ -139,16 +148,48 @@ fn signal(_: &SharedChild, _: bool) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Writes the input, passes on the output, and reaps the child.
-fn attend(
-    process: &SharedChild,
-    input: Option<(ChildStdin, Vec<u8>)>,
-    mut hear: impl FnMut(Heard),
+/// The line of JSON that says something.
+fn line(said: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(said)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Starts a child, tells it the first line, and attends to it, if anybody still waits for it.
+fn start(
+    mut command: Command,
+    first: &[u8],
+    started: &Sender<io::Result<Child>>,
+    hear: impl FnMut(Heard),
 ) {
-    let talked = (|| {
-        if let Some((mut stdin, input)) = input {
-            unless_gone(stdin.write_all(&input))?;
+    let child = (|| {
+        let process = Arc::new(SharedChild::spawn(&mut command)?);
+        let stdin = process.take_stdin();
+        let mut child = Child {
+            stdin: stdin.ok_or(io::ErrorKind::BrokenPipe)?,
+            process,
+            killed_ns: None,
+        };
+        unless_gone(child.stdin.write_all(first))?;
+        Ok(child)
+    })();
+    // It has ends of pipes that are the child's.
+    drop(command);
+    let process = child.as_ref().ok().map(|child| Arc::clone(&child.process));
+    match (started.send(child), process) {
+        (Ok(()), Some(process)) => attend(&process, hear),
+        // Dropping the child kills it.
+        (Err(unwanted), Some(process)) => {
+            drop(unwanted);
+            drop(process.wait());
         }
+        (_, None) => {}
+    }
+}
+
+/// Passes on the output, and reaps the child.
+fn attend(process: &SharedChild, mut hear: impl FnMut(Heard)) {
+    let talked = (|| {
         if let Some(stdout) = process.take_stdout() {
             let mut stdout = BufReader::with_capacity(64 << 10, stdout);
             let mut text = Vec::new();
@@ -183,4 +224,42 @@ pub(crate) fn is_kill(status: ExitStatus) -> bool {
 #[cfg(not(unix))]
 pub(crate) fn is_kill(status: ExitStatus) -> bool {
     status.code() == Some(1)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_told_and_heard_and_reaped() {
+        let (sender, heard) = bounded(8);
+        let hear = move |heard| drop(sender.send(heard));
+        let child = Child::spawn(Command::new("cat"), &"first", hear).unwrap();
+        let Ok(Heard::Line { text }) = heard.recv_timeout(START_LIMIT) else {
+            panic!("no line");
+        };
+        assert_eq!(text, b"\"first\"\n");
+        let mut child = child;
+        child.kill();
+        let Ok(Heard::Ended(ended)) = heard.recv_timeout(START_LIMIT) else {
+            panic!("no end");
+        };
+        assert!(is_kill(ended.status.unwrap()) && ended.trouble.is_none());
+    }
+
+    #[test]
+    fn a_start_that_takes_too_long_is_given_up_and_named() {
+        let mut command = Command::new("sleep");
+        command.arg("2");
+        // It does not read, and the pipe is full.
+        let first = "x".repeat(1 << 20);
+        let limit = Duration::from_millis(200);
+        let error = Child::spawn_within(limit, command, &first, |_| {}).unwrap_err();
+        assert!(
+            error.contains("cannot start sleep") && error.contains("200ms"),
+            "{error}"
+        );
+        let absent = Child::spawn(Command::new("no-such-program"), &"", |_| {}).unwrap_err();
+        assert!(absent.contains("cannot start no-such-program"), "{absent}");
+    }
 }

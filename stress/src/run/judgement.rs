@@ -165,6 +165,7 @@ impl Judgement {
                 .map(|e| format!("  {e}")),
         );
         if let Some(hang) = &self.gathered.hang {
+            lines.push(format!("  waited for {}", hang.waited_for));
             lines.extend(hang.agents.iter().map(|state| {
                 format!(
                     "  agent {} (pid {}): {}",

@@ -106,6 +106,8 @@ pub struct Outcome {
 pub struct Hang {
     /// The limit of the watchdog.
     pub after_ms: u64,
+    /// The step that did not come to its end.
+    pub waited_for: &'static str,
     /// The holder of the log's lock, as noted in the lock file.
     pub lock_holder: Option<String>,
     /// The state of each agent.
@@ -554,6 +556,7 @@ impl<'a> Runner<'a> {
         let hands = Mutex::default();
         std::thread::scope(|scope| {
             let mut deadline = Deadline::after(Duration::from_secs(config.timeout_s));
+            let mut waited_for = "every process to say that it is ready";
             self.start_all();
             let mut timely = self.listen(&mut deadline, attend, |runner| {
                 runner
@@ -577,17 +580,20 @@ impl<'a> Runner<'a> {
                     let hands = &hands;
                     scope.spawn(move || watcher::watch(&side, store, compacts, hands));
                 }
+                waited_for = "the agents to do their writes";
                 timely = self.listen(&mut deadline, attend, Runner::agents_are_done);
                 self.phase = Phase::Over;
                 self.control.end();
             }
             drop(over_sender);
-            timely = timely
-                && self.listen(&mut deadline, attend, |runner| {
+            if timely {
+                waited_for = "the processes to end after the last write";
+                timely = self.listen(&mut deadline, attend, |runner| {
                     runner.slots.iter().all(|slot| slot.is_done)
                 });
+            }
             if !timely {
-                hang = Some(self.describe_hang());
+                hang = Some(self.describe_hang(waited_for));
             }
             let killed = self.stop();
             if let Some(hang) = &mut hang {
@@ -707,9 +713,20 @@ impl<'a> Runner<'a> {
                         self.handle(event);
                     }
                 }
-                recv(deadline) -> _ => return self.fail("a killed process does not end".to_owned()),
+                recv(deadline) -> _ => return self.fail(self.describe_survivors()),
             }
         }
+    }
+
+    /// The processes that were killed and have not ended.
+    fn describe_survivors(&self) -> String {
+        let living = self.slots.iter().filter(|slot| slot.process.is_some());
+        let living: Vec<String> = living
+            .map(|slot| format!("{} (pid {})", slot.name(), slot.pid))
+            .collect();
+        let seconds = REAP_LIMIT.as_secs();
+        let living = living.join(", ");
+        format!("killed {seconds} s ago, and not ended: {living}")
     }
 
     /// Handles what the side threads had sent before they ended.
@@ -937,7 +954,7 @@ impl<'a> Runner<'a> {
         let mut command = config.command_at(index, self.exe);
         command.arg("agent").stderr(stderr);
         let (events, slot) = (self.sender.clone(), index);
-        let mut child = Child::spawn(&mut command, None, move |heard| {
+        let child = Child::spawn(command, &spec, move |heard| {
             let event = match heard {
                 Heard::Line { text } => {
                     let Some(line) = text.strip_suffix(b"\n") else {
@@ -955,9 +972,8 @@ impl<'a> Runner<'a> {
             };
             drop(events.send(event));
         })?;
-        let told = child.say(&spec);
         self.enter(index, child);
-        told.map_err(|error| format!("cannot describe an agent to its process: {error}"))
+        Ok(())
     }
 
     /// Enters a process that was started.
@@ -1043,7 +1059,7 @@ impl<'a> Runner<'a> {
         killed
     }
 
-    fn describe_hang(&self) -> Hang {
+    fn describe_hang(&self, waited_for: &'static str) -> Hang {
         let now_ns = monotonic_ns();
         let mut agents = Vec::new();
         for slot in &self.slots {
@@ -1064,6 +1080,7 @@ impl<'a> Runner<'a> {
             .flatten();
         Hang {
             after_ms: self.config.timeout_s.saturating_mul(1_000),
+            waited_for,
             lock_holder: holder.map(|holder| holder.to_string()),
             agents,
             others: others.collect(),

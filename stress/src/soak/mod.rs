@@ -421,7 +421,7 @@ impl<'a> Soak<'a> {
         let mut victim = WorkerHandle::spawn(self.exe, &spec)?;
         victim.begin_work(VICTIM_LIFE_MAX)?;
         std::thread::sleep(VICTIM_LIFE_MAX.mul_f64(self.random.random()));
-        let answers = victim.kill();
+        let answers = victim.kill()?;
         self.killed += 1;
         if cfg!(unix)
             && let Some(worker) = workers.last()

@@ -44,7 +44,7 @@ impl WorkerHandle {
         let (sender, said) = unbounded();
         let mut command = Command::new(exe);
         command.arg("worker");
-        let child = Child::spawn(&mut command, None, move |heard| {
+        let child = Child::spawn(command, spec, move |heard| {
             let said = match heard {
                 Heard::Ended(ended) => Said::Ended(ended),
                 // A line without an end is from a process that was killed while it wrote it.
@@ -56,14 +56,11 @@ impl WorkerHandle {
             };
             drop(sender.send(said));
         });
-        let mut worker = WorkerHandle {
+        Ok(WorkerHandle {
             name: spec.name.clone(),
             child: child.map_err(Trouble::Environment)?,
             said,
-        };
-        let told = worker.child.say(spec);
-        told.map_err(|error| Trouble::Environment(format!("cannot start a worker: {error}")))?;
-        Ok(worker)
+        })
     }
 
     pub(super) fn child(&self) -> &Child {
@@ -118,15 +115,23 @@ impl WorkerHandle {
     }
 
     /// Kills it, and returns all its answers.
-    pub(super) fn kill(mut self) -> Vec<Answer> {
+    pub(super) fn kill(mut self) -> Result<Vec<Answer>, Trouble> {
         self.child.kill();
-        // Ends with the process: its thread drops the other end of the channel.
-        let said = self.said.iter();
-        let answers = said.filter_map(|said| match said {
-            Said::Answer(answer) => Some(answer),
-            Said::Nonsense(_) | Said::Ended(_) => None,
-        });
-        answers.collect()
+        let mut answers = Vec::new();
+        loop {
+            match self.said.recv_timeout(PATIENCE) {
+                Ok(Said::Answer(answer)) => answers.push(answer),
+                Ok(Said::Nonsense(_)) => {}
+                Ok(Said::Ended(_)) | Err(RecvTimeoutError::Disconnected) => return Ok(answers),
+                Err(RecvTimeoutError::Timeout) => {
+                    let (name, seconds) = (&self.name, PATIENCE.as_secs());
+                    return Err(Trouble::Environment(format!(
+                        "{name} (pid {}) was killed and has not ended for {seconds} s",
+                        self.child.pid()
+                    )));
+                }
+            }
+        }
     }
 
     fn order(&mut self, order: Order) -> Result<(), Trouble> {

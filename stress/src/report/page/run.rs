@@ -105,6 +105,7 @@ fn outcome(report: &Report) -> String {
     lines.extend(report.environment_errors.iter().cloned());
     if let Some(hang) = &report.hang {
         let holder = hang.lock_holder.as_deref().unwrap_or("an unknown holder");
+        lines.push(format!("it waited for {}", hang.waited_for));
         lines.push(format!("the lock is held by {holder}"));
         let agents = hang.agents.iter();
         lines.extend(agents.map(|a| format!("agent {} (pid {}): {}", a.agent, a.pid, a.doing)));
@@ -915,6 +916,7 @@ mod tests {
         }
         let hang = Hang {
             after_ms: 5,
+            waited_for: "the agents to do their writes",
             lock_holder: Some("pid 5 <agent>".to_owned()),
             agents: vec![AgentState {
                 agent: 2,
@@ -928,6 +930,7 @@ mod tests {
         assert_is_whole(&page);
         for part in [
             "✗ FAIL: hang",
+            "it waited for the agents to do their writes",
             "held by pid 5 &lt;agent&gt;",
             "agent 2 (pid 9): in write 3",
             "the run did not end",
