@@ -45,7 +45,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// A killed process ends within this time, unless something is wrong with the machine.
 const REAP_LIMIT: Duration = Duration::from_mins(2);
 
-/// A longer time between two looks at the clock means that the whole run was suspended.
+/// A wait that takes longer, though there is a tick all the time, means that the whole run was
+/// suspended.
 const SUSPENDED_MIN: Duration = Duration::from_secs(5);
 
 /// When a run counts as hanging. The time in which it was suspended, as by Ctrl-Z or a laptop that
@@ -63,7 +64,13 @@ impl Deadline {
         Self { comes, looked }
     }
 
-    /// To be called at least at each [`TICK`].
+    /// To be called right before a wait of a [`TICK`] at most: what was done before that counts,
+    /// however long it took.
+    fn begin_wait(&mut self, now: Instant) {
+        self.looked = now;
+    }
+
+    /// To be called right after the wait.
     fn has_come(&mut self, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.looked);
         if since >= SUSPENDED_MIN {
@@ -687,15 +694,21 @@ impl<'a> Runner<'a> {
         let events = self.events.clone();
         let ticks = tick(TICK);
         while !done(self) && !self.is_over() {
+            deadline.begin_wait(Instant::now());
+            let has_come;
             select! {
                 recv(events) -> event => {
+                    has_come = deadline.has_come(Instant::now());
                     if let Ok(event) = event {
                         self.handle(event);
                     }
                 }
-                recv(ticks) -> _ => attend(self),
+                recv(ticks) -> _ => {
+                    has_come = deadline.has_come(Instant::now());
+                    attend(self);
+                }
             }
-            if deadline.has_come(Instant::now()) {
+            if has_come {
                 return done(self);
             }
         }
@@ -1179,6 +1192,19 @@ mod tests {
         assert!(!deadline.has_come(after(3_604)), "suspended for an hour");
         assert!((3_605..3_650).all(|seconds| !deadline.has_come(after(seconds))));
         assert!(deadline.has_come(after(3_650)));
+    }
+
+    #[test]
+    fn the_time_in_which_the_runner_itself_was_busy_counts() {
+        let mut deadline = Deadline::after(Duration::from_secs(50));
+        let began = deadline.looked;
+        let after = |seconds| began + Duration::from_secs(seconds);
+        assert!(!deadline.has_come(after(1)));
+        // The system takes long to start a process.
+        deadline.begin_wait(after(49));
+        assert!(!deadline.has_come(after(49)));
+        deadline.begin_wait(after(60));
+        assert!(deadline.has_come(after(60)));
     }
 
     #[test]
