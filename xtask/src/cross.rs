@@ -2,19 +2,19 @@
 //! under Wine; `check` type-checks.
 
 mod tools;
+mod wine;
 
 use std::fmt::Display;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::args::Cross;
 use crate::cargo;
 use crate::failure::Failure;
-use tools::{PREFIX, Rust, WINDOWS, Windows};
+use tools::{Rust, WINDOWS, Windows, target_dir};
+use wine::{Fault, Wine, run_to_end};
 
 const CHECKED: [&str; 6] = [
     "aarch64-apple-darwin",
@@ -24,33 +24,18 @@ const CHECKED: [&str; 6] = [
     "i686-unknown-linux-gnu",
     "x86_64-unknown-freebsd",
 ];
-/// A test program or a run of the harness that takes longer hangs.
-const LIMIT: Duration = Duration::from_mins(15);
-
 /// Runs of the harness: its flags.
-const RUNS: [&str; 5] = [
+const RUNS: [&str; 7] = [
     "--agents 5 --writes 20",
     "--agents 5 --writes 1000",
     "--writes 60 --kill-at any --segment-bytes 4096",
     "--agents 8 --writes 10 --one-shot",
     "--workload mixed --writes 100 --readers 2 --followers 1 --compact-every-ms 50 --kill-at any \
      --segment-bytes 16384",
+    "--agents 5 --writes 100 --kill-per-second 20",
+    "--workload mixed --writes 60 --readers 2 --followers 1 --compact-every-ms 50 \
+     --kill-per-second 10 --segment-bytes 16384",
 ];
-
-/// `bcryptprimitives.dll`: Rust's standard library imports it, and older versions of Wine lack it.
-const RANDOM_C: &str = "\
-#include <windows.h>
-BOOLEAN NTAPI SystemFunction036(PVOID, ULONG);
-__declspec(dllexport) BOOL WINAPI ProcessPrng(BYTE *to, SIZE_T left) {
-    while (left > 0) {
-        ULONG part = left > 0x10000000 ? 0x10000000 : (ULONG)left;
-        if (!SystemFunction036(to, part)) return FALSE;
-        to += part;
-        left -= part;
-    }
-    return TRUE;
-}
-";
 
 pub(crate) fn run(task: &Cross) -> Result<(), Failure> {
     match task {
@@ -64,6 +49,16 @@ enum End {
     Passed(String),
     Failed(String),
     Skipped(String),
+}
+
+impl From<Fault> for End {
+    fn from(fault: Fault) -> End {
+        match fault {
+            Fault::Avoided(about) => End::Passed(about),
+            Fault::Open(about) => End::Failed(about),
+            Fault::NotLookedFor(why) => End::Skipped(why),
+        }
+    }
 }
 
 /// Prints the steps as they end, and counts them.
@@ -100,10 +95,6 @@ impl Steps {
             ))),
         }
     }
-}
-
-fn target_dir() -> PathBuf {
-    cargo::workspace().join("target/cross")
 }
 
 fn not_run(task: &str, missing: &[String]) -> Failure {
@@ -168,6 +159,13 @@ fn windows() -> Result<(), Failure> {
     let started = Instant::now();
     let wine = Wine::prepare(&tools)?;
     steps.add("prepare Wine", started, End::Passed(tools.wine_version()));
+    let started = Instant::now();
+    let end = match wine.look_for_the_fault() {
+        Ok(fault) => fault.into(),
+        Err(error) => End::Failed(error),
+    };
+    steps.add("the fault of Wine's shared page", started, end);
+    let _session = wine.keep_session()?;
     for program in programs.iter().filter(|program| program.is_test) {
         let started = Instant::now();
         let name = format!("test {}", program.name);
@@ -208,12 +206,6 @@ fn windows() -> Result<(), Failure> {
         };
         steps.add(format!("harness {flags}"), started, end);
     }
-    let why = "hangs at times before the agents begin; the cause is unknown";
-    steps.add(
-        "harness --kill-per-second 20",
-        Instant::now(),
-        End::Skipped(why.to_owned()),
-    );
     steps.finish("cross windows")
 }
 
@@ -277,113 +269,6 @@ impl Program {
     }
 }
 
-/// Wine, with its own prefix.
-struct Wine<'a> {
-    tools: &'a Windows,
-    prefix: PathBuf,
-}
-
-impl Wine<'_> {
-    fn prepare(tools: &Windows) -> Result<Wine<'_>, Failure> {
-        let prefix =
-            std::env::var_os(PREFIX).map_or_else(|| target_dir().join("wine"), PathBuf::from);
-        let wine = Wine { tools, prefix };
-        let cannot = |what: &str| Failure::environment(format!("cross windows: NOT RUN: {what}"));
-        fs::create_dir_all(&wine.prefix)
-            .map_err(|error| cannot(&format!("{}: {error}", wine.prefix.display())))?;
-        let system = wine.prefix.join("drive_c/windows/system32");
-        if !system.is_dir() {
-            let mut boot = wine.command(Path::new("wineboot"));
-            let said = run_to_end(boot.arg("--init"), "wineboot")?;
-            if !system.is_dir() {
-                return Err(cannot(&format!(
-                    "Wine creates no prefix: {}{}",
-                    said.text,
-                    said.end()
-                )));
-            }
-        }
-        let library = system.join("bcryptprimitives.dll");
-        if !library.is_file() {
-            let source = target_dir().join("bcryptprimitives.c");
-            fs::write(&source, RANDOM_C).map_err(|error| cannot(&error.to_string()))?;
-            let mut cc = Command::new(&tools.cc);
-            cc.args(["-O1", "-shared", "-o"]).arg(&library).arg(&source);
-            let status = cc.arg("-ladvapi32").status();
-            if !status.is_ok_and(|status| status.success()) {
-                return Err(cannot(
-                    "the stand-in for bcryptprimitives.dll does not compile",
-                ));
-            }
-        }
-        Ok(wine)
-    }
-
-    fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(&self.tools.wine);
-        command
-            .arg(program)
-            .env("WINEPREFIX", &self.prefix)
-            .env("WINEARCH", "win64")
-            .env("WINEDEBUG", "-all")
-            .env_remove("DISPLAY");
-        command
-    }
-}
-
-/// The output of a program, and how it ended: `None` if it took too long.
-struct Said {
-    text: String,
-    status: Option<ExitStatus>,
-}
-
-impl Said {
-    fn succeeded(&self) -> bool {
-        self.status.is_some_and(|status| status.success())
-    }
-
-    fn end(&self) -> String {
-        self.status.map_or_else(
-            || format!("it hangs: killed after {} s", LIMIT.as_secs()),
-            |status| status.to_string(),
-        )
-    }
-}
-
-/// Runs a program for [`LIMIT`] at most. Its output goes to a file: a child that outlives it would
-/// keep a pipe open.
-fn run_to_end(command: &mut Command, name: &str) -> Result<Said, Failure> {
-    let log = target_dir().join(format!("{}.log", name.replace('/', "-")));
-    let cannot = |error: std::io::Error| {
-        Failure::environment(format!("cross windows: NOT RUN: {name}: {error}"))
-    };
-    let out = fs::File::create(&log).map_err(cannot)?;
-    let err = out.try_clone().map_err(cannot)?;
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(out)
-        .stderr(err)
-        .spawn()
-        .map_err(cannot)?;
-    let deadline = Instant::now() + LIMIT;
-    let status = loop {
-        match child.try_wait().map_err(cannot)? {
-            Some(status) => break Some(status),
-            None if Instant::now() >= deadline => {
-                child.kill().map_err(cannot)?;
-                child.wait().map_err(cannot)?;
-                break None;
-            }
-            None => std::thread::sleep(Duration::from_millis(20)),
-        }
-    };
-    let text = fs::read(&log).map_err(cannot)?;
-    Ok(Said {
-        text: String::from_utf8_lossy(&text).into_owned(),
-        status,
-    })
-}
-
 /// The counts that a test program prints at its end.
 fn results(text: &str) -> Option<String> {
     let line = text
@@ -409,6 +294,8 @@ fn ignored(program: &str, text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use serde_json::json;
 
     use super::*;

@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::cargo;
+
 pub(super) const WINDOWS: &str = "x86_64-pc-windows-gnu";
 
 /// Variables that name a tool, or a directory.
@@ -13,6 +15,11 @@ pub(super) const CARGO: &str = "STRAND_CROSS_CARGO";
 pub(super) const RUSTC: &str = "STRAND_CROSS_RUSTC";
 pub(super) const CC: &str = "STRAND_CROSS_CC";
 pub(super) const WINE: &str = "STRAND_CROSS_WINE";
+
+/// Where everything is built.
+pub(super) fn target_dir() -> PathBuf {
+    cargo::workspace().join("target/cross")
+}
 
 /// A Rust that can build for a target: with its standard library, or with the library's source.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,6 +121,10 @@ pub(super) struct Windows {
     pub(super) rust: Rust,
     pub(super) cc: PathBuf,
     pub(super) wine: PathBuf,
+    /// Runs a program without randomness in its memory.
+    pub(super) setarch: Option<PathBuf>,
+    /// Compiles for this machine.
+    pub(super) own_cc: Option<PathBuf>,
 }
 
 impl Windows {
@@ -136,7 +147,13 @@ impl Windows {
             )
         });
         match (rust, cc, wine) {
-            (Ok(rust), Ok(cc), Ok(wine)) => Ok(Windows { rust, cc, wine }),
+            (Ok(rust), Ok(cc), Ok(wine)) => Ok(Windows {
+                rust,
+                cc,
+                wine,
+                setarch: in_path("setarch").into_iter().next(),
+                own_cc: in_path("cc").into_iter().next(),
+            }),
             (rust, cc, wine) => Err([rust.err(), cc.err(), wine.err()]
                 .into_iter()
                 .flatten()
