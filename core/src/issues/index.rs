@@ -173,7 +173,8 @@ type Ids = BTreeSet<Arc<str>>;
 
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    pub(crate) facts: HashMap<Arc<str>, Facts>,
+    /// Not in the table itself, which has more room than issues.
+    pub(crate) facts: HashMap<Arc<str>, Box<Facts>>,
     pub(crate) by_status: BTreeMap<String, Ids>,
     by_assignee: BTreeMap<String, Ids>,
     by_label: BTreeMap<String, Ids>,
@@ -195,7 +196,7 @@ impl Index {
             while known.next_if(|(known, _)| **known < *id).is_some() {}
             let known = known.next_if(|(known, _)| **known == *id);
             let (id, of_issue) = known.unwrap_or_else(|| (id.into(), None));
-            let of_issue = of_issue.unwrap_or_else(|| Facts::of(issue));
+            let of_issue = of_issue.unwrap_or_else(|| Box::new(Facts::of(issue)));
             let [by_status, by_assignee, by_label] = &mut all;
             of_issue.each(
                 [by_status, by_assignee, by_label],
@@ -232,7 +233,7 @@ impl Index {
             });
         }
         if let Some(issue) = issue {
-            let (id, facts): (Arc<str>, _) = (id.into(), Facts::of(issue));
+            let (id, facts): (Arc<str>, _) = (id.into(), Box::new(Facts::of(issue)));
             facts.each(self.by_names(), |ids, name| {
                 let of_name = ids.entry(name.to_owned()).or_default();
                 of_name.insert(Arc::clone(&id));
@@ -268,10 +269,10 @@ impl Index {
 
     /// As [`blockers`].
     pub(crate) fn blockers(&self, id: &str) -> BTreeSet<&str> {
-        if !self.facts.get(id).is_some_and(Facts::depends) {
+        if !self.facts.get(id).is_some_and(|facts| facts.depends()) {
             return BTreeSet::new(); // As most.
         }
-        let known = |id: &str| Ok::<_, Infallible>(self.facts.get(id));
+        let known = |id: &str| Ok::<_, Infallible>(self.facts.get(id).map(|facts| &**facts));
         let Ok(blockers) = blockers(id, known);
         let own = |id: &String| self.facts.get_key_value(id.as_str());
         blockers
@@ -319,7 +320,7 @@ pub(crate) struct Lazy {
 
 /// The facts of some issues, sorted by id, which need not be found in their texts; without those
 /// that have changed since.
-pub(crate) type KnownFacts = Vec<(Arc<str>, Option<Facts>)>;
+pub(crate) type KnownFacts = Vec<(Arc<str>, Option<Box<Facts>>)>;
 
 impl Lazy {
     /// The index; built from `issues`, of which there are so many, if it is not there yet.
@@ -405,7 +406,7 @@ mod tests {
         let issues = ["b", "d", "e"].map(|id| (id, issue(id, "open")));
         let known = ["a", "b", "c", "d"].map(|id| {
             let facts = Facts::of(&issue(id, "hooked"));
-            (Arc::from(id), Some(facts))
+            (Arc::from(id), Some(Box::new(facts)))
         });
         let mut lazy = Lazy::with(known.into());
         lazy.put("d", Some(&issue("d", "open")));

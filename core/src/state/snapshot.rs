@@ -611,8 +611,8 @@ impl<'a> PlainIssue<'a> {
         }
     }
 
-    fn facts(&self) -> Option<(Arc<str>, Option<Facts>)> {
-        let facts = Facts::written(self.facts?);
+    fn facts(&self) -> Option<(Arc<str>, Option<Box<Facts>>)> {
+        let facts = Box::new(Facts::written(self.facts?));
         Some((self.id.into(), Some(facts)))
     }
 }
