@@ -122,15 +122,16 @@ impl Index {
     }
 
     /// An index that covers nothing behind the end of this block. It knows nothing of those before.
-    fn behind(end: &BlockEnd) -> Self {
+    /// `None` if no block ends there.
+    fn behind(end: &BlockEnd) -> Option<Self> {
         let before = Records {
             count: end.seq + 1 - end.segment,
             last: Some(end.last),
         };
         let bytes = end.index_crc.to_le_bytes().to_vec();
-        Self {
+        Some(Self {
             segment: end.segment,
-            from: end.index_bytes - bytes.len() as u64,
+            from: end.index_bytes.checked_sub(bytes.len() as u64)?,
             begin: bytes.len(),
             before,
             whole: bytes.len(),
@@ -141,7 +142,7 @@ impl Index {
             records: before.count,
             adds: 0,
             last: before.last,
-        }
+        })
     }
 
     /// The end of the last whole block.
@@ -391,7 +392,7 @@ pub(crate) fn read(dir: &StoreDir, store: &str, segment: u64, records_max: u64) 
 
 /// As [`read`], but only what is behind a block: `None` unless that ends there with its checksum.
 pub(crate) fn read_behind(dir: &StoreDir, end: &BlockEnd, records_max: u64) -> Option<Index> {
-    let new = Index::behind(end);
+    let new = Index::behind(end)?;
     let file = dir.open_if_there(&index_name(end.segment), OpenMode::Read);
     let file = file.ok().flatten()?;
     let len_bytes = file.len_bytes().ok()?.checked_sub(new.from)?;

@@ -196,9 +196,8 @@ impl Points {
             tail,
             ..
         } = self;
-        let end = tail.mentioned.block_end()?;
-        let bytes_before = tail.mentioned.bytes_before(end.segment);
-        if unclosed::is_due(dir, manifest, &end, bytes_before) {
+        if unclosed::is_due(dir, manifest, tail) {
+            let end = tail.mentioned.block_end()?;
             let unclosed = unclosed::read(dir, manifest, snapshot, tail, end.seq);
             unclosed::write(dir, manifest, &end, &unclosed.ok()??);
         }

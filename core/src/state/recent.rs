@@ -93,8 +93,10 @@ impl Recent {
 
     /// As [`Points::save`].
     pub(crate) fn save(&mut self) {
+        let through = self.tail.last_seq();
         if self.tail.save()
-            && let Ok(mut points) = Points::load(&self.dir, || End::Seq(self.tail.last_seq()))
+            && unclosed::is_due(&self.dir, &self.manifest, &self.tail)
+            && let Ok(mut points) = Points::load(&self.dir, || End::Seq(through))
         {
             points.save_unclosed();
         }

@@ -522,6 +522,8 @@ impl UnclosedFile {
 
     /// The record through which it goes, with which a block of the index of its segment ends.
     pub(super) fn block_end(&self, segment: u64) -> Option<BlockEnd> {
+        /// Sums of lengths do not come near the largest number.
+        const BYTES_MAX: u64 = u64::MAX / 4;
         let LogPlace {
             offset,
             crc,
@@ -529,7 +531,8 @@ impl UnclosedFile {
             index_crc,
         } = self.header.log?;
         let seq = self.header.snapshot;
-        (segment <= seq && seq <= SEQ_MAX).then_some(BlockEnd {
+        let is_place = segment <= seq && seq <= SEQ_MAX && offset.max(index_bytes) <= BYTES_MAX;
+        is_place.then_some(BlockEnd {
             segment,
             seq,
             last: Last { offset, crc },
@@ -541,6 +544,7 @@ impl UnclosedFile {
     /// Reads the issues that are wanted. `None` if the file is not whole.
     pub(super) fn read(mut self, is_wanted: impl Fn(&str) -> bool) -> Option<Issues> {
         let len_bytes = self.file.len_bytes().ok()?;
+        let [said, tombstones, keys, others] = self.header.counts();
         let (mut entries, mut known) = (Vec::new(), Vec::new());
         let (mut bytes, mut count) = (self.begin, 0);
         while let Some(span) = self.file.next_line(&mut self.lines).ok()? {
@@ -562,7 +566,6 @@ impl UnclosedFile {
                 }
             }
         }
-        let [said, tombstones, keys, others] = self.header.counts();
         let is_whole = bytes == len_bytes && said + tombstones == count && keys + others == 0;
         let is_sorted = entries.is_sorted_by(|(a, _), (b, _)| a < b);
         (is_whole && is_sorted).then_some(())?;

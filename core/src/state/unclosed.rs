@@ -125,21 +125,18 @@ pub(super) fn after(
     Some(issues)
 }
 
-/// Whether it is time to write the file beside the log as of the end of this block; `bytes_before`
-/// are those of the live segments before its own.
-pub(super) fn is_due(
-    dir: &StoreDir,
-    manifest: &Manifest,
-    end: &BlockEnd,
-    bytes_before: u64,
-) -> bool {
+/// Whether it is time to write the file beside the log, as of the last block of the tail's indexes.
+pub(super) fn is_due(dir: &StoreDir, manifest: &Manifest, tail: &Tail) -> bool {
+    let Some(end) = tail.mentioned.block_end() else {
+        return false;
+    };
     let written = UnclosedFile::open_recent(dir, manifest, end.segment);
     let written = written.and_then(|file| file.block_end(end.segment));
     let behind = match written {
         Some(written) if written.seq <= end.seq => {
             end.last.offset.saturating_sub(written.last.offset)
         }
-        _ => bytes_before + end.last.offset,
+        _ => tail.mentioned.bytes_before(end.segment) + end.last.offset,
     };
     behind >= LOG_BYTES
 }
