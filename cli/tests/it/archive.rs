@@ -55,7 +55,7 @@ fn log_lines(store: &Store) -> String {
 
 fn archive_dir() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
-    let archive = dir.path().join("made/by/it");
+    let archive = dir.path().join("made").join("by").join("it");
     (dir, archive)
 }
 

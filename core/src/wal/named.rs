@@ -150,10 +150,13 @@ fn shut_out(dir: &StoreDir, lock: &dyn StoreLock) -> Result<()> {
     dir.remove_new_segments()?;
     if let Some(last) = dir.segments()?.pop() {
         let name = segment_name(last);
-        let old = dir.open(&name, OpenMode::Read)?;
         dir.replace_file(
             &name,
-            |new| old.chunks(0..u64::MAX, |offset, bytes| new.write(bytes, offset)),
+            |new| {
+                // Closed before the rename: not every system can replace a file that is open.
+                let old = dir.open(&name, OpenMode::Read)?;
+                old.chunks(0..u64::MAX, |offset, bytes| new.write(bytes, offset))
+            },
             || require_named(dir, LOCK, lock),
         )?;
     }
