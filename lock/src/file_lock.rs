@@ -157,7 +157,7 @@ impl FileLock {
         Ok(())
     }
 
-    /// The device and inode of the file that is open (on Windows, its volume and index). Others
+    /// The device and inode of the file that is open (on Windows, its index). Others
     /// take the lock on the file that [`Dir::identity_of`] says. Example: [`FileLock::open_in`].
     #[must_use]
     pub fn identity(&self) -> (u64, u64) {

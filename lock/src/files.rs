@@ -225,7 +225,7 @@ impl Dir {
         self.real()?.sync()
     }
 
-    /// The device and inode of the file of that name (on Windows, its volume and index), which all
+    /// The device and inode of the file of that name (on Windows, its index), which all
     /// its hard links share, and a copy does not. `NotFound` when there is none.
     ///
     /// # Errors

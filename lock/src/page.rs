@@ -293,7 +293,7 @@ impl SharedPage {
         self.0.file.sync_data()
     }
 
-    /// The file's device and inode (on Windows, its volume and index), which a copy of the file
+    /// The file's device and inode (on Windows, its index), which a copy of the file
     /// does not share.
     ///
     /// # Errors

@@ -169,15 +169,14 @@ pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
         // A full disk is an error of the write here, not a signal on a mapped page.
         has_space: true,
         links: info.nNumberOfLinks.into(),
-        identity: (
-            info.dwVolumeSerialNumber.into(),
-            wide(info.nFileIndexHigh, info.nFileIndexLow),
-        ),
+        // Without the volume, which Wine no longer knows of an open file that was renamed. Files
+        // that are compared are in one directory.
+        identity: (0, wide(info.nFileIndexHigh, info.nFileIndexLow)),
     })
 }
 
 /// Never here: NTFS gives a new file the time of the one that had its name before, and Wine gives
-/// each the time of its last change. A file's volume and index last as long as the file.
+/// each the time of its last change. A file's index lasts as long as the file.
 pub(crate) fn made_ns(_file: &File) -> Option<u64> {
     None
 }
