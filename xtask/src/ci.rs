@@ -84,10 +84,6 @@ fn clippy() -> Result<(), Failure> {
         ),
         // Without the feature `testing`, which the tests of the package switch on.
         ("strand-core, no features", "--lib --package strand-core"),
-        (
-            "strand-bench, no features",
-            "--all-targets --package strand-bench",
-        ),
     ];
     for (name, packages) in sets {
         let mut command = cargo::command(&["clippy", "--quiet"]);
