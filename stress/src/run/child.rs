@@ -234,12 +234,11 @@ mod tests {
     fn a_child_is_told_and_heard_and_reaped() {
         let (sender, heard) = bounded(8);
         let hear = move |heard| drop(sender.send(heard));
-        let child = Child::spawn(Command::new("cat"), &"first", hear).unwrap();
+        let mut child = Child::spawn(Command::new("cat"), &"first", hear).unwrap();
         let Ok(Heard::Line { text }) = heard.recv_timeout(START_LIMIT) else {
             panic!("no line");
         };
         assert_eq!(text, b"\"first\"\n");
-        let mut child = child;
         child.kill();
         let Ok(Heard::Ended(ended)) = heard.recv_timeout(START_LIMIT) else {
             panic!("no end");
