@@ -14,7 +14,7 @@ impl Widths {
     pub(crate) fn fit(&mut self, row: &[String]) {
         self.0.resize(self.0.len().max(row.len()), 0);
         for (width, cell) in self.0.iter_mut().zip(row) {
-            *width = cell.width().max(*width);
+            *width = width_of(cell).max(*width);
         }
     }
 
@@ -23,11 +23,20 @@ impl Widths {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&self.0) {
             line.push_str(cell);
-            let room = width.saturating_sub(cell.width()) + 2;
+            let room = width.saturating_sub(width_of(cell)) + 2;
             line.extend(std::iter::repeat_n(' ', room));
         }
         line.truncate(line.trim_end_matches(' ').len());
         line
+    }
+}
+
+/// How wide a [`printable`] text is on a terminal.
+fn width_of(cell: &str) -> usize {
+    if cell.is_ascii() {
+        cell.len() // As most are, and faster.
+    } else {
+        cell.width()
     }
 }
 
@@ -65,6 +74,9 @@ pub(crate) fn with_names(table: &str) -> String {
 /// The text with its control characters escaped, so that it stays on its line and can't control the
 /// terminal.
 pub(crate) fn printable(text: &str) -> String {
+    if !text.chars().any(char::is_control) {
+        return text.to_owned();
+    }
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() {

@@ -206,6 +206,9 @@ pub(crate) fn ready(dir: &Path, args: &Ready, out: &mut Output) -> Result<(), Fa
     print(&each, &[], args.limit, out)
 }
 
+/// So many rows of a table are kept in memory.
+const ROWS_MAX: usize = 1_000;
+
 /// Prints issues: each one as a line of JSON, or as a row with these columns, or the usual ones.
 fn print(
     each: &Each<'_>,
@@ -250,21 +253,44 @@ fn print(
         })?;
         return printed;
     }
-    // Once for the widths of the columns, and once more for the rows: no table is in memory.
+    // Once for the widths of the columns, and once more for the rows, unless there are only a few.
     let head = head(columns);
     let mut widths = Widths::default();
     widths.fit(&head);
+    let coloured = out.coloured;
+    let style_of = |issue: &Issue| {
+        if coloured {
+            style_of(issue.status().as_deref())
+        } else {
+            Style::new()
+        }
+    };
+    let mut kept = Some(Vec::new());
     each(&mut |id, _, issue| {
-        widths.fit(&row(id, issue, columns));
+        let cells = row(id, issue, columns);
+        widths.fit(&cells);
+        if let Some(rows) = kept.as_mut().filter(|rows| rows.len() < ROWS_MAX) {
+            rows.push((style_of(issue), cells));
+        } else {
+            kept = None;
+        }
         ControlFlow::Continue(())
     })?;
     out.page();
     out.line(out.styled(Style::new().bold(), &widths.line(&head)))?;
-    each(&mut |id, _, issue| {
-        let style = style_of(issue.status().as_deref());
-        let line = out.styled(style, &widths.line(&row(id, issue, columns)));
+    let mut line = |style: Style, cells: &[String]| {
+        let line = out.styled(style, &widths.line(cells));
         put(out.line(line), out.is_closed())
-    })?;
+    };
+    if let Some(rows) = kept {
+        for (style, cells) in &rows {
+            if line(*style, cells).is_break() {
+                break;
+            }
+        }
+    } else {
+        each(&mut |id, _, issue| line(style_of(issue), &row(id, issue, columns)))?;
+    }
     printed
 }
 

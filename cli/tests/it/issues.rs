@@ -1,5 +1,7 @@
 //! `show`, `list`, `ready`, `import`, `export` and `stat`.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::support::{Done, Store, issue};
@@ -241,6 +243,11 @@ fn more_issues_than_fit_into_memory_are_listed_counted_and_exported() {
         let done = limited(arguments);
         assert_eq!(done.code, 0, "{arguments:?}: {}", done.err);
         assert_eq!(done.out.lines().count(), lines, "{arguments:?}");
+        if arguments == ["list"] {
+            let rows = done.out.lines().skip(1);
+            let columns: BTreeSet<_> = rows.map(|row| row.find("closed")).collect();
+            assert_eq!(columns.len(), 1, "ids of different lengths are padded");
+        }
     }
     let stat = limited(&["stat", "--json"]);
     assert_eq!(stat.code, 0, "{}", stat.err);
