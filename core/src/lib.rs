@@ -205,7 +205,7 @@
 //! | WARN | `torn tail cut` | bytes that were never acknowledged were moved to `quarantine/` | `cut_bytes`, `quarantined` |
 //! | WARN | `lock not taken` | usually: another process held it until the deadline | `error` |
 //! | WARN | `repaired` | a repair has changed the store | `replaced_files`, `lost_records` |
-//! | WARN | `compactor ended` | the thread of a [`Compactor`] has failed, and ended | `error` |
+//! | WARN | `compactor failed` | the thread of a [`Compactor`] has failed, and will try again | `error` |
 //!
 //! # Further reading
 //!

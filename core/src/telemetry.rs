@@ -264,11 +264,11 @@ pub(crate) fn compacted(
     );
 }
 
-/// The thread of a [`crate::Compactor`] ended before it was stopped.
-pub(crate) fn compactor_ended(dir: &Path, error: &dyn Display) {
+/// The thread of a [`crate::Compactor`] has failed, and will try again.
+pub(crate) fn compactor_failed(dir: &Path, error: &dyn Display) {
     event!(
         WARN,
-        "compactor ended",
+        "compactor failed",
         dir = shown(dir.display()),
         error = shown(error)
     );

@@ -465,23 +465,39 @@ fn a_compaction_emits_its_phases_also_from_a_compactor() {
 }
 
 #[test]
-fn a_compactor_that_ends_with_an_error_emits_it() {
+fn a_compactor_tells_of_each_failure_and_goes_on_when_its_cause_is_gone() {
     collector();
     let dir = tempfile::tempdir().unwrap();
-    let log = IssueLog::open(dir.path(), options(&SlowDisk::default())).unwrap();
-    std::fs::write(dir.path().join("MANIFEST"), "damaged").unwrap();
-    let compactor =
-        Compactor::start::<Issues>(Arc::clone(log.log()), Duration::from_millis(1)).unwrap();
-    let mut told = Vec::new();
-    wait_until(|| {
-        told.extend(take(dir.path(), "compactor ended"));
-        !told.is_empty()
-    });
+    let options = options(&SlowDisk::default()).compact_after_records(1);
+    let log = IssueLog::open(dir.path(), options).unwrap();
+    log.append(&event("bd-1")).unwrap();
+    let manifest = dir.path().join("MANIFEST");
+    let whole = std::fs::read(&manifest).unwrap();
+    std::fs::write(&manifest, "damaged").unwrap();
+    let start = || Compactor::start::<Issues>(Arc::clone(log.log()), Duration::from_millis(1));
+    let told = |count: usize| {
+        let mut told = Vec::new();
+        wait_until(|| {
+            told.extend(take(dir.path(), "compactor failed"));
+            told.len() >= count
+        });
+        told
+    };
+    let compactor = start().unwrap();
+    told(1);
     let error = compactor.stop().unwrap_err();
-    assert_eq!(
-        (told[0].level, &told[0].fields["error"]),
-        (Level::WARN, &error.to_string())
-    );
+
+    let compactor = start().unwrap();
+    for told in told(2) {
+        assert_eq!(
+            (told.level, &told.fields["error"]),
+            (Level::WARN, &error.to_string())
+        );
+    }
+    std::fs::write(&manifest, whole).unwrap();
+    wait_until(|| !log.compaction_due().unwrap());
+    assert_eq!(compactor.stop().unwrap(), 1);
+    assert_eq!(Issues::load(dir.path()).unwrap().len(), 1);
 }
 
 #[test]

@@ -13,9 +13,14 @@ use crate::{
     wal::log::Log,
 };
 
+/// The longest pause after failures, unless the interval is longer.
+const PAUSE_MAX: Duration = Duration::from_mins(1);
+
 /// A thread that compacts a store when it is due, so that no append has to wait for it.
 ///
-/// It ends when it is stopped or dropped, and after an error.
+/// It ends when it is stopped or dropped. After an error it tries again: after twice the interval,
+/// then after twice as long each time, up to a minute. Each failure is the event `compactor failed`
+/// of the feature `tracing`.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -46,20 +51,23 @@ impl Compactor {
         S::Payload: 'static,
     {
         let (stop, stopped) = mpsc::channel();
-        let compact_when_due = move |log: &Log<S::Payload>| {
-            let mut compactions = 0;
-            while stopped.recv_timeout(interval) == Err(mpsc::RecvTimeoutError::Timeout) {
-                if log.compaction_due()? && matches!(log.compact::<S>()?, Compacted::Done { .. }) {
-                    compactions += 1;
-                }
+        let run = move || {
+            let (mut compactions, mut last) = (0, Ok(()));
+            let mut pause = interval;
+            while stopped.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
+                last = compact_if_due::<S>(&log).map(|done| compactions += u64::from(done));
+                pause = match &last {
+                    Ok(()) => interval,
+                    Err(error) => {
+                        telemetry::compactor_failed(log.raw.writer.dir.path(), error);
+                        (2 * pause).min(PAUSE_MAX).max(interval)
+                    }
+                };
             }
-            Ok(compactions)
+            last.map(|()| compactions)
         };
         let builder = std::thread::Builder::new().name("strand compactor".to_owned());
-        let thread = builder.spawn(move || {
-            let done = compact_when_due(&log);
-            done.inspect_err(|error| telemetry::compactor_ended(log.raw.writer.dir.path(), error))
-        })?;
+        let thread = builder.spawn(run)?;
         let running = Some((stop, thread));
         Ok(Self { running })
     }
@@ -68,7 +76,8 @@ impl Compactor {
     /// is done; so does dropping the compactor.
     ///
     /// # Errors
-    /// The error that had ended the thread: those of [`Log::compaction_due`] and [`Log::compact`].
+    /// The error of the last try, if that failed: those of [`Log::compaction_due`] and
+    /// [`Log::compact`].
     pub fn stop(mut self) -> Result<u64> {
         self.end().unwrap_or(Ok(0))
     }
@@ -81,6 +90,11 @@ impl Compactor {
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
+}
+
+/// Whether a compaction was due, and is done.
+fn compact_if_due<S: State>(log: &Log<S::Payload>) -> Result<bool> {
+    Ok(log.compaction_due()? && matches!(log.compact::<S>()?, Compacted::Done { .. }))
 }
 
 impl Drop for Compactor {
