@@ -330,6 +330,14 @@ impl Tail {
     }
 
     fn read_on(&mut self) -> Result<()> {
+        let read = self.read_records();
+        if self.records.take_reopened() {
+            self.segments.close();
+        }
+        read
+    }
+
+    fn read_records(&mut self) -> Result<()> {
         let indexes = &mut self.mentioned.indexes;
         while let Some(record) = self.records.next()? {
             let (seq, offset) = (record.line.header.seq, record.offset);
@@ -469,6 +477,11 @@ impl Tail {
 }
 
 impl Segments {
+    /// Forgets what was read, since the names may be those of other files now.
+    fn close(&mut self) {
+        (self.open, self.batch) = (None, None);
+    }
+
     /// Calls `act` with those events of each of these records, which are in order, that concern
     /// these issues, and perhaps others; with all events if there are no ids.
     pub(crate) fn each_of(

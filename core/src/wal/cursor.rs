@@ -130,6 +130,8 @@ pub(crate) struct RawRecords {
     done: bool,
     /// The records for which the files were reopened, so that this happens once for each cause.
     reopened_for: [u64; 2],
+    /// See [`RawRecords::take_reopened`].
+    reopened: bool,
     /// May find out where [`End::Unknown`] is.
     watch: Option<DurableWatch>,
     /// How often `lines` had read when `watch` was asked last.
@@ -167,6 +169,7 @@ impl RawRecords {
             end,
             done: false,
             reopened_for: [0; 2],
+            reopened: false,
             watch: None,
             asked_after: 0,
             named_after: 0,
@@ -269,6 +272,13 @@ impl RawRecords {
         self.done = matches!(end, End::Seq(seq) if seq < self.next_seq);
         self.reopened_for = [0; 2];
         self.lines.restart(self.valid_len);
+    }
+
+    /// Whether it has gone on in other files of the same names since it was asked last. Whoever has
+    /// the earlier ones open must not read in them what it finds from now on: others may have
+    /// written there.
+    pub(crate) fn take_reopened(&mut self) -> bool {
+        std::mem::take(&mut self.reopened)
     }
 
     /// The number of the record that [`RawRecords::next`] returns next.
@@ -395,6 +405,7 @@ impl RawRecords {
         // Not by binary search, which would skip the damage.
         *self = Self {
             reopened_for,
+            reopened: true,
             ..Self::in_segment_of(&self.dir, wanted, self.end)?
         };
         Ok(true)

@@ -53,6 +53,34 @@ pub(crate) fn compare(dir: &Path, log: Option<&IssueLog>) {
     compare_each(dir);
 }
 
+#[test]
+fn an_issue_is_read_in_the_file_that_has_the_name_now() {
+    const LOG: &str = "log-00000000000000000001.jsonl";
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let open = |dir: &Path| IssueLog::open(dir, options()).unwrap();
+    let log = open(dir.path());
+    log.create(Issue::new("bd-1", "Mend the fence")).unwrap();
+    for name in ["MANIFEST", LOG] {
+        fs::copy(dir.path().join(name), other.path().join(name)).unwrap();
+    }
+    let mut reader = PointReader::open(dir.path()).unwrap();
+    assert!(
+        reader.get("bd-1").unwrap().is_some(),
+        "the file is open now"
+    );
+
+    // A writer whose lock was removed still writes to a file that has lost its name.
+    log.patch("bd-1", Patch::new().add_label("lost")).unwrap();
+    drop(log);
+    open(other.path()).claim("bd-1", "agent-7").unwrap();
+    fs::rename(other.path().join(LOG), dir.path().join(LOG)).unwrap();
+
+    assert_eq!(reader.refresh().unwrap(), Seq::new(2));
+    let found = reader.get("bd-1").unwrap().unwrap();
+    assert_eq!(found.issue.labels(), Vec::<String>::new());
+    assert_eq!(found.issue.assignee().as_deref(), Some("agent-7"));
+}
+
 /// Compares the issues that are read one after the other with the fold of everything.
 pub(crate) fn compare_each(dir: &Path) {
     let whole = Issues::load(dir).unwrap();
