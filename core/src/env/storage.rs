@@ -136,6 +136,12 @@ pub trait Storage: fmt::Debug + Send + Sync {
     fn stamp(&self, dir: &Dir) -> io::Result<Option<u64>> {
         dir.stamp()
     }
+    /// How much of the log a block of an index covers, in bytes: what `docs/FORMAT.md` says, by
+    /// default. All programs that use a store must agree. A simulation whose logs are short says
+    /// less, so that they have indexes, too.
+    fn index_block_bytes(&self) -> u64 {
+        64 << 10
+    }
     /// The machine that these files are on. Example: [`Host`].
     fn host(&self) -> &dyn Host {
         &ThisMachine

@@ -28,10 +28,6 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 /// So much room is made for a block that is not on disk yet.
 const ROOM_BYTES: usize = 16 << 10;
 
-/// A block covers records of so many bytes, and the rest of the last one. All processes agree where
-/// blocks end. What no block covers is read again by everybody.
-pub(crate) const BLOCK_OF_BYTES: u64 = 64 << 10;
-
 /// What the records of a segment mention, from the first one on or from that behind a block, as its
 /// index has it on disk.
 #[derive(Debug)]
@@ -156,8 +152,15 @@ impl Index {
         })
     }
 
-    /// Adds the next record, a line of this length with its newline.
-    pub(crate) fn push(&mut self, record: Last, line_bytes: usize, found: &Found) {
+    /// Adds the next record, a line of this length with its newline. A block covers records of so
+    /// many bytes, and the rest of the last one: all processes agree where blocks end.
+    pub(crate) fn push(
+        &mut self,
+        record: Last,
+        line_bytes: usize,
+        found: &Found,
+        block_of_bytes: u64,
+    ) {
         if self.block.records == 0 {
             self.block.first_offset = record.offset;
             self.bytes.extend_from_slice(&[0; BLOCK_HEADER_BYTES]);
@@ -171,7 +174,7 @@ impl Index {
         self.records += 1;
         self.adds += u64::from(found.adds);
         self.last = Some(record);
-        if record.offset + line_bytes as u64 >= self.block.first_offset + BLOCK_OF_BYTES {
+        if record.offset + line_bytes as u64 >= self.block.first_offset + block_of_bytes {
             self.end_block();
         }
     }
@@ -468,7 +471,7 @@ mod tests {
         }
         let offset = index.records * LINE_BYTES as u64;
         let crc = u32::try_from(index.records).unwrap();
-        index.push(Last { offset, crc }, LINE_BYTES, &found);
+        index.push(Last { offset, crc }, LINE_BYTES, &found, 64 << 10);
     }
 
     /// An index over five records, of which the last is not in a block yet.

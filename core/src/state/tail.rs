@@ -21,7 +21,7 @@ use crate::{
         operation::{FNV_START, fnv},
     },
     state::{
-        index::{self, BLOCK_OF_BYTES, BlockEnd, Index, Last},
+        index::{self, BlockEnd, Index, Last},
         mentions::{Change, Found, Mentions, Name},
     },
     wal::{
@@ -338,6 +338,7 @@ impl Tail {
     }
 
     fn read_records(&mut self) -> Result<()> {
+        let block_of_bytes = self.segments.dir.index_block_bytes();
         let indexes = &mut self.mentioned.indexes;
         while let Some(record) = self.records.next()? {
             let (seq, offset) = (record.line.header.seq, record.offset);
@@ -354,7 +355,13 @@ impl Tail {
             self.unsaved_bytes += record.text.len() as u64;
             let crc = stored_checksum(record.text).unwrap_or_default();
             if let Some(index) = indexes.last_mut() {
-                index.push(Last { offset, crc }, record.text.len() + 1, &self.found);
+                let line_bytes = record.text.len() + 1;
+                index.push(
+                    Last { offset, crc },
+                    line_bytes,
+                    &self.found,
+                    block_of_bytes,
+                );
             }
             self.mentioned.last_seq = seq;
             if let Some(sorted) = &mut self.sorted {
@@ -464,7 +471,7 @@ impl Tail {
     /// Adds to the indexes on disk what they lack, once that is worth it. Returns whether others
     /// know more then.
     pub(crate) fn save(&mut self) -> bool {
-        if self.unsaved_bytes < BLOCK_OF_BYTES {
+        if self.unsaved_bytes < self.segments.dir.index_block_bytes() {
             return false;
         }
         self.unsaved_bytes = 0;

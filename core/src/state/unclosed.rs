@@ -33,8 +33,8 @@ use crate::{
     },
 };
 
-/// The file is written anew once so much of the log is behind it.
-const LOG_BYTES: u64 = 256 << 10;
+/// The file is written anew once so much of the log is behind it, in blocks of the index.
+const LOG_BLOCKS: u64 = 4;
 
 /// It is no longer than that.
 const FILE_BYTES_MAX: usize = 1 << 20;
@@ -138,7 +138,7 @@ pub(super) fn is_due(dir: &StoreDir, manifest: &Manifest, tail: &Tail) -> bool {
         }
         _ => tail.mentioned.bytes_before(end.segment) + end.last.offset,
     };
-    behind >= LOG_BYTES
+    behind >= LOG_BLOCKS * dir.index_block_bytes()
 }
 
 /// Writes the issues that are not closed after the last record of a block, unless the segment is

@@ -101,6 +101,12 @@ impl StoreDir {
         self.path().join(name)
     }
 
+    /// How much of the log a block of an index covers. What no block covers is read again by
+    /// everybody.
+    pub(crate) fn index_block_bytes(&self) -> u64 {
+        self.storage.index_block_bytes()
+    }
+
     pub(crate) fn host(&self) -> &dyn Host {
         self.storage.host()
     }

@@ -891,6 +891,8 @@ impl Process {
         let locks: &[&str] = match name.split(['-', '.']).next().unwrap_or(name) {
             // Not the store's directory.
             _ if !state.locks.keys().any(|(of, _)| *of == dir) => &[],
+            // Hints, which any process writes down.
+            "log" if ["index", "unclosed"].contains(&name.rsplit('.').next().unwrap_or("")) => &[],
             "log" if name.strip_suffix(".new").is_some() => &["lock", "compact.lock"],
             "log" if what == "remove" => &["compact.lock"],
             "log" => &["lock"],

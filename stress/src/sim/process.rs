@@ -15,10 +15,10 @@ use strand_core::{
     },
 };
 
-use crate::sim::START_MS;
 use crate::sim::disk::InodeId;
 use crate::sim::machine::{Call, Doing, LockFile, PageFile, Place, Process, State, dead};
 use crate::sim::page::{AREA_WORDS, PageContent, Words, is_text};
+use crate::sim::{INDEX_BLOCK_BYTES, START_MS};
 
 /// The directory's inode.
 fn inode_of(dir: &Dir) -> InodeId {
@@ -30,6 +30,10 @@ fn shown(dir: &Dir, name: &str) -> String {
 }
 
 impl Storage for Process {
+    fn index_block_bytes(&self) -> u64 {
+        INDEX_BLOCK_BYTES
+    }
+
     fn open_dir(&self, path: &Path) -> io::Result<Dir> {
         let opened = self.call(Call::OpenDir, &|| path.display().to_string(), |state| {
             state.disk.open_dir(path)

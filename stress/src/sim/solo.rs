@@ -23,9 +23,9 @@ use strand_core::{
 };
 use strand_lock::SharedPage;
 
-use crate::sim::START_MS;
 use crate::sim::disk::{InodeId, VirtualDisk};
 use crate::sim::page::{PageContent, Words};
+use crate::sim::{INDEX_BLOCK_BYTES, START_MS};
 
 /// The time that passes with each look at the clock.
 const TICK_NS: u64 = 5_000;
@@ -516,6 +516,10 @@ fn inode_of(dir: &Dir) -> InodeId {
 }
 
 impl Storage for Solo {
+    fn index_block_bytes(&self) -> u64 {
+        INDEX_BLOCK_BYTES
+    }
+
     fn open_dir(&self, path: &Path) -> io::Result<Dir> {
         let open = |disk: &mut VirtualDisk| disk.open_dir(path);
         let opened = self.state().look(Call::OpenDir, open);

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use strand_core::{IssueLog, LiveIssues, testing::Storage};
+use strand_core::{IssueLog, Issues, LiveIssues, testing::Storage};
 
 use crate::panics::catch_panic;
 use crate::run::errors::describe;
@@ -455,6 +455,9 @@ impl Examiner {
                 receipt.seq
             ));
         }
+        if one_in(2) {
+            compare_parts(&log, state.state())?;
+        }
         if one_in(8) {
             check_files(&ledger, &order, &again.disk())?;
         }
@@ -542,6 +545,26 @@ fn with_one_more(ledger: &Ledger) -> (Ledger, strand_core::IssueEvent) {
         span: (u64::MAX - 1, u64::MAX),
     });
     (ledger, event)
+}
+
+/// Whether what is looked up, through the indexes that are there, is what all issues say.
+fn compare_parts(log: &IssueLog, all: &Issues) -> Result<(), String> {
+    let failed = |error| format!("a look-up failed: {}", describe(&error));
+    let unclosed = log.with_unclosed(|some| {
+        let differs = (some.last_seq(), some.ready()) != (all.last_seq(), all.ready());
+        differs.then(|| format!("{:?} are ready, and not {:?}", some.ready(), all.ready()))
+    });
+    if let Some(differs) = unclosed.map_err(failed)? {
+        return Err(format!("without the closed issues, {differs}"));
+    }
+    for (id, issue) in all.iter() {
+        let found = log.get(id).map_err(failed)?;
+        let found = found.as_ref().map(|found| (&found.issue, found.version));
+        if found != all.version(id).map(|version| (issue, version)) {
+            return Err(format!("{id} is {issue:?}, and was looked up as {found:?}"));
+        }
+    }
+    Ok(())
 }
 
 fn check_files(ledger: &Ledger, order: &Order, disk: &VirtualDisk) -> Result<(), String> {
