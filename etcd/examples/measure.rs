@@ -1,5 +1,5 @@
 //! Writes a second through [`EtcdLog`], beside the same transactions by a bare client of the
-//! gateway, in turn, on three nodes that it starts.
+//! gateway, in turn, on three nodes that it starts; and the processor time of a write.
 //!
 //! `cargo run --release --package strand-etcd --features testing --example measure`
 
@@ -9,35 +9,115 @@ use std::{
 };
 
 use base64::Engine as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use strand_core::{Batch, Issue};
 use strand_etcd::{EtcdLog, Options, testing::Nodes};
 
-const ROUND: Duration = Duration::from_secs(3);
-const ROUNDS: usize = 3;
+const ROUND: Duration = Duration::from_secs(2);
+const PAIRS: usize = 11;
 
 fn main() {
     let Some(mut nodes) = Nodes::start(3) else {
         return;
     };
     for agents in [1, 20] {
-        let (mut ours, mut bare) = (0.0, 0.0);
-        for round in 0..ROUNDS {
-            ours += by_log(&nodes, agents, round);
-            bare += by_bare_client(&nodes, agents, round);
+        let (mut ours, mut bare, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        for pair in 0..PAIRS {
+            let address = nodes.address(&store(agents, pair)).parse();
+            let address = address.expect("it is an address");
+            EtcdLog::open_or_create(&address, Options::default()).expect("it opens");
+            let by_log = || timed(&nodes, || by_log(&nodes, agents, pair));
+            let by_bare_client = || timed(&nodes, || by_bare_client(&nodes, agents, pair));
+            let (one, other) = if pair % 2 == 0 {
+                let one = by_log();
+                (one, by_bare_client())
+            } else {
+                let other = by_bare_client();
+                (by_log(), other)
+            };
+            ratios.push(one.writes / other.writes);
+            ours.push(one);
+            bare.push(other);
         }
-        let per_second = |sum: f64| sum / f64::from(u8::try_from(ROUNDS).unwrap_or(1));
-        let (ours, bare) = (per_second(ours), per_second(bare));
+        ratios.sort_unstable_by(f64::total_cmp);
         println!(
-            "{agents} agents: {ours:.0} writes/s, bare client {bare:.0}: {:.2}",
-            ours / bare
+            "{agents} agents, over a bare client: {:.2}",
+            median(&ratios)
         );
+        println!("  all pairs: {ratios:.2?}");
+        println!("  {}", Round::describe(&ours));
+        println!("  bare client: {}", Round::describe(&bare));
     }
     leader_dies(&mut nodes);
 }
 
-/// Runs the agents for a round, and counts what they did. The first call makes an agent ready.
-fn count<A: FnMut(u64)>(agents: usize, agent: impl Fn(usize) -> A + Sync) -> f64 {
+/// Each pair has a store of its own: to read what is there is no part of a write.
+fn store(agents: usize, pair: usize) -> String {
+    format!("measured-{agents}-{pair}")
+}
+
+/// What a round did.
+#[derive(Clone, Copy)]
+struct Round {
+    /// A second.
+    writes: f64,
+    /// The microseconds of processor time of a write, here and of the nodes, with what it takes to
+    /// begin.
+    own_us: f64,
+    nodes_us: f64,
+}
+
+impl Round {
+    fn describe(all: &[Round]) -> String {
+        let of = |part: fn(&Round) -> f64| median(&all.iter().map(part).collect::<Vec<_>>());
+        format!(
+            "{:.0} writes/s, each {:.0} us of a processor, and {:.0} us of the nodes'",
+            of(|round| round.writes),
+            of(|round| round.own_us),
+            of(|round| round.nodes_us)
+        )
+    }
+}
+
+fn timed(nodes: &Nodes, round: impl FnOnce() -> f64) -> Round {
+    let used = || {
+        let all = (0..nodes.count()).filter_map(|node| nodes.pid(node));
+        (
+            processor_us(std::process::id()),
+            all.map(processor_us).sum::<f64>(),
+        )
+    };
+    let before = used();
+    let writes = round();
+    let after = used();
+    let all = writes * ROUND.as_secs_f64();
+    Round {
+        writes,
+        own_us: (after.0 - before.0) / all,
+        nodes_us: (after.1 - before.1) / all,
+    }
+}
+
+/// How long a process has computed, in ticks of 10 ms.
+fn processor_us(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    ticks
+        .filter_map(|field| field.parse::<f64>().ok())
+        .sum::<f64>()
+        * 10_000.0
+}
+
+fn median(all: &[f64]) -> f64 {
+    let mut sorted = all.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+/// Runs the agents for a round, and counts what they did. The first call makes an agent ready; the
+/// others say whether they wrote.
+fn count<A: FnMut(u64) -> bool>(agents: usize, agent: impl Fn(usize) -> A + Sync) -> f64 {
     let begin = std::sync::Barrier::new(agents);
     let done: u64 = thread::scope(|scope| {
         let running: Vec<_> = (0..agents)
@@ -49,9 +129,11 @@ fn count<A: FnMut(u64)>(agents: usize, agent: impl Fn(usize) -> A + Sync) -> f64
                     begin.wait();
                     let until = Instant::now() + ROUND;
                     let mut done = 0;
-                    while Instant::now() < until {
-                        done += 1;
-                        write(done);
+                    for n in 1.. {
+                        if Instant::now() >= until {
+                            break;
+                        }
+                        done += u64::from(write(n));
                     }
                     done
                 })
@@ -67,67 +149,84 @@ fn count<A: FnMut(u64)>(agents: usize, agent: impl Fn(usize) -> A + Sync) -> f64
     f64::from(done) / f64::from(seconds)
 }
 
-fn by_log(nodes: &Nodes, agents: usize, round: usize) -> f64 {
-    let address = nodes.address("measured").parse().expect("it is an address");
+fn by_log(nodes: &Nodes, agents: usize, pair: usize) -> f64 {
+    let address = nodes.address(&store(agents, pair)).parse();
+    let address = address.expect("it is an address");
     count(agents, |agent| {
-        let (log, _) = EtcdLog::open_or_create(&address, Options::default()).expect("it opens");
+        let log = EtcdLog::open(&address, Options::default()).expect("it opens");
         move |n| {
-            let id = format!("bd-{agents}-{round}-{agent}-{n}");
+            let id = format!("bd-{agents}-{pair}-{agent}-{n}");
             let batch = Batch::new()
                 .key(format!("k/{id}"))
                 .create(Issue::new(&id, "Mend"));
-            log.commit(&batch).expect("it is written");
+            log.commit(&batch).is_ok()
         }
     })
 }
 
-fn by_bare_client(nodes: &Nodes, agents: usize, round: usize) -> f64 {
-    let text = nodes.address("bare");
-    let hosts = text
-        .strip_prefix("etcd://")
-        .and_then(|rest| rest.split_once('/'));
-    let host = hosts
-        .and_then(|(hosts, _)| hosts.split(',').next())
-        .expect("there is one");
+/// The same transactions, byte for byte but for the random names in them, as text.
+fn by_bare_client(nodes: &Nodes, agents: usize, pair: usize) -> f64 {
+    let text = nodes.address(&store(agents, pair));
+    let hosts = text.strip_prefix("etcd://");
+    let (hosts, store) = hosts.and_then(|rest| rest.split_once('/')).expect("both");
+    let host = hosts.split(',').next().expect("there is one");
     let url = format!("http://{host}/v3/kv/txn");
-    let key = |name: &str| {
-        let name = format!("strand/1/bare/{name}");
-        base64::engine::general_purpose::STANDARD.encode(name)
-    };
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let key = |name: &str| encode(&format!("strand/1/{store}/{name}"));
+    let kv = |key: &str| json!({"key": key}).to_string();
+    let client = ureq::Agent::new_with_defaults();
+    let epoch = key("epoch");
+    let found = client
+        .post(format!("http://{host}/v3/kv/range"))
+        .send(kv(&epoch));
+    let found = found.and_then(|mut found| found.body_mut().read_to_string());
+    let found: Value = serde_json::from_str(&found.expect("it answers")).expect("it is JSON");
+    let revision = found.pointer("/kvs/0/mod_revision");
+    let revision = revision.and_then(Value::as_str).expect("it is there");
     count(agents, |agent| {
         let client = ureq::Agent::new_with_defaults();
-        let url = url.clone();
+        let (epoch, url) = (epoch.clone(), url.clone());
         move |n| {
-            let id = format!("bd-{agents}-{round}-{agent}-{n}");
-            let names = [format!("k/{id}"), format!("v/{id}"), "epoch".to_owned()];
-            let keys = names.map(|name| key(&name));
-            let value = json!({"ts": 1_700_000_000_000_u64, "op": "add", "id": id,
-                "data": serde_json::from_str::<serde_json::Value>(Issue::new(&id, "Mend").as_json())
-                    .expect("it is JSON"),
-                "key": format!("k/{id}")});
-            let value = base64::engine::general_purpose::STANDARD.encode(value.to_string());
-            let record = key(&format!("r/0000000000000001/{id}"));
-            let same = |key: &String| json!({"key": key, "target": "MOD", "result": "EQUAL", "mod_revision": "0"});
-            let put =
-                |key: &String, value: &str| json!({"request_put": {"key": key, "value": value}});
-            let read = |key: &String| json!({"request_range": {"key": key}});
-            let [k, v, epoch] = &keys;
+            let id = format!("be-{agents}-{pair}-{agent}-{n}");
+            let issue = Issue::new(&id, "Mend");
+            let record = format!(
+                r#"{{"ts":1700000000000,"op":"add","id":"{id}","data":{},"key":"k/{id}"}}"#,
+                issue.as_json()
+            );
+            let nonce = format!("{:032x}", (agent as u64) << 32 | n);
+            let (k, v) = (key(&format!("k/k/{id}")), key(&format!("v/{id}")));
+            let r = key(&format!("r/0000000000000001/{nonce}"));
+            let carrier = encode(&format!("{nonce} {n:016x}"));
             let txn = json!({
-                "compare": [same(epoch), same(k), same(v)],
-                "success": [put(&record, &value), put(k, "eA=="), put(v, "")],
-                "failure": [read(epoch), read(k), read(v)],
+                "compare": [
+                    {"key": epoch, "target": "MOD", "result": "EQUAL", "mod_revision": revision},
+                    {"key": k, "target": "MOD", "result": "EQUAL", "mod_revision": "0"},
+                    {"key": v, "target": "MOD", "result": "LESS", "mod_revision": "1000000"},
+                ],
+                "success": [
+                    {"request_put": {"key": r, "value": encode(&record)}},
+                    {"request_put": {"key": k, "value": carrier}},
+                    {"request_put": {"key": v, "value": ""}},
+                ],
+                "failure": [
+                    {"request_range": {"key": epoch}},
+                    {"request_range": {"key": k}},
+                    {"request_range": {"key": v}},
+                ],
             });
-            let mut answer = client.post(&url).send(txn.to_string()).expect("it answers");
-            let answer = answer.body_mut().read_to_string().expect("it answers");
-            assert!(answer.contains("\"succeeded\":true"), "{answer}");
+            let answer = client.post(&url).send(txn.to_string());
+            let answer = answer.and_then(|mut answer| answer.body_mut().read_to_string());
+            // On a busy machine, there may be no leader for a while.
+            let answer = serde_json::from_str(&answer.unwrap_or_default());
+            answer.is_ok_and(|answer: Value| answer.get("succeeded") == Some(&true.into()))
         }
     })
 }
 
 /// How long a writer waits when the leader is killed.
 fn leader_dies(nodes: &mut Nodes) {
-    let address = nodes.address("measured").parse().expect("it is an address");
-    let log = EtcdLog::open(&address, Options::default()).expect("it opens");
+    let address = nodes.address("killed").parse().expect("it is an address");
+    let (log, _) = EtcdLog::open_or_create(&address, Options::default()).expect("it opens");
     let mut waits = Vec::new();
     for n in 0..5 {
         nodes.await_leader();

@@ -46,6 +46,7 @@ impl Cluster {
         let epoch = CurrentEpoch {
             number: 0,
             revision: 0,
+            compacted: 0,
         };
         Arc::new(Self {
             gateway,

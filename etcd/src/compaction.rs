@@ -10,7 +10,6 @@ use crate::{
     error::Failed,
     keys::Meta,
     log::{EtcdLog, put},
-    nonce::nonce,
     plan::value,
     snapshot::{self, CHUNK_BYTES_MAX},
 };
@@ -46,7 +45,7 @@ impl EtcdLog {
             return Ok(Compacted::NothingNew);
         }
         let current = cluster.head(0, deadline())?.epoch;
-        let Some(epoch) = self.begin_epoch(&current, &nonce(), deadline())? else {
+        let Some(epoch) = self.begin_epoch(&current, current.number + 1, deadline())? else {
             return Ok(Compacted::AlreadyRunning);
         };
         let head = cluster.head(epoch.revision, deadline())?;

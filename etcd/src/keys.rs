@@ -87,6 +87,10 @@ pub(crate) struct Epoch {
     pub(crate) number: u64,
     /// Who began it.
     pub(crate) by: String,
+    /// The last epoch, this one included, that a compaction began. `None` where a build began it
+    /// that did not say so.
+    #[serde(default)]
+    pub(crate) compacted: Option<u64>,
 }
 
 /// The version of this layout.

@@ -118,6 +118,7 @@ impl EtcdLog {
         let epoch = Epoch {
             number: 1,
             by: by.to_owned(),
+            compacted: Some(0),
         };
         let meta = Meta {
             format: FORMAT,
@@ -235,6 +236,12 @@ impl EtcdLog {
             let Some(state) = view.as_mut() else {
                 unreachable!("it was read just now");
             };
+            let epoch = self.cluster.epoch();
+            if !epoch.has_tokens_since(&state.epoch) {
+                is_fresh = true;
+                read_now(&mut view, &attempts)?;
+                continue;
+            }
             match decide(&batch, &state.issues, u64::MAX) {
                 Decision::Write => {}
                 Decision::Repeat(seq) => return Ok(backend::receipt(seq, true)),
@@ -249,8 +256,6 @@ impl EtcdLog {
             }
             let known = ids.iter().map(|id| (*id, Some(state.known(id))));
             let known: Vec<(&str, Option<u64>)> = known.collect();
-            // That of the state: the conditions hold through the end of this one only.
-            let epoch = state.epoch.clone();
             drop(view);
             let write = Write {
                 nonce: &nonce,
@@ -277,7 +282,8 @@ impl EtcdLog {
                     let seq = Seq::new(seq);
                     return Err(CommitError::KeyReused { key, seq });
                 }
-                Fate::NewEpoch(_) | Fate::Changed => {
+                Fate::NewEpoch(epoch) => self.cluster.learn(&epoch),
+                Fate::Changed => {
                     is_fresh = true;
                     read_now(&mut self.view(), &attempts)?;
                 }
@@ -292,7 +298,7 @@ impl EtcdLog {
         let is_long = seq.saturating_sub(epoch.revision) > self.cluster.options.epoch_revisions;
         if is_long && seq.is_multiple_of(ROTATE_ONE_IN) {
             // Another write will try again if this fails.
-            self.begin_epoch(&epoch, &nonce(), self.cluster.deadline())
+            self.begin_epoch(&epoch, epoch.compacted, self.cluster.deadline())
                 .ok();
         }
         backend::receipt(Seq::new(seq), false)
@@ -302,13 +308,14 @@ impl EtcdLog {
     pub(crate) fn begin_epoch(
         &self,
         after: &CurrentEpoch,
-        by: &str,
+        compacted: u64,
         deadline: Instant,
     ) -> Result<Option<CurrentEpoch>, Failed> {
         let key = self.cluster.keys.epoch();
         let next = Epoch {
             number: after.number + 1,
-            by: by.to_owned(),
+            by: nonce(),
+            compacted: Some(compacted),
         };
         let txn = Txn {
             compare: vec![Compare::at(&key, after.revision)],
@@ -323,6 +330,7 @@ impl EtcdLog {
             CurrentEpoch {
                 number: next.number,
                 revision: answer.header.revision,
+                compacted,
             }
         } else {
             let found = answer.responses.first();

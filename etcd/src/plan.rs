@@ -12,6 +12,17 @@ pub(crate) struct CurrentEpoch {
     pub(crate) number: u64,
     /// The revision at which it began.
     pub(crate) revision: u64,
+    /// The last epoch, this one included, that a compaction began, or may have.
+    pub(crate) compacted: u64,
+}
+
+impl CurrentEpoch {
+    /// Whether the conditions of a writer that knows the state in an earlier epoch hold in this
+    /// one. A compaction removes tokens of issues: one that was changed and forgotten would look
+    /// unchanged to a writer that knows it as it was before.
+    pub(crate) fn has_tokens_since(&self, known: &Self) -> bool {
+        self.compacted <= known.number
+    }
 }
 
 /// A write, ready to be sent any number of times.
@@ -122,6 +133,7 @@ pub(crate) fn current_epoch(kv: &KeyValue) -> Result<CurrentEpoch, Problem> {
     Ok(CurrentEpoch {
         number: epoch.number,
         revision: kv.mod_revision,
+        compacted: epoch.compacted.unwrap_or(epoch.number),
     })
 }
 
@@ -150,6 +162,7 @@ mod tests {
         CurrentEpoch {
             number: 2,
             revision: 5,
+            compacted: 1,
         }
     }
 
@@ -236,6 +249,8 @@ mod tests {
         let next = CurrentEpoch {
             number: 3,
             revision: 9,
+            // Whoever began it did not say why.
+            compacted: 3,
         };
         assert_eq!(fate([now(3, 9), None, changed()]), Fate::NewEpoch(next));
         assert_eq!(fate([now(2, 5), None, changed()]), Fate::Changed);

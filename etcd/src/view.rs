@@ -71,6 +71,7 @@ mod tests {
         CurrentEpoch {
             number: 1,
             revision: 2,
+            compacted: 0,
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
 };
 
 use strand_core::{Batch, Compacted, Issue, IssueEvent, Issues, Patch, Seq, backend::Backend as _};
-use strand_etcd::{Options, testing::Nodes};
+use strand_etcd::{EtcdLog, Options, testing::Nodes};
 
 use crate::{NOW, open, open_with};
 
@@ -72,6 +72,48 @@ fn old_keys_and_tombstones_are_forgotten_and_only_they() {
     assert!(!again.repeated && log.append(&add(4).with_key("k4")).unwrap().repeated);
     // A writer that has not looked since sees that the issue is gone.
     log.create(Issue::new_at("bd-1", "again", NOW)).unwrap();
+}
+
+#[test]
+fn a_writer_looks_again_after_a_compaction_and_not_after_an_epoch() {
+    let Some(nodes) = Nodes::start(1) else { return };
+    let options = || Options::default().epoch_revisions(16).tombstone_ms(0);
+    let (log, other) = (open(&nodes, "s"), open_with(&nodes, "s", options()));
+    let create = |log: &EtcdLog, id: &str| {
+        let before = log.round_trips();
+        log.create(Issue::new_at(id, "T", NOW)).unwrap();
+        log.round_trips() - before
+    };
+    create(&log, "a");
+    create(&log, "b");
+    let begun = log.epoch();
+    for n in 0..100 {
+        other.append(&add(n)).unwrap();
+    }
+    assert!(other.epoch() > begun, "epoch {}", other.epoch());
+    // It learns the epoch, and reads none of its records.
+    assert_eq!([create(&log, "c"), create(&log, "d")], [2, 1]);
+
+    other.commit(&Batch::at(NOW).delete("a")).unwrap();
+    other
+        .commit(&Batch::at(NOW).patch("b", Patch::new().add_label("x")))
+        .unwrap();
+    other.compact().unwrap();
+    // Nothing in etcd says any more that there was an issue `a`.
+    let missing = log.patch("a", Patch::new().add_label("y")).unwrap_err();
+    assert!(missing.is_no_such_issue(), "{missing}");
+    log.patch("b", Patch::new().add_label("y")).unwrap();
+    // Epochs that begin later do not hide the compaction.
+    let (late, begun) = (open(&nodes, "s"), other.epoch());
+    late.with_issues(Issues::last_seq).unwrap();
+    other.commit(&Batch::at(NOW).delete("c")).unwrap();
+    other.compact().unwrap();
+    for n in 0..100 {
+        other.append(&add(n)).unwrap();
+    }
+    assert!(other.epoch() > begun + 1, "epoch {}", other.epoch());
+    let missing = late.patch("c", Patch::new().add_label("y")).unwrap_err();
+    assert!(missing.is_no_such_issue(), "{missing}");
 }
 
 #[test]
