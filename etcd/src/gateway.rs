@@ -322,6 +322,8 @@ impl Gateway {
         request: ureq::RequestBuilder<ureq::typestate::WithBody>,
     ) -> ureq::RequestBuilder<ureq::typestate::WithBody> {
         let request = request.header("Content-Type", "application/json");
+        // A member that is cut off from the others says so, and does not wait for a leader.
+        let request = request.header("Grpc-Metadata-hasleader", "true");
         match &*self.token() {
             Some(token) => request.header("Authorization", token),
             None => request,
@@ -360,8 +362,6 @@ impl Gateway {
                 .timeout_connect(timeout)
                 .timeout_recv_response(timeout);
             let request = config.timeout_per_read(Some(WATCH_PATIENCE)).build();
-            // A member that is cut off from the others says so.
-            let request = request.header("Grpc-Metadata-hasleader", "true");
             let no_answer = |reason: String| Problem::NoAnswer {
                 endpoint: endpoint.to_owned(),
                 reason,
