@@ -1,6 +1,6 @@
 //! The command-line arguments.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::{ArgValueCandidates, Shell};
@@ -606,6 +606,15 @@ pub(crate) struct Export {
     /// Replace the file although it has changed since it was last exported, imported or synced
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+impl Export {
+    /// The file; `None` for standard output, which may be open to append.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        let stdout = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+        let file = self.file.as_deref();
+        file.filter(|file| !stdout.iter().any(|name| *file == Path::new(name)))
+    }
 }
 
 /// What counts where the store and the file changed the same in different ways.

@@ -74,7 +74,7 @@ pub(crate) fn require_possible(command: &OnStore) -> Result<(), Failure> {
             ("compact --archive", "`strand follow`")
         }
         OnStore::Follow(args) if args.archive.is_some() => ("follow --archive", "`strand follow`"),
-        OnStore::Export(args) if args.file.is_some() => ("export FILE", "standard output"),
+        OnStore::Export(args) if args.file().is_some() => ("export FILE", "standard output"),
         _ => return Ok(()),
     };
     let message = format!("`strand {name}` is for directories; on etcd, use {instead}");

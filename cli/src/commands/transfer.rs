@@ -177,13 +177,6 @@ fn spooled(path: Option<&Path>) -> Result<BufReader<File>, Failure> {
     Ok(BufReader::new(copy))
 }
 
-/// Whether a path stands for standard output, which may be open to append.
-fn is_stdout(path: &Path) -> bool {
-    ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]
-        .iter()
-        .any(|name| path == Path::new(name))
-}
-
 /// Prints issues one after the other: there may be more than fits into memory.
 fn print_each(dir: &Path, out: &mut Output) -> Result<(), Failure> {
     let mut printed = Ok(());
@@ -205,7 +198,7 @@ pub(crate) fn export(dir: &Path, args: &Export, out: &mut Output) -> Result<(), 
         file: Cow<'a, str>,
         issues: u64,
     }
-    let file = args.file.as_deref().filter(|file| !is_stdout(file));
+    let file = args.file();
     if file.is_none() && remote::address(dir)?.is_none() {
         return print_each(dir, out);
     }

@@ -131,7 +131,7 @@ fn the_commands_are_the_same_on_etcd() {
 
     let before = ok(&["export"]);
     assert!(ok(&["compact"]).contains("2 issues"));
-    assert_eq!(ok(&["export"]), before);
+    assert_eq!(ok(&["export", "-"]), before);
     assert_eq!(run(&place, &["follow", "--from", "1"]).code, 11);
     let compacted = run(&place, &["log", "bd-1"]);
     assert_eq!(compacted.code, 3, "{}", compacted.err);
@@ -142,7 +142,13 @@ fn the_commands_are_the_same_on_etcd() {
 fn what_is_for_directories_is_refused_and_bad_addresses_say_why() {
     // Nobody is asked.
     let place = "etcd://127.0.0.1:1/team";
-    for arguments in [&["doctor"][..], &["repair"], &["stat"], &["import"]] {
+    for arguments in [
+        &["doctor"][..],
+        &["repair"],
+        &["stat"],
+        &["import"],
+        &["export", "x"],
+    ] {
         let refused = run(place, arguments);
         assert_eq!(refused.code, 2, "{arguments:?}: {}", refused.err);
         assert!(refused.err.contains("on etcd, use"), "{}", refused.err);
