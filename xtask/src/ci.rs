@@ -150,9 +150,6 @@ fn stress() -> Result<(), Failure> {
 fn torture() -> Result<(), Failure> {
     let mut command = Command::new(harness()?);
     command.args(["torture", "--quick", "--seed", SEED]);
-    for tier in ["T1", "T2", "T3", "T4", "T7", "T8", "T8b", "T9"] {
-        command.args(["--tier", tier]);
-    }
     step("torture --quick", &mut command)
 }
 

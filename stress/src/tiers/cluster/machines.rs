@@ -24,8 +24,6 @@ pub(super) const AGENT_HOSTS: usize = 2;
 const FLAGS: [&str; 2] = ["--heartbeat-interval=50", "--election-timeout=500"];
 /// A client waits 1 s for a member; most faults are shorter, some are longer.
 const FAULT_MS_MAX: u64 = 2_500;
-/// Between two faults the cluster has up to this time.
-const CALM_MS_MAX: u64 = 700;
 /// The power goes after fewer requests of its kind than this, or after this time.
 const PASSES_MAX: u32 = 60;
 const TRIP_TIME: Duration = Duration::from_millis(1_500);
@@ -123,16 +121,17 @@ impl<'a> Machines<'a> {
         names.join(",")
     }
 
-    /// Has faults until `is_over`, for `time` at most. Afterwards everything is as before.
+    /// Has faults until `is_over`, for `time` at most, and up to `calm` between two of them.
+    /// Afterwards everything is as before.
     pub(super) fn disturb(
         &mut self,
         random: &mut StdRng,
-        time: Duration,
+        (time, calm): (Duration, Duration),
         is_over: &AtomicBool,
     ) -> io::Result<()> {
         let until = Instant::now() + time;
         while Instant::now() < until {
-            let calm = Duration::from_millis(random.random_range(0..=CALM_MS_MAX));
+            let calm = random.random_range(Duration::ZERO..=calm);
             if is_over_within(is_over, calm) {
                 break;
             }
