@@ -23,6 +23,7 @@ pub(crate) struct Report {
     payload: Payload,
     rounds: usize,
     mode: Mode,
+    is_slow: bool,
     rows: Vec<Measured>,
     skipped: Vec<Skipped>,
     pub(crate) extras: Extras,
@@ -63,6 +64,7 @@ impl Report {
             },
             rounds: cli.rounds(),
             mode: cli.mode,
+            is_slow: !cli.slow_sync().is_zero(),
             rows: Vec::new(),
             skipped: skipped.collect(),
             extras: Extras::default(),
@@ -97,7 +99,7 @@ impl Report {
             skipped: self.skipped.clone(),
             // The bars are of processes.
             ratios: match self.mode {
-                Mode::Process => bars::ratios(&self.rows, &self.extras),
+                Mode::Process => bars::ratios(&self.rows, self.is_slow, &self.extras),
                 Mode::Thread => Vec::new(),
             },
             agents: self.mode,
