@@ -3,7 +3,7 @@
 //! A directory serves the processes of one machine. [`EtcdLog`] has the same operations (append,
 //! batch, compare and set, claim, idempotency keys, follow, compaction) on a cluster that keeps
 //! every record on a majority of its members. Events, their fold, batches and the decision about
-//! conditions are those of [`strand_core`]; programs that take both use
+//! conditions are those of [`strand_core`]; programs that take both use [`open`] and
 //! [`Backend`](strand_core::backend::Backend).
 //!
 //! The differences: numbers of records grow strictly, but with gaps. There are no writes, and no
@@ -27,6 +27,7 @@ mod log;
 mod memory;
 mod nonce;
 mod options;
+mod place;
 mod plan;
 mod snapshot;
 #[cfg(feature = "testing")]
@@ -38,3 +39,4 @@ pub use error::Problem;
 pub use follow::EtcdFollower;
 pub use log::{BATCH_ISSUES_MAX, EtcdLog, PAYLOAD_BYTES_MAX};
 pub use options::Options;
+pub use place::open;

@@ -6,10 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use strand_core::{Error, Issue, Outcome};
+use strand_core::{Batch, Error, Issue, Outcome};
 use strand_etcd::{EtcdLog, Options, Problem, testing::Nodes};
 
-use crate::address;
+use crate::{NOW, address};
 
 fn problem(error: &Error) -> &Problem {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref());
@@ -36,6 +36,35 @@ fn only_init_creates_a_store_and_one_member_must_be_allowed() {
     assert!(!created);
     EtcdLog::open(&allowed, Options::default()).unwrap();
     EtcdLog::open(&strict, Options::default().allow_single_member(true)).unwrap();
+}
+
+#[test]
+fn a_place_is_an_address_or_a_directory() {
+    let Some(nodes) = Nodes::start(1) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let directory = dir.path().to_str().unwrap().to_owned();
+    EtcdLog::open_or_create(&address(&nodes, "s"), Options::default()).unwrap();
+    for place in [directory, nodes.address("s")] {
+        let open = || {
+            strand_etcd::open(&place, strand_core::Options::default(), Options::default()).unwrap()
+        };
+        let issue = Issue::new_at("bd-1", "Mend the fence", NOW);
+        open()
+            .commit(&Batch::at(NOW).create(issue.clone()))
+            .unwrap();
+        let found = open().get("bd-1").unwrap().unwrap();
+        assert_eq!(found.issue, issue);
+    }
+    let wrong = strand_etcd::open(
+        "etcd://h1",
+        strand_core::Options::default(),
+        Options::default(),
+    );
+    let error = wrong.err().unwrap();
+    assert!(
+        matches!(problem(&error), Problem::Address { .. }),
+        "{error}"
+    );
 }
 
 #[test]
