@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::evidence::verdict::Verdict;
+use crate::held;
 
 /// Whether the user has asked for the end.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +18,7 @@ impl Interrupt {
         let asked = interrupt.clone();
         let listening = ctrlc::set_handler(move || {
             if asked.0.swap(true, Ordering::SeqCst) {
+                held::end();
                 std::process::exit(Verdict::Interrupted.exit_status().into());
             }
             eprintln!(

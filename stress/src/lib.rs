@@ -14,6 +14,7 @@
 pub mod commands;
 pub mod evidence;
 pub mod fuzz;
+mod held;
 pub mod interrupt;
 mod panics;
 pub mod powerfs;

@@ -46,17 +46,18 @@ const CORE: &[Area] = &[
 ];
 
 const STRESS: &[Area] = &[
+    ("held", ""),
     ("panics", ""),
     ("random", ""),
     ("evidence", ""),
-    ("interrupt", "evidence"),
+    ("interrupt", "held evidence"),
     ("sim", "panics evidence random"),
-    ("powerfs", "sim random"),
+    ("powerfs", "held sim random"),
     ("fuzz", "panics evidence sim"),
     ("run", "panics evidence random"),
     ("tiers", "panics evidence interrupt random sim powerfs run"),
-    ("soak", "panics evidence interrupt run"),
-    ("stores", "evidence sim powerfs run"),
+    ("soak", "held panics evidence interrupt run"),
+    ("stores", "held evidence sim powerfs run"),
     ("report", "evidence run tiers soak stores"),
     (
         "commands",

@@ -29,6 +29,7 @@ use fuser::{
 use rustix::fs::OFlags;
 use rustix::mount::UnmountFlags;
 
+use crate::held::{hold_mount, release_mount};
 use crate::sim::disk::{Attributes, InodeId, VirtualDisk};
 
 /// The kernel need not ask again: nothing changes behind its back.
@@ -195,6 +196,7 @@ impl PowerFs {
             MountOption::NoAtime,
         ];
         let session = Session::new(Served(Arc::clone(&shared)), mount_point, &config)?;
+        hold_mount(mount_point);
         let (sender, ended) = crossbeam_channel::unbounded();
         std::thread::Builder::new()
             .name("powerfs".to_owned())
@@ -210,7 +212,10 @@ impl PowerFs {
 
     fn detach(&mut self) -> io::Result<()> {
         match self.mounted.take() {
-            Some(mount_point) => Ok(rustix::mount::unmount(&mount_point, UnmountFlags::DETACH)?),
+            Some(mount_point) => {
+                release_mount(&mount_point);
+                Ok(rustix::mount::unmount(&mount_point, UnmountFlags::DETACH)?)
+            }
             None => Ok(()),
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use strand_core::{Compacted, IssueEvent, IssueLog, Issues, Reader};
 
 use crate::evidence::stored::{parse_segment, read_segments};
+use crate::held::{hold_mount, release_mount};
 use crate::run::bystanders::digest;
 use crate::run::errors::describe;
 use crate::run::examine::copy_store;
@@ -57,6 +58,7 @@ impl SmallDisk {
     pub(super) fn mount(dir: &Path) -> Result<SmallDisk, String> {
         fs::create_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         mount(dir).map_err(|error| format!("a small tmpfs can't be mounted: {error}"))?;
+        hold_mount(dir);
         Ok(SmallDisk {
             dir: dir.to_owned(),
         })
@@ -98,6 +100,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
+        release_mount(&self.dir);
         unmount(&self.dir);
     }
 }

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::held::{hold_mount, release_mount};
 use crate::run::config::{Config, SystemFault};
 
 /// The calls that change something. `?`: not every system has them.
@@ -108,6 +109,7 @@ impl SmallDisk {
     /// Why it can't be mounted.
     pub(super) fn mount(dir: &Path, bytes: u64) -> Result<SmallDisk, String> {
         mount(dir, &format!("size={bytes}"))?;
+        hold_mount(dir);
         Ok(SmallDisk {
             dir: dir.to_owned(),
         })
@@ -121,6 +123,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
+        release_mount(&self.dir);
         let ended = Command::new("umount").arg("-l").arg(&self.dir).status();
         if !ended.is_ok_and(|status| status.success()) {
             eprintln!("strand-stress: {} stays mounted", self.dir.display());

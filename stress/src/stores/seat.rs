@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use strand_lock::monotonic_ns;
 
+use crate::held::{hold_group, release_group};
 use crate::run::errors::describe;
 use crate::stores::faults::Injection;
 
@@ -96,8 +97,10 @@ impl Seat {
         let child = command
             .spawn()
             .map_err(|error| format!("cannot start {program}: {}", describe(&error)))?;
+        let group = child.id().cast_signed();
+        hold_group(group);
         *living = Living {
-            group: Pid::from_raw(child.id().cast_signed()),
+            group: Pid::from_raw(group),
             killed_ns: None,
         };
         Ok((child, stderr))
@@ -112,6 +115,7 @@ impl Seat {
         }
         let mut living = self.living();
         living.group = None;
+        release_group(child.id().cast_signed());
         let status = child.wait().map_err(|error| error.to_string())?;
         let by_fault = self.injection.as_ref().is_some_and(Injection::kills);
         let by_signal = status.signal() == Some(Signal::KILL.as_raw());
@@ -164,12 +168,12 @@ impl Seat {
 pub(super) struct Printed(File);
 
 impl Printed {
-    fn new() -> Result<Printed, String> {
+    pub(super) fn new() -> Result<Printed, String> {
         nameless().map(Printed).map_err(|error| unreadable(&error))
     }
 
     /// The end for the process.
-    fn end(&self) -> Result<Stdio, String> {
+    pub(super) fn end(&self) -> Result<Stdio, String> {
         let file = self.0.try_clone().map_err(|error| unreadable(&error))?;
         Ok(file.into())
     }
