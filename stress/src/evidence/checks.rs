@@ -53,6 +53,8 @@ pub enum Point {
     Conditions,
     /// The processes of the run.
     Processes,
+    /// Batches of writes.
+    Batches,
     /// The receipts of a store that chooses ids.
     Receipts,
     /// The items that agents compete for.
@@ -79,6 +81,7 @@ pub(crate) struct Counts {
     pub(crate) recoveries: u64,
     pub(crate) conditions: u64,
     pub(crate) processes: u64,
+    pub(crate) batches: u64,
     pub(crate) receipts: u64,
     pub(crate) claims: u64,
     pub(crate) artifacts: u64,
@@ -102,11 +105,19 @@ pub(crate) fn checks(source: Source, counts: &Counts, violations: &[Violation]) 
         Check { point, promise, compared, what, violations }
     };
     let c = counts;
-    let (each, all) = match source {
-        Source::Bytes => ("operations with the stored bytes", "records with the operations"),
-        Source::List => ("operations with the list", "listed writes with the operations"),
+    let (each, all, followed) = match source {
+        Source::Bytes => (
+            "operations with the stored bytes",
+            "records with the operations",
+            "records in journals with the stored bytes",
+        ),
+        Source::List => (
+            "operations with the list",
+            "listed writes with the operations",
+            "writes that were shown with the list",
+        ),
     };
-    vec![
+    let mut checks = vec![
         check(Point::Stored, c.acknowledged + c.unknown,
             "An acknowledged write is stored once, at its number, with its bytes; an interrupted one at most once",
             each,
@@ -137,7 +148,7 @@ pub(crate) fn checks(source: Source, counts: &Counts, violations: &[Violation]) 
         ),
         check(Point::Followers, c.followed,
             "A follower gets every record, as it is stored, in its order",
-            "records in journals with the stored bytes",
+            followed,
         ),
         check(Point::Reads, c.views,
             "A read sees a prefix of the log, with all that it has to contain",
@@ -167,6 +178,10 @@ pub(crate) fn checks(source: Source, counts: &Counts, violations: &[Violation]) 
             "Every process did its work, and ended as it should",
             "processes with their work",
         ),
+        check(Point::Batches, c.batches,
+            "Of a batch, all is stored or nothing",
+            "batches with the list",
+        ),
         check(Point::Receipts, c.receipts,
             "No receipt is given to two writes",
             "receipts with all others",
@@ -179,7 +194,25 @@ pub(crate) fn checks(source: Source, counts: &Counts, violations: &[Violation]) 
             "Exports and other files are whole, checks pass, and nothing is left behind",
             "files and checks with what they should be",
         ),
-    ]
+    ];
+    checks.retain(|check| {
+        source == Source::Bytes || check.violations > 0 || !is_of_strand(check.point)
+    });
+    checks
+}
+
+/// What no list shows is no point that the author of a description could have tested.
+fn is_of_strand(point: Point) -> bool {
+    matches!(
+        point,
+        Point::DurableSeen
+            | Point::Reads
+            | Point::Fold
+            | Point::Recovery
+            | Point::Afterwards
+            | Point::Conditions
+            | Point::Processes
+    )
 }
 
 /// The promise that a violation breaks.
@@ -197,7 +230,12 @@ pub fn point_of(violation: &Violation) -> Point {
         Violation::AgentOrder { .. } => Point::AgentOrder,
         Violation::RealTimeOrder { .. } => Point::RealTime,
         Violation::DurableFell { .. } | Violation::DurableBehindAck { .. } => Point::DurableSeen,
-        Violation::JournalDiffers { .. } | Violation::FollowerBehind { .. } => Point::Followers,
+        Violation::JournalDiffers { .. }
+        | Violation::FollowerBehind { .. }
+        | Violation::FollowerMissed { .. }
+        | Violation::FollowerTwice { .. }
+        | Violation::FollowerOrder { .. }
+        | Violation::FollowerOnly { .. } => Point::Followers,
         Violation::ViewDiffers { .. }
         | Violation::ViewMisses { .. }
         | Violation::ReadDiffersFromFiles { .. } => Point::Reads,
@@ -217,6 +255,7 @@ pub fn point_of(violation: &Violation) -> Point {
         Violation::ConditionBroken { .. }
         | Violation::UnfoundedRefusal { .. }
         | Violation::NotClaimedOnce { .. } => Point::Conditions,
+        Violation::BatchInPart { .. } => Point::Batches,
         Violation::ReceiptTwice { .. } => Point::Receipts,
         Violation::WonTwice { .. } | Violation::WinnerNotOwner { .. } => Point::Claims,
         Violation::ArtifactInvalid { .. }

@@ -53,6 +53,10 @@ pub struct Beside {
     pub receipts: Vec<(String, (u32, u32))>,
     /// The items that agents compete for.
     pub items: Vec<Item>,
+    /// The batches: agent, and first and last write of each.
+    pub batches: Vec<(u32, u32, u32)>,
+    /// What a follower was shown, if there was one.
+    pub followed: Option<Vec<StoredRecord>>,
     /// What the examination of files and checks found.
     pub violations: Vec<Violation>,
 }

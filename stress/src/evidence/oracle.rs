@@ -86,6 +86,8 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     check_journals(evidence, &mut violations);
     check_conditions(evidence, &mut violations);
     check_claims(evidence, &mut violations);
+    check_batches(evidence, &mut violations);
+    check_followed(evidence, &mut violations);
     check_receipts(evidence.beside, &mut violations);
     check_wins(evidence.beside, &mut violations);
     violations.extend(evidence.beside.violations.iter().cloned());
@@ -601,6 +603,88 @@ fn check_conditions(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
 }
 
 /// No receipt was given to two writes.
+/// Of a batch all writes are stored, or none.
+fn check_batches(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
+    let stored: BTreeSet<Key> = owners(evidence.records).collect();
+    for &(agent, first, last) in &evidence.beside.batches {
+        let (stored, missing): (Vec<u32>, Vec<u32>) =
+            (first..=last).partition(|&write| stored.contains(&(agent, write)));
+        if !(stored.is_empty() || missing.is_empty()) {
+            violations.push(Violation::BatchInPart {
+                agent,
+                write: first,
+                stored,
+                missing,
+            });
+        }
+    }
+}
+
+fn owners(records: &[StoredRecord]) -> impl Iterator<Item = Key> {
+    records.iter().filter_map(StoredRecord::owner)
+}
+
+/// A follower is shown every acknowledged write once, in the order of the list, and nothing else.
+fn check_followed(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
+    let Some(followed) = &evidence.beside.followed else {
+        return;
+    };
+    let mut places: HashMap<Key, Vec<usize>> = HashMap::new();
+    for (place, owner) in owners(evidence.records).enumerate() {
+        places.entry(owner).or_default().push(place);
+    }
+    let mut shown: HashMap<Key, usize> = HashMap::new();
+    let mut last: Option<(usize, Key)> = None;
+    for record in followed {
+        let found = record.owner().map(|key| (key, places.get(&key)));
+        let Some(((agent, write), Some(own_places))) = found else {
+            let shown = record.text();
+            violations.push(Violation::FollowerOnly { shown });
+            continue;
+        };
+        let times = shown.entry((agent, write)).or_default();
+        let place = own_places.get(*times);
+        *times += 1;
+        // One that is stored twice is shown twice.
+        let Some(&place) = place else {
+            violations.push(Violation::FollowerTwice { agent, write });
+            continue;
+        };
+        let expected = (evidence.expected)(agent, write);
+        if !record.events.iter().map(|event| &event.json).eq(&expected) {
+            violations.push(Violation::Altered {
+                agent,
+                write,
+                place: record.place.clone(),
+                expected: expected.join(","),
+                found: record.text(),
+            });
+        }
+        match last {
+            Some((before, behind)) if evidence.shows.order && before > place => {
+                violations.push(Violation::FollowerOrder {
+                    agent,
+                    write,
+                    behind,
+                });
+            }
+            _ => last = Some((place, (agent, write))),
+        }
+    }
+    if !evidence.complete {
+        return;
+    }
+    for operation in &evidence.ledger.operations {
+        let Operation { agent, write, .. } = *operation;
+        let is_acknowledged = matches!(operation.outcome, Outcome::Acknowledged { .. });
+        // What is lost is no fault of the follower.
+        let key = (agent, write);
+        if is_acknowledged && places.contains_key(&key) && !shown.contains_key(&key) {
+            violations.push(Violation::FollowerMissed { agent, write });
+        }
+    }
+}
+
 fn check_receipts(beside: &Beside, violations: &mut Vec<Violation>) {
     let mut first: HashMap<&str, Key> = HashMap::new();
     for (receipt, key) in &beside.receipts {

@@ -208,6 +208,26 @@ pub enum Violation {
     AgentFailed { error: String },
     /// A process broke the protocol.
     Protocol { detail: String },
+    /// Some writes of a batch are stored and others are not.
+    BatchInPart {
+        agent: u32,
+        /// The first one.
+        write: u32,
+        stored: Vec<u32>,
+        missing: Vec<u32>,
+    },
+    /// A follower was not shown an acknowledged write.
+    FollowerMissed { agent: u32, write: u32 },
+    /// A follower was shown a write more than once.
+    FollowerTwice { agent: u32, write: u32 },
+    /// A follower was shown a write behind one that is stored behind it: agent and write of that.
+    FollowerOrder {
+        agent: u32,
+        write: u32,
+        behind: (u32, u32),
+    },
+    /// A follower was shown what is not stored.
+    FollowerOnly { shown: String },
     /// A receipt was given to two writes: agent and write of each.
     ReceiptTwice {
         receipt: String,

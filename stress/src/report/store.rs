@@ -16,7 +16,7 @@ use crate::report::text::{columns, grouped};
 use crate::run::config::{HistoryFormat, Workload};
 use crate::stores::runner::Call;
 use crate::stores::store::Told;
-use crate::stores::{Report, history};
+use crate::stores::{ByHand, Report, history};
 
 /// How many operations are shown around the first case of a violation.
 const AROUND_MAX: usize = 16;
@@ -138,7 +138,11 @@ fn around<'a>(report: &'a Report, violation: &Violation) -> Vec<&'a Call> {
                 && call.told == Told::Ok
                 && item.split(" from ").all(|part| call.line.contains(part))
         });
-        is_winner || own.contains(&(call.agent.into(), call.write.into()))
+        let is_about = |(agent, write): &(u64, u64)| {
+            let writes = u64::from(call.write)..u64::from(call.write + call.writes);
+            *agent == u64::from(call.agent) && writes.contains(write)
+        };
+        is_winner || own.iter().any(is_about)
     };
     let named: Vec<&Call> = report.calls.iter().filter(|call| is_own(call)).collect();
     let at_ns = number("at_ns").map(|at_ns| (at_ns, at_ns));
@@ -327,12 +331,18 @@ fn with_places(line: &str) -> String {
     let mut is_quoted = false;
     let mut rest = line;
     while let Some(first) = rest.chars().next() {
-        let place = [("@STORE@", "$STORE"), ("@WORK@", "$WORK")]
-            .into_iter()
-            .find_map(|(place, name)| Some((rest.strip_prefix(place)?, name)));
-        if let Some((behind, name)) = place {
+        let place = rest
+            .strip_prefix('@')
+            .and_then(|rest| rest.split_once('@'))
+            .filter(|(name, _)| {
+                ["STORE", "WORK"].contains(name)
+                    || name
+                        .strip_prefix("ITEM")
+                        .is_some_and(|item| item.parse::<u32>().is_ok())
+            });
+        if let Some((name, behind)) = place {
             let quote = if is_quoted { "'" } else { "" };
-            put!(text, "{quote}\"{name}\"{quote}");
+            put!(text, "{quote}\"${name}\"{quote}");
             rest = behind;
             continue;
         }
@@ -344,14 +354,48 @@ fn with_places(line: &str) -> String {
     text
 }
 
+/// The items of a script: each with its name in a variable, if the store chooses that.
+fn items(hand: &ByHand) -> String {
+    let mut text = String::new();
+    for (item, line) in (1..).zip(&hand.items) {
+        let line = with_places(line);
+        let Some(receipt) = &hand.receipt else {
+            put!(text, "( {line} ) > /dev/null\n");
+            continue;
+        };
+        let pattern = receipt.replace('/', r"\/").replace('\'', r"'\''");
+        put!(
+            text,
+            "ITEM{item}=$( ( {line} ) | perl -0777 -ne 'print defined $1 ? $1 : $& if /{pattern}/m')\n\
+             export ITEM{item}\n"
+        );
+    }
+    text
+}
+
+/// The end of a script whose agents compete for items.
+const WON_TWICE: &str = r#"twice=$(sort "$WORK/acknowledged" | uniq -d | tr '\n' ' ')
+echo "$(wc -l < "$WORK/acknowledged") won, twice: ${twice:-none} ($STORE)"
+[ -z "$twice" ] || exit 1
+done
+"#;
+
 /// A script that does what the agents did, with nothing but a shell and the program.
 #[must_use]
 pub fn repro(report: &Report) -> String {
     let config = &report.config;
     let hand = &report.by_hand;
+    let (does, must) = if config.workload == Workload::Claim {
+        ("claims", "Then no item may have been\n# won twice.")
+    } else {
+        (
+            "writes",
+            "Then every write that\n# the program acknowledged has to be in its list once.",
+        )
+    };
     let mut text = format!(
-        "#!/bin/sh\n# {} ({})\n# {}\n# {} agents write at the same time, each {} writes one after \
-         the other. Then every write that\n# the program acknowledged has to be in its list once. \
+        "#!/bin/sh\n# {} ({})\n# {}\n# {} agents work at the same time, each {} {does} one after \
+         the other. {must} \
          It may take some tries: $0 [TRIES]\n",
         report.store,
         report.version,
@@ -366,10 +410,11 @@ pub fn repro(report: &Report) -> String {
     {
         text += "# The run also had faults of the machine, which a shell can't make.\n";
     }
-    if config.workload != Workload::Append || hand.writes.is_empty() {
+    if hand.writes.is_empty() && hand.claims.is_empty() {
         return text + &format!("# By the harness only:\n{}\n", report.replay);
     }
-    text += "set -m\ntries=${1:-10}\nexport STORE WORK\n\
+    // A group of its own for each operation, so that all of it can be killed.
+    text += "group=$(command -v setsid) || set -m\ntries=${1:-10}\nexport STORE WORK\n\
              while [ \"$tries\" -gt 0 ]; do\ntries=$((tries - 1))\n\
              WORK=$(mktemp -d)\nSTORE=$WORK/store\nmkdir \"$STORE\"";
     for dir in &hand.dirs {
@@ -380,7 +425,16 @@ pub fn repro(report: &Report) -> String {
         put!(text, "( {} ) > /dev/null\n", with_places(init));
     }
     let kills = config.kill_per_second > 0.0;
-    text += "op() {\n  sh -c \"$2\" > /dev/null 2>> \"$WORK/errors\" &\n  p=$!\n";
+    if let Some((serve, ready)) = &hand.serve {
+        put!(
+            text,
+            "$group sh -c '{}' > \"$WORK/server\" 2>&1 & server=$!\nuntil ( {} ) > /dev/null 2>&1; do sleep 0.1; done\n",
+            with_places(serve).replace('\'', r"'\''"),
+            with_places(ready)
+        );
+    }
+    text += &items(hand);
+    text += "op() {\n  $group sh -c \"$2\" > /dev/null 2>> \"$WORK/errors\" &\n  p=$!\n";
     if kills {
         let operations = report.calls.len().max(1);
         let one_in = (operations / usize::try_from(report.killed.max(1)).unwrap_or(1)).max(2);
@@ -397,14 +451,23 @@ pub fn repro(report: &Report) -> String {
             let line = with_places(line).replace('\'', r"'\''");
             put!(text, "  op {} '{line}'\n", token(agent, *write));
         }
+        for (_, item, line) in hand.claims.iter().filter(|(own, ..)| *own == agent) {
+            let line = with_places(line).replace('\'', r"'\''");
+            put!(text, "  op {item} '{line}'\n");
+        }
         text += "}\n";
     }
+    text += "agents=\n";
     for agent in 0..config.agents {
-        put!(text, "agent_{agent} & ");
+        put!(text, "agent_{agent} & agents=\"$agents $!\"\n");
+    }
+    let end = hand.serve.as_ref().map_or("", |_| "kill -9 -- -$server\n");
+    if hand.writes.is_empty() {
+        return text + "wait $agents\n" + end + WON_TWICE;
     }
     put!(
         text,
-        "\nwait\n( {} ) > \"$WORK/list\"\nlost=0 twice=0\nwhile read -r token; do\n  \
+        "wait $agents\n( {} ) > \"$WORK/list\"\n{end}lost=0 twice=0\nwhile read -r token; do\n  \
          n=$(grep -o -F \"$token\" \"$WORK/list\" | wc -l)\n  \
          [ \"$n\" -gt 0 ] || {{ lost=$((lost + 1)); echo \"lost: $token\"; }}\n  \
          [ \"$n\" -lt 2 ] || twice=$((twice + 1))\ndone < \"$WORK/acknowledged\"\n\

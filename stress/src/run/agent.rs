@@ -186,7 +186,11 @@ impl Agent<'_> {
             Workload::Replay => {
                 Task::Commit(writes::replayed(&self.payloads.replayed(agent, write)?)?)
             }
-            Workload::Append | Workload::Mixed | Workload::Set | Workload::Exclusive => {
+            Workload::Append
+            | Workload::Mixed
+            | Workload::Batch
+            | Workload::Set
+            | Workload::Exclusive => {
                 let event = self.payloads.event(agent, write)?;
                 if self.log.directory().is_some() {
                     Task::Append(Box::new(event))

@@ -1,7 +1,9 @@
 //! The configuration of a run: its flags, their limits, and the line that repeats it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -72,10 +74,19 @@ pub enum Workload {
     Mixed,
     /// The events of the file `--payload`, each issue's by one agent in their order.
     Replay,
+    /// Other stores: batches of some writes, of which all or none must be stored.
+    Batch,
     /// Other stores: read an item and change it if it is still as it was read.
     Set,
     /// Other stores: take a lock, look whether anyone else has it, and give it back.
     Exclusive,
+}
+
+impl Workload {
+    /// Whether agents only make writes, each of its own.
+    pub(crate) fn writes(self) -> bool {
+        matches!(self, Workload::Append | Workload::Batch)
+    }
 }
 
 /// What happens at a system call that changes something.
@@ -164,6 +175,9 @@ pub struct Config {
     /// Other stores: write the history for Elle, Knossos or Porcupine into the report
     #[arg(long, value_enum, value_name = "FORM")]
     pub history: Option<HistoryFormat>,
+    /// Other stores: make only these writes, as 0:1-3,2:7 for three of agent 0 and one of agent 2
+    #[arg(long, value_name = "AGENT:WRITES,…")]
+    pub only: Option<Only>,
     /// Other stores: write the report to this directory, with a `repro.sh`
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
@@ -300,6 +314,79 @@ impl KillAt {
     }
 }
 
+/// Some writes of some agents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Only(BTreeSet<(u32, u32)>);
+
+impl Only {
+    /// These writes: agent and write of each.
+    #[must_use]
+    pub fn these(writes: impl IntoIterator<Item = (u32, u32)>) -> Only {
+        Only(writes.into_iter().collect())
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn writes(&self) -> &BTreeSet<(u32, u32)> {
+        &self.0
+    }
+
+    pub(crate) fn has(&self, agent: u32, write: u32) -> bool {
+        self.0.contains(&(agent, write))
+    }
+}
+
+impl From<Only> for String {
+    fn from(only: Only) -> String {
+        let mut ranges: Vec<(u32, u32, u32)> = Vec::new();
+        for (agent, write) in only.0 {
+            match ranges.last_mut() {
+                Some((own, _, last)) if *own == agent && *last + 1 == write => *last = write,
+                _ => ranges.push((agent, write, write)),
+            }
+        }
+        let texts = ranges.into_iter().map(|(agent, first, last)| {
+            let end = if first == last {
+                String::new()
+            } else {
+                format!("-{last}")
+            };
+            format!("{agent}:{first}{end}")
+        });
+        texts.collect::<Vec<_>>().join(",")
+    }
+}
+
+impl FromStr for Only {
+    type Err = UsageError;
+
+    fn from_str(text: &str) -> Result<Only, UsageError> {
+        let mut writes = BTreeSet::new();
+        for part in text.split(',') {
+            let range = part.split_once(':').and_then(|(agent, range)| {
+                let (first, last) = range.split_once('-').unwrap_or((range, range));
+                let numbers: (u32, u32, u32) =
+                    (agent.parse().ok()?, first.parse().ok()?, last.parse().ok()?);
+                (numbers.2 <= WRITES_MAX).then_some(numbers)
+            });
+            let (agent, first, last) = range.ok_or_else(|| {
+                UsageError(format!("{part:?} is not AGENT:WRITE or AGENT:FIRST-LAST"))
+            })?;
+            writes.extend((first..=last).map(|write| (agent, write)));
+        }
+        Ok(Only(writes))
+    }
+}
+
+impl TryFrom<String> for Only {
+    type Error = UsageError;
+
+    fn try_from(text: String) -> Result<Only, UsageError> {
+        text.parse()
+    }
+}
+
 /// A flag or a combination of flags that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -418,6 +505,7 @@ impl Config {
             ("--payload", self.payload.is_some()),
         ];
         let of_others = [
+            ("--workload batch", self.workload == Workload::Batch),
             ("--workload set", self.workload == Workload::Set),
             ("--workload exclusive", self.workload == Workload::Exclusive),
             ("--inject", self.inject.is_some()),
@@ -426,6 +514,7 @@ impl Config {
             ("--disk-bytes", self.disk_bytes.is_some()),
             ("--think-ms", self.think_ms.is_some()),
             ("--history", self.history.is_some()),
+            ("--only", self.only.is_some()),
             ("--report", self.report.is_some()),
         ];
         let find = |flags: &[(&'static str, bool)]| flags.iter().find(|(_, is)| *is).copied();
@@ -476,7 +565,10 @@ impl Config {
     /// The operations of a complete run.
     #[must_use]
     pub fn operations(&self) -> u64 {
-        u64::from(self.agents) * u64::from(self.writes)
+        match &self.only {
+            Some(only) => only.writes().len() as u64,
+            None => u64::from(self.agents) * u64::from(self.writes),
+        }
     }
 
     /// The number of processes that compact.
@@ -498,7 +590,7 @@ impl Config {
     #[must_use]
     pub fn pool(&self) -> u32 {
         match self.workload {
-            Workload::Append | Workload::Replay | Workload::Exclusive => 0,
+            Workload::Append | Workload::Batch | Workload::Replay | Workload::Exclusive => 0,
             Workload::Claim => self.writes,
             // So few that agents meet.
             Workload::Set => (self.writes / 4).clamp(1, 8),
@@ -616,6 +708,7 @@ mod tests {
             slow_disk_ms: Some(7),
             disk_bytes: Some(4096),
             think_ms: Some(2),
+            only: Some(Only::these([(0, 1), (0, 2), (2, 9)])),
             durability: Durability::Buffered,
             payload: Some(PathBuf::from("a b's.jsonl")),
             kill_per_second: 12.5,

@@ -1,5 +1,6 @@
 //! A store whose agents call its command line, as its spec says.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
@@ -7,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
+use crate::evidence::listing::Entry;
 use crate::run::config::shell_word;
 use crate::stores::reading::entries;
-use crate::stores::seat::{Ended, Seat, excerpt, nameless};
+use crate::stores::seat::{Ended, Printed, Seat, excerpt, nameless};
 use crate::stores::spec::{Call, Pattern, Spec};
-use crate::stores::store::{Agent, Answer, Can, Deed, Job, Store, Told};
+use crate::stores::store::{Agent, Answer, Can, Deed, Job, Process, Server, Store, Told, job};
 use crate::stores::template::{Template, Values, shell_line};
 
 /// A store behind a command line.
@@ -39,10 +41,14 @@ impl CommandStore {
             ordered: spec.list.ordered,
             numbers: !spec.list.number.is_empty(),
             receipts: spec.append.receipt.is_some(),
+            receipt: spec.append.receipt.as_ref().map(Pattern::to_string),
             whole: spec.list.whole,
             claim: spec.claim.is_some(),
             show: spec.show.is_some(),
             set: spec.set.is_some(),
+            serve: spec.serve.is_some(),
+            batch: spec.batch.is_some(),
+            follow: spec.follow.is_some(),
             export: spec.export.is_some(),
             exclusive: spec.exclusive.is_some(),
             idempotent: spec.append.idempotent,
@@ -64,7 +70,10 @@ impl CommandStore {
         let spec = &self.spec;
         match deed {
             Deed::Init => spec.init.as_ref().map(Call::words),
+            Deed::Serve => spec.serve.as_ref().map(|serve| (&*serve.argv, None)),
+            Deed::Ready => spec.serve.as_ref().map(|serve| (&*serve.ready, None)),
             Deed::Append => Some(spec.append.words()),
+            Deed::Batch => spec.batch.as_ref().map(Call::words),
             Deed::Claim => spec.claim.as_ref().map(Call::words),
             Deed::Exclusive => spec.exclusive.as_ref().map(Call::words),
             Deed::List => Some((&spec.list.argv, None)),
@@ -80,26 +89,38 @@ impl CommandStore {
         &self,
         argv: &[Template],
         stdin: Option<&Template>,
-        values: &Values,
-        witness: &[String],
+        job: &Job,
     ) -> Result<Prepared, String> {
+        let mut writes = Vec::new();
+        let batch = self.spec.batch.as_ref();
+        for write in &job.batch {
+            let each = batch.and_then(|batch| batch.each.as_ref());
+            writes.push(match each {
+                Some(each) => each.fill(write)?,
+                None => write.get("payload").cloned().unwrap_or_default(),
+            });
+        }
+        let mut values = Cow::Borrowed(&job.values);
+        if let Some(batch) = batch.filter(|_| !writes.is_empty()) {
+            values.to_mut().insert("writes", writes.join(&batch.join));
+        }
         let mut words = Vec::new();
         for word in argv {
-            // On its own, the witness is several words.
-            if word.to_string() == "{witness}" {
-                words.extend_from_slice(witness);
-            } else {
-                words.push(word.fill(values)?);
+            // On their own, these are several words.
+            match word.to_string().as_str() {
+                "{witness}" => words.extend_from_slice(&job.witness),
+                "{writes}" => words.extend_from_slice(&writes),
+                _ => words.push(word.fill(&values)?),
             }
         }
         let mut env = Vec::new();
         for (name, value) in &self.spec.env {
-            env.push((name.clone(), value.fill(values)?));
+            env.push((name.clone(), value.fill(&values)?));
         }
         Ok(Prepared {
             argv: words,
-            stdin: stdin.map(|stdin| stdin.fill(values)).transpose()?,
-            workdir: self.spec.workdir.fill(values)?,
+            stdin: stdin.map(|stdin| stdin.fill(&values)).transpose()?,
+            workdir: self.spec.workdir.fill(&values)?,
             env,
         })
     }
@@ -131,11 +152,16 @@ impl CommandStore {
     }
 
     fn run(&self, seat: &Seat, job: &Job, prepared: &Prepared) -> Result<Ended, String> {
-        let argv = if matches!(job.deed, Deed::Append | Deed::Claim | Deed::Set) {
+        let writes = [Deed::Append, Deed::Batch, Deed::Claim, Deed::Set];
+        let argv = if writes.contains(&job.deed) {
             seat.with_fault(&prepared.argv)
         } else {
             prepared.argv.clone()
         };
+        seat.run(&mut self.command(&argv, prepared)?)
+    }
+
+    fn command(&self, argv: &[String], prepared: &Prepared) -> Result<Command, String> {
         let (program, arguments) = argv.split_first().ok_or("there is no program")?;
         let mut command = Command::new(self.find(program));
         command.args(arguments).current_dir(&prepared.workdir);
@@ -144,7 +170,7 @@ impl CommandStore {
             None => command.stdin(Stdio::null()),
             Some(text) => command.stdin(input(text).map_err(|error| error.to_string())?),
         };
-        seat.run(&mut command)
+        Ok(command)
     }
 }
 
@@ -168,14 +194,18 @@ impl Call {
         let said = excerpt(said.trim());
         let code = ended.status.code();
         let is = |codes: &[i32]| code.is_some_and(|code| codes.contains(&code));
+        // What a success says beside its output is a warning.
+        let is_ok = is(&self.ok);
         let says = |pattern: &Option<Pattern>| {
-            pattern
-                .as_ref()
-                .is_some_and(|pattern| pattern.is_in(&ended.stdout) || pattern.is_in(&ended.stderr))
+            pattern.as_ref().is_some_and(|pattern| {
+                pattern.is_in(&ended.stdout) || (!is_ok && pattern.is_in(&ended.stderr))
+            })
         };
         if ended.killed {
             (Told::Info(String::new()), None)
-        } else if is(&self.ok) {
+        } else if is(&self.refused) || (code.is_some() && says(&self.refused_says)) {
+            (Told::Refused(said), None)
+        } else if is_ok {
             match &self.receipt {
                 None => (Told::Ok, None),
                 Some(pattern) => match pattern.find(&ended.stdout) {
@@ -186,8 +216,6 @@ impl Call {
                     ),
                 },
             }
-        } else if is(&self.refused) || (code.is_some() && says(&self.refused_says)) {
-            (Told::Refused(said), None)
         } else if is(&self.rejected) {
             (Told::Fail(said), None)
         } else {
@@ -227,11 +255,12 @@ impl CommandAgent<'_> {
                 deed => Err(format!("the spec has nothing for {deed:?}")),
             };
         };
-        let prepared = self.store.prepare(argv, stdin, &job.values, &job.witness)?;
+        let prepared = self.store.prepare(argv, stdin, job)?;
         let ended = self.store.run(self.seat, job, &prepared)?;
         let call = match job.deed {
             Deed::Init => spec.init.as_ref(),
             Deed::Append => Some(&spec.append),
+            Deed::Batch => spec.batch.as_ref(),
             Deed::Claim => spec.claim.as_ref(),
             Deed::Set => spec.set.as_ref(),
             Deed::Exclusive => spec.exclusive.as_ref(),
@@ -298,9 +327,39 @@ impl Store for CommandStore {
         Box::new(CommandAgent { store: self, seat })
     }
 
-    fn line(&self, deed: Deed, values: &Values) -> Option<String> {
-        let (argv, stdin) = self.words(deed)?;
-        let prepared = self.prepare(argv, stdin, values, &[]).ok()?;
+    fn serve(&self, seat: &Seat, values: &Values) -> Result<Server, String> {
+        let serve = self.spec.serve.as_ref().ok_or("the spec has no [serve]")?;
+        let prepared = self.prepare(&serve.argv, None, &job(Deed::Serve, values.clone()))?;
+        let stdout = Printed::new()?;
+        let mut command = self.command(&prepared.argv, &prepared)?;
+        let (child, stderr) = seat.start(&mut command, stdout.end()?)?;
+        Ok(Server {
+            child,
+            printed: [stdout, stderr],
+        })
+    }
+
+    fn follow(&self, seat: &Seat, values: &Values) -> Result<Process, String> {
+        let follow = self
+            .spec
+            .follow
+            .as_ref()
+            .ok_or("the spec has no [follow]")?;
+        let job = job(Deed::List, values.clone());
+        let prepared = self.prepare(&follow.argv, None, &job)?;
+        Process::start(seat, &mut self.command(&prepared.argv, &prepared)?)
+    }
+
+    fn followed(&self, line: &str) -> Result<Vec<Entry>, String> {
+        match &self.spec.follow {
+            Some(follow) => entries(follow, line),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn line(&self, job: &Job) -> Option<String> {
+        let (argv, stdin) = self.words(job.deed)?;
+        let prepared = self.prepare(argv, stdin, job).ok()?;
         let workdir = shell_word(&prepared.workdir);
         Some(format!("cd {workdir} && {}", prepared.line(true)))
     }

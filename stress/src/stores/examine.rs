@@ -16,10 +16,10 @@ use crate::evidence::stored::StoredRecord;
 use crate::evidence::violation::Violation;
 use crate::evidence::workload::Refusal;
 use crate::run::config::{Config, Workload};
-use crate::stores::runner::{Call, History, Site, job, look, payload};
+use crate::stores::runner::{Call, History, Site, acknowledged, look, payload, writes};
 use crate::stores::seat::Seat;
 use crate::stores::spec::Pattern;
-use crate::stores::store::{Agent, Deed, Store, Told};
+use crate::stores::store::{Agent, Deed, Store, Told, job};
 use crate::stores::witness;
 
 /// What takes longer hangs.
@@ -71,19 +71,32 @@ pub(super) fn judge(
             token(agent, write)
         }
     };
-    let records = records(&listed, &payload_of);
+    let records_of = |entries: &[Entry]| records(entries, &payload_of);
+    let records = records_of(&listed);
     let mut ledger = ledger(&history.calls);
-    if !can.numbers {
+    // The receipt of a batch is not the number of each of its writes.
+    if !can.numbers || config.workload == Workload::Batch {
         number(&mut ledger, &records);
     }
+    let batches = history.calls.iter().filter(|call| call.deed == Deed::Batch);
+    let batches = batches.map(|call| (call.agent, call.write, call.write + call.writes - 1));
+    beside.batches = batches.collect();
+    beside.followed = history.followed.take().map(|shown| {
+        let mut shown = records_of(&shown);
+        for record in &mut shown {
+            "follower".clone_into(&mut record.place.file);
+        }
+        shown
+    });
     if can.receipts {
-        let receipts = appends(&history.calls).filter(|call| call.told == Told::Ok);
+        let receipts = history.calls.iter();
+        let receipts = receipts.filter(|call| call.deed == Deed::Append && call.told == Told::Ok);
         let receipts =
             receipts.filter_map(|call| Some((call.receipt.clone()?, (call.agent, call.write))));
         beside.receipts = receipts.collect();
     }
     let expected = |agent, write| vec![payload_of(agent, write)];
-    let writes = if complete && config.workload == Workload::Append {
+    let writes = if complete && config.workload.writes() && config.only.is_none() {
         vec![config.writes; config.agents as usize]
     } else {
         Vec::new()
@@ -277,8 +290,7 @@ fn incomplete(store: &dyn Store, site: &Site, calls: &[Call]) -> Vec<Violation> 
         let path = artifact.path.fill(&site.values(0)).ok()?;
         let text = std::fs::read(&path).ok()?;
         let text = String::from_utf8_lossy(&text);
-        let acknowledged = appends(calls).filter(|call| call.told == Told::Ok);
-        let missing = acknowledged.map(|call| token(call.agent, call.write));
+        let missing = acknowledged(calls).map(|(agent, write)| token(agent, write));
         let writes: Vec<String> = missing
             .filter(|token| !text.contains(token.as_str()))
             .take(NAMED_MAX)
@@ -318,17 +330,13 @@ fn glob_pattern(glob: &str) -> Option<Pattern> {
     Pattern::try_from(format!("^{}$", parts.join(".*"))).ok()
 }
 
-fn appends(calls: &[Call]) -> impl Iterator<Item = &Call> {
-    calls.iter().filter(|call| call.deed == Deed::Append)
-}
-
 /// The answers in the terms of the oracle.
 fn ledger(calls: &[Call]) -> Ledger {
     let mut ledger = Ledger::default();
-    ledger.operations.extend(appends(calls).map(|call| {
+    ledger.operations.extend(writes(calls).map(|(call, write)| {
         Operation {
             agent: call.agent,
-            write: call.write,
+            write,
             invoke_ns: call.begin_ns,
             outcome: match &call.told {
                 Told::Ok => Outcome::Acknowledged {
@@ -392,6 +400,11 @@ fn counts(
         stored,
         numbered: if shows.numbers { stored } else { 0 },
         ordered: if shows.order { stored } else { 0 },
+        followed: beside
+            .followed
+            .as_ref()
+            .map_or(0, |shown| shown.len() as u64),
+        batches: beside.batches.len() as u64,
         receipts: beside.receipts.len() as u64,
         claims: beside.items.len() as u64,
         artifacts: history.looks,

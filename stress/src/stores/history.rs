@@ -113,10 +113,11 @@ fn value(call: &Call) -> (&'static str, Value) {
             ("cas", json!([call.item, [old, new]]))
         }
         Deed::Exclusive => ("hold", json!(call.agent)),
-        _ => (
-            "txn",
-            json!([["append", 0, element(call.agent, call.write)]]),
-        ),
+        _ => {
+            let writes = call.write..call.write + call.writes;
+            let appends = writes.map(|write| json!(["append", 0, element(call.agent, write)]));
+            ("txn", appends.collect())
+        }
     }
 }
 

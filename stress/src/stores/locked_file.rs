@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::stores::wire::{Ability, Done, Listed, Reply, Request, VERSION};
+use crate::stores::wire::{Ability, Done, Listed, Reply, Request, VERSION, Write};
 
 /// What is taken out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -29,14 +29,19 @@ pub enum Fault {
     StaleSet,
     /// The rename of an export: it is cut while it is written.
     CutExport,
+    /// The one record of a batch: its writes have a record each.
+    HalfBatch,
+    /// The follower's look at the end of a line: it passes over one that is being written.
+    BlindFollower,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Line {
     id: u64,
     text: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    owner: Option<String>,
+    /// The other writes of a batch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    more: Vec<String>,
 }
 
 struct LockedFile {
@@ -81,7 +86,9 @@ impl LockedFile {
                 }
             }
             Request::Init => self.lock().map(|_| Some(Done::default())),
-            Request::Append { payload, .. } => self.append(payload).map(Some),
+            Request::Append { payload, .. } => self.append(payload, Vec::new()).map(Some),
+            Request::Batch { writes } => self.batch(writes).map(Some),
+            Request::Follow => self.follow(),
             Request::Claim { item, agent } => self.claim(&item, &agent),
             Request::List => self.read().map(|lines| Some(list(&lines))),
             Request::Show { item } => self.show(&item).map(Some),
@@ -123,7 +130,23 @@ impl LockedFile {
         self.dir.join("log.jsonl")
     }
 
-    fn append(&self, text: String) -> io::Result<Done> {
+    /// In one record: a torn one is cut off as a whole.
+    fn batch(&self, writes: Vec<Write>) -> io::Result<Done> {
+        let mut texts = writes.into_iter().map(|write| write.payload);
+        let mut done = Done::default();
+        while let Some(text) = texts.next() {
+            let is_half = self.is(Fault::HalfBatch);
+            let more = if is_half {
+                Vec::new()
+            } else {
+                texts.by_ref().collect()
+            };
+            done = self.append(text, more)?;
+        }
+        Ok(done)
+    }
+
+    fn append(&self, text: String, more: Vec<String>) -> io::Result<Done> {
         let early = if self.is(Fault::SameId) {
             Some(self.next_id()?)
         } else {
@@ -147,8 +170,7 @@ impl LockedFile {
         };
         file.set_len(end)?;
         file.seek(SeekFrom::Start(end))?;
-        let owner = None;
-        let line = serde_json::to_string(&Line { id, text, owner })? + "\n";
+        let line = serde_json::to_string(&Line { id, text, more })? + "\n";
         // In two parts, as any long write may be: a kill between them leaves a torn tail.
         let (first, second) = line.as_bytes().split_at(line.len() / 2);
         file.write_all(first)?;
@@ -181,6 +203,32 @@ impl LockedFile {
         Ok(lines
             .filter_map(|line| serde_json::from_slice(line).ok())
             .collect())
+    }
+
+    /// Shows each new line, as long as someone reads.
+    fn follow(&self) -> io::Result<Option<Done>> {
+        let mut from = 0;
+        for round in 0_u64.. {
+            let bytes = fs::read(self.path()).unwrap_or_default();
+            let new = bytes.get(from..).unwrap_or_default();
+            let whole = match new.iter().rposition(|&byte| byte == b'\n') {
+                _ if self.is(Fault::BlindFollower) => new.len(),
+                end => end.map_or(0, |end| end + 1),
+            };
+            from += whole;
+            let lines = new.get(..whole).unwrap_or_default();
+            let lines = lines.split_inclusive(|&byte| byte == b'\n');
+            let lines: Vec<Line> = lines
+                .filter_map(|line| serde_json::from_slice(line).ok())
+                .collect();
+            // Now and then in any case: that fails when nobody reads any more.
+            if !lines.is_empty() || round.is_multiple_of(256) {
+                let text = serde_json::to_string(&Reply::Ok(list(&lines)))? + "\n";
+                io::stdout().lock().write_all(text.as_bytes())?;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(None)
     }
 
     fn claims(&self, item: &str) -> PathBuf {
@@ -284,6 +332,8 @@ impl LockedFile {
 fn hello() -> Done {
     Done {
         can: vec![
+            Ability::Batch,
+            Ability::Follow,
             Ability::Claim,
             Ability::Show,
             Ability::Set,
@@ -297,9 +347,12 @@ fn hello() -> Done {
 }
 
 fn list(lines: &[Line]) -> Done {
-    let items = lines.iter().map(|line| Listed {
-        text: line.text.clone(),
-        number: Some(line.id),
+    let items = lines.iter().flat_map(|line| {
+        let texts = std::iter::once(&line.text).chain(&line.more);
+        texts.map(|text| Listed {
+            text: text.clone(),
+            number: Some(line.id),
+        })
     });
     Done {
         items: items.collect(),

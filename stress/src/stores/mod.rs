@@ -8,6 +8,7 @@
 mod command;
 mod examine;
 mod faults;
+mod follow;
 mod history;
 pub mod locked_file;
 mod open;
@@ -19,6 +20,7 @@ mod program;
 mod reading;
 pub mod runner;
 mod seat;
+mod serving;
 pub mod shrink;
 pub mod spec;
 pub mod store;
@@ -81,6 +83,9 @@ pub fn run_until(config: &Config, exe: &Path, watch: Watch<'_>) -> Result<Report
     preflight::preflight(config, store, &tried).map_err(usage)?;
     let can = store.can();
     match config.workload {
+        Workload::Batch if !can.batch => {
+            return Err(usage(format!("{}: it has no [batch]", can.name)));
+        }
         Workload::Claim if !can.claim => {
             return Err(usage(format!("{}: it has no [claim]", can.name)));
         }
@@ -147,7 +152,7 @@ pub fn run_until(config: &Config, exe: &Path, watch: Watch<'_>) -> Result<Report
             .map_err(|error| environment(format!("{}: {error}", site.store.display())))?;
     }
     let mut history = History::default();
-    set_up(config, store, &site, &mut history).map_err(environment)?;
+    let serving = set_up(config, store, &site, &mut history).map_err(environment)?;
     let next: Vec<AtomicU32> = (0..config.agents).map(|_| AtomicU32::new(1)).collect();
     let round = Round {
         config,
@@ -155,6 +160,7 @@ pub fn run_until(config: &Config, exe: &Path, watch: Watch<'_>) -> Result<Report
         site: &site,
         exe,
         next: &next,
+        serving: serving.as_ref(),
         machine: None,
     };
     round.work(&mut history, watch).map_err(environment)?;
@@ -163,6 +169,7 @@ pub fn run_until(config: &Config, exe: &Path, watch: Watch<'_>) -> Result<Report
     }
     let is_complete = history.hang.is_none() && !history.interrupted;
     let judged = examine::judge(config, store, &site, &mut history, is_complete);
+    drop(serving);
     let report = report(config, store, &site, history, Some(judged), None, dir);
     drop(small);
     Ok(report)

@@ -10,14 +10,16 @@ use tempfile::TempDir;
 
 use crate::evidence::checks::Check;
 use crate::evidence::ledger::Incident;
-use crate::evidence::listing::kinds;
+use crate::evidence::listing::{kinds, token};
 use crate::evidence::verdict::Verdict;
 use crate::evidence::violation::{Class, Violation};
+use crate::evidence::workload::claimed_issue;
 use crate::run::RunError;
-use crate::run::config::{Config, UsageError};
+use crate::run::config::{Config, UsageError, Workload};
 use crate::stores::examine::Judged;
-use crate::stores::runner::{Call, History, Site, append, call, job};
-use crate::stores::store::{Deed, Store, Told};
+use crate::stores::runner::{Call, History, Site, append, call};
+use crate::stores::serving::Serving;
+use crate::stores::store::{Deed, Store, Told, job};
 
 /// How a run of a store went.
 #[derive(Debug, Clone, Serialize)]
@@ -102,6 +104,14 @@ pub struct Answers {
 pub struct ByHand {
     /// Makes the store.
     pub init: Option<String>,
+    /// Runs the server, and asks whether it is ready.
+    pub serve: Option<(String, String)>,
+    /// Makes each item that agents compete for.
+    pub items: Vec<String>,
+    /// Finds an item's name in what that prints, if it is not in the lines.
+    pub receipt: Option<String>,
+    /// Competes for an item: agent, item, line.
+    pub claims: Vec<(u32, u32, String)>,
     /// Makes each write of each agent: agent, write, line.
     pub writes: Vec<(u32, u32, String)>,
     /// Lists all writes.
@@ -162,13 +172,13 @@ pub(super) fn usage(message: String) -> RunError {
     RunError::Usage(UsageError(message))
 }
 
-/// Makes the store, and the items that agents compete for.
-pub(super) fn set_up(
+/// Makes the store, starts its server, and makes the items that agents compete for.
+pub(super) fn set_up<'a>(
     config: &Config,
-    store: &dyn Store,
+    store: &'a dyn Store,
     site: &Site,
     history: &mut History,
-) -> Result<(), String> {
+) -> Result<Option<Serving<'a>>, String> {
     let over = Arc::new(AtomicBool::new(false));
     let agent = config.agents;
     let seat = site.seat(agent, &over, None)?;
@@ -176,6 +186,8 @@ pub(super) fn set_up(
     worker
         .perform(&job(Deed::Init, site.values(agent)))
         .success("init")?;
+    let server = site.seat(agent, &Arc::default(), None)?;
+    let serving = Serving::start(store, server, site.values(agent))?;
     for write in 1..=config.pool() {
         let job = append(config, site, agent, write);
         let answer = worker.perform(&job).success("the append of an item")?;
@@ -185,7 +197,7 @@ pub(super) fn set_up(
             .calls
             .push(call(agent, write, Deed::Append, None, answer));
     }
-    Ok(())
+    Ok(serving)
 }
 
 /// The report; keeps the store unless all is well.
@@ -211,7 +223,7 @@ pub(super) fn report(
             Told::Refused(_) => &mut answers.refused,
             Told::Fail(_) => &mut answers.failed,
             Told::Info(_) => &mut answers.unknown,
-        } += 1;
+        } += u64::from(call.writes);
         times.push(call.end_ns.saturating_sub(call.begin_ns));
     }
     times.sort_unstable();
@@ -281,7 +293,8 @@ const BY_HAND_MAX: u64 = 20_000;
 
 fn by_hand(config: &Config, store: &dyn Store, site: &Site) -> ByHand {
     let mut by_hand = ByHand::default();
-    if config.operations() > BY_HAND_MAX {
+    let is_simple = matches!(config.workload, Workload::Append | Workload::Claim);
+    if config.operations() > BY_HAND_MAX || !is_simple {
         return by_hand;
     }
     // A place that each shell fills in.
@@ -291,13 +304,40 @@ fn by_hand(config: &Config, store: &dyn Store, site: &Site) -> ByHand {
         spec: site.spec.clone(),
     };
     let values = place.values(0);
-    by_hand.init = store.line(Deed::Init, &values);
-    by_hand.list = store.line(Deed::List, &values).unwrap_or_default();
+    by_hand.init = store.line(&job(Deed::Init, values.clone()));
+    let line = |deed| store.line(&job(deed, values.clone()));
+    by_hand.serve = line(Deed::Serve).zip(line(Deed::Ready));
+    by_hand.list = store.line(&job(Deed::List, values)).unwrap_or_default();
+    by_hand.receipt.clone_from(&store.can().receipt);
+    for write in 1..=config.pool() {
+        let line = store.line(&append(config, &place, config.agents, write));
+        by_hand.items.extend(line);
+    }
     for agent in 0..config.agents {
         by_hand.dirs.push(place.work(agent).display().to_string());
         for write in 1..=config.writes {
+            if config
+                .only
+                .as_ref()
+                .is_some_and(|only| !only.has(agent, write))
+            {
+                continue;
+            }
+            if config.workload == Workload::Claim {
+                let item =
+                    1 + claimed_issue(config.seed, agent, config.agents, write, config.writes);
+                let token = token(config.agents, item);
+                let name = if store.can().receipts {
+                    format!("@ITEM{item}@")
+                } else {
+                    token.clone()
+                };
+                let line = store.line(&job(Deed::Claim, place.item(agent, &name, token)));
+                by_hand.claims.extend(line.map(|line| (agent, item, line)));
+                continue;
+            }
             let job = append(config, &place, agent, write);
-            let line = store.line(Deed::Append, &job.values);
+            let line = store.line(&job);
             by_hand.writes.extend(line.map(|line| (agent, write, line)));
         }
     }

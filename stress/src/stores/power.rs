@@ -3,6 +3,7 @@
 //! has to be there.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
@@ -10,14 +11,16 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tempfile::TempDir;
 
+use crate::evidence::violation::Violation;
 use crate::powerfs::mount::{Counts, PowerFs, Tripwire, obstacle};
 use crate::run::RunError;
-use crate::run::config::{Config, Workload};
+use crate::run::config::Config;
 use crate::run::runner::Watch;
 use crate::sim::disk::VirtualDisk;
-use crate::stores::examine::judge;
+use crate::stores::examine::{Judged, judge};
 use crate::stores::outcome::{Report, environment, report, set_up, usage};
 use crate::stores::runner::{History, Machine, Round, Site};
+use crate::stores::serving::Serving;
 use crate::stores::store::Store;
 
 /// The power goes within this time in any case.
@@ -46,8 +49,9 @@ pub(super) fn run(
     dir: TempDir,
     watch: Watch<'_>,
 ) -> Result<Report, RunError> {
-    if config.workload != Workload::Append {
-        return Err(usage("--power-cuts is for --workload append".to_owned()));
+    if !config.workload.writes() {
+        let reason = "--power-cuts is for --workload append or batch";
+        return Err(usage(reason.to_owned()));
     }
     let mut history = History::default();
     if let Some(reason) = obstacle() {
@@ -67,15 +71,22 @@ pub(super) fn run(
     let mut random = StdRng::seed_from_u64(config.seed);
     let mut disk = VirtualDisk::new();
     let next: Vec<AtomicU32> = (0..config.agents).map(|_| AtomicU32::new(1)).collect();
+    let serve = || {
+        let seat = site.seat(config.agents, &Arc::default(), None)?;
+        Serving::start(store, seat, site.values(config.agents))
+    };
     let mut judged = None;
     let mut cuts = 0;
     while cuts < u64::from(config.power_cuts) {
         let served = PowerFs::serve_at(disk, &mount).map_err(failed)?;
-        if cuts == 0 {
+        let serving = if cuts == 0 {
             std::fs::create_dir(&site.store).map_err(failed)?;
-            set_up(config, store, site, &mut history).map_err(environment)?;
+            let serving = set_up(config, store, site, &mut history).map_err(environment)?;
             served.with_disk(VirtualDisk::sync_all);
-        }
+            serving
+        } else {
+            serve().map_err(environment)?
+        };
         let magnitude = random.random_range(1..=8);
         // Mostly soon after some call that changes something.
         served.arm(Tripwire {
@@ -93,15 +104,26 @@ pub(super) fn run(
             site,
             exe,
             next: &next,
+            serving: serving.as_ref(),
             machine: Some((&served, Duration::from_millis(CUT_LIMIT_MS))),
         };
         round.work(&mut history, watch).map_err(environment)?;
+        drop(serving);
         let (remains, _) = served.with_disk(|disk| disk.crash(&mut random));
         served.end().map_err(failed)?;
         cuts += 1;
         // The machine is on again.
         let served = PowerFs::serve_at(remains, &mount).map_err(failed)?;
-        let found = judge(config, store, site, &mut history, false);
+        let found = match serve() {
+            Ok(_serving) => judge(config, store, site, &mut history, false),
+            Err(error) => Judged {
+                violations: vec![Violation::ExaminationFailed {
+                    step: "serve after the power cut".to_owned(),
+                    error,
+                }],
+                ..Judged::default()
+            },
+        };
         let is_wrong = !found.violations.is_empty();
         judged = Some(found);
         if is_wrong {

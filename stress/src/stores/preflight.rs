@@ -9,8 +9,10 @@ use crate::evidence::listing::{Entry, token, tokens};
 use crate::evidence::violation::Violation;
 use crate::run::config::Config;
 use crate::stores::examine::{leftovers, with_limit};
-use crate::stores::runner::{History, Site, append, job, look, payload};
-use crate::stores::store::{Agent, Can, Deed, Job, Store, Told};
+use crate::stores::follow::Follower;
+use crate::stores::runner::{History, Site, append, batch, look, payload};
+use crate::stores::serving::Serving;
+use crate::stores::store::{Agent, Can, Deed, Job, Store, Told, job};
 
 const WRITES: u32 = 3;
 
@@ -29,6 +31,7 @@ pub(super) fn preflight(config: &Config, store: &dyn Store, site: &Site) -> Resu
         let mut agent = store.agent(&seat, true);
         Preflight {
             config,
+            store,
             can: store.can(),
             site,
             agent: &mut *agent,
@@ -42,6 +45,7 @@ pub(super) fn preflight(config: &Config, store: &dyn Store, site: &Site) -> Resu
 
 struct Preflight<'a> {
     config: &'a Config,
+    store: &'a dyn Store,
     can: &'a Can,
     site: &'a Site,
     agent: &'a mut dyn Agent,
@@ -52,6 +56,9 @@ impl Preflight<'_> {
         self.agent
             .perform(&job(Deed::Init, self.site.values(0)))
             .success("[init]")?;
+        let server = self.site.seat(0, &Arc::default(), None)?;
+        let _serving = Serving::start(self.store, server, self.site.values(0))
+            .map_err(|error| format!("[serve] {error}"))?;
         let mut receipts = Vec::new();
         for write in 1..=WRITES {
             let answer = self
@@ -78,6 +85,12 @@ impl Preflight<'_> {
                 "[list] shows one thing now and another later, without a write between:\n  \
                  {first:?}\n  {second:?}"
             ));
+        }
+        if self.can.batch {
+            self.check_batch()?;
+        }
+        if self.can.follow {
+            self.check_follow()?;
         }
         if self.can.claim {
             let item = receipts.first().cloned().unwrap_or_else(|| token(0, 1));
@@ -150,6 +163,51 @@ impl Preflight<'_> {
             }
         }
         Ok(())
+    }
+
+    fn check_batch(&mut self) -> Result<(), String> {
+        let (first, last) = (WRITES + 1, 2 * WRITES);
+        let job = batch(self.config, self.site, 0, first, last);
+        let answer = self.agent.perform(&job).success("[batch]")?;
+        let listed = self.list()?;
+        for write in first..=last {
+            if !listed
+                .iter()
+                .any(|entry| tokens(&entry.text).contains(&(0, write)))
+            {
+                return Err(format!(
+                    "[list] does not show the write {} of a batch (`each` is the form of a write, \
+                     `join` is between two): {listed:?}\n  it was: {}",
+                    token(0, write),
+                    answer.line
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_follow(&mut self) -> Result<(), String> {
+        let writes: BTreeSet<(u32, u32)> = (1..=WRITES).map(|write| (0, write)).collect();
+        let over = Arc::new(AtomicBool::new(false));
+        let seat = self.site.seat(0, &over, None)?;
+        let process = self.store.follow(&seat, &self.site.values(0))?;
+        let follower = Follower::default();
+        std::thread::scope(|scope| {
+            scope.spawn(|| follower.read(self.store, &seat, process));
+            follower.wait_for(writes.clone());
+            follower.end(&seat);
+        });
+        let shown = follower
+            .into_shown()
+            .map_err(|error| format!("[follow] has to print writes, and to go on: {error}"))?;
+        let found = shown.iter().flat_map(|entry| tokens(&entry.text));
+        if writes.is_subset(&found.collect()) {
+            return Ok(());
+        }
+        Err(format!(
+            "[follow] has to print all writes, also those that were made before it began. It \
+             printed: {shown:?}"
+        ))
     }
 
     fn claim(&self, agent: u32, item: &str) -> Job {
@@ -276,6 +334,11 @@ fn summary(store: &dyn Store) -> String {
             can.numbers,
         ),
         ("no receipt twice (`receipt`)", can.receipts),
+        ("of a batch all is stored or nothing ([batch])", can.batch),
+        (
+            "a follower is shown every write once, in order ([follow])",
+            can.follow,
+        ),
         ("an item is won once ([claim])", can.claim),
         ("the winner is the owner ([show])", can.show),
         (

@@ -1,17 +1,17 @@
 //! A store whose agents are programs that speak the protocol of [`crate::stores::wire`].
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::io::BufRead as _;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 use strand_lock::monotonic_ns;
 
 use crate::evidence::listing::Entry;
-use crate::stores::seat::{OUTPUT_BYTES_MAX, Printed, Seat, excerpt};
+use crate::stores::seat::{Seat, excerpt};
 use crate::stores::spec::Artifact;
-use crate::stores::store::{Agent, Answer, Can, Deed, Job, Store, Told};
+use crate::stores::store::{Agent, Answer, Can, Deed, Job, Process, Server, Store, Told};
 use crate::stores::template::{Template, Values, shell_line};
-use crate::stores::wire::{Ability, Done, EXPORT_FORMAT, Reply, Request, VERSION};
+use crate::stores::wire::{self, Ability, Done, EXPORT_FORMAT, Listed, Reply, Request, VERSION};
 
 /// How often a program may fail to start for one job.
 const STARTS_MAX: u32 = 3;
@@ -55,11 +55,14 @@ impl ProgramStore {
             ordered: has(Ability::Ordered),
             numbers: has(Ability::Numbers),
             receipts: has(Ability::Receipts),
+            receipt: has(Ability::Receipts).then(|| r#""receipt": *"([^"]*)""#.to_owned()),
             whole: true,
             claim: has(Ability::Claim),
             show: has(Ability::Show),
             set: has(Ability::Set),
             idempotent: has(Ability::Idempotent),
+            batch: has(Ability::Batch),
+            follow: has(Ability::Follow),
             export: has(Ability::Export),
             artifacts: has(Ability::Export)
                 .then_some(artifact)
@@ -68,6 +71,15 @@ impl ProgramStore {
             ..Can::default()
         };
         Ok(ProgramStore { can, ..store })
+    }
+}
+
+impl From<Listed> for Entry {
+    fn from(item: Listed) -> Entry {
+        Entry {
+            text: item.text,
+            number: item.number,
+        }
     }
 }
 
@@ -80,14 +92,24 @@ fn hello(values: &Values) -> Request {
     }
 }
 
-fn request(deed: Deed, values: &Values) -> Option<Request> {
-    let value = |name| values.get(name).cloned().unwrap_or_default();
-    Some(match deed {
+fn request(job: &Job) -> Option<Request> {
+    let of = |values: &Values, name| values.get(name).cloned().unwrap_or_default();
+    let value = |name| of(&job.values, name);
+    Some(match job.deed {
         Deed::Init => Request::Init,
         Deed::Append => Request::Append {
             token: value("token"),
             payload: value("payload"),
         },
+        Deed::Batch => {
+            let writes = job.batch.iter().map(|write| wire::Write {
+                token: of(write, "token"),
+                payload: of(write, "payload"),
+            });
+            Request::Batch {
+                writes: writes.collect(),
+            }
+        }
         Deed::Claim => Request::Claim {
             item: value("item"),
             agent: value("agent"),
@@ -107,7 +129,7 @@ fn request(deed: Deed, values: &Values) -> Option<Request> {
         Deed::Export => Request::Export {
             path: value("export"),
         },
-        Deed::Exclusive | Deed::Check(_) => return None,
+        Deed::Serve | Deed::Ready | Deed::Exclusive | Deed::Check(_) => return None,
     })
 }
 
@@ -120,9 +142,32 @@ impl Store for ProgramStore {
         Box::new(ProgramAgent::new(self, seat, one_shot))
     }
 
-    fn line(&self, deed: Deed, values: &Values) -> Option<String> {
-        let hello = serde_json::to_string(&hello(values)).ok()?;
-        let request = serde_json::to_string(&request(deed, values)?).ok()?;
+    fn serve(&self, _: &Seat, _: &Values) -> Result<Server, String> {
+        Err("the protocol has no server".to_owned())
+    }
+
+    fn follow(&self, seat: &Seat, values: &Values) -> Result<Process, String> {
+        let (program, arguments) = self.argv.split_first().ok_or("there is no program")?;
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped());
+        let mut process = Process::start(seat, &mut command)?;
+        for request in [hello(values), Request::Follow] {
+            let said = process.say(&(json!(request).to_string() + "\n"));
+            said.map_err(|error| error.to_string())?;
+        }
+        Ok(process)
+    }
+
+    fn followed(&self, line: &str) -> Result<Vec<Entry>, String> {
+        match serde_json::from_str(line).map_err(|error| format!("{error}: {line}"))? {
+            Reply::Ok(done) => Ok(done.items.into_iter().map(Entry::from).collect()),
+            reply => Err(format!("{reply:?}")),
+        }
+    }
+
+    fn line(&self, job: &Job) -> Option<String> {
+        let hello = serde_json::to_string(&hello(&job.values)).ok()?;
+        let request = serde_json::to_string(&request(job)?).ok()?;
         let printed = shell_line(&[hello, request]);
         let program = shell_line(&self.argv);
         Some(format!("printf '%s\\n' {printed} | {program}"))
@@ -131,14 +176,6 @@ impl Store for ProgramStore {
     fn version(&self) -> String {
         self.program.clone()
     }
-}
-
-/// A program that runs, and the ends of its pipes.
-struct Process {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-    stderr: Printed,
 }
 
 struct ProgramAgent<'a> {
@@ -167,15 +204,7 @@ impl<'a> ProgramAgent<'a> {
         let (program, arguments) = argv.split_first().ok_or("there is no program")?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped());
-        let (mut child, stderr) = self.seat.start(&mut command, Stdio::piped())?;
-        let pipes = child.stdin.take().zip(child.stdout.take());
-        let (stdin, stdout) = pipes.ok_or("a pipe is missing")?;
-        self.process = Some(Process {
-            child,
-            stdin,
-            stdout: BufReader::new(stdout),
-            stderr,
-        });
+        self.process = Some(Process::start(self.seat, &mut command)?);
         match self.ask(&hello(values)) {
             Ok(Reply::Ok(done)) => Ok(done),
             Ok(reply) => {
@@ -193,9 +222,9 @@ impl<'a> ProgramAgent<'a> {
         let mut answer = String::new();
         let talked = match &mut self.process {
             None => return Err("the program does not run".to_owned()),
-            Some(Process { stdin, stdout, .. }) => stdin
-                .write_all(line.as_bytes())
-                .and_then(|()| stdout.read_line(&mut answer)),
+            Some(process) => process
+                .say(&line)
+                .and_then(|()| process.stdout.read_line(&mut answer)),
         };
         if talked.is_ok() && answer.ends_with('\n') {
             let reply = serde_json::from_str(&answer);
@@ -217,28 +246,14 @@ impl<'a> ProgramAgent<'a> {
 
     /// Lets the program end; whether the harness had it killed, and its standard error.
     fn end(&mut self) -> (bool, String) {
-        let Some(process) = self.process.take() else {
-            return (false, String::new());
-        };
-        let Process {
-            mut child,
-            stdin,
-            mut stdout,
-            stderr,
-        } = process;
-        drop(stdin);
-        let mut rest = String::new();
-        while stdout.read_line(&mut rest).is_ok_and(|bytes| bytes > 0) {}
-        let reaped = self.seat.reap(&mut child);
-        let killed = reaped.is_ok_and(|(_, killed)| killed);
-        // What can't be read is not needed for any verdict.
-        let stderr = stderr.text(OUTPUT_BYTES_MAX as u64).unwrap_or_default();
-        (killed, stderr)
+        match self.process.take() {
+            Some(process) => process.end(self.seat),
+            None => (false, String::new()),
+        }
     }
 
     fn try_perform(&mut self, job: &Job, begin_ns: &mut u64) -> Result<Answer, String> {
-        let request = request(job.deed, &job.values)
-            .ok_or_else(|| format!("the protocol has no {:?}", job.deed))?;
+        let request = request(job).ok_or_else(|| format!("the protocol has no {:?}", job.deed))?;
         // One that is killed before it has heard of the job is started again.
         let mut failures = 0;
         while let Err(error) = self.begin(&job.values) {
@@ -263,11 +278,7 @@ impl<'a> ProgramAgent<'a> {
         match reply {
             Reply::Ok(done) => {
                 answer.receipt = done.receipt.or(done.owner).or(done.value);
-                let entries = done.items.into_iter().map(|item| Entry {
-                    text: item.text,
-                    number: item.number,
-                });
-                answer.entries = entries.collect();
+                answer.entries = done.items.into_iter().map(Entry::from).collect();
             }
             Reply::Refused { error } => answer.told = Told::Refused(excerpt(&error)),
             Reply::Fail { error } => answer.told = Told::Fail(excerpt(&error)),

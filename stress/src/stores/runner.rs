@@ -7,23 +7,25 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 use strand_lock::monotonic_ns;
 
 use crate::evidence::ledger::{Incident, IncidentKind};
-use crate::evidence::listing::token;
+use crate::evidence::listing::{Entry, token};
 use crate::evidence::violation::Violation;
 use crate::evidence::workload::{agent_name, claimed_issue};
 use crate::run::config::{Config, Workload};
 use crate::run::runner::{Moment, Watch};
 use crate::stores::faults::Injection;
+use crate::stores::follow::Follower;
 use crate::stores::reading::is_valid;
 use crate::stores::seat::Seat;
+use crate::stores::serving::Serving;
 use crate::stores::spec::{Artifact, Format};
-use crate::stores::store::{Answer, Deed, Job, Store, Told};
+use crate::stores::store::{Answer, Deed, Job, Store, Told, job};
 use crate::stores::template::Values;
 
 /// How often the artifacts are looked at.
@@ -38,14 +40,18 @@ const TICK: Duration = Duration::from_millis(100);
 const STOP_MS: u64 = 60;
 /// How long the witness stays under the lock at most.
 const HOLD_US_MAX: u32 = 800;
+/// Writes of a batch.
+pub(super) const BATCH_WRITES: u32 = 5;
 
 /// One call of an agent with its answer.
 #[derive(Debug, Clone, Serialize)]
 pub struct Call {
     /// The agent.
     pub agent: u32,
-    /// Which of its calls, from 1.
+    /// Which of its calls, from 1; of a batch, the first write.
     pub write: u32,
+    /// How many writes it makes.
+    pub writes: u32,
     /// What it did.
     pub deed: Deed,
     /// The item that it competed for, numbered from 1.
@@ -84,6 +90,7 @@ impl Site {
         let work = self.work(agent);
         Values::from([
             ("store", text(&self.store)),
+            ("run", text(&self.scratch)),
             ("work", text(&work)),
             ("spec", text(&self.spec)),
             ("export", text(&self.scratch.join("export.jsonl"))),
@@ -130,15 +137,6 @@ pub(super) fn payload(config: &Config, agent: u32, write: u32) -> String {
     }
 }
 
-/// A job without a witness.
-pub(super) fn job(deed: Deed, values: Values) -> Job {
-    Job {
-        deed,
-        values,
-        witness: Vec::new(),
-    }
-}
-
 /// The job of a write.
 pub(super) fn append(config: &Config, site: &Site, agent: u32, write: u32) -> Job {
     let mut values = site.values(agent);
@@ -146,6 +144,15 @@ pub(super) fn append(config: &Config, site: &Site, agent: u32, write: u32) -> Jo
     values.insert("payload", payload(config, agent, write));
     values.insert("write", write.to_string());
     job(Deed::Append, values)
+}
+
+/// The job of a batch.
+pub(super) fn batch(config: &Config, site: &Site, agent: u32, first: u32, last: u32) -> Job {
+    let writes = (first..=last).map(|write| append(config, site, agent, write).values);
+    Job {
+        batch: writes.collect(),
+        ..job(Deed::Batch, site.values(agent))
+    }
 }
 
 /// Everything that a run has so far.
@@ -157,6 +164,8 @@ pub(super) struct History {
     /// How often an artifact was looked at.
     pub(super) looks: u64,
     pub(super) exports: u64,
+    /// What a follower was shown.
+    pub(super) followed: Option<Vec<Entry>>,
     pub(super) killed: u64,
     pub(super) stopped: u64,
     /// What every agent was doing when the watchdog gave up.
@@ -187,8 +196,23 @@ pub(super) struct Round<'a> {
     pub(super) exe: &'a Path,
     /// The next write of each agent.
     pub(super) next: &'a [AtomicU32],
+    pub(super) serving: Option<&'a Serving<'a>>,
     /// What ends it, and after which time at most.
     pub(super) machine: Option<(&'a dyn Machine, Duration)>,
+}
+
+/// The writes that these calls made: each with its call.
+pub(super) fn writes(calls: &[Call]) -> impl Iterator<Item = (&Call, u32)> {
+    let made = calls
+        .iter()
+        .filter(|call| matches!(call.deed, Deed::Append | Deed::Batch));
+    made.flat_map(|call| (call.write..call.write + call.writes).map(move |write| (call, write)))
+}
+
+/// The acknowledged ones: agent and write.
+pub(super) fn acknowledged(calls: &[Call]) -> impl Iterator<Item = (u32, u32)> {
+    let told = writes(calls).filter(|(call, _)| call.told == Told::Ok);
+    told.map(|(call, write)| (call.agent, write))
 }
 
 impl Round<'_> {
@@ -210,8 +234,22 @@ impl Round<'_> {
         let items = std::mem::take(&mut history.items);
         let doing: Vec<Mutex<String>> = writers.iter().map(|_| Mutex::default()).collect();
         let (alive, ended) = bounded::<()>(0);
+        let can = self.store.can();
+        let follower = Follower::default();
+        let mut following = None;
+        let follower_seat = self.site.seat(agents, &over, None)?;
+        // A machine without power has no follower.
+        if can.follow && self.config.workload.writes() && self.machine.is_none() {
+            let values = self.site.values(agents);
+            following = Some(self.store.follow(&follower_seat, &values)?);
+        }
+        let follows = following.is_some();
         let started = Instant::now();
         std::thread::scope(|scope| {
+            if let Some(process) = following {
+                let (follower, seat) = (&follower, &follower_seat);
+                scope.spawn(move || follower.read(self.store, seat, process));
+            }
             for (agent, seat) in (0..).zip(writers) {
                 let (calls, barrier, answered) = (&calls, &barrier, &answered);
                 let (alive, items) = (alive.clone(), &items);
@@ -225,62 +263,80 @@ impl Round<'_> {
             }
             drop(alive);
             let (over_sender, over_receiver) = bounded::<()>(0);
-            let can = self.store.can();
             if can.export && self.config.workload == Workload::Append {
                 let (over, beside) = (over_receiver.clone(), &beside);
-                scope.spawn(move || {
-                    let mut agent = self.store.agent(exporter, true);
-                    let mut exports = 0;
-                    let mut rest = EXPORT_REST;
-                    while over.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
-                        let began = Instant::now();
-                        agent.perform(&job(Deed::Export, self.site.values(self.config.agents)));
-                        rest = EXPORT_REST.max(began.elapsed() * EXPORT_RESTS);
-                        exports += 1;
-                    }
-                    lock(beside).exports += exports;
-                });
+                scope.spawn(move || self.export(exporter, &over, beside));
             }
             if !can.artifacts.is_empty() {
                 let (over, beside) = (over_receiver, &beside);
-                scope.spawn(move || {
-                    let mut found = History::default();
-                    let paths = paths(&can.artifacts, self.site);
-                    let mut seen = vec![None; paths.len()];
-                    while over.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                        for ((path, format), seen) in paths.iter().zip(&mut seen) {
-                            // Read again and again, it would keep a processor busy.
-                            let now = state(path);
-                            if now != *seen {
-                                *seen = now;
-                                look_at(path, *format, &mut found);
-                            }
-                        }
-                    }
-                    let mut beside = lock(beside);
-                    beside.looks += found.looks;
-                    beside.violations.extend(found.violations);
-                });
+                scope.spawn(move || self.watch_artifacts(&over, beside));
             }
             barrier.wait();
             history.go_ns = monotonic_ns();
             self.attend(&seats, &ended, &answered, history, watch);
+            history.elapsed_ms += started.elapsed().as_secs_f64() * 1e3;
             if history.hang.is_some() {
                 history.hang = Some(doing.iter().map(|doing| lock(doing).clone()).collect());
             }
+            if follows && history.hang.is_none() && !history.interrupted {
+                follower.wait_for(acknowledged(&lock(&calls)).collect());
+            }
             over.store(true, Ordering::SeqCst);
+            follower.end(&follower_seat);
             self.end(&seats, history);
             drop(over_sender);
         });
-        history.elapsed_ms += started.elapsed().as_secs_f64() * 1e3;
         history.items = items;
         history.calls.extend(lock(&calls).drain(..));
         history.calls.sort_by_key(|call| call.begin_ns);
+        if follows {
+            match follower.into_shown() {
+                Ok(shown) => history.followed = Some(shown),
+                Err(error) => history.violations.push(Violation::ExaminationFailed {
+                    step: "follow".to_owned(),
+                    error,
+                }),
+            }
+        }
         let beside = std::mem::take(&mut *lock(&beside));
         history.looks += beside.looks;
         history.exports += beside.exports;
         history.violations.extend(beside.violations);
         Ok(())
+    }
+
+    /// Exports again and again, until it is over.
+    fn export(&self, exporter: &Seat, over: &Receiver<()>, beside: &Mutex<History>) {
+        let mut agent = self.store.agent(exporter, true);
+        let mut exports = 0;
+        let mut rest = EXPORT_REST;
+        while over.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
+            let began = Instant::now();
+            agent.perform(&job(Deed::Export, self.site.values(self.config.agents)));
+            rest = EXPORT_REST.max(began.elapsed() * EXPORT_RESTS);
+            exports += 1;
+        }
+        lock(beside).exports += exports;
+    }
+
+    /// Looks at each artifact that has changed, until it is over.
+    fn watch_artifacts(&self, over: &Receiver<()>, beside: &Mutex<History>) {
+        let mut found = History::default();
+        let paths = paths(&self.store.can().artifacts, self.site);
+        let mut seen = vec![None; paths.len()];
+        while over.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            for ((path, format), seen) in paths.iter().zip(&mut seen) {
+                // Read again and again, it would keep a processor busy.
+                let now = state(path);
+                if now != *seen {
+                    *seen = now;
+                    look_at(path, *format, &mut found);
+                }
+            }
+        }
+        let mut beside = lock(beside);
+        beside.looks += found.looks;
+        beside.violations.extend(found.violations);
     }
 
     /// Kills all that still works.
@@ -293,6 +349,10 @@ impl Round<'_> {
                 history.killed += u64::from(machine.is_none() && !history.interrupted);
             }
         }
+        if machine.is_some() {
+            // It may wait for the machine, so it can't have ended yet.
+            self.serving.inspect(|serving| serving.strike());
+        }
         machine.inspect(|machine| machine.release());
     }
 
@@ -300,7 +360,7 @@ impl Round<'_> {
     fn attend(
         &self,
         seats: &[Seat],
-        ended: &crossbeam_channel::Receiver<()>,
+        ended: &Receiver<()>,
         answered: &AtomicU32,
         history: &mut History,
         watch: Watch<'_>,
@@ -323,7 +383,8 @@ impl Round<'_> {
             victim = victim
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
-            usize::try_from(victim >> 33).unwrap_or(0) % seats.len().max(1)
+            let victims = seats.len() + usize::from(self.serving.is_some());
+            usize::try_from(victim >> 33).unwrap_or(0) % victims.max(1)
         };
         let mut shown = Instant::now();
         loop {
@@ -361,7 +422,12 @@ impl Round<'_> {
             if kill_at.is_some_and(|at| at <= now) {
                 kill_at = wait(self.config.kill_per_second);
                 let agent = draw(seats);
-                if history.killed < allowed && seats.get(agent).is_some_and(Seat::kill) {
+                let is_allowed = history.killed < allowed;
+                let is_killed = match self.serving.filter(|_| agent == seats.len()) {
+                    Some(server) => is_allowed && restart(server, history),
+                    None => is_allowed && seats.get(agent).is_some_and(Seat::kill),
+                };
+                if is_killed {
                     history.killed += 1;
                     history
                         .incidents
@@ -415,7 +481,20 @@ impl Round<'_> {
             if write > config.writes {
                 break;
             }
+            if self.serving.is_some_and(|serving| !serving.is_up()) {
+                std::thread::sleep(LOOK_INTERVAL);
+                continue;
+            }
             let (mut job, item) = self.job(agent, write, items);
+            let writes = u32::try_from(job.batch.len().max(1)).unwrap_or(u32::MAX);
+            if config
+                .only
+                .as_ref()
+                .is_some_and(|only| !only.has(agent, write))
+            {
+                next.store(write + writes, Ordering::Relaxed);
+                continue;
+            }
             if let Some(doing) = doing {
                 *lock(doing) = format!("agent {agent}: {:?} {write}", job.deed);
             }
@@ -431,10 +510,11 @@ impl Round<'_> {
             let interrupted = answer.told == Told::Info(String::new());
             let again = interrupted && job.deed == Deed::Append && self.store.can().idempotent;
             if !again {
-                next.store(write + 1, Ordering::Relaxed);
+                next.store(write + writes, Ordering::Relaxed);
             }
-            answered.fetch_add(1, Ordering::Relaxed);
+            answered.fetch_add(writes, Ordering::Relaxed);
             calls.push(Call {
+                writes,
                 old,
                 ..call(agent, write, job.deed, item, answer)
             });
@@ -479,11 +559,14 @@ impl Round<'_> {
                 let mut values = self.site.values(agent);
                 values.insert("witness", crate::stores::template::shell_line(&words));
                 let job = Job {
-                    deed: Deed::Exclusive,
-                    values,
                     witness: words.to_vec(),
+                    ..job(Deed::Exclusive, values)
                 };
                 (job, None)
+            }
+            Workload::Batch => {
+                let last = (write + BATCH_WRITES - 1).min(config.writes);
+                (batch(config, self.site, agent, write, last), None)
             }
             _ => (append(config, self.site, agent, write), None),
         }
@@ -495,6 +578,7 @@ pub(super) fn call(agent: u32, write: u32, deed: Deed, item: Option<u32>, answer
     Call {
         agent,
         write,
+        writes: 1,
         deed,
         item,
         old: None,
@@ -505,6 +589,16 @@ pub(super) fn call(agent: u32, write: u32, deed: Deed, item: Option<u32>, answer
         line: answer.line,
         output: answer.output,
     }
+}
+
+/// Kills the server and starts it again; whether that is possible.
+fn restart(server: &Serving<'_>, history: &mut History) -> bool {
+    let restarted = server.restart();
+    history.violations.extend(restarted.err().map(|error| {
+        let step = "serve after a kill".to_owned();
+        Violation::ExaminationFailed { step, error }
+    }));
+    server.is_up()
 }
 
 fn incident(kind: IncidentKind, agent: usize) -> Incident {

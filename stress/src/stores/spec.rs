@@ -1,6 +1,7 @@
 //! `SPEC.toml`: how the command line of a store is used. docs/STORES.md describes it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use regex_lite::{Regex, RegexBuilder};
@@ -9,7 +10,7 @@ use serde::Deserialize;
 use crate::stores::template::Template;
 
 /// The specs that come along, by name.
-pub const BUILT_IN: [(&str, &str); 8] = [
+pub const BUILT_IN: [(&str, &str); 9] = [
     ("strand-cli", include_str!("../../stores/strand-cli.toml")),
     ("sqlite", include_str!("../../stores/sqlite.toml")),
     (
@@ -17,6 +18,7 @@ pub const BUILT_IN: [(&str, &str); 8] = [
         include_str!("../../stores/sqlite-no-timeout.toml"),
     ),
     ("git", include_str!("../../stores/git.toml")),
+    ("redis", include_str!("../../stores/redis.toml")),
     ("taskwarrior", include_str!("../../stores/taskwarrior.toml")),
     ("br", include_str!("../../stores/br.toml")),
     ("files", include_str!("../../stores/files.toml")),
@@ -39,12 +41,18 @@ pub struct Spec {
     pub env: BTreeMap<String, Template>,
     /// Makes the store, in an empty directory.
     pub init: Option<Call>,
+    /// Runs beside the agents.
+    pub serve: Option<Serve>,
     /// Makes a write.
     pub append: Call,
+    /// Makes several writes, or none of them.
+    pub batch: Option<Call>,
     /// Competes for an item.
     pub claim: Option<Call>,
     /// Lists every write.
     pub list: List,
+    /// Prints all writes as they come, and does not end.
+    pub follow: Option<List>,
     /// Says whose an item is.
     pub show: Option<Show>,
     /// Reads an item.
@@ -84,7 +92,7 @@ pub struct Call {
     /// Exit statuses of a refusal: nothing is stored, try again or elsewhere.
     #[serde(default)]
     pub refused: Vec<i32>,
-    /// With another exit status than those of success, output like this is a refusal.
+    /// Output like this is a refusal, too.
     pub refused_says: Option<Pattern>,
     /// Exit statuses of a failure after which nothing is stored.
     #[serde(default)]
@@ -94,10 +102,29 @@ pub struct Call {
     /// An interrupted write is made again, and must still be stored once.
     #[serde(default)]
     pub idempotent: bool,
+    /// In `[batch]`: the form of a write.
+    pub each: Option<Template>,
+    /// In `[batch]`: what is between two writes in `{writes}`.
+    #[serde(default = "newline")]
+    pub join: String,
+}
+
+fn newline() -> String {
+    "\n".to_owned()
 }
 
 fn zero() -> Vec<i32> {
     vec![0]
+}
+
+/// A server.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Serve {
+    /// The program and its arguments; it must not go to the background.
+    pub argv: Vec<Template>,
+    /// Succeeds when the server can be used.
+    pub ready: Vec<Template>,
 }
 
 /// How every write is listed.
@@ -213,6 +240,12 @@ impl TryFrom<String> for Pattern {
     }
 }
 
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
 impl Pattern {
     /// The first group of the first match, or all of it.
     pub(super) fn find(&self, text: &str) -> Option<String> {
@@ -256,6 +289,7 @@ impl Spec {
         };
         let calls = [
             ("init", &self.init),
+            ("batch", &self.batch),
             ("claim", &self.claim),
             ("set", &self.set),
             ("exclusive", &self.exclusive),
@@ -264,9 +298,14 @@ impl Spec {
             .into_iter()
             .filter_map(|(name, call)| Some((name, &call.as_ref()?.argv)));
         let all = calls.chain([("append", &self.append.argv), ("list", &self.list.argv)]);
-        for (name, argv) in all {
+        let all = all.chain(self.follow.iter().map(|follow| ("follow", &follow.argv)));
+        let serve = self.serve.iter();
+        let serve = serve.flat_map(|serve| [("serve", &serve.argv), ("serve", &serve.ready)]);
+        for (name, argv) in all.chain(serve) {
             if argv.is_empty() {
-                return Err(format!("[{name}] argv names no program"));
+                return Err(format!(
+                    "[{name}] has an empty argv, which names no program"
+                ));
             }
         }
         if self.version.is_empty() {
@@ -276,6 +315,27 @@ impl Spec {
         if !has(&append.argv, append.stdin.as_ref(), &["payload", "token"]) {
             return Err(
                 "[append] has neither {payload} nor {token}: no write could be told from another"
+                    .to_owned(),
+            );
+        }
+        if let Some(batch) = &self.batch {
+            let each = batch.each.as_ref();
+            if !has(&batch.argv, batch.stdin.as_ref(), &["writes"])
+                || each.is_some_and(|each| !(each.has("payload") || each.has("token")))
+            {
+                return Err(
+                    "[batch] needs {writes}, and `each` needs {payload} or {token}".to_owned(),
+                );
+            }
+        }
+        if let Some(follow) = &self.follow
+            && (follow.format == Format::Json
+                || follow.ordered
+                || !(follow.whole && follow.items.is_empty() && follow.number.is_empty()))
+        {
+            return Err(
+                "[follow] is read line by line: it has argv, format = \"lines\" or \"jsonl\", \
+                 text and skip"
                     .to_owned(),
             );
         }
@@ -337,7 +397,7 @@ mod tests {
             (
                 "argv = [\"x\"]\n",
                 "argv = []\n",
-                "[list] argv names no program",
+                "[list] has an empty argv",
             ),
             ("[list]\n", "[list]\ntext = \"a\"\n", "are for format"),
             ("[list]\n", "[list]\nskip = \"(\"\n", "skip"),

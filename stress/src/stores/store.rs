@@ -1,10 +1,13 @@
 //! A store as the runner sees it: agents that perform jobs.
 
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
 use serde::Serialize;
 use strand_lock::monotonic_ns;
 
 use crate::evidence::listing::Entry;
-use crate::stores::seat::Seat;
+use crate::stores::seat::{OUTPUT_BYTES_MAX, Printed, Seat};
 use crate::stores::spec::{Artifact, Check};
 use crate::stores::template::Values;
 
@@ -14,8 +17,14 @@ pub(super) trait Store: Sync {
     fn can(&self) -> &Can;
     /// An agent at its seat.
     fn agent<'a>(&'a self, seat: &'a Seat, one_shot: bool) -> Box<dyn Agent + 'a>;
+    /// Starts the store's server.
+    fn serve(&self, seat: &Seat, values: &Values) -> Result<Server, String>;
+    /// Starts what shows all writes as they come.
+    fn follow(&self, seat: &Seat, values: &Values) -> Result<Process, String>;
+    /// The writes in a line that it printed.
+    fn followed(&self, line: &str) -> Result<Vec<Entry>, String>;
     /// A job as a line for a shell.
-    fn line(&self, deed: Deed, values: &Values) -> Option<String>;
+    fn line(&self, job: &Job) -> Option<String>;
     /// The version of the store's program.
     fn version(&self) -> String;
 }
@@ -24,6 +33,61 @@ pub(super) trait Store: Sync {
 pub(super) trait Agent {
     /// Does a job.
     fn perform(&mut self, job: &Job) -> Answer;
+}
+
+/// A program that runs, and the ends of its pipes.
+pub(super) struct Process {
+    pub(super) child: Child,
+    /// `None` where it was given something else.
+    pub(super) stdin: Option<ChildStdin>,
+    pub(super) stdout: BufReader<ChildStdout>,
+    pub(super) stderr: Printed,
+}
+
+impl Process {
+    /// Starts one.
+    pub(super) fn start(seat: &Seat, command: &mut Command) -> Result<Process, String> {
+        let (mut child, stderr) = seat.start(command, Stdio::piped())?;
+        let stdout = child.stdout.take().ok_or("a pipe is missing")?;
+        Ok(Process {
+            stdin: child.stdin.take(),
+            child,
+            stdout: BufReader::new(stdout),
+            stderr,
+        })
+    }
+
+    /// Says something to it.
+    pub(super) fn say(&mut self, line: &str) -> io::Result<()> {
+        match &mut self.stdin {
+            Some(stdin) => stdin.write_all(line.as_bytes()),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets it end; whether the harness had it killed, and its standard error.
+    pub(super) fn end(self, seat: &Seat) -> (bool, String) {
+        let Process {
+            mut child,
+            stdin,
+            mut stdout,
+            stderr,
+        } = self;
+        drop(stdin);
+        let mut rest = String::new();
+        while stdout.read_line(&mut rest).is_ok_and(|bytes| bytes > 0) {}
+        let reaped = seat.reap(&mut child);
+        let killed = reaped.is_ok_and(|(_, killed)| killed);
+        // What can't be read is not needed for any verdict.
+        let stderr = stderr.text(OUTPUT_BYTES_MAX as u64).unwrap_or_default();
+        (killed, stderr)
+    }
+}
+
+/// A server's process, and what that prints.
+pub(super) struct Server {
+    pub(super) child: Child,
+    pub(super) printed: [Printed; 2],
 }
 
 /// The capabilities of a store. They decide which points are judged.
@@ -37,12 +101,20 @@ pub(super) struct Can {
     pub(super) numbers: bool,
     /// It gives a receipt for each write.
     pub(super) receipts: bool,
+    /// The pattern that finds it.
+    pub(super) receipt: Option<String>,
     /// Its list has the whole payload.
     pub(super) whole: bool,
     pub(super) claim: bool,
     pub(super) show: bool,
     /// It reads an item, and changes it if it is still as it was read.
     pub(super) set: bool,
+    /// It has a server, which runs beside the agents.
+    pub(super) serve: bool,
+    /// It stores several writes, or none of them.
+    pub(super) batch: bool,
+    /// It shows all writes as they come.
+    pub(super) follow: bool,
     pub(super) export: bool,
     pub(super) exclusive: bool,
     /// An interrupted write may be made again.
@@ -58,8 +130,14 @@ pub(super) struct Can {
 pub enum Deed {
     /// Make the store.
     Init,
+    /// Run the server.
+    Serve,
+    /// Ask the server whether it is ready.
+    Ready,
     /// Make a write.
     Append,
+    /// Make a batch of writes.
+    Batch,
     /// Compete for an item.
     Claim,
     /// List all writes.
@@ -85,6 +163,18 @@ pub(super) struct Job {
     pub(super) values: Values,
     /// The words that `{witness}` stands for.
     pub(super) witness: Vec<String>,
+    /// The values of each write of a batch.
+    pub(super) batch: Vec<Values>,
+}
+
+/// A job without anything else.
+pub(super) fn job(deed: Deed, values: Values) -> Job {
+    Job {
+        deed,
+        values,
+        witness: Vec::new(),
+        batch: Vec::new(),
+    }
 }
 
 /// The meaning of an answer.

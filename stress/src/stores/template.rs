@@ -11,9 +11,9 @@ use crate::run::config::shell_word;
 pub(super) type Values = BTreeMap<&'static str, String>;
 
 /// Every placeholder that there is, for messages.
-const NAMES: [&str; 13] = [
-    "store", "work", "spec", "token", "payload", "agent", "write", "item", "receipt", "export",
-    "witness", "old", "new",
+const NAMES: [&str; 15] = [
+    "store", "run", "work", "spec", "token", "payload", "agent", "write", "item", "receipt",
+    "export", "witness", "old", "new", "writes",
 ];
 
 /// A text with placeholders.

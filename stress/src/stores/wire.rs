@@ -23,11 +23,17 @@ pub(super) enum Request {
         token: String,
         payload: String,
     },
+    /// All of these, or none.
+    Batch {
+        writes: Vec<Write>,
+    },
     Claim {
         item: String,
         agent: String,
     },
     List,
+    /// The answers to this do not end: each has the items that are new.
+    Follow,
     Show {
         item: String,
     },
@@ -42,6 +48,13 @@ pub(super) enum Request {
     Export {
         path: String,
     },
+}
+
+/// A write of a batch.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Write {
+    pub(super) token: String,
+    pub(super) payload: String,
 }
 
 /// The answer, on its standard output.
@@ -70,7 +83,7 @@ pub(super) struct Done {
     /// After `append`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) receipt: Option<String>,
-    /// After `list`.
+    /// After `list` and `follow`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) items: Vec<Listed>,
     /// After `show`.
@@ -95,6 +108,10 @@ pub(super) enum Ability {
     Show,
     /// `get` reads an item, and `set` changes it if it is still as it was read.
     Set,
+    /// `batch` stores all of its writes or none.
+    Batch,
+    /// `follow` shows all writes from the first one on, each once, in the order of the list.
+    Follow,
     /// A write that is made again with its token is stored once.
     Idempotent,
     /// Writes JSON lines to `path`, which is whole whenever it is there.

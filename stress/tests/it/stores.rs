@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use strand_stress::evidence::verdict::Verdict;
+use strand_stress::report::store::repro;
 use strand_stress::run::RunError;
 use strand_stress::run::config::{Config, HistoryFormat, SystemFault, Workload};
 use strand_stress::stores::spec::BUILT_IN;
@@ -86,6 +87,12 @@ fn each_part_that_is_taken_out_of_a_locked_file_is_missed_by_name() {
     finds(&other("locked-file:same-id"), "receipt twice");
     finds(&killed("locked-file:torn-tail"), "lost");
     finds(&killed("locked-file:cut-export"), "artifact invalid");
+    let batches = |store: &str| Config {
+        workload: Workload::Batch,
+        ..killed(store)
+    };
+    finds(&batches("locked-file:half-batch"), "batch in part");
+    finds(&other("locked-file:blind-follower"), "follower missed");
     let claims = Config {
         workload: Workload::Claim,
         ..other("locked-file:two-win")
@@ -131,11 +138,177 @@ fn a_whole_locked_file_passes_all_of_that() {
     assert!(changes.answers.ok > 0 && changes.answers.refused > 0);
     let history = stores::history(&changes, HistoryFormat::Edn);
     assert!(history.contains(":f :cas, :value [1 [nil "), "{history}");
-    passes(&Config {
-        power_cuts: 6,
-        writes: 1_000,
-        ..base
+    let batches = passes(&Config {
+        workload: Workload::Batch,
+        kill_per_second: 40.0,
+        history: Some(HistoryFormat::Jsonl),
+        ..base.clone()
     });
+    assert!(batches.answers.ok > 0);
+    let history = stores::history(&batches, HistoryFormat::Jsonl);
+    assert!(
+        history.contains(r#"[["append",0,1],["append",0,"#),
+        "{history}"
+    );
+    for workload in [Workload::Append, Workload::Batch] {
+        passes(&Config {
+            power_cuts: 6,
+            writes: 1_000,
+            workload,
+            ..base.clone()
+        });
+    }
+}
+
+/// Runs of a small adapter of a few lines of shell: what is taken out of it, how it is found, and
+/// its name.
+#[test]
+fn each_part_that_is_taken_out_of_a_small_adapter_is_missed_by_name() {
+    if is_there("jsonl", exe()).is_err() {
+        println!("SKIPPED: there is no flock");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let script = dir.path().join("adapter.sh");
+    std::fs::write(&script, include_str!("adapter.sh")).expect("a script");
+    let adapter = |fault: &str| {
+        let place = dir.path().join(fault);
+        std::fs::create_dir(&place).expect("a directory");
+        let text = ADAPTER.replace("FAULT = \"\"", &format!("FAULT = \"{fault}\""));
+        Config {
+            agents: 4,
+            writes: 10,
+            ..other(&spec(&place, &text))
+        }
+    };
+    let killed = |config: Config| Config {
+        kill_per_second: 30.0,
+        ..config
+    };
+    let cut = |config: Config| Config {
+        power_cuts: 8,
+        writes: 1_000,
+        ..config
+    };
+    let of = |workload, config: Config| Config { workload, ..config };
+    finds(&adapter("no-lock"), "receipt twice");
+    finds(&adapter("same-id"), "receipt twice");
+    finds(&killed(adapter("torn-tail")), "lost");
+    finds(&cut(adapter("no-sync")), "lost");
+    finds(&of(Workload::Claim, adapter("two-win")), "won twice");
+    finds(&adapter("cut-export"), "artifact invalid");
+    finds(
+        &of(Workload::Batch, killed(adapter("half-batch"))),
+        "batch in part",
+    );
+    finds(&adapter("part-of-follower"), "follower missed");
+    let whole = adapter("none");
+    passes(&killed(whole.clone()));
+    passes(&cut(whole.clone()));
+    for workload in [Workload::Claim, Workload::Batch] {
+        passes(&of(workload, killed(whole.clone())));
+    }
+}
+
+const ADAPTER: &str = r#"
+name = "a small adapter"
+version = ["flock", "--version"]
+
+[env]
+FAULT = ""
+
+[append]
+argv = ["sh", "{spec}/../adapter.sh", "{store}", "append", "{payload}"]
+receipt = '^(\d+)$'
+
+[batch]
+argv = ["sh", "{spec}/../adapter.sh", "{store}", "batch", "{writes}"]
+
+[list]
+argv = ["sh", "{spec}/../adapter.sh", "{store}", "list"]
+format = "jsonl"
+text = "text"
+ordered = true
+
+[follow]
+argv = ["sh", "{spec}/../adapter.sh", "{store}", "follow"]
+skip = '^[^{]|[^}]$'
+
+[claim]
+argv = ["sh", "{spec}/../adapter.sh", "{store}", "claim", "{item}", "{agent}"]
+refused = [9]
+
+[show]
+argv = ["sh", "{spec}/../adapter.sh", "{store}", "show", "{item}"]
+owner = '(agent-\d+)'
+
+[export]
+argv = ["sh", "{spec}/../adapter.sh", "{store}", "export", "{export}"]
+
+[[artifact]]
+path = "{export}"
+format = "jsonl"
+complete = true
+"#;
+
+/// Interrupts the harness again and again while it lists what is stored. It ends at once, and
+/// leaves neither a filesystem nor a process.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_second_interrupt_leaves_nothing_mounted_and_nothing_running() {
+    for flags in [&["--power-cuts", "3"][..], &["--disk-bytes", "1000000"]] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let marker = dir.path().join("listing");
+        let text = PID_FILE.replace(
+            "[\"cat\", \"{store}/log\"]\nordered = true",
+            &format!(
+                r#"["sh", "-c", "cat '{{store}}/log'; if [ $(wc -l < '{{store}}/log') -gt 3 ]; then touch '{}'; exec sleep 1000; fi"]
+
+[follow]
+argv = ["tail", "-n", "+1", "-F", "{{store}}/log"]"#,
+                marker.display()
+            ),
+        );
+        let text = text.replace("/log\\\"\"", "/log\\\"; sync \\\"$1\\\" \\\"$1/log\\\"\"");
+        assert!(text.contains("sync"), "{text}");
+        let store = spec(dir.path(), &text);
+        let mut child = Command::new(exe())
+            .args(["run", "--store", &store, "--quiet", "--dir"])
+            .arg(dir.path())
+            .args(flags)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("the harness starts");
+        let began = Instant::now();
+        while !marker.exists() && child.try_wait().expect("a child").is_none() {
+            assert!(began.elapsed() < LIMIT, "nothing is listed");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let about = |path: &str| {
+            let text = std::fs::read(path).unwrap_or_default();
+            let dir = dir.path().display().to_string();
+            String::from_utf8_lossy(&text).contains(&dir)
+        };
+        if let Some(status) = child.try_wait().expect("a child") {
+            assert_eq!(status.code(), Some(4), "{flags:?}");
+            println!("SKIPPED: {flags:?} is not possible here");
+            continue;
+        }
+        assert!(about("/proc/self/mounts"), "{flags:?}");
+        let pid = rustix::process::Pid::from_child(&child);
+        while child.try_wait().expect("a child").is_none() {
+            assert!(began.elapsed() < LIMIT, "it does not end");
+            rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a signal");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let status = child.wait().expect("a child");
+        assert_eq!(status.code(), Some(130), "{flags:?}");
+        assert!(!about("/proc/self/mounts"), "{flags:?}");
+        let living = std::fs::read_dir("/proc").expect("processes").flatten();
+        let left = living.map(|entry| entry.path().join("cmdline").display().to_string());
+        let left: Vec<String> = left.filter(|path| about(path)).collect();
+        assert_eq!(left, Vec::<String>::new(), "{flags:?}");
+    }
 }
 
 #[test]
@@ -187,6 +360,25 @@ fn stores_that_come_along_pass_where_they_are_installed() {
         assert_ne!(report.verdict, Verdict::Hang);
         if !["taskwarrior", "br"].contains(&name) {
             assert_eq!(report.verdict, Verdict::Pass, "{:?}", report.violations);
+        }
+        if name == "redis" {
+            let killed = passes(&Config {
+                workload: Workload::Batch,
+                kill_per_second: 20.0,
+                writes: 200,
+                ..other(name)
+            });
+            assert!(killed.answers.ok > 0 && killed.killed > 0);
+            let claims = passes(&Config {
+                workload: Workload::Claim,
+                ..other(name)
+            });
+            assert!(claims.answers.ok > 0 && claims.answers.refused > 0);
+            passes(&Config {
+                power_cuts: 3,
+                writes: 1_000,
+                ..other(name)
+            });
         }
         if name == "sqlite" {
             let changes = passes(&Config {
@@ -326,6 +518,26 @@ fn an_adapter_whose_ids_collide_is_found_and_its_script_shows_it_without_the_har
         read("repro.sh")
     );
     assert!(said.contains("lost: qa"), "{said}");
+    // The same store with claims that two agents win.
+    let claim = "\n[claim]\nargv = [\"sh\", \"-c\", \"[ ! -e \\\"$1/$2.owner\\\" ] || exit 9; \
+                 sleep 0.01; echo \\\"$3\\\" > \\\"$1/$2.owner\\\"\", \"sh\", \"{store}\", \
+                 \"{item}\", \"{agent}\"]\nrefused = [9]\n";
+    let twice = spec(dir.path(), &(COUNTER.to_owned() + claim));
+    let found = finds(
+        &Config {
+            workload: Workload::Claim,
+            ..other(&twice)
+        },
+        "won twice",
+    );
+    let path = dir.path().join("claims.sh");
+    std::fs::write(&path, repro(&found)).expect("a script");
+    let output = Command::new("sh").arg(&path).arg("20").output();
+    let output = output.expect("a shell");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let script = repro(&found);
+    assert_eq!(output.status.code(), Some(1), "{said}\n{script}");
+    assert!(said.contains(" won, twice: "), "{said}\n{script}");
 }
 
 #[test]

@@ -33,6 +33,7 @@ struct Run {
     snapshot_seqs: BTreeSet<u64>,
     journals: Vec<Journal>,
     shows: Shows,
+    beside: Beside,
 }
 
 fn record(seq: u64, agent: u32, write: u32) -> StoredRecord {
@@ -154,6 +155,7 @@ impl Run {
             snapshot_seqs: BTreeSet::new(),
             journals: Vec::new(),
             shows: Shows::STRAND,
+            beside: Beside::default(),
         }
     }
 
@@ -179,7 +181,7 @@ impl Run {
             snapshot_seqs: &self.snapshot_seqs,
             journals: &self.journals,
             shows: self.shows,
-            beside: &Beside::default(),
+            beside: &self.beside,
         })
     }
 
@@ -624,6 +626,7 @@ fn claiming() -> Run {
         snapshot_seqs: BTreeSet::new(),
         journals: Vec::new(),
         shows: Shows::STRAND,
+        beside: Beside::default(),
     };
     let order = [(2, 1), (0, 1), (1, 1), (0, 2), (1, 2)];
     for (number, (agent, write)) in (1..).zip(order) {
@@ -987,4 +990,43 @@ fn point_12_a_compaction_that_was_reported_left_a_snapshot() {
     assert_eq!(run.kinds(), ["snapshot_differs"]);
     run.snapshot_seqs = BTreeSet::from([2]);
     assert_eq!(run.judge(), []);
+}
+
+#[test]
+fn a_batch_in_part_is_named_and_a_whole_one_or_none_is_not() {
+    let mut run = Run::good();
+    run.beside.batches = vec![(0, 1, 2), (1, 2, 3), (1, 7, 9)];
+    assert_eq!(run.kinds(), ["batch_in_part"]);
+    let found = run.judge();
+    let missing = [Violation::BatchInPart {
+        agent: 1,
+        write: 2,
+        stored: vec![2],
+        missing: vec![3],
+    }];
+    assert_eq!(found, missing);
+}
+
+#[test]
+fn a_follower_is_shown_everything_once_in_order_and_nothing_else() {
+    let shown = |order: &[usize], more: &[StoredRecord]| {
+        let mut run = Run::good();
+        let records = order.iter().map(|&at| run.records[at].clone());
+        run.beside.followed = Some(records.chain(more.iter().cloned()).collect());
+        run
+    };
+    assert_eq!(shown(&[0, 1, 2, 3], &[]).kinds(), Vec::<String>::new());
+    assert_eq!(shown(&[0, 1, 3], &[]).kinds(), ["follower_missed"]);
+    assert_eq!(shown(&[0, 1, 1, 2, 3], &[]).kinds(), ["follower_twice"]);
+    assert_eq!(shown(&[0, 2, 1, 3], &[]).kinds(), ["follower_order"]);
+    let foreign = record(5, 7, 7);
+    let only = shown(&[0, 1, 2, 3], &[foreign]);
+    assert_eq!(only.kinds(), ["follower_only"]);
+    let mut early = shown(&[0, 1], &[]);
+    early.complete = false;
+    assert_eq!(early.kinds(), Vec::<String>::new());
+    // One that the list has twice may be shown twice.
+    let mut twice = shown(&[0, 1, 2, 3, 3], &[]);
+    twice.records.push(record(5, 1, 2));
+    assert!(!twice.kinds().contains(&"follower_twice".to_owned()));
 }

@@ -171,7 +171,9 @@ fn configuration(config: &Config) -> String {
         (Mode::Process, false) => "processes",
     };
     let workload = match config.workload {
-        Workload::Append | Workload::Set | Workload::Exclusive => "appends without conditions",
+        Workload::Append | Workload::Batch | Workload::Set | Workload::Exclusive => {
+            "appends without conditions"
+        }
         Workload::Claim => "claims of the same issues",
         Workload::Mixed => "writes with conditions on shared issues",
         Workload::Replay => "a trace",
