@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use strand_stress::evidence::verdict::Verdict;
 use strand_stress::report::store::repro;
 use strand_stress::run::RunError;
-use strand_stress::run::config::{Config, HistoryFormat, SystemFault, Workload};
+use strand_stress::run::config::{Config, HistoryFormat, Only, SystemFault, Workload};
+use strand_stress::stores::shrink::shrink;
 use strand_stress::stores::spec::BUILT_IN;
 use strand_stress::stores::{self, Report, is_there};
 
@@ -585,6 +586,25 @@ fn a_wrong_spec_is_a_usage_error_and_never_a_violation() {
     let store = spec(dir.path(), &COUNTER.replace("{payload}", "x"));
     let output = harness(&["--store", &store]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
+fn a_failing_run_is_made_as_small_as_the_one_operation_that_fails() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let forgetful = "case $2 in qa1w3q*) ;; *) echo \\\"$2\\\" >>";
+    let text = PID_FILE.replace("echo \\\"$2\\\" >>", forgetful);
+    let text = text.replace("/log\\\"\"", "/log\\\" ;; esac\"");
+    assert!(text.contains("esac"), "{text}");
+    let report = run(&Config {
+        agents: 5,
+        writes: 9,
+        dir: Some(dir.path().to_owned()),
+        ..other(&spec(dir.path(), &text))
+    });
+    assert_eq!(report.count("lost"), 1);
+    let smallest = shrink(report, exe(), LIMIT, &|| false);
+    let only = smallest.config.only.expect("some operations");
+    assert_eq!(only, Only::these([(1, 3)]));
 }
 
 /// A lock of a file with a process id, as it is often written.
