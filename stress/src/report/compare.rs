@@ -99,12 +99,11 @@ impl Comparison {
 
 /// Agents and writes of the runs that the picture shows.
 pub const PICTURED: (u32, u32) = (10, 100);
-/// The sizes of the picture.
-const WIDTH: u32 = 680;
-const TOP: u32 = 54;
-const ROW: u32 = 62;
-const BARS_FROM: u32 = 270;
-const BARS_WIDTH: f64 = 330.0;
+/// The sizes of the picture: so narrow that it can be read on a phone.
+const WIDTH: u32 = 520;
+const TOP: u32 = 74;
+const ROW: u32 = 78;
+const BARS_WIDTH: f64 = 440.0;
 
 const HEADS: [&str; 11] = [
     "store",
@@ -296,7 +295,7 @@ pub fn picture(comparison: &Comparison) -> String {
     let height = TOP + ROW * many + 24;
     let (agents, writes) = PICTURED;
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\">\n\
          <title>Stores under the oracle</title>\n<style>\n\
          svg {{ color-scheme: light dark; --ink: #1d1d1b; --soft: #62625d; --good: #17724b; --bad: #b3301e; --bar: #2a78d6; }}\n\
          @media (prefers-color-scheme: dark) {{ svg {{ --ink: #ecebe6; --soft: #a3a29b; --good: #4cc38a; --bad: #f2836f; --bar: #5aa2f2; }} }}\n\
@@ -304,27 +303,29 @@ pub fn picture(comparison: &Comparison) -> String {
          .head {{ font-weight: 600; font-size: 15px; }} .soft {{ fill: var(--soft); }} .good {{ fill: var(--good); }} .bad {{ fill: var(--bad); }}\n\
          rect {{ fill: var(--bar); }}\n</style>\n\
          <text class=\"head\" x=\"0\" y=\"16\">{} writes by {agents} agents at once, a process for each write</text>\n\
-         <text class=\"soft\" x=\"0\" y=\"36\">seconds; below them what the oracle found, without and with processes killed at random</text>\n",
+         <text class=\"soft\" x=\"0\" y=\"36\">how long that takes; below, what the oracle found:</text>\n\
+         <text class=\"soft\" x=\"0\" y=\"53\">without other trouble, and with processes killed at random</text>\n",
         grouped(u64::from(agents * writes)),
     );
     for (row, number) in runs.iter().zip(0..) {
         let y = TOP + ROW * number + 14;
         let width = BARS_WIDTH * row.seconds / longest;
-        let bars_from = f64::from(BARS_FROM);
         put!(
             svg,
-            "<text x=\"0\" y=\"{y}\">{}</text><rect x=\"{BARS_FROM}\" y=\"{}\" width=\"{width:.1}\" height=\"14\" rx=\"2\"/>\
-             <text x=\"{:.1}\" y=\"{y}\">{:.1} s</text>\n",
+            "<text x=\"0\" y=\"{y}\">{} <tspan class=\"soft\">{}</tspan></text><rect x=\"0\" y=\"{}\" width=\"{width:.1}\" height=\"10\" rx=\"2\"/>\
+             <text x=\"{:.1}\" y=\"{}\">{:.1} s</text>\n",
             escaped(&row.store),
-            y - 12,
-            bars_from + width + 6.0,
+            version_number(&row.version),
+            y + 7,
+            width + 6.0,
+            y + 16,
             row.seconds
         );
         let killed = comparison
             .rows
             .iter()
             .find(|other| other.store == row.store && other.is_pictured(true));
-        for (name, run, below) in [("", Some(*row), 17), ("with kills: ", killed, 33)] {
+        for (name, run, below) in [("", Some(*row), 33), ("with kills: ", killed, 49)] {
             let Some(run) = run else { continue };
             let (text, is_wrong) = run.judged();
             put!(
@@ -343,6 +344,13 @@ pub fn picture(comparison: &Comparison) -> String {
         escaped(&comparison.headline())
     );
     svg
+}
+
+/// The number in a version as programs print it.
+fn version_number(version: &str) -> &str {
+    let numbers = version.split(|c: char| !(c.is_ascii_digit() || c == '.'));
+    let mut numbers = numbers.map(|number| number.trim_matches('.'));
+    numbers.find(|number| number.contains('.')).unwrap_or("")
 }
 
 #[cfg(test)]
@@ -381,6 +389,17 @@ mod tests {
             page.contains("✗ 82") && page.contains("SKIPPED, not installed"),
             "{page}"
         );
+    }
+
+    #[test]
+    fn a_version_is_shown_as_its_number() {
+        for (version, number) in [
+            ("3.40.1 2022-12-28 14:03:47 df5c.253", "3.40.1"),
+            ("Redis server v=7.0.15 sha=00000000:0", "7.0.15"),
+            ("a shell, coreutils", ""),
+        ] {
+            assert_eq!(version_number(version), number);
+        }
     }
 
     #[test]
