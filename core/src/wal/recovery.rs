@@ -411,8 +411,6 @@ impl<'l> Validation<'l> {
         }
         Ok(match self.writer.segment.open(first_seq)? {
             None => (Missing, None),
-            // Hints of this process alone: it knows its own failed syncs.
-            segment if !hints.is_shared() => (Open, segment),
             segment => (Opened, segment),
         })
     }

@@ -1,7 +1,7 @@
 //! A failed sync that the system tells to one thread only, while another uses the same file.
 
 use std::{
-    io,
+    fs, io,
     ops::Range,
     sync::{Arc, Condvar, Mutex},
     thread,
@@ -78,7 +78,13 @@ impl StorageFile for File {
             disk.state(|state| {
                 let end = offset + len as u64;
                 state.writes += 1;
-                state.written = offset.min(state.written.start)..end.max(state.written.end);
+                let before = state.written.clone();
+                let before = if before.is_empty() {
+                    offset..end
+                } else {
+                    before
+                };
+                state.written = offset.min(before.start)..end.max(before.end);
                 if offset <= state.lost.start && state.lost.end <= end {
                     state.lost = 0..0;
                 }
@@ -105,6 +111,7 @@ impl StorageFile for File {
             disk.wait_until(Duration::from_secs(20), |state| !state.is_failing);
             return disk.state(|state| {
                 state.in_vain += u32::from(!state.lost.is_empty());
+                state.written = 0..0;
                 self.file.sync_data()
             });
         }
@@ -147,4 +154,29 @@ fn a_sync_beside_one_that_fails_is_not_believed() {
     });
     assert_eq!(disk.state(|state| state.in_vain), 0);
     assert_eq!(log.durable_seq().unwrap(), Some(Seq::new(2)));
+}
+
+/// The system tells nobody who opens a file later that a sync of it failed.
+#[test]
+fn without_shared_memory_a_segment_that_is_opened_anew_is_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FailingDisk::default();
+    let options = options()
+        .storage(Arc::new(disk.clone()))
+        .share_memory(false)
+        .preallocate_bytes(0);
+    let open = || Log::<IssueEvent>::open(dir.path(), options.clone()).unwrap();
+    let (one, other) = (open(), open());
+    other.append(&event("bd-1")).unwrap();
+    one.append(&event("bd-2")).unwrap();
+    // As a process does that finds another one in a lock that has lost its name.
+    let [log, copy] = ["log-00000000000000000001.jsonl", "copy"].map(|name| dir.path().join(name));
+    fs::copy(&log, &copy).unwrap();
+    fs::rename(&copy, &log).unwrap();
+
+    disk.state(|state| state.fails = true);
+    let failed = one.append(&event("bd-3")).unwrap_err();
+    assert_eq!(failed.outcome(), Outcome::Unknown);
+    assert_eq!(other.append(&event("bd-4")).unwrap().seq, Seq::new(4));
+    disk.state(|state| assert_eq!((state.in_vain, state.lost.clone()), (0, 0..0)));
 }
