@@ -330,23 +330,26 @@ impl RawRecords {
 
     /// The line of the record `next_seq`, if it may be seen; in the file that has the name.
     fn find(&mut self) -> Result<Option<Span>> {
-        let mut found = self.advance();
-        let cause = match (&found, self.end) {
-            (Err(Error::Corrupt { .. }), _) => Some(Cause::Damage),
-            // Where the end is unknown, nothing else shows that the log goes on in another file.
-            (Ok(None), End::LastValid(_) | End::Unknown(_)) => self.replacement()?,
-            // Whoever held a lock that was removed may write to a file without a name.
-            (Ok(Some(_)), _) if self.named_after != self.lines.reads() => {
-                self.named_after = self.lines.reads();
-                self.replacement()?
+        let found = loop {
+            let found = self.advance();
+            let cause = match (&found, self.end) {
+                (Err(Error::Corrupt { .. }), _) => Some(Cause::Damage),
+                // Where the end is unknown, nothing else shows that the log goes on in another
+                // file.
+                (Ok(None), End::LastValid(_) | End::Unknown(_)) => self.replacement()?,
+                // Whoever held a lock that was removed may write to a file without a name.
+                (Ok(Some(_)), _) if self.named_after != self.lines.reads() => {
+                    self.named_after = self.lines.reads();
+                    self.replacement()?
+                }
+                _ => None,
+            };
+            // The file that was opened just now may have lost its name by then, too.
+            match cause {
+                Some(cause) if self.reopen(cause)? => {}
+                _ => break found,
             }
-            _ => None,
         };
-        if let Some(cause) = cause
-            && self.reopen(cause)?
-        {
-            found = self.advance();
-        }
         if let Ok(Some(span)) = found
             && matches!(self.end, End::Unknown(_))
         {
