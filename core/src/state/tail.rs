@@ -352,10 +352,10 @@ impl Tail {
                 }
                 indexes.push(Index::new(&self.store, record.segment));
             }
-            self.unsaved_bytes += record.text.len() as u64;
+            let line_bytes = record.text.len() + 1;
+            self.unsaved_bytes += line_bytes as u64;
             let crc = stored_checksum(record.text).unwrap_or_default();
             if let Some(index) = indexes.last_mut() {
-                let line_bytes = record.text.len() + 1;
                 index.push(
                     Last { offset, crc },
                     line_bytes,
