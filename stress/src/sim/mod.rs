@@ -16,7 +16,7 @@ pub mod solo;
 
 /// So much of the log a block of an index covers. The logs of the tiers are short, and have indexes
 /// all the same.
-pub(crate) const INDEX_BLOCK_BYTES: u64 = 512;
+pub(crate) const INDEX_BLOCK_BYTES: u64 = 128;
 
 /// The time of day when a machine starts, in milliseconds since 1970.
 pub const START_MS: i64 = 1_706_540_000_000;
