@@ -13,7 +13,9 @@ use crate::{
     wal::log::Log,
 };
 
-/// The longest pause after failures, unless the interval is longer.
+/// The shortest pause after a failure,
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// and the longest one, unless the interval is longer.
 const PAUSE_MAX: Duration = Duration::from_mins(1);
 
 /// A thread that compacts a store when it is due, so that no append has to wait for it.
@@ -60,7 +62,7 @@ impl Compactor {
                     Ok(()) => interval,
                     Err(error) => {
                         telemetry::compactor_failed(log.raw.writer.dir.path(), error);
-                        (2 * pause).min(PAUSE_MAX).max(interval)
+                        (2 * pause).clamp(PAUSE_MIN, PAUSE_MAX).max(interval)
                     }
                 };
             }

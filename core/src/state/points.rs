@@ -157,7 +157,11 @@ impl Points {
                 *self = Self::load(&self.dir, || end)?;
                 Ok(())
             }
-            advanced => advanced,
+            Ok(false) => {
+                *self = Self::load_with(&self.dir, || end, Tail::scan)?;
+                Ok(())
+            }
+            advanced => advanced.map(drop),
         }
     }
 

@@ -16,7 +16,11 @@ use crate::{
         tail::Tail,
         unclosed,
     },
-    wal::{durable::End, manifest::Manifest, store_dir::StoreDir},
+    wal::{
+        durable::End,
+        manifest::Manifest,
+        store_dir::{StoreDir, replaced},
+    },
 };
 
 /// The issues that are not closed, and perhaps some that are, after some record; and the records
@@ -76,7 +80,9 @@ impl Recent {
                 None => return Ok(None),
             }
         }
-        self.tail.advance(End::Seq(through))?;
+        if !self.tail.advance(End::Seq(through))? {
+            return Ok(None);
+        }
         self.go_on()?;
         Ok(Some(&self.issues))
     }
@@ -86,7 +92,9 @@ impl Recent {
         let Some(mut part) = wanted.all_of(&self.issues) else {
             return Ok(None);
         };
-        self.tail.advance(End::Seq(through))?;
+        if !self.tail.advance(End::Seq(through))? {
+            return Err(replaced(self.dir.path()));
+        }
         wanted.apply_tail(&mut part, &mut self.tail)?;
         Ok(Some(part))
     }

@@ -22,13 +22,14 @@ use crate::{
     },
     state::{
         index::{self, BlockEnd, Index, Last},
+        materialize::ATTEMPTS,
         mentions::{Change, Found, Mentions, Name},
     },
     wal::{
         cursor::RawRecords,
         durable::End,
         manifest::Manifest,
-        store_dir::{StoreDir, StoreFile},
+        store_dir::{StoreDir, StoreFile, replaced},
     },
 };
 
@@ -269,9 +270,17 @@ impl Tail {
 
     /// Reads all records behind the snapshot of this manifest, whatever indexes there are.
     pub(crate) fn scan(dir: &StoreDir, manifest: &Manifest, end: End) -> Result<Self> {
-        let mut tail = Self::new(dir, manifest, end);
-        tail.read_on()?;
-        Ok(tail)
+        let mut attempts = 1;
+        loop {
+            let mut tail = Self::new(dir, manifest, end);
+            if tail.read_on()? {
+                return Ok(tail);
+            }
+            if attempts == ATTEMPTS {
+                return Err(replaced(dir.path()));
+            }
+            attempts += 1;
+        }
     }
 
     /// As [`Tail::scan`], but reads no record that an index knows.
@@ -282,8 +291,9 @@ impl Tail {
             if !tail.read_indexes(through) || !tail.move_behind_indexes(end)? {
                 return Self::scan(dir, manifest, end);
             }
-            tail.read_on()?;
-            return Ok(tail);
+            if tail.read_on()? {
+                return Ok(tail);
+            }
         }
         Self::scan(dir, manifest, end)
     }
@@ -308,8 +318,7 @@ impl Tail {
         if !is_known {
             return Ok(None);
         }
-        tail.read_on()?;
-        Ok(Some(tail))
+        Ok(tail.read_on()?.then_some(tail))
     }
 
     /// The last record that was read; that before the first if there is none.
@@ -323,24 +332,21 @@ impl Tail {
         usize::try_from(adds).unwrap_or(usize::MAX)
     }
 
-    /// Reads new records through `end`.
-    pub(crate) fn advance(&mut self, end: End) -> Result<()> {
+    /// Reads new records through `end`. False if they are in other files of the same names: there,
+    /// those that were read before may be elsewhere.
+    pub(crate) fn advance(&mut self, end: End) -> Result<bool> {
         self.records.resume(end);
         self.read_on()
     }
 
-    fn read_on(&mut self) -> Result<()> {
-        let read = self.read_records();
-        if self.records.take_reopened() {
-            self.segments.close();
-        }
-        read
-    }
-
-    fn read_records(&mut self) -> Result<()> {
+    /// As [`Tail::advance`], to the end that the records have.
+    fn read_on(&mut self) -> Result<bool> {
         let block_of_bytes = self.segments.dir.index_block_bytes();
         let indexes = &mut self.mentioned.indexes;
         while let Some(record) = self.records.next()? {
+            if record.reopened {
+                return Ok(false);
+            }
             let (seq, offset) = (record.line.header.seq, record.offset);
             if let Err(reason) = self.mentions_of.of(record.line.body, &mut self.found) {
                 return Err(self.records.refuse(seq, offset, reason));
@@ -376,7 +382,7 @@ impl Tail {
                 }
             }
         }
-        Ok(())
+        Ok(!self.records.has_reopened())
     }
 
     /// The records behind `after` that may concern any of these names, in order.
@@ -465,6 +471,7 @@ impl Tail {
             Ok(Some(record)) if stored_checksum(record.text) == Some(crc)
         );
         self.records = records;
+        self.segments.close(); // It may have the file of before open.
         Ok(is_there)
     }
 

@@ -111,6 +111,8 @@ pub(crate) struct RawRecord<'a> {
     /// The first record of the segment that has it.
     pub(crate) segment: u64,
     pub(crate) offset: u64,
+    /// See [`RawRecords::has_reopened`].
+    pub(crate) reopened: bool,
 }
 
 /// Iterates over the lines of a log through its segments; checks them, but does not decode them.
@@ -130,7 +132,7 @@ pub(crate) struct RawRecords {
     done: bool,
     /// The records for which the files were reopened, so that this happens once for each cause.
     reopened_for: [u64; 2],
-    /// See [`RawRecords::take_reopened`].
+    /// See [`RawRecords::has_reopened`].
     reopened: bool,
     /// May find out where [`End::Unknown`] is.
     watch: Option<DurableWatch>,
@@ -274,11 +276,10 @@ impl RawRecords {
         self.lines.restart(self.valid_len);
     }
 
-    /// Whether it has gone on in other files of the same names since it was asked last. Whoever has
-    /// the earlier ones open must not read in them what it finds from now on: others may have
-    /// written there.
-    pub(crate) fn take_reopened(&mut self) -> bool {
-        std::mem::take(&mut self.reopened)
+    /// Whether it has gone on in other files of the same names than it began in. What was read in
+    /// those may be elsewhere in these, and others may write to those.
+    pub(crate) fn has_reopened(&self) -> bool {
+        self.reopened
     }
 
     /// The number of the record that [`RawRecords::next`] returns next.
@@ -306,6 +307,7 @@ impl RawRecords {
                 text,
                 segment,
                 offset: span.offset,
+                reopened: self.reopened,
             })),
             None => Err(self.corrupt(span.offset, CorruptReason::NotARecord)),
         }
