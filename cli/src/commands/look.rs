@@ -206,8 +206,8 @@ pub(crate) fn ready(dir: &Path, args: &Ready, out: &mut Output) -> Result<(), Fa
     print(&each, &[], args.limit, out)
 }
 
-/// So many rows of a table are kept in memory.
-const ROWS_MAX: usize = 1_000;
+/// So many bytes of the rows of a table are kept in memory.
+const ROWS_BYTES_MAX: usize = 256 << 10;
 
 /// Prints issues: each one as a line of JSON, or as a row with these columns, or the usual ones.
 fn print(
@@ -265,11 +265,12 @@ fn print(
             Style::new()
         }
     };
-    let mut kept = Some(Vec::new());
+    let (mut kept, mut bytes) = (Some(Vec::new()), 0);
     each(&mut |id, _, issue| {
         let cells = row(id, issue, columns);
         widths.fit(&cells);
-        if let Some(rows) = kept.as_mut().filter(|rows| rows.len() < ROWS_MAX) {
+        bytes += cells.iter().map(String::len).sum::<usize>();
+        if let Some(rows) = kept.as_mut().filter(|_| bytes <= ROWS_BYTES_MAX) {
             rows.push((style_of(issue), cells));
         } else {
             kept = None;
