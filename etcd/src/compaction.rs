@@ -19,7 +19,7 @@ const REMOVE_AT_ONCE: usize = 100;
 
 impl EtcdLog {
     /// Replaces the records by a snapshot of the state: all or nothing, also if the process dies.
-    /// Others write meanwhile; each of their next writes needs one more round trip.
+    /// Others write meanwhile; each of their next writes needs more round trips than one.
     ///
     /// It begins a new epoch, so that no record can be added to those before it. It writes the
     /// state at that revision, in parts. One transaction then names the snapshot in `meta` and

@@ -26,7 +26,7 @@ pub(crate) fn hold_mount(dir: &Path) {
     held().mounts.insert(dir.to_owned());
 }
 
-/// It is about to be unmounted.
+/// It is unmounted.
 pub(crate) fn release_mount(dir: &Path) {
     held().mounts.remove(dir);
 }
@@ -65,8 +65,11 @@ pub(crate) fn end() {
 #[cfg(target_os = "linux")]
 fn unmount(dir: &Path) -> Result<(), String> {
     use rustix::mount::UnmountFlags;
-    let unmounted = rustix::mount::unmount(dir, UnmountFlags::DETACH);
-    unmounted.map_err(|error| format!("{} stays mounted ({error})", dir.display()))
+    match rustix::mount::unmount(dir, UnmountFlags::DETACH) {
+        // It was unmounted just now, by its owner.
+        Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
+        Err(error) => Err(format!("{} stays mounted ({error})", dir.display())),
+    }
 }
 
 #[cfg(not(target_os = "linux"))]

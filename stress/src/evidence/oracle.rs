@@ -602,7 +602,6 @@ fn check_conditions(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     }
 }
 
-/// No receipt was given to two writes.
 /// Of a batch all writes are stored, or none.
 fn check_batches(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     let stored: BTreeSet<Key> = owners(evidence.records).collect();
@@ -685,6 +684,7 @@ fn check_followed(evidence: &Evidence<'_>, violations: &mut Vec<Violation>) {
     }
 }
 
+/// No receipt was given to two writes.
 fn check_receipts(beside: &Beside, violations: &mut Vec<Violation>) {
     let mut first: HashMap<&str, Key> = HashMap::new();
     for (receipt, key) in &beside.receipts {

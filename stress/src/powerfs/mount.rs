@@ -213,8 +213,9 @@ impl PowerFs {
     fn detach(&mut self) -> io::Result<()> {
         match self.mounted.take() {
             Some(mount_point) => {
+                rustix::mount::unmount(&mount_point, UnmountFlags::DETACH)?;
                 release_mount(&mount_point);
-                Ok(rustix::mount::unmount(&mount_point, UnmountFlags::DETACH)?)
+                Ok(())
             }
             None => Ok(()),
         }

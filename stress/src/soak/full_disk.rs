@@ -100,8 +100,8 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        release_mount(&self.dir);
         unmount(&self.dir);
+        release_mount(&self.dir);
     }
 }
 

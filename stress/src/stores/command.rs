@@ -358,6 +358,10 @@ impl Store for CommandStore {
     }
 
     fn line(&self, job: &Job) -> Option<String> {
+        let tells = |claim: &Call| claim.refused_says.is_none() && claim.ok == [0];
+        if job.deed == Deed::Claim && !self.spec.claim.as_ref().is_some_and(tells) {
+            return None;
+        }
         let (argv, stdin) = self.words(job.deed)?;
         let prepared = self.prepare(argv, stdin, job).ok()?;
         let workdir = shell_word(&prepared.workdir);

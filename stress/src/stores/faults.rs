@@ -123,9 +123,10 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        release_mount(&self.dir);
         let ended = Command::new("umount").arg("-l").arg(&self.dir).status();
-        if !ended.is_ok_and(|status| status.success()) {
+        if ended.is_ok_and(|status| status.success()) {
+            release_mount(&self.dir);
+        } else {
             eprintln!("strand-stress: {} stays mounted", self.dir.display());
         }
     }

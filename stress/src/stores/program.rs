@@ -166,6 +166,9 @@ impl Store for ProgramStore {
     }
 
     fn line(&self, job: &Job) -> Option<String> {
+        if job.deed == Deed::Claim {
+            return None;
+        }
         let hello = serde_json::to_string(&hello(&job.values)).ok()?;
         let request = serde_json::to_string(&request(job)?).ok()?;
         let printed = shell_line(&[hello, request]);

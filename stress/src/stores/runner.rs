@@ -238,8 +238,9 @@ impl Round<'_> {
         let follower = Follower::default();
         let mut following = None;
         let follower_seat = self.site.seat(agents, &over, None)?;
-        // A machine without power has no follower.
-        if can.follow && self.config.workload.writes() && self.machine.is_none() {
+        // A machine without power has no follower, and one of a server ends with that.
+        let loses_server = self.serving.is_some() && self.config.kill_per_second > 0.0;
+        if can.follow && self.config.workload.writes() && self.machine.is_none() && !loses_server {
             let values = self.site.values(agents);
             following = Some(self.store.follow(&follower_seat, &values)?);
         }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::stores::examine::with_limit;
 use crate::stores::seat::{OUTPUT_BYTES_MAX, Seat};
 use crate::stores::store::{Deed, Server, Store, Told, job};
 use crate::stores::template::Values;
@@ -55,7 +56,8 @@ impl<'a> Serving<'a> {
         let mut agent = self.store.agent(&asking, true);
         let began = Instant::now();
         loop {
-            let answer = agent.perform(&job(Deed::Ready, self.values.clone()));
+            let ask = || agent.perform(&job(Deed::Ready, self.values.clone()));
+            let answer = with_limit(&asking, ask);
             if answer.told == Told::Ok {
                 self.is_up.store(true, Ordering::SeqCst);
                 return Ok(());
