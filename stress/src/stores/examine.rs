@@ -4,9 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
-
-use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use crate::evidence::checks::{Check, Counts, Source, checks};
 use crate::evidence::ledger::{End, Incarnation, Ledger, Operation, Outcome, Sighting};
@@ -17,13 +14,11 @@ use crate::evidence::violation::Violation;
 use crate::evidence::workload::Refusal;
 use crate::run::config::{Config, Workload};
 use crate::stores::runner::{Call, History, Site, acknowledged, look, payload, writes};
-use crate::stores::seat::Seat;
+use crate::stores::seat::{Seat, with_limit};
 use crate::stores::spec::Pattern;
 use crate::stores::store::{Agent, Deed, Store, Told, job};
 use crate::stores::witness;
 
-/// What takes longer hangs.
-const LIMIT: Duration = Duration::from_mins(1);
 /// How many writes a violation names.
 const NAMED_MAX: usize = 20;
 
@@ -191,21 +186,6 @@ fn failed(step: &str, error: String) -> Violation {
         step: step.to_owned(),
         error,
     }
-}
-
-/// Kills what works at the seat for too long.
-pub(super) fn with_limit<T>(seat: &Seat, work: impl FnOnce() -> T) -> T {
-    let (done, waiting) = bounded::<()>(0);
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            while waiting.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
-                seat.kill();
-            }
-        });
-        let result = work();
-        drop(done);
-        result
-    })
 }
 
 /// The list, which is the same each time.

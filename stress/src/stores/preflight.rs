@@ -8,9 +8,10 @@ use std::sync::atomic::AtomicBool;
 use crate::evidence::listing::{Entry, token, tokens};
 use crate::evidence::violation::Violation;
 use crate::run::config::Config;
-use crate::stores::examine::{leftovers, with_limit};
+use crate::stores::examine::leftovers;
 use crate::stores::follow::Follower;
 use crate::stores::runner::{History, Site, append, batch, look, payload};
+use crate::stores::seat::with_limit;
 use crate::stores::serving::Serving;
 use crate::stores::store::{Agent, Can, Deed, Job, Store, Told, job};
 

@@ -6,7 +6,9 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use strand_lock::monotonic_ns;
@@ -17,6 +19,9 @@ use crate::stores::faults::Injection;
 
 /// The most that is kept of an output that is no list.
 pub(super) const OUTPUT_BYTES_MAX: usize = 4 << 10;
+
+/// What takes longer hangs.
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// The seat of one agent.
 #[derive(Debug)]
@@ -160,6 +165,21 @@ impl Seat {
             .group
             .is_some_and(|group| kill_process_group(group, signal).is_ok())
     }
+}
+
+/// Kills what works at the seat for too long.
+pub(super) fn with_limit<T>(seat: &Seat, work: impl FnOnce() -> T) -> T {
+    let (done, waiting) = bounded::<()>(0);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while waiting.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+                seat.kill();
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
 }
 
 /// Takes what a process prints, until it is read. In a file: somebody would have to wait at the

@@ -4,8 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::stores::examine::with_limit;
-use crate::stores::seat::{OUTPUT_BYTES_MAX, Seat};
+use crate::stores::seat::{OUTPUT_BYTES_MAX, Seat, with_limit};
 use crate::stores::store::{Deed, Server, Store, Told, job};
 use crate::stores::template::Values;
 

@@ -23,8 +23,8 @@ pub(super) trait Store: Sync {
     fn follow(&self, seat: &Seat, values: &Values) -> Result<Process, String>;
     /// The writes in a line that it printed.
     fn followed(&self, line: &str) -> Result<Vec<Entry>, String>;
-    /// A job as a line for a shell, whose status is 0 if the job is done. `None` if it can't be one:
-    /// a claim that is refused may end with 0, too.
+    /// A job as a line for a shell, whose status is 0 if the job is done. `None` if it can't be
+    /// one: a claim that is refused may end with 0, too.
     fn line(&self, job: &Job) -> Option<String>;
     /// The version of the store's program.
     fn version(&self) -> String;
