@@ -16,7 +16,7 @@ append)
   printf '%s' "${line%"${line#??????}"}" >> log
   sleep 0.001
   printf '%s\n' "${line#??????}" >> log
-  is no-sync || sync log .
+  is no-sync || sync log . || exit 1
   echo "$n" ;;
 batch)
   shift 2
@@ -29,7 +29,7 @@ batch)
     for text; do record "$text"; done > new
     cat new >> log
   fi
-  sync log . ;;
+  sync log . || exit 1 ;;
 list) lines; : ;;
 claim)
   is two-win || flock 9
