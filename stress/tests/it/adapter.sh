@@ -4,7 +4,7 @@ cd "$1" && exec 9> lock || exit 1
 is() { [ "$FAULT" = "$1" ]; }
 record() { printf '{"id":%s,"text":"%s"}\n' "$n" "$1"; }
 next() { echo $(($(cat log 2> /dev/null | wc -l) + 1)); }
-lines() { grep -x '{"id":[0-9]*,"text":"[^"]*"}' log; }
+lines() { grep -ax '{"id":[0-9]*,"text":"[^"]*"}' log; }
 case $2 in
 append)
   is same-id && n=$(next) && sleep 0.002
