@@ -4,13 +4,15 @@ cd "$1" && exec 9> lock || exit 1
 is() { [ "$FAULT" = "$1" ]; }
 record() { printf '{"id":%s,"text":"%s"}\n' "$n" "$1"; }
 next() { echo $(($(cat log 2> /dev/null | wc -l) + 1)); }
+# Nor do the zero bytes of a torn write end a line; the shell would drop them.
+ends() { [ -z "$(tail -c 1 log 2> /dev/null | tr '\0' 0)" ]; }
 lines() { grep -ax '{"id":[0-9]*,"text":"[^"]*"}' log; }
 case $2 in
 append)
   is same-id && n=$(next) && sleep 0.002
   is no-lock || flock 9
   is same-id || n=$(next)
-  is torn-tail || [ -z "$(tail -c 1 log 2> /dev/null)" ] || echo >> log
+  is torn-tail || ends || echo >> log
   # In two parts, as any long write may be.
   line=$(record "$3")
   printf '%s' "${line%"${line#??????}"}" >> log
@@ -21,7 +23,7 @@ append)
 batch)
   shift 2
   flock 9
-  [ -z "$(tail -c 1 log 2> /dev/null)" ] || echo >> log
+  ends || echo >> log
   n=$(next)
   if is half-batch; then
     for text; do record "$text" >> log; sleep 0.001; done

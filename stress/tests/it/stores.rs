@@ -205,6 +205,7 @@ fn each_part_that_is_taken_out_of_a_small_adapter_is_missed_by_name() {
     finds(&adapter("part-of-follower"), "follower missed");
     let whole = adapter("none");
     passes(&killed(whole.clone()));
+    passes(&cut(whole.clone()));
     for workload in [Workload::Claim, Workload::Batch] {
         passes(&of(workload, killed(whole.clone())));
     }
