@@ -270,17 +270,13 @@ impl Tail {
 
     /// Reads all records behind the snapshot of this manifest, whatever indexes there are.
     pub(crate) fn scan(dir: &StoreDir, manifest: &Manifest, end: End) -> Result<Self> {
-        let mut attempts = 1;
-        loop {
+        for _ in 0..ATTEMPTS {
             let mut tail = Self::new(dir, manifest, end);
             if tail.read_on()? {
                 return Ok(tail);
             }
-            if attempts == ATTEMPTS {
-                return Err(replaced(dir.path()));
-            }
-            attempts += 1;
         }
+        Err(replaced(dir.path()))
     }
 
     /// As [`Tail::scan`], but reads no record that an index knows.
