@@ -393,6 +393,12 @@ impl TryFrom<String> for Only {
 pub struct UsageError(pub String);
 
 impl Config {
+    /// Whether the write is one of those that are made: all, or only some.
+    pub(crate) fn makes(&self, agent: u32, write: u32) -> bool {
+        let only = self.only.as_ref();
+        only.is_none_or(|only| only.has(agent, write))
+    }
+
     /// The same with the seed of an iteration: the first one has the seed that was asked for.
     #[must_use]
     pub fn of_iteration(&self, iteration: u32) -> Config {

@@ -316,11 +316,7 @@ fn by_hand(config: &Config, store: &dyn Store, site: &Site) -> ByHand {
     for agent in 0..config.agents {
         by_hand.dirs.push(place.work(agent).display().to_string());
         for write in 1..=config.writes {
-            if config
-                .only
-                .as_ref()
-                .is_some_and(|only| !only.has(agent, write))
-            {
+            if !config.makes(agent, write) {
                 continue;
             }
             if config.workload == Workload::Claim {

@@ -488,11 +488,7 @@ impl Round<'_> {
             }
             let (mut job, item) = self.job(agent, write, items);
             let writes = u32::try_from(job.batch.len().max(1)).unwrap_or(u32::MAX);
-            if config
-                .only
-                .as_ref()
-                .is_some_and(|only| !only.has(agent, write))
-            {
+            if !config.makes(agent, write) {
                 next.store(write + writes, Ordering::Relaxed);
                 continue;
             }

@@ -71,8 +71,7 @@ fn operations(config: &Config) -> Vec<(u32, u32)> {
         let writes = (1..=config.writes).step_by(each);
         writes.map(move |write| (agent, write))
     });
-    let only = config.only.as_ref();
-    all.filter(|&(agent, write)| only.is_none_or(|only| only.has(agent, write)))
+    all.filter(|&(agent, write)| config.makes(agent, write))
         .collect()
 }
 
