@@ -332,23 +332,30 @@ fn a_power_cut_under_a_process() {
 
 #[test]
 fn nothing_is_left_mounted() {
-    let Some(served) = serve() else { return };
-    // Other tests mount theirs for a moment.
-    let is_mounted = || {
-        let table = fs::read_to_string("/proc/self/mounts").unwrap();
-        table.contains("powerfs")
-    };
-    let deadline = Instant::now() + PATIENCE;
-    while is_mounted() {
-        assert!(Instant::now() < deadline, "a filesystem is left mounted");
-        std::thread::sleep(Duration::from_millis(1));
+    type Serve = fn(VirtualDisk, &Path) -> std::io::Result<PowerFs>;
+    if serve().is_none() {
+        return;
     }
-    let path = served.path().to_owned();
-    fs::write(path.join("file"), "x").unwrap();
-    let panicked = std::thread::spawn(move || {
-        let _served = served;
-        panic!("as a tier may");
-    });
-    assert!(panicked.join().is_err());
-    assert!(fs::read(path.join("file")).is_err());
+    // Other tests have theirs mounted at the same time.
+    let is_mounted = |dir: &Path| {
+        let table = fs::read_to_string("/proc/self/mounts").unwrap();
+        table.contains(dir.to_str().unwrap())
+    };
+    for (serve, stays) in [
+        (PowerFs::serve as Serve, false),
+        (PowerFs::serve_at as Serve, true),
+    ] {
+        let mount_point = tempfile::tempdir().unwrap();
+        let served = serve(VirtualDisk::new(), mount_point.path()).unwrap();
+        assert_eq!(is_mounted(mount_point.path()), stays);
+        let path = served.path().to_owned();
+        fs::write(path.join("file"), "x").unwrap();
+        let panicked = std::thread::spawn(move || {
+            let _served = served;
+            panic!("as a tier may");
+        });
+        assert!(panicked.join().is_err());
+        assert!(fs::read(path.join("file")).is_err());
+        assert!(!is_mounted(mount_point.path()));
+    }
 }
