@@ -377,7 +377,7 @@ fn stores_that_come_along_pass_where_they_are_installed() {
             });
             assert!(claims.answers.ok > 0 && claims.answers.refused > 0);
             passes(&Config {
-                power_cuts: 3,
+                power_cuts: 8,
                 writes: 1_000,
                 ..other(name)
             });
