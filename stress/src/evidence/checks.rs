@@ -267,6 +267,7 @@ pub fn point_of(violation: &Violation) -> Point {
         | Violation::NeverBegun { .. }
         | Violation::AgentDied { .. }
         | Violation::AgentFailed { .. }
+        | Violation::ServerFailed { .. }
         | Violation::Protocol { .. } => Point::Processes,
     }
 }

@@ -260,6 +260,13 @@ pub enum Violation {
     LeftBehind { path: String },
     /// The store could not be examined after the run.
     ExaminationFailed { step: String, error: String },
+    /// The store's server did not come up: when, its command, how it is, and the end of its output.
+    ServerFailed {
+        when: String,
+        command: String,
+        status: String,
+        said: String,
+    },
 }
 
 #[expect(
@@ -300,6 +307,23 @@ impl Violation {
     pub fn kind(&self) -> String {
         let text = self.to_string();
         text.split(':').next().unwrap_or_default().to_owned()
+    }
+
+    /// As [`fmt::Display`] has it, but what a program printed in lines of its own.
+    #[must_use]
+    pub fn in_lines(&self) -> String {
+        match self {
+            Violation::ServerFailed {
+                when,
+                command,
+                status,
+                said,
+            } => {
+                let said = said.trim_end().replace('\n', "\n  ");
+                format!("server failed: {when}: {status}\n  {command}\n  {said}")
+            }
+            other => other.to_string(),
+        }
     }
 
     /// Whether two processes held the lock.

@@ -63,7 +63,7 @@ pub fn table(report: &Report) -> String {
     let points = points.map(|check| [result(check), compared(check), check.promise.to_owned()]);
     text += &columns(points, &[]);
     for violation in first_of_each_kind(report) {
-        put!(text, "{violation}\n");
+        put!(text, "{}\n", violation.in_lines());
     }
     text
 }
@@ -220,8 +220,9 @@ pub fn markdown(report: &Report) -> String {
         let kind = violation.kind();
         put!(
             text,
-            "\n## {kind}: {}\n\n`{violation}`\n\n",
-            report.count(&kind)
+            "\n## {kind}: {}\n\n```\n{}\n```\n\n",
+            report.count(&kind),
+            violation.in_lines()
         );
         let calls = around(report, violation);
         if calls.is_empty() {
@@ -288,7 +289,7 @@ pub fn page(report: &Report) -> String {
             "<h2>{}: {}</h2>\n<pre class=\"command\"><code>{}</code></pre>\n",
             escaped(&kind),
             report.count(&kind),
-            escaped(&violation.to_string())
+            escaped(&violation.in_lines())
         );
         let calls = around(report, violation);
         if !calls.is_empty() {

@@ -336,6 +336,7 @@ impl Store for CommandStore {
         Ok(Server {
             child,
             printed: [stdout, stderr],
+            line: excerpt(prepared.line(false).trim()),
         })
     }
 

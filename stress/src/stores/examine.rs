@@ -129,6 +129,16 @@ pub(super) fn judge(
     }
 }
 
+/// The judgement where there is no server that could be asked for the list.
+pub(super) fn without_list(history: &mut History) -> Judged {
+    let violations = std::mem::take(&mut history.violations);
+    Judged {
+        checks: checks(Source::List, &Counts::default(), &violations),
+        violations,
+        ..Judged::default()
+    }
+}
+
 /// The list, and what is found beside it.
 fn look_around(
     config: &Config,

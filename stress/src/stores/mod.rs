@@ -34,8 +34,9 @@ use std::sync::atomic::AtomicU32;
 use crate::run::config::{Config, Workload};
 use crate::run::runner::{Moment, Watch};
 use crate::run::{RunError, make_run_dir};
-use crate::stores::outcome::{environment, report, set_up, usage};
+use crate::stores::outcome::{environment, report, set_up, skipped, usage};
 use crate::stores::runner::{History, Round, Site};
+use crate::stores::serving::Serving;
 use crate::stores::store::Store;
 
 pub use history::history;
@@ -108,17 +109,8 @@ pub fn run_until(config: &Config, exe: &Path, watch: Watch<'_>) -> Result<Report
             .map_err(|error| environment(format!("{}: {error}", path.display())))?;
     }
     let is_traced = faults::Injection::of(config, 0).is_some();
-    let skipped = if is_traced { faults::obstacle() } else { None };
-    if skipped.is_some() {
-        return Ok(report(
-            config,
-            store,
-            &site,
-            History::default(),
-            None,
-            skipped,
-            dir,
-        ));
+    if let Some(reason) = is_traced.then(faults::obstacle).flatten() {
+        return Ok(skipped(config, store, &site, reason, dir));
     }
     if config.power_cuts > 0 {
         #[cfg(target_os = "linux")]
@@ -132,18 +124,7 @@ pub fn run_until(config: &Config, exe: &Path, watch: Watch<'_>) -> Result<Report
             let disk = dir.path().join("disk");
             match faults::SmallDisk::mount(&disk, bytes) {
                 Ok(small) => Some(small),
-                Err(reason) => {
-                    let history = History::default();
-                    return Ok(report(
-                        config,
-                        store,
-                        &site,
-                        history,
-                        None,
-                        Some(reason),
-                        dir,
-                    ));
-                }
+                Err(reason) => return Ok(skipped(config, store, &site, reason, dir)),
             }
         }
     };
@@ -167,8 +148,15 @@ pub fn run_until(config: &Config, exe: &Path, watch: Watch<'_>) -> Result<Report
     if let Some(small) = &small {
         small.grow().map_err(environment)?;
     }
-    let is_complete = history.hang.is_none() && !history.interrupted;
-    let judged = examine::judge(config, store, &site, &mut history, is_complete);
+    if let Some(failure) = serving.as_ref().and_then(Serving::own_end) {
+        history.lose_server(failure, "in the run");
+    }
+    let judged = if history.server_failed {
+        examine::without_list(&mut history)
+    } else {
+        let is_complete = history.hang.is_none() && !history.interrupted;
+        examine::judge(config, store, &site, &mut history, is_complete)
+    };
     drop(serving);
     let report = report(config, store, &site, history, Some(judged), None, dir);
     drop(small);

@@ -187,7 +187,8 @@ pub(super) fn set_up<'a>(
         .perform(&job(Deed::Init, site.values(agent)))
         .success("init")?;
     let server = site.seat(agent, &Arc::default(), None)?;
-    let serving = Serving::start(store, server, site.values(agent))?;
+    let serving = Serving::start(store, server, site.values(agent));
+    let serving = serving.map_err(|failure| failure.to_string())?;
     for write in 1..=config.pool() {
         let job = append(config, site, agent, write);
         let answer = worker.perform(&job).success("the append of an item")?;
@@ -198,6 +199,18 @@ pub(super) fn set_up<'a>(
             .push(call(agent, write, Deed::Append, None, answer));
     }
     Ok(serving)
+}
+
+/// The report on a run that is not possible here.
+pub(super) fn skipped(
+    config: &Config,
+    store: &dyn Store,
+    site: &Site,
+    reason: String,
+    dir: TempDir,
+) -> Report {
+    let history = History::default();
+    report(config, store, site, history, None, Some(reason), dir)
 }
 
 /// The report; keeps the store unless all is well.

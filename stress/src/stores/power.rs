@@ -11,16 +11,15 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tempfile::TempDir;
 
-use crate::evidence::violation::Violation;
 use crate::powerfs::mount::{Counts, PowerFs, Tripwire, obstacle};
 use crate::run::RunError;
 use crate::run::config::Config;
 use crate::run::runner::Watch;
 use crate::sim::disk::VirtualDisk;
-use crate::stores::examine::{Judged, judge};
-use crate::stores::outcome::{Report, environment, report, set_up, usage};
+use crate::stores::examine::{judge, without_list};
+use crate::stores::outcome::{Report, environment, report, set_up, skipped, usage};
 use crate::stores::runner::{History, Machine, Round, Site};
-use crate::stores::serving::Serving;
+use crate::stores::serving::{Failure, Serving};
 use crate::stores::store::Store;
 
 /// The power goes within this time in any case.
@@ -53,18 +52,10 @@ pub(super) fn run(
         let reason = "--power-cuts is for --workload append or batch";
         return Err(usage(reason.to_owned()));
     }
-    let mut history = History::default();
     if let Some(reason) = obstacle() {
-        return Ok(report(
-            config,
-            store,
-            site,
-            history,
-            None,
-            Some(reason),
-            dir,
-        ));
+        return Ok(skipped(config, store, site, reason, dir));
     }
+    let mut history = History::default();
     let failed = |error: std::io::Error| environment(error.to_string());
     let mount = dir.path().join("disk");
     std::fs::remove_dir(&site.store).map_err(failed)?;
@@ -74,6 +65,10 @@ pub(super) fn run(
     let serve = || {
         let seat = site.seat(config.agents, &Arc::default(), None)?;
         Serving::start(store, seat, site.values(config.agents))
+    };
+    let not_there = |history: &mut History, failure: Failure, when: &str| {
+        history.lose_server(failure, when);
+        without_list(history)
     };
     let mut judged = None;
     let mut cuts = 0;
@@ -85,7 +80,14 @@ pub(super) fn run(
             served.with_disk(VirtualDisk::sync_all);
             serving
         } else {
-            serve().map_err(environment)?
+            match serve() {
+                Ok(serving) => serving,
+                Err(failure) => {
+                    judged = Some(not_there(&mut history, failure, "after an orderly restart"));
+                    served.end().map_err(failed)?;
+                    break;
+                }
+            }
         };
         let magnitude = random.random_range(1..=8);
         // Mostly soon after some call that changes something.
@@ -116,13 +118,7 @@ pub(super) fn run(
         let served = PowerFs::serve_at(remains, &mount).map_err(failed)?;
         let found = match serve() {
             Ok(_serving) => judge(config, store, site, &mut history, false),
-            Err(error) => Judged {
-                violations: vec![Violation::ExaminationFailed {
-                    step: "serve after the power cut".to_owned(),
-                    error,
-                }],
-                ..Judged::default()
-            },
+            Err(failure) => not_there(&mut history, failure, "after a power cut"),
         };
         let is_wrong = !found.violations.is_empty();
         judged = Some(found);

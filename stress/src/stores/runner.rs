@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -23,7 +24,7 @@ use crate::stores::faults::Injection;
 use crate::stores::follow::Follower;
 use crate::stores::reading::is_valid;
 use crate::stores::seat::Seat;
-use crate::stores::serving::Serving;
+use crate::stores::serving::{Failure, Serving};
 use crate::stores::spec::{Artifact, Format};
 use crate::stores::store::{Answer, Deed, Job, Store, Told, job};
 use crate::stores::template::Values;
@@ -40,6 +41,7 @@ const TICK: Duration = Duration::from_millis(100);
 const STOP_MS: u64 = 60;
 /// How long the witness stays under the lock at most.
 const HOLD_US_MAX: u32 = 800;
+const AFTER_A_KILL: &str = "after a kill";
 /// Writes of a batch.
 pub(super) const BATCH_WRITES: u32 = 5;
 
@@ -170,12 +172,22 @@ pub(super) struct History {
     pub(super) stopped: u64,
     /// What every agent was doing when the watchdog gave up.
     pub(super) hang: Option<Vec<String>>,
+    /// The server did not come up again: there is nothing to ask for a list.
+    pub(super) server_failed: bool,
     /// The user ended the run before its work was done.
     pub(super) interrupted: bool,
     pub(super) go_ns: u64,
     pub(super) elapsed_ms: f64,
     /// Names of the items that agents compete for, in the terms of the store.
     pub(super) items: Vec<String>,
+}
+
+impl History {
+    /// The server did not come up, or did not stay.
+    pub(super) fn lose_server(&mut self, failure: Failure, when: &str) {
+        self.server_failed = true;
+        self.violations.push(failure.violation(when));
+    }
 }
 
 /// What ends a round before its work is done.
@@ -274,12 +286,13 @@ impl Round<'_> {
             }
             barrier.wait();
             history.go_ns = monotonic_ns();
-            self.attend(&seats, &ended, &answered, history, watch);
+            self.attend(scope, &seats, &ended, &answered, history, watch);
             history.elapsed_ms += started.elapsed().as_secs_f64() * 1e3;
             if history.hang.is_some() {
                 history.hang = Some(doing.iter().map(|doing| lock(doing).clone()).collect());
             }
-            if follows && history.hang.is_none() && !history.interrupted {
+            let is_cut_short = history.hang.is_some() || history.interrupted;
+            if follows && !is_cut_short && !history.server_failed {
                 follower.wait_for(acknowledged(&lock(&calls)).collect());
             }
             over.store(true, Ordering::SeqCst);
@@ -345,21 +358,21 @@ impl Round<'_> {
         let machine = self.machine.map(|(machine, _)| machine);
         machine.inspect(|machine| machine.end());
         for seat in seats {
-            seat.signal(false);
             if seat.kill() {
                 history.killed += u64::from(machine.is_none() && !history.interrupted);
             }
         }
         if machine.is_some() {
             // It may wait for the machine, so it can't have ended yet.
-            self.serving.inspect(|serving| serving.strike());
+            self.serving.inspect(|serving| serving.end());
         }
         machine.inspect(|machine| machine.release());
     }
 
     /// Kills and stops at the rates of the configuration, until the agents are done.
-    fn attend(
-        &self,
+    fn attend<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
         seats: &[Seat],
         ended: &Receiver<()>,
         answered: &AtomicU32,
@@ -368,9 +381,9 @@ impl Round<'_> {
     ) {
         let started = Instant::now();
         let mut random = StdRng::seed_from_u64(self.config.seed ^ 0xFA17);
-        let limit = match self.machine {
-            Some((_, limit)) => limit,
-            None => Duration::from_secs(self.config.timeout_s),
+        let (limit, tick) = match self.machine {
+            Some((_, limit)) => (limit, LOOK_INTERVAL),
+            None => (Duration::from_secs(self.config.timeout_s), TICK),
         };
         let mut wait = |rate: f64| -> Option<Instant> {
             let share: f64 = random.random_range(f64::EPSILON..1.0);
@@ -388,16 +401,13 @@ impl Round<'_> {
             usize::try_from(victim >> 33).unwrap_or(0) % victims.max(1)
         };
         let mut shown = Instant::now();
+        // Elsewhere: a server that waits for a machine without power can't be reaped here.
+        let mut restarting: Option<ScopedJoinHandle<'_, Result<(), Failure>>> = None;
         loop {
             let now = Instant::now();
             let events = [kill_at, stop_at, resume.map(|(_, at)| at)];
             let next = events.into_iter().flatten().min().unwrap_or(now + TICK);
-            let time = next.saturating_duration_since(now).min(TICK);
-            let time = if self.machine.is_some() {
-                time.min(LOOK_INTERVAL)
-            } else {
-                time
-            };
+            let time = next.saturating_duration_since(now).min(tick);
             if ended.recv_timeout(time) == Err(RecvTimeoutError::Disconnected) {
                 break;
             }
@@ -406,6 +416,11 @@ impl Round<'_> {
                 .machine
                 .is_some_and(|(machine, _)| machine.is_gone_within(Duration::ZERO))
             {
+                break;
+            }
+            let restarted = restarting.take_if(|restart| restart.is_finished());
+            if let Some(failure) = restarted.and_then(failure) {
+                history.lose_server(failure, AFTER_A_KILL);
                 break;
             }
             if (watch.early)().is_some() {
@@ -425,7 +440,11 @@ impl Round<'_> {
                 let agent = draw(seats);
                 let is_allowed = history.killed < allowed;
                 let is_killed = match self.serving.filter(|_| agent == seats.len()) {
-                    Some(server) => is_allowed && restart(server, history),
+                    Some(server) if is_allowed && restarting.is_none() => {
+                        restarting = Some(scope.spawn(|| server.restart()));
+                        true
+                    }
+                    Some(_) => false,
                     None => is_allowed && seats.get(agent).is_some_and(Seat::kill),
                 };
                 if is_killed {
@@ -452,13 +471,13 @@ impl Round<'_> {
             }
             if shown.elapsed() >= TICK {
                 shown = Instant::now();
-                (watch.progress)(&Moment {
-                    acknowledged: u64::from(answered.load(Ordering::Relaxed)),
-                    killed: history.killed,
-                    stopped: history.stopped,
-                    ..Moment::default()
-                });
+                show(watch, answered, history);
             }
+        }
+        if self.machine.is_none()
+            && let Some(failure) = restarting.and_then(failure)
+        {
+            history.lose_server(failure, AFTER_A_KILL);
         }
     }
 
@@ -588,14 +607,21 @@ pub(super) fn call(agent: u32, write: u32, deed: Deed, item: Option<u32>, answer
     }
 }
 
-/// Kills the server and starts it again; whether that is possible.
-fn restart(server: &Serving<'_>, history: &mut History) -> bool {
-    let restarted = server.restart();
-    history.violations.extend(restarted.err().map(|error| {
-        let step = "serve after a kill".to_owned();
-        Violation::ExaminationFailed { step, error }
-    }));
-    server.is_up()
+fn show(watch: Watch<'_>, answered: &AtomicU32, history: &History) {
+    (watch.progress)(&Moment {
+        acknowledged: u64::from(answered.load(Ordering::Relaxed)),
+        killed: history.killed,
+        stopped: history.stopped,
+        ..Moment::default()
+    });
+}
+
+/// Why the server was not started again.
+fn failure(restart: ScopedJoinHandle<'_, Result<(), Failure>>) -> Option<Failure> {
+    match restart.join() {
+        Ok(restarted) => restarted.err(),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
 }
 
 fn incident(kind: IncidentKind, agent: usize) -> Incident {

@@ -1,7 +1,7 @@
 //! Where an agent of a store works: one process group at a time, which others may kill or stop.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -19,6 +19,9 @@ use crate::stores::faults::Injection;
 
 /// The most that is kept of an output that is no list.
 pub(super) const OUTPUT_BYTES_MAX: usize = 4 << 10;
+
+/// How many lines are shown of the end of an output.
+const LAST_LINES: usize = 10;
 
 /// What takes longer hangs.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -65,6 +68,12 @@ impl Seat {
 
     fn living(&self) -> MutexGuard<'_, Living> {
         self.living.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts nothing any more, and kills what works here.
+    pub(super) fn end(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.kill();
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -147,6 +156,13 @@ impl Seat {
         })
     }
 
+    /// Whether a process that is not reaped yet has ended.
+    pub(super) fn has_ended(child: &Child) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let pid = Pid::from_raw(child.id().cast_signed());
+        pid.is_some_and(|pid| waitid(WaitId::Pid(pid), options).is_ok_and(|ended| ended.is_some()))
+    }
+
     /// Kills what works here; whether there was something.
     pub(super) fn kill(&self) -> bool {
         let mut living = self.living();
@@ -196,6 +212,21 @@ impl Printed {
     pub(super) fn end(&self) -> Result<Stdio, String> {
         let file = self.0.try_clone().map_err(|error| unreadable(&error))?;
         Ok(file.into())
+    }
+
+    /// The last lines of what was printed so far.
+    pub(super) fn last_lines(self) -> Result<String, String> {
+        let bytes = self.0.metadata().map_err(|error| unreadable(&error))?.len();
+        let mut end = Vec::new();
+        let skipped = bytes.saturating_sub(OUTPUT_BYTES_MAX as u64);
+        (&self.0)
+            .seek(SeekFrom::Start(skipped))
+            .and_then(|_| self.0.take(OUTPUT_BYTES_MAX as u64).read_to_end(&mut end))
+            .map_err(|error| unreadable(&error))?;
+        let end = String::from_utf8_lossy(&end);
+        let lines: Vec<&str> = end.lines().collect();
+        let first = lines.len().saturating_sub(LAST_LINES);
+        Ok(lines.get(first..).unwrap_or_default().join("\n") + "\n")
     }
 
     /// Up to so many bytes of what was printed so far, from its beginning.

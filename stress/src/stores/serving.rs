@@ -1,10 +1,12 @@
 //! The server of a store: it runs beside the agents, and may be killed as they are.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::stores::seat::{OUTPUT_BYTES_MAX, Seat, with_limit};
+use crate::evidence::violation::Violation;
+use crate::stores::seat::{Printed, Seat, with_limit};
 use crate::stores::store::{Deed, Server, Store, Told, job};
 use crate::stores::template::Values;
 
@@ -22,13 +24,56 @@ pub(super) struct Serving<'a> {
     is_up: AtomicBool,
 }
 
+/// A server that did not come up.
+#[derive(Debug, Default)]
+pub(super) struct Failure {
+    /// How it was started.
+    command: String,
+    /// How it is.
+    status: String,
+    /// The end of what it has printed.
+    said: String,
+}
+
+impl Failure {
+    pub(super) fn violation(self, when: &str) -> Violation {
+        Violation::ServerFailed {
+            when: when.to_owned(),
+            command: self.command,
+            status: self.status,
+            said: self.said,
+        }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(status: String) -> Failure {
+        Failure {
+            status,
+            ..Failure::default()
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the server did not come up: {}\n  it was: {}\n  it printed: {}",
+            self.status,
+            self.command,
+            self.said.trim()
+        )
+    }
+}
+
 impl<'a> Serving<'a> {
     /// Starts the server; `None` if the store has none.
     pub(super) fn start(
         store: &'a dyn Store,
         seat: Seat,
         values: Values,
-    ) -> Result<Option<Serving<'a>>, String> {
+    ) -> Result<Option<Serving<'a>>, Failure> {
         if !store.can().serve {
             return Ok(None);
         }
@@ -47,30 +92,34 @@ impl<'a> Serving<'a> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Kills it, starts another one and waits until that is ready.
-    pub(super) fn restart(&self) -> Result<(), String> {
-        self.kill();
+    /// Kills it, starts another one and waits until that is ready, or nobody waits any more.
+    pub(super) fn restart(&self) -> Result<(), Failure> {
+        drop(self.kill());
         *self.running() = Some(self.store.serve(&self.seat, &self.values)?);
         let asking = Seat::new(Arc::default(), None);
         let mut agent = self.store.agent(&asking, true);
         let began = Instant::now();
-        loop {
+        while !self.seat.is_over() {
+            let had_ended = self.has_ended();
             let ask = || agent.perform(&job(Deed::Ready, self.values.clone()));
             let answer = with_limit(&asking, ask);
             if answer.told == Told::Ok {
                 self.is_up.store(true, Ordering::SeqCst);
                 return Ok(());
             }
+            if had_ended {
+                return Err(self.kill().unwrap_or_default());
+            }
             if began.elapsed() > LIMIT {
-                let said = self.kill();
-                return Err(format!(
-                    "the server is not ready after {LIMIT:?}: {:?}\n  it printed: {}",
-                    answer.told,
-                    said.trim()
-                ));
+                let status = format!("it is not ready after {LIMIT:?}: {:?}", answer.told);
+                return Err(Failure {
+                    status,
+                    ..self.kill().unwrap_or_default()
+                });
             }
             std::thread::sleep(POLL);
         }
+        Ok(())
     }
 
     /// Whether it is there to be asked.
@@ -78,29 +127,44 @@ impl<'a> Serving<'a> {
         self.is_up.load(Ordering::SeqCst)
     }
 
-    /// Sends it the signal that kills it.
-    pub(super) fn strike(&self) {
-        self.is_up.store(false, Ordering::SeqCst);
-        self.seat.kill();
+    fn has_ended(&self) -> bool {
+        let running = self.running();
+        let server = running.as_ref();
+        server.is_some_and(|server| Seat::has_ended(&server.child))
     }
 
-    /// Kills it and waits for its end; what it has printed.
-    fn kill(&self) -> String {
-        self.strike();
-        let Some(mut server) = self.running().take() else {
-            return String::new();
-        };
+    /// How it ended, if it did so by itself.
+    pub(super) fn own_end(&self) -> Option<Failure> {
+        if self.has_ended() { self.kill() } else { None }
+    }
+
+    /// It does not come up again.
+    pub(super) fn end(&self) {
+        self.is_up.store(false, Ordering::SeqCst);
+        self.seat.end();
+    }
+
+    /// Kills it and waits for its end; what there is to say of it.
+    fn kill(&self) -> Option<Failure> {
+        self.is_up.store(false, Ordering::SeqCst);
+        self.seat.kill();
+        let mut server = self.running().take()?;
         // What can't be reaped or read is not needed for any verdict.
-        drop(self.seat.reap(&mut server.child));
-        let texts = server
-            .printed
-            .map(|printed| printed.text(OUTPUT_BYTES_MAX as u64));
-        texts.into_iter().flatten().collect()
+        let status = match self.seat.reap(&mut server.child) {
+            Ok((status, _)) => status.to_string(),
+            Err(error) => error,
+        };
+        let said = server.printed.map(Printed::last_lines);
+        Some(Failure {
+            command: server.line,
+            status,
+            said: said.into_iter().flatten().collect(),
+        })
     }
 }
 
 impl Drop for Serving<'_> {
     fn drop(&mut self) {
-        self.kill();
+        drop(self.kill());
     }
 }

@@ -89,6 +89,8 @@ impl Process {
 pub(super) struct Server {
     pub(super) child: Child,
     pub(super) printed: [Printed; 2],
+    /// How it was started, as a line for a shell.
+    pub(super) line: String,
 }
 
 /// The capabilities of a store. They decide which points are judged.

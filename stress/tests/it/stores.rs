@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use strand_stress::evidence::verdict::Verdict;
-use strand_stress::report::store::repro;
+use strand_stress::report::store::{repro, table};
 use strand_stress::run::RunError;
 use strand_stress::run::config::{Config, HistoryFormat, Only, SystemFault, Workload};
 use strand_stress::stores::shrink::shrink;
@@ -637,6 +637,42 @@ fn two_holders_of_a_lock_see_each_other() {
         let report = passes(&exclusive("jsonl"));
         assert_eq!(report.answers.ok, 40);
     }
+}
+
+/// The first server of a run works. Each later one prints a lot and ends.
+#[test]
+fn a_server_that_does_not_come_back_is_named_with_its_end() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = r#"
+[serve]
+argv = ["sh", "-c", "if [ -e up ]; then touch broken; seq 1000; echo the log is broken >&2; exit 7; fi; touch up; exec sleep 1000"]
+ready = ["sh", "-c", "[ -e up ] && [ ! -e broken ]"]
+"#;
+    let store = spec(dir.path(), &(PID_FILE.to_owned() + server));
+    let killed = Config {
+        kill_per_second: 50.0,
+        agents: 2,
+        writes: 100_000,
+        dir: Some(dir.path().to_owned()),
+        ..other(&store)
+    };
+    let began = Instant::now();
+    let report = run(&killed);
+    assert_eq!(report.verdict, Verdict::Violated, "{:?}", report.violations);
+    assert_eq!(report.kinds.len(), 1, "{:?}", report.violations);
+    assert!(began.elapsed() < LIMIT);
+    let table = table(&report);
+    let (_, said) = table
+        .split_once("server failed: after a kill: ")
+        .expect(&table);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], "exit status: 7");
+    assert!(lines[1].starts_with("  sh -c 'if [ -e up ]"), "{said}");
+    assert!(
+        lines.contains(&"  1000") && !lines.contains(&"  900"),
+        "{said}"
+    );
+    assert_eq!(lines.last(), Some(&"  the log is broken"));
 }
 
 #[test]
