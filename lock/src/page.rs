@@ -260,9 +260,10 @@ impl SharedPage {
         sys::is_vouched(&self.0.file)
     }
 
-    /// Claims a number for this process, for as long as the page is open here. False if another
-    /// process has claimed it, or another [`SharedPage`] here, and where
-    /// [`SharedPage::CAN_CLAIM`] is false: only Linux frees it when a process dies.
+    /// Claims a number below 2^62 for this process, for as long as the page is open here. False if
+    /// another process has claimed it, or another [`SharedPage`] here; where offsets of files have
+    /// 32 bits and the number is larger than 2^30; and where [`SharedPage::CAN_CLAIM`] is false:
+    /// only Linux frees it when a process dies.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -278,13 +279,13 @@ impl SharedPage {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn claim(&self, number: u16) -> bool {
+    pub fn claim(&self, number: u64) -> bool {
         sys::claim(&self.0.file, number)
     }
 
     /// Whether another process, or another [`SharedPage`] here, has claimed the number.
     #[must_use]
-    pub fn is_claimed(&self, number: u16) -> bool {
+    pub fn is_claimed(&self, number: u64) -> bool {
         sys::is_claimed(&self.0.file, number)
     }
 

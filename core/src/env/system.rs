@@ -292,11 +292,11 @@ pub trait Page: fmt::Debug + Send + Sync {
         false
     }
     /// See [`SharedPage::claim`].
-    fn claim(&self, _number: u16) -> bool {
+    fn claim(&self, _number: u64) -> bool {
         false
     }
     /// See [`SharedPage::is_claimed`].
-    fn is_claimed(&self, _number: u16) -> bool {
+    fn is_claimed(&self, _number: u64) -> bool {
         false
     }
 }
@@ -350,11 +350,11 @@ impl Page for SharedPage {
         SharedPage::is_vouched(self)
     }
 
-    fn claim(&self, number: u16) -> bool {
+    fn claim(&self, number: u64) -> bool {
         SharedPage::claim(self, number)
     }
 
-    fn is_claimed(&self, number: u16) -> bool {
+    fn is_claimed(&self, number: u64) -> bool {
         SharedPage::is_claimed(self, number)
     }
 }

@@ -91,6 +91,7 @@ pub(super) mod area {
     /// Bits 0 to 31: the length in bytes. Bit 32: a batch. Bit 33: its owner is eager.
     pub(in crate::wal) const LEN: usize = 3;
     pub(in crate::wal) const CRC: usize = 4;
+    pub(in crate::wal) const OWNER: usize = 5;
     pub(in crate::wal) const TEXT: usize = 8;
     pub(in crate::wal) const TEXT_BYTES_MAX: usize = 8 * (SLOT_WORDS - TEXT);
     pub(in crate::wal) const ALL: usize = SLOTS_FROM + SLOTS_MAX * SLOT_WORDS;
@@ -140,7 +141,7 @@ fn digest(text: &str) -> u64 {
 }
 
 /// The version of the page's layout.
-const LAYOUT: u64 = 3;
+const LAYOUT: u64 = 4;
 
 /// The identity that a page must have to be believed: this layout and store, and this very file,
 /// not a copy of it. And it must be of this boot.
@@ -266,19 +267,33 @@ impl Words {
 }
 
 /// The slots that this process has claimed in one open page: see [`crate::wal::slots`].
-#[derive(Debug, Default)]
-pub(super) struct Claims(Mutex<Claimed>);
+#[derive(Debug)]
+pub(super) struct Claims {
+    /// Tells who has put a record into a slot. This process claims it before its first slot.
+    pub(super) owner: u64,
+    claimed: Mutex<Claimed>,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Claimed {
+    pub(super) is_owner: bool,
     pub(super) all: BTreeSet<usize>,
     /// Those that no thread uses.
     pub(super) free: Vec<usize>,
 }
 
 impl Claims {
+    pub(super) fn new(random: u64) -> Self {
+        // None of them is the number of a slot, and each can be sealed.
+        const OWNERS_FROM: u64 = 1 << 47;
+        Self {
+            owner: OWNERS_FROM | random & (OWNERS_FROM - 1),
+            claimed: Mutex::default(),
+        }
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Claimed> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -325,7 +340,7 @@ impl Hints {
             store: digest(store),
             boot: Boot::of(host),
             vouches: AtomicBool::new(false),
-            claims: Claims::default(),
+            claims: Claims::new(host.random()),
             words: Words(page),
             shared,
         })

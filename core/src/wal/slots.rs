@@ -19,8 +19,10 @@
 //! have its place by then, since every holder looks at that before it appends.
 //!
 //! A process claims the slots that it uses, for as long as it lives. The record of a dead process
-//! is not written: whoever has seen the process end must not find the record later. Each use of a
-//! slot has its own generation, so no thread takes the fate of another record for that of its own.
+//! is not written: whoever has seen the process end must not find the record later. The next
+//! process to claim the slot is no owner of that record. So each record names its owner, by a
+//! number that this process has claimed too. Each use of a slot has its own generation, so no
+//! thread takes the fate of another record for that of its own.
 //!
 //! The idea is that of flat combining (Hendler, Incze, Shavit and Tzafrir, 2010).
 
@@ -136,6 +138,7 @@ impl<'a> Slots<'a> {
         let flags = u64::from(batch) << 32 | u64::from(is_eager) << 33;
         self.set(slot, area::LEN, len | flags);
         self.set(slot, area::CRC, u64::from(crc32c::crc32c(text)));
+        self.set(slot, area::OWNER, self.claims.owner);
         for (index, chunk) in text.chunks(8).enumerate() {
             let mut bytes = [0; 8];
             bytes
@@ -162,28 +165,22 @@ impl<'a> Slots<'a> {
             return Some(slot);
         }
         let page = self.words.page();
+        if !claimed.is_owner {
+            claimed.is_owner = page.claim(self.claims.owner);
+            if !claimed.is_owner {
+                return None;
+            }
+        }
         let mut others = (0..self.count).filter(|slot| !claimed.all.contains(slot));
-        let slot = others.find(|slot| self.bury(*slot) && page.claim(number_of(*slot)))?;
+        let slot = others.find(|slot| page.claim(*slot as u64))?;
         claimed.all.insert(slot);
         Some(slot)
     }
 
-    /// Sees to it that a record which waits in an unclaimed slot is not taken for one of the next
-    /// claimer. False if the slot is in use. This process has not claimed it.
-    fn bury(self, slot: usize) -> bool {
-        match self.stage(slot) {
-            Some((generation, Stage::Ready)) => {
-                let usage = Use { slot, generation };
-                let is_claimed = self.words.page().is_claimed(number_of(slot));
-                !is_claimed && self.change(usage, Stage::Ready, Stage::Unwritten)
-            }
-            _ => true,
-        }
-    }
-
-    /// Whether the process that claimed the slot lives.
+    /// Whether the process lives that has put the record into the slot.
     fn has_owner(self, slot: usize) -> bool {
-        self.claims.lock().all.contains(&slot) || self.words.page().is_claimed(number_of(slot))
+        let owner = self.get(slot, area::OWNER);
+        owner.is_some_and(|owner| owner == self.claims.owner || self.words.page().is_claimed(owner))
     }
 
     /// Begins a use. Whoever used the slot before is done with it, or dead.
@@ -507,10 +504,6 @@ fn value_of(generation: u64, stage: Stage) -> u64 {
     generation << STAGE_BITS | stage
 }
 
-fn number_of(slot: usize) -> u16 {
-    u16::try_from(slot).unwrap_or_else(|_| unreachable!("there are few slots"))
-}
-
 fn slot_word(slot: usize, word: usize) -> usize {
     area::SLOTS_FROM + slot * area::SLOT_WORDS + word
 }
@@ -533,10 +526,12 @@ mod tests {
 
     const SLOTS: usize = 2;
 
-    #[derive(Debug, Clone)]
+    #[derive(Debug, Clone, Default)]
     struct TestPage {
         area: Arc<Vec<AtomicU64>>,
-        claimed: Arc<Mutex<BTreeSet<u16>>>,
+        claimed: Arc<Mutex<BTreeSet<u64>>>,
+        /// Claimed by another process as soon as anybody asks for any claim.
+        claimed_meanwhile: Arc<Mutex<Vec<u64>>>,
     }
 
     impl Page for TestPage {
@@ -570,12 +565,14 @@ mod tests {
             Ok((1, 1))
         }
 
-        fn claim(&self, number: u16) -> bool {
+        fn claim(&self, number: u64) -> bool {
             self.claimed.lock().unwrap().insert(number)
         }
 
-        fn is_claimed(&self, number: u16) -> bool {
-            self.claimed.lock().unwrap().contains(&number)
+        fn is_claimed(&self, number: u64) -> bool {
+            let mut claimed = self.claimed.lock().unwrap();
+            claimed.extend(self.claimed_meanwhile.lock().unwrap().drain(..));
+            claimed.contains(&number)
         }
     }
 
@@ -588,13 +585,15 @@ mod tests {
             let area = (0..len).map(|_| AtomicU64::new(0)).collect();
             Self::on(TestPage {
                 area: Arc::new(area),
-                claimed: Arc::default(),
+                ..TestPage::default()
             })
         }
 
         fn on(page: TestPage) -> Self {
+            static MADE: AtomicU64 = AtomicU64::new(0);
             let words = Words::of(Box::new(page.clone()));
-            Self(page, words, Claims::default())
+            let random = MADE.fetch_add(1, Ordering::Relaxed);
+            Self(page, words, Claims::new(random))
         }
 
         /// Another one.
@@ -612,8 +611,9 @@ mod tests {
 
         fn dies(self) {
             let mut claimed = self.0.claimed.lock().unwrap();
+            claimed.remove(&self.2.owner);
             for slot in &self.2.lock().all {
-                claimed.remove(&number_of(*slot));
+                claimed.remove(&(*slot as u64));
             }
         }
     }
@@ -786,6 +786,14 @@ mod tests {
     #[test]
     fn the_record_of_a_dead_process_is_not_taken_for_one_of_who_claims_its_slot() {
         let process = Process::new();
+        let other = process.other();
+        let usage = submit(other.slots(), "{}").unwrap();
+        other.dies();
+        // While it is looked at, or before.
+        let meanwhile = &process.0.claimed_meanwhile;
+        meanwhile.lock().unwrap().push(usage.slot as u64);
+        assert!(assign(process.slots()).is_empty());
+        process.0.claimed.lock().unwrap().clear();
         let other = process.other();
         let usage = submit(other.slots(), "{}").unwrap();
         other.dies();

@@ -300,14 +300,15 @@ pub(crate) fn is_vouched(file: &File) -> bool {
 /// Claims a number of a file, for as long as it is open here or in a forked child. False if it is
 /// claimed already by others.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) fn claim(file: &File, number: u16) -> bool {
-    set_ofd_lock(file, libc::F_WRLCK, claim_range(number))
+pub(crate) fn claim(file: &File, number: u64) -> bool {
+    claim_range(number).is_some_and(|range| set_ofd_lock(file, libc::F_WRLCK, range))
 }
 
 /// Whether a living process other than those that share this open file has claimed the number.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) fn is_claimed(file: &File, number: u16) -> bool {
-    others_ofd_lock(file, claim_range(number)) == Some(kind(libc::F_WRLCK))
+pub(crate) fn is_claimed(file: &File, number: u64) -> bool {
+    let lock = claim_range(number).and_then(|range| others_ofd_lock(file, range));
+    lock == Some(kind(libc::F_WRLCK))
 }
 
 /// The first byte, and how many.
@@ -317,10 +318,12 @@ type Range = (libc::off_t, libc::off_t);
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const WHOLE_PAGE: Range = (0, 4096);
 
-/// Bytes far behind the end of any page. Locks don't need them to be there.
+/// Bytes far behind the end of any page, which need not be there. `None` where there is no
+/// such offset.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn claim_range(number: u16) -> Range {
-    ((1 << 30) + libc::off_t::from(number), 1)
+fn claim_range(number: u64) -> Option<Range> {
+    let number = libc::off_t::try_from(number).ok()?;
+    Some((number.checked_add(1 << 30)?, 1))
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -359,12 +362,12 @@ fn kind(of: libc::c_int) -> libc::c_short {
 
 /// Never here: nothing asks who lives without taking the lock.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn claim(_file: &File, _number: u16) -> bool {
+pub(crate) fn claim(_file: &File, _number: u64) -> bool {
     false
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn is_claimed(_file: &File, _number: u16) -> bool {
+pub(crate) fn is_claimed(_file: &File, _number: u64) -> bool {
     false
 }
 

@@ -108,11 +108,11 @@ pub(crate) fn vouch(_file: &File) -> bool {
     false
 }
 
-pub(crate) fn claim(_file: &File, _number: u16) -> bool {
+pub(crate) fn claim(_file: &File, _number: u64) -> bool {
     false
 }
 
-pub(crate) fn is_claimed(_file: &File, _number: u16) -> bool {
+pub(crate) fn is_claimed(_file: &File, _number: u64) -> bool {
     false
 }
 

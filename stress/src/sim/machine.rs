@@ -126,7 +126,7 @@ pub(super) struct State {
     /// Who holds which lock file, and the name that it has or had.
     pub(super) holders: BTreeMap<u64, (usize, Place)>,
     /// Who has claimed a number of a page: a process, and which of its open pages.
-    pub(super) claims: BTreeMap<(u64, u16), (usize, u64)>,
+    pub(super) claims: BTreeMap<(u64, u64), (usize, u64)>,
     pub(super) pages: BTreeMap<Place, PageFile>,
     /// How many lock files and pages were made.
     pub(super) made: u64,
@@ -553,7 +553,16 @@ impl State {
             }
         }
         if self.chance(self.fault_profile.kill) {
-            let who = self.rng.random_range(0..self.processes.len());
+            let mut who = self.rng.random_range(0..self.processes.len());
+            // Who waits leaves the most behind.
+            let waits = |other: &ProcessState| matches!(other.doing, Doing::WaitsForWord { .. });
+            let waiting = self
+                .processes
+                .iter()
+                .position(|other| alive(other) && waits(other));
+            if let Some(waiting) = waiting.filter(|_| self.rng.random_bool(0.5)) {
+                who = waiting;
+            }
             if self.processes.get(who).is_some_and(alive) {
                 self.note_event("killed: process", who);
                 self.troubles.kills += 1;
@@ -861,6 +870,12 @@ impl Process {
     #[must_use]
     pub fn number(&self) -> usize {
         self.id
+    }
+
+    /// Whether another process of the machine was killed.
+    #[must_use]
+    pub fn knows_dead(&self, number: usize) -> bool {
+        self.shared.state().is_dead(number)
     }
 
     /// How many files were displaced until now.

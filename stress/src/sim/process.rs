@@ -685,7 +685,7 @@ impl Page for VirtualPage {
         Ok(special_identity(self.number))
     }
 
-    fn claim(&self, number: u16) -> bool {
+    fn claim(&self, number: u64) -> bool {
         let Some(mut state) = self.process.step(Call::Word, &|| format!("claim {number}")) else {
             return false;
         };
@@ -693,7 +693,7 @@ impl Page for VirtualPage {
         *state.claims.entry((self.number, number)).or_insert(me) == me
     }
 
-    fn is_claimed(&self, number: u16) -> bool {
+    fn is_claimed(&self, number: u64) -> bool {
         let detail = || format!("claimed {number}?");
         let Some(state) = self.process.step(Call::Word, &detail) else {
             return false;

@@ -51,6 +51,8 @@ pub(crate) struct Entry {
     /// When it began and ended, by a clock that counts events.
     pub(crate) begun: u64,
     pub(crate) ended: Option<(u64, Outcome)>,
+    /// When its process was known to have died in it.
+    died: Option<u64>,
     /// The record that it was found in, and whether that was after it was certainly durable.
     stored: Option<u64>,
 }
@@ -130,9 +132,20 @@ impl History {
             kind,
             begun,
             ended: None,
+            died: None,
             stored: None,
         });
         u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Some processes are dead: none of their operations happens from now on.
+    pub(crate) fn bury(&mut self, is_dead: impl Fn(usize) -> bool) {
+        let now = self.tick();
+        for entry in &mut self.entries {
+            if entry.ended.is_none() && is_dead(entry.process) {
+                entry.died.get_or_insert(now);
+            }
+        }
     }
 
     /// The caller got the outcome of an operation.
@@ -166,6 +179,7 @@ impl History {
     /// `power_cut` says that what was only buffered may be lost.
     pub(crate) fn judge(&mut self, store: &Issues, power_cut: bool) {
         let mut wrong = std::mem::take(&mut self.wrong);
+        self.bury(|_| true);
         let last_seq = store.last_seq();
         let mut order: BTreeMap<u64, u32> = BTreeMap::new();
         for (number, entry) in (0..).zip(&mut self.entries) {
@@ -227,14 +241,13 @@ impl History {
             .iter()
             .filter(|entry| entry.stored.is_some())
             .collect();
+        // Whatever the outcome: what is stored at all was so by then, or had its place.
         let mut by_end: Vec<(u64, u64)> = self
             .entries
             .iter()
-            .filter_map(|entry| match (&entry.ended, entry.stored) {
-                (Some((ended, Outcome::Acknowledged(_) | Outcome::Buffered(_))), Some(seq)) => {
-                    Some((*ended, seq))
-                }
-                _ => None,
+            .filter_map(|entry| {
+                let ended = entry.ended.as_ref().map(|(ended, _)| *ended);
+                Some((ended.or(entry.died)?, entry.stored?))
             })
             .collect();
         by_begin.sort_by_key(|entry| entry.begun);
@@ -247,8 +260,8 @@ impl History {
             }
             if entry.stored.is_some_and(|seq| seq <= highest) {
                 wrong.push(format!(
-                    "{entry:?} began after record {highest} was acknowledged, and is stored \
-                     before it"
+                    "{entry:?} began after the call for record {highest} was answered or its \
+                     process had died, and is stored before it"
                 ));
             }
         }

@@ -30,6 +30,8 @@ const UNIT: &str = "seeds";
 struct Case {
     seed: u64,
     writers: usize,
+    /// Processes that begin to write once another was killed.
+    successors: usize,
     readers: usize,
     habits: Habits,
     fault_profiles: Vec<FaultProfile>,
@@ -129,6 +131,7 @@ impl Case {
         Case {
             seed,
             writers: rng.random_range(1..=4),
+            successors: rng.random_range(0..=2),
             readers: rng.random_range(0..=2),
             habits: Habits {
                 operations: rng.random_range(2..=8),
@@ -197,7 +200,13 @@ impl Case {
                 programs::read(process, &self.habits, number, &history);
             }) as Program<'a>
         });
-        writers.chain(readers).collect()
+        let successors = (0..self.successors).map(|_| {
+            let history = Arc::clone(history);
+            Box::new(move |process: &Arc<Process>| {
+                programs::succeed(process, &self.habits, self.writers, &history);
+            }) as Program<'a>
+        });
+        writers.chain(successors).chain(readers).collect()
     }
 
     /// The violations after a phase, when nothing fails any more.

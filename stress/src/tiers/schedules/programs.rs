@@ -61,6 +61,17 @@ fn blame(history: &Shared, process: &Process, what: &str, error: &Error) {
     }
 }
 
+/// Writes in the place of another process, as soon as one was killed.
+pub(super) fn succeed(process: &Arc<Process>, habits: &Habits, others: usize, history: &Shared) {
+    const LOOKS: u64 = 100;
+    for _ in 0..LOOKS {
+        if (0..others).any(|other| process.knows_dead(other)) {
+            return write(process, habits, history);
+        }
+        process.sleep(Duration::from_micros(process.draw(200)));
+    }
+}
+
 /// Opens the log, and writes to it.
 pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
     let buffers = habits.buffers && process.draw(2) == 0;
@@ -130,7 +141,11 @@ pub(super) fn write(process: &Arc<Process>, habits: &Habits, history: &Shared) {
             }
             _ => Kind::Append,
         };
-        let operation = lock(history).begin(process.number(), kind.clone());
+        let operation = {
+            let mut history = lock(history);
+            history.bury(|other| process.knows_dead(other));
+            history.begin(process.number(), kind.clone())
+        };
         let receipt = ask(&log, process, operation, &kind);
         let outcome = match &receipt {
             // It may be repeated of one that is lost with the power.
