@@ -21,7 +21,7 @@ use strand_stress::stores::{locked_file, witness};
     about = "Real processes write to one log; every acknowledged append must be stored, exactly",
     after_help = "Exit status: 0 every invariant holds; 1 one is violated; 2 usage; 3 hang; \
                   4 the environment failed; \
-                  5 unknown: nothing could be compared; 130 interrupted (Ctrl-C)"
+                  5 unknown: nothing could be compared; 130 interrupted (Ctrl-C, SIGTERM, SIGHUP)"
 )]
 struct Arguments {
     #[command(subcommand)]

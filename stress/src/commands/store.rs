@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::commands::{EXIT_USAGE, own_binary, say, write};
 use crate::evidence::verdict::Verdict;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, end_when_asked};
 use crate::report::progress::{Goal, Progress, State};
 use crate::report::store::{json, page, table, write_folder};
 use crate::run::RunError;
@@ -126,6 +126,7 @@ pub fn check_spec(config: &Config) -> ExitCode {
     let Some(exe) = own_binary() else {
         return ExitCode::from(Verdict::Environment.exit_status());
     };
+    end_when_asked();
     match stores::check_spec(config, &exe) {
         Ok(summary) => {
             say(summary.trim_end());

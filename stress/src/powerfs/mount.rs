@@ -29,13 +29,15 @@ use fuser::{
 use rustix::fs::OFlags;
 use rustix::mount::UnmountFlags;
 
-use crate::held::{hold_mount, release_mount};
+use crate::held::{Beginning, release_mount};
 use crate::sim::disk::{Attributes, InodeId, VirtualDisk};
 
 /// The kernel need not ask again: nothing changes behind its back.
 const VALID: Duration = Duration::from_hours(24);
-/// How long the kernel may take to let go of a filesystem that is no longer used.
-const END_LIMIT: Duration = Duration::from_secs(10);
+/// How often it is looked whether the kernel has let go of a filesystem that is no longer used, and
+/// how many times at most. Looks are counted, as all of this may have been stopped meanwhile.
+const END_INTERVAL: Duration = Duration::from_millis(10);
+const END_LOOKS_MAX: u32 = 1_000;
 const BLOCK_BYTES: u32 = 4096;
 
 /// A filesystem that is served.
@@ -165,7 +167,7 @@ impl PowerFs {
             .custom_flags(OFlags::PATH.bits().cast_signed())
             .open(mount_point);
         // Detached also where it could not be opened: the filesystem ends with its last user.
-        served.detach()?;
+        served.detach(UnmountFlags::DETACH)?;
         let root = root?;
         served.path = format!("/proc/{}/fd/{}", std::process::id(), root.as_raw_fd()).into();
         served.root = Some(root);
@@ -195,8 +197,9 @@ impl PowerFs {
             MountOption::FSName("powerfs".to_owned()),
             MountOption::NoAtime,
         ];
+        let beginning = Beginning::new();
         let session = Session::new(Served(Arc::clone(&shared)), mount_point, &config)?;
-        hold_mount(mount_point);
+        beginning.hold_mount(mount_point);
         let (sender, ended) = crossbeam_channel::unbounded();
         std::thread::Builder::new()
             .name("powerfs".to_owned())
@@ -210,10 +213,10 @@ impl PowerFs {
         })
     }
 
-    fn detach(&mut self) -> io::Result<()> {
+    fn detach(&mut self, flags: UnmountFlags) -> io::Result<()> {
         match self.mounted.take() {
             Some(mount_point) => {
-                rustix::mount::unmount(&mount_point, UnmountFlags::DETACH)?;
+                rustix::mount::unmount(&mount_point, flags)?;
                 release_mount(&mount_point);
                 Ok(())
             }
@@ -275,30 +278,35 @@ impl PowerFs {
         look(&mut self.shared.state().disk)
     }
 
-    /// Ends the filesystem, which must no longer be in use.
+    /// Ends the filesystem. One that does not stay mounted must no longer be in use.
     ///
     /// # Errors
     /// It is still in use, or serving it failed.
     pub fn end(mut self) -> io::Result<()> {
         self.close();
-        match self.ended.recv_timeout(END_LIMIT) {
-            // The kernel has given the connection up.
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
-            Ok(ended) => ended,
-            Err(RecvTimeoutError::Disconnected) => {
-                Err(io::Error::other("the filesystem has panicked"))
-            }
-            Err(RecvTimeoutError::Timeout) => Err(io::Error::other(
-                "the filesystem that is to end is still in use",
-            )),
+        for _ in 0..END_LOOKS_MAX {
+            return match self.ended.recv_timeout(END_INTERVAL) {
+                Err(RecvTimeoutError::Timeout) => continue,
+                // The kernel has given the connection up.
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
+                Ok(ended) => ended,
+                Err(RecvTimeoutError::Disconnected) => {
+                    Err(io::Error::other("the filesystem has panicked"))
+                }
+            };
         }
+        Err(io::Error::other(
+            "the filesystem that is to end is still in use",
+        ))
     }
 
     fn close(&mut self) {
         self.release();
+        // By force: a process that is still dying, or a mount namespace that was made meanwhile and
+        // has a copy of the mount, may have it for any time. One that is not mounted ends with its
+        // last user.
+        drop(self.detach(UnmountFlags::FORCE | UnmountFlags::DETACH));
         self.root = None;
-        // It ends with its last user, if not at once.
-        drop(self.detach());
     }
 }
 

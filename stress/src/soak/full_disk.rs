@@ -10,7 +10,7 @@ use std::time::Duration;
 use strand_core::{Compacted, IssueEvent, IssueLog, Issues, Reader};
 
 use crate::evidence::stored::{parse_segment, read_segments};
-use crate::held::{hold_mount, release_mount};
+use crate::held::{Beginning, release_mount};
 use crate::run::bystanders::digest;
 use crate::run::errors::describe;
 use crate::run::examine::copy_store;
@@ -57,8 +57,9 @@ impl SmallDisk {
     /// Why it can't be: on another system, or without the right to mount.
     pub(super) fn mount(dir: &Path) -> Result<SmallDisk, String> {
         fs::create_dir(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let beginning = Beginning::new();
         mount(dir).map_err(|error| format!("a small tmpfs can't be mounted: {error}"))?;
-        hold_mount(dir);
+        beginning.hold_mount(dir);
         Ok(SmallDisk {
             dir: dir.to_owned(),
         })

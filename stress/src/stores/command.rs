@@ -22,6 +22,8 @@ pub(super) struct CommandStore {
     can: Can,
     /// Searched for programs before the directories of `PATH`: that of the harness.
     beside: PathBuf,
+    /// Whether the store's filesystem may stop answering.
+    loses_power: bool,
     /// Where programs were found: a shell looks only once, too.
     found: Mutex<HashMap<String, PathBuf>>,
 }
@@ -35,7 +37,7 @@ struct Prepared {
 }
 
 impl CommandStore {
-    pub(super) fn new(spec: Spec, exe: &Path) -> CommandStore {
+    pub(super) fn new(spec: Spec, exe: &Path, loses_power: bool) -> CommandStore {
         let can = Can {
             name: spec.name.clone(),
             ordered: spec.list.ordered,
@@ -61,6 +63,7 @@ impl CommandStore {
             spec,
             can,
             beside,
+            loses_power,
             found: Mutex::default(),
         }
     }
@@ -163,8 +166,19 @@ impl CommandStore {
 
     fn command(&self, argv: &[String], prepared: &Prepared) -> Result<Command, String> {
         let (program, arguments) = argv.split_first().ok_or("there is no program")?;
-        let mut command = Command::new(self.find(program));
-        command.args(arguments).current_dir(&prepared.workdir);
+        let program = self.find(program);
+        let mut command;
+        if self.loses_power {
+            // It goes there when it is a program of its own: until then it has this process's
+            // descriptors, and would keep the filesystem alive that it waits for.
+            command = Command::new("sh");
+            command.args(["-c", "cd -- \"$1\" && shift && exec \"$@\"", "sh"]);
+            command.arg(&prepared.workdir).arg(program);
+        } else {
+            command = Command::new(program);
+            command.current_dir(&prepared.workdir);
+        }
+        command.args(arguments);
         command.envs(prepared.env.iter().map(|(name, value)| (name, value)));
         match &prepared.stdin {
             None => command.stdin(Stdio::null()),

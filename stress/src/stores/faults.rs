@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::held::{hold_mount, release_mount};
+use crate::held::{Beginning, release_mount};
 use crate::run::config::{Config, SystemFault};
 
 /// The calls that change something. `?`: not every system has them.
@@ -108,8 +108,9 @@ impl SmallDisk {
     /// # Errors
     /// Why it can't be mounted.
     pub(super) fn mount(dir: &Path, bytes: u64) -> Result<SmallDisk, String> {
+        let beginning = Beginning::new();
         mount(dir, &format!("size={bytes}"))?;
-        hold_mount(dir);
+        beginning.hold_mount(dir);
         Ok(SmallDisk {
             dir: dir.to_owned(),
         })

@@ -55,7 +55,7 @@ pub fn check_spec(config: &Config, exe: &Path) -> Result<String, RunError> {
 
 fn open_at(config: &Config, exe: &Path, dir: &Path) -> Result<(Box<dyn Store>, Site), RunError> {
     let scratch = dir.join("preflight");
-    let (store, spec) = open::open(&config.store, exe, &scratch).map_err(usage)?;
+    let (store, spec) = open::open(config, exe, &scratch).map_err(usage)?;
     let site = Site {
         store: scratch.join("store"),
         scratch,

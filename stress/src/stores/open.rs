@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::ValueEnum as _;
 
+use crate::run::config::Config;
 use crate::stores::command::{CommandStore, version};
 use crate::stores::locked_file::Fault;
 use crate::stores::program::ProgramStore;
@@ -18,13 +19,14 @@ use crate::stores::store::Store;
 /// # Errors
 /// There is no such store, its spec is wrong, or its program can't be run.
 pub(super) fn open(
-    name: &str,
+    config: &Config,
     exe: &Path,
     scratch: &Path,
 ) -> Result<(Box<dyn Store>, PathBuf), String> {
     std::fs::create_dir_all(scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
     let over = Arc::new(AtomicBool::new(false));
     let seat = Seat::new(over, None);
+    let name = config.store.as_str();
     if let Some(line) = name.strip_prefix("agent:") {
         let argv = line.split_whitespace().map(str::to_owned).collect();
         let store = ProgramStore::new(argv, &seat)
@@ -44,7 +46,8 @@ pub(super) fn open(
     let (spec, dir) = spec(name, scratch)?;
     version(&spec, exe.parent().unwrap_or(scratch))
         .map_err(|error| format!("{} is not there: {error}", spec.name))?;
-    Ok((Box::new(CommandStore::new(spec, exe)), dir))
+    let loses_power = config.power_cuts > 0;
+    Ok((Box::new(CommandStore::new(spec, exe, loses_power)), dir))
 }
 
 fn spec(name: &str, scratch: &Path) -> Result<(Spec, PathBuf), String> {

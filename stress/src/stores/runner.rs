@@ -41,6 +41,8 @@ const TICK: Duration = Duration::from_millis(100);
 const STOP_MS: u64 = 60;
 /// How long the witness stays under the lock at most.
 const HOLD_US_MAX: u32 = 800;
+/// How often it is looked whether a process was started, before a machine is released.
+const STARTING_LOOKS_MAX: u32 = 300;
 const AFTER_A_KILL: &str = "after a kill";
 /// Writes of a batch.
 pub(super) const BATCH_WRITES: u32 = 5;
@@ -336,7 +338,11 @@ impl Round<'_> {
     /// Looks at each artifact that has changed, until it is over.
     fn watch_artifacts(&self, over: &Receiver<()>, beside: &Mutex<History>) {
         let mut found = History::default();
-        let paths = paths(&self.store.can().artifacts, self.site);
+        let mut paths = paths(&self.store.can().artifacts, self.site);
+        if self.machine.is_some() {
+            // This process must not wait for a machine that it may have to end.
+            paths.retain(|(path, _)| !Path::new(path).starts_with(&self.site.store));
+        }
         let mut seen = vec![None; paths.len()];
         while over.recv_timeout(LOOK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
             for ((path, format), seen) in paths.iter().zip(&mut seen) {
@@ -355,18 +361,26 @@ impl Round<'_> {
 
     /// Kills all that still works.
     fn end(&self, seats: &[Seat], history: &mut History) {
-        let machine = self.machine.map(|(machine, _)| machine);
-        machine.inspect(|machine| machine.end());
-        for seat in seats {
-            if seat.kill() {
-                history.killed += u64::from(machine.is_none() && !history.interrupted);
+        let Some((machine, _)) = self.machine else {
+            let killed = seats.iter().filter(|seat| seat.kill()).count();
+            history.killed += u64::from(!history.interrupted) * killed as u64;
+            return;
+        };
+        machine.end();
+        let mut living: Vec<&Seat> = seats.iter().collect();
+        living.extend(self.serving.map(Serving::close));
+        // A process that is being started may wait for the machine, and holds its seat meanwhile.
+        for _ in 0..STARTING_LOOKS_MAX {
+            living.retain(|seat| seat.try_kill().is_none());
+            if living.is_empty() {
+                break;
             }
+            std::thread::sleep(LOOK_INTERVAL);
         }
-        if machine.is_some() {
-            // It may wait for the machine, so it can't have ended yet.
-            self.serving.inspect(|serving| serving.end());
+        machine.release();
+        for seat in living {
+            seat.kill();
         }
-        machine.inspect(|machine| machine.release());
     }
 
     /// Kills and stops at the rates of the configuration, until the agents are done.

@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, bounded};
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use strand_lock::monotonic_ns;
 
-use crate::held::{hold_group, release_group};
+use crate::held::{Beginning, release_group};
 use crate::run::errors::describe;
 use crate::stores::faults::Injection;
 
@@ -44,6 +44,16 @@ struct Living {
     killed_ns: Option<u64>,
 }
 
+impl Living {
+    fn kill(&mut self) -> bool {
+        let Some(group) = self.group else {
+            return false;
+        };
+        self.killed_ns.get_or_insert_with(monotonic_ns);
+        kill_process_group(group, Signal::KILL).is_ok()
+    }
+}
+
 /// The end of a process.
 #[derive(Debug)]
 pub(super) struct Ended {
@@ -70,10 +80,9 @@ impl Seat {
         self.living.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts nothing any more, and kills what works here.
-    pub(super) fn end(&self) {
+    /// Starts nothing any more.
+    pub(super) fn close(&self) {
         self.over.store(true, Ordering::SeqCst);
-        self.kill();
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -108,11 +117,12 @@ impl Seat {
         if self.is_over() {
             return Err("the run is over".to_owned());
         }
+        let beginning = Beginning::new();
         let child = command
             .spawn()
             .map_err(|error| format!("cannot start {program}: {}", describe(&error)))?;
         let group = child.id().cast_signed();
-        hold_group(group);
+        beginning.hold_group(group);
         *living = Living {
             group: Pid::from_raw(group),
             killed_ns: None,
@@ -165,12 +175,16 @@ impl Seat {
 
     /// Kills what works here; whether there was something.
     pub(super) fn kill(&self) -> bool {
-        let mut living = self.living();
-        let Some(group) = living.group else {
-            return false;
-        };
-        living.killed_ns.get_or_insert_with(monotonic_ns);
-        kill_process_group(group, Signal::KILL).is_ok()
+        self.living().kill()
+    }
+
+    /// As [`Seat::kill`]; `None` while something is being started here.
+    pub(super) fn try_kill(&self) -> Option<bool> {
+        match self.living.try_lock() {
+            Ok(mut living) => Some(living.kill()),
+            Err(TryLockError::Poisoned(living)) => Some(living.into_inner().kill()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Stops what works here, or lets it go on; whether there was something.

@@ -138,10 +138,11 @@ impl<'a> Serving<'a> {
         if self.has_ended() { self.kill() } else { None }
     }
 
-    /// It does not come up again.
-    pub(super) fn end(&self) {
+    /// It does not come up again. Where it is to be killed.
+    pub(super) fn close(&self) -> &Seat {
         self.is_up.store(false, Ordering::SeqCst);
-        self.seat.end();
+        self.seat.close();
+        &self.seat
     }
 
     /// Kills it and waits for its end; what there is to say of it.

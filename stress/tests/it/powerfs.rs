@@ -359,3 +359,32 @@ fn nothing_is_left_mounted() {
         assert!(!is_mounted(mount_point.path()));
     }
 }
+
+/// A mount namespace has a copy of every mount that there was when it was made, for as long as a
+/// process is in it.
+#[test]
+fn a_filesystem_ends_that_another_mount_namespace_still_has() {
+    if serve().is_none() {
+        return;
+    }
+    let mount_point = tempfile::tempdir().unwrap();
+    let served = PowerFs::serve_at(VirtualDisk::new(), mount_point.path()).unwrap();
+    let mut other = Command::new("unshare");
+    other.args(["--mount", "--propagation", "private", "sh", "-c"]);
+    other
+        .arg("cd \"$1\" && echo there && exec sleep 1000")
+        .arg("sh");
+    let mut other = other
+        .arg(mount_point.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut output = BufReader::new(other.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    let ended = served.end();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!(line, "there\n");
+    ended.unwrap();
+}

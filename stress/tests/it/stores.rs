@@ -252,13 +252,49 @@ format = "jsonl"
 complete = true
 "#;
 
+/// Whether a file of the system tells of a directory.
+#[cfg(target_os = "linux")]
+fn is_about(dir: &Path, path: &str) -> bool {
+    let text = std::fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(&text).contains(&dir.display().to_string())
+}
+
+#[cfg(target_os = "linux")]
+fn is_mounted(dir: &Path) -> bool {
+    is_about(dir, "/proc/self/mounts")
+}
+
+/// The processes whose command lines tell of a directory.
+#[cfg(target_os = "linux")]
+fn processes(dir: &Path) -> Vec<String> {
+    let living = std::fs::read_dir("/proc").expect("processes").flatten();
+    let paths = living.map(|entry| entry.path().join("cmdline").display().to_string());
+    paths.filter(|path| is_about(dir, path)).collect()
+}
+
+#[cfg(target_os = "linux")]
+fn harness_at(dir: &Path, store: &str, flags: &[&str]) -> std::process::Child {
+    Command::new(exe())
+        .args(["run", "--store", store, "--dir"])
+        .arg(dir)
+        .args(flags)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the harness starts")
+}
+
 /// Interrupts the harness again and again while it lists what is stored. It ends at once, and
 /// leaves neither a filesystem nor a process. The listing waits as soon as there is a byte behind
 /// the three lines of the preflight: this store's torn tail swallows the next write.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_second_interrupt_leaves_nothing_mounted_and_nothing_running() {
-    for flags in [&["--power-cuts", "3"][..], &["--disk-bytes", "1000000"]] {
+    use rustix::process::Signal;
+    for (signal, flags) in [
+        (Signal::INT, &["--quiet", "--power-cuts", "3"][..]),
+        (Signal::TERM, &["--quiet", "--power-cuts", "3"]),
+        (Signal::HUP, &["--quiet", "--disk-bytes", "1000000"]),
+    ] {
         let dir = tempfile::tempdir().expect("a directory");
         let marker = dir.path().join("listing");
         let text = PID_FILE.replace(
@@ -274,44 +310,121 @@ argv = ["tail", "-n", "+1", "-F", "{{store}}/log"]"#,
         let text = text.replace("/log\\\"\"", "/log\\\"; sync \\\"$1\\\" \\\"$1/log\\\"\"");
         assert!(text.contains("sync"), "{text}");
         let store = spec(dir.path(), &text);
-        let mut child = Command::new(exe())
-            .args(["run", "--store", &store, "--quiet", "--dir"])
-            .arg(dir.path())
-            .args(flags)
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("the harness starts");
+        let mut child = harness_at(dir.path(), &store, flags);
         let began = Instant::now();
         while !marker.exists() && child.try_wait().expect("a child").is_none() {
             assert!(began.elapsed() < LIMIT, "nothing is listed");
             std::thread::sleep(Duration::from_millis(5));
         }
-        let about = |path: &str| {
-            let text = std::fs::read(path).unwrap_or_default();
-            let dir = dir.path().display().to_string();
-            String::from_utf8_lossy(&text).contains(&dir)
-        };
         if let Some(status) = child.try_wait().expect("a child") {
             assert_eq!(status.code(), Some(4), "{flags:?}");
             println!("SKIPPED: {flags:?} is not possible here");
             continue;
         }
-        assert!(about("/proc/self/mounts"), "{flags:?}");
+        assert!(is_mounted(dir.path()), "{flags:?}");
         let pid = rustix::process::Pid::from_child(&child);
         while child.try_wait().expect("a child").is_none() {
             assert!(began.elapsed() < LIMIT, "it does not end");
-            rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a signal");
+            rustix::process::kill_process(pid, signal).expect("a signal");
             std::thread::sleep(Duration::from_millis(50));
         }
         let status = child.wait().expect("a child");
-        assert_eq!(status.code(), Some(130), "{flags:?}");
-        assert!(!about("/proc/self/mounts"), "{flags:?}");
-        let living = std::fs::read_dir("/proc").expect("processes").flatten();
-        let left = living.map(|entry| entry.path().join("cmdline").display().to_string());
-        let left: Vec<String> = left.filter(|path| about(path)).collect();
-        assert_eq!(left, Vec::<String>::new(), "{flags:?}");
+        assert_eq!(status.code(), Some(130), "{signal:?}");
+        assert!(!is_mounted(dir.path()), "{signal:?}");
+        assert_eq!(processes(dir.path()), Vec::<String>::new(), "{signal:?}");
     }
 }
+
+/// As `timeout` ends it: with two signals, the second of which is the first one again.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_termination_ends_a_run_that_is_made_smaller_with_its_report() {
+    use std::io::BufRead as _;
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = spec(dir.path(), PID_FILE);
+    let mut flags = vec!["--power-cuts", "1000", "--writes", "100000"];
+    flags.extend(["--shrink-s", "1000"]);
+    let mut child = harness_at(dir.path(), &store, &flags);
+    let output = std::io::BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut lines = output.lines().map_while(Result::ok);
+    let verdict = lines.find(|line| line.starts_with("FAIL:") || line.starts_with("SKIPPED:"));
+    let verdict = verdict.expect("a verdict");
+    if verdict.starts_with("SKIPPED:") {
+        println!("{verdict}");
+        child.wait().expect("a child");
+        return;
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let pid = rustix::process::Pid::from_child(&child);
+    for _ in 0..2 {
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let rest: Vec<String> = lines.collect();
+    let status = child.wait().expect("a child");
+    assert_eq!(status.code(), Some(1), "{rest:?}");
+    assert!(
+        rest.iter().any(|line| line.starts_with("replay")),
+        "{rest:?}"
+    );
+    assert!(!is_mounted(dir.path()));
+    assert_eq!(processes(dir.path()), Vec::<String>::new());
+}
+
+/// Nothing can unmount its filesystem, which then answers nobody; what waits for it can end.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_harness_that_is_killed_leaves_no_process_that_waits_for_its_filesystem() {
+    for wait_ms in [0, 70, 190] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let text = PID_FILE.replace("/log\\\"\"", "/log\\\"; sync \\\"$1\\\" \\\"$1/log\\\"\"");
+        let text = format!("workdir = \"{{store}}\"{text}") + ARTIFACT;
+        let store = spec(dir.path(), &text);
+        let flags = [
+            "--power-cuts",
+            "1000",
+            "--writes",
+            "100000",
+            "--shrink-s",
+            "1000",
+        ];
+        let mut child = harness_at(dir.path(), &store, &flags);
+        let began = Instant::now();
+        while !is_mounted(dir.path()) && child.try_wait().expect("a child").is_none() {
+            assert!(began.elapsed() < LIMIT, "nothing is mounted");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if let Some(status) = child.try_wait().expect("a child") {
+            assert_eq!(status.code(), Some(4));
+            println!("SKIPPED: --power-cuts is not possible here");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(wait_ms));
+        child.kill().expect("a signal");
+        while child.try_wait().expect("a child").is_none() {
+            assert!(began.elapsed() < LIMIT, "it can't be killed");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        while !processes(dir.path()).is_empty() {
+            let left = processes(dir.path());
+            assert!(began.elapsed() < LIMIT, "{wait_ms} ms: {left:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mounts").expect("a table");
+        let places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for place in places.filter(|place| Path::new(place).starts_with(dir.path())) {
+            let detach = rustix::mount::UnmountFlags::DETACH;
+            rustix::mount::unmount(place, detach).expect("it is unmounted");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+const ARTIFACT: &str = r#"
+[[artifact]]
+path = "{store}/log"
+format = "lines"
+"#;
 
 #[test]
 fn faults_of_system_calls_and_a_full_disk_lose_nothing_that_was_acknowledged() {
