@@ -51,6 +51,7 @@ impl CommandStore {
             serve: spec.serve.is_some(),
             batch: spec.batch.is_some(),
             follow: spec.follow.is_some(),
+            resumes: spec.resumes(),
             export: spec.export.is_some(),
             exclusive: spec.exclusive.is_some(),
             idempotent: spec.append.idempotent,

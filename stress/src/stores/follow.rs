@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::evidence::listing::{Entry, tokens};
 use crate::stores::seat::Seat;
 use crate::stores::store::{Process, Store};
+use crate::stores::template::Values;
 
 /// How often it is looked at when all writes have been made, and how often in a row it may show
 /// nothing new. Looks are counted, as both may have been stopped meanwhile.
@@ -25,6 +26,8 @@ pub(super) struct Follower {
 #[derive(Debug, Default)]
 struct Shown {
     entries: Vec<Entry>,
+    /// How often it began anew.
+    beginnings: u64,
     /// Why it ended by itself.
     ended: Option<String>,
 }
@@ -34,42 +37,95 @@ impl Follower {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads what the process prints, until it is killed.
-    pub(super) fn read(&self, store: &dyn Store, seat: &Seat, mut process: Process) {
-        let mut line = String::new();
-        let why = loop {
-            line.clear();
-            let read = process.stdout.read_line(&mut line);
-            if let Err(error) = read {
-                break error.to_string();
+    /// The values with which one begins that was shown nothing.
+    pub(super) fn first(values: &Values) -> Values {
+        Follower::behind(values, 0)
+    }
+
+    /// The values with which one goes on behind an entry.
+    pub(super) fn behind(values: &Values, last: u64) -> Values {
+        let mut values = values.clone();
+        values.insert("from", last.saturating_add(1).to_string());
+        values
+    }
+
+    /// Reads what the process prints, until it is killed at the end. One that is killed before goes
+    /// on in another process.
+    pub(super) fn read(&self, store: &dyn Store, seat: &Seat, values: &Values, first: Process) {
+        let mut process = first;
+        loop {
+            let why = self.read_one(store, &mut process);
+            let was_killed = seat.was_killed();
+            // What still runs would never end its output.
+            seat.kill();
+            let (_, stderr) = process.end(seat);
+            if self.is_over.load(Ordering::SeqCst) {
+                return;
             }
-            if !line.ends_with('\n') {
-                break "it ended".to_owned();
+            let next = match why {
+                Why::Ended if was_killed => {
+                    let last = self.last(store.can().resumes);
+                    store.follow(seat, &Follower::behind(values, last))
+                }
+                Why::Ended => Err("it ended".to_owned()),
+                Why::Failed(error) => Err(error),
+            };
+            match next {
+                Ok(next) => process = next,
+                Err(_) if seat.is_over() => return,
+                Err(why) => {
+                    self.shown().ended = Some(format!("{why} {}", stderr.trim()));
+                    return;
+                }
             }
-            match store.followed(line.trim_end()) {
-                Ok(entries) => self.shown().entries.extend(entries),
-                Err(error) => break error,
-            }
-        };
-        // What still runs would never end its output.
-        seat.kill();
-        let (_, stderr) = process.end(seat);
-        if !self.is_over.load(Ordering::SeqCst) {
-            self.shown().ended = Some(format!("{why} {}", stderr.trim()));
         }
     }
 
+    fn read_one(&self, store: &dyn Store, process: &mut Process) -> Why {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if let Err(error) = process.stdout.read_line(&mut line) {
+                return Why::Failed(error.to_string());
+            }
+            if !line.ends_with('\n') {
+                return Why::Ended;
+            }
+            match store.followed(line.trim_end()) {
+                Ok(entries) => self.shown().entries.extend(entries),
+                Err(error) => return Why::Failed(error),
+            }
+        }
+    }
+
+    /// The number of the last write that was shown. Where a follower can't go on behind it, nothing
+    /// was shown.
+    fn last(&self, resumes: bool) -> u64 {
+        let mut shown = self.shown();
+        if !resumes {
+            shown.beginnings += 1;
+            shown.entries.clear();
+        }
+        number(&shown.entries)
+    }
+
     /// Waits until it has shown these writes, as long as it shows any.
-    pub(super) fn wait_for(&self, mut writes: BTreeSet<(u32, u32)>) {
-        let (mut seen, mut looks) = (0, 0);
+    pub(super) fn wait_for(&self, writes: &BTreeSet<(u32, u32)>) {
+        let mut missing = writes.clone();
+        let (mut beginnings, mut seen, mut looks) = (0, 0, 0);
         while looks < LOOKS_MAX {
             let shown = self.shown();
+            if beginnings != shown.beginnings {
+                beginnings = shown.beginnings;
+                seen = 0;
+                missing.clone_from(writes);
+            }
             for entry in shown.entries.iter().skip(seen) {
                 for write in tokens(&entry.text) {
-                    writes.remove(&write);
+                    missing.remove(&write);
                 }
             }
-            if writes.is_empty() || shown.ended.is_some() {
+            if missing.is_empty() || shown.ended.is_some() {
                 return;
             }
             looks = if seen < shown.entries.len() {
@@ -86,6 +142,7 @@ impl Follower {
     /// Ends the process.
     pub(super) fn end(&self, seat: &Seat) {
         self.is_over.store(true, Ordering::SeqCst);
+        seat.close();
         seat.kill();
     }
 
@@ -98,4 +155,17 @@ impl Follower {
             Some(why) => Err(why),
         }
     }
+}
+
+/// Why a process is not read any more.
+enum Why {
+    /// Its output has ended.
+    Ended,
+    Failed(String),
+}
+
+/// The number of the last of these; without numbers, how many there are.
+pub(super) fn number(entries: &[Entry]) -> u64 {
+    let last = entries.last().and_then(|entry| entry.number);
+    last.unwrap_or(entries.len() as u64)
 }

@@ -9,7 +9,7 @@ use crate::evidence::listing::{Entry, token, tokens};
 use crate::evidence::violation::Violation;
 use crate::run::config::Config;
 use crate::stores::examine::leftovers;
-use crate::stores::follow::Follower;
+use crate::stores::follow::{Follower, number};
 use crate::stores::runner::{History, Site, append, batch, look, payload};
 use crate::stores::seat::with_limit;
 use crate::stores::serving::Serving;
@@ -189,26 +189,50 @@ impl Preflight<'_> {
 
     fn check_follow(&mut self) -> Result<(), String> {
         let writes: BTreeSet<(u32, u32)> = (1..=WRITES).map(|write| (0, write)).collect();
-        let over = Arc::new(AtomicBool::new(false));
-        let seat = self.site.seat(0, &over, None)?;
-        let process = self.store.follow(&seat, &self.site.values(0))?;
-        let follower = Follower::default();
-        std::thread::scope(|scope| {
-            scope.spawn(|| follower.read(self.store, &seat, process));
-            follower.wait_for(writes.clone());
-            follower.end(&seat);
-        });
-        let shown = follower
-            .into_shown()
-            .map_err(|error| format!("[follow] has to print writes, and to go on: {error}"))?;
-        let found = shown.iter().flat_map(|entry| tokens(&entry.text));
-        if writes.is_subset(&found.collect()) {
+        let shown = self.followed(0, &writes)?;
+        let found = |shown: &[Entry]| -> BTreeSet<(u32, u32)> {
+            shown.iter().flat_map(|entry| tokens(&entry.text)).collect()
+        };
+        if !writes.is_subset(&found(&shown)) {
+            return Err(format!(
+                "[follow] has to print all writes, also those that were made before it began. It \
+                 printed: {shown:?}"
+            ));
+        }
+        if !self.can.resumes {
+            return Ok(());
+        }
+        let first = number(shown.get(..1).unwrap_or_default());
+        let known = tokens(shown.first().map_or("", |entry| &entry.text));
+        let mut rest = writes;
+        rest.retain(|write| !known.contains(write));
+        let resumed = self.followed(first, &rest)?;
+        let found = found(&resumed);
+        if rest.is_subset(&found) && known.iter().all(|write| !found.contains(write)) {
             return Ok(());
         }
         Err(format!(
-            "[follow] has to print all writes, also those that were made before it began. It \
-             printed: {shown:?}"
+            "[follow] has to begin with the write {{from}} (`number` finds the numbers, without it \
+             they are counted from 1). From {} it printed: {resumed:?}\n  from 1: {shown:?}",
+            first + 1
         ))
+    }
+
+    /// What a follower is shown that begins behind a write, until it was shown these.
+    fn followed(&self, last: u64, writes: &BTreeSet<(u32, u32)>) -> Result<Vec<Entry>, String> {
+        let over = Arc::new(AtomicBool::new(false));
+        let seat = self.site.seat(0, &over, None)?;
+        let values = Follower::behind(&self.site.values(0), last);
+        let process = self.store.follow(&seat, &values)?;
+        let follower = Follower::default();
+        std::thread::scope(|scope| {
+            scope.spawn(|| follower.read(self.store, &seat, &values, process));
+            follower.wait_for(writes);
+            follower.end(&seat);
+        });
+        follower
+            .into_shown()
+            .map_err(|error| format!("[follow] has to print writes, and to go on: {error}"))
     }
 
     fn claim(&self, agent: u32, item: &str) -> Job {
@@ -339,6 +363,10 @@ fn summary(store: &dyn Store) -> String {
         (
             "a follower is shown every write once, in order ([follow])",
             can.follow,
+        ),
+        (
+            "one that is killed goes on where it stopped ([follow] {from})",
+            can.resumes,
         ),
         ("an item is won once ([claim])", can.claim),
         ("the winner is the owner ([show])", can.show),

@@ -63,6 +63,7 @@ impl ProgramStore {
             idempotent: has(Ability::Idempotent),
             batch: has(Ability::Batch),
             follow: has(Ability::Follow),
+            resumes: has(Ability::Resume),
             export: has(Ability::Export),
             artifacts: has(Ability::Export)
                 .then_some(artifact)
@@ -151,7 +152,9 @@ impl Store for ProgramStore {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped());
         let mut process = Process::start(seat, &mut command)?;
-        for request in [hello(values), Request::Follow] {
+        let from = values.get("from").and_then(|from| from.parse().ok());
+        let from = from.unwrap_or_default();
+        for request in [hello(values), Request::Follow { from }] {
             let said = process.say(&(json!(request).to_string() + "\n"));
             said.map_err(|error| error.to_string())?;
         }
@@ -160,7 +163,15 @@ impl Store for ProgramStore {
 
     fn followed(&self, line: &str) -> Result<Vec<Entry>, String> {
         match serde_json::from_str(line).map_err(|error| format!("{error}: {line}"))? {
-            Reply::Ok(done) => Ok(done.items.into_iter().map(Entry::from).collect()),
+            // Items are counted.
+            Reply::Ok(done) => Ok(done
+                .items
+                .into_iter()
+                .map(|item| Entry {
+                    number: None,
+                    text: item.text,
+                })
+                .collect()),
             reply => Err(format!("{reply:?}")),
         }
     }

@@ -251,19 +251,23 @@ impl Round<'_> {
         let can = self.store.can();
         let follower = Follower::default();
         let mut following = None;
+        let follower_values = self.site.values(agents);
         let follower_seat = self.site.seat(agents, &over, None)?;
         // A machine without power has no follower, and one of a server ends with that.
         let loses_server = self.serving.is_some() && self.config.kill_per_second > 0.0;
         if can.follow && self.config.workload.writes() && self.machine.is_none() && !loses_server {
-            let values = self.site.values(agents);
-            following = Some(self.store.follow(&follower_seat, &values)?);
+            let first = Follower::first(&follower_values);
+            following = Some(self.store.follow(&follower_seat, &first)?);
         }
         let follows = following.is_some();
+        let mut victims: Vec<&Seat> = seats.iter().collect();
+        victims.extend(follows.then_some(&follower_seat));
         let started = Instant::now();
         std::thread::scope(|scope| {
             if let Some(process) = following {
                 let (follower, seat) = (&follower, &follower_seat);
-                scope.spawn(move || follower.read(self.store, seat, process));
+                let values = &follower_values;
+                scope.spawn(move || follower.read(self.store, seat, values, process));
             }
             for (agent, seat) in (0..).zip(writers) {
                 let (calls, barrier, answered) = (&calls, &barrier, &answered);
@@ -288,14 +292,16 @@ impl Round<'_> {
             }
             barrier.wait();
             history.go_ns = monotonic_ns();
-            self.attend(scope, &seats, &ended, &answered, history, watch);
+            self.attend(scope, &victims, &ended, &answered, history, watch);
             history.elapsed_ms += started.elapsed().as_secs_f64() * 1e3;
             if history.hang.is_some() {
                 history.hang = Some(doing.iter().map(|doing| lock(doing).clone()).collect());
             }
             let is_cut_short = history.hang.is_some() || history.interrupted;
             if follows && !is_cut_short && !history.server_failed {
-                follower.wait_for(acknowledged(&lock(&calls)).collect());
+                // It may be stopped.
+                follower_seat.signal(false);
+                follower.wait_for(&acknowledged(&lock(&calls)).collect());
             }
             over.store(true, Ordering::SeqCst);
             follower.end(&follower_seat);
@@ -387,7 +393,7 @@ impl Round<'_> {
     fn attend<'scope>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
-        seats: &[Seat],
+        seats: &[&Seat],
         ended: &Receiver<()>,
         answered: &AtomicU32,
         history: &mut History,
@@ -407,7 +413,7 @@ impl Round<'_> {
         let mut stop_at = wait(self.config.stop_per_second);
         let mut resume: Option<(usize, Instant)> = None;
         let mut victim = self.config.seed;
-        let mut draw = |seats: &[Seat]| {
+        let mut draw = |seats: &[&Seat]| {
             victim = victim
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
@@ -459,7 +465,7 @@ impl Round<'_> {
                         true
                     }
                     Some(_) => false,
-                    None => is_allowed && seats.get(agent).is_some_and(Seat::kill),
+                    None => is_allowed && seats.get(agent).is_some_and(|seat| seat.kill()),
                 };
                 if is_killed {
                     history.killed += 1;

@@ -166,6 +166,11 @@ impl Seat {
         })
     }
 
+    /// Whether what was started here last was killed.
+    pub(super) fn was_killed(&self) -> bool {
+        self.living().killed_ns.is_some()
+    }
+
     /// Whether a process that is not reaped yet has ended.
     pub(super) fn has_ended(child: &Child) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;

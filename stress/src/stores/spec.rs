@@ -280,6 +280,12 @@ impl Spec {
         Ok(spec)
     }
 
+    /// Whether a follower can begin behind what was shown before.
+    pub(super) fn resumes(&self) -> bool {
+        let mut words = self.follow.iter().flat_map(|follow| &follow.argv);
+        words.any(|word| word.has("from"))
+    }
+
     /// What no type says.
     fn check(&self) -> Result<(), String> {
         let has = |argv: &[Template], stdin: Option<&Template>, names: &[&str]| {
@@ -331,11 +337,11 @@ impl Spec {
         if let Some(follow) = &self.follow
             && (follow.format == Format::Json
                 || follow.ordered
-                || !(follow.whole && follow.items.is_empty() && follow.number.is_empty()))
+                || !(follow.whole && follow.items.is_empty()))
         {
             return Err(
                 "[follow] is read line by line: it has argv, format = \"lines\" or \"jsonl\", \
-                 text and skip"
+                 text, skip and number"
                     .to_owned(),
             );
         }

@@ -118,6 +118,8 @@ pub(super) struct Can {
     pub(super) batch: bool,
     /// It shows all writes as they come.
     pub(super) follow: bool,
+    /// And can begin behind those that were shown before.
+    pub(super) resumes: bool,
     pub(super) export: bool,
     pub(super) exclusive: bool,
     /// An interrupted write may be made again.

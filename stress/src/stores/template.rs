@@ -11,9 +11,9 @@ use crate::run::config::shell_word;
 pub(super) type Values = BTreeMap<&'static str, String>;
 
 /// Every placeholder that there is, for messages.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "store", "run", "work", "spec", "token", "payload", "agent", "write", "item", "receipt",
-    "export", "witness", "old", "new", "writes",
+    "export", "witness", "old", "new", "writes", "from",
 ];
 
 /// A text with placeholders.

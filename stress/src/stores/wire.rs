@@ -33,7 +33,10 @@ pub(super) enum Request {
     },
     List,
     /// The answers to this do not end: each has the items that are new.
-    Follow,
+    Follow {
+        #[serde(default)]
+        from: u64,
+    },
     Show {
         item: String,
     },
@@ -112,6 +115,8 @@ pub(super) enum Ability {
     Batch,
     /// `follow` shows all writes from the first one on, each once, in the order of the list.
     Follow,
+    /// `follow` begins with the write `from`, counted from 1.
+    Resume,
     /// A write that is made again with its token is stored once.
     Idempotent,
     /// Writes JSON lines to `path`, which is whole whenever it is there.

@@ -26,9 +26,9 @@ batch)
   ends || echo >> log
   n=$(next)
   if is half-batch; then
-    for text; do record "$text" >> log; sleep 0.001; done
+    for text; do record "$text" >> log; n=$((n + 1)); sleep 0.001; done
   else
-    for text; do record "$text"; done > new
+    for text; do record "$text"; n=$((n + 1)); done > new
     cat new >> log
   fi
   sync log . || exit 1 ;;
@@ -48,5 +48,7 @@ export)
   [ "$new" = "$3" ] || mv "$new" "$3" ;;
 follow)
   if is part-of-follower; then part='5~7d'; else part=; fi
-  tail -n +1 -F log 2> /dev/null | sed -u "$part" ;;
+  from=$3
+  is skips-on-resume && [ "$from" -gt 9 ] && from=$((from + 1))
+  tail -n "+$from" -F log 2> /dev/null | sed -u "$part" ;;
 esac

@@ -94,6 +94,7 @@ fn each_part_that_is_taken_out_of_a_locked_file_is_missed_by_name() {
     };
     finds(&batches("locked-file:half-batch"), "batch in part");
     finds(&other("locked-file:blind-follower"), "follower missed");
+    finds(&killed("locked-file:skipping-follower"), "follower missed");
     let claims = Config {
         workload: Workload::Claim,
         ..other("locked-file:two-win")
@@ -176,6 +177,11 @@ fn each_part_that_is_taken_out_of_a_small_adapter_is_missed_by_name() {
         let place = dir.path().join(fault);
         std::fs::create_dir(&place).expect("a directory");
         let text = ADAPTER.replace("FAULT = \"\"", &format!("FAULT = \"{fault}\""));
+        // A follower that always begins with the first write.
+        let text = match fault {
+            "from-one" => text.replace("\"{from}\"", "\"1\""),
+            _ => text,
+        };
         Config {
             agents: 4,
             writes: 10,
@@ -203,8 +209,10 @@ fn each_part_that_is_taken_out_of_a_small_adapter_is_missed_by_name() {
         "batch in part",
     );
     finds(&adapter("part-of-follower"), "follower missed");
+    finds(&killed(adapter("skips-on-resume")), "follower missed");
     let whole = adapter("none");
     passes(&killed(whole.clone()));
+    passes(&killed(adapter("from-one")));
     passes(&cut(whole.clone()));
     for workload in [Workload::Claim, Workload::Batch] {
         passes(&of(workload, killed(whole.clone())));
@@ -232,8 +240,9 @@ text = "text"
 ordered = true
 
 [follow]
-argv = ["sh", "{spec}/../adapter.sh", "{store}", "follow"]
+argv = ["sh", "{spec}/../adapter.sh", "{store}", "follow", "{from}"]
 skip = '^[^{]|[^}]$'
+number = '"id":(\d+)'
 
 [claim]
 argv = ["sh", "{spec}/../adapter.sh", "{store}", "claim", "{item}", "{agent}"]
