@@ -802,7 +802,7 @@ fn what_is_not_done_is_unknown_or_a_hang_and_no_violation() {
     let dir = tempfile::tempdir().expect("a directory");
     let busy = |then: &str| {
         let check = format!(
-            "if [ -e \\\"$1/3\\\" ]; then {then}; fi; touch \\\"$1/$(ls \\\"$1\\\" | wc -l)\\\"; "
+            "if [ $(ls \\\"$1\\\" | wc -l) -gt 3 ]; then {then}; fi; mktemp \\\"$1/XXXXXX\\\"; "
         );
         let text = PID_FILE.replace("echo \\\"$2\\\" >>", &format!("{check}echo \\\"$2\\\" >>"));
         spec(dir.path(), &text.replace("[list]", "refused = [7]\n[list]"))
