@@ -302,6 +302,13 @@ impl SharedPage {
     pub fn identity(&self) -> Result<(u64, u64), PageError> {
         self.0.identity()
     }
+
+    /// When the file was made, in nanoseconds since 1970; 0 where the system does not say. It tells
+    /// the file from an earlier one that had the same number.
+    #[must_use]
+    pub fn made_ns(&self) -> u64 {
+        self.0.made_ns()
+    }
 }
 
 /// A read-only view of a [`SharedPage`], which needs no permission to write the file.
@@ -394,6 +401,13 @@ impl SharedPageReader {
     pub fn identity(&self) -> Result<(u64, u64), PageError> {
         self.0.identity()
     }
+
+    /// When the file was made, in nanoseconds since 1970; 0 where the system does not say. It tells
+    /// the file from an earlier one that had the same number.
+    #[must_use]
+    pub fn made_ns(&self) -> u64 {
+        self.0.made_ns()
+    }
 }
 
 /// Why a shared page can't be used: returned by [`SharedPage::open`] and [`SharedPage::check`].
@@ -473,6 +487,10 @@ impl MappedFile {
     fn identity(&self) -> Result<(u64, u64), PageError> {
         let state = sys::file_state(&self.file).map_err(io_error("examine", &self.path))?;
         Ok(state.identity)
+    }
+
+    fn made_ns(&self) -> u64 {
+        sys::made_ns(&self.file).unwrap_or(0)
     }
 }
 

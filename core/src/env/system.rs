@@ -283,6 +283,8 @@ pub trait Page: fmt::Debug + Send + Sync {
     /// # Errors
     /// See there.
     fn identity(&self) -> Result<(u64, u64), PageError>;
+    /// See [`SharedPage::made_ns`]; 0 where no file ever has the number of an earlier one.
+    fn made_ns(&self) -> u64;
     /// See [`SharedPage::vouch`].
     fn vouch(&self) -> bool {
         false
@@ -342,6 +344,10 @@ impl Page for SharedPage {
         SharedPage::identity(self)
     }
 
+    fn made_ns(&self) -> u64 {
+        SharedPage::made_ns(self)
+    }
+
     fn vouch(&self) -> bool {
         SharedPage::vouch(self)
     }
@@ -377,6 +383,8 @@ pub trait PageView: fmt::Debug + Send + Sync {
     /// # Errors
     /// See there.
     fn identity(&self) -> Result<(u64, u64), PageError>;
+    /// See [`SharedPage::made_ns`]; 0 where no file ever has the number of an earlier one.
+    fn made_ns(&self) -> u64;
     /// See [`SharedPage::is_vouched`].
     fn is_vouched(&self) -> bool {
         false
@@ -402,6 +410,10 @@ impl PageView for SharedPageReader {
 
     fn identity(&self) -> Result<(u64, u64), PageError> {
         SharedPageReader::identity(self)
+    }
+
+    fn made_ns(&self) -> u64 {
+        SharedPageReader::made_ns(self)
     }
 
     fn is_vouched(&self) -> bool {

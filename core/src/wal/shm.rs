@@ -144,9 +144,10 @@ fn digest(text: &str) -> u64 {
 const LAYOUT: u64 = 4;
 
 /// The identity that a page must have to be believed: this layout and store, and this very file,
-/// not a copy of it. And it must be of this boot.
-fn identity_of(store: &str, (device, inode): (u64, u64)) -> u64 {
-    digest(&format!("{LAYOUT} {store} {device} {inode}"))
+/// not a copy of it, also where that has the number of a file that was removed. And it must be of
+/// this boot.
+fn identity_of(store: &str, (device, inode): (u64, u64), made_ns: u64) -> u64 {
+    digest(&format!("{LAYOUT} {store} {device} {inode} {made_ns}"))
 }
 
 /// Tells whether a page is of this boot.
@@ -235,6 +236,10 @@ impl Page for PrivatePage {
 
     fn identity(&self) -> Result<(u64, u64), PageError> {
         Ok((0, 0))
+    }
+
+    fn made_ns(&self) -> u64 {
+        0
     }
 }
 
@@ -335,7 +340,7 @@ impl Hints {
     ) -> Result<Self, PageError> {
         let file = page.identity()?;
         Ok(Self {
-            identity: identity_of(store, file),
+            identity: identity_of(store, file, page.made_ns()),
             file,
             store: digest(store),
             boot: Boot::of(host),
@@ -631,7 +636,7 @@ impl ShmView {
         let page = dir.open_page_to_read(SHM)?;
         let file = page.identity().ok()?;
         Some(Self {
-            identity: identity_of(store, file),
+            identity: identity_of(store, file, page.made_ns()),
             store: digest(store),
             boot: Boot::of(dir.host()),
             page,

@@ -565,6 +565,10 @@ mod tests {
             Ok((1, 1))
         }
 
+        fn made_ns(&self) -> u64 {
+            0
+        }
+
         fn claim(&self, number: u64) -> bool {
             self.claimed.lock().unwrap().insert(number)
         }

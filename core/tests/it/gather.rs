@@ -164,6 +164,10 @@ impl Page for WatchedPage {
     fn identity(&self) -> Result<(u64, u64), PageError> {
         self.0.identity()
     }
+
+    fn made_ns(&self) -> u64 {
+        self.0.made_ns()
+    }
 }
 
 /// Has the page say that the last sync woke threads that come back with the records through `seq`.

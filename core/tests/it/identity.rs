@@ -3,7 +3,7 @@
 
 use std::{
     fmt, fs, io,
-    os::unix::fs::{FileExt as _, symlink},
+    os::unix::fs::{FileExt as _, MetadataExt as _, symlink},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -54,6 +54,32 @@ fn go_on(log: &Log<IssueEvent>) {
         log.append(&event(&format!("bd-{number}"))).unwrap();
     }
     assert_eq!(ids(log.records().unwrap()).len(), 11);
+}
+
+/// Many filesystems give the next file the number of the last one that was removed.
+#[test]
+fn a_page_of_before_in_a_file_with_the_same_number_is_not_believed() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    let append = |id: &str| open(dir).append(&event(id)).unwrap();
+    append("bd-1");
+    let page = dir.join("shm");
+    let (before, number) = (fs::read(&page).unwrap(), fs::metadata(&page).unwrap().ino());
+    append("bd-2");
+    fs::remove_file(&page).unwrap();
+    let copies: Vec<PathBuf> = (0..20).map(|copy| dir.join(format!("{copy}"))).collect();
+    let is_it = |copy: &&PathBuf| {
+        fs::write(copy, &before).unwrap();
+        fs::metadata(copy).unwrap().ino() == number
+    };
+    let Some(copy) = copies.iter().find(is_it) else {
+        println!("SKIPPED: the number of a removed file is not given again here");
+        return;
+    };
+    fs::rename(copy, &page).unwrap();
+    assert_eq!(numbered(dir), ["bd-1", "bd-2"]);
+    append("bd-3");
+    assert_eq!(numbered(dir), ["bd-1", "bd-2", "bd-3"]);
 }
 
 #[test]

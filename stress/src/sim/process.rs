@@ -685,6 +685,10 @@ impl Page for VirtualPage {
         Ok(special_identity(self.number))
     }
 
+    fn made_ns(&self) -> u64 {
+        0
+    }
+
     fn claim(&self, number: u64) -> bool {
         let Some(mut state) = self.process.step(Call::Word, &|| format!("claim {number}")) else {
             return false;
@@ -730,5 +734,9 @@ impl PageView for VirtualPage {
 
     fn identity(&self) -> Result<(u64, u64), PageError> {
         Ok(special_identity(self.number))
+    }
+
+    fn made_ns(&self) -> u64 {
+        0
     }
 }

@@ -874,6 +874,10 @@ impl Page for SoloPage {
     fn identity(&self) -> Result<(u64, u64), PageError> {
         Ok(SPECIAL)
     }
+
+    fn made_ns(&self) -> u64 {
+        0
+    }
 }
 
 impl PageView for SoloPage {
@@ -895,6 +899,10 @@ impl PageView for SoloPage {
 
     fn identity(&self) -> Result<(u64, u64), PageError> {
         Page::identity(self)
+    }
+
+    fn made_ns(&self) -> u64 {
+        0
     }
 }
 
