@@ -16,10 +16,10 @@ mod table;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Args as _, FromArgMatches as _, Parser as _};
+use clap::{Args, FromArgMatches as _, Parser as _};
 
 use crate::{
-    args::{Append, Cli, Command, Global, OnStore},
+    args::{Cli, Command, Global, OnStore},
     exit::{Exit, Failure},
     output::{Output, tell},
 };
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     commands::answer_completion();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     fail_at_file_size_limit();
-    if let Some(cli) = append_alone(&arguments) {
+    if let Some(cli) = parse_alone(&arguments) {
         return run(cli).into();
     }
     match Cli::try_parse_from(&arguments) {
@@ -47,19 +47,38 @@ fn fail_at_file_size_limit() {
     }
 }
 
-/// Parses `strand append …`, which scripts call for every event, without building the definitions
-/// of all commands: that takes longer than the parsing. Returns `None` for everything else,
-/// including wrong arguments.
-fn append_alone(arguments: &[OsString]) -> Option<Cli> {
-    arguments.iter().find(|word| *word == "append")?;
-    let append = Append::augment_args(clap::Command::new("append"));
-    let definition = Global::augment_args(clap::Command::new("strand")).subcommand(append);
+/// Parses the commands that agents call all the time without building the definitions of all the
+/// others: that takes longer than the parsing. Returns `None` for everything else, including wrong
+/// arguments.
+fn parse_alone(arguments: &[OsString]) -> Option<Cli> {
+    let name = command_of(arguments.iter().skip(1))?;
+    match name.to_str()? {
+        "append" => one_of("append", arguments, OnStore::Append),
+        "claim" => one_of("claim", arguments, OnStore::Claim),
+        "close" => one_of("close", arguments, OnStore::Close),
+        "comment" => one_of("comment", arguments, OnStore::Comment),
+        "create" => one_of("create", arguments, OnStore::Create),
+        "list" => one_of("list", arguments, OnStore::List),
+        "ready" => one_of("ready", arguments, OnStore::Ready),
+        "show" => one_of("show", arguments, OnStore::Show),
+        "update" => one_of("update", arguments, OnStore::Update),
+        _ => None,
+    }
+}
+
+fn one_of<A: Args>(
+    name: &'static str,
+    arguments: &[OsString],
+    command: impl FnOnce(A) -> OnStore,
+) -> Option<Cli> {
+    let only = A::augment_args(clap::Command::new(name));
+    let definition = Global::augment_args(clap::Command::new("strand")).subcommand(only);
     let matches = definition.try_get_matches_from(arguments).ok()?;
-    let (_, append) = matches.subcommand()?;
-    let append = OnStore::Append(Append::from_arg_matches(append).ok()?);
+    let (_, of_command) = matches.subcommand()?;
+    let command = command(A::from_arg_matches(of_command).ok()?);
     Some(Cli {
         global: Global::from_arg_matches(&matches).ok()?,
-        command: Command::OnStore(Box::new(append)),
+        command: Command::OnStore(Box::new(command)),
     })
 }
 
@@ -117,11 +136,11 @@ mod tests {
 
     fn alone(line: &str) -> Option<String> {
         let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-        append_alone(&arguments).map(|cli| format!("{cli:?}"))
+        parse_alone(&arguments).map(|cli| format!("{cli:?}"))
     }
 
     #[test]
-    fn append_alone_parses_like_the_full_definition() {
+    fn a_command_alone_parses_like_the_full_definition() {
         for line in [
             "strand append",
             "strand append {} {}",
@@ -129,6 +148,15 @@ mod tests {
             "strand --json append --store=dir",
             "strand append -C dir --json --key k {}",
             "strand append --timeout-ms 5 --buffered --allow-unsafe-filesystem -- -x",
+            "strand claim --agent me --label x -C dir",
+            "strand claim bd-1 --actor me --key k",
+            "strand close bd-1 bd-2 --json",
+            "strand -C show comment bd-1 text --author me",
+            "strand create append --id bd-1 -p 1 -l x --set a=1",
+            "strand --store dir list --status open --columns id,title -n 3",
+            "strand ready --free --json",
+            "strand show show",
+            "strand update bd-1 --set-text note=show --if-version 3",
         ] {
             let whole = Cli::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(alone(line), Some(format!("{whole:?}")), "{line}");
@@ -140,12 +168,15 @@ mod tests {
         for line in [
             "strand",
             "strand batch",
-            "strand create append",
+            "strand batch append",
             "strand -C append",
             "strand append --nonsense",
             "strand append --help",
             "strand append -h",
             "strand --help append",
+            "strand show",
+            "strand claim --agent me --free",
+            "strand create title --key k",
         ] {
             assert_eq!(alone(line), None, "{line}");
         }
