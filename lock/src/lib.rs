@@ -11,6 +11,7 @@
 //! | look at shared words | [`SharedPageReader`] | only in its `wait` | read |
 //! | look at a lock | [`look_at_lock`], [`FileLock::holder`] | never | read |
 //! | stay in the directory that was opened | [`files::Dir`] | up to [`files::PATIENCE`], on Windows | – |
+//! | sum bytes | [`crc32c_append`] | never | – |
 //! | identify a filesystem | [`filesystem_of`] | as long as the system does | – |
 //!
 //! # Locks
@@ -81,4 +82,4 @@ pub use file_lock::{ExclusiveGuard, FileLock, SharedGuard};
 pub use filesystem::{Filesystem, FilesystemKind, filesystem_of};
 pub use holder::{Holder, LockState, is_lock_content, look_at_lock, look_at_lock_in};
 pub use page::{PageError, SharedPage, SharedPageReader};
-pub use sys::{boot_id, monotonic_ns};
+pub use sys::{boot_id, crc32c_append, monotonic_ns};

@@ -2,9 +2,10 @@
 
 use std::sync::LazyLock;
 
-use memchr::memmem::Finder;
-
-use crate::error::InvalidEvent;
+use crate::{
+    error::InvalidEvent,
+    format::search::{self, Finder},
+};
 
 /// How deep objects and arrays of an issue may be nested. Parsers of other programs end at 128
 /// (serde's), 256 (jq's) or about 1,000 (Python's), counted from the record's own object.
@@ -32,7 +33,7 @@ pub(crate) fn check(text: &[u8], nesting_max: usize) -> Result<(), InvalidEvent>
 fn lone_surrogate(text: &[u8], mut from: usize) -> Option<usize> {
     loop {
         // Only strings have backslashes.
-        let at = from + memchr::memchr(b'\\', text.get(from..)?)?;
+        let at = from + search::byte(b'\\', text.get(from..)?)?;
         from = at
             + match (unit(text, at), unit(text, at + 6)) {
                 (None, _) => 2,
@@ -63,8 +64,12 @@ pub(crate) fn replace_lone_surrogates(text: &mut [u8]) -> u64 {
 }
 
 fn is_deeper_than(text: &[u8], max: usize) -> bool {
-    if memchr::memchr2_iter(b'{', b'[', text).nth(max).is_none() {
-        return false;
+    let mut rest = text;
+    for _ in 0..=max {
+        match search::either(b'{', b'[', rest) {
+            Some(at) => rest = rest.get(at + 1..).unwrap_or_default(),
+            None => return false,
+        }
     }
     let (mut depth, mut deepest) = (0_usize, 0);
     for byte in outside_strings(text).map(|(_, byte)| byte) {
@@ -96,9 +101,8 @@ fn outside_strings(text: &[u8]) -> impl Iterator<Item = (usize, u8)> {
 /// A name of [`RESERVED`] among the members of this object.
 pub(crate) fn reserved_member(text: &[u8]) -> Option<&'static str> {
     /// Made once: that takes longer than to search a text with them.
-    static QUOTED: LazyLock<[Finder<'static>; 4]> = LazyLock::new(|| {
-        RESERVED.map(|name| Finder::new(format!("\"{name}\"").as_bytes()).into_owned())
-    });
+    static QUOTED: LazyLock<[Finder<'static>; 4]> =
+        LazyLock::new(|| RESERVED.map(|name| Finder::new(format!("\"{name}\"").into_bytes())));
     let mut names = RESERVED.into_iter().zip(&*QUOTED);
     let found =
         names.find(|(_, quoted)| quoted.find(text).is_some() && has_member(text, quoted.needle()));

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use memchr::memchr;
+use crate::format::search;
 
 /// Splits a file into lines, through a buffer that grows to the longest line and no further.
 #[derive(Debug, Default)]
@@ -85,7 +85,7 @@ impl Lines {
             if let Some(end) = self
                 .unread()
                 .get(searched..)
-                .and_then(|new| memchr(b'\n', new))
+                .and_then(|new| search::byte(b'\n', new))
             {
                 return Ok(Some(self.take(searched + end + 1)));
             }

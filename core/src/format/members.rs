@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use crate::format::search::either;
+
 /// The members of an object, each value as it is written.
 #[derive(Debug, Clone)]
 pub(crate) struct Members<'a>(Option<&'a str>);
@@ -130,7 +132,7 @@ fn special(text: &[u8]) -> Option<usize> {
         }
         from += 8;
     }
-    Some(from + memchr::memchr2(b'"', b'\\', text.get(from..)?)?)
+    Some(from + either(b'"', b'\\', text.get(from..)?)?)
 }
 
 #[cfg(test)]

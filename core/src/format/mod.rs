@@ -7,4 +7,5 @@ pub(crate) mod payload;
 pub(crate) mod record;
 pub(crate) mod resync;
 pub(crate) mod scan;
+pub(crate) mod search;
 pub(crate) mod seq;

@@ -1,8 +1,13 @@
 //! The bytes of a record, and the names of files.
 
+use strand_lock::crc32c_append;
+
 use crate::{
     error::{CorruptReason, Error, InvalidEvent},
-    format::i_json::{self, PAYLOAD_NESTING_MAX},
+    format::{
+        i_json::{self, PAYLOAD_NESTING_MAX},
+        search,
+    },
 };
 
 /// The version of the format that this crate writes. It reads all earlier ones. [`crate::check`]
@@ -163,7 +168,7 @@ pub(crate) fn stored_checksum(line: &[u8]) -> Option<u32> {
 
 /// Writes its checksum into a line without a newline.
 pub(crate) fn put_checksum(line: &mut [u8]) {
-    let crc = crc32c::crc32c(line.get(CHECKED_FROM..).unwrap_or_default());
+    let crc = crc32c_append(0, line.get(CHECKED_FROM..).unwrap_or_default());
     let digits = line.iter_mut().skip(RECORD_START.len()).take(CRC_DIGITS);
     for (digit, shift) in digits.zip((0..CRC_DIGITS).rev()) {
         let value = crc >> (4 * shift) & 0xf;
@@ -182,7 +187,7 @@ pub(crate) fn checked(line: &[u8]) -> Result<&[u8], CorruptReason> {
         return Err(CorruptReason::NotARecord);
     }
     let bytes = line.get(CHECKED_FROM..).ok_or(CorruptReason::NotARecord)?;
-    let computed = crc32c::crc32c(bytes);
+    let computed = crc32c_append(0, bytes);
     if stored != computed {
         return Err(CorruptReason::Checksum { stored, computed });
     }
@@ -224,7 +229,7 @@ impl<'a> Line<'a> {
 
 /// Removes white space between tokens where there are newlines, since a record must be one line.
 fn on_one_line(text: Vec<u8>) -> Vec<u8> {
-    if memchr::memchr2(b'\n', b'\r', &text).is_none() {
+    if search::either(b'\n', b'\r', &text).is_none() {
         return text;
     }
     let mut in_string = false;

@@ -13,6 +13,7 @@ use crate::{
         i_json::{self, NESTING_MAX, PAYLOAD_NESTING_MAX, RESERVED},
         members::plain_string,
         payload::Payload,
+        search,
     },
     issues::{
         issue::{Issue, Name, at_most, validate_id},
@@ -216,7 +217,7 @@ impl<'a> EventStart<'a> {
     /// Of the members of an event, without its opening brace.
     pub(crate) fn of(members: &'a [u8]) -> Option<Self> {
         let rest = members.strip_prefix(br#""ts":"#)?;
-        let (ts, rest) = rest.split_at_checked(memchr::memchr(b',', rest)?)?;
+        let (ts, rest) = rest.split_at_checked(search::byte(b',', rest)?)?;
         let (op, rest) = plain_string(rest.strip_prefix(br#","op":"#)?)?;
         let (id, rest) = plain_string(rest.strip_prefix(br#","id":"#)?)?;
         let op = match op {

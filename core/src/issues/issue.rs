@@ -1,6 +1,5 @@
 use std::{borrow::Cow, fmt, marker::PhantomData, sync::LazyLock};
 
-use memchr::memmem::Finder;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{DeserializeOwned, Error as _, MapAccess, Visitor},
@@ -12,6 +11,7 @@ use crate::{
     format::{
         i_json::{self, NESTING_MAX},
         members::Members,
+        search::Finder,
     },
     issues::timestamp::Timestamp,
 };

@@ -6,7 +6,10 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::json_problem,
-    format::i_json::{self, NESTING_MAX},
+    format::{
+        i_json::{self, NESTING_MAX},
+        search,
+    },
     issues::{issue::Issue, issues::Issues},
 };
 
@@ -39,7 +42,7 @@ pub fn write_jsonl(issues: &Issues, out: &mut impl io::Write) -> io::Result<()> 
 
 /// A JSON text without line breaks. A JSON string has none, so they are only white space.
 pub(crate) fn on_one_line(text: &str) -> Cow<'_, str> {
-    if memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_none() {
+    if search::either(b'\n', b'\r', text.as_bytes()).is_none() {
         Cow::Borrowed(text)
     } else {
         Cow::Owned(text.replace(['\n', '\r'], " "))

@@ -8,6 +8,8 @@ use std::ops::ControlFlow;
 
 use serde::Deserialize;
 
+use strand_lock::crc32c_append;
+
 use crate::{
     error::{CorruptReason, Result},
     format::{
@@ -324,7 +326,7 @@ impl FileLines {
             return Err(corrupt(self.file.path(), self.bytes, reason));
         }
         let text = self.lines.text(span);
-        self.crc = crc32c::crc32c_append(self.crc, text);
+        self.crc = crc32c_append(self.crc, text);
         self.bytes += text.len() as u64;
         Ok(Some(span))
     }

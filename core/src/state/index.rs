@@ -7,12 +7,15 @@
 
 use std::ops::Range;
 
-use memchr::memmem::Finder;
+use strand_lock::crc32c_append;
 
 use crate::{
     env::storage::OpenMode,
     error::Result,
-    format::record::{index_name, segment_name},
+    format::{
+        record::{index_name, segment_name},
+        search::Finder,
+    },
     state::mentions::{Change, Found, Name, push_number, take_mention, take_number},
     wal::store_dir::StoreDir,
 };
@@ -100,7 +103,7 @@ impl Index {
     /// An index that covers nothing yet.
     pub(crate) fn new(store: &str, segment: u64) -> Self {
         let mut bytes = header(store, segment).to_vec();
-        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        bytes.extend_from_slice(&crc32c_append(0, &bytes).to_le_bytes());
         Self {
             segment,
             from: 0,
@@ -197,7 +200,7 @@ impl Index {
         }
         let chain = number_at(&self.bytes, self.whole - CHECKSUM_BYTES).unwrap_or_default();
         let block = self.bytes.get(self.whole..).unwrap_or_default();
-        let chain = crc32c::crc32c_append(chain, block);
+        let chain = crc32c_append(chain, block);
         self.bytes.extend_from_slice(&chain.to_le_bytes());
         self.whole = self.bytes.len();
         self.ended = Records {
@@ -358,7 +361,7 @@ impl<'a> Block<'a> {
 
 fn header(store: &str, segment: u64) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
-    let layout = LAYOUT << 32 | u64::from(crc32c::crc32c(store.as_bytes()));
+    let layout = LAYOUT << 32 | u64::from(crc32c_append(0, store.as_bytes()));
     let numbers = layout
         .to_le_bytes()
         .into_iter()
@@ -427,7 +430,7 @@ impl Index {
         let offset = offset_at(block, 16)?;
         let len = BLOCK_HEADER_BYTES + usize::try_from(len?).ok()?;
         let chain = number_at(&self.bytes, self.whole - CHECKSUM_BYTES)?;
-        let chain = crc32c::crc32c_append(chain, block.get(..len)?);
+        let chain = crc32c_append(chain, block.get(..len)?);
         (number_at(block, len)? == chain).then_some(())?;
         let all = self.records + u64::from(records?);
         (all <= records_max).then_some(())?;
@@ -518,7 +521,7 @@ mod tests {
         back.reverse();
         assert_eq!(back, all);
         let mut near = Vec::new();
-        let texts = [Finder::new("c"), Finder::new("z")];
+        let texts = [b"c", b"z"].map(|text| Finder::new(&text[..]));
         index.each_mention(Some(&texts), |record, offset, name, _| {
             near.push((
                 record,

@@ -14,6 +14,7 @@ use crate::{
     format::{
         lines::Lines,
         record::{RECORD_BYTES_MAX, checked},
+        search,
     },
     issues::{
         issue::Name as Text,
@@ -269,11 +270,11 @@ impl FileLookup {
             let held = self.buffer.get(skipped..).unwrap_or_default();
             let held = held.get(..read).unwrap_or(held);
             let (before, behind) = held.split_at(len(middle - from).min(held.len()));
-            let start = match memchr::memrchr(b'\n', before) {
+            let start = match search::last_byte(b'\n', before) {
                 Some(newline) => Some(newline + 1),
                 None => (from == within.start).then_some(0),
             };
-            let end = memchr::memchr(b'\n', behind).map(|newline| before.len() + newline + 1);
+            let end = search::byte(b'\n', behind).map(|newline| before.len() + newline + 1);
             if let (Some(start), Some(end)) = (start, end) {
                 return Ok(Line {
                     start: from + start as u64,

@@ -1,13 +1,12 @@
 //! Which issues and idempotency keys a record may concern, and what it does to them, found without
 //! decoding it. Pure.
 
-use memchr::memmem::Finder;
-
 use crate::{
     error::CorruptReason,
     format::{
         members::{closing, plain_string, string_end},
         record::Body,
+        search::Finder,
     },
     issues::{
         event::{EventStart, IssueEvent, Op},

@@ -5,6 +5,8 @@ use std::{borrow::Cow, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use strand_lock::crc32c_append;
+
 use crate::{
     env::storage::OpenMode,
     error::{CorruptReason, Error, Result},
@@ -13,6 +15,7 @@ use crate::{
         members::{closing, plain_string},
         record::{Reflects, SEQ_MAX, checked, put_checksum, recent_name, unclosed_name},
         resync::{Damage, Damages, Place, stretches},
+        search::{self, Finder},
         seq::Seq,
     },
     issues::{
@@ -393,7 +396,7 @@ impl<'a> Out<'a> {
 
     pub(super) fn flush(&mut self) -> Result<()> {
         self.file.write(&self.chunk, self.mark.bytes)?;
-        self.mark.crc = crc32c::crc32c_append(self.mark.crc, &self.chunk);
+        self.mark.crc = crc32c_append(self.mark.crc, &self.chunk);
         self.mark.bytes += self.chunk.len() as u64;
         self.chunk.clear();
         self.file.sync()
@@ -670,7 +673,7 @@ fn read_open<S: State>(
             return Err(corrupt(path, bytes, wrong("this line is blank")));
         }
         let line = lines.text(span);
-        crc = crc32c::crc32c_append(crc, line);
+        crc = crc32c_append(crc, line);
         bytes += line.len() as u64;
         throttle.did(line.len());
         reading
@@ -871,7 +874,7 @@ pub(crate) fn examine(
     while let Some(span) = file.next_line(&mut lines)? {
         let line = lines.text(span);
         contents.blank |= span.offset != contents.bytes;
-        contents.crc = crc32c::crc32c_append(contents.crc, line);
+        contents.crc = crc32c_append(contents.crc, line);
         contents.bytes += line.len() as u64;
         let first = contents.bytes == line.len() as u64;
         let is_good = |text: &[u8]| checked(text).is_ok();
@@ -909,9 +912,9 @@ fn about(text: &[u8]) -> Option<String> {
     let value = [br#""id":""#.as_slice(), br#""key":""#]
         .iter()
         .find_map(|name| {
-            let at = memchr::memmem::find(text, name)? + name.len();
+            let at = Finder::new(*name).find(text)? + name.len();
             let rest = text.get(at..)?;
-            rest.get(..memchr::memchr(b'"', rest)?)
+            rest.get(..search::byte(b'"', rest)?)
         })?;
     let value = std::str::from_utf8(value).ok()?;
     (!value.is_empty() && value.len() <= ID_BYTES_MAX).then(|| value.to_owned())

@@ -6,14 +6,13 @@ use std::{
     ops::Range,
 };
 
-use memchr::memmem::Finder;
-
 use crate::{
     env::storage::OpenMode,
     error::{CorruptReason, Error, Result},
     format::{
         lines::Lines,
         record::{Line, segment_name, stored_checksum},
+        search::Finder,
         seq::Seq,
     },
     issues::{

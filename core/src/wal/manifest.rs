@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use strand_lock::crc32c_append;
+
 use crate::{
     env::{storage::OpenMode, system::Host},
     error::{CorruptReason, Error, Result},
@@ -164,7 +166,7 @@ impl Manifest {
             };
             let (mut len, mut crc) = (0, 0);
             file.chunks(0..u64::MAX, |_, bytes| {
-                crc = crc32c::crc32c_append(crc, bytes);
+                crc = crc32c_append(crc, bytes);
                 len += bytes.len() as u64;
                 Ok(())
             })?;

@@ -18,6 +18,7 @@ use crate::{
     format::{
         record::{EncodedPayload, Line, segment_name},
         scan::{Scan, Tail},
+        search,
     },
     telemetry,
     wal::{
@@ -283,7 +284,7 @@ impl ValidTail<'_> {
         let mut line = vec![0; payload.line_bytes_max()];
         let read = file.read(&mut line, place.offset)?;
         let text = line.get(..read).unwrap_or_default();
-        let found = memchr::memchr(b'\n', text).and_then(|end| text.get(..=end));
+        let found = search::byte(b'\n', text).and_then(|end| text.get(..=end));
         let header = found.and_then(|line| Line::parse(line.strip_suffix(b"\n")?).ok());
         let Some(header) = header
             .map(|line| line.header)

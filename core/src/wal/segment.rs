@@ -12,6 +12,7 @@ use crate::{
         lines::Lines,
         record::{END_MARK, Header, Line, RECORD_BYTES_MAX, segment_name},
         scan::Scan,
+        search::last_byte,
     },
     wal::{
         shm::TailHint,
@@ -130,7 +131,7 @@ impl Segment {
                 bytes.truncate(content_len(&bytes));
             }
             bytes.append(&mut line);
-            let start = memchr::memrchr(b'\n', &bytes).map(|newline| newline + 1);
+            let start = last_byte(b'\n', &bytes).map(|newline| newline + 1);
             if start.is_some() || from == 0 || bytes.len() > RECORD_BYTES_MAX {
                 return Ok(bytes.get(start.unwrap_or(0)..).and_then(header_of));
             }

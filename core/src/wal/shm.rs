@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use strand_lock::{PageError, SharedPage};
+use strand_lock::{PageError, SharedPage, crc32c_append};
 
 use crate::{
     env::{
@@ -123,7 +123,7 @@ pub(super) fn unseal(index: usize, word: u64) -> Option<u64> {
 }
 
 fn tag(index: usize, value: u64) -> u16 {
-    let [a, b, ..] = crc32c::crc32c_append(
+    let [a, b, ..] = crc32c_append(
         0x5f72_616e ^ u32::from(index.to_le_bytes()[0]),
         &value.to_le_bytes(),
     )
@@ -134,8 +134,8 @@ fn tag(index: usize, value: u64) -> u16 {
 /// 48 bits that identify a text.
 fn digest(text: &str) -> u64 {
     let (low, high) = (
-        crc32c::crc32c(text.as_bytes()),
-        crc32c::crc32c_append(0x9e37_79b9, text.as_bytes()),
+        crc32c_append(0, text.as_bytes()),
+        crc32c_append(0x9e37_79b9, text.as_bytes()),
     );
     u64::from(high & 0xffff) << 32 | u64::from(low)
 }
@@ -387,7 +387,7 @@ impl Hints {
     }
 
     /// Whether the page was lost, as far as touching it shows: see [`SharedPage::is_lost`].
-    fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         self.words.raw(word::IDENTITY).load(Ordering::Relaxed);
         self.words.page().is_lost()
     }

@@ -28,6 +28,8 @@
 
 use std::sync::atomic::Ordering;
 
+use strand_lock::crc32c_append;
+
 use crate::{
     format::record::EncodedPayload,
     wal::shm::{Claims, Hints, Words, area, seal, unseal},
@@ -137,7 +139,7 @@ impl<'a> Slots<'a> {
         let len = text.len() as u64;
         let flags = u64::from(batch) << 32 | u64::from(is_eager) << 33;
         self.set(slot, area::LEN, len | flags);
-        self.set(slot, area::CRC, u64::from(crc32c::crc32c(text)));
+        self.set(slot, area::CRC, u64::from(crc32c_append(0, text)));
         self.set(slot, area::OWNER, self.claims.owner);
         for (index, chunk) in text.chunks(8).enumerate() {
             let mut bytes = [0; 8];
@@ -475,7 +477,7 @@ impl Slots<'_> {
         let mut text: Vec<u8> = words.flatten().collect();
         text.truncate(len);
         let crc = self.get(slot, area::CRC)?;
-        (crc == u64::from(crc32c::crc32c(&text)))
+        (crc == u64::from(crc32c_append(0, &text)))
             .then(|| (EncodedPayload::encoded(text, batch), is_eager))
     }
 

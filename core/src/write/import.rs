@@ -9,6 +9,8 @@ use std::{
 
 use jiff::SignedDuration;
 
+use strand_lock::crc32c_append;
+
 use crate::{
     error::{Error, counted},
     format::{i_json::replace_lone_surrogates, record::RECORD_BYTES_MAX, seq::Seq},
@@ -693,7 +695,7 @@ struct Checked {
 
 impl Checked {
     fn new(line: u64, issue: &Issue) -> Self {
-        let crc = crc32c::crc32c(issue.as_json().as_bytes());
+        let crc = crc32c_append(0, issue.as_json().as_bytes());
         Self { line, crc }
     }
 }
