@@ -112,17 +112,23 @@ impl RawLog {
     /// The value of `word` in the hints that all processes use now. Deleted hints would say
     /// for ever what they said then, while writers go on in the next ones.
     pub(crate) fn look(&self, word: fn(&Hints) -> Option<u64>) -> Result<u64> {
-        let mut hints = self.writer.hints();
         for _ in 0..LOOKS_MAX {
-            if hints.check().is_ok()
-                && !self.writer.lost()?.page
-                && let Some(value) = word(&hints)
-            {
+            if let Some(value) = self.look_once(word)? {
                 return Ok(value);
             }
-            hints = self.writer.validated_hints()?;
+            self.writer.validated_hints()?;
         }
         Ok(self.glance(word))
+    }
+
+    /// As [`RawLog::look`], but `None` where the hints have to be validated first. Costs one system
+    /// call while no name in the directory changes.
+    fn look_once(&self, word: fn(&Hints) -> Option<u64>) -> Result<Option<u64>> {
+        let hints = self.writer.hints();
+        if hints.is_lost() || self.writer.lost()?.page {
+            return Ok(None);
+        }
+        Ok(word(&hints))
     }
 
     /// The value of `word` in the hints that are mapped here. Others may have gone on in the next

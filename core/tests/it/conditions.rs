@@ -541,3 +541,18 @@ fn a_look_sees_appends_of_others_after_the_hints_were_deleted() {
     there.create(issue("bd-2")).unwrap();
     assert_eq!(here.with_issues(Issues::len).unwrap(), 2);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_look_sees_appends_of_others_after_the_hints_were_cut_short() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, there) = (open_issues(dir.path()), open_issues(dir.path()));
+    here.create(issue("bd-1")).unwrap();
+    let shm = std::fs::File::options()
+        .write(true)
+        .open(dir.path().join("shm"));
+    shm.unwrap().set_len(0).unwrap();
+    assert!(here.get("bd-1").unwrap().is_some());
+    there.create(issue("bd-2")).unwrap();
+    assert!(here.get("bd-2").unwrap().is_some());
+}
