@@ -70,8 +70,7 @@ fn found(dir: &Path, id: &str) -> Result<Option<(Issue, Version, Vec<String>)>, 
 /// The fields of an issue in their order, then its version and what blocks it.
 fn fields(issue: &Issue, version: Version, blocked_by: &[String]) -> String {
     let field = |(name, value): (std::borrow::Cow<'_, str>, &serde_json::value::RawValue)| {
-        let text = serde_json::from_str::<String>(value.get());
-        let text = text.unwrap_or_else(|_| value.get().to_owned());
+        let text = string(value.get()).unwrap_or_else(|| value.get().to_owned());
         [printable(&name), printable(&text)]
     };
     let mut rows: Vec<[String; 2]> = issue.fields().into_iter().map(field).collect();
@@ -191,8 +190,14 @@ fn field_name(name: &str) -> &str {
 /// A field as text: a string without quotes, everything else as JSON.
 fn cell(issue: &Issue, name: &str) -> String {
     let value = issue.get(field_name(name)).map_or("", |value| value.get());
-    let text = serde_json::from_str::<String>(value);
-    printable(&text.unwrap_or_else(|_| value.to_owned()))
+    printable(&string(value).unwrap_or_else(|| value.to_owned()))
+}
+
+/// The string that this JSON is. Everything else is left alone: to refuse it as a string takes the
+/// parser longer than to read one.
+fn string(json: &str) -> Option<String> {
+    let is_string = json.starts_with('"');
+    is_string.then(|| serde_json::from_str(json).ok()).flatten()
 }
 
 pub(crate) fn ready(dir: &Path, args: &Ready, out: &mut Output) -> Result<(), Failure> {
@@ -314,15 +319,13 @@ fn row(id: &str, issue: &Issue, columns: &[String]) -> Vec<String> {
         let field = fields.iter().rev().find(|(field, _)| field == name);
         field.map_or("", |(_, value)| value.get())
     };
-    let text = |name| {
-        let text = serde_json::from_str::<String>(value(name));
-        printable(&text.unwrap_or_default())
-    };
-    let priority = serde_json::from_str::<i64>(value("priority"));
+    let text = |name| printable(&string(value(name)).unwrap_or_default());
+    let priority = Some(value("priority")).filter(|priority| !priority.is_empty());
+    let priority = priority.and_then(|priority| serde_json::from_str::<i64>(priority).ok());
     vec![
         printable(id),
         text("status"),
-        priority.map_or_else(|_| String::new(), |priority| priority.to_string()),
+        priority.map_or_else(String::new, |priority| priority.to_string()),
         text("issue_type"),
         text("assignee"),
         text("title"),
