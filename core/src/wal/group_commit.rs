@@ -472,7 +472,7 @@ impl<'a> Waiter<'a> {
         if segment > through {
             return Ok(None); // Rotated in between, and a rotation syncs all through `through`.
         }
-        let lost = writer.lost()?;
+        let lost = writer.lost(hints)?;
         if lost.page {
             self.rebuild()?;
             return Ok(None);

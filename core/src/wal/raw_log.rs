@@ -125,7 +125,7 @@ impl RawLog {
     /// call while no name in the directory changes.
     fn look_once(&self, word: fn(&Hints) -> Option<u64>) -> Result<Option<u64>> {
         let hints = self.writer.hints();
-        if hints.is_lost() || self.writer.lost()?.page {
+        if hints.is_lost() || self.writer.lost(&hints)?.page {
             return Ok(None);
         }
         Ok(word(&hints))

@@ -95,7 +95,7 @@ impl Writer {
     ) -> Result<Box<dyn HeldLock + 'w>> {
         for _ in 0..REOPEN_MAX {
             let guard = take()?;
-            let lost = self.lost()?;
+            let lost = self.lost(&self.hints())?;
             if lost.lock {
                 drop(guard);
                 self.manifest()?; // Is it still this store?
@@ -121,11 +121,12 @@ impl Writer {
         Err(replaced(&self.dir.path_of(LOCK)))
     }
 
-    /// Looks which open files have lost their names: see [`Names::lost`].
-    pub(crate) fn lost(&self) -> Result<Lost> {
+    /// Looks which open files have lost their names: see [`Names::lost`]. The page is that of
+    /// `hints`, as another thread may have gone on in the next one.
+    pub(crate) fn lost(&self, hints: &Hints) -> Result<Lost> {
         let open = OpenFiles {
             lock: self.lock.identity(),
-            page: self.hints().file(),
+            page: hints.file(),
             segment: self.segment.identity(),
         };
         self.names.lost(&self.dir, open)
@@ -137,7 +138,7 @@ impl Writer {
     /// # Errors
     /// [`Error::StoreReplaced`], [`Error::Io`]: nothing was changed.
     pub(crate) fn require_lock(&self) -> Result<()> {
-        if self.lost()?.lock {
+        if self.lost(&self.hints())?.lock {
             return Err(replaced(&self.dir.path_of(LOCK)));
         }
         Ok(())
@@ -149,7 +150,7 @@ impl Writer {
     /// # Errors
     /// [`Error::StoreReplaced`], [`Error::Io`]: the record may be stored, or not.
     pub(crate) fn require_written(&self) -> Result<()> {
-        let lost = self.lost().map_err(|error| match error {
+        let lost = self.lost(&self.hints()).map_err(|error| match error {
             Error::Io {
                 op, path, source, ..
             } => Error::Io {

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -17,7 +17,10 @@ use strand_core::{
     Seq,
     check::{Advice, check},
     repair::repair,
-    testing::{Dir, Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
+    testing::{
+        Dir, Disk, Failpoint, FailpointHook, Host, OpenMode, Page, PageError, Storage, StorageFile,
+        ThisMachine,
+    },
 };
 
 use crate::support::{
@@ -80,6 +83,103 @@ fn a_page_of_before_in_a_file_with_the_same_number_is_not_believed() {
     assert_eq!(numbered(dir), ["bd-1", "bd-2"]);
     append("bd-3");
     assert_eq!(numbered(dir), ["bd-1", "bd-2", "bd-3"]);
+}
+
+type Hook = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+/// Calls a hook once, when a page was touched to see whether it is there.
+#[derive(Clone, Default)]
+struct BehindTouch(Hook);
+
+impl fmt::Debug for BehindTouch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BehindTouch")
+    }
+}
+
+impl Storage for BehindTouch {
+    fn open(&self, dir: &Dir, name: &str, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        Disk.open(dir, name, mode)
+    }
+
+    fn host(&self) -> &dyn Host {
+        self
+    }
+}
+
+impl Host for BehindTouch {
+    fn open_page(
+        &self,
+        dir: &Dir,
+        name: &str,
+        area_words: usize,
+    ) -> Result<Box<dyn Page>, PageError> {
+        let page = ThisMachine.open_page(dir, name, area_words)?;
+        Ok(Box::new(TouchedPage(page, self.clone())))
+    }
+}
+
+#[derive(Debug)]
+struct TouchedPage(Box<dyn Page>, BehindTouch);
+
+impl Page for TouchedPage {
+    fn u64(&self, index: usize) -> &AtomicU64 {
+        self.0.u64(index)
+    }
+
+    fn u32(&self, index: usize) -> &AtomicU32 {
+        self.0.u32(index)
+    }
+
+    fn wait(&self, index: usize, expected: u32, timeout: Duration) {
+        self.0.wait(index, expected, timeout);
+    }
+
+    fn wake_one(&self, index: usize) {
+        self.0.wake_one(index);
+    }
+
+    fn wake_all(&self, index: usize) {
+        self.0.wake_all(index);
+    }
+
+    fn check(&self) -> Result<(), PageError> {
+        self.0.check()
+    }
+
+    fn is_lost(&self) -> bool {
+        let is_lost = self.0.is_lost();
+        let hook = self.1.0.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        is_lost
+    }
+
+    fn identity(&self) -> Result<(u64, u64), PageError> {
+        self.0.identity()
+    }
+
+    fn made_ns(&self) -> u64 {
+        self.0.made_ns()
+    }
+}
+
+#[test]
+fn a_thread_is_not_told_of_a_page_that_another_thread_has_left() {
+    let temp = tempfile::tempdir().unwrap();
+    let page = temp.path().join("shm");
+    let storage = BehindTouch::default();
+    let options = options().storage(Arc::new(storage.clone()));
+    let log = Arc::new(Log::<IssueEvent>::open(temp.path(), options).unwrap());
+    log.append(&event("bd-1")).unwrap();
+    let other = Arc::clone(&log);
+    *storage.0.lock().unwrap() = Some(Box::new(move || {
+        fs::rename(&page, page.with_extension("away")).unwrap();
+        other.append(&event("bd-2")).unwrap();
+    }));
+    assert_eq!(log.durable_seq().unwrap(), Some(Seq::new(2)));
+    assert_eq!(ids(log.records().unwrap()), ["bd-1", "bd-2"]);
 }
 
 #[test]
