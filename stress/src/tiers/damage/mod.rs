@@ -38,11 +38,15 @@
 //! - *Records of another store*: a segment whose records have the right numbers. A record does not
 //!   say which store it belongs to. (Snapshots and manifests do.)
 //!
+//! What only saves reading is damaged in a store of its own, in which single issues are looked up
+//! (`indexes.rs`).
+//!
 //! The content of free space and of an older snapshot, and the bytes of `shm` without a meaning,
 //! change no answer. Only real locks read the bytes of `lock` and `compact.lock`, so those are
 //! changed under real locks.
 
 mod change;
+mod indexes;
 mod judge;
 mod locks;
 mod store;
@@ -81,12 +85,16 @@ pub fn run(budget: &Budget) -> Tally {
         Ok(stores) => try_all(budget, &mut random, &stores),
         Err(error) => new_tally().stopped(format!("cannot write the store: {error}")),
     };
+    let indexes = indexes::run(budget, &mut random, QUICK_ONE_IN, new_tally());
     let locks = locks::run(budget, &mut random, QUICK_ONE_IN, new_tally());
     Tally {
-        cases: tally.cases + locks.cases,
-        counts: [tally.counts, locks.counts].concat(),
-        violations: [tally.violations, locks.violations].concat(),
-        environment: tally.environment.or(locks.environment),
+        cases: tally.cases + indexes.cases + locks.cases,
+        counts: [tally.counts, indexes.counts, locks.counts].concat(),
+        violations: [tally.violations, indexes.violations, locks.violations].concat(),
+        environment: tally
+            .environment
+            .or(indexes.environment)
+            .or(locks.environment),
         ..locks
     }
 }
@@ -99,11 +107,15 @@ pub fn replay(budget: &Budget, number: &str) -> Tally {
 
 fn replay_one(budget: &Budget, number: &str) -> Result<Tally, String> {
     let of_lock = number.strip_prefix(locks::PREFIX);
-    let index = of_lock.unwrap_or(number).parse::<usize>();
+    let of_index = number.strip_prefix(indexes::PREFIX);
+    let index = of_lock.or(of_index).unwrap_or(number).parse::<usize>();
     let index = index.map_err(|_| format!("{number:?} is no case"))?;
     let mut tally = new_tally();
     if of_lock.is_some() {
         return Ok(locks::replay(index, tally));
+    }
+    if of_index.is_some() {
+        return Ok(indexes::replay(budget, index, tally));
     }
     let stores = Stores::build(budget.seed).map_err(|error| error.to_string())?;
     let (few, many) = stores.cases();
@@ -289,5 +301,7 @@ mod tests {
                 .is_some()
         );
         assert_eq!(replay(&Budget::quick(1, 0.0), "lock-5").cases, 1);
+        let tally = replay(&Budget::quick(1, 0.0), "index-5");
+        assert_eq!((tally.cases, tally.violations.len()), (1, 0));
     }
 }
