@@ -11,8 +11,9 @@ case $2 in
 append)
   is same-id && n=$(next) && sleep 0.002
   is no-lock || flock 9
-  is same-id || n=$(next)
   is torn-tail || ends || echo >> log
+  # The number of its line, where a follower goes on.
+  is same-id || n=$(next)
   # In two parts, as any long write may be.
   line=$(record "$3")
   printf '%s' "${line%"${line#??????}"}" >> log
