@@ -305,6 +305,16 @@ impl SharedPage {
 
     /// When the file was made, in nanoseconds since 1970; 0 where the system does not say. It tells
     /// the file from an earlier one that had the same number.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// use strand_lock::{SharedPage, SharedPageReader};
+    ///
+    /// let path = dir.path().join("page");
+    /// let page = SharedPage::open(&path)?;
+    /// assert_eq!(SharedPageReader::open(&path)?.made_ns(), page.made_ns());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn made_ns(&self) -> u64 {
         self.0.made_ns()
@@ -404,6 +414,8 @@ impl SharedPageReader {
 
     /// When the file was made, in nanoseconds since 1970; 0 where the system does not say. It tells
     /// the file from an earlier one that had the same number.
+    ///
+    /// Example: [`SharedPage::made_ns`].
     #[must_use]
     pub fn made_ns(&self) -> u64 {
         self.0.made_ns()
