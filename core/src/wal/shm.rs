@@ -412,21 +412,23 @@ impl Hints {
         TailWords(self)
     }
 
-    /// Every record through this one is durable.
+    /// Every record through this one is durable. `None` for a page that is not filled for this
+    /// store, in this file, since this boot, or not yet: it may be a copy of before.
     pub(crate) fn durable_seq(&self) -> Option<u64> {
-        self.words.get(word::DURABLE)
+        // First: a page has the right number by the time it becomes ours.
+        self.is_ours().then(|| self.words.get(word::DURABLE))?
     }
 
     /// The durable number, if the page was ever this store's. It holds even after a reboot and in a
     /// copy, since the records were durable before the number was written here.
     pub(crate) fn durable_seq_of_store(&self) -> Option<u64> {
         let ours = self.words.get(word::STORE) == Some(self.store);
-        self.durable_seq().filter(|_| ours)
+        self.words.get(word::DURABLE).filter(|_| ours)
     }
 
-    /// The last record's number, without the lock.
+    /// The last record's number, without the lock. `None` as for [`Hints::durable_seq`].
     pub(crate) fn tail_seq(&self) -> Option<u64> {
-        self.words.get(word::TAIL_SEQ)
+        self.is_ours().then(|| self.words.get(word::TAIL_SEQ))?
     }
 
     /// The range of a sync that begins now: the segment to sync, and the last record in it.
@@ -481,7 +483,7 @@ impl TailWords<'_> {
         let plausible = generation % 2 == 0
             && tail.segment <= tail.seq + 1
             && tail.last_offset <= tail.offset
-            && self.0.durable_seq()? <= tail.seq;
+            && words.get(word::DURABLE)? <= tail.seq;
         plausible.then_some(tail)
     }
 
@@ -515,18 +517,19 @@ impl TailWords<'_> {
             // Until both are right, the durable number belongs to no store.
             words.raw(word::STORE).store(0, Ordering::Release);
         }
-        if self.0.durable_seq().is_none_or(|seq| seq > tail.seq) {
+        if words.get(word::DURABLE).is_none_or(|seq| seq > tail.seq) {
             words.set(word::DURABLE, tail.seq);
         }
         self.0.commit(tail.seq);
         words.set(word::STORE, *store);
-        // From here on readers believe the durable number, and see no record behind it. // I6
-        words.set(word::IDENTITY, self.0.identity);
-        words.set(word::BOOT, self.0.boot.ours);
         words.set(word::POISON, 0);
         words.raw(word::LEADER).store(0, Ordering::Release);
         words.set(word::SYNC_US, 0);
         self.publish(tail);
+        // From here on all believe the numbers, and readers see no record behind the durable one.
+        // // I6
+        words.set(word::BOOT, self.0.boot.ours);
+        words.set(word::IDENTITY, self.0.identity);
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, AtomicU64, Ordering},
+        mpsc,
     },
     time::{Duration, Instant},
 };
@@ -284,6 +285,41 @@ fn replace_by_copy(path: &Path) {
 
 fn append(log: &Log<IssueEvent>, id: &str) {
     log.append(&event(id)).unwrap();
+}
+
+/// A copy of before that is being filled anew.
+#[test]
+fn a_thread_is_not_told_of_a_page_that_another_thread_has_not_filled_yet() {
+    let temp = tempfile::tempdir().unwrap();
+    let page = temp.path().join("shm");
+    store_of(temp.path(), 1);
+    let before = fs::read(&page).unwrap();
+    store_of(temp.path(), 2);
+    let (sender, told) = mpsc::channel::<(Option<Seq>, Option<Seq>)>();
+    let (log_sender, log_of_deed) = mpsc::channel::<Arc<Log<IssueEvent>>>();
+    let log = Arc::new(with_deed(
+        temp.path(),
+        Failpoint::RecoveryStarted,
+        move || {
+            let log = log_of_deed.recv().unwrap();
+            std::thread::spawn(move || {
+                let seqs = (log.durable_seq().unwrap(), log.tail_seq().unwrap());
+                sender.send(seqs).unwrap();
+            });
+            // Time for the mistake. Otherwise it waits for the lock.
+            std::thread::sleep(Duration::from_millis(50));
+        },
+    ));
+    let seq = log.append(&event("bd-9")).unwrap().seq;
+    fs::write(page.with_extension("copy"), &before).unwrap();
+    fs::rename(page.with_extension("copy"), &page).unwrap();
+    log_sender.send(Arc::clone(&log)).unwrap();
+    append(&log, "bd-10");
+    let (durable_seq, tail_seq) = told.recv().unwrap();
+    assert!(
+        durable_seq >= Some(seq) && tail_seq >= Some(seq),
+        "{durable_seq:?} {tail_seq:?}"
+    );
 }
 
 #[test]
