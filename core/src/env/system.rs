@@ -3,7 +3,7 @@
 use std::{
     collections::hash_map::RandomState,
     fmt,
-    hash::{BuildHasher as _, Hasher as _},
+    hash::BuildHasher as _,
     io,
     sync::{
         OnceLock,
@@ -149,8 +149,8 @@ pub trait Host: fmt::Debug + Send + Sync {
 
     /// An unpredictable number.
     fn random(&self) -> u64 {
-        // The system draws its keys.
-        RandomState::new().build_hasher().finish()
+        // The system draws its keys, once a thread. Children of one `fork` have the same ones.
+        RandomState::new().hash_one(std::process::id())
     }
 }
 
@@ -283,7 +283,8 @@ pub trait Page: fmt::Debug + Send + Sync {
     /// # Errors
     /// See there.
     fn identity(&self) -> Result<(u64, u64), PageError>;
-    /// See [`SharedPage::made_ns`]; 0 where no file ever has the number of an earlier one.
+    /// See [`SharedPage::made_ns`]; 0 where that is not known, or no file ever has the number of
+    /// an earlier one.
     fn made_ns(&self) -> u64;
     /// See [`SharedPage::vouch`].
     fn vouch(&self) -> bool {
@@ -383,7 +384,8 @@ pub trait PageView: fmt::Debug + Send + Sync {
     /// # Errors
     /// See there.
     fn identity(&self) -> Result<(u64, u64), PageError>;
-    /// See [`SharedPage::made_ns`]; 0 where no file ever has the number of an earlier one.
+    /// See [`SharedPage::made_ns`]; 0 where that is not known, or no file ever has the number of
+    /// an earlier one.
     fn made_ns(&self) -> u64;
     /// See [`SharedPage::is_vouched`].
     fn is_vouched(&self) -> bool {

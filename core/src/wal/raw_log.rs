@@ -112,13 +112,16 @@ impl RawLog {
     /// The value of `word` in the hints that all processes use now. Deleted hints would say
     /// for ever what they said then, while writers go on in the next ones.
     pub(crate) fn look(&self, word: fn(&Hints) -> Option<u64>) -> Result<u64> {
+        let mut hints = None;
         for _ in 0..LOOKS_MAX {
             if let Some(value) = self.look_once(word)? {
                 return Ok(value);
             }
-            self.writer.validated_hints()?;
+            hints = Some(self.writer.validated_hints()?);
         }
-        Ok(self.glance(word))
+        // They were valid under the lock just now.
+        let value = hints.and_then(|hints| word(&hints));
+        Ok(value.unwrap_or_else(|| self.glance(word)))
     }
 
     /// As [`RawLog::look`], but `None` where the hints have to be validated first. Costs one system

@@ -289,8 +289,13 @@ pub(super) struct Claimed {
 
 impl Claims {
     pub(super) fn new(random: u64) -> Self {
-        // None of them is the number of a slot, and each can be sealed.
-        const OWNERS_FROM: u64 = 1 << 47;
+        // None of them is the number of a slot, and each can be sealed, and claimed also where
+        // offsets of files have 32 bits.
+        const OWNERS_FROM: u64 = if cfg!(target_pointer_width = "64") {
+            1 << 47
+        } else {
+            1 << 29
+        };
         Self {
             owner: OWNERS_FROM | random & (OWNERS_FROM - 1),
             claimed: Mutex::default(),
@@ -526,8 +531,8 @@ impl TailWords<'_> {
         words.raw(word::LEADER).store(0, Ordering::Release);
         words.set(word::SYNC_US, 0);
         self.publish(tail);
-        // From here on all believe the numbers, and readers see no record behind the durable one.
-        // // I6
+        // From here on all believe the numbers, and readers see no record behind the durable one
+        // (I6).
         words.set(word::BOOT, self.0.boot.ours);
         words.set(word::IDENTITY, self.0.identity);
     }

@@ -181,8 +181,11 @@ impl<'a> Slots<'a> {
 
     /// Whether the process lives that has put the record into the slot.
     fn has_owner(self, slot: usize) -> bool {
-        let owner = self.get(slot, area::OWNER);
-        owner.is_some_and(|owner| owner == self.claims.owner || self.words.page().is_claimed(owner))
+        let Some(owner) = self.get(slot, area::OWNER) else {
+            return false;
+        };
+        let is_own = owner == self.claims.owner && self.claims.lock().is_owner;
+        is_own || self.words.page().is_claimed(owner)
     }
 
     /// Begins a use. Whoever used the slot before is done with it, or dead.

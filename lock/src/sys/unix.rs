@@ -3,7 +3,7 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::Path,
-    time::{Duration, UNIX_EPOCH},
+    time::Duration,
 };
 
 use rustix::{
@@ -200,10 +200,26 @@ pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
     Ok(state_of_stat(&rustix::fs::fstat(file)?))
 }
 
+/// When a file was made, in nanoseconds since 1970. Does not change while it exists. All processes
+/// have to get the same answer, and the standard library asks only where it is built for glibc.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn made_ns(file: &File) -> Option<u64> {
+    use rustix::fs::{StatxFlags, statx};
+
+    let found = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME).ok()?;
+    let is_known = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
+    let made = &found.stx_btime;
+    let since_1970 = Duration::new(u64::try_from(made.tv_sec).ok()?, made.tv_nsec);
+    u64::try_from(since_1970.as_nanos())
+        .ok()
+        .filter(|_| is_known)
+}
+
 /// When a file was made, in nanoseconds since 1970. Does not change while it exists.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn made_ns(file: &File) -> Option<u64> {
     let made = file.metadata().and_then(|metadata| metadata.created());
-    let made = made.ok()?.duration_since(UNIX_EPOCH).ok()?;
+    let made = made.ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
     u64::try_from(made.as_nanos()).ok()
 }
 
