@@ -126,13 +126,21 @@ fn unmount_or_say(dir: &Path) {
 
 #[cfg(target_os = "linux")]
 fn unmount(dir: &Path) -> Result<(), String> {
-    use rustix::mount::UnmountFlags;
-    // By force: a process, or a thread of this one, that waits for a filesystem without power can't
-    // be killed before it has its answer.
-    match rustix::mount::unmount(dir, UnmountFlags::FORCE | UnmountFlags::DETACH) {
+    match unmount_by_force(dir) {
         // It was unmounted just now, by its owner.
         Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
         Err(error) => Err(format!("{} stays mounted ({error})", dir.display())),
+    }
+}
+
+/// A process, or a thread of this one, that waits for a filesystem without power can't be killed
+/// before it has its answer. In a user namespace, the force may not be allowed.
+#[cfg(target_os = "linux")]
+pub(crate) fn unmount_by_force(dir: &Path) -> rustix::io::Result<()> {
+    use rustix::mount::{UnmountFlags, unmount};
+    match unmount(dir, UnmountFlags::FORCE | UnmountFlags::DETACH) {
+        Err(rustix::io::Errno::PERM) => unmount(dir, UnmountFlags::DETACH),
+        done => done,
     }
 }
 

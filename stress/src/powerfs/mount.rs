@@ -29,7 +29,7 @@ use fuser::{
 use rustix::fs::OFlags;
 use rustix::mount::UnmountFlags;
 
-use crate::held::{Beginning, release_mount};
+use crate::held::{Beginning, release_mount, unmount_by_force};
 use crate::sim::disk::{Attributes, InodeId, VirtualDisk};
 
 /// The kernel need not ask again: nothing changes behind its back.
@@ -167,7 +167,7 @@ impl PowerFs {
             .custom_flags(OFlags::PATH.bits().cast_signed())
             .open(mount_point);
         // Detached also where it could not be opened: the filesystem ends with its last user.
-        served.detach(UnmountFlags::DETACH)?;
+        served.detach(false)?;
         let root = root?;
         served.path = format!("/proc/{}/fd/{}", std::process::id(), root.as_raw_fd()).into();
         served.root = Some(root);
@@ -213,10 +213,14 @@ impl PowerFs {
         })
     }
 
-    fn detach(&mut self, flags: UnmountFlags) -> io::Result<()> {
+    fn detach(&mut self, by_force: bool) -> io::Result<()> {
         match self.mounted.take() {
             Some(mount_point) => {
-                rustix::mount::unmount(&mount_point, flags)?;
+                if by_force {
+                    unmount_by_force(&mount_point)?;
+                } else {
+                    rustix::mount::unmount(&mount_point, UnmountFlags::DETACH)?;
+                }
                 release_mount(&mount_point);
                 Ok(())
             }
@@ -305,7 +309,7 @@ impl PowerFs {
         // By force: a process that is still dying, or a mount namespace that was made meanwhile and
         // has a copy of the mount, may have it for any time. One that is not mounted ends with its
         // last user.
-        drop(self.detach(UnmountFlags::FORCE | UnmountFlags::DETACH));
+        drop(self.detach(true));
         self.root = None;
     }
 }

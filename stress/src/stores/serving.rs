@@ -93,7 +93,13 @@ impl<'a> Serving<'a> {
     }
 
     /// Kills it, starts another one and waits until that is ready, or nobody waits any more.
+    ///
+    /// # Errors
+    /// It does not come up, or the one before had ended by itself.
     pub(super) fn restart(&self) -> Result<(), Failure> {
+        if let Some(failure) = self.own_end() {
+            return Err(failure);
+        }
         drop(self.kill());
         *self.running() = Some(self.store.serve(&self.seat, &self.values)?);
         let asking = Seat::new(Arc::default(), None);

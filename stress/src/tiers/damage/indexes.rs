@@ -326,7 +326,7 @@ impl Stores {
         // A record does not say which store it belongs to.
         let is_of_another_store =
             kind(name) == "segment" && matches!(case.change, Change::Foreign { .. });
-        match catch_panic(|| self.judge(name, &image)).flatten() {
+        match catch_panic(|| self.judge(name, &image))? {
             Err(_) if is_of_another_store => Ok(Some("by design: records of another store")),
             judged => judged.map(Some),
         }
@@ -360,24 +360,35 @@ impl Stores {
 
     fn read(&self, machine: &Solo) -> Result<std::result::Result<(), String>> {
         let mut reader = PointReader::open_in(&storage(machine), Path::new(DIR))?;
+        let mut failed = None;
+        // Behind an error, the others are asked for all the same.
         for id in &self.base.ids {
-            if let Some(wrong) = self.differs(id, reader.get(id)?) {
-                return Ok(Err(wrong));
+            match reader.get(id) {
+                Err(error) => failed = failed.or(Some(error)),
+                Ok(found) => {
+                    if let Some(wrong) = self.differs(id, found) {
+                        return Ok(Err(wrong));
+                    }
+                }
             }
         }
-        for (key, seq) in &self.base.keys {
-            let found = reader.key(key)?;
-            if found != Some(*seq) {
-                return Ok(Err(format!(
-                    "{key} was used in {seq}, and not in {found:?}"
-                )));
+        let unused = ("agent/unused", None);
+        let keys = self
+            .base
+            .keys
+            .iter()
+            .map(|(key, seq)| (key.as_str(), Some(*seq)));
+        for (key, seq) in keys.chain([unused]) {
+            match reader.key(key) {
+                Err(error) => failed = failed.or(Some(error)),
+                Ok(found) if found == seq => {}
+                Ok(found) => {
+                    let wrong = format!("{key} was used in {seq:?}, and not in {found:?}");
+                    return Ok(Err(wrong));
+                }
             }
         }
-        let unused = reader.key("agent/unused")?;
-        Ok(match unused {
-            None => Ok(()),
-            Some(seq) => Err(format!("a key that was not used is that of {seq}")),
-        })
+        failed.map_or(Ok(Ok(())), Err)
     }
 
     fn differs(&self, id: &str, found: Option<Versioned>) -> Option<String> {
