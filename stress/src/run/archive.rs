@@ -12,6 +12,8 @@ use crate::evidence::stored::{is_segment, is_snapshot};
 
 /// The exit status of a process that could not keep the evidence.
 const EXIT_NO_ARCHIVE: i32 = 92;
+/// A file that comes and goes more often is no longer that of a compaction.
+const TRIES_MAX: u32 = 100;
 
 /// The archive of a store.
 #[derive(Debug, Clone)]
@@ -40,16 +42,23 @@ impl Archive {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if is_segment(&name) || is_snapshot(&name) {
-                let kept = self.keep_file(&entry.path(), &name);
-                // After `compact.lock` was displaced, two compactors work at once, and the other
-                // one has kept and removed it.
-                if kept.is_err() && !entry.path().exists() {
-                    continue;
-                }
-                kept?;
+                self.keep_unless_gone(&entry.path(), &name)?;
             }
         }
         Ok(())
+    }
+
+    /// After `compact.lock` was displaced, two compactors work at once. The other one may have kept
+    /// and removed the file, and may have made it again since.
+    fn keep_unless_gone(&self, path: &Path, name: &str) -> io::Result<()> {
+        for _ in 1..TRIES_MAX {
+            match self.keep_file(path, name) {
+                Err(_) if !path.exists() => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                kept => return kept,
+            }
+        }
+        self.keep_file(path, name)
     }
 
     /// A file that replaces one of the same name gets a number.
