@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use strand_core::{
     testing::{Dir, Disk, Host, OpenMode, Page, PageError, Storage, StorageFile, ThisMachine},
 };
 
-use crate::support::{event, options};
+use crate::support::{PageEvents, WatchedPage, event, options};
 
 const SYNC_US: u64 = 2_000;
 
@@ -129,44 +129,13 @@ impl StorageFile for SlowFile {
     }
 }
 
-#[derive(Debug)]
-struct WatchedPage(Box<dyn Page>, Machine);
-
-impl Page for WatchedPage {
-    fn u64(&self, index: usize) -> &AtomicU64 {
-        self.0.u64(index)
-    }
-
-    fn u32(&self, index: usize) -> &AtomicU32 {
-        self.0.u32(index)
-    }
-
-    fn wait(&self, _index: usize, _expected: u32, timeout: Duration) {
-        self.1.0.sleeps.fetch_add(1, Ordering::Relaxed);
-        self.1.pass_us(u64::try_from(timeout.as_micros()).unwrap());
-        if let Some(other) = &*self.1.0.other.lock().unwrap() {
+impl PageEvents for Machine {
+    fn wait(&self, _page: &dyn Page, _index: usize, _expected: u32, timeout: Duration) {
+        self.0.sleeps.fetch_add(1, Ordering::Relaxed);
+        self.pass_us(u64::try_from(timeout.as_micros()).unwrap());
+        if let Some(other) = &*self.0.other.lock().unwrap() {
             other.append(&event("bd-other")).unwrap();
         }
-    }
-
-    fn wake_one(&self, index: usize) {
-        self.0.wake_one(index);
-    }
-
-    fn wake_all(&self, index: usize) {
-        self.0.wake_all(index);
-    }
-
-    fn check(&self) -> Result<(), PageError> {
-        self.0.check()
-    }
-
-    fn identity(&self) -> Result<(u64, u64), PageError> {
-        self.0.identity()
-    }
-
-    fn made_ns(&self) -> u64 {
-        self.0.made_ns()
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
         mpsc,
     },
     time::{Duration, Instant},
@@ -25,7 +25,8 @@ use strand_core::{
 };
 
 use crate::support::{
-    as_child, child, event, finish, first_segment, ids, open, open_issues, options, store_of,
+    PageEvents, WatchedPage, as_child, child, event, finish, first_segment, ids, open, open_issues,
+    options, store_of,
 };
 
 /// Three segments of it are soon full.
@@ -116,53 +117,16 @@ impl Host for BehindTouch {
         area_words: usize,
     ) -> Result<Box<dyn Page>, PageError> {
         let page = ThisMachine.open_page(dir, name, area_words)?;
-        Ok(Box::new(TouchedPage(page, self.clone())))
+        Ok(Box::new(WatchedPage(page, self.clone())))
     }
 }
 
-#[derive(Debug)]
-struct TouchedPage(Box<dyn Page>, BehindTouch);
-
-impl Page for TouchedPage {
-    fn u64(&self, index: usize) -> &AtomicU64 {
-        self.0.u64(index)
-    }
-
-    fn u32(&self, index: usize) -> &AtomicU32 {
-        self.0.u32(index)
-    }
-
-    fn wait(&self, index: usize, expected: u32, timeout: Duration) {
-        self.0.wait(index, expected, timeout);
-    }
-
-    fn wake_one(&self, index: usize) {
-        self.0.wake_one(index);
-    }
-
-    fn wake_all(&self, index: usize) {
-        self.0.wake_all(index);
-    }
-
-    fn check(&self) -> Result<(), PageError> {
-        self.0.check()
-    }
-
-    fn is_lost(&self) -> bool {
-        let is_lost = self.0.is_lost();
-        let hook = self.1.0.lock().unwrap().take();
+impl PageEvents for BehindTouch {
+    fn touched(&self) {
+        let hook = self.0.lock().unwrap().take();
         if let Some(hook) = hook {
             hook();
         }
-        is_lost
-    }
-
-    fn identity(&self) -> Result<(u64, u64), PageError> {
-        self.0.identity()
-    }
-
-    fn made_ns(&self) -> u64 {
-        self.0.made_ns()
     }
 }
 

@@ -1,19 +1,21 @@
 //! Shared by the tests: events, a storage that fails on demand, and child processes.
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use strand_core::{
     Issue, IssueEvent, IssueLog, Log, Options, Record, Timestamp,
-    testing::{Dir, Disk, Failpoint, FailpointHook, OpenMode, Storage, StorageFile},
+    testing::{
+        Dir, Disk, Failpoint, FailpointHook, OpenMode, Page, PageError, Storage, StorageFile,
+    },
 };
 
 pub(crate) const TS: Timestamp = Timestamp::from_ms(1_706_540_000_123);
@@ -427,5 +429,59 @@ impl StorageFile for MortalFile {
     fn identity(&self) -> io::Result<(u64, u64)> {
         self.life.read()?;
         self.file.identity()
+    }
+}
+
+/// Does something in the place of calls of a page, or behind them.
+pub(crate) trait PageEvents: fmt::Debug + Send + Sync {
+    fn wait(&self, page: &dyn Page, index: usize, expected: u32, timeout: Duration) {
+        page.wait(index, expected, timeout);
+    }
+
+    /// Somebody has looked whether the page is there.
+    fn touched(&self) {}
+}
+
+/// A page, and what is done at its calls.
+#[derive(Debug)]
+pub(crate) struct WatchedPage<E>(pub(crate) Box<dyn Page>, pub(crate) E);
+
+impl<E: PageEvents> Page for WatchedPage<E> {
+    fn u64(&self, index: usize) -> &AtomicU64 {
+        self.0.u64(index)
+    }
+
+    fn u32(&self, index: usize) -> &AtomicU32 {
+        self.0.u32(index)
+    }
+
+    fn wait(&self, index: usize, expected: u32, timeout: Duration) {
+        self.1.wait(&*self.0, index, expected, timeout);
+    }
+
+    fn wake_one(&self, index: usize) {
+        self.0.wake_one(index);
+    }
+
+    fn wake_all(&self, index: usize) {
+        self.0.wake_all(index);
+    }
+
+    fn check(&self) -> Result<(), PageError> {
+        self.0.check()
+    }
+
+    fn is_lost(&self) -> bool {
+        let is_lost = self.0.is_lost();
+        self.1.touched();
+        is_lost
+    }
+
+    fn identity(&self) -> Result<(u64, u64), PageError> {
+        self.0.identity()
+    }
+
+    fn made_ns(&self) -> u64 {
+        self.0.made_ns()
     }
 }
