@@ -10,7 +10,7 @@ use crate::{
     error::{InvalidEvent, json_problem},
     format::{
         i_json::{self, NESTING_MAX},
-        members::Members,
+        members::{Members, plain_string},
         search::Finder,
     },
     issues::timestamp::Timestamp,
@@ -146,22 +146,23 @@ impl Issue {
         self.validated_id().map(drop)
     }
 
-    /// The id of a valid issue. Parses the text once, since every append pays for it.
+    /// The id of a valid issue.
     pub(crate) fn validated_id(&self) -> Result<String, InvalidEvent> {
-        let fields = self.fields();
-        if let Some(id) = self.carried_id(&fields) {
+        let names = Names::of(self.as_json());
+        if let Some(id) = names.carried_id(self.as_json()) {
             return Ok(id);
         }
-        let string = |field| {
-            string(&fields, field).ok_or(InvalidEvent::Field {
+        let required = |value, field| {
+            string(value).ok_or(InvalidEvent::Field {
                 field,
                 expected: "string",
             })
         };
-        let id = string("id")?;
+        let id = required(names.id, "id")?;
         validate_id(&id)?;
-        at_most("title", string("title")?.len(), TITLE_BYTES_MAX)?;
-        Ok(id)
+        let title = required(names.title, "title")?;
+        at_most("title", title.len(), TITLE_BYTES_MAX)?;
+        Ok(id.into_owned())
     }
 
     /// The fields in their order, as they were written.
@@ -243,9 +244,10 @@ impl Issue {
     /// Its id; empty if it has none. A carried line has one that is made from its content.
     #[must_use]
     pub fn id(&self) -> String {
-        let fields = self.fields();
-        let id = || string(&fields, "id");
-        self.carried_id(&fields).or_else(id).unwrap_or_default()
+        let names = Names::of(self.as_json());
+        let id = || string(names.id).map(Cow::into_owned);
+        let carried = names.carried_id(self.as_json());
+        carried.or_else(id).unwrap_or_default()
     }
 
     /// Whether this is no issue, but another line of a tracker's file: an object with a `_type`
@@ -266,21 +268,8 @@ impl Issue {
     pub fn is_carried(&self) -> bool {
         // Most texts end the search, without parsing.
         static TYPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#""_type""#));
-        TYPE.find(self.as_json().as_bytes()).is_some() && self.carried_id(&self.fields()).is_some()
-    }
-
-    fn carried_id(&self, fields: &RawFields<'_>) -> Option<String> {
-        let has = |field: &str| fields.iter().any(|(name, _)| name == field);
-        let kind = string(fields, "_type")?;
-        if kind == "issue" || has("id") && has("title") {
-            return None;
-        }
-        let named = string(fields, "key")
-            .or_else(|| string(fields, "id"))
-            .map(|key| format!("_{kind}:{key}"));
-        let fits = |id: &String| id.len() <= ID_BYTES_MAX;
-        let digest = || format!("_:{:016x}", digest(&[self.as_json()]));
-        Some(named.filter(fits).unwrap_or_else(digest))
+        let text = self.as_json();
+        TYPE.find(text.as_bytes()).is_some() && Names::of(text).carried_id(text).is_some()
     }
 
     /// Its title; empty if it has none.
@@ -326,6 +315,46 @@ impl Issue {
     }
 }
 
+/// What an issue's id is made of: of each field the last value, as it was written.
+#[derive(Default)]
+struct Names<'a> {
+    id: Option<&'a str>,
+    title: Option<&'a str>,
+    kind: Option<&'a str>,
+    key: Option<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    /// Found without parsing the other fields, since every append pays for it.
+    fn of(object: &'a str) -> Self {
+        let mut names = Self::default();
+        for (name, value) in Members::of(object) {
+            match &*name {
+                "id" => names.id = Some(value),
+                "title" => names.title = Some(value),
+                "_type" => names.kind = Some(value),
+                "key" => names.key = Some(value),
+                _ => {}
+            }
+        }
+        names
+    }
+
+    /// The id of a line that is carried: see [`Issue::is_carried`].
+    fn carried_id(&self, object: &str) -> Option<String> {
+        let kind = string(self.kind)?;
+        if kind == "issue" || self.id.is_some() && self.title.is_some() {
+            return None;
+        }
+        let named = string(self.key)
+            .or_else(|| string(self.id))
+            .map(|key| format!("_{kind}:{key}"));
+        let fits = |id: &String| id.len() <= ID_BYTES_MAX;
+        let digest = || format!("_:{:016x}", digest(&[object]));
+        Some(named.filter(fits).unwrap_or_else(digest))
+    }
+}
+
 /// An element of the field `dependencies`.
 #[derive(Deserialize)]
 pub(crate) struct Dependency {
@@ -362,10 +391,12 @@ pub(crate) fn at_most(field: &'static str, bytes: usize, max: usize) -> Result<(
 /// The fields of an issue, each value as it was written.
 pub(crate) type RawFields<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
-/// A field that is a string; the last one of its name.
-fn string(fields: &RawFields<'_>, field: &str) -> Option<String> {
-    let (_, value) = fields.iter().rev().find(|(name, _)| name == field)?;
-    serde_json::from_str(value.get()).ok()
+/// A value that is a string.
+fn string(value: Option<&str>) -> Option<Cow<'_, str>> {
+    match plain_string(value?.as_bytes()) {
+        Some((text, _)) => Some(Cow::Borrowed(text)),
+        None => serde_json::from_str(value?).ok().map(Cow::Owned),
+    }
 }
 
 /// Sets a field in its place, or at the end.

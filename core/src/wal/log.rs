@@ -258,9 +258,14 @@ impl<P: Payload> fmt::Debug for Log<P> {
     }
 }
 
+/// Most texts fit into it. A `Vec` that grows moves its text again and again.
+const TEXT_BYTES: usize = 1_024;
+
 pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     let encoding = |error: serde_json::Error| InvalidEvent::Encoding {
         message: error.to_string(),
     };
-    Ok(serde_json::to_vec(value).map_err(encoding)?)
+    let mut text = Vec::with_capacity(TEXT_BYTES);
+    serde_json::to_writer(&mut text, value).map_err(encoding)?;
+    Ok(text)
 }
