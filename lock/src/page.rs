@@ -172,13 +172,7 @@ impl SharedPage {
         self.0.words.u32(index)
     }
 
-    /// The number of words in the area behind the page. Example: [`SharedPage::area`].
-    #[must_use]
-    pub fn area_words(&self) -> usize {
-        self.0.words.area_words()
-    }
-
-    /// The 64-bit word at `index` of the area behind the page.
+    /// The 64-bit words of the area behind the page.
     ///
     /// ```
     /// use std::sync::atomic::Ordering::Relaxed;
@@ -187,17 +181,15 @@ impl SharedPage {
     /// # let temp = tempfile::tempdir()?;
     /// let dir = Dir::open(temp.path())?;
     /// let page = SharedPage::open_with_area_in(&dir, "page", 1000)?;
-    /// page.area(page.area_words() - 1).store(42, Relaxed);
+    /// assert_eq!(page.area().len(), 1000);
+    /// page.area()[999].store(42, Relaxed);
     /// let without = SharedPage::open_in(&dir, "page")?;
-    /// assert_eq!((without.area_words(), without.u64(255).load(Relaxed)), (0, 0));
+    /// assert_eq!((without.area().len(), without.u64(255).load(Relaxed)), (0, 0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    ///
-    /// # Panics
-    /// If `index` is not below [`SharedPage::area_words`].
     #[must_use]
-    pub fn area(&self, index: usize) -> &AtomicU64 {
-        self.0.words.area(index)
+    pub fn area(&self) -> &[AtomicU64] {
+        self.0.words.area()
     }
 
     /// Blocks while the 32-bit word at `index` is `expected`, until it is woken or for `timeout`.

@@ -255,13 +255,17 @@ pub trait Page: fmt::Debug + Send + Sync {
     fn u64(&self, index: usize) -> &AtomicU64;
     /// See [`SharedPage::u32`].
     fn u32(&self, index: usize) -> &AtomicU32;
-    /// See [`SharedPage::area_words`]. Without an area, every append takes the lock itself.
-    fn area_words(&self) -> usize {
-        0
+    /// See [`SharedPage::area`]. Without an area, every append takes the lock itself.
+    fn area(&self) -> &[AtomicU64] {
+        &[]
     }
-    /// See [`SharedPage::area`].
-    fn area(&self, index: usize) -> &AtomicU64 {
-        unreachable!("the page has no area, but its word {index} is used")
+    /// A word of the area that other processes may use now. A simulation may let them do so first.
+    ///
+    /// # Panics
+    /// If the area is not as long.
+    fn area_word(&self, index: usize) -> &AtomicU64 {
+        let word = self.area().get(index);
+        word.unwrap_or_else(|| unreachable!("the area is shorter than {index} words"))
     }
     /// See [`SharedPage::wait`].
     fn wait(&self, index: usize, expected: u32, timeout: Duration);
@@ -313,12 +317,8 @@ impl Page for SharedPage {
         SharedPage::u32(self, index)
     }
 
-    fn area_words(&self) -> usize {
-        SharedPage::area_words(self)
-    }
-
-    fn area(&self, index: usize) -> &AtomicU64 {
-        SharedPage::area(self, index)
+    fn area(&self) -> &[AtomicU64] {
+        SharedPage::area(self)
     }
 
     fn wait(&self, index: usize, expected: u32, timeout: Duration) {

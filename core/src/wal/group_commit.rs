@@ -100,9 +100,7 @@ impl Writer {
         if !self.uses_slots() || !hints.is_ours() {
             return Ok(None);
         }
-        let is_whole = || hints.check().is_ok();
-        let usage = Slots::of(&hints).submit(payload, self.is_eager(), is_whole);
-        let Some(usage) = usage else {
+        let Some(usage) = Slots::of(&hints).submit(payload, self.is_eager()) else {
             return Ok(None);
         };
         Rounds::of(&hints).wake_gathering(&hints);
@@ -225,7 +223,7 @@ impl<'a> Waiter<'a> {
             goal,
             was_in_slot: matches!(goal, Goal::Slot(_)),
             hints,
-            patience: Patience::new(writer.host().now()),
+            patience: Patience::default(),
             is_successor: false,
         }
     }
@@ -576,21 +574,14 @@ fn in_the_log(seq: u64, error: Error) -> Error {
 }
 
 /// How long the present leader has gone on without anything moving.
+#[derive(Default)]
 struct Patience {
     leader: u64,
     durable_seq: u64,
-    since: Instant,
+    since: Option<Instant>,
 }
 
 impl Patience {
-    fn new(now: Instant) -> Self {
-        Self {
-            leader: 0,
-            durable_seq: 0,
-            since: now,
-        }
-    }
-
     /// The time that is left for a leader that has not raised the durable number.
     fn left(
         &mut self,
@@ -603,10 +594,11 @@ impl Patience {
             *self = Self {
                 leader,
                 durable_seq,
-                since: now,
+                since: None,
             };
         }
+        let since = *self.since.get_or_insert(now);
         let syncs = rounds.sync_time() * PATIENCE_IN_SYNCS;
-        PATIENCE_MIN.max(syncs).saturating_sub(now - self.since)
+        PATIENCE_MIN.max(syncs).saturating_sub(now - since)
     }
 }

@@ -26,7 +26,7 @@
 //!
 //! The idea is that of flat combining (Hendler, Incze, Shavit and Tzafrir, 2010).
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use strand_lock::crc32c_append;
 
@@ -109,7 +109,7 @@ pub(crate) struct Slots<'a> {
 impl<'a> Slots<'a> {
     pub(crate) fn of(hints: &'a Hints) -> Self {
         let words = hints.words();
-        let room = words.page().area_words().saturating_sub(area::SLOTS_FROM);
+        let room = words.page().area().len().saturating_sub(area::SLOTS_FROM);
         let count = (room / area::SLOT_WORDS).min(area::SLOTS_MAX);
         Self {
             words,
@@ -119,12 +119,10 @@ impl<'a> Slots<'a> {
     }
 
     /// Puts a record into a slot. `None` if there is none, or the record is too long.
-    pub(crate) fn submit(
-        self,
-        payload: &EncodedPayload,
-        is_eager: bool,
-        is_whole: impl Fn() -> bool,
-    ) -> Option<Use> {
+    ///
+    /// Where the page was lost, no other process sees the record, and its owner finds that out when
+    /// it waits.
+    pub(crate) fn submit(self, payload: &EncodedPayload, is_eager: bool) -> Option<Use> {
         let (text, batch) = payload.parts();
         if text.len() > area::TEXT_BYTES_MAX {
             return None;
@@ -141,22 +139,12 @@ impl<'a> Slots<'a> {
         self.set(slot, area::LEN, len | flags);
         self.set(slot, area::CRC, u64::from(crc32c_append(0, text)));
         self.set(slot, area::OWNER, self.claims.owner);
-        for (index, chunk) in text.chunks(8).enumerate() {
-            let mut bytes = [0; 8];
-            bytes
-                .iter_mut()
-                .zip(chunk)
-                .for_each(|(to, from)| *to = *from);
-            let word = self.words.page().area(slot_word(slot, area::TEXT + index));
-            word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
-        }
-        // A page that was lost meanwhile is seen by no other process.
-        if !is_whole() || !self.change(usage, Stage::Filling, Stage::Ready) {
+        self.put_text(slot, text);
+        if !self.change(usage, Stage::Filling, Stage::Ready) {
             self.give_back(usage);
             return None;
         }
-        let count = self.words.page().area(area::READY_COUNT);
-        count.fetch_add(1, Ordering::SeqCst);
+        self.word(area::READY_COUNT).fetch_add(1, Ordering::SeqCst);
         Some(usage)
     }
 
@@ -190,7 +178,7 @@ impl<'a> Slots<'a> {
 
     /// Begins a use. Whoever used the slot before is done with it, or dead.
     fn occupy(self, slot: usize) -> Option<Use> {
-        let word = self.words.page().area(slot);
+        let word = self.word(slot);
         let old = word.load(Ordering::SeqCst);
         let generation = match self.stage(slot) {
             // Left by a process that died, until it is settled.
@@ -239,8 +227,7 @@ impl<'a> Slots<'a> {
 
     /// Has the next holder of the lock look for waiting records.
     pub(crate) fn announce(self) {
-        let count = self.words.page().area(area::READY_COUNT);
-        count.fetch_max(1, Ordering::SeqCst);
+        self.word(area::READY_COUNT).fetch_max(1, Ordering::SeqCst);
     }
 
     /// About how many records wait.
@@ -248,8 +235,7 @@ impl<'a> Slots<'a> {
         if self.count == 0 {
             return 0;
         }
-        let count = self.words.page().area(area::READY_COUNT);
-        count.load(Ordering::SeqCst)
+        self.word(area::READY_COUNT).load(Ordering::SeqCst)
     }
 }
 
@@ -262,8 +248,7 @@ impl Slots<'_> {
             return Vec::new();
         }
         // A record that gets ready from here on is counted again, whether it is found here or not.
-        let count = self.words.page().area(area::READY_COUNT);
-        count.store(0, Ordering::SeqCst);
+        self.word(area::READY_COUNT).store(0, Ordering::SeqCst);
         self.set_any_assigned(true);
         let mut taken = Vec::new();
         for slot in 0..self.count {
@@ -322,7 +307,7 @@ impl Slots<'_> {
         if self.count == 0 {
             return Ok(());
         }
-        let any = self.words.page().area(area::ANY_ASSIGNED);
+        let any = self.word(area::ANY_ASSIGNED);
         if [0, seal(area::ANY_ASSIGNED, 0)].contains(&any.load(Ordering::Acquire)) {
             return Ok(());
         }
@@ -402,8 +387,7 @@ impl Slots<'_> {
             match self.stage(slot) {
                 None => {
                     let value = value_of(salt % GENERATION_MAX + 1, Stage::Free);
-                    let word = self.words.page().area(slot);
-                    word.store(seal(slot, value), Ordering::SeqCst);
+                    self.word(slot).store(seal(slot, value), Ordering::SeqCst);
                 }
                 // In a copy of the page, nobody has claimed it.
                 Some((_, Stage::Ready)) if is_of_same_store && self.has_owner(slot) => {
@@ -421,7 +405,7 @@ impl Slots<'_> {
             }
         }
         self.set_any_assigned(false);
-        let count = self.words.page().area(area::READY_COUNT);
+        let count = self.word(area::READY_COUNT);
         count.store(any_waits.into(), Ordering::SeqCst);
         Ok(())
     }
@@ -441,15 +425,15 @@ impl Slots<'_> {
     }
 
     fn set_any_assigned(self, any: bool) {
-        let word = self.words.page().area(area::ANY_ASSIGNED);
+        let word = self.word(area::ANY_ASSIGNED);
         word.store(seal(area::ANY_ASSIGNED, u64::from(any)), Ordering::SeqCst);
     }
 }
 
-impl Slots<'_> {
+impl<'a> Slots<'a> {
     /// `None` where the word is damaged.
     fn stage(self, slot: usize) -> Option<(u64, Stage)> {
-        let word = self.words.page().area(slot).load(Ordering::SeqCst);
+        let word = self.word(slot).load(Ordering::SeqCst);
         if word == 0 {
             return Some((0, Stage::Free));
         }
@@ -460,7 +444,7 @@ impl Slots<'_> {
     /// Changes the stage, if that is `from` and the use is the present one.
     fn change(self, usage: Use, from: Stage, to: Stage) -> bool {
         let sealed = |stage| seal(usage.slot, value_of(usage.generation, stage));
-        let word = self.words.page().area(usage.slot);
+        let word = self.word(usage.slot);
         word.compare_exchange(sealed(from), sealed(to), Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
     }
@@ -473,26 +457,46 @@ impl Slots<'_> {
         if len > area::TEXT_BYTES_MAX {
             return None;
         }
-        let words = (0..len.div_ceil(8)).map(|index| {
-            let word = self.words.page().area(slot_word(slot, area::TEXT + index));
-            word.load(Ordering::Relaxed).to_le_bytes()
-        });
-        let mut text: Vec<u8> = words.flatten().collect();
+        let mut text = vec![0; len.next_multiple_of(8)];
+        let (parts, _) = text.as_chunks_mut::<8>();
+        for (part, word) in parts.iter_mut().zip(self.text_words(slot)) {
+            *part = word.load(Ordering::Relaxed).to_le_bytes();
+        }
         text.truncate(len);
         let crc = self.get(slot, area::CRC)?;
         (crc == u64::from(crc32c_append(0, &text)))
             .then(|| (EncodedPayload::encoded(text, batch), is_eager))
     }
 
+    fn put_text(self, slot: usize, text: &[u8]) {
+        let (parts, rest) = text.as_chunks::<8>();
+        let mut last = [0; 8];
+        last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        let parts = parts.iter().chain([&last]);
+        for (word, part) in self.text_words(slot).iter().zip(parts) {
+            word.store(u64::from_le_bytes(*part), Ordering::Relaxed);
+        }
+    }
+
+    fn text_words(self, slot: usize) -> &'a [AtomicU64] {
+        let (from, end) = (slot_word(slot, area::TEXT), slot_word(slot + 1, 0));
+        let words = self.words.page().area().get(from..end);
+        words.unwrap_or_default()
+    }
+
     fn get(self, slot: usize, word: usize) -> Option<u64> {
         let index = slot_word(slot, word);
-        unseal(index, self.words.page().area(index).load(Ordering::Acquire))
+        unseal(index, self.word(index).load(Ordering::Acquire))
     }
 
     fn set(self, slot: usize, word: usize, value: u64) {
         let index = slot_word(slot, word);
-        let word = self.words.page().area(index);
+        let word = self.word(index);
         word.store(seal(index, value), Ordering::Release);
+    }
+
+    fn word(self, index: usize) -> &'a AtomicU64 {
+        self.words.page().area_word(index)
     }
 }
 
@@ -548,12 +552,8 @@ mod tests {
             unreachable!("only the area is used")
         }
 
-        fn area_words(&self) -> usize {
-            self.area.len()
-        }
-
-        fn area(&self, index: usize) -> &AtomicU64 {
-            &self.area[index]
+        fn area(&self) -> &[AtomicU64] {
+            &self.area
         }
 
         fn wait(&self, _index: usize, _expected: u32, _timeout: Duration) {}
@@ -632,7 +632,7 @@ mod tests {
     }
 
     fn submit(slots: Slots<'_>, text: &str) -> Option<Use> {
-        slots.submit(&payload(text), true, || true)
+        slots.submit(&payload(text), true)
     }
 
     fn assign(slots: Slots<'_>) -> Vec<(Taken, Place)> {
@@ -825,14 +825,12 @@ mod tests {
         let process = Process::new();
         let slots = process.slots();
         let usage = submit(slots, r#"{"a":1}"#).unwrap();
-        let text = process.1.page().area(slot_word(usage.slot, area::TEXT));
-        text.fetch_xor(1, Ordering::Relaxed);
+        slots.text_words(usage.slot)[0].fetch_xor(1, Ordering::Relaxed);
         assert!(assign(slots).is_empty());
         assert_eq!(slots.look(usage), Fate::Unwritten);
 
-        process.1.page().area(0).store(7, Ordering::Relaxed);
+        slots.word(0).store(7, Ordering::Relaxed);
         assert_eq!(slots.look(Use { slot: 0, ..usage }), Fate::Unknown);
-        assert_eq!(slots.submit(&payload("{}"), false, || false), None);
         adopt(slots, true, None);
         assert_eq!(slots.stage(0), Some((42, Stage::Free)));
         assert!(assign(slots).is_empty());

@@ -1,6 +1,6 @@
 use std::{
     fs::File,
-    io,
+    io, slice,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
@@ -97,15 +97,9 @@ impl Words {
         unsafe { AtomicU32::from_ptr(word.cast()) }
     }
 
-    pub(crate) fn area(&self, index: usize) -> &AtomicU64 {
-        assert!(
-            index < self.area,
-            "the area has {} words, not {index}",
-            self.area
-        );
-        let offset = PAGE_BYTES + index * size_of::<AtomicU64>();
-        let word = self.map.as_mut_ptr().wrapping_add(offset);
-        // SAFETY: as in `u64`; the area begins behind the page.
-        unsafe { AtomicU64::from_ptr(word.cast()) }
+    pub(crate) fn area(&self) -> &[AtomicU64] {
+        let words = self.map.as_mut_ptr().wrapping_add(PAGE_BYTES);
+        // SAFETY: as in `u64`; the area begins behind the page, and `map` has mapped all of it.
+        unsafe { slice::from_raw_parts(words.cast(), self.area) }
     }
 }

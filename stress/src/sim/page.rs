@@ -11,12 +11,7 @@ use crate::sim::image::Digest;
 const WORDS: usize = SharedPage::BYTES / 8;
 
 /// The length of the area behind it, with four slots.
-pub(super) const AREA_WORDS: usize = 256 + 4 * 256;
-
-/// Whether a word of the area is part of a record in a slot: see `docs/FORMAT.md`, section 8.
-pub(super) fn is_text(index: usize) -> bool {
-    index >= 256 && index % 256 >= 8
-}
+const AREA_WORDS: usize = 256 + 4 * 256;
 
 /// The content of a shared page's file at one moment.
 #[derive(Clone, PartialEq, Eq)]
@@ -143,8 +138,8 @@ impl Words {
         self.narrow.get(index)
     }
 
-    pub(super) fn area(&self, index: usize) -> Option<&AtomicU64> {
-        self.area.get(index)
+    pub(super) fn area(&self) -> &[AtomicU64] {
+        &self.area
     }
 
     /// Clears the page, but not the area behind it.

@@ -17,7 +17,7 @@ use strand_core::{
 
 use crate::sim::disk::InodeId;
 use crate::sim::machine::{Call, Doing, LockFile, PageFile, Place, Process, State, dead};
-use crate::sim::page::{AREA_WORDS, PageContent, Words, is_text};
+use crate::sim::page::{PageContent, Words};
 use crate::sim::{INDEX_BLOCK_BYTES, START_MS};
 
 /// The directory's inode.
@@ -650,18 +650,13 @@ impl Page for VirtualPage {
         self.narrow(index)
     }
 
-    fn area_words(&self) -> usize {
-        AREA_WORDS
+    fn area(&self) -> &[AtomicU64] {
+        self.words.area()
     }
 
-    fn area(&self, index: usize) -> &AtomicU64 {
-        // The words of a record are a single step, with the one behind them.
-        let alive = is_text(index)
-            || self
-                .process
-                .step(Call::Word, &|| format!("area {index}"))
-                .is_some();
-        let word = self.words.area(index).filter(|_| alive);
+    fn area_word(&self, index: usize) -> &AtomicU64 {
+        let step = self.process.step(Call::Word, &|| format!("area {index}"));
+        let word = self.words.area().get(index).filter(|_| step.is_some());
         word.unwrap_or(&self.nowhere.0)
     }
 
