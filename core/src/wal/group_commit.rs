@@ -16,7 +16,6 @@
 //! | `Looking` | reads the words, and has bad hints rebuilt | any state |
 //! | `Leading` | gathers ([`super::gather`]), writes what waits in slots, syncs | `Looking` |
 //! | `TakingOver` | rewrites and syncs in the place of a leader that stopped | `Looking` |
-//! | `Spinning` | yields until the round ends, to lead the next one at once | `Looking` |
 //! | `Sleeping` | sleeps until it is woken, or its patience ends | `Looking` |
 //! | `Durable` | returns | |
 //! | `Unwritten` | returns, to append by itself: its record was in a slot and is not in the log | |
@@ -57,10 +56,6 @@ const PATIENCE_IN_SYNCS: u32 = 8;
 const LOCK_TIME: Duration = Duration::from_millis(10);
 /// A leader whose own record only needs a sync waits at most so long for the lock.
 const LOCK_TIME_OF_SYNC: Duration = Duration::from_millis(1);
-/// A thread spins while a sync covers no more records than this.
-const SPIN_GROUP_MAX: u64 = 2;
-/// A sync takes at least this long, for a thread that spins through two.
-const SPIN_MIN: Duration = Duration::from_micros(50);
 
 impl Writer {
     /// Makes a written record as durable as the options ask.
@@ -116,7 +111,7 @@ impl Writer {
         let wait = telemetry::Clock::of_trace();
         let mut waiter = Waiter::new(self, goal, hints);
         let seq = waiter.run();
-        if waiter.is_successor || !matches!(seq, Ok(Some(_))) {
+        if !matches!(seq, Ok(Some(_))) {
             // A round may have woken this thread to lead the next one, and no other.
             Rounds::of(&self.hints()).wake_all();
         }
@@ -182,9 +177,6 @@ enum State {
         leader: u64,
         durable_seq: u64,
     },
-    Spinning {
-        leader: u64,
-    },
     Sleeping {
         round: Round,
         counts: WakeCounts,
@@ -212,8 +204,6 @@ struct Waiter<'a> {
     was_in_slot: bool,
     hints: Arc<Hints>,
     patience: Patience,
-    /// This thread spun through the last round: that round has woken no other thread to lead.
-    is_successor: bool,
 }
 
 impl<'a> Waiter<'a> {
@@ -224,7 +214,6 @@ impl<'a> Waiter<'a> {
             was_in_slot: matches!(goal, Goal::Slot(_)),
             hints,
             patience: Patience::default(),
-            is_successor: false,
         }
     }
 
@@ -248,7 +237,6 @@ impl<'a> Waiter<'a> {
                     telemetry::lead_taken_over(waiter.writer.dir.path(), leader, durable_seq);
                     waiter.sync_in_doubt()
                 })?,
-                State::Spinning { leader } => self.spin(leader),
                 State::Sleeping {
                     round,
                     counts,
@@ -302,22 +290,16 @@ impl<'a> Waiter<'a> {
         if leader == 0 {
             return Ok(State::Leading);
         }
-        // Others may go on in the next page. A leader looks right before its sync.
-        if self.hints.check().is_err() {
-            return self.rebuild();
-        }
         if time.is_zero() {
+            // Others may go on in the next page. A leader looks right before its sync, and wakes
+            // all who wait here.
+            if self.hints.check().is_err() {
+                return self.rebuild();
+            }
             return Ok(State::TakingOver {
                 leader,
                 durable_seq,
             });
-        }
-        // While few commit at once, one of those that wait for the next round stays awake, so that
-        // the disk is not idle for as long as it takes to wake a process.
-        let is_covered = seq.is_some_and(|seq| round.covers(seq));
-        let is_small = round.covers_at_most(durable_seq, SPIN_GROUP_MAX);
-        if !rounds.syncs_are_slow() && is_small && !is_covered && rounds.claim_spinner(round) {
-            return Ok(State::Spinning { leader });
         }
         Ok(State::Sleeping {
             round,
@@ -422,7 +404,6 @@ impl<'a> Waiter<'a> {
             Ok(Some(round)) => rounds.end(round),
             _ => rounds.wake_all(),
         }
-        self.is_successor = false;
         self.writer.reached(Failpoint::Woken);
         led.map(|_| State::Looking)
     }
@@ -431,11 +412,7 @@ impl<'a> Waiter<'a> {
     fn sync_for_all(&mut self) -> Result<Option<Round>> {
         let (writer, hints) = (self.writer, &Arc::clone(&self.hints));
         writer.reached(Failpoint::LeaderElected);
-        if !Rounds::of(hints).syncs_are_slow() {
-            // A thread that was just woken and can run on this processor appends first, and shares
-            // this sync. This is no delay: if none wants to run, it returns at once.
-            writer.host().yield_now();
-        } else if writer.is_eager() {
+        if writer.is_eager() {
             writer.gather(hints);
         }
         self.write_waiting()?;
@@ -543,25 +520,6 @@ impl<'a> Waiter<'a> {
     fn sync_in_doubt(&self) -> Result<Option<Round>> {
         let sync = |tail: &ValidTail<'_>| tail.sync_in_doubt().map(|()| None);
         self.writer.at_valid_tail(sync)
-    }
-
-    /// Waits for the end of a leader's work without sleeping, but lets other threads run. Gives up
-    /// after two syncs.
-    fn spin(&mut self, leader: u64) -> State {
-        let rounds = Rounds::of(&self.hints);
-        let host = self.writer.host();
-        let time_max = 2 * rounds.sync_time().max(SPIN_MIN);
-        let started = host.now();
-        self.is_successor = false;
-        while host.now() - started < time_max {
-            if rounds.leader() != leader {
-                self.is_successor = true;
-                return State::Looking;
-            }
-            host.yield_now();
-        }
-        rounds.release_spinner();
-        State::Looking
     }
 }
 

@@ -14,9 +14,8 @@ use crate::{
     },
 };
 
-/// From here on syncs are slow: a leader gathers, and no thread spins. A thread takes about as long
-/// to wake up.
-const SLOW_SYNC: Duration = Duration::from_micros(60);
+/// After a yield to a process that computes, so many rounds pass until one is tried again.
+const ROUNDS_ASLEEP: u64 = 256;
 
 /// One sync by one leader. It covers the records through its target.
 ///
@@ -53,11 +52,6 @@ impl Round {
     /// Whether the round's sync makes `seq` durable.
     pub(crate) fn covers(self, seq: u64) -> bool {
         seq <= self.target
-    }
-
-    /// Whether the round's sync covers so few records behind `durable_seq`.
-    pub(crate) fn covers_at_most(self, durable_seq: u64, records: u64) -> bool {
-        self.target.saturating_sub(durable_seq) <= records
     }
 
     /// The wake word of the round that makes `seq` durable: this one or the next. A record without
@@ -170,11 +164,6 @@ impl<'a> Rounds<'a> {
             .set(word::SYNC_US, (before * 7 + us.min(1 << 40)) / 8);
     }
 
-    /// Whether syncs take longer than it takes to wake a thread.
-    pub(crate) fn syncs_are_slow(self) -> bool {
-        self.sync_time() >= SLOW_SYNC
-    }
-
     /// Counts the records of eager threads. Only for the holder of the store's lock.
     pub(crate) fn count_eager(self, records: u64) {
         self.0
@@ -198,6 +187,20 @@ impl<'a> Rounds<'a> {
     pub(crate) fn expect_back(self, tail_seq: u64, woken: u64) {
         let seq = tail_seq.saturating_add(woken);
         self.0.raw(word::ALL_BACK).store(seq, Ordering::Relaxed);
+    }
+
+    /// Whether a leader yields while it gathers in this round. To be called once in each.
+    pub(crate) fn may_yield(self) -> bool {
+        let word = self.0.raw(word::ROUNDS_ASLEEP);
+        let left = word.load(Ordering::Relaxed).min(ROUNDS_ASLEEP);
+        word.store(left.saturating_sub(1), Ordering::Relaxed);
+        left == 0
+    }
+
+    /// Has leaders sleep while they gather, for some rounds.
+    pub(crate) fn avoid_yields(self) {
+        let word = self.0.raw(word::ROUNDS_ASLEEP);
+        word.store(ROUNDS_ASLEEP, Ordering::Relaxed);
     }
 
     /// Sleeps until all eager threads are back, for `time` at most.
@@ -241,23 +244,6 @@ impl<'a> Rounds<'a> {
         round
     }
 
-    /// Makes the caller this round's spinning successor: the thread that stays awake to lead the
-    /// next round at once. False when there is one already.
-    pub(crate) fn claim_spinner(self, round: Round) -> bool {
-        let word = self.0.raw(word::SPINNER);
-        let old = word.load(Ordering::SeqCst);
-        old != round.to_word()
-            && word
-                .compare_exchange(old, round.to_word(), Ordering::SeqCst, Ordering::SeqCst)
-                .is_ok()
-    }
-
-    /// Gives that up. A leader that ends now either sees it and wakes a thread, or has left the
-    /// lead before, and the caller sees that when it looks again.
-    pub(crate) fn release_spinner(self) {
-        self.0.raw(word::SPINNER).store(0, Ordering::SeqCst);
-    }
-
     /// Read these first, then the state that decides whether to [`Rounds::sleep`].
     pub(crate) fn wake_counts(self) -> WakeCounts {
         let count = |word: WakeWord| self.0.page().u32(word.index()).load(Ordering::SeqCst);
@@ -278,12 +264,10 @@ impl<'a> Rounds<'a> {
         page.wait(word.index(), count, time);
     }
 
-    /// Ends a round: wakes all threads that wait for it. Unless there is a spinning successor,
-    /// wakes one that waits for the next round, to lead that.
+    /// Ends a round: wakes one thread that waits for the next round, to lead that, and all that
+    /// wait for this one.
     pub(crate) fn end(self, round: Round) {
-        if self.0.raw(word::SPINNER).load(Ordering::SeqCst) != round.to_word() {
-            self.wake_one(round.wake_word().other());
-        }
+        self.wake_one(round.wake_word().other());
         self.wake_sleepers(round.wake_word());
         self.wake_followers();
     }

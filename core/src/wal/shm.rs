@@ -48,12 +48,12 @@ pub(super) mod word {
     pub(in crate::wal) const SYNC_US: usize = 25;
     /// The running sync's number and target: see [`crate::wal::round::Round`].
     pub(in crate::wal) const ROUND: usize = 26;
-    /// The last round in which a thread spun to lead the next one.
-    pub(in crate::wal) const SPINNER: usize = 27;
     /// That count, as it was when the last sync began.
     pub(in crate::wal) const EAGER_SYNCED: usize = 28;
     /// The record with which all eager threads are back that the last sync woke.
     pub(in crate::wal) const ALL_BACK: usize = 29;
+    /// In so many more rounds, leaders don't yield while they gather.
+    pub(in crate::wal) const ROUNDS_ASLEEP: usize = 30;
     pub(in crate::wal) const ALL: usize = 32;
 }
 

@@ -33,7 +33,6 @@ const BASE: Model = Model {
     told: Told::Each,
     timeouts: true,
     sleeps: false,
-    spins: true,
     coarse: false,
     combine: false,
     withdraws: false,
@@ -270,7 +269,6 @@ fn no_writer_of_three_with_slots_sleeps_forever() {
     });
     holds(Model {
         appends: [2, 1, 1],
-        spins: false,
         ..combining
     });
 }
@@ -340,13 +338,11 @@ fn lost_wakes_are_caught() {
     };
     is_caught(Bug::WakeWordsLoadedLate, Property::Progress, two);
     is_caught(Bug::SleeperNotMarked, Property::Progress, two);
-    is_caught(Bug::SuccessorSleeps, Property::Progress, two);
     is_caught(Bug::MarkNotLookedAtAgain, Property::Progress, two);
     is_caught(Bug::NoWake, Property::Progress, two);
     is_caught(Bug::NoneWokenToLead, Property::Progress, two);
     is_caught(Bug::WakeBeforeLeave, Property::Progress, two);
     is_caught(Bug::WakeBeforeMark, Property::Progress, SLEEPING);
-    is_caught(Bug::SuccessorLeaves, Property::Progress, SLEEPING);
     is_caught(Bug::RotationDoesNotWake, Property::Progress, SLEEPING);
     let combining = Model {
         appends: [2, 1, 1],

@@ -70,10 +70,6 @@ pub(crate) enum Bug {
     NoWake,
     /// Only those that the sync covers are woken.
     NoneWokenToLead,
-    /// A spinning successor that gave up, and sleeps, is still counted on to lead.
-    SuccessorSleeps,
-    /// A spinning successor that is done without leading wakes no other. It was in `core/src`.
-    SuccessorLeaves,
     /// A rotation raises the durable number and wakes no thread: the one that is woken to lead has
     /// nothing left to do, and the others sleep on. It was in `core/src`.
     RotationDoesNotWake,
@@ -142,8 +138,6 @@ pub(crate) struct Model {
     /// Followers sleep. Otherwise they look again and again, which for all but `Progress` comes to
     /// the same: no other part of the protocol looks at the words by which they wait.
     pub(crate) sleeps: bool,
-    /// One of them stays awake through each round, unless syncs are slow.
-    pub(crate) spins: bool,
     /// Fewer steps, where only the order of waits and wakes is in question: what changes or loads
     /// the tail is one, and so are a submission, a round's begin, and the load of both wake words.
     pub(crate) coarse: bool,
@@ -191,7 +185,6 @@ impl Model {
             poison: 0,
             lead: false,
             round: Round::NONE,
-            spinner: Round::NONE,
             all_back: 0,
             sleepers: 0,
             locked: false,
@@ -301,7 +294,6 @@ impl Model {
             (step, 0) if is_syncing(step) => !writer.owed,
             (step, 1) if is_syncing(step) => writer.owed || state.failures > 0,
             (Step::LoadLeader, 1) => self.timeouts && state.lead,
-            (Step::LoadSuccessor, 1) => self.spins,
             (Step::Gather, 0) => {
                 let ready = |writer: &&Writer| writer.slot == Slot::Ready;
                 let ready = state.writers.iter().filter(ready).count();
@@ -364,7 +356,7 @@ impl Model {
         } else if step <= Step::TakeLead {
             self.sync_to(state, who, choice)
         } else if step <= Step::Asleep {
-            Ok(self.wait(state, who, choice))
+            Ok(self.wait(state, who))
         } else if step <= Step::LeadCommit {
             Ok(self.lead(state, who, choice, synced))
         } else {
@@ -940,7 +932,6 @@ impl Model {
                     return Ok(self.again());
                 }
                 writer.over = over && !self.has(Bug::TakeoverOnlySyncs);
-                writer.spinning = false;
                 let next = if writer.over {
                     Step::Lock
                 } else {
@@ -969,19 +960,15 @@ impl Model {
 
     fn load_durable(&self, state: &mut State, who: usize) -> Result<Step, Broken> {
         let writer = &mut state.writers[who];
-        Ok(if state.durable_seq < writer.seq {
-            Step::LoadPoison
-        } else if !writer.spinning || self.has(Bug::SuccessorLeaves) {
-            return self.acknowledge(state, who);
-        } else {
-            self.wake_instead(writer)
-        })
+        if state.durable_seq < writer.seq {
+            return Ok(Step::LoadPoison);
+        }
+        self.acknowledge(state, who)
     }
 
-    /// A spinning successor that is not going to lead wakes another in its place.
+    /// A writer that was woken to lead, perhaps, and is not going to, wakes another in its place.
     fn wake_instead(&self, writer: &mut Writer) -> Step {
         writer.forget();
-        writer.spinning = false;
         writer.wake_words = 3;
         self.first_wake()
     }
@@ -1007,7 +994,6 @@ impl Model {
             return self.give_up(state, who);
         }
         writer.forget();
-        writer.spinning = false;
         self.free_slot(writer);
         Ok(Step::Lock)
     }
@@ -1023,15 +1009,9 @@ impl Model {
 
     /// How it waits for the end of a round.
     fn waits(&self, writer: &mut Writer) -> Step {
-        if !writer.has_slot() && writer.seq <= writer.round.target {
-            writer.sleep_by(writer.round.wake_word());
-            self.sleep()
-        } else {
-            Step::LoadSuccessor
-        }
-    }
-
-    fn sleep(&self) -> Step {
+        let is_covered = !writer.has_slot() && writer.seq <= writer.round.target;
+        let word = writer.round.wake_word();
+        writer.sleep_by(if is_covered { word } else { 1 - word });
         if self.has(Bug::WakeWordsLoadedLate) {
             Step::LoadWakeWord
         } else {
@@ -1040,39 +1020,9 @@ impl Model {
     }
 
     /// How `sync_to` waits.
-    fn wait(&self, state: &mut State, who: usize, choice: usize) -> Step {
-        let sleep = self.sleep();
+    fn wait(&self, state: &mut State, who: usize) -> Step {
         let writer = &mut state.writers[who];
         match writer.step {
-            // The choice is to have been awake for long enough in this round.
-            Step::LoadSuccessor if state.spinner == writer.round || choice == 1 || !self.spins => {
-                writer.sleep_by(1 - writer.round.wake_word());
-                sleep
-            }
-            Step::LoadSuccessor => {
-                writer.same_spinner = true;
-                Step::BecomeSuccessor
-            }
-            Step::BecomeSuccessor if writer.same_spinner => {
-                let round = writer.round;
-                writer.quiet = 0;
-                writer.spinning = true;
-                state.set_spinner(round);
-                Step::Awake
-            }
-            Step::BecomeSuccessor => {
-                writer.sleep_by(1 - writer.round.wake_word());
-                sleep
-            }
-            // It has been awake for long enough.
-            Step::Awake if writer.seen == Seen::Same && !self.has(Bug::SuccessorSleeps) => {
-                Step::Withdraw
-            }
-            Step::Withdraw => {
-                writer.forget();
-                state.set_spinner(Round::NONE);
-                self.again()
-            }
             Step::MarkSleeper => {
                 if !self.has(Bug::SleeperNotMarked) {
                     state.sleepers |= writer.wake_words;
@@ -1083,7 +1033,7 @@ impl Model {
                 writer.quiet = 0;
                 Step::Asleep
             }
-            Step::Awake | Step::Wait | Step::Asleep => {
+            Step::Wait | Step::Asleep => {
                 writer.forget();
                 self.again()
             }
@@ -1193,7 +1143,7 @@ impl Model {
                 state.durable_seq = writer.through.max(least);
                 match self.bug {
                     Some(Bug::CommitBeforeSync) => begin,
-                    Some(Bug::WakeBeforeLeave) if self.sleeps => Step::WakeSuccessor,
+                    Some(Bug::WakeBeforeLeave) if self.sleeps => Step::WakeLeader,
                     _ => Step::Leave,
                 }
             }
@@ -1206,7 +1156,7 @@ impl Model {
         let wake_first = self.has(Bug::WakeBeforeMark);
         let all = self.first_wake();
         let writer = &mut state.writers[who];
-        let (one, round, leads) = (other_wake_word(writer), writer.round, writer.leads);
+        let (one, leads) = (other_wake_word(writer), writer.leads);
         // The lowest of the words still to be woken.
         let wake_word = writer.wake_words & writer.wake_words.wrapping_neg();
         let next = match writer.step {
@@ -1224,11 +1174,10 @@ impl Model {
                 if !self.sleeps || wake_count_before || self.has(Bug::NoWake) {
                     return self.round_is_over(state, who);
                 }
-                if a_round { Step::WakeSuccessor } else { all }
+                if a_round { Step::WakeLeader } else { all }
             }
-            Step::WakeSuccessor if state.spinner == round => all,
-            Step::WakeSuccessor if self.has(Bug::NoneWokenToLead) => all,
-            Step::WakeSuccessor => Step::OneCount,
+            Step::WakeLeader if self.has(Bug::NoneWokenToLead) => all,
+            Step::WakeLeader => Step::OneCount,
             Step::OneCount => {
                 wake(state, one);
                 Step::OneLook

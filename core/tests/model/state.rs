@@ -180,10 +180,6 @@ steps! {
     LoadLeader,
     TakeLead,
     // … how it waits …
-    LoadSuccessor,
-    BecomeSuccessor,
-    Awake,
-    Withdraw,
     MarkSleeper,
     /// Asks the kernel to sleep unless the wake word has changed.
     Wait,
@@ -204,7 +200,7 @@ steps! {
     LeadCommit,
     // … and how it ends.
     Leave,
-    WakeSuccessor,
+    WakeLeader,
     OneCount,
     OneLook,
     OneWake,
@@ -274,10 +270,6 @@ pub(crate) struct Writer {
     pub(crate) over: bool,
     /// It holds `lock`.
     pub(crate) holds: bool,
-    /// It spins to lead next, and has not led since.
-    pub(crate) spinning: bool,
-    /// The word of the spinning successor is the one that it loaded.
-    pub(crate) same_spinner: bool,
     /// The append is going to return an error.
     pub(crate) failed: bool,
     /// One bit for each wake word that has not changed since it was loaded.
@@ -313,8 +305,6 @@ impl Writer {
             leads: false,
             over: false,
             holds: false,
-            spinning: false,
-            same_spinner: false,
             failed: false,
             quiet: 0,
             round: Round::NONE,
@@ -378,7 +368,6 @@ impl Writer {
     pub(crate) fn forget(&mut self) {
         self.seen = Seen::NoLeader;
         self.quiet = 0;
-        self.same_spinner = false;
         self.round = Round::NONE;
         self.wake_words = 0;
     }
@@ -403,7 +392,6 @@ pub(crate) struct State {
     /// The word of the leader is not 0.
     pub(crate) lead: bool,
     pub(crate) round: Round,
-    pub(crate) spinner: Round,
     /// The record with which all are back that the last sync woke. Kept only where a leader waits
     /// for it without a bound: otherwise it decides nothing.
     pub(crate) all_back: u8,
@@ -464,22 +452,6 @@ impl State {
             self.writers[who].leads = true;
         }
     }
-
-    pub(crate) fn set_spinner(&mut self, round: Round) {
-        self.spinner = round;
-        for writer in &mut self.writers {
-            writer.same_spinner = false;
-        }
-    }
-
-    /// Forgets the spinning successor of a round that is not compared any more.
-    fn forget_spinner(&mut self) {
-        let spinner = self.spinner;
-        let rounds = self.writers.map(|writer| writer.round);
-        if self.round != spinner && !rounds.contains(&spinner) {
-            self.spinner = Round::NONE;
-        }
-    }
 }
 
 /// A state in few bits.
@@ -509,15 +481,7 @@ impl Writer {
     fn pack(&self) -> u64 {
         let mut bits = Bits(0, 0);
         bits.put(7, self.step as u8);
-        let flags = [
-            self.leads,
-            self.over,
-            self.holds,
-            self.spinning,
-            self.same_spinner,
-            self.failed,
-            self.owed,
-        ];
+        let flags = [self.leads, self.over, self.holds, self.failed, self.owed];
         for flag in flags {
             bits.put(1, u8::from(flag));
         }
@@ -556,8 +520,6 @@ impl Writer {
             leads: bits.flag(),
             over: bits.flag(),
             holds: bits.flag(),
-            spinning: bits.flag(),
-            same_spinner: bits.flag(),
             failed: bits.flag(),
             owed: bits.flag(),
             left: bits.take(2),
@@ -584,8 +546,7 @@ impl Writer {
 }
 
 impl State {
-    pub(crate) fn pack(&mut self) -> Key {
-        self.forget_spinner();
+    pub(crate) fn pack(&self) -> Key {
         let [a, b, c] = &self.writers;
         let mut writers = [a.pack(), b.pack(), c.pack()];
         writers.sort_unstable();
@@ -603,7 +564,6 @@ impl State {
             self.deaths,
             self.failures,
             self.round.number,
-            self.spinner.number,
         ];
         for number in numbers {
             bits.put(2, number);
@@ -614,7 +574,6 @@ impl State {
             self.poison,
             self.whole,
             self.round.target,
-            self.spinner.target,
         ];
         for number in numbers {
             bits.put(3, number);
@@ -645,10 +604,6 @@ impl State {
                 number: bits.take(2),
                 target: 0,
             },
-            spinner: Round {
-                number: bits.take(2),
-                target: 0,
-            },
             tail_seq: bits.take(3),
             durable_seq: bits.take(3),
             poison: bits.take(3),
@@ -658,7 +613,6 @@ impl State {
             writers: [Writer::unpack(a), Writer::unpack(b), Writer::unpack(c)],
         };
         state.round.target = bits.take(3);
-        state.spinner.target = bits.take(3);
         state.all_back = bits.take(4);
         for page in &mut state.pages {
             *page = PAGES[usize::from(bits.take(2))];
@@ -691,7 +645,7 @@ impl fmt::Display for State {
         let parity = if self.odd { "odd" } else { "even" };
         write!(
             f,
-            " W={} tail={} segment={} {parity} poison={} lead={} sleepers={:02b} round={}<={} successor={}<={} {pages} torn={} segments={} named={}",
+            " W={} tail={} segment={} {parity} poison={} lead={} sleepers={:02b} round={}<={} {pages} torn={} segments={} named={}",
             self.durable_seq,
             self.tail_seq,
             self.segment,
@@ -700,8 +654,6 @@ impl fmt::Display for State {
             self.sleepers,
             self.round.number,
             self.round.target,
-            self.spinner.number,
-            self.spinner.target,
             u8::from(self.torn),
             self.segments,
             self.named,
