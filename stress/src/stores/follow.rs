@@ -169,3 +169,54 @@ pub(super) fn number(entries: &[Entry]) -> u64 {
     let last = entries.last().and_then(|entry| entry.number);
     last.unwrap_or(entries.len() as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::stores::program::ProgramStore;
+
+    /// The first one is killed while the harness waits for it to read the greeting.
+    #[test]
+    fn one_that_is_killed_before_it_was_greeted_is_started_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let marker = dir.path().join("started");
+        let program = r#"
+            if [ ! -e "$0" ]; then touch "$0"; exec sleep 1000; fi
+            read hello; read follow
+            echo '{"type":"ok"}'
+            echo '{"type":"ok","items":[{"text":"qa1w1q"}]}'
+            exec sleep 1000
+        "#;
+        let marker_name = marker.display().to_string();
+        let argv = ["sh", "-c", program, &marker_name].map(str::to_owned);
+        let store = ProgramStore::bare(argv.to_vec());
+        let seat = Seat::new(Arc::default(), None);
+        // More than a pipe holds.
+        let values = Values::from([
+            ("store", "x".repeat(200_000)),
+            ("agent", "agent-0".to_owned()),
+        ]);
+        let follower = Follower::default();
+        std::thread::scope(|scope| {
+            scope.spawn(|| kill_at(&marker, &seat));
+            let first = store
+                .follow(&seat, &Follower::first(&values))
+                .expect("a process");
+            scope.spawn(|| follower.read(&store, &seat, &values, first));
+            follower.wait_for(&BTreeSet::from([(1, 1)]));
+            follower.end(&seat);
+        });
+        let shown = follower.into_shown().expect("no failure");
+        assert_eq!(shown.len(), 1, "{shown:?}");
+    }
+
+    fn kill_at(marker: &Path, seat: &Seat) {
+        while !marker.exists() {
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        seat.kill();
+    }
+}

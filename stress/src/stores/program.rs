@@ -29,16 +29,7 @@ impl ProgramStore {
     /// # Errors
     /// It can't be started, or does not speak the protocol.
     pub(super) fn new(argv: Vec<String>, seat: &Seat) -> Result<ProgramStore, String> {
-        let mut words = argv.clone();
-        if let Some(program) = words.first_mut() {
-            let name = program.rsplit('/').next().map(str::to_owned);
-            *program = name.unwrap_or_default();
-        }
-        let store = ProgramStore {
-            program: shell_line(&words),
-            argv,
-            can: Can::default(),
-        };
+        let store = ProgramStore::bare(argv);
         let mut agent = ProgramAgent::new(&store, seat, true);
         let values = Values::from([("store", String::new()), ("agent", "agent-0".to_owned())]);
         let done = agent.begin(&values)?;
@@ -72,6 +63,20 @@ impl ProgramStore {
             ..Can::default()
         };
         Ok(ProgramStore { can, ..store })
+    }
+
+    /// A store that is not known to be able to do anything.
+    pub(super) fn bare(argv: Vec<String>) -> ProgramStore {
+        let mut words = argv.clone();
+        if let Some(program) = words.first_mut() {
+            let name = program.rsplit('/').next().map(str::to_owned);
+            *program = name.unwrap_or_default();
+        }
+        ProgramStore {
+            program: shell_line(&words),
+            argv,
+            can: Can::default(),
+        }
     }
 }
 
@@ -155,8 +160,8 @@ impl Store for ProgramStore {
         let from = values.get("from").and_then(|from| from.parse().ok());
         let from = from.unwrap_or_default();
         for request in [hello(values), Request::Follow { from }] {
-            let said = process.say(&(json!(request).to_string() + "\n"));
-            said.map_err(|error| error.to_string())?;
+            // One that does not hear it has ended or was killed, which its output shows.
+            drop(process.say(&(json!(request).to_string() + "\n")));
         }
         Ok(process)
     }
