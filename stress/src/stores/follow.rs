@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io::BufRead as _;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +19,6 @@ const LOOKS_MAX: u32 = 300;
 #[derive(Debug, Default)]
 pub(super) struct Follower {
     shown: Mutex<Shown>,
-    is_over: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -49,52 +47,45 @@ impl Follower {
         values
     }
 
-    /// Reads what the process prints, until it is killed at the end. One that is killed before goes
-    /// on in another process.
+    /// Reads what the process prints, until it is killed at the end, when the seat is closed. One
+    /// that is killed before goes on in another process.
     pub(super) fn read(&self, store: &dyn Store, seat: &Seat, values: &Values, first: Process) {
         let mut process = first;
-        loop {
-            let why = self.read_one(store, &mut process);
+        let why = loop {
+            let read = self.read_one(store, &mut process);
             let was_killed = seat.was_killed();
             // What still runs would never end its output.
             seat.kill();
-            let (_, stderr) = process.end(seat);
-            if self.is_over.load(Ordering::SeqCst) {
-                return;
+            // One that had ended by itself before it was killed has another status.
+            let (by_kill, said) = process.end(seat);
+            match read {
+                Err(error) => break format!("{error}: {said}"),
+                Ok(()) if !(was_killed && by_kill) => break format!("it ended: {said}"),
+                Ok(()) if seat.is_over() => return,
+                Ok(()) => {}
             }
-            let next = match why {
-                Why::Ended if was_killed => {
-                    let last = self.last(store.can().resumes);
-                    store.follow(seat, &Follower::behind(values, last))
-                }
-                Why::Ended => Err("it ended".to_owned()),
-                Why::Failed(error) => Err(error),
-            };
-            match next {
+            let last = self.last(store.can().resumes);
+            match store.follow(seat, &Follower::behind(values, last)) {
                 Ok(next) => process = next,
                 Err(_) if seat.is_over() => return,
-                Err(why) => {
-                    self.shown().ended = Some(format!("{why} {}", stderr.trim()));
-                    return;
-                }
+                Err(error) => break error,
             }
-        }
+        };
+        self.shown().ended = Some(why);
     }
 
-    fn read_one(&self, store: &dyn Store, process: &mut Process) -> Why {
+    /// Reads to the end of the output.
+    fn read_one(&self, store: &dyn Store, process: &mut Process) -> Result<(), String> {
         let mut line = String::new();
         loop {
             line.clear();
-            if let Err(error) = process.stdout.read_line(&mut line) {
-                return Why::Failed(error.to_string());
-            }
+            let read = process.stdout.read_line(&mut line);
+            read.map_err(|error| error.to_string())?;
             if !line.ends_with('\n') {
-                return Why::Ended;
+                return Ok(());
             }
-            match store.followed(line.trim_end()) {
-                Ok(entries) => self.shown().entries.extend(entries),
-                Err(error) => return Why::Failed(error),
-            }
+            let entries = store.followed(line.trim_end())?;
+            self.shown().entries.extend(entries);
         }
     }
 
@@ -139,13 +130,6 @@ impl Follower {
         }
     }
 
-    /// Ends the process.
-    pub(super) fn end(&self, seat: &Seat) {
-        self.is_over.store(true, Ordering::SeqCst);
-        seat.close();
-        seat.kill();
-    }
-
     /// All that it has shown; why it ended before its end.
     pub(super) fn into_shown(self) -> Result<Vec<Entry>, String> {
         let shown = self.shown.into_inner();
@@ -155,13 +139,6 @@ impl Follower {
             Some(why) => Err(why),
         }
     }
-}
-
-/// Why a process is not read any more.
-enum Why {
-    /// Its output has ended.
-    Ended,
-    Failed(String),
 }
 
 /// The number of the last of these; without numbers, how many there are.
@@ -207,7 +184,8 @@ mod tests {
                 .expect("a process");
             scope.spawn(|| follower.read(&store, &seat, &values, first));
             follower.wait_for(&BTreeSet::from([(1, 1)]));
-            follower.end(&seat);
+            seat.close();
+            seat.kill();
         });
         let shown = follower.into_shown().expect("no failure");
         assert_eq!(shown.len(), 1, "{shown:?}");

@@ -228,7 +228,8 @@ impl Preflight<'_> {
         std::thread::scope(|scope| {
             scope.spawn(|| follower.read(self.store, &seat, &values, process));
             follower.wait_for(writes);
-            follower.end(&seat);
+            seat.close();
+            seat.kill();
         });
         follower
             .into_shown()

@@ -253,17 +253,14 @@ impl<'a> ProgramAgent<'a> {
                 format!("{error}: {}", answer.trim())
             });
         }
-        let (killed, stderr) = self.end();
+        let (killed, said) = self.end();
         if killed {
             return Err(String::new());
         }
-        Err(format!(
-            "the program ended without an answer: {}",
-            stderr.trim()
-        ))
+        Err(format!("the program ended without an answer: {said}"))
     }
 
-    /// Lets the program end; whether the harness had it killed, and its standard error.
+    /// Lets the program end; whether the harness had it killed, and what there is to say of it.
     fn end(&mut self) -> (bool, String) {
         match self.process.take() {
             Some(process) => process.end(self.seat),

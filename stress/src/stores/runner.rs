@@ -304,7 +304,7 @@ impl Round<'_> {
                 follower.wait_for(&acknowledged(&lock(&calls)).collect());
             }
             over.store(true, Ordering::SeqCst);
-            follower.end(&follower_seat);
+            follower_seat.kill();
             self.end(&seats, history);
             drop(over_sender);
         });

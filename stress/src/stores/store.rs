@@ -66,7 +66,7 @@ impl Process {
         }
     }
 
-    /// Lets it end; whether the harness had it killed, and its standard error.
+    /// Lets it end; whether the harness had it killed, and what there is to say of it.
     pub(super) fn end(self, seat: &Seat) -> (bool, String) {
         let Process {
             mut child,
@@ -77,11 +77,14 @@ impl Process {
         drop(stdin);
         let mut rest = String::new();
         while stdout.read_line(&mut rest).is_ok_and(|bytes| bytes > 0) {}
-        let reaped = seat.reap(&mut child);
-        let killed = reaped.is_ok_and(|(_, killed)| killed);
-        // What can't be read is not needed for any verdict.
+        // What can't be reaped or read is not needed for any verdict.
+        let (status, killed) = match seat.reap(&mut child) {
+            Ok((_, true)) => (String::new(), true),
+            Ok((status, false)) => (format!("{status}: "), false),
+            Err(error) => (format!("{error}: "), false),
+        };
         let stderr = stderr.text(OUTPUT_BYTES_MAX as u64).unwrap_or_default();
-        (killed, stderr)
+        (killed, status + stderr.trim())
     }
 }
 

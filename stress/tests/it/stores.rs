@@ -761,6 +761,31 @@ fn two_holders_of_a_lock_see_each_other() {
     }
 }
 
+/// It ends when there are ten writes. What it has started shows all of them, until a kill.
+#[test]
+fn a_follower_that_ended_before_a_kill_was_not_killed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let follow = r#"
+[init]
+argv = ["touch", "{store}/log"]
+
+[follow]
+argv = ["sh", "-c", "tail -n +$2 -F \"$1/log\" & while [ $(wc -l < \"$1/log\") -lt 10 ]; do sleep 0.01; done; exit 7", "sh", "{store}", "{from}"]
+"#;
+    let store = spec(dir.path(), &(PID_FILE.to_owned() + follow));
+    let report = run(&Config {
+        kill_per_second: 20.0,
+        agents: 2,
+        writes: 100,
+        dir: Some(dir.path().to_owned()),
+        ..other(&store)
+    });
+    assert_eq!(report.verdict, Verdict::Violated);
+    assert_eq!(report.kinds.len(), 1, "{:?}", report.violations);
+    let table = table(&report);
+    assert!(table.contains("it ended: exit status: 7"), "{table}");
+}
+
 /// The first server of a run works. Each later one prints a lot and ends.
 #[test]
 fn a_server_that_does_not_come_back_is_named_with_its_end() {
