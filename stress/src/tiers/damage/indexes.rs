@@ -157,7 +157,19 @@ fn is_hint(name: &str) -> bool {
     kind(name) == "index" || kind(name).starts_with("unclosed")
 }
 
+/// The errors, or a wrong answer.
+type Found = std::result::Result<Vec<Error>, String>;
+
 impl Indexed {
+    /// Each key with its record, and one that was not used.
+    fn keys(&self) -> impl Iterator<Item = (&str, Option<Seq>)> {
+        let used = self
+            .keys
+            .iter()
+            .map(|(key, seq)| (key.as_str(), Some(*seq)));
+        used.chain([("agent/unused", None)])
+    }
+
     /// Writes a store with a snapshot, two runs, and segments, all with what belongs to them.
     fn new(seed: u64, letter: char, first: u64) -> std::result::Result<Self, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
@@ -335,13 +347,16 @@ impl Stores {
     fn judge(&self, name: &str, damaged: &Image) -> std::result::Result<&'static str, String> {
         let machine = machine(damaged, 1, 0);
         let mut errors = 0;
-        let mut look = |what: &str, found: Result<std::result::Result<(), String>>| match found {
-            Ok(found) => found.map_err(|wrong| format!("{what}: {wrong}")),
-            Err(error) if !is_hint(name) && names(&error, name) => {
-                errors += 1;
-                Ok(())
+        let mut look = |what: &str, found: Found| {
+            let found = found.map_err(|wrong| format!("{what}: {wrong}"))?;
+            errors += found.len();
+            match found
+                .iter()
+                .find(|error| is_hint(name) || !names(error, name))
+            {
+                None => Ok(()),
+                Some(error) => Err(format!("{what}: {}", describe(error))),
             }
-            Err(error) => Err(format!("{what}: {}", describe(&error))),
         };
         look("a reader", self.read(&machine))?;
         if image(&machine) != *damaged {
@@ -349,46 +364,43 @@ impl Stores {
         }
         look("a writer", self.write(&machine))?;
         look("a reader after the writer", self.read(&machine))?;
-        let after = LiveIssues::open_in(&storage(&machine), Path::new(DIR));
-        let is_same = after.map(|after| {
-            let is_same = after.into_state() == self.base.issues;
-            is_same.then_some(()).ok_or("it is another".to_owned())
-        });
-        look("the state after the writer", is_same)?;
+        let after = match LiveIssues::open_in(&storage(&machine), Path::new(DIR)) {
+            Ok(after) if after.state() != &self.base.issues => Err("it is another".to_owned()),
+            Ok(_) => Ok(Vec::new()),
+            Err(error) => Ok(vec![error]),
+        };
+        look("the state after the writer", after)?;
         Ok(if errors == 0 { "same answer" } else { "error" })
     }
 
-    fn read(&self, machine: &Solo) -> Result<std::result::Result<(), String>> {
-        let mut reader = PointReader::open_in(&storage(machine), Path::new(DIR))?;
-        let mut failed = None;
-        // Behind an error, the others are asked for all the same.
-        for id in &self.base.ids {
-            match reader.get(id) {
-                Err(error) => failed = failed.or(Some(error)),
-                Ok(found) => {
-                    if let Some(wrong) = self.differs(id, found) {
-                        return Ok(Err(wrong));
-                    }
-                }
-            }
-        }
-        let unused = ("agent/unused", None);
-        let keys = self
-            .base
-            .keys
-            .iter()
-            .map(|(key, seq)| (key.as_str(), Some(*seq)));
-        for (key, seq) in keys.chain([unused]) {
+    /// Each issue and key; behind an error, the others are asked for all the same.
+    fn read(&self, machine: &Solo) -> Found {
+        let mut reader = match PointReader::open_in(&storage(machine), Path::new(DIR)) {
+            Ok(reader) => reader,
+            Err(error) => return Ok(vec![error]),
+        };
+        let mut errors = self.each_issue(|id| reader.get(id))?;
+        for (key, seq) in self.base.keys() {
             match reader.key(key) {
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => errors.push(error),
                 Ok(found) if found == seq => {}
                 Ok(found) => {
-                    let wrong = format!("{key} was used in {seq:?}, and not in {found:?}");
-                    return Ok(Err(wrong));
+                    return Err(format!("{key} was used in {seq:?}, and not in {found:?}"));
                 }
             }
         }
-        failed.map_or(Ok(Ok(())), Err)
+        Ok(errors)
+    }
+
+    fn each_issue(&self, mut get: impl FnMut(&str) -> Result<Option<Versioned>>) -> Found {
+        let mut errors = Vec::new();
+        for id in &self.base.ids {
+            match get(id) {
+                Err(error) => errors.push(error),
+                Ok(found) => self.differs(id, found).map_or(Ok(()), Err)?,
+            }
+        }
+        Ok(errors)
     }
 
     fn differs(&self, id: &str, found: Option<Versioned>) -> Option<String> {
@@ -398,44 +410,47 @@ impl Stores {
         (found != expected).then(|| format!("{id} is {expected:?}, and it found {found:?}"))
     }
 
-    fn write(&self, machine: &Solo) -> Result<std::result::Result<(), String>> {
-        let log = IssueLog::open(DIR, options(machine))?;
+    /// As [`Self::read`], and the issues that are not closed.
+    fn write(&self, machine: &Solo) -> Found {
+        let log = match IssueLog::open(DIR, options(machine)) {
+            Ok(log) => log,
+            Err(error) => return Ok(vec![error]),
+        };
+        let unclosed = log.with_unclosed(|part| self.unclosed_differ(part));
+        let mut errors = match unclosed {
+            Ok(wrong) => wrong.map_or(Ok(Vec::new()), Err)?,
+            Err(error) => vec![error],
+        };
+        errors.extend(self.each_issue(|id| log.get(id))?);
+        for (key, seq) in self.base.keys() {
+            // There is no such issue, so a new key stores nothing. Another batch had the key.
+            let again = log.commit(&Batch::new().key(key).close("none"));
+            match (again, seq) {
+                (Err(CommitError::KeyReused { seq: known, .. }), Some(seq)) if known == seq => {}
+                (Err(CommitError::Conflict(_)), None) => {}
+                (Err(CommitError::Log(error)), _) => errors.push(error),
+                (again, _) => return Err(format!("{key} of {seq:?} again: {again:?}")),
+            }
+        }
+        errors.extend(log.close().err());
+        Ok(errors)
+    }
+
+    fn unclosed_differ(&self, part: &Issues) -> Option<String> {
         let all = &self.base.issues;
-        let found = log.with_unclosed(|part| {
-            let is_closed = |issue: &Issue| {
-                let status = issue.status();
-                matches!(status.as_deref(), Some("closed" | "tombstone"))
-            };
-            let missing = all.iter().find(|(id, issue)| {
-                !is_closed(issue) && part.get(id).is_none_or(|found| found != *issue)
-            });
-            let wrong = part.iter().find(|(id, issue)| all.get(id) != Some(issue));
-            match missing.or(wrong) {
-                Some((id, _)) => Err(format!("{id} is another among the unclosed ones")),
-                None if part.ready() != all.ready() => Err("others are ready".to_owned()),
-                None => Ok(()),
-            }
-        })?;
-        if found.is_err() {
-            return Ok(found);
+        let is_closed = |issue: &Issue| {
+            let status = issue.status();
+            matches!(status.as_deref(), Some("closed" | "tombstone"))
+        };
+        let missing = all.iter().find(|(id, issue)| {
+            !is_closed(issue) && part.get(id).is_none_or(|found| found != *issue)
+        });
+        let wrong = part.iter().find(|(id, issue)| all.get(id) != Some(issue));
+        match missing.or(wrong) {
+            Some((id, _)) => Some(format!("{id} is another among the unclosed ones")),
+            None if part.ready() != all.ready() => Some("others are ready".to_owned()),
+            None => None,
         }
-        for id in &self.base.ids {
-            if let Some(wrong) = self.differs(id, log.get(id)?) {
-                return Ok(Err(wrong));
-            }
-        }
-        if let Some((key, seq)) = self.base.keys.iter().next_back() {
-            // It may be the key of just that.
-            match log.commit(&Batch::new().key(key).close("bd-0")) {
-                Ok(receipt) if (receipt.seq, receipt.repeated) == (*seq, true) => {}
-                Err(CommitError::KeyReused { seq: known, .. }) if known == *seq => {}
-                Ok(receipt) => return Ok(Err(format!("{key} of {seq} again: {receipt:?}"))),
-                Err(CommitError::Log(error)) => return Err(error),
-                Err(error) => return Ok(Err(format!("{key} of {seq} again: {error}"))),
-            }
-        }
-        log.close()?;
-        Ok(Ok(()))
     }
 
     fn finding(&self, budget: &Budget, number: usize, case: Case, what: &str) -> Finding {
@@ -503,5 +518,40 @@ mod tests {
             ))
         });
         assert_eq!(wrong.collect::<Vec<_>>(), Vec::<String>::new());
+    }
+
+    /// In a store where one question meets an error, another record is expected of each key in
+    /// turn. Whoever asks for the key answers something else then.
+    #[test]
+    fn keys_are_asked_for_behind_an_error() {
+        let mut stores = Stores::build(7).unwrap();
+        let cases = stores.cases().into_iter().filter(|case| {
+            kind(stores.name(case.file)) == "snapshot" && matches!(case.change, Change::Byte { .. })
+        });
+        let mut images = cases.filter_map(|case| stores.apply(case));
+        let looks = |stores: &Stores, image: &Image| {
+            let machine = machine(image, 1, 0);
+            [stores.read(&machine), stores.write(&machine)]
+        };
+        let fails = |found: &Found| found.as_ref().is_ok_and(|errors| errors.len() == 1);
+        let image = images.find(|image| looks(&stores, image).iter().all(fails));
+        let image = image.expect("damage that a reader and a writer meet");
+        let mut answered = [0, 0];
+        for key in stores.base.keys.keys().cloned().collect::<Vec<_>>() {
+            let seq = stores.base.keys[&key];
+            stores
+                .base
+                .keys
+                .insert(key.clone(), Seq::new(seq.get() + 1));
+            for (answered, found) in answered.iter_mut().zip(looks(&stores, &image)) {
+                *answered += usize::from(found.is_err_and(|wrong| wrong.starts_with(&key)));
+            }
+            stores.base.keys.insert(key, seq);
+        }
+        let most = stores.base.keys.len() / 2;
+        assert!(
+            answered.iter().all(|count| *count > most),
+            "{answered:?} of {most}"
+        );
     }
 }
