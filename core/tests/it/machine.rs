@@ -11,8 +11,7 @@ use std::{
 };
 
 use strand_core::{
-    Counters, Durability, Error, Filesystem, FilesystemKind, IssueEvent, LockError, Log, Outcome,
-    Reader, Seq,
+    Counters, Error, Filesystem, FilesystemKind, IssueEvent, LockError, Log, Outcome,
     testing::{Dir, HeldLock, Host, Page, PageError, Storage, StoreLock, ThisMachine},
 };
 
@@ -244,25 +243,27 @@ fn a_record_is_in_doubt_when_its_lock_could_not_be_freed() {
     assert_eq!(ids(log.records().unwrap()), ["bd-1", "bd-2", "bd-3"]);
 }
 
-/// The disk, in a container that sees a boot id of its own.
-#[derive(Debug)]
-struct Container(&'static str);
-
-impl Host for Container {
-    fn boot_id(&self) -> String {
-        self.0.to_owned()
-    }
-}
-
-impl Storage for Container {
-    fn host(&self) -> &dyn Host {
-        self
-    }
-}
-
 #[test]
 #[cfg(target_os = "linux")]
 fn processes_that_see_different_boot_ids_share_the_hints_while_one_of_them_lives() {
+    use strand_core::{Durability, Reader, Seq};
+
+    /// The disk, in a container that sees a boot id of its own.
+    #[derive(Debug)]
+    struct Container(&'static str);
+
+    impl Host for Container {
+        fn boot_id(&self) -> String {
+            self.0.to_owned()
+        }
+    }
+
+    impl Storage for Container {
+        fn host(&self) -> &dyn Host {
+            self
+        }
+    }
+
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let open = |id| {
