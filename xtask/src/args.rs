@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Tasks for working on strand
 #[derive(Debug, Parser)]
-#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+#[command(bin_name = "cargo xtask")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) task: Task,
@@ -150,6 +150,15 @@ mod tests {
                 panic!("{line}")
             };
             assert_eq!(flags.last().map(String::as_str), Some("--help"));
+        }
+    }
+
+    /// As CONTRIBUTING.md says.
+    #[test]
+    fn help_is_a_task_too() {
+        for line in ["x help", "x help ci", "x --help"] {
+            let shown = parse(line).expect_err("help ends the program");
+            assert_eq!(shown.kind(), clap::error::ErrorKind::DisplayHelp, "{line}");
         }
     }
 
