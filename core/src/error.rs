@@ -383,6 +383,12 @@ impl fmt::Display for CorruptReason {
             Self::Missing {
                 from_seq,
                 through_seq,
+            } if from_seq == through_seq => {
+                write!(f, "the acknowledged record {from_seq} is missing")
+            }
+            Self::Missing {
+                from_seq,
+                through_seq,
             } => {
                 write!(
                     f,

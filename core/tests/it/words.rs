@@ -69,6 +69,14 @@ fn every_damage_has_its_own_advice() {
             "delete `shm`",
         ),
         (
+            CorruptReason::Missing {
+                from_seq: 2,
+                through_seq: 2,
+            },
+            "the acknowledged record 2 is missing",
+            "delete `shm`",
+        ),
+        (
             CorruptReason::Payload { message: message() },
             "is whole, but is not an event: m",
             "read it with the program that wrote it",
