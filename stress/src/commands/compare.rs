@@ -33,7 +33,7 @@ pub struct Arguments {
     /// Make the stores in new directories below this one [default: the temporary directory]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Write a page to this file
+    /// Write an HTML report to this file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Write the table as Markdown to this file

@@ -32,7 +32,7 @@ pub struct Arguments {
     /// Write the report to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write a page that shows it to this file
+    /// Write an HTML report to this file
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 }
