@@ -170,20 +170,8 @@ struct SlowFile {
 }
 
 impl StorageFile for SlowFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.file.write_at(bytes, offset)
-    }
-
-    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        self.file.set_len(len_bytes)
-    }
-
-    fn len_bytes(&self) -> io::Result<u64> {
-        self.file.len_bytes()
+    fn inner(&self) -> &dyn StorageFile {
+        &*self.file
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -192,10 +180,6 @@ impl StorageFile for SlowFile {
             return Err(io::Error::other("told to fail"));
         }
         self.file.sync_data()
-    }
-
-    fn identity(&self) -> io::Result<(u64, u64)> {
-        self.file.identity()
     }
 }
 

@@ -89,20 +89,8 @@ impl Storage for MeasuredDisk {
 struct MeasuredFile(Box<dyn StorageFile>, MeasuredDisk);
 
 impl StorageFile for MeasuredFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.0.write_at(bytes, offset)
-    }
-
-    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        self.0.set_len(len_bytes)
-    }
-
-    fn len_bytes(&self) -> io::Result<u64> {
-        self.0.len_bytes()
+    fn inner(&self) -> &dyn StorageFile {
+        &*self.0
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -110,9 +98,5 @@ impl StorageFile for MeasuredFile {
         self.1.syncs.fetch_add(1, Ordering::Relaxed);
         self.1.slow_down();
         Ok(())
-    }
-
-    fn identity(&self) -> io::Result<(u64, u64)> {
-        self.0.identity()
     }
 }

@@ -38,19 +38,11 @@ use crate::env::{
 /// struct CountedFile(Box<dyn StorageFile>, Counted);
 ///
 /// impl StorageFile for CountedFile {
-///     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-///         self.0.read_at(buffer, offset)
-///     }
-///     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-///         self.0.write_at(bytes, offset)
-///     }
-///     fn set_len(&self, len_bytes: u64) -> io::Result<()> { self.0.set_len(len_bytes) }
-///     fn len_bytes(&self) -> io::Result<u64> { self.0.len_bytes() }
+///     fn inner(&self) -> &dyn StorageFile { &*self.0 }
 ///     fn sync_data(&self) -> io::Result<()> {
 ///         self.1.0.fetch_add(1, Ordering::Relaxed);
 ///         self.0.sync_data()
 ///     }
-///     fn identity(&self) -> io::Result<(u64, u64)> { self.0.identity() }
 /// }
 ///
 /// # let dir = tempfile::tempdir()?;
@@ -149,38 +141,56 @@ pub trait Storage: fmt::Debug + Send + Sync {
 }
 
 /// An open file of a [`Storage`]. Example: there.
+///
+/// Every method is that of the [`inner`](Self::inner) file unless it is replaced.
 pub trait StorageFile: fmt::Debug + Send + Sync {
+    /// The file that this one wraps. One that replaces all other methods wraps none.
+    fn inner(&self) -> &dyn StorageFile {
+        unreachable!("{self:?} wraps no file, and lacks a method")
+    }
     /// Reads at an offset; 0 bytes mean the end of the file.
     ///
     /// # Errors
     /// Those of the system.
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.inner().read_at(buffer, offset)
+    }
     /// Writes at an offset, with one system call; may write less.
     ///
     /// # Errors
     /// Those of the system.
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.inner().write_at(bytes, offset)
+    }
     /// Cuts or lengthens the file.
     ///
     /// # Errors
     /// Those of the system.
-    fn set_len(&self, len_bytes: u64) -> io::Result<()>;
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.inner().set_len(len_bytes)
+    }
     /// The file's length.
     ///
     /// # Errors
     /// Those of the system.
-    fn len_bytes(&self) -> io::Result<u64>;
+    fn len_bytes(&self) -> io::Result<u64> {
+        self.inner().len_bytes()
+    }
     /// Makes the file's bytes and length durable.
     ///
     /// # Errors
     /// Those of the system. After one, it is unknown which writes since the last success are
     /// durable.
-    fn sync_data(&self) -> io::Result<()>;
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner().sync_data()
+    }
     /// What identifies the file, by whatever name: device and inode.
     ///
     /// # Errors
     /// Those of the system.
-    fn identity(&self) -> io::Result<(u64, u64)>;
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        self.inner().identity()
+    }
 }
 
 /// The real files. Other storages wrap it, as in the example of [`Storage`].

@@ -411,8 +411,8 @@ struct FullFile {
 }
 
 impl StorageFile for FullFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
+    fn inner(&self) -> &dyn StorageFile {
+        &*self.file
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
@@ -426,22 +426,6 @@ impl StorageFile for FullFile {
             .left_bytes
             .fetch_sub(written as u64, Ordering::SeqCst);
         Ok(written)
-    }
-
-    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        self.file.set_len(len_bytes)
-    }
-
-    fn len_bytes(&self) -> io::Result<u64> {
-        self.file.len_bytes()
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn identity(&self) -> io::Result<(u64, u64)> {
-        self.file.identity()
     }
 }
 

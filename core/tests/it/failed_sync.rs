@@ -68,8 +68,8 @@ impl Storage for FailingDisk {
 }
 
 impl StorageFile for File {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
+    fn inner(&self) -> &dyn StorageFile {
+        &*self.file
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
@@ -92,14 +92,6 @@ impl StorageFile for File {
             disk.0.1.notify_all();
         }
         Ok(len)
-    }
-
-    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        self.file.set_len(len_bytes)
-    }
-
-    fn len_bytes(&self) -> io::Result<u64> {
-        self.file.len_bytes()
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -127,10 +119,6 @@ impl StorageFile for File {
         });
         disk.0.1.notify_all();
         Err(io::Error::other("this disk has failed"))
-    }
-
-    fn identity(&self) -> io::Result<(u64, u64)> {
-        self.file.identity()
     }
 }
 

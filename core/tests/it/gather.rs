@@ -127,29 +127,13 @@ impl Host for Machine {
 struct SlowFile(Box<dyn StorageFile>, Machine);
 
 impl StorageFile for SlowFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.0.write_at(bytes, offset)
-    }
-
-    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        self.0.set_len(len_bytes)
-    }
-
-    fn len_bytes(&self) -> io::Result<u64> {
-        self.0.len_bytes()
+    fn inner(&self) -> &dyn StorageFile {
+        &*self.0
     }
 
     fn sync_data(&self) -> io::Result<()> {
         self.1.pass_us(self.1.0.sync_us);
         self.0.sync_data()
-    }
-
-    fn identity(&self) -> io::Result<(u64, u64)> {
-        self.0.identity()
     }
 }
 

@@ -649,25 +649,14 @@ impl Storage for Counted {
 struct CountedFile(Box<dyn StorageFile>, Counted);
 
 impl StorageFile for CountedFile {
+    fn inner(&self) -> &dyn StorageFile {
+        &*self.0
+    }
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let read = self.0.read_at(buffer, offset)?;
         self.1.0.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)
-    }
-    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.0.write_at(bytes, offset)
-    }
-    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
-        self.0.set_len(len_bytes)
-    }
-    fn len_bytes(&self) -> io::Result<u64> {
-        self.0.len_bytes()
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
-    }
-    fn identity(&self) -> io::Result<(u64, u64)> {
-        self.0.identity()
     }
 }
 

@@ -242,6 +242,10 @@ struct RecordedFile {
 }
 
 impl StorageFile for RecordedFile {
+    fn inner(&self) -> &dyn StorageFile {
+        &*self.file
+    }
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let read = self.file.read_at(buffer, offset)?;
         if let Some(from) = self.recorder.0.lock().unwrap().blank_next_read_from.take() {
@@ -278,10 +282,6 @@ impl StorageFile for RecordedFile {
         self.file.set_len(len_bytes)
     }
 
-    fn len_bytes(&self) -> io::Result<u64> {
-        self.file.len_bytes()
-    }
-
     fn sync_data(&self) -> io::Result<()> {
         if std::mem::take(&mut self.recorder.0.lock().unwrap().fail_next_sync) {
             return Err(io::Error::other("the sync was told to fail"));
@@ -289,10 +289,6 @@ impl StorageFile for RecordedFile {
         self.file.sync_data()?;
         self.recorder.note(Call::Sync);
         Ok(())
-    }
-
-    fn identity(&self) -> io::Result<(u64, u64)> {
-        self.file.identity()
     }
 }
 
