@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{
         OnceLock,
-        atomic::{AtomicU32, AtomicU64},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -366,7 +366,7 @@ impl Page for SharedPage {
     }
 }
 
-/// A shared page that is only read, like [`SharedPageReader`].
+/// A shared page that is only read, like [`SharedPageReader`]. Every [`Page`] is one.
 pub trait PageView: fmt::Debug + Send + Sync {
     /// See [`SharedPageReader::load_u64`].
     fn load_u64(&self, index: usize) -> u64;
@@ -390,6 +390,36 @@ pub trait PageView: fmt::Debug + Send + Sync {
     /// See [`SharedPage::is_vouched`].
     fn is_vouched(&self) -> bool {
         false
+    }
+}
+
+impl<P: Page> PageView for P {
+    fn load_u64(&self, index: usize) -> u64 {
+        Page::u64(self, index).load(Ordering::Acquire)
+    }
+
+    fn load_u32(&self, index: usize) -> u32 {
+        Page::u32(self, index).load(Ordering::Acquire)
+    }
+
+    fn wait(&self, index: usize, expected: u32, timeout: Duration) {
+        Page::wait(self, index, expected, timeout);
+    }
+
+    fn check(&self) -> Result<(), PageError> {
+        Page::check(self)
+    }
+
+    fn identity(&self) -> Result<(u64, u64), PageError> {
+        Page::identity(self)
+    }
+
+    fn made_ns(&self) -> u64 {
+        Page::made_ns(self)
+    }
+
+    fn is_vouched(&self) -> bool {
+        Page::is_vouched(self)
     }
 }
 

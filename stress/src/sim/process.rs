@@ -574,7 +574,24 @@ struct VirtualPage {
 }
 
 impl VirtualPage {
-    fn wide(&self, index: usize) -> &AtomicU64 {
+    fn wake(&self, index: usize, most: usize) {
+        let Some(mut state) = self.process.step(Call::Wake, &|| index.to_string()) else {
+            return;
+        };
+        let sleepers = state.processes.iter_mut().filter(|process| {
+            matches!(
+                &process.doing,
+                Doing::WaitsForWord { page, index: at, .. } if *at == index && *page == self.number
+            )
+        });
+        for sleeper in sleepers.take(most) {
+            sleeper.doing = Doing::Runs;
+        }
+    }
+}
+
+impl Page for VirtualPage {
+    fn u64(&self, index: usize) -> &AtomicU64 {
         let alive = self
             .process
             .step(Call::Word, &|| index.to_string())
@@ -583,7 +600,7 @@ impl VirtualPage {
         word.unwrap_or(&self.nowhere.0)
     }
 
-    fn narrow(&self, index: usize) -> &AtomicU32 {
+    fn u32(&self, index: usize) -> &AtomicU32 {
         let alive = self
             .process
             .step(Call::Word, &|| format!("narrow {index}"))
@@ -592,7 +609,17 @@ impl VirtualPage {
         word.unwrap_or(&self.nowhere.1)
     }
 
-    fn sleep(&self, index: usize, expected: u32, timeout: Duration) {
+    fn area(&self) -> &[AtomicU64] {
+        self.words.area()
+    }
+
+    fn area_word(&self, index: usize) -> &AtomicU64 {
+        let step = self.process.step(Call::Word, &|| format!("area {index}"));
+        let word = self.words.area().get(index).filter(|_| step.is_some());
+        word.unwrap_or(&self.nowhere.0)
+    }
+
+    fn wait(&self, index: usize, expected: u32, timeout: Duration) {
         let Some(state) = self.process.step(Call::Wait, &|| index.to_string()) else {
             return;
         };
@@ -612,22 +639,15 @@ impl VirtualPage {
         ));
     }
 
-    fn wake(&self, index: usize, most: usize) {
-        let Some(mut state) = self.process.step(Call::Wake, &|| index.to_string()) else {
-            return;
-        };
-        let sleepers = state.processes.iter_mut().filter(|process| {
-            matches!(
-                &process.doing,
-                Doing::WaitsForWord { page, index: at, .. } if *at == index && *page == self.number
-            )
-        });
-        for sleeper in sleepers.take(most) {
-            sleeper.doing = Doing::Runs;
-        }
+    fn wake_one(&self, index: usize) {
+        self.wake(index, 1);
     }
 
-    fn is_there(&self) -> Result<(), PageError> {
+    fn wake_all(&self, index: usize) {
+        self.wake(index, usize::MAX);
+    }
+
+    fn check(&self) -> Result<(), PageError> {
         let Some(state) = self.process.step(Call::CheckPage, &String::new) else {
             return Ok(());
         };
@@ -638,42 +658,6 @@ impl VirtualPage {
         Err(PageError::Deleted {
             path: self.path.clone(),
         })
-    }
-}
-
-impl Page for VirtualPage {
-    fn u64(&self, index: usize) -> &AtomicU64 {
-        self.wide(index)
-    }
-
-    fn u32(&self, index: usize) -> &AtomicU32 {
-        self.narrow(index)
-    }
-
-    fn area(&self) -> &[AtomicU64] {
-        self.words.area()
-    }
-
-    fn area_word(&self, index: usize) -> &AtomicU64 {
-        let step = self.process.step(Call::Word, &|| format!("area {index}"));
-        let word = self.words.area().get(index).filter(|_| step.is_some());
-        word.unwrap_or(&self.nowhere.0)
-    }
-
-    fn wait(&self, index: usize, expected: u32, timeout: Duration) {
-        self.sleep(index, expected, timeout);
-    }
-
-    fn wake_one(&self, index: usize) {
-        self.wake(index, 1);
-    }
-
-    fn wake_all(&self, index: usize) {
-        self.wake(index, usize::MAX);
-    }
-
-    fn check(&self) -> Result<(), PageError> {
-        self.is_there()
     }
 
     fn identity(&self) -> Result<(u64, u64), PageError> {
@@ -707,31 +691,5 @@ impl Drop for VirtualPage {
         let me = (self.process.id, self.opened);
         let mut state = self.process.shared.state();
         state.claims.retain(|_, claimer| *claimer != me);
-    }
-}
-
-impl PageView for VirtualPage {
-    fn load_u64(&self, index: usize) -> u64 {
-        self.wide(index).load(Ordering::SeqCst)
-    }
-
-    fn load_u32(&self, index: usize) -> u32 {
-        self.narrow(index).load(Ordering::SeqCst)
-    }
-
-    fn wait(&self, index: usize, expected: u32, timeout: Duration) {
-        self.sleep(index, expected, timeout);
-    }
-
-    fn check(&self) -> Result<(), PageError> {
-        self.is_there()
-    }
-
-    fn identity(&self) -> Result<(u64, u64), PageError> {
-        Ok(special_identity(self.number))
-    }
-
-    fn made_ns(&self) -> u64 {
-        0
     }
 }

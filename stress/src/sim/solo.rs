@@ -880,32 +880,6 @@ impl Page for SoloPage {
     }
 }
 
-impl PageView for SoloPage {
-    fn load_u64(&self, index: usize) -> u64 {
-        Page::u64(self, index).load(Ordering::Acquire)
-    }
-
-    fn load_u32(&self, index: usize) -> u32 {
-        Page::u32(self, index).load(Ordering::Acquire)
-    }
-
-    fn wait(&self, index: usize, expected: u32, timeout: Duration) {
-        Page::wait(self, index, expected, timeout);
-    }
-
-    fn check(&self) -> Result<(), PageError> {
-        Page::check(self)
-    }
-
-    fn identity(&self) -> Result<(u64, u64), PageError> {
-        Page::identity(self)
-    }
-
-    fn made_ns(&self) -> u64 {
-        0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
