@@ -68,7 +68,7 @@ fn sign(kind: IncidentKind) -> (Sign, &'static str, &'static str) {
         IncidentKind::Stopped => (Sign::Pause, "stopped for a while", "stops"),
         IncidentKind::Torn => (Sign::Triangle, "half a record left behind", "torn tails"),
         IncidentKind::Forgotten => (Sign::Ring, "hints deleted", "hints lost"),
-        IncidentKind::Displaced => (Sign::Ring, "files displaced", "file displaced"),
+        IncidentKind::Displaced => (Sign::Ring, "file displaced", "files displaced"),
         IncidentKind::Moved => (Sign::Ring, "store moved away", "moves"),
         IncidentKind::Compacted => (Sign::Diamond, "compaction finished", "compactions"),
     }
