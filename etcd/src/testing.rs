@@ -176,20 +176,6 @@ impl Nodes {
         format!("etcd://{}/{store}{single}", hosts.join(","))
     }
 
-    /// The address of a store by one node alone.
-    ///
-    /// # Panics
-    /// There is no such node.
-    #[must_use]
-    pub fn address_by(&self, node: usize, store: &str) -> String {
-        let single = if self.count() < 3 {
-            "?allow_single_member"
-        } else {
-            ""
-        };
-        format!("etcd://{}/{store}{single}", self.node(node).place.client)
-    }
-
     fn node(&self, node: usize) -> &Node {
         self.all
             .get(node)

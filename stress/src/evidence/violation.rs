@@ -325,15 +325,6 @@ impl Violation {
             other => other.to_string(),
         }
     }
-
-    /// Whether two processes held the lock.
-    #[must_use]
-    pub fn is_about_holders(&self) -> bool {
-        matches!(
-            self,
-            Violation::TwoHolders { .. } | Violation::HoldsOverlap { .. }
-        )
-    }
 }
 
 impl fmt::Display for Violation {

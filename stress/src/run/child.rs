@@ -1,5 +1,5 @@
 //! A child process that is heard while it runs. All processes of the harness are children of this
-//! kind: agents, bystanders, calls of the command and the workers of a soak.
+//! kind: agents, bystanders and the workers of a soak.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::Path;

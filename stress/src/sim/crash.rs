@@ -10,7 +10,6 @@ use rand::{Rng, SeedableRng as _};
 use serde::Serialize;
 
 use crate::sim::disk::{DirInode, Edit, FileInode, Inode, InodeId, VirtualDisk, put};
-use crate::sim::image::Image;
 
 /// Disks write this much as a whole, as far as they write anything as a whole.
 const SECTOR_BYTES: usize = 512;
@@ -251,11 +250,6 @@ impl VirtualDisk {
             rng,
             drawn,
         }
-    }
-
-    /// The states that a power loss now may leave; see [`VirtualDisk::crash_disks`].
-    pub fn crash_states(&self, seed: u64, torn_max: usize) -> impl Iterator<Item = Image> + '_ {
-        self.crash_disks(seed, torn_max).map(|disk| disk.image())
     }
 
     /// One state that a power loss now may leave, and what it lost: a function of the disk and of
@@ -661,9 +655,13 @@ mod tests {
 
     use super::*;
     use crate::sim::disk::tests::{disk_with, path};
+    use crate::sim::image::Image;
 
     fn all(disk: &VirtualDisk) -> Vec<Image> {
-        let mut images: Vec<Image> = disk.crash_states(1, 2_000).collect();
+        let mut images: Vec<Image> = disk
+            .crash_disks(1, 2_000)
+            .map(|disk| disk.image())
+            .collect();
         images.sort_by_key(Image::digest);
         images.dedup();
         images

@@ -680,8 +680,6 @@ pub(super) enum Call {
     Wake,
     GiveWay,
     Sleep,
-    /// The process begins, or does something that only tests see.
-    Own,
 }
 
 impl Call {
@@ -689,7 +687,7 @@ impl Call {
         match self {
             Call::Sync | Call::SyncDir => 1_000 * fault_profile.sync_us,
             Call::GiveWay => 20_000,
-            Call::Word | Call::Own => 10,
+            Call::Word => 10,
             _ => 1_000,
         }
     }
@@ -882,17 +880,6 @@ impl Process {
     #[must_use]
     pub fn displaced(&self) -> u64 {
         self.shared.state().troubles.displaced
-    }
-
-    /// The machine's clock, in nanoseconds since its start.
-    #[must_use]
-    pub fn now_ns(&self) -> u64 {
-        self.shared.state().now_ns
-    }
-
-    /// A step that the process does for a test, between its calls.
-    pub fn own_step(&self) {
-        drop(self.step(Call::Own, &String::new));
     }
 
     /// A number for the process's own decisions.

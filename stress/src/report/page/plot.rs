@@ -11,8 +11,6 @@ const BOTTOM: f64 = 40.0;
 pub enum Unit {
     /// A number of something.
     Count,
-    /// A number of something in each second.
-    PerSecond,
     /// Durations, given in microseconds.
     Microseconds,
     /// Lengths, given in bytes.
@@ -25,7 +23,6 @@ impl Unit {
     pub fn text(self, value: f64) -> String {
         let prefixes: &[&str] = match self {
             Unit::Count => &["", " k", " M", " G"],
-            Unit::PerSecond => &["/s", " k/s", " M/s"],
             Unit::Microseconds => &[" µs", " ms", " s"],
             Unit::Bytes => &[" B", " kB", " MB", " GB"],
         };
@@ -528,15 +525,14 @@ mod tests {
 
     #[test]
     fn a_logarithmic_axis_ends_at_the_powers_of_ten_around_its_values() {
-        let axis =
-            |values: &[f64]| Axis::powers_of_ten("", Unit::PerSecond, values.iter().copied());
+        let axis = |values: &[f64]| Axis::powers_of_ten("", Unit::Count, values.iter().copied());
         let wide = axis(&[230.0, 48_000.0]);
         assert!(near(wide.place(100.0), 0.0) && near(wide.place(100_000.0), 1.0));
         assert_eq!(wide.ticks().len(), 4);
         let one = axis(&[10.0]);
         assert!(near(one.place(10.0), 0.0) && near(one.place(100.0), 1.0));
         let ticks: Vec<&str> = one.ticks().iter().map(|(_, name)| name.as_str()).collect();
-        assert_eq!(ticks, ["10/s", "20/s", "50/s", "100/s"]);
+        assert_eq!(ticks, ["10", "20", "50", "100"]);
         // Zero has no place on it.
         assert_eq!(axis(&[0.0]), axis(&[]));
     }
@@ -561,8 +557,8 @@ mod tests {
     #[test]
     fn values_are_short() {
         for (unit, value, text) in [
-            (Unit::PerSecond, 0.1, "0.1/s"),
-            (Unit::PerSecond, 100_000.0, "100 k/s"),
+            (Unit::Count, 0.1, "0.1"),
+            (Unit::Count, 100_000.0, "100 k"),
             (Unit::Count, 1_000_000.0, "1 M"),
             (Unit::Count, 0.0, "0"),
             (Unit::Microseconds, 1.0, "1 µs"),
