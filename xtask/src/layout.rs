@@ -1,5 +1,5 @@
 //! `cargo xtask ci layout`: modules import downwards, no two files import each other in a circle,
-//! and comments keep to the width.
+//! each file is compiled, and comments keep to the width.
 //!
 //! Reads tokens, not types: a path that starts with `crate`, `super`, `self`, a child module or an
 //! imported module counts as an import of the file that holds the last module of the path. Unit
@@ -80,6 +80,7 @@ pub(crate) fn check() -> Result<(), Failure> {
     for name in CRATES {
         let krate = Crate::read(name)?;
         complaints.extend(krate.wide_comments());
+        complaints.extend(krate.outside_of_modules());
         let imports = krate.imports()?;
         complaints.extend(forbidden(&imports));
         complaints.extend(circles(&imports));
@@ -136,7 +137,8 @@ impl Crate {
         wide
     }
 
-    fn imports(&self) -> Result<Imports, Failure> {
+    /// The files below `src` by their modules; the root of the crate has the empty path.
+    fn modules(&self) -> BTreeMap<Vec<String>, String> {
         let module = |file: &str| {
             let path = file
                 .strip_prefix(self.name)?
@@ -156,7 +158,29 @@ impl Crate {
             .files
             .keys()
             .filter_map(|file| Some((module(file)?, file.clone())));
-        let modules: BTreeMap<Vec<String>, String> = modules.collect();
+        modules.collect()
+    }
+
+    /// Files that no module declares: they are not compiled, and nobody notices when they go stale.
+    fn outside_of_modules(&self) -> Vec<String> {
+        let modules = self.modules();
+        let is_declared = |module: &[String]| {
+            let [above @ .., name] = module else {
+                return true;
+            };
+            let above = modules.get(above).and_then(|file| self.files.get(file));
+            let words = [format!("mod {name};"), format!("\"{name}.rs\"")];
+            module == ["main"]
+                || above.is_some_and(|text| words.iter().any(|word| text.contains(word)))
+        };
+        let outside = modules.iter().filter(|(module, _)| !is_declared(module));
+        outside
+            .map(|(_, file)| format!("{file} is in no module"))
+            .collect()
+    }
+
+    fn imports(&self) -> Result<Imports, Failure> {
+        let modules = self.modules();
         let mut imports = Imports::new();
         for (here, file) in &modules {
             let text = self.files.get(file).map(String::as_str).unwrap_or_default();
@@ -472,6 +496,16 @@ mod tests {
         assert!(found[0].starts_with("3 files"), "{found:?}");
         let no_way_back = [&files[..3], &[("c", "")]].concat();
         assert_eq!(circles(&imports("cli", &no_way_back)), [""; 0]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_compiled_is_found() {
+        let lib = "pub mod a; #[path = \"c.rs\"] mod b;";
+        let files = [("lib", lib), ("main", ""), ("a/mod", "mod one;"), ("c", "")];
+        let more = [("a/one", ""), ("a/two", "mod of_stale;"), ("d", "")];
+        let found = krate("stress", &[&files[..], &more].concat()).outside_of_modules();
+        let expected = ["a/two", "d"].map(|file| format!("stress/src/{file}.rs is in no module"));
+        assert_eq!(found, expected);
     }
 
     #[test]
