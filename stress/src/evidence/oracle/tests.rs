@@ -36,28 +36,28 @@ struct Run {
     beside: Beside,
 }
 
-fn record(seq: u64, agent: u32, write: u32) -> StoredRecord {
-    let line = fabricate_line(seq, &event_json(agent, write));
+fn parsed(line: String) -> (Vec<StoredRecord>, Vec<BadLine>) {
     let name = format!("log-{:020}.jsonl", 1);
-    let (mut records, bad) = parse_segment(&Segment {
-        name,
-        bytes: format!("{line}\n").into(),
-    });
-    assert!(bad.is_empty());
+    let bytes = (line + "\n").into();
+    parse_segment(&Segment { name, bytes })
+}
+
+fn stored(seq: u64, event: &str) -> StoredRecord {
+    let (mut records, bad) = parsed(fabricate_line(seq, event));
+    assert_eq!(bad, []);
     records.remove(0)
 }
 
+fn record(seq: u64, agent: u32, write: u32) -> StoredRecord {
+    stored(seq, &event_json(agent, write))
+}
+
 fn acknowledged(agent: u32, write: u32, seq: u64) -> Operation {
-    let outcome = Outcome::Acknowledged {
-        seq,
-        ack_ns: seq * 100 + 50,
-        repeated: false,
-    };
     Operation {
         agent,
         write,
         invoke_ns: seq * 100,
-        outcome,
+        outcome: acknowledgement(seq, seq * 100 + 50, false),
     }
 }
 
@@ -77,6 +77,14 @@ fn unknown(error: &str) -> Outcome {
 fn rejected(error: &str) -> Outcome {
     let error = error.to_owned();
     Outcome::Rejected { error }
+}
+
+fn durable(seq: u64, begin_ns: u64, end_ns: u64) -> DurableSeen {
+    DurableSeen {
+        begin_ns,
+        end_ns,
+        seq,
+    }
 }
 
 fn hold(agent: u32, from_ns: u64, to_ns: u64) -> Hold {
@@ -116,16 +124,8 @@ impl Run {
     fn good() -> Run {
         let order = [(1, 0, 1), (2, 1, 1), (3, 0, 2), (4, 1, 2)];
         let records: Vec<_> = order.iter().map(|&(s, a, w)| record(s, a, w)).collect();
-        let durable_seq = |seq| DurableSeen {
-            begin_ns: seq * 100 + 51,
-            end_ns: seq * 100 + 52,
-            seq,
-        };
-        let hold = |&(s, agent, _): &(u64, u32, u32)| Hold {
-            agent,
-            from_ns: s * 100 + 10,
-            to_ns: s * 100 + 20,
-        };
+        let durable_seq = |seq| durable(seq, seq * 100 + 51, seq * 100 + 52);
+        let hold = |&(s, agent, _): &(u64, u32, u32)| hold(agent, s * 100 + 10, s * 100 + 20);
         let view = |begin_ns, count| View {
             reader: "test".into(),
             begin_ns,
@@ -143,6 +143,10 @@ impl Run {
             views: vec![view(10, 0), view(260, 2), view(255, 3), view(500, 4)],
             ..Ledger::default()
         };
+        Run::of(ledger, records)
+    }
+
+    fn of(ledger: Ledger, records: Vec<StoredRecord>) -> Run {
         Run {
             ledger,
             records,
@@ -210,6 +214,17 @@ impl Run {
         let mut run = Run::good();
         run.ledger.views.clear();
         run
+    }
+
+    /// What is wrong if the last read lacks what it has to contain through `seq`.
+    fn misses(&self, seq: u64, source: Promise, known_ns: u64) -> Violation {
+        let view = self.ledger.views[3].clone();
+        Violation::ViewMisses {
+            view,
+            seq,
+            source,
+            known_ns,
+        }
     }
 
     fn outcome(&mut self, index: usize, outcome: Outcome) {
@@ -306,12 +321,7 @@ fn point_4_nothing_else_is_there() {
         assert_eq!(run.kinds(), ["foreign"]);
     }
     let mut run = Run::unread();
-    let name = format!("log-{:020}.jsonl", 1);
-    run.bad_lines = parse_segment(&Segment {
-        name,
-        bytes: b"{\"seq\":5}\n".to_vec(),
-    })
-    .1;
+    run.bad_lines = parsed("{\"seq\":5}".to_owned()).1;
     assert_eq!(run.kinds(), ["bad_bytes"]);
 }
 
@@ -366,11 +376,7 @@ fn point_7_after_an_acknowledgement_comes_a_higher_number() {
 fn point_8_the_durable_number_never_falls() {
     let mut run = Run::unread();
     run.synced = false;
-    run.ledger.durable_seen.push(DurableSeen {
-        begin_ns: 453,
-        end_ns: 460,
-        seq: 3,
-    });
+    run.ledger.durable_seen.push(durable(3, 453, 460));
     assert_eq!(run.kinds(), ["durable_fell"]);
     // Looks that overlap prove nothing.
     run.ledger.durable_seen[4].begin_ns = 452;
@@ -380,11 +386,7 @@ fn point_8_the_durable_number_never_falls() {
 #[test]
 fn point_8_the_durable_number_covers_what_was_acknowledged_as_synced() {
     let mut run = Run::unread();
-    run.ledger.durable_seen = vec![DurableSeen {
-        begin_ns: 451,
-        end_ns: 452,
-        seq: 3,
-    }];
+    run.ledger.durable_seen = vec![durable(3, 451, 452)];
     assert_eq!(run.kinds(), ["durable_behind_ack"]);
     run.synced = false;
     assert_eq!(run.judge(), []);
@@ -411,32 +413,25 @@ fn point_9_reads_only_grow() {
     run.synced = false;
     run.ledger.durable_seen.clear();
     run.ledger.operations.clear();
-    let misses = |run: &Run, index: usize, known_ns| {
-        let view = run.ledger.views[index].clone();
-        let source = Promise::EarlierRead;
-        let expected = Violation::ViewMisses {
-            view,
-            seq: 3,
-            source,
-            known_ns,
-        };
+    let misses = |run: &Run| {
+        let expected = run.misses(3, Promise::EarlierRead, 260);
         run.judge().contains(&expected)
     };
     run.ledger.views[3].seen = Seen::Records(prefix(&run.records, 2));
-    assert!(misses(&run, 3, 260));
+    assert!(misses(&run));
     // A read of what is synced may end before one that went through the tail, but not the reverse.
     run.ledger.views[3].through_tail = false;
-    assert!(!misses(&run, 3, 260));
+    assert!(!misses(&run));
     run.ledger.views[2].through_tail = false;
-    assert!(misses(&run, 3, 260));
+    assert!(misses(&run));
     run.ledger.views[3].through_tail = true;
-    assert!(misses(&run, 3, 260));
+    assert!(misses(&run));
     run.hints_were_lost = true;
-    assert!(!misses(&run, 3, 260));
+    assert!(!misses(&run));
     run.hints_were_lost = false;
     // They overlap.
     run.ledger.views[3].begin_ns = 260;
-    assert!(!misses(&run, 3, 260));
+    assert!(!misses(&run));
 }
 
 #[test]
@@ -444,17 +439,7 @@ fn point_10_a_read_contains_what_was_acknowledged_before_it() {
     let mut run = Run::good();
     run.ledger.durable_seen.clear();
     run.ledger.views[3].seen = Seen::Records(prefix(&run.records, 3));
-    let view = run.ledger.views[3].clone();
-    let source = Promise::Acknowledged;
-    assert_eq!(
-        run.judge(),
-        [Violation::ViewMisses {
-            view,
-            seq: 4,
-            source,
-            known_ns: 450
-        }]
-    );
+    assert_eq!(run.judge(), [run.misses(4, Promise::Acknowledged, 450)]);
     run.ledger.views[3].begin_ns = 450;
     assert_eq!(run.judge(), []);
     // Of a buffered log, only a read through the tail has to.
@@ -471,17 +456,7 @@ fn a_read_contains_what_is_below_a_durable_number_seen_before_it() {
     run.synced = false;
     run.ledger.views[3].seen = Seen::Records(prefix(&run.records, 3));
     run.ledger.views[3].through_tail = false;
-    let view = run.ledger.views[3].clone();
-    let source = Promise::DurableSeen;
-    assert_eq!(
-        run.judge(),
-        [Violation::ViewMisses {
-            view,
-            seq: 4,
-            source,
-            known_ns: 452
-        }]
-    );
+    assert_eq!(run.judge(), [run.misses(4, Promise::DurableSeen, 452)]);
     run.ledger.views[3].begin_ns = 452;
     assert_eq!(run.judge(), []);
 }
@@ -615,18 +590,9 @@ fn a_violation_is_printed_with_its_evidence() {
 fn claiming() -> Run {
     let mut model = Model::default();
     let mut run = Run {
-        ledger: Ledger::default(),
-        records: Vec::new(),
-        bad_lines: Vec::new(),
-        synced: true,
-        hints_were_lost: false,
-        complete: true,
         keyed: true,
         claimed: 2,
-        snapshot_seqs: BTreeSet::new(),
-        journals: Vec::new(),
-        shows: Shows::STRAND,
-        beside: Beside::default(),
+        ..Run::of(Ledger::default(), Vec::new())
     };
     let order = [(2, 1), (0, 1), (1, 1), (0, 2), (1, 2)];
     for (number, (agent, write)) in (1..).zip(order) {
@@ -643,11 +609,7 @@ fn claiming() -> Run {
             let events = record.events.iter().map(|event| event.json.as_str());
             model.apply(seq + 1, events).unwrap();
             run.records.push(record);
-            Outcome::Acknowledged {
-                seq: seq + 1,
-                ack_ns: end_ns,
-                repeated: false,
-            }
+            acknowledgement(seq + 1, end_ns, false)
         };
         run.ledger.plans.push((agent, write, plan));
         run.ledger.operations.push(Operation {
@@ -666,14 +628,7 @@ fn keyed_record(seq: u64, agent: u32, write: u32, plan: &Plan) -> StoredRecord {
         [event] => event.clone(),
         events => format!("{{\"batch\":[{}]}}", events.join(",")),
     };
-    let name = format!("log-{:020}.jsonl", 1);
-    let bytes = fabricate_line(seq, &event) + "\n";
-    let (mut records, bad) = parse_segment(&Segment {
-        name,
-        bytes: bytes.into(),
-    });
-    assert_eq!(bad, []);
-    records.remove(0)
+    stored(seq, &event)
 }
 
 impl Run {
@@ -726,17 +681,11 @@ fn a_write_that_was_interrupted_is_made_again_and_stored_once() {
     let mut run = claiming();
     let interrupted = Operation {
         invoke_ns: 195,
-        outcome: Outcome::Unknown {
-            error: String::new(),
-        },
+        outcome: unknown(""),
         ..run.ledger.operations[1].clone()
     };
     run.ledger.operations.insert(1, interrupted);
-    let repeated = Outcome::Acknowledged {
-        seq: 2,
-        ack_ns: 250,
-        repeated: true,
-    };
+    let repeated = acknowledgement(2, 250, true);
     run.outcome(2, repeated.clone());
     assert_eq!(run.judge(), []);
     run.keyed = false;
@@ -751,19 +700,14 @@ fn a_write_that_was_interrupted_is_made_again_and_stored_once() {
 fn a_store_that_fails_at_times_is_asked_until_the_outcome_is_known() {
     let mut run = claiming();
     run.shows = Shows::ETCD;
-    let error = || "no answer".to_owned();
     let attempt = |run: &Run, outcome| Operation {
         invoke_ns: 195,
         outcome,
         ..run.ledger.operations[1].clone()
     };
-    let unknown = attempt(&run, Outcome::Unknown { error: error() });
-    let rejected = attempt(&run, Outcome::Rejected { error: error() });
-    let repeated = Outcome::Acknowledged {
-        seq: 2,
-        ack_ns: 250,
-        repeated: true,
-    };
+    let unknown = attempt(&run, unknown("no answer"));
+    let rejected = attempt(&run, rejected("no answer"));
+    let repeated = acknowledgement(2, 250, true);
     let ending = |before: &[&Operation], last: Option<&Outcome>| {
         let mut run = claiming();
         run.shows = Shows::ETCD;
@@ -937,11 +881,7 @@ fn points_8_and_9_followers_get_every_record_in_its_order() {
     assert_eq!(run.judge(), []);
     run.complete = true;
     run.follow();
-    run.ledger.durable_seen = vec![DurableSeen {
-        begin_ns: 2_000,
-        end_ns: 2_001,
-        seq: 2,
-    }];
+    run.ledger.durable_seen = vec![durable(2, 2_000, 2_001)];
     assert_eq!(run.kinds(), ["durable_behind_ack", "durable_fell"]);
 }
 
