@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use strand_core::{Durability, Issue, IssueEvent, Issues, Log, Op, Options, Reader, Seq, Version};
 
-use crate::support::{TS, event, first_segment, ids, names, open};
+use crate::support::{TS, append_numbered, event, first_segment, ids, names, open};
 
 #[test]
 fn appended_records_are_read_back_in_order() {
@@ -164,9 +164,7 @@ fn segments_roll_over_and_are_read_as_one_log() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options::default().segment_bytes_max(1000);
     let log = Log::<IssueEvent>::open(dir.path(), options.clone()).unwrap();
-    for number in 1..=30 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(&log, 1..=30);
     let segments = names(dir.path())
         .iter()
         .filter(|name| name.starts_with("log-"))

@@ -19,15 +19,15 @@ use strand_core::{
 use strand_lock::FileLock;
 use tempfile::TempDir;
 
-use crate::support::{event, first_segment, line_ends, names, open_issues, options, store_of};
+use crate::support::{
+    append_numbered, event, first_segment, line_ends, names, open_issues, options, store_of,
+};
 
 /// A store with a backup, a live snapshot and three segments behind it: the records 1 to 9, and 6
 /// to 9 in segments.
 pub(crate) fn varied(dir: &Path) -> IssueLog {
     let log = IssueLog::open(dir, options()).unwrap();
-    for number in 1..=3 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(log.log(), 1..=3);
     log.compact().unwrap();
     log.append(&IssueEvent::delete(
         "bd-2",
@@ -38,9 +38,7 @@ pub(crate) fn varied(dir: &Path) -> IssueLog {
     log.compact().unwrap();
     drop(log);
     let log = IssueLog::open(dir, options().segment_bytes_max(400)).unwrap();
-    for number in 6..=9 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(log.log(), 6..=9);
     log
 }
 

@@ -18,7 +18,9 @@ use strand_core::{
 };
 use strand_lock::FileLock;
 
-use crate::support::{Call, Mortal, Recorder, TS, event, names, open_issues, options};
+use crate::support::{
+    Call, Mortal, Recorder, TS, append_numbered, event, names, open_issues, options,
+};
 
 /// The number, the issues, the bytes and the removed files of a compaction.
 fn compact(log: &IssueLog) -> (u64, u64, u64, Vec<String>) {
@@ -49,9 +51,7 @@ fn data_files(dir: &Path) -> Vec<String> {
 fn varied(dir: &Path) -> IssueLog {
     let log = IssueLog::open(dir, options().segment_bytes_max(700)).unwrap();
     let now = i64::MAX / 2; // No tombstone is old enough to expire.
-    for number in 1..=8 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(log.log(), 1..=8);
     log.append(&IssueEvent::delete("bd-3", Timestamp::from_ms(now)))
         .unwrap();
     log.append(&IssueEvent::close("bd-3", Timestamp::from_ms(now)))
@@ -525,9 +525,7 @@ fn a_compaction_is_due_when_the_log_is_long_and_a_compactor_runs_it() {
     let few = options().compact_after_records(3);
     let log = Arc::new(IssueLog::open(dir.path(), few).unwrap());
     assert!(!log.compaction_due().unwrap());
-    for number in 1..=3 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(log.log(), 1..=3);
     assert!(log.compaction_due().unwrap());
     let bytes = options().compact_after_bytes(100);
     assert!(

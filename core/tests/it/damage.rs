@@ -7,7 +7,9 @@ use strand_core::{
     Compacted, CorruptReason, Error, IssueEvent, IssueLog, Issues, Options, Reader, Seq,
 };
 
-use crate::support::{event, first_segment, line_ends, names, open_issues, options, store_of};
+use crate::support::{
+    append_numbered, event, first_segment, line_ends, names, open_issues, options, store_of,
+};
 
 fn segment(dir: &Path, first_seq: u64) -> std::path::PathBuf {
     dir.join(format!("log-{first_seq:020}.jsonl"))
@@ -123,9 +125,7 @@ fn three_segments(dir: &Path) -> IssueLog {
 fn two_segments_more(dir: &Path) -> IssueLog {
     let whole = fs::metadata(first_segment(dir)).unwrap().len();
     let log = IssueLog::open(dir, options().segment_bytes_max(whole)).unwrap();
-    for number in 4..=9 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(log.log(), 4..=9);
     assert!(segment(dir, 7).exists());
     log
 }

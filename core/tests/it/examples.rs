@@ -12,7 +12,7 @@ use std::{
 
 use strand_core::{Batch, Compacted, Filter, Issue, IssueLog, Issues, Op, Patch};
 
-use crate::support::{TS, event, open_issues};
+use crate::support::{TS, append_numbered, event, open_issues};
 
 /// More than any of these programs takes on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -335,9 +335,7 @@ fn a_mirror_that_is_killed_again_and_again_applies_each_record_exactly_once() {
     };
 
     let log = open_issues(&store);
-    for number in 1..=20 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(log.log(), 1..=20);
     for round in 0..10_u64 {
         let running = mirror();
         let wanted = hook.got().last_seq() + 3 + round % 3;

@@ -11,8 +11,8 @@ use strand_core::{
 };
 
 use crate::support::{
-    Mortal, Recorder, TS, as_child, child, event, finish, first_segment, line_ends, open,
-    open_issues, options,
+    Mortal, Recorder, TS, append_numbered, as_child, child, event, finish, first_segment,
+    line_ends, open, open_issues, options,
 };
 
 fn soon() -> Instant {
@@ -44,9 +44,7 @@ fn a_follower_sees_every_record_once_across_rotation_and_compaction() {
 fn a_follower_can_begin_within_a_segment_or_beyond_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
-    for number in 1..=5 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(&log, 1..=5);
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
     let mut middle = reader.follow(Seq::new(3)).unwrap();
     let mut future = reader.follow(Seq::new(7)).unwrap();
@@ -99,9 +97,7 @@ fn a_follower_can_begin_at_any_record_of_a_long_segment() {
     let dir = tempfile::tempdir().unwrap();
     let buffered = Options::default().durability(Durability::Buffered);
     let log = Log::<IssueEvent>::open(dir.path(), buffered).unwrap();
-    for number in 1..=2000 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(&log, 1..=2000);
     log.sync_to(Seq::new(1500)).unwrap();
     let through = log.durable_seq().unwrap();
     log.append(&event("bd-2001")).unwrap();
@@ -143,9 +139,7 @@ fn a_follower_can_begin_at_any_record_of_a_long_segment() {
 fn a_follower_that_begins_too_late_learns_where_to_begin() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
-    for number in 1..=5 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(&log, 1..=5);
     log.compact::<Issues>().unwrap();
     log.append(&event("bd-6")).unwrap();
     let reader = Reader::<IssueEvent>::open(dir.path()).unwrap();
@@ -249,9 +243,7 @@ fn a_reader_without_hints_does_not_report_a_record_in_progress_as_damage() {
 fn a_sleeping_follower_is_woken_by_another_process() {
     if let Some((dir, _)) = as_child() {
         let log = open(&dir);
-        for number in 1..=20 {
-            log.append(&event(&format!("bd-{number}"))).unwrap();
-        }
+        append_numbered(&log, 1..=20);
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -325,9 +317,7 @@ fn a_refreshed_state_equals_a_new_load() {
 fn a_call_that_failed_is_tried_again_at_the_same_record() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::<IssueEvent>::open(dir.path(), options().segment_bytes_max(300)).unwrap();
-    for number in 1..=9 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(&log, 1..=9);
     log.close().unwrap();
     let life = Mortal::of_calls(u64::MAX);
     let storage: Arc<dyn Storage> = Arc::new(life.clone());

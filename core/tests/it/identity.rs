@@ -25,8 +25,8 @@ use strand_core::{
 };
 
 use crate::support::{
-    PageEvents, WatchedPage, as_child, child, event, finish, first_segment, ids, open, open_issues,
-    options, store_of,
+    PageEvents, WatchedPage, append_numbered, as_child, child, event, finish, first_segment, ids,
+    open, open_issues, options, store_of,
 };
 
 /// Three segments of it are soon full.
@@ -55,9 +55,7 @@ fn two_stores(temp: &Path) -> [PathBuf; 2] {
 
 /// Appends ten records to a log of one record, reads and follows them.
 fn go_on(log: &Log<IssueEvent>) {
-    for number in 2..=11 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(log, 2..=11);
     assert_eq!(ids(log.records().unwrap()).len(), 11);
 }
 

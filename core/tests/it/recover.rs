@@ -9,7 +9,8 @@ use strand_core::{
 use strand_lock::FileLock;
 
 use crate::support::{
-    TS, event, first_segment, ids, line_ends, names, open, open_issues, options, store_of,
+    TS, append_numbered, event, first_segment, ids, line_ends, names, open, open_issues, options,
+    store_of,
 };
 
 const RECORDS: u64 = 5;
@@ -365,9 +366,7 @@ fn read(dir: &Path) -> (Vec<u64>, Option<CorruptReason>) {
 fn a_reader_without_hints_finds_a_segment_that_is_missing() {
     let dir = tempfile::tempdir().unwrap();
     let log = IssueLog::open(dir.path(), crate::support::options().segment_bytes_max(1)).unwrap();
-    for number in 1..=4 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(log.log(), 1..=4);
     drop(log);
     forget_hints(dir.path());
     let all: Vec<u64> = (1..=4).collect();
@@ -391,9 +390,7 @@ fn a_reader_without_hints_finds_a_segment_that_is_missing() {
 fn a_reader_without_hints_ignores_bytes_after_a_complete_segment() {
     let dir = tempfile::tempdir().unwrap();
     let log = IssueLog::open(dir.path(), crate::support::options().segment_bytes_max(1)).unwrap();
-    for number in 1..=3 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(log.log(), 1..=3);
     drop(log);
     forget_hints(dir.path());
     let mut bytes = fs::read(first_segment(dir.path())).unwrap();
@@ -468,9 +465,7 @@ fn records_in_the_free_space_of_a_complete_segment_are_none() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         let log = Log::<IssueEvent>::open(dir, options().segment_bytes_max(300)).unwrap();
-        for number in 1..=5 {
-            log.append(&event(&format!("bd-{number}"))).unwrap();
-        }
+        append_numbered(&log, 1..=5);
         drop(log);
         let mut segments: Vec<_> = names(dir)
             .into_iter()
@@ -478,9 +473,7 @@ fn records_in_the_free_space_of_a_complete_segment_are_none() {
             .collect();
         let (last, previous) = (segments.pop().unwrap(), segments.pop().unwrap());
         let log = open(dir);
-        for number in 6..=8 {
-            log.append(&event(&format!("bd-{number}"))).unwrap();
-        }
+        append_numbered(&log, 6..=8);
         drop(log);
         let mut bytes = fs::read(dir.join(&previous)).unwrap();
         if !has_mark {

@@ -19,7 +19,10 @@ use strand_core::{
 
 use crate::{
     check::{copy, files, varied},
-    support::{Mortal, T0, event, first_segment, line_ends, names, open_issues, options, store_of},
+    support::{
+        Mortal, T0, append_numbered, event, first_segment, line_ends, names, open_issues, options,
+        store_of,
+    },
 };
 
 const LIVE: &str = "snapshot-00000000000000000005.jsonl";
@@ -386,9 +389,7 @@ fn a_copy_of_a_segment_under_another_name_costs_nothing() {
 fn a_snapshot_is_rebuilt_from_all_records_while_they_exist() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());
-    for number in 1..=3 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(log.log(), 1..=3);
     let kept = files(dir.path());
     log.compact().unwrap();
     let backed = files(dir.path());
@@ -633,9 +634,7 @@ fn wreck(dir: &Path) -> (Lines, Lines) {
     log.compact().unwrap();
     drop(log);
     let log = IssueLog::open(dir, options().segment_bytes_max(500)).unwrap();
-    for number in 3..=14 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(log.log(), 3..=14);
     drop(log);
     let before = lines(dir);
     let segments: Vec<PathBuf> = names(dir)
@@ -808,9 +807,7 @@ fn unacknowledged_records_do_not_come_back_from_quarantine() {
 fn files_that_a_rebuilt_manifest_does_not_need_are_kept() {
     let dir = tempfile::tempdir().unwrap();
     let log = open_issues(dir.path());
-    for number in 1..=3 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(log.log(), 1..=3);
     let old = files(dir.path());
     log.compact().unwrap();
     let before = lines(dir.path());
@@ -913,9 +910,7 @@ fn open_writers_followers_and_states_continue() {
         let dir = tempfile::tempdir().unwrap();
         let with = || options().share_memory(share);
         let log = IssueLog::open(dir.path(), with()).unwrap();
-        for number in 1..=9 {
-            log.append(&event(&format!("bd-{number}"))).unwrap();
-        }
+        append_numbered(log.log(), 1..=9);
         let other = IssueLog::open(dir.path(), with()).unwrap();
         let label = |log: &IssueLog, id: &str| {
             let patch = Batch::at(T0).patch(id, Patch::new().add_label("x"));

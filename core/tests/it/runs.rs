@@ -17,7 +17,7 @@ use strand_core::{
 
 use crate::{
     points::{any_related, buffered, compare, compare_unclosed},
-    support::{Mortal, TS, event, line_ends, names, open_issues, options},
+    support::{Mortal, TS, append_numbered, event, line_ends, names, open_issues, options},
 };
 
 /// Options under which a compaction leaves what is long in comparison.
@@ -449,9 +449,7 @@ fn an_older_snapshot_with_its_runs_is_a_backup() {
 fn a_manifest_with_runs_is_rebuilt_from_the_files_and_an_older_one_yields_to_them() {
     let dir = tempfile::tempdir().unwrap();
     let log = IssueLog::open(dir.path(), in_runs(options())).unwrap();
-    for number in 0..20 {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(log.log(), 0..20);
     log.compact().unwrap();
     let first = fs::read(dir.path().join("MANIFEST")).unwrap();
     log.append(&event("bd-1")).unwrap();

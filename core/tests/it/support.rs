@@ -43,12 +43,17 @@ pub(crate) fn options() -> Options {
     Options::default().preallocate_bytes(0)
 }
 
+/// Appends an issue `bd-1`, `bd-2`, … for each number.
+pub(crate) fn append_numbered(log: &Log<IssueEvent>, numbers: impl IntoIterator<Item = u64>) {
+    for number in numbers {
+        log.append(&event(&format!("bd-{number}"))).unwrap();
+    }
+}
+
 /// A store with `count` records `bd-1`, `bd-2`, …, and the bytes of its only segment.
 pub(crate) fn store_of(dir: &Path, count: u64) -> Vec<u8> {
     let log = open(dir);
-    for number in 1..=count {
-        log.append(&event(&format!("bd-{number}"))).unwrap();
-    }
+    append_numbered(&log, 1..=count);
     std::fs::read(first_segment(dir)).unwrap()
 }
 
