@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::evidence::listing::{Entry, tokens};
 use crate::stores::seat::Seat;
+use crate::stores::serving::Serving;
 use crate::stores::store::{Process, Store};
 use crate::stores::template::Values;
 
@@ -48,9 +49,17 @@ impl Follower {
     }
 
     /// Reads what the process prints, until it is killed at the end, when the seat is closed. One
-    /// that is killed before goes on in another process.
-    pub(super) fn read(&self, store: &dyn Store, seat: &Seat, values: &Values, first: Process) {
-        let mut process = first;
+    /// that is killed before, or ends after the server was killed, goes on in another process.
+    pub(super) fn read(
+        &self,
+        store: &dyn Store,
+        seat: &Seat,
+        values: &Values,
+        first: Process,
+        serving: Option<&Serving<'_>>,
+    ) {
+        let kills = || serving.map_or(0, Serving::kills);
+        let (mut process, mut kills_before) = (first, 0);
         let why = loop {
             let read = self.read_one(store, &mut process);
             let was_killed = seat.was_killed();
@@ -58,11 +67,21 @@ impl Follower {
             seat.kill();
             // One that had ended by itself before it was killed has another status.
             let (by_kill, said) = process.end(seat);
+            let has_reason = (was_killed && by_kill) || kills() != kills_before;
             match read {
                 Err(error) => break format!("{error}: {said}"),
-                Ok(()) if !(was_killed && by_kill) => break format!("it ended: {said}"),
-                Ok(()) if seat.is_over() => return,
+                Ok(()) if !has_reason => break format!("it ended: {said}"),
                 Ok(()) => {}
+            }
+            loop {
+                if seat.is_over() {
+                    return;
+                }
+                kills_before = kills();
+                if serving.is_none_or(Serving::is_up) {
+                    break;
+                }
+                std::thread::sleep(LOOK_INTERVAL);
             }
             let last = self.last(store.can().resumes);
             match store.follow(seat, &Follower::behind(values, last)) {
@@ -182,7 +201,7 @@ mod tests {
             let first = store
                 .follow(&seat, &Follower::first(&values))
                 .expect("a process");
-            scope.spawn(|| follower.read(&store, &seat, &values, first));
+            scope.spawn(|| follower.read(&store, &seat, &values, first, None));
             follower.wait_for(&BTreeSet::from([(1, 1)]));
             seat.close();
             seat.kill();

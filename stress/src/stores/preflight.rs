@@ -226,7 +226,7 @@ impl Preflight<'_> {
         let process = self.store.follow(&seat, &values)?;
         let follower = Follower::default();
         std::thread::scope(|scope| {
-            scope.spawn(|| follower.read(self.store, &seat, &values, process));
+            scope.spawn(|| follower.read(self.store, &seat, &values, process, None));
             follower.wait_for(writes);
             seat.close();
             seat.kill();

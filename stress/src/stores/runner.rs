@@ -253,9 +253,8 @@ impl Round<'_> {
         let mut following = None;
         let follower_values = self.site.values(agents);
         let follower_seat = self.site.seat(agents, &over, None)?;
-        // A machine without power has no follower, and one of a server ends with that.
-        let loses_server = self.serving.is_some() && self.config.kill_per_second > 0.0;
-        if can.follow && self.config.workload.writes() && self.machine.is_none() && !loses_server {
+        // A machine without power has no follower.
+        if can.follow && self.config.workload.writes() && self.machine.is_none() {
             let first = Follower::first(&follower_values);
             following = Some(self.store.follow(&follower_seat, &first)?);
         }
@@ -267,7 +266,7 @@ impl Round<'_> {
             if let Some(process) = following {
                 let (follower, seat) = (&follower, &follower_seat);
                 let values = &follower_values;
-                scope.spawn(move || follower.read(self.store, seat, values, process));
+                scope.spawn(move || follower.read(self.store, seat, values, process, self.serving));
             }
             for (agent, seat) in (0..).zip(writers) {
                 let (calls, barrier, answered) = (&calls, &barrier, &answered);
@@ -314,6 +313,9 @@ impl Round<'_> {
         if follows {
             match follower.into_shown() {
                 Ok(shown) => history.followed = Some(shown),
+                // It has ended with its server, which is a violation of its own.
+                Err(_) if history.server_failed || self.serving.is_some_and(Serving::has_ended) => {
+                }
                 Err(error) => history.violations.push(Violation::ExaminationFailed {
                     step: "follow".to_owned(),
                     error,

@@ -1,7 +1,7 @@
 //! The server of a store: it runs beside the agents, and may be killed as they are.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ pub(super) struct Serving<'a> {
     seat: Seat,
     running: Mutex<Option<Server>>,
     is_up: AtomicBool,
+    kills: AtomicU64,
 }
 
 /// A server that did not come up.
@@ -83,6 +84,7 @@ impl<'a> Serving<'a> {
             seat,
             running: Mutex::default(),
             is_up: AtomicBool::new(false),
+            kills: AtomicU64::new(0),
         };
         serving.restart()?;
         Ok(Some(serving))
@@ -100,6 +102,11 @@ impl<'a> Serving<'a> {
         if let Some(failure) = self.own_end() {
             return Err(failure);
         }
+        self.is_up.store(false, Ordering::SeqCst);
+        // Counted before its clients can notice it, and after nobody takes it for up any more.
+        let is_running = self.running().is_some();
+        self.kills
+            .fetch_add(u64::from(is_running), Ordering::SeqCst);
         drop(self.kill());
         *self.running() = Some(self.store.serve(&self.seat, &self.values)?);
         let asking = Seat::new(Arc::default(), None);
@@ -133,7 +140,13 @@ impl<'a> Serving<'a> {
         self.is_up.load(Ordering::SeqCst)
     }
 
-    fn has_ended(&self) -> bool {
+    /// How often it was killed to be started again.
+    pub(super) fn kills(&self) -> u64 {
+        self.kills.load(Ordering::SeqCst)
+    }
+
+    /// Whether it has ended and is not killed yet.
+    pub(super) fn has_ended(&self) -> bool {
         let running = self.running();
         let server = running.as_ref();
         server.is_some_and(|server| Seat::has_ended(&server.child))

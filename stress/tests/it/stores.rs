@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use strand_stress::evidence::checks::Point;
 use strand_stress::evidence::verdict::Verdict;
 use strand_stress::report::store::{repro, table};
 use strand_stress::run::RunError;
@@ -820,6 +821,49 @@ ready = ["sh", "-c", "[ -e up ] && [ ! -e broken ]"]
         "{said}"
     );
     assert_eq!(lines.last(), Some(&"  the log is broken"));
+}
+
+/// A follower ends with its server, and another one goes on with the next server.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_follower_goes_on_after_a_kill_of_its_server() {
+    let server = r#"
+[init]
+argv = ["touch", "{store}/log"]
+
+[serve]
+argv = ["sh", "-c", "echo $$ > \"$1/new\"; mv \"$1/new\" \"$1/server\"; exec sleep 1000", "sh", "{run}"]
+ready = ["sh", "-c", "kill -0 $(cat \"$1/server\")", "sh", "{run}"]
+
+[follow]
+argv = ["sh", "-c", "exec tail -s 0.01 --pid=$(cat \"$3/server\") -n +$2 -f \"$1/log\"", "sh", "{store}", "{from}", "{run}"]
+"#;
+    let of = |change: [&str; 2], kill_per_second| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let text = server.replace(change[0], change[1]);
+        let store = spec(dir.path(), &(PID_FILE.to_owned() + &text));
+        let config = Config {
+            kill_per_second,
+            agents: 3,
+            writes: 100,
+            dir: Some(dir.path().to_owned()),
+            ..other(&store)
+        };
+        (dir, config)
+    };
+    let (_dir, whole) = of(["", ""], 20.0);
+    let report = passes(&whole);
+    let mut checks = report.checks.iter();
+    let check = checks.find(|check| check.point == Point::Followers);
+    assert!(check.is_some_and(|check| check.compared >= report.answers.ok));
+    // The preflight finds one that always skips.
+    let skips = "-n +$(($2 + ($2 > 9)))";
+    let (_dir, skipping) = of(["-n +$2", skips], 20.0);
+    finds(&skipping, "follower missed");
+    // It ends when there are ten writes, and as good as no server is killed.
+    let ends = "-f \\\"$1/log\\\" & until [ $(wc -l < \\\"$1/log\\\") -ge 10 ]; do sleep 0.01; done; exit 7";
+    let (_dir, ending) = of(["-f \\\"$1/log\\\"", ends], 1e-6);
+    finds(&ending, "examination failed");
 }
 
 #[test]
