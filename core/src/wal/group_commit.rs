@@ -270,11 +270,7 @@ impl<'a> Waiter<'a> {
             Goal::Unwritten => return Ok(State::Unwritten),
         };
         if let Some(seq) = seq.filter(|seq| durable_seq >= *seq) {
-            // If the page was replaced by a copy of before, readers would not see the record.
-            return match hints.check() {
-                Ok(()) => Ok(State::Durable(seq)),
-                Err(_) => self.rebuild(),
-            };
+            return Ok(State::Durable(seq));
         }
         if self.hints.is_poisoned() {
             let poisoned = self.hints.poisoned();
@@ -291,8 +287,8 @@ impl<'a> Waiter<'a> {
             return Ok(State::Leading);
         }
         if time.is_zero() {
-            // Others may go on in the next page. A leader looks right before its sync, and wakes
-            // all who wait here.
+            // Others may go on in the next page. A leader that lives finds that out after its
+            // sync, and wakes all who wait here.
             if self.hints.check().is_err() {
                 return self.rebuild();
             }
@@ -447,14 +443,6 @@ impl<'a> Waiter<'a> {
         if segment > through {
             return Ok(None); // Rotated in between, and a rotation syncs all through `through`.
         }
-        let lost = writer.lost(hints)?;
-        if lost.page {
-            self.rebuild()?;
-            return Ok(None);
-        }
-        if lost.segment {
-            writer.segment.close();
-        }
         let Some(segment) = writer.segment.get(segment) else {
             return self.sync_in_doubt(); // Earlier failures are not reported to a new descriptor.
         };
@@ -478,6 +466,17 @@ impl<'a> Waiter<'a> {
         let us = (writer.host().now() - started).as_micros();
         let us = u64::try_from(us).unwrap_or(u64::MAX);
         writer.reached(Failpoint::AfterSync);
+        // If the segment was replaced, another file was synced than readers find. If the page was
+        // replaced by a copy of before, readers would not see the number.
+        let lost = writer.lost(hints)?;
+        if lost.segment {
+            writer.segment.close();
+            return self.sync_in_doubt();
+        }
+        if lost.page {
+            self.rebuild()?;
+            return Ok(None);
+        }
         let durable_seq = hints.durable_seq().unwrap_or(0);
         telemetry::synced(writer.dir.path(), durable_seq, through, us);
         rounds.note_sync_us(us);
