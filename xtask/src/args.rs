@@ -16,8 +16,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Task {
     /// Run the harness once, or many times with a new seed each, up to the first failure
     ///
-    /// Takes `--iterations N`, `--minutes M` and the flags of the harness, which
-    /// `cargo xtask stress --help` lists.
+    /// Takes the flags of the harness: `cargo xtask stress --help` lists them.
     #[command(disable_help_flag = true)]
     Stress(Flags),
     /// Attack the log tier by tier: faults, crash states, kills, power cuts, damage

@@ -12,7 +12,6 @@ mod failure;
 mod layout;
 mod mutants;
 mod process;
-mod stress;
 mod workflows;
 
 use std::process::{Command, ExitCode};
@@ -24,7 +23,7 @@ use failure::Failure;
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
-        Task::Stress(Flags { flags }) => stress::run(&flags),
+        Task::Stress(Flags { flags }) => stress(&flags),
         Task::Torture(Flags { flags }) => harness("torture", &flags),
         Task::Powercut(Flags { flags }) => harness("powercut", &flags),
         Task::Soak(Flags { flags }) => harness("soak", &flags),
@@ -46,6 +45,14 @@ fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// Runs the harness. For the store `strand-cli`, it needs the command `strand` beside it.
+fn stress(flags: &[String]) -> Result<(), Failure> {
+    if flags.iter().any(|flag| flag.ends_with("strand-cli")) {
+        cargo::build_command()?;
+    }
+    harness("run", flags)
 }
 
 /// Builds the harness and runs one of its commands.

@@ -12,9 +12,52 @@ pub mod torture;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::run::config::Config;
 
 /// The exit status after a wrong command line.
 pub const EXIT_USAGE: u8 = 2;
+
+/// How often the verdict of a run is shown when runs go on for a time.
+const SHOWN_EVERY: Duration = Duration::from_secs(10);
+
+/// Runs one after the other, for a number of times or for a time.
+struct Runs {
+    began: Instant,
+    shown: Instant,
+    limit: Option<Duration>,
+    number: u32,
+}
+
+impl Runs {
+    fn new(config: &Config) -> Runs {
+        let minutes = config.minutes;
+        Runs {
+            began: Instant::now(),
+            shown: Instant::now(),
+            limit: minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0)),
+            number: config.iterations,
+        }
+    }
+
+    /// Whether there is another run after this one.
+    fn go_on_after(&self, iteration: u32) -> bool {
+        match self.limit {
+            Some(limit) => self.began.elapsed() < limit,
+            None => iteration + 1 < self.number,
+        }
+    }
+
+    /// Whether the verdict of a run is shown that is followed by another one.
+    fn show(&mut self) -> bool {
+        let shows = self.limit.is_none() || self.shown.elapsed() >= SHOWN_EVERY;
+        if shows {
+            self.shown = Instant::now();
+        }
+        shows
+    }
+}
 
 /// Prints a line. A closed pipe is no failure.
 fn say(text: &str) {

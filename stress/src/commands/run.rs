@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::commands::{EXIT_USAGE, can_write, own_binary, say, write};
+use crate::commands::{EXIT_USAGE, Runs, can_write, own_binary, say, write};
 use crate::evidence::verdict::Verdict;
 use crate::interrupt::Interrupt;
 use crate::report::page::run::page;
@@ -64,8 +64,9 @@ pub fn main(config: &Config) -> ExitCode {
     };
     let interrupt = Interrupt::listen();
     let mut elapsed_ms = Vec::new();
-    let mut acknowledged = 0;
-    for iteration in 0..config.iterations {
+    let (mut acknowledged, mut killed) = (0, 0);
+    let mut runs = Runs::new(config);
+    for iteration in 0.. {
         let config = config.of_iteration(iteration);
         if !config.quiet && iteration == 0 {
             say(&headline(&config));
@@ -83,9 +84,14 @@ pub fn main(config: &Config) -> ExitCode {
         };
         elapsed_ms.push(report.elapsed_ms);
         acknowledged += report.acknowledged;
-        report.iterations = iterations(&elapsed_ms, acknowledged);
-        let is_last = iteration + 1 == config.iterations || report.verdict != Verdict::Pass;
-        print_report(&report, is_last);
+        killed += report.killed;
+        let is_last = report.verdict != Verdict::Pass || !runs.go_on_after(iteration);
+        if is_last {
+            report.iterations = iterations(&elapsed_ms, acknowledged, killed);
+        }
+        if is_last || runs.show() {
+            print_report(&report, is_last);
+        }
         if is_last {
             let written = [
                 write(config.json.as_deref(), || report.to_json()),
@@ -128,9 +134,11 @@ fn print_report(report: &Report, is_last: bool) {
     if is_last && !config.quiet && report.iterations.completed > 1 {
         let together = &report.iterations;
         say(&format!(
-            "iterations   {} runs, {} acknowledged, {:.2} ms median, {:.2} ms at most",
+            "iterations   {} runs, {} acknowledged, {} processes killed, {:.2} ms median, {:.2} ms at \
+             most",
             together.completed,
             together.acknowledged,
+            together.killed,
             together.elapsed_ms_median,
             together.elapsed_ms_max
         ));

@@ -15,10 +15,8 @@ use crate::report::machine::Machine;
 use crate::report::page::soak::page;
 use crate::report::progress::{Goal, Progress, State};
 use crate::report::soak::Report;
-use crate::run::config::{UsageError, fresh_seed};
+use crate::run::config::{MINUTES_MAX, UsageError, fresh_seed};
 use crate::soak;
-
-const MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
 
 /// The flags of `soak`.
 #[derive(Debug, Clone, clap::Args)]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::commands::{EXIT_USAGE, own_binary, say, write};
+use crate::commands::{EXIT_USAGE, Runs, own_binary, say, write};
 use crate::evidence::verdict::Verdict;
 use crate::interrupt::{Interrupt, end_when_asked};
 use crate::report::progress::{Goal, Progress, State};
@@ -22,7 +22,8 @@ pub fn main(config: &Config) -> ExitCode {
         return ExitCode::from(Verdict::Environment.exit_status());
     };
     let interrupt = Interrupt::listen();
-    for iteration in 0..config.iterations {
+    let mut runs = Runs::new(config);
+    for iteration in 0.. {
         let config = config.of_iteration(iteration);
         if !config.quiet && iteration == 0 {
             let Config {
@@ -40,8 +41,10 @@ pub fn main(config: &Config) -> ExitCode {
             Ok(report) => report,
             Err(error) => return explain(&error),
         };
-        if report.verdict == Verdict::Pass && iteration + 1 < config.iterations {
-            say(&report.verdict_line());
+        if report.verdict == Verdict::Pass && runs.go_on_after(iteration) {
+            if runs.show() {
+                say(&report.verdict_line());
+            }
             continue;
         }
         return finish(report, &config, &exe, &interrupt);

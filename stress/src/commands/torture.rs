@@ -17,12 +17,10 @@ use crate::report::page;
 use crate::report::progress::{Goal, Progress, State};
 use crate::report::text::grouped;
 use crate::report::tiers::{Report, SCHEMA, TierHang, TierReport};
-use crate::run::config::{UsageError, fresh_seed};
+use crate::run::config::{MINUTES_MAX, UsageError, fresh_seed};
 use crate::tiers::tally::{Budget, Finding, Tally};
 use crate::tiers::{TIERS, Tier, cluster};
 
-/// Longest run that can be asked for.
-const MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
 /// A tier hangs when no case of it ends for longer than this many times its share and
 /// [`PATIENCE_BEYOND`]. It may take longer in all: some tiers try a fixed number of cases.
 const PATIENCE_FACTOR: u32 = 3;

@@ -92,6 +92,8 @@ pub struct Iterations {
     pub completed: u32,
     /// Their acknowledged operations.
     pub acknowledged: u64,
+    /// Their processes that were killed.
+    pub killed: u64,
     /// Their median time.
     pub elapsed_ms_median: f64,
     /// Their longest time.
@@ -257,6 +259,7 @@ impl Report {
             iterations: Iterations {
                 completed: 1,
                 acknowledged,
+                killed: gathered.killed,
                 elapsed_ms_median: elapsed_ms,
                 elapsed_ms_max: elapsed_ms,
             },
@@ -358,14 +361,15 @@ impl Report {
     }
 }
 
-/// The combined metrics of several runs, from their times and the sum of their operations.
+/// The combined metrics of several runs, from their times and the sums of the others.
 #[must_use]
-pub fn iterations(elapsed_ms: &[f64], acknowledged: u64) -> Iterations {
+pub fn iterations(elapsed_ms: &[f64], acknowledged: u64, killed: u64) -> Iterations {
     let mut sorted = elapsed_ms.to_vec();
     sorted.sort_by(f64::total_cmp);
     Iterations {
         completed: u32::try_from(sorted.len()).unwrap_or(u32::MAX),
         acknowledged,
+        killed,
         elapsed_ms_median: sorted.get(sorted.len() / 2).copied().unwrap_or(0.0),
         elapsed_ms_max: sorted.last().copied().unwrap_or(0.0),
     }
@@ -476,12 +480,13 @@ mod tests {
 
     #[test]
     fn iterations_have_a_median_and_a_maximum() {
-        let together = iterations(&[3.0, 1.0, 2.0], 30);
+        let together = iterations(&[3.0, 1.0, 2.0], 30, 2);
         assert_eq!(
             together,
             Iterations {
                 completed: 3,
                 acknowledged: 30,
+                killed: 2,
                 elapsed_ms_median: 2.0,
                 elapsed_ms_max: 3.0
             }

@@ -26,11 +26,14 @@ pub const STRAND: &str = "strand";
 const LOCK_TIMEOUT_BEYOND_WATCHDOG_S: u64 = 600;
 /// Longest time that the watchdog waits.
 pub const TIMEOUT_S_MAX: u64 = 7 * 24 * 3600;
+/// Longest time that commands run.
+pub(crate) const MINUTES_MAX: f64 = 7.0 * 24.0 * 60.0;
 
 /// The flags that say how often, how long and where something is shown or kept, and not what is
 /// done.
-const NOT_REPLAYED: [&str; 10] = [
+const NOT_REPLAYED: [&str; 11] = [
     "iterations",
+    "minutes",
     "history",
     "report",
     "shrink_s",
@@ -141,6 +144,9 @@ pub struct Config {
     /// Number of runs, each with the next seed; stops at the first failure
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub iterations: u32,
+    /// Instead of a number of runs, how long to go on with them
+    #[arg(long, value_name = "M", conflicts_with = "iterations")]
+    pub minutes: Option<f64>,
     /// Decides payloads and victims [default: a new one, printed]
     #[arg(long, default_value_t = fresh_seed(), hide_default_value = true, value_name = "S")]
     pub seed: u64,
@@ -420,6 +426,12 @@ impl Config {
             u64::from(self.iterations),
             u64::from(u32::MAX),
         )?;
+        let is_time = |minutes: f64| minutes > 0.0 && minutes <= MINUTES_MAX;
+        if self.minutes.is_some_and(|minutes| !is_time(minutes)) {
+            return usage(format!(
+                "--minutes takes a number above 0, up to {MINUTES_MAX}"
+            ));
+        }
         within("--timeout-s", self.timeout_s, TIMEOUT_S_MAX)?;
         within(
             "--compactors",
@@ -753,12 +765,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        let changes: [fn(&mut Config); 20] = [
+        let changes: [fn(&mut Config); 22] = [
             |c| c.agents = 0,
             |c| c.agents = AGENTS_MAX + 1,
             |c| c.writes = 0,
             |c| c.timeout_s = 0,
             |c| c.iterations = 0,
+            |c| c.minutes = Some(0.0),
+            |c| c.minutes = Some(f64::NAN),
             |c| c.kill_per_second = -1.0,
             |c| c.kill_per_second = f64::NAN,
             |c| c.tear_per_second = -1.0,

@@ -108,6 +108,18 @@ fn iterations_take_the_next_seed_each() {
 }
 
 #[test]
+fn runs_go_on_for_a_time_with_the_next_seed_each() {
+    let few = ["--seed", "5", "--agents", "2", "--writes", "4"];
+    let report = report(&[&["--minutes", "0.02"][..], &few].concat());
+    let runs = report["iterations"]["completed"]
+        .as_u64()
+        .expect("a number");
+    assert!(runs > 1, "{runs}");
+    assert_eq!(report["config"]["seed"], 4 + runs);
+    assert_eq!(report["iterations"]["acknowledged"], 8 * runs);
+}
+
+#[test]
 fn the_page_of_a_run_with_kills_says_what_the_report_says() {
     let dir = tempfile::tempdir().expect("a directory");
     let html = dir.path().join("run.html");
