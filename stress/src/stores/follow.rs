@@ -192,7 +192,7 @@ mod tests {
         let seat = Seat::new(Arc::default(), None);
         // More than a pipe holds.
         let values = Values::from([
-            ("store", "x".repeat(200_000)),
+            ("store", "x".repeat(70_000)),
             ("agent", "agent-0".to_owned()),
         ]);
         let follower = Follower::default();

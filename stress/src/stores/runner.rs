@@ -311,11 +311,11 @@ impl Round<'_> {
         history.calls.extend(lock(&calls).drain(..));
         history.calls.sort_by_key(|call| call.begin_ns);
         if follows {
+            let lost_server = history.server_failed || self.serving.is_some_and(Serving::has_ended);
             match follower.into_shown() {
                 Ok(shown) => history.followed = Some(shown),
                 // It has ended with its server, which is a violation of its own.
-                Err(_) if history.server_failed || self.serving.is_some_and(Serving::has_ended) => {
-                }
+                Err(_) if lost_server => {}
                 Err(error) => history.violations.push(Violation::ExaminationFailed {
                     step: "follow".to_owned(),
                     error,

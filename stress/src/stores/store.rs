@@ -84,7 +84,8 @@ impl Process {
             Err(error) => (format!("{error}: "), false),
         };
         let stderr = stderr.text(OUTPUT_BYTES_MAX as u64).unwrap_or_default();
-        (killed, status + stderr.trim())
+        let said = status + stderr.trim();
+        (killed, said.trim_end_matches(": ").to_owned())
     }
 }
 

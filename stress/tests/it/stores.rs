@@ -832,16 +832,19 @@ fn a_follower_goes_on_after_a_kill_of_its_server() {
 argv = ["touch", "{store}/log"]
 
 [serve]
-argv = ["sh", "-c", "echo $$ > \"$1/new\"; mv \"$1/new\" \"$1/server\"; exec sleep 1000", "sh", "{run}"]
+argv = ["sh", "-c", "echo $$ > \"$1/new\"; mv \"$1/new\" \"$1/server\"; exec sleep 1000", "sh", "{run}", "{store}"]
 ready = ["sh", "-c", "kill -0 $(cat \"$1/server\")", "sh", "{run}"]
 
 [follow]
 argv = ["sh", "-c", "exec tail -s 0.01 --pid=$(cat \"$3/server\") -n +$2 -f \"$1/log\"", "sh", "{store}", "{from}", "{run}"]
 "#;
-    let of = |change: [&str; 2], kill_per_second| {
+    let of = |changes: &[[&str; 2]], kill_per_second| {
         let dir = tempfile::tempdir().expect("a directory");
-        let text = server.replace(change[0], change[1]);
-        let store = spec(dir.path(), &(PID_FILE.to_owned() + &text));
+        let mut text = PID_FILE.to_owned() + server;
+        for [from, to] in changes {
+            text = text.replace(from, to);
+        }
+        let store = spec(dir.path(), &text);
         let config = Config {
             kill_per_second,
             agents: 3,
@@ -851,19 +854,26 @@ argv = ["sh", "-c", "exec tail -s 0.01 --pid=$(cat \"$3/server\") -n +$2 -f \"$1
         };
         (dir, config)
     };
-    let (_dir, whole) = of(["", ""], 20.0);
+    let (_dir, whole) = of(&[], 20.0);
     let report = passes(&whole);
     let mut checks = report.checks.iter();
     let check = checks.find(|check| check.point == Point::Followers);
     assert!(check.is_some_and(|check| check.compared >= report.answers.ok));
     // The preflight finds one that always skips.
     let skips = "-n +$(($2 + ($2 > 9)))";
-    let (_dir, skipping) = of(["-n +$2", skips], 20.0);
+    let (_dir, skipping) = of(&[["-n +$2", skips]], 20.0);
     finds(&skipping, "follower missed");
     // It ends when there are ten writes, and as good as no server is killed.
-    let ends = "-f \\\"$1/log\\\" & until [ $(wc -l < \\\"$1/log\\\") -ge 10 ]; do sleep 0.01; done; exit 7";
-    let (_dir, ending) = of(["-f \\\"$1/log\\\"", ends], 1e-6);
+    let until = "until [ $(wc -l < \\\"$LOG\\\") -ge 10 ]; do sleep 0.01; done; exit 7";
+    let tail = "-f \\\"$1/log\\\"";
+    let follower = format!("{tail} & LOG=$1/log; {until}");
+    let (_dir, ending) = of(&[[tail, &follower]], 1e-6);
     finds(&ending, "examination failed");
+    // The server ends, too: only that is named.
+    let server = format!("LOG=$2/log; {until}");
+    let (_dir, both) = of(&[[tail, &follower], ["exec sleep 1000", &server]], 0.0);
+    let report = finds(&both, "server failed");
+    assert_eq!(report.kinds.len(), 1, "{:?}", report.violations);
 }
 
 #[test]
