@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use strand_stress::commands::{EXIT_USAGE, powercut, run, soak, torture};
 #[cfg(unix)]
 use strand_stress::commands::{compare, store};
-use strand_stress::run::config::{Config, Workload};
+use strand_stress::run::config::Config;
 use strand_stress::run::process;
 use strand_stress::soak::worker;
 #[cfg(unix)]
@@ -32,8 +32,6 @@ struct Arguments {
 enum Command {
     /// Start agents that write, and judge the stored log
     Run(Box<Config>),
-    /// Append the events of a file, all of an issue by one agent, and judge the stored log
-    Replay(Box<Config>),
     /// Attack the log tier by tier, and print a table of the cases
     Torture(torture::Arguments),
     /// Cut the power under real filesystems of this kernel, and judge what they recover
@@ -79,10 +77,6 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::try_parse().map(|arguments| arguments.command) {
         Ok(Command::Run(config)) => run::main(&config),
-        Ok(Command::Replay(config)) => run::main(&Config {
-            workload: Workload::Replay,
-            ..*config
-        }),
         Ok(Command::Torture(arguments)) => torture::main(&arguments),
         Ok(Command::Powercut(arguments)) => powercut::main(&arguments),
         #[cfg(target_os = "linux")]
