@@ -218,6 +218,29 @@ pub(crate) fn resume(path: &Path) -> Result<JournalFile, Box<dyn StdError + Send
     })
 }
 
+/// The report of a compaction that is done now.
+pub(crate) fn seen(begin_ns: u64, done: &Compacted) -> Message {
+    let outcome = match *done {
+        Compacted::Done {
+            seq,
+            bytes,
+            lock_held,
+            ..
+        } => Compacting::Done {
+            seq: seq.get(),
+            bytes,
+            lock_held_ns: u64::try_from(lock_held.as_nanos()).unwrap_or(u64::MAX),
+        },
+        Compacted::AlreadyRunning => Compacting::AlreadyRunning,
+        _ => Compacting::NothingNew,
+    };
+    Message::Compacted(CompactionSeen {
+        begin_ns,
+        end_ns: monotonic_ns(),
+        outcome,
+    })
+}
+
 fn compact(spec: &AgentSpec, mark: u32, every_ms: u64, control: Control) -> Outcome {
     wait_for_store(&spec.store);
     let witness = Arc::new(Witness::new(spec, control, mark)?);
@@ -229,25 +252,8 @@ fn compact(spec: &AgentSpec, mark: u32, every_ms: u64, control: Control) -> Outc
     ready(&witness.control)?;
     while !witness.control.is_over() {
         let begin_ns = monotonic_ns();
-        let outcome = match log.compact()? {
-            Compacted::Done {
-                seq,
-                bytes,
-                lock_held,
-                ..
-            } => Compacting::Done {
-                seq: seq.get(),
-                bytes,
-                lock_held_ns: u64::try_from(lock_held.as_nanos()).unwrap_or(u64::MAX),
-            },
-            Compacted::AlreadyRunning => Compacting::AlreadyRunning,
-            _ => Compacting::NothingNew,
-        };
-        out.push(&Message::Compacted(CompactionSeen {
-            begin_ns,
-            end_ns: monotonic_ns(),
-            outcome,
-        }));
+        let done = log.compact()?;
+        out.push(&seen(begin_ns, &done));
         witness.drain(&mut out);
         out.send()?;
         witness.control.pause(Duration::from_millis(every_ms));

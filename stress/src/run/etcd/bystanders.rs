@@ -4,14 +4,15 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use strand_core::{Compacted, Error, Issues, Seq};
+use strand_core::{Error, Issues, Seq};
 use strand_etcd::EtcdLog;
 use strand_lock::monotonic_ns;
 
-use crate::evidence::ledger::{Compacting, CompactionSeen, Seen, View};
+use crate::evidence::ledger::{Seen, View};
 use crate::evidence::observations::Entry;
 use crate::run::bystanders::{
     FOLLOWER_WAIT, OPEN_ANEW_EVERY, Outcome, READER_PAUSE, READER_SHARE, digest, ready, resume,
+    seen,
 };
 use crate::run::control::Control;
 use crate::run::etcd::{PATIENCE, open, patiently};
@@ -134,24 +135,13 @@ fn compact(every_ms: u64, control: &Control, log: &EtcdLog) -> Outcome {
     let mut out = Outbox::default();
     while !control.is_over() {
         let begin_ns = monotonic_ns();
-        let outcome = match log.compact() {
-            Ok(Compacted::Done { seq, bytes, .. }) => Some(Compacting::Done {
-                seq: seq.get(),
-                bytes,
-                lock_held_ns: 0,
-            }),
-            Ok(Compacted::AlreadyRunning) => Some(Compacting::AlreadyRunning),
-            Ok(_) => Some(Compacting::NothingNew),
-            Err(Error::Unavailable { .. }) => None,
+        match log.compact() {
+            Ok(done) => {
+                out.push(&seen(begin_ns, &done));
+                out.send()?;
+            }
+            Err(Error::Unavailable { .. }) => {}
             Err(error) => return Err(error.into()),
-        };
-        if let Some(outcome) = outcome {
-            out.push(&Message::Compacted(CompactionSeen {
-                begin_ns,
-                end_ns: monotonic_ns(),
-                outcome,
-            }));
-            out.send()?;
         }
         control.pause(Duration::from_millis(every_ms));
     }
