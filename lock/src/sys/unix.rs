@@ -1,7 +1,7 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd},
     path::Path,
     time::Duration,
 };
@@ -194,7 +194,7 @@ fn nanoseconds(time: rustix::time::Timespec) -> u64 {
 
 pub(crate) fn file_state(file: &File) -> io::Result<FileState> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    if let Some(state) = state_without_times(file.as_fd(), Path::new(""), AtFlags::EMPTY_PATH)? {
+    if let Some(state) = state_without_times(file, Path::new(""), AtFlags::EMPTY_PATH)? {
         return Ok(state);
     }
     Ok(state_of_stat(&rustix::fs::fstat(file)?))
@@ -243,7 +243,7 @@ pub(super) fn file_state_at(dir: BorrowedFd<'_>, name: &Path) -> io::Result<File
 /// `None` where the system doesn't know this call.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn state_without_times(
-    dir: BorrowedFd<'_>,
+    dir: impl std::os::fd::AsFd,
     name: &Path,
     flags: AtFlags,
 ) -> io::Result<Option<FileState>> {
