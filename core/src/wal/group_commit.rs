@@ -466,11 +466,11 @@ impl<'a> Waiter<'a> {
         let us = (writer.host().now() - started).as_micros();
         let us = u64::try_from(us).unwrap_or(u64::MAX);
         writer.reached(Failpoint::AfterSync);
-        // If the segment was replaced, another file was synced than readers find. If the page was
-        // replaced by a copy of before, readers would not see the number.
-        let lost = writer.lost(hints)?;
+        // If the segment was replaced, another file was synced than readers find. Another thread
+        // may have opened that one by now. If the page was replaced by a copy of before, readers
+        // would not see the number.
+        let lost = writer.lost_beside(hints, &segment)?;
         if lost.segment {
-            writer.segment.close();
             return self.sync_in_doubt();
         }
         if lost.page {

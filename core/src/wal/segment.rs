@@ -64,6 +64,11 @@ impl Segment {
         })
     }
 
+    /// The first record, and what identifies the file.
+    pub(crate) fn identity(&self) -> Option<(u64, (u64, u64))> {
+        Some((self.first_seq, self.identity?))
+    }
+
     /// Scans from an offset on, where the record `next_seq` should be.
     pub(crate) fn scan(&self, next_seq: u64, from: u64) -> Result<Scan> {
         let mut scan = Scan::new(next_seq, from);
@@ -284,9 +289,7 @@ impl OpenSegment {
 
     /// The first record of the open segment, and what identifies its file.
     pub(crate) fn identity(&self) -> Option<(u64, (u64, u64))> {
-        let slot = self.slot();
-        let segment = slot.as_ref()?;
-        Some((segment.first_seq, segment.identity?))
+        self.slot().as_ref()?.identity()
     }
 
     /// Closes the open segment, so that it is looked for by name.

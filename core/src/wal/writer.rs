@@ -20,9 +20,9 @@ use crate::{
     telemetry,
     wal::{
         manifest::Manifest,
-        named::{LOCK, Lost, Names, OpenFiles, become_sole_holder},
+        named::{Identity, LOCK, Lost, Names, OpenFiles, become_sole_holder},
         round::LeadTokens,
-        segment::OpenSegment,
+        segment::{OpenSegment, Segment},
         shm::{Hints, Shm},
         store_dir::{StoreDir, replaced},
     },
@@ -124,10 +124,19 @@ impl Writer {
     /// Looks which open files have lost their names: see [`Names::lost`]. The page is that of
     /// `hints`, as another thread may have gone on in the next one.
     pub(crate) fn lost(&self, hints: &Hints) -> Result<Lost> {
+        self.lost_of(hints, self.segment.identity())
+    }
+
+    /// As [`Writer::lost`], for a segment that another thread may have closed since.
+    pub(crate) fn lost_beside(&self, hints: &Hints, segment: &Segment) -> Result<Lost> {
+        self.lost_of(hints, segment.identity())
+    }
+
+    fn lost_of(&self, hints: &Hints, segment: Option<(u64, Identity)>) -> Result<Lost> {
         let open = OpenFiles {
             lock: self.lock.identity(),
             page: hints.file(),
-            segment: self.segment.identity(),
+            segment,
         };
         self.names.lost(&self.dir, open)
     }

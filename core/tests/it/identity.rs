@@ -14,8 +14,8 @@ use std::{
 };
 
 use strand_core::{
-    CommitError, CorruptReason, Error, IssueEvent, IssueLog, Issues, Log, Options, Outcome, Reader,
-    Seq,
+    CommitError, CorruptReason, Error, Issue, IssueEvent, IssueLog, Issues, Log, Options, Outcome,
+    Reader, Seq,
     check::{Advice, check},
     repair::repair,
     testing::{
@@ -25,8 +25,8 @@ use strand_core::{
 };
 
 use crate::support::{
-    PageEvents, WatchedPage, append_numbered, as_child, child, event, finish, first_segment, ids,
-    open, open_issues, options, store_of,
+    PageEvents, TS, WatchedPage, append_numbered, as_child, child, event, finish, first_segment,
+    ids, open, open_issues, options, store_of,
 };
 
 /// Three segments of it are soon full.
@@ -239,14 +239,53 @@ fn with_deed(
     log
 }
 
+type HookOnce = Box<dyn FnOnce(&Hooks) + Send>;
+
+/// Does things when points are reached for the first time.
+#[derive(Default)]
+struct Hooks(Mutex<Vec<(Failpoint, HookOnce)>>);
+
+impl Hooks {
+    fn on(&self, point: Failpoint, deed: impl FnOnce(&Self) + Send + 'static) {
+        self.0.lock().unwrap().push((point, Box::new(deed)));
+    }
+}
+
+impl FailpointHook for Hooks {
+    fn reached(&self, point: Failpoint) {
+        let mut hooks = self.0.lock().unwrap();
+        let at = hooks.iter().position(|(when, _)| *when == point);
+        let deed = at.map(|at| hooks.remove(at).1);
+        drop(hooks);
+        if let Some(deed) = deed {
+            deed(self);
+        }
+    }
+}
+
 fn replace_by_copy(path: &Path) {
     let copy = path.with_extension("copy");
     fs::copy(path, &copy).unwrap();
     fs::rename(copy, path).unwrap();
 }
 
+fn replace_by_copy_without_late(path: &Path) {
+    let copy = path.with_extension("copy");
+    let text = fs::read_to_string(path).unwrap();
+    let kept = text
+        .split_inclusive('\n')
+        .filter(|line| !line.contains("late"));
+    fs::write(&copy, kept.collect::<String>()).unwrap();
+    fs::rename(copy, path).unwrap();
+}
+
 fn append(log: &Log<IssueEvent>, id: &str) {
     log.append(&event(id)).unwrap();
+}
+
+/// Too long for a slot: whoever appends it takes the lock.
+fn long_event(id: &str) -> IssueEvent {
+    IssueEvent::add(Issue::new_at(id, &"long".repeat(1_000), TS), TS)
 }
 
 /// A copy of before that is being filled anew.
@@ -295,6 +334,92 @@ fn an_acknowledged_record_is_durable_for_readers_too_if_the_page_is_replaced_bes
         assert_eq!(reader.durable_seq().unwrap(), Some(Seq::new(1)));
         assert_eq!(numbered(dir.path()), ["bd-1"]);
     }
+}
+
+/// The disk, with a note of which files were synced.
+#[derive(Debug, Clone, Default)]
+struct Synced(Arc<Mutex<Vec<(u64, u64)>>>);
+
+#[derive(Debug)]
+struct SyncedFile(Box<dyn StorageFile>, Synced);
+
+impl Storage for Synced {
+    fn open(&self, dir: &Dir, name: &str, mode: OpenMode) -> io::Result<Box<dyn StorageFile>> {
+        let file = Disk.open(dir, name, mode)?;
+        Ok(Box::new(SyncedFile(file, self.clone())))
+    }
+}
+
+impl StorageFile for SyncedFile {
+    fn inner(&self) -> &dyn StorageFile {
+        &*self.0
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()?;
+        self.1.0.lock().unwrap().push(self.0.identity()?);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_leader_looks_for_the_file_that_it_synced_if_another_thread_has_opened_the_next_one() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = first_segment(temp.path());
+    let (synced, slot) = (Synced::default(), Arc::new(Hooks::default()));
+    let options = options()
+        .storage(Arc::new(synced.clone()))
+        .failpoint_hook(Arc::clone(&slot) as _);
+    let log = Arc::new(Log::<IssueEvent>::open(temp.path(), options).unwrap());
+    let other = Arc::clone(&log);
+    let (sender, published) = mpsc::channel();
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    let was_synced = move |inode| synced.0.lock().unwrap().iter().any(|file| file.1 == inode);
+    slot.on(Failpoint::AfterSync, move |slot| {
+        replace_by_copy(&path);
+        let named = inode(&path);
+        slot.on(Failpoint::DurablePublished, move |_| {
+            assert!(
+                was_synced(named),
+                "the records are in a file that was not synced"
+            );
+        });
+        slot.on(Failpoint::TailPublished, move |_| sender.send(()).unwrap());
+        std::thread::spawn(move || other.append(&long_event("bd-2")).unwrap());
+        published.recv().unwrap();
+    });
+    append(&log, "bd-1");
+    append(&log, "bd-3");
+    assert_eq!(numbered(temp.path()).len(), 3);
+    is_well(temp.path());
+}
+
+#[test]
+fn a_leader_closes_no_segment_to_which_another_thread_writes() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = first_segment(temp.path());
+    let slot = Arc::new(Hooks::default());
+    let options = options().failpoint_hook(Arc::clone(&slot) as _);
+    let log = Arc::new(Log::<IssueEvent>::open(temp.path(), options).unwrap());
+    let other = Arc::clone(&log);
+    let (sender, replaced) = mpsc::channel();
+    let (late_sender, late) = mpsc::channel();
+    slot.on(Failpoint::AfterSync, move |slot| {
+        slot.on(Failpoint::AfterWrite, move |_| {
+            replace_by_copy_without_late(&path);
+            sender.send(()).unwrap();
+            // Time for the mistake. Otherwise the leader waits for the lock.
+            std::thread::sleep(Duration::from_millis(50));
+        });
+        std::thread::spawn(move || late_sender.send(other.append(&long_event("late"))));
+        replaced.recv().unwrap();
+    });
+    append(&log, "bd-1");
+    let failed = late.recv().unwrap().unwrap_err();
+    assert!(matches!(&failed, Error::StoreReplaced { .. }), "{failed:?}");
+    append(&log, "bd-2");
+    assert_eq!(numbered(temp.path()), ["bd-1", "bd-2"]);
+    is_well(temp.path());
 }
 
 #[test]
@@ -682,13 +807,7 @@ fn a_segment_that_was_replaced_is_not_written_to() {
     // Between the write and the check.
     let path = first_segment(dir);
     let log = with_deed(dir, Failpoint::AfterWrite, move || {
-        let copy = path.with_extension("copy");
-        let text = fs::read_to_string(&path).unwrap();
-        let kept = text
-            .split_inclusive('\n')
-            .filter(|line| !line.contains("late"));
-        fs::write(&copy, kept.collect::<String>()).unwrap();
-        fs::rename(copy, &path).unwrap();
+        replace_by_copy_without_late(&path);
     });
     let failed = log.append(&event("late")).unwrap_err();
     assert!(matches!(&failed, Error::StoreReplaced { .. }), "{failed:?}");
