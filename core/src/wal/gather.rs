@@ -32,6 +32,8 @@ const QUIET_PARTS: u32 = 20;
 const QUIET_MIN: Duration = Duration::from_micros(30);
 /// Where it sleeps, it waits so long in all, in parts of a sync.
 const WAIT_PARTS: u32 = 2;
+/// Where it yields, so long: less than any patience of those that wait for it.
+const YIELDS_MAX: Duration = Duration::from_millis(10);
 /// From here on it sleeps.
 const ASLEEP_SYNC: Duration = Duration::from_micros(600);
 /// A yield for so long was one to a process that computes,
@@ -116,7 +118,7 @@ impl Writer {
                     rounds.avoid_yields();
                     true
                 }
-                Wait::Yield { quiet } => records == 0 && time >= quiet,
+                Wait::Yield { quiet } => records == 0 && time >= quiet || now - began >= YIELDS_MAX,
                 Wait::Sleep { .. } => records == 0,
             };
             if is_over {

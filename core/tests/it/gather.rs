@@ -225,6 +225,17 @@ fn where_syncs_are_fast_a_leader_yields_for_a_moment_to_one_who_is_gone() {
 }
 
 #[test]
+fn a_leader_yields_for_10_ms_at_most_while_others_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine::new(FAST_SYNC_US);
+    let log = machine.log(dir.path());
+    machine.begin_other(dir.path());
+    machine.0.yield_us.store(100, Ordering::Relaxed);
+    expect_back(dir.path(), 20 + 1_000);
+    assert_eq!(machine.waits_of_append(&log), (100, 0));
+}
+
+#[test]
 fn leaders_that_yielded_to_a_process_that_computes_sleep_for_some_rounds() {
     let dir = tempfile::tempdir().unwrap();
     let machine = Machine::new(FAST_SYNC_US);
