@@ -7,27 +7,40 @@ use crate::format::search::either;
 
 /// The members of an object, each value as it is written.
 #[derive(Debug, Clone)]
-pub(crate) struct Members<'a>(Option<&'a str>);
+pub(crate) struct Members<'a> {
+    rest: Option<&'a str>,
+    is_whole: bool,
+}
 
 impl<'a> Members<'a> {
     pub(crate) fn of(object: &'a str) -> Self {
-        Self(object.trim_ascii_start().strip_prefix('{'))
+        Self {
+            rest: object.trim_ascii_start().strip_prefix('{'),
+            is_whole: false,
+        }
+    }
+
+    /// Whether all members were found. None is found from a name on that is no text, since it has
+    /// half a surrogate pair.
+    pub(crate) fn were_whole(&self) -> bool {
+        self.is_whole
     }
 
     fn take(&mut self) -> Option<(Cow<'a, str>, &'a str)> {
-        let text = self.0.take()?;
+        let text = self.rest.take()?;
         let bytes = text.as_bytes();
         let mut at = token(bytes, 0);
         if bytes.get(at) == Some(&b',') {
             at = token(bytes, at + 1);
         }
+        self.is_whole = bytes.get(at) == Some(&b'}');
         let name = (bytes.get(at) == Some(&b'"')).then_some(at)?;
         let (name_end, is_plain) = string(bytes, name)?;
         let colon = token(bytes, name_end + 1);
         (bytes.get(colon) == Some(&b':')).then_some(())?;
         let value = token(bytes, colon + 1);
         let value_end = value + value_end(bytes.get(value..)?)?;
-        self.0 = text.get(value_end..);
+        self.rest = text.get(value_end..);
         let name = if is_plain {
             Cow::Borrowed(text.get(name + 1..name_end)?)
         } else {

@@ -325,10 +325,12 @@ struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    /// Found without parsing the other fields, since every append pays for it.
+    /// Found without parsing the other fields, since every append pays for it. An object with an
+    /// unreadable name seems to have no fields, as in [`Issue::fields`].
     fn of(object: &'a str) -> Self {
         let mut names = Self::default();
-        for (name, value) in Members::of(object) {
+        let mut members = Members::of(object);
+        for (name, value) in &mut members {
             match &*name {
                 "id" => names.id = Some(value),
                 "title" => names.title = Some(value),
@@ -337,7 +339,11 @@ impl<'a> Names<'a> {
                 _ => {}
             }
         }
-        names
+        if members.were_whole() {
+            names
+        } else {
+            Self::default()
+        }
     }
 
     /// The id of a line that is carried: see [`Issue::is_carried`].
@@ -486,3 +492,65 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Fields<'de, V> {
 #[derive(Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Name<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// As [`Names::of`], by a parser.
+    fn parsed(issue: &Issue) -> [Option<String>; 4] {
+        ["id", "title", "_type", "key"].map(|name| issue.get(name).map(|value| value.get().into()))
+    }
+
+    fn any_object() -> impl Strategy<Value = String> {
+        let names = prop::sample::select(vec![
+            r#""id""#,
+            r#""\u0069d""#,
+            r#""title""#,
+            r#""t\u0069tle""#,
+            r#""_type""#,
+            r#""\u005ftype""#,
+            r#""key""#,
+            r#""x""#,
+            r#""\"id\"""#,
+            r#""""#,
+            r#""\ud83e\udea2""#,
+            r#""\udea2""#,
+        ]);
+        let values = prop::sample::select(vec![
+            r#""bd-1""#,
+            r#""\u0062d-1""#,
+            r#""issue""#,
+            r#""note""#,
+            r#""""#,
+            r#""\ud800""#,
+            r#""}\"{""#,
+            r#"["id","title"]"#,
+            r#"{"id":"b","key":{}}"#,
+            "null",
+            "true",
+            "-1.5e+3",
+            r#""\\""#,
+        ]);
+        let space = prop::sample::select(vec!["", "", " ", "\n\t\r "]);
+        let member = (names, values, space);
+        prop::collection::vec(member, 0..6).prop_map(|members| {
+            let members = members
+                .into_iter()
+                .map(|(name, value, space)| format!("{space}{name}{space}:{space}{value}{space}"));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_names_are_those_that_a_parser_finds(object in any_object()) {
+            let issue = Issue::parse(&object).unwrap();
+            let Names { id, title, kind, key } = Names::of(issue.as_json());
+            let found = [id, title, kind, key].map(|value| value.map(str::to_owned));
+            prop_assert_eq!(found, parsed(&issue));
+        }
+    }
+}

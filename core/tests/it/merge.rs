@@ -155,6 +155,23 @@ fn a_line_that_is_not_an_issue_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_line_with_a_name_that_is_no_text_is_an_error_wherever_the_name_is() {
+    let base = line("a", r#","x":1,"y":1"#);
+    let theirs = line("a", r#","x":1,"y":2"#);
+    for ours in [
+        r#"{"id":"a","title":"T","x":1,"y":1,"\ud800":1}"#,
+        r#"{"\ud800":1,"id":"a","title":"T","x":1,"y":1}"#,
+    ] {
+        let merged = merge(base.as_bytes(), ours.as_bytes(), theirs.as_bytes());
+        let Err(Error::BadLine { file, reason, .. }) = merged else {
+            panic!("{merged:?}");
+        };
+        assert_eq!(file.as_path().to_str(), Some("ours"));
+        assert!(reason.contains("a name can't be read"), "{reason}");
+    }
+}
+
+#[test]
 fn nothing_in_the_base_is_an_error_since_history_cannot_be_changed() {
     let (a, b, c) = (line("a", r#","x":1"#), line("b", ""), line("c", ""));
     // Both sides have repaired it, and one has changed it.
