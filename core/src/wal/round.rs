@@ -17,6 +17,9 @@ use crate::{
 /// After a yield to a process that computes, so many rounds pass until one is tried again.
 const ROUNDS_ASLEEP: u64 = 256;
 
+/// A sync may count for so long, however long the ones before took.
+const SYNC_US_MAX: u64 = 1_000_000;
+
 /// One sync by one leader. It covers the records through its target.
 ///
 /// A thread that waits for a covered record sleeps on the round's wake word, and all others on that
@@ -158,10 +161,12 @@ impl<'a> Rounds<'a> {
         Duration::from_micros(self.0.get(word::SYNC_US).unwrap_or(0))
     }
 
+    /// Its process may have been stopped meanwhile, and others wait for a leader the longer, the
+    /// longer syncs take. So one sync counts for no more than they would have waited.
     pub(crate) fn note_sync_us(self, us: u64) {
         let before = self.0.get(word::SYNC_US).unwrap_or(0);
-        self.0
-            .set(word::SYNC_US, (before * 7 + us.min(1 << 40)) / 8);
+        let most = SYNC_US_MAX.max(8 * before.min(1 << 40));
+        self.0.set(word::SYNC_US, (before * 7 + us.min(most)) / 8);
     }
 
     /// Counts the records of eager threads. Only for the holder of the store's lock.

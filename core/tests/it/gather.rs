@@ -29,7 +29,7 @@ struct Machine(Arc<Inner>);
 struct Inner {
     began: Instant,
     now_us: AtomicU64,
-    sync_us: u64,
+    sync_us: AtomicU64,
     yield_us: AtomicU64,
     yields: AtomicU64,
     sleeps: AtomicU64,
@@ -42,7 +42,7 @@ impl Machine {
         Self(Arc::new(Inner {
             began: Instant::now(),
             now_us: AtomicU64::new(0),
-            sync_us,
+            sync_us: AtomicU64::new(sync_us),
             yield_us: AtomicU64::new(1),
             yields: AtomicU64::new(0),
             sleeps: AtomicU64::new(0),
@@ -132,7 +132,7 @@ impl StorageFile for SlowFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.1.pass_us(self.1.0.sync_us);
+        self.1.pass_us(self.1.0.sync_us.load(Ordering::Relaxed));
         self.0.sync_data()
     }
 }
@@ -189,6 +189,22 @@ fn a_leader_waits_for_half_a_sync_at_most_while_others_come() {
     let (yields, sleeps) = machine.waits_of_append(&log);
     assert!((9..=13).contains(&sleeps), "{sleeps}");
     assert_eq!(yields, 0);
+}
+
+#[test]
+fn a_leader_waits_no_longer_because_another_was_stopped_in_its_sync() {
+    const HOUR_US: u64 = 3_600_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let machine = Machine::new(SYNC_US);
+    let log = machine.log(dir.path());
+    machine.0.sync_us.store(HOUR_US, Ordering::Relaxed);
+    log.append(&event("bd-1")).unwrap();
+    machine.0.sync_us.store(SYNC_US, Ordering::Relaxed);
+    expect_back(dir.path(), u64::MAX);
+    let began = machine.now();
+    assert_eq!(machine.waits_of_append(&log), (0, 1));
+    let time = machine.now() - began;
+    assert!(time < Duration::from_millis(20), "{time:?}");
 }
 
 #[test]
