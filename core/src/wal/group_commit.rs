@@ -473,7 +473,7 @@ impl<'a> Waiter<'a> {
         if lost.segment {
             return self.sync_in_doubt();
         }
-        if lost.page {
+        if lost.page || hints.is_lost() {
             self.rebuild()?;
             return Ok(None);
         }
@@ -516,9 +516,15 @@ impl<'a> Waiter<'a> {
         self.look_at_slot()
     }
 
-    fn sync_in_doubt(&self) -> Result<Option<Round>> {
-        let sync = |tail: &ValidTail<'_>| tail.sync_in_doubt().map(|()| None);
-        self.writer.at_valid_tail(sync)
+    fn sync_in_doubt(&mut self) -> Result<Option<Round>> {
+        let hints = self.writer.at_valid_tail(|tail| {
+            tail.sync_in_doubt()?;
+            Ok(Arc::clone(&tail.hints))
+        })?;
+        if self.writer.lost(&hints)?.page || hints.is_lost() {
+            self.rebuild()?;
+        }
+        Ok(None)
     }
 }
 

@@ -336,6 +336,43 @@ fn an_acknowledged_record_is_durable_for_readers_too_if_the_page_is_replaced_bes
     }
 }
 
+#[test]
+fn readers_see_what_is_durable_if_the_page_is_replaced_beside_the_sync_of_another_leader() {
+    const LEADER: usize = 24;
+    let temp = tempfile::tempdir().unwrap();
+    let page = temp.path().join("shm");
+    let slot = Arc::new(Hooks::default());
+    let options = options().failpoint_hook(Arc::clone(&slot) as _);
+    let log = Log::<IssueEvent>::open(temp.path(), options).unwrap();
+    append(&log, "bd-1");
+    let words = ThisMachine.open_page(&Dir::open(temp.path()).unwrap(), "shm", 0);
+    // Of a leader that died.
+    words.unwrap().u64(LEADER).store(1, Ordering::Relaxed);
+    slot.on(Failpoint::LeadTakenOver, move |slot| {
+        slot.on(Failpoint::LockHeld, move |_| replace_by_copy(&page));
+    });
+    log.append(&long_event("bd-2")).unwrap();
+    let reader = Reader::<IssueEvent>::open(temp.path()).unwrap();
+    assert_eq!(reader.durable_seq().unwrap(), Some(Seq::new(2)));
+}
+
+#[test]
+fn readers_see_what_is_durable_if_the_page_is_cut_short_while_it_is_filled() {
+    let temp = tempfile::tempdir().unwrap();
+    let page = temp.path().join("shm");
+    let slot = Arc::new(Hooks::default());
+    let options = options().failpoint_hook(Arc::clone(&slot) as _);
+    let log = Log::<IssueEvent>::open(temp.path(), options).unwrap();
+    fs::remove_file(&page).unwrap();
+    slot.on(Failpoint::RecoverySynced, move |_| {
+        let file = fs::OpenOptions::new().write(true).open(&page);
+        file.unwrap().set_len(0).unwrap();
+    });
+    append(&log, "bd-1");
+    let reader = Reader::<IssueEvent>::open(temp.path()).unwrap();
+    assert_eq!(reader.durable_seq().unwrap(), Some(Seq::new(1)));
+}
+
 /// The disk, with a note of which files were synced.
 #[derive(Debug, Clone, Default)]
 struct Synced(Arc<Mutex<Vec<(u64, u64)>>>);
