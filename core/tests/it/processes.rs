@@ -209,6 +209,9 @@ impl strand_core::testing::FailpointHook for AtPoint {
             let pid = std::process::id().to_string();
             let mut kill = std::process::Command::new("kill");
             kill.args([self.signal, &pid]).status().unwrap();
+            // A process is stopped by the thread that gets the signal, perhaps another one. Until
+            // that runs, this one would go on, and be stopped with the lock.
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 }
