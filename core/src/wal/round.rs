@@ -198,7 +198,9 @@ impl<'a> Rounds<'a> {
     pub(crate) fn may_yield(self) -> bool {
         let word = self.0.raw(word::ROUNDS_ASLEEP);
         let left = word.load(Ordering::Relaxed).min(ROUNDS_ASLEEP);
-        word.store(left.saturating_sub(1), Ordering::Relaxed);
+        if left > 0 {
+            word.store(left - 1, Ordering::Relaxed);
+        }
         left == 0
     }
 

@@ -832,7 +832,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_slots_and_lost_pages_are_not_written() {
+    fn damaged_slots_are_not_written() {
         let process = Process::new();
         let slots = process.slots();
         let usage = submit(slots, r#"{"a":1}"#).unwrap();
