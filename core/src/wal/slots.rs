@@ -607,7 +607,8 @@ mod tests {
         fn on(page: TestPage) -> Self {
             static MADE: AtomicU64 = AtomicU64::new(0);
             let words = Words::of(Box::new(page.clone()));
-            let random = MADE.fetch_add(1, Ordering::Relaxed);
+            // Each begins with the first slot.
+            let random = SLOTS as u64 * MADE.fetch_add(1, Ordering::Relaxed);
             Self(page, words, Claims::new(random))
         }
 
@@ -812,13 +813,8 @@ mod tests {
         let other = process.other();
         let usage = submit(other.slots(), "{}").unwrap();
         other.dies();
-        let next = loop {
-            let next = process.other();
-            if next.slots().claim() == Some(usage.slot) {
-                break next;
-            }
-            next.dies();
-        };
+        let next = process.other();
+        assert_eq!(next.slots().claim(), Some(usage.slot));
         assert!(assign(process.slots()).is_empty());
         // Nor where the page was copied.
         submit(next.slots(), "{}").unwrap();
@@ -829,6 +825,14 @@ mod tests {
         adopt(copy.slots(), true, None);
         copy.slots().claim().unwrap();
         assert!(assign(process.slots()).is_empty());
+    }
+
+    #[test]
+    fn a_process_begins_with_a_slot_of_its_own_and_finds_all_others() {
+        let mut process = Process::new();
+        process.2 = Claims::new(1);
+        let slots = process.slots();
+        assert_eq!([(); 3].map(|()| slots.claim()), [Some(1), Some(0), None]);
     }
 
     #[test]
